@@ -1,0 +1,42 @@
+"""What every test may rely on: seeds, the data beside the checkout, and who runs where."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+# Workers of pytest-xdist share the cores. Two threads each would fight for them.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same random state, so a failure comes back when it is run alone."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (other libraries draw from the global state)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Return the folder of real data beside the checkout, or skip."""
+    shared = Path(os.environ.get("PERCEIVERS_SHARED", ROOT.parent / "shared"))
+    data = shared / "data"
+    if not data.is_dir():
+        pytest.skip(f"needs real data in {data} (or PERCEIVERS_SHARED)")
+    return data
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave tests/compiled to its own process: torch.compile cannot trace the shape checker."""
+    if os.environ.get("JAXTYPING_DISABLE"):
+        return
+    reason = "runs as: JAXTYPING_DISABLE=1 pytest -o addopts= --import-mode=importlib tests/compiled"
+    for item in items:
+        if ROOT / "tests" / "compiled" in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=reason))

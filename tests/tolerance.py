@@ -1,0 +1,43 @@
+"""How close is equal: the only place where a tolerance is written.
+
+| name | used where |
+|---|---|
+| `close` | the same mathematics in another order: another path, another layout, padding or not |
+| `parity` | our numbers against another implementation, norm-wise |
+| `golden` | losses of training steps against those on file, on another processor |
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["GOLDEN", "PARITY", "assert_close", "relative_error"]
+
+# Norm-wise, float32: what the parity of outputs and gradients with other implementations must keep.
+PARITY = 1e-5
+
+# Relative, float32 losses of 20 training steps. Processors differ in the order of their sums, and
+# training magnifies that difference: about tenfold in 20 steps of the tiny recipes.
+GOLDEN = 2e-3
+
+# By dtype and device: (rtol, atol) of one forward or backward pass that is mathematically the same.
+_CLOSE = {
+    (torch.float64, "cpu"): (1e-9, 1e-11),
+    (torch.float32, "cpu"): (1e-4, 1e-5),
+    (torch.bfloat16, "cpu"): (2e-2, 2e-2),
+    (torch.float64, "cuda"): (1e-9, 1e-11),
+    (torch.float32, "cuda"): (1e-4, 1e-4),
+    (torch.float16, "cuda"): (5e-3, 5e-3),
+    (torch.bfloat16, "cuda"): (2e-2, 2e-2),
+}
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """Assert that two tensors hold the same numbers, as exactly as their dtype and device allow."""
+    rtol, atol = _CLOSE.get((actual.dtype, actual.device.type), (0.0, 0.0))
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over the norm of what was expected."""
+    actual, expected = actual.detach().double(), expected.detach().double()
+    return float((actual - expected).norm() / expected.norm().clamp_min(1e-30))
