@@ -36,7 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave tests/compiled to its own process: torch.compile cannot trace the shape checker."""
     if os.environ.get("JAXTYPING_DISABLE"):
         return
-    reason = "runs as: JAXTYPING_DISABLE=1 pytest -o addopts= --import-mode=importlib tests/compiled"
+    reason = (
+        "runs as: JAXTYPING_DISABLE=1 pytest -o addopts= --import-mode=importlib tests/compiled"
+    )
     for item in items:
         if ROOT / "tests" / "compiled" in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=reason))

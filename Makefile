@@ -1,0 +1,78 @@
+# From a bare clone with only Python >= 3.11 and make:
+#   make demo   a Perceiver learns real handwritten digits, is tested, predicts and draws what it attended to
+#   make test   every test
+# Both create .venv and install into it once; again only after pyproject.toml or constraints.txt changed.
+
+.PHONY: setup demo test check golden bench evidence docs
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := demo
+
+BIN := .venv/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+JOBS ?= 2# processes of the test run, one core each
+DATA ?= ../shared/data# real data sets for `make evidence`
+LOCK := pyproject.toml constraints.txt
+EXACT := src/perceivers/typing.py,src/perceivers/nn/*,src/perceivers/inputs/*,src/perceivers/outputs/*
+EXACT := $(EXACT),src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
+
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+setup: .venv/.dev
+
+demo: .venv/.demo
+	@$(BIN)/perceivers quickstart
+
+test: .venv/.dev
+	@rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal --ignore=tests/compiled --cov --cov-report=
+	@# torch.compile cannot trace the shape checker, so these run without it
+	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=$(JOBS) $(BIN)/pytest -q -o addopts=--import-mode=importlib \
+		--cov --cov-append --cov-report= tests/compiled
+	@echo "Floors 0 to 3 must be covered to the last line, the rest to 90 %."
+	$(BIN)/coverage report --include='$(EXACT)' --fail-under=100
+	$(BIN)/coverage report --omit='$(EXACT)' --fail-under=90
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests docs benchmarks *.md
+	$(BIN)/python .ci/packages.py
+
+golden: .venv/.dev
+	GOLDEN=rewrite OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/golden
+	@git --no-pager diff --stat -- tests/golden
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/speed.py
+
+evidence: .venv/.dev
+	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict
+
+# Torch first and from its pin: installed together with the rest, pip may trade a CPU build for a CUDA build.
+.venv/.torch: constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "perceivers needs Python 3.11 or newer; none was found on the PATH." \
+		"Install one, or name it: make demo PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Creating .venv with $(PYTHON) and installing, once (about 2 minutes and 2 GB)."
+	@$(PYTHON) -m venv .venv || { echo "Could not create .venv with $(PYTHON). On Debian and Ubuntu:" \
+		"apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+.venv/.demo: $(LOCK) .venv/.torch
+	$(BIN)/python -m pip install -e ".[all]"
+	@touch $@
+
+.venv/.dev: $(LOCK) .venv/.torch
+	$(BIN)/python -m pip install -e ".[dev]"
+	@touch .venv/.demo $@
+
+.venv/.docs: $(LOCK) .venv/.torch
+	$(BIN)/python -m pip install -e ".[docs]"
+	@touch $@
