@@ -1,0 +1,1 @@
+"""Looking inside: what the latents attended to, and pictures of it."""
