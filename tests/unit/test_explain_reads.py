@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from perceivers.explain import reads
+from perceivers.explain.attention import cross_attends, watch_attention
+from perceivers.explain.reads import read_inputs
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.models.transformer import TransformerEncoderConfig
+from perceivers.outputs.heads import MeanPoolConfig
+from tolerance import assert_close
+
+PICTURE = {"image": torch.rand(1, 3, 4, 6)}
+
+
+def model(encoder=None) -> Perceiver:
+    encoder = encoder or PerceiverEncoderConfig(
+        num_latents=7,
+        latent_channels=8,
+        num_blocks=2,
+        num_cross_attends=2,
+        num_self_attends_per_block=1,
+        num_self_attend_heads=2,
+        num_cross_attend_heads=3,
+        cross_attend_qk_channels=6,
+        latent_init_scale=1.0,
+    )
+    config = PerceiverConfig(
+        inputs={"image": PixelInputConfig(size=(4, 6))},
+        encoder=encoder,
+        output=MeanPoolConfig(num_outputs=3),
+    )
+    return build(config).eval()
+
+
+@pytest.mark.parametrize("chunk", [1, 150, 2**24])
+def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
+    monkeypatch.setattr(reads, "CHUNK", chunk)
+    perceiver = model()
+    outputs, seen = read_inputs(perceiver, PICTURE, latents=[0, 5])
+    with watch_attention(perceiver) as weights:
+        expected = perceiver(PICTURE)
+    with watch_attention(perceiver, "scores") as scores:
+        perceiver(PICTURE)
+
+    assert_close(outputs, expected.detach())
+    for read, weight, score in zip(
+        seen, cross_attends(weights), cross_attends(scores), strict=True
+    ):
+        assert_close(read.share, weight[0].mean(dim=(0, 1)))
+        assert_close(read.share.sum(), torch.tensor(1.0))
+        assert_close(read.scores, score[0].mean(dim=0)[[0, 5]])
+
+
+def test_every_layer_of_the_baseline_is_a_read():
+    encoder = TransformerEncoderConfig(channels=8, num_self_attends=3, num_self_attend_heads=2)
+    _, seen = read_inputs(model(encoder), PICTURE, latents=[0, 23])
+    assert [read.name for read in seen] == [
+        f"encoder.self_attends.{layer}.attention" for layer in range(3)
+    ]
+    assert seen[0].scores.shape == (2, 24)
+
+
+def test_two_samples_are_refused():
+    with pytest.raises(ValueError, match=r"Expected one sample .* got \{'image': 2\}"):
+        read_inputs(model(), {"image": torch.rand(2, 3, 4, 6)}, latents=[0])
+
+
+def test_a_latent_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"Expected latents between 0 and 6, got \[7\]"):
+        read_inputs(model(), PICTURE, latents=[7])

@@ -1,0 +1,78 @@
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.explain.render import explain_image
+from perceivers.hub.checkpoint import Saved, SavedConfig
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.tasks.classification import ClassificationConfig
+
+
+@pytest.fixture
+def run(tmp_path) -> Saved:
+    encoder = PerceiverEncoderConfig(
+        num_latents=4,
+        latent_channels=8,
+        num_blocks=1,
+        num_cross_attends=1,
+        num_self_attends_per_block=1,
+        num_self_attend_heads=2,
+    )
+    config = PerceiverConfig(
+        inputs={"image": PixelInputConfig(size=(8, 8))},
+        encoder=encoder,
+        output=MeanPoolConfig(num_outputs=2),
+    )
+    return Saved(
+        model=build(config).eval(),
+        config=SavedConfig(
+            model=config,
+            preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+            task=ClassificationConfig(label_names=("cat", "dog")),
+        ),
+        folder=tmp_path,
+    )
+
+
+def test_a_png_is_written_into_a_new_folder(run, tmp_path):
+    out = explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "new" / "a.png")
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+
+
+def test_an_npz_holds_the_arrays(run, tmp_path):
+    out = explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.dat", format="npz")
+    assert out == tmp_path / "a.dat"
+    with np.load(out) as arrays:
+        assert arrays["attention"].shape == (1, 8, 8)
+        assert arrays["scores"].shape == (1, 4, 8, 8)
+        assert arrays["latents"].tolist() == [0, 1, 2, 3]
+        assert arrays["label_names"].tolist() == ["cat", "dog"]
+        assert arrays["picture"].dtype == np.uint8
+        assert arrays["probabilities"].shape == (2,)
+
+
+def test_another_format_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected the format png or npz .* got 'gif'"):
+        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.gif")
+
+
+def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "perceivers.explain.drawing")
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r'pip install "perceivers\[viz\]"'):
+        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")
+
+
+def test_any_other_missing_module_is_not_blamed_on_matplotlib(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "perceivers.explain.drawing", None)
+    with pytest.raises(ModuleNotFoundError, match=r"perceivers\.explain\.drawing"):
+        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")
