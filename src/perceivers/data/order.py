@@ -1,0 +1,145 @@
+"""Which rows stand in which batch: a function of seed and epoch, so that it can be taken up anywhere."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["LoaderSettings", "Order", "Plan", "random_numbers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How rows are put into batches.
+
+    Attributes:
+        batch_size: Samples that one process (rank) gets at a time. Mixed pictures count once.
+        training: Random order and augmentation, remainder dropped. Otherwise every row once, in order.
+        seed: Of order, augmentation and mixing.
+        num_workers: Processes that decode. 0: the process itself.
+        num_classes: Width of the targets when pictures are mixed.
+        max_bad: Largest share of rows that may fail to decode before reading stops.
+        drop_last: In training, leave out the rows that do not fill the last batch. They are others each epoch.
+        world_size: Processes that share the rows.
+        rank: Which of them this is.
+        cache_bytes: Memory for decoded pictures, if all have one size and fit. 0: none.
+        pin_memory: Put batches where a GPU can fetch them from.
+    """
+
+    batch_size: int = 128
+    training: bool = False
+    seed: int = 0
+    num_workers: int = 0
+    num_classes: int | None = None
+    max_bad: float = 0.01
+    drop_last: bool = True
+    world_size: int = 1
+    rank: int = 0
+    cache_bytes: int = 2**28
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if self.batch_size < 1:
+            msg = f"Expected batch_size of at least 1, got {self.batch_size}."
+            raise ValueError(msg)
+        if not 0 <= self.rank < self.world_size:
+            msg = (
+                f"Expected rank from 0 to world_size - 1 = {self.world_size - 1}, got {self.rank}."
+            )
+            raise ValueError(msg)
+        if self.seed < 0 or self.num_workers < 0:
+            msg = (
+                f"Expected seed={self.seed} and num_workers={self.num_workers} not to be negative."
+            )
+            raise ValueError(msg)
+        if not 0 <= self.max_bad <= 1:
+            msg = f"Expected max_bad, a share of the rows, from 0 to 1, got {self.max_bad}."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one batch holds.
+
+    Attributes:
+        epoch: Which pass over the rows.
+        number: Which batch of the epoch, over all ranks.
+        rows: Indices of the rows. With mixing, twice as many as samples: first the ones, then their partners.
+    """
+
+    epoch: int
+    number: int
+    rows: "np.ndarray[Any, np.dtype[np.int64]]"
+
+
+class Order:
+    """The batches of one rank.
+
+    Rank r of w takes the r-th part of each global batch, so that w ranks with batches of B see the same global
+    batches as one with w * B. In evaluation each row comes once on one rank, and none is repeated.
+
+    Args:
+        num_rows: Length of the split.
+        settings: Batch size, seed, ranks.
+        in_pairs: Read a partner for each sample, from a second permutation.
+    """
+
+    def __init__(self, num_rows: int, settings: LoaderSettings, *, in_pairs: bool = False) -> None:
+        self.num_rows = num_rows
+        self.settings = settings
+        self.in_pairs = in_pairs
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        settings = self.settings
+        if settings.training:
+            size = self._global_size()
+            full, rest = divmod(self.num_rows, size)
+            return full + (not settings.drop_last and rest >= settings.world_size)
+        mine = len(range(settings.rank, self.num_rows, settings.world_size))
+        return math.ceil(mine / settings.batch_size)
+
+    def plans(self, epoch: int, start: int = 0) -> Iterator[Plan]:
+        """Yield the batches of an epoch, from number `start` on."""
+        settings = self.settings
+        if not settings.training:
+            mine = np.arange(settings.rank, self.num_rows, settings.world_size)
+            for number in range(start, len(self)):
+                first = number * settings.batch_size
+                yield Plan(epoch, number, mine[first : first + settings.batch_size])
+            return
+        passes = [
+            random_numbers("order", settings.seed, epoch, turn).permutation(self.num_rows)
+            for turn in range(1 + self.in_pairs)
+        ]
+        for number in range(start, len(self)):
+            yield Plan(
+                epoch, number, np.concatenate([self._mine(order, number) for order in passes])
+            )
+
+    def _global_size(self) -> int:
+        """Return the samples of one batch over all ranks: fewer than asked for if there are fewer rows."""
+        per_rank = min(self.settings.batch_size, self.num_rows // self.settings.world_size)
+        return max(1, per_rank) * self.settings.world_size
+
+    def _mine(self, order: "np.ndarray[Any, Any]", number: int) -> "np.ndarray[Any, Any]":
+        size = self._global_size()
+        batch = order[number * size : (number + 1) * size]
+        share = len(batch) // self.settings.world_size
+        return batch[self.settings.rank * share : (self.settings.rank + 1) * share]
+
+
+_PURPOSES = ("order", "augment", "mix")
+
+
+def random_numbers(purpose: str, *key: int) -> np.random.Generator:
+    """Return a generator that depends on the purpose and the key alone, in whatever process.
+
+    Args:
+        purpose: `order`, `augment` or `mix`: what is drawn for one never repeats what is drawn for another.
+        key: Seed, epoch, and what tells this draw from others. Not negative.
+    """
+    return np.random.default_rng((_PURPOSES.index(purpose), *key))
