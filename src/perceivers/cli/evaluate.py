@@ -1,0 +1,68 @@
+"""`perceivers evaluate`: measure a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from perceivers.cli.parsing import Device, parse
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers evaluate runs/birds                        its test split, or else its validation split
+  perceivers evaluate runs/birds birds/2024             other data with the same labels
+  perceivers evaluate runs/birds --permute 7            with the elements of every input permuted
+  perceivers evaluate runs/birds --format json --out birds.json
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a run: accuracy, loss, and the recall of each class.
+
+    Attributes:
+        run: A run folder, or a model on the Hugging Face hub.
+        data: Other data to measure on. By default, what the run learned from.
+        split: Which split. By default test, or else validation.
+        permute: Seed of one fixed permutation of the elements of every input.
+        format: How the result is written.
+        out: A file for the result, beside the terminal.
+        device: Where to compute. `auto` takes an accelerator if there is one.
+        batch_size: Samples that go through the model at once.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    data: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
+    split: Literal["train", "validation", "test"] | None = None
+    permute: int | None = None
+    format: Literal["table", "json"] = "table"
+    out: Path | None = None
+    device: Device = "auto"
+    batch_size: int = 128
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="evaluate", examples=_EXAMPLES)
+    from perceivers.evaluation.protocols import evaluate_run
+    from perceivers.evaluation.table import evaluation_text
+
+    result = evaluate_run(
+        options.run,
+        options.data,
+        split=options.split,
+        permute=options.permute,
+        device=options.device,
+        batch_size=options.batch_size,
+    )
+    text = evaluation_text(result, form=options.format)
+    if options.out is not None:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    if options.format == "table":
+        where = options.data or "the run's own data"
+        print(f"Measured on the {result.split} split of {where}: {result.num_samples} samples.\n")
+    print(text)
+    return 0

@@ -1,0 +1,145 @@
+"""`perceivers fit`: train on data.
+
+The arguments are read twice: first those that say which data and which recipe, then, with that recipe's
+values as defaults, all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from perceivers.cli.flags import Which, apply_flags, flags_of
+from perceivers.cli.parsing import parse, parse_known, wrong_arguments
+from perceivers.data.base import DataConfig
+from perceivers.recipes import get_recipe
+from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig
+
+if TYPE_CHECKING:
+    from perceivers.training.fit import Run
+
+__all__ = ["run"]
+
+_ABOUT = "Train on data. Looks at them, says what it saw, chooses a recipe and writes a run folder."
+
+_EXAMPLES = """
+  perceivers fit birds/                                a folder of classes; the rest is chosen
+  perceivers fit birds/ --max-time 10m --out runs/a    ends, annealed, after ten minutes
+  perceivers fit birds/ --out runs/a --resume          goes on after an interruption
+  perceivers fit table.parquet --label species --group nest
+  perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
+  perceivers fit birds/ --recipe my.yaml               of `perceivers recipes images > my.yaml`
+  perceivers fit digits --permute 7                    embedded digits, their pixels permuted
+"""
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    which, data = _first_reading(args)
+    if data is None or {"-h", "--help"} & set(args):
+        # There is nothing to look at: the full reading prints the help, or says that DATA is missing.
+        _full_reading(args, _asked(which) or get_recipe("images"))
+        wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
+    from perceivers.data.sources import open_data
+    from perceivers.recipes.fitting import choose_recipe
+    from perceivers.training.run import fit_opened, run_folder
+
+    folder = run_folder(data, which.out, resume=which.resume)
+    asked = _asked(which, folder if which.resume else None)
+    config = _data_config(args, DataConfig() if asked is None else asked.data)
+    source = open_data(data, config)
+    chosen, why = (asked, None) if asked else choose_recipe(source, size=which.size)
+    # Before anything is printed or made: a misspelled flag ends here.
+    recipe = _full_reading(_data_first(args, data), replace(chosen, data=config))
+    result = fit_opened(source, recipe, data=data, folder=folder, resume=which.resume, why=why)
+    _report(result, data)
+    return 0
+
+
+def _first_reading(args: Sequence[str]) -> tuple[Which, str | None]:
+    """Return what is known before the recipe is, and DATA if it is there.
+
+    The flags of model and augmentation depend on the recipe, so they stay unread here, with their values.
+    DATA stands before them, or else last.
+    """
+    flags = flags_of(
+        {
+            "which": Which(),
+            "data": DataConfig(),
+            "training": TrainingConfig(),
+            "optim": OptimConfig(),
+        }
+    )
+    known, rest = parse_known(flags, _without_help(args), command="fit")
+    data = next((arg for arg in (*rest[:1], *rest[-1:]) if not arg.startswith("-")), None)
+    return apply_flags(Which(), known.which), data
+
+
+def _data_config(args: Sequence[str], config: DataConfig) -> DataConfig:
+    """Return how the data are read: what the flags say, on top of `config`."""
+    known, _ = parse_known(flags_of({"data": config}), _without_help(args), command="fit")
+    return apply_flags(config, known.data)
+
+
+def _full_reading(args: Sequence[str], recipe: Recipe) -> Recipe:
+    """Return the recipe with all flags applied, or leave with exit status 2."""
+    flags: Any = make_dataclass(
+        "Fit",
+        [
+            ("data", Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]),
+            ("which", Annotated[flags_of(Which()), tyro.conf.arg(name="")]),
+            ("recipe", Annotated[flags_of(recipe), tyro.conf.arg(name="")]),
+        ],
+    )
+    flags.__doc__ = _DATA_HELP
+    parsed = parse(flags, args, command="fit", examples=_EXAMPLES, about=_ABOUT)
+    try:
+        return apply_flags(recipe, parsed.recipe)
+    except ValueError as error:  # values that do not fit each other, as the configuration says
+        wrong_arguments("fit", str(error))
+
+
+_DATA_HELP = """Train on data.
+
+Attributes:
+    data: A folder of classes, a table (parquet, csv, jsonl), tar shards, a saved Hugging Face dataset, a
+        hub id, or `digits` for the embedded ones.
+"""
+
+
+def _asked(which: Which, folder: Path | None = None) -> Recipe | None:
+    """Return the recipe that was named, or that of the run to resume; else the data will decide."""
+    from perceivers.training.run import asked_recipe
+
+    try:
+        return asked_recipe(which.recipe, size=which.size, folder=folder)
+    except (KeyError, ValueError, OSError) as error:
+        if which.recipe is None:  # the run's own recipe, which nobody typed
+            raise
+        wrong_arguments("fit", str(error.args[0] if isinstance(error, KeyError) else error))
+
+
+def _data_first(args: Sequence[str], data: str) -> list[str]:
+    """Return the arguments with DATA in front, where no misspelled flag can claim it as its value."""
+    place = list(args).index(data)
+    return [data, *args[:place], *args[place + 1 :]]
+
+
+def _without_help(args: Sequence[str]) -> list[str]:
+    return [arg for arg in args if arg not in ("-h", "--help")]
+
+
+def _report(result: "Run", data: str) -> None:
+    """Print the final metrics and what to do next."""
+    print()
+    for name, value in result.metrics.items():
+        print(f"{name}: {value:.4f}")
+    folder = result.folder
+    print(
+        f"\nThe run is in {folder} (report.md shows its curves). Next:\n"
+        f"  perceivers evaluate {folder}\n"
+        f"  perceivers predict {folder} FILE...\n"
+        f"  perceivers explain {folder} FILE --out attention.png"
+    )

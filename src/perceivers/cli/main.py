@@ -1,0 +1,121 @@
+"""The command `perceivers`: finds the command that was meant, and turns errors into sentences.
+
+Nothing heavy is imported here: `perceivers --help` answers before torch could be loaded.
+"""
+
+import difflib
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",
+    "fit": "Train on your data. Recognizes them and chooses a recipe.",
+    "evaluate": "Measure a run on its test split, or on other data.",
+    "predict": "Label files, folders or globs.",
+    "explain": "Draw what a run looked at in a picture.",
+    "inspect": "Parameters, operations and memory of a recipe or a run.",
+    "recipes": "List the recipes, or print one as YAML to edit.",
+    "doctor": "Check the installation and this machine.",
+}
+
+_EXAMPLES = """\
+examples:
+  perceivers quickstart
+  perceivers fit birds/ --max-time 10m --out runs/birds
+  perceivers evaluate runs/birds
+  perceivers predict runs/birds new/*.jpg --format csv --out predictions.csv
+  perceivers explain runs/birds robin.jpg --out robin.png
+  perceivers recipes images > my.yaml && perceivers fit birds/ --recipe my.yaml
+
+`perceivers COMMAND --help` lists the flags of a command. `--debug` with any of them shows the
+traceback of an error. Exit status: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted."""
+
+# What the work raises when the world is not as expected. Anything else is a bug and shows its traceback.
+_EXPECTED = (ValueError, KeyError, TypeError, OSError, RuntimeError, ImportError, MemoryError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: Arguments after the program's name. By default, those of this process.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        print(f"perceivers {version('perceivers')}")
+        return 0
+    command = args[0]
+    if command not in COMMANDS:
+        print(f"perceivers: {_unknown(command)}", file=sys.stderr)
+        return 2
+    return _run(command, args[1:], debug=debug)
+
+
+def _run(command: str, args: list[str], *, debug: bool) -> int:
+    try:
+        module = importlib.import_module(f"perceivers.cli.{command}")
+        return int(module.run(args))
+    except SystemExit as error:  # tyro's, after it has printed what is wrong with the arguments
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        hint = " `--resume` with the same --out goes on from the last checkpoint."
+        print(f"\nInterrupted.{hint if command == 'fit' else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `perceivers recipes | head`: the reader has gone, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _EXPECTED as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            print(f"perceivers {command}: {readable(error)}", file=sys.stderr)
+        return 1
+
+
+def readable(error: BaseException) -> str:
+    """Return the message of an error as one paragraph: what happened and what to do."""
+    if isinstance(error, OSError) and error.strerror and len(error.args) > 1:
+        where = f" ('{error.filename}')" if error.filename else ""
+        message = f"{error.strerror}{where}."
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            message += (
+                " What had been saved before is whole: free some space and go on with --resume."
+            )
+        return message
+    # str() of a KeyError is the repr of its message, with quotes around it.
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    message = " ".join(message.split()) or type(error).__name__
+    if "torchvision" in message and not isinstance(error, ValueError):
+        message += (
+            " Your torchvision does not match your torch, and other libraries import it when it is "
+            "there. perceivers does not need it: `pip uninstall torchvision`."
+        )
+    elif isinstance(error, TypeError | RuntimeError | KeyError) and " " not in message:
+        message = f"{type(error).__name__}: {message}. Run again with --debug to see where."
+    return message
+
+
+def _unknown(command: str) -> str:
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"there is no command '{command}'.{hint} There are: {', '.join(COMMANDS)}."
+
+
+def _help() -> str:
+    lines = ["usage: perceivers COMMAND [ARGUMENTS]", ""]
+    lines += ["One architecture that reads any kind of input: train it, use it, look inside.", ""]
+    lines += ["commands:"]
+    lines += [f"  {name:<11} {what}" for name, what in COMMANDS.items()]
+    return "\n".join([*lines, "", _EXAMPLES])

@@ -1,0 +1,64 @@
+"""How a command's arguments are read: one dataclass for each, whose docstring is the help."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+import tyro
+
+__all__ = ["Device", "parse", "parse_known", "summary", "wrong_arguments"]
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+_CONFIG = (tyro.conf.FlagCreatePairsOff,)
+
+
+def parse(
+    options: Any, args: Sequence[str], *, command: str, examples: str, about: str | None = None
+) -> Any:
+    """Return `options` filled from the arguments, or leave with exit status 2.
+
+    Args:
+        options: A dataclass. The sentences of its attributes describe the flags.
+        args: What stands after the command's name.
+        command: The command's name.
+        examples: Lines that show how it is used.
+        about: What the command does. By default, what the docstring of `options` begins with.
+    """
+    try:
+        return tyro.cli(
+            options,
+            args=list(args),
+            prog=f"perceivers {command}",
+            description=summary(options) if about is None else about,
+            config=_CONFIG,
+        )
+    except SystemExit as left:
+        if left.code in (0, None):  # tyro has printed the help; it would run the examples together
+            print(f"examples:\n{examples.strip(chr(10))}")
+        raise
+
+
+def parse_known(options: Any, args: Sequence[str], *, command: str) -> tuple[Any, list[str]]:
+    """Return `options` filled from the arguments that it knows, and the others in their order."""
+    return tyro.cli(
+        options,
+        args=list(args),
+        prog=f"perceivers {command}",
+        config=_CONFIG,
+        add_help=False,
+        return_unknown_args=True,
+    )
+
+
+def summary(documented: Any) -> str:
+    """Return what stands before the sections of a docstring."""
+    text = inspect.getdoc(documented) or ""
+    return text.split("\n\nAttributes:")[0].split("\n\nRun:")[0]
+
+
+def wrong_arguments(command: str, message: str) -> NoReturn:
+    """Say what is wrong with the arguments and leave with exit status 2."""
+    print(f"perceivers {command}: {message}", file=sys.stderr)
+    raise SystemExit(2)

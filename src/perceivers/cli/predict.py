@@ -1,0 +1,74 @@
+"""`perceivers predict`: label files."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from perceivers.cli.parsing import Device, parse, wrong_arguments
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers predict runs/birds robin.jpg --top 3
+  perceivers predict runs/birds new/ more/*.jpg --format csv --out predictions.csv
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Label files, folders and globs. A file that cannot be read is reported, and the others are labeled.
+
+    Attributes:
+        run: A run folder, or a model on the Hugging Face hub.
+        files: Files, folders or quoted globs.
+        top: How many of the best labels to show.
+        format: How the result is written. csv holds the probability of every label.
+        out: A file for the result, instead of the terminal.
+        device: Where to compute. `auto` takes an accelerator if there is one.
+        batch_size: Samples that go through the model at once.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")]
+    top: int = 1
+    format: Literal["table", "json", "csv"] = "table"
+    out: Path | None = None
+    device: Device = "auto"
+    batch_size: int = 64
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status: 1 if a file could not be read."""
+    options: Options = parse(Options, args, command="predict", examples=_EXAMPLES)
+    if not options.files:
+        wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
+    from perceivers.evaluation.predict import load_predictor
+    from perceivers.evaluation.table import predictions_text
+
+    predictor = load_predictor(
+        options.run, device=options.device, batch_size=options.batch_size
+    )
+    failed: list[str] = []
+
+    def report(name: str, error: Exception) -> None:
+        failed.append(name)
+        print(f"perceivers predict: {name}: {_reason(name, error)}", file=sys.stderr)
+
+    predictions = predictor.predict(list(options.files), top=options.top, on_error=report)
+    text = predictions_text(predictions, form=options.format)
+    if options.out is None:
+        print(text)
+    else:
+        options.out.write_text(text + "\n", encoding="utf-8")
+        print(f"{len(predictions)} predictions in {options.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _reason(name: str, error: Exception) -> str:
+    from perceivers.cli.main import readable
+
+    return readable(error).removeprefix(f"{name}: ")
