@@ -1,0 +1,267 @@
+"""A saved model: `model.safetensors` beside a `config.json` that says all that prediction needs.
+
+Nothing here runs code from a file: weights are safetensors, and a pickle from elsewhere is read by
+PyTorch's restricted loader or refused.
+"""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.typing import Tensor
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Saved", "SavedConfig", "load", "push_to_hub", "save"]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig:
+    """What `config.json` holds.
+
+    Attributes:
+        format: Version of this file.
+        model: Everything that determines the weights.
+        preprocess: For each modality, what turns a file into the model's array.
+        task: Label names, and how predictions are to be read.
+        columns: Where the data came from: its path, form, input columns and target.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    model: PerceiverConfig
+    preprocess: dict[str, ImagePreprocessConfig] = field(default_factory=dict)
+    task: ClassificationConfig | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A model with what it was saved with.
+
+    Attributes:
+        model: In evaluation mode.
+        config: All that prediction needs beside the weights.
+        folder: Where it was read from.
+    """
+
+    model: Perceiver
+    config: SavedConfig
+    folder: Path
+
+
+def save(
+    folder: str | Path,
+    model: Perceiver,
+    *,
+    preprocess: Mapping[str, ImagePreprocessConfig] | None = None,
+    task: ClassificationConfig | None = None,
+    columns: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model into a folder, which is made if need be.
+
+    Each file appears whole or not at all: an older one survives a full disk.
+
+    Raises:
+        OSError: If a file cannot be written. The message names it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = SavedConfig(
+        model=model.config,
+        preprocess=dict(preprocess or {}),
+        task=task,
+        columns=dict(columns or {}),
+    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
+    _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
+    text = TypeAdapter(SavedConfig).dump_json(config, indent=2)
+    _write_whole(folder / CONFIG_FILE, lambda path: path.write_bytes(text + b"\n"))
+
+
+def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
+    """Return a saved model, ready to predict.
+
+    Args:
+        source: A run folder, or the id of a model on the Hugging Face hub. A path that exists wins.
+        device: Where the weights go.
+
+    Raises:
+        OSError: If nothing is saved there, or a file is unreadable or truncated.
+        ValueError: If the files are not a saved model, or do not fit each other.
+    """
+    folder = _find(source)
+    config = _read_config(folder / CONFIG_FILE)
+    weights = _read_weights(folder)
+    with torch.device("meta"):
+        expected = {name: tuple(t.shape) for name, t in _state(build(config.model)).items()}
+    _compare(expected, {name: tuple(t.shape) for name, t in weights.items()}, folder)
+    model = build(config.model)
+    model.load_state_dict(weights)
+    return Saved(model=model.to(device).eval(), config=config, folder=folder)
+
+
+def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
+    """Upload a saved model to the Hugging Face hub and return its address.
+
+    Only `config.json`, `model.safetensors`, `recipe.yaml` and `report.md` with its pictures travel.
+
+    Args:
+        folder: A run folder.
+        repo_id: `user/name` on the hub. Made if it does not exist.
+        private: Whether others can see a new one.
+    """
+    from huggingface_hub import HfApi
+
+    _read_config(_find(folder) / CONFIG_FILE)  # refuse to publish what nobody could load
+    api = HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    files = [CONFIG_FILE, WEIGHTS_FILE, "recipe.yaml", "report.md", "*.png"]
+    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files))
+
+
+def _state(model: Perceiver) -> dict[str, Tensor]:
+    """Return the weights by name. A compiled model's names are those of the model inside."""
+    return {name.removeprefix("_orig_mod."): t for name, t in model.state_dict().items()}
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a new file beside `path` and move it there when it is safe on the disk."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    new = Path(name)
+    try:
+        write(new)
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
+        new.chmod(0o644)
+        new.replace(path)
+    except (OSError, SafetensorError) as error:
+        msg = f"Could not write {path}: {error}. The file that was there before is unchanged."
+        raise OSError(msg) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _find(source: str | Path) -> Path:
+    """Return the folder of a saved model, downloaded if it is on the hub."""
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            msg = (
+                f"{folder} is not a run folder: it has no {CONFIG_FILE}. Expected the folder that "
+                "`perceivers fit` wrote (its last lines name it), or one written by `pv.save`."
+            )
+            raise OSError(msg)
+        return folder
+    if folder.exists():
+        msg = (
+            f"{folder} is a file. Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as "
+            "`perceivers fit` and `pv.save` write it."
+        )
+        raise OSError(msg)
+    name = str(source)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        msg = (
+            f"{source} does not exist. Expected a run folder, or `user/name` of a model on the hub."
+        )
+        raise OSError(msg)
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+    except Exception as error:  # the hub's errors share no base class
+        msg = (
+            f"There is no folder {name}, and it could not be loaded from the Hugging Face hub either: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        )
+        raise OSError(msg) from error
+
+
+def _read_config(path: Path) -> SavedConfig:
+    try:
+        return TypeAdapter(SavedConfig).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        msg = f"{path} is missing: {path.parent} is not a saved model of perceivers."
+        raise OSError(msg) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        msg = (
+            f"{path} is not a configuration of perceivers: at {place}: {first['msg']}. Expected the "
+            f"{CONFIG_FILE} that `perceivers fit` or `pv.save` wrote, unchanged."
+        )
+        raise ValueError(msg) from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        others = sorted(p for end in ("*.bin", "*.pt", "*.pth") for p in folder.glob(end))
+        if others:
+            return _read_pickle(others[0])
+        msg = f"{folder} has no {WEIGHTS_FILE}. If its training was interrupted: `fit --resume`."
+        raise OSError(msg)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = (
+            f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file. "
+            "Copy it again from where it came from."
+        )
+        raise OSError(msg) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a pickle that holds nothing else."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        msg = (
+            f"{path} was refused: it is not a plain file of tensors, and unpickling anything else could "
+            f"run code. Expected {WEIGHTS_FILE}."
+        )
+        raise ValueError(msg) from error
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        msg = f"{path} does not hold weights by name. Expected {WEIGHTS_FILE}."
+        raise ValueError(msg)
+    return loaded
+
+
+def _compare(
+    expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], folder: Path
+) -> None:
+    """Refuse weights that are not those of the configuration, naming the first that differ."""
+    problems = [f"{name} is missing" for name in expected if name not in got]
+    problems += [f"{name} is not part of the model" for name in got if name not in expected]
+    problems += [
+        f"{name} is {got[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in got and got[name] != shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        msg = (
+            f"The weights in {folder} do not fit its {CONFIG_FILE}: {'; '.join(problems[:3])}{more}. "
+            "The two files belong to different models."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,1 @@
+"""From a modality's tensor to elements: one file for each modality."""

@@ -1,0 +1,181 @@
+"""Elements: the record that everything above the input adapters shares.
+
+An adapter does not return one dense array: it keeps apart what is apart, because on a 224 x 224 picture
+258 of 261 channels are positions, and these are made of two tables of 224 rows. `dense()` puts the parts
+together into the papers' array and is the reference for everything that reads them faster.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from perceivers.typing import Bool, Float, Int, Tensor
+
+__all__ = ["Elements", "GridPositions", "InputAdapter", "Replaced", "dense"]
+
+
+@dataclass(frozen=True)
+class GridPositions:
+    """Positions of the cells of a grid, as one table for each axis.
+
+    Attributes:
+        tables: For each axis, n_axis x P_axis: what that coordinate adds to a cell's encoding.
+        channels: For each axis, which channels of the encoding its table fills. The papers put all sines
+            before all cosines, so an axis fills no consecutive range.
+    """
+
+    tables: tuple[Float[Tensor, "n F"], ...]
+    channels: tuple[tuple[int, ...], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Cells of the grid along each axis."""
+        return tuple(table.shape[0] for table in self.tables)
+
+    @property
+    def num_channels(self) -> int:
+        """Width of the encoding."""
+        return sum(len(channels) for channels in self.channels)
+
+    def dense(self) -> Float[Tensor, "M P"]:
+        """Return the encoding of every cell, in reading order (the last axis runs fastest)."""
+        sizes = self.sizes
+        columns: list[Tensor] = []
+        for axis, table in enumerate(self.tables):
+            shape = [1] * len(sizes) + [table.shape[1]]
+            shape[axis] = sizes[axis]
+            columns.append(table.reshape(shape).expand(*sizes, -1).reshape(math.prod(sizes), -1))
+        filled = [channel for channels in self.channels for channel in channels]
+        place = torch.tensor(sorted(range(len(filled)), key=filled.__getitem__))
+        return torch.cat(columns, dim=-1)[:, place.to(columns[0].device)]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Elements hidden behind a learned vector (autoencoding, masked modelling).
+
+    Attributes:
+        where: True where an element is hidden.
+        token: What stands there instead, over all C channels.
+    """
+
+    where: Bool[Tensor, "B M"]
+    token: Float[Tensor, " C"]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """M elements of C channels, kept in parts: `[content | positions | tag]`.
+
+    Attributes:
+        content: What was sensed: RGB, the values of a patch, a mel bin, a byte's embedding.
+        positions: The encoding of where: of a grid, one for all samples, or one for each sample.
+        tag: The modality's learned vector, the same for all its elements.
+        mask: True where an element is real. The content elsewhere is taken as zero.
+        replaced: Elements hidden behind a learned vector.
+    """
+
+    content: Float[Tensor, "B M Cc"]
+    positions: GridPositions | Float[Tensor, "M P"] | Float[Tensor, "B M P"] | None = None
+    tag: Float[Tensor, " G"] | None = None
+    mask: Bool[Tensor, "B M"] | None = None
+    replaced: Replaced | None = None
+
+    @property
+    def num_elements(self) -> int:
+        """Number of elements, M."""
+        return self.content.shape[1]
+
+    @property
+    def num_channels(self) -> int:
+        """Width of an element with its position and tag, C."""
+        if self.positions is None:
+            width = 0
+        elif isinstance(self.positions, GridPositions):
+            width = self.positions.num_channels
+        else:
+            width = self.positions.shape[-1]
+        return self.content.shape[2] + width + (0 if self.tag is None else self.tag.shape[0])
+
+    def dense(self, dtype: torch.dtype | None = None) -> Float[Tensor, "B M C"]:
+        """Return the papers' array.
+
+        Args:
+            dtype: Of the result. By default the parts' common one, which is float32 with positions.
+        """
+        content = self.content
+        if self.mask is not None:  # 0 x nan is nan, so padding is replaced and not multiplied
+            content = content.masked_fill(~self.mask[..., None], 0.0)
+        parts: list[Tensor] = [content]
+        if self.positions is not None:
+            positions = self.positions
+            if isinstance(positions, GridPositions):
+                positions = positions.dense()
+            parts.append(positions.expand(content.shape[0], -1, -1))
+        if self.tag is not None:
+            parts.append(self.tag.expand(*content.shape[:2], -1))
+        array = torch.cat(parts, dim=-1)
+        if self.replaced is not None:
+            token = self.replaced.token.to(array.dtype)
+            array = torch.where(self.replaced.where[..., None], token, array)
+        return array if dtype is None else array.to(dtype)
+
+    def permuted(self, order: Int[Tensor, " M"]) -> "Elements":
+        """Return the same elements in another order, each with its own position.
+
+        The order of a grid is lost by it, so its positions become dense.
+        """
+        positions = self.positions
+        if isinstance(positions, GridPositions):
+            positions = positions.dense()
+        if positions is not None:
+            positions = positions[..., order, :]
+        hidden = self.replaced
+        if hidden is not None:
+            hidden = replace(hidden, where=hidden.where[:, order])
+        return replace(
+            self,
+            content=self.content[:, order],
+            positions=positions,
+            mask=None if self.mask is None else self.mask[:, order],
+            replaced=hidden,
+        )
+
+
+def dense(
+    segments: Sequence[Elements], dtype: torch.dtype | None = None
+) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+    """Return the elements of all modalities as one array, and one mask if any has one.
+
+    Raises:
+        ValueError: If the modalities differ in width.
+    """
+    widths = [segment.num_channels for segment in segments]
+    if len(set(widths)) != 1:
+        msg = f"Expected modalities of one common width C to be read together, got {widths}."
+        raise ValueError(msg)
+    array = torch.cat([segment.dense(dtype) for segment in segments], dim=1)
+    if all(segment.mask is None for segment in segments):
+        return array, None
+    masks: list[Tensor] = []
+    for segment in segments:
+        real = torch.ones(segment.content.shape[:2], dtype=torch.bool, device=array.device)
+        masks.append(real if segment.mask is None else segment.mask)
+    return array, torch.cat(masks, dim=1)
+
+
+class InputAdapter(Protocol):
+    """What turns the tensor of one modality into elements. A module, with parameters or without."""
+
+    channels: int
+    """Width of its elements with their positions, C: the encoder is told, nobody computes it twice."""
+
+    num_elements: int
+    """Elements of an input of the configured size, M."""
+
+    def __call__(self, x: Tensor, mask: Bool[Tensor, "B M"] | None = None) -> Elements:
+        """Return the elements of a batch."""
+        ...

@@ -1,0 +1,278 @@
+"""Images as input elements, in three ways: single pixels, patches, or after a convolved stem."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from einops import rearrange
+from pydantic import ConfigDict, Field
+from torch import nn
+from torch.nn.functional import pad
+
+from perceivers.inputs.elements import Elements
+from perceivers.inputs.positions import (
+    FourierPositionsConfig,
+    PositionsConfig,
+    build_positions,
+)
+from perceivers.nn.init import truncated_linear, truncated_normal_
+from perceivers.nn.patches import pad_to_multiple, space_to_depth
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = [
+    "ConvInput",
+    "ConvInputConfig",
+    "ImageInputConfig",
+    "PatchInput",
+    "PatchInputConfig",
+    "PixelInput",
+    "PixelInputConfig",
+    "build_image_input",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelInputConfig:
+    """Every pixel is an element.
+
+    Attributes:
+        size: Height and width in pixels. None: taken from the data before the model is built.
+        num_channels: Channels of the picture, 3 for RGB.
+        positions: Where a pixel is. None: the model cannot know.
+        project_channels: Width of the colors after a linear layer. None: as they are. Perceiver IO's model
+            with learned positions uses 256.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["pixels"] = "pixels"
+    size: tuple[int, int] | None = (224, 224)
+    num_channels: int = 3
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+    project_channels: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchInputConfig:
+    """Every patch of pixels is an element.
+
+    Attributes:
+        size: Height and width in pixels. None: taken from the data before the model is built.
+        num_channels: Channels of the picture, 3 for RGB.
+        patch: Height and width of a patch in pixels.
+        positions: Where a patch is. None: the model cannot know.
+        project_channels: Width of a patch after a linear layer. None: its pixels as they are.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["patches"] = "patches"
+    size: tuple[int, int] | None = (224, 224)
+    num_channels: int = 3
+    patch: tuple[int, int] = (4, 4)
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+    project_channels: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvInputConfig:
+    """Every cell of a convolved and pooled picture is an element.
+
+    Attributes:
+        size: Height and width in pixels. None: taken from the data before the model is built.
+        num_channels: Channels of the picture, 3 for RGB.
+        stem_channels: Channels after the convolution.
+        kernel: Side of the convolution in pixels. Its stride is 2.
+        pool: Whether a 3 x 3 maximum of stride 2 follows, as in Perceiver IO.
+        positions: Where a cell is. None: the model cannot know.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["convolved"] = "convolved"
+    size: tuple[int, int] | None = (224, 224)
+    num_channels: int = 3
+    stem_channels: int = 64
+    kernel: int = 7
+    pool: bool = True
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+
+
+ImageInputConfig = Annotated[
+    PixelInputConfig | PatchInputConfig | ConvInputConfig, Field(discriminator="kind")
+]
+
+
+class _ImageInput(nn.Module):
+    """What the three ways share: content channels become elements with positions."""
+
+    channels: int
+    num_elements: int
+
+    def __init__(
+        self, config: PixelInputConfig | PatchInputConfig | ConvInputConfig, content_channels: int
+    ) -> None:
+        super().__init__()
+        self.num_channels = config.num_channels
+        if config.size is None:
+            msg = "Expected the size of the pictures, size=(height, width), got None."
+            raise ValueError(msg)
+        grid = self.grid(*config.size)
+        self.num_elements = math.prod(grid)
+        self.channels = content_channels
+        self.positions = None
+        if config.positions is not None:
+            self.positions = build_positions(config.positions, grid)
+            self.channels += self.positions.channels
+        if self.channels < 2:
+            msg = (
+                "An element of one channel without a position cannot be read: the LayerNorm before a "
+                "cross-attend turns any single number into zero. Expected positions (for example "
+                "FourierPositionsConfig()), more channels, or project_channels; got num_channels="
+                f"{config.num_channels} and positions=None."
+            )
+            raise ValueError(msg)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the elements of a picture of this size in pixels."""
+        return height, width
+
+    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
+        """Return what the elements hold, still on their grid."""
+        raise NotImplementedError
+
+    def forward(
+        self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> Elements:
+        """Return the elements of pictures, in reading order.
+
+        Args:
+            image: Normalized pixels; `perceivers.data` owns mean, scale and resizing. Any size.
+            mask: True where an element is real. None: all are.
+
+        Raises:
+            ValueError: If the picture has another number of channels than the configuration says.
+        """
+        if image.shape[1] != self.num_channels:
+            msg = (
+                f"Expected pictures of {self.num_channels} channels (B x {self.num_channels} x height x "
+                f"width), got shape {tuple(image.shape)}."
+            )
+            raise ValueError(msg)
+        content = self.content(image)
+        grid = (content.shape[2], content.shape[3])
+        positions = None if self.positions is None else self.positions(grid, image.device)
+        return Elements(rearrange(content, "B C Y X -> B (Y X) C"), positions, mask=mask)
+
+
+class PixelInput(_ImageInput):
+    """Makes an element of each pixel. Nothing is mixed and nothing is known of neighbors.
+
+    Args:
+        config: Size of the picture and of its position encoding.
+
+    Raises:
+        ValueError: If an element would have a single channel, which LayerNorm erases.
+
+    Source: Perceiver (arXiv:2103.03206), section 4.1; 3 + 2 (2 * 64 + 1) = 261 channels on ImageNet.
+    """
+
+    def __init__(self, config: PixelInputConfig) -> None:
+        width = config.project_channels
+        super().__init__(config, config.num_channels if width is None else width)
+        self.config = config
+        self.project = None if width is None else truncated_linear(config.num_channels, width)
+
+    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Y X"]:
+        """Return the pixels, projected if the configuration says so."""
+        return _project(image, self.project)
+
+
+class PatchInput(_ImageInput):
+    """Makes an element of each patch: its pixels in reading order, the colors of a pixel together.
+
+    A picture that does not divide into patches gets zeros (the mean color) behind its last row and column.
+
+    Args:
+        config: Size of the picture, of a patch and of its position encoding.
+
+    Raises:
+        ValueError: If an element would have a single channel, which LayerNorm erases.
+
+    Source: Perceiver IO (arXiv:2107.14795), appendix H, where patches feed optical flow.
+    """
+
+    def __init__(self, config: PatchInputConfig) -> None:
+        self.patch = config.patch  # before the base class asks for the grid
+        width, values = config.project_channels, config.num_channels * math.prod(config.patch)
+        super().__init__(config, values if width is None else width)
+        self.config = config
+        self.project = None if width is None else truncated_linear(values, width)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of patches."""
+        return -(-height // self.patch[0]), -(-width // self.patch[1])
+
+    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
+        """Return the values of each patch, projected if the configuration says so."""
+        patches = space_to_depth(pad_to_multiple(image, self.patch), self.patch)
+        return _project(rearrange(patches, "B Y X V -> B V Y X"), self.project)
+
+
+class ConvInput(_ImageInput):
+    """Makes an element of each cell of a 4 times coarser picture: convolution, norm, ReLU, maximum.
+
+    All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME").
+
+    Args:
+        config: Size of the picture, of the stem and of its position encoding.
+
+    Source: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
+    """
+
+    def __init__(self, config: ConvInputConfig) -> None:
+        self.stride = 4 if config.pool else 2  # before the base class asks for the grid
+        super().__init__(config, config.stem_channels)
+        self.config = config
+        self.convolution = nn.Conv2d(
+            config.num_channels, config.stem_channels, config.kernel, stride=2, bias=False
+        )
+        truncated_normal_(self.convolution.weight, (config.num_channels * config.kernel**2) ** -0.5)
+        self.norm = nn.BatchNorm2d(config.stem_channels)
+        self.pool = nn.MaxPool2d(3, stride=2) if config.pool else None
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns after the stem."""
+        return -(-height // self.stride), -(-width // self.stride)
+
+    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
+        """Return the stem's output."""
+        x = self.convolution(_pad_same(image, self.config.kernel))
+        x = self.norm(x).relu()
+        # After the ReLU zeros are the smallest values, so padding never wins a maximum.
+        return x if self.pool is None else self.pool(_pad_same(x, 3))
+
+
+def build_image_input(
+    config: PixelInputConfig | PatchInputConfig | ConvInputConfig,
+) -> PixelInput | PatchInput | ConvInput:
+    """Return the adapter for a configuration."""
+    if isinstance(config, PixelInputConfig):
+        return PixelInput(config)
+    if isinstance(config, PatchInputConfig):
+        return PatchInput(config)
+    return ConvInput(config)
+
+
+def _project(x: Float[Tensor, "B C Y X"], linear: nn.Module | None) -> Float[Tensor, "B Co Y X"]:
+    """Apply a linear layer to the channels of each cell."""
+    if linear is None:
+        return x
+    return rearrange(linear(rearrange(x, "B C Y X -> B Y X C")), "B Y X C -> B C Y X")
+
+
+def _pad_same(x: Float[Tensor, "B C Y X"], kernel: int) -> Float[Tensor, "B C Yp Xp"]:
+    """Pad so that a kernel of stride 2 gives half the size, rounded up; the odd cell goes behind."""
+    missing = [max((-(-n // 2) - 1) * 2 + kernel - n, 0) for n in x.shape[2:]]
+    before = [m // 2 for m in missing]
+    return pad(x, (before[1], missing[1] - before[1], before[0], missing[0] - before[0]))

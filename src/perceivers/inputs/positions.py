@@ -1,0 +1,152 @@
+"""Where an element of a grid is: computed by Fourier features, or learned."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from einops import rearrange
+from pydantic import ConfigDict, Field
+from torch import nn
+from torch.nn.functional import interpolate
+
+from perceivers.inputs.elements import GridPositions
+from perceivers.nn.init import truncated_linear, truncated_normal_
+from perceivers.nn.position import axis_channels, axis_coordinates, axis_features, num_channels
+from perceivers.typing import Float, Tensor
+
+__all__ = [
+    "FourierPositions",
+    "FourierPositionsConfig",
+    "LearnedPositions",
+    "LearnedPositionsConfig",
+    "PositionsConfig",
+    "build_positions",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FourierPositionsConfig:
+    """Fourier features of each axis of the grid.
+
+    Attributes:
+        num_bands: Frequencies for each axis. 64 on ImageNet. None: one for each whole frequency up to
+            the finest axis' highest, at most 64.
+        max_resolution: For each axis, cells at its finest; the highest frequency is half of it. By
+            default the grid of the configured size.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["fourier"] = "fourier"
+    num_bands: int | None = 64
+    max_resolution: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPositionsConfig:
+    """One learned vector for each cell of the grid; nothing tells the model which cells are near.
+
+    Attributes:
+        channels: Width of the vectors. 128 in the 2021 paper, 256 in Perceiver IO.
+        init_scale: Standard deviation at the start. 1.0 worked best in the 2021 paper (its appendix B);
+            Perceiver IO uses 0.02.
+        project_channels: Width after a linear layer, as in Perceiver IO. None: no such layer.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["learned"] = "learned"
+    channels: int = 128
+    init_scale: float = 1.0
+    project_channels: int | None = None
+
+
+PositionsConfig = Annotated[
+    FourierPositionsConfig | LearnedPositionsConfig, Field(discriminator="kind")
+]
+
+
+class FourierPositions(nn.Module):
+    """Fourier features of a grid, of whatever size it has at run time.
+
+    Coordinates always run from -1 to 1 over the grid at hand, while the frequencies stay those of the
+    configured size: a model may be fed other sizes and aspects than it was trained on.
+
+    Args:
+        config: Bands and resolution.
+        grid: Cells of the configured input along each axis.
+
+    Raises:
+        ValueError: If `max_resolution` does not have one value for each axis.
+    """
+
+    channels: int
+
+    def __init__(self, config: FourierPositionsConfig, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.max_resolution = grid if config.max_resolution is None else config.max_resolution
+        whole = min(64, max(1, max(self.max_resolution) // 2))
+        self.num_bands = whole if config.num_bands is None else config.num_bands
+        if len(self.max_resolution) != len(grid):
+            msg = (
+                f"Expected one max_resolution for each of the {len(grid)} axes, "
+                f"got {self.max_resolution}."
+            )
+            raise ValueError(msg)
+        self.channels = num_channels(len(grid), self.num_bands)
+
+    def forward(self, grid: tuple[int, ...], device: torch.device) -> GridPositions:
+        """Return the tables of a grid with `grid` cells along each axis, in float32."""
+        num_axes = len(self.max_resolution)
+        tables = tuple(
+            axis_features(axis_coordinates(n, device), num_bands=self.num_bands, max_resolution=mu)
+            for n, mu in zip(grid, self.max_resolution, strict=True)
+        )
+        channels = tuple(
+            axis_channels(axis, num_axes=num_axes, num_bands=self.num_bands)
+            for axis in range(num_axes)
+        )
+        return GridPositions(tables, channels)
+
+
+class LearnedPositions(nn.Module):
+    """A table of learned vectors, one for each cell in reading order.
+
+    Another grid than the configured one is served by bilinear interpolation of the table.
+
+    Args:
+        config: Widths and initial scale.
+        grid: Rows and columns of the configured input.
+    """
+
+    channels: int
+
+    def __init__(self, config: LearnedPositionsConfig, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.table = nn.Parameter(torch.empty(math.prod(grid), config.channels))
+        truncated_normal_(self.table, config.init_scale)
+        self.project: nn.Module = nn.Identity()
+        self.channels = config.channels
+        if config.project_channels is not None:
+            self.channels = config.project_channels
+            self.project = truncated_linear(config.channels, self.channels)
+
+    def forward(self, grid: tuple[int, int], device: torch.device) -> Float[Tensor, "M P"]:
+        """Return one vector for each cell of a grid of `grid` rows and columns."""
+        table = self.table
+        if grid != self.grid:
+            square = rearrange(table, "(Y X) P -> 1 P Y X", Y=self.grid[0])
+            square = interpolate(square, size=grid, mode="bilinear", align_corners=True)
+            table = rearrange(square, "1 P Y X -> (Y X) P")
+        return self.project(table.to(device))
+
+
+def build_positions(
+    config: PositionsConfig, grid: tuple[int, int]
+) -> FourierPositions | LearnedPositions:
+    """Return the module for a configuration."""
+    if isinstance(config, FourierPositionsConfig):
+        return FourierPositions(config, grid)
+    return LearnedPositions(config, grid)

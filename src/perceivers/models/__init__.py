@@ -1,0 +1,1 @@
+"""Encoder and the whole model."""

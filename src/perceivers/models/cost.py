@@ -1,0 +1,206 @@
+"""What a model costs, found out without allocating it.
+
+Floating point operations are counted twice: by the papers' formulas, where every element is projected to
+a key and a value in every read, and by watching the operations that a forward pass really does. The
+memory of a training step is that of what autograd keeps. Both run on tensors without data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceivers.inputs.image import build_image_input
+from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.transformer import TransformerEncoderConfig
+from perceivers.typing import Tensor
+
+__all__ = ["Cost", "attend_flops", "cost", "paper_flops"]
+
+_BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        num_elements: Elements of an input, M, over all modalities.
+        input_channels: Width of an element, C.
+        num_parameters: Weights.
+        paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products
+            of reads and latent transformer, a multiplication and an addition counted as two.
+        flops: Operations of all matrix products and convolutions that this library really does for it.
+        read_path: How elements are read.
+        weight_bytes: The weights in float32.
+        step_bytes: A training step in float32: weights, gradients, two moments, and what is kept for the
+            backward pass of the batch.
+        batch_size: The batch of `step_bytes`.
+    """
+
+    num_elements: int
+    input_channels: int
+    num_parameters: int
+    paper_flops: int
+    flops: int
+    read_path: str
+    weight_bytes: int
+    step_bytes: int
+    batch_size: int
+
+
+def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bool = False) -> Cost:
+    """Return what a model costs. No weight and no activation is allocated.
+
+    Args:
+        config: The model.
+        batch_size: Samples of the training step whose memory is told.
+        grad_checkpointing: Whether that step recomputes activations.
+    """
+    with torch.device("meta"):
+        adapters = {name: build_image_input(part) for name, part in config.inputs.items()}
+        num_parameters = sum(p.numel() for p in build(config).parameters())
+    num_elements = sum(adapter.num_elements for adapter in adapters.values())
+    input_channels = next(iter(adapters.values())).channels
+    kept = _kept_bytes(config, batch_size, grad_checkpointing)
+    return Cost(
+        num_elements=num_elements,
+        input_channels=input_channels,
+        num_parameters=num_parameters,
+        paper_flops=paper_flops(config, num_elements, input_channels),
+        flops=_counted_flops(config),
+        read_path="projected keys and values, fused attention (SDPA)",
+        weight_bytes=_BYTES * num_parameters,
+        step_bytes=4 * _BYTES * num_parameters + kept,
+        batch_size=batch_size,
+    )
+
+
+def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int) -> int:
+    """Return the operations of a forward pass of one sample, as the papers count them.
+
+    Source: Perceiver (arXiv:2103.03206), appendix B; Perceiver IO (arXiv:2107.14795), appendix D.
+    """
+    encoder = config.encoder
+    if isinstance(encoder, TransformerEncoderConfig):
+        width = encoder.channels
+        layer = attend_flops(
+            num_elements,
+            num_elements,
+            width,
+            width,
+            width,
+            width,
+            encoder.self_attend_widening_factor,
+        )
+        return 2 * num_elements * input_channels * width + encoder.num_self_attends * layer
+    n, d = encoder.num_latents, encoder.latent_channels
+    qk = encoder.cross_attend_qk_channels or input_channels
+    read = attend_flops(
+        n,
+        num_elements,
+        d,
+        input_channels,
+        qk,
+        encoder.cross_attend_v_channels or qk,
+        encoder.cross_attend_widening_factor,
+    )
+    layer = attend_flops(
+        n,
+        n,
+        d,
+        d,
+        encoder.self_attend_qk_channels or d,
+        encoder.self_attend_v_channels or d,
+        encoder.self_attend_widening_factor,
+    )
+    layers = encoder.num_blocks * encoder.num_self_attends_per_block
+    return encoder.num_cross_attends * read + layers * layer
+
+
+def attend_flops(
+    queries: int, sources: int, d: int, c: int, qk: int, v: int, widening_factor: int
+) -> int:
+    """Return the operations of one attention with its MLP.
+
+    Args:
+        queries: Elements that read, N.
+        sources: Elements that are read, M.
+        d: Width of the readers.
+        c: Width of what is read.
+        qk: Width of the comparison.
+        v: Width of the values.
+        widening_factor: Of the MLP.
+    """
+    project = queries * d * qk + sources * c * (qk + v) + queries * v * d
+    attend = queries * sources * (qk + v)
+    mlp = 2 * queries * d * d * widening_factor
+    return 2 * (project + attend + mlp)
+
+
+def _example(config: PerceiverConfig, batch_size: int) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros(batch_size, part.num_channels, *(part.size or (1, 1)))
+        for name, part in config.inputs.items()
+    }
+
+
+def _counted_flops(config: PerceiverConfig) -> int:
+    """Return the operations of a forward pass, counted while it runs on tensors without data."""
+    with torch.device("meta"):
+        model = build(replace(config, permute=None)).eval()
+    # PyTorch counts its fused kernels of a GPU; the CPU's does the same two products.
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={fused: _count_fused})
+    with FakeTensorMode(), torch.no_grad(), counter:
+        functional_call(model, _fake_state(model, train=False), (_example(config, 1),))
+    return counter.get_total_flops()
+
+
+def _count_fused(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Return the operations of fused attention from the shapes B x H x Q x C of its arguments."""
+    batch, heads, queries, qk_channels = query
+    return 2 * batch * heads * queries * key[2] * (qk_channels + value[3])
+
+
+def _fake_state(model: nn.Module, *, train: bool) -> dict[str, Tensor]:
+    """Return tensors without data that stand for a model's weights and buffers on the CPU."""
+    state = {
+        name: torch.empty(p.shape, requires_grad=train) for name, p in model.named_parameters()
+    }
+    buffers = {name: torch.empty(b.shape, dtype=b.dtype) for name, b in model.named_buffers()}
+    return state | buffers
+
+
+def _kept_bytes(config: PerceiverConfig, batch_size: int, grad_checkpointing: bool) -> int:
+    """Return the bytes that autograd keeps for the backward pass, weights not counted."""
+    kept: dict[StorageWeakRef, int] = {}
+    holders: list[Tensor] = []  # a storage's address may be given again once it is free
+
+    with torch.device("meta"):
+        model = build(replace(config, permute=None)).train()
+    model.set_grad_checkpointing(grad_checkpointing)
+
+    with FakeTensorMode():
+        state = _fake_state(model, train=True)
+        own = {StorageWeakRef(tensor.untyped_storage()) for tensor in state.values()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            reference = StorageWeakRef(storage)
+            if reference not in own:
+                kept[reference] = storage.nbytes()
+                holders.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            functional_call(model, state, (_example(config, batch_size),))
+    return sum(kept.values())

@@ -1,0 +1,183 @@
+"""The encoder of both papers: a latent array reads the input T times and thinks in between."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from perceivers.inputs.elements import Elements, dense
+from perceivers.nn.blocks import CrossAttend, SelfAttend
+from perceivers.nn.init import truncated_normal_
+from perceivers.typing import Float, Tensor
+
+__all__ = ["PerceiverEncoder", "PerceiverEncoderConfig", "run_layer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceiverEncoderConfig:
+    """Shape of the encoder. The defaults are the 2021 paper's ImageNet model.
+
+    Attributes:
+        num_latents: Length of the latent array, N.
+        latent_channels: Width of the latent array, D.
+        num_cross_attends: Reads of the input, T. 1 in Perceiver IO.
+        cross_attends_at: `interleaved` spreads the reads evenly over the blocks; `start` puts all of them
+            before the first block.
+        num_blocks: Blocks of the latent transformer.
+        num_self_attends_per_block: Layers in a block. 0: the model only reads.
+        num_cross_attend_heads: Heads of each read.
+        num_self_attend_heads: Heads of each layer.
+        cross_attend_widening_factor: Width of the MLP after a read, as a multiple of D.
+        self_attend_widening_factor: Width of the MLP in a layer, as a multiple of D.
+        cross_attend_qk_channels: Width in which a read compares. By default that of the input, C.
+        cross_attend_v_channels: Width of what a read collects. By default as the comparison's.
+        self_attend_qk_channels: Width in which a layer compares. By default D.
+        self_attend_v_channels: Width of what a layer collects. By default D.
+        use_query_residual: Add what was read to the latents, rather than put it in their place.
+        share_cross_attends: Which reads have the same weights. The paper's rule is `all_but_first`:
+            sharing the first, too, made training unstable.
+        share_blocks: All blocks have the same weights, the first included (44.9 M weights prove it).
+        latent_init_scale: Standard deviation of the latent array at the start.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["perceiver"] = "perceiver"
+    num_latents: int = 512
+    latent_channels: int = 1024
+    num_cross_attends: int = 8
+    cross_attends_at: Literal["interleaved", "start"] = "interleaved"
+    num_blocks: int = 8
+    num_self_attends_per_block: int = 6
+    num_cross_attend_heads: int = 1
+    num_self_attend_heads: int = 8
+    cross_attend_widening_factor: int = 1
+    self_attend_widening_factor: int = 1
+    cross_attend_qk_channels: int | None = None
+    cross_attend_v_channels: int | None = None
+    self_attend_qk_channels: int | None = None
+    self_attend_v_channels: int | None = None
+    use_query_residual: bool = True
+    share_cross_attends: Literal["all_but_first", "all", "none"] = "all_but_first"
+    share_blocks: bool = True
+    latent_init_scale: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        for name in ("num_latents", "latent_channels", "num_cross_attends", "num_blocks"):
+            if getattr(self, name) < 1:
+                msg = f"{name} must be at least 1, got {getattr(self, name)}."
+                raise ValueError(msg)
+        if self.num_self_attends_per_block < 0:
+            msg = (
+                "num_self_attends_per_block must not be negative, got "
+                f"{self.num_self_attends_per_block}."
+            )
+            raise ValueError(msg)
+        if self.cross_attends_at == "interleaved" and self.num_cross_attends > self.num_blocks:
+            msg = (
+                f"num_cross_attends={self.num_cross_attends} must lie between 1 and num_blocks="
+                f"{self.num_blocks} to be interleaved with them; cross_attends_at='start' takes any."
+            )
+            raise ValueError(msg)
+
+    def reads_before(self, block: int) -> tuple[int, ...]:
+        """Return which of the T reads (0 to T - 1) happen just before this block."""
+        if self.cross_attends_at == "start":
+            return tuple(range(self.num_cross_attends)) if block == 0 else ()
+        reads = range(self.num_cross_attends)
+        return tuple(t for t in reads if t * self.num_blocks // self.num_cross_attends == block)
+
+
+class PerceiverEncoder(nn.Module):
+    """Maps an input array of any length onto a latent array of fixed length.
+
+    Args:
+        config: Shape of the encoder.
+        input_channels: Width of the elements (C), as told by their input adapter.
+
+    Source: Perceiver (arXiv:2103.03206), section 3.1; Perceiver IO (arXiv:2107.14795), section 3.1. They
+    differ only in `num_cross_attends`.
+    """
+
+    grad_checkpointing: bool
+    out_channels: int
+
+    def __init__(self, config: PerceiverEncoderConfig, *, input_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.grad_checkpointing = False
+        self.out_channels = config.latent_channels
+        self.latents = nn.Parameter(torch.empty(config.num_latents, config.latent_channels))
+        truncated_normal_(self.latents, config.latent_init_scale)
+
+        num_cross_attends = {
+            "all": 1,
+            "all_but_first": min(config.num_cross_attends, 2),
+            "none": config.num_cross_attends,
+        }[config.share_cross_attends]
+        self.cross_attends = nn.ModuleList(
+            _cross_attend(config, input_channels) for _ in range(num_cross_attends)
+        )
+        num_blocks = 1 if config.share_blocks else config.num_blocks
+        self.blocks = nn.ModuleList(_block(config) for _ in range(num_blocks))
+
+    def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B N D"]:
+        """Return the latents after reading.
+
+        Args:
+            segments: The elements of each modality, all of width C; they are read as one array.
+        """
+        inputs, mask = dense(segments, self.latents.dtype)
+        latents = self.latents.expand(inputs.shape[0], -1, -1)
+        for depth in range(self.config.num_blocks):
+            for read in self.config.reads_before(depth):
+                latents = run_layer(self, _at(self.cross_attends, read), latents, inputs, mask)
+            for self_attend in _at(self.blocks, depth):
+                latents = run_layer(self, self_attend, latents)
+        return latents
+
+
+def run_layer(owner: nn.Module, layer: nn.Module, *args: Any) -> Tensor:
+    """Return `layer(*args)`; in training, without keeping its activations if `owner` says so.
+
+    The layer then runs again in the backward pass. One that serves at several depths is recomputed for
+    each of them, so shared weights get the same gradient.
+    """
+    if owner.grad_checkpointing and owner.training and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
+
+
+def _at(modules: nn.ModuleList, depth: int) -> Any:
+    """Return the module for this depth. Past the end of the list, the last one serves again."""
+    return modules[min(depth, len(modules) - 1)]
+
+
+def _cross_attend(config: PerceiverEncoderConfig, input_channels: int) -> CrossAttend:
+    return CrossAttend(
+        config.latent_channels,
+        input_channels,
+        num_heads=config.num_cross_attend_heads,
+        widening_factor=config.cross_attend_widening_factor,
+        qk_channels=config.cross_attend_qk_channels,
+        v_channels=config.cross_attend_v_channels,
+        use_query_residual=config.use_query_residual,
+    )
+
+
+def _block(config: PerceiverEncoderConfig) -> nn.ModuleList:
+    return nn.ModuleList(
+        SelfAttend(
+            config.latent_channels,
+            num_heads=config.num_self_attend_heads,
+            widening_factor=config.self_attend_widening_factor,
+            qk_channels=config.self_attend_qk_channels,
+            v_channels=config.self_attend_v_channels,
+        )
+        for _ in range(config.num_self_attends_per_block)
+    )

@@ -1,0 +1,158 @@
+"""The whole model: adapters make elements, an encoder reads them, a head predicts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import nn
+
+from perceivers.inputs.elements import Elements
+from perceivers.inputs.image import ImageInputConfig, build_image_input
+from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
+from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
+from perceivers.outputs.heads import MeanPool, MeanPoolConfig
+from perceivers.typing import Float, Int, Tensor
+
+__all__ = ["EncoderConfig", "OutputConfig", "Perceiver", "PerceiverConfig", "build"]
+
+EncoderConfig = Annotated[
+    PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
+]
+OutputConfig = MeanPoolConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceiverConfig:
+    """Everything that determines a model's weights. Saved beside them.
+
+    Attributes:
+        inputs: How each modality becomes elements.
+        encoder: What reads them.
+        output: What turns latents into predictions.
+        permute: Seed of one fixed permutation of the elements of every input, applied when they already
+            have their positions (the papers' permuted ImageNet). None: their own order.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    inputs: dict[str, ImageInputConfig]
+    encoder: EncoderConfig = field(default_factory=PerceiverEncoderConfig)
+    output: OutputConfig = field(default_factory=MeanPoolConfig)
+    permute: int | None = None
+
+
+class Perceiver(nn.Module):
+    """A Perceiver of parts that are passed in; `build` makes them from a configuration.
+
+    Args:
+        inputs: An adapter for each modality, all of one width C.
+        encoder: Elements of all modalities -> latents.
+        output: Latents -> predictions.
+        permute: Seed of the permutation of elements, see `PerceiverConfig`.
+
+    Source: Perceiver (arXiv:2103.03206), figure 1.
+    """
+
+    config: PerceiverConfig
+    encoder: PerceiverEncoder | TransformerEncoder
+
+    def __init__(
+        self,
+        inputs: Mapping[str, nn.Module],
+        encoder: PerceiverEncoder | TransformerEncoder,
+        output: nn.Module,
+        *,
+        permute: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs = nn.ModuleDict(inputs)
+        self.encoder = encoder
+        self.output = output
+        self.set_permutation(permute)
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "B K"]:
+        """Return the predictions for a batch.
+
+        Args:
+            inputs: A tensor for each modality; its first axis is the batch.
+            masks: B x M for modalities that were padded, True where an element is real.
+        """
+        return self.output(self.encode(inputs, masks))
+
+    def encode(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Return the latents after reading a batch. Arguments as for `forward`."""
+        return self.encoder(self.elements(inputs, masks))
+
+    def elements(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
+    ) -> list[Elements]:
+        """Return what the encoder reads: the elements of each modality, in sorted order of names.
+
+        Raises:
+            KeyError: If a modality is missing or unknown.
+        """
+        if set(inputs) != set(self.inputs):
+            msg = f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}."
+            raise KeyError(msg)
+        masks = {} if masks is None else masks
+        segments: list[Elements] = []
+        for name in sorted(self.inputs):
+            segment = self.inputs[name](inputs[name], masks.get(name))
+            if self.permutation is not None:
+                order = self._order(name, segment.num_elements)
+                segment = segment.permuted(order.to(segment.content.device))
+            segments.append(segment)
+        return segments
+
+    def set_permutation(self, seed: int | None) -> None:
+        """Permute the elements of every input by one fixed permutation from now on, or (None) do not."""
+        self.permutation = seed
+        for name, adapter in self.inputs.items():
+            # Known lengths are drawn here, so that compiled and exported graphs hold a constant.
+            count = getattr(adapter, "num_elements", None)
+            order = None if seed is None or count is None else _permutation(count, seed)
+            self.register_buffer(f"order_{name}", order, persistent=False)
+
+    def set_grad_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass instead of keeping them, or do not."""
+        self.encoder.grad_checkpointing = enabled
+
+    def _order(self, name: str, count: int) -> Int[Tensor, " M"]:
+        order = getattr(self, f"order_{name}")
+        if order is None or order.shape[0] != count:
+            return _permutation(count, self.permutation or 0)
+        return order
+
+
+def build(config: PerceiverConfig) -> Perceiver:
+    """Return a fresh model.
+
+    Raises:
+        ValueError: If there is no modality, or the modalities' elements differ in width.
+    """
+    adapters = {name: build_image_input(part) for name, part in config.inputs.items()}
+    widths = {name: adapter.channels for name, adapter in adapters.items()}
+    if len(set(widths.values())) != 1:
+        msg = f"Expected at least one modality, and all of one width C; got {widths}."
+        raise ValueError(msg)
+    input_channels = next(iter(widths.values()))
+    encoder: PerceiverEncoder | TransformerEncoder
+    if isinstance(config.encoder, PerceiverEncoderConfig):
+        encoder = PerceiverEncoder(config.encoder, input_channels=input_channels)
+    else:
+        encoder = TransformerEncoder(config.encoder, input_channels=input_channels)
+    output = MeanPool(config.output, latent_channels=encoder.out_channels)
+    model = Perceiver(adapters, encoder, output, permute=config.permute)
+    model.config = config
+    return model
+
+
+def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=generator, device="cpu")

@@ -1,0 +1,86 @@
+"""The paper's baseline: its latent transformer over the elements themselves, without latents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict
+from torch import nn
+
+from perceivers.inputs.elements import Elements, dense
+from perceivers.models.encoder import run_layer
+from perceivers.nn.blocks import SelfAttend
+from perceivers.nn.init import lecun_linear
+from perceivers.typing import Float, Tensor
+
+__all__ = ["TransformerEncoder", "TransformerEncoderConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerEncoderConfig:
+    """Shape of the baseline.
+
+    Attributes:
+        channels: Width to which the elements are projected, D.
+        num_self_attends: Layers.
+        num_self_attend_heads: Heads of each layer.
+        self_attend_widening_factor: Width of the MLP, as a multiple of D.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["transformer"] = "transformer"
+    channels: int = 512
+    num_self_attends: int = 8
+    num_self_attend_heads: int = 8
+    self_attend_widening_factor: int = 1
+
+
+class TransformerEncoder(nn.Module):
+    """Lets every element read every other: cost grows with the square of their number.
+
+    Args:
+        config: Shape of the baseline.
+        input_channels: Width of the elements (C).
+
+    Source: Perceiver (arXiv:2103.03206), section 4.1, "Transformer (64x64)".
+    """
+
+    grad_checkpointing: bool
+    out_channels: int
+
+    def __init__(self, config: TransformerEncoderConfig, *, input_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.grad_checkpointing = False
+        self.out_channels = config.channels
+        self.project = lecun_linear(input_channels, config.channels)
+        self.self_attends = nn.ModuleList(
+            SelfAttend(
+                config.channels,
+                num_heads=config.num_self_attend_heads,
+                widening_factor=config.self_attend_widening_factor,
+            )
+            for _ in range(config.num_self_attends)
+        )
+
+    def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B M D"]:
+        """Return every element after it has read the others.
+
+        Args:
+            segments: The elements of each modality, all of width C and without padding.
+
+        Raises:
+            ValueError: If elements are masked: their outputs would count in the mean over elements.
+        """
+        inputs, mask = dense(segments, self.project.weight.dtype)
+        if mask is not None:
+            msg = (
+                "The Transformer baseline averages over its elements and takes no mask; expected inputs "
+                "of one length, got a padded batch. Use a Perceiver encoder for it."
+            )
+            raise ValueError(msg)
+        x = self.project(inputs)
+        for self_attend in self.self_attends:
+            x = run_layer(self, self_attend, x)
+        return x

@@ -1,0 +1,131 @@
+"""Attention between two arrays: the only operation in which elements meet.
+
+Everything else in a Perceiver acts on each element alone. Three uses share this file: latents reading
+inputs, latents reading latents, and output queries reading latents.
+"""
+
+from einops import rearrange
+from torch import nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from perceivers.nn.init import lecun_linear
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["Attention"]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a query array over a source array.
+
+    The two arrays may differ in length and in width. Cost grows as `Q * S`, so a fixed number of latents
+    keeps it linear in the length of the inputs.
+
+    Args:
+        query_channels: Width of the array that asks.
+        source_channels: Width of the array that is asked.
+        num_heads: Number of heads. Must divide `qk_channels` and `v_channels`.
+        qk_channels: Total width in which queries and keys are compared. By default, `query_channels`.
+        v_channels: Total width of the values. By default, `qk_channels`.
+
+    Raises:
+        ValueError: If `num_heads` does not divide one of the two widths.
+
+    Source: Perceiver IO (arXiv:2107.14795), appendix E.
+    """
+
+    def __init__(
+        self,
+        query_channels: int,
+        source_channels: int,
+        *,
+        num_heads: int = 1,
+        qk_channels: int | None = None,
+        v_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        qk_channels = query_channels if qk_channels is None else qk_channels
+        v_channels = qk_channels if v_channels is None else v_channels
+        for name, width in (("qk_channels", qk_channels), ("v_channels", v_channels)):
+            if width < 1 or num_heads < 1 or width % num_heads:
+                msg = f"num_heads={num_heads} does not divide {name}={width}."
+                raise ValueError(msg)
+
+        self.num_heads = num_heads
+        self.scale = (qk_channels / num_heads) ** -0.5
+        self.to_query = lecun_linear(query_channels, qk_channels)
+        self.to_key = lecun_linear(source_channels, qk_channels)
+        self.to_value = lecun_linear(source_channels, v_channels)
+        self.to_output = lecun_linear(v_channels, query_channels)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q Cq"],
+        source: Float[Tensor, "B S Cs"],
+        source_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B Q Cq"]:
+        """Return, for each query element, what it read from the source.
+
+        Args:
+            query: The elements that ask.
+            source: The elements that are asked.
+            source_mask: True where the source element is real, False where it is padding. A row of
+                padding only reads zero.
+        """
+        q = self._split_heads(self.to_query(query))
+        k = self._split_heads(self.to_key(source))
+        v = self._split_heads(self.to_value(source))
+
+        # The fused kernels want one width: zeros change neither a product nor the values kept.
+        qk_width, v_width = q.shape[-1], v.shape[-1]
+        if qk_width < v_width:
+            q, k = (pad(x, (0, v_width - qk_width)) for x in (q, k))
+        elif v_width < qk_width:
+            v = pad(v, (0, qk_width - v_width))
+
+        if source_mask is None:
+            read = scaled_dot_product_attention(q, k, v, scale=self.scale)
+        else:
+            # A softmax over nothing is undefined, so a row of padding reads all of it, times zero.
+            some = source_mask.any(dim=-1, keepdim=True)
+            mask = (source_mask | ~some)[:, None, None, :]
+            read = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+            read = read * some[:, None, None, :].to(read.dtype)
+        read = rearrange(read[..., :v_width], "B H Q C -> B Q (H C)")
+        return self.to_output(read)
+
+    def scores(
+        self,
+        query: Float[Tensor, "B Q Cq"],
+        source: Float[Tensor, "B S Cs"],
+        source_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H Q S"]:
+        """Return the scaled products before the softmax, which the 2021 paper draws.
+
+        Minus infinity where the source is padding. It costs `Q * S` memory, so it is for looking at, not
+        for training.
+        """
+        q = self._split_heads(self.to_query(query))
+        k = self._split_heads(self.to_key(source))
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        if source_mask is not None:
+            scores = scores.masked_fill(~source_mask[:, None, None, :], float("-inf"))
+        return scores
+
+    def weights(
+        self,
+        query: Float[Tensor, "B Q Cq"],
+        source: Float[Tensor, "B S Cs"],
+        source_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H Q S"]:
+        """Return the attention map that `forward` uses but never materialises.
+
+        Each row sums to one, or to zero where the source is padding only.
+        """
+        weights = self.scores(query, source, source_mask).softmax(dim=-1)
+        if source_mask is not None:  # a row of -inf gives nan, not zero
+            some = source_mask.any(dim=-1)[:, None, None, None]
+            weights = weights.masked_fill(~some, 0.0)
+        return weights
+
+    def _split_heads(self, x: Float[Tensor, "B L HC"]) -> Float[Tensor, "B H L C"]:
+        return rearrange(x, "B L (H C) -> B H L C", H=self.num_heads)

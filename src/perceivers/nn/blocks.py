@@ -1,0 +1,132 @@
+"""The two modules of which every Perceiver is built: cross-attend and self-attend.
+
+Both are pre-norm, both end with an MLP, and neither is followed by another norm.
+"""
+
+from torch import nn
+
+from perceivers.nn.attention import Attention
+from perceivers.nn.init import lecun_linear
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["MLP", "CrossAttend", "SelfAttend"]
+
+LAYER_NORM_EPS = 1e-5  # dm-haiku's default, which the release uses
+
+
+class MLP(nn.Sequential):
+    """Two linear layers around a GELU, in its tanh form as in DeepMind's release.
+
+    Args:
+        channels: Width of what comes in and goes out.
+        widening_factor: Width of the layer between, as a multiple of `channels`.
+    """
+
+    def __init__(self, channels: int, *, widening_factor: int = 1) -> None:
+        super().__init__(
+            lecun_linear(channels, widening_factor * channels),
+            nn.GELU(approximate="tanh"),
+            lecun_linear(widening_factor * channels, channels),
+        )
+
+
+class CrossAttend(nn.Module):
+    """Lets a query array read a source array, then acts on each query alone.
+
+    Args:
+        query_channels: Width of the array that reads (D for latents).
+        source_channels: Width of the array that is read (C for inputs).
+        num_heads: Heads of the attention.
+        widening_factor: Of the MLP.
+        qk_channels: Total width of the comparison. By default, `source_channels`: the papers' inner width
+            is that of the array being read.
+        v_channels: Total width of the values. By default, `qk_channels`.
+        use_query_residual: Add the query to what was read. Off where queries carry positions only.
+
+    Source: Perceiver (arXiv:2103.03206), appendix C; Perceiver IO (arXiv:2107.14795), equations 4 to 6.
+    """
+
+    def __init__(
+        self,
+        query_channels: int,
+        source_channels: int,
+        *,
+        num_heads: int = 1,
+        widening_factor: int = 1,
+        qk_channels: int | None = None,
+        v_channels: int | None = None,
+        use_query_residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.use_query_residual = use_query_residual
+        self.query_norm = nn.LayerNorm(query_channels, eps=LAYER_NORM_EPS)
+        self.source_norm = nn.LayerNorm(source_channels, eps=LAYER_NORM_EPS)
+        self.attention = Attention(
+            query_channels,
+            source_channels,
+            num_heads=num_heads,
+            qk_channels=source_channels if qk_channels is None else qk_channels,
+            v_channels=v_channels,
+        )
+        self.mlp_norm = nn.LayerNorm(query_channels, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(query_channels, widening_factor=widening_factor)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q Cq"],
+        source: Float[Tensor, "B S Cs"],
+        source_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B Q Cq"]:
+        """Return the queries after they have read the source.
+
+        Args:
+            query: The elements that read.
+            source: The elements that are read.
+            source_mask: True where the source element is real, False where it is padding.
+        """
+        read = self.attention(self.query_norm(query), self.source_norm(source), source_mask)
+        x = query + read if self.use_query_residual else read
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class SelfAttend(nn.Module):
+    """One layer of the latent transformer: every latent reads every other, then thinks alone.
+
+    Args:
+        channels: Width of the latents (D).
+        num_heads: Heads of the attention.
+        widening_factor: Of the MLP. 1 in both papers, where it neither expands nor narrows.
+        qk_channels: Total width of the comparison. By default, `channels`.
+        v_channels: Total width of the values. By default, `channels`.
+
+    Source: Perceiver (arXiv:2103.03206), appendix C.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int = 8,
+        widening_factor: int = 1,
+        qk_channels: int | None = None,
+        v_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
+        self.attention = Attention(
+            channels,
+            channels,
+            num_heads=num_heads,
+            qk_channels=qk_channels,
+            v_channels=channels if v_channels is None else v_channels,
+        )
+        self.mlp_norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(channels, widening_factor=widening_factor)
+
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Return the array after one layer. `mask` is True where an element is real."""
+        y = self.norm(x)
+        x = x + self.attention(y, y, mask)
+        return x + self.mlp(self.mlp_norm(x))

@@ -1,0 +1,115 @@
+"""Recipes as YAML files that people edit: written whole, read strictly."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from perceivers.recipes.base import Recipe
+
+__all__ = ["dump_recipe", "parse_recipe", "read_recipe", "write_recipe"]
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every field written out."""
+    plain = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe into a YAML file."""
+    Path(path).write_text(dump_recipe(recipe), encoding="utf-8")
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Return the recipe in a YAML or JSON file.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is no YAML, or holds an unknown key or a wrong value. An unknown key's message
+            names the nearest known one.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"{path} is not a text file. Expected a recipe in YAML (`perceivers recipes images`)."
+        raise ValueError(msg) from error
+    return parse_recipe(text, name=str(path))
+
+
+def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
+    """Return the recipe written in `text` (YAML or JSON). `name` stands in messages."""
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{name} is not YAML: {' '.join(str(error).split())}."
+        raise ValueError(msg) from error
+    if not isinstance(plain, dict):
+        msg = f"{name} holds no recipe. Expected the keys that `perceivers recipes images` prints."
+        raise ValueError(msg)
+    try:
+        return TypeAdapter(Recipe).validate_python(plain)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(f"{name}: {' '.join(problems[:3])}{more}") from error
+
+
+def _explain(problem: Any) -> str:
+    """Return one problem that pydantic found as a sentence."""
+    place = [str(part) for part in problem["loc"]]
+    kind = problem["type"]
+    if kind in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = _fields_at(place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
+        where = f" in {'.'.join(place[:-1])}" if place[:-1] else ""
+        return f"'{place[-1]}' is not a key{where}.{hint}"
+    if kind in {"missing", "missing_argument"}:
+        return f"'{'.'.join(place)}' is missing."
+    given = problem.get("input")
+    return f"{'.'.join(place)}: {problem['msg']}; got {given!r}."
+
+
+def _fields_at(place: Sequence[str]) -> list[str]:
+    """Return the names of the fields at a place in a recipe, as pydantic names places.
+
+    A step is the name of a field, a key of a mapping, or the tag of one member of a union.
+    """
+    here: Any = Recipe
+    for step in place:
+        here = _step(here, step)
+        if here is None:
+            return []
+    members = [m for m in _members(here) if dataclasses.is_dataclass(m)]
+    return [f.name for member in members for f in dataclasses.fields(member)]
+
+
+def _step(here: Any, step: str) -> Any:
+    if get_origin(here) is dict:
+        return get_args(here)[1]
+    for member in _members(here):
+        if get_origin(member) is dict:
+            return get_args(member)[1]
+        if not dataclasses.is_dataclass(member):
+            continue
+        fields = {f.name: f for f in dataclasses.fields(member)}
+        if "kind" in fields and fields["kind"].default == step:
+            return member
+        if step in fields:
+            return fields[step].type
+    return None
+
+
+def _members(here: Any) -> list[Any]:
+    """Return the types that may stand here: those of a union, or the one type itself."""
+    if hasattr(here, "__metadata__"):  # Annotated
+        return _members(get_args(here)[0])
+    if dataclasses.is_dataclass(here) or get_origin(here) is dict:
+        return [here]
+    return [m for part in get_args(here) for m in _members(part)]

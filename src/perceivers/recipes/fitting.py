@@ -1,0 +1,103 @@
+"""From a recipe and the data at hand to a run: what the recipe left open is taken from the data."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.images import measure_mean_std, suggest_image_size
+from perceivers.data.sources import DataSource
+from perceivers.recipes.base import Recipe, get_recipe, sizes_of
+
+__all__ = ["choose_recipe", "specialize"]
+
+# The means and deviations of ImageNet's training pictures that everybody uses.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Samples seen by a run without any limit, within bounds on its passes over the data.
+_SAMPLES, _FEWEST_EPOCHS, _MOST_EPOCHS = 600_000, 12, 200
+
+
+def choose_recipe(
+    source: DataSource, *, name: str | None = None, size: str | None = None
+) -> tuple[Recipe, str]:
+    """Return the recipe for some data, and a sentence that says why this one.
+
+    Args:
+        source: What was recognized.
+        name: A recipe that was asked for. By default that of the data's modality.
+        size: A size that was asked for. By default one that fits the machine.
+
+    Raises:
+        KeyError: If there is no such recipe.
+        ValueError: If it does not come in this size.
+    """
+    if name is not None:
+        return get_recipe(name, size=size), f"Recipe {name}, as asked for."
+    if size is not None:
+        return get_recipe("images", size=size), f"Recipe images in size {size}, as asked for."
+    if torch.cuda.is_available():
+        many = len(source.splits["train"]) >= 50_000 if "train" in source.splits else False
+        size, why = ("base", "a GPU and many pictures") if many else ("small", "a GPU")
+    else:
+        size, why = "tiny", "a machine without a GPU"
+    others = ", ".join(s for s in sizes_of("images") if s != size)
+    return get_recipe(
+        "images", size=size
+    ), f"Recipe images in size {size}, for {why} (--size {others})."
+
+
+def specialize(
+    recipe: Recipe, source: DataSource
+) -> tuple[Recipe, Mapping[str, ImagePreprocessConfig]]:
+    """Return the recipe with everything filled in, and what turns a file into the model's array.
+
+    Picture size, classes and, where no limit is given, the number of epochs come from the data.
+
+    Raises:
+        ValueError: If the recipe does not fit the data: other modalities, or no labels.
+    """
+    if set(recipe.inputs) != set(source.inputs):
+        msg = (
+            f"Recipe {recipe.name} reads {sorted(recipe.inputs)}, but the data holds the inputs "
+            f"{ {name: c.column for name, c in source.inputs.items()} }. Choose the column with "
+            f"--columns {next(iter(source.inputs.values())).column}:image."
+        )
+        raise ValueError(msg)
+    if not source.label_names:
+        msg = (
+            "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
+            "a column of labels (--label COLUMN)."
+        )
+        raise ValueError(msg)
+    train = source.splits["train"]
+    inputs, preprocess = dict(recipe.inputs), {}
+    for name, part in recipe.inputs.items():
+        column = source.inputs[name].column
+        image_size = part.size
+        if image_size is None:
+            image_size = suggest_image_size(train, column, largest=recipe.data.largest_image)
+        mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+        if recipe.data.normalization == "data" or part.num_channels != 3:
+            mean, std = measure_mean_std(train, column, num_channels=part.num_channels)
+        inputs[name] = replace(part, size=image_size)
+        preprocess[name] = ImagePreprocessConfig(
+            size=image_size,
+            num_channels=part.num_channels,
+            mean=mean,
+            std=std,
+            crop_fraction=recipe.data.crop_fraction,
+        )
+    training = recipe.training
+    if training.max_epochs is None and training.max_steps is None and training.max_time is None:
+        epochs = round(_SAMPLES / max(len(train), 1))
+        training = replace(training, max_epochs=min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS))
+    filled = replace(
+        recipe,
+        inputs=inputs,
+        output=replace(recipe.output, num_outputs=len(source.label_names)),
+        task=replace(recipe.task, label_names=source.label_names),
+        training=training,
+    )
+    return filled, preprocess

@@ -1,0 +1,1 @@
+"""Predictions and targets -> loss and metrics. Knows neither models nor training engines."""

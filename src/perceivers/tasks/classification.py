@@ -1,0 +1,168 @@
+"""One label for each sample: softmax cross-entropy, accuracy, confusion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from torch.nn.functional import cross_entropy, one_hot
+
+from perceivers.typing import Float, Int, Tensor
+
+__all__ = ["ClassificationConfig", "ClassificationMeter", "ClassificationTask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig:
+    """How one label is learned and named.
+
+    Attributes:
+        label_names: Name of each class, in the order of the outputs. Taken from the data when empty.
+        label_smoothing: Share of each target that is spread over all classes.
+        class_weights: Weight of each class in the loss. `balanced` weighs a class by the inverse of its
+            share of train, so that rare classes count as much as common ones.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["classification"] = "classification"
+    label_names: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not 0.0 <= self.label_smoothing < 1.0:
+            msg = f"label_smoothing must lie in [0, 1), got {self.label_smoothing}."
+            raise ValueError(msg)
+
+
+class ClassificationTask:
+    """Single-label classification.
+
+    Args:
+        config: Names, smoothing and weights of the classes.
+        class_counts: Samples of each class in train, which `balanced` weights are made of.
+
+    Raises:
+        ValueError: If weights are wanted and counts or weights do not fit the number of classes.
+    """
+
+    main_metric = "accuracy"
+    higher_is_better = True
+
+    def __init__(
+        self, config: ClassificationConfig, class_counts: Sequence[int] | None = None
+    ) -> None:
+        self.config = config
+        self.class_weights: Tensor | None = None
+        if config.class_weights == "balanced":
+            counts = [] if class_counts is None else list(class_counts)
+            if len(counts) != self.num_outputs or min(counts, default=0) < 1:
+                msg = (
+                    f"class_weights='balanced' needs at least one training sample of each of the "
+                    f"{self.num_outputs} classes; got the counts {counts}."
+                )
+                raise ValueError(msg)
+            self.class_weights = sum(counts) / (len(counts) * torch.tensor(counts).float())
+        elif config.class_weights is not None:
+            if len(config.class_weights) != self.num_outputs:
+                msg = (
+                    f"Expected one of class_weights for each of the {self.num_outputs} classes, got "
+                    f"{len(config.class_weights)}."
+                )
+                raise ValueError(msg)
+            self.class_weights = torch.tensor(config.class_weights)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, K."""
+        return len(self.config.label_names)
+
+    def loss(
+        self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"] | Float[Tensor, "B K"]
+    ) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy of a batch, in nats.
+
+        With class weights it is the mean over samples, each times the weight of its class (of its mixture
+        of classes): the size of a step does not depend on which classes a batch happens to hold.
+
+        Args:
+            outputs: Logits.
+            targets: Class indices, or shares of each class that sum to one (mixup, CutMix).
+        """
+        logits = outputs.float()
+        shares = targets
+        if not targets.is_floating_point():
+            shares = one_hot(targets, outputs.shape[1]).to(logits.dtype)
+        smoothing = self.config.label_smoothing
+        smooth = shares * (1.0 - smoothing) + smoothing / outputs.shape[1]
+        losses = cross_entropy(logits, smooth, reduction="none")
+        if self.class_weights is not None:
+            losses = losses * (shares @ self.class_weights.to(shares))
+        return losses.mean()
+
+    def probabilities(self, outputs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """Return the probability of each class."""
+        return outputs.float().softmax(dim=-1)
+
+    def meter(self) -> "ClassificationMeter":
+        """Return a fresh meter."""
+        return ClassificationMeter(self.num_outputs)
+
+
+class ClassificationMeter:
+    """Counts of a confusion matrix, hits among the first five, and the sum of losses.
+
+    Args:
+        num_classes: Number of classes, K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.confusion: Int[Tensor, "K K"] = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        self.top5 = 0
+        self.loss = 0.0
+
+    def update(self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"]) -> None:
+        """Take in one batch: logits and the true class indices."""
+        outputs, targets = outputs.detach().float().cpu(), targets.cpu()
+        self.loss += cross_entropy(outputs, targets, reduction="sum").item()
+        # Rows are the truth, columns the prediction.
+        cells = targets * self.num_classes + outputs.argmax(dim=-1)
+        counts = cells.bincount(minlength=self.num_classes**2)
+        self.confusion += counts.view(self.num_classes, self.num_classes)
+        best = outputs.topk(min(5, self.num_classes), dim=-1).indices
+        self.top5 += int((best == targets[:, None]).any(dim=-1).sum())
+
+    def state(self) -> Float[Tensor, " S"]:
+        """Return all sums as one vector of float64."""
+        sums = torch.tensor([float(self.top5), self.loss], dtype=torch.float64)
+        return torch.cat([self.confusion.flatten().double(), sums])
+
+    def load_state(self, state: Float[Tensor, " S"]) -> None:
+        """Take over sums, for example those of several devices added up."""
+        size = self.num_classes**2
+        self.confusion = state[:size].round().long().view(self.num_classes, self.num_classes).cpu()
+        self.top5, self.loss = round(state[size].item()), state[size + 1].item()
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics; shares lie in [0, 1].
+
+        `accuracy` (top-1), `top5`, `loss` (nats, without smoothing or weights), and `mean_recall`: the
+        mean over the classes that occur of the share found, which rare classes move as much as common ones.
+        """
+        count = int(self.confusion.sum())
+        if count == 0:
+            return {"accuracy": 0.0, "top5": 0.0, "mean_recall": 0.0, "loss": 0.0, "samples": 0.0}
+        hits, rows = self.confusion.diagonal(), self.confusion.sum(dim=1)
+        present = rows > 0
+        recall = (hits[present] / rows[present]).mean().item()
+        return {
+            "accuracy": int(hits.sum()) / count,
+            "top5": self.top5 / count,
+            "mean_recall": recall,
+            "loss": self.loss / count,
+            "samples": float(count),
+        }

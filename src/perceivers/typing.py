@@ -1,0 +1,19 @@
+"""The letters in which shapes are written, and the types that carry them.
+
+| letter | meaning | | letter | meaning |
+|---|---|---|---|---|
+| `B` | batch | | `N` | latents |
+| `M` | input elements | | `D` | latent channels |
+| `C` | input channels | | `O` | output queries |
+| `Cc` | content channels of an element | | `E` | query channels |
+| `P` | position channels of an element | | `K` | outputs of a query, or classes |
+| `H` | heads | | `T Y X` | time, rows, columns of a grid |
+
+A single letter is written with a leading blank, `Float[Tensor, " N"]`, so that a linter does not take
+it for a forward reference. The shapes are checked while the tests run and cost nothing otherwise.
+"""
+
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]
