@@ -16,8 +16,8 @@ __all__ = ["GOLDEN", "PARITY", "assert_close", "relative_error"]
 PARITY = 1e-5
 
 # Relative, float32 losses of 20 training steps. Processors differ in the order of their sums, and
-# training magnifies that difference: about tenfold in 20 steps of the tiny recipes.
-GOLDEN = 2e-3
+# training magnifies that difference: noise of 3e-7 in the weights came out as up to 1.2e-3 after 20 steps.
+GOLDEN = 5e-3
 
 # By dtype and device: (rtol, atol) of one forward or backward pass that is mathematically the same.
 _CLOSE = {

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tolerance import assert_close
 
 from perceivers.explain import reads
 from perceivers.explain.attention import cross_attends, watch_attention
@@ -9,7 +10,6 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
-from tolerance import assert_close
 
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}
 
