@@ -1,0 +1,179 @@
+"""What a split and a batch are, and how reading data is configured."""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import ConfigDict
+
+from perceivers.typing import Tensor
+
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "ImageAugmentConfig",
+    "ImagePreprocessConfig",
+    "Records",
+    "nearest",
+    "require",
+]
+
+
+def require(module: str, extra: str) -> Any:
+    """Return an imported module that is not part of the core.
+
+    Args:
+        module: What to import.
+        extra: The extra of this package that brings it.
+
+    Raises:
+        ImportError: If it is not installed. The message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        msg = f'{module.split(".")[0]} is needed for this. Install it: pip install "perceivers[{extra}]"'
+        raise ImportError(msg) from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence, with a blank before it, that suggests the known name nearest to `name`, or ""."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which columns and rows of the data are used, and how they are read.
+
+    Attributes:
+        label: Column of the target. By default `label`, or the folder's name in a folder of classes.
+        columns: Input columns by name, `{"left_image": "image"}`. By default those that hold media.
+        split_column: Column whose value says to which split a row belongs.
+        test: Value of `split_column` that marks the test split.
+        group: Column whose values never stand on both sides of a split (a subject, a recording).
+        validation_fraction: Share of train that is held out when no validation split is given.
+        split_seed: Seed of that hold-out. The same for every run, so that runs can be compared.
+        max_bad: Largest share of rows that may fail to decode before the run stops.
+        workers: Processes that decode. By default, a share of the cores.
+        stream: Read rows in the order of the shards instead of by index (data larger than the disk).
+        shuffle_buffer: Rows among which a stream is shuffled.
+        normalization: Where the mean and deviation of each channel come from: the training `data`, or
+            `imagenet`'s well-known ones.
+        crop_fraction: Side of the central crop in evaluation, as a share of the shorter side.
+        largest_image: Longest side in pixels where the picture's size is taken from the data.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    label: str | None = None
+    columns: dict[str, str] | None = None
+    split_column: str | None = None
+    test: str | None = None
+    group: str | None = None
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+    max_bad: float = 0.01
+    workers: int | None = None
+    stream: bool = False
+    shuffle_buffer: int = 2048
+    normalization: Literal["data", "imagenet"] = "data"
+    crop_fraction: float = 1.0
+    largest_image: int = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePreprocessConfig:
+    """What turns a picture into the model's array when nothing is random. Saved with the model.
+
+    Attributes:
+        size: Height and width in pixels.
+        num_channels: 3 for RGB, 1 for gray.
+        mean: Subtracted from each channel, of pixels in [0, 1].
+        std: Each channel is divided by it after that.
+        crop_fraction: Side of the central crop as a share of the shorter side; 224 of 256 on ImageNet.
+        keep_aspect: Crop to the aspect of `size` first. Otherwise the whole picture is stretched.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["image"] = "image"
+    size: tuple[int, int] = (224, 224)
+    num_channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_fraction: float = 0.875
+    keep_aspect: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAugmentConfig:
+    """What is random about a picture in training.
+
+    Attributes:
+        crop_scale: Smallest and largest area of the Inception crop, as a share of the picture. None: no crop.
+        crop_ratio: Narrowest and widest aspect (width / height) of the crop.
+        flip: Mirror half of the pictures left to right.
+        randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
+        mixup: Alpha of mixup's beta distribution. 0: off.
+        cutmix: Whether CutMix is used. With mixup too, each gets half of every batch.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["image"] = "image"
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    randaugment: tuple[int, int] | None = None
+    mixup: float = 0.0
+    cutmix: bool = False
+
+
+class Records(Protocol):
+    """One split, not decoded. Rows are told apart by their index."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def row(self, index: int) -> Mapping[str, Any]:
+        """Return the raw cells of one row. Media are `Media` (bytes or a path, and a name for messages)."""
+        ...
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return one column of scalars, without reading the media."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples put together.
+
+    Attributes:
+        inputs: A tensor for each modality; its first axis is the batch.
+        targets: Class indices, B, or shares of each class, B x K. None where nothing is known.
+        masks: True where an element is real, for the modalities that were padded.
+        names: For each sample, where it came from (a file's name, a row), for messages and tables.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor | None = None
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """Return the batch with its tensors on `device`."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v.to(device, non_blocking=non_blocking) for k, v in tensors.items()}
+
+        targets = None if self.targets is None else self.targets.to(device, non_blocking=non_blocking)
+        return replace(self, inputs=move(self.inputs), masks=move(self.masks), targets=targets)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return next(iter(self.inputs.values())).shape[0]

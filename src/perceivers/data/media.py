@@ -1,0 +1,176 @@
+"""One encoded picture (or sound, or clip): where it lies, what to call it, and how to get its bytes."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MEDIA_KINDS", "Media", "as_media", "kind_of_bytes", "kind_of_name", "to_pictures"]
+
+_SUFFIXES = {
+    "image": "jpg jpeg jpe jfif png gif bmp dib webp tif tiff ppm pgm pbm pnm tga ico jp2 avif",
+    "audio": "wav flac ogg oga mp3 opus aif aiff m4a aac",
+    "video": "mp4 avi mov mkv webm mpg mpeg m4v",
+    "points": "off ply obj stl glb xyz",
+    "text": "txt md",
+}
+_KINDS = {f".{suffix}": kind for kind, row in _SUFFIXES.items() for suffix in row.split()}
+MEDIA_KINDS = tuple(_SUFFIXES)
+
+# The first bytes of a file, for columns of bytes that say nothing about themselves.
+_MAGIC = (
+    (b"\xff\xd8\xff", "image"),
+    (b"\x89PNG", "image"),
+    (b"GIF8", "image"),
+    (b"BM", "image"),
+    (b"II*\x00", "image"),
+    (b"MM\x00*", "image"),
+    (b"fLaC", "audio"),
+    (b"OggS", "audio"),
+    (b"ID3", "audio"),
+    (b"\xff\xfb", "audio"),
+    (b"\x1a\x45\xdf\xa3", "video"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One encoded file, not yet decoded. Exactly one of path, data and array is there.
+
+    Attributes:
+        name: What to call it in messages: its path, or the table and row that hold it.
+        path: Where it lies on the disk.
+        data: Its bytes.
+        array: A picture that is already decoded: rows, columns and, if there are any, channels.
+    """
+
+    name: str
+    path: Path | None = None
+    data: bytes | None = None
+    array: npt.NDArray[np.uint8] | None = None
+
+    def open(self) -> BinaryIO:
+        """Return the encoded file, opened for reading.
+
+        Raises:
+            OSError: If the file is missing or cannot be read. The message names it.
+            ValueError: If there is nothing to open: an empty cell, or a decoded picture.
+        """
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        if self.path is not None:
+            try:
+                return self.path.open("rb")
+            except OSError as error:
+                msg = f"'{self.name}' cannot be read: {error.strerror}."
+                raise type(error)(msg) from error
+        if self.array is not None:
+            msg = f"{self.name} is a decoded picture and has no bytes; use its array."
+            raise ValueError(msg)
+        msg = f"{self.name} is empty: expected a file, got nothing."
+        raise ValueError(msg)
+
+    def read(self) -> bytes:
+        """Return all bytes of the encoded file. Raises what `open` raises."""
+        if self.data is not None:
+            return self.data
+        with self.open() as file:
+            try:
+                return file.read()
+            except OSError as error:
+                msg = f"'{self.name}' cannot be read: {error.strerror}."
+                raise type(error)(msg) from error
+
+
+def kind_of_name(name: str) -> str | None:
+    """Return what a file of this name holds by its suffix: `image`, `audio`, ... or None."""
+    return _KINDS.get(PurePath(name).suffix.lower())
+
+
+def kind_of_bytes(data: bytes) -> str | None:
+    """Return what encoded bytes hold by how they begin, or None."""
+    if data[:4] == b"RIFF":
+        return {b"WEBP": "image", b"WAVE": "audio", b"AVI ": "video"}.get(data[8:12])
+    if data[4:8] == b"ftyp":
+        return "image" if data[8:12] in {b"avif", b"heic"} else "video"
+    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+
+
+def as_media(cell: Any, where: str, folder: Path) -> Media:
+    """Return a cell of a table as `Media`, whatever it holds.
+
+    Args:
+        cell: A path, bytes, a mapping of `bytes` and `path`, an array, a PIL image, `Media`, or None.
+        where: Table and row, for messages about cells without a path.
+        folder: What relative paths are relative to.
+
+    Raises:
+        TypeError: If the cell is none of these.
+    """
+    if cell is None or (isinstance(cell, float) and cell != cell):  # pandas writes missing as NaN
+        return Media(where)
+    if isinstance(cell, Media):
+        return cell
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return Media(where, data=bytes(cell))
+    if isinstance(cell, str | PathLike):
+        path = folder / Path(cast("str", cell)).expanduser()
+        return Media(str(path), path=path)
+    if isinstance(cell, Mapping):
+        parts = cast("Mapping[str, Any]", cell)
+        data, path = parts.get("bytes"), parts.get("path")
+        if data is None:
+            return as_media(path, where, folder)
+        return Media(f"{where} ({path})" if path else where, data=bytes(data))
+    if isinstance(cell, np.ndarray):
+        return Media(where, array=to_pictures(cast("npt.NDArray[Any]", cell), where))
+    if hasattr(cell, "getexif"):
+        return _from_pil(cell, where)
+    msg = f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
+    raise TypeError(msg)
+
+
+def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+    """Return decoded pictures as uint8: bytes as they are, numbers in [0, 1] times 255.
+
+    Raises:
+        ValueError: If the numbers are neither, since their scale cannot be told.
+    """
+    if array.dtype == np.uint8:
+        return cast("npt.NDArray[np.uint8]", array)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind not in "iuf":
+        msg = f"{where}: expected pictures as numbers, got an array of {array.dtype}."
+        raise ValueError(msg)
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.rint(array * 255).astype(np.uint8)
+    if array.dtype.kind != "f" and low >= 0 and high <= 255:
+        return array.astype(np.uint8)
+    msg = (
+        f"{where}: expected pictures of uint8 (0 to 255) or of numbers in [0, 1], got {array.dtype} "
+        f"from {low:g} to {high:g}. Scale them first."
+    )
+    raise ValueError(msg)
+
+
+def _from_pil(image: Any, where: str) -> Media:
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode in {"L", "RGB", "RGBA"}:
+        return Media(where, array=np.asarray(image))
+    # Palette, 16-bit and CMYK pictures are decoded with care elsewhere; TIFF keeps all of them exactly.
+    if "transparency" in image.info:
+        return Media(where, array=np.asarray(image.convert("RGBA")))
+    if image.mode not in {"1", "P", "LA", "PA", "I;16", "I", "F", "CMYK", "YCbCr", "LAB"}:
+        return Media(where, array=np.asarray(image.convert("RGB")))
+    buffer = io.BytesIO()
+    image.save(buffer, format="TIFF")
+    return Media(where, data=buffer.getvalue())

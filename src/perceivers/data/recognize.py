@@ -1,0 +1,291 @@
+"""What lies at a path: the form of the data, told by looking at names only."""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from perceivers.data.media import MEDIA_KINDS, kind_of_name
+
+__all__ = ["Found", "Place", "media_files", "recognize", "split_of"]
+
+DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".tar", ".npz", ".h5")
+_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+SPLITS = {name: split for split, names in _NAMES.items() for name in names}
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_WORDS = {
+    ".parquet": "Parquet",
+    ".csv": "CSV",
+    ".jsonl": "JSON lines",
+    ".tar": "WebDataset shards",
+    ".npz": "NumPy arrays",
+    ".h5": "HDF5",
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
+
+_MEDIA_NAME = re.compile(rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE)
+
+Kind = Literal["files", "metadata", "classes", "flat", "saved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one split lies: data files, or a folder that is read in one way.
+
+    Attributes:
+        kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a
+            folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`).
+        paths: The files, or the folder.
+    """
+
+    kind: Kind
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was recognized.
+
+    Attributes:
+        form: In words, for messages and reports.
+        places: Where each split lies. Data that are not split are `train`.
+        hub: Id on the Hugging Face hub; then there are no places.
+        notes: What was left out, and why.
+    """
+
+    form: str
+    places: dict[str, Place]
+    hub: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def recognize(data: str | Path) -> Found:
+    """Return the form of the data at a path, glob or brace pattern, or hub id. A path that exists wins.
+
+    Raises:
+        ValueError: If nothing is recognized. The message says what was seen.
+        FileNotFoundError: If there is nothing there and the name cannot be a hub id.
+    """
+    text = str(data)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _file(path)
+    if path.is_dir():
+        return _folder(path)
+    if any(mark in text for mark in "*?[{"):
+        return _pattern(text)
+    if isinstance(data, str) and _HUB_ID.fullmatch(text) and path.suffix.lower() not in DATA_SUFFIXES:
+        return Found("a data set of the Hugging Face hub", {}, hub=text)
+    msg = (
+        f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "
+        "like 'name' or 'owner/name'). Check the path."
+    )
+    raise FileNotFoundError(msg)
+
+
+def split_of(name: str) -> str | None:
+    """Return which split a folder or a split is by its name, or None."""
+    return SPLITS.get(name.lower())
+
+
+def media_files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, sorted within each folder. Hidden ones are passed over."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        state = Path(place).stat()
+        if (state.st_dev, state.st_ino) in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _unreadable(error: OSError) -> None:
+    msg = f"The folder '{error.filename}' cannot be read: {error.strerror}."
+    raise type(error)(msg) from error
+
+
+def _file(path: Path) -> Found:
+    suffix = path.suffix.lower()
+    if suffix in DATA_SUFFIXES:
+        return Found(f"a file of {_WORDS[suffix]}", {"train": Place("files", (path,))})
+    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
+        msg = f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."
+        raise ValueError(msg)
+    msg = f"{path} is no data file: expected {', '.join(DATA_SUFFIXES)} or a folder, got '{suffix or path.name}'."
+    raise ValueError(msg)
+
+
+def _pattern(text: str) -> Found:
+    paths = [Path(hit) for one in _braces(text) for hit in sorted(glob.glob(str(Path(one).expanduser())))]  # noqa: PTH207
+    paths = list(dict.fromkeys(path for path in paths if path.is_file()))
+    if not paths:
+        msg = f"No file matches '{text}'. Put the pattern in quotes, and check its folder."
+        raise FileNotFoundError(msg)
+    suffixes = {path.suffix.lower() for path in paths}
+    if len(suffixes) > 1 or not suffixes <= set(DATA_SUFFIXES):
+        msg = f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {', '.join(DATA_SUFFIXES)}."
+        raise ValueError(msg)
+    word = _WORDS[suffixes.pop()]
+    return Found(f"{len(paths)} files of {word}", {"train": Place("files", tuple(paths))})
+
+
+def _braces(text: str) -> list[str]:
+    """Expand `{000..012}` and `{a,b}` as a shell does."""
+    parts: list[list[str]] = []
+    for part in re.split(r"(\{[^{}]*\})", text):
+        span = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", part)
+        if span:
+            first, last = span.groups()
+            width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+            parts.append([f"{i:0{width}d}" for i in range(int(first), int(last) + 1)])
+        elif part.startswith("{") and "," in part:
+            parts.append(part[1:-1].split(","))
+        else:
+            parts.append([part])
+    return ["".join(pieces) for pieces in product(*parts)]
+
+
+def _folder(folder: Path) -> Found:
+    entries = _entries(folder)
+    names = {entry.name for entry in entries}
+    if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names:
+        return Found("a saved Hugging Face data set", {"train": Place("saved", (folder,))})
+    for look in (_split_files, _single_table, _split_folders, _one_folder):
+        found = look(folder, entries)
+        if found is not None:
+            return found
+    seen = ", ".join(sorted(names)[:8]) or "nothing"
+    msg = (
+        f"No data are recognized in the folder '{folder}': expected pictures, a folder of pictures for each class, "
+        f"or files of {', '.join(DATA_SUFFIXES)}; it holds {seen}."
+    )
+    raise ValueError(msg)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        msg = f"The folder '{folder}' cannot be read: {error.strerror}."
+        raise type(error)(msg) from error
+    return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _split_files(folder: Path, entries: list[Path]) -> Found | None:
+    """`train-00000-of-00002.parquet`, `test.tar`, ..., there or in a folder `data` (as the hub keeps them)."""
+    splits: dict[str, list[Path]] = {}
+    pattern = re.compile(rf"({'|'.join(SPLITS)})(-.*|[_.]\d.*)?", re.IGNORECASE)
+    for entry in entries:
+        match = pattern.fullmatch(entry.stem)
+        if match and entry.suffix.lower() in DATA_SUFFIXES and entry.is_file():
+            splits.setdefault(SPLITS[match[1].lower()], []).append(entry)
+    if not splits:
+        inner = folder / "data"
+        return _split_files(inner, _entries(inner)) if inner.is_dir() and folder.name != "data" else None
+    for split, paths in splits.items():
+        if len({path.suffix.lower() for path in paths}) > 1:
+            msg = f"'{folder}' holds {split} in several forms: {_listed(paths)}. Keep one, or give the path of a file."
+            raise ValueError(msg)
+    used = {path for paths in splits.values() for path in paths}
+    word = _WORDS[next(iter(splits.values()))[0].suffix.lower()]
+    ordered = {split: Place("files", tuple(splits[split])) for split in _NAMES if split in splits}
+    notes = _left_out([entry for entry in entries if entry not in used], "no split files")
+    return Found(f"{word}, split into {_and(ordered)}", ordered, notes=notes)
+
+
+def _single_table(folder: Path, entries: list[Path]) -> Found | None:
+    files = [e for e in entries if e.suffix.lower() in DATA_SUFFIXES and e.name not in _METADATA and e.is_file()]
+    if not files:
+        return None
+    same = {(re.sub(r"\d+", "#", path.stem), path.suffix.lower()) for path in files}
+    if not any(_may_name_media(path) for path in files) and any(e.is_dir() and _has_media(e) for e in entries):
+        return None  # a list of something else beside folders of pictures
+    if len(same) > 1:
+        msg = (
+            f"'{folder}' holds several tables, {_listed(files)}, and none is called train, validation or test. "
+            "Rename them so, or give the path of one."
+        )
+        raise ValueError(msg)
+    word = _WORDS[files[0].suffix.lower()]
+    form = f"a folder with {'a file' if len(files) == 1 else f'{len(files)} files'} of {word}"
+    return Found(form, {"train": Place("files", tuple(files))})
+
+
+def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
+    splits: dict[str, Path] = {}
+    if any((folder / name).is_file() for name in _METADATA):
+        return None
+    for entry in entries:
+        split = split_of(entry.name)
+        if split and entry.is_dir():
+            if split in splits:
+                msg = f"'{folder}' holds two folders for {split}: {splits[split].name} and {entry.name}. Keep one."
+                raise ValueError(msg)
+            splits[split] = entry
+    if not {"train", "test"} & set(splits):
+        return None
+    places: dict[str, Place] = {}
+    form, notes = "", ()
+    for split in (name for name in _NAMES if name in splits):
+        inner = splits[split]
+        found = _single_table(inner, _entries(inner)) or _one_folder(inner, _entries(inner))
+        if found is None:
+            msg = f"The folder '{inner}' is empty: expected the pictures of {split}, or a folder for each class."
+            raise ValueError(msg)
+        places[split] = found.places["train"]
+        form, notes = form or found.form, (*notes, *found.notes)
+    rest = _left_out([entry for entry in entries if entry not in splits.values()], "not part of a split")
+    return Found(f"{form}, split into {_and(places)}", places, notes=(*notes, *rest))
+
+
+def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
+    """A folder with metadata, with a folder for each class, or with files only."""
+    if any((folder / name).is_file() for name in _METADATA):
+        return Found("a folder with a metadata table", {"train": Place("metadata", (folder,))})
+    classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
+    files = [entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()]
+    pictures = [file for file in files if kind_of_name(file.name) != "text"]
+    if len(classes) > 1 or (classes and not pictures):
+        empty = [entry for entry in entries if entry.is_dir() and entry not in classes]
+        notes = (*_left_out(empty, "folders without pictures"), *_left_out(pictures, "not in a folder of a class"))
+        return Found("a folder of classes", {"train": Place("classes", (folder,))}, notes=notes)
+    if files:
+        return Found("a folder of files without labels", {"train": Place("flat", (folder,))})
+    return None
+
+
+def _may_name_media(path: Path) -> bool:
+    """Tell whether a table may hold media, or names of files. Of text, the beginning is looked at."""
+    if path.suffix.lower() not in {".csv", ".jsonl"}:
+        return True
+    with path.open("rb") as file:
+        return bool(_MEDIA_NAME.search(file.read(1 << 16)))
+
+
+def _has_media(folder: Path) -> bool:
+    return any(kind_of_name(path.name) in MEDIA_KINDS for path in media_files(folder))
+
+
+def _left_out(paths: Iterable[Path], why: str) -> tuple[str, ...]:
+    names = [path for path in paths if path.suffix.lower() not in {".md", ".txt", ".json"}]
+    return (f"Left out ({why}): {_listed(names)}.",) if names else ()
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _and(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
