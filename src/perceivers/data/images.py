@@ -13,6 +13,7 @@ from perceivers.typing import Float, Tensor, UInt8
 
 __all__ = [
     "Decoded",
+    "as_pixels",
     "decode",
     "decode_image",
     "evaluation_box",
@@ -82,6 +83,11 @@ def resize_pixels(image: Image.Image, box: Box, size: tuple[int, int]) -> Pixels
         image = image if image.size == (width, height) else image.crop(box)
     else:
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    return as_pixels(image)
+
+
+def as_pixels(image: Image.Image) -> Pixels:
+    """Return a picture of mode `L` or `RGB` as a new array, Y x X x C of uint8."""
     pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

@@ -1,25 +1,19 @@
-"""Batches, in this process or from workers: reproducible from (seed, epoch), resumable at any batch."""
+"""Batches of a split, in this process or from workers: the same for the same seed, resumable at any batch."""
 
-import os
-import signal
-import sys
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Sampler
 
-from perceivers.data.bad import BadRows
+from perceivers.data.bad import Intake
 from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig, Records
+from perceivers.data.cache import cache_for
+from perceivers.data.columns import InputColumn
 from perceivers.data.order import LoaderSettings, Order, Plan
 from perceivers.data.reading import Read, Reader, RecordsReader
-from perceivers.data.sources import InputColumn
+from perceivers.data.workers import FORKS, divide_cores, iterate, start_workers
 
 __all__ = ["Loader", "LoaderSettings", "divide_cores", "make_loader"]
-
-_T = TypeVar("_T")
 
 
 def make_loader(
@@ -48,13 +42,22 @@ def make_loader(
     Raises:
         ValueError: If the split has no rows, or fewer than there are ranks in training.
     """
-    if len(records) < (settings.world_size if settings.training else 1):
-        msg = f"Expected a split of at least {settings.world_size} rows (one per rank), got {len(records)}."
+    fewest = settings.world_size if settings.training else 1
+    if len(records) < fewest:
+        msg = (
+            f"Expected a split of at least {fewest} rows, one for each device, got {len(records)}."
+        )
         raise ValueError(msg)
     columns = {name: column.column for name, column in inputs.items()}
     reader = Reader(columns, preprocess, augment, settings)
     order = Order(len(records), settings, in_pairs=reader.mixing is not None)
-    return Loader(RecordsReader(records, targets, reader), order)
+    cache = None
+    shared = FORKS or settings.num_workers == 0
+    if settings.training and settings.cache_bytes and shared and len(columns) == 1:
+        ((name, column),) = columns.items()
+        channels = preprocess[name].num_channels
+        cache = cache_for(records, column, num_channels=channels, largest=settings.cache_bytes)
+    return Loader(RecordsReader(records, targets, reader, cache), order)
 
 
 class Loader:
@@ -70,17 +73,15 @@ class Loader:
     Attributes:
         epoch_source: Asked for the epoch when an iteration starts, not before (Lightning knows it only then).
             None: epochs are counted here.
-        notes: How often which note on decoding was made.
     """
 
     def __init__(self, dataset: RecordsReader, order: Order) -> None:
         self.settings = order.settings
         self.epoch_source: Callable[[], int] | None = None
-        self.notes: Counter[str] = Counter()
         self._order = order
         self._plans = _Plans(order)
         self._dataset = dataset
-        self._bad = BadRows(self.settings.max_bad, len(dataset))
+        self._intake = Intake(self.settings.max_bad, len(dataset))
         self._batches: DataLoader[Read] | None = None
         self._epoch = 0
         self._next = 0
@@ -89,7 +90,12 @@ class Loader:
     @property
     def bad(self) -> list[tuple[str, str]]:
         """Name and reason of each row that could not be read so far."""
-        return list(self._bad.reasons.items())
+        return list(self._intake.bad.items())
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """How many pictures of the first epoch were turned, scaled to 8 bit and the like."""
+        return dict(self._intake.notes)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -112,25 +118,19 @@ class Loader:
             self._next = 0
         self._resumed = False
         self._plans.epoch, self._plans.start = self._epoch, self._next
-        for read in self._started():
+        if self._batches is None:
+            self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
+        for read in iterate(self._batches):
             self._next += 1
-            if read.failure is not None:
-                kind, message = read.failure
-                raise kind(message)
-            self.notes.update(read.notes)
-            self._bad.add(read.bad, read.num_rows)
-            if read.batch is not None:
-                yield read.batch
+            batch = self._intake.take(read)
+            if batch is not None:
+                yield batch
         self._epoch, self._next = self._epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the next batch stands and which rows were bad."""
-        return {
-            "epoch": self._epoch,
-            "samples": self._next * self.settings.batch_size * self.settings.world_size,
-            "bad": dict(self._bad.reasons),
-            "notes": dict(self.notes),
-        }
+        samples = self._next * self.settings.batch_size * self.settings.world_size
+        return {"epoch": self._epoch, "samples": samples, **self._intake.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken. With another batch size, at the nearest batch before."""
@@ -139,20 +139,11 @@ class Loader:
         self._resumed = True
         if self._next >= len(self):
             self._epoch, self._next = self._epoch + 1, 0
-        self._bad.reasons = dict(state["bad"])
-        self.notes = Counter(state["notes"])
+        self._intake.load_state_dict(state)
 
     def close(self) -> None:
         """End the workers. The next iteration starts new ones."""
         self._batches = None
-
-    def _started(self) -> Iterator[Read]:
-        if self._batches is None:
-            self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
-        with warnings.catch_warnings():
-            # More workers than cores, and fork from a process with threads: both are meant.
-            warnings.simplefilter("ignore")
-            return iter(self._batches)
 
 
 class _Plans(Sampler[Plan]):
@@ -168,43 +159,3 @@ class _Plans(Sampler[Plan]):
 
     def __iter__(self) -> Iterator[Plan]:
         return self.order.plans(self.epoch, self.start)
-
-
-def start_workers(
-    dataset: Any, settings: LoaderSettings, sampler: Any = None
-) -> "DataLoader[Read]":
-    """Return a loader whose items are whole batches."""
-    workers = settings.num_workers
-    fork = workers > 0 and sys.platform == "linux"  # the rows are shared with the workers, not sent
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # more workers than cores
-        return DataLoader(
-            dataset=dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            worker_init_fn=_init_worker,
-            persistent_workers=workers > 0,
-            multiprocessing_context="fork" if fork else None,
-            pin_memory=settings.pin_memory,
-            generator=torch.Generator(),  # or it would draw from the global one, and resuming would differ
-        )
-
-
-def _unchanged(item: _T) -> _T:
-    return item
-
-
-def _init_worker(_worker: int) -> None:
-    """Leave signals to the main process: it decides whether to save first, then ends its workers."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C and `timeout` signal the whole group
-
-
-def divide_cores(cores: int, wanted_workers: int | None = None) -> tuple[int, int]:
-    """Return the threads of the main process and the number of workers."""
-    workers = wanted_workers if wanted_workers is not None else cores // 4
-    return max(1, cores - workers), workers

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import get_worker_info
 
 from perceivers.data.augment import augment_pixels
 from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig, Records
-from perceivers.data.decode import decode, quiet_pillow
-from perceivers.data.images import Pixels, normalize_pixels, preprocess_pixels
+from perceivers.data.cache import PictureCache
+from perceivers.data.decode import Decoded, decode, quiet_pillow
+from perceivers.data.images import Pixels, as_pixels, normalize_pixels, preprocess_pixels
 from perceivers.data.mixing import mix, mixes
 from perceivers.data.order import LoaderSettings, Plan, random_numbers
 
@@ -42,7 +44,7 @@ class Read:
         batch: The samples. None if not one of its rows could be read.
         num_rows: Rows that were tried.
         bad: Name and reason of each row that failed.
-        notes: How often which note on decoding was made.
+        notes: How often which note on decoding was made, in the first epoch.
         failure: What ended the reading, as type and message: a worker's traceback helps nobody.
         state: Where a stream stands after it, and which worker reads it.
     """
@@ -98,39 +100,46 @@ class Reader:
             msg = "Mixup and CutMix need to know the number of classes; got num_classes=None."
             raise ValueError(msg)
 
-    def sample(
-        self, row: Mapping[str, Any], target: int | None, key: tuple[int, ...], notes: Counter[str]
-    ) -> Sample:
-        """Return one row decoded, cropped and resized.
+    def decode(self, row: Mapping[str, Any]) -> tuple[dict[str, Decoded], str]:
+        """Return the pictures of a row, and the name of the first.
 
         Args:
             row: Raw cells.
-            target: Class index.
-            key: Seeds the augmentation, together with the run's seed.
-            notes: Counts what had to be decided.
 
         Raises:
             BadRowError: If a picture cannot be decoded.
             KeyError: If a column is missing.
         """
-        pixels: dict[str, Pixels] = {}
+        pictures: dict[str, Decoded] = {}
         name = ""
         for modality, column in self.columns.items():
             media = row[column]
             name = name or media.name
-            config = self.preprocess[modality]
             try:
-                decoded = decode(media, num_channels=config.num_channels)
+                channels = self.preprocess[modality].num_channels
+                pictures[modality] = decode(media, num_channels=channels)
             except ValueError as error:
                 raise BadRowError(media.name, str(error)) from error
-            notes.update(decoded.notes)
-            augment = self.augment.get(modality)
+        return pictures, name
+
+    def transform(
+        self, images: Mapping[str, Image.Image], key: tuple[int, ...]
+    ) -> dict[str, Pixels]:
+        """Return pictures cropped and resized, augmented in training.
+
+        Args:
+            images: For each input, its picture.
+            key: Seeds the augmentation, together with the run's seed.
+        """
+        pixels: dict[str, Pixels] = {}
+        for modality, image in images.items():
+            config, augment = self.preprocess[modality], self.augment.get(modality)
             if augment is None:
-                pixels[modality] = preprocess_pixels(decoded.image, config)
+                pixels[modality] = preprocess_pixels(image, config)
             else:
                 generator = random_numbers("augment", self.settings.seed, *key, len(pixels))
-                pixels[modality] = augment_pixels(decoded.image, augment, config, generator)
-        return Sample(pixels, target, name)
+                pixels[modality] = augment_pixels(image, augment, config, generator)
+        return pixels
 
     def collate(self, samples: Sequence[Sample], key: tuple[int, ...]) -> Batch | None:
         """Return samples as one normalized, mixed batch. None if there are too few.
@@ -180,12 +189,20 @@ class RecordsReader(torch.utils.data.Dataset[Read]):
         records: The split.
         targets: Class index of each row. None: not known.
         reader: What is done with a row.
+        cache: Keeps decoded pictures, where there is one input. Its samples are named by their row.
     """
 
-    def __init__(self, records: Records, targets: Sequence[int] | None, reader: Reader) -> None:
+    def __init__(
+        self,
+        records: Records,
+        targets: Sequence[int] | None,
+        reader: Reader,
+        cache: PictureCache | None = None,
+    ) -> None:
         self.records = records
         self.targets = None if targets is None else np.asarray(targets, dtype=np.int64)
         self.reader = reader
+        self.cache = cache
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -205,17 +222,37 @@ class RecordsReader(torch.utils.data.Dataset[Read]):
                 key = (plan.epoch, index, int(place >= first_partner))
                 target = None if self.targets is None else int(self.targets[index])
                 try:
-                    samples.append(self.reader.sample(self._row(index), target, key, notes))
+                    images, name = self._images(index, notes)
+                    samples.append(Sample(self.reader.transform(images, key), target, name))
                 except BadRowError as error:
                     bad.append((error.name, error.reason))
+        if plan.epoch:
+            notes.clear()  # each picture was counted in the first epoch
         batch = self.reader.collate(samples, (plan.epoch, plan.number, self.reader.settings.rank))
         return Read(batch=batch, num_rows=len(plan.rows), bad=tuple(bad), notes=dict(notes))
+
+    def _images(self, index: int, notes: Counter[str]) -> tuple[dict[str, Image.Image], str]:
+        if self.cache is not None and (pixels := self.cache.get(index)) is not None:
+            modality = next(iter(self.reader.columns))
+            return {modality: _as_image(pixels)}, f"row {index}"
+        pictures, name = self.reader.decode(self._row(index))
+        for decoded in pictures.values():
+            notes.update(decoded.notes)
+        images = {modality: decoded.image for modality, decoded in pictures.items()}
+        if self.cache is None:
+            return images, name
+        self.cache.put(index, as_pixels(next(iter(images.values()))))
+        return images, f"row {index}"
 
     def _row(self, index: int) -> Mapping[str, Any]:
         try:
             return self.records.row(index)
         except (OSError, ValueError) as error:
             raise BadRowError(f"row {index}", f"Row {index}: {error}") from error
+
+
+def _as_image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def guarded(read: Callable[[], Read]) -> Read:

@@ -1,0 +1,216 @@
+"""Batches of a stream: rows come in the order of the shards, and each batch says how to go on after it."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from perceivers.data.bad import Intake
+from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.columns import InputColumn
+from perceivers.data.decode import quiet_pillow
+from perceivers.data.order import LoaderSettings
+from perceivers.data.reading import BadRowError, Read, Reader, Sample, guarded
+from perceivers.data.stream import Stream
+from perceivers.data.workers import iterate, start_workers
+
+__all__ = ["StreamLoader", "make_stream_loader"]
+
+
+def make_stream_loader(
+    stream: Stream,
+    inputs: Mapping[str, InputColumn],
+    target: str | None,
+    *,
+    preprocess: Mapping[str, ImagePreprocessConfig],
+    augment: Mapping[str, ImageAugmentConfig] | None,
+    settings: LoaderSettings,
+) -> "StreamLoader":
+    """Return a stream as batches, those of this rank.
+
+    Each worker reads its own part of the shards, so that the batches depend on the number of workers; for one
+    number they are reproducible and resumable.
+
+    Args:
+        stream: The split, shuffled already if it is for training.
+        inputs: For each input of the model, its column.
+        target: Column of the class index. None: not known.
+        preprocess: For each input, size and statistics.
+        augment: For each input, what is random. Used in training only.
+        settings: Batch size, seed, workers, ranks.
+    """
+    columns = {name: column.column for name, column in inputs.items()}
+    reader = Reader(columns, preprocess, augment, settings)
+    mine = stream.distributed(settings.rank, settings.world_size)
+    return StreamLoader(_StreamReader(mine, target, reader))
+
+
+class StreamLoader:
+    """Yields the batches of one epoch each time it is iterated. It has no length.
+
+    Args:
+        dataset: What reads the stream.
+
+    Attributes:
+        epoch_source: Asked for the epoch when an iteration starts. None: epochs are counted here.
+        lookahead: Batches that the consumer takes before it uses them, so that `state_dict` does not skip them.
+            Lightning takes one ahead where a loader has no length.
+    """
+
+    def __init__(self, dataset: "_StreamReader") -> None:
+        self.settings = dataset.reader.settings
+        self.num_rows = dataset.stream.num_rows
+        self.epoch_source: Callable[[], int] | None = None
+        self.lookahead = 0
+        self._dataset = dataset
+        self._intake = Intake(self.settings.max_bad, self.num_rows)
+        self._batches: DataLoader[Read] | None = None
+        self._epoch = 0
+        self._resumed = False
+        # What each worker returned with its last batch, and which worker is next; older ones for the lookahead.
+        self._states: deque[dict[str, Any]] = deque([self._fresh(0)], maxlen=1)
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """Name and reason of each row that could not be read so far."""
+        return list(self._intake.bad.items())
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """How many pictures of the first epoch were turned, scaled to 8 bit and the like."""
+        return dict(self._intake.notes)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is, where no `epoch_source` does."""
+        if epoch != self._epoch:
+            self._epoch, self._resumed = epoch, False
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the current epoch; after `load_state_dict`, those not seen yet.
+
+        Raises:
+            ValueError: If more than `max_bad` of the rows cannot be read, or labels are unknown.
+        """
+        if self.epoch_source is not None:
+            self.set_epoch(self.epoch_source())
+        state = self._states[-1] if self._resumed else self._fresh(self._epoch)
+        self._states = deque([state], maxlen=self.lookahead + 1)
+        self._dataset.stream.set_epoch(self._epoch)
+        self._dataset.resume = state if self._resumed else None
+        if self._resumed or self._batches is None:
+            self._batches = start_workers(self._dataset, self.settings)
+        self._resumed = False
+        for read in iterate(self._batches):
+            batch = self._intake.take(read)
+            if read.state is not None:
+                worker, position = read.state
+                following = (worker + 1) % max(1, self.settings.num_workers)
+                last = self._states[-1]
+                workers = {**last["workers"], str(worker): position}
+                self._states.append({"epoch": self._epoch, "workers": workers, "next": following})
+            if batch is not None:
+                yield batch
+        self._epoch += 1
+        self._states.append(self._fresh(self._epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where each worker goes on and which rows were bad."""
+        return {
+            **self._states[0],
+            "num_workers": self.settings.num_workers,
+            **self._intake.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: If the number of workers is another.
+        """
+        if state["num_workers"] != self.settings.num_workers:
+            msg = (
+                f"The stream was read by {state['num_workers']} workers and cannot go on with "
+                f"{self.settings.num_workers}: each reads its own part. Use --data.workers {state['num_workers']}."
+            )
+            raise ValueError(msg)
+        self._epoch = state["epoch"]
+        self._states = deque([{key: state[key] for key in ("epoch", "workers", "next")}], maxlen=1)
+        self._resumed = bool(state["workers"])
+        self._intake.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the workers. The next iteration starts new ones."""
+        self._batches = None
+
+    def _fresh(self, epoch: int) -> dict[str, Any]:
+        return {"epoch": epoch, "workers": {}, "next": 0}
+
+
+class _StreamReader(IterableDataset[Read]):
+    """Reads batches from a stream, in a worker or in the process itself.
+
+    Attributes:
+        resume: Where the workers go on, for the iteration that starts next.
+    """
+
+    def __init__(self, stream: Stream, target: str | None, reader: Reader) -> None:
+        self.stream = stream
+        self.target = target
+        self.reader = reader
+        self.resume: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Read]:
+        info = get_worker_info()
+        worker = info.id if info else 0
+        count = 0
+        resume, self.resume = self.resume, None  # once: a persistent worker comes here again
+        if resume is not None:
+            if worker < resume["next"]:
+                yield Read()  # its turn in this round was before the interruption
+            position = resume["workers"].get(str(worker))
+            if position is not None:
+                self.stream.load_state_dict(position["stream"])
+                count = position["count"]
+        rows = iter(self.stream)
+        while True:
+            read = guarded(partial(self._read, rows, worker, count))
+            if read.num_rows or read.failure:
+                yield read
+            if not read.num_rows:
+                return
+            count += read.num_rows
+
+    def _read(self, rows: Iterator[dict[str, Any]], worker: int, count: int) -> Read:
+        """Return the next batch. At the end, one of no rows."""
+        settings = self.reader.settings
+        wanted = settings.batch_size * (2 if self.reader.mixing else 1)
+        taken = list(islice(rows, wanted))
+        if not taken or (settings.training and settings.drop_last and len(taken) < wanted):
+            return Read()
+        state = self.stream.state_dict()
+        key = (state["epoch"], settings.rank, worker)
+        samples: list[Sample] = []
+        bad: list[tuple[str, str]] = []
+        notes: Counter[str] = Counter()
+        with quiet_pillow:
+            for number, row in enumerate(taken, start=count):
+                try:
+                    pictures, name = self.reader.decode(row)
+                except BadRowError as error:
+                    bad.append((error.name, error.reason))
+                    continue
+                images = {modality: decoded.image for modality, decoded in pictures.items()}
+                target = None if self.target is None else int(row[self.target])
+                samples.append(Sample(self.reader.transform(images, (*key, number)), target, name))
+                if not state["epoch"]:
+                    notes.update(note for decoded in pictures.values() for note in decoded.notes)
+        return Read(
+            batch=self.reader.collate(samples, (*key, count)),
+            num_rows=len(taken),
+            bad=tuple(bad),
+            notes=dict(notes),
+            state=(worker, {"stream": state, "count": count + len(taken)}),
+        )
