@@ -1,0 +1,1 @@
+"""Training: an optimizer, a schedule, a clock, and a run folder that survives interruption."""

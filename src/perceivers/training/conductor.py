@@ -1,0 +1,324 @@
+"""What happens between two optimizer steps: the clock, the log, validation, checkpoints, the end."""
+
+# ruff: noqa: ARG002  (the hooks have the arguments that Lightning gives them)
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+
+from perceivers.training import distributed
+from perceivers.training.chance import random_state, set_random_state
+from perceivers.training.clock import Clock, Limits, StopSignals
+from perceivers.training.display import Display
+from perceivers.training.feed import Feed
+from perceivers.training.files import save_payload
+from perceivers.training.journal import Journal
+from perceivers.training.module import PerceiverModule
+from perceivers.training.prepare import BEST, LAST
+from perceivers.training.validation import validate
+from perceivers.typing import Tensor
+
+__all__ = ["Conductor", "Standing"]
+
+LOG_EVERY_STEPS = 50
+SAVE_EVERY_SECONDS = 300.0
+
+
+@dataclass
+class Standing:
+    """The best result so far. Part of every checkpoint.
+
+    Attributes:
+        metrics: Of the best validation.
+        step: At which it was.
+        since: Validations since then.
+        is_due: An epoch has ended, and its validation has not.
+        measured_step: Step of the last validation.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    step: int = 0
+    since: int = 0
+    is_due: bool = False
+    measured_step: int = 0
+
+
+class Conductor(lightning.Callback):
+    """Runs everything that is not the step itself, at the one place where a run can be cut: between steps.
+
+    Args:
+        folder: The run's.
+        feed: Batches of train.
+        validation: Loader of the validation split.
+        limits: Where the run ends.
+        journal: Where results are written.
+        display: Where they are shown.
+        signals: Requests to stop.
+        early_stopping: Validations without a better result that end the run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        feed: Feed,
+        validation: Any,
+        limits: Limits,
+        journal: Journal,
+        display: Display,
+        signals: StopSignals,
+        early_stopping: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.feed = feed
+        self.limits = limits
+        self.standing = Standing()
+        self.clock = Clock()
+        self.samples = 0  # since this process began
+        self._validation = validation
+        self._journal = journal
+        self._display = display
+        self._signals = signals
+        self._patience = early_stopping
+        self._elapsed = 0.0  # as all processes agreed
+        self._stop = 0  # signal that was received, as all processes agreed
+        self._saved_at = 0.0
+        self._restored: dict[str, Any] | None = None
+
+    # -- hooks, in the order in which Lightning calls them ------------------------------------------------
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Take up where the checkpoint, if any, has left."""
+        module = _ours(pl_module)
+        average = module.average  # begins from the weights as they are before the first step
+        if self._restored is not None:
+            module.sums.values = self._restored["sums"]
+            if average is not None:
+                average.load_state_dict(self._restored["average"])
+            states = self._restored["random"]
+            set_random_state(states[min(trainer.global_rank, len(states) - 1)])
+            if trainer.is_global_zero:
+                self._journal.cut_after(trainer.global_step)
+            self._restored = None
+        self.clock.start()
+        self._saved_at = time.monotonic()
+        self._signals.listen()
+        if trainer.is_global_zero:
+            self._display.start()
+        self._agree(trainer, module)
+        if self.standing.is_due:
+            self._close_epoch(trainer, module)
+        self._end_if_done(trainer, module)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Do what is due after an optimizer step."""
+        module = _ours(pl_module)
+        self.samples += len(batch.batch) * trainer.world_size
+        if self.feed.batches % self.feed.accumulate:
+            return  # in the middle of a step
+        step = trainer.global_step
+        if module.average is not None:
+            module.average.update(module.model, step=step)
+        self._agree(trainer, module)
+        if self.feed.at_epoch_end or module.progress >= 1:
+            self.standing.is_due = True
+            self._close_epoch(trainer, module)
+        elif step % LOG_EVERY_STEPS == 0:
+            self._log(trainer, module, {})
+        if trainer.is_global_zero:
+            self._display.step(
+                progress=module.progress, step=step, epoch=self.feed.epoch, samples=self.samples
+            )
+        if self._stop:
+            self._leave(trainer)
+        if self.standing.measured_step == step or self._is_time_to_save(module):
+            self.save(trainer)
+        self._end_if_done(trainer, module)
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Let the terminal and the signals go."""
+        self._display.stop()
+        self._signals.release()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """Let the terminal and the signals go, whatever has happened."""
+        self._display.stop()
+        self._signals.release()
+
+    # -- checkpoints ------------------------------------------------------------------------------------
+
+    def save(self, trainer: lightning.Trainer) -> None:
+        """Write the checkpoint from which a run goes on.
+
+        Raises:
+            OSError: If there is no room. The checkpoint from before is then still there.
+        """
+        trainer.save_checkpoint(self.folder / LAST)
+        self._saved_at = time.monotonic()
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Add what Lightning does not know. Plain values and tensors, which need no unpickling."""
+        module = _ours(pl_module)
+        averages = None if module.average is None else module.average.state_dict()
+        checkpoint["perceivers"] = {
+            "feed": distributed.gather_objects(self.feed.state_dict()),
+            "random": distributed.gather_objects(random_state()),
+            "elapsed": self._elapsed,
+            "standing": vars(self.standing).copy(),
+            "sums": distributed.summed(module.sums.values, module.device).cpu(),
+            "average": averages and {k: distributed.whole(v) for k, v in averages.items()},
+            "bad": list(getattr(self.feed.loader, "bad", ())),
+            "world_size": trainer.world_size,
+        }
+
+    def on_load_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Go to the place of the checkpoint; what needs the device waits for `on_train_start`."""
+        state = checkpoint["perceivers"]
+        self._restored = state
+        if trainer.global_rank > 0:
+            state["sums"] = torch.zeros_like(state["sums"])  # they are those of all processes
+        self.standing = Standing(**state["standing"])
+        self.clock = Clock(state["elapsed"])
+        feeds = state["feed"]
+        self.feed.load_state_dict(feeds[min(trainer.global_rank, len(feeds) - 1)])
+
+    # -- parts ------------------------------------------------------------------------------------------
+
+    def _agree(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
+        """Let all processes have the same time and the same request to stop, and so the same rate."""
+        mine = torch.tensor(
+            [self.clock.elapsed, float(self._signals.received)], dtype=torch.float64
+        )
+        if module.device.type == "mps":
+            mine = mine.float()
+        elapsed, stop = distributed.largest(mine, module.device).tolist()
+        self._elapsed, self._stop = elapsed, int(stop)
+        module.progress = self.limits.progress(
+            epochs=self.feed.epochs_done, steps=trainer.global_step, seconds=elapsed
+        )
+
+    def _is_time_to_save(self, module: PerceiverModule) -> bool:
+        due = time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
+        return bool(distributed.largest(torch.tensor([float(due)]), module.device).item())
+
+    def _log(
+        self, trainer: lightning.Trainer, module: PerceiverModule, measured: dict[str, float]
+    ) -> None:
+        """Write one line and begin new sums.
+
+        Raises:
+            ValueError: If the loss is no number any more. Nothing was saved since.
+        """
+        means = module.sums.means(distributed.summed(module.sums.values, module.device))
+        if not math.isfinite(means["loss"]):
+            msg = (
+                f"The loss was {means['loss']} before step {trainer.global_step}: the run has diverged. "
+                f"Use a lower rate (--optim.lr, now {module.optim.lr:g}), a warm-up "
+                "(--optim.warmup-steps 500) or a smaller --optim.clip-norm."
+            )
+            raise ValueError(msg)
+        module.sums.values = torch.zeros_like(module.sums.values)
+        row = {
+            "step": trainer.global_step,
+            "epoch": round(self.feed.epochs_done, 6),
+            "elapsed": round(self._elapsed, 3),
+            "lr": module.lr,
+            **{f"train/{name}": value for name, value in means.items()},
+            **{f"validation/{name}": value for name, value in measured.items()},
+        }
+        if trainer.is_global_zero:
+            self._journal.write(row)
+            self._display.result(row, progress=module.progress)
+
+    def _close_epoch(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
+        """Validate, log, and keep the weights if they are the best."""
+        alone = trainer.world_size == 1
+        meter = validate(
+            module,
+            self._validation,
+            is_sharded=distributed.is_sharded(module.model),
+            should_stop=lambda: alone and bool(self._signals.received),
+        )
+        if meter is None:  # the validation stays due, and is done when the run is resumed
+            self._stop = self._signals.received
+            self._leave(trainer)
+            return
+        measured = meter.compute()
+        self._log(trainer, module, measured)
+        standing, task = self.standing, module.task
+        standing.is_due, standing.measured_step = False, trainer.global_step
+        new, old = measured[task.main_metric], standing.metrics.get(task.main_metric)
+        if old is None or (new > old if task.higher_is_better else new < old):
+            standing.metrics, standing.step, standing.since = measured, trainer.global_step, 0
+            self._keep_best(trainer, module, getattr(meter, "confusion", None))
+        else:
+            standing.since += 1
+
+    def _keep_best(
+        self, trainer: lightning.Trainer, module: PerceiverModule, confusion: Any
+    ) -> None:
+        weights: dict[str, Tensor] = dict(module.model.state_dict())
+        if module.average is not None:
+            weights |= module.average.state_dict()
+        weights = {name: distributed.whole(tensor) for name, tensor in weights.items()}
+        if trainer.is_global_zero:
+            payload = {
+                "model": weights,
+                "metrics": self.standing.metrics,
+                "step": self.standing.step,
+                "epoch": self.feed.epochs_done,
+                "confusion": confusion,
+            }
+            save_payload(self.folder / BEST, payload)
+
+    def _end_if_done(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
+        impatient = self._patience is not None and self.standing.since >= self._patience
+        if module.progress >= 1 or impatient:
+            trainer.should_stop = True
+
+    def _leave(self, trainer: lightning.Trainer) -> None:
+        """Save and end the process as the signal would have: with 128 + its number."""
+        self.save(trainer)
+        if trainer.is_global_zero:
+            self._display.stop()
+            self._display.note(
+                f"Stopped at step {trainer.global_step}; saved in {self.folder / LAST}. "
+                "The same command with --resume goes on from there."
+            )
+        raise SystemExit(128 + self._stop if trainer.is_global_zero else 0)
+
+
+def _ours(module: lightning.LightningModule) -> PerceiverModule:
+    assert isinstance(module, PerceiverModule)
+    return module

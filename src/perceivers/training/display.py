@@ -1,0 +1,130 @@
+"""What a person sees while a run goes on: a live bar, or plain lines where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+__all__ = ["Display", "readable_duration"]
+
+LINE_EVERY_SECONDS = 30.0
+
+
+def readable_duration(seconds: float) -> str:
+    """Return `48 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Display:
+    """Shows how far the run is, how fast it goes and how long it will take.
+
+    Args:
+        enabled: False: say nothing but notes.
+        main_metric: Of the validation split, shown beside the loss.
+        file: Where to. By default, the standard error stream.
+    """
+
+    def __init__(
+        self, *, enabled: bool = True, main_metric: str = "accuracy", file: TextIO | None = None
+    ) -> None:
+        self._console = Console(file=file or sys.stderr, highlight=False, soft_wrap=True)
+        self._enabled = enabled
+        self._main_metric = main_metric
+        self._is_live = enabled and self._console.is_terminal
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._began = self._last_line = time.monotonic()
+        self._first_progress: float | None = None
+        self._first_samples = 0
+        self._results: dict[str, float] = {}
+
+    def note(self, text: str) -> None:
+        """Say one sentence, always."""
+        self._console.print(text, markup=False)
+
+    def start(self) -> None:
+        """Begin to show."""
+        self._began = self._last_line = time.monotonic()
+        if self._is_live:
+            columns = (
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.description}"),
+            )
+            self._bar = Progress(*columns, console=self._console, transient=False)
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Let the terminal go."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def step(self, *, progress: float, step: int, epoch: int, samples: int) -> None:
+        """Show a step.
+
+        Args:
+            progress: Share of the run that is done.
+            step: Optimizer steps done.
+            epoch: Passes over train before this one.
+            samples: Samples trained on since this process began.
+        """
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        if self._first_progress is None:
+            # The first step warms up and is not part of the rate.
+            self._first_progress, self._first_samples, self._began = progress, samples, now
+        text = self._text(progress, step, epoch, samples, now - self._began)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress, description=text)
+        elif now - self._last_line >= LINE_EVERY_SECONDS:
+            self._line(f"{progress:4.0%}  {text}")
+
+    def result(self, row: Mapping[str, float], *, progress: float) -> None:
+        """Show a line of the log. A line with a validation is printed where there is no live bar."""
+        self._results |= {name: row[name] for name in row if "/" in name}
+        if (
+            self._enabled
+            and self._bar is None
+            and any(name.startswith("validation/") for name in row)
+        ):
+            self._line(
+                f"{progress:4.0%}  step {row['step']}  epoch {row['epoch']:.4g}{self._metrics()}"
+            )
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(text, markup=False)
+
+    def _text(self, progress: float, step: int, epoch: int, samples: int, seconds: float) -> str:
+        parts = [f"step {step}", f"epoch {epoch + 1}"]
+        done = progress - (self._first_progress or 0.0)
+        if seconds > 0 and done > 0:
+            rate = (samples - self._first_samples) / seconds
+            parts.append(f"{rate:.0f} samples/s" if rate >= 10 else f"{rate:.2g} samples/s")
+            parts.append(f"{readable_duration(seconds * (1 - progress) / done)} left")
+        return "  ".join(parts) + self._metrics()
+
+    def _metrics(self) -> str:
+        shown = {
+            "loss": "train/loss",
+            "validation loss": "validation/loss",
+            f"validation {self._main_metric}": f"validation/{self._main_metric}",
+        }
+        known = [
+            (label, self._results[name]) for label, name in shown.items() if name in self._results
+        ]
+        return "".join(
+            f"  {label} {value:.1%}" if "accuracy" in label else f"  {label} {value:.4g}"
+            for label, value in known
+        )

@@ -1,0 +1,154 @@
+"""Several processes: where to compute, how they agree, how weights are spread over them."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from perceivers.recipes.base import TrainingConfig
+from perceivers.typing import Float, Tensor
+
+__all__ = [
+    "all_true",
+    "gather_objects",
+    "is_first_process",
+    "is_sharded",
+    "largest",
+    "num_devices",
+    "pick_accelerator",
+    "pick_precision",
+    "shard_blocks",
+    "summed",
+    "whole",
+    "world_size",
+]
+
+
+def pick_accelerator(name: str) -> str:
+    """Return what Lightning calls the device `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, available in there.items() if available)
+    if not there[name]:
+        has = ", ".join(kind for kind, available in there.items() if available)
+        msg = f"--device {name} was asked for, but PyTorch finds none here; it finds: {has}."
+        raise ValueError(msg)
+    return name
+
+
+def pick_precision(name: str, accelerator: str) -> Any:
+    """Return what Lightning calls the precision `float32`, `bf16` or `fp16`.
+
+    Raises:
+        ValueError: If the device cannot compute so.
+    """
+    if name == "fp16" and accelerator == "cpu":
+        msg = (
+            "--training.precision fp16 needs a GPU: a CPU has no loss scaling and is slower with it. "
+            "Use float32 or bf16."
+        )
+        raise ValueError(msg)
+    return {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[name]
+
+
+def num_devices(config: TrainingConfig) -> tuple[int, int]:
+    """Return devices on each node, and nodes. What torchrun has started counts more than the recipe."""
+    local, world = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
+    if local is not None and world is not None and "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(local), max(1, int(world) // int(local))
+    return config.devices, config.nodes
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes, also before the processes have found each other.
+
+    torchrun sets RANK, SLURM sets SLURM_PROCID, and Lightning numbers its own by LOCAL_RANK and NODE_RANK.
+    """
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return not any(int(os.environ.get(name) or 0) for name in names)
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return torch.distributed.get_world_size() if _is_distributed() else 1
+
+
+def _reduced(values: Tensor, operation: Callable[[], Any], device: torch.device) -> Tensor:
+    if world_size() == 1:
+        return values
+    moved = values.to(device, copy=True)
+    torch.distributed.all_reduce(moved, op=operation())
+    return moved.to(values.device)
+
+
+def summed(values: Float[Tensor, " V"], device: torch.device) -> Float[Tensor, " V"]:
+    """Return the sum over all processes.
+
+    Args:
+        values: One vector of each process.
+        device: Where the processes exchange: NCCL takes no tensors of the CPU.
+    """
+    return _reduced(values, lambda: torch.distributed.ReduceOp.SUM, device)
+
+
+def largest(values: Float[Tensor, " V"], device: torch.device) -> Float[Tensor, " V"]:
+    """Return the element-wise maximum over all processes. Arguments as for `summed`."""
+    return _reduced(values, lambda: torch.distributed.ReduceOp.MAX, device)
+
+
+def all_true(value: bool, device: torch.device) -> bool:
+    """Return whether `value` is true in all processes."""
+    return not bool(largest(torch.tensor([float(not value)]), device).item())
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all processes, by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor on the CPU, put together if it is sharded (in all processes at once)."""
+    gathered = tensor.detach()
+    if hasattr(gathered, "full_tensor"):
+        gathered = gathered.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
+    return gathered.to("cpu", copy=True)
+
+
+def shard_blocks(model: nn.Module, mesh: Any) -> None:
+    """Spread a model's weights over the processes of `mesh`, block by block (FSDP2).
+
+    Each element of a list of modules is fetched when it is needed and let go after it; what is in no list
+    belongs to the model as a whole. Tensors stay tensors (FSDP1 made one flat array of them, of which LAMB
+    could take no norm).
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    for parent in model.modules():
+        if isinstance(parent, nn.ModuleList):
+            for block in parent:
+                fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    # The root too is let go after a forward pass: validation and averaging want it sharded.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Return whether a forward pass of the model needs all processes."""
+    return any(hasattr(parameter, "to_local") for parameter in model.parameters())

@@ -1,0 +1,164 @@
+"""`fit_source`: from data and a recipe to a run folder."""
+
+import importlib.util
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.sources import DataSource
+from perceivers.data.split import with_validation
+from perceivers.hub import checkpoint as hub
+from perceivers.recipes.base import Recipe
+from perceivers.training.chance import seed
+from perceivers.training.clock import Limits
+from perceivers.training.distributed import is_first_process
+from perceivers.training.files import read_payload
+from perceivers.training.prepare import (
+    BEST,
+    LAST,
+    Place,
+    build_model,
+    open_folder,
+    start_from,
+)
+from perceivers.training.report import RunFacts, command_line, write_report
+
+if TYPE_CHECKING:
+    from perceivers.training.assembly import Assembly
+
+__all__ = ["Run", "fit_source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that has ended.
+
+    Attributes:
+        folder: Where everything of it is.
+        metrics: Of the validation split, by the weights that were saved.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+
+
+def fit_source(
+    source: DataSource,
+    recipe: Recipe,
+    preprocess: Mapping[str, ImagePreprocessConfig],
+    *,
+    out: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    data: str | None = None,
+) -> Run:
+    """Train a model and leave a run folder.
+
+    The folder gets `recipe.yaml` at the start; `metrics.jsonl`, TensorBoard events and
+    `checkpoints/` on the way; `model.safetensors`, `config.json` and `report.md` at the end.
+
+    Several processes (`training.devices`, torchrun, SLURM) all call this; the first of them writes.
+
+    Args:
+        source: Data, with labels.
+        recipe: Everything about the run, with nothing left open (`specialize` fills it in).
+        preprocess: For each input, what turns a picture into the model's array.
+        out: The run folder, new unless `resume`.
+        resume: Go on with the run in `out`, exactly where it was interrupted.
+        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        data: Path of the data, for the record: `evaluate` finds them there.
+
+    Raises:
+        ValueError: If recipe, data, machine and folder do not fit each other, or the loss diverges.
+        OSError: If something cannot be read or written. The last good checkpoint is then unharmed.
+        ImportError: If Lightning, or what a logger needs, is not installed.
+        SystemExit: With status 143 after SIGTERM and 130 after Ctrl-C, once the run is saved.
+    """
+    if not importlib.util.find_spec("lightning"):
+        msg = 'Training needs Lightning: pip install "perceivers[train]"'
+        raise ImportError(msg)
+    from perceivers.training.assembly import assemble
+    from perceivers.training.engine import quiet
+
+    folder = Path(out)
+    limits = Limits.of(recipe.training)
+    source = with_validation(source, recipe.data)
+    last = folder / LAST
+    resume = resume or _is_requeued(last)
+    if is_first_process():
+        restored = open_folder(folder, recipe, resume=resume, last=last)
+    else:
+        restored = last if resume and last.exists() else None
+    with quiet(), _threads(recipe):
+        seed(recipe.training.seed)
+        assembly = assemble(source, recipe, preprocess, folder=folder, limits=limits, last=restored)
+        if init_from is not None and restored is None:
+            assembly.note(start_from(assembly.model, init_from))
+        assembly.trainer.fit(assembly.module, assembly.feed, ckpt_path=restored, weights_only=True)
+        if assembly.trainer.is_global_zero:
+            _finish(assembly, source, recipe, preprocess, data)
+    return Run(folder=folder, metrics=dict(assembly.conductor.standing.metrics))
+
+
+def _is_requeued(last: Path) -> bool:
+    """Return whether SLURM has started this job again, and there is something to go on with."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and last.exists()
+
+
+@contextmanager
+def _threads(recipe: Recipe) -> Generator[None]:
+    """Use this process' share of the cores inside of the `with`, unless OMP_NUM_THREADS says otherwise."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", recipe.training.devices))
+        place = Place(local_processes=local)
+        torch.set_num_threads(place.threads_and_workers(recipe.data.workers)[0])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _finish(
+    assembly: "Assembly",
+    source: DataSource,
+    recipe: Recipe,
+    preprocess: Mapping[str, ImagePreprocessConfig],
+    data: str | None,
+) -> None:
+    """Save the best weights and write the report."""
+    conductor, trainer = assembly.conductor, assembly.trainer
+    best = read_payload(conductor.folder / BEST)
+    model = build_model(recipe)  # the one that was trained may be spread over devices
+    model.load_state_dict(best["model"])
+    columns = {
+        "data": data,
+        "form": source.form,
+        "inputs": {name: column.column for name, column in source.inputs.items()},
+        "target": source.target,
+        "config": asdict(recipe.data),
+    }
+    hub.save(conductor.folder, model, preprocess=preprocess, task=recipe.task, columns=columns)
+    facts = RunFacts(
+        name=recipe.name,
+        command=command_line(),
+        metrics=best["metrics"],
+        main_metric=assembly.module.task.main_metric,
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        steps=trainer.global_step,
+        best_step=best["step"],
+        epochs=assembly.feed.epochs_done,
+        seconds=conductor.clock.elapsed,
+        device=f"{trainer.world_size} x {assembly.module.device.type}, {recipe.training.precision}",
+        notes=[*source.notes, *assembly.notes],
+        bad=[*assembly.feed.loader.bad, *assembly.validation.bad],
+        label_names=recipe.task.label_names,
+        confusion=best["confusion"],
+    )
+    write_report(conductor.folder, facts)

@@ -1,0 +1,125 @@
+"""The one LightningModule: a model, a task, an optimizer. Everything about a task stands in the task."""
+
+import lightning.pytorch as lightning
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from perceivers.recipes.base import OptimConfig
+from perceivers.tasks.base import Task
+from perceivers.training.distributed import shard_blocks
+from perceivers.training.ema import WeightAverage
+from perceivers.training.feed import TrainBatch
+from perceivers.training.norms import clip_gradients
+from perceivers.training.optim import build_optimizer
+from perceivers.training.schedule import learning_rate
+from perceivers.typing import Float, Tensor
+
+__all__ = ["PerceiverModule", "TrainingSums"]
+
+
+class TrainingSums:
+    """Sums over the batches since the last line of the log. They stay on the device until they are read."""
+
+    NAMES = ("loss", "hits", "samples", "grad_norm", "steps")
+
+    def __init__(self) -> None:
+        self.values = torch.zeros(len(self.NAMES))
+
+    def add_batch(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Count one batch. With mixed targets, a hit is the class of the larger share."""
+        truth = targets.argmax(dim=-1) if targets.is_floating_point() else targets
+        hits = (outputs.argmax(dim=-1) == truth).sum()
+        count = torch.full_like(loss, outputs.shape[0])
+        self._add(loss.detach() * outputs.shape[0], hits, count, 0.0 * count, 0.0 * count)
+
+    def add_step(self, norm: Tensor) -> None:
+        """Count one optimizer step."""
+        zero = torch.zeros_like(norm)
+        self._add(zero, zero, zero, norm, zero + 1)
+
+    def _add(self, *sums: Tensor) -> None:
+        new = torch.stack([value.detach().float() for value in sums])
+        self.values = self.values.to(new.device) + new
+
+    def means(self, summed: Float[Tensor, " V"]) -> dict[str, float]:
+        """Return what the log says, from sums over all processes.
+
+        Args:
+            summed: `values`, added over the processes.
+        """
+        sums = dict(zip(self.NAMES, summed.tolist(), strict=True))
+        samples, steps = max(sums["samples"], 1.0), max(sums["steps"], 1.0)
+        return {
+            "loss": sums["loss"] / samples,
+            "accuracy": sums["hits"] / samples,
+            "grad_norm": sums["grad_norm"] / steps,
+        }
+
+
+class PerceiverModule(lightning.LightningModule):
+    """What one step of training does.
+
+    Args:
+        model: Inputs and masks by modality -> outputs.
+        task: Loss and metrics.
+        optim: Optimizer, schedule and clipping.
+        ema: Decay of the weights' running mean. None: off.
+        shard: Spread the weights over the processes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        optim: OptimConfig,
+        *,
+        ema: float | None = None,
+        shard: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.optim = optim
+        self.sums = TrainingSums()
+        self.progress = 0.0  # share of the run that is done; the conductor keeps it
+        self.lr = 0.0
+        self._ema = ema
+        self._shard = shard
+        self._average: WeightAverage | None = None
+
+    @property
+    def average(self) -> WeightAverage | None:
+        """The running mean of the weights, which begins where they begin."""
+        if self._average is None and self._ema is not None:
+            self._average = WeightAverage(self.model, self._ema)
+        return self._average
+
+    def configure_model(self) -> None:
+        """Spread the weights over the processes, if that was asked for. Called once they are known."""
+        if self._shard:
+            assert self.device_mesh is not None
+            shard_blocks(self.model, self.device_mesh["data_parallel"])
+            self._shard = False
+
+    def training_step(self, train_batch: TrainBatch) -> Float[Tensor, ""]:
+        """Return the loss of one batch."""
+        batch = train_batch.batch
+        if batch.targets is None:
+            msg = "Training needs labels, and this batch has none."
+            raise ValueError(msg)
+        outputs = self.model(batch.inputs, batch.masks)
+        loss = self.task.loss(outputs, batch.targets)
+        self.sums.add_batch(loss, outputs, batch.targets)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient and set the rate. Gradients are whole here: accumulated, reduced, unscaled."""
+        self.sums.add_step(clip_gradients(self.parameters(), self.optim.clip_norm))
+        self.lr = learning_rate(self.optim, progress=self.progress, step=self.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the optimizer of the recipe."""
+        return build_optimizer(self.model, self.optim)

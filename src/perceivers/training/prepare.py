@@ -1,0 +1,207 @@
+"""What a run needs before its first step: a folder, a model, loaders that fit the machine."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.sources import DataSource
+from perceivers.hub import checkpoint as hub
+from perceivers.models.perceiver import Perceiver, build
+from perceivers.recipes.base import Recipe
+from perceivers.recipes.files import dump_recipe, read_recipe
+from perceivers.tasks.classification import ClassificationTask
+from perceivers.training.files import write_whole
+from perceivers.training.resume import check_same_recipe
+
+__all__ = [
+    "BEST",
+    "LAST",
+    "RECIPE_FILE",
+    "Place",
+    "build_loaders",
+    "build_model",
+    "build_task",
+    "open_folder",
+    "start_from",
+    "step_size",
+]
+
+RECIPE_FILE = "recipe.yaml"
+LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which of the processes this is, and what it may use.
+
+    Attributes:
+        rank: Of this process.
+        world_size: Number of processes.
+        local_processes: Of them on this machine.
+        is_gpu: Whether a GPU computes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_processes: int = 1
+    is_gpu: bool = False
+
+    def threads_and_workers(self, workers: int | None) -> tuple[int, int]:
+        """Return this process' share of the cores: threads that compute, processes that decode.
+
+        Args:
+            workers: Processes that were asked for. None: a share.
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return divide_cores(max(1, (cores or 1) // self.local_processes), workers)
+
+
+def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path | None:
+    """Make a run's folder, or find the checkpoint with which it goes on.
+
+    Args:
+        out: The folder.
+        recipe: Of the run.
+        resume: Go on with the run that is there.
+        last: Where its checkpoint would be.
+
+    Returns:
+        The checkpoint, or None if the run begins.
+
+    Raises:
+        ValueError: If a run is there and was not meant, or has another recipe.
+        OSError: If there is none to go on with, or the folder cannot be made.
+    """
+    recipe_file = out / RECIPE_FILE
+    if resume:
+        if not recipe_file.exists():
+            msg = (
+                f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
+                "run that was interrupted; without --resume, a new one begins."
+            )
+            raise OSError(msg)
+        check_same_recipe(read_recipe(recipe_file), recipe, out)
+        return last if last.exists() else None  # it was interrupted before its first checkpoint
+    if recipe_file.exists() or last.exists():
+        msg = (
+            f"{out} holds a run already. Go on with it by --resume, or choose another --out "
+            "for a new one."
+        )
+        raise ValueError(msg)
+    if out.exists() and not out.is_dir():
+        msg = f"{out} is a file. Expected a folder for the run, new or empty (--out)."
+        raise ValueError(msg)
+    write_whole(recipe_file, lambda file: file.write(dump_recipe(recipe).encode()))
+    return None
+
+
+def build_model(recipe: Recipe) -> Perceiver:
+    """Return a fresh model of a recipe."""
+    return build(recipe.model_config())
+
+
+def build_task(recipe: Recipe, source: DataSource) -> ClassificationTask:
+    """Return the task of a recipe; the weights of unequal classes are counted in train."""
+    counts = None
+    if recipe.task.class_weights == "balanced":
+        targets = source.targets("train")
+        counts = [targets.count(label) for label in range(len(recipe.task.label_names))]
+    return ClassificationTask(recipe.task, counts)
+
+
+def start_from(model: Perceiver, run: str | Path) -> str:
+    """Give a fresh model the weights of another that fit it, and return a sentence about the others.
+
+    Raises:
+        OSError: If there is no saved model.
+        ValueError: If nothing fits: it is another kind of model.
+    """
+    theirs = hub.load(run).model.state_dict()
+    mine = model.state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
+    if not fitting:
+        msg = (
+            f"No weight of {run} fits the model of this recipe. Expected a run of a similar recipe."
+        )
+        raise ValueError(msg)
+    model.load_state_dict(fitting, strict=False)
+    fresh = sorted(mine.keys() - fitting.keys())
+    rest = f"; fresh: {', '.join(fresh[:6])}{' ...' if len(fresh) > 6 else ''}" if fresh else ""
+    return f"Began from the weights of {run}: {len(fitting)} of {len(mine)} tensors fit{rest}."
+
+
+def step_size(batch_size: int, accumulate: int, world_size: int, rows: int) -> tuple[int, str]:
+    """Return the samples of one batch of one process, and a sentence if there are too few rows for it.
+
+    Args:
+        batch_size: Samples of an optimizer step, over all batches and processes.
+        accumulate: Batches of a step.
+        world_size: Processes.
+        rows: Samples in train.
+
+    Raises:
+        ValueError: If a step cannot be divided so.
+    """
+    parts = accumulate * world_size
+    if accumulate < 1 or batch_size < 1 or batch_size % parts:
+        msg = (
+            f"training.batch_size is the whole optimizer step and must be a multiple of "
+            f"training.accumulate times the number of devices; got {batch_size} for {accumulate} x "
+            f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
+        )
+        raise ValueError(msg)
+    if rows >= batch_size:
+        return batch_size // parts, ""
+    if rows < parts:
+        msg = f"Expected at least {parts} training samples for {accumulate} x {world_size}, got {rows}."
+        raise ValueError(msg)
+    size = rows // parts
+    return (
+        size,
+        f"Steps of {size * parts} samples: train has {rows}, fewer than the {batch_size} asked for.",
+    )
+
+
+def build_loaders(
+    source: DataSource,
+    recipe: Recipe,
+    preprocess: Mapping[str, ImagePreprocessConfig],
+    *,
+    batch_size: int,
+    place: Place,
+) -> tuple[Any, Any]:
+    """Return the loaders of train and validation.
+
+    Args:
+        source: With both splits.
+        recipe: What is random, and how data are read.
+        preprocess: For each input, its size and statistics.
+        batch_size: Samples of one batch of this process.
+        place: Which process this is.
+    """
+
+    def loader(split: str, *, training: bool) -> Any:
+        return make_loader(
+            source.splits[split],
+            source.inputs,
+            source.targets(split),
+            preprocess=preprocess,
+            augment=recipe.augment if training else None,
+            settings=LoaderSettings(
+                batch_size=batch_size,
+                training=training,
+                seed=recipe.training.seed,
+                num_workers=place.threads_and_workers(recipe.data.workers)[1],
+                num_classes=len(recipe.task.label_names),
+                max_bad=recipe.data.max_bad,
+                world_size=place.world_size,
+                rank=place.rank,
+                pin_memory=place.is_gpu,
+            ),
+        )
+
+    return loader("train", training=True), loader("validation", training=False)

@@ -1,0 +1,198 @@
+"""`report.md`: what a run was and how it ended, with its curves, for people."""
+
+import importlib.util
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perceivers.training.display import readable_duration
+from perceivers.training.files import write_whole
+from perceivers.training.journal import METRICS_FILE, read_metrics
+from perceivers.typing import Int, Tensor
+
+__all__ = ["RunFacts", "command_line", "write_report"]
+
+_SHOWN_BAD = 50
+_SHOWN_CLASSES = 30  # in the table and as labels of the picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the report tells.
+
+    Attributes:
+        name: Of the recipe.
+        command: That began the run.
+        metrics: Of the validation split, by the weights that were saved.
+        main_metric: The one by which they were chosen.
+        num_parameters: Weights of the model.
+        steps: Optimizer steps of the whole run.
+        best_step: The step whose weights were saved.
+        epochs: Passes over train.
+        seconds: Of training.
+        device: Where, and on how many.
+        notes: Sentences on the data and the run.
+        bad: Name and reason of each row that could not be read.
+        label_names: Of the classes.
+        confusion: Rows are true classes, columns predicted ones.
+    """
+
+    name: str
+    command: str
+    metrics: Mapping[str, float]
+    main_metric: str
+    num_parameters: int
+    steps: int
+    best_step: int
+    epochs: float
+    seconds: float
+    device: str
+    notes: Sequence[str] = ()
+    bad: Sequence[tuple[str, str]] = ()
+    label_names: Sequence[str] = ()
+    confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
+
+
+def command_line() -> str:
+    """Return the command that started this process, as one would type it."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([program, *sys.argv[1:]]) if program else "python"
+
+
+def write_report(folder: Path, facts: RunFacts) -> None:
+    """Write `report.md`, `curves.png` and `confusion.png` into a run folder.
+
+    The pictures need matplotlib; without it the report says so.
+    """
+    pictures: list[str] = []
+    missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
+    if importlib.util.find_spec("matplotlib"):
+        missing = ""
+        if _draw_curves(folder / "curves.png", read_metrics(folder / METRICS_FILE)):
+            pictures.append("![Loss, metric and learning rate](curves.png)")
+        if facts.confusion is not None:
+            _draw_confusion(folder / "confusion.png", facts.confusion, facts.label_names)
+            pictures.append("![Confusion matrix of the validation split](confusion.png)")
+    sections = [f"# {folder.name}", _table(facts), *pictures, missing]
+    sections += [_classes(facts), _notes(facts.notes), _bad(facts.bad)]
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_whole(folder / "report.md", lambda file: file.write(text.encode()))
+
+
+def _table(facts: RunFacts) -> str:
+    rows = [(f"validation {name}", _number(name, v)) for name, v in facts.metrics.items()]
+    rows += [
+        ("weights saved", f"those of step {facts.best_step:,}, best by {facts.main_metric}"),
+        ("recipe", facts.name),
+        ("parameters", f"{facts.num_parameters:,}"),
+        ("trained", f"{facts.steps:,} steps, {facts.epochs:.4g} epochs"),
+        ("time", readable_duration(facts.seconds)),
+        ("device", facts.device),
+        ("command", f"`{facts.command}`"),
+    ]
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join(lines)
+
+
+def _number(name: str, value: float) -> str:
+    if name in ("accuracy", "top5", "mean_recall"):
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if name == "samples" else f"{value:.4g}"
+
+
+def _classes(facts: RunFacts) -> str:
+    """Return the share found of each class, the hardest first."""
+    if facts.confusion is None:
+        return ""
+    rows: list[tuple[float, str]] = []
+    for index, row in enumerate(facts.confusion):
+        total = int(row.sum())
+        if not total:
+            continue
+        others = row.clone()
+        others[index] = -1
+        worst = int(others.argmax())
+        recall = int(row[index]) / total
+        mistaken = f"{facts.label_names[worst]} ({int(row[worst])})" if int(row[worst]) > 0 else ""
+        rows.append(
+            (recall, f"| {facts.label_names[index]} | {total} | {recall:.1%} | {mistaken} |")
+        )
+    rows.sort(key=lambda row: row[0])
+    lines = [text for _, text in rows[:_SHOWN_CLASSES]]
+    more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
+    head = [
+        "## Classes",
+        "",
+        "| class | samples | found | most often taken for |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *lines]) + more
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "\n".join(["## Notes", "", *(f"- {note}" for note in notes)]) if notes else ""
+
+
+def _bad(bad: Sequence[tuple[str, str]]) -> str:
+    if not bad:
+        return ""
+    lines = [f"- `{name}`: {reason}" for name, reason in bad[:_SHOWN_BAD]]
+    more = [f"- and {len(bad) - _SHOWN_BAD} more"] if len(bad) > _SHOWN_BAD else []
+    head = ["## Rows that could not be read", "", f"{len(bad)} rows were left out.", ""]
+    return "\n".join([*head, *lines, *more])
+
+
+def _figure(width: float, height: float) -> Any:
+    """Return a figure that needs no screen and leaves pyplot's global state alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> bool:
+    """Draw the columns of `metrics.jsonl` over the steps. Return whether there was anything to draw."""
+    if not rows:
+        return False
+    figure = _figure(10, 3)
+    panels = {"loss": "loss", "accuracy": "accuracy", "lr": "learning rate"}
+    for axes, (name, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for key in (f"train/{name}", f"validation/{name}", name):
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            if points:
+                marker = "." if len(points) < 20 else ""
+                axes.plot(*zip(*points, strict=True), label=key.partition("/")[0], marker=marker)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if name != "lr" and axes.lines:
+            axes.legend()
+    _write_picture(path, figure)
+    return True
+
+
+def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[str]) -> None:
+    counts = confusion.double()
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    side = min(4 + 0.3 * len(names), 14)
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
+    axes.set(title="share of each true class", xlabel="predicted", ylabel="true")
+    if len(names) <= _SHOWN_CLASSES:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+        for row, column in (confusion > 0).nonzero().tolist():
+            color = "white" if shares[row, column] > 0.5 else "black"
+            text = str(int(confusion[row, column]))
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
+    figure.colorbar(image, shrink=0.8)
+    _write_picture(path, figure)
+
+
+def _write_picture(path: Path, figure: Any) -> None:
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))

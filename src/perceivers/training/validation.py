@@ -1,0 +1,86 @@
+"""Measuring on the validation split: every sample once, in whatever number of processes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from perceivers.data.base import Batch
+from perceivers.tasks.base import Meter
+from perceivers.training.distributed import all_true, summed
+from perceivers.training.module import PerceiverModule
+
+__all__ = ["validate"]
+
+
+def validate(
+    module: PerceiverModule,
+    loader: Any,
+    *,
+    is_sharded: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    each: Callable[[], object] = lambda: None,
+) -> Meter | None:
+    """Return the metrics of the split, with averaged weights where there are any.
+
+    Args:
+        module: Model, task and running mean.
+        loader: The split, in order; of several processes, each reads its own part.
+        is_sharded: Whether a forward pass needs all processes (FSDP).
+        should_stop: Asked after each batch. If it says yes, the measurement is given up.
+        each: Called after each batch.
+
+    Returns:
+        A meter that holds the sums of all processes, or None if it was given up.
+
+    Raises:
+        ValueError: If there is nothing to measure.
+    """
+    meter = module.task.meter()
+    averaged = nullcontext() if module.average is None else module.average.applied(module.model)
+    precision = module.trainer.precision_plugin
+    was_training = module.model.training
+    module.model.eval()
+    try:
+        with averaged, torch.no_grad(), precision.val_step_context():
+            for batch, counts in _in_step(iter(loader), module.device, is_sharded=is_sharded):
+                moved = batch.to(module.device)
+                outputs = module.model(moved.inputs, moved.masks)
+                if counts and moved.targets is not None:
+                    meter.update(outputs, moved.targets)
+                each()
+                if should_stop():
+                    return None
+    finally:
+        module.model.train(was_training)
+    meter.load_state(summed(meter.state(), module.device))
+    return meter
+
+
+def _in_step(
+    batches: Iterator[Batch], device: torch.device, *, is_sharded: bool
+) -> Iterator[tuple[Batch, bool]]:
+    """Yield each batch and whether it counts.
+
+    The forward pass of a sharded model is a common effort: a process that has read its part goes on with its
+    last batch, which then does not count, until the others have read theirs.
+    """
+    last: Batch | None = None
+    while True:
+        batch = next(batches, None)
+        if not is_sharded:
+            if batch is None:
+                return
+            yield batch, True
+            continue
+        if all_true(batch is None, device):
+            return
+        if batch is None and last is None:
+            msg = (
+                "Expected at least one sample of validation for each device; give fewer --devices."
+            )
+            raise ValueError(msg)
+        last = last if batch is None else batch
+        assert last is not None
+        yield last, batch is not None
