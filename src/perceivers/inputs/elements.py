@@ -8,7 +8,7 @@ together into the papers' array and is the reference for everything that reads t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -27,7 +27,7 @@ class GridPositions:
             before all cosines, so an axis fills no consecutive range.
     """
 
-    tables: tuple[Float[Tensor, "n F"], ...]
+    tables: tuple[Float[Tensor, "_ _"], ...]
     channels: tuple[tuple[int, ...], ...]
 
     @property
@@ -167,6 +167,7 @@ def dense(
     return array, torch.cat(masks, dim=1)
 
 
+@runtime_checkable
 class InputAdapter(Protocol):
     """What turns the tensor of one modality into elements. A module, with parameters or without."""
 

@@ -1,12 +1,13 @@
 """What every task offers to training and evaluation."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from perceivers.typing import Float, Tensor
 
 __all__ = ["Meter", "Task"]
 
 
+@runtime_checkable
 class Meter(Protocol):
     """Collects predictions batch by batch. Its state is sums, so meters of several devices add up."""
 
@@ -27,6 +28,7 @@ class Meter(Protocol):
         ...
 
 
+@runtime_checkable
 class Task(Protocol):
     """A loss, and the metrics that say how good the predictions are."""
 

@@ -1,0 +1,79 @@
+"""Our recipes have exactly as many weights as the published models."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from perceivers.inputs.image import ConvInputConfig, PixelInputConfig
+from perceivers.inputs.positions import LearnedPositionsConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.recipes.base import get_recipe
+
+
+def count(config):
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(config).parameters())
+
+
+def changed(recipe, **encoder):
+    config = get_recipe(recipe).model_config()
+    return replace(config, encoder=replace(config.encoder, **encoder))
+
+
+UNSHARED = {"share_cross_attends": "none", "share_blocks": False}
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [
+        (changed("imagenet"), 44_912_254),  # table 7, "w/ weight sharing": 44.9 M
+        (changed("imagenet", **UNSHARED), 326_241_856),  # table 7, "no weight sharing": 326.2 M
+        (changed("imagenet_learned"), 48_189_577),  # table 2's learned positions, not printed
+        (changed("imagenet", num_cross_attends=1), 42_135_859),  # table 6, 42.1 M
+        (changed("imagenet", num_cross_attends=2), 44_912_254),  # table 6, 44.9 M
+        (changed("imagenet", num_cross_attends=4), 44_912_254),  # table 6, 44.9 M
+        (changed("imagenet", num_cross_attends=4, cross_attends_at="start"), 44_912_254),
+        (changed("imagenet", num_cross_attends=8, cross_attends_at="start"), 44_912_254),
+    ],
+    ids=["shared", "unshared", "learned", "1", "2", "4", "4-start", "8-start"],
+)
+def test_number_of_weights_is_the_published_one(config, published):
+    assert count(config) == published
+
+
+@pytest.mark.parametrize(
+    ("reads", "published"), [(4, 12_654_868), (8, 23_760_448), (12, 34_866_028)]
+)
+def test_stacks_of_reads_alone_have_the_size_of_table_5(reads, published):
+    config = changed(
+        "imagenet",
+        num_cross_attends=reads,
+        num_blocks=reads,
+        num_self_attends_per_block=0,
+        share_cross_attends="none",
+    )
+    assert count(config) == published
+
+
+@pytest.mark.parametrize(
+    ("part", "published"),
+    [
+        (PixelInputConfig(), 42_135_859),
+        (
+            PixelInputConfig(
+                project_channels=256,
+                positions=LearnedPositionsConfig(
+                    channels=256, init_scale=0.02, project_channels=256
+                ),
+            ),
+            55_951_080,
+        ),
+        (ConvInputConfig(), 42_341_754),
+    ],
+    ids=["pixels", "learned", "convolved"],
+)
+def test_every_way_to_read_a_picture_has_the_size_of_perceiver_ios_table_7(part, published):
+    encoder = PerceiverEncoderConfig(num_cross_attends=1)
+    assert count(PerceiverConfig(inputs={"image": part}, encoder=encoder)) == published

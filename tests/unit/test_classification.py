@@ -1,0 +1,106 @@
+import math
+
+import pytest
+import torch
+from tolerance import assert_close
+
+from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+
+NAMES = ("ant", "bee", "cat")
+
+
+def task(**changes):
+    counts = changes.pop("class_counts", None)
+    return ClassificationTask(ClassificationConfig(label_names=NAMES, **changes), counts)
+
+
+def test_loss_is_the_negative_log_probability():
+    outputs = torch.tensor([[0.0, math.log(3), 0.0]])
+    assert_close(task().loss(outputs, torch.tensor([1])), torch.tensor(-math.log(3 / 5)))
+
+
+def test_shares_of_classes_weigh_their_losses():
+    outputs = torch.randn(4, 3)
+    a, b = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 0, 2])
+    eye = torch.eye(3)
+    mixed = 0.3 * eye[a] + 0.7 * eye[b]
+    expected = 0.3 * task().loss(outputs, a) + 0.7 * task().loss(outputs, b)
+    assert_close(task().loss(outputs, mixed), expected)
+
+
+def test_label_smoothing_is_pytorchs():
+    outputs, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=0.1)
+    assert_close(task(label_smoothing=0.1).loss(outputs, targets), expected)
+
+
+def test_balanced_weights_make_every_class_count_the_same():
+    balanced = task(class_weights="balanced", class_counts=[6, 3, 1])
+    assert_close(balanced.class_weights * torch.tensor([6.0, 3.0, 1.0]), torch.full((3,), 10 / 3))
+    outputs = torch.zeros(10, 3)
+    targets = torch.tensor([0] * 6 + [1] * 3 + [2])
+    assert_close(balanced.loss(outputs, targets), torch.tensor(math.log(3)))
+
+
+def test_given_weights_are_used_as_they_are():
+    outputs, targets = torch.randn(2, 3), torch.tensor([0, 2])
+    each = [task().loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(2)]
+    weighted = task(class_weights=(1.0, 2.0, 5.0))
+    assert_close(weighted.loss(outputs, targets), (each[0] + 5 * each[1]) / 2)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(
+        ValueError, match=r"at least one training sample of each of the 3.*\[4, 0, 2\]"
+    ):
+        task(class_weights="balanced", class_counts=[4, 0, 2])
+    with pytest.raises(ValueError, match=r"each of the 3 classes; got the counts \[\]"):
+        task(class_weights="balanced")
+    with pytest.raises(ValueError, match="one of class_weights for each of the 3 classes, got 2"):
+        task(class_weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got 1.0"):
+        task(label_smoothing=1.0)
+
+
+def test_metrics_by_hand():
+    outputs = torch.tensor([[2.0, 1, 0], [0, 2, 1], [0, 2, 1], [1, 0, 2]])
+    targets = torch.tensor([0, 1, 2, 2])
+    meter = task().meter()
+    meter.update(outputs[:1], targets[:1])
+    meter.update(outputs[1:], targets[1:])
+    found = meter.compute()
+    assert found["accuracy"] == 0.75
+    assert found["top5"] == 1.0
+    assert found["mean_recall"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert found["loss"] == pytest.approx(
+        torch.nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6
+    )
+    assert found["samples"] == 4
+    assert meter.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_meters_of_several_devices_add_up():
+    outputs, targets = torch.randn(10, 3), torch.randint(3, (10,))
+    whole, *parts = (task().meter() for _ in range(3))
+    whole.update(outputs, targets)
+    parts[0].update(outputs[:3], targets[:3])
+    parts[1].update(outputs[3:], targets[3:])
+    joint = task().meter()
+    joint.load_state(parts[0].state() + parts[1].state())
+    assert joint.compute() == pytest.approx(whole.compute())
+    assert torch.equal(joint.confusion, whole.confusion)
+
+
+def test_top5_looks_at_five():
+    meter = ClassificationTask(ClassificationConfig(label_names=tuple("abcdefgh"))).meter()
+    outputs = torch.arange(8.0).flip(0).expand(2, 8)
+    meter.update(outputs, torch.tensor([4, 5]))
+    assert meter.compute()["top5"] == 0.5
+
+
+def test_nothing_measured_is_zero_and_not_a_crash():
+    assert task().meter().compute()["samples"] == 0.0
+
+
+def test_probabilities_sum_to_one():
+    assert_close(task().probabilities(torch.randn(2, 3)).sum(-1), torch.ones(2))

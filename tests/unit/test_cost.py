@@ -1,0 +1,104 @@
+"""Costs against the papers' tables, and against a model that is really run."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.models.cost import attend_flops, cost, paper_flops
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.transformer import TransformerEncoderConfig
+from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.recipes.base import get_recipe
+
+IMAGENET = PerceiverConfig(inputs={"image": PixelInputConfig()})
+SMALL = PerceiverConfig(
+    inputs={"image": PixelInputConfig(size=(8, 8))},
+    encoder=PerceiverEncoderConfig(
+        num_latents=16,
+        latent_channels=32,
+        num_cross_attends=2,
+        num_blocks=2,
+        num_self_attends_per_block=1,
+        cross_attend_qk_channels=32,
+        cross_attend_v_channels=48,
+        self_attend_qk_channels=16,
+        self_attend_v_channels=64,
+    ),
+    output=MeanPoolConfig(num_outputs=10),
+)
+
+
+@pytest.mark.parametrize(("reads", "printed"), [(1, 404.3), (2, 447.6), (4, 534.1), (8, 707.2)])
+def test_imagenet_costs_what_table_6_prints(reads, printed):
+    config = replace(IMAGENET, encoder=PerceiverEncoderConfig(num_cross_attends=reads))
+    assert paper_flops(config, 50_176, 261) == pytest.approx(printed * 1e9, rel=0.005)
+
+
+def test_cross_only_stacks_cost_what_table_5_prints():
+    assert 8 * attend_flops(512, 50_176, 1024, 261, 261, 261, 1) == pytest.approx(
+        346.1e9, rel=0.005
+    )
+
+
+def test_a_model_is_costed_without_being_allocated():
+    found = cost(IMAGENET, batch_size=2)
+    assert (found.num_elements, found.input_channels) == (50_176, 261)
+    assert found.num_parameters == 44_912_254
+    assert found.weight_bytes == 4 * 44_912_254
+    # the path taken projects, too: it differs from the formulas by the classifier alone
+    assert found.flops == found.paper_flops + 2 * 1024 * 1000
+    less = cost(IMAGENET, batch_size=2, grad_checkpointing=True)
+    assert less.step_bytes < found.step_bytes / 2
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [SMALL.encoder, TransformerEncoderConfig(channels=32, num_self_attends=2)],
+    ids=["perceiver", "transformer"],
+)
+def test_operations_are_those_of_a_real_run(encoder):
+    config = replace(SMALL, encoder=encoder)
+    model = build(config).eval().requires_grad_(False)
+    counter = FlopCounterMode(display=False)
+    # the reference runs with the plain formula of attention, all of whose products PyTorch counts
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        counter,
+        torch.no_grad(),
+    ):
+        model({"image": torch.zeros(1, 3, 8, 8)})
+    assert cost(config).flops >= counter.get_total_flops()
+    assert cost(config).flops <= counter.get_total_flops() * 1.1  # zeros up to one width
+
+
+def test_kept_bytes_are_those_of_a_real_step():
+    model = build(SMALL)
+    own = {p.data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        if tensor.data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = model({"image": torch.zeros(4, 3, 8, 8)})
+    found = cost(SMALL, batch_size=4)
+    assert out.shape == (4, 10)
+    assert found.step_bytes - 16 * found.num_parameters == pytest.approx(
+        sum(kept.values()), rel=0.02
+    )
+
+
+def test_a_permuted_model_costs_the_same():
+    assert cost(replace(SMALL, permute=7)) == cost(SMALL)
+
+
+def test_every_image_recipe_can_be_costed():
+    recipe = get_recipe("imagenet_transformer")
+    found = cost(recipe.model_config())
+    assert found.paper_flops == pytest.approx(380e9, rel=0.01)  # what its docstring says
