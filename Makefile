@@ -53,7 +53,7 @@ evidence: .venv/.dev
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
 
 docs: .venv/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Torch first and from its pin: installed together with the rest, pip may trade a CPU build for a CUDA build.
 .venv/.torch: constraints.txt

@@ -1,0 +1,106 @@
+"""Repeat the runs behind docs/results: the commands as a user types them, on real data.
+
+Data sets are looked for in `--data`. What is not there is skipped, and said so. Results go to
+benchmarks/results/accuracy.json; the pages under docs/results quote them.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One line of a results table.
+
+    Attributes:
+        name: Of the run's folder.
+        data: A folder under `--data`, or `digits` for the embedded ones.
+        flags: Of `perceivers fit`.
+        at_least: Accuracy below which something is broken, in percent.
+    """
+
+    name: str
+    data: str
+    flags: tuple[str, ...] = ()
+    at_least: float
+
+
+EXPERIMENTS = (
+    Experiment(name="digits", data="digits", flags=("--recipe", "digits"), at_least=97.0),
+    Experiment(
+        name="digits-permuted",
+        data="digits",
+        flags=("--recipe", "digits", "--permute", "7"),
+        at_least=96.0,
+    ),
+    Experiment(name="cifar10", data="cifar10", flags=("--max-time", "20m"), at_least=60.0),
+)
+
+
+def accuracy_of(output: str) -> float:
+    """Return the percentage in the last line of `perceivers evaluate`."""
+    found = re.fullmatch(r"test accuracy: ([\d.]+) %", output.strip().splitlines()[-1])
+    if found is None:
+        sys.exit(f"Expected `test accuracy: NN.N %` in the last line, got:\n{output}")
+    return float(found[1])
+
+
+def run(experiment: Experiment, data: Path, out: Path) -> dict[str, object] | None:
+    """Fit and evaluate, or return None where the data are missing."""
+    source = "digits" if experiment.data == "digits" else str(data / experiment.data)
+    if source != "digits" and not Path(source).exists():
+        print(f"{experiment.name}: skipped, there is no {source}")
+        return None
+    folder = out / experiment.name
+    command = ["perceivers", "fit", source, *experiment.flags, "--out", str(folder)]
+    program = [sys.executable, "-m"]
+    start = time.perf_counter()
+    subprocess.run([*program, *command], check=True)
+    seconds = time.perf_counter() - start
+    evaluate = [*program, "perceivers", "evaluate", str(folder)]
+    done = subprocess.run(evaluate, check=True, capture_output=True, text=True)
+    accuracy = accuracy_of(done.stdout)
+    print(f"{experiment.name}: {accuracy} % after {seconds / 60:.1f} minutes")
+    return {
+        "name": experiment.name,
+        "command": " ".join(command),
+        "test_accuracy": accuracy,
+        "at_least": experiment.at_least,
+        "fit_minutes": round(seconds / 60, 2),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """Run the experiments, write their results, and fail if one is below what it must reach."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="for the runs")
+    parser.add_argument("--only", help="the name of one experiment")
+    args = parser.parse_args()
+    chosen = [e for e in EXPERIMENTS if args.only in (None, e.name)]
+    rows = [row for e in chosen if (row := run(e, args.data, args.out)) is not None]
+    path = RESULTS / "accuracy.json"
+    kept = json.loads(path.read_text()) if path.exists() else []
+    names = {row["name"] for row in rows}
+    kept = [row for row in kept if row["name"] not in names]
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps([*kept, *rows], indent=2) + "\n")
+    failed = [row["name"] for row in rows if row["test_accuracy"] < row["at_least"]]
+    if failed:
+        sys.exit(f"Below what they must reach: {', '.join(map(str, failed))}. See {path}.")
+
+
+if __name__ == "__main__":
+    main()
