@@ -106,7 +106,7 @@ def check_torchvision() -> Finding:
         return Finding(state="ok", name="torchvision", text="not installed, and not needed")
     try:
         importlib.import_module("torchvision")
-    except Exception as error:  # noqa: BLE001  (a broken binary fails in any way it likes)
+    except Exception as error:
         text = (
             f"{found} does not match your torch ({_first_line(error)}). Lightning imports it when it "
             "is there, so fit would fail. perceivers does not need it: pip uninstall torchvision"
@@ -124,7 +124,7 @@ def check_module(extra: str, distribution: str, module: str, purpose: str) -> Fi
         return Finding(state="note", name=distribution, text=text)
     try:
         importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001  (as above)
+    except Exception as error:
         text = f"{found} is installed but cannot be imported: {_first_line(error)}"
         return Finding(state="wrong", name=distribution, text=text)
     return Finding(state="ok", name=distribution, text=f"{found} ({purpose})")
@@ -135,7 +135,9 @@ def check_memory() -> Finding:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
-        return Finding(state="note", name="memory", text="this system does not tell how much it has")
+        return Finding(
+            state="note", name="memory", text="this system does not tell how much it has"
+        )
     return Finding(state="ok", name="memory", text=f"{total:.1f} GiB")
 
 
@@ -154,7 +156,7 @@ def check_step() -> Finding:
     """Return whether a tiny model learns one batch a little: forward, backward, step."""
     import torch
 
-    from perceivers.inputs.image import PixelInputConfig
+    from perceivers.inputs.image import ImageInputConfig, PixelInputConfig
     from perceivers.models.encoder import PerceiverEncoderConfig
     from perceivers.models.perceiver import PerceiverConfig, build
     from perceivers.outputs.heads import MeanPoolConfig
@@ -168,7 +170,7 @@ def check_step() -> Finding:
         num_self_attends_per_block=1,
         num_self_attend_heads=2,
     )
-    inputs = {"image": PixelInputConfig(size=(8, 8))}
+    inputs: dict[str, ImageInputConfig] = {"image": PixelInputConfig(size=(8, 8))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(
@@ -185,7 +187,9 @@ def check_step() -> Finding:
         losses.append(loss.item())
     took = f"{time.perf_counter() - start:.2f} s"
     if losses[1] < losses[0]:
-        return Finding(state="ok", name="self test", text=f"a training step lowers the loss, {took}")
+        return Finding(
+            state="ok", name="self test", text=f"a training step lowers the loss, {took}"
+        )
     text = f"a training step did not lower the loss ({losses[0]:.4f} -> {losses[1]:.4f})"
     return Finding(state="wrong", name="self test", text=text)
 

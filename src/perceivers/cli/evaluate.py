@@ -32,6 +32,7 @@ class Options:
         out: A file for the result, beside the terminal.
         device: Where to compute. `auto` takes an accelerator if there is one.
         batch_size: Samples that go through the model at once.
+        max_bad: Largest share of rows that may fail to decode. By default that of the training.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -42,6 +43,7 @@ class Options:
     out: Path | None = None
     device: Device = "auto"
     batch_size: int = 128
+    max_bad: float | None = None
 
 
 def run(args: Sequence[str]) -> int:
@@ -57,6 +59,7 @@ def run(args: Sequence[str]) -> int:
         permute=options.permute,
         device=options.device,
         batch_size=options.batch_size,
+        max_bad=options.max_bad,
     )
     text = evaluation_text(result, form=options.format)
     if options.out is not None:

@@ -42,19 +42,23 @@ def run(args: Sequence[str]) -> int:
         # There is nothing to look at: the full reading prints the help, or says that DATA is missing.
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
-    from perceivers.data.sources import open_data
+    from perceivers.data.named import open_named
     from perceivers.recipes.fitting import choose_recipe
     from perceivers.training.run import fit_opened, run_folder
 
     folder = run_folder(data, which.out, resume=which.resume)
     asked = _asked(which, folder if which.resume else None)
     config = _data_config(args, DataConfig() if asked is None else asked.data)
-    source = open_data(data, config)
+    source = open_named(data, config)
     chosen, why = (asked, None) if asked else choose_recipe(source, size=which.size)
     # Before anything is printed or made: a misspelled flag ends here.
     recipe = _full_reading(_data_first(args, data), replace(chosen, data=config))
-    result = fit_opened(source, recipe, data=data, folder=folder, resume=which.resume, why=why)
-    _report(result, data)
+    if why:
+        print(why)
+    result = fit_opened(
+        source, recipe, data=data, folder=folder, resume=which.resume, init_from=which.init_from
+    )
+    _report(result)
     return 0
 
 
@@ -131,14 +135,16 @@ def _without_help(args: Sequence[str]) -> list[str]:
     return [arg for arg in args if arg not in ("-h", "--help")]
 
 
-def _report(result: "Run", data: str) -> None:
+def _report(result: "Run") -> None:
     """Print the final metrics and what to do next."""
-    print()
-    for name, value in result.metrics.items():
-        print(f"{name}: {value:.4f}")
+    from perceivers.evaluation.table import metrics_text
+
     folder = result.folder
     print(
-        f"\nThe run is in {folder} (report.md shows its curves). Next:\n"
+        f"\nOn the validation split, with the weights that were kept:\n\n{metrics_text(result.metrics)}"
+    )
+    print(
+        f"\nThe run is in {folder} (see report.md there). Next:\n"
         f"  perceivers evaluate {folder}\n"
         f"  perceivers predict {folder} FILE...\n"
         f"  perceivers explain {folder} FILE --out attention.png"

@@ -29,12 +29,14 @@ class Which:
         size: Which size of the recipe. By default one that suits the machine.
         out: The run's folder. By default a new one in runs/, named like the data.
         resume: Go on from the last checkpoint of the run in `out`.
+        init_from: A run folder or hub id, whose fitting weights the model begins with.
     """
 
     recipe: str | None = None
     size: Literal["tiny", "small", "base", "paper"] | None = None
     out: Path | None = None
     resume: bool = False
+    init_from: str | None = None
 
 
 # Their fields are flags without a prefix: --max-time, --label. So are the parts of a recipe.
@@ -53,14 +55,21 @@ def _columns(text: str) -> dict[str, str]:
     return {name.strip(): kind.strip() for name, _, kind in pairs}
 
 
-_COLUMNS = tyro.constructors.PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="NAME:KIND,...",
-    instance_from_str=lambda args: _columns(args[0]),
-    is_instance=lambda value: value is None or isinstance(value, dict),
-    str_from_instance=lambda value: [
-        "None" if value is None else ",".join(f"{name}:{kind}" for name, kind in value.items())
-    ],
+def _written(columns: dict[str, str] | None) -> list[str]:
+    """Return columns as they are typed, for the help."""
+    if columns is None:
+        return ["None"]
+    return [",".join(f"{name}:{kind}" for name, kind in columns.items())]
+
+
+_COLUMNS: tyro.constructors.PrimitiveConstructorSpec[Any] = (
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME:KIND,...",
+        instance_from_str=lambda args: _columns(args[0]),
+        is_instance=lambda value: value is None or isinstance(value, dict),
+        str_from_instance=_written,
+    )
 )
 
 
@@ -92,7 +101,9 @@ def apply_flags(config: Config, flags: Any) -> Config:
     """
     if isinstance(config, Mapping):
         parts = cast("Mapping[str, Any]", config)
-        return cast("Config", {k: apply_flags(part, getattr(flags, k)) for k, part in parts.items()})
+        return cast(
+            "Config", {k: apply_flags(part, getattr(flags, k)) for k, part in parts.items()}
+        )
     changes: dict[str, Any] = {}
     for one in dataclasses.fields(flags):
         old, new = getattr(config, one.name), getattr(flags, one.name)

@@ -6,6 +6,7 @@ Nothing heavy is imported here: `perceivers --help` answers before torch could b
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -47,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name. By default, those of this process.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            line_buffering=True
+        )  # in order with errors and progress, also in a pipe
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

@@ -49,9 +49,7 @@ def run(args: Sequence[str]) -> int:
     from perceivers.evaluation.predict import load_predictor
     from perceivers.evaluation.table import predictions_text
 
-    predictor = load_predictor(
-        options.run, device=options.device, batch_size=options.batch_size
-    )
+    predictor = load_predictor(options.run, device=options.device, batch_size=options.batch_size)
     failed: list[str] = []
 
     def report(name: str, error: Exception) -> None:

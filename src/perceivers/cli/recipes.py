@@ -1,5 +1,6 @@
 """`perceivers recipes`: the list of recipes, or one of them as a file to edit."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -33,18 +34,28 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="recipes", examples=_EXAMPLES)
-    from perceivers.recipes import describe, get_recipe, list_recipes
+    from perceivers.recipes import get_recipe, list_recipes
+    from perceivers.recipes.files import dump_recipe
 
     if options.name is None:
         for name in list_recipes():
-            print(f"{name}\n    {describe(name)}")
-        print("\n`perceivers recipes NAME` prints one as YAML to edit.")
+            first, expected = _describe(name)
+            print(f"{name}\n    {first}\n    {expected}")
+        print("\n`perceivers recipes NAME > my.yaml` gives a file to edit.")
         return 0
-    from perceivers.recipes.files import recipe_text
-
     try:
         recipe = get_recipe(options.name, size=options.size)
     except (KeyError, ValueError) as error:
         wrong_arguments("recipes", str(error.args[0]))
-    print(recipe_text(recipe), end="")
+    print(dump_recipe(recipe), end="")
     return 0
+
+
+def _describe(name: str) -> tuple[str, str]:
+    """Return the first line of a recipe's docstring, and its sentence on what to expect, as one line."""
+    from perceivers import recipes
+
+    functions = (getattr(module, name, None) for module in vars(recipes).values())
+    doc = inspect.getdoc(next(f for f in functions if inspect.isfunction(f))) or ""
+    expected = doc.partition("Expected:")[2].partition("Source:")[0]
+    return doc.splitlines()[0], f"Expected: {' '.join(expected.split())}"

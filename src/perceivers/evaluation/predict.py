@@ -66,7 +66,7 @@ class Predictor:
         self.preprocess = config.preprocess
         self.label_names = config.task.label_names
         self.batch_size = batch_size
-        self._task = prediction_task(config.task)
+        self.task = prediction_task(config.task)
 
     def predict(
         self,
@@ -127,7 +127,7 @@ class Predictor:
     def probabilities(self, inputs: Mapping[str, Float[Tensor, "..."]]) -> Float[Tensor, "B K"]:
         """Return the probability of every label for prepared inputs with a batch axis."""
         outputs = self.model({name: x.to(self.device) for name, x in inputs.items()})
-        return self._task.probabilities(outputs).float().cpu()
+        return self.task.probabilities(outputs).float().cpu()
 
     def _attempt(self, sample: Sample) -> dict[str, Tensor] | Exception:
         try:
@@ -155,9 +155,7 @@ def prediction_task(config: ClassificationConfig) -> ClassificationTask:
     return ClassificationTask(replace(config, class_weights=None))
 
 
-def load_predictor(
-    folder: str | Path, *, device: str = "auto", batch_size: int = 64
-) -> Predictor:
+def load_predictor(folder: str | Path, *, device: str = "auto", batch_size: int = 64) -> Predictor:
     """Return the predictor of a run folder, or of a model on the Hugging Face hub.
 
     Raises:

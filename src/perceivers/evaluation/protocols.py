@@ -1,19 +1,19 @@
 """How good a trained model is on a whole split, by the protocol of its task."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from perceivers.data.base import DataConfig
-from perceivers.data.loader import LoaderSettings, make_loader
-from perceivers.data.sources import DataSource, open_data
+from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.named import open_named
+from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
-from perceivers.evaluation.device import pick_device
-from perceivers.hub.checkpoint import Saved, load
-from perceivers.tasks.classification import ClassificationTask
+from perceivers.evaluation.predict import Predictor, load_predictor
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
 
@@ -40,7 +40,7 @@ class Evaluation:
     label_names: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     bad: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def recall(self) -> dict[str, float | None]:
         """Return, for each label, the share of its samples that were recognized; None without samples."""
@@ -50,7 +50,7 @@ class Evaluation:
         }
 
 
-def evaluate_run(  # noqa: PLR0913  (each is a flag of the command)
+def evaluate_run(
     run: str | Path,
     data: Any = None,
     *,
@@ -58,6 +58,7 @@ def evaluate_run(  # noqa: PLR0913  (each is a flag of the command)
     permute: int | None = None,
     device: str = "auto",
     batch_size: int = 128,
+    max_bad: float | None = None,
 ) -> Evaluation:
     """Measure a trained run on its own data's test split, or on other data.
 
@@ -68,39 +69,49 @@ def evaluate_run(  # noqa: PLR0913  (each is a flag of the command)
         permute: Seed of one fixed permutation of the elements of every input. By default, the run's own.
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: Samples that go through the model at once.
+        max_bad: Largest share of rows that may fail to decode. By default that of the training.
 
     Raises:
         ValueError: If the run does not know its data and none is given, if the split does not exist, or if
             the data hold a label that was not seen in training.
     """
-    saved = load(run)
-    source = open_for_run(saved, data)
+    predictor = load_predictor(run, device=device, batch_size=batch_size)
+    source = open_for_run(predictor, data)
+    if max_bad is None:
+        max_bad = data_config(predictor).max_bad
     chosen = choose_split(source, split, own=data is None)
     if permute is not None:
-        saved.model.set_permutation(permute)
-    return evaluate_source(saved, source, chosen, device=device, batch_size=batch_size)
+        predictor.model.set_permutation(permute)
+    return evaluate_source(predictor, source, chosen, max_bad=max_bad)
 
 
-def open_for_run(saved: Saved, data: Any = None) -> DataSource:
+def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
     """Return the data of a run, or other data read as the run's were.
 
     Raises:
-        ValueError: If the run does not know where its data are.
+        ValueError: If the run does not know where its data are, or a label was not seen in training.
     """
-    columns = dict(saved.config.columns)
-    remembered = columns.get("config") or {}
-    config = DataConfig(**remembered)
-    where = columns.get("data") if data is None else data
-    if where is None:
+    config = data_config(predictor)
+    remembered = predictor.config.columns.get("data")
+    if data is None and remembered is None:
         msg = (
-            f"The run '{saved.folder}' does not know which data it learned from (they were given as an "
-            "object, not as a path). Give the data to evaluate on: perceivers evaluate RUN DATA."
+            f"The run '{predictor.folder}' does not know which data it learned from: they were an "
+            "object, not a path. Give the data to measure on: perceivers evaluate RUN DATA."
         )
         raise ValueError(msg)
-    source = open_source(where, config, label_names=saved.task.label_names)
-    if data is None:  # the same hold-out as in training: fixed by the seed that the run remembers
-        source = with_validation(source, config)
-    return source
+    is_own = data is None or remembered in (str(data), str(Path(str(data)).absolute()))
+    if not is_own:  # how the run's data were divided says nothing about others
+        config = replace(config, split_column=None, test=None, group=None)
+    source = open_named(
+        remembered if data is None else data, config, label_names=predictor.label_names
+    )
+    # The same hold-out as in training: fixed by a seed that the run remembers.
+    return with_validation(source, config) if is_own else source
+
+
+def data_config(predictor: Predictor) -> DataConfig:
+    """Return how the data of a run were read."""
+    return DataConfig(**predictor.config.columns.get("config", {}))
 
 
 def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
@@ -114,22 +125,26 @@ def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
     Raises:
         ValueError: If there is no such split.
     """
+    there = source.streams or source.splits
     order = [split] if split else ["test", "validation", *([] if own else ["train"])]
     for name in order:
-        if name in source.splits:
+        if name in there:
             return name
-    msg = (
-        f"Expected the split {' or '.join(map(repr, order))} in the data; "
-        f"there are: {', '.join(source.splits)}."
-    )
+    msg = f"Expected a {' or '.join(order)} split in the data; there is: {', '.join(there)}."
     raise ValueError(msg)
 
 
 @torch.inference_mode()
 def evaluate_source(
-    saved: Saved, source: DataSource, split: str, *, device: str = "auto", batch_size: int = 128
+    predictor: Predictor, source: DataSource, split: str, *, max_bad: float = 0.01
 ) -> Evaluation:
-    """Measure a loaded model on one split of opened data.
+    """Measure a predictor on one split of opened data.
+
+    Args:
+        predictor: A trained model.
+        source: The data.
+        split: One of its splits.
+        max_bad: Largest share of rows that may fail to decode. They are left out and counted.
 
     Raises:
         ValueError: If the split has no labels, or too many of its rows cannot be read.
@@ -137,33 +152,49 @@ def evaluate_source(
     if source.target is None:
         msg = f"These data have no labels to measure against ({source.form}). Use predict instead."
         raise ValueError(msg)
-    model = saved.model.to(pick_device(device)).eval()
-    task = ClassificationTask(saved.task)
-    loader = make_loader(
-        source.splits[split],
-        source.inputs,
-        source.targets(split),
-        preprocess=saved.preprocess,
-        augment=None,
-        settings=LoaderSettings(
-            batch_size=batch_size, training=False, num_classes=len(saved.task.label_names)
-        ),
-    )
-    meter = task.meter()
+    meter = predictor.task.meter()
+    loader = _loader(predictor, source, split, max_bad)
     for batch in loader:
-        moved = batch.to(pick_device(device))
-        outputs = model(moved.inputs, moved.masks or None)
-        meter.update(outputs.float(), moved.targets)
+        moved = batch.to(predictor.device)
+        meter.update(predictor.model(moved.inputs, moved.masks or None).float(), moved.targets)
     confusion = tuple(tuple(int(n) for n in row) for row in meter.confusion.tolist())
     return Evaluation(
         split=split,
         num_samples=sum(map(sum, confusion)),
-        metrics={name: float(value) for name, value in meter.compute().items()},
-        main_metric=task.main_metric,
-        label_names=tuple(saved.task.label_names),
+        metrics=meter.compute(),
+        main_metric=predictor.task.main_metric,
+        label_names=predictor.label_names,
         confusion=confusion,
         bad=tuple(loader.bad),
         notes=source.notes,
+    )
+
+
+def _loader(predictor: Predictor, source: DataSource, split: str, max_bad: float) -> Any:
+    settings = LoaderSettings(
+        batch_size=predictor.batch_size,
+        num_workers=divide_cores(os.cpu_count() or 1)[1],
+        num_classes=len(predictor.label_names),
+        max_bad=max_bad,
+    )
+    if source.streams:
+        from perceivers.data.stream_loader import make_stream_loader
+
+        return make_stream_loader(
+            source.streams[split],
+            source.inputs,
+            source.target,
+            preprocess=predictor.preprocess,
+            augment=None,
+            settings=settings,
+        )
+    return make_loader(
+        source.splits[split],
+        source.inputs,
+        source.targets(split),
+        preprocess=predictor.preprocess,
+        augment=None,
+        settings=settings,
     )
 
 

@@ -3,15 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perceivers.evaluation.predict import Prediction
 from perceivers.evaluation.protocols import Evaluation, as_dict
 
-__all__ = ["evaluation_text", "in_columns", "predictions_text"]
+__all__ = ["evaluation_text", "in_columns", "metrics_text", "predictions_text"]
 
 # Percentages read better than shares; a loss is neither.
-_SHARES = ("accuracy", "top5")
+_SHARES = ("accuracy", "top5", "mean_recall")
 
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -40,20 +40,24 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     """
     if form == "json":
         return json.dumps(as_dict(evaluation), indent=2, ensure_ascii=False)
-    measures = [["measure", "value"]]
-    measures += [[name, _value(name, value)] for name, value in evaluation.metrics.items()]
-    measures += [["n", str(evaluation.num_samples)]]
     support = [sum(row) for row in evaluation.confusion]
     classes = [["class", "recall", "n"]]
     for (name, recall), count in zip(evaluation.recall().items(), support, strict=True):
         classes.append([name, "-" if recall is None else f"{100 * recall:.1f} %", str(count)])
-    parts = [in_columns(measures, right=(1,)), in_columns(classes, right=(1, 2))]
+    parts = [metrics_text(evaluation.metrics), in_columns(classes, right=(1, 2))]
     if evaluation.bad:
-        parts.append(
-            f"{len(evaluation.bad)} samples could not be read and were not measured:\n"
-            + "\n".join(f"  {name}: {reason}" for name, reason in evaluation.bad[:10])
-        )
+        bad = len(evaluation.bad)
+        lines = [f"{bad} samples could not be read and were not measured:"]
+        lines += [f"  {name}: {reason}" for name, reason in evaluation.bad[:10]]
+        parts.append("\n".join([*lines, f"  and {bad - 10} more"] if bad > 10 else lines))
     return "\n\n".join([*parts, headline(evaluation)])
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return metrics by name as a table."""
+    rows = [["measure", "value"]]
+    rows += [[name, _value(name, value)] for name, value in metrics.items()]
+    return in_columns(rows, right=(1,))
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -98,4 +102,6 @@ def _csv(predictions: Sequence[Prediction]) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{100 * value:.1f} %" if name.startswith(_SHARES) else f"{value:.4f}"
+    if name == "samples":
+        return f"{value:,.0f}"
+    return f"{100 * value:.1f} %" if name in _SHARES else f"{value:.4f}"

@@ -86,7 +86,7 @@ def _set(plain: dict[str, Any], name: str, value: Any) -> None:
                 raise KeyError(msg)
             here = cast("dict[str, Any]", inside)
     is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    here[last] = dataclasses.asdict(value) if is_config else value
+    here[last] = dataclasses.asdict(cast("Any", value)) if is_config else value
 
 
 def _unknown(name: str, parent: str, inside: list[str]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources import DataSource, open_data
+from perceivers.data.named import open_named
+from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
-from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
@@ -19,19 +20,20 @@ from perceivers.recipes.fitting import choose_recipe, specialize
 from perceivers.training.fit import Run, fit_source
 from perceivers.training.overrides import override, override_data
 
-__all__ = ["asked_recipe", "fit", "fit_opened", "run_folder"]
+__all__ = ["asked_recipe", "fit", "fit_opened", "next_free", "run_folder"]
 
 RECIPE_FILE = "recipe.yaml"
 RUNS = Path("runs")
 
 
-def fit(  # noqa: PLR0913  (a keyword for each flag of the command)
+def fit(
     data: Any,
     recipe: str | Path | Recipe | None = None,
     *,
     size: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    init_from: str | Path | None = None,
     say: Callable[[str], object] = print,
     **changes: Any,
 ) -> Run:
@@ -43,6 +45,7 @@ def fit(  # noqa: PLR0913  (a keyword for each flag of the command)
         size: `tiny`, `small` or `base`. By default one that suits the machine.
         out: The run's folder. By default a new one in `runs/`, named like the data.
         resume: Go on from the last checkpoint of the run.
+        init_from: A run folder or hub id, whose fitting weights the model begins with.
         say: Called with each sentence about what was seen and chosen.
         changes: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
 
@@ -51,12 +54,16 @@ def fit(  # noqa: PLR0913  (a keyword for each flag of the command)
         ValueError: If the data cannot be learned from, or `out` holds something else.
     """
     folder = run_folder(data, out, resume=resume)
-    asked = asked_recipe(recipe, size=size, folder=folder)
+    asked = asked_recipe(recipe, size=size, folder=folder if resume else None)
     config = override_data(DataConfig() if asked is None else asked.data, changes)
-    source = open_data(data, config)
+    source = open_named(data, config)
     chosen, why = (asked, "") if asked else choose_recipe(source, size=size)
+    if why:
+        say(why)
     chosen = override(dataclasses.replace(chosen, data=config), changes)
-    return fit_opened(source, chosen, data=data, folder=folder, resume=resume, say=say)
+    return fit_opened(
+        source, chosen, data=data, folder=folder, resume=resume, init_from=init_from, say=say
+    )
 
 
 def asked_recipe(
@@ -95,6 +102,7 @@ def fit_opened(
     data: Any,
     folder: Path,
     resume: bool = False,
+    init_from: str | Path | None = None,
     say: Callable[[str], object] = print,
 ) -> Run:
     """Train on opened data: hold out a validation split, fill in the recipe, and learn.
@@ -105,16 +113,32 @@ def fit_opened(
         data: What the data were opened from. A path is remembered for `evaluate`.
         folder: Where the run goes.
         resume: Go on from the last checkpoint in `folder`.
+        init_from: A run folder or hub id, whose fitting weights the model begins with.
         say: Called with each sentence about what was seen and chosen.
     """
     source = with_validation(source, recipe.data)
-    say(f"Data: {source.form}: {_counts(source)}.")
     for note in source.notes:
-        say(f"  {note}")
+        say(note)
     recipe, preprocess = specialize(recipe, source)
-    say(f"Model: {count_parameters(recipe):,} parameters ({recipe.name}).")
-    say(f"Run folder: {folder}")
-    return fit_source(source, recipe, preprocess, out=folder, resume=resume)
+    say(f"Model: {count_parameters(recipe):,} parameters. The run goes to {folder}.")
+    return fit_source(
+        source,
+        recipe,
+        preprocess,
+        out=folder,
+        resume=resume,
+        init_from=init_from,
+        data=where(data),
+    )
+
+
+def where(data: Any) -> str | None:
+    """Return where data can be found again from any folder; None for objects in memory."""
+    if not isinstance(data, str | Path):
+        return None
+    path = Path(data).expanduser()
+    is_local = path.exists() or any(sign in str(data) for sign in "*?{")
+    return str(path.absolute()) if is_local else str(data)
 
 
 def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False) -> Path:
@@ -125,11 +149,7 @@ def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False
     """
     if out is None:
         first = RUNS / _name_of(data)
-        taken, folder, number = None, first, 1
-        while folder.exists():
-            number += 1
-            taken, folder = folder, first.with_name(f"{first.name}-{number}")
-        return taken if resume and taken is not None else folder
+        return _latest(first) if resume else next_free(first)
     folder = Path(out)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return folder
@@ -148,11 +168,27 @@ def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False
     return folder
 
 
+def next_free(folder: Path) -> Path:
+    """Return the folder, or else the first of `folder-2`, `folder-3`, ... that does not exist."""
+    candidate, number = folder, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _latest(folder: Path) -> Path:
+    """Return the last of `folder`, `folder-2`, `folder-3`, ... that exists, or `folder`."""
+    latest, number = folder, 2
+    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
+        latest, number = candidate, number + 1
+    return latest
+
+
 def count_parameters(recipe: Recipe) -> int:
     """Return the number of weights of a filled-in recipe's model, without allocating them."""
-    config = PerceiverConfig(inputs=recipe.inputs, encoder=recipe.encoder, output=recipe.output)
     with torch.device("meta"):
-        return sum(weight.numel() for weight in build(config).parameters())
+        return sum(weight.numel() for weight in build(recipe.model_config()).parameters())
 
 
 def _name_of(data: Any) -> str:
@@ -162,8 +198,3 @@ def _name_of(data: Any) -> str:
     last = Path(str(data)).resolve().name if Path(data).exists() else Path(str(data)).name
     stem = last.split(".")[0] or last
     return re.sub(r"[^\w-]+", "-", stem).strip("-") or "run"
-
-
-def _counts(source: DataSource) -> str:
-    rows = ", ".join(f"{len(records):,} {name}" for name, records in source.splits.items())
-    return f"{rows}; {len(source.label_names)} classes"

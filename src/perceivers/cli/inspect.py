@@ -1,0 +1,119 @@
+"""`perceivers inspect`: what a model is and costs, without allocating it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from perceivers.cli.parsing import parse, wrong_arguments
+
+if TYPE_CHECKING:
+    from perceivers.models.cost import Cost
+    from perceivers.models.perceiver import PerceiverConfig
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers inspect imagenet
+  perceivers inspect images --size base --batch 64
+  perceivers inspect runs/birds --format json
+"""
+
+# What a recipe takes from the data is assumed here, and said so.
+_ASSUMED_SIZE, _ASSUMED_CLASSES = (64, 64), 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print the size of a recipe's or run's model: elements, parameters, operations, memory of a step.
+
+    Attributes:
+        what: A recipe's name, a recipe's YAML file, or a run folder.
+        size: Which size of the recipe.
+        batch: Samples of the training step whose memory is told.
+        grad_checkpointing: Whether that step recomputes activations instead of keeping them.
+        format: How the result is written.
+    """
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|RUN")]
+    size: Literal["tiny", "small", "base", "paper"] | None = None
+    batch: int = 1
+    grad_checkpointing: bool = False
+    format: Literal["table", "json"] = "table"
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="inspect", examples=_EXAMPLES)
+    if options.batch < 1:
+        wrong_arguments("inspect", f"Expected --batch of at least 1, got {options.batch}.")
+    from perceivers.models.cost import cost
+
+    config, assumed = _model_of(options)
+    result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
+    if options.format == "json":
+        print(json.dumps({**dataclasses.asdict(result), "assumed": assumed}, indent=2))
+        return 0
+    for sentence in assumed:
+        print(sentence)
+    width = max(len(name) for name, _ in _lines(result))
+    for name, value in _lines(result):
+        print(f"{name.ljust(width)}  {value}")
+    return 0
+
+
+def _model_of(options: Options) -> "tuple[PerceiverConfig, list[str]]":
+    """Return the model of a recipe or run, and what had to be assumed about it."""
+    path = Path(options.what)
+    if path.is_dir():
+        from perceivers.hub.checkpoint import load
+
+        return load(path).config.model, []
+    from perceivers.recipes import get_recipe
+    from perceivers.recipes.files import read_recipe
+
+    try:
+        is_file = path.suffix in (".yaml", ".yml", ".json")
+        recipe = read_recipe(path) if is_file else get_recipe(options.what, size=options.size)
+    except (KeyError, ValueError, OSError) as error:
+        wrong_arguments("inspect", str(error.args[0] if isinstance(error, KeyError) else error))
+    config = recipe.model_config()
+    assumed: list[str] = []
+    inputs: dict[str, Any] = dict(config.inputs)
+    for name, part in inputs.items():
+        if part.size is None:
+            inputs[name] = dataclasses.replace(part, size=_ASSUMED_SIZE)
+            height, width = _ASSUMED_SIZE
+            assumed.append(f"The data decide the size of '{name}'; assuming {height} x {width}.")
+    output = config.output
+    if output.num_outputs is None:
+        output = dataclasses.replace(output, num_outputs=_ASSUMED_CLASSES)
+        assumed.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
+    return dataclasses.replace(config, inputs=inputs, output=output), assumed
+
+
+def _lines(result: "Cost") -> list[tuple[str, str]]:
+    elements = f"{result.num_elements:,} elements of {result.input_channels} channels (M x C)"
+    step = f"{_bytes(result.step_bytes)}, float32, AdamW or LAMB, batch {result.batch_size}"
+    return [
+        ("input", elements),
+        ("parameters", f"{result.num_parameters:,}"),
+        ("weights", f"{_bytes(result.weight_bytes)} in float32"),
+        (
+            "FLOPs, by the papers",
+            f"{result.paper_flops / 1e9:,.1f} G a sample (2 per multiply-add)",
+        ),
+        ("FLOPs, really done", f"{result.flops / 1e9:,.1f} G a sample"),
+        ("how it is read", result.read_path),
+        ("training step", step),
+    ]
+
+
+def _bytes(count: int) -> str:
+    if count < 2**20:
+        return f"{count / 2**10:.1f} KiB"
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.2f} GiB"

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import make_pictures, save_run, tiny_model
+
+from perceivers.evaluation.predict import Predictor, load_predictor, save_model
+from perceivers.hub.checkpoint import load, save
+
+
+@pytest.fixture
+def predictor(tmp_path) -> Predictor:
+    return load_predictor(save_run(tmp_path / "run"), device="cpu", batch_size=3)
+
+
+def test_a_prediction_agrees_with_the_model(predictor, tmp_path):
+    path = make_pictures(tmp_path / "pictures", count=1) / "dark" / "0.png"
+    (one,) = predictor.predict(path)
+    array = predictor.read(next(iter_samples(path)))["image"]
+    with torch.no_grad():
+        expected = predictor.model({"image": array[None]}).softmax(dim=-1)[0]
+    assert one.name == str(path)
+    assert one.probability == pytest.approx(float(expected.max()), abs=1e-6)
+    assert one.label == ("dark", "light")[int(expected.argmax())]
+    assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert one.top[0] == (one.label, one.probability)
+    assert [p for _, p in one.top] == sorted(one.probabilities.values(), reverse=True)
+
+
+def iter_samples(path):
+    from perceivers.evaluation.items import samples_of
+
+    return samples_of(path, ["image"])
+
+
+def test_batches_change_nothing(predictor, tmp_path):
+    folder = make_pictures(tmp_path / "pictures", count=4)
+    together = predictor.predict(folder)
+    assert len(together) == 8
+    for one in together:
+        (alone,) = predictor.predict(one.name)
+        assert alone.probability == pytest.approx(one.probability, abs=1e-5)
+
+
+def test_file_array_and_picture_give_the_same(predictor, tmp_path):
+    path = make_pictures(tmp_path / "pictures", count=1) / "light" / "0.png"
+    picture = Image.open(path)
+    values = {one.probability for one in predictor.predict([path, np.asarray(picture), picture])}
+    assert max(values) - min(values) < 1e-6
+    assert predictor.predict({"image": path})[0].probability in values
+
+
+def test_top_is_cut_to_what_there_is(predictor, tmp_path):
+    path = make_pictures(tmp_path / "pictures", count=1)
+    assert len(predictor.predict(path, top=1)[0].top) == 1
+    assert len(predictor.predict(path, top=9)[0].top) == 2
+
+
+def test_a_bad_file_is_raised_or_reported(predictor, tmp_path):
+    folder = make_pictures(tmp_path / "pictures", count=2)
+    bad = folder / "dark" / "1.png"
+    bad.write_text("text")
+    with pytest.raises(ValueError, match=r"1\.png"):
+        predictor.predict(folder)
+    failed = []
+    found = predictor.predict(folder, on_error=lambda name, error: failed.append(name))
+    assert len(found) == 3
+    assert failed == [str(bad)]
+
+
+def test_a_model_without_labels_cannot_predict_files(tmp_path):
+    save(tmp_path / "bare", tiny_model())
+    with pytest.raises(ValueError, match="saved without its labels or its preprocessing"):
+        load_predictor(tmp_path / "bare")
+
+
+def test_weights_of_classes_do_not_count_in_prediction(tmp_path):
+    folder = save_run(tmp_path / "run", task={"class_weights": "balanced"})
+    assert load_predictor(folder).label_names == ("dark", "light")
+
+
+def test_what_is_saved_is_what_is_loaded(predictor, tmp_path):
+    save_model(predictor, tmp_path / "copy")
+    copy = load_predictor(tmp_path / "copy")
+    assert copy.config == predictor.config
+    save_model(predictor.model, tmp_path / "bare")
+    weights = load(tmp_path / "bare").model.state_dict()
+    for name, value in predictor.model.state_dict().items():
+        assert torch.equal(weights[name], value)
