@@ -1,0 +1,46 @@
+"""The benchmarks are not part of the gate, but they must not rot."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
+
+
+def module(name: str):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_case_of_the_speed_benchmark_builds():
+    speed = module("speed")
+    for name, size, pixels, _ in speed.CASES:
+        config = speed.config_of(name, size, pixels)
+        assert config.inputs["image"].size is not None
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_pass_is_measured(train):
+    speed = module("speed")
+    found = speed.measure(
+        speed.config_of("digits", None, None), batch=2, device="cpu", repeats=1, train=train
+    )
+    assert 0 < found["seconds"] < 60
+    assert found["peak_bytes"] > 2**20
+
+
+def test_accuracy_is_read_from_the_last_line(monkeypatch):
+    accuracy = module("accuracy")
+    assert accuracy.accuracy_of("a table\n\ntest accuracy: 98.6 %\n") == 98.6
+    with pytest.raises(SystemExit, match=r"Expected `test accuracy: NN.N %` in the last line"):
+        accuracy.accuracy_of("nothing\n")
+
+
+def test_missing_data_are_skipped_and_said_so(tmp_path, capsys):
+    accuracy = module("accuracy")
+    experiment = next(e for e in accuracy.EXPERIMENTS if e.name == "cifar10")
+    assert accuracy.run(experiment, tmp_path, tmp_path) is None
+    assert "cifar10: skipped, there is no" in capsys.readouterr().out
