@@ -1,16 +1,14 @@
 """Small pictures stay decoded in memory, once for all workers: decoding is most of the work on them."""
 
 import mmap
-from typing import Any
 
 import numpy as np
 
 from perceivers.data.base import Records
 from perceivers.data.decode import read_header
+from perceivers.data.images import Pixels
 
 __all__ = ["PictureCache", "cache_for"]
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class PictureCache:

@@ -1,5 +1,6 @@
 """Files become pictures: upright, 8 bit, gray or RGB. Or one sentence says why not."""
 
+import io
 import re
 import threading
 import warnings
@@ -10,9 +11,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from perceivers.data.media import Media
+from perceivers.data.media import Media, kind_of_bytes
 
 __all__ = [
     "MAX_PIXELS",
@@ -138,12 +140,14 @@ def read_header(media: Media) -> Header:
 def _opened(media: Media) -> Generator[Image.Image]:
     """Open a file with Pillow. Every failure until the end of the `with` becomes one sentence."""
     try:
-        file = media.open()
+        file = media.open() if media.data is None else io.BytesIO(media.data)
     except (OSError, ValueError) as error:
         msg = f"{error} Replace it or take it out of the data."
         raise ValueError(msg) from error
+    start = b""
     try:
         with quiet_pillow, file:
+            start = file.read(32)
             image = Image.open(file, formats=_formats())
             if image.width * image.height > MAX_PIXELS:
                 raise _bomb(media.name, image.width * image.height)
@@ -156,7 +160,7 @@ def _opened(media: Media) -> Generator[Image.Image]:
         found = re.search(r"\d+", str(error))
         raise _bomb(media.name, int(found[0]) if found else MAX_PIXELS) from None
     except UnidentifiedImageError:
-        raise ValueError(_sentence(media.name, _what_it_is(media))) from None
+        raise ValueError(_sentence(media.name, _what_it_is(start))) from None
     except Exception as error:  # damaged files make Pillow raise nearly anything, struct.error too
         reason = f"it is damaged or cut off ({str(error) or type(error).__name__})"
         raise ValueError(_sentence(media.name, reason)) from error
@@ -177,13 +181,13 @@ def _sentence(name: str, reason: str) -> str:
     return f"Cannot read '{name}' as a picture: {reason}. Replace it or take it out of the data."
 
 
-def _what_it_is(media: Media) -> str:
-    with media.open() as file:
-        start = file.read(32)
+def _what_it_is(start: bytes) -> str:
     if not start:
         return "the file is empty"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
         return f"it holds text that begins with {start[:16].decode('ascii')!r}"
+    if kind_of_bytes(start) == "image":
+        return "its header is damaged or cut off"
     return f"it is in no picture format that is known here; it begins with the bytes {start[:8].hex(' ')}"
 
 
@@ -202,7 +206,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
-def _from_array(name: str, array: "np.ndarray[Any, Any]") -> Image.Image:
+def _from_array(name: str, array: npt.NDArray[Any]) -> Image.Image:
     """Return an array as a picture."""
     shape = array.shape
     known = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 Box = tuple[int, int, int, int]
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = npt.NDArray[np.uint8]
 
 STEP = 4  # suggested sizes are multiples of it, so that small patches and strides fit
 MIN_STD = 1 / 255  # one gray level: pictures of one color have no deviation to divide by
@@ -123,8 +124,8 @@ def suggest_image_size(
     """Return height and width that suit the pictures, from an evenly spaced sample of their headers.
 
     Pictures that all have one size, not above `largest`, keep it exactly. Otherwise it is the median size,
-    scaled so that the longer side is at most `largest`; where shapes are mixed, a square of the median
-    shorter side. Both are multiples of 4.
+    scaled so that the longer side is at most `largest`; where shapes are mixed (less than three quarters
+    alike), a square of the median shorter side. Both are multiples of 4.
 
     Args:
         records: A split.
@@ -142,7 +143,7 @@ def suggest_image_size(
         return first.height, first.width
     height, width = np.median(sizes, axis=0)
     aspects = np.log(sizes[:, 1] / sizes[:, 0])
-    if (np.abs(aspects - np.median(aspects)) < np.log(1.1)).mean() < 0.75:
+    if (np.abs(aspects - np.median(aspects)) < np.log(1.25)).mean() < 0.75:  # 4:3 and 3:2 are alike
         height = width = np.median(sizes.min(axis=1))
     scale = min(1.0, largest / max(height, width))
     most = max(STEP, largest // STEP * STEP)

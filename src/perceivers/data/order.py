@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["LoaderSettings", "Order", "Plan", "random_numbers"]
 
@@ -72,7 +72,7 @@ class Plan:
 
     epoch: int
     number: int
-    rows: "np.ndarray[Any, np.dtype[np.int64]]"
+    rows: npt.NDArray[np.int64]
 
 
 class Order:
@@ -125,7 +125,7 @@ class Order:
         per_rank = min(self.settings.batch_size, self.num_rows // self.settings.world_size)
         return max(1, per_rank) * self.settings.world_size
 
-    def _mine(self, order: "np.ndarray[Any, Any]", number: int) -> "np.ndarray[Any, Any]":
+    def _mine(self, order: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.int64]:
         size = self._global_size()
         batch = order[number * size : (number + 1) * size]
         share = len(batch) // self.settings.world_size
