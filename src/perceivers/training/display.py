@@ -1,9 +1,7 @@
 """What a person sees while a run goes on: a live bar, or plain lines where there is no terminal."""
 
-import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -29,13 +27,13 @@ class Display:
     Args:
         enabled: False: say nothing but notes.
         main_metric: Of the validation split, shown beside the loss.
-        file: Where to. By default, the standard error stream.
+        console: Where to. By default, the standard error stream.
     """
 
     def __init__(
-        self, *, enabled: bool = True, main_metric: str = "accuracy", file: TextIO | None = None
+        self, *, enabled: bool = True, main_metric: str = "accuracy", console: Console | None = None
     ) -> None:
-        self._console = Console(file=file or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._enabled = enabled
         self._main_metric = main_metric
         self._is_live = enabled and self._console.is_terminal

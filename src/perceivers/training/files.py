@@ -62,9 +62,10 @@ def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # a broken file shows itself in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         msg = (
             f"{path} cannot be read as a checkpoint: it is truncated or another kind of file "
-            f"({str(error).splitlines()[0][:200]}). Take a copy of it from elsewhere, or start anew."
+            f"({reason}). Take a copy of it from elsewhere, or start anew."
         )
         raise OSError(msg) from error
     if not isinstance(payload, dict):

@@ -1,0 +1,110 @@
+"""A tiny run in a process of its own, which can be told to die in the middle. Not a test.
+
+usage: train_digits.py OUT [field=value ...] with fields of TrainingConfig, and
+    die=SIGTERM:17   send the signal to oneself after step 17
+    save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
+    workers=2        processes that decode
+    resume=True
+"""
+
+import ast
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.digits import digits
+from perceivers.data.sources import DataSource
+from perceivers.data.split import Subset
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.inputs.positions import FourierPositionsConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.training.fit import Run, fit_source
+
+PREPROCESS = {
+    "image": ImagePreprocessConfig(
+        size=(8, 8), num_channels=1, mean=(0.3,), std=(0.3,), crop_fraction=1.0
+    )
+}
+
+
+def small_digits(rows: int = 200) -> DataSource:
+    """Return a few of the digits, 40 of them as validation."""
+    source = digits()
+    train = source.splits["train"]
+    splits = {
+        "train": Subset(train, list(range(rows - 40))),
+        "validation": Subset(train, list(range(rows - 40, rows))),
+    }
+    return replace(source, splits=splits)
+
+
+def small_recipe(**training: Any) -> Recipe:
+    """Return a recipe of a few thousand weights: 160 rows in steps of 16 are 10 steps an epoch."""
+    workers = training.pop("workers", 0)
+    optim = training.pop("optim", {})
+    recipe = Recipe(
+        name="digits",
+        inputs={
+            "image": PixelInputConfig(
+                size=(8, 8), num_channels=1, positions=FourierPositionsConfig(num_bands=2)
+            )
+        },
+        encoder=PerceiverEncoderConfig(
+            num_latents=4,
+            latent_channels=16,
+            num_cross_attends=1,
+            num_blocks=1,
+            num_self_attends_per_block=1,
+            num_self_attend_heads=2,
+        ),
+        output=MeanPoolConfig(num_outputs=10),
+        task=ClassificationConfig(label_names=tuple(map(str, range(10)))),
+        augment={"image": ImageAugmentConfig(flip=False, mixup=0.2, cutmix=True)},
+        optim=OptimConfig(**{"lr": 0.02, "schedule": "cosine", "warmup_steps": 5, **optim}),
+        training=TrainingConfig(**{"batch_size": 16, "ema": 0.9, **training}),
+    )
+    return replace(recipe, data=replace(recipe.data, workers=workers))
+
+
+def train(out: str, **options: Any) -> Run:
+    """Train as the options say."""
+    from perceivers.training import conductor
+
+    die, save_every = options.pop("die", None), options.pop("save_every", None)
+    resume = options.pop("resume", False)
+    after_step = conductor.Conductor.on_train_batch_end
+
+    def step_and_die(self, trainer, module, *args):
+        if die is not None and trainer.global_step == int(die.partition(":")[2]):
+            os.kill(os.getpid(), getattr(signal, die.partition(":")[0]))
+        after_step(self, trainer, module, *args)
+
+    conductor.Conductor.on_train_batch_end = step_and_die
+    if save_every is not None:
+        conductor.Conductor._is_time_to_save = lambda self, module: (
+            module.global_step % save_every == 0
+        )
+    return fit_source(
+        small_digits(), small_recipe(**options), PREPROCESS, out=out, resume=resume
+    )
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    pairs = [arg.split("=", 1) for arg in sys.argv[2:]]
+    train(sys.argv[1], **{name: _value(text) for name, text in pairs})

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from perceivers.training.ema import WeightAverage
+
+
+def one_weight(value=0.0):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, value)
+    return model
+
+
+def test_the_decay_rises_to_its_value():
+    model = one_weight(0.0)
+    average = WeightAverage(model, 0.5)
+    nn.init.constant_(model.weight, 1.0)
+    average.update(model, step=1)  # decay (1 + 1) / (10 + 1)
+    assert average.averages["weight"].item() == pytest.approx(1 - 2 / 11)
+    average.update(model, step=1000)  # decay 0.5
+    assert average.averages["weight"].item() == pytest.approx(1 - 2 / 11 / 2)
+
+
+def test_the_model_has_the_average_inside_and_its_own_weights_after():
+    model = one_weight(0.0)
+    average = WeightAverage(model, 0.5)
+    nn.init.constant_(model.weight, 1.0)
+    with average.applied(model):
+        assert model.weight.item() == 0.0
+    assert model.weight.item() == 1.0
+    assert average.averages["weight"].item() == 0.0
+
+
+def test_the_weights_come_back_after_an_error():
+    model = one_weight(0.0)
+    average = WeightAverage(model, 0.5)
+    nn.init.constant_(model.weight, 1.0)
+    with pytest.raises(RuntimeError), average.applied(model):
+        raise RuntimeError
+    assert model.weight.item() == 1.0
+
+
+def test_saved_and_loaded_it_is_the_same():
+    model = one_weight(0.0)
+    average, other = WeightAverage(model, 0.9), WeightAverage(model, 0.9)
+    nn.init.constant_(model.weight, 1.0)
+    average.update(model, step=3)
+    other.load_state_dict({k: v.clone() for k, v in average.state_dict().items()})
+    assert torch.equal(other.averages["weight"], average.averages["weight"])
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -1.0, 2.0])
+def test_what_is_no_decay_is_refused(decay):
+    with pytest.raises(ValueError, match=r"training.ema to be a decay in \(0, 1\), such as 0.9999"):
+        WeightAverage(one_weight(), decay)

@@ -1,0 +1,120 @@
+import itertools
+
+import pytest
+import torch
+
+from perceivers.data.base import Batch
+from perceivers.training.feed import Feed, TrainBatch
+
+
+class Rows:
+    """A loader whose batches are numbers: 10 * epoch + index."""
+
+    def __init__(self, length, *, lost=0):
+        self.length, self.lost, self.epoch, self.next = length, lost, 0, 0
+
+    def __len__(self):
+        return self.length
+
+    def set_epoch(self, epoch):
+        if epoch != self.epoch:
+            self.epoch, self.next = epoch, 0
+
+    def __iter__(self):
+        for index in range(self.next, self.length - self.lost):
+            self.next = index + 1
+            yield Batch(inputs={"x": torch.tensor([10 * self.epoch + index])})
+        self.epoch, self.next = self.epoch + 1, 0
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "next": self.next}
+
+    def load_state_dict(self, state):
+        self.epoch, self.next = state["epoch"], state["next"]
+
+
+class Stateless:
+    """The same without a state, and without a length."""
+
+    def __init__(self, length):
+        self.rows = Rows(length)
+
+    def set_epoch(self, epoch):
+        self.rows.set_epoch(epoch)
+
+    def __iter__(self):
+        self.rows.next = 0
+        return iter(self.rows)
+
+
+def values(feed, count):
+    return [b.batch.inputs["x"].item() for b in itertools.islice(feed, count)]
+
+
+def test_epochs_follow_each_other_without_end():
+    feed = Feed(Rows(3))
+    assert values(feed, 7) == [0, 1, 2, 10, 11, 12, 20]
+    assert len(feed) > 10**9
+
+
+def test_what_fills_no_step_is_left_out():
+    assert values(Feed(Rows(5), accumulate=2), 6) == [0, 1, 2, 3, 10, 11]
+
+
+def test_each_batch_knows_its_place():
+    places = [(b.epoch, b.index) for b in itertools.islice(Feed(Rows(2)), 4)]
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_the_end_of_an_epoch_is_known_at_its_last_batch():
+    feed = Feed(Rows(4), accumulate=2)
+    ends = [feed.at_epoch_end for _ in itertools.islice(feed, 8)]
+    assert ends == [False, False, False, True] * 2
+
+
+def test_epochs_are_counted_in_parts():
+    feed = Feed(Rows(4))
+    assert [feed.epochs_done for _ in itertools.islice(feed, 5)] == [0.25, 0.5, 0.75, 1.0, 1.25]
+
+
+def test_the_length_of_a_stream_is_learned_in_its_first_epoch():
+    feed = Feed(Stateless(4))
+    assert [feed.epochs_done for _ in itertools.islice(feed, 5)] == [0.0, 0.0, 0.0, 1.0, 1.25]
+
+
+def test_an_epoch_that_loses_a_batch_still_ends():
+    feed = Feed(Rows(4, lost=1))
+    ends = [feed.at_epoch_end for _ in itertools.islice(feed, 4)]
+    assert ends == [False, False, True, False]
+
+
+@pytest.mark.parametrize("kind", [Rows, Stateless])
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_it_goes_on_anywhere(kind, steps):
+    whole = values(Feed(kind(6), accumulate=2), 20)
+    first = Feed(kind(6), accumulate=2)
+    iterator = iter(first)
+    head = [next(iterator).batch.inputs["x"].item() for _ in range(2 * steps)]
+    state = first.state_dict()
+    second = Feed(kind(6), accumulate=2)
+    second.load_state_dict(state)
+    assert second.state_dict() == state
+    assert head + values(second, 20 - 2 * steps) == whole
+
+
+def test_a_process_whose_rows_end_early_ends_the_epoch_for_all():
+    answers = iter([True, False])  # the other process has one step only
+    feed = Feed(Rows(3), agree=lambda mine: mine and next(answers, True))
+    ends = [feed.at_epoch_end for _ in itertools.islice(feed, 1)]
+    assert ends == [True]
+
+
+def test_nothing_to_read_is_an_error():
+    with pytest.raises(ValueError, match="Expected at least one whole batch in train"):
+        values(Feed(Rows(1), accumulate=2), 1)
+
+
+def test_a_batch_moves_with_its_place():
+    batch = TrainBatch(Batch(inputs={"x": torch.ones(1)}), epoch=2, index=3)
+    moved = batch.to(torch.device("cpu"), non_blocking=True)
+    assert (moved.epoch, moved.index) == (2, 3)

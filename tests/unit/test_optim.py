@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch import nn
+from train_digits import small_recipe
+
+from perceivers.models.perceiver import build
+from perceivers.recipes.base import OptimConfig
+from perceivers.training.lamb import Lamb
+from perceivers.training.optim import build_optimizer, parameter_groups
+
+
+def names_in(groups, model):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [{names[id(p)] for p in group["params"]} for group in groups]
+
+
+def test_biases_and_norms_do_not_decay_and_everything_else_does():
+    model = build(small_recipe(max_epochs=1).model_config())
+    decayed, kept = names_in(parameter_groups(model, 0.1), model)
+    assert any("latents" in name for name in decayed)
+    assert all(name.endswith(".bias") or "norm" in name for name in kept)
+    assert not any("norm" in name or name.endswith(".bias") for name in decayed)
+    assert decayed | kept == {name for name, _ in model.named_parameters()}
+
+
+def test_batch_norm_does_not_decay_and_frozen_weights_are_left_out():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[2].requires_grad_(False)
+    decayed, kept = names_in(parameter_groups(model, 0.1), model)
+    assert (decayed, kept) == ({"0.weight"}, {"1.weight", "1.bias"})
+
+
+def test_a_group_without_members_is_left_out():
+    assert len(parameter_groups(nn.Linear(2, 2, bias=False), 0.1)) == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("lamb", Lamb), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_is_the_one_of_the_recipe(name, kind):
+    config = OptimConfig(name=name, lr=0.5, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.3)
+    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    assert isinstance(optimizer, kind)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    assert {(g["lr"], g["betas"], g["eps"]) for g in optimizer.param_groups} == {
+        (0.5, (0.8, 0.9), 1e-3)
+    }
