@@ -16,6 +16,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
@@ -67,13 +68,20 @@ class Saved:
 
 def save(
     folder: str | Path,
-    model: Perceiver,
+    model: nn.Module,
     *,
     preprocess: Mapping[str, ImagePreprocessConfig] | None = None,
     task: ClassificationConfig | None = None,
     columns: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model into a folder, which is made if need be.
+
+    Args:
+        folder: Where to.
+        model: A `Perceiver`, compiled by `torch.compile` or not.
+        preprocess: For each modality, what turns a file into the model's array.
+        task: Label names, and how predictions are to be read.
+        columns: Where the data came from.
 
     Each file appears whole or not at all: an older one survives a full disk.
 
@@ -82,13 +90,16 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    inner: Perceiver = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     config = SavedConfig(
-        model=model.config,
+        model=inner.config,
         preprocess=dict(preprocess or {}),
         task=task,
         columns=dict(columns or {}),
     )
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
     text = TypeAdapter(SavedConfig).dump_json(config, indent=2)
     _write_whole(folder / CONFIG_FILE, lambda path: path.write_bytes(text + b"\n"))
@@ -109,7 +120,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
     config = _read_config(folder / CONFIG_FILE)
     weights = _read_weights(folder)
     with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in _state(build(config.model)).items()}
+        expected = {name: tuple(t.shape) for name, t in build(config.model).state_dict().items()}
     _compare(expected, {name: tuple(t.shape) for name, t in weights.items()}, folder)
     model = build(config.model)
     model.load_state_dict(weights)
@@ -133,11 +144,6 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> s
     api.create_repo(repo_id, private=private, exist_ok=True)
     files = [CONFIG_FILE, WEIGHTS_FILE, "recipe.yaml", "report.md", "*.png"]
     return str(api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files))
-
-
-def _state(model: Perceiver) -> dict[str, Tensor]:
-    """Return the weights by name. A compiled model's names are those of the model inside."""
-    return {name.removeprefix("_orig_mod."): t for name, t in model.state_dict().items()}
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

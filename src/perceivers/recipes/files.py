@@ -68,12 +68,28 @@ def _explain(problem: Any) -> str:
         known = _fields_at(place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
-        where = f" in {'.'.join(place[:-1])}" if place[:-1] else ""
+        where = f" in {_path(place[:-1])}" if place[:-1] else ""
         return f"'{place[-1]}' is not a key{where}.{hint}"
     if kind in {"missing", "missing_argument"}:
-        return f"'{'.'.join(place)}' is missing."
+        return f"'{_path(place)}' is missing."
     given = problem.get("input")
-    return f"{'.'.join(place)}: {problem['msg']}; got {given!r}."
+    return f"{_path(place)}: {problem['msg']}; got {given!r}."
+
+
+def _path(place: Sequence[str]) -> str:
+    """Return a place as it stands in the file, without the tags of unions that pydantic puts in."""
+    here: Any = Recipe
+    shown: list[str] = []
+    for step in place:
+        tags = [f.default for m in _members(here) for f in _fields_of(m) if f.name == "kind"]
+        if step not in tags:
+            shown.append(step)
+        here = _step(here, step)
+    return ".".join(shown)
+
+
+def _fields_of(member: Any) -> Sequence[dataclasses.Field[Any]]:
+    return dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
 
 
 def _fields_at(place: Sequence[str]) -> list[str]:
@@ -86,8 +102,7 @@ def _fields_at(place: Sequence[str]) -> list[str]:
         here = _step(here, step)
         if here is None:
             return []
-    members = [m for m in _members(here) if dataclasses.is_dataclass(m)]
-    return [f.name for member in members for f in dataclasses.fields(member)]
+    return [f.name for member in _members(here) for f in _fields_of(member)]
 
 
 def _step(here: Any, step: str) -> Any:
