@@ -27,7 +27,7 @@ TINY = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
     *("--encoder.num-blocks", "1", "--encoder.num-cross-attends", "1"),
     *("--encoder.num-self-attends-per-block", "1", "--encoder.num-self-attend-heads", "2"),
-    *("--max-epochs", "1", "--batch-size", "8", "--workers", "0", "--no-progress"),
+    *("--max-epochs", "1", "--workers", "0", "--no-progress"),
 ]
 
 

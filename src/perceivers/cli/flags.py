@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
 
 import tyro
 
+from perceivers.cli.parsing import Switch
 from perceivers.data.base import DataConfig
 from perceivers.recipes.base import Recipe, TrainingConfig
 
@@ -35,7 +36,7 @@ class Which:
     recipe: str | None = None
     size: Literal["tiny", "small", "base", "paper"] | None = None
     out: Path | None = None
-    resume: bool = False
+    resume: Switch = False
     init_from: str | None = None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from perceivers.cli.parsing import parse, wrong_arguments
+from perceivers.cli.parsing import Switch, parse, wrong_arguments
 
 if TYPE_CHECKING:
     from perceivers.models.cost import Cost
@@ -42,7 +42,7 @@ class Options:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|RUN")]
     size: Literal["tiny", "small", "base", "paper"] | None = None
     batch: int = 1
-    grad_checkpointing: bool = False
+    grad_checkpointing: Switch = False
     format: Literal["table", "json"] = "table"
 
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "readable"]
 
 COMMANDS = {
     "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",

@@ -3,15 +3,16 @@
 import inspect
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
-__all__ = ["Device", "parse", "parse_known", "summary", "wrong_arguments"]
+__all__ = ["Device", "Switch", "parse", "parse_known", "summary", "wrong_arguments"]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
-_CONFIG = (tyro.conf.FlagCreatePairsOff,)
+# A flag that is off unless it is given, without a `--no-` form.
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def parse(
@@ -32,7 +33,6 @@ def parse(
             args=list(args),
             prog=f"perceivers {command}",
             description=summary(options) if about is None else about,
-            config=_CONFIG,
         )
     except SystemExit as left:
         if left.code in (0, None):  # tyro has printed the help; it would run the examples together
@@ -46,7 +46,6 @@ def parse_known(options: Any, args: Sequence[str], *, command: str) -> tuple[Any
         options,
         args=list(args),
         prog=f"perceivers {command}",
-        config=_CONFIG,
         add_help=False,
         return_unknown_args=True,
     )

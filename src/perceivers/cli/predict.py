@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from perceivers.cli.main import readable
 from perceivers.cli.parsing import Device, parse, wrong_arguments
 
 __all__ = ["run"]
@@ -54,7 +55,9 @@ def run(args: Sequence[str]) -> int:
 
     def report(name: str, error: Exception) -> None:
         failed.append(name)
-        print(f"perceivers predict: {name}: {_reason(name, error)}", file=sys.stderr)
+        message = readable(error)
+        where = "" if name in message else f"{name}: "
+        print(f"perceivers predict: {where}{message}", file=sys.stderr)
 
     predictions = predictor.predict(list(options.files), top=options.top, on_error=report)
     text = predictions_text(predictions, form=options.format)
@@ -64,9 +67,3 @@ def run(args: Sequence[str]) -> int:
         options.out.write_text(text + "\n", encoding="utf-8")
         print(f"{len(predictions)} predictions in {options.out}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _reason(name: str, error: Exception) -> str:
-    from perceivers.cli.main import readable
-
-    return readable(error).removeprefix(f"{name}: ")

@@ -20,7 +20,7 @@ def open_named(
     """
     if isinstance(data, DataSource):
         return data
-    if data == "digits" and not Path("digits").exists():
+    if isinstance(data, str) and data == "digits" and not Path("digits").exists():
         from perceivers.data.digits import digits
 
         source = digits()

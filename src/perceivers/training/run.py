@@ -12,6 +12,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.named import open_named
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
+from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
@@ -121,6 +122,8 @@ def fit_opened(
         say(note)
     recipe, preprocess = specialize(recipe, source)
     say(f"Model: {count_parameters(recipe):,} parameters. The run goes to {folder}.")
+    if resume and (folder / WEIGHTS_FILE).is_file():  # written when a run ends
+        say(f"The run in {folder} has ended already; only its report is written again.")
     return fit_source(
         source,
         recipe,

@@ -1,0 +1,167 @@
+"""`perceivers fit` on a folder of classes, and what it says when something is wrong."""
+
+import json
+import re
+import resource
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from runs import TINY, make_pictures
+
+import perceivers as pv
+from perceivers.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("data") / "birds")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, pictures) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    assert main(["fit", str(pictures), "--out", str(folder), *TINY]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Runs without --out go into the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_fit_says_what_it_saw_and_chose_and_what_comes_next(pictures, capsys):
+    assert main(["fit", str(pictures), *TINY]) == 0
+    out = capsys.readouterr().out
+    assert "Recipe images in size tiny" in out
+    assert "Recognized a folder of classes" in out
+    assert "2 classes: dark, light" in out
+    assert re.search(r"Model: [\d,]+ parameters", out)
+    assert "The run goes to runs/birds." in out
+    assert re.search(r"accuracy +\d+\.\d %", out)
+    assert "perceivers evaluate runs/birds" in out
+
+
+def test_a_run_folder_holds_all_that_is_promised(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"config.json", "model.safetensors", "recipe.yaml", "checkpoints"} <= names
+    assert {"metrics.jsonl", "report.md"} <= names
+    columns = json.loads((run / "config.json").read_text())["columns"]
+    assert Path(columns["data"]).is_absolute()
+
+
+def test_the_next_run_on_the_same_data_gets_the_next_name(pictures, capsys):
+    Path("runs/birds").mkdir(parents=True)
+    assert main(["fit", str(pictures), *TINY]) == 0
+    assert "The run goes to runs/birds-2." in capsys.readouterr().out
+
+
+def test_a_recipe_file_can_be_edited_and_used(pictures, capsys):
+    assert main(["recipes", "images", "--size", "tiny"]) == 0
+    text = capsys.readouterr().out
+    Path("my.yaml").write_text(text.replace("num_latents: 32", "num_latents: 6"))
+    brief = ["--inputs.image.size", "8", "8", "--max-epochs", "1", "--no-progress"]
+    assert main(["fit", str(pictures), "--recipe", "my.yaml", "--out", "run", *brief]) == 0
+    assert "num_latents: 6" in Path("run/recipe.yaml").read_text()
+
+
+def test_permuted_pixels_are_kept_with_the_model(pictures):
+    assert main(["fit", str(pictures), "--out", "run", "--permute", "7", *TINY]) == 0
+    assert pv.load("run").model.permutation == 7
+
+
+def test_help_names_data_flags_and_examples(capsys):
+    assert main(["fit", "--help"]) == 0
+    out = capsys.readouterr().out
+    for word in ("DATA", "--recipe", "--max-time", "--optim.lr", "--permute", "examples:"):
+        assert word in out
+
+
+def test_data_is_needed(capsys):
+    assert main(["fit", "--max-epochs", "1"]) == 2
+    assert "DATA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--optim.lrr", "1"], "--optim.lr"),
+        (["--batch-sice", "3"], "--batch-size"),
+        (["--recipe", "imagnet"], "Did you mean 'imagenet'?"),
+        (["--size", "huge"], "tiny"),
+        (["--recipe", "digits", "--size", "tiny"], "sizes paper; got 'tiny'"),
+        (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
+        (["--device", "tpu"], "cuda"),
+    ],
+)
+def test_wrong_arguments_name_the_right_ones(pictures, capsys, flags, expected):
+    assert main(["fit", str(pictures), *flags]) == 2
+    assert expected in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_key_in_a_recipe_file_suggests_the_nearest(pictures, capsys):
+    main(["recipes", "digits"])
+    Path("my.yaml").write_text(capsys.readouterr().out.replace("num_latents", "num_latent"))
+    assert main(["fit", str(pictures), "--recipe", "my.yaml"]) == 2
+    assert "Did you mean 'num_latents'?" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_left_alone(pictures, capsys):
+    Path("photos").mkdir()
+    Path("photos/a.txt").write_text("mine")
+    assert main(["fit", str(pictures), "--out", "photos"]) == 1
+    assert "'photos' exists and is not a run" in capsys.readouterr().err
+    assert [path.name for path in Path("photos").iterdir()] == ["a.txt"]
+
+
+def test_a_run_is_not_overwritten(pictures, run, capsys):
+    assert main(["fit", str(pictures), "--out", str(run), *TINY]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_resuming_a_run_that_has_ended_says_so(pictures, run, capsys):
+    before = (run / "metrics.jsonl").read_text()
+    assert main(["fit", str(pictures), "--out", str(run), "--resume", *TINY]) == 0
+    assert (run / "metrics.jsonl").read_text() == before
+    assert "has ended already" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_later(pictures, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a checkpoint is larger
+    try:
+        assert main(["fit", str(pictures), "--out", "run", *TINY]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capsys.readouterr().err
+    assert "Could not write" in error
+    assert "--resume" in error
+    assert main(["fit", str(pictures), "--out", "run", "--resume", *TINY]) == 0
+    assert pv.load("run").label_names == ("dark", "light")
+
+
+def test_fit_from_python_takes_a_data_frame_and_dotted_changes(pictures):
+    files = sorted(pictures.rglob("*.png"))
+    frame = pd.DataFrame(
+        {"picture": [str(file) for file in files], "species": [file.parent.name for file in files]}
+    )
+    said = []
+    run = pv.fit(
+        frame,
+        out="run",
+        say=said.append,
+        label="species",
+        max_epochs=1,
+        batch_size=8,
+        progress=False,
+        workers=0,
+        **{"inputs.image.size": (8, 8), "encoder.num_latents": 4},
+    )
+    assert run.folder == Path("run")
+    assert 0 <= run.metrics["accuracy"] <= 1
+    assert any("DataFrame" in sentence for sentence in said)
+    with pytest.raises(ValueError, match="does not know which data"):
+        pv.evaluate("run")
+    assert pv.evaluate("run", frame).num_samples == 20

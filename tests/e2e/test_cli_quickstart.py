@@ -1,0 +1,24 @@
+"""`perceivers quickstart`, the whole way, cut short."""
+
+import csv
+import re
+
+from PIL import Image
+
+from perceivers.cli.main import main
+
+
+def test_quickstart_leaves_report_predictions_and_attention(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["quickstart", "--max-epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert re.fullmatch(r"test accuracy: \d+\.\d %", out.splitlines()[-1])
+    folder = tmp_path / "quickstart"
+    assert (folder / "report.md").is_file()
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == 20
+    assert re.fullmatch(r".*digits/00-is-\d\.png", rows[0]["name"])
+    with Image.open(folder / "attention.png") as picture:
+        assert picture.width > 300
+    assert main(["evaluate", "quickstart"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == out.splitlines()[-1]
