@@ -75,7 +75,7 @@ def augment_pixels(
     flip = augment.flip and generator.random() < 0.5
     if augment.randaugment is None:
         pixels = resize_pixels(image, box, preprocess.size)
-        return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels
+        return pixels[:, ::-1].copy() if flip else pixels
     crop = _cropped(image, box, preprocess.size)
     if flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -63,10 +63,10 @@ class Intake:
         self._num_read = state["num_read"]
 
     def _stop_if_too_many(self) -> None:
-        num_rows = self.num_rows or max(self._num_read, FEWEST)
-        share = len(self.bad) / num_rows
-        if share <= self.max_bad:
+        num_rows = self.num_rows or self._num_read
+        if len(self.bad) <= self.max_bad * (self.num_rows or max(num_rows, FEWEST)):
             return
+        share = len(self.bad) / num_rows
         higher = next((nice for nice in _ROUND_SHARES if nice > share), 1.0)
         first = " ".join(list(self.bad.values())[:SHOWN])
         more = len(self.bad) - SHOWN

@@ -10,6 +10,8 @@ from perceivers.data.images import Pixels
 
 __all__ = ["PictureCache", "cache_for"]
 
+TRIED = 10  # rows, for one whose size can be read
+
 
 class PictureCache:
     """Pictures of one shape by their row.
@@ -43,7 +45,7 @@ class PictureCache:
 def cache_for(
     records: Records, column: str, *, num_channels: int, largest: int
 ) -> PictureCache | None:
-    """Return an empty cache for pictures of the size of the first row, None if they would not fit.
+    """Return an empty cache for pictures of the size of the first readable one, None if they would not fit.
 
     Args:
         records: A split.
@@ -51,11 +53,12 @@ def cache_for(
         num_channels: 1 or 3.
         largest: Bytes that it may take.
     """
-    try:
-        header = read_header(records.row(0)[column])
-    except (OSError, ValueError):
-        return None
-    shape = (header.height, header.width, num_channels)
-    if len(records) * (int(np.prod(shape)) + 1) > largest:
-        return None
-    return PictureCache(len(records), shape)
+    for row in range(min(TRIED, len(records))):
+        try:
+            header = read_header(records.row(row)[column])
+        except (OSError, ValueError):
+            continue
+        shape = (header.height, header.width, num_channels)
+        fits = len(records) * (int(np.prod(shape)) + 1) <= largest
+        return PictureCache(len(records), shape) if fits else None
+    return None

@@ -30,6 +30,9 @@ __all__ = [
 Box = tuple[int, int, int, int]
 Pixels = npt.NDArray[np.uint8]
 
+MOST_PIXELS = (
+    200_000_000  # decoded for statistics: a few seconds, enough for photographs of any number
+)
 STEP = 4  # suggested sizes are multiples of it, so that small patches and strides fit
 MIN_STD = 1 / 255  # one gray level: pictures of one color have no deviation to divide by
 
@@ -167,8 +170,8 @@ def measure_mean_std(
     records: Records,
     column: str,
     *,
-    size: tuple[int, int],
     num_channels: int,
+    size: tuple[int, int] = (64, 64),
     sample: int = 1024,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel over a sample of pictures, of pixels in [0, 1].
@@ -176,9 +179,9 @@ def measure_mean_std(
     Args:
         records: The training split.
         column: Where the pictures stand.
-        size: Height and width at which they are measured, those of the model.
         num_channels: 1 or 3.
-        sample: How many pictures are decoded, evenly spaced.
+        size: Height and width at which they are measured, best those of the model: shrinking averages.
+        sample: How many pictures are decoded, evenly spaced. Fewer where they are large photographs.
 
     Raises:
         ValueError: If no picture of the sample can be read.
@@ -186,9 +189,14 @@ def measure_mean_std(
     config = ImagePreprocessConfig(size=size, num_channels=num_channels, crop_fraction=1.0)
     sums = np.zeros((2, num_channels))
     count, failure = 0, _Failure()
+    decoded_pixels = 0
     for media in _sampled(records, column, sample, failure):
+        if decoded_pixels > MOST_PIXELS:
+            break
         with failure:
-            pixels = preprocess_pixels(decode_image(media, num_channels=num_channels), config)
+            image = decode_image(media, num_channels=num_channels)
+            decoded_pixels += image.width * image.height
+            pixels = preprocess_pixels(image, config)
             values = pixels.reshape(-1, num_channels) / 255.0
             sums += values.sum(axis=0), np.square(values).sum(axis=0)
             count += len(values)
@@ -220,9 +228,9 @@ class _Failure:
 
 
 def _sampled(records: Records, column: str, sample: int, failure: _Failure) -> Iterator[Any]:
-    """Yield the cells of evenly spaced rows."""
+    """Yield the cells of evenly spaced rows, in an order that does not go through the classes."""
     indices = np.unique(np.linspace(0, max(len(records) - 1, 0), sample).round().astype(int))
-    for index in indices[: len(records)]:
+    for index in np.random.default_rng(0).permutation(indices[: len(records)]):
         cell = None
         with failure:
             cell = records.row(int(index))[column]

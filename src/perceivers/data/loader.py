@@ -1,6 +1,6 @@
 """Batches of a split, in this process or from workers: the same for the same seed, resumable at any batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
@@ -63,21 +63,16 @@ def make_loader(
 class Loader:
     """Yields the batches of one epoch each time it is iterated.
 
-    Lightning takes it as it is: it has a length, and its `state_dict` goes into checkpoints. The state is
-    small, since everything random follows from the epoch and the number of the next batch.
+    The state of an epoch is the number of its next batch, since everything random follows from that. So a run
+    resumes exactly with any number of workers, and nothing that they read ahead is lost.
 
     Args:
         dataset: What reads a plan.
         order: Which plans there are.
-
-    Attributes:
-        epoch_source: Asked for the epoch when an iteration starts, not before (Lightning knows it only then).
-            None: epochs are counted here.
     """
 
     def __init__(self, dataset: RecordsReader, order: Order) -> None:
         self.settings = order.settings
-        self.epoch_source: Callable[[], int] | None = None
         self._order = order
         self._plans = _Plans(order)
         self._dataset = dataset
@@ -102,7 +97,7 @@ class Loader:
         return len(self._order)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is, where no `epoch_source` does."""
+        """Say which epoch the next iteration is. Otherwise each is the one after the last that was finished."""
         if epoch != self._epoch:
             self._epoch, self._next, self._resumed = epoch, 0, False
 
@@ -112,8 +107,6 @@ class Loader:
         Raises:
             ValueError: If more than `max_bad` of the rows cannot be read.
         """
-        if self.epoch_source is not None:
-            self.set_epoch(self.epoch_source())
         if not self._resumed:
             self._next = 0
         self._resumed = False

@@ -1,7 +1,7 @@
 """Batches of a stream: rows come in the order of the shards, and each batch says how to go on after it."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -53,25 +53,17 @@ class StreamLoader:
 
     Args:
         dataset: What reads the stream.
-
-    Attributes:
-        epoch_source: Asked for the epoch when an iteration starts. None: epochs are counted here.
-        lookahead: Batches that the consumer takes before it uses them, so that `state_dict` does not skip them.
-            Lightning takes one ahead where a loader has no length.
     """
 
     def __init__(self, dataset: "_StreamReader") -> None:
         self.settings = dataset.reader.settings
         self.num_rows = dataset.stream.num_rows
-        self.epoch_source: Callable[[], int] | None = None
-        self.lookahead = 0
+        # What each worker returned with its last batch, and which worker is next.
+        self._state: dict[str, Any] = _fresh(0)
         self._dataset = dataset
         self._intake = Intake(self.settings.max_bad, self.num_rows)
         self._batches: DataLoader[Read] | None = None
-        self._epoch = 0
         self._resumed = False
-        # What each worker returned with its last batch, and which worker is next; older ones for the lookahead.
-        self._states: deque[dict[str, Any]] = deque([self._fresh(0)], maxlen=1)
 
     @property
     def bad(self) -> list[tuple[str, str]]:
@@ -84,9 +76,9 @@ class StreamLoader:
         return dict(self._intake.notes)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is, where no `epoch_source` does."""
-        if epoch != self._epoch:
-            self._epoch, self._resumed = epoch, False
+        """Say which epoch the next iteration is. Otherwise each is the one after the last that was finished."""
+        if epoch != self._state["epoch"]:
+            self._state, self._resumed = _fresh(epoch), False
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the current epoch; after `load_state_dict`, those not seen yet.
@@ -94,12 +86,11 @@ class StreamLoader:
         Raises:
             ValueError: If more than `max_bad` of the rows cannot be read, or labels are unknown.
         """
-        if self.epoch_source is not None:
-            self.set_epoch(self.epoch_source())
-        state = self._states[-1] if self._resumed else self._fresh(self._epoch)
-        self._states = deque([state], maxlen=self.lookahead + 1)
-        self._dataset.stream.set_epoch(self._epoch)
-        self._dataset.resume = state if self._resumed else None
+        epoch: int = self._state["epoch"]
+        if not self._resumed:
+            self._state = _fresh(epoch)
+        self._dataset.stream.set_epoch(epoch)
+        self._dataset.resume = self._state if self._resumed else None
         if self._resumed or self._batches is None:
             self._batches = start_workers(self._dataset, self.settings)
         self._resumed = False
@@ -108,18 +99,16 @@ class StreamLoader:
             if read.state is not None:
                 worker, position = read.state
                 following = (worker + 1) % max(1, self.settings.num_workers)
-                last = self._states[-1]
-                workers = {**last["workers"], str(worker): position}
-                self._states.append({"epoch": self._epoch, "workers": workers, "next": following})
+                workers = {**self._state["workers"], str(worker): position}
+                self._state = {"epoch": epoch, "workers": workers, "next": following}
             if batch is not None:
                 yield batch
-        self._epoch += 1
-        self._states.append(self._fresh(self._epoch))
+        self._state = _fresh(epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where each worker goes on and which rows were bad."""
         return {
-            **self._states[0],
+            **self._state,
             "num_workers": self.settings.num_workers,
             **self._intake.state_dict(),
         }
@@ -136,8 +125,7 @@ class StreamLoader:
                 f"{self.settings.num_workers}: each reads its own part. Use --data.workers {state['num_workers']}."
             )
             raise ValueError(msg)
-        self._epoch = state["epoch"]
-        self._states = deque([{key: state[key] for key in ("epoch", "workers", "next")}], maxlen=1)
+        self._state = {key: state[key] for key in ("epoch", "workers", "next")}
         self._resumed = bool(state["workers"])
         self._intake.load_state_dict(state)
 
@@ -145,8 +133,10 @@ class StreamLoader:
         """End the workers. The next iteration starts new ones."""
         self._batches = None
 
-    def _fresh(self, epoch: int) -> dict[str, Any]:
-        return {"epoch": epoch, "workers": {}, "next": 0}
+
+def _fresh(epoch: int) -> dict[str, Any]:
+    """Return the state in which an epoch begins."""
+    return {"epoch": epoch, "workers": {}, "next": 0}
 
 
 class _StreamReader(IterableDataset[Read]):
