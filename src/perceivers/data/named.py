@@ -1,7 +1,6 @@
 """Data by path, hub id or object, or by the name of what is embedded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ def open_named(
     """Return opened data. `digits` are scikit-learn's, unless there is a path of this name.
 
     Arguments and errors are those of `perceivers.data.sources.open_data`.
+
+    Raises:
+        ValueError: Also if the digits are given to a run that knows other labels.
     """
     if isinstance(data, DataSource):
         return data
@@ -24,5 +26,11 @@ def open_named(
         from perceivers.data.digits import digits
 
         source = digits()
-        return source if label_names is None else replace(source, label_names=tuple(label_names))
+        if label_names is not None and tuple(label_names) != source.label_names:
+            msg = (
+                f"The embedded digits have the labels {', '.join(source.label_names)}; the run learned "
+                f"{', '.join(label_names)}."
+            )
+            raise ValueError(msg)
+        return source
     return open_data(data, config, label_names=label_names)

@@ -200,4 +200,4 @@ def _name_of(data: Any) -> str:
         return "run"
     last = Path(str(data)).resolve().name if Path(data).exists() else Path(str(data)).name
     stem = last.split(".")[0] or last
-    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "run"
+    return re.sub(r"\W+", "-", stem).strip("-") or "run"
