@@ -102,9 +102,13 @@ def tar_members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     if member.offset_data + member.size > size:
-                        msg = f"{path} is cut off inside '{member.name}': copy or download it again."
+                        msg = (
+                            f"{path} is cut off inside '{member.name}': copy or download it again."
+                        )
                         raise ValueError(msg)
-                    archive.members = []  # tarfile keeps every header; a large shard has a million
+                    cast(
+                        "Any", archive
+                    ).members = []  # tarfile keeps every header; a large shard has a million
                     if member.isfile() and not Path(member.name).name.startswith("."):
                         yield archive, member
         except tarfile.TarError as error:
@@ -166,7 +170,9 @@ def parse_members(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
             msg = f"{where}: the member .{suffix} cannot be read: {error}."
             raise ValueError(msg) from error
         if suffix == "json":
-            cells |= cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {"json": parsed}
+            cells |= (
+                cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {"json": parsed}
+            )
         elif suffix == "cls":
             digits = parsed.removeprefix("-")
             cells["label"] = int(parsed) if digits.isdecimal() else parsed

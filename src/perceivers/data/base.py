@@ -4,7 +4,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import ConfigDict
@@ -22,12 +22,12 @@ __all__ = [
 ]
 
 
-def require(module: str, extra: str) -> Any:
+def require(module: str, extra: str | None) -> Any:
     """Return an imported module that is not part of the core.
 
     Args:
         module: What to import.
-        extra: The extra of this package that brings it.
+        extra: The extra of this package that brings it. None: no extra does.
 
     Raises:
         ImportError: If it is not installed. The message says how to install it.
@@ -35,7 +35,9 @@ def require(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        msg = f'{module.split(".")[0]} is needed for this. Install it: pip install "perceivers[{extra}]"'
+        name = module.partition(".")[0]
+        package = f'"perceivers[{extra}]"' if extra else name
+        msg = f"{name} is needed for this. Install it: pip install {package}"
         raise ImportError(msg) from error
 
 
@@ -133,6 +135,7 @@ class ImageAugmentConfig:
     cutmix: bool = False
 
 
+@runtime_checkable
 class Records(Protocol):
     """One split, not decoded. Rows are told apart by their index."""
 
@@ -171,7 +174,9 @@ class Batch:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {k: v.to(device, non_blocking=non_blocking) for k, v in tensors.items()}
 
-        targets = None if self.targets is None else self.targets.to(device, non_blocking=non_blocking)
+        targets = (
+            None if self.targets is None else self.targets.to(device, non_blocking=non_blocking)
+        )
         return replace(self, inputs=move(self.inputs), masks=move(self.masks), targets=targets)
 
     def __len__(self) -> int:

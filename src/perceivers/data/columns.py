@@ -77,7 +77,11 @@ def choose(fields: Mapping[str, Field], config: DataConfig, name: str) -> Choice
     for column in (config.label, config.group, config.split_column):
         if column is not None:
             known_column(column, fields, name)
-    inputs = _named_inputs(fields, config, name) if config.columns else _found_inputs(fields, config, name)
+    inputs = (
+        _named_inputs(fields, config, name)
+        if config.columns
+        else _found_inputs(fields, config, name)
+    )
     about = tuple(dict.fromkeys(c for c in (config.group, config.split_column) if c is not None))
     target = _target(fields, config, inputs, name)
     used = {*inputs, *about, target}
@@ -124,7 +128,9 @@ def _named_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
         if kind not in _SUPPORTED:
             msg = f"Column '{column}' is said to hold '{kind}': this release reads {', '.join(_SUPPORTED)}."
             raise ValueError(msg)
-        if field.kind in {"number", "text", "array"} or (field.kind in MEDIA_KINDS and field.kind != kind):
+        if field.kind in {"number", "text", "array"} or (
+            field.kind in MEDIA_KINDS and field.kind != kind
+        ):
             msg = f"Column '{column}' of {name} is said to hold pictures, but it holds {_WORDS[field.kind]}."
             raise ValueError(msg)
     return list(named)
@@ -138,7 +144,10 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     # Where pictures lie in the table itself, a column of paths only says where they once came from.
     if held or pictures:
         return held or pictures
-    seen = "; ".join(f"'{c}' holds {_WORDS[f.kind]}" for c, f in fields.items()) or "there is no column at all"
+    seen = (
+        "; ".join(f"'{c}' holds {_WORDS[f.kind]}" for c, f in fields.items())
+        or "there is no column at all"
+    )
     msg = (
         f"{name} has no column of pictures: {seen}. This release reads pictures: encoded (PNG, JPEG, ...) or as paths "
         "of files with such a suffix. If a column does hold them, name it with --columns COLUMN:image."
@@ -181,6 +190,7 @@ def _notes(
         notes.append(f"Not read: {seen}.")
     rest = [c for c in ignored if c not in media]
     if rest:
-        notes.append(f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}.")
+        notes.append(
+            f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}."
+        )
     return tuple(notes)
-

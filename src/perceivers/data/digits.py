@@ -1,7 +1,5 @@
 """The embedded default: 1,797 real handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
 
-from typing import Any, cast
-
 import numpy as np
 
 from perceivers.data.base import require
@@ -22,7 +20,7 @@ def digits() -> DataSource:
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test set.
     """
-    bunch = cast("Any", require("sklearn.datasets", "quickstart").load_digits())
+    bunch = require("sklearn.datasets", "quickstart").load_digits()
     labels = [int(label) for label in bunch.target]
     names = tuple(str(digit) for digit in range(10))
     table = ColumnTable(

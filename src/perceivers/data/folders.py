@@ -37,7 +37,10 @@ def file_table(folder: Path) -> tuple[Table, list[str]]:
 
 
 def _table(
-    folder: Path, paths: Sequence[Path], others: Sequence[Path], columns: Mapping[str, Sequence[Any]]
+    folder: Path,
+    paths: Sequence[Path],
+    others: Sequence[Path],
+    columns: Mapping[str, Sequence[Any]],
 ) -> tuple[Table, list[str]]:
     """Take the kind of which there are most, and say what is left out."""
     kinds = [kind_of_name(path.name) for path in paths]
@@ -78,9 +81,17 @@ def metadata_table(folder: Path) -> tuple[Table, list[str]]:
     listed: set[str] = set()
     for column in named:
         listed |= {str(Path(str(cell))) for cell in table.column(column) if cell is not None}
-    files = [str(path.relative_to(folder)) for path in media_files(folder) if kind_of_name(path.name) == "image"]
+    files = [
+        str(path.relative_to(folder))
+        for path in media_files(folder)
+        if kind_of_name(path.name) == "image"
+    ]
     left = [name for name in files if name not in listed] if named else []
-    notes = [f"Left out (not in {paths[0].name}): {len(left)} pictures, such as {left[0]}."] if left else []
+    notes = (
+        [f"Left out (not in {paths[0].name}): {len(left)} pictures, such as {left[0]}."]
+        if left
+        else []
+    )
     return table, notes
 
 
@@ -88,10 +99,14 @@ def metadata_splits(table: Table) -> dict[str, Table]:
     """Return the splits of a metadata table whose files all lie in folders called train, validation or test."""
     if "file_name" not in table.fields:
         return {"train": table}
-    first = [split_of(Path(str(cell)).parts[0]) if cell else None for cell in table.column("file_name")]
+    first = [
+        split_of(Path(str(cell)).parts[0]) if cell else None for cell in table.column("file_name")
+    ]
     if None in first:
         return {"train": table}
     names = cast("list[str]", first)
     order = [split for split in ("train", "validation", "test") if split in names]
-    return {split: Subset(table, [i for i, name in enumerate(names) if name == split]) for split in order}
-
+    return {
+        split: Subset(table, [i for i, name in enumerate(names) if name == split])
+        for split in order
+    }

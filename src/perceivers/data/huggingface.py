@@ -10,7 +10,14 @@ from perceivers.data.parquet import field_of_feature
 from perceivers.data.recognize import split_of
 from perceivers.data.tables import Field, field_of, plain
 
-__all__ = ["HuggingFaceTable", "feature_fields", "from_hub", "from_object", "from_saved", "is_dataset"]
+__all__ = [
+    "HuggingFaceTable",
+    "feature_fields",
+    "from_hub",
+    "from_object",
+    "from_saved",
+    "is_dataset",
+]
 
 
 class HuggingFaceTable:
@@ -107,7 +114,11 @@ def from_object(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
         msg = f"{name} has no split called train, validation or test; it has {', '.join(left) or 'none'}."
         raise ValueError(msg)
     order = [split for split in ("train", "validation", "test") if split in splits]
-    notes = [f"Left out (splits that are neither train, validation nor test): {', '.join(left)}."] if left else []
+    notes = (
+        [f"Left out (splits that are neither train, validation nor test): {', '.join(left)}."]
+        if left
+        else []
+    )
     return {split: splits[split] for split in order}, notes
 
 

@@ -52,19 +52,19 @@ class ClassIndex:
     Attributes:
         names: The known classes, in the order of their indices.
         column: The target column.
-        field: What it holds.
+        holds: What it holds.
     """
 
     names: tuple[str, ...]
     column: str
-    field: Field
+    holds: Field
     _known: dict[str, int] = field(init=False, repr=False)
     _numbered: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_known", {name: index for index, name in enumerate(self.names)})
         # Whole numbers without names, where the known classes have names, are indices of these.
-        numbered = not self.field.names and not any(_INTEGER.fullmatch(name) for name in self.names)
+        numbered = not self.holds.names and not any(_INTEGER.fullmatch(name) for name in self.names)
         object.__setattr__(self, "_numbered", numbered)
 
     def __call__(self, value: Any, where: str) -> int:
@@ -77,15 +77,22 @@ class ClassIndex:
         Raises:
             ValueError: If the label is missing, or is none of the known ones.
         """
-        name = label_name(value, self.field, where)
+        name = label_name(value, self.holds, where)
         if name is None:
             msg = f"{where} has no label: column '{self.column}' is empty there. Fill it in, or remove the row."
             raise ValueError(msg)
         index = self._known.get(name)
-        if index is None and self._numbered and _INTEGER.fullmatch(name) and 0 <= int(name) < len(self.names):
+        if (
+            index is None
+            and self._numbered
+            and _INTEGER.fullmatch(name)
+            and 0 <= int(name) < len(self.names)
+        ):
             index = int(name)
         if index is None:
-            msg = f"{where} has the label '{name}', which was not seen in training, where there were "
+            msg = (
+                f"{where} has the label '{name}', which was not seen in training, where there were "
+            )
             msg += describe_classes(self.names)
             raise ValueError(msg)
         return index
@@ -111,7 +118,7 @@ def label_name(value: Any, field: Field, where: str) -> str | None:
             msg = f"{where}: the label {value} is no index of {len(field.names)} named classes (0 is the first)."
             raise ValueError(msg)
         return field.names[int(value)]
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
 
@@ -137,7 +144,7 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
         raise ValueError(msg)
     if field.names:
         return field.names
-    fractions = [value for value in values if isinstance(value, float) and value != int(value)]
+    fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
     if fractions and len(known) > min(_FEW_NUMBERS, len(values) / 2):
         msg = (
             f"{label} holds {len(known)} different numbers with fractions, such as {fractions[0]:g}: a quantity, not "

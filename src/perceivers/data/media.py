@@ -1,11 +1,12 @@
 """One encoded picture (or sound, or clip): where it lies, what to call it, and how to get its bytes."""
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ class Media:
     data: bytes | None = None
     array: npt.NDArray[np.uint8] | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BytesIO | io.BufferedReader:
         """Return the encoded file, opened for reading.
 
         Raises:
@@ -112,7 +113,9 @@ def as_media(cell: Any, where: str, folder: Path) -> Media:
     Raises:
         TypeError: If the cell is none of these.
     """
-    if cell is None or (isinstance(cell, float) and cell != cell):  # pandas writes missing as NaN
+    if cell is None or (
+        isinstance(cell, float) and math.isnan(cell)
+    ):  # pandas writes missing as NaN
         return Media(where)
     if isinstance(cell, Media):
         return cell

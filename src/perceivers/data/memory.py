@@ -31,9 +31,8 @@ def available_memory() -> int | None:
     """Return the memory that can still be taken, in bytes; None where the system does not tell."""
     free: list[int] = []
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
+        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
+        free.append(int(words[words.index("MemAvailable:") + 1]) * 1024)
     except OSError:  # not Linux
         try:
             free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

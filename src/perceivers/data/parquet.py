@@ -1,7 +1,8 @@
 """Parquet files as tables: what they hold is told by their schema, and the media are read on first use."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from perceivers.data.base import require
 from perceivers.data.media import MEDIA_KINDS, as_media
 from perceivers.data.tables import Field, field_of, plain
 
-__all__ = ["ParquetTable", "field_of_feature", "parquet_fields", "parquet_file"]
+__all__ = ["ParquetTable", "field_of_feature", "parquet_fields", "parquet_file", "reading"]
 
 _FEATURES = {"Image": "image", "Audio": "audio", "Video": "video"}
 
@@ -50,7 +51,7 @@ class ParquetTable:
     def row(self, index: int) -> dict[str, Any]:
         """Return one row."""
         if self._cells is None:
-            table = parquet_file(self.path).read(columns=list(self.fields))
+            table = self._read(list(self.fields))
             self._cells = {name: table.column(name) for name in self.fields}
         return {
             name: as_media(cells[index].as_py(), self.where(index), self.folder)
@@ -61,8 +62,11 @@ class ParquetTable:
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column, which alone is read."""
-        table = parquet_file(self.path).read(columns=[name])
-        return [plain(cell) for cell in table.column(name).to_pylist()]
+        return [plain(cell) for cell in self._read([name]).column(name).to_pylist()]
+
+    def _read(self, columns: list[str]) -> Any:
+        with reading(self.path):
+            return parquet_file(self.path).read(columns=columns)
 
     def keep(self, fields: Mapping[str, Field]) -> "ParquetTable":
         """Return the table with these columns only."""
@@ -83,10 +87,18 @@ def parquet_file(path: Path) -> Any:
     parquet = require("pyarrow.parquet", "data")
     with path.open("rb"):  # the system's own words where the file cannot be opened
         pass
-    try:
+    with reading(path):
         return parquet.ParquetFile(path)
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Say in our words what pyarrow finds wrong with a file."""
+    try:
+        yield
     except (ValueError, OSError) as error:
-        msg = f"{path} cannot be read as Parquet: {error} The file may be cut off or be something else."
+        reason = str(error).strip().rstrip(".")
+        msg = f"{path} cannot be read as Parquet: {reason}. The file may be cut off, damaged or something else."
         raise ValueError(msg) from error
 
 
@@ -110,8 +122,8 @@ def parquet_fields(file: Any) -> dict[str, Field]:
             unknown.append(name)
     if unknown:
         batch = next(file.iter_batches(batch_size=16, columns=unknown), None)
-        for name in unknown if batch is not None else ():
-            fields[name] = field_of(batch.column(name).to_pylist())
+        cells: Mapping[str, Any] = {} if batch is None else batch.to_pydict()
+        fields.update({name: field_of(cells.get(name, ())) for name in unknown})
     return fields
 
 

@@ -60,7 +60,9 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
             header = file.readline()
             counts = {mark: header.count(mark) for mark in ",;\t"}
             file.seek(0)
-            reader = csv.reader(file, delimiter=max(counts, key=lambda mark: counts[mark]), strict=True)
+            reader = csv.reader(
+                file, delimiter=max(counts, key=lambda mark: counts[mark]), strict=True
+            )
             names = next(reader, [])
             if not names or len(set(names)) < len(names):
                 msg = f"{path} is no CSV file with a header: expected different names in its first line, got {names}."
@@ -129,7 +131,7 @@ def _read_jsonl(path: Path) -> ColumnTable:
 
 def _read_npz(path: Path) -> ColumnTable:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         msg = f"{path} cannot be read as .npz: {error}. Arrays of objects (pickles) are refused."
@@ -138,7 +140,7 @@ def _read_npz(path: Path) -> ColumnTable:
 
 
 def _read_h5(path: Path) -> ColumnTable:
-    h5py = require("h5py", "points")
+    h5py = require("h5py", None)
     try:
         with h5py.File(path, "r") as file:
             arrays = {name: np.asarray(file[name]) for name in file if hasattr(file[name], "dtype")}
@@ -150,7 +152,9 @@ def _read_h5(path: Path) -> ColumnTable:
 
 def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
     """Return arrays that share their first length as a table; `label_names` names the classes."""
-    names = tuple(_text(n) for n in arrays["label_names"].tolist()) if "label_names" in arrays else ()
+    names = (
+        tuple(_text(n) for n in arrays["label_names"].tolist()) if "label_names" in arrays else ()
+    )
     media = next((n for n in ("images", "image") if n in arrays), None)
     longest = max((len(a) for a in arrays.values() if a.ndim), default=0)
     length = len(arrays[media]) if media else longest
@@ -160,7 +164,10 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
         if name == "label_names" or array.ndim == 0 or len(array) != length:
             continue
         if name == media:
-            columns[name], fields[name] = _pictures(array, f"{path}, array '{name}'"), Field("image")
+            columns[name], fields[name] = (
+                _pictures(array, f"{path}, array '{name}'"),
+                Field("image"),
+            )
         elif array.ndim > 1:
             columns[name], fields[name] = array, Field("array")
         else:

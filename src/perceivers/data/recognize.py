@@ -1,6 +1,5 @@
 """What lies at a path: the form of the data, told by looking at names only."""
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -31,7 +30,9 @@ _WORDS = {
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
 
-_MEDIA_NAME = re.compile(rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE)
+_MEDIA_NAME = re.compile(
+    rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
+)
 
 Kind = Literal["files", "metadata", "classes", "flat", "saved"]
 
@@ -82,7 +83,11 @@ def recognize(data: str | Path) -> Found:
         return _folder(path)
     if any(mark in text for mark in "*?[{"):
         return _pattern(text)
-    if isinstance(data, str) and _HUB_ID.fullmatch(text) and path.suffix.lower() not in DATA_SUFFIXES:
+    if (
+        isinstance(data, str)
+        and _HUB_ID.fullmatch(text)
+        and path.suffix.lower() not in DATA_SUFFIXES
+    ):
         return Found("a data set of the Hugging Face hub", {}, hub=text)
     msg = (
         f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "
@@ -126,8 +131,12 @@ def _file(path: Path) -> Found:
 
 
 def _pattern(text: str) -> Found:
-    paths = [Path(hit) for one in _braces(text) for hit in sorted(glob.glob(str(Path(one).expanduser())))]  # noqa: PTH207
-    paths = list(dict.fromkeys(path for path in paths if path.is_file()))
+    paths: list[Path] = []
+    for one in _braces(text):
+        pattern = Path(one).expanduser()
+        inside = pattern.relative_to(pattern.anchor)
+        paths += sorted(Path(pattern.anchor).glob(str(inside)))
+    paths = [path for path in dict.fromkeys(paths) if path.is_file()]
     if not paths:
         msg = f"No file matches '{text}'. Put the pattern in quotes, and check its folder."
         raise FileNotFoundError(msg)
@@ -191,7 +200,11 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
             splits.setdefault(SPLITS[match[1].lower()], []).append(entry)
     if not splits:
         inner = folder / "data"
-        return _split_files(inner, _entries(inner)) if inner.is_dir() and folder.name != "data" else None
+        return (
+            _split_files(inner, _entries(inner))
+            if inner.is_dir() and folder.name != "data"
+            else None
+        )
     for split, paths in splits.items():
         if len({path.suffix.lower() for path in paths}) > 1:
             msg = f"'{folder}' holds {split} in several forms: {_listed(paths)}. Keep one, or give the path of a file."
@@ -204,11 +217,17 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
 
 
 def _single_table(folder: Path, entries: list[Path]) -> Found | None:
-    files = [e for e in entries if e.suffix.lower() in DATA_SUFFIXES and e.name not in _METADATA and e.is_file()]
+    files = [
+        e
+        for e in entries
+        if e.suffix.lower() in DATA_SUFFIXES and e.name not in _METADATA and e.is_file()
+    ]
     if not files:
         return None
     same = {(re.sub(r"\d+", "#", path.stem), path.suffix.lower()) for path in files}
-    if not any(_may_name_media(path) for path in files) and any(e.is_dir() and _has_media(e) for e in entries):
+    if not any(_may_name_media(path) for path in files) and any(
+        e.is_dir() and _has_media(e) for e in entries
+    ):
         return None  # a list of something else beside folders of pictures
     if len(same) > 1:
         msg = (
@@ -244,7 +263,9 @@ def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
             raise ValueError(msg)
         places[split] = found.places["train"]
         form, notes = form or found.form, (*notes, *found.notes)
-    rest = _left_out([entry for entry in entries if entry not in splits.values()], "not part of a split")
+    rest = _left_out(
+        [entry for entry in entries if entry not in splits.values()], "not part of a split"
+    )
     return Found(f"{form}, split into {_and(places)}", places, notes=(*notes, *rest))
 
 
@@ -253,11 +274,16 @@ def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
     if any((folder / name).is_file() for name in _METADATA):
         return Found("a folder with a metadata table", {"train": Place("metadata", (folder,))})
     classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
-    files = [entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()]
+    files = [
+        entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()
+    ]
     pictures = [file for file in files if kind_of_name(file.name) != "text"]
     if len(classes) > 1 or (classes and not pictures):
         empty = [entry for entry in entries if entry.is_dir() and entry not in classes]
-        notes = (*_left_out(empty, "folders without pictures"), *_left_out(pictures, "not in a folder of a class"))
+        notes = (
+            *_left_out(empty, "folders without pictures"),
+            *_left_out(pictures, "not in a folder of a class"),
+        )
         return Found("a folder of classes", {"train": Place("classes", (folder,))}, notes=notes)
     if files:
         return Found("a folder of files without labels", {"train": Place("flat", (folder,))})

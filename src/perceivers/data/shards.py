@@ -5,12 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from perceivers.data.archives import TEXT_SUFFIXES, media_column, parse_members, split_key, tar_members
+from perceivers.data.archives import (
+    TEXT_SUFFIXES,
+    media_column,
+    parse_members,
+    split_key,
+    tar_members,
+)
 from perceivers.data.huggingface import feature_fields, undecoded
 from perceivers.data.media import MEDIA_KINDS, Media, as_media, kind_of_name
-from perceivers.data.parquet import parquet_fields, parquet_file
+from perceivers.data.parquet import parquet_fields, parquet_file, reading
 from perceivers.data.readers import csv_rows, jsonl_rows
 from perceivers.data.tables import Field, field_of, plain
 
@@ -19,12 +25,18 @@ __all__ = ["FileShard", "HubShard", "Shard", "file_shards", "hub_shards", "sampl
 _SAMPLE = 100  # rows that are looked at to tell what the columns hold
 
 
+@runtime_checkable
 class Shard(Protocol):
     """Rows that are read in their order, from any one on."""
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The columns that are read, and what they hold."""
         ...
 
     @property
@@ -166,12 +178,12 @@ def _parquet_rows(path: Path, start: int, columns: Sequence[str]) -> Iterator[Ma
             start -= count
     if not groups:
         return
-    for batch in file.iter_batches(batch_size=64, row_groups=groups, columns=list(columns) or None):
-        if start >= batch.num_rows:
-            start -= batch.num_rows
-            continue
-        yield from batch.slice(start).to_pylist()
-        start = 0
+    batches = file.iter_batches(batch_size=64, row_groups=groups, columns=list(columns) or None)
+    with reading(path):
+        for batch in batches:
+            if start < batch.num_rows:
+                yield from batch.slice(start).to_pylist()
+            start = max(0, start - batch.num_rows)
 
 
 def _tar_rows(path: Path, start: int = 0, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:

@@ -68,7 +68,9 @@ class DataSource:
         return [int(index) for index in self.splits[split].column(self.target)]
 
 
-def open_data(data: Any, config: DataConfig, *, label_names: Sequence[str] | None = None) -> DataSource:
+def open_data(
+    data: Any, config: DataConfig, *, label_names: Sequence[str] | None = None
+) -> DataSource:
     """Return the data behind a path, hub id or object.
 
     Args:
@@ -101,7 +103,9 @@ def open_data(data: Any, config: DataConfig, *, label_names: Sequence[str] | Non
     source, told = _label(source, tables, label_names)
     rows = ", ".join(f"{split} {len(records):,} rows" for split, records in source.splits.items())
     seen = f"Recognized {form}: {rows}."
-    return replace(source, notes=(seen, *choice.notes, *told, *more, *notes, *_shared_groups(source, config)))
+    return replace(
+        source, notes=(seen, *choice.notes, *told, *more, *notes, *_shared_groups(source, config))
+    )
 
 
 def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
@@ -171,7 +175,9 @@ def _hugging_face(splits: Mapping[str, Any], name: str) -> dict[str, Table]:
     return tables
 
 
-def _divide(tables: dict[str, Table], config: DataConfig) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _divide(
+    tables: dict[str, Table], config: DataConfig
+) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Divide the rows by the column that tells their split, if one is named."""
     if config.split_column is None:
         if config.test is not None:
@@ -254,33 +260,49 @@ def _label(
 def _shared_groups(source: DataSource, config: DataConfig) -> tuple[str, ...]:
     if config.group is None or "train" not in source.splits or "test" not in source.splits:
         return ()
-    both = set(source.splits["train"].column(config.group)) & set(source.splits["test"].column(config.group))
+    both = set(source.splits["train"].column(config.group)) & set(
+        source.splits["test"].column(config.group)
+    )
     if not both:
         return ()
-    return (f"Warning: {len(both)} values of '{config.group}' stand in both train and test, as the data come.",)
+    return (
+        f"Warning: {len(both)} values of '{config.group}' stand in both train and test, as the data come.",
+    )
 
 
-def _open_streams(data: Any, config: DataConfig, label_names: Sequence[str] | None) -> DataSource | None:
+def _open_streams(
+    data: Any, config: DataConfig, label_names: Sequence[str] | None
+) -> DataSource | None:
     """Return the data as streams, or None where they are read by index anyway."""
+    notes: list[str] = []
     if isinstance(data, str | Path):
         found = recognize(data)
+        form, name = found.form, found.hub or found.form
         if found.hub:
-            splits, notes = from_object(from_hub(found.hub, stream=True), found.hub)
-            parts = stream_hub(splits, found.hub, config, label_names)
+            splits, notes = from_object(from_hub(found.hub, stream=True), name)
+            parts = stream_hub(splits, name, config, label_names)
         elif all(place.kind == "files" for place in found.places.values()):
             files = {split: place.paths for split, place in found.places.items()}
             parts, notes = stream_files(files, config, label_names), list(found.notes)
         else:
             return None
-        form = found.form
     elif is_dataset(data):
-        splits, notes = from_object(data, "the data set")
-        form, parts = "a Hugging Face data set", stream_hub(splits, "the data set", config, label_names)
+        form = name = "a Hugging Face data set"
+        splits, notes = from_object(data, name)
+        parts = stream_hub(splits, name, config, label_names)
     else:
         return None
+    if parts is None:
+        return None
     seen = f"Recognized {form}, streamed: {', '.join(parts.streams)}."
-    choice = parts.choice
-    told = (seen, *choice.notes, *parts.notes, *notes)
+    choice, told = parts.choice, (*parts.notes, *notes)
     return DataSource(
-        form, {}, choice.inputs, choice.target, parts.classes, choice.ignored, told, parts.streams
+        form=form,
+        splits={},
+        inputs=choice.inputs,
+        target=choice.target,
+        label_names=parts.classes,
+        ignored=choice.ignored,
+        notes=(seen, *choice.notes, *told),
+        streams=parts.streams,
     )

@@ -13,6 +13,8 @@ from perceivers.data.tables import Subset
 
 __all__ = ["Subset", "hold_out", "with_validation"]
 
+_WINDOW = 64  # groups that are compared at a time; all of 10,000 would take minutes
+
 
 def hold_out(
     labels: Sequence[int] | None, groups: Sequence[Hashable] | None, fraction: float, seed: int
@@ -20,8 +22,8 @@ def hold_out(
     """Return the rows that stay and the rows that are held out, both sorted.
 
     Without groups, each class gives its share, rounded so that the shares add up; a class never loses its last
-    row. With groups, these come by in random order, and one is taken if it brings the classes nearer to their
-    shares.
+    row. With groups, these come by in random order, and the one that brings the classes nearest to their shares
+    is taken, as long as one does.
 
     Args:
         labels: For each row, its class. None: rows are alike.
@@ -37,7 +39,11 @@ def hold_out(
         raise ValueError(msg)
     length = len(labels if labels is not None else groups if groups is not None else ())
     classes: Sequence[int] = [0] * length if labels is None else labels
-    held = _by_class(classes, fraction, seed) if groups is None else _by_group(classes, groups, fraction, seed)
+    held = (
+        _by_class(classes, fraction, seed)
+        if groups is None
+        else _by_group(classes, groups, fraction, seed)
+    )
     chosen = set(held)
     return [row for row in range(length) if row not in chosen], sorted(held)
 
@@ -77,23 +83,29 @@ def _by_group(
     if len(members) < 2:
         msg = f"Expected at least two groups to hold one out, got only {next(iter(members), 'none')!r}."
         raise ValueError(msg)
+    counts = {group: Counter(labels[row] for row in rows) for group, rows in members.items()}
     total = Counter(labels)
     held: Counter[int] = Counter()
-    order = sorted(members, key=str)
-    random.Random(seed).shuffle(order)
 
     def gain(group: Hashable) -> float:
-        """Return by how much taking the group brings the classes nearer to their shares."""
-        counts = Counter(labels[row] for row in members[group])
-        if any(held[label] + n == total[label] for label, n in counts.items()):
-            return -float(len(labels) ** 2)  # train would lose the class
-        return sum(n * (2 * (fraction * total[label] - held[label]) - n) for label, n in counts.items())
+        """Return how much nearer each row of a group brings the classes to their shares."""
+        classes = counts[group].items()
+        if any(held[label] + n == total[label] for label, n in classes):
+            return -float(len(labels))  # train would lose the class
+        nearer = sum(n * (2 * (fraction * total[label] - held[label]) - n) for label, n in classes)
+        return nearer / len(members[group])
 
-    taken: list[Hashable] = []
-    for group in order:
-        if gain(group) > 0:
-            taken.append(group)
-            held.update(labels[row] for row in members[group])
+    order = sorted(members, key=str)
+    random.Random(seed).shuffle(order)
+    waiting, taken = order, list[Hashable]()
+    while waiting:
+        best = max(waiting[:_WINDOW], key=gain)
+        if gain(best) > 0:
+            taken.append(best)
+            held += counts[best]
+            waiting = [group for group in waiting[:_WINDOW] if group != best] + waiting[_WINDOW:]
+        else:
+            waiting = waiting[_WINDOW:]
     return [row for group in taken or [max(order, key=gain)] for row in members[group]]
 
 
@@ -116,7 +128,13 @@ def with_validation(source: DataSource, config: DataConfig) -> DataSource:
     if labels is None and groups is None:
         labels = [0] * len(train)
     stay, held = hold_out(labels, groups, config.validation_fraction, config.split_seed)
-    how = f"by '{config.group}'" if config.group else "stratified by class" if source.target else "at random"
+    how = (
+        f"by '{config.group}'"
+        if config.group
+        else "stratified by class"
+        if source.target
+        else "at random"
+    )
     note = (
         f"No validation split is given: {len(held):,} of the {len(train):,} rows of train are held out for it, "
         f"{how} (seed {config.split_seed})."

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from perceivers.data.labels import ClassIndex
 from perceivers.data.shards import Shard
@@ -29,7 +29,9 @@ class _Progress:
     shard: int = 0  # of this part's shards, the next to read from
     row: int = 0  # the next row in it
     taken: int = 0  # rows that this part has had
-    buffer: list[tuple[_Key, dict[str, Any]]] = field(default_factory=list[tuple[_Key, dict[str, Any]]])
+    buffer: list[tuple[_Key, dict[str, Any]]] = field(
+        default_factory=list[tuple[_Key, dict[str, Any]]]
+    )
     generator: random.Random = field(default_factory=random.Random)
 
 
@@ -50,11 +52,12 @@ class _HoldOut:
         return (int.from_bytes(digest) < self.fraction * 2**64) == self.held
 
 
-class Stream(IterableDataset[dict[str, Any]]):
+class Stream:
     """Rows in the order of the shards, shuffled among some, divided over processes.
 
     In training every part (worker of a process) gets equally many rows, so that no process waits for another at
     the end: a few rows are read twice or not at all in a pass. In evaluation each row comes exactly once.
+    Inside a `DataLoader`'s `IterableDataset` it finds out by itself which worker it is.
 
     Args:
         shards: What to read.
@@ -83,6 +86,7 @@ class Stream(IterableDataset[dict[str, Any]]):
         # Shared with the workers, which live longer than a pass if they are persistent.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._progress: _Progress | None = None
+        self._ended: int | None = None  # the pass that was read to its end last
         self._resume: dict[str, Any] | None = None
 
     @property
@@ -130,7 +134,8 @@ class Stream(IterableDataset[dict[str, Any]]):
         """Return where this worker's pass is, without the rows themselves."""
         progress = self._progress
         if progress is None:
-            return self._resume or {"epoch": int(self._epoch)}
+            epoch = int(self._epoch)
+            return self._resume or {"epoch": epoch + 1 if epoch == self._ended else epoch}
         return {
             "epoch": progress.epoch,
             "part": progress.part,
@@ -170,6 +175,7 @@ class Stream(IterableDataset[dict[str, Any]]):
             at = generator.randrange(len(buffer))
             buffer[at], buffer[-1] = buffer[-1], buffer[at]
             yield buffer.pop()[1]
+        self._progress, self._ended = None, progress.epoch
 
     def _begin(self) -> _Progress:
         worker = get_worker_info()
@@ -177,7 +183,9 @@ class Stream(IterableDataset[dict[str, Any]]):
         part, parts = self._rank * workers + number, self._world_size * workers
         epoch = int(self._epoch)
         state, self._resume = self._resume, None
-        progress = _Progress(epoch, part, parts, generator=random.Random(f"{self.seed}/{epoch}/{part}"))
+        progress = _Progress(
+            epoch, part, parts, generator=random.Random(f"{self.seed}/{epoch}/{part}")
+        )
         if state is not None:
             if (state["part"], state["parts"]) != (part, parts):
                 msg = (
@@ -202,7 +210,7 @@ class Stream(IterableDataset[dict[str, Any]]):
         return order[progress.part :: progress.parts] if self._by_shard(progress.parts) else order
 
     def _by_shard(self, parts: int) -> bool:
-        countable = self.num_rows is not None and self._hold_out is None
+        countable = all(shard.num_rows for shard in self.shards) and self._hold_out is None
         return len(self.shards) >= parts and (countable or not self.even)
 
     def _source(self, progress: _Progress) -> Iterator[tuple[_Key, dict[str, Any]]]:
@@ -233,8 +241,8 @@ class Stream(IterableDataset[dict[str, Any]]):
     def _filtered(self, progress: _Progress) -> Iterator[tuple[_Key, dict[str, Any]]]:
         """Yield the rows of this part's shards that this side of the hold-out has, from where it stands on."""
         order = self._order(progress)
-        again = self.even and self._by_shard(progress.parts) and any(shard.num_rows for shard in order)
-        while progress.shard < len(order) or (again and progress.parts > 1):
+        again = self.even and progress.parts > 1 and self._by_shard(progress.parts)
+        while progress.shard < len(order) or again:
             shard = order[progress.shard % len(order)]
             for index, row in enumerate(shard.rows(progress.row), start=progress.row):
                 progress.row = index + 1
@@ -248,13 +256,17 @@ class Stream(IterableDataset[dict[str, Any]]):
         column = self.labels.column
         return {**row, column: self.labels(row.get(column), f"{shard.name}, row {index}")}
 
-    def _read_again(self, keys: Sequence[_Key], order: Sequence[Shard]) -> list[tuple[_Key, dict[str, Any]]]:
+    def _read_again(
+        self, keys: Sequence[_Key], order: Sequence[Shard]
+    ) -> list[tuple[_Key, dict[str, Any]]]:
         """Return the rows that lay in the buffer, from the shards."""
         rows: dict[_Key, dict[str, Any]] = {}
         for position in sorted({position for position, _ in keys}):
             wanted = {row for at, row in keys if at == position}
             shard, first = order[position % len(order)], min(wanted)
-            for index, row in enumerate(islice(shard.rows(first), max(wanted) + 1 - first), start=first):
+            for index, row in enumerate(
+                islice(shard.rows(first), max(wanted) + 1 - first), start=first
+            ):
                 if index in wanted:
                     rows[position, index] = self._labelled(row, shard, index)
         return [(key, rows[key]) for key in keys]

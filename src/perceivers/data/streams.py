@@ -8,7 +8,14 @@ from typing import Any
 from perceivers.data.base import DataConfig
 from perceivers.data.columns import Choice, choose
 from perceivers.data.labels import ClassIndex, class_names, describe_classes
-from perceivers.data.shards import FileShard, HubShard, Shard, file_shards, hub_shards, sample_fields
+from perceivers.data.shards import (
+    FileShard,
+    HubShard,
+    Shard,
+    file_shards,
+    hub_shards,
+    sample_fields,
+)
 from perceivers.data.stream import Stream
 from perceivers.data.tables import Field
 
@@ -60,7 +67,9 @@ def stream_files(
         columns = [shard.values(choice.target) for shard in shards[start]]
         values = [value for column in columns for value in column]
         classes = class_names(values, field, f"Column '{choice.target}' of {first}")
-        shards[start] = [replace(s, num_rows=len(c)) for s, c in zip(shards[start], columns, strict=True)]
+        shards[start] = [
+            replace(s, num_rows=len(c)) for s, c in zip(shards[start], columns, strict=True)
+        ]
     return _streams(shards, choice, classes or (), config)
 
 
@@ -99,16 +108,21 @@ def _kept(fields: Mapping[str, Field], choice: Choice, name: str) -> dict[str, F
         if column not in fields:
             msg = f"{name} lacks the column '{column}' that the other splits have."
             raise ValueError(msg)
-        kept[column] = replace(fields[column], kind=inputs[column]) if column in inputs else fields[column]
+        kept[column] = (
+            replace(fields[column], kind=inputs[column]) if column in inputs else fields[column]
+        )
     return kept
 
 
 def _streams(
-    shards: Mapping[str, Sequence[Shard]], choice: Choice, classes: tuple[str, ...], config: DataConfig
+    shards: Mapping[str, Sequence[Shard]],
+    choice: Choice,
+    classes: tuple[str, ...],
+    config: DataConfig,
 ) -> Streams:
     streams: dict[str, Stream] = {}
     for split, parts in shards.items():
-        field: Field = next(iter(parts)).fields[choice.target] if choice.target else Field("other")
+        field = next(iter(parts)).fields[choice.target] if choice.target else Field("other")
         labels = ClassIndex(classes, choice.target, field) if choice.target else None
         stream = Stream(parts, labels=labels)
         streams[split] = stream.shuffled(config.shuffle_buffer, 0) if split == "train" else stream

@@ -1,12 +1,13 @@
 """Tables: rows and named columns whose media stay encoded until a row is asked for."""
 
-import datetime
+import datetime as dt
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Field:
     by_path: bool = False
 
 
+@runtime_checkable
 class Table(Protocol):
     """`Records` that also say what their columns hold."""
 
@@ -83,7 +85,7 @@ class ColumnTable:
 
     Attributes:
         name: What to call it in messages.
-        columns: The cells. All columns are equally long.
+        columns: The cells: lists or arrays, all equally long.
         fields: What each column holds. By default, told from the cells.
         folder: What relative paths are relative to.
         first: Number of the first row in messages: 2 for a CSV file, whose first line is the header.
@@ -91,7 +93,7 @@ class ColumnTable:
     """
 
     name: str
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Any]
     fields: Mapping[str, Field] = field(default_factory=dict[str, Field])
     folder: Path = field(default_factory=Path)
     first: int = 0
@@ -252,7 +254,7 @@ def plain(cell: Any) -> Any:
     """Return a scalar as the Python value it stands for; a missing one as None; the rest unchanged."""
     if isinstance(cell, np.generic):
         cell = cell.item()
-    if isinstance(cell, float) and cell != cell:
+    if isinstance(cell, float) and math.isnan(cell):
         return None
     if type(cell).__name__ in {"NAType", "NaTType"}:  # pandas' two other ways to say missing
         return None
@@ -282,7 +284,7 @@ def _field_of_strings(sample: Sequence[str]) -> Field:
 def _kind_of_cell(cell: Any) -> str:
     if isinstance(cell, bool | int | float):
         return "number"
-    if isinstance(cell, str | PathLike | datetime.date):
+    if isinstance(cell, str | PathLike | dt.date):
         return "string"
     if isinstance(cell, bytes):
         return kind_of_bytes(cell) or "other"

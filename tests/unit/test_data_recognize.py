@@ -1,0 +1,231 @@
+from pathlib import Path
+
+import pytest
+from small_data import write_csv, write_png
+
+from perceivers.data.recognize import media_files, recognize, split_of
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_names_of_splits():
+    assert [split_of(n) for n in ("Train", "val", "dev", "TEST", "fold1")] == [
+        "train",
+        "validation",
+        "validation",
+        "test",
+        None,
+    ]
+
+
+def test_a_data_file_is_a_table_of_train(tmp_path):
+    touch(tmp_path / "birds.parquet")
+    found = recognize(tmp_path / "birds.parquet")
+    assert found.form == "a file of Parquet"
+    assert found.places["train"].paths == (tmp_path / "birds.parquet",)
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.zip"])
+def test_compressed_archives_are_refused(tmp_path, name):
+    touch(tmp_path / name)
+    with pytest.raises(ValueError, match="is compressed, so nothing in it can be read by index"):
+        recognize(tmp_path / name)
+
+
+def test_other_files_are_refused(tmp_path):
+    touch(tmp_path / "a.xlsx")
+    with pytest.raises(ValueError, match=r"is no data file: expected \.parquet, .* got '\.xlsx'"):
+        recognize(tmp_path / "a.xlsx")
+
+
+def test_patterns_of_shards(tmp_path, monkeypatch):
+    touch(*(tmp_path / f"s-{i:03d}.tar" for i in range(4)))
+    found = recognize(f"{tmp_path}/s-{{001..002}}.tar")
+    assert [path.name for path in found.places["train"].paths] == ["s-001.tar", "s-002.tar"]
+    assert found.form == "2 files of WebDataset shards"
+    monkeypatch.chdir(tmp_path)
+    found = recognize("s-*.tar")
+    assert [path.name for path in found.places["train"].paths] == [f"s-00{i}.tar" for i in range(4)]
+    found = recognize("{s,t}-00{3,0}.tar")
+    assert [path.name for path in found.places["train"].paths] == ["s-003.tar", "s-000.tar"]
+
+
+def test_numbers_in_braces_are_padded_as_they_are_written(tmp_path):
+    touch(*(tmp_path / f"s-{i}.tar" for i in range(8, 12)))
+    found = recognize(f"{tmp_path}/s-{{8..11}}.tar")
+    assert len(found.places["train"].paths) == 4
+
+
+def test_patterns_without_a_match_or_of_several_kinds_are_refused(tmp_path):
+    touch(tmp_path / "a.tar", tmp_path / "b.csv")
+    with pytest.raises(FileNotFoundError, match=r"No file matches '.*x-\*\.tar'"):
+        recognize(f"{tmp_path}/x-*.tar")
+    with pytest.raises(ValueError, match=r"matches files of \.csv, \.tar: expected one of"):
+        recognize(f"{tmp_path}/*")
+
+
+def test_a_path_that_exists_wins_over_a_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recognize("owner/birds").hub == "owner/birds"
+    write_png(Path("owner/birds/1.png"), 1)
+    assert recognize("owner/birds").hub is None
+    assert recognize("mnist").hub == "mnist"
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "../a", "/nowhere", "birds.csv", "~/nowhere"])
+def test_a_path_that_does_not_exist_is_said(name):
+    with pytest.raises(
+        FileNotFoundError, match=r"does not exist here, and it cannot be the id of a data set"
+    ):
+        recognize(name)
+
+
+def test_split_files_in_their_order_others_left_out(tmp_path):
+    touch(
+        tmp_path / "test.parquet",
+        tmp_path / "train-00001-of-00002.parquet",
+        tmp_path / "train-00000-of-00002.parquet",
+        tmp_path / "dev.parquet",
+        tmp_path / "training_notes.parquet",
+        tmp_path / "README.md",
+    )
+    found = recognize(tmp_path)
+    assert found.form == "Parquet, split into train, validation and test"
+    assert list(found.places) == ["train", "validation", "test"]
+    assert [p.name[:11] for p in found.places["train"].paths] == ["train-00000", "train-00001"]
+    assert found.notes == ("Left out (no split files): training_notes.parquet.",)
+
+
+def test_split_files_in_a_folder_called_data(tmp_path):
+    touch(tmp_path / "data" / "train.tar", tmp_path / "README.md")
+    assert recognize(tmp_path).places["train"].paths == (tmp_path / "data" / "train.tar",)
+
+
+def test_a_split_in_two_forms_is_refused(tmp_path):
+    touch(tmp_path / "train.csv", tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"holds train in several forms: train\.csv, train\.parq"):
+        recognize(tmp_path)
+
+
+def test_a_folder_with_one_table_or_shards_of_it(tmp_path):
+    touch(
+        tmp_path / "one" / "birds.npz", tmp_path / "two" / "b-0.tar", tmp_path / "two" / "b-1.tar"
+    )
+    assert recognize(tmp_path / "one").form == "a folder with a file of NumPy arrays"
+    assert len(recognize(tmp_path / "two").places["train"].paths) == 2
+
+
+def test_several_tables_are_refused(tmp_path):
+    touch(tmp_path / "a.npz", tmp_path / "b.npz")
+    with pytest.raises(ValueError, match=r"several tables, a\.npz, b\.npz, and none is called"):
+        recognize(tmp_path)
+
+
+def test_a_list_beside_folders_of_classes_is_no_table(tmp_path):
+    write_png(tmp_path / "cat" / "1.png", 1)
+    write_png(tmp_path / "dog" / "2.png", 2)
+    write_csv(tmp_path / "classes.csv", [{"index": 0, "class": "cat"}])
+    assert recognize(tmp_path).places["train"].kind == "classes"
+    write_csv(tmp_path / "classes.csv", [{"file": "cat/1.png", "class": "cat"}])
+    assert recognize(tmp_path).places["train"].kind == "files"
+
+
+def test_folders_of_classes_with_splits(tmp_path):
+    write_png(tmp_path / "train" / "cat" / "1.png", 1)
+    write_png(tmp_path / "val" / "cat" / "1.png", 1)
+    write_png(tmp_path / "test" / "1.png", 1)
+    write_png(tmp_path / "old" / "1.png", 1)
+    found = recognize(tmp_path)
+    assert found.form == "a folder of classes, split into train, validation and test"
+    assert {s: p.kind for s, p in found.places.items()} == {
+        "train": "classes",
+        "validation": "classes",
+        "test": "flat",
+    }
+    assert found.notes == ("Left out (not part of a split): old.",)
+
+
+def test_split_folders_that_hold_tables(tmp_path):
+    touch(tmp_path / "train" / "0000.parquet", tmp_path / "test" / "0000.parquet")
+    assert recognize(tmp_path).places["test"].kind == "files"
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    write_png(tmp_path / "train" / "1.png", 1)
+    write_png(tmp_path / "val" / "1.png", 1)
+    write_png(tmp_path / "valid" / "1.png", 1)
+    with pytest.raises(ValueError, match="two folders for validation: val and valid"):
+        recognize(tmp_path)
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    write_png(tmp_path / "train" / "cat" / "1.png", 1)
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ValueError, match=r"The folder '.*test' is empty: expected the pictures of"):
+        recognize(tmp_path)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"No data are recognized in the folder .*holds nothing"):
+        recognize(tmp_path)
+    touch(tmp_path / "notes.xlsx", tmp_path / ".hidden.png")
+    with pytest.raises(ValueError, match=r"it holds notes\.xlsx\."):
+        recognize(tmp_path)
+
+
+def test_strays_beside_classes_are_left_out_and_said(tmp_path):
+    for name in ("cat/1.png", "dog/2.png", "banner.png"):
+        write_png(tmp_path / name, 1)
+    (tmp_path / "eel").mkdir()
+    assert recognize(tmp_path).notes == (
+        "Left out (folders without pictures): eel.",
+        "Left out (not in a folder of a class): banner.png.",
+    )
+
+
+def test_many_strays_are_counted(tmp_path):
+    for name in ("cat/1.png", "dog/2.png", *(f"{i}.png" for i in range(9))):
+        write_png(tmp_path / name, 1)
+    assert recognize(tmp_path).notes[0].endswith("5.png and 3 more.")
+
+
+def test_pictures_beside_one_folder_are_files_without_labels(tmp_path):
+    write_png(tmp_path / "1.png", 1)
+    write_png(tmp_path / "more" / "2.png", 1)
+    assert recognize(tmp_path).form == "a folder of files without labels"
+
+
+def test_metadata_comes_before_folders(tmp_path):
+    write_png(tmp_path / "train" / "1.png", 1)
+    write_csv(tmp_path / "metadata.csv", [{"file_name": "train/1.png"}])
+    assert recognize(tmp_path).places["train"].kind == "metadata"
+
+
+def test_saved_data_sets_are_known_by_their_files(tmp_path):
+    touch(tmp_path / "a" / "dataset_dict.json")
+    touch(tmp_path / "b" / "dataset_info.json", tmp_path / "b" / "state.json")
+    assert recognize(tmp_path / "a").places["train"].kind == "saved"
+    assert recognize(tmp_path / "b").places["train"].kind == "saved"
+
+
+def test_links_that_lead_back_up_end(tmp_path):
+    write_png(tmp_path / "a" / "1.png", 1)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert [path.name for path in media_files(tmp_path)] == ["1.png"]
+
+
+def test_unreadable_folders_are_named(tmp_path, monkeypatch):
+    def refuse(*args, **keywords):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError, match=r"The folder '.*' cannot be read: Permission denied"):
+        recognize(tmp_path)
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(PermissionError, match=r"The folder '.*' cannot be read: Permission denied"):
+        list(media_files(tmp_path))
