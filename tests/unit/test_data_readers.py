@@ -1,5 +1,6 @@
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +145,17 @@ def test_hdf5_is_read_like_arrays(tmp_path, monkeypatch):
     (tmp_path / "b.h5").touch()
     with pytest.raises(OSError, match=r"b\.h5 cannot be read as HDF5: file signature not found"):
         read_files([tmp_path / "b.h5"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "tar", "npz", "parquet"])
+def test_a_file_that_must_not_be_read_is_named(tmp_path, monkeypatch, suffix):
+    def refuse(path, *args, **keywords):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / f"a.{suffix}"
+    path.touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(
+        PermissionError, match=rf"'.*a\.{suffix}' cannot be read: Permission denied"
+    ):
+        read_files([path])

@@ -102,7 +102,9 @@ def test_split_files_in_their_order_others_left_out(tmp_path):
 
 def test_split_files_in_a_folder_called_data(tmp_path):
     touch(tmp_path / "data" / "train.tar", tmp_path / "README.md")
-    assert recognize(tmp_path).places["train"].paths == (tmp_path / "data" / "train.tar",)
+    found = recognize(tmp_path)
+    assert found.places["train"].paths == (tmp_path / "data" / "train.tar",)
+    assert found.form == "WebDataset shards, train only"
 
 
 def test_a_split_in_two_forms_is_refused(tmp_path):

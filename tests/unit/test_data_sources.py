@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import numpy as np
@@ -314,3 +315,12 @@ def test_real_pictures(shared_data):
 def test_real_data_of_other_kinds_say_what_was_seen(shared_data, name, seen):
     with pytest.raises(ValueError, match=f"has no column of pictures: .*{seen}"):
         open_data(shared_data / name, PLAIN)
+
+
+def test_reading_pictures_from_folders_needs_no_extra():
+    code = (
+        "import sys, perceivers.data.sources, perceivers.data.split, perceivers.data.digits; "
+        "print({'pyarrow', 'pandas', 'datasets', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

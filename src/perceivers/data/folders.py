@@ -31,9 +31,11 @@ def class_table(folder: Path) -> tuple[Table, list[str]]:
 
 def file_table(folder: Path) -> tuple[Table, list[str]]:
     """Return the files of a folder without labels; and notes."""
-    files = list(media_files(folder))
-    paths = [path for path in files if kind_of_name(path.name) in MEDIA_KINDS]
-    return _table(folder, paths, [path for path in files if path not in set(paths)], {})
+    paths: list[Path] = []
+    others: list[Path] = []
+    for path in media_files(folder):
+        (paths if kind_of_name(path.name) in MEDIA_KINDS else others).append(path)
+    return _table(folder, paths, others, {})
 
 
 def _table(

@@ -46,7 +46,13 @@ def _read_file(path: Path) -> Table:
         ".npz": _read_npz,
         ".h5": _read_h5,
     }
-    return readers[path.suffix.lower()](path)
+    try:
+        return readers[path.suffix.lower()](path)
+    except OSError as error:
+        if error.strerror is None:  # told in words already
+            raise
+        msg = f"'{path}' cannot be read: {error.strerror}."
+        raise type(error)(msg) from error
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:

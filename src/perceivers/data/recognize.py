@@ -213,7 +213,7 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
     word = _WORDS[next(iter(splits.values()))[0].suffix.lower()]
     ordered = {split: Place("files", tuple(splits[split])) for split in _NAMES if split in splits}
     notes = _left_out([entry for entry in entries if entry not in used], "no split files")
-    return Found(f"{word}, split into {_and(ordered)}", ordered, notes=notes)
+    return Found(f"{word}, {_split_into(ordered)}", ordered, notes=notes)
 
 
 def _single_table(folder: Path, entries: list[Path]) -> Found | None:
@@ -266,7 +266,7 @@ def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
     rest = _left_out(
         [entry for entry in entries if entry not in splits.values()], "not part of a split"
     )
-    return Found(f"{form}, split into {_and(places)}", places, notes=(*notes, *rest))
+    return Found(f"{form}, {_split_into(places)}", places, notes=(*notes, *rest))
 
 
 def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
@@ -312,6 +312,6 @@ def _listed(paths: Iterable[Path]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def _and(names: Iterable[str]) -> str:
+def _split_into(names: Iterable[str]) -> str:
     *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"split into {', '.join(most)} and {last}" if most else f"{last} only"
