@@ -5,6 +5,7 @@ usage: train_digits.py OUT [field=value ...] with fields of TrainingConfig, and
     save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
     workers=2        processes that decode
     resume=True
+    dump=True        let every process write the weights it ends with
 """
 
 import ast
@@ -14,6 +15,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
@@ -26,6 +28,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
+from perceivers.training.distributed import whole
 from perceivers.training.fit import Run, fit_source
 
 PREPROCESS = {
@@ -50,6 +53,9 @@ def small_recipe(**training: Any) -> Recipe:
     """Return a recipe of a few thousand weights: 160 rows in steps of 16 are 10 steps an epoch."""
     workers = training.pop("workers", 0)
     optim = training.pop("optim", {})
+    augment = ImageAugmentConfig(
+        crop_scale=(0.7, 1.0), flip=False, **training.pop("augment", {"mixup": 0.2, "cutmix": True})
+    )
     recipe = Recipe(
         name="digits",
         inputs={
@@ -67,7 +73,7 @@ def small_recipe(**training: Any) -> Recipe:
         ),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(label_names=tuple(map(str, range(10)))),
-        augment={"image": ImageAugmentConfig(flip=False, mixup=0.2, cutmix=True)},
+        augment={"image": augment},
         optim=OptimConfig(**{"lr": 0.02, "schedule": "cosine", "warmup_steps": 5, **optim}),
         training=TrainingConfig(**{"batch_size": 16, "ema": 0.9, **training}),
     )
@@ -79,7 +85,7 @@ def train(out: str, **options: Any) -> Run:
     from perceivers.training import conductor
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)
-    resume = options.pop("resume", False)
+    resume, dump = options.pop("resume", False), options.pop("dump", False)
     after_step = conductor.Conductor.on_train_batch_end
 
     def step_and_die(self, trainer, module, *args):
@@ -87,14 +93,19 @@ def train(out: str, **options: Any) -> Run:
             os.kill(os.getpid(), getattr(signal, die.partition(":")[0]))
         after_step(self, trainer, module, *args)
 
-    conductor.Conductor.on_train_batch_end = step_and_die
-    if save_every is not None:
-        conductor.Conductor._is_time_to_save = lambda self, module: (
-            module.global_step % save_every == 0
-        )
-    return fit_source(
-        small_digits(), small_recipe(**options), PREPROCESS, out=out, resume=resume
-    )
+    def dump_weights(self, trainer, module):
+        weights = {name: whole(tensor) for name, tensor in module.model.state_dict().items()}
+        torch.save(weights, self.folder / f"rank{trainer.global_rank}.pt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conductor.Conductor, "on_train_batch_end", step_and_die)
+        if dump:
+            patch.setattr(conductor.Conductor, "on_train_end", dump_weights)
+        if save_every is not None:
+            is_time = lambda self, module: module.global_step % save_every == 0  # noqa: E731
+            patch.setattr(conductor.Conductor, "_is_time_to_save", is_time)
+        recipe = small_recipe(**options)
+        return fit_source(small_digits(), recipe, PREPROCESS, out=out, resume=resume)
 
 
 def _value(text: str) -> Any:

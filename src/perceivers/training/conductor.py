@@ -99,7 +99,7 @@ class Conductor(lightning.Callback):
         module = _ours(pl_module)
         average = module.average  # begins from the weights as they are before the first step
         if self._restored is not None:
-            module.sums.values = self._restored["sums"]
+            module.sums.values, module.lr = self._restored["sums"], self._restored["lr"]
             if average is not None:
                 average.load_state_dict(self._restored["average"])
             states = self._restored["random"]
@@ -190,6 +190,7 @@ class Conductor(lightning.Callback):
             "feed": distributed.gather_objects(self.feed.state_dict()),
             "random": distributed.gather_objects(random_state()),
             "elapsed": self._elapsed,
+            "lr": module.lr,
             "standing": vars(self.standing).copy(),
             "sums": distributed.summed(module.sums.values, module.device).cpu(),
             "average": averages and {k: distributed.whole(v) for k, v in averages.items()},

@@ -144,7 +144,8 @@ def shard_blocks(model: nn.Module, mesh: Any) -> None:
     for parent in model.modules():
         if isinstance(parent, nn.ModuleList):
             for block in parent:
-                fully_shard(block, mesh=mesh, reshard_after_forward=True)
+                if not isinstance(block, nn.ModuleList):  # a list in a list has elements of its own
+                    fully_shard(block, mesh=mesh, reshard_after_forward=True)
     # The root too is let go after a forward pass: validation and averaging want it sharded.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 

@@ -1,0 +1,68 @@
+"""Two processes train the same model as one."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tolerance import assert_close
+from train_digits import train
+
+SCRIPT = Path(__file__).parent.parent / "train_digits.py"
+RUN = {"max_epochs": 2, "augment": {}}  # no mixing: partners are chosen within a process
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        train(str(folder), **RUN, dump=True)
+    return folder
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def launch(command):
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def assert_trained_alike(run, alone):
+    mine, other = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    expected = torch.load(alone / "rank0.pt", weights_only=True)
+    assert mine.keys() == other.keys() == expected.keys()
+    for name, weight in mine.items():
+        assert torch.equal(weight, other[name]), name
+        assert_close(weight, expected[name])
+    best = [torch.load(f / "checkpoints/best.ckpt", weights_only=True) for f in (run, alone)]
+    assert best[0]["metrics"]["samples"] == 40  # each once, on either of them
+    assert torch.equal(best[0]["confusion"], best[1]["confusion"])
+    assert (run / "model.safetensors").exists()
+
+
+def test_two_processes_of_torchrun_train_as_one(alone, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    options = ["max_epochs=2", "augment={}", "dump=True"]
+    launch([*torchrun, f"--master_port={free_port()}", SCRIPT, tmp_path / "run", *options])
+    assert_trained_alike(tmp_path / "run", alone)
+
+
+def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
+    options = ["max_epochs=2", "augment={}", "dump=True", "devices=2", "strategy=fsdp"]
+    launch([sys.executable, SCRIPT, tmp_path / "run", *options])
+    assert_trained_alike(tmp_path / "run", alone)

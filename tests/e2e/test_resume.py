@@ -1,0 +1,151 @@
+"""Interrupted and resumed equals never interrupted, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from train_digits import train
+
+from perceivers.training.journal import read_metrics
+
+SCRIPT = Path(__file__).parent.parent / "train_digits.py"
+RUN = {"max_epochs": 3, "accumulate": 2}  # 10 steps an epoch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        train(str(folder), **RUN)
+    return folder
+
+
+def leaves(tree, prefix=""):
+    if isinstance(tree, dict):
+        return {k: v for name in tree for k, v in leaves(tree[name], f"{prefix}.{name}").items()}
+    if isinstance(tree, list | tuple):
+        return {k: v for i, x in enumerate(tree) for k, v in leaves(x, f"{prefix}.{i}").items()}
+    return {prefix: tree}
+
+
+def assert_same_run(folder, other):
+    """Everything in the last checkpoint is equal: weights, optimizer, average, chance, place in the data."""
+    for name in ("last", "best"):
+        mine, theirs = (
+            leaves(torch.load(f / f"checkpoints/{name}.ckpt", weights_only=True))
+            for f in (folder, other)
+        )
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            if key == ".perceivers.elapsed" or ".random.0.python" in key:
+                continue  # the shape checker, in tests only, draws from Python's generator
+            same = (
+                torch.equal(value, theirs[key]) if torch.is_tensor(value) else value == theirs[key]
+            )
+            assert same, f"{name}.ckpt{key}"
+    assert (folder / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    rows = [
+        [
+            {k: v for k, v in row.items() if k != "elapsed"}
+            for row in read_metrics(f / "metrics.jsonl")
+        ]
+        for f in (folder, other)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [13, 20], ids=["within_an_epoch", "at_its_end"])
+def test_after_sigterm(uninterrupted, tmp_path, workers, step, capfd):
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        train(str(run), **RUN, workers=workers, die=f"SIGTERM:{step}")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert f"Stopped at step {step}; saved in" in capfd.readouterr().err
+    train(str(run), **RUN, workers=workers, resume=True)
+    assert f"Going on from step {step}." in capfd.readouterr().err
+    assert_same_run(run, uninterrupted)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_sigkill(uninterrupted, tmp_path, workers):
+    run = tmp_path / "run"
+    options = ["max_epochs=3", "accumulate=2", f"workers={workers}", "save_every=8"]
+    killed = subprocess.run(
+        [sys.executable, SCRIPT, run, *options, "die=SIGKILL:23"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 22, "epoch": 2.2}\n{"step": 23, "ep'
+        )  # after the checkpoint, and cut off
+    saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 20  # of the second epoch's end; 16 was written over
+    train(str(run), **RUN, workers=workers, resume=True)
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_validation_that_was_interrupted_is_done_when_the_run_goes_on(
+    uninterrupted, tmp_path, monkeypatch
+):
+    from perceivers.training import conductor
+
+    def validate_and_die(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*args, **kwargs)
+
+    validate = conductor.validate
+    with monkeypatch.context() as patch:
+        patch.setattr(conductor, "validate", validate_and_die)
+        with pytest.raises(SystemExit):
+            train(str(tmp_path / "run"), **RUN)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []
+    train(str(tmp_path / "run"), **RUN, resume=True)
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_a_run_that_has_ended_is_finished_again(uninterrupted, tmp_path):
+    before = (uninterrupted / "model.safetensors").read_bytes()
+    (uninterrupted / "model.safetensors").unlink()
+    run = train(str(uninterrupted), **RUN, resume=True)
+    assert (uninterrupted / "model.safetensors").read_bytes() == before
+    assert run.metrics["samples"] == 40
+
+
+def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypatch):
+    import resource
+
+    from perceivers.training import conductor
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = conductor.Conductor.save
+
+    def save_on_a_full_disk(self, trainer):
+        if trainer.global_step > 10:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        save(self, trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conductor.Conductor, "save", save_on_a_full_disk)
+        try:
+            with pytest.raises(OSError, match=r"last.ckpt: .* The one from before is unchanged"):
+                train(str(tmp_path / "run"), **RUN)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt"]
+    train(str(tmp_path / "run"), **RUN, resume=True)
+    assert_same_run(tmp_path / "run", uninterrupted)
