@@ -90,7 +90,7 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    inner: Perceiver = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    inner: Any = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     config = SavedConfig(
         model=inner.config,
         preprocess=dict(preprocess or {}),

@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.base import ImagePreprocessConfig, Records
 from perceivers.data.images import measure_mean_std, suggest_image_size
 from perceivers.data.sources import DataSource
+from perceivers.data.tables import ColumnTable
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
 
 __all__ = ["choose_recipe", "specialize"]
+
+# Rows of a stream from which size and statistics are taken.
+_LOOKED_AT = 256
 
 # The means and deviations of ImageNet's training pictures that everybody uses.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,7 +43,7 @@ def choose_recipe(
     if size is not None:
         return get_recipe("images", size=size), f"Recipe images in size {size}, as asked for."
     if torch.cuda.is_available():
-        many = len(source.splits["train"]) >= 50_000 if "train" in source.splits else False
+        many = (_count(source) or 0) >= 50_000
         size, why = ("base", "a GPU and many pictures") if many else ("small", "a GPU")
     else:
         size, why = "tiny", "a machine without a GPU"
@@ -56,7 +61,8 @@ def specialize(
     Picture size, classes and, where no limit is given, the number of epochs come from the data.
 
     Raises:
-        ValueError: If the recipe does not fit the data: other modalities, or no labels.
+        ValueError: If the recipe does not fit the data: other modalities, or no labels. If nothing says
+            how long to train.
     """
     if set(recipe.inputs) != set(source.inputs):
         msg = (
@@ -71,7 +77,7 @@ def specialize(
             "a column of labels (--label COLUMN)."
         )
         raise ValueError(msg)
-    train = source.splits["train"]
+    train, num_rows = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), {}
     for name, part in recipe.inputs.items():
         column = source.inputs[name].column
@@ -91,7 +97,13 @@ def specialize(
         )
     training = recipe.training
     if training.max_epochs is None and training.max_steps is None and training.max_time is None:
-        epochs = round(_SAMPLES / max(len(train), 1))
+        if num_rows is None:
+            msg = (
+                "How many rows the stream has is not known, so how long to train must be said: "
+                "--max-time 1h, --max-steps 10000 or --max-epochs 10."
+            )
+            raise ValueError(msg)
+        epochs = round(_SAMPLES / max(num_rows, 1))
         training = replace(training, max_epochs=min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS))
     filled = replace(
         recipe,
@@ -101,3 +113,28 @@ def specialize(
         training=training,
     )
     return filled, preprocess
+
+
+def _count(source: DataSource) -> int | None:
+    """Return the number of training rows; None where a stream does not know it."""
+    if "train" in source.streams:
+        return source.streams["train"].num_rows
+    return len(source.splits["train"]) if "train" in source.splits else 0
+
+
+def _training_rows(source: DataSource) -> tuple[Records, int | None]:
+    """Return rows to look at, all of train or the first of a stream, and how many there are in all.
+
+    Raises:
+        ValueError: If there is no training split.
+    """
+    if "train" in source.splits:
+        train = source.splits["train"]
+        return train, len(train)
+    if "train" not in source.streams:
+        msg = f"Expected a split called train, got {sorted({*source.splits, *source.streams})}."
+        raise ValueError(msg)
+    rows = list(islice(source.streams["train"], _LOOKED_AT))
+    names = [column.column for column in source.inputs.values()]
+    columns = {name: [row[name] for row in rows] for name in names}
+    return ColumnTable(name="the stream", columns=columns), _count(source)
