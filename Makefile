@@ -39,7 +39,7 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/codespell src tests docs benchmarks *.md
+	$(BIN)/codespell src docs benchmarks *.md
 	$(BIN)/python .ci/packages.py
 
 golden: .venv/.dev
