@@ -171,6 +171,13 @@ def test_the_sample_is_spread_over_all_rows():
     assert mean[0] == pytest.approx(50 / 255, abs=1e-4)
 
 
+def test_large_photographs_are_not_all_decoded(monkeypatch):
+    monkeypatch.setattr("perceivers.data.images.MOST_PIXELS", 15)
+    records = Rows([plain(4, 4, value=51), plain(4, 4, value=255)])
+    mean, _ = measure_mean_std(records, "image", size=(4, 4), num_channels=3)
+    assert mean[0] in (0.2, 1.0)
+
+
 def test_encoded_pictures_are_measured_by_their_header():
     file = io.BytesIO()
     Image.new("1", (12, 8)).save(file, "PNG")

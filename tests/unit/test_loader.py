@@ -1,3 +1,4 @@
+import io
 import itertools
 import os
 import signal
@@ -6,11 +7,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from loading import AUGMENT, INPUTS, MIXING, PREPROCESS, Pictures, loader_of
+from loading import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
+from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig
 from perceivers.data.columns import InputColumn
-from perceivers.data.workers import divide_cores
+from perceivers.data.loader import LoaderSettings, make_loader
+from perceivers.data.media import Media
 
 
 def content(batches):
@@ -221,12 +224,6 @@ def test_notes_are_counted_in_the_first_epoch():
 
 
 def sixteen_bit(index, values):
-    import io
-
-    from PIL import Image
-
-    from perceivers.data.media import Media
-
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG")
     return Media(f"{index}.png", data=file.getvalue())
@@ -240,8 +237,6 @@ def test_ranks_share_the_rows():
 
 def test_two_inputs_are_read_side_by_side():
     inputs = {name: InputColumn("picture", "image") for name in ("left", "right")}
-    from perceivers.data.loader import LoaderSettings, make_loader
-
     loader = make_loader(
         Pictures(4),
         inputs,
@@ -294,15 +289,3 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
         time.sleep(0.05)
     os.kill(worker.pid, signal.SIGKILL)
     pytest.fail("The worker was still there five seconds after close().")
-
-
-@pytest.mark.parametrize(
-    ("cores", "wanted", "expected"),
-    [(1, None, (1, 0)), (2, None, (2, 0)), (8, None, (6, 2)), (2, 2, (1, 2)), (4, 0, (4, 0))],
-)
-def test_cores_are_divided_between_threads_and_workers(cores, wanted, expected):
-    assert divide_cores(cores, wanted) == expected
-
-
-def test_inputs_of_the_helper_are_those_of_the_split():
-    assert INPUTS["image"].column in Pictures(1).row(0)

@@ -147,8 +147,5 @@ class _Plans(Sampler[Plan]):
         self.epoch = 0
         self.start = 0
 
-    def __len__(self) -> int:
-        return len(self.order) - self.start
-
     def __iter__(self) -> Iterator[Plan]:
         return self.order.plans(self.epoch, self.start)
