@@ -128,6 +128,13 @@ def test_resuming_a_run_that_has_ended_says_so(pictures, run, capsys):
     assert "has ended already" in capsys.readouterr().out
 
 
+def test_a_damaged_recipe_of_the_run_is_no_wrong_argument(pictures, capsys):
+    Path("run").mkdir()
+    Path("run/recipe.yaml").write_text("nmae: digits")
+    assert main(["fit", str(pictures), "--out", "run", "--resume"]) == 1
+    assert "run/recipe.yaml: 'name' is missing" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_told_and_the_run_goes_on_later(pictures, capsys):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a checkpoint is larger

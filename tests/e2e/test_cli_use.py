@@ -9,6 +9,7 @@ from PIL import Image
 from runs import make_pictures, save_run
 
 from perceivers.cli.main import main
+from perceivers.data.base import DataConfig
 
 
 @pytest.fixture
@@ -44,6 +45,16 @@ class TestEvaluate:
         result = json.loads(capsys.readouterr().out)
         assert (result["split"], result["num_samples"]) == ("train", 6)
         assert json.loads(Path("r.json").read_text()) == result
+
+    def test_measures_streams(self, tmp_path, pictures, capsys):
+        rows = [f"{path},{path.parent.name}" for path in sorted(pictures.rglob("*.png"))]
+        (tmp_path / "test.csv").write_text("\n".join(["picture,species", *rows]))
+        config = DataConfig(stream=True, label="species")
+        run = save_run(tmp_path / "run", data=tmp_path / "test.csv", config=config)
+        assert main(["evaluate", str(run), "--split", "train", "--format", "json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["split"] == "train"
+        assert 10 < result["num_samples"] < 20  # less what the run held out
 
     def test_permuting_the_elements_changes_nothing(self, run, pictures, capsys):
         losses = []

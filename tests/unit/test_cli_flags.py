@@ -38,7 +38,13 @@ def test_training_and_data_need_no_prefix_and_the_rest_does():
 def test_columns_are_pairs():
     columns = {"left": "image", "right": "image"}
     assert read("--columns", "left:image,right:image").data.columns == columns
-    assert _full_reading(["d"], replace(get_recipe("digits"), data=DataConfig(columns=columns)))
+
+
+def test_columns_of_the_recipe_are_shown_as_they_are_typed(capsys):
+    recipe = replace(get_recipe("digits"), data=DataConfig(columns={"left": "image"}))
+    with pytest.raises(SystemExit, match="0"):
+        _full_reading(["--help"], recipe)
+    assert "(default: left:image)" in capsys.readouterr().out
 
 
 def test_columns_that_are_no_pairs_are_refused(capsys):
@@ -91,6 +97,8 @@ def test_a_part_that_is_absent_in_a_recipe_has_no_flags():
         ["--encoder.num-latents", "3", "birds"],
         ["birds", "--inputs.image.size", "3", "3", "--resume", "--recipe", "digits"],
         ["--resume", "--out", "x", "birds"],
+        ["--encoder.num-latents", "3", "birds", "--encoder.num-blocks", "2"],
+        ["--encoder.num-latent", "3", "birds"],
     ],
 )
 def test_data_is_found_first_or_last(args):

@@ -65,20 +65,22 @@ def run(args: Sequence[str]) -> int:
 def _first_reading(args: Sequence[str]) -> tuple[Which, str | None]:
     """Return what is known before the recipe is, and DATA if it is there.
 
-    The flags of model and augmentation depend on the recipe, so they stay unread here, with their values.
-    DATA stands before them, or else last.
+    The flags of model and augmentation depend on the recipe and stay unread here, with their values. Where
+    DATA does not stand before them, the flags of a likely recipe tell it from their values.
     """
-    flags = flags_of(
-        {
-            "which": Which(),
-            "data": DataConfig(),
-            "training": TrainingConfig(),
-            "optim": OptimConfig(),
-        }
-    )
-    known, rest = parse_known(flags, _without_help(args), command="fit")
+    parts = {
+        "which": Which(),
+        "data": DataConfig(),
+        "training": TrainingConfig(),
+        "optim": OptimConfig(),
+    }
+    known, rest = parse_known(flags_of(parts), _without_help(args), command="fit")
+    which = apply_flags(Which(), known.which)
+    if rest and rest[0].startswith("-"):
+        likely = _asked(which) or get_recipe("images")
+        rest = parse_known(flags_of(likely), rest, command="fit")[1]
     data = next((arg for arg in (*rest[:1], *rest[-1:]) if not arg.startswith("-")), None)
-    return apply_flags(Which(), known.which), data
+    return which, data
 
 
 def _data_config(args: Sequence[str], config: DataConfig) -> DataConfig:
