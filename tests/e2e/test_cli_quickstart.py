@@ -22,3 +22,11 @@ def test_quickstart_leaves_report_predictions_and_attention(tmp_path, monkeypatc
         assert picture.width > 300
     assert main(["evaluate", "quickstart"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == out.splitlines()[-1]
+
+
+def test_the_digits_have_their_own_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "digits", "--max-steps", "1", "--permute", "7", "--no-progress"]) == 0
+    out = capsys.readouterr().out
+    assert "Recipe digits" in out
+    assert "perceivers evaluate runs/digits" in out

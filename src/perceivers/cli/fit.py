@@ -43,14 +43,13 @@ def run(args: Sequence[str]) -> int:
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
     from perceivers.data.named import open_named
-    from perceivers.recipes.fitting import choose_recipe
-    from perceivers.training.run import fit_opened, run_folder
+    from perceivers.training.run import fit_opened, run_folder, suitable_recipe
 
     folder = run_folder(data, which.out, resume=which.resume)
     asked = _asked(which, folder if which.resume else None)
     config = _data_config(args, DataConfig() if asked is None else asked.data)
     source = open_named(data, config)
-    chosen, why = (asked, None) if asked else choose_recipe(source, size=which.size)
+    chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=which.size)
     # Before anything is printed or made: a misspelled flag ends here.
     recipe = _full_reading(_data_first(args, data), replace(chosen, data=config))
     if why:

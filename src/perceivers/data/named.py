@@ -7,7 +7,7 @@ from typing import Any
 from perceivers.data.base import DataConfig
 from perceivers.data.sources import DataSource, open_data
 
-__all__ = ["open_named"]
+__all__ = ["is_embedded", "open_named"]
 
 
 def open_named(
@@ -22,7 +22,7 @@ def open_named(
     """
     if isinstance(data, DataSource):
         return data
-    if isinstance(data, str) and data == "digits" and not Path("digits").exists():
+    if is_embedded(data):
         from perceivers.data.digits import digits
 
         source = digits()
@@ -34,3 +34,8 @@ def open_named(
             raise ValueError(msg)
         return source
     return open_data(data, config, label_names=label_names)
+
+
+def is_embedded(data: Any) -> bool:
+    """Return whether these are scikit-learn's digits, by name."""
+    return isinstance(data, str) and data == "digits" and not Path(data).exists()

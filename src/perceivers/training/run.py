@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from perceivers.data.base import DataConfig
-from perceivers.data.named import open_named
+from perceivers.data.named import is_embedded, open_named
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.hub.checkpoint import WEIGHTS_FILE
@@ -21,7 +21,7 @@ from perceivers.recipes.fitting import choose_recipe, specialize
 from perceivers.training.fit import Run, fit_source
 from perceivers.training.overrides import override, override_data
 
-__all__ = ["asked_recipe", "fit", "fit_opened", "next_free", "run_folder"]
+__all__ = ["asked_recipe", "fit", "fit_opened", "next_free", "run_folder", "suitable_recipe"]
 
 RECIPE_FILE = "recipe.yaml"
 RUNS = Path("runs")
@@ -58,7 +58,7 @@ def fit(
     asked = asked_recipe(recipe, size=size, folder=folder if resume else None)
     config = override_data(DataConfig() if asked is None else asked.data, changes)
     source = open_named(data, config)
-    chosen, why = (asked, "") if asked else choose_recipe(source, size=size)
+    chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=size)
     if why:
         say(why)
     chosen = override(dataclasses.replace(chosen, data=config), changes)
@@ -94,6 +94,15 @@ def asked_recipe(
             raise ValueError(msg)
         return read_recipe(path)
     return get_recipe(str(recipe), size=size)
+
+
+def suitable_recipe(
+    data: Any, source: DataSource, *, size: str | None = None
+) -> tuple[Recipe, str]:
+    """Return the recipe for data where none is named, and a sentence that says why this one."""
+    if size is None and is_embedded(data):
+        return get_recipe("digits"), "Recipe digits, made for these."
+    return choose_recipe(source, size=size)
 
 
 def fit_opened(
