@@ -4,12 +4,12 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as lightning
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.loader import Loader
 from perceivers.data.sources import DataSource
 from perceivers.models.perceiver import Perceiver
 from perceivers.recipes.base import Recipe
@@ -26,6 +26,7 @@ from perceivers.training.prepare import (
     build_loaders,
     build_model,
     build_task,
+    num_rows,
     step_size,
 )
 from perceivers.training.resume import Before, read_place
@@ -52,7 +53,7 @@ class Assembly:
     module: PerceiverModule
     model: Perceiver
     feed: Feed
-    validation: Loader
+    validation: Any
     conductor: Conductor
     display: Display
     notes: list[str] = field(default_factory=list[str])
@@ -98,7 +99,7 @@ def assemble(
         local_processes=trainer.num_devices,
         is_gpu=trainer.strategy.root_device.type == "cuda",
     )
-    rows = len(source.splits["train"])
+    rows = num_rows(source, "train")
     batch_size, too_few = step_size(config.batch_size, config.accumulate, place.world_size, rows)
     train, validation = build_loaders(
         source, recipe, preprocess, batch_size=batch_size, place=place

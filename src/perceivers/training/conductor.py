@@ -173,7 +173,9 @@ class Conductor(lightning.Callback):
 
         Raises:
             OSError: If there is no room. The checkpoint from before is then still there.
+            ValueError: If the loss is no number any more.
         """
+        self._means(trainer, _ours(trainer.lightning_module))
         trainer.save_checkpoint(self.folder / LAST)
         self._saved_at = time.monotonic()
 
@@ -236,19 +238,8 @@ class Conductor(lightning.Callback):
     def _log(
         self, trainer: lightning.Trainer, module: PerceiverModule, measured: dict[str, float]
     ) -> None:
-        """Write one line and begin new sums.
-
-        Raises:
-            ValueError: If the loss is no number any more. Nothing was saved since.
-        """
-        means = module.sums.means(distributed.summed(module.sums.values, module.device))
-        if not math.isfinite(means["loss"]):
-            msg = (
-                f"The loss was {means['loss']} before step {trainer.global_step}: the run has diverged. "
-                f"Use a lower rate (--optim.lr, now {module.optim.lr:g}), a warm-up "
-                "(--optim.warmup-steps 500) or a smaller --optim.clip-norm."
-            )
-            raise ValueError(msg)
+        """Write one line and begin new sums."""
+        means = self._means(trainer, module)
         module.sums.values = torch.zeros_like(module.sums.values)
         row = {
             "step": trainer.global_step,
@@ -261,6 +252,22 @@ class Conductor(lightning.Callback):
         if trainer.is_global_zero:
             self._journal.write(row)
             self._display.result(row, progress=module.progress)
+
+    def _means(self, trainer: lightning.Trainer, module: PerceiverModule) -> dict[str, float]:
+        """Return the means of all processes since the last line.
+
+        Raises:
+            ValueError: If the loss is no number any more. It is looked at before anything is saved.
+        """
+        means = module.sums.means(distributed.summed(module.sums.values, module.device))
+        if not math.isfinite(means["loss"]):
+            msg = (
+                f"The loss was {means['loss']} before step {trainer.global_step}: the run has diverged. "
+                f"Use a lower rate (--optim.lr, now {module.optim.lr:g}), a warm-up "
+                "(--optim.warmup-steps 500) or a smaller --optim.clip-norm."
+            )
+            raise ValueError(msg)
+        return means
 
     def _close_epoch(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
         """Validate, log, and keep the weights if they are the best."""

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.sources import DataSource
+from perceivers.data.stream_loader import make_stream_loader
 from perceivers.hub import checkpoint as hub
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.base import Recipe
@@ -25,6 +28,7 @@ __all__ = [
     "build_loaders",
     "build_model",
     "build_task",
+    "num_rows",
     "open_folder",
     "start_from",
     "step_size",
@@ -113,7 +117,7 @@ def build_task(recipe: Recipe, source: DataSource) -> ClassificationTask:
     return ClassificationTask(recipe.task, counts)
 
 
-def start_from(model: Perceiver, run: str | Path) -> str:
+def start_from(model: nn.Module, run: str | Path) -> str:
     """Give a fresh model the weights of another that fit it, and return a sentence about the others.
 
     Raises:
@@ -134,14 +138,23 @@ def start_from(model: Perceiver, run: str | Path) -> str:
     return f"Began from the weights of {run}: {len(fitting)} of {len(mine)} tensors fit{rest}."
 
 
-def step_size(batch_size: int, accumulate: int, world_size: int, rows: int) -> tuple[int, str]:
+def num_rows(source: DataSource, split: str) -> int | None:
+    """Return the rows of a split, or None where a stream does not know before it was read."""
+    if split in source.streams:
+        return source.streams[split].num_rows
+    return len(source.splits[split])
+
+
+def step_size(
+    batch_size: int, accumulate: int, world_size: int, rows: int | None
+) -> tuple[int, str]:
     """Return the samples of one batch of one process, and a sentence if there are too few rows for it.
 
     Args:
         batch_size: Samples of an optimizer step, over all batches and processes.
         accumulate: Batches of a step.
         world_size: Processes.
-        rows: Samples in train.
+        rows: Samples in train, where that is known.
 
     Raises:
         ValueError: If a step cannot be divided so.
@@ -154,7 +167,7 @@ def step_size(batch_size: int, accumulate: int, world_size: int, rows: int) -> t
             f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
         )
         raise ValueError(msg)
-    if rows >= batch_size:
+    if rows is None or rows >= batch_size:
         return batch_size // parts, ""
     if rows < parts:
         msg = f"Expected at least {parts} training samples for {accumulate} x {world_size}, got {rows}."
@@ -185,23 +198,37 @@ def build_loaders(
     """
 
     def loader(split: str, *, training: bool) -> Any:
+        settings = LoaderSettings(
+            batch_size=batch_size,
+            training=training,
+            seed=recipe.training.seed,
+            num_workers=place.threads_and_workers(recipe.data.workers)[1],
+            num_classes=len(recipe.task.label_names),
+            max_bad=recipe.data.max_bad,
+            world_size=place.world_size,
+            rank=place.rank,
+            pin_memory=place.is_gpu,
+        )
+        augment = recipe.augment if training else None
+        if split in source.streams:
+            stream = source.streams[split]
+            if training:
+                stream = stream.shuffled(recipe.data.shuffle_buffer, settings.seed)
+            return make_stream_loader(
+                stream,
+                source.inputs,
+                source.target,
+                preprocess=preprocess,
+                augment=augment,
+                settings=settings,
+            )
         return make_loader(
             source.splits[split],
             source.inputs,
             source.targets(split),
             preprocess=preprocess,
-            augment=recipe.augment if training else None,
-            settings=LoaderSettings(
-                batch_size=batch_size,
-                training=training,
-                seed=recipe.training.seed,
-                num_workers=place.threads_and_workers(recipe.data.workers)[1],
-                num_classes=len(recipe.task.label_names),
-                max_bad=recipe.data.max_bad,
-                world_size=place.world_size,
-                rank=place.rank,
-                pin_memory=place.is_gpu,
-            ),
+            augment=augment,
+            settings=settings,
         )
 
     return loader("train", training=True), loader("validation", training=False)
