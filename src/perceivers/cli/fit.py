@@ -43,21 +43,25 @@ def run(args: Sequence[str]) -> int:
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
     from perceivers.data.named import open_named
-    from perceivers.training.run import fit_opened, run_folder, suitable_recipe
+    from perceivers.training.distributed import is_first_process
+    from perceivers.training.folders import goes_on, run_folder
+    from perceivers.training.run import fit_opened, suitable_recipe
 
     folder = run_folder(data, which.out, resume=which.resume)
-    asked = _asked(which, folder if which.resume else None)
+    resume = goes_on(folder, resume=which.resume)
+    asked = _asked(which, folder if resume else None)
     config = _data_config(args, DataConfig() if asked is None else asked.data)
     source = open_named(data, config)
     chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=which.size)
     # Before anything is printed or made: a misspelled flag ends here.
     recipe = _full_reading(_data_first(args, data), replace(chosen, data=config))
-    if why:
+    if why and is_first_process():
         print(why)
     result = fit_opened(
-        source, recipe, data=data, folder=folder, resume=which.resume, init_from=which.init_from
+        source, recipe, data=data, folder=folder, resume=resume, init_from=which.init_from
     )
-    _report(result)
+    if is_first_process():
+        _report(result)
     return 0
 
 

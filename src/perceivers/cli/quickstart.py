@@ -46,7 +46,8 @@ def run(args: Sequence[str]) -> int:
     from perceivers.evaluation.table import evaluation_text, predictions_text
     from perceivers.explain.render import explain_image
     from perceivers.hub.checkpoint import load
-    from perceivers.training.run import fit, next_free
+    from perceivers.training.folders import next_free
+    from perceivers.training.run import fit
 
     folder = options.out or next_free(Path("quickstart"))
     changes: dict[str, Any] = {"device": options.device, "permute": options.permute}

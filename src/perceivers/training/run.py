@@ -1,7 +1,6 @@
 """A whole run from data to a trained model: what `perceivers fit` and `pv.fit` share."""
 
 import dataclasses
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
 from perceivers.recipes.fitting import choose_recipe, specialize
+from perceivers.training.distributed import is_first_process
 from perceivers.training.fit import Run, fit_source
+from perceivers.training.folders import data_path, goes_on, run_folder
 from perceivers.training.overrides import override, override_data
+from perceivers.training.prepare import RECIPE_FILE
 
-__all__ = ["asked_recipe", "fit", "fit_opened", "next_free", "run_folder", "suitable_recipe"]
-
-RECIPE_FILE = "recipe.yaml"
-RUNS = Path("runs")
+__all__ = ["asked_recipe", "fit", "fit_opened", "suitable_recipe"]
 
 
 def fit(
@@ -55,11 +54,12 @@ def fit(
         ValueError: If the data cannot be learned from, or `out` holds something else.
     """
     folder = run_folder(data, out, resume=resume)
+    resume = goes_on(folder, resume=resume)
     asked = asked_recipe(recipe, size=size, folder=folder if resume else None)
     config = override_data(DataConfig() if asked is None else asked.data, changes)
     source = open_named(data, config)
     chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=size)
-    if why:
+    if why and is_first_process():
         say(why)
     chosen = override(dataclasses.replace(chosen, data=config), changes)
     return fit_opened(
@@ -126,6 +126,8 @@ def fit_opened(
         init_from: A run folder or hub id, whose fitting weights the model begins with.
         say: Called with each sentence about what was seen and chosen.
     """
+    if not is_first_process():
+        say = _nothing
     source = with_validation(source, recipe.data)
     for note in source.notes:
         say(note)
@@ -140,61 +142,8 @@ def fit_opened(
         out=folder,
         resume=resume,
         init_from=init_from,
-        data=where(data),
+        data=data_path(data),
     )
-
-
-def where(data: Any) -> str | None:
-    """Return where data can be found again from any folder; None for objects in memory."""
-    if not isinstance(data, str | Path):
-        return None
-    path = Path(data).expanduser()
-    is_local = path.exists() or any(sign in str(data) for sign in "*?{")
-    return str(path.absolute()) if is_local else str(data)
-
-
-def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False) -> Path:
-    """Return the folder of a run: `out`, or the next free one of the data's name in `runs/`.
-
-    Raises:
-        ValueError: If `out` holds something that is not a run, or a run that is not to be resumed.
-    """
-    if out is None:
-        first = RUNS / _name_of(data)
-        return _latest(first) if resume else next_free(first)
-    folder = Path(out)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return folder
-    if not (folder / RECIPE_FILE).is_file():
-        msg = (
-            f"'{folder}' exists and is not a run (it has no {RECIPE_FILE}). Expected a new folder, an "
-            "empty one, or a run to go on with; nothing was written."
-        )
-        raise ValueError(msg)
-    if not resume:
-        msg = (
-            f"'{folder}' already holds a run. Expected another --out, or --resume to go on with it; "
-            "nothing was written."
-        )
-        raise ValueError(msg)
-    return folder
-
-
-def next_free(folder: Path) -> Path:
-    """Return the folder, or else the first of `folder-2`, `folder-3`, ... that does not exist."""
-    candidate, number = folder, 1
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
-
-
-def _latest(folder: Path) -> Path:
-    """Return the last of `folder`, `folder-2`, `folder-3`, ... that exists, or `folder`."""
-    latest, number = folder, 2
-    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
-        latest, number = candidate, number + 1
-    return latest
 
 
 def count_parameters(recipe: Recipe) -> int:
@@ -203,10 +152,5 @@ def count_parameters(recipe: Recipe) -> int:
         return sum(weight.numel() for weight in build(recipe.model_config()).parameters())
 
 
-def _name_of(data: Any) -> str:
-    """Return a folder's name for data: `birds` for `data/birds/`, `user/birds` and `birds.parquet`."""
-    if not isinstance(data, str | Path):
-        return "run"
-    last = Path(str(data)).resolve().name if Path(data).exists() else Path(str(data)).name
-    stem = last.split(".")[0] or last
-    return re.sub(r"\W+", "-", stem).strip("-") or "run"
+def _nothing(_sentence: str) -> None:
+    """Say nothing: the first of several processes has said it."""
