@@ -93,6 +93,12 @@ def train(out: str, **options: Any) -> Run:
             os.kill(os.getpid(), getattr(signal, die.partition(":")[0]))
         after_step(self, trainer, module, *args)
 
+    agree = conductor.Conductor._agree
+
+    def agree_to_save(self, trainer, module):
+        agree(self, trainer, module)
+        self._is_time_to_save = trainer.global_step % save_every == 0
+
     def dump_weights(self, trainer, module):
         weights = {name: whole(tensor) for name, tensor in module.model.state_dict().items()}
         torch.save(weights, self.folder / f"rank{trainer.global_rank}.pt")
@@ -102,8 +108,7 @@ def train(out: str, **options: Any) -> Run:
         if dump:
             patch.setattr(conductor.Conductor, "on_train_end", dump_weights)
         if save_every is not None:
-            is_time = lambda self, module: module.global_step % save_every == 0  # noqa: E731
-            patch.setattr(conductor.Conductor, "_is_time_to_save", is_time)
+            patch.setattr(conductor.Conductor, "_agree", agree_to_save)
         recipe = small_recipe(**options)
         return fit_source(small_digits(), recipe, PREPROCESS, out=out, resume=resume)
 

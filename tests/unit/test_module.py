@@ -52,6 +52,7 @@ def test_sums_are_means_over_samples_and_over_steps():
     sums.add_batch(torch.tensor(4.0), outputs[:1], torch.tensor([[0.6, 0.4, 0.0]]))  # mixed: a hit
     sums.add_step(torch.tensor(2.0))
     sums.add_step(torch.tensor(4.0))
+    sums.add_step(torch.tensor(float("inf")))
     assert sums.means(sums.values) == {
         "loss": (3 * 1.0 + 4.0) / 4,
         "accuracy": 3 / 4,

@@ -104,14 +104,7 @@ def assemble(
     train, validation = build_loaders(
         source, recipe, preprocess, batch_size=batch_size, place=place
     )
-    model = build_model(recipe)
-    model.set_grad_checkpointing(config.grad_checkpointing)
-    if config.compile:
-        model.compile()  # in place, so that the names of the weights stay
-    shard = config.strategy == "fsdp" and place.world_size > 1
-    module = PerceiverModule(
-        model, build_task(recipe, source), recipe.optim, ema=config.ema, shard=shard
-    )
+    module, model = _module(recipe, source, place)
     device = trainer.strategy.root_device
     feed = Feed(train, accumulate=config.accumulate, agree=lambda value: all_true(value, device))
     display = Display(enabled=config.progress, main_metric=module.task.main_metric)
@@ -139,6 +132,18 @@ def assemble(
     if before is not None:
         assembly.note(_going_on(before, place.world_size))
     return assembly
+
+
+def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[PerceiverModule, Perceiver]:
+    """Return what a step is, and the model in it."""
+    config = recipe.training
+    model = build_model(recipe)
+    model.set_grad_checkpointing(config.grad_checkpointing)
+    if config.compile:
+        model.compile()  # in place, so that the names of the weights stay
+    shard = config.strategy == "fsdp" and place.world_size > 1
+    task = build_task(recipe, source)
+    return PerceiverModule(model, task, recipe.optim, ema=config.ema, shard=shard), model
 
 
 def _going_on(before: Before, world_size: int) -> str:

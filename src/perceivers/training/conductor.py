@@ -87,6 +87,7 @@ class Conductor(lightning.Callback):
         self._patience = early_stopping
         self._elapsed = 0.0  # as all processes agreed
         self._stop = 0  # signal that was received, as all processes agreed
+        self._is_time_to_save = False  # as all processes agreed
         self._saved_at = 0.0
         self._restored: dict[str, Any] | None = None
 
@@ -145,7 +146,7 @@ class Conductor(lightning.Callback):
             )
         if self._stop:
             self._leave(trainer)
-        if self.standing.measured_step == step or self._is_time_to_save(module):
+        if self.standing.measured_step == step or self._is_time_to_save:
             self.save(trainer)
         self._end_if_done(trainer, module)
 
@@ -219,21 +220,16 @@ class Conductor(lightning.Callback):
     # -- parts ------------------------------------------------------------------------------------------
 
     def _agree(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
-        """Let all processes have the same time and the same request to stop, and so the same rate."""
+        """Let all processes have the same time, and so the same rate, and stop and save together."""
+        is_due = time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
         mine = torch.tensor(
-            [self.clock.elapsed, float(self._signals.received)], dtype=torch.float64
+            [self.clock.elapsed, self._signals.received, is_due], dtype=torch.float64
         )
-        if module.device.type == "mps":
-            mine = mine.float()
-        elapsed, stop = distributed.largest(mine, module.device).tolist()
-        self._elapsed, self._stop = elapsed, int(stop)
+        elapsed, stop, save = distributed.largest(mine, module.device).tolist()
+        self._elapsed, self._stop, self._is_time_to_save = elapsed, int(stop), bool(save)
         module.progress = self.limits.progress(
             epochs=self.feed.epochs_done, steps=trainer.global_step, seconds=elapsed
         )
-
-    def _is_time_to_save(self, module: PerceiverModule) -> bool:
-        due = time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
-        return bool(distributed.largest(torch.tensor([float(due)]), module.device).item())
 
     def _log(
         self, trainer: lightning.Trainer, module: PerceiverModule, measured: dict[str, float]

@@ -100,9 +100,14 @@ def fit_source(
         assembly = assemble(source, recipe, preprocess, folder=folder, limits=limits, last=restored)
         if init_from is not None and restored is None:
             assembly.note(start_from(assembly.model, init_from))
-        assembly.trainer.fit(assembly.module, assembly.feed, ckpt_path=restored, weights_only=True)
-        if assembly.trainer.is_global_zero:
-            _finish(assembly, source, recipe, preprocess, data)
+        trainer, loaders = assembly.trainer, (assembly.feed.loader, assembly.validation)
+        try:
+            trainer.fit(assembly.module, assembly.feed, ckpt_path=restored, weights_only=True)
+            if trainer.is_global_zero:
+                _finish(assembly, source, recipe, preprocess, data)
+        finally:
+            for loader in loaders:
+                loader.close()  # its workers end here, not when the garbage is collected
     return Run(folder=folder, metrics=dict(assembly.conductor.standing.metrics))
 
 

@@ -34,9 +34,9 @@ class TrainingSums:
         self._add(loss.detach() * outputs.shape[0], hits, count, 0.0 * count, 0.0 * count)
 
     def add_step(self, norm: Tensor) -> None:
-        """Count one optimizer step."""
-        zero = torch.zeros_like(norm)
-        self._add(zero, zero, zero, norm, zero + 1)
+        """Count one optimizer step. One that overflowed in float16, which is then skipped, does not count."""
+        zero, counts = torch.zeros_like(norm), torch.isfinite(norm)
+        self._add(zero, zero, zero, torch.where(counts, norm, zero), counts)
 
     def _add(self, *sums: Tensor) -> None:
         new = torch.stack([value.detach().float() for value in sums])

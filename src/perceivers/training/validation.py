@@ -20,7 +20,6 @@ def validate(
     *,
     is_sharded: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    each: Callable[[], object] = lambda: None,
 ) -> Meter | None:
     """Return the metrics of the split, with averaged weights where there are any.
 
@@ -29,7 +28,6 @@ def validate(
         loader: The split, in order; of several processes, each reads its own part.
         is_sharded: Whether a forward pass needs all processes (FSDP).
         should_stop: Asked after each batch. If it says yes, the measurement is given up.
-        each: Called after each batch.
 
     Returns:
         A meter that holds the sums of all processes, or None if it was given up.
@@ -49,7 +47,6 @@ def validate(
                 outputs = module.model(moved.inputs, moved.masks)
                 if counts and moved.targets is not None:
                     meter.update(outputs, moved.targets)
-                each()
                 if should_stop():
                     return None
     finally:
