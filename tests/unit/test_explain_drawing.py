@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,12 @@ def test_any_shape_is_drawn_without_a_warning(picture, labels, tmp_path):
     width, height = figure.get_size_inches()
     assert width < 20
     assert height < 20
+
+
+@pytest.mark.parametrize(("peak", "ticks"), [(3.0, ["0", "1x", "3.0x"]), (20.0, ["1x", "20.0x"])])
+def test_the_scale_of_attention_stays_readable(peak, ticks):
+    flat = replace(explanation(reads=1), attention=np.full((1, 4, 4), peak, np.float32))
+    bars = [
+        axes for axes in draw_explanation(flat).subfigs[0].axes if axes.get_label() == "<colorbar>"
+    ]
+    assert [label.get_text() for label in bars[0].get_yticklabels()] == ticks

@@ -124,8 +124,11 @@ def _draw_heat(
         interpolation="nearest",
     )
     axes.set_axis_off()
-    bar = axes.figure.colorbar(heat, ax=axes, fraction=0.05, pad=0.02, ticks=[0, 1, top])
-    bar.ax.set_yticklabels(["0", "1x", f"{top:.1f}x"], fontsize=7, color=QUIET)
+    ticks = {0.0: "0", 1.0: "1x", top: f"{top:.1f}x"}
+    if top > 7:  # the two lowest would lie on each other
+        del ticks[0.0]
+    bar = axes.figure.colorbar(heat, ax=axes, fraction=0.05, pad=0.02, ticks=list(ticks))
+    bar.ax.set_yticklabels(list(ticks.values()), fontsize=7, color=QUIET)
     bar.outline.set_visible(False)
 
 
