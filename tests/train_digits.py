@@ -74,7 +74,7 @@ def small_recipe(**training: Any) -> Recipe:
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(label_names=tuple(map(str, range(10)))),
         augment={"image": augment},
-        optim=OptimConfig(**{"lr": 0.02, "schedule": "cosine", "warmup_steps": 5, **optim}),
+        optim=OptimConfig(**{"lr": 0.02, "schedule": "cosine", **optim}),
         training=TrainingConfig(**{"batch_size": 16, "ema": 0.9, **training}),
     )
     return replace(recipe, data=replace(recipe.data, workers=workers))

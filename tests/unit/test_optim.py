@@ -6,7 +6,7 @@ from train_digits import small_recipe
 from perceivers.models.perceiver import build
 from perceivers.recipes.base import OptimConfig
 from perceivers.training.lamb import Lamb
-from perceivers.training.optim import build_optimizer, parameter_groups
+from perceivers.training.optim import build_optimizer, parameter_groups, warn_of_warmup
 
 
 def names_in(groups, model):
@@ -43,3 +43,26 @@ def test_the_optimizer_is_the_one_of_the_recipe(name, kind):
     assert {(g["lr"], g["betas"], g["eps"]) for g in optimizer.param_groups} == {
         (0.5, (0.8, 0.9), 1e-3)
     }
+
+
+def test_a_warm_up_of_lamb_is_warned_of():
+    head = nn.Linear(2, 2)
+    nn.init.zeros_(head.weight)
+    for config in (OptimConfig(warmup_steps=5), OptimConfig(warmup_fraction=0.1)):
+        assert "begin at zero (weight) stay near it" in warn_of_warmup(config, head)
+        assert warn_of_warmup(config, nn.Linear(2, 2)) == ""
+    assert warn_of_warmup(OptimConfig(), head) == ""
+    assert warn_of_warmup(OptimConfig(name="adamw", warmup_steps=5), head) == ""
+
+
+def test_lamb_leaves_zero_weights_where_a_warm_up_has_put_them():
+    def trained(rates):
+        head = nn.Parameter(torch.zeros(4))
+        optimizer = Lamb([head])
+        for rate in rates:
+            optimizer.param_groups[0]["lr"] = rate
+            head.grad = torch.ones(4)
+            optimizer.step()
+        return head.norm().item()
+
+    assert trained([1e-2] * 100) > 100 * trained([1e-5, *[1e-2] * 99])

@@ -21,6 +21,7 @@ from perceivers.training.engine import build_trainer
 from perceivers.training.feed import Feed
 from perceivers.training.journal import Journal, build_loggers
 from perceivers.training.module import PerceiverModule
+from perceivers.training.optim import warn_of_warmup
 from perceivers.training.prepare import (
     Place,
     build_loaders,
@@ -129,6 +130,7 @@ def assemble(
         display=display,
     )
     assembly.note(too_few)
+    assembly.note(warn_of_warmup(recipe.optim, model))
     if before is not None:
         assembly.note(_going_on(before, place.world_size))
     return assembly
