@@ -49,9 +49,11 @@ def warn_of_warmup(config: OptimConfig, model: nn.Module) -> str:
 
     A tensor that begins at zero, as the head does, is as long as the rate after its first step. From then on the
     trust ratio lets it grow by that rate's share of its length: after a first step of almost nothing it stays
-    almost nothing. On the digits 240 steps reach 19 % with a warm-up of 5 %, and 91 % without.
+    almost nothing. Seen on the digits, 20 s each, one seed: 19 % of the validation split with a warm-up of 5 %,
+    93 % without.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix A, found the same.
+    Source: Perceiver IO (arXiv:2107.14795), appendix A, reports that LAMB failed with a warm-up; the reason
+    given here is ours.
     """
     warms_up = config.warmup_steps > 0 or config.warmup_fraction > 0
     from_zero = [name for name, p in model.named_parameters() if p.ndim > 1 and not p.any()]
