@@ -98,7 +98,7 @@ def save(
         columns=dict(columns or {}),
     )
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().cpu().contiguous() for name, tensor in inner.state_dict().items()
     }
     _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
     text = TypeAdapter(SavedConfig).dump_json(config, indent=2)

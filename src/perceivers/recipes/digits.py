@@ -1,4 +1,4 @@
-"""The embedded default: real handwritten digits of 8 x 8 pixels, learned in a minute."""
+"""The embedded default: real handwritten digits of 8 x 8 pixels, learned in two minutes."""
 
 from perceivers.data.base import ImageAugmentConfig
 from perceivers.inputs.image import PixelInputConfig
@@ -16,7 +16,7 @@ def digits() -> Recipe:
     """Scikit-learn's 1,797 handwritten digits, every pixel an element.
 
     Run:      perceivers quickstart (or, on pictures of your own: perceivers fit DATA --recipe digits)
-    Expected: at least 97 % accuracy on a held-out fifth, in about a minute on two cores.
+    Expected: at least 97 % accuracy on a held-out fifth, in under two minutes on two cores.
     Source:   Ours. The data are the UCI "Optical Recognition of Handwritten Digits" test set.
     """
     return Recipe(
@@ -38,11 +38,17 @@ def digits() -> Recipe:
         ),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(),
-        augment={
-            "image": ImageAugmentConfig(crop_scale=(0.7, 1.0), flip=False)
-        },  # 2 is not its mirror
+        # No crop and no mirror: at 8 x 8 pixels a stroke is the digit, and 2 is not its mirror.
+        augment={"image": ImageAugmentConfig(crop_scale=None, flip=False, mixup=0.4)},
         optim=OptimConfig(
-            name="lamb", lr=1e-2, weight_decay=0.01, schedule="cosine", warmup_fraction=0.05
+            name="adamw",
+            lr=2e-3,
+            betas=(0.9, 0.99),
+            eps=1e-8,
+            weight_decay=0.05,
+            clip_norm=1.0,
+            schedule="cosine",
+            warmup_fraction=0.05,
         ),
-        training=TrainingConfig(batch_size=64, max_epochs=50),
+        training=TrainingConfig(batch_size=32, max_epochs=50, ema=0.99),
     )

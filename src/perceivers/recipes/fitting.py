@@ -86,7 +86,9 @@ def specialize(
             image_size = suggest_image_size(train, column, largest=recipe.data.largest_image)
         mean, std = _IMAGENET_MEAN, _IMAGENET_STD
         if recipe.data.normalization == "data" or part.num_channels != 3:
-            mean, std = measure_mean_std(train, column, num_channels=part.num_channels)
+            mean, std = measure_mean_std(
+                train, column, num_channels=part.num_channels, size=image_size
+            )
         inputs[name] = replace(part, size=image_size)
         preprocess[name] = ImagePreprocessConfig(
             size=image_size,
