@@ -80,8 +80,8 @@ def small_recipe(**training: Any) -> Recipe:
     return replace(recipe, data=replace(recipe.data, workers=workers))
 
 
-def train(out: str, **options: Any) -> Run:
-    """Train as the options say."""
+def train(out: str, source: DataSource | None = None, **options: Any) -> Run:
+    """Train as the options say, by default on a few of the digits."""
     from perceivers.training import conductor
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)
@@ -110,7 +110,8 @@ def train(out: str, **options: Any) -> Run:
         if save_every is not None:
             patch.setattr(conductor.Conductor, "_agree", agree_to_save)
         recipe = small_recipe(**options)
-        return fit_source(small_digits(), recipe, PREPROCESS, out=out, resume=resume)
+        source = small_digits() if source is None else source
+        return fit_source(source, recipe, PREPROCESS, out=out, resume=resume)
 
 
 def _value(text: str) -> Any:

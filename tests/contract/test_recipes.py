@@ -42,7 +42,7 @@ class TestEveryRecipe:
 def test_unknown_name_gets_a_suggestion():
     with pytest.raises(KeyError, match=r"Did you mean 'imagenet'\?"):
         base.get_recipe("imagnet")
-    with pytest.raises(KeyError, match="No recipe is called 'zzz'. There are: digits, imagenet"):
+    with pytest.raises(KeyError, match=r"No recipe is called 'zzz'. There are: digits, imagenet"):
         base.get_recipe("zzz")
 
 

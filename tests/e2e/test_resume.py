@@ -1,5 +1,6 @@
 """Interrupted and resumed equals never interrupted, bit for bit."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_digits import train
+from small_data import write_parquet
+from train_digits import small_digits, train
 
+from perceivers.data.base import DataConfig
+from perceivers.data.images import decode_image
+from perceivers.data.sources import open_data
 from perceivers.training.journal import read_metrics
 
 SCRIPT = Path(__file__).parent.parent / "train_digits.py"
@@ -149,3 +154,37 @@ def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypat
     assert names == ["best.ckpt", "last.ckpt"]
     train(str(tmp_path / "run"), **RUN, resume=True)
     assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def write_shards(folder):
+    """Write the small digits as parquet shards."""
+    source = small_digits()
+    for split, records in source.splits.items():
+        rows = [records.row(i) for i in range(len(records))]
+        cells = []
+        for row in rows:
+            buffer = io.BytesIO()
+            decode_image(row["image"], num_channels=1).save(buffer, format="PNG")
+            cells.append({"bytes": buffer.getvalue(), "path": None})
+        targets = source.targets(split)
+        size = len(rows) // 2
+        for shard in range(2):
+            part = slice(shard * size, (shard + 1) * size)
+            columns = {"image": cells[part], "label": targets[part]}
+            write_parquet(folder / f"{split}-{shard:05d}.parquet", columns)
+
+
+def test_a_stream_goes_on_where_it_was(tmp_path):
+    pytest.importorskip("pyarrow")
+    write_shards(tmp_path / "data")
+    options = {"max_epochs": 2, "workers": 2}
+
+    def source():
+        return open_data(tmp_path / "data", DataConfig(stream=True, shuffle_buffer=32))
+
+    train(str(tmp_path / "whole"), source(), **options)
+    with pytest.raises(SystemExit) as left:
+        train(str(tmp_path / "cut"), source(), die="SIGTERM:6", **options)
+    assert left.value.code == 128 + signal.SIGTERM
+    train(str(tmp_path / "cut"), source(), resume=True, **options)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")

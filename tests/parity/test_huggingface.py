@@ -75,7 +75,7 @@ def randomize(module):
 
 
 def our_encoder(settings, channels):
-    ours = PerceiverEncoder(
+    return PerceiverEncoder(
         PerceiverEncoderConfig(
             num_latents=settings.num_latents,
             latent_channels=settings.d_latents,
@@ -86,7 +86,6 @@ def our_encoder(settings, channels):
         ),
         input_channels=channels,
     )
-    return ours
 
 
 def gradients_agree(ours, theirs, prefixes):

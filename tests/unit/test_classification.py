@@ -54,8 +54,8 @@ def test_wrong_settings_are_refused():
         ValueError, match=r"at least one training sample of each of the 3.*\[4, 0, 2\]"
     ):
         task(class_weights="balanced", class_counts=[4, 0, 2])
-    with pytest.raises(ValueError, match=r"each of the 3 classes; got the counts \[\]"):
-        task(class_weights="balanced")
+    with pytest.raises(ValueError, match=r"each of the 3 classes; got the counts \[1, 2\]"):
+        task(class_weights="balanced", class_counts=[1, 2])
     with pytest.raises(ValueError, match="one of class_weights for each of the 3 classes, got 2"):
         task(class_weights=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got 1.0"):
@@ -104,3 +104,11 @@ def test_nothing_measured_is_zero_and_not_a_crash():
 
 def test_probabilities_sum_to_one():
     assert_close(task().probabilities(torch.randn(2, 3)).sum(-1), torch.ones(2))
+
+
+def test_balanced_weights_without_counts_predict_but_do_not_learn():
+    loaded = task(class_weights="balanced")
+    outputs = torch.randn(2, 3)
+    assert_close(loaded.probabilities(outputs), task().probabilities(outputs))
+    with pytest.raises(ValueError, match="needs the number of training samples of each class"):
+        loaded.loss(outputs, torch.tensor([0, 1]))

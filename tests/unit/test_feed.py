@@ -118,3 +118,22 @@ def test_a_batch_moves_with_its_place():
     batch = TrainBatch(Batch(inputs={"x": torch.ones(1)}), epoch=2, index=3)
     moved = batch.to(torch.device("cpu"), non_blocking=True)
     assert (moved.epoch, moved.index) == (2, 3)
+
+
+def test_a_stream_guesses_its_length_until_it_knows_and_keeps_what_it_found():
+    loader = Stateless(3)
+    loader.num_batches = 4
+    feed = Feed(loader)
+    assert feed.steps_per_epoch == 4
+    done = [feed.epochs_done for _ in itertools.islice(feed, 4)]
+    assert done == [0.25, 0.5, 1.0, pytest.approx(4 / 3)]  # the third was the last of its pass
+    again = Feed(Stateless(3))
+    again.load_state_dict(feed.state_dict())
+    assert again.steps_per_epoch == 3
+
+
+def test_a_guess_that_was_too_low_ends_no_pass_early():
+    loader = Stateless(4)
+    loader.num_batches = 2
+    feed = Feed(loader)
+    assert [feed.epochs_done for _ in itertools.islice(feed, 4)] == [0.5, 0.5, 0.5, 1.0]

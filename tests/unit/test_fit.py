@@ -103,14 +103,14 @@ def test_steps_end_a_run_within_an_epoch_and_the_rate_has_fallen(tmp_path):
 def test_time_ends_a_run_annealed_and_goes_on_when_it_is_resumed(tmp_path):
     path = str(tmp_path / "run")
     with pytest.raises(SystemExit):
-        train(path, max_time="1.5s", die="SIGTERM:5")
+        train(path, max_time="4s", die="SIGTERM:2")
     before = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     elapsed = before["perceivers"]["elapsed"]
-    assert 0 < elapsed < 1.5
-    run = train(path, max_time="1.5s", resume=True)
+    assert 0 < elapsed < 4
+    run = train(path, max_time="4s", resume=True)
     rows = rows_of(run)
     assert rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows)
-    assert 1.5 <= rows[-1]["elapsed"] < 10
+    assert rows[-1]["elapsed"] >= 4
     assert all(a["elapsed"] <= b["elapsed"] for a, b in itertools.pairwise(rows))
 
 

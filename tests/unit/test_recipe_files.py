@@ -41,7 +41,7 @@ def test_many_mistakes_are_counted():
 
 
 def test_what_is_no_recipe_says_so(tmp_path):
-    with pytest.raises(ValueError, match="my.yaml is not YAML"):
+    with pytest.raises(ValueError, match=r"my.yaml is not YAML"):
         parse_recipe("a: [", name="my.yaml")
     with pytest.raises(ValueError, match="holds no recipe"):
         parse_recipe("- 1")

@@ -187,3 +187,10 @@ def test_an_error_of_the_stream_is_told_as_it_is(workers):
     with pytest.raises(ValueError, match=r"^shard 0, row 1: 'lion' is no class\.$"):
         list(loader)
     loader.close()
+
+
+def test_the_number_of_batches_is_guessed_where_the_rows_are_known():
+    assert loader_of(Numbers(0, 20), batch_size=4).num_batches == 5
+    assert loader_of(Numbers(0, 20), batch_size=4, world_size=2).num_batches == 2
+    assert loader_of(Numbers(0, 20), batch_size=4, training=True, augment=MIXING).num_batches == 2
+    assert loader_of(Numbers(0, 20, counted=False), batch_size=4).num_batches is None

@@ -66,6 +66,14 @@ class StreamLoader:
         self._resumed = False
 
     @property
+    def num_batches(self) -> int | None:
+        """Batches of a pass, about; None where the rows are not known. Workers leave incomplete ones away."""
+        if self.num_rows is None:
+            return None
+        rows = self.settings.batch_size * (2 if self._dataset.reader.mixing else 1)
+        return self.num_rows // (rows * self.settings.world_size)
+
+    @property
     def bad(self) -> list[tuple[str, str]]:
         """Name and reason of each row that could not be read so far."""
         return list(self._intake.bad.items())

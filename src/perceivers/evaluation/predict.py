@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from perceivers.evaluation.device import pick_device
 from perceivers.evaluation.items import Sample, samples_of
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.classification import ClassificationTask
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Prediction", "Predictor", "load_predictor", "prediction_task", "save_model"]
+__all__ = ["Prediction", "Predictor", "load_predictor", "save_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Predictor:
         self.preprocess = config.preprocess
         self.label_names = config.task.label_names
         self.batch_size = batch_size
-        self.task = prediction_task(config.task)
+        self.task = ClassificationTask(config.task)
 
     def predict(
         self,
@@ -148,11 +148,6 @@ class Predictor:
                 top=tuple((labels[index], row[index]) for index in order),
                 probabilities=dict(zip(labels, row, strict=True)),
             )
-
-
-def prediction_task(config: ClassificationConfig) -> ClassificationTask:
-    """Return the task without the weights of its classes, which count in training only."""
-    return ClassificationTask(replace(config, class_weights=None))
 
 
 def load_predictor(folder: str | Path, *, device: str = "auto", batch_size: int = 64) -> Predictor:

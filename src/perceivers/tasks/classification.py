@@ -43,10 +43,11 @@ class ClassificationTask:
 
     Args:
         config: Names, smoothing and weights of the classes.
-        class_counts: Samples of each class in train, which `balanced` weights are made of.
+        class_counts: Samples of each class in train, which `balanced` weights are made of. None where
+            nothing is trained: predictions and metrics know no weights.
 
     Raises:
-        ValueError: If weights are wanted and counts or weights do not fit the number of classes.
+        ValueError: If counts or weights do not fit the number of classes.
     """
 
     main_metric = "accuracy"
@@ -57,23 +58,23 @@ class ClassificationTask:
     ) -> None:
         self.config = config
         self.class_weights: Tensor | None = None
-        if config.class_weights == "balanced":
-            counts = [] if class_counts is None else list(class_counts)
-            if len(counts) != self.num_outputs or min(counts, default=0) < 1:
-                msg = (
-                    f"class_weights='balanced' needs at least one training sample of each of the "
-                    f"{self.num_outputs} classes; got the counts {counts}."
-                )
-                raise ValueError(msg)
-            self.class_weights = sum(counts) / (len(counts) * torch.tensor(counts).float())
-        elif config.class_weights is not None:
+        if isinstance(config.class_weights, tuple):
+            self.class_weights = torch.tensor(config.class_weights)
             if len(config.class_weights) != self.num_outputs:
                 msg = (
                     f"Expected one of class_weights for each of the {self.num_outputs} classes, got "
                     f"{len(config.class_weights)}."
                 )
                 raise ValueError(msg)
-            self.class_weights = torch.tensor(config.class_weights)
+        elif config.class_weights == "balanced" and class_counts is not None:
+            counts = torch.tensor(class_counts)
+            if counts.shape[0] != self.num_outputs or counts.min() < 1:
+                msg = (
+                    "class_weights='balanced' needs at least one training sample of each of the "
+                    f"{self.num_outputs} classes; got the counts {list(class_counts)}."
+                )
+                raise ValueError(msg)
+            self.class_weights = counts.sum() / (self.num_outputs * counts)
 
     @property
     def num_outputs(self) -> int:
@@ -91,7 +92,16 @@ class ClassificationTask:
         Args:
             outputs: Logits.
             targets: Class indices, or shares of each class that sum to one (mixup, CutMix).
+
+        Raises:
+            ValueError: If balanced weights are wanted and nobody has counted the classes.
         """
+        if self.class_weights is None and self.config.class_weights is not None:
+            msg = (
+                "class_weights='balanced' needs the number of training samples of each class to learn: "
+                "ClassificationTask(config, class_counts); got None."
+            )
+            raise ValueError(msg)
         logits = outputs.float()
         shares = targets
         if not targets.is_floating_point():

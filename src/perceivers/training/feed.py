@@ -64,8 +64,10 @@ class Feed:
         self._agree = agree
         self._resume: dict[str, Any] | None = None
         self._position: Any = None
-        if isinstance(loader, Sized):
-            self.steps_per_epoch = len(loader) // accumulate
+        # A stream guesses at first, so that the rate falls in its first pass too.
+        length = len(loader) if isinstance(loader, Sized) else getattr(loader, "num_batches", None)
+        if length is not None:
+            self.steps_per_epoch = length // accumulate
 
     def __len__(self) -> int:
         """Return a length that no run reaches."""
@@ -94,18 +96,25 @@ class Feed:
             return float(self.epoch + self.at_epoch_end)
         # Divided once, so that a milestone at 84 of 120 epochs is met exactly.
         per_epoch = self.steps_per_epoch * self.accumulate
-        return (self.epoch * per_epoch + self.batches) / per_epoch
+        batches = min(self.batches, per_epoch - 1)  # a guess may have been too low
+        return (self.epoch * per_epoch + batches) / per_epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place between two optimizer steps. Plain values only."""
-        if self.at_epoch_end:
-            return {"epoch": self.epoch + 1, "batches": 0, "loader": self._position}
-        return {"epoch": self.epoch, "batches": self.batches, "loader": self._position}
+        place = (self.epoch + 1, 0) if self.at_epoch_end else (self.epoch, self.batches)
+        return {
+            "epoch": place[0],
+            "batches": place[1],
+            "loader": self._position,
+            "steps_per_epoch": self.steps_per_epoch,  # which a stream had to find out
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a place; the next `iter` begins there."""
         self.epoch, self.batches, self.at_epoch_end = state["epoch"], state["batches"], False
         self._position, self._resume = state["loader"], dict(state)
+        if not isinstance(self.loader, Sized):
+            self.steps_per_epoch = state["steps_per_epoch"]
 
     def _groups(self) -> Iterator[tuple[list[Batch], bool]]:
         """Yield the batches of each step of this epoch, and whether it is the last.
