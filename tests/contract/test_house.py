@@ -26,12 +26,10 @@ OTHER = sorted(
 EXTRAS = {
     "lightning",
     "torchmetrics",
-    "torchdata",
     "tensorboard",
     "datasets",
     "pyarrow",
     "pandas",
-    "webdataset",
     "matplotlib",
     "sklearn",
     "transformers",

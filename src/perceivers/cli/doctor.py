@@ -23,13 +23,11 @@ _EXAMPLES = """
 _EXTRAS = {
     "train": (
         ("lightning", "lightning", "fit"),
-        ("torchdata", "torchdata", "exact --resume"),
         ("tensorboard", "tensorboard", "curves while training"),
     ),
     "data": (
         ("datasets", "datasets", "Hugging Face datasets"),
         ("pyarrow", "pyarrow", "parquet"),
-        ("webdataset", "webdataset", "tar shards"),
     ),
     "viz": (("matplotlib", "matplotlib", "report and explain"),),
     "quickstart": (("scikit-learn", "sklearn", "the embedded digits"),),

@@ -105,12 +105,16 @@ def _lines(result: "Cost") -> list[tuple[str, str]]:
         ("weights", f"{_bytes(result.weight_bytes)} in float32"),
         (
             "FLOPs, by the papers",
-            f"{result.paper_flops / 1e9:,.1f} G a sample (2 per multiply-add)",
+            f"{_operations(result.paper_flops)} a sample (2 per multiply-add)",
         ),
-        ("FLOPs, really done", f"{result.flops / 1e9:,.1f} G a sample"),
+        ("FLOPs, really done", f"{_operations(result.flops)} a sample"),
         ("how it is read", result.read_path),
         ("training step", step),
     ]
+
+
+def _operations(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:,.1f} G"
 
 
 def _bytes(count: int) -> str:

@@ -12,7 +12,7 @@ from perceivers.data.sources import DataSource
 from perceivers.data.tables import ColumnTable
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
 
-__all__ = ["choose_recipe", "specialize"]
+__all__ = ["choose_recipe", "require_labels", "specialize"]
 
 # Rows of a stream from which size and statistics are taken.
 _LOOKED_AT = 256
@@ -71,12 +71,7 @@ def specialize(
             f"--columns {next(iter(source.inputs.values())).column}:image."
         )
         raise ValueError(msg)
-    if not source.label_names:
-        msg = (
-            "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
-            "a column of labels (--label COLUMN)."
-        )
-        raise ValueError(msg)
+    require_labels(source)
     train, num_rows = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), {}
     for name, part in recipe.inputs.items():
@@ -115,6 +110,20 @@ def specialize(
         training=training,
     )
     return filled, preprocess
+
+
+def require_labels(source: DataSource) -> None:
+    """Refuse data that cannot be learned from.
+
+    Raises:
+        ValueError: If there are no labels.
+    """
+    if not source.label_names:
+        msg = (
+            "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
+            "a column of labels (--label COLUMN)."
+        )
+        raise ValueError(msg)
 
 
 def _count(source: DataSource) -> int | None:

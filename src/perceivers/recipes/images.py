@@ -25,7 +25,7 @@ def images(size: str = "tiny") -> Recipe:
     `tiny` is meant for a CPU, `small` for any GPU, `base` for a large one and many pictures.
 
     Run:      perceivers fit DATA --recipe images --size tiny
-    Expected: CIFAR-10, tiny, 20 minutes on 2 CPU cores: see docs/results/cifar10.md.
+    Expected: CIFAR-10, tiny, 20 minutes on 2 CPU cores: 71.7 % (docs/results/cifar10.md).
     Source:   Ours, of the papers' parts: the stem is Perceiver IO's (arXiv:2107.14795, appendix A.1), the
               reads and the mean head are the 2021 paper's. AdamW and the sizes are ours.
     """

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
+from perceivers.tasks.base import Task
 from perceivers.training import distributed
 from perceivers.training.chance import random_state, set_random_state
 from perceivers.training.clock import Clock, Limits, StopSignals
@@ -282,8 +283,7 @@ class Conductor(lightning.Callback):
         self._log(trainer, module, measured)
         standing, task = self.standing, module.task
         standing.is_due, standing.measured_step = False, trainer.global_step
-        new, old = measured[task.main_metric], standing.metrics.get(task.main_metric)
-        if old is None or (new > old if task.higher_is_better else new < old):
+        if _is_better(measured, standing.metrics, task):
             standing.metrics, standing.step, standing.since = measured, trainer.global_step, 0
             self._keep_best(trainer, module, getattr(meter, "confusion", None))
         else:
@@ -321,6 +321,16 @@ class Conductor(lightning.Callback):
                 "The same command with --resume goes on from there."
             )
         raise SystemExit(128 + self._stop if trainer.is_global_zero else 0)
+
+
+def _is_better(new: dict[str, float], old: dict[str, float], task: Task) -> bool:
+    """Tell whether a validation is the best so far. Of equals, which a small split has many, by its loss."""
+    if not old:
+        return True
+    mine, best = new[task.main_metric], old[task.main_metric]
+    if mine == best:
+        return new["loss"] < old["loss"]
+    return mine > best if task.higher_is_better else mine < best
 
 
 def _ours(module: lightning.LightningModule) -> PerceiverModule:
