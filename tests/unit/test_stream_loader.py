@@ -157,7 +157,7 @@ def test_another_epoch_forgets_the_place_in_the_old_one():
 def test_another_number_of_workers_cannot_go_on():
     loader = loader_of(Numbers(0, 8))
     with pytest.raises(
-        ValueError, match=r"read by 3 workers and cannot go on with 0: .*--data.workers 3"
+        ValueError, match=r"read by 3 workers and cannot go on with 0: .*--workers 3"
     ):
         loader.load_state_dict({**loader.state_dict(), "num_workers": 3})
 

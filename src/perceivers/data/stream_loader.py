@@ -130,7 +130,7 @@ class StreamLoader:
         if state["num_workers"] != self.settings.num_workers:
             msg = (
                 f"The stream was read by {state['num_workers']} workers and cannot go on with "
-                f"{self.settings.num_workers}: each reads its own part. Use --data.workers {state['num_workers']}."
+                f"{self.settings.num_workers}: each reads its own part. Use --workers {state['num_workers']}."
             )
             raise ValueError(msg)
         self._state = {key: state[key] for key in ("epoch", "workers", "next")}

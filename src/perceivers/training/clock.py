@@ -42,8 +42,8 @@ class Limits:
         limits = cls(epochs=config.max_epochs, steps=config.max_steps, seconds=seconds)
         if limits == cls():
             msg = (
-                "The run would never end: give --max-time, --training.max-epochs or "
-                "--training.max-steps, or use a recipe that has one of them."
+                "The run would never end: give --max-time, --max-epochs or "
+                "--max-steps, or use a recipe that has one of them."
             )
             raise ValueError(msg)
         return limits

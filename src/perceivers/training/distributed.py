@@ -54,7 +54,7 @@ def pick_precision(name: str, accelerator: str) -> Any:
     """
     if name == "fp16" and accelerator == "cpu":
         msg = (
-            "--training.precision fp16 needs a GPU: a CPU has no loss scaling and is slower with it. "
+            "--precision fp16 needs a GPU: a CPU has no loss scaling and is slower with it. "
             "Use float32 or bf16."
         )
         raise ValueError(msg)

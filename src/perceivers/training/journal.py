@@ -73,7 +73,7 @@ def build_loggers(names: Sequence[str], folder: Path, *, step: int | None = None
     for name in names:
         package, found = {"wandb": ("wandb", ("wandb",)), "mlflow": ("mlflow", _MLFLOW)}[name]
         if not any(importlib.util.find_spec(candidate) for candidate in found):
-            msg = f"--training.logger {name} needs a package that is not installed: pip install {package}"
+            msg = f"--logger {name} needs a package that is not installed: pip install {package}"
             raise ImportError(msg)
         loggers.append(_build_logger(name, folder))
     return loggers

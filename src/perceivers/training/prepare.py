@@ -162,8 +162,8 @@ def step_size(
     parts = accumulate * world_size
     if accumulate < 1 or batch_size < 1 or batch_size % parts:
         msg = (
-            f"training.batch_size is the whole optimizer step and must be a multiple of "
-            f"training.accumulate times the number of devices; got {batch_size} for {accumulate} x "
+            f"--batch-size is the whole optimizer step and must be a multiple of "
+            f"--accumulate times the number of devices; got {batch_size} for {accumulate} x "
             f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
         )
         raise ValueError(msg)
