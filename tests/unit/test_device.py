@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from perceivers.evaluation.device import pick_device
+from perceivers.hub.device import pick_device
 
 
 def test_auto_takes_an_accelerator_where_there_is_one(monkeypatch):
@@ -11,6 +11,8 @@ def test_auto_takes_an_accelerator_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
     assert pick_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
 
 
 def test_a_device_that_is_not_here_is_refused(monkeypatch):

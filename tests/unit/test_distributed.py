@@ -22,22 +22,6 @@ def _no_launcher(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
 
-def test_auto_takes_what_there_is(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert distributed.pick_accelerator("auto") == "cpu"
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert distributed.pick_accelerator("auto") == "mps"
-    assert distributed.pick_accelerator("cpu") == "cpu"
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"--device cuda was asked for, .* it finds: cpu"):
-        distributed.pick_accelerator("cuda")
-
-
 @pytest.mark.parametrize(
     ("name", "expected"), [("float32", "32-true"), ("bf16", "bf16-mixed"), ("fp16", "16-mixed")]
 )

@@ -41,9 +41,9 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
-    from perceivers.evaluation.device import pick_device
     from perceivers.explain.render import explain_image
     from perceivers.hub.checkpoint import load
+    from perceivers.hub.device import pick_device
 
     saved = load(options.run, device=pick_device(options.device))
     out = options.out or Path(f"{options.file.stem}-attention.{options.format or 'png'}")

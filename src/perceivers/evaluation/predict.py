@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from perceivers.data.images import decode_image, preprocess_image
-from perceivers.evaluation.device import pick_device
 from perceivers.evaluation.items import Sample, samples_of
 from perceivers.hub.checkpoint import Saved, load, save
+from perceivers.hub.device import pick_device
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.typing import Float, Tensor

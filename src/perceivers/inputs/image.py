@@ -1,6 +1,7 @@
 """Images as input elements, in three ways: single pixels, patches, or after a convolved stem."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -103,7 +104,7 @@ ImageInputConfig = Annotated[
 ]
 
 
-class _ImageInput(nn.Module):
+class _ImageInput(nn.Module, ABC):
     """What the three ways share: content channels become elements with positions."""
 
     channels: int
@@ -137,9 +138,9 @@ class _ImageInput(nn.Module):
         """Return rows and columns of the elements of a picture of this size in pixels."""
         return height, width
 
+    @abstractmethod
     def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
         """Return what the elements hold, still on their grid."""
-        raise NotImplementedError
 
     def forward(
         self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B M"] | None = None

@@ -17,33 +17,12 @@ __all__ = [
     "is_sharded",
     "largest",
     "num_devices",
-    "pick_accelerator",
     "pick_precision",
     "shard_blocks",
     "summed",
     "whole",
     "world_size",
 ]
-
-
-def pick_accelerator(name: str) -> str:
-    """Return what Lightning calls the device `auto`, `cpu`, `cuda` or `mps`.
-
-    Raises:
-        ValueError: If this machine has no such device.
-    """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind, available in there.items() if available)
-    if not there[name]:
-        has = ", ".join(kind for kind, available in there.items() if available)
-        msg = f"--device {name} was asked for, but PyTorch finds none here; it finds: {has}."
-        raise ValueError(msg)
-    return name
 
 
 def pick_precision(name: str, accelerator: str) -> Any:

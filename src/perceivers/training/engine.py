@@ -11,8 +11,9 @@ import lightning.pytorch as lightning
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from perceivers.hub.device import pick_device
 from perceivers.recipes.base import TrainingConfig
-from perceivers.training.distributed import num_devices, pick_accelerator, pick_precision
+from perceivers.training.distributed import num_devices, pick_precision
 from perceivers.training.files import read_payload, save_payload
 
 __all__ = ["build_trainer", "quiet"]
@@ -49,7 +50,7 @@ def build_trainer(
     Raises:
         ValueError: If this machine cannot do what the configuration asks for.
     """
-    accelerator = pick_accelerator(config.device)
+    accelerator = pick_device(config.device).type
     precision = pick_precision(config.precision, accelerator)
     devices, nodes = num_devices(config)
     plugins: list[Any] = [WholeFiles()]
