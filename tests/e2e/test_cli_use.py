@@ -10,6 +10,7 @@ from runs import make_pictures, save_run
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
+from perceivers.hub import quantize
 
 
 @pytest.fixture
@@ -144,3 +145,45 @@ def test_a_folder_that_is_not_a_run_is_told(tmp_path, capsys, command):
     assert "is not a run folder" in capsys.readouterr().err
     assert main([name, str(tmp_path / "nowhere"), *rest]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+class TestQuantize:
+    def test_int8_says_on_standard_error_what_it_did(self, run, pictures, capsys):
+        file = str(pictures / "dark" / "0.png")
+        assert main(["predict", run, file, "--format", "json", "--quantize", "int8-always"]) == 0
+        out, err = capsys.readouterr()
+        assert err == "perceivers predict: int8 weights in 8 of 8 linear layers.\n"
+        assert json.loads(out)[0]["label"] in ("dark", "light")
+        assert main(["evaluate", run, "--format", "json", "--quantize", "int8-always"]) == 0
+        out, err = capsys.readouterr()
+        assert err == "perceivers evaluate: int8 weights in 8 of 8 linear layers.\n"
+        assert json.loads(out)["quantization"] == "int8 weights in 8 of 8 linear layers."
+
+    def test_a_model_too_narrow_stays_in_float32(self, run, pictures, capsys, monkeypatch):
+        monkeypatch.setattr(quantize, "_speed", lambda linear, rows: 0.6)
+        file = str(pictures / "dark" / "0.png")
+        found = []
+        for flags in ([], ["--quantize", "int8"]):
+            assert main(["predict", run, file, "--format", "csv", *flags]) == 0
+            found.append(capsys.readouterr())
+        assert found[0].out == found[1].out
+        assert found[0].err == ""
+        assert "Staying in float32" in found[1].err
+        assert len(found[1].err.splitlines()) == 1
+
+    @pytest.mark.parametrize("command", [["evaluate"], ["predict", "x.png"]])
+    def test_int8_elsewhere_than_on_the_cpu_is_wrong(self, run, capsys, command):
+        name, *rest = command
+        assert main([name, run, *rest, "--quantize", "int8", "--device", "cuda"]) == 2
+        err = capsys.readouterr().err
+        assert "expected --device cpu with --quantize int8, got --device cuda" in err
+        assert len(err.splitlines()) == 1
+        assert main([name, run, *rest, "--quantize", "int9"]) == 2
+        assert "int8-always" in capsys.readouterr().err
+
+    def test_bad_input_is_told_as_without(self, run, capsys, monkeypatch):
+        monkeypatch.setattr(quantize, "_speed", lambda linear, rows: 0.6)
+        assert main(["predict", run, "none.png", "--quantize", "int8"]) == 1
+        assert "no file, folder or match for 'none.png'" in capsys.readouterr().err
+        assert main(["evaluate", run, "none/", "--quantize", "int8-always"]) == 1
+        assert "Traceback" not in capsys.readouterr().err

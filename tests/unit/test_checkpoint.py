@@ -5,6 +5,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.hub import checkpoint
+from perceivers.hub.quantize import Int8Linear
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
@@ -47,6 +49,35 @@ def folder(tmp_path, model):
         tmp_path / "run", model, preprocess=PREPROCESS, task=TASK, columns={"data": "birds"}
     )
     return tmp_path / "run"
+
+
+def test_loading_draws_no_random_numbers_and_leaves_other_models_alone(folder):
+    state = torch.get_rng_state()
+    saved = checkpoint.load(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.device.type == "cpu" and p.requires_grad for p in saved.model.parameters())
+    assert torch.nn.Linear(2, 2).weight.device.type == "cpu"  # the hook is gone
+
+
+def test_what_another_thread_builds_while_a_model_is_loaded_is_filled():
+    made = []
+    with checkpoint._parameters_unfilled():
+        thread = threading.Thread(target=lambda: made.append(torch.nn.Linear(2, 2)))
+        thread.start()
+        thread.join()
+        own = torch.nn.Linear(2, 2)
+        assert own.weight.device.type == "meta"
+    assert made[0].weight.device.type == "cpu"
+    assert made[0].weight.std() > 0
+    assert own.weight.device.type == "cpu"
+    assert own.weight.shape == (2, 2)
+
+
+def test_int8_weights_are_not_saved(tmp_path, model):
+    model.encoder.blocks[0][0].mlp[0] = Int8Linear(model.encoder.blocks[0][0].mlp[0])
+    with pytest.raises(ValueError, match="Load it again without quantize, and save that"):
+        checkpoint.save(tmp_path / "int8", model)
+    assert not (tmp_path / "int8").exists()
 
 
 def test_what_is_saved_is_loaded(folder, model):

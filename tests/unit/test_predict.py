@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 from runs import make_pictures, save_run, tiny_model
 
+from perceivers.evaluation import predict
 from perceivers.evaluation.predict import Predictor, load_predictor, save_model
+from perceivers.explain.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
 
 
@@ -87,3 +89,47 @@ def test_what_is_saved_is_what_is_loaded(predictor, tmp_path):
     weights = load(tmp_path / "bare").model.state_dict()
     for name, value in predictor.model.state_dict().items():
         assert torch.equal(weights[name], value)
+
+
+def test_quantized_predictions_are_close_and_say_what_was_done(tmp_path):
+    folder = save_run(tmp_path / "run")
+    pictures = make_pictures(tmp_path / "pictures", count=3)
+    plain, int8 = (load_predictor(folder, device="cpu", quantize=q) for q in (None, "int8-always"))
+    assert plain.quantization is None
+    assert int8.quantization.sentence() == "int8 weights in 8 of 8 linear layers."
+    for one, other in zip(plain.predict(pictures), int8.predict(pictures), strict=True):
+        assert one.name == other.name
+        assert one.probability != other.probability
+        for label, probability in one.probabilities.items():
+            assert other.probabilities[label] == pytest.approx(probability, abs=0.05)
+    with pytest.raises(ValueError, match="Expected a model in float32 to save"):
+        save_model(int8, tmp_path / "again")
+
+
+def test_a_quantized_model_can_be_watched(tmp_path):
+    folder = save_run(tmp_path / "run")
+    inputs = {"image": torch.randn(2, 3, 8, 8)}
+    found = []
+    for how in (None, "int8-always"):
+        model = load_predictor(folder, device="cpu", quantize=how).model
+        with torch.inference_mode(), watch_attention(model) as maps:
+            model(inputs)
+        found.append(maps.calls)
+    for (name, plain), (other, int8) in zip(*found, strict=True):
+        assert name == other
+        torch.testing.assert_close(int8.sum(-1), torch.ones_like(int8.sum(-1)))
+        assert (plain - int8).abs().max() < 0.05
+
+
+def test_what_cannot_be_quantized_is_refused(tmp_path, monkeypatch):
+    folder = save_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="one of int8, int8-always, or None; got 'int9'"):
+        load_predictor(folder, device="cpu", quantize="int9")
+    monkeypatch.setattr(predict, "pick_device", lambda name: torch.device("meta"))
+    with pytest.raises(ValueError, match="prediction on the CPU, and this is on 'meta'"):
+        load_predictor(folder, quantize="int8")
+
+
+def test_predictions_are_made_without_a_graph(predictor):
+    found = predictor.probabilities({"image": torch.randn(2, 3, 8, 8)})
+    assert found.is_inference()

@@ -1,5 +1,6 @@
 """`perceivers evaluate`: measure a run."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, parse
+from perceivers.cli.parsing import Device, Quantize, check_quantize, parse
 
 __all__ = ["run"]
 
@@ -32,6 +33,8 @@ class Options:
         out: A file for the result, beside the terminal.
         device: Where to compute. `auto` takes an accelerator if there is one.
         batch_size: Samples that go through the model at once.
+        quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
+            and a sentence that says so; `int8-always` also where it is slower.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
     """
 
@@ -43,12 +46,14 @@ class Options:
     out: Path | None = None
     device: Device = "auto"
     batch_size: int = 128
+    quantize: Quantize | None = None
     max_bad: float | None = None
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="evaluate", examples=_EXAMPLES)
+    check_quantize("evaluate", options.quantize, options.device)
     from perceivers.evaluation.protocols import evaluate_run
     from perceivers.evaluation.table import evaluation_text
 
@@ -60,7 +65,10 @@ def run(args: Sequence[str]) -> int:
         device=options.device,
         batch_size=options.batch_size,
         max_bad=options.max_bad,
+        quantize=options.quantize,
     )
+    if result.quantization is not None:
+        print(f"perceivers evaluate: {result.quantization}", file=sys.stderr)
     text = evaluation_text(result, form=options.format)
     if options.out is not None:
         options.out.write_text(text + "\n", encoding="utf-8")

@@ -7,9 +7,21 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
-__all__ = ["Device", "Switch", "parse", "parse_known", "summary", "wrong_arguments"]
+__all__ = [
+    "Device",
+    "Quantize",
+    "Switch",
+    "check_quantize",
+    "parse",
+    "parse_known",
+    "summary",
+    "wrong_arguments",
+]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+
+# As in perceivers.hub.quantize, which imports torch.
+Quantize = Literal["int8", "int8-always"]
 
 # A flag that is off unless it is given, without a `--no-` form.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -55,6 +67,16 @@ def summary(documented: Any) -> str:
     """Return what stands before the sections of a docstring."""
     text = inspect.getdoc(documented) or ""
     return text.split("\n\nAttributes:")[0].split("\n\nRun:")[0]
+
+
+def check_quantize(command: str, quantize: str | None, device: str) -> None:
+    """Leave with exit status 2 if int8 weights are wanted on a device that has none."""
+    if quantize is not None and device not in ("auto", "cpu"):
+        wrong_arguments(
+            command,
+            f"int8 weights are for prediction on the CPU: expected --device cpu with --quantize {quantize}, "
+            f"got --device {device}. Leave out one of the two.",
+        )
 
 
 def wrong_arguments(command: str, message: str) -> NoReturn:

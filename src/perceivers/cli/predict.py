@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from perceivers.cli.main import readable
-from perceivers.cli.parsing import Device, parse, wrong_arguments
+from perceivers.cli.parsing import Device, Quantize, check_quantize, parse, wrong_arguments
 
 __all__ = ["run"]
 
@@ -31,6 +31,8 @@ class Options:
         out: A file for the result, instead of the terminal.
         device: Where to compute. `auto` takes an accelerator if there is one.
         batch_size: Samples that go through the model at once.
+        quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
+            and a sentence that says so; `int8-always` also where it is slower.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -40,17 +42,26 @@ class Options:
     out: Path | None = None
     device: Device = "auto"
     batch_size: int = 64
+    quantize: Quantize | None = None
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if a file could not be read."""
     options: Options = parse(Options, args, command="predict", examples=_EXAMPLES)
+    check_quantize("predict", options.quantize, options.device)
     if not options.files:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
     from perceivers.evaluation.predict import load_predictor
     from perceivers.evaluation.table import predictions_text
 
-    predictor = load_predictor(options.run, device=options.device, batch_size=options.batch_size)
+    predictor = load_predictor(
+        options.run,
+        device=options.device,
+        batch_size=options.batch_size,
+        quantize=options.quantize,
+    )
+    if predictor.quantization is not None:
+        print(f"perceivers predict: {predictor.quantization.sentence()}", file=sys.stderr)
     failed: list[str] = []
 
     def report(name: str, error: Exception) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -13,6 +13,7 @@ from perceivers.data.images import decode_image, preprocess_image
 from perceivers.evaluation.items import Sample, samples_of
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.hub.device import pick_device
+from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.typing import Float, Tensor
@@ -46,12 +47,22 @@ class Predictor:
         saved: What `perceivers.hub.checkpoint.load` returned.
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: Samples that go through the model at once.
+        quantize: `int8` gives wide layers int8 weights, where that is faster on this CPU; `int8-always`
+            also where it is not. What was decided is in the predictor's `quantization`.
 
     Raises:
-        ValueError: If the model was saved without labels or preprocessing.
+        ValueError: If the model was saved without labels or preprocessing, or is to be quantized on another
+            device than the CPU, or `quantize` is unknown.
     """
 
-    def __init__(self, saved: Saved, *, device: str = "auto", batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        saved: Saved,
+        *,
+        device: str = "auto",
+        batch_size: int = 64,
+        quantize: str | None = None,
+    ) -> None:
         config = saved.config
         if config.task is None or not config.preprocess:
             msg = (
@@ -63,6 +74,7 @@ class Predictor:
         self.folder = saved.folder
         self.device = pick_device(device)
         self.model = saved.model.to(self.device).eval()
+        self.quantization = None if quantize is None else self._quantize(quantize)
         self.preprocess = config.preprocess
         self.label_names = config.task.label_names
         self.batch_size = batch_size
@@ -129,6 +141,20 @@ class Predictor:
         outputs = self.model({name: x.to(self.device) for name, x in inputs.items()})
         return self.task.probabilities(outputs).float().cpu()
 
+    def _quantize(self, how: str) -> Int8Plan:
+        if how not in get_args(Quantize):
+            msg = f"Expected quantize to be one of {', '.join(get_args(Quantize))}, or None; got {how!r}."
+            raise ValueError(msg)
+        if self.device.type != "cpu":
+            msg = (
+                f"int8 weights are for prediction on the CPU, and this is on '{self.device.type}'. Choose "
+                "the device cpu, or predict without quantizing: there it would not be faster."
+            )
+            raise ValueError(msg)
+        plan = plan_int8(self.model, always=how == "int8-always")
+        quantize_int8(self.model, plan)
+        return plan
+
     def _attempt(self, sample: Sample) -> dict[str, Tensor] | Exception:
         try:
             return self.read(sample)
@@ -150,13 +176,26 @@ class Predictor:
             )
 
 
-def load_predictor(folder: str | Path, *, device: str = "auto", batch_size: int = 64) -> Predictor:
+def load_predictor(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+    quantize: str | None = None,
+) -> Predictor:
     """Return the predictor of a run folder, or of a model on the Hugging Face hub.
+
+    Args:
+        folder: A run folder, or `user/name` on the hub.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        batch_size: Samples that go through the model at once.
+        quantize: `int8` or `int8-always`, as `Predictor` says.
 
     Raises:
         OSError: If the folder is not a run's, or its weights are damaged.
+        ValueError: If the model cannot read files, or cannot be quantized on this device.
     """
-    return Predictor(load(folder), device=device, batch_size=batch_size)
+    return Predictor(load(folder), device=device, batch_size=batch_size, quantize=quantize)
 
 
 def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
@@ -168,6 +207,7 @@ def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
 
     Raises:
         OSError: If a file cannot be written.
+        ValueError: If the model holds int8 weights: only those it was made of can be saved.
     """
     if isinstance(model, Perceiver):
         save(folder, model)

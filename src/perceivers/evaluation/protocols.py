@@ -31,6 +31,7 @@ class Evaluation:
         confusion: Samples by true label (rows) and predicted label (columns).
         bad: Name and reason of every sample that could not be read. They are not measured.
         notes: What was seen in the data and chosen.
+        quantization: Which layers had int8 weights, or why none; None where it was not asked for.
     """
 
     split: str
@@ -41,6 +42,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     bad: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    quantization: str | None = None
 
     def recall(self) -> dict[str, float | None]:
         """Return, for each label, the share of its samples that were recognized; None without samples."""
@@ -59,6 +61,7 @@ def evaluate_run(
     device: str = "auto",
     batch_size: int = 128,
     max_bad: float | None = None,
+    quantize: str | None = None,
 ) -> Evaluation:
     """Measure a trained run on its own data's test split, or on other data.
 
@@ -70,12 +73,13 @@ def evaluate_run(
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: Samples that go through the model at once.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
+        quantize: `int8` or `int8-always`, as `perceivers.Predictor` says.
 
     Raises:
         ValueError: If the run does not know its data and none is given, if the split does not exist, or if
             the data hold a label that was not seen in training.
     """
-    predictor = load_predictor(run, device=device, batch_size=batch_size)
+    predictor = load_predictor(run, device=device, batch_size=batch_size, quantize=quantize)
     source = open_for_run(predictor, data)
     if max_bad is None:
         max_bad = data_config(predictor).max_bad
@@ -157,6 +161,7 @@ def evaluate_source(
     for batch in loader:
         moved = batch.to(predictor.device)
         meter.update(predictor.model(moved.inputs, moved.masks or None).float(), moved.targets)
+    plan = predictor.quantization
     confusion = tuple(tuple(int(n) for n in row) for row in meter.confusion.tolist())
     return Evaluation(
         split=split,
@@ -167,6 +172,7 @@ def evaluate_source(
         confusion=confusion,
         bad=tuple(loader.bad),
         notes=source.notes,
+        quantization=None if plan is None else plan.sentence(),
     )
 
 
@@ -206,6 +212,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "metrics": evaluation.metrics,
         "recall": evaluation.recall(),
         "label_names": list(evaluation.label_names),
+        "quantization": evaluation.quantization,
         "confusion": [list(row) for row in evaluation.confusion],
         "unreadable": [{"name": name, "reason": reason} for name, reason in evaluation.bad],
     }

@@ -60,7 +60,7 @@ def read_inputs(
         if not crossing or "cross_attends" in name:
             reads.append(_summarize(name, attention, arrays, latents))
 
-    with torch.no_grad(), on_attention(model, record):
+    with torch.inference_mode(), on_attention(model, record):
         outputs = model(inputs)
     return outputs, reads
 

@@ -7,7 +7,9 @@ PyTorch's restricted loader or refused.
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from perceivers.data.base import ImagePreprocessConfig
+from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.typing import Tensor
@@ -87,10 +91,17 @@ def save(
 
     Raises:
         OSError: If a file cannot be written. The message names it.
+        ValueError: If the model holds int8 weights.
     """
+    inner: Any = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if is_quantized(inner):
+        msg = (
+            f"Expected a model in float32 to save in {folder}, got one with int8 weights, which have "
+            "lost digits. Load it again without quantize, and save that."
+        )
+        raise ValueError(msg)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    inner: Any = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     config = SavedConfig(
         model=inner.config,
         preprocess=dict(preprocess or {}),
@@ -122,7 +133,8 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
     with torch.device("meta"):
         expected = {name: tuple(t.shape) for name, t in build(config.model).state_dict().items()}
     _compare(expected, {name: tuple(t.shape) for name, t in weights.items()}, folder)
-    model = build(config.model)
+    with _parameters_unfilled():
+        model = build(config.model)
     model.load_state_dict(weights)
     return Saved(model=model.to(device).eval(), config=config, folder=folder)
 
@@ -251,6 +263,33 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         msg = f"{path} does not hold weights by name. Expected {WEIGHTS_FILE}."
         raise ValueError(msg)
     return loaded
+
+
+@contextmanager
+def _parameters_unfilled() -> Generator[None]:
+    """Let models that this thread builds begin with whatever their memory holds.
+
+    For one that is about to be filled: drawing 45 million weights takes longer than reading them. While a
+    module makes its parameters they have no memory, so that filling them costs nothing.
+    """
+    thread = threading.get_ident()
+    made: list[tuple[nn.Module, str]] = []
+
+    def emptied(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
+        if parameter is None or threading.get_ident() != thread:
+            return parameter
+        made.append((module, name))
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(emptied)
+    try:
+        yield
+    finally:
+        handle.remove()
+    for module, name in made:
+        hollow = module.get_parameter(name)
+        filled = torch.empty(hollow.shape, dtype=hollow.dtype)
+        setattr(module, name, nn.Parameter(filled, requires_grad=hollow.requires_grad))
 
 
 def _compare(

@@ -1,0 +1,251 @@
+"""int8 weights for prediction on the CPU: four times smaller, and faster where layers are wide.
+
+What is quantized is what the time goes into, the linear layers of the latent transformer and the MLPs. What
+is quantized loses little there: every output channel of a weight has a scale of its own, and so has
+every row of what it is multiplied by, so an answer does not depend on the other samples of its batch. The
+reads of the input stay in float32: positions of high frequency tell neighbors apart by small differences.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+from perceivers.nn.blocks import CrossAttend, SelfAttend
+from perceivers.typing import Float, Int, Tensor, UInt8
+
+__all__ = ["Int8Linear", "Int8Plan", "Quantize", "is_quantized", "plan_int8", "quantize_int8"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+# `int8` stays in float32 where int8 would not be faster; `int8-always` does not ask.
+Quantize = Literal["int8", "int8-always"]
+
+# What a layer must gain: less is within what another moment of the same machine gives.
+WORTHWHILE = 1.2
+
+_ROWS = 512  # of the trial, where the model does not say how many latents it has
+_TRIALS = 7
+_MIDDLE = 128  # the kernels take unsigned activations, so zero is moved here
+_LARGEST = 127
+_TINY = 1e-30  # a row of zeros has a scale, too
+
+
+class Int8Linear(nn.Module):
+    """A linear layer for prediction, its weight in int8 and its arithmetic in int8 x int8 -> int32.
+
+    Called as `nn.Linear` is, in float32 or less. It has no `weight`: the kernel keeps it in an order of its own.
+
+    Args:
+        linear: The layer to replace, on the CPU.
+
+    Raises:
+        RuntimeError: If this PyTorch has no int8 kernels for this processor.
+    """
+
+    weight_scale: Float[Tensor, " O"]
+    weight_zero: Int[Tensor, " O"]
+    bias: Float[Tensor, " O"] | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        state = linear.state_dict()
+        weight, bias = state["weight"].float(), state.get("bias")
+        scale = weight.abs().amax(dim=1).clamp_min_(_TINY).div_(_LARGEST)
+        rounded = (weight / scale[:, None]).round_().to(torch.int8)
+        # Not persistent: what is saved is the float32 model, from which this one is made in no time.
+        packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        self.register_buffer("packed", packed, persistent=False)
+        self.register_buffer("weight_scale", scale, persistent=False)
+        self.register_buffer("weight_zero", zero, persistent=False)
+        self.register_buffer(
+            "bias", None if bias is None else bias.float().clone(), persistent=False
+        )
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Return the layer's output in the dtype of `x`, without gradients."""
+        rows, scale = _quantize_rows(x.detach().reshape(-1, self.in_features).float())
+        product = torch.ops.onednn.qlinear_pointwise(
+            *(rows, 1.0, _MIDDLE),
+            *(self.packed, self.weight_scale, self.weight_zero),
+            *(None, 1.0, 0, torch.float32, "none", [], ""),
+        )
+        product.mul_(scale)
+        if self.bias is not None:
+            product.add_(self.bias)
+        return product.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Return what `print(model)` shows."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Plan:
+    """Which layers of a model int8 is for, and why.
+
+    Attributes:
+        names: The layers to quantize, as modules of the model.
+        num_layers: How many could have been.
+        speeds: For each pair of widths (in, out), how many times as fast int8 was as float32. Empty where
+            nothing was timed.
+        has_kernels: Whether this PyTorch multiplies int8 matrices on this processor, exactly.
+    """
+
+    names: tuple[str, ...]
+    num_layers: int
+    speeds: dict[tuple[int, int], float]
+    has_kernels: bool = True
+
+    def sentence(self) -> str:
+        """Return what was decided, for a person."""
+        if not self.has_kernels:
+            return (
+                "Staying in float32: this PyTorch cannot multiply int8 matrices exactly on this processor "
+                "(that takes x86-64 with VNNI, or the like)."
+            )
+        if not self.num_layers:
+            return "Staying in float32: this model has no linear layers that int8 is for."
+        found = ", ".join(
+            f"{speed:.1f} times as fast at {i} x {o}" for (i, o), speed in self.speeds.items()
+        )
+        if not self.names:
+            return (
+                f"Staying in float32: int8 is not worth it for this model on this machine ({found}; at "
+                f"least {WORTHWHILE} is asked for). 'int8-always' quantizes all the same."
+            )
+        why = f": {found}" if found else ""
+        return f"int8 weights in {len(self.names)} of {self.num_layers} linear layers{why}."
+
+
+def plan_int8(model: nn.Module, *, always: bool = False) -> Int8Plan:
+    """Return which layers of a model to quantize, found out by timing one of each shape.
+
+    Timed rather than looked up by width, because where int8 begins to pay off depends on the processor: at
+    256 channels on one with VNNI, never on one without. It takes some tenths of a second.
+
+    Args:
+        model: On the CPU. It is not changed.
+        always: Take every layer that int8 is for, also where it is slower.
+
+    Raises:
+        ValueError: If `always` is asked for and there are no int8 kernels here.
+    """
+    layers = _layers(model)
+    if not _has_kernels():
+        plan = Int8Plan(names=(), num_layers=len(layers), speeds={}, has_kernels=False)
+        if always:
+            msg = plan.sentence().replace("Staying in float32", "Expected int8 kernels")
+            raise ValueError(msg)
+        return plan
+    if always:
+        return Int8Plan(names=tuple(layers), num_layers=len(layers), speeds={})
+    one_of_each = {_widths(linear): linear for linear in layers.values()}
+    rows = _num_rows(model)
+    speeds = {widths: _speed(linear, rows) for widths, linear in one_of_each.items()}
+    names = tuple(n for n, linear in layers.items() if speeds[_widths(linear)] >= WORTHWHILE)
+    return Int8Plan(names=names, num_layers=len(layers), speeds=speeds)
+
+
+def quantize_int8(model: Model, plan: Int8Plan | None = None) -> Model:
+    """Put int8 weights into a model, which from then on predicts and cannot be trained or saved.
+
+    Args:
+        model: On the CPU, in float32. Changed in place.
+        plan: Which layers. By default those for which `plan_int8` finds int8 faster.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the model is not on the CPU.
+    """
+    devices = {parameter.device.type for parameter in model.parameters()}
+    if devices - {"cpu"}:
+        msg = (
+            f"int8 weights are for prediction on the CPU; the model is on {', '.join(sorted(devices))}. "
+            "Choose the device cpu, or leave the model in float32."
+        )
+        raise ValueError(msg)
+    plan = plan_int8(model) if plan is None else plan
+    if not plan.names:
+        return model
+    model.requires_grad_(requires_grad=False)
+    for name in plan.names:
+        parent, _, child = name.rpartition(".")
+        linear: Any = model.get_submodule(name)
+        setattr(model.get_submodule(parent), child, Int8Linear(linear))
+    return model
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Return whether a model holds int8 weights."""
+    return any(isinstance(module, Int8Linear) for module in model.modules())
+
+
+def _quantize_rows(
+    x: Float[Tensor, "R I"],
+) -> tuple[UInt8[Tensor, "R I"], Float[Tensor, "R 1"]]:
+    """Return each row as integers of [1, 255] around 128, and what one of its steps is worth."""
+    largest = x.abs().amax(dim=-1, keepdim=True).clamp_min_(_TINY)
+    # Adding a half makes the cast, which cuts off, round.
+    whole = x.mul(_LARGEST / largest).add_(_MIDDLE + 0.5).to(torch.uint8)
+    return whole, largest.div_(_LARGEST)
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers that int8 is for, by name."""
+    found: dict[str, nn.Linear] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, SelfAttend):
+            inner = module.named_modules(prefix=name)
+        elif isinstance(module, CrossAttend):
+            inner = module.mlp.named_modules(prefix=f"{name}.mlp")
+        else:
+            continue
+        found |= {key: linear for key, linear in inner if isinstance(linear, nn.Linear)}
+    return found
+
+
+def _widths(linear: nn.Linear) -> tuple[int, int]:
+    return linear.in_features, linear.out_features
+
+
+def _num_rows(model: nn.Module) -> int:
+    """Return how many rows a layer sees for one sample: the least that pays for what a call costs."""
+    config = getattr(getattr(model, "encoder", None), "config", None)
+    return getattr(config, "num_latents", _ROWS)
+
+
+@torch.inference_mode()
+def _speed(linear: nn.Linear, rows: int) -> float:
+    """Return how many times as fast the layer is in int8, by the best of some alternating trials."""
+    x = torch.linspace(-1, 1, rows * linear.in_features).view(rows, linear.in_features)
+    layers: tuple[nn.Module, nn.Module] = linear, Int8Linear(linear)
+    best = [float("inf")] * 2
+    for trial in range(_TRIALS + 1):
+        for place, layer in enumerate(layers):
+            start = time.perf_counter()
+            layer(x)
+            if trial:  # the first call also finds its kernel
+                best[place] = min(best[place], time.perf_counter() - start)
+    return best[0] / best[1]
+
+
+def _has_kernels() -> bool:
+    """Return whether int8 matrices are multiplied here, and without losing sums that leave 16 bits.
+
+    Processors without VNNI add pairs of products in 16 bits, which overflows at these values.
+    """
+    layer: Any = skip_init(nn.Linear, 64, 16, bias=False)  # which draws no random numbers
+    nn.init.ones_(layer.weight)
+    x = torch.ones(2, 64)
+    try:
+        return torch.allclose(Int8Linear(layer)(x), layer(x))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
