@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_it_goes_on_anywhere(kind, steps):
 
 def test_a_process_whose_rows_end_early_ends_the_epoch_for_all():
     answers = iter([True, False])  # the other process has one step only
-    feed = Feed(Rows(3), agree=lambda mine: mine and next(answers, True))
+    feed = Feed(Rows(3), agree=lambda mine, samples: (mine and next(answers, True), samples))
     ends = [feed.at_epoch_end for _ in itertools.islice(feed, 1)]
     assert ends == [True]
 
@@ -137,3 +138,52 @@ def test_a_guess_that_was_too_low_ends_no_pass_early():
     loader.num_batches = 2
     feed = Feed(loader)
     assert [feed.epochs_done for _ in itertools.islice(feed, 4)] == [0.5, 0.5, 0.5, 1.0]
+
+
+class Sizes:
+    """A loader of batches of given sizes."""
+
+    def __init__(self, *sizes):
+        self.sizes = sizes
+
+    def __iter__(self):
+        return (Batch(inputs={"x": torch.zeros(size)}) for size in self.sizes)
+
+
+def weights(feed, count):
+    return [b.weight for b in itertools.islice(feed, count)]
+
+
+def test_a_batch_weighs_what_its_samples_are_of_its_step():
+    assert weights(Feed(Sizes(4, 4, 4, 4), accumulate=2), 4) == [1.0] * 4  # exactly
+    assert weights(Feed(Sizes(4, 2, 3, 3), accumulate=2), 4) == [4 / 3, 2 / 3, 1.0, 1.0]
+
+
+def test_a_batch_weighs_what_its_samples_are_of_those_of_all_processes():
+    feed = Feed(Sizes(4, 2), accumulate=2, agree=lambda whole, mine: (whole, (mine + 8) / 2))
+    assert weights(feed, 2) == [8 / 7, 4 / 7]  # the other process has 8
+
+
+def test_the_batches_can_be_made_smaller_before_the_first():
+    feed = Feed(Rows(3))
+    feed.use(Rows(12), accumulate=4)
+    assert (feed.accumulate, feed.steps_per_epoch) == (4, 3)
+    assert values(feed, 5) == [0, 1, 2, 3, 4]
+
+
+def test_waiting_ends_where_the_batch_is_there():
+    class Slow(Rows):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.sleep(0.02)
+                yield batch
+
+    feed = Feed(Slow(20))
+    for _ in itertools.islice(feed, 10):
+        feed.watch.receive()
+        feed.watch.begin()
+        time.sleep(0.02)
+        feed.watch.end(pauses=False)
+    waited = feed.watch.take()
+    assert waited.waiting > 0.02 * 6  # of ten steps, the first three do not count
+    assert waited.seconds > 0.02 * 6

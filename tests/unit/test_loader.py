@@ -289,3 +289,40 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
         time.sleep(0.05)
     os.kill(worker.pid, signal.SIGKILL)
     pytest.fail("The worker was still there five seconds after close().")
+
+
+@pytest.mark.parametrize("read_ahead", [0, 1, 3])
+@pytest.mark.parametrize("augment", [AUGMENT, MIXING], ids=["augmented", "mixed"])
+def test_reading_ahead_changes_nothing(augment, read_ahead):
+    options = {"augment": augment, "batch_size": 4, "training": True}
+    loader = loader_of(Pictures(16), read_ahead=read_ahead, **options)
+    plain = loader_of(Pictures(16), read_ahead=0, **options)
+    for seen in (
+        4,
+        2,
+        4,
+    ):  # an epoch that is left begins again, and so does what was read ahead of it
+        assert same(itertools.islice(loader, seen), itertools.islice(plain, seen))
+        assert loader.state_dict() == plain.state_dict()
+    loader.close()
+
+
+def test_the_next_epoch_is_begun_when_one_has_ended():
+    records, asked = Pictures(8), []
+    read = records.row
+    records.row = lambda index: asked.append(index) or read(index)
+    loader = loader_of(records, batch_size=4, training=True)
+    loader._dataset.cache = None
+    asked.clear()
+    list(loader)
+    until = time.monotonic() + 10
+    while len(asked) < 16 and time.monotonic() < until:
+        time.sleep(0.001)
+    assert sorted(asked[8:16]) == list(range(8))  # nobody has asked for them yet
+    expected = loader_of(Pictures(8), batch_size=4, training=True)
+    expected.set_epoch(1)
+    assert same(loader, expected)
+    loader.set_epoch(5)  # and is forgotten where another was meant
+    expected.set_epoch(5)
+    assert same(loader, expected)
+    loader.close()

@@ -1,7 +1,6 @@
-import numpy as np
 import pytest
 
-from perceivers.data.order import LoaderSettings, Order, random_numbers
+from perceivers.data.order import LoaderSettings, Order
 
 
 def rows(order, epoch=0, start=0):
@@ -66,13 +65,6 @@ def test_pairs_come_from_two_permutations():
     assert sorted(batches[0][:3] + batches[1][:3]) == list(range(6))
     assert sorted(batches[0][3:] + batches[1][3:]) == list(range(6))
     assert batches[0][:3] != batches[0][3:]
-
-
-def test_purposes_draw_different_numbers():
-    drawn = [random_numbers(purpose, 1, 2).random() for purpose in ("order", "augment", "mix")]
-    assert len(set(drawn)) == 3
-    assert random_numbers("mix", 1, 2).random() == drawn[2]
-    assert isinstance(random_numbers("mix", 0), np.random.Generator)
 
 
 @pytest.mark.parametrize(

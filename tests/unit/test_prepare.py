@@ -5,17 +5,23 @@ import torch
 from train_digits import PREPROCESS, small_digits, small_recipe
 
 from perceivers.data.base import DataConfig
+from perceivers.data.order import LoaderSettings
 from perceivers.hub.checkpoint import save
+from perceivers.recipes.base import TrainingConfig
 from perceivers.training import prepare
 from perceivers.training.prepare import (
     Place,
+    as_begun,
     build_loaders,
     build_model,
     build_task,
+    keep_recipe,
     num_rows,
     open_folder,
     start_from,
+    step_parts,
     step_size,
+    step_text,
 )
 
 RECIPE = small_recipe(max_epochs=1)
@@ -161,3 +167,59 @@ def test_a_stream_is_read_as_a_stream(tmp_path):
     assert sum(batch.targets.shape[0] for batch in train) == 8
     assert sum(batch.targets.shape[0] for batch in validation) == 4
     assert num_rows(source, "train") is None or num_rows(source, "train") == 8
+
+
+def parts(world_size=1, rows=1000, **training):
+    return step_parts(TrainingConfig(**{"batch_size": 48, **training}), world_size, rows)
+
+
+def test_a_step_is_divided_as_the_recipe_says():
+    assert parts(accumulate=4) == (12, 4, "")
+    assert parts(batch=8) == (8, 6, "")
+    assert parts(batch=8, world_size=2) == (8, 3, "")
+    assert parts(batch="auto", accumulate=4, world_size=2) == (
+        24,
+        1,
+        "",
+    )  # until it is known what fits
+    assert parts(batch=8, rows=None) == (8, 6, "")
+
+
+def test_a_batch_is_no_larger_than_what_train_has():
+    assert parts(batch=16, rows=20)[:2] == (16, 1)
+    assert parts(batch=8, rows=20)[:2] == (8, 2)
+    assert parts(batch=40, rows=20)[:2] == (20, 1)
+
+
+@pytest.mark.parametrize("batch", [0, 7, 48])
+def test_a_batch_that_does_not_divide_the_step_is_refused(batch):
+    with pytest.raises(
+        ValueError, match=rf"divide the 24 .*got {batch}\. Expected one of 1, 2, 3, 4"
+    ):
+        parts(batch=batch, world_size=2)
+
+
+def test_batch_and_accumulate_together_are_refused():
+    with pytest.raises(ValueError, match="Give --batch or --accumulate, not both"):
+        parts(batch=8, accumulate=6)
+
+
+def test_a_step_is_told_in_words():
+    def text(accumulate, **settings):
+        return step_text(LoaderSettings(**settings), accumulate)
+
+    assert text(1, batch_size=32) == "32 samples: one batch of 32"
+    assert text(4, batch_size=8) == "32 samples: 4 batches of 8"
+    assert text(2, batch_size=8, world_size=2) == "32 samples: 2 batches of 8 on each of 2 devices"
+
+
+def test_auto_is_what_the_run_has_found(tmp_path):
+    recipe = small_recipe(batch="auto")
+    assert as_begun(recipe, tmp_path) == recipe  # there is no run
+    keep_recipe(tmp_path, recipe)
+    assert as_begun(recipe, tmp_path) == recipe  # which was interrupted before it knew
+    found = replace(recipe, training=replace(recipe.training, batch=4))
+    keep_recipe(tmp_path, found)
+    assert as_begun(recipe, tmp_path) == found
+    other = replace(recipe, training=replace(recipe.training, batch=2))
+    assert as_begun(other, tmp_path) == other  # a number is compared, and refused, as everything is

@@ -43,4 +43,4 @@ def test_a_worker_has_one_thread_and_leaves_signals_to_the_main_process(monkeypa
 def test_items_come_as_the_dataset_made_them():
     dataset = [{"a": 1}, {"a": 2}]
     batches = start_workers(dataset, LoaderSettings(), sampler=[1, 0])
-    assert list(iterate(batches)) == [{"a": 2}, {"a": 1}]
+    assert list(iterate(batches, LoaderSettings())) == [{"a": 2}, {"a": 1}]

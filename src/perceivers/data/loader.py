@@ -11,7 +11,7 @@ from perceivers.data.cache import cache_for
 from perceivers.data.columns import InputColumn
 from perceivers.data.order import LoaderSettings, Order, Plan
 from perceivers.data.reading import Read, Reader, RecordsReader
-from perceivers.data.workers import FORKS, divide_cores, iterate, start_workers
+from perceivers.data.workers import FORKS, divide_cores, iterate, let_go, start_workers
 
 __all__ = ["Loader", "LoaderSettings", "divide_cores", "make_loader"]
 
@@ -78,6 +78,10 @@ class Loader:
         self._dataset = dataset
         self._intake = Intake(self.settings.max_bad, len(dataset))
         self._batches: DataLoader[Read] | None = None
+        self._reads: Iterator[Read] | None = None  # of the epoch that is read, or of the next
+        self._begun: tuple[int, int] | None = (
+            None  # the epoch and batch of the pass that waits to be used
+        )
         self._epoch = 0
         self._next = 0
         self._resumed = False
@@ -110,15 +114,27 @@ class Loader:
         if not self._resumed:
             self._next = 0
         self._resumed = False
-        self._plans.epoch, self._plans.start = self._epoch, self._next
-        if self._batches is None:
-            self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
-        for read in iterate(self._batches):
+        for read in self._begin():
             self._next += 1
             batch = self._intake.take(read)
             if batch is not None:
                 yield batch
         self._epoch, self._next = self._epoch + 1, 0
+        if self.settings.training:
+            # What comes after this epoch, its last step and a validation, need not wait for the next one.
+            self._begin()
+            self._begun = self._epoch, self._next
+
+    def _begin(self) -> Iterator[Read]:
+        """Return the reads from the current place on; those that were begun early, if they are these."""
+        begun, self._begun = self._begun, None
+        if self._reads is None or begun != (self._epoch, self._next):
+            let_go(self._reads)
+            self._plans.epoch, self._plans.start = self._epoch, self._next
+            if self._batches is None:
+                self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
+            self._reads = iterate(self._batches, self.settings)
+        return self._reads
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the next batch stands and which rows were bad."""
@@ -135,8 +151,9 @@ class Loader:
         self._intake.load_state_dict(state)
 
     def close(self) -> None:
-        """End the workers. The next iteration starts new ones."""
-        self._batches = None
+        """End the workers, or the thread. The next iteration starts new ones."""
+        let_go(self._reads)
+        self._batches = self._reads = self._begun = None
 
 
 class _Plans(Sampler[Plan]):

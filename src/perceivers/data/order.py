@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LoaderSettings", "Order", "Plan", "random_numbers"]
+from perceivers.data.seeds import random_numbers
+
+__all__ = ["LoaderSettings", "Order", "Plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class LoaderSettings:
         rank: Which of them this is.
         cache_bytes: Memory for decoded pictures, if all have one size and fit. 0: none.
         pin_memory: Put batches where a GPU can fetch them from.
+        read_ahead: Batches that a thread prepares in training while there are no workers. 0: no thread.
     """
 
     batch_size: int = 128
@@ -39,6 +42,7 @@ class LoaderSettings:
     rank: int = 0
     cache_bytes: int = 2**28
     pin_memory: bool = False
+    read_ahead: int = 2
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
@@ -50,9 +54,10 @@ class LoaderSettings:
                 f"Expected rank from 0 to world_size - 1 = {self.world_size - 1}, got {self.rank}."
             )
             raise ValueError(msg)
-        if self.seed < 0 or self.num_workers < 0:
+        if min(self.seed, self.num_workers, self.read_ahead) < 0:
             msg = (
-                f"Expected seed={self.seed} and num_workers={self.num_workers} not to be negative."
+                f"Expected seed={self.seed}, num_workers={self.num_workers} and "
+                f"read_ahead={self.read_ahead} not to be negative."
             )
             raise ValueError(msg)
         if not 0 <= self.max_bad <= 1:
@@ -130,16 +135,3 @@ class Order:
         batch = order[number * size : (number + 1) * size]
         share = len(batch) // self.settings.world_size
         return batch[self.settings.rank * share : (self.settings.rank + 1) * share]
-
-
-_PURPOSES = ("order", "augment", "mix")
-
-
-def random_numbers(purpose: str, *key: int) -> np.random.Generator:
-    """Return a generator that depends on the purpose and the key alone, in whatever process.
-
-    Args:
-        purpose: `order`, `augment` or `mix`: what is drawn for one never repeats what is drawn for another.
-        key: Seed, epoch, and what tells this draw from others. Not negative.
-    """
-    return np.random.default_rng((_PURPOSES.index(purpose), *key))

@@ -16,7 +16,8 @@ from perceivers.data.cache import PictureCache
 from perceivers.data.decode import Decoded, decode, quiet_pillow
 from perceivers.data.images import Pixels, as_pixels, normalize_pixels, preprocess_pixels
 from perceivers.data.mixing import mix, mixes
-from perceivers.data.order import LoaderSettings, Plan, random_numbers
+from perceivers.data.order import LoaderSettings, Plan
+from perceivers.data.seeds import random_numbers, random_numbers_of_each
 
 __all__ = ["Read", "Reader", "RecordsReader", "Sample"]
 
@@ -122,23 +123,41 @@ class Reader:
                 raise BadRowError(media.name, str(error)) from error
         return pictures, name
 
+    def chances(self, keys: Sequence[tuple[int, ...]]) -> list[dict[str, np.random.Generator]]:
+        """Return, for each row, a generator for each input that is augmented.
+
+        Args:
+            keys: One for each row. They seed the generators, together with the run's seed.
+        """
+        found: list[dict[str, np.random.Generator]] = [{} for _ in keys]
+        for number, modality in enumerate(self.columns):
+            if modality in self.augment:
+                full = np.array(
+                    [(self.settings.seed, *key, number) for key in keys], dtype=np.int64
+                )
+                for chance, numbers in zip(
+                    found, random_numbers_of_each("augment", full), strict=True
+                ):
+                    chance[modality] = numbers
+        return found
+
     def transform(
-        self, images: Mapping[str, Image.Image], key: tuple[int, ...]
+        self, images: Mapping[str, Image.Image], chance: Mapping[str, np.random.Generator]
     ) -> dict[str, Pixels]:
         """Return pictures cropped and resized, augmented in training.
 
         Args:
             images: For each input, its picture.
-            key: Seeds the augmentation, together with the run's seed.
+            chance: For each input that is augmented, where its chance comes from; see `chances`.
         """
         pixels: dict[str, Pixels] = {}
         for modality, image in images.items():
-            config, augment = self.preprocess[modality], self.augment.get(modality)
-            if augment is None:
-                pixels[modality] = preprocess_pixels(image, config)
+            config = self.preprocess[modality]
+            if modality in chance:
+                augment = self.augment[modality]
+                pixels[modality] = augment_pixels(image, augment, config, chance[modality])
             else:
-                generator = random_numbers("augment", self.settings.seed, *key, len(pixels))
-                pixels[modality] = augment_pixels(image, augment, config, generator)
+                pixels[modality] = preprocess_pixels(image, config)
         return pixels
 
     def collate(self, samples: Sequence[Sample], key: tuple[int, ...]) -> Batch | None:
@@ -217,13 +236,14 @@ class RecordsReader(torch.utils.data.Dataset[Read]):
         bad: list[tuple[str, str]] = []
         notes: Counter[str] = Counter()
         first_partner = len(plan.rows) // 2 if self.reader.mixing else len(plan.rows)
+        rows = plan.rows.tolist()
+        keys = [(plan.epoch, row, int(place >= first_partner)) for place, row in enumerate(rows)]
         with quiet_pillow:
-            for place, index in enumerate(plan.rows.tolist()):
-                key = (plan.epoch, index, int(place >= first_partner))
+            for index, chance in zip(rows, self.reader.chances(keys), strict=True):
                 target = None if self.targets is None else int(self.targets[index])
                 try:
                     images, name = self._images(index, notes)
-                    samples.append(Sample(self.reader.transform(images, key), target, name))
+                    samples.append(Sample(self.reader.transform(images, chance), target, name))
                 except BadRowError as error:
                     bad.append((error.name, error.reason))
         if plan.epoch:
@@ -252,7 +272,10 @@ class RecordsReader(torch.utils.data.Dataset[Read]):
 
 
 def _as_image(pixels: Pixels) -> Image.Image:
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    height, width, channels = (
+        pixels.shape
+    )  # faster than Image.fromarray, which matters for small ones
+    return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())
 
 
 def guarded(read: Callable[[], Read]) -> Read:

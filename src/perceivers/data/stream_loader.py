@@ -15,7 +15,7 @@ from perceivers.data.decode import quiet_pillow
 from perceivers.data.order import LoaderSettings
 from perceivers.data.reading import BadRowError, Read, Reader, Sample, guarded
 from perceivers.data.stream import Stream
-from perceivers.data.workers import iterate, start_workers
+from perceivers.data.workers import iterate, let_go, start_workers
 
 __all__ = ["StreamLoader", "make_stream_loader"]
 
@@ -63,6 +63,7 @@ class StreamLoader:
         self._dataset = dataset
         self._intake = Intake(self.settings.max_bad, self.num_rows)
         self._batches: DataLoader[Read] | None = None
+        self._reads: Iterator[Read] | None = None
         self._resumed = False
 
     @property
@@ -97,12 +98,14 @@ class StreamLoader:
         epoch: int = self._state["epoch"]
         if not self._resumed:
             self._state = _fresh(epoch)
+        let_go(self._reads)  # it reads the same stream
         self._dataset.stream.set_epoch(epoch)
         self._dataset.resume = self._state if self._resumed else None
         if self._resumed or self._batches is None:
             self._batches = start_workers(self._dataset, self.settings)
         self._resumed = False
-        for read in iterate(self._batches):
+        self._reads = iterate(self._batches, self.settings)
+        for read in self._reads:
             batch = self._intake.take(read)
             if read.state is not None:
                 worker, position = read.state
@@ -138,8 +141,9 @@ class StreamLoader:
         self._intake.load_state_dict(state)
 
     def close(self) -> None:
-        """End the workers. The next iteration starts new ones."""
-        self._batches = None
+        """End the workers, or the thread. The next iteration starts new ones."""
+        let_go(self._reads)
+        self._batches = self._reads = None
 
 
 def _fresh(epoch: int) -> dict[str, Any]:
@@ -193,8 +197,9 @@ class _StreamReader(IterableDataset[Read]):
         samples: list[Sample] = []
         bad: list[tuple[str, str]] = []
         notes: Counter[str] = Counter()
+        keys = [(*key, number) for number in range(count, count + len(taken))]
         with quiet_pillow:
-            for number, row in enumerate(taken, start=count):
+            for row, chance in zip(taken, self.reader.chances(keys), strict=True):
                 try:
                     pictures, name = self.reader.decode(row)
                 except BadRowError as error:
@@ -202,7 +207,7 @@ class _StreamReader(IterableDataset[Read]):
                     continue
                 images = {modality: decoded.image for modality, decoded in pictures.items()}
                 target = None if self.target is None else int(row[self.target])
-                samples.append(Sample(self.reader.transform(images, (*key, number)), target, name))
+                samples.append(Sample(self.reader.transform(images, chance), target, name))
                 if not state["epoch"]:
                     notes.update(note for decoded in pictures.values() for note in decoded.notes)
         return Read(

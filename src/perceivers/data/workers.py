@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from perceivers.data.ahead import ReadAhead
 from perceivers.data.order import LoaderSettings
 from perceivers.data.reading import Read
 
-__all__ = ["FORKS", "divide_cores", "iterate", "start_workers"]
+__all__ = ["FORKS", "divide_cores", "iterate", "let_go", "start_workers"]
 
 _T = TypeVar("_T")
 
@@ -48,12 +49,20 @@ def start_workers(
         )
 
 
-def iterate(batches: "DataLoader[Read]") -> Iterator[Read]:
-    """Return the items of one pass."""
+def iterate(batches: "DataLoader[Read]", settings: LoaderSettings) -> Iterator[Read]:
+    """Return the items of one pass, read ahead in training: by the workers, or else by a thread."""
     with warnings.catch_warnings():
         # From Python 3.12 on, a fork of a process with threads warns. Workers use neither its threads nor its GPU.
         warnings.simplefilter("ignore")
-        return iter(batches)
+        items = iter(batches)
+    threaded = settings.training and settings.read_ahead and not settings.num_workers
+    return ReadAhead(items, settings.read_ahead) if threaded else items
+
+
+def let_go(items: Iterator[Read] | None) -> None:
+    """End the thread that reads ahead, if there is one."""
+    if isinstance(items, ReadAhead):
+        items.close()
 
 
 def divide_cores(cores: int, wanted_workers: int | None = None) -> tuple[int, int]:

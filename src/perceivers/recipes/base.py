@@ -69,6 +69,8 @@ class TrainingConfig:
         max_steps: Optimizer steps. None: no limit.
         max_time: `45s`, `10m`, `2h` or `1h30m` of training. None: no limit. The first limit reached ends the run.
         accumulate: Batches whose gradients make one step.
+        batch: Samples that a device computes at once; `accumulate` then follows from `batch_size`, which stays
+            the step. `auto`: as many as fit in its memory. None: as `accumulate` says.
         precision: Arithmetic of the matrix products. Weights, positions and statistics stay float32.
         ema: Decay of the running mean of the weights, which is then evaluated and saved. None: off.
         compile: Use `torch.compile`.
@@ -91,6 +93,7 @@ class TrainingConfig:
     max_steps: int | None = None
     max_time: str | None = None
     accumulate: int = 1
+    batch: int | Literal["auto"] | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     ema: float | None = None
     compile: bool = False

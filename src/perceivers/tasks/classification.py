@@ -102,7 +102,7 @@ class ClassificationTask:
                 "ClassificationTask(config, class_counts); got None."
             )
             raise ValueError(msg)
-        logits = outputs.float()
+        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # float64 stays
         shares = targets
         if not targets.is_floating_point():
             shares = one_hot(targets, outputs.shape[1]).to(logits.dtype)

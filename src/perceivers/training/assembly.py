@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.sources import DataSource
 from perceivers.models.perceiver import Perceiver
 from perceivers.recipes.base import Recipe
+from perceivers.training.batch import BatchFinder, warn_of_batch_norm
 from perceivers.training.clock import Limits, StopSignals
 from perceivers.training.conductor import Conductor
 from perceivers.training.display import Display
-from perceivers.training.distributed import all_true, is_first_process
+from perceivers.training.distributed import is_first_process, whole_step
 from perceivers.training.engine import build_trainer
 from perceivers.training.feed import Feed
 from perceivers.training.journal import Journal, build_loggers
@@ -27,10 +28,13 @@ from perceivers.training.prepare import (
     build_loaders,
     build_model,
     build_task,
+    keep_recipe,
     num_rows,
-    step_size,
+    step_parts,
+    step_text,
 )
 from perceivers.training.resume import Before, read_place
+from perceivers.training.waiting import StepWatch
 
 __all__ = ["Assembly", "assemble"]
 
@@ -44,7 +48,6 @@ class Assembly:
         module: What a step is.
         model: That learns; inside of `module`.
         feed: Batches of train.
-        validation: Loader of the validation split.
         conductor: Everything between the steps.
         display: What the user sees.
         notes: Sentences for the report.
@@ -54,10 +57,14 @@ class Assembly:
     module: PerceiverModule
     model: Perceiver
     feed: Feed
-    validation: Any
     conductor: Conductor
     display: Display
     notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def validation(self) -> Any:
+        """Loader of the validation split."""
+        return self.conductor.validation
 
     def note(self, text: str) -> None:
         """Say a sentence and keep it for the report."""
@@ -94,20 +101,21 @@ def assemble(
     step = None if before is None else before.step
     loggers = build_loggers(config.logger, folder, step=step) if is_first_process() else []
     trainer = build_trainer(config, folder=folder, loggers=loggers)
-    place = Place(
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-        local_processes=trainer.num_devices,
-        is_gpu=trainer.strategy.root_device.type == "cuda",
-    )
+    place = _place(trainer)
     rows = num_rows(source, "train")
-    batch_size, too_few = step_size(config.batch_size, config.accumulate, place.world_size, rows)
+    batch_size, accumulate, too_few = step_parts(config, place.world_size, rows)
+    trainer.accumulate_grad_batches = accumulate
     train, validation = build_loaders(
         source, recipe, preprocess, batch_size=batch_size, place=place
     )
     module, model = _module(recipe, source, place)
     device = trainer.strategy.root_device
-    feed = Feed(train, accumulate=config.accumulate, agree=lambda value: all_true(value, device))
+    feed = Feed(
+        train,
+        accumulate=accumulate,
+        agree=lambda whole, samples: whole_step(whole, samples, device),
+        watch=StepWatch(device),
+    )
     display = Display(enabled=config.progress, main_metric=module.task.main_metric)
     conductor = Conductor(
         folder,
@@ -125,15 +133,72 @@ def assemble(
         module=module,
         model=model,
         feed=feed,
-        validation=validation,
         conductor=conductor,
         display=display,
     )
     assembly.note(too_few)
     assembly.note(warn_of_warmup(recipe.optim, model))
+    if config.batch == "auto":
+        finder = _finder(assembly, source, recipe, preprocess, size=batch_size, place=place)
+        trainer.callbacks.insert(0, finder)  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        parts = accumulate * place.world_size
+        assembly.note(warn_of_batch_norm(model, batch=batch_size, parts=parts))
     if before is not None:
         assembly.note(_going_on(before, place.world_size))
     return assembly
+
+
+def _place(trainer: lightning.Trainer) -> Place:
+    """Return which process this is."""
+    return Place(
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        local_processes=trainer.num_devices,
+        is_gpu=trainer.strategy.root_device.type == "cuda",
+    )
+
+
+def _finder(
+    assembly: Assembly,
+    source: DataSource,
+    recipe: Recipe,
+    preprocess: Mapping[str, ImagePreprocessConfig],
+    *,
+    size: int,
+    place: Place,
+) -> BatchFinder:
+    """Return what finds the batch, and changes the parts that depend on it.
+
+    Raises:
+        ValueError: If the weights are sharded: what fits then depends on all processes.
+    """
+    if recipe.training.strategy == "fsdp" and place.world_size > 1:
+        msg = (
+            "--batch auto measures a model that is whole on each device, and --strategy fsdp spreads it. "
+            "Give a number (--batch 16), or --accumulate."
+        )
+        raise ValueError(msg)
+
+    def use(batch: int, why: str) -> None:
+        accumulate = size // batch
+        if accumulate > 1:
+            train, validation = build_loaders(
+                source, recipe, preprocess, batch_size=batch, place=place
+            )
+            assembly.feed.use(train, accumulate=accumulate)
+            assembly.conductor.validation = validation
+            assembly.trainer.accumulate_grad_batches = accumulate
+        found = replace(recipe.training, batch=batch, accumulate=1)
+        if assembly.trainer.is_global_zero:
+            keep_recipe(assembly.conductor.folder, replace(recipe, training=found))
+        text = step_text(assembly.feed.loader.settings, accumulate)
+        assembly.note(f"--batch auto: a step of {text} ({why}).")
+        parts = accumulate * place.world_size
+        assembly.note(warn_of_batch_norm(assembly.model, batch=batch, parts=parts))
+
+    task = assembly.module.task
+    return BatchFinder(recipe, task, preprocess, size=size, place=place, use=use)
 
 
 def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[PerceiverModule, Perceiver]:

@@ -22,6 +22,7 @@ from perceivers.training.journal import Journal
 from perceivers.training.module import PerceiverModule
 from perceivers.training.prepare import BEST, LAST
 from perceivers.training.validation import validate
+from perceivers.training.waiting import Waited
 from perceivers.typing import Tensor
 
 __all__ = ["Conductor", "Standing"]
@@ -81,7 +82,8 @@ class Conductor(lightning.Callback):
         self.standing = Standing()
         self.clock = Clock()
         self.samples = 0  # since this process began
-        self._validation = validation
+        self.waited = Waited()  # for data, in the whole run
+        self.validation = validation
         self._journal = journal
         self._display = display
         self._signals = signals
@@ -118,6 +120,17 @@ class Conductor(lightning.Callback):
         if self.standing.is_due:
             self._close_epoch(trainer, module)
         self._end_if_done(trainer, module)
+        self.feed.watch.begin()
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """End the waiting for a batch, which the feed began."""
+        self.feed.watch.receive()
 
     def on_train_batch_end(
         self,
@@ -136,10 +149,13 @@ class Conductor(lightning.Callback):
         if module.average is not None:
             module.average.update(module.model, step=step)
         self._agree(trainer, module)
-        if self.feed.at_epoch_end or module.progress >= 1:
+        closes = self.feed.at_epoch_end or module.progress >= 1
+        logs = closes or step % LOG_EVERY_STEPS == 0
+        self.feed.watch.end(pauses=logs or bool(self._stop) or self._is_time_to_save)
+        if closes:
             self.standing.is_due = True
             self._close_epoch(trainer, module)
-        elif step % LOG_EVERY_STEPS == 0:
+        elif logs:
             self._log(trainer, module, {})
         if trainer.is_global_zero:
             self._display.step(
@@ -150,6 +166,7 @@ class Conductor(lightning.Callback):
         if self.standing.measured_step == step or self._is_time_to_save:
             self.save(trainer)
         self._end_if_done(trainer, module)
+        self.feed.watch.begin()
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -198,6 +215,7 @@ class Conductor(lightning.Callback):
             "standing": vars(self.standing).copy(),
             "sums": distributed.summed(module.sums.values, module.device).cpu(),
             "average": averages and {k: distributed.whole(v) for k, v in averages.items()},
+            "waited": vars(self.waited).copy(),
             "bad": list(getattr(self.feed.loader, "bad", ())),
             "world_size": trainer.world_size,
         }
@@ -215,6 +233,7 @@ class Conductor(lightning.Callback):
             state["sums"] = torch.zeros_like(state["sums"])  # they are those of all processes
         self.standing = Standing(**state["standing"])
         self.clock = Clock(state["elapsed"])
+        self.waited = Waited(**state["waited"])
         feeds = state["feed"]
         self.feed.load_state_dict(feeds[min(trainer.global_rank, len(feeds) - 1)])
 
@@ -238,11 +257,14 @@ class Conductor(lightning.Callback):
         """Write one line and begin new sums."""
         means = self._means(trainer, module)
         module.sums.values = torch.zeros_like(module.sums.values)
+        waited = self.feed.watch.take().slowest(module.device)
+        self.waited.add(waited)
         row = {
             "step": trainer.global_step,
             "epoch": round(self.feed.epochs_done, 6),
             "elapsed": round(self._elapsed, 3),
             "lr": module.lr,
+            **({} if waited.share is None else {"waiting": round(waited.share, 4)}),
             **{f"train/{name}": value for name, value in means.items()},
             **{f"validation/{name}": value for name, value in measured.items()},
         }
@@ -271,7 +293,7 @@ class Conductor(lightning.Callback):
         alone = trainer.world_size == 1
         meter = validate(
             module,
-            self._validation,
+            self.validation,
             is_sharded=distributed.is_sharded(module.model),
             should_stop=lambda: alone and bool(self._signals.received),
         )

@@ -21,6 +21,7 @@ __all__ = [
     "shard_blocks",
     "summed",
     "whole",
+    "whole_step",
     "world_size",
 ]
 
@@ -92,6 +93,19 @@ def largest(values: Float[Tensor, " V"], device: torch.device) -> Float[Tensor, 
 def all_true(value: bool, device: torch.device) -> bool:
     """Return whether `value` is true in all processes."""
     return not bool(largest(torch.tensor([float(not value)]), device).item())
+
+
+def whole_step(whole: bool, samples: int, device: torch.device) -> tuple[bool, float]:
+    """Return whether all processes have a whole step, and the mean of their samples. By one message.
+
+    Args:
+        whole: Whether this process has one.
+        samples: In it.
+        device: Where the processes exchange.
+    """
+    mine = torch.tensor([float(not whole), samples], dtype=torch.float64)
+    lacking, total = summed(mine, device).tolist()
+    return not lacking, total / world_size()
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
+from perceivers.training.waiting import StepWatch
 
 __all__ = ["Feed", "TrainBatch"]
 
@@ -23,15 +24,18 @@ class TrainBatch:
         batch: Samples.
         epoch: Passes over train before this one.
         index: Batches of this epoch before this one.
+        weight: Of its mean loss. Trainers take the mean over the batches of a step and the processes; times
+            this, it becomes the mean over their samples. 1 where all batches have the same number of them.
     """
 
-    def __init__(self, batch: Batch, *, epoch: int, index: int) -> None:
-        self.batch, self.epoch, self.index = batch, epoch, index
+    def __init__(self, batch: Batch, *, epoch: int, index: int, weight: float = 1.0) -> None:
+        self.batch, self.epoch, self.index, self.weight = batch, epoch, index, weight
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "TrainBatch":
         """Return it with its tensors on `device`."""
-        moved = self.batch.to(device, non_blocking=non_blocking)
-        return TrainBatch(moved, epoch=self.epoch, index=self.index)
+        # Lightning asks for this for tensors only. To a GPU it is safe: the kernels come after the copy.
+        moved = self.batch.to(device, non_blocking=non_blocking or device.type == "cuda")
+        return TrainBatch(moved, epoch=self.epoch, index=self.index, weight=self.weight)
 
 
 class Feed:
@@ -44,8 +48,10 @@ class Feed:
         loader: Loader of train. Its order is a function of the epoch, which `set_epoch` tells it. Its
             `state_dict` is the place in an epoch.
         accumulate: Batches in one optimizer step.
-        agree: Returns whether something holds in all processes. A stream may end earlier in one of
-            them, and no process can take a step alone.
+        agree: Is given whether this process has a whole step, and its samples. Returns whether all have one,
+            and the mean of their samples. A stream may end earlier in one of them, and no process can take a
+            step alone; a picture that cannot be read leaves one with fewer samples.
+        watch: Is told whenever the next batch is asked for.
     """
 
     def __init__(
@@ -53,21 +59,25 @@ class Feed:
         loader: Any,
         *,
         accumulate: int = 1,
-        agree: Callable[[bool], bool] = bool,
+        agree: Callable[[bool, int], tuple[bool, float]] = lambda whole, samples: (whole, samples),
+        watch: StepWatch | None = None,
     ) -> None:
-        self.loader = loader
-        self.accumulate = accumulate
         self.epoch = 0
         self.batches = 0  # of this epoch, handed out
         self.at_epoch_end = False
-        self.steps_per_epoch: int | None = None
+        self.watch = StepWatch(torch.device("cpu")) if watch is None else watch
         self._agree = agree
         self._resume: dict[str, Any] | None = None
         self._position: Any = None
+        self.use(loader, accumulate=accumulate)
+
+    def use(self, loader: Any, *, accumulate: int) -> None:
+        """Take the batches from another loader, before the first is taken."""
+        self.loader = loader
+        self.accumulate = accumulate
         # A stream guesses at first, so that the rate falls in its first pass too.
         length = len(loader) if isinstance(loader, Sized) else getattr(loader, "num_batches", None)
-        if length is not None:
-            self.steps_per_epoch = length // accumulate
+        self.steps_per_epoch: int | None = None if length is None else length // accumulate
 
     def __len__(self) -> int:
         """Return a length that no run reaches."""
@@ -75,13 +85,16 @@ class Feed:
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """Go on from where the feed is."""
+        self.watch.ask()
         while True:
             was_resumed = self._resume is not None
-            for group, is_last in self._groups():
+            for (group, samples), is_last in self._groups():
                 for batch in group:
                     index, self.batches = self.batches, self.batches + 1
                     self.at_epoch_end = is_last and batch is group[-1]
-                    yield TrainBatch(batch, epoch=self.epoch, index=index)
+                    weight = len(batch) * self.accumulate / samples
+                    yield TrainBatch(batch, epoch=self.epoch, index=index, weight=weight)
+                    self.watch.ask()
             if self.batches:
                 self.steps_per_epoch = self.batches // self.accumulate
             elif not was_resumed:
@@ -116,8 +129,8 @@ class Feed:
         if not isinstance(self.loader, Sized):
             self.steps_per_epoch = state["steps_per_epoch"]
 
-    def _groups(self) -> Iterator[tuple[list[Batch], bool]]:
-        """Yield the batches of each step of this epoch, and whether it is the last.
+    def _groups(self) -> Iterator[tuple[tuple[list[Batch], float], bool]]:
+        """Yield the batches of each step of this epoch, with a process' mean samples, and whether it is the last.
 
         Looks one step ahead: where rows cannot be read, or a stream ends, no length tells the last step.
         """
@@ -130,9 +143,10 @@ class Feed:
             yield group, ahead is None
             group = ahead
 
-    def _take(self, batches: Iterator[Batch]) -> list[Batch] | None:
+    def _take(self, batches: Iterator[Batch]) -> tuple[list[Batch], float] | None:
         group = [batch for _, batch in zip(range(self.accumulate), batches, strict=False)]
-        return group if self._agree(len(group) == self.accumulate) else None
+        whole, samples = self._agree(len(group) == self.accumulate, sum(map(len, group)))
+        return (group, samples) if whole else None
 
     def _batches_of_epoch(self) -> Iterator[Batch]:
         resume, self._resume = self._resume, None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.decode import quiet_pillow
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.hub import checkpoint as hub
@@ -23,11 +24,14 @@ from perceivers.training.prepare import (
     BEST,
     LAST,
     Place,
+    as_begun,
     build_model,
     open_folder,
     start_from,
+    step_text,
 )
 from perceivers.training.report import RunFacts, command_line, write_report
+from perceivers.training.waiting import advice
 
 if TYPE_CHECKING:
     from perceivers.training.assembly import Assembly
@@ -91,22 +95,23 @@ def fit_source(
     source = with_validation(source, recipe.data)
     last = folder / LAST
     resume = resume or _is_requeued(last)
+    recipe = as_begun(recipe, folder) if resume else recipe
     if is_first_process():
         restored = open_folder(folder, recipe, resume=resume, last=last)
     else:
         restored = last if resume and last.exists() else None
-    with quiet(), _threads(recipe):
+    with quiet(), quiet_pillow, _threads(recipe):
         seed(recipe.training.seed)
         assembly = assemble(source, recipe, preprocess, folder=folder, limits=limits, last=restored)
         if init_from is not None and restored is None:
             assembly.note(start_from(assembly.model, init_from))
-        trainer, loaders = assembly.trainer, (assembly.feed.loader, assembly.validation)
+        trainer = assembly.trainer
         try:
             trainer.fit(assembly.module, assembly.feed, ckpt_path=restored, weights_only=True)
             if trainer.is_global_zero:
                 _finish(assembly, source, recipe, preprocess, data)
         finally:
-            for loader in loaders:
+            for loader in (assembly.feed.loader, assembly.validation):
                 loader.close()  # its workers end here, not when the garbage is collected
     return Run(folder=folder, metrics=dict(assembly.conductor.standing.metrics))
 
@@ -150,6 +155,17 @@ def _finish(
         "config": asdict(recipe.data),
     }
     hub.save(conductor.folder, model, preprocess=preprocess, task=recipe.task, columns=columns)
+    workers = assembly.feed.loader.settings.num_workers
+    waiting, what_to_do = advice(
+        conductor.waited,
+        workers=workers,
+        threads=torch.get_num_threads(),
+        processes=trainer.world_size,
+    )
+    if what_to_do:
+        assembly.note(what_to_do)
+    elif waiting:
+        assembly.display.note(f"Waiting for data: {waiting}.")
     facts = RunFacts(
         name=recipe.name,
         command=command_line(),
@@ -161,6 +177,8 @@ def _finish(
         epochs=assembly.feed.epochs_done,
         seconds=conductor.clock.elapsed,
         device=f"{trainer.world_size} x {assembly.module.device.type}, {recipe.training.precision}",
+        batch=step_text(assembly.feed.loader.settings, assembly.feed.accumulate),
+        waiting=waiting,
         notes=[*source.notes, *assembly.notes],
         bad=[*assembly.feed.loader.bad, *assembly.validation.bad],
         label_names=recipe.task.label_names,

@@ -103,7 +103,7 @@ class PerceiverModule(lightning.LightningModule):
             self._shard = False
 
     def training_step(self, train_batch: TrainBatch) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
+        """Return the loss of one batch, so that the step's gradient is that of the mean over its samples."""
         batch = train_batch.batch
         if batch.targets is None:
             msg = "Training needs labels, and this batch has none."
@@ -111,7 +111,7 @@ class PerceiverModule(lightning.LightningModule):
         outputs = self.model(batch.inputs, batch.masks)
         loss = self.task.loss(outputs, batch.targets)
         self.sums.add_batch(loss, outputs, batch.targets)
-        return loss
+        return loss * train_batch.weight
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient and set the rate. Gradients are whole here: accumulated, reduced, unscaled."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from perceivers.data.sources import DataSource
 from perceivers.data.stream_loader import make_stream_loader
 from perceivers.hub import checkpoint as hub
 from perceivers.models.perceiver import Perceiver, build
-from perceivers.recipes.base import Recipe
+from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import dump_recipe, read_recipe
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training.files import write_whole
@@ -25,13 +25,17 @@ __all__ = [
     "LAST",
     "RECIPE_FILE",
     "Place",
+    "as_begun",
     "build_loaders",
     "build_model",
     "build_task",
+    "keep_recipe",
     "num_rows",
     "open_folder",
     "start_from",
+    "step_parts",
     "step_size",
+    "step_text",
 ]
 
 RECIPE_FILE = "recipe.yaml"
@@ -99,8 +103,23 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path 
     if out.exists() and not out.is_dir():
         msg = f"{out} is a file. Expected a folder for the run, new or empty (--out)."
         raise ValueError(msg)
-    write_whole(recipe_file, lambda file: file.write(dump_recipe(recipe).encode()))
+    keep_recipe(out, recipe)
     return None
+
+
+def keep_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe of a run into its folder."""
+    write_whole(folder / RECIPE_FILE, lambda file: file.write(dump_recipe(recipe).encode()))
+
+
+def as_begun(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with the batch that the run in `folder` has found, if `auto` asks for one again."""
+    path = folder / RECIPE_FILE
+    if recipe.training.batch != "auto" or not path.exists():
+        return recipe
+    found = read_recipe(path).training
+    training = replace(recipe.training, batch=found.batch, accumulate=found.accumulate)
+    return replace(recipe, training=training)
 
 
 def build_model(recipe: Recipe) -> Perceiver:
@@ -177,6 +196,54 @@ def step_size(
         size,
         f"Steps of {size * parts} samples: train has {rows}, fewer than the {batch_size} asked for.",
     )
+
+
+def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tuple[int, int, str]:
+    """Return the samples of a batch of one process, the batches of a step, and `step_size`'s sentence.
+
+    With `batch="auto"` the batch is the whole step of the process, until it is known what fits.
+
+    Args:
+        config: Says how a step is divided.
+        world_size: Processes.
+        rows: Samples in train, where that is known.
+
+    Raises:
+        ValueError: If a step cannot be divided so.
+    """
+    if config.batch is None:
+        size, text = step_size(config.batch_size, config.accumulate, world_size, rows)
+        return size, config.accumulate, text
+    size, text = step_size(config.batch_size, 1, world_size, rows)
+    if config.batch == "auto":
+        return size, 1, text
+    if config.accumulate != 1:
+        msg = (
+            f"Give --batch or --accumulate, not both: with --batch {config.batch}, the batches of a step follow "
+            f"from --batch-size {config.batch_size}. Expected --accumulate 1, got {config.accumulate}."
+        )
+        raise ValueError(msg)
+    whole = (
+        size * world_size == config.batch_size
+    )  # else train is too small for it, and the text says so
+    if config.batch < 1 or (whole and size % config.batch):
+        fitting = [n for n in range(1, size + 1) if size % n == 0]
+        msg = (
+            f"--batch must divide the {size} samples that each device has in a step (--batch-size "
+            f"{config.batch_size}, devices {world_size}); got {config.batch}. Expected one of "
+            f"{', '.join(map(str, fitting[-8:]))}, or auto."
+        )
+        raise ValueError(msg)
+    batch = min(config.batch, size)
+    return batch, size // batch, text
+
+
+def step_text(settings: LoaderSettings, accumulate: int) -> str:
+    """Return how a step is made: `128 samples: 4 batches of 16 on each of 2 devices`."""
+    size, devices = settings.batch_size, settings.world_size
+    parts = f"{accumulate} batches of {size}" if accumulate > 1 else f"one batch of {size}"
+    where = f" on each of {devices} devices" if devices > 1 else ""
+    return f"{size * accumulate * devices} samples: {parts}{where}"
 
 
 def build_loaders(

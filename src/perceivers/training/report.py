@@ -34,6 +34,8 @@ class RunFacts:
         epochs: Passes over train.
         seconds: Of training.
         device: Where, and on how many.
+        batch: How a step was computed.
+        waiting: Share of the step time that was waiting for data, as text. "": not measured.
         notes: Sentences on the data and the run.
         bad: Name and reason of each row that could not be read.
         label_names: Of the classes.
@@ -50,6 +52,8 @@ class RunFacts:
     epochs: float
     seconds: float
     device: str
+    batch: str = ""
+    waiting: str = ""
     notes: Sequence[str] = ()
     bad: Sequence[tuple[str, str]] = ()
     label_names: Sequence[str] = ()
@@ -91,9 +95,11 @@ def _table(facts: RunFacts) -> str:
         ("trained", f"{facts.steps:,} steps, {facts.epochs:.4g} epochs"),
         ("time", readable_duration(facts.seconds)),
         ("device", facts.device),
+        ("step", facts.batch),
+        ("waiting for data", facts.waiting),
         ("command", f"`{facts.command}`"),
     ]
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)]
     return "\n".join(lines)
 
 

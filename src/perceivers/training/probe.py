@@ -1,0 +1,166 @@
+"""How much memory a training step needs, measured on a model of its own, of which nothing is left."""
+
+import ctypes
+import gc
+import resource
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import torch
+
+from perceivers.data.base import Batch, ImagePreprocessConfig
+from perceivers.data.memory import available_memory
+from perceivers.data.mixing import mixes
+from perceivers.recipes.base import Recipe
+from perceivers.tasks.base import Task
+from perceivers.training.chance import random_state, set_random_state
+from perceivers.training.norms import clip_gradients
+from perceivers.training.optim import build_optimizer
+from perceivers.training.prepare import Place, build_model
+from perceivers.typing import Tensor
+
+__all__ = ["StepProbe", "opened_probe"]
+
+# Of the memory that is free, so that fragments and what other programs take find room.
+_SHARE_CUDA, _SHARE_CPU = 0.9, 0.8
+
+
+class StepProbe:
+    """Does training steps on made-up samples.
+
+    What a run keeps beside its model counts: gradients, the optimizer's moments, the running mean of the
+    weights, and the copy of the gradients that several processes exchange.
+
+    Args:
+        recipe: Of the run, filled in.
+        task: Its loss.
+        preprocess: For each input, its size.
+        device: Where to compute.
+        place: Which process this is, and how many share the machine.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        preprocess: Mapping[str, ImagePreprocessConfig],
+        *,
+        device: torch.device,
+        place: Place,
+    ) -> None:
+        self._task, self._device = task, device
+        self._clip_norm = recipe.optim.clip_norm
+        self._num_outputs = len(recipe.task.label_names)
+        self._preprocess = dict(preprocess)
+        self._is_mixed = any(mixes(augment) for augment in recipe.augment.values())
+        self.budget = self._free(place)
+        _forget_peak()
+        self._before = _resident()
+        self._model = build_model(recipe).to(device)
+        self._model.set_grad_checkpointing(recipe.training.grad_checkpointing)
+        self._optimizer = build_optimizer(self._model, recipe.optim)
+        copies = (recipe.training.ema is not None) + (place.world_size > 1)
+        self._kept = [p.detach().clone() for _ in range(copies) for p in self._model.parameters()]
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether too many samples are an error that one can catch, and not the end of the process."""
+        return self._device.type == "cuda"
+
+    def peak(self, size: int, precision: AbstractContextManager[object]) -> int | None:
+        """Return the bytes that a step of `size` samples needs at its peak, or None if they are not there.
+
+        Args:
+            size: Samples.
+            precision: In which the forward pass and the loss are computed.
+        """
+        if self.is_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            _forget_peak()
+        try:
+            self._step(self._made_up(size), precision)
+        except torch.OutOfMemoryError:
+            self._optimizer.zero_grad()
+            return None
+        if self.is_cuda:
+            return int(torch.cuda.max_memory_reserved(self._device))
+        return max(_resident(at_peak=True) - self._before, 0)
+
+    def _step(self, batch: Batch, precision: AbstractContextManager[object]) -> None:
+        assert batch.targets is not None
+        with precision:
+            loss = self._task.loss(self._model(batch.inputs, batch.masks), batch.targets)
+        loss.backward()
+        clip_gradients(self._model.parameters(), self._clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _made_up(self, size: int) -> Batch:
+        """Return samples of the run's shapes. What they hold does not matter: it decides over no memory."""
+        inputs: dict[str, Tensor] = {
+            name: torch.randn(size, config.num_channels, *config.size, device=self._device)
+            for name, config in self._preprocess.items()
+        }
+        targets = torch.zeros(size, dtype=torch.long, device=self._device)
+        if self._is_mixed:
+            targets = torch.full((size, self._num_outputs), 1 / self._num_outputs).to(self._device)
+        return Batch(inputs=inputs, targets=targets)
+
+    def _free(self, place: Place) -> int | None:
+        """Return the bytes that this process may use, or None where nobody tells."""
+        if self.is_cuda:
+            free, _ = torch.cuda.mem_get_info(self._device)
+            return int(_SHARE_CUDA * (free + torch.cuda.memory_reserved(self._device)))
+        free = available_memory()
+        if free is None or self._device.type != "cpu" or not _resident():
+            return None
+        return int(_SHARE_CPU * free / place.local_processes)
+
+
+@contextmanager
+def opened_probe(
+    recipe: Recipe,
+    task: Task,
+    preprocess: Mapping[str, ImagePreprocessConfig],
+    *,
+    device: torch.device,
+    place: Place,
+) -> Generator[StepProbe]:
+    """Yield a probe. After it, memory and every source of chance are as before. Arguments as for `StepProbe`."""
+    before = random_state()
+    try:
+        yield StepProbe(recipe, task, preprocess, device=device, place=place)
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        set_random_state(before)
+
+
+def _resident(*, at_peak: bool = False) -> int:
+    """Return the memory of this process in bytes, now or at its peak; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        words = status.read_text(encoding="ascii").split()
+        return int(words[words.index("VmHWM:" if at_peak else "VmRSS:") + 1]) * 1024
+    if sys.platform == "darwin":  # only the highest peak: right as long as steps grow
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 0
+
+
+def _forget_peak() -> None:
+    """Let the peak of this process' memory begin anew, where the system can.
+
+    What was freed before and is kept by the C library for later goes back first: a step that fits into it would
+    seem to need nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5", encoding="ascii")

@@ -1,0 +1,67 @@
+"""A step is the same however its samples are divided over batches and processes, in float64 to 1e-12."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from exact_steps import train
+
+SCRIPT = Path(__file__).parent.parent / "exact_steps.py"
+EXACT = 1e-12
+
+
+def assert_same_weights(found, expected):
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert (found[name] - weight).abs().max() < EXACT, name
+
+
+@pytest.fixture(scope="module", params=["adamw", "lamb"])
+def whole(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return request.param, train(folder, request.param, [[12]])
+
+
+@pytest.mark.parametrize("parts", [[4, 4, 4], [5, 5, 2], [1] * 12], ids=str)
+def test_batches_of_a_step_are_as_one(whole, parts, tmp_path):
+    optimizer, expected = whole
+    assert_same_weights(train(tmp_path, optimizer, [parts]), expected)
+
+
+@pytest.mark.parametrize("parts", [[[6], [6]], [[3, 4], [4, 1]]], ids=str)
+def test_batches_of_two_processes_are_as_one(whole, parts, tmp_path):
+    optimizer, expected = whole
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*torchrun, f"--master_port={port}", SCRIPT, tmp_path, optimizer, json.dumps(parts)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert_same_weights(found, expected)
+
+
+def test_the_mean_of_means_would_be_seen(whole, tmp_path, monkeypatch):
+    from perceivers.training import feed
+
+    class Unweighted(feed.TrainBatch):
+        def __init__(self, batch, **place):
+            super().__init__(batch, **{**place, "weight": 1.0})
+
+    monkeypatch.setattr(feed, "TrainBatch", Unweighted)
+    optimizer, expected = whole
+    found = train(tmp_path, optimizer, [[5, 5, 2]])
+    assert max((found[n] - w).abs().max() for n, w in expected.items()) > 1e-6

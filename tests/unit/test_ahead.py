@@ -1,0 +1,85 @@
+import gc
+import threading
+import time
+
+import pytest
+
+from perceivers.data.ahead import ReadAhead
+
+
+def threads():
+    return [t for t in threading.enumerate() if t.name == "perceivers reads ahead"]
+
+
+def counting(log, stop=100):
+    for number in range(stop):
+        log.append(number)
+        yield number
+
+
+def settled(log, length):
+    """Wait until the thread has read so much, and a little longer for what it should not read."""
+    until = time.monotonic() + 10
+    while len(log) < length and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    return list(log)
+
+
+def test_items_come_in_their_order_and_end():
+    ahead = ReadAhead(iter(range(50)))
+    assert list(ahead) == list(range(50))
+    assert list(ahead) == []  # and stays at its end
+    ahead.close()
+
+
+def test_no_more_is_read_than_was_asked_for():
+    log = []
+    ahead = ReadAhead(counting(log), depth=3)
+    assert settled(log, 3) == [0, 1, 2]
+    assert next(ahead) == 0
+    assert settled(log, 4) == [0, 1, 2, 3]
+    ahead.close()
+
+
+def test_reading_goes_on_while_the_taker_is_busy():
+    def slow():
+        for number in range(6):
+            time.sleep(0.05)
+            yield number
+
+    began, ahead = time.perf_counter(), ReadAhead(slow())
+    for _ in ahead:
+        time.sleep(0.05)
+    assert time.perf_counter() - began < 0.55  # one after the other, it is 0.6
+
+
+def test_an_error_comes_in_its_place():
+    def failing():
+        yield 1
+        raise ValueError("a damaged row")
+
+    ahead = ReadAhead(failing())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="a damaged row"):
+        next(ahead)
+    with pytest.raises(StopIteration):
+        next(ahead)
+
+
+def test_closing_ends_the_thread_and_the_items():
+    log = []
+    ahead = ReadAhead(counting(log))
+    ahead.close()
+    ahead.close()
+    assert list(ahead) == []
+    assert not threads()
+
+
+def test_one_that_is_forgotten_ends_its_thread():
+    ReadAhead(counting([]))
+    gc.collect()
+    until = time.monotonic() + 10
+    while threads() and time.monotonic() < until:
+        time.sleep(0.001)
+    assert not threads()
