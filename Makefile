@@ -14,7 +14,7 @@ JOBS ?= 2# processes of the test run, one core each
 DATA ?= ../shared/data# real data sets for `make evidence`
 LOCK := pyproject.toml constraints.txt
 EXACT := src/perceivers/typing.py,src/perceivers/nn/*,src/perceivers/inputs/*,src/perceivers/outputs/*
-EXACT := $(EXACT),src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
+EXACT := $(EXACT),src/perceivers/reading/*,src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -47,7 +47,7 @@ golden: .venv/.dev
 	@git --no-pager diff --stat -- tests/golden
 
 bench: .venv/.dev
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks
 
 evidence: .venv/.dev
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)

@@ -1,0 +1,274 @@
+"""The whole models that compete. Those that can be equal hold the same weights, and say so under one name."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.plain import PlainPerceiver, renamed
+from benchmarks.setting import Setting, Skip
+from perceivers.inputs.image import PixelInput, PixelInputConfig
+from perceivers.inputs.positions import FourierPositionsConfig
+from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
+from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.nn.blocks import CrossAttend
+from perceivers.nn.init import truncated_normal_
+from perceivers.outputs.heads import MeanPoolConfig
+
+__all__ = [
+    "ImageNetIO",
+    "Rival",
+    "config_2021",
+    "huggingface_io",
+    "lucidrains",
+    "ours_2021",
+    "ours_io",
+    "plain_2021",
+    "seeded",
+]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+# Modules of a layer of Hugging Face's Perceiver -> ours.
+HF_MODULES = {
+    "attention.self.layernorm2": "source_norm",
+    "attention.self.query": "attention.to_query",
+    "attention.self.key": "attention.to_key",
+    "attention.self.value": "attention.to_value",
+    "attention.output.dense": "attention.to_output",
+    "layernorm": "mlp_norm",
+    "mlp.dense1": "mlp.0",
+    "mlp.dense2": "mlp.2",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """A model under measurement.
+
+    Attributes:
+        model: Its weights.
+        call: B x 3 x Y x X picture -> B x K logits.
+        our_name: Its name of a weight -> ours.
+    """
+
+    model: nn.Module
+    call: Callable[[Tensor], Tensor]
+    our_name: Callable[[str], str] = str
+
+
+class ImageNetIO(nn.Module):
+    """Perceiver IO on ImageNet with Fourier positions: one read, 8 x 6 shared layers, one learned query.
+
+    Args:
+        setting: Sizes; the papers' are 48,440,627 weights.
+
+    Source: Perceiver IO (arXiv:2107.14795), section 4.5 and appendix A.1.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        config = config_2021(setting)
+        encoder = config.encoder
+        if not isinstance(encoder, PerceiverEncoderConfig):
+            raise AssertionError
+        shape = {name: getattr(encoder, name) for name in encoder.__dataclass_fields__}
+        one_read = PerceiverEncoderConfig(**shape | {"num_cross_attends": 1})
+        width = one_read.latent_channels
+        self.input = PixelInput(pixels(setting))
+        self.encoder = PerceiverEncoder(one_read, input_channels=self.input.channels)
+        self.query = nn.Parameter(torch.empty(1, width))
+        truncated_normal_(self.query, 0.02)
+        self.decoder = CrossAttend(width, width)
+        self.to_logits = nn.Linear(width, setting.sizes.num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return B x K logits of B x 3 x Y x X pictures."""
+        latents = self.encoder([self.input(image)])
+        query = self.query.expand(image.shape[0], -1, -1)
+        return self.to_logits(self.decoder(query, latents)[:, 0])
+
+
+def pixels(setting: Setting) -> PixelInputConfig:
+    """Return the input adapter's configuration."""
+    sizes = setting.sizes
+    return PixelInputConfig(
+        size=(sizes.side, sizes.side), positions=FourierPositionsConfig(num_bands=sizes.num_bands)
+    )
+
+
+def config_2021(setting: Setting) -> PerceiverConfig:
+    """Return the 2021 ImageNet model in the sizes of the setting."""
+    sizes = setting.sizes
+    return PerceiverConfig(
+        inputs={"image": pixels(setting)},
+        encoder=PerceiverEncoderConfig(
+            num_latents=sizes.num_latents,
+            latent_channels=sizes.latent_channels,
+            num_cross_attends=sizes.num_blocks,
+            num_blocks=sizes.num_blocks,
+            num_self_attends_per_block=sizes.num_layers,
+            num_cross_attend_heads=1,
+            num_self_attend_heads=sizes.num_heads,
+        ),
+        output=MeanPoolConfig(num_outputs=sizes.num_classes),
+    )
+
+
+def seeded(make: Callable[[], Module]) -> Module:
+    """Return a module with weights of a fixed seed, none of which is zero or one for all channels.
+
+    A fresh model's classifier and biases are zero and its norms one: a comparison would not see them.
+    """
+    torch.manual_seed(0)
+    module = make()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            elif name.endswith("to_logits.weight"):
+                parameter.normal_(std=parameter.shape[1] ** -0.5)
+    return module
+
+
+def ours_2021(setting: Setting) -> Rival:
+    """Return this library's 2021 model."""
+    model: Perceiver = seeded(lambda: build(config_2021(setting))).to(setting.device)
+    if setting.smoke:
+        model.encoder.read_path = "grid"  # as larger shapes would be read
+    return Rival(model=model, call=lambda image: model({"image": image}))
+
+
+def plain_2021(setting: Setting, *, keep: bool = False, pad: bool = False) -> Rival:
+    """Return the plain 2021 model.
+
+    Args:
+        setting: Sizes and device.
+        keep: Project the elements once for all reads with the same weights.
+        pad: Fill the width of keys and values up to a multiple of 8.
+    """
+    sizes = setting.sizes
+    model = PlainPerceiver(
+        side=sizes.side,
+        num_bands=sizes.num_bands,
+        num_latents=sizes.num_latents,
+        latent_channels=sizes.latent_channels,
+        num_reads=sizes.num_blocks,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        num_classes=sizes.num_classes,
+    )
+    model.set_keeping(keep)
+    model.set_padding(pad)
+    model.load_ours(seeded(lambda: build(config_2021(setting))).state_dict())
+    model = model.to(setting.device)
+    return Rival(model=model, call=model, our_name=renamed)
+
+
+def ours_io(setting: Setting) -> Rival:
+    """Return Perceiver IO for ImageNet, of this library's parts."""
+    model = seeded(lambda: ImageNetIO(setting)).to(setting.device)
+    if setting.smoke:
+        model.encoder.read_path = "grid"
+    return Rival(model=model, call=model)
+
+
+def huggingface_io(setting: Setting) -> Rival:
+    """Return Hugging Face's Perceiver IO for ImageNet with our weights.
+
+    Its defaults that are not DeepMind's are set back: the exact GELU, and dropout of attention.
+
+    Raises:
+        Skip: If transformers is not installed, or in smoke shapes, which its classifier does not take.
+    """
+    if setting.smoke:
+        raise Skip("its classifier takes 224 x 224 pictures only, and this is a smoke run")  # noqa: EM101
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from transformers import PerceiverConfig as TheirConfig
+            from transformers import PerceiverForImageClassificationFourier
+    except ImportError as error:
+        msg = "transformers is not installed: pip install 'perceivers[bench]'"
+        raise Skip(msg) from error
+    sizes = setting.sizes
+    config = TheirConfig(
+        num_latents=sizes.num_latents,
+        d_latents=sizes.latent_channels,
+        d_model=261,
+        num_blocks=sizes.num_blocks,
+        num_self_attends_per_block=sizes.num_layers,
+        num_self_attention_heads=sizes.num_heads,
+        num_cross_attention_heads=1,
+        num_labels=sizes.num_classes,
+        hidden_act="gelu_pytorch_tanh",
+        attention_probs_dropout_prob=0.0,
+        cross_attention_shape_for_attention="kv",
+    )
+    model = PerceiverForImageClassificationFourier(config)
+    weights = seeded(lambda: ImageNetIO(setting)).state_dict()
+    model.load_state_dict({name: weights[hf_name(name)] for name in model.state_dict()})
+    model = model.to(setting.device)
+    return Rival(model=model, call=lambda image: model(inputs=image).logits, our_name=hf_name)
+
+
+def hf_name(name: str) -> str:
+    """Return our name of a weight of Hugging Face's model."""
+    name = name.removeprefix("perceiver.")
+    whole = {
+        "embeddings.latents": "encoder.latents",
+        "decoder.decoder.output_position_encodings.position_embeddings": "query",
+        "decoder.decoder.final_layer.weight": "to_logits.weight",
+        "decoder.decoder.final_layer.bias": "to_logits.bias",
+    }
+    if name in whole:
+        return whole[name]
+    places = {
+        "encoder.cross_attention.": ("encoder.cross_attends.0.", "query_norm"),
+        "encoder.self_attends.": ("encoder.blocks.0.", "norm"),
+        "decoder.decoder.decoding_cross_attention.": ("decoder.", "query_norm"),
+    }
+    place = next(place for place in places if name.startswith(place))
+    ours, norm = places[place]
+    rest = name.removeprefix(place)
+    if "self_attends" in place:
+        index, _, rest = rest.partition(".")
+        ours = f"{ours}{index}."
+    module, _, kind = rest.rpartition(".")
+    modules = HF_MODULES | {"attention.self.layernorm1": norm}
+    return f"{ours}{modules[module]}.{kind}"
+
+
+def lucidrains(setting: Setting) -> Rival:
+    """Return perceiver-pytorch's model in the settings nearest to the 2021 model's.
+
+    It is another model: 229 M weights in the papers' sizes, since its MLPs are gated and four times as wide.
+
+    Raises:
+        Skip: If it is not installed.
+    """
+    try:
+        from perceiver_pytorch import Perceiver as Theirs
+    except ImportError as error:
+        msg = "perceiver-pytorch is not installed: pip install 'perceivers[bench]'"
+        raise Skip(msg) from error
+    sizes = setting.sizes
+    settings: Mapping[str, int | bool] = {
+        "num_freq_bands": sizes.num_bands,
+        "max_freq": sizes.side,
+        "depth": sizes.num_blocks,
+        "num_latents": sizes.num_latents,
+        "latent_dim": sizes.latent_channels,
+        "cross_heads": 1,
+        "cross_dim_head": 3 + 2 * (2 * sizes.num_bands + 1),
+        "latent_heads": sizes.num_heads,
+        "latent_dim_head": sizes.latent_channels // sizes.num_heads,
+        "self_per_cross_attn": sizes.num_layers,
+        "num_classes": sizes.num_classes,
+        "weight_tie_layers": True,
+    }
+    model = Theirs(**settings).to(setting.device)
+    return Rival(model=model, call=lambda image: model(image.permute(0, 2, 3, 1)))
