@@ -108,9 +108,22 @@ def _lines(result: "Cost") -> list[tuple[str, str]]:
             f"{_operations(result.paper_flops)} a sample (2 per multiply-add)",
         ),
         ("FLOPs, really done", f"{_operations(result.flops)} a sample"),
-        ("how it is read", result.read_path),
+        ("how it is read", _reading(result)),
         ("training step", step),
     ]
+
+
+def _reading(result: "Cost") -> str:
+    """Return the way of reading and, if there was a choice, what made it."""
+    words = {
+        "grid": "grid (positions as tables, projections absorbed)",
+        "absorbed": "absorbed (nothing is projected for each element)",
+        "projected": "projected (a key and a value for each element)",
+        "self-attention": "self-attention (every element reads every other)",
+    }
+    costs = [f"{_operations(int(n))} {path}" for path, n in result.read_flops.items()]
+    why = f": one read costs {', '.join(costs)}" if costs else ""
+    return words[result.read_path] + why
 
 
 def _operations(count: int) -> str:

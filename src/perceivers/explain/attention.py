@@ -91,8 +91,12 @@ def on_attention(model: nn.Module, watcher: Watcher) -> Generator[None]:
         def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             assert isinstance(module, Attention)
             given = dict(zip(("query", "source", "source_mask"), args, strict=False)) | kwargs
+            source, mask = given["source"], given.get("source_mask")
             with torch.no_grad():
-                watcher(name, module, (given["query"], given["source"], given.get("source_mask")))
+                if not isinstance(source, Tensor):
+                    source, mask = source.dense()
+                query = given["query"].expand(source.shape[0], -1, -1)
+                watcher(name, module, (query, source, mask))
 
         return call
 

@@ -5,9 +5,9 @@ a key and a value in every read, and by watching the operations that a forward p
 memory of a training step is that of what autograd keeps. Both run on tensors without data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,8 +17,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceivers.inputs.image import build_image_input
+from perceivers.models.encoder import PerceiverEncoder
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
+from perceivers.nn.attention import Attention
+from perceivers.nn.blocks import CrossAttend
+from perceivers.reading.choice import Choice
+from perceivers.reading.operator import count_read
 from perceivers.typing import Tensor
 
 __all__ = ["Cost", "attend_flops", "cost", "paper_flops"]
@@ -37,7 +42,8 @@ class Cost:
         paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products
             of reads and latent transformer, a multiplication and an addition counted as two.
         flops: Operations of all matrix products and convolutions that this library really does for it.
-        read_path: How elements are read.
+        read_path: How elements are read: `grid`, `absorbed`, `projected`, or `self-attention`.
+        read_flops: Operations of one read by each way that is possible; the smallest decides.
         weight_bytes: The weights in float32.
         step_bytes: A training step in float32: weights, gradients, two moments, and what is kept for the
             backward pass of the batch.
@@ -50,6 +56,7 @@ class Cost:
     paper_flops: int
     flops: int
     read_path: str
+    read_flops: Mapping[str, float]
     weight_bytes: int
     step_bytes: int
     batch_size: int
@@ -68,14 +75,16 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         num_parameters = sum(p.numel() for p in build(config).parameters())
     num_elements = sum(adapter.num_elements for adapter in adapters.values())
     input_channels = next(iter(adapters.values())).channels
+    flops, choice = _counted_flops(config)
     kept = _kept_bytes(config, batch_size, grad_checkpointing)
     return Cost(
         num_elements=num_elements,
         input_channels=input_channels,
         num_parameters=num_parameters,
         paper_flops=paper_flops(config, num_elements, input_channels),
-        flops=_counted_flops(config),
-        read_path="projected keys and values, fused attention (SDPA)",
+        flops=flops,
+        read_path=choice.path,
+        read_flops=dict(choice.operations),
         weight_bytes=_BYTES * num_parameters,
         step_bytes=4 * _BYTES * num_parameters + kept,
         batch_size=batch_size,
@@ -151,16 +160,25 @@ def _example(config: PerceiverConfig, batch_size: int) -> dict[str, Tensor]:
     }
 
 
-def _counted_flops(config: PerceiverConfig) -> int:
-    """Return the operations of a forward pass, counted while it runs on tensors without data."""
+def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
+    """Return the operations of a forward pass, counted while it runs on tensors without data, and how it reads."""
     with torch.device("meta"):
         model = build(replace(config, permute=None)).eval()
+    choices = [Choice("self-attention", {})]
+    if isinstance(model.encoder, PerceiverEncoder):
+
+        def look(attention: nn.Module, args: tuple[Any, ...]) -> None:
+            assert isinstance(attention, Attention)
+            choices.append(args[1].choice(args[0].shape[1], attention))
+
+        cast(CrossAttend, model.encoder.cross_attends[-1]).attention.register_forward_pre_hook(look)
     # PyTorch counts its fused kernels of a GPU; the CPU's does the same two products.
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={fused: _count_fused})
+    counted = {fused: _count_fused, torch.ops.perceivers.read: count_read}
+    counter = FlopCounterMode(display=False, custom_mapping=counted)
     with FakeTensorMode(), torch.no_grad(), counter:
         functional_call(model, _fake_state(model, train=False), (_example(config, 1),))
-    return counter.get_total_flops()
+    return counter.get_total_flops(), choices[-1]
 
 
 def _count_fused(

@@ -9,9 +9,11 @@ from pydantic import ConfigDict
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from perceivers.inputs.elements import Elements, dense
+from perceivers.inputs.elements import Elements
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.nn.init import truncated_normal_
+from perceivers.reading.choice import ReadPath
+from perceivers.reading.source import ElementSource
 from perceivers.typing import Float, Tensor
 
 __all__ = ["PerceiverEncoder", "PerceiverEncoderConfig", "run_layer"]
@@ -42,6 +44,8 @@ class PerceiverEncoderConfig:
             sharing the first, too, made training unstable.
         share_blocks: All blocks have the same weights, the first included (44.9 M weights prove it).
         latent_init_scale: Standard deviation of the latent array at the start.
+        read_path: How the input is read; all ways give the same numbers up to rounding. `auto` takes the one of
+            the fewest operations; `grid`, `absorbed` and `projected` force one.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -65,6 +69,7 @@ class PerceiverEncoderConfig:
     share_cross_attends: Literal["all_but_first", "all", "none"] = "all_but_first"
     share_blocks: bool = True
     latent_init_scale: float = 0.02
+    read_path: ReadPath = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -92,6 +97,14 @@ class PerceiverEncoderConfig:
         reads = range(self.num_cross_attends)
         return tuple(t for t in reads if t * self.num_blocks // self.num_cross_attends == block)
 
+    @property
+    def reads_alike(self) -> int:
+        """How many reads have the same weights, at most."""
+        reads = self.num_cross_attends
+        return {"all": reads, "all_but_first": max(1, reads - 1), "none": 1}[
+            self.share_cross_attends
+        ]
+
 
 class PerceiverEncoder(nn.Module):
     """Maps an input array of any length onto a latent array of fixed length.
@@ -105,12 +118,14 @@ class PerceiverEncoder(nn.Module):
     """
 
     grad_checkpointing: bool
+    read_path: str
     out_channels: int
 
     def __init__(self, config: PerceiverEncoderConfig, *, input_channels: int) -> None:
         super().__init__()
         self.config = config
         self.grad_checkpointing = False
+        self.read_path = config.read_path
         self.out_channels = config.latent_channels
         self.latents = nn.Parameter(torch.empty(config.num_latents, config.latent_channels))
         truncated_normal_(self.latents, config.latent_init_scale)
@@ -132,14 +147,24 @@ class PerceiverEncoder(nn.Module):
         Args:
             segments: The elements of each modality, all of width C; they are read as one array.
         """
-        inputs, mask = dense(segments, self.latents.dtype)
-        latents = self.latents.expand(inputs.shape[0], -1, -1)
+        source = self.source(segments)
+        latents = self.latents[None]  # the first read asks the same of every sample
         for depth in range(self.config.num_blocks):
             for read in self.config.reads_before(depth):
-                latents = run_layer(self, _at(self.cross_attends, read), latents, inputs, mask)
+                latents = run_layer(self, _at(self.cross_attends, read), latents, source)
             for self_attend in _at(self.blocks, depth):
                 latents = run_layer(self, self_attend, latents)
         return latents
+
+    def source(self, segments: Sequence[Elements]) -> ElementSource:
+        """Return the elements as the cross-attends read them."""
+        return ElementSource(
+            segments,
+            path=self.read_path,
+            dtype=self.latents.dtype,
+            reads=self.config.reads_alike,
+            keep=not _recomputes(self),
+        )
 
 
 def run_layer(owner: nn.Module, layer: nn.Module, *args: Any) -> Tensor:
@@ -148,9 +173,13 @@ def run_layer(owner: nn.Module, layer: nn.Module, *args: Any) -> Tensor:
     The layer then runs again in the backward pass. One that serves at several depths is recomputed for
     each of them, so shared weights get the same gradient.
     """
-    if owner.grad_checkpointing and owner.training and torch.is_grad_enabled():
+    if _recomputes(owner):
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
+
+
+def _recomputes(owner: nn.Module) -> bool:
+    return bool(owner.grad_checkpointing) and owner.training and torch.is_grad_enabled()
 
 
 def _at(modules: nn.ModuleList, depth: int) -> Any:

@@ -13,6 +13,7 @@ from perceivers.inputs.image import ImageInputConfig, build_image_input
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPool, MeanPoolConfig
+from perceivers.reading.choice import PATHS
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["EncoderConfig", "OutputConfig", "Perceiver", "PerceiverConfig", "build"]
@@ -122,6 +123,20 @@ class Perceiver(nn.Module):
     def set_grad_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass instead of keeping them, or do not."""
         self.encoder.grad_checkpointing = enabled
+
+    def set_read_path(self, path: str) -> None:
+        """Read inputs by one of the exact ways: `auto`, `grid`, `absorbed` or `projected`.
+
+        All give the same numbers up to rounding. `auto` takes that of the fewest operations for each read.
+
+        Raises:
+            ValueError: If there is no such way.
+        """
+        if path not in PATHS:
+            msg = f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}."
+            raise ValueError(msg)
+        if isinstance(self.encoder, PerceiverEncoder):
+            self.encoder.read_path = path
 
     def _order(self, name: str, count: int) -> Int[Tensor, " M"]:
         order = getattr(self, f"order_{name}")

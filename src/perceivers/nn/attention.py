@@ -4,6 +4,8 @@ Everything else in a Perceiver acts on each element alone. Three uses share this
 inputs, latents reading latents, and output queries reading latents.
 """
 
+from typing import Protocol, runtime_checkable
+
 from einops import rearrange
 from torch import nn
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -11,7 +13,22 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from perceivers.nn.init import lecun_linear
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "ReadableSource"]
+
+
+@runtime_checkable
+class ReadableSource(Protocol):
+    """Elements, normalized, that attention can read without seeing them as one array."""
+
+    def read(
+        self, queries: Float[Tensor, "#B H Q C"], attention: "Attention"
+    ) -> Float[Tensor, "B Q HCv"]:
+        """Return what queries read through the keys and values of `attention`, heads side by side."""
+        ...
+
+    def dense(self) -> tuple[Float[Tensor, "B S Cs"], Bool[Tensor, "B S"] | None]:
+        """Return the elements as one array, and where they are real."""
+        ...
 
 
 class Attention(nn.Module):
@@ -59,22 +76,46 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "B Q Cq"],
-        source: Float[Tensor, "B S Cs"],
+        query: Float[Tensor, "#B Q Cq"],
+        source: "Float[Tensor, 'B S Cs'] | ReadableSource",
         source_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
         """Return, for each query element, what it read from the source.
 
         Args:
             query: The elements that ask.
-            source: The elements that are asked.
+            source: The elements that are asked: an array, or something that knows its elements better
+                than an array would (and brings its own mask). Then the query may have a batch of 1 that
+                serves all samples.
             source_mask: True where the source element is real, False where it is padding. A row of
                 padding only reads zero.
         """
-        q = self._split_heads(self.to_query(query))
-        k = self._split_heads(self.to_key(source))
-        v = self._split_heads(self.to_value(source))
+        queries = self.queries(query)
+        if isinstance(source, Tensor):
+            read = self.read(queries, *self.keys_values(source), source_mask)
+        else:
+            read = source.read(queries, self)
+        return self.to_output(read)
 
+    def queries(self, query: Float[Tensor, "#B Q Cq"]) -> Float[Tensor, "B H Q C"]:
+        """Return the queries of each head, not scaled."""
+        return self._split_heads(self.to_query(query))
+
+    def keys_values(
+        self, source: Float[Tensor, "B S Cs"]
+    ) -> tuple[Float[Tensor, "B H S C"], Float[Tensor, "B H S Cv"]]:
+        """Return keys and values of each head."""
+        return self._split_heads(self.to_key(source)), self._split_heads(self.to_value(source))
+
+    def read(
+        self,
+        queries: Float[Tensor, "B H Q C"],
+        keys: Float[Tensor, "B H S C"],
+        values: Float[Tensor, "B H S Cv"],
+        source_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B Q HCv"]:
+        """Return the values of each head, averaged by attention and side by side."""
+        q, k, v = queries, keys, values
         # The fused kernels want one width: zeros change neither a product nor the values kept.
         qk_width, v_width = q.shape[-1], v.shape[-1]
         if qk_width < v_width:
@@ -90,8 +131,7 @@ class Attention(nn.Module):
             mask = (source_mask | ~some)[:, None, None, :]
             read = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
             read = read * some[:, None, None, :].to(read.dtype)
-        read = rearrange(read[..., :v_width], "B H Q C -> B Q (H C)")
-        return self.to_output(read)
+        return rearrange(read[..., :v_width], "B H Q C -> B Q (H C)")
 
     def scores(
         self,

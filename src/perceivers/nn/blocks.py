@@ -3,15 +3,26 @@
 Both are pre-norm, both end with an MLP, and neither is followed by another norm.
 """
 
+from typing import Protocol, runtime_checkable
+
 from torch import nn
 
-from perceivers.nn.attention import Attention
+from perceivers.nn.attention import Attention, ReadableSource
 from perceivers.nn.init import lecun_linear
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["MLP", "CrossAttend", "SelfAttend"]
+__all__ = ["MLP", "CrossAttend", "SelfAttend", "Source"]
 
 LAYER_NORM_EPS = 1e-5  # dm-haiku's default, which the release uses
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Elements that can be read without being put together into one array."""
+
+    def normalized(self, norm: nn.LayerNorm) -> ReadableSource:
+        """Return the elements after a LayerNorm."""
+        ...
 
 
 class MLP(nn.Sequential):
@@ -73,18 +84,21 @@ class CrossAttend(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "B Q Cq"],
-        source: Float[Tensor, "B S Cs"],
+        query: Float[Tensor, "#B Q Cq"],
+        source: "Float[Tensor, 'B S Cs'] | Source",
         source_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
         """Return the queries after they have read the source.
 
         Args:
             query: The elements that read.
-            source: The elements that are read.
-            source_mask: True where the source element is real, False where it is padding.
+            source: The elements that are read: an array, or what knows how to read itself cheaply.
+            source_mask: True where the source element is real, False where it is padding. Only for an
+                array.
         """
-        read = self.attention(self.query_norm(query), self.source_norm(source), source_mask)
+        norm = self.source_norm
+        normalized = norm(source) if isinstance(source, Tensor) else source.normalized(norm)
+        read = self.attention(self.query_norm(query), normalized, source_mask)
         x = query + read if self.use_query_residual else read
         return x + self.mlp(self.mlp_norm(x))
 
