@@ -5,6 +5,7 @@ usage: train_digits.py OUT [field=value ...] with fields of TrainingConfig, and
     save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
     workers=2        processes that decode
     resume=True
+    room=4           let the first process have memory for 4 samples at once (with batch=auto)
     dump=True        let every process write the weights it ends with
 """
 
@@ -28,8 +29,9 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
-from perceivers.training.distributed import whole
+from perceivers.training.distributed import is_first_process, whole
 from perceivers.training.fit import Run, fit_source
+from perceivers.training.probe import StepProbe
 
 PREPROCESS = {
     "image": ImagePreprocessConfig(
@@ -86,6 +88,7 @@ def train(out: str, source: DataSource | None = None, **options: Any) -> Run:
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)
     resume, dump = options.pop("resume", False), options.pop("dump", False)
+    room = options.pop("room", None)
     after_step = conductor.Conductor.on_train_batch_end
 
     def step_and_die(self, trainer, module, *args):
@@ -105,6 +108,11 @@ def train(out: str, source: DataSource | None = None, **options: Any) -> Run:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conductor.Conductor, "on_train_batch_end", step_and_die)
+        if room is not None and is_first_process():
+            patch.setattr(
+                StepProbe, "budget", property(lambda _: room, lambda *_: None), raising=False
+            )
+            patch.setattr(StepProbe, "peak", lambda _self, size, _precision: size)
         if dump:
             patch.setattr(conductor.Conductor, "on_train_end", dump_weights)
         if save_every is not None:

@@ -1,5 +1,6 @@
 """Two processes train the same model as one."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tolerance import GOLDEN, relative_error
 from train_digits import train
 
@@ -68,3 +70,24 @@ def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
     options = ["max_epochs=2", "augment={}", "dump=True", "devices=2", "strategy=fsdp"]
     launch([sys.executable, SCRIPT, tmp_path / "run", *options])
     assert_trained_alike(tmp_path / "run", alone)
+
+
+def test_two_processes_compute_what_fits_in_the_fuller(alone, tmp_path):
+    """The first has room for 4 of its 8 samples, the second for all of them."""
+    options = ["max_epochs=2", "augment={}", "dump=True", "devices=2", "batch=auto", "room=4"]
+    launch([sys.executable, SCRIPT, tmp_path / "run", *options])
+    assert_trained_alike(tmp_path / "run", alone)
+    training = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["training"]
+    assert (training["batch_size"], training["batch"], training["accumulate"]) == (16, 4, 1)
+    report = (tmp_path / "run/report.md").read_text()
+    assert "16 samples: 2 batches of 4 on each of 2 devices" in report
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= row["waiting"] <= 1 for row in rows)
+    assert "of the step time (the slowest of 2 processes) |" in report
+
+
+def test_sharded_weights_find_no_batch(tmp_path):
+    options = ["max_epochs=2", "devices=2", "strategy=fsdp", "batch=auto"]
+    command = [sys.executable, SCRIPT, tmp_path / "run", *options]
+    done = subprocess.run(map(str, command), capture_output=True, text=True, check=False)
+    assert "--batch auto measures a model that is whole on each device" in done.stderr

@@ -104,21 +104,11 @@ def test_a_run_with_a_probe_has_the_bits_of_one_without(tmp_path):
     assert "--batch auto: a step of 16 samples: one batch of 16 (" in report
 
 
-@pytest.fixture
-def _room_for_four(monkeypatch):
-    machine = Machine(100 + 10 * 4)
-    monkeypatch.setattr(
-        probes.StepProbe, "budget", property(lambda self: 140, lambda *_: None), raising=False
-    )
-    monkeypatch.setattr(probes.StepProbe, "peak", lambda self, *args: machine.peak(*args))
-
-
-@pytest.mark.usefixtures("_room_for_four")
 def test_what_does_not_fit_is_accumulated_and_the_run_goes_on_so(tmp_path, monkeypatch):
     options = {"max_epochs": 2, "augment": {}}
     train(str(tmp_path / "asked"), accumulate=4, **options)
     with pytest.raises(SystemExit):
-        train(str(tmp_path / "auto"), batch="auto", die="SIGTERM:7", **options)
+        train(str(tmp_path / "auto"), batch="auto", room=4, die="SIGTERM:7", **options)
     found = training_of(tmp_path / "auto")
     assert (found["batch_size"], found["batch"], found["accumulate"]) == (16, 4, 1)
 

@@ -26,7 +26,10 @@ class ReadAhead(Generic[_T]):
 
     def __init__(self, items: Iterator[_T], depth: int = 2) -> None:
         self._results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        self._room = threading.Semaphore(depth)
+        # A queue and no semaphore: those of Python wait for a lock that the thread may hold.
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(depth):
+            self._room.put(None)
         stopped = threading.Event()
         self._thread = threading.Thread(
             target=_read,
@@ -48,13 +51,15 @@ class ReadAhead(Generic[_T]):
         Raises:
             StopIteration: After the last item, or `close`.
         """
+        if not self._stop.alive:
+            raise StopIteration
         item, error = self._results.get()
         if item is _END:
             self._results.put((_END, None))  # also for who asks again
             if error is not None:
                 raise error
             raise StopIteration
-        self._room.release()
+        self._room.put(None)
         return item
 
     def close(self) -> None:
@@ -66,21 +71,19 @@ class ReadAhead(Generic[_T]):
 def _read(
     items: Iterator[Any],
     results: SimpleQueue[tuple[Any, BaseException | None]],
-    room: threading.Semaphore,
+    room: SimpleQueue[None],
     stopped: threading.Event,
 ) -> None:
     """Put item after item while there is room."""
     failure: BaseException | None = None
     try:
         while True:
-            room.acquire()
+            room.get()
             if stopped.is_set():
                 break
-            try:
-                item = next(items)
-            except StopIteration:
-                break
-            results.put((item, None))
+            results.put((next(items), None))
+    except StopIteration:
+        pass
     except BaseException as error:
         failure = error  # it is for who takes the items
     results.put((_END, failure))
@@ -88,10 +91,9 @@ def _read(
 
 def _stop(
     results: SimpleQueue[tuple[Any, BaseException | None]],
-    room: threading.Semaphore,
+    room: SimpleQueue[None],
     stopped: threading.Event,
 ) -> None:
     stopped.set()
-    room.release()
-    while not results.empty():
-        results.get_nowait()  # whoever asks after the end gets the end
+    room.put(None)
+    results.put((_END, None))  # for who still asks
