@@ -5,13 +5,23 @@
 | `close` | the same mathematics in another order: another path, another layout, padding or not |
 | `parity` | our numbers against another implementation, norm-wise |
 | `int8` | int8 weights against the float32 layers that they were made of, norm-wise |
+| `EXACT`, `READ_TIMES` | ways to read the input against the papers' formulas |
 | `golden` | losses of training steps against those on file, on another processor |
 """
 
 import torch
 from torch import Tensor
 
-__all__ = ["GOLDEN", "INT8", "PARITY", "assert_close", "relative_error"]
+__all__ = [
+    "EXACT",
+    "GOLDEN",
+    "INT8",
+    "PARITY",
+    "READ_FLOOR",
+    "READ_TIMES",
+    "assert_close",
+    "relative_error",
+]
 
 # Norm-wise, float32: what the parity of outputs and gradients with other implementations must keep.
 PARITY = 1e-5
@@ -22,6 +32,13 @@ GOLDEN = 5e-3
 
 # Norm-wise, float32: one layer, or a small model, in int8. Rounding to 127 steps a row costs 0.9 %.
 INT8 = 2e-2
+
+# Norm-wise, float64: every way to read the input against the papers' formulas, forward and gradients.
+EXACT = 1e-10
+
+# In float32 a way to read may have this many times the error of the formulas themselves. These can be right by
+# luck, so a few roundings are always allowed.
+READ_TIMES, READ_FLOOR = 4.0, 1e-6
 
 # By dtype and device: (rtol, atol) of one forward or backward pass that is mathematically the same.
 _CLOSE = {

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import pad
 
 from perceivers.inputs.elements import Elements, GridPositions
-from perceivers.reading.features import VOID, Chunk, Tiles, chunk_samples, normal_scale
+from perceivers.reading.features import VOID, Chunk, Tiles, chunk_samples
 from perceivers.reading.features import Sums as SumsProtocol
 from perceivers.typing import Float, Int, Tensor
 
@@ -69,14 +69,14 @@ class DenseFeatures:
                 exists *= self.elements.mask[chunk.samples, self.span(chunk)]
             missing = chunk.num_tiles * self.tile_elements - held
             exists, x = pad(exists, (0, missing)), pad(x, (0, 0, 0, missing))
-        mean = x.mean(dim=-1)
-        centred = x - mean[..., None]
-        scale = normal_scale(centred.square().mean(dim=-1), self.eps, exists)
+        normal, mean, scale = torch.native_layer_norm(x, (self.channels,), None, None, self.eps)
         features = x.new_empty((*x.shape[:2], self.num_features))
         features[..., 0] = 1.0 if exists is None else exists
-        features[..., 1 : 1 + self.channels] = centred * scale[..., None]
+        features[..., 1 : 1 + self.channels] = normal
         if exists is not None:
+            features[..., 1 : 1 + self.channels] *= exists[..., None]
             features[..., -1] = 1.0 - exists
+            scale = scale * exists[..., None]
         shape = (b, chunk.num_tiles, self.tile_elements)
         return Tiles(features.view(*shape, -1), mean.view(shape), scale.view(shape))
 

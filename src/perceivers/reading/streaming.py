@@ -111,11 +111,11 @@ def read_backward(
             attention.add(chunk, weighed)
             gradients.add(chunk, tiles, spread)
         dp += sums.collected()
-        if gradients is None:
-            found += [None] * len(wanted)
-        else:
+        own: list[Tensor | None] = []
+        if gradients is not None:
             both = vectors.expand(u.shape[0], -1, -1)
-            found += gradients.finish([(attention, gradient), (sums, both)])
+            own = gradients.finish([(attention, gradient), (sums, both)])
+        found += own + [None] * (len(wanted) - len(own))  # a mask comes last and has none
     # The queries were centred, so their gradient is, too; sums of x^ are already up to rounding.
     return (dp.sum(dim=0, keepdim=True) if shared else dp), found
 
