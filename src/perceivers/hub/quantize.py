@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.typing import Float, Int, Tensor, UInt8
@@ -242,7 +241,8 @@ def _has_kernels() -> bool:
 
     Processors without VNNI add pairs of products in 16 bits, which overflows at these values.
     """
-    layer: Any = skip_init(nn.Linear, 64, 16, bias=False)  # which draws no random numbers
+    with torch.random.fork_rng(devices=[]):  # a plan draws no random numbers of others
+        layer = nn.Linear(64, 16, bias=False)
     nn.init.ones_(layer.weight)
     x = torch.ones(2, 64)
     try:
