@@ -27,3 +27,17 @@ def test_missing_data_are_skipped_and_said_so(tmp_path, capsys):
     experiment = next(e for e in accuracy.EXPERIMENTS if e.name == "cifar10")
     assert accuracy.run(experiment, tmp_path, tmp_path) is None
     assert "cifar10: skipped, there is no" in capsys.readouterr().out
+
+
+def test_reading_and_stepping_are_measured(monkeypatch):
+    throughput = module("throughput")
+    monkeypatch.setattr(
+        throughput.torch, "set_num_threads", lambda count: None
+    )  # those of the tests
+    bench = throughput.Bench(
+        "digits", None, "digits", device=throughput.torch.device("cpu"), workers=0
+    )
+    found = throughput.row(bench, bench.measure(steps=4, repeats=1))
+    assert all(rate > 0 for rate in found["samples_per_second"].values())
+    assert 0 <= found["waiting"] <= 1
+    assert 0 <= found["waiting in turn"] <= 1
