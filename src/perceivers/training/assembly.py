@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from perceivers.data.base import ImagePreprocessConfig
@@ -110,12 +111,7 @@ def assemble(
     )
     module, model = _module(recipe, source, place)
     device = trainer.strategy.root_device
-    feed = Feed(
-        train,
-        accumulate=accumulate,
-        agree=lambda whole, samples: whole_step(whole, samples, device),
-        watch=StepWatch(device),
-    )
+    feed = _feed(train, accumulate=accumulate, device=device)
     display = Display(enabled=config.progress, main_metric=module.task.main_metric)
     conductor = Conductor(
         folder,
@@ -156,6 +152,16 @@ def _place(trainer: lightning.Trainer) -> Place:
         world_size=trainer.world_size,
         local_processes=trainer.num_devices,
         is_gpu=trainer.strategy.root_device.type == "cuda",
+    )
+
+
+def _feed(train: Any, *, accumulate: int, device: torch.device) -> Feed:
+    """Return the batches of train as a run takes them."""
+    return Feed(
+        train,
+        accumulate=accumulate,
+        agree=lambda whole, samples: whole_step(whole, samples, device),
+        watch=StepWatch(device),
     )
 
 
