@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
-
 from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.reading.grid import TILE_COST, choose_tile
 
@@ -91,7 +89,6 @@ def choose(path: str, found: Mapping[str, float]) -> Choice:
     return Choice(path if path in found else "absorbed", found)
 
 
-@torch.compiler.assume_constant_result
 def _grid_operations(
     sizes: tuple[int, ...], widths: tuple[int, ...], content_channels: int, rows: int
 ) -> float:
@@ -100,3 +97,8 @@ def _grid_operations(
     features = 2 + content_channels + sum(tile)
     attending = 4.0 * rows * covered * features * (1 + TILE_COST / math.prod(tile))
     return attending + 4.0 * rows * sum(n * w for n, w in zip(sizes, widths, strict=True))
+
+
+# To a compiler this is a constant, not a search to be traced. torch.compiler.assume_constant_result says the same, but
+# it imports the compiler: a second, before the first prediction of a process that compiles nothing.
+setattr(_grid_operations, "_dynamo_marked_constant", True)  # noqa: B010

@@ -13,8 +13,8 @@ from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.reading.dense import DenseFeatures
 from perceivers.reading.features import Features
 from perceivers.reading.segments import describe, flatten, layouts, restore, working_dtype
-from perceivers.reading.streaming import read_backward, read_forward
 from perceivers.reading.tiles import GridFeatures
+from perceivers.reading.triton_dispatch import read_backward, read_forward
 from perceivers.typing import Float, Tensor
 
 __all__ = ["count_read", "read_elements"]
@@ -81,16 +81,15 @@ def count_read(
     return count
 
 
-@torch.library.custom_op("perceivers::read", mutates_args=())
 def _read(
     vectors: Tensor, tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = working_dtype(vectors, *tensors)
-    parts = _features(tensors, description, eps, use_grid, dtype)
-    return read_forward(vectors.to(dtype), parts)
+    with torch.autocast(vectors.device.type, enabled=False):
+        parts = _features(tensors, description, eps, use_grid, dtype)
+        return read_forward(vectors.to(dtype), parts)
 
 
-@_read.register_fake
 def _read_fake(
     vectors: Tensor, tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool
 ) -> tuple[Tensor, Tensor]:
@@ -100,7 +99,6 @@ def _read_fake(
     return u, vectors.new_empty((batch, rows), dtype=dtype)
 
 
-@torch.library.custom_op("perceivers::read_backward", mutates_args=())
 def _read_backward(
     gradient: Tensor,
     vectors: Tensor,
@@ -113,13 +111,16 @@ def _read_backward(
     needed: Sequence[int],
 ) -> list[Tensor]:
     """Return the gradient of `vectors`, then those of the tensors whose numbers are in `needed`."""
-    parts = _features(tensors, description, eps, use_grid, u.dtype)
     wanted: list[list[bool]] = []
     first = 0
     for layout in layouts(description):
         wanted.append([first + i in needed for i in range(layout.num_tensors)])
         first += layout.num_tensors
-    dp, found = read_backward(gradient.to(u.dtype), vectors.to(u.dtype), u, log_sum, parts, wanted)
+    with torch.autocast(u.device.type, enabled=False):
+        parts = _features(tensors, description, eps, use_grid, u.dtype)
+        dp, found = read_backward(
+            gradient.to(u.dtype), vectors.to(u.dtype), u, log_sum, parts, wanted
+        )
     gradients = [dp.to(vectors.dtype)]
     for number in needed:
         own = found[number]
@@ -128,7 +129,6 @@ def _read_backward(
     return gradients
 
 
-@_read_backward.register_fake
 def _read_backward_fake(
     gradient: Tensor,
     vectors: Tensor,
@@ -162,4 +162,23 @@ def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, .
     return first, gradients, None, None, None
 
 
-_read.register_autograd(_differentiate, setup_context=_keep)
+def _register() -> None:
+    """Tell PyTorch of both operators.
+
+    `torch.library.custom_op` would do it in fewer lines, but its first call imports PyTorch's compiler: a second
+    and 70 MiB, before the first prediction of a process that compiles nothing.
+    """
+    arguments = "Tensor[] tensors, str description, float eps, bool use_grid"
+    torch.library.define("perceivers::read", f"(Tensor vectors, {arguments}) -> (Tensor, Tensor)")
+    torch.library.impl("perceivers::read", "default", _read)
+    torch.library.register_fake("perceivers::read", _read_fake)
+    torch.library.register_autograd("perceivers::read", _differentiate, setup_context=_keep)
+
+    first = "Tensor gradient, Tensor vectors, Tensor u, Tensor log_sum"
+    schema = f"({first}, {arguments}, int[] needed) -> Tensor[]"
+    torch.library.define("perceivers::read_backward", schema)
+    torch.library.impl("perceivers::read_backward", "default", _read_backward)
+    torch.library.register_fake("perceivers::read_backward", _read_backward_fake)
+
+
+_register()
