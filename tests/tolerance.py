@@ -36,8 +36,8 @@ INT8 = 2e-2
 # Norm-wise, float64: every way to read the input against the papers' formulas, forward and gradients.
 EXACT = 1e-10
 
-# In float32 a way to read may have this many times the error of the formulas themselves. These can be right by
-# luck, so a few roundings are always allowed.
+# In float32 a way to read may have this many times the error of the formulas themselves. Over a few numbers these can
+# be right by luck, so some roundings of the result are always allowed, and of the scores where these are large.
 READ_TIMES, READ_FLOOR = 4.0, 1e-6
 
 # By dtype and device: (rtol, atol) of one forward or backward pass that is mathematically the same.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import EXACT, READ_FLOOR, READ_TIMES
+from tolerance import EXACT, READ_FLOOR, READ_TIMES, relative_error
 
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.nn.blocks import CrossAttend
@@ -146,8 +146,8 @@ def scales(expected, logits=1.0):
     """Return, for each result, the norm by which its error is judged.
 
     A gradient through the scores is a difference, attention x (G . x - G . u), times the queries' or the
-    elements' weights. Where attention is on one element the difference is zero but for rounding, whatever the weights: so
-    it is judged by the values' gradient times the size of the logits.
+    elements' weights. Where attention is on one element the difference is zero but for rounding,
+    whatever the weights: so it is judged by the values' gradient times the size of the logits.
     """
     value = expected["attention.to_value.weight"].norm() * logits
     beside_scores = ("read", "to_value", "to_output", "source_norm.bias", "mlp")
@@ -191,11 +191,34 @@ def test_in_float32_no_way_is_much_less_exact_than_the_formulas(problem):
             found = run(problem, path, torch.float32)
         for name, tensor in found.items():
             allowed = READ_TIMES * (plain[name] - expected[name]).norm()
+            allowed += READ_FLOOR * max(1.0, problem["logits"] / 10) * norms[name]
             error = (tensor - expected[name]).norm()
-            assert error <= allowed + READ_FLOOR * norms[name], (
-                path,
-                name,
-                error,
-                allowed,
-                norms[name],
-            )
+            assert error <= allowed, (path, name, error, allowed, norms[name])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("logits", [1.0, 1e4])
+@pytest.mark.parametrize("sizes", [(400,), (20, 20), (6, 8, 9)])
+def test_over_many_elements_the_error_is_that_of_the_formulas(sizes, logits, offset):
+    """Without any allowance for luck: enough numbers that there is none."""
+    spec = {"kind": "grid", "sizes": sizes, "tag": 4, "positions": 6, "content": 4}
+    spec |= {"masked": 0.3, "hidden": False, "offset": offset, "spread": 1.0}
+    problem = {"batch": 3, "segments": [spec], "latents": 40, "heads": 2, "logits": logits}
+    ours: dict[tuple[str, str], list[float]] = {}
+    theirs: dict[str, list[float]] = {}
+    for seed in range(3):
+        problem |= {"alike": False, "seed": seed}
+        expected = run(problem, "projected", torch.float64)
+        # What comes after the read only passes its rounding on, and the keys' bias has no gradient.
+        names = [n for n in expected if not n.startswith(("mlp", "attention.to_output"))]
+        names.remove("attention.to_key.bias")
+        plain = run(problem, "projected", torch.float32)
+        for name in names:
+            theirs.setdefault(name, []).append(relative_error(plain[name], expected[name]))
+        for path in PATHS:
+            found = run(problem, path, torch.float32)
+            for name in names:
+                error = relative_error(found[name], expected[name])
+                ours.setdefault((path, name), []).append(error)
+    for (path, name), errors in ours.items():
+        assert sum(errors) <= READ_TIMES * sum(theirs[name]), (path, name)
