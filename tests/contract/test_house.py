@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import importlib.util
 import pkgutil
 import subprocess
 import sys
@@ -35,6 +36,11 @@ EXTRAS = {
     "transformers",
 }
 
+# Importable only where Triton is; what decides about them, triton_dispatch, is importable everywhere.
+WITH_TRITON = {
+    f"perceivers.reading.triton_{name}" for name in ("cells", "kernels", "launch", "read")
+}
+
 
 def short(path: Path) -> str:
     return str(path.relative_to(ROOT))
@@ -51,6 +57,8 @@ def configs() -> list[type]:
     found: dict[str, type] = {}
     for module in pkgutil.walk_packages(perceivers.__path__, "perceivers."):
         if module.name == "perceivers.__main__":
+            continue
+        if module.name in WITH_TRITON and importlib.util.find_spec("triton") is None:
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
             is_config = name.endswith("Config") or name == "Recipe"
