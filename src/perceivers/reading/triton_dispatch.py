@@ -20,7 +20,7 @@ from perceivers.reading.features import Features
 from perceivers.reading.tiles import GridFeatures
 from perceivers.typing import Float, Tensor
 
-__all__ = ["SWITCH", "available", "forget", "read_backward", "read_forward", "suits"]
+__all__ = ["FAILED", "SWITCH", "available", "read_backward", "read_forward", "suits"]
 
 SWITCH = "PERCEIVERS_KERNELS"
 """Environment variable: 0 turns the kernels off."""
@@ -54,11 +54,6 @@ def _capable(device: torch.device) -> bool:
     if torch.version.cuda is None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= CAPABILITY
-
-
-def forget() -> None:
-    """Try the kernels again where they have failed."""
-    FAILED.clear()
 
 
 def suits(part: Features, rows: int) -> bool:
