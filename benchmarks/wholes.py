@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.models import Rival, ours_2021, plain_2021
 from benchmarks.setting import Builder, Setting, Skip, Work
 from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes import get_recipe
 
@@ -19,6 +20,7 @@ __all__ = [
     "checkpointed",
     "forward",
     "int8",
+    "mlp_checkpointed",
     "of_recipe",
     "plain_kept",
     "plain_padded",
@@ -121,6 +123,19 @@ def checkpointed(make: Make) -> Make:
     def checkpoint(setting: Setting) -> Rival:
         rival = make(setting)
         getattr(rival.model, "encoder").grad_checkpointing = True  # noqa: B009, of either model
+        return rival
+
+    return checkpoint
+
+
+def mlp_checkpointed(make: Make) -> Make:
+    """Return the same model with the activations of its MLPs recomputed in the backward pass."""
+
+    def checkpoint(setting: Setting) -> Rival:
+        rival = make(setting)
+        for module in rival.model.modules():
+            if isinstance(module, CrossAttend | SelfAttend):
+                module.recompute_mlp = True
         return rival
 
     return checkpoint

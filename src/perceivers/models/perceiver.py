@@ -12,6 +12,7 @@ from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import ImageInputConfig, build_image_input
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
+from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import MeanPool, MeanPoolConfig
 from perceivers.reading.choice import PATHS
 from perceivers.typing import Float, Int, Tensor
@@ -120,9 +121,18 @@ class Perceiver(nn.Module):
             order = None if seed is None or count is None else _permutation(count, seed)
             self.register_buffer(f"order_{name}", order, persistent=False)
 
-    def set_grad_checkpointing(self, enabled: bool) -> None:
-        """Recompute activations in the backward pass instead of keeping them, or do not."""
+    def set_grad_checkpointing(self, enabled: bool, *, mlp: bool = False) -> None:
+        """Recompute activations in the backward pass instead of keeping them, or do not.
+
+        Args:
+            enabled: Recompute every layer: nearly nothing is kept, and each is computed twice.
+            mlp: Recompute each MLP with its LayerNorm and GELU: a third less is kept, and one matrix product of
+                six is computed twice.
+        """
         self.encoder.grad_checkpointing = enabled
+        for module in self.modules():
+            if isinstance(module, CrossAttend | SelfAttend):
+                module.recompute_mlp = mlp and not enabled
 
     def set_read_path(self, path: str) -> None:
         """Read inputs by one of the exact ways: `auto`, `grid`, `absorbed` or `projected`.

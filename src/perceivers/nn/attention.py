@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from perceivers.nn.fused import can_fuse, fused_linear
 from perceivers.nn.init import lecun_linear
 from perceivers.typing import Bool, Float, Tensor
 
@@ -90,12 +91,14 @@ class Attention(nn.Module):
             source_mask: True where the source element is real, False where it is padding. A row of
                 padding only reads zero.
         """
-        queries = self.queries(query)
-        if isinstance(source, Tensor):
-            read = self.read(queries, *self.keys_values(source), source_mask)
+        if not isinstance(source, Tensor):
+            return self.to_output(source.read(self.queries(query), self))
+        layers = (self.to_query, self.to_key, self.to_value)
+        if query is source and can_fuse(layers, query):
+            queries, keys, values = map(self._split_heads, fused_linear(query, layers))
         else:
-            read = source.read(queries, self)
-        return self.to_output(read)
+            queries, (keys, values) = self.queries(query), self.keys_values(source)
+        return self.to_output(self.read(queries, keys, values, source_mask))
 
     def queries(self, query: Float[Tensor, "#B Q Cq"]) -> Float[Tensor, "B H Q C"]:
         """Return the queries of each head, not scaled."""

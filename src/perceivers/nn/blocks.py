@@ -5,7 +5,9 @@ Both are pre-norm, both end with an MLP, and neither is followed by another norm
 
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from perceivers.nn.attention import Attention, ReadableSource
 from perceivers.nn.init import lecun_linear
@@ -41,7 +43,26 @@ class MLP(nn.Sequential):
         )
 
 
-class CrossAttend(nn.Module):
+class _Thinks(nn.Module):
+    """What both modules end with: each element goes through an MLP alone."""
+
+    mlp_norm: nn.LayerNorm
+    mlp: MLP
+    recompute_mlp = False
+    """Whether training computes the MLP and its norm again in the backward pass instead of keeping them."""
+
+    def think(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
+        """Return the elements after the MLP, with the residual."""
+        if self.recompute_mlp and self.training and torch.is_grad_enabled():
+            # Nothing in it is random, so there is no state to restore.
+            return x + checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
+        return x + self._mlp(x)
+
+    def _mlp(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
+        return self.mlp(self.mlp_norm(x))
+
+
+class CrossAttend(_Thinks):
     """Lets a query array read a source array, then acts on each query alone.
 
     Args:
@@ -100,10 +121,10 @@ class CrossAttend(nn.Module):
         normalized = norm(source) if isinstance(source, Tensor) else source.normalized(norm)
         read = self.attention(self.query_norm(query), normalized, source_mask)
         x = query + read if self.use_query_residual else read
-        return x + self.mlp(self.mlp_norm(x))
+        return self.think(x)
 
 
-class SelfAttend(nn.Module):
+class SelfAttend(_Thinks):
     """One layer of the latent transformer: every latent reads every other, then thinks alone.
 
     Args:
@@ -143,4 +164,4 @@ class SelfAttend(nn.Module):
         """Return the array after one layer. `mask` is True where an element is real."""
         y = self.norm(x)
         x = x + self.attention(y, y, mask)
-        return x + self.mlp(self.mlp_norm(x))
+        return self.think(x)

@@ -112,6 +112,8 @@ class NormalizedSource:
 
     def choice(self, num_queries: int, attention: Attention) -> Choice:
         """Return how `num_queries` queries of each head read, and what each way would cost."""
+        if any(type(layer) is not nn.Linear for layer in (attention.to_key, attention.to_value)):
+            return Choice("projected", {})  # such layers are no matrices to multiply queries with
         found = operations(
             self.source.segments,
             num_queries=num_queries,

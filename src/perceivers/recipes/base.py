@@ -75,6 +75,7 @@ class TrainingConfig:
         ema: Decay of the running mean of the weights, which is then evaluated and saved. None: off.
         compile: Use `torch.compile`.
         grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        mlp_checkpointing: Recompute only those of each MLP with its norm: less is saved, and nearly nothing slower.
         early_stopping: Validations without a better result after which the run ends. None: never.
         seed: Of weights, order and augmentation.
         permute: Seed of one fixed permutation of the elements of every input. None: their own order.
@@ -98,6 +99,7 @@ class TrainingConfig:
     ema: float | None = None
     compile: bool = False
     grad_checkpointing: bool = False
+    mlp_checkpointing: bool = False
     early_stopping: int | None = None
     seed: int = 0
     permute: int | None = None

@@ -211,7 +211,7 @@ def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[Perceiver
     """Return what a step is, and the model in it."""
     config = recipe.training
     model = build_model(recipe)
-    model.set_grad_checkpointing(config.grad_checkpointing)
+    model.set_grad_checkpointing(config.grad_checkpointing, mlp=config.mlp_checkpointing)
     if config.compile:
         model.compile()  # in place, so that the names of the weights stay
     shard = config.strategy == "fsdp" and place.world_size > 1

@@ -59,7 +59,10 @@ class StepProbe:
         _forget_peak()
         self._before = _resident()
         self._model = build_model(recipe).to(device)
-        self._model.set_grad_checkpointing(recipe.training.grad_checkpointing)
+        training = recipe.training
+        self._model.set_grad_checkpointing(
+            training.grad_checkpointing, mlp=training.mlp_checkpointing
+        )
         self._optimizer = build_optimizer(self._model, recipe.optim)
         copies = (recipe.training.ema is not None) + (place.world_size > 1)
         self._kept = [p.detach().clone() for _ in range(copies) for p in self._model.parameters()]
