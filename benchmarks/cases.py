@@ -180,6 +180,10 @@ def model_cases() -> Iterator[Case]:
             of_memory("ours", "plain-kept"),
         ),
     )
+
+
+def other_model_cases() -> Iterator[Case]:
+    """Yield the 2021 model beside what is not the same work."""
     yield Case(
         name="lucidrains-forward",
         what="the 2021 model and perceiver-pytorch's nearest (229 M weights), batch 1, forward",
@@ -263,6 +267,7 @@ CASES: tuple[Case, ...] = (
     *read_cases(),
     *growth_cases(),
     *model_cases(),
+    *other_model_cases(),
     *io_cases(),
     *recipe_cases(),
 )

@@ -3,6 +3,7 @@
 usage: train_digits.py OUT [field=value ...] with fields of TrainingConfig, and
     die=SIGTERM:17   send the signal to oneself after step 17
     save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
+    read_path=grid   how the input is read
     workers=2        processes that decode
     resume=True
     room=4           let the first process have memory for 4 samples at once (with batch=auto)
@@ -54,7 +55,7 @@ def small_digits(rows: int = 200) -> DataSource:
 def small_recipe(**training: Any) -> Recipe:
     """Return a recipe of a few thousand weights: 160 rows in steps of 16 are 10 steps an epoch."""
     workers = training.pop("workers", 0)
-    optim = training.pop("optim", {})
+    optim, path = training.pop("optim", {}), training.pop("read_path", "auto")
     augment = ImageAugmentConfig(
         crop_scale=(0.7, 1.0), flip=False, **training.pop("augment", {"mixup": 0.2, "cutmix": True})
     )
@@ -72,6 +73,7 @@ def small_recipe(**training: Any) -> Recipe:
             num_blocks=1,
             num_self_attends_per_block=1,
             num_self_attend_heads=2,
+            read_path=path,
         ),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(label_names=tuple(map(str, range(10)))),

@@ -111,3 +111,13 @@ def test_losses_on_file_are_those_of_a_model_that_learns(name):
     assert len(kept) == STEPS
     assert kept[0] == pytest.approx(math.log(len(LABELS)), abs=0.8)
     assert kept[-1] < kept[0]
+
+
+@pytest.mark.parametrize("path", ["grid", "absorbed", "projected"])
+@pytest.mark.parametrize("name", list(recipes()))
+def test_losses_on_file_are_those_of_every_way_to_read(name, path):
+    recipe = recipes()[name]
+    found = losses(replace(recipe, encoder=replace(recipe.encoder, read_path=path)))
+    kept = Path(__file__).parent / f"{name}.txt"
+    expected = [float(line.split()[1]) for line in kept.read_text().splitlines()]
+    assert found == pytest.approx(expected, rel=GOLDEN, abs=1e-5)

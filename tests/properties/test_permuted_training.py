@@ -53,3 +53,14 @@ def test_permuted_training_is_unpermuted_training(part):
     plain, permuted = losses(recipe, None), losses(recipe, 7)
     assert plain[-2] < plain[0]  # it does learn
     assert_close(permuted, plain)
+
+
+@pytest.mark.parametrize("path", ["grid", "absorbed"])
+@pytest.mark.parametrize(
+    "part", [DIGITS.inputs["image"], LEARNED, CONVOLVED], ids=["fourier", "learned", "convolved"]
+)
+def test_training_does_not_know_how_it_reads(part, path):
+    recipe = replace(DIGITS, inputs={"image": part})
+    ways = [replace(recipe.encoder, read_path=way) for way in ("projected", path)]
+    plain, other = (losses(replace(recipe, encoder=way), None) for way in ways)
+    assert_close(other, plain)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tolerance import assert_close
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
+from perceivers.reading import streaming
 from perceivers.reading.choice import choose, operations
 from perceivers.reading.features import chunk_samples
 from perceivers.reading.grid import choose_tile
@@ -133,6 +135,36 @@ class TestBorder:
     def test_samples_are_cut_but_never_to_nothing(self):
         assert [s.stop - s.start for s in chunk_samples(5, 10, 25)] == [2, 2, 1]
         assert [s.stop - s.start for s in chunk_samples(2, 10, 5)] == [1, 1]
+
+
+class TestLargeGrids:
+    """Grids of several tiles along each axis, read in pieces of every kind."""
+
+    @pytest.mark.parametrize("pieces", [1, 20_000, 10_000_000])
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("sizes", [(150,), (40, 39), (17, 30, 21)])
+    def test_pieces_change_nothing(self, monkeypatch, sizes, masked, pieces):
+        torch.manual_seed(0)
+        elements = grid(*sizes, batch=2, width=3, tag=torch.randn(2))
+        if masked:
+            mask = torch.rand(elements.content.shape[:2]) < 0.5
+            elements = replace(elements, mask=mask)
+        content = elements.content.double().requires_grad_()
+        layer = CrossAttend(4, elements.num_channels).double()
+        latents = torch.randn(1, 3, 4, dtype=torch.float64)
+
+        def run(path):
+            source = ElementSource([replace(elements, content=content)], path=path)
+            read = layer(latents, source)
+            return read, *torch.autograd.grad(
+                read.square().sum(), [content, layer.attention.to_key.weight]
+            )
+
+        expected = run("projected")
+        monkeypatch.setattr(streaming, "CHUNK_NUMBERS", pieces)
+        for path in ("grid", "absorbed"):
+            for ours, theirs in zip(run(path), expected, strict=True):
+                assert_close(ours, theirs)
 
 
 class TestPrecision:

@@ -78,7 +78,7 @@ class DenseFeatures:
             features[..., -1] = 1.0 - exists
             scale = scale * exists[..., None]
         shape = (b, chunk.num_tiles, self.tile_elements)
-        return Tiles(features.view(*shape, -1), mean.view(shape), scale.view(shape))
+        return Tiles(features.reshape(*shape, -1), mean.reshape(shape), scale.reshape(shape))
 
     def places(self, span: slice) -> list[Int[Tensor, " m"]]:
         """Return, for each axis of a grid, which row of its table each of the elements uses."""

@@ -131,7 +131,7 @@ class Grid:
         if exists is not None:
             features[..., -1] = 1.0 - exists
         shape = (chunk.num_samples, chunk.num_tiles, self.tile_elements)
-        return Tiles(features.view(*shape, -1), mean.view(shape), scale.view(shape))
+        return Tiles(features.reshape(*shape, -1), mean.reshape(shape), scale.reshape(shape))
 
     def cells(
         self, chunk: Chunk
@@ -143,8 +143,8 @@ class Grid:
             return content, None
         exists = self.mask
         if exists is None:
-            exists = torch.ones(1, math.prod(self.sizes), dtype=torch.bool, device=content.device)
-            exists = exists.expand(self.batch, -1)
+            exists = content.new_ones((), dtype=torch.bool)
+            exists = exists.expand(self.batch, math.prod(self.sizes))
         exists = self._cut(exists[chunk.samples].unflatten(1, self.sizes)[..., None], chunk)[..., 0]
         return content.masked_fill(~exists[..., None], 0.0), exists.to(self.dtype)
 
@@ -185,7 +185,7 @@ class Grid:
         values = pad(values, (0, len(tiles) * cells - values.shape[0]))
         shape = [1] * (1 + 2 * len(self.sizes))
         shape[1 + axis], shape[1 + len(self.sizes) + axis] = len(tiles), cells
-        return values.view(shape)
+        return values.reshape(shape)
 
     def _statistics(
         self,

@@ -87,7 +87,8 @@ def _read(
     dtype = working_dtype(vectors, *tensors)
     with torch.autocast(vectors.device.type, enabled=False):
         parts = _features(tensors, description, eps, use_grid, dtype)
-        return read_forward(vectors.to(dtype), parts)
+        u, log_sum = read_forward(vectors.to(dtype), parts)
+    return u.contiguous(), log_sum.contiguous()
 
 
 def _read_fake(
@@ -121,11 +122,11 @@ def _read_backward(
         dp, found = read_backward(
             gradient.to(u.dtype), vectors.to(u.dtype), u, log_sum, parts, wanted
         )
-    gradients = [dp.to(vectors.dtype)]
+    gradients = [dp.to(vectors.dtype).contiguous()]
     for number in needed:
         own = found[number]
         assert own is not None
-        gradients.append(own.to(tensors[number].dtype))
+        gradients.append(own.to(tensors[number].dtype).contiguous())
     return gradients
 
 
@@ -140,7 +141,8 @@ def _read_backward_fake(
     use_grid: bool,
     needed: Sequence[int],
 ) -> list[Tensor]:
-    return [torch.empty_like(vectors), *(torch.empty_like(tensors[number]) for number in needed)]
+    like = [vectors, *(tensors[number] for number in needed)]
+    return [tensor.new_empty(tensor.shape) for tensor in like]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

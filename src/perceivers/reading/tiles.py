@@ -53,7 +53,7 @@ class GridQueries:
         b, rows = chunk.num_samples, self.content.shape[2]
         queries = self.content.new_empty((b, *counts, grid.num_features, rows))
         fill = (b, *[1] * len(counts))
-        queries[..., 0, :] = 0.0 if one is None else one.view(*fill, rows)
+        queries[..., 0, :] = 0.0 if one is None else one.reshape(*fill, rows)
         last = 1 + grid.content_channels
         own = chunk.samples if self.content.shape[0] > 1 else slice(None)  # or one for all samples
         each = (-1, *[1] * len(counts))
@@ -67,7 +67,7 @@ class GridQueries:
             queries[..., channels, :] = scores.reshape(*shape, grid.tile[axis], rows)
         if grid.has_void:
             queries[..., -1, :] = VOID
-        return queries.view(b, -1, grid.num_features, rows)
+        return queries.reshape(b, -1, grid.num_features, rows)
 
 
 class GridSums:
@@ -149,7 +149,7 @@ class GridGradients:
         weight = r * tiles.scale / grid.channels
         if self.content is not None:
             content, _ = grid.cells(chunk)
-            normal = (content.view(*tiles.mean.shape, -1) - tiles.mean[..., None]) * weight[
+            normal = (content.reshape(*tiles.mean.shape, -1) - tiles.mean[..., None]) * weight[
                 ..., None
             ]
             own = gradient[..., 1 : 1 + grid.content_channels] - normal
