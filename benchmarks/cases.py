@@ -76,6 +76,19 @@ def read_cases() -> Iterator[Case]:
         contestants=readers(reads.clip(), False, 13.0)[:2],  # noqa: FBT003
         targets=(faster("plain", 15.0),),
     )
+    yield Case(
+        name="clip-step",
+        what="the same, forward + backward, which the formulas have no memory for",
+        contestants=(Contestant(name="ours", build=reads.ours(reads.clip(), backward=True)),),
+        targets=(
+            Target(
+                says="MiB over model and input",
+                of="ours",
+                quantity="over_mib",
+                at_most=200.0,
+            ),
+        ),
+    )
 
 
 def readers(scene: reads.Scene, backward: bool, gib: float) -> tuple[Contestant, ...]:
