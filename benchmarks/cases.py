@@ -70,6 +70,10 @@ def read_cases() -> Iterator[Case]:
             contestants=readers(scene, True, 0.0),  # noqa: FBT003
             targets=(faster("plain"),),
         )
+
+
+def clip_cases() -> Iterator[Case]:
+    """Yield the read of a whole clip, which the paper had to cut into patches."""
     yield Case(
         name="clip-forward",
         what="one read of 32 x 224 x 224 single pixels (1.6 M elements, C = 390), forward",
@@ -278,6 +282,7 @@ def recipe_cases() -> Iterator[Case]:
 
 CASES: tuple[Case, ...] = (
     *read_cases(),
+    *clip_cases(),
     *growth_cases(),
     *model_cases(),
     *other_model_cases(),

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from pydantic import ConfigDict
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from perceivers.inputs.elements import Elements
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.nn.init import truncated_normal_
+from perceivers.nn.recompute import recompute
 from perceivers.reading.choice import ReadPath
 from perceivers.reading.source import ElementSource
 from perceivers.typing import Float, Tensor
@@ -174,7 +174,7 @@ def run_layer(owner: nn.Module, layer: nn.Module, *args: Any) -> Tensor:
     each of them, so shared weights get the same gradient.
     """
     if _recomputes(owner):
-        return checkpoint(layer, *args, use_reentrant=False)
+        return recompute(layer, *args)
     return layer(*args)
 
 

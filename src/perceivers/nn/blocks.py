@@ -7,10 +7,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from perceivers.nn.attention import Attention, ReadableSource
 from perceivers.nn.init import lecun_linear
+from perceivers.nn.recompute import recompute
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["MLP", "CrossAttend", "SelfAttend", "Source"]
@@ -54,8 +54,7 @@ class _Thinks(nn.Module):
     def think(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         """Return the elements after the MLP, with the residual."""
         if self.recompute_mlp and self.training and torch.is_grad_enabled():
-            # Nothing in it is random, so there is no state to restore.
-            return x + checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
+            return x + recompute(self._mlp, x)
         return x + self._mlp(x)
 
     def _mlp(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
