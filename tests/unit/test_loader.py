@@ -57,7 +57,8 @@ def test_training_sees_every_row_once_in_another_order_each_epoch():
 
 @pytest.mark.parametrize("augment", [AUGMENT, MIXING], ids=["augmented", "mixed"])
 def test_workers_change_nothing(augment):
-    plain = loader_of(Pictures(16), augment=augment, batch_size=4, training=True)
+    # Workers are forked, so no thread may be reading in this process meanwhile.
+    plain = loader_of(Pictures(16), augment=augment, batch_size=4, training=True, read_ahead=0)
     workers = loader_of(Pictures(16), augment=augment, batch_size=4, training=True, num_workers=2)
     for _ in range(2):
         assert same(plain, workers)

@@ -72,8 +72,8 @@ def test_pairs_come_from_two_permutations():
     [
         ({"batch_size": 0}, "batch_size of at least 1, got 0"),
         ({"rank": 2, "world_size": 2}, "rank from 0 to world_size - 1 = 1, got 2"),
-        ({"seed": -1}, "seed=-1 and num_workers=0 not to be negative"),
-        ({"num_workers": -1}, "num_workers=-1 not to be negative"),
+        ({"seed": -1}, "seed=-1, num_workers=0 and read_ahead=2 not to be negative"),
+        ({"num_workers": -1}, "num_workers=-1 and read_ahead=2 not to be negative"),
         ({"max_bad": 1.5}, "max_bad, a share of the rows, from 0 to 1, got 1.5"),
     ],
 )

@@ -114,6 +114,19 @@ def test_modalities_of_two_widths_are_refused():
         build(PerceiverConfig(inputs={}, encoder=ENCODER))
 
 
+def test_the_way_to_read_can_be_switched_and_changes_nothing():
+    model = tiny().eval()
+    image = {"image": torch.randn(2, 3, 6, 8)}
+    expected = model(image)
+    for path in ("grid", "absorbed", "projected"):
+        model.set_read_path(path)
+        assert model.encoder.read_path == path
+        assert_close(model(image), expected)
+    with pytest.raises(ValueError, match=r"out of auto, grid.*got 'fast'"):
+        model.set_read_path("fast")
+    tiny(encoder=TransformerEncoderConfig(channels=16)).set_read_path("grid")  # it has no choice
+
+
 def test_grad_checkpointing_reaches_the_encoder():
     model = tiny()
     model.set_grad_checkpointing(True)
