@@ -5,10 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig, ImagePreprocessConfig
+from perceivers.hub import quantize
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
@@ -17,9 +19,13 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 
-__all__ = ["TINY", "make_pictures", "save_run", "tiny_model"]
+__all__ = ["TINY", "make_pictures", "needs_int8", "save_run", "tiny_model"]
 
 LABELS = ("dark", "light")
+
+needs_int8 = pytest.mark.skipif(
+    not quantize._has_kernels(), reason="no exact int8 kernels on this processor"
+)
 
 # Flags that make a run as small as it can be.
 TINY = [

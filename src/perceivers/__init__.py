@@ -14,27 +14,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perceivers.data.arrays import ArraysPreprocessConfig as ArraysPreprocessConfig
+    from perceivers.data.audio import WavePreprocessConfig as WavePreprocessConfig
     from perceivers.data.base import DataConfig as DataConfig
     from perceivers.data.base import ImageAugmentConfig as ImageAugmentConfig
     from perceivers.data.base import ImagePreprocessConfig as ImagePreprocessConfig
+    from perceivers.data.mel import MelPreprocessConfig as MelPreprocessConfig
+    from perceivers.data.points import PointsPreprocessConfig as PointsPreprocessConfig
+    from perceivers.data.series import SeriesPreprocessConfig as SeriesPreprocessConfig
+    from perceivers.data.specaugment import AudioAugmentConfig as AudioAugmentConfig
+    from perceivers.data.text import TextPreprocessConfig as TextPreprocessConfig
+    from perceivers.data.video import VideoPreprocessConfig as VideoPreprocessConfig
     from perceivers.evaluation.models import create as create
-    from perceivers.evaluation.predict import Prediction as Prediction
     from perceivers.evaluation.predict import Predictor as Predictor
     from perceivers.evaluation.predict import load_predictor as load
     from perceivers.evaluation.predict import save_model as save
+    from perceivers.evaluation.prediction import Prediction as Prediction
     from perceivers.evaluation.protocols import Evaluation as Evaluation
     from perceivers.evaluation.protocols import evaluate_run as evaluate
     from perceivers.explain.attention import watch_attention as watch_attention
     from perceivers.hub.checkpoint import push_to_hub as push_to_hub
+    from perceivers.inputs.arrays import ArraysInputConfig as ArraysInputConfig
+    from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
+    from perceivers.inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
+    from perceivers.inputs.audio import SpectrogramInputConfig as SpectrogramInputConfig
+    from perceivers.inputs.audio import WaveInputConfig as WaveInputConfig
     from perceivers.inputs.elements import Elements as Elements
+    from perceivers.inputs.fusion import FusionConfig as FusionConfig
     from perceivers.inputs.image import ConvInput as ConvInput
     from perceivers.inputs.image import ConvInputConfig as ConvInputConfig
     from perceivers.inputs.image import PatchInput as PatchInput
     from perceivers.inputs.image import PatchInputConfig as PatchInputConfig
     from perceivers.inputs.image import PixelInput as PixelInput
     from perceivers.inputs.image import PixelInputConfig as PixelInputConfig
+    from perceivers.inputs.points import PointsInputConfig as PointsInputConfig
     from perceivers.inputs.positions import FourierPositionsConfig as FourierPositionsConfig
     from perceivers.inputs.positions import LearnedPositionsConfig as LearnedPositionsConfig
+    from perceivers.inputs.series import ConvSeriesInputConfig as ConvSeriesInputConfig
+    from perceivers.inputs.series import SeriesInputConfig as SeriesInputConfig
+    from perceivers.inputs.text import ConvTextInputConfig as ConvTextInputConfig
+    from perceivers.inputs.text import TextInputConfig as TextInputConfig
+    from perceivers.inputs.vectors import TableInputConfig as TableInputConfig
+    from perceivers.inputs.video import ConvVideoInputConfig as ConvVideoInputConfig
+    from perceivers.inputs.video import VideoInputConfig as VideoInputConfig
     from perceivers.models.encoder import PerceiverEncoder as PerceiverEncoder
     from perceivers.models.encoder import PerceiverEncoderConfig as PerceiverEncoderConfig
     from perceivers.models.perceiver import Perceiver as Perceiver
@@ -48,24 +70,37 @@ if TYPE_CHECKING:
     from perceivers.recipes.base import Recipe as Recipe
     from perceivers.recipes.base import TrainingConfig as TrainingConfig
     from perceivers.tasks.classification import ClassificationConfig as ClassificationConfig
+    from perceivers.tasks.multilabel import MultiLabelConfig as MultiLabelConfig
+    from perceivers.tasks.regression import RegressionConfig as RegressionConfig
     from perceivers.training.run import fit as fit
 
     __version__: str
 
 # Public name -> module, and the name there where it is another.
 _HOMES = {
+    "ArraysInputConfig": "inputs.arrays",
+    "ArraysPreprocessConfig": "data.arrays",
+    "AudioAugmentConfig": "data.specaugment",
     "ClassificationConfig": "tasks.classification",
     "ConvInput": "inputs.image",
     "ConvInputConfig": "inputs.image",
+    "ConvSeriesInputConfig": "inputs.series",
+    "ConvSpectrogramInputConfig": "inputs.audio",
+    "ConvTextInputConfig": "inputs.text",
+    "ConvVideoInputConfig": "inputs.video",
+    "ConvWaveInputConfig": "inputs.audio",
     "DataConfig": "data.base",
     "Elements": "inputs.elements",
     "Evaluation": "evaluation.protocols",
     "FourierPositionsConfig": "inputs.positions",
+    "FusionConfig": "inputs.fusion",
     "ImageAugmentConfig": "data.base",
     "ImagePreprocessConfig": "data.base",
     "LearnedPositionsConfig": "inputs.positions",
     "MeanPool": "outputs.heads",
     "MeanPoolConfig": "outputs.heads",
+    "MelPreprocessConfig": "data.mel",
+    "MultiLabelConfig": "tasks.multilabel",
     "OptimConfig": "recipes.base",
     "PatchInput": "inputs.image",
     "PatchInputConfig": "inputs.image",
@@ -75,10 +110,23 @@ _HOMES = {
     "PerceiverEncoderConfig": "models.encoder",
     "PixelInput": "inputs.image",
     "PixelInputConfig": "inputs.image",
-    "Prediction": "evaluation.predict",
+    "PointsInputConfig": "inputs.points",
+    "PointsPreprocessConfig": "data.points",
+    "Prediction": "evaluation.prediction",
     "Predictor": "evaluation.predict",
     "Recipe": "recipes.base",
+    "RegressionConfig": "tasks.regression",
+    "SeriesInputConfig": "inputs.series",
+    "SeriesPreprocessConfig": "data.series",
+    "SpectrogramInputConfig": "inputs.audio",
+    "TableInputConfig": "inputs.vectors",
+    "TextInputConfig": "inputs.text",
+    "TextPreprocessConfig": "data.text",
     "TrainingConfig": "recipes.base",
+    "VideoInputConfig": "inputs.video",
+    "VideoPreprocessConfig": "data.video",
+    "WaveInputConfig": "inputs.audio",
+    "WavePreprocessConfig": "data.audio",
     "build": "models.perceiver",
     "create": "evaluation.models",
     "evaluate": "evaluation.protocols:evaluate_run",
@@ -92,18 +140,29 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArraysInputConfig",
+    "ArraysPreprocessConfig",
+    "AudioAugmentConfig",
     "ClassificationConfig",
     "ConvInput",
     "ConvInputConfig",
+    "ConvSeriesInputConfig",
+    "ConvSpectrogramInputConfig",
+    "ConvTextInputConfig",
+    "ConvVideoInputConfig",
+    "ConvWaveInputConfig",
     "DataConfig",
     "Elements",
     "Evaluation",
     "FourierPositionsConfig",
+    "FusionConfig",
     "ImageAugmentConfig",
     "ImagePreprocessConfig",
     "LearnedPositionsConfig",
     "MeanPool",
     "MeanPoolConfig",
+    "MelPreprocessConfig",
+    "MultiLabelConfig",
     "OptimConfig",
     "PatchInput",
     "PatchInputConfig",
@@ -113,10 +172,23 @@ __all__ = [
     "PerceiverEncoderConfig",
     "PixelInput",
     "PixelInputConfig",
+    "PointsInputConfig",
+    "PointsPreprocessConfig",
     "Prediction",
     "Predictor",
     "Recipe",
+    "RegressionConfig",
+    "SeriesInputConfig",
+    "SeriesPreprocessConfig",
+    "SpectrogramInputConfig",
+    "TableInputConfig",
+    "TextInputConfig",
+    "TextPreprocessConfig",
     "TrainingConfig",
+    "VideoInputConfig",
+    "VideoPreprocessConfig",
+    "WaveInputConfig",
+    "WavePreprocessConfig",
     "build",
     "create",
     "evaluate",

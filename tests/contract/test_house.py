@@ -34,6 +34,11 @@ EXTRAS = {
     "matplotlib",
     "sklearn",
     "transformers",
+    "soundfile",
+    "soxr",
+    "av",
+    "trimesh",
+    "h5py",
 }
 
 # Importable only where Triton is; what decides about them, triton_dispatch, is importable everywhere.

@@ -19,6 +19,12 @@ HEAVY = {
     "pandas",
     "torchmetrics",
     "tensorboard",
+    "soundfile",
+    "soxr",
+    "av",
+    "trimesh",
+    "h5py",
+    "fsspec",
 }
 
 

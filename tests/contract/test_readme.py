@@ -2,37 +2,28 @@
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
+from doc_pages import BLOCK, PAGES, ROOT, blocks, commands
 
 import perceivers
 from perceivers.cli.main import COMMANDS, main
 from perceivers.recipes import list_recipes
 
-ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-
-def blocks(page: Path, *languages: str) -> str:
-    return "\n".join(text for kind, text in BLOCK.findall(page.read_text()) if kind in languages)
+# The flags of `fit` are those of the recipe that fits the data, which a page does not always name.
+RECIPES = ("images", "audio_video", "points", "text", "series", "arrays", "multimodal")
 
 
 def command_lines() -> list[tuple[str, str]]:
     """Every line in a shell block that calls `perceivers`, with the page's name."""
-    found: list[tuple[str, str]] = []
-    for page in PAGES:
-        text = blocks(page, "bash", "console", "sh").replace("\\\n", " ")
-        for line in text.splitlines():
-            commands = line.partition("  #")[0].strip().removeprefix("$ ").split("&&")
-            found += [
-                (page.name, part.strip())
-                for part in commands
-                if part.strip().startswith("perceivers ")
-            ]
-    return found
+    return [
+        (page.name, command)
+        for page in PAGES
+        for command in commands(blocks(page, "bash", "console", "sh"))
+        if command.startswith("perceivers ")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +40,8 @@ def test_command_and_its_flags_exist(page, line, helps, capsys):
     command = words[0]
     assert command in COMMANDS, page
     if command not in helps:
-        assert main([command, "--help"]) == 0
+        for recipe in [["--recipe", name] for name in RECIPES] if command == "fit" else [[]]:
+            assert main([command, "--help", *recipe]) == 0
         helps[command] = capsys.readouterr().out
     for flag in [word.split("=")[0] for word in words[1:] if word.startswith("--")]:
         assert flag in helps[command].replace("_", "-") or flag == "--debug", f"{page}: {flag}"

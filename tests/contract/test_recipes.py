@@ -5,8 +5,23 @@ import dataclasses
 import pytest
 import torch
 
+from perceivers.data.modalities import build_modalities
 from perceivers.models.perceiver import build
 from perceivers.recipes import base
+from perceivers.recipes.files import dump_recipe, parse_recipe
+from perceivers.recipes.filling import assume
+
+
+def measured_enough(part):
+    """Return preprocessing with statistics that the data would tell."""
+    told = {"scale": 1.0, "mean": 0.0, "std": 1.0}
+    if part.kind == "video":
+        told |= {"mean": (0.5,) * 3, "std": (0.2,) * 3}
+    if part.kind == "series":
+        told |= {"mean": (0.0,) * len(part.channels), "std": (1.0,) * len(part.channels)}
+    fields = {f.name for f in dataclasses.fields(part)}
+    missing = {k: v for k, v in told.items() if k in fields and getattr(part, k) is None}
+    return dataclasses.replace(part, **missing)
 
 
 @pytest.mark.parametrize("name", base.list_recipes())
@@ -26,23 +41,38 @@ class TestEveryRecipe:
 
     def test_builds_in_every_size_and_gives_every_weight_a_gradient(self, name):
         for size in base.sizes_of(name):
-            config = base.get_recipe(name, size=size).model_config()
-            part = config.inputs["image"]
-            part = dataclasses.replace(part, size=part.size or (32, 32))
-            output = dataclasses.replace(config.output, num_outputs=config.output.num_outputs or 10)
+            recipe, _ = assume(base.get_recipe(name, size=size))
             with torch.device("meta"):
-                model = build(dataclasses.replace(config, inputs={"image": part}, output=output))
-                image = torch.zeros(2, part.num_channels, *part.size)
-                logits = model({"image": image})
-            assert logits.shape == (2, output.num_outputs)
+                model = build(recipe.model_config()).train()
+                inputs = {key: adapter.example(2) for key, adapter in model.inputs.items()}
+                logits = model(inputs)
+            assert logits.shape == (2, recipe.output.num_outputs)
             logits.sum().backward()
             assert all(p.grad is not None for p in model.parameters())
+
+    def test_is_read_back_from_what_is_printed(self, name):
+        for size in base.sizes_of(name):
+            recipe = base.get_recipe(name, size=size)
+            assert parse_recipe(dump_recipe(recipe)) == recipe
+
+    def test_augments_and_prepares_only_what_it_reads(self, name):
+        recipe = base.get_recipe(name)
+        assert set(recipe.augment) <= set(recipe.inputs)
+        assert set(recipe.preprocess) <= set(recipe.inputs)
+        assert set(recipe.fusion.modality_dropout) <= set(recipe.inputs)
+        filled, _ = assume(recipe)
+        build_modalities(
+            {key: measured_enough(part) for key, part in filled.preprocess.items()},
+            {key: part for key, part in filled.augment.items() if key in filled.preprocess},
+        )
 
 
 def test_unknown_name_gets_a_suggestion():
     with pytest.raises(KeyError, match=r"Did you mean 'imagenet'\?"):
         base.get_recipe("imagnet")
-    with pytest.raises(KeyError, match=r"No recipe is called 'zzz'. There are: digits, imagenet"):
+    with pytest.raises(
+        KeyError, match=r"No recipe is called 'zzz'. There are: arrays, audio, audio_raw"
+    ):
         base.get_recipe("zzz")
 
 

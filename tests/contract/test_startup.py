@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import make_pictures, save_run
+from runs import make_pictures, needs_int8, save_run
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
@@ -100,7 +100,9 @@ def test_recipes_load_torch_and_nothing_heavier():
 
 
 @pytest.mark.parametrize("size", ["run", "large_run"])
-@pytest.mark.parametrize("flags", [[], ["--quantize", "int8-always"]])
+@pytest.mark.parametrize(
+    "flags", [[], pytest.param(["--quantize", "int8-always"], marks=needs_int8)]
+)
 def test_a_prediction_loads_torch_and_nothing_heavier(request, size, flags):
     modules = loaded("predict", *request.getfixturevalue(size), *flags)
     assert "torch" in modules

@@ -148,7 +148,7 @@ def test_a_file_that_may_not_be_read_is_told(run, tmp_path, monkeypatch, capsys)
 
 def test_a_bad_picture_stops_training_and_is_named(pictures, capsys):
     path = text_as_png(pictures / "dark")
-    assert main(["fit", str(pictures), *TINY]) == 1
+    assert main(["fit", str(pictures), "--batch-size", "64", *TINY]) == 1  # every row is read
     error = capsys.readouterr().err
     assert path.name in error
     assert "--max-bad" in error or "max_bad" in error
@@ -156,7 +156,7 @@ def test_a_bad_picture_stops_training_and_is_named(pictures, capsys):
 
 def test_bad_pictures_are_skipped_and_counted_within_max_bad(pictures):
     path = text_as_png(pictures / "dark")
-    flags = ["--out", "run", "--max-bad", "0.5", *TINY]
+    flags = ["--out", "run", "--max-bad", "0.5", "--batch-size", "64", *TINY]
     assert main(["fit", str(pictures), *flags]) == 0
     assert path.name in Path("run/report.md").read_text()
 

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import small_data
 from PIL import Image
-from runs import make_pictures, save_run
+from runs import make_pictures, needs_int8, save_run
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
@@ -148,6 +149,7 @@ def test_a_folder_that_is_not_a_run_is_told(tmp_path, capsys, command):
 
 
 class TestQuantize:
+    @needs_int8
     def test_int8_says_on_standard_error_what_it_did(self, run, pictures, capsys):
         file = str(pictures / "dark" / "0.png")
         assert main(["predict", run, file, "--format", "json", "--quantize", "int8-always"]) == 0
@@ -159,6 +161,7 @@ class TestQuantize:
         assert err == "perceivers evaluate: int8 weights in 8 of 8 linear layers.\n"
         assert json.loads(out)["quantization"] == "int8 weights in 8 of 8 linear layers."
 
+    @needs_int8
     def test_a_model_too_narrow_stays_in_float32(self, run, pictures, capsys, monkeypatch):
         monkeypatch.setattr(quantize, "_speed", lambda linear, rows: 0.6)
         file = str(pictures / "dark" / "0.png")
@@ -187,3 +190,22 @@ class TestQuantize:
         assert "no file, folder or match for 'none.png'" in capsys.readouterr().err
         assert main(["evaluate", run, "none/", "--quantize", "int8-always"]) == 1
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_shards_are_predicted_into_a_folder_and_not_twice(run, tmp_path, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    cells = [
+        {"bytes": small_data.png(1), "path": "1.png"},
+        {"bytes": b"no picture", "path": "2.png"},
+    ]
+    shard = small_data.write_parquet(tmp_path / "a.parquet", {"image": cells})
+    out = tmp_path / "predictions"
+    command = ["predict", run, str(shard), "--shards", str(out)]
+    assert main(command) == 1  # one row has an error
+    assert "2 rows, 1 of them with an error" in capsys.readouterr().out
+    rows = parquet.read_table(out / "a.parquet").to_pylist()
+    assert rows[0]["label"] in ("dark", "light")
+    assert rows[1]["label"] is None
+    assert "a.parquet, row 1" in rows[1]["error"]
+    assert main(command) == 0
+    assert "done before" in capsys.readouterr().out

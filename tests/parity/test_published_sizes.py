@@ -77,3 +77,38 @@ def test_stacks_of_reads_alone_have_the_size_of_table_5(reads, published):
 def test_every_way_to_read_a_picture_has_the_size_of_perceiver_ios_table_7(part, published):
     encoder = PerceiverEncoderConfig(num_cross_attends=1)
     assert count(PerceiverConfig(inputs={"image": part}, encoder=encoder)) == published
+
+
+def shared(recipe, **encoder):
+    return count(changed(recipe, **encoder))
+
+
+def test_modelnet40_has_the_derived_sizes():
+    assert shared("modelnet40") == 44_772_202
+    assert shared("modelnet40", share_blocks=False) == 82_582_378
+    with torch.device("meta"):
+        model = build(get_recipe("modelnet40").model_config())
+    assert model.input_channels == 387  # 3 * (2 * 64 + 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "elements", "channels"),
+    [
+        ("audioset_raw", 480, 257),  # 128 samples + 2 * 64 + 1
+        ("audioset_mel", 4_800, 259),  # 1 value + 2 * (2 * 64 + 1)
+        ("audioset_video", 12_544, 483),  # 384 values + 3 * (2 * 16 + 1)
+        ("audioset_av_raw", 13_024, 487),  # and 4 of the modality's vector
+        ("audioset_av_mel", 17_344, 487),
+        ("audioset_av_mel_tuned", 17_344, 487),
+    ],
+)
+def test_audioset_has_the_published_elements_and_widths(recipe, elements, channels):
+    with torch.device("meta"):
+        model = build(get_recipe(recipe).model_config())
+        inputs = {name: adapter.example(1) for name, adapter in model.inputs.items()}
+        segments = model.elements(inputs)
+    assert sum(segment.num_elements for segment in segments) == elements
+    assert {segment.num_channels for segment in segments} == {channels}
+    assert model.input_channels == channels
+    assert model.encoder.config.num_cross_attends == 2
+    assert sum(len(block) for block in model.encoder.blocks) == 16  # nothing is shared

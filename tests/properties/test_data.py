@@ -9,7 +9,7 @@ from PIL import Image
 from perceivers.data.augment import augment_image, inception_box
 from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.images import evaluation_box, preprocess_image
-from perceivers.data.mixing import mix
+from perceivers.data.mixing import mix, mixing_of
 from perceivers.data.order import LoaderSettings, Order
 
 sides = st.integers(1, 200)
@@ -89,12 +89,12 @@ def test_mixed_targets_sum_to_one_and_pixels_stay_between(
     pictures = torch.rand(count, 3, *size, generator=generator)
     targets = torch.randint(classes, (count,), generator=generator)
     batch = Batch(inputs={"image": pictures}, targets=targets, names=("x",) * count)
-    augment = ImageAugmentConfig(mixup=mixup, cutmix=cutmix)
-    mixed = mix(batch, augment, classes, np.random.default_rng(seed))
-    if mixed is batch:
+    mixing = mixing_of({"image": ImageAugmentConfig(mixup=mixup, cutmix=cutmix)})
+    if mixing is None:
         assert not mixup
         assert not cutmix
         return
+    mixed = mix(batch, mixing, classes, np.random.default_rng(seed))
     half = count // 2
     torch.testing.assert_close(mixed.targets.sum(dim=1), torch.ones(half))
     assert (mixed.targets >= 0).all()

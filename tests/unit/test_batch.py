@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from train_digits import PREPROCESS, small_recipe, train
+from train_digits import small_recipe, train
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch as batches
@@ -141,7 +141,6 @@ def test_a_process_takes_what_fits_in_the_fullest(monkeypatch):
     finder = BatchFinder(
         recipe,
         ClassificationTask(recipe.task),
-        PREPROCESS,
         size=16,
         place=Place(),
         use=lambda batch, why: used.append((batch, why)),
@@ -155,7 +154,7 @@ def test_a_process_whose_neighbor_has_no_room_stops_too(monkeypatch):
     monkeypatch.setattr(batches, "largest", lambda values, device: next(others))
     recipe = small_recipe()
     task = ClassificationTask(recipe.task)
-    finder = BatchFinder(recipe, task, PREPROCESS, size=16, place=Place(), use=math.pow)
+    finder = BatchFinder(recipe, task, size=16, place=Place(), use=math.pow)
     with pytest.raises(ValueError, match="Another process has too little memory"):
         finder.setup(_trainer(), lightning.LightningModule(), "fit")
 

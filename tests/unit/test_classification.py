@@ -86,7 +86,7 @@ def test_meters_of_several_devices_add_up():
     parts[0].update(outputs[:3], targets[:3])
     parts[1].update(outputs[3:], targets[3:])
     joint = task().meter()
-    joint.load_state(parts[0].state() + parts[1].state())
+    joint.merge([part.state() for part in parts])
     assert joint.compute() == pytest.approx(whole.compute())
     assert torch.equal(joint.confusion, whole.confusion)
 
@@ -112,3 +112,20 @@ def test_balanced_weights_without_counts_predict_but_do_not_learn():
     assert_close(loaded.probabilities(outputs), task().probabilities(outputs))
     with pytest.raises(ValueError, match="needs the number of training samples of each class"):
         loaded.loss(outputs, torch.tensor([0, 1]))
+
+
+def test_clips_average_probabilities():
+    outputs = torch.tensor([[[0.0, math.log(3), 0.0], [math.log(3), 0.0, 0.0]]])
+    found = task().probabilities(task().combine(outputs))
+    assert_close(found, torch.tensor([[0.4, 0.4, 0.2]]))
+
+
+def test_the_training_log_counts_what_is_right():
+    outputs = torch.eye(3)
+    assert task().training_score(outputs, torch.tensor([0, 1, 0])).item() == 2
+    mixed = torch.tensor([[0.6, 0.4, 0.0]])
+    assert task().training_score(outputs[:1], mixed).item() == 1
+
+
+def test_the_confusion_matrix_tells_all_about_each_class():
+    assert task().meter().details() == []

@@ -106,7 +106,7 @@ class TestInspect:
 
     def test_what_the_data_decide_is_assumed_and_said(self, capsys):
         assert main(["inspect", "images", "--size", "tiny"]) == 0
-        assert "assuming 64 x 64" in capsys.readouterr().out
+        assert "assuming size 64 x 64" in capsys.readouterr().out
 
     def test_a_larger_batch_needs_more_memory_and_checkpointing_less(self, capsys):
         sizes = []

@@ -111,3 +111,12 @@ def test_every_image_recipe_can_be_costed():
     recipe = get_recipe("imagenet_transformer")
     found = cost(recipe.model_config())
     assert found.paper_flops == pytest.approx(380e9, rel=0.01)  # what its docstring says
+
+
+def test_reads_of_parts_of_the_time_cost_as_one_read_of_all():
+    whole = get_recipe("imagenet").model_config()
+    parts = replace(whole, encoder=replace(whole.encoder, unroll_time=True))
+    found = [paper_flops(config, 80_000, 261) for config in (whole, parts)]
+    read = attend_flops(512, 80_000, 1024, 261, 261, 261, 1)
+    part = attend_flops(512, 10_000, 1024, 261, 261, 261, 1)
+    assert found[0] - found[1] == 8 * (read - part)

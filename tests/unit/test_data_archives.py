@@ -6,7 +6,9 @@ import tarfile
 import pytest
 from small_data import members, png, write_tar
 
-from perceivers.data.archives import TarTable
+from perceivers.data.archives import TarTable, media_column, shown_name, tar_members
+from perceivers.data.media import Media
+from perceivers.data.shards import FileShard, file_shards, sample_fields
 from perceivers.data.tables import Field, Table
 
 
@@ -52,7 +54,7 @@ def test_suffixes_name_columns(tmp_path):
         "file": Field("other"),
         "label": Field("number"),
         "who": Field("string"),
-        "box": Field("array"),
+        "box": Field("array", shape=(2,)),
         "txt": Field("string"),
     }
     assert table.row(0)["label"] == 3
@@ -78,7 +80,7 @@ def test_text_members(tmp_path, texts, cells):
     found = {"1.png": png(1), **{f"1.{suffix}": text for suffix, text in texts.items()}}
     row = TarTable(write_tar(tmp_path / "a.tar", found)).row(0)
     del row["image"]
-    assert row == cells
+    assert {c: v.value if isinstance(v, Media) else v for c, v in row.items()} == cells
 
 
 def test_a_member_that_cannot_be_parsed_is_named(tmp_path):
@@ -109,3 +111,140 @@ def test_an_archive_cut_off_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"a\.tar is cut off inside '1\.png'"):
         TarTable(path)
+
+
+@pytest.mark.parametrize("lost", [1, 1024, 1500, 5000, 9000])
+def test_an_archive_that_ends_anywhere_too_early_is_named(tmp_path, lost):
+    path = write_tar(tmp_path / "a.tar", {f"{n}.png": bytes(2000) for n in range(4)})
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[-1].offset_data + 2048
+    path.write_bytes(path.read_bytes()[: end + 512 - lost])
+    with pytest.raises(ValueError, match=r"a\.tar (is cut off|cannot be read as tar)"):
+        TarTable(path)
+
+
+def test_a_header_that_is_damaged_is_no_end(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {f"{n}.png": png(n) for n in range(4)})
+    with tarfile.open(path) as archive:
+        at = archive.getmembers()[2].offset
+    content = bytearray(path.read_bytes())
+    content[at : at + 200] = b"x" * 200
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=rf"a\.tar is cut off or damaged at byte {at:,}"):
+        TarTable(path)
+
+
+def test_negative_sizes_are_refused(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"1.png": png(1)})
+    with tarfile.open(path) as archive:
+        (member,) = archive.getmembers()
+    member.size = -512
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(ValueError, match=r"a\.tar is cut off inside '1\.png'"):
+        list(tar_members(path))
+
+
+def hostile(path, secret):
+    """Write an archive that names what lies outside of it, in every way that there is."""
+    with tarfile.open(path, "w") as archive:
+        for name in ("../../etc/passwd.png", f"{secret}", "a/../../b.png", "c\x1b[2J\n.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(1))
+            archive.addfile(info, io.BytesIO(png(1)))
+        for number, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(f"link{number}.png")
+            info.type, info.linkname = kind, str(secret)
+            archive.addfile(info)
+        told = json.dumps(
+            {"other": str(secret), "more": {"path": str(secret)}, "label": 1}
+        ).encode()
+        info = tarfile.TarInfo("d.json")
+        info.size = len(told)
+        archive.addfile(info, io.BytesIO(told))
+    return path
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_archive_never_says_what_is_read_or_written_on_this_disk(
+    tmp_path, monkeypatch, streamed
+):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(7))
+    (tmp_path / "inside").mkdir()
+    path = hostile(tmp_path / "inside" / "a.tar", secret)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    opened = []
+    whole = type(path).open
+    monkeypatch.setattr(
+        type(path), "open", lambda self, *a, **k: (opened.append(self), whole(self, *a, **k))[1]
+    )
+    fields = {**sample_fields(path), "other": Field("image"), "more": Field("image")}
+    if streamed:
+        rows = list(FileShard(path, fields).rows(0))
+    else:
+        table = TarTable(path).keep(fields)
+        rows = [table.row(index) for index in range(len(table))]
+    pictures = [row["image"] for row in rows if not row["image"].is_missing]
+    assert [picture.read() for picture in pictures] == [png(1)] * 4
+    assert pictures[-1].name == f"{path}/c?[2J?.png"
+    assert all(row["image"].path is None and row["other"].path is None for row in rows)
+    assert [row["more"].value for row in rows][-1] == {"path": str(secret)}
+    assert set(opened) == {path}
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_what_texts_in_an_archive_hold_is_never_a_file(tmp_path):
+    cells = {"a": "x/y.png", "b": {"path": "z.wav"}, "c": [1.0, 2.0], "d": "word " * 40, "e": 3}
+    path = write_tar(tmp_path / "a.tar", {"1.json": json.dumps(cells).encode()})
+    for fields in (TarTable(path).fields, sample_fields(path)):
+        assert {c: field.kind for c, field in fields.items()} == {
+            "a": "string",
+            "b": "other",
+            "c": "array",
+            "d": "text",
+            "e": "number",
+        }
+        (row,) = FileShard(path, fields).rows(0)
+        assert (row["a"], row["b"], row["e"]) == ("x/y.png", {"path": "z.wav"}, 3)
+        assert (row["c"].value, row["d"].value) == ([1.0, 2.0], "word " * 40)
+
+
+def test_sparse_members_are_passed_over(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "a.tar", {"1.png": png(1), "2.png": png(2)})
+    monkeypatch.setattr(tarfile.TarInfo, "issparse", lambda self: self.name == "1.png")
+    assert [member.name for _, member in tar_members(path)] == ["2.png"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "column"),
+    [
+        ("jpg", "image"),
+        ("flac", "audio"),
+        ("mp4", "video"),
+        ("off", "points"),
+        ("npy", "array"),
+        ("csv", "series"),
+        ("left.npy", "left"),
+        ("txt", None),
+        ("weird", None),
+    ],
+)
+def test_every_kind_of_member_is_a_column(suffix, column):
+    assert media_column(suffix) == column
+
+
+def test_a_shard_cut_short_gives_the_rows_before(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {f"{n}.png": png(n) for n in range(6)})
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[3].offset_data + 10
+    path.write_bytes(path.read_bytes()[:end])
+    (shard,) = file_shards([path], sample_fields(path))
+    assert shard.num_rows == 3  # what cannot be read counts as one
+    rows = shard.rows(0)  # of the third, members may be lost
+    assert [next(rows)["image"].read() for _ in range(2)] == [png(n) for n in range(2)]
+    with pytest.raises(ValueError, match=r"a\.tar is cut off inside '3\.png'"):
+        next(rows)
+
+
+def test_names_are_shown_without_characters_that_steer():
+    assert shown_name("../a\x1b\n\u202eb é") == "../a???b é"

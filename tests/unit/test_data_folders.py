@@ -14,7 +14,7 @@ def test_folders_are_classes_and_other_files_are_left_out(tmp_path):
     assert table.column("label") == ["cat", "dog"]
     assert table.row(1)["image"].path == tmp_path / "dog" / "deep" / "2.png"
     assert notes == [
-        f"Left out of {tmp_path} (no pictures): 2 files, such as cat/Thumbs.db, cat/licence.txt."
+        f"Left out of {tmp_path} (not pictures): 2 files, such as cat/Thumbs.db, cat/licence.txt."
     ]
 
 
@@ -40,7 +40,7 @@ def test_metadata_names_files_and_the_rest_is_said(tmp_path):
     write_csv(tmp_path / "metadata.csv", [{"file_name": f"{n}.png", "x": n} for n in range(2)])
     table, notes = metadata_table(tmp_path)
     assert len(table) == 2
-    assert notes == ["Left out (not in metadata.csv): 1 pictures, such as 2.png."]
+    assert notes == ["Left out (not in metadata.csv): 1 files, such as 2.png."]
     assert list(metadata_splits(table)) == ["train"]
 
 

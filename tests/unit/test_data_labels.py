@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from perceivers.data.labels import ClassIndex, Labelled, class_names, describe_classes, label_name
+from perceivers.data.labels import (
+    ClassIndex,
+    Labelled,
+    class_names,
+    describe_classes,
+    label_name,
+    quantity,
+)
 from perceivers.data.tables import ColumnTable, Field
 
 NUMBER = Field("number")
@@ -110,3 +117,19 @@ def test_rows_hold_the_index():
     assert labelled.row(0) == {"label": 1, "x": 1}
     assert labelled.column("label") == [1, 0]
     assert labelled.column("x") == [1, 2]
+
+
+def test_rows_hold_vectors_of_labels_or_numbers():
+    table = ColumnTable(name="t", columns={"label": ["b", "a"], "x": [1, 2]})
+    labelled = Labelled(table, "label", np.eye(2, dtype=np.float32))
+    assert labelled.row(1)["label"].tolist() == [0, 1]
+    assert [row.tolist() for row in labelled.column("label")] == [[1, 0], [0, 1]]
+    assert labelled.column("x") == [1, 2]
+
+
+def test_quantities_are_seen():
+    assert quantity([0.5, 1.5] * 4, NUMBER) is None
+    assert quantity([0, 1], NAMED) is None
+    assert quantity([n + 0.5 for n in range(9)], NUMBER) == (
+        "9 different numbers with fractions, such as 0.5"
+    )

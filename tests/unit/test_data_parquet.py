@@ -1,6 +1,8 @@
 import pickle
 
+import numpy as np
 import pytest
+import small_data
 from small_data import FEATURES, cells, png, write_parquet
 
 from perceivers.data.parquet import ParquetTable, field_of_feature
@@ -31,7 +33,7 @@ def test_without_features_the_first_cells_tell(tmp_path):
         Field("image"),
         Field("image", by_path=True),
         Field("string"),
-        Field("array"),
+        Field("array", shape=(2,)),
         Field("other"),
     ]
     none = ParquetTable(write_parquet(tmp_path / "b.parquet", {"x": []}))
@@ -44,7 +46,7 @@ def test_without_features_the_first_cells_tell(tmp_path):
     [
         ({"_type": "Image"}, Field("image")),
         ({"_type": "Audio", "sampling_rate": 8000}, Field("audio")),
-        ({"_type": "Sequence", "feature": {}}, Field("array")),
+        ({"_type": "Sequence", "feature": {}}, None),
         ({"_type": "Value", "dtype": "int8"}, Field("number")),
         ({"_type": "Value", "dtype": "string"}, None),
         ([{"_type": "Image"}], None),
@@ -105,3 +107,18 @@ def test_damage_inside_is_named(tmp_path):
         table.row(0)
     with pytest.raises(ValueError, match=r"a\.parquet cannot be read as Parquet"):
         table.column("image")
+
+
+def test_lists_come_as_arrays_unless_values_are_missing(tmp_path):
+    columns = {"x": [[1.0, 2.0], [3.0, None], None], "label": [0, 1, 0]}
+    table = ParquetTable(small_data.write_parquet(tmp_path / "a.parquet", columns))
+    whole, holey, empty = (table.row(index)["x"] for index in range(3))
+    assert isinstance(whole.value, np.ndarray)
+    assert whole.value.tolist() == [1.0, 2.0]
+    assert holey.value == [3.0, None]
+    assert empty.is_missing
+
+
+def test_lists_of_classes_know_their_names():
+    feature = {"_type": "Sequence", "feature": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    assert field_of_feature(feature) == Field("array", names=("a", "b"))

@@ -92,7 +92,7 @@ def test_arrays(tmp_path):
         "image": Field("image"),
         "label": Field("number", names=("a", "b")),
         "who": Field("string"),
-        "scores": Field("array"),
+        "scores": Field("array", shape=(7,)),
     }
     assert (table.row(1)["image"].array == pixels(2)).all()
 
@@ -107,7 +107,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"array 'images': expected .* got the shape \(2, 3\)"):
         read_files([tmp_path / "a.npz"])
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 3, 3)), label=np.zeros(3))
-    with pytest.raises(ValueError, match="expected as many labels as pictures, 2, got 3"):
+    with pytest.raises(ValueError, match="expected as many labels as samples, 2, got 3"):
         read_files([tmp_path / "a.npz"])
     np.savez(tmp_path / "a.npz", images=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"cannot be read as \.npz: .*pickles\) are refused"):
@@ -121,7 +121,8 @@ def test_hdf5_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.h5").touch()
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(
-        ImportError, match=r"h5py is needed for this\. Install it: pip install h5py"
+        ImportError,
+        match=r"h5py is needed for this\. Install it: pip install .perceivers\[points\]",
     ):
         read_files([tmp_path / "a.h5"])
 

@@ -167,7 +167,7 @@ def test_two_folders_for_one_split_are_refused(tmp_path):
 def test_an_empty_split_is_refused(tmp_path):
     write_png(tmp_path / "train" / "cat" / "1.png", 1)
     (tmp_path / "test").mkdir()
-    with pytest.raises(ValueError, match=r"The folder '.*test' is empty: expected the pictures of"):
+    with pytest.raises(ValueError, match=r"The folder '.*test' is empty: expected the files of"):
         recognize(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_strays_beside_classes_are_left_out_and_said(tmp_path):
         write_png(tmp_path / name, 1)
     (tmp_path / "eel").mkdir()
     assert recognize(tmp_path).notes == (
-        "Left out (folders without pictures): eel.",
+        "Left out (folders without files that can be read): eel.",
         "Left out (not in a folder of a class): banner.png.",
     )
 

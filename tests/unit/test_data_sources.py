@@ -299,22 +299,27 @@ def test_real_pictures(shared_data):
     assert source.splits["test"].row(0)["image"].read().startswith(b"\xff\xd8")
 
 
+WATCH = tuple(f"{sensor}_{axis}" for sensor in ("accel", "gyro") for axis in "xyz")
+
+
 @pytest.mark.parametrize(
-    ("name", "seen"),
+    ("name", "kind", "columns", "classes"),
     [
-        ("esc10", "'audio' holds sound"),
-        ("fsdd", "'audio' holds sound"),
-        ("imdb", "'text' holds text"),
-        ("ucf101_3class", "'video' holds video"),
-        ("modelnet10", "'points' holds lists of numbers"),
-        ("modelnet10_off", "'points' holds shapes"),
-        ("wisdm51_watch", "'accel_x' holds lists of numbers"),
-        ("tinyshakespeare", "'text' holds text"),
+        ("esc10", "audio", ("audio",), 10),
+        ("fsdd", "audio", ("audio",), 10),
+        ("ucf101_3class", "video", ("video",), 3),
+        ("modelnet10", "points", ("points",), 10),
+        ("modelnet10_off", "points", ("points",), 10),
+        ("wisdm51_watch", "series", WATCH, 18),
+        ("tinyshakespeare", "text", ("text",), 0),
     ],
 )
-def test_real_data_of_other_kinds_say_what_was_seen(shared_data, name, seen):
-    with pytest.raises(ValueError, match=f"has no column of pictures: .*{seen}"):
-        open_data(shared_data / name, PLAIN)
+def test_real_data_of_every_kind(shared_data, name, kind, columns, classes):
+    source = open_data(shared_data / name, PLAIN)
+    assert list(source.inputs) == [kind]
+    assert source.inputs[kind].all_columns == columns
+    assert len(source.label_names) == classes
+    assert (source.target == "label") == bool(classes)
 
 
 def test_reading_pictures_from_folders_needs_no_extra():

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,3 +152,12 @@ def test_a_given_validation_split_stays():
 def test_without_train_there_is_no_validation():
     with pytest.raises(ValueError, match="no train split to hold validation out of; there is test"):
         with_validation(source(splits=("test",)), DataConfig())
+
+
+@pytest.mark.parametrize("kind", ["labels", "number"])
+def test_labels_and_numbers_are_held_out_at_random(kind):
+    vectors = list(np.arange(40, dtype=np.float32).reshape(20, 2))
+    made = replace(source(splits=("train",), label=vectors), target_kind=kind)
+    after = with_validation(made, DataConfig())
+    assert len(after.splits["validation"]) == 2
+    assert "at random" in after.notes[-1]

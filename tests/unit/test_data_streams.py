@@ -1,8 +1,10 @@
+import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 
 import datasets
+import numpy as np
 import pytest
 from small_data import (
     CLASSES,
@@ -23,7 +25,7 @@ from small_data import (
 from perceivers.data import stream as stream_module
 from perceivers.data.base import DataConfig
 from perceivers.data.labels import ClassIndex
-from perceivers.data.shards import FileShard, Shard, file_shards, sample_fields
+from perceivers.data.shards import FileShard, Shard, file_shards, sample_fields, shards_with_values
 from perceivers.data.sources import open_data
 from perceivers.data.split import with_validation
 from perceivers.data.stream import Stream
@@ -102,7 +104,9 @@ def test_shards_are_read_from_any_row_on(tmp_path, kind):
     (shard,) = file_shards([path], sample_fields(path))
     assert isinstance(shard, Shard)
     assert shard.name == str(path)
-    assert shard.values("label") == [name(n) for n in range(6)]
+    assert shard.num_rows == 6
+    again, values = shards_with_values([path], shard.fields, "label")
+    assert (again, values) == ([shard], [name(n) for n in range(6)])
     for start in range(8):
         rows = list(shard.rows(start))
         assert [row["image"].read() for row in rows] == [png(n) for n in range(start, 6)]
@@ -167,7 +171,7 @@ def test_classes_are_found_by_reading_labels_only(tmp_path):
     assert source.streams["train"].num_rows == 6
     names = ("dog", "cat", "eel")
     assert open_data(path, STREAMED, label_names=names).label_names == names
-    assert open_data(path, STREAMED, label_names=names).streams["train"].num_rows is None
+    assert open_data(path, STREAMED, label_names=names).streams["train"].num_rows == 6
 
 
 def test_a_class_only_or_a_missing_column_is_refused_before_the_first_row(tmp_path):
@@ -241,3 +245,95 @@ def test_validation_of_a_stream_needs_train(tmp_path):
     source = open_data(tmp_path, STREAMED)
     with pytest.raises(ValueError, match="no train split to hold validation out of; there is test"):
         with_validation(source, DataConfig())
+
+
+def damaged(folder):
+    """Write four shards, of which the first is no Parquet file and the third is damaged inside."""
+    for i in range(4):
+        write_parquet(folder / f"train-{i}.parquet", cells(range(8 * i, 8 * i + 8)), FEATURES)
+    (folder / "train-0.parquet").write_bytes(b"PAR1")
+    content = bytearray((folder / "train-2.parquet").read_bytes())
+    content[4:300] = bytes(296)
+    (folder / "train-2.parquet").write_bytes(bytes(content))
+    return folder
+
+
+def test_damaged_shards_are_counted_and_the_others_read(tmp_path):
+    stream = open_data(damaged(tmp_path), STREAMED).streams["train"]
+    assert stream.num_rows == 25  # the first counts as one row
+    found = {row["image"].read() for row in stream}
+    expected = [*range(8, 16), *range(24, 32)]
+    assert found >= {png(n) for n in expected}
+    reasons = dict(stream.take_damage())
+    assert sorted(reasons) == [str(tmp_path / f"train-{i}.parquet") for i in (0, 2)]
+    assert all("cannot be read as Parquet" in reason for reason in reasons.values())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tar"])
+def test_text_shards_cut_short_are_used_as_far_as_they_go(tmp_path, suffix):
+    for n in range(6):
+        write_png(tmp_path / f"{n}.png", n)
+    rows = [{"image": f"{n}.png", "label": name(n)} for n in range(6)]
+    if suffix == ".tar":
+        path = write_tar(tmp_path / "a.tar", members(range(6)))
+        with tarfile.open(path) as archive:
+            end = archive.getmembers()[-2].offset_data + 10
+        path.write_bytes(path.read_bytes()[:end])
+    else:
+        path = (write_csv if suffix == ".csv" else write_jsonl)(tmp_path / f"a{suffix}", rows)
+        cut = 4 if suffix == ".csv" else 8
+        path.write_bytes(path.read_bytes().rstrip()[:-cut])
+    for names in (None, CLASSES):
+        stream = open_data(path, STREAMED, label_names=names).streams["train"]
+        whole = 4 if suffix == ".tar" else 5  # members of the row before may be lost too
+        assert stream.num_rows == whole + 1
+        assert len(list(stream)) == whole
+        ((where, reason),) = stream.take_damage()
+        assert where == str(path)
+        assert path.name in reason
+
+
+def test_nothing_that_can_be_read_is_refused(tmp_path):
+    (tmp_path / "train-0.parquet").write_bytes(b"PAR1")
+    (tmp_path / "train-1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"train-0\.parquet cannot be read as Parquet"):
+        open_data(tmp_path, STREAMED)
+
+
+def test_streams_of_numbers_know_their_mean(tmp_path):
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        {"image": [png(n) for n in range(4)], "label": [0.5, 1.5, None, 2.5]},
+    )
+    source = open_data(path, STREAMED)
+    assert source.target_kind == "number"
+    assert source.target_moments()[0] == (1.5,)
+    again = open_data(path, STREAMED, label_names=("label",))
+    assert again.target_moments() is None
+
+
+def test_streams_of_several_labels(tmp_path):
+    rows = [{"text": "word " * 40, "label": x} for x in (["a"], ["a", "b"], [], ["b"])]
+    source = open_data(write_jsonl(tmp_path / "a.jsonl", rows), STREAMED)
+    assert (source.target_kind, source.label_names) == ("labels", ("a", "b"))
+    found = sorted(tuple(row["label"].tolist()) for row in source.streams["train"])
+    assert found == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_data_that_are_only_read_by_index_are_no_streams(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 3, 3), np.uint8), label=np.array([0, 1, 0, 1]))
+    source = open_data(tmp_path / "a.npz", STREAMED)
+    assert not source.streams
+    assert "so streaming changes nothing" in source.notes[-1]
+
+
+def test_data_sets_without_labels_and_with_sounds_are_streamed():
+    cells = {"sound": [{"bytes": b"RIFF0000WAVE", "path": "a.wav"}] * 3}
+    features = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    whole = datasets.Dataset.from_dict(cells, datasets.Features({"sound": features}))
+    whole = whole.cast_column("sound", datasets.Audio())
+    for config in (STREAMED, DataConfig()):
+        source = open_data(whole, config)
+        assert (source.target, source.inputs["audio"].kind) == (None, "audio")
+    rows = list(open_data(whole, STREAMED).streams["train"])
+    assert [row["sound"].read() for row in rows] == [b"RIFF0000WAVE"] * 3

@@ -50,8 +50,8 @@ def test_rows_and_columns():
         ([{"x": 1}], Field("other")),
         ([Image.new("L", (2, 2))], Field("image")),
         ([pixels(1)], Field("image")),
-        ([np.zeros((4, 4))], Field("array")),
-        ([[1, 2, 3]], Field("array")),
+        ([np.zeros((4, 4))], Field("array", shape=(4, 4))),
+        ([[1, 2, 3]], Field("array", shape=(3,))),
         ([1, "a"], Field("other")),
         ([object()], Field("other")),
     ],
@@ -98,3 +98,8 @@ def test_some_rows_of_a_table():
     assert (some.name, some.folder, some.num_bytes) == ("t", Path(), 0)
     assert some.fields == {"x": Field("number")}
     assert some.keep({"x": Field("string")}).fields == {"x": Field("string")}
+
+
+def test_ragged_lists_and_lists_of_names_have_no_shape():
+    assert field_of([[[1], [2, 3]]]) == Field("array")
+    assert field_of([["a", "b"]]) == Field("array")

@@ -50,6 +50,13 @@ def test_another_metric_is_shown_as_a_number():
     assert "validation error 0.1235" in file.getvalue()
 
 
+def test_every_share_is_shown_as_a_percentage():
+    file = io.StringIO()
+    display = Display(main_metric="mAP", console=plain(file))
+    display.result({"step": 1, "epoch": 1.0, "validation/mAP": 0.435}, progress=1.0)
+    assert "validation mAP 43.5%" in file.getvalue()
+
+
 def test_in_a_terminal_there_is_a_bar():
     file = io.StringIO()
     display = Display(console=Console(file=file, force_terminal=True, width=200))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from perceivers.inputs.elements import Elements
+from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver
 
@@ -131,3 +131,100 @@ def test_a_model_may_only_read():
 def test_what_cannot_be_built_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(TINY, **change)
+
+
+def clip(frames=4, cells=6, channels=3, mask=None):
+    """Elements of a film, frames x (2 x 3) cells, and what they are without a grid."""
+    positions = GridPositions(
+        (torch.randn(frames, 1), torch.randn(2, 1), torch.randn(3, 1)), ((0,), (2,), (1,))
+    )
+    return Elements(torch.randn(2, frames * cells, channels), positions, mask=mask)
+
+
+def test_a_part_of_the_time_of_a_grid_is_a_grid():
+    where = torch.rand(2, 24) < 0.3
+    mask = torch.rand(2, 24) < 0.8
+    whole = replace(
+        clip(mask=mask), tag=torch.randn(2), replaced=Replaced(where, token=torch.randn(8))
+    )
+    parts = [whole.time_part(part, 2) for part in range(2)]
+    assert [part.positions.sizes for part in parts] == [(2, 2, 3), (2, 2, 3)]
+    assert_close(torch.cat([part.dense() for part in parts], dim=1), whole.dense())
+    assert torch.equal(torch.cat([part.mask for part in parts], dim=1), mask)
+    assert [whole.time_part(part, 3).positions.sizes[0] for part in range(3)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("positions", [None, (9, 2), (2, 9, 2)])
+def test_a_part_of_elements_without_a_grid_is_a_stretch_of_them(positions):
+    positions = None if positions is None else torch.randn(positions)
+    whole = Elements(torch.randn(2, 9, 4), positions)
+    assert whole.first_axis == 9
+    parts = [whole.time_part(part, 2) for part in range(2)]
+    assert [part.num_elements for part in parts] == [4, 5]
+    assert_close(torch.cat([part.dense() for part in parts], dim=1), whole.dense())
+
+
+@pytest.mark.parametrize("path", ["auto", "grid", "absorbed", "projected"])
+@pytest.mark.parametrize("share", ["all_but_first", "all", "none"])
+def test_each_read_may_get_its_own_part_of_the_time(path, share):
+    config = replace(
+        TINY, share_cross_attends=share, unroll_time=True, read_path=path, num_cross_attends=2
+    )
+    encoder = PerceiverEncoder(config, input_channels=6).eval()
+    film, table = clip(), Elements(torch.randn(2, 1, 6))
+    z = encoder.latents.expand(2, -1, -1)
+    for depth in range(3):
+        for t in config.reads_before(depth):
+            frames = film.dense()[:, 12 * t : 12 * t + 12]  # a table is read whole each time
+            read = encoder.cross_attends[min(t, len(encoder.cross_attends) - 1)]
+            z = read(z, torch.cat([frames, table.dense()], dim=1))
+        for layer in encoder.blocks[0]:
+            z = layer(z)
+    assert_close(encoder([film, table]), z)
+
+
+def test_unrolled_reads_of_padding_read_nothing():
+    config = replace(TINY, unroll_time=True, num_cross_attends=2)
+    encoder = PerceiverEncoder(config, input_channels=6).eval()
+    real = torch.arange(24).expand(2, 24) < 12
+    film = clip(mask=real)
+    other = replace(film, content=film.content.masked_fill(~real[..., None], 7.0))
+    out = encoder([film])
+    assert out.isfinite().all()
+    assert_close(encoder([other]), out)
+
+
+def test_a_single_read_has_nothing_to_unroll():
+    config = replace(TINY, num_cross_attends=1)
+    encoder = PerceiverEncoder(config, input_channels=6)
+    unrolling = PerceiverEncoder(replace(config, unroll_time=True), input_channels=6)
+    unrolling.load_state_dict(encoder.state_dict())
+    film = clip()
+    assert torch.equal(unrolling([film]), encoder([film]))
+
+
+def test_recomputed_unrolled_reads_give_the_same_gradients():
+    config = replace(TINY, unroll_time=True)
+    encoder = PerceiverEncoder(config, input_channels=6).double()
+    film = clip(frames=3)
+    positions = film.positions
+    tables = tuple(table.double() for table in positions.tables)
+    film = replace(film, content=film.content.double(), positions=replace(positions, tables=tables))
+
+    def gradients():
+        encoder.zero_grad()
+        encoder([film]).square().sum().backward()
+        return [p.grad.clone() for p in encoder.parameters()]
+
+    plain = gradients()
+    recompute(encoder, "layers")
+    for ours, theirs in zip(gradients(), plain, strict=True):
+        assert_close(ours, theirs)
+
+
+def test_too_little_time_to_unroll_is_refused():
+    encoder = PerceiverEncoder(replace(TINY, unroll_time=True), input_channels=6)
+    with pytest.raises(
+        ValueError, match=r"among num_cross_attends=3 reads, but it has only 2 cells"
+    ):
+        encoder([clip(frames=2)])

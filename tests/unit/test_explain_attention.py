@@ -70,6 +70,31 @@ def test_padding_gets_no_attention():
     assert not cross_attends(maps)[0][0, ..., 3:].any()
 
 
+def test_several_segments_are_one_array_in_their_order():
+    model, first, second = encoder(), Elements(torch.randn(2, 5, 6)), Elements(torch.randn(2, 3, 6))
+    mask = torch.tensor([[False] * 3, [True, True, False]])
+    with watch_attention(model) as maps:
+        model([first, Elements(second.content, mask=mask)])
+    read = cross_attends(maps)[0]
+    assert read.shape == (2, 1, 4, 8)
+    assert not read[0, ..., 5:].any()
+    assert (read[1, ..., 5:7] > 0).all()
+    assert not read[1, ..., 7].any()
+    with watch_attention(model) as alone:
+        model([first])
+    assert_close(read[0, ..., :5], cross_attends(alone)[0][0])
+
+
+def test_a_sample_of_padding_alone_gives_zeros():
+    mask = torch.tensor([[False] * 5, [True] * 5])
+    model = encoder()
+    with watch_attention(model) as maps:
+        outputs = model(segments(mask))
+    assert outputs.isfinite().all()
+    assert not cross_attends(maps)[0][0].any()
+    assert_close(cross_attends(maps)[0][1].sum(dim=-1), torch.ones(1, 4))
+
+
 def test_looking_changes_nothing_and_ends_with_the_with():
     model, read = encoder(), segments()
     before = model(read)

@@ -1,65 +1,327 @@
+import warnings
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from perceivers.explain.contents import (
+    Cloud,
+    Content,
+    Fields,
+    Film,
+    Passage,
+    Picture,
+    Recording,
+    Spectrogram,
+    Values,
+    Wave,
+)
 from perceivers.explain.drawing import draw_explanation
-from perceivers.explain.image import ImageExplanation
+from perceivers.explain.explanation import Explanation, View
+
+RANDOM = np.random.default_rng(0)
 
 
-def explanation(*, reads=2, latents=3, picture=(8, 8), grid=(4, 4), labels=4) -> ImageExplanation:
-    random = np.random.default_rng(0)
-    return ImageExplanation(
-        name="a $picture^.png",
-        picture=random.integers(0, 256, (*picture, 3), dtype=np.uint8),
-        label_names=tuple(f"label ${i}$ with a name that is far too long" for i in range(labels)),
-        probabilities=np.full(labels, 1 / labels, np.float32),
-        attention=random.random((reads, *grid), dtype=np.float32),
-        latents=tuple(range(latents)),
-        scores=random.random((reads, latents, *grid), dtype=np.float32),
+def picture(height=8, width=8) -> Picture:
+    return Picture(pixels=RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def passage(text: str) -> Passage:
+    units = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+    return Passage(units=units, marks=("PAD",))
+
+
+def recording(steps=30, channels=3, unit="s") -> Recording:
+    values = RANDOM.normal(size=(steps, channels)).astype(np.float32)
+    values[3:6, 0] = np.nan
+    values[:, -1] = np.nan
+    return Recording(
+        values=values,
+        times=np.arange(steps) / 10,
+        channels=tuple(f"$channel_{i}$" for i in range(channels)),
+        unit=unit,
+        step=2,
     )
 
 
-def titles(figure) -> list[str]:
-    return [
-        axes.get_title(loc)
-        for part in figure.subfigs
-        for axes in part.axes
-        for loc in ("center", "left")
-        if axes.get_title(loc)
+CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
+    "picture": (picture(), (4, 4)),
+    "wave": (
+        Wave(samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100),
+        (40,),
+    ),
+    "silence": (Wave(samples=np.zeros((50, 1), np.float32), rate=8000.0, step=100), (1,)),
+    "long wave": (
+        Wave(samples=RANDOM.normal(size=(4000, 1)).astype(np.float32), rate=8000.0, step=4),
+        (1000,),
+    ),
+    "spectrogram": (
+        Spectrogram(
+            values=RANDOM.normal(size=(30, 40)).astype(np.float32),
+            seconds=0.3,
+            hertz=np.geomspace(50, 8000, 40).astype(np.float32),
+            step=(4, 4),
+        ),
+        (8, 10),
+    ),
+    "unknown bands": (
+        Spectrogram(
+            values=np.full((6, 5), np.nan, np.float32),
+            seconds=0.3,
+            hertz=np.zeros(0, np.float32),
+        ),
+        (6, 5),
+    ),
+    "film": (
+        Film(
+            frames=RANDOM.integers(0, 256, (10, 9, 17, 3), dtype=np.uint8),
+            rate=12.5,
+            step=(2, 8, 8),
+        ),
+        (8, 2, 3),
+    ),
+    "one frame": (Film(frames=np.zeros((1, 80, 60, 3), np.uint8), rate=1.0), (1, 4, 4)),
+    "cloud": (Cloud(points=RANDOM.normal(size=(50, 3)).astype(np.float32)), (50,)),
+    "one point": (Cloud(points=np.zeros((1, 3), np.float32)), (1,)),
+    "large cloud": (Cloud(points=RANDOM.normal(size=(7000, 3)).astype(np.float32)), (7000,)),
+    "short text": (
+        passage("Grüße aus 東京 \N{GRINNING FACE}\n\tund e\N{COMBINING ACUTE ACCENT}"),
+        (44,),
+    ),
+    "one long word": (passage("a " + "x" * 198), (200,)),
+    "long text": (passage("The film was long. " * 200), (3800,)),
+    "recording": (recording(), (15,)),
+    "one step": (recording(steps=1, unit="step"), (1,)),
+    "many channels": (recording(channels=30), (15,)),
+    "values": (Values(values=RANDOM.normal(size=(20, 4)).astype(np.float32)), (20,)),
+    "positive values": (Values(values=RANDOM.random((20, 1)).astype(np.float32)), (20,)),
+    "nothing measured": (Values(values=np.full((3, 2), np.nan, np.float32)), (3,)),
+    "fields": (Fields(fields=("$age$", "sex", "city"), texts=("4", "", "Rome")), (3,)),
+    "many fields": (Fields(fields=("field",) * 50, texts=("1",) * 50), (50,)),
+}
+
+
+def view(
+    name="picture", *, reads=2, latents=3, modality="one", share=1.0, even=1.0, hidden=0
+) -> View:
+    content, axes = CONTENTS[name]
+    attention = (RANDOM.random((reads, *axes)) * 2).astype(np.float32)
+    if hidden:
+        attention[:, -hidden:] = np.nan
+    return View(
+        name=modality,
+        content=content,
+        attention=attention,
+        share=np.full(reads, share, np.float32),
+        even=even,
+        scores=RANDOM.random((reads, latents, *axes)).astype(np.float32),
+    )
+
+
+def explanation(*views: View, labels=4, **changes) -> Explanation:
+    views = views or (view(),)
+    return replace(
+        Explanation(
+            name="a $picture^.png",
+            label_names=tuple(
+                f"label ${i}$ with a name that is far too long" for i in range(labels)
+            ),
+            probabilities=np.full(labels, 1 / labels, np.float32),
+            views=views,
+            latents=tuple(range(views[0].scores.shape[1])),
+        ),
+        **changes,
+    )
+
+
+def axes_of(figure):
+    for part in figure.subfigs:
+        yield from part.axes
+        yield from axes_of(part)
+
+
+def texts(figure: Figure) -> list[str]:
+    found = [t.get_text() for part in all_parts(figure) for t in part.texts]
+    for part in all_parts(figure):
+        found += [part._suptitle.get_text()] if part._suptitle else []
+        found += [part._supxlabel.get_text()] if part._supxlabel else []
+    for axes in axes_of(figure):
+        found += [axes.get_title(loc) for loc in ("left", "center", "right")]
+        found += [axes.get_xlabel(), axes.get_ylabel()]
+        found += [label.get_text() for label in axes.get_yticklabels()]
+        found += [text.get_text() for text in axes.texts]
+        legend = axes.get_legend()
+        found += [t.get_text() for t in legend.get_texts()] if legend else []
+    return [text for text in found if text]
+
+
+def all_parts(figure):
+    yield figure
+    for part in figure.subfigs:
+        yield from all_parts(part)
+
+
+class TestOnePicture:
+    def test_every_read_and_latent_has_its_title(self):
+        written = texts(draw_explanation(explanation(view(reads=4))))
+        reads = [t for t in written if t.startswith("read")]
+        assert reads == [f"read {i} of 4" for i in range(1, 5)]
+        latents = [t for t in written if t.startswith("latent")]
+        assert latents == ["latent 0", "latent 1", "latent 2"]
+        assert "a $picture^.png" in written
+        assert "all 4 reads" in written
+        assert any(t.startswith("predicted: label $0$ with a name") for t in written)
+
+    def test_a_single_read_is_drawn_once_and_large(self):
+        written = texts(draw_explanation(explanation(view(reads=1))))
+        assert "where it looked" in written
+        assert not any(t.startswith("read") for t in written)
+
+    @pytest.mark.parametrize(
+        "shape", [(8, 8), (20, 400), (400, 20)], ids=["square", "wide", "tall"]
+    )
+    def test_any_shape_is_drawn_without_a_warning(self, shape, tmp_path):
+        drawn = explanation(replace(view(latents=1), content=picture(*shape)), labels=9)
+        figure = draw_explanation(drawn)
+        figure.savefig(tmp_path / "a.png", dpi=30)
+        assert max(figure.get_size_inches()) < 20
+
+    @pytest.mark.parametrize(
+        ("peak", "ticks"), [(3.0, ["0", "1x", "3.0x"]), (20.0, ["1x", "20.0x"])]
+    )
+    def test_the_scale_of_attention_stays_readable(self, peak, ticks):
+        flat = replace(view(reads=1), attention=np.full((1, 4, 4), peak, np.float32))
+        figure = draw_explanation(explanation(flat))
+        bars = [axes for axes in axes_of(figure) if axes.get_label() == "<colorbar>"]
+        assert [label.get_text() for label in bars[0].get_yticklabels()] == ticks
+
+    def test_scores_of_padding_alone_are_drawn(self):
+        nothing = replace(view(reads=1), scores=np.full((1, 1, 4, 4), np.nan, np.float32))
+        draw_explanation(explanation(nothing)).savefig(BytesIO(), dpi=20)
+
+
+USUAL = ("wave", "spectrogram", "film", "cloud", "short text", "recording", "fields")
+
+
+@pytest.mark.parametrize("name", list(CONTENTS))
+def test_every_content_is_drawn_without_a_warning(name, tmp_path):
+    reads = 2 if name in USUAL else 1
+    figure = draw_explanation(explanation(view(name, reads=reads)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(tmp_path / "a.png", dpi=40)
+    written = texts(figure)
+    if reads == 1:
+        assert any(t.startswith("where it looked") for t in written)
+    else:
+        assert any(t.startswith("all 2 reads") for t in written)
+        assert {"read 1 of 2", "read 2 of 2"} <= set(written)
+    assert max(figure.get_size_inches()) < 40
+
+
+@pytest.mark.parametrize("name", ["spectrogram", "cloud", "long text", "values", "fields"])
+def test_every_read_of_several_rows_is_named(name):
+    written = texts(draw_explanation(explanation(view(name, reads=5))))
+    assert {f"read {i} of 5" for i in range(1, 6)} <= set(written)
+
+
+@pytest.mark.parametrize("name", ["wave", "long wave", "film", "cloud", "long text", "values"])
+def test_padding_is_left_out_or_bare(name, tmp_path):
+    for hidden in (3, CONTENTS[name][1][0]):
+        drawn = explanation(view(name, reads=1, hidden=hidden))
+        draw_explanation(drawn).savefig(tmp_path / "a.png", dpi=20)
+
+
+def test_a_gap_between_real_elements_is_hatched(tmp_path):
+    gap = view("wave")
+    gap.attention[:, 10:12] = np.nan
+    figure = draw_explanation(explanation(gap))
+    figure.savefig(tmp_path / "a.png", dpi=20)
+    hatched = [p for axes in axes_of(figure) for p in axes.patches if p.get_hatch()]
+    assert len(hatched) == 3  # all reads, and each of two
+
+
+def test_a_film_shows_at_most_eight_frames_with_their_times():
+    written = texts(draw_explanation(explanation(view("film"))))
+    assert [t for t in written if t.endswith(" s")] == [
+        f"{frame / 12.5:.2f} s" for frame in (0, 1, 3, 4, 5, 6, 8, 9)
     ]
 
 
-def test_every_read_and_latent_has_its_title():
-    figure = draw_explanation(explanation(reads=8))
-    written = titles(figure)
-    assert [t for t in written if t.startswith("read")] == [f"read {i} of 8" for i in range(1, 9)]
-    assert [t for t in written if t.startswith("latent")] == ["latent 0", "latent 1", "latent 2"]
-    assert "a $picture^.png" in written
-    assert "all 8 reads" in written
-    assert any(t.startswith("predicted: label $0$ with a name") for t in written)
+def test_frequencies_that_can_be_told_apart_are_written():
+    written = texts(draw_explanation(explanation(view("spectrogram", reads=1))))
+    assert {"100 Hz", "1 kHz", "8 kHz"} <= set(written)
+    assert "mel band" in texts(draw_explanation(explanation(view("unknown bands"))))
 
 
-def test_a_single_read_is_drawn_once_and_large():
-    written = titles(draw_explanation(explanation(reads=1)))
-    assert "where it looked" in written
-    assert not any(t.startswith("read") for t in written)
+def test_the_most_attended_passage_of_a_long_text_is_shown():
+    looked = view("long text", reads=1)
+    looked.attention[:] = 0.01
+    looked.attention[0, 3000] = 500.0
+    written = texts(draw_explanation(explanation(looked)))
+    (title,) = [t for t in written if t.startswith("where it looked \N{EN DASH}")]
+    first, last = (int(word) for word in title.split("lines ")[1].split(" of")[0].split(" to "))
+    assert last - first == 17
+    assert first <= 3000 // 90 + 2 <= last + 1
+    assert "byte of the text (gray: the passage above)" in written
 
 
-@pytest.mark.parametrize("picture", [(8, 8), (20, 400), (400, 20)], ids=["square", "wide", "tall"])
-@pytest.mark.parametrize("labels", [2, 9])
-def test_any_shape_is_drawn_without_a_warning(picture, labels, tmp_path):
-    figure = draw_explanation(explanation(picture=picture, labels=labels))
-    figure.savefig(tmp_path / "a.png", dpi=30)
-    width, height = figure.get_size_inches()
-    assert width < 20
-    assert height < 20
+def test_what_a_recording_holds_is_named():
+    written = texts(draw_explanation(explanation(view("recording"))))
+    assert {"$channel_0$", "$channel_2$", "seconds", " nothing measured"} <= set(written)
+    assert "step" in texts(draw_explanation(explanation(view("one step"))))
+    many = texts(draw_explanation(explanation(view("many channels"))))
+    assert "6 more channels are not drawn" in many
 
 
-@pytest.mark.parametrize(("peak", "ticks"), [(3.0, ["0", "1x", "3.0x"]), (20.0, ["1x", "20.0x"])])
-def test_the_scale_of_attention_stays_readable(peak, ticks):
-    flat = replace(explanation(reads=1), attention=np.full((1, 4, 4), peak, np.float32))
-    bars = [
-        axes for axes in draw_explanation(flat).subfigs[0].axes if axes.get_label() == "<colorbar>"
-    ]
-    assert [label.get_text() for label in bars[0].get_yticklabels()] == ticks
+def test_fields_are_named_with_what_stands_in_them():
+    written = texts(draw_explanation(explanation(view("fields"))))
+    assert {"$age$ = 4", "sex (missing)", "city = Rome"} <= set(written)
+    many = texts(draw_explanation(explanation(view("many fields"))))
+    assert "20 more fields got less and are not drawn." in many
+
+
+class TestSeveralModalities:
+    def test_each_has_a_section_and_its_share(self, tmp_path):
+        names = ["picture", "wave", "film", "fields"]
+        views = [view(n, modality=n, share=0.25, even=0.25, latents=1) for n in names]
+        figure = draw_explanation(explanation(*views))
+        figure.savefig(tmp_path / "a.png", dpi=30)
+        written = texts(figure)
+        for name in names:
+            assert f"{name}: 25 % of all attention" in written
+        assert {"share of all attention", "read 1", "read 2", "if even"} <= set(written)
+        assert written.count("25 %") == 12
+        assert any("an even share within the modality" in t for t in written)
+
+    def test_what_was_not_there_is_said(self):
+        written = texts(draw_explanation(explanation(missing=("audio", "text"))))
+        assert any(t.endswith("Not there: audio, text.") for t in written)
+        assert "share of all attention" not in written
+
+
+class TestAnswer:
+    def test_of_several_labels_says_those_above_the_threshold(self):
+        drawn = explanation(
+            view("wave"),
+            task="multilabel",
+            label_names=("dog", "cat", "rain"),
+            probabilities=np.array([0.35, 0.1, 0.9], np.float32),
+            threshold=0.3,
+        )
+        assert "predicted: rain, dog" in texts(draw_explanation(drawn))
+        none = replace(drawn, threshold=0.95)
+        assert "predicted: none" in texts(draw_explanation(none))
+
+    def test_of_a_regression_is_numbers(self, tmp_path):
+        drawn = explanation(
+            view("wave"),
+            task="regression",
+            label_names=("speed", "load"),
+            probabilities=np.array([3.25, -1.5], np.float32),
+        )
+        figure = draw_explanation(drawn)
+        figure.savefig(tmp_path / "a.png", dpi=20)
+        assert {"predicted", "speed", "load", "3.25", "-1.5"} <= set(texts(figure))

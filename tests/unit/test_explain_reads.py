@@ -5,6 +5,7 @@ from tolerance import assert_close
 from perceivers.explain import reads
 from perceivers.explain.attention import cross_attends, watch_attention
 from perceivers.explain.reads import read_inputs
+from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
@@ -70,3 +71,43 @@ def test_two_samples_are_refused():
 def test_a_latent_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"Expected latents between 0 and 6, got \[7\]"):
         read_inputs(model(), PICTURE, latents=[7])
+
+
+def masked():
+    """Return a model of a picture and a sound, and a sample whose sound is padded."""
+    config = PerceiverConfig(
+        inputs={
+            "image": PixelInputConfig(size=(4, 6)),
+            "wave": WaveInputConfig(num_samples=40, patch=4),
+        },
+        encoder=model().config.encoder,
+        output=MeanPoolConfig(num_outputs=3),
+    )
+    inputs = {**PICTURE, "wave": torch.rand(1, 40, 1)}
+    return build(config).eval(), inputs, {"wave": torch.arange(40)[None] < 20}
+
+
+def test_segments_lie_side_by_side_and_padding_gets_nothing():
+    perceiver, inputs, masks = masked()
+    outputs, seen = read_inputs(perceiver, inputs, latents=[0], masks=masks)
+    assert_close(outputs, perceiver(inputs, masks).detach())
+    for read in seen:
+        assert read.share.shape == (24 + 10,)
+        assert not read.share[29:].any()
+        assert (read.share[:29] > 0).all()
+        assert_close(read.share.sum(), torch.tensor(1.0))
+        assert (read.scores[:, 29:] == float("-inf")).all()
+        assert read.scores[:, :29].isfinite().all()
+
+
+def test_a_modality_can_be_left_out():
+    perceiver, inputs, _ = masked()
+    _, seen = read_inputs(perceiver, {"image": inputs["image"]}, latents=[0])
+    assert seen[0].share.shape == (24,)
+
+
+def test_where_nothing_is_real_nothing_is_read():
+    perceiver, inputs, _ = masked()
+    masks = {"image": torch.zeros(1, 1, dtype=torch.bool), "wave": torch.zeros(1, 40) > 1}
+    _, seen = read_inputs(perceiver, inputs, latents=[0], masks=masks)
+    assert not seen[0].share.any()

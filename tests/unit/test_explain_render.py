@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.explain.render import explain_image
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.explain.render import explain_file, explain_image
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import PixelInputConfig
+from perceivers.inputs.text import TextInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -16,6 +18,10 @@ from perceivers.tasks.classification import ClassificationConfig
 
 @pytest.fixture
 def run(tmp_path) -> Saved:
+    return make(tmp_path)
+
+
+def make(folder, *, text=False) -> Saved:
     encoder = PerceiverEncoderConfig(
         num_latents=4,
         latent_channels=8,
@@ -25,7 +31,8 @@ def run(tmp_path) -> Saved:
         num_self_attend_heads=2,
     )
     config = PerceiverConfig(
-        inputs={"image": PixelInputConfig(size=(8, 8))},
+        inputs={"image": PixelInputConfig(size=(8, 8))}
+        | ({"text": TextInputConfig(max_length=64, channels=16)} if text else {}),
         encoder=encoder,
         output=MeanPoolConfig(num_outputs=2),
     )
@@ -33,10 +40,11 @@ def run(tmp_path) -> Saved:
         model=build(config).eval(),
         config=SavedConfig(
             model=config,
-            preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+            preprocess={"image": ImagePreprocessConfig(size=(8, 8))}
+            | ({"text": TextPreprocessConfig(max_length=64)} if text else {}),
             task=ClassificationConfig(label_names=("cat", "dog")),
         ),
-        folder=tmp_path,
+        folder=folder,
     )
 
 
@@ -57,6 +65,36 @@ def test_an_npz_holds_the_arrays(run, tmp_path):
         assert arrays["label_names"].tolist() == ["cat", "dog"]
         assert arrays["picture"].dtype == np.uint8
         assert arrays["probabilities"].shape == (2,)
+
+
+def test_an_npz_of_several_modalities_names_them(tmp_path):
+    file = {"image": np.zeros((9, 12, 3), np.uint8), "text": "good"}
+    out = explain_file(make(tmp_path, text=True), file, tmp_path / "a.npz", latents=2)
+    with np.load(out) as arrays:
+        assert arrays["modalities"].tolist() == ["image", "text"]
+        assert arrays["image.attention"].shape == (1, 8, 8)
+        assert arrays["text.scores"].shape == (1, 2, 64)
+        assert arrays["text.text"].tolist() == list(b"good")
+        assert arrays["image.share"] + arrays["text.share"] == pytest.approx(1.0)
+        assert arrays["image.even"] == pytest.approx(64 / 68)
+    only = explain_file(make(tmp_path, text=True), {"text": "good"}, tmp_path / "b.npz")
+    with np.load(only) as arrays:
+        assert "text.attention" in arrays
+
+
+def test_several_modalities_are_drawn(tmp_path):
+    file = {"image": np.zeros((9, 12, 3), np.uint8), "text": "good"}
+    out = explain_file(make(tmp_path, text=True), file, tmp_path / "a.png")
+    with Image.open(out) as image:
+        assert min(image.size) > 300
+
+
+@pytest.mark.parametrize("moment", [-0.1, 1.5])
+def test_a_moment_outside_of_the_recording_is_refused(run, tmp_path, moment):
+    with pytest.raises(
+        ValueError, match=f"Expected a moment between 0, .* 1, its end; got {moment}"
+    ):
+        explain_file(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png", moment=moment)
 
 
 def test_another_format_is_refused(run, tmp_path):

@@ -82,7 +82,9 @@ def test_what_prediction_needs_is_saved(run):
     saved = load(run.folder)
     assert saved.config.preprocess == PREPROCESS
     assert saved.config.task.label_names == tuple(map(str, range(10)))
-    assert saved.config.columns["inputs"] == {"image": "image"}
+    assert saved.config.columns["inputs"] == {
+        "image": {"column": "image", "kind": "image", "columns": [], "kinds": []}
+    }
     assert saved.config.columns["target"] == "label"
     assert read_recipe(run.folder / "recipe.yaml") == small_recipe(max_epochs=2)
 
@@ -103,11 +105,11 @@ def test_steps_end_a_run_within_an_epoch_and_the_rate_has_fallen(tmp_path):
 def test_time_ends_a_run_annealed_and_goes_on_when_it_is_resumed(tmp_path):
     path = str(tmp_path / "run")
     with pytest.raises(SystemExit):
-        train(path, max_time="4s", die="SIGTERM:2")
+        train(path, max_time="8s", die="SIGTERM:2")
     before = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     elapsed = before["perceivers"]["elapsed"]
-    assert 0 < elapsed < 4
-    run = train(path, max_time="4s", resume=True)
+    assert 0 < elapsed < 8
+    run = train(path, max_time="8s", resume=True)
     rows = rows_of(run)
     assert rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows)
     assert rows[-1]["elapsed"] >= 4

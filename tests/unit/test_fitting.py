@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import made_modalities
 import pytest
 import small_data
 import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig
+from perceivers.data.columns import InputColumn
 from perceivers.data.sources import open_data
 from perceivers.data.split import with_validation
 from perceivers.data.tables import Subset
@@ -77,27 +79,86 @@ def test_data_without_labels_say_what_is_missing(tmp_path):
         specialize(get_recipe("images"), source)
 
 
+def two_pictures(source):
+    both = {"left": source.inputs["image"], "right": source.inputs["image"]}
+    return replace(source, inputs=both)
+
+
 def test_inputs_that_the_recipe_does_not_read_name_the_way_out(source):
-    two = replace(source, inputs={"left": source.inputs["image"], "right": source.inputs["image"]})
-    with pytest.raises(ValueError, match=r"reads \['image'\], but the data holds.*--columns"):
-        specialize(get_recipe("images"), two)
+    with pytest.raises(
+        ValueError, match=r"reads image, but the data holds left \(image\), .*--columns"
+    ):
+        specialize(get_recipe("images"), two_pictures(source))
+
+
+def test_the_multimodal_recipe_is_made_for_what_the_data_hold(source):
+    recipe, preprocess = specialize(get_recipe("multimodal"), two_pictures(source))
+    assert set(recipe.inputs) == set(preprocess) == {"left", "right"}
+    recipe, why = choose_recipe(two_pictures(source))
+    assert set(recipe.inputs) == set(recipe.augment) == {"left", "right"}
+    assert "Recipe multimodal in size tiny" in why
 
 
 def test_the_machine_and_the_data_choose_the_size(source, monkeypatch):
-    recipe, why = choose_recipe(source)
-    assert (recipe, "without a GPU" in why) == (get_recipe("images", size="tiny"), True)
+    def size_of(data):
+        return choose_recipe(data)[0].encoder
+
+    assert size_of(source) == get_recipe("images", size="tiny").encoder
+    assert "without a GPU" in choose_recipe(source)[1]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_recipe(source)[0] == get_recipe("images", size="small")
+    assert size_of(source) == get_recipe("images", size="small").encoder
     many = replace(source, splits={"train": Subset(source.splits["train"], [0] * 50_000)})
     assert choose_recipe(many)[0] == get_recipe("images", size="base")
+
+
+def test_few_samples_are_learned_from_in_small_steps(source):
+    recipe, why = choose_recipe(source)
+    assert recipe.training.batch_size == 16
+    assert "Steps of 16 samples, as there are few (--batch-size)." in why
+    some = replace(source, splits={"train": Subset(source.splits["train"], [0] * 2430)})
+    assert choose_recipe(some)[0].training.batch_size == 32  # 76 steps in a pass
+    many = replace(source, splits={"train": Subset(source.splits["train"], [0] * 8192)})
+    assert choose_recipe(many)[0] == get_recipe("images")
 
 
 def test_what_was_asked_for_is_taken(source):
     recipe, why = choose_recipe(source, name="imagenet")
     assert (recipe.name, why) == ("imagenet", "Recipe imagenet, as asked for.")
     recipe, why = choose_recipe(source, size="base")
-    assert recipe == get_recipe("images", size="base")
+    assert recipe.encoder == get_recipe("images", size="base").encoder
     assert "as asked for" in why
+
+
+@pytest.mark.parametrize(
+    ("kinds", "name"),
+    [
+        (("audio",), "audio"),
+        (("video",), "video"),
+        (("audio", "video"), "audio_video"),
+        (("points",), "points"),
+        (("text",), "text"),
+        (("series",), "series"),
+        (("array",), "arrays"),
+        (("table",), "multimodal"),
+        (("image", "text"), "multimodal"),
+    ],
+)
+def test_every_modality_has_its_recipe(source, kinds, name):
+    inputs = {kind: InputColumn(kind, kind) for kind in kinds}
+    recipe, _ = choose_recipe(replace(source, inputs=inputs))
+    assert recipe.name == name
+    assert set(recipe.inputs) == set(kinds)
+
+
+def test_the_sound_of_a_film_has_clips_as_long_as_its_pictures(tmp_path):
+    source = open_data(made_modalities.make_films(tmp_path, sound=True), DataConfig())
+    recipe, preprocess = specialize(choose_recipe(source)[0], source)
+    film = preprocess["video"]
+    assert preprocess["audio"].seconds == pytest.approx(film.num_frames / film.frame_rate)
+    assert recipe.inputs["video"].num_frames == film.num_frames
+    kept = replace(recipe.preprocess["audio"], seconds=0.25)
+    recipe = replace(recipe, preprocess={**recipe.preprocess, "audio": kept})
+    assert specialize(recipe, source)[1]["audio"].seconds == 0.25
 
 
 @pytest.fixture

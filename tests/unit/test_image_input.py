@@ -126,4 +126,12 @@ def test_a_size_that_is_not_known_yet_is_refused():
 def test_a_mask_travels_with_the_elements():
     adapter = PixelInput(PixelInputConfig(size=(1, 2), positions=FEW))
     mask = torch.tensor([[True, False]])
-    assert adapter(torch.randn(1, 3, 1, 2), mask).mask is mask
+    assert torch.equal(adapter(torch.randn(1, 3, 1, 2), mask).mask, mask)
+
+
+def test_a_missing_picture_is_missing_in_all_of_its_elements():
+    adapter = PixelInput(PixelInputConfig(size=(1, 2), positions=FEW))
+    there = torch.tensor([[True], [False]])
+    mask = adapter(adapter.example(2), there).mask
+    assert mask.tolist() == [[True, True], [False, False]]
+    assert adapter.axes == (1, 2)

@@ -3,11 +3,15 @@ import pytest
 from PIL import Image
 from runs import make_pictures
 
+from perceivers.data.columns import InputColumn
 from perceivers.evaluation.items import samples_of
 
+IMAGE = {"image": InputColumn("image", "image")}
+PAIR = {name: InputColumn(name, "image") for name in ("left", "right")}
 
-def names(items, modalities=("image",), **kwargs):
-    return [sample.name for sample in samples_of(items, modalities, **kwargs)]
+
+def names(items, columns=IMAGE, **kwargs):
+    return [sample.name for sample in samples_of(items, columns, **kwargs)]
 
 
 @pytest.fixture
@@ -40,25 +44,106 @@ def test_a_file_named_by_hand_is_never_left_out(tmp_path):
 def test_arrays_and_pictures_are_samples():
     array = np.zeros((4, 5, 3), dtype=np.uint8)
     assert names([array, Image.fromarray(array)]) == ["item 0", "item 1"]
-    sample = next(samples_of(array, ["image"]))
-    assert sample.media["image"].array.shape == (4, 5, 3)
+    sample = next(samples_of(array, IMAGE))
+    assert sample.row["image"].array.shape == (4, 5, 3)
 
 
 def test_a_dict_holds_one_of_each_modality(pictures):
     left, right = pictures / "dark" / "0.png", pictures / "light" / "0.png"
-    assert names({"left": left, "right": right}, ["left", "right"]) == [f"{left} + {right}"]
+    assert names({"left": left, "right": right}, PAIR) == [f"{left} + {right}"]
     array = np.zeros((4, 5), dtype=np.uint8)
-    assert names([{"left": array, "right": array}], ["left", "right"]) == ["item 0"]
+    assert names([{"left": array, "right": array}], PAIR) == ["item 0"]
 
 
-def test_a_dict_without_a_modality_is_refused():
-    with pytest.raises(KeyError, match="with left, right; 'right' is missing in item 0"):
-        names({"left": np.zeros((4, 5), dtype=np.uint8)}, ["left", "right"])
+def test_what_is_left_out_of_a_dict_is_missing():
+    (sample,) = samples_of({"left": np.zeros((4, 5), dtype=np.uint8)}, PAIR)
+    assert sample.row["right"].is_missing
+    assert not sample.row["left"].is_missing
+
+
+def test_a_dict_of_something_else_is_refused():
+    with pytest.raises(
+        KeyError, match=r"Expected a dict with some of left, right; got 'lefd' in item 0. Did you"
+    ):
+        names({"lefd": np.zeros((4, 5), dtype=np.uint8)}, PAIR)
+    with pytest.raises(KeyError, match="some of left, right; got none"):
+        names({}, PAIR)
+
+
+def test_several_modalities_are_named_on_the_command_line(pictures):
+    left = pictures / "dark" / "0.png"
+    (sample,) = samples_of(f"left={left}", PAIR)
+    assert sample.name == str(left)
+    assert sample.row["right"].is_missing
+    with pytest.raises(ValueError, match=r"Expected NAME=FILE,NAME=FILE,... .*, got 'left=a,b'"):
+        names("left=a,b", PAIR)
+
+
+def test_columns_of_a_table_are_named_too():
+    columns = {
+        "image": InputColumn("image", "image"),
+        "table": InputColumn("age", "table", ("age", "sex"), ("number", "category")),
+    }
+    (sample,) = samples_of("age=41,sex=f", columns)
+    assert sample.row["age"] == 41.0
+    assert sample.row["sex"] == "f"
+    assert sample.row["image"].is_missing
+    (sample,) = samples_of({"table": {"age": 3}}, columns)
+    assert (sample.row["age"], sample.row["sex"]) == (3, None)
+
+
+def test_a_model_of_columns_wants_a_table():
+    columns = {"series": InputColumn("x", "series", ("x", "y"), ("array", "array"))}
+    with pytest.raises(TypeError, match="reads the columns x, y: give a table that has them"):
+        names(np.zeros(3), columns)
+
+
+def test_the_rows_of_a_table_are_samples(tmp_path):
+    columns = {"series": InputColumn("x", "series", ("x", "y"), ("array", "array"))}
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"x": [1, 2], "y": [3, 4], "z": 1}\n{"x": [5, 6], "y": null}\n')
+    first, second = samples_of(path, columns)
+    assert first.name == f"{path}, line 1"
+    assert first.row["x"].value == [1, 2]
+    assert second.row["y"].is_missing
+    path.write_text('{"x": [1, 2]}\n')
+    with pytest.raises(
+        ValueError, match=r"has no column 'y', which the model reads\. Its columns are x"
+    ):
+        names(path, columns)
+
+
+def test_a_recording_is_one_sample_and_an_archive_of_many_is_many(tmp_path):
+    recording = tmp_path / "a.csv"
+    recording.write_text("x\n1\n2\n")
+    assert names(recording, {"series": InputColumn("series", "series")}) == [str(recording)]
+    arrays = {"array": InputColumn("values", "array")}
+    np.savez(tmp_path / "one.npz", values=np.zeros((5, 2)))
+    assert names(tmp_path / "one.npz", arrays) == [str(tmp_path / "one.npz")]
+    np.savez(tmp_path / "many.npz", values=np.zeros((3, 5, 2)))
+    assert len(names(tmp_path / "many.npz", arrays)) == 3
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    assert len(names(tmp_path / "broken.npz", arrays)) == 1
+
+
+def test_a_text_itself_is_a_sample_of_a_model_of_texts(tmp_path):
+    columns = {"text": InputColumn("text", "text")}
+    assert next(samples_of("What a film!", columns)).row["text"].value == "What a film!"
+    assert next(samples_of("a\nb", columns)).row["text"].value == "a\nb"
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    assert next(samples_of(str(path), columns)).row["text"].path == path
+    with pytest.raises(FileNotFoundError):
+        names("nowhere.txt", columns)
+    assert names([1.0, 2.0], {"series": InputColumn("s", "series")}) == ["item 0"]
 
 
 def test_one_thing_for_several_modalities_is_refused(pictures):
-    with pytest.raises(TypeError, match="reads left, right together: give a dict"):
-        names(pictures, ["left", "right"])
+    with pytest.raises(
+        TypeError,
+        match=r"reads left, right together: give a dict with one of each, or left=",
+    ):
+        names(pictures, PAIR)
 
 
 def test_what_is_not_there_is_named(tmp_path):

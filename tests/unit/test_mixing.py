@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from perceivers.data.base import Batch, ImageAugmentConfig
-from perceivers.data.mixing import mix, mixes
+from perceivers.data.mixing import Mixing, mix, mixing_of
+from perceivers.data.points import PointsAugmentConfig
+from perceivers.data.specaugment import AudioAugmentConfig
+from perceivers.data.text import TextAugmentConfig
 
-MIXUP = ImageAugmentConfig(mixup=0.2)
-CUTMIX = ImageAugmentConfig(cutmix=True)
-BOTH = ImageAugmentConfig(mixup=0.2, cutmix=True)
+MIXUP = Mixing(mixup=0.2)
+CUTMIX = Mixing(cutmix=True)
+BOTH = Mixing(mixup=0.2, cutmix=True)
 
 
 def batch_of(count, side=8):
@@ -23,16 +26,24 @@ def mixed(augment, count=8, seed=0, **options):
     return mix(batch_of(count, **options), augment, count, np.random.default_rng(seed))
 
 
-def test_nothing_is_mixed_without_both():
-    batch = batch_of(4)
-    assert not mixes(ImageAugmentConfig())
-    assert mix(batch, ImageAugmentConfig(), 4, np.random.default_rng(0)) is batch
+def test_how_samples_are_mixed_follows_from_the_augmentation():
+    assert mixing_of({}) is None
+    assert mixing_of({"image": ImageAugmentConfig()}) is None
+    assert mixing_of({"image": ImageAugmentConfig(mixup=0.2, cutmix=True)}) == BOTH
+    several = {"sound": AudioAugmentConfig(mixup=0.3), "cloud": PointsAugmentConfig(mixup=0.1)}
+    assert mixing_of(several) == Mixing(mixup=0.3, chosen=frozenset({"cloud"}))
+
+
+def test_what_cannot_be_mixed_is_refused():
+    with pytest.raises(ValueError, match=r"got image \(image\), text \(text\)\. Switch them off"):
+        mixing_of({"image": ImageAugmentConfig(mixup=0.2), "text": TextAugmentConfig()})
+    with pytest.raises(ValueError, match="CutMix pictures alone; got image"):
+        mixing_of({"image": ImageAugmentConfig(cutmix=True), "sound": AudioAugmentConfig()})
 
 
 @pytest.mark.parametrize("augment", [MIXUP, CUTMIX, BOTH])
 def test_sample_i_is_mixed_from_i_and_its_partner_half_a_batch_further(augment):
     batch = mixed(augment)
-    assert mixes(augment)
     assert len(batch) == 4
     assert batch.targets.shape == (4, 8)
     assert batch.names == ("0 + 4", "1 + 5", "2 + 6", "3 + 7")
@@ -50,7 +61,7 @@ def test_mixup_blends_pixels_as_it_blends_labels():
 
 def test_mixup_shares_follow_the_beta_distribution():
     shares = mixed(MIXUP, count=4000, side=1).targets.max(dim=1).values  # of the larger half
-    uniform = mixed(ImageAugmentConfig(mixup=1.0), count=4000, side=1).targets.max(dim=1).values
+    uniform = mixed(Mixing(mixup=1.0), count=4000, side=1).targets.max(dim=1).values
     assert uniform.mean() == pytest.approx(0.75, abs=0.02)
     assert shares.mean() == pytest.approx(0.901, abs=0.02)  # beta(0.2, 0.2), folded at one half
 
@@ -114,7 +125,7 @@ def test_the_batch_given_is_not_changed():
 
 def test_pictures_without_labels_are_refused():
     with pytest.raises(
-        ValueError, match=r"need labeled pictures, at least two .* got 4 with no labels"
+        ValueError, match=r"need labeled samples, at least two .* got 4 with no labels"
     ):
         mix(replace(batch_of(4), targets=None), MIXUP, 4, np.random.default_rng(0))
 
@@ -124,10 +135,29 @@ def test_a_single_picture_is_refused():
         mix(batch_of(1), MIXUP, 4, np.random.default_rng(0))
 
 
-def test_other_inputs_are_refused():
-    batch = replace(batch_of(2), inputs={"wave": torch.zeros(2, 100)})
-    with pytest.raises(ValueError, match=r"got other inputs: \['wave'\]"):
-        mix(batch, MIXUP, 2, np.random.default_rng(0))
-    batch = replace(batch_of(2), masks={"image": torch.ones(2, 64, dtype=torch.bool)})
-    with pytest.raises(ValueError, match=r"got other inputs: \['image'\]"):
-        mix(batch, MIXUP, 2, np.random.default_rng(0))
+def test_what_is_padding_in_both_stays_padding():
+    sounds = torch.ones(4, 6, 1)
+    mask = torch.arange(6) < torch.tensor([6, 2, 3, 4])[:, None]
+    batch = Batch(
+        inputs={"sound": sounds * mask[..., None]},
+        masks={"sound": mask},
+        targets=torch.arange(4),
+        names=("a", "b", "c", "d"),
+    )
+    both = mix(batch, MIXUP, 4, np.random.default_rng(0))
+    assert both.masks["sound"].sum(dim=1).tolist() == [6, 4]
+    share = both.targets[1, 1]
+    torch.testing.assert_close(both.inputs["sound"][1, 1, 0], torch.tensor(1.0))
+    torch.testing.assert_close(both.inputs["sound"][1, 3, 0], 1 - share)  # there only in the second
+
+
+def test_of_sets_each_sample_gives_its_share_of_elements():
+    points = torch.arange(2.0).view(2, 1, 1).expand(2, 4000, 3)
+    batch = Batch(inputs={"points": points}, targets=torch.arange(2), names=("a", "b"))
+    mixing = Mixing(mixup=5.0, chosen=frozenset({"points"}))
+    both = mix(batch, mixing, 2, np.random.default_rng(3))
+    assert set(both.inputs["points"].unique().tolist()) == {0.0, 1.0}  # whole points, not blends
+    assert both.inputs["points"].mean().item() == pytest.approx(both.targets[0, 1].item(), abs=0.03)
+    mask = torch.tensor([[True] * 2000 + [False] * 2000, [True] * 4000])
+    both = mix(replace(batch, masks={"points": mask}), mixing, 2, np.random.default_rng(3))
+    assert 2000 < both.masks["points"].sum() < 4000

@@ -5,6 +5,7 @@ from torch import nn
 from perceivers.data.base import Batch
 from perceivers.recipes.base import OptimConfig
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.regression import RegressionConfig, RegressionTask
 from perceivers.training.feed import TrainBatch
 from perceivers.training.module import PerceiverModule, TrainingSums
 
@@ -47,9 +48,8 @@ def test_a_batch_without_labels_is_refused():
 
 def test_sums_are_means_over_samples_and_over_steps():
     sums = TrainingSums()
-    outputs = torch.eye(3)
-    sums.add_batch(torch.tensor(1.0), outputs, torch.tensor([0, 1, 0]))
-    sums.add_batch(torch.tensor(4.0), outputs[:1], torch.tensor([[0.6, 0.4, 0.0]]))  # mixed: a hit
+    sums.add_batch(torch.tensor(1.0), torch.tensor(2.0), 3)
+    sums.add_batch(torch.tensor(4.0), torch.tensor(1.0), 1)
     sums.add_step(torch.tensor(2.0))
     sums.add_step(torch.tensor(4.0))
     sums.add_step(torch.tensor(float("inf")))
@@ -58,6 +58,16 @@ def test_sums_are_means_over_samples_and_over_steps():
         "accuracy": 3 / 4,
         "grad_norm": 3.0,
     }
+
+
+def test_the_log_says_what_the_task_measures():
+    task = RegressionTask(RegressionConfig(target_names=("a", "b", "c")))
+    ours = PerceiverModule(Linear(), task, OptimConfig())
+    ours.training_step(batch(torch.zeros(2, 3)))
+    outputs = ours.model({"x": torch.ones(2, 2)})
+    means = ours.sums.means(ours.sums.values)
+    assert means["mae"] == pytest.approx(outputs.abs().mean().item())
+    assert "accuracy" not in means
 
 
 def test_no_batch_means_nothing():

@@ -7,6 +7,7 @@ import torch
 from tolerance import assert_close
 
 from perceivers.inputs.elements import GridPositions
+from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -106,14 +107,6 @@ def test_two_modalities_of_one_width_are_read_together():
     assert model.encode(images).shape == (2, 4, 16)
 
 
-def test_modalities_of_two_widths_are_refused():
-    parts = {"left": INPUTS[0], "right": INPUTS[1]}
-    with pytest.raises(ValueError, match=r"all of one width C; got \{'left': 17, 'right': 8\}"):
-        build(PerceiverConfig(inputs=parts, encoder=ENCODER))
-    with pytest.raises(ValueError, match=r"at least one modality.*got \{\}"):
-        build(PerceiverConfig(inputs={}, encoder=ENCODER))
-
-
 def test_the_way_to_read_can_be_switched_and_changes_nothing():
     model = tiny().eval()
     image = {"image": torch.randn(2, 3, 6, 8)}
@@ -148,3 +141,45 @@ def test_positions_stay_float32_under_autocast_and_survive_a_cast_model():
     assert (half - full).norm() < 0.05 * full.norm()
     cast = model.bfloat16()({"image": image.bfloat16()})
     assert (cast.float() - full).norm() < 0.1 * full.norm()
+
+
+def several(**changes):
+    inputs = {"left": INPUTS[0], "right": INPUTS[2]}
+    config = PerceiverConfig(
+        inputs=inputs, encoder=ENCODER, output=MeanPoolConfig(num_outputs=5), **changes
+    )
+    model = build(config).eval()
+    torch.nn.init.normal_(model.output.to_logits.weight)
+    return model
+
+
+def test_several_modalities_are_read_as_one_array_of_one_width():
+    model = several()
+    pictures = {name: torch.randn(2, 3, 6, 8) for name in ("right", "left")}
+    left, right = model.elements(pictures)  # in sorted order of their names
+    assert (left.num_elements, right.num_elements) == (48, 12)
+    widest = max(adapter.channels for adapter in model.inputs.values())
+    assert left.num_channels == right.num_channels == model.input_channels == widest + 4
+
+
+def test_a_modality_that_is_left_out_is_as_one_that_is_masked():
+    model = several()
+    pictures = {name: torch.randn(2, 3, 6, 8) for name in ("left", "right")}
+    gone = {"right": torch.zeros(2, 1, dtype=torch.bool)}
+    assert_close(model({"left": pictures["left"]}), model(pictures, gone))
+
+
+def test_nothing_to_read_is_refused():
+    with pytest.raises(KeyError, match=r"Expected the modalities .'left', 'right'., got ."):
+        several()({})
+    with pytest.raises(ValueError, match="Expected at least one modality in inputs, got none"):
+        build(PerceiverConfig(inputs={}))
+
+
+def test_dropped_modalities_change_training_alone():
+    torch.manual_seed(0)
+    model = several(fusion=FusionConfig(modality_dropout={"left": 0.9}))
+    pictures = {name: torch.randn(8, 3, 6, 8) for name in ("left", "right")}
+    kept = model(pictures)
+    assert_close(model(pictures), kept)
+    assert not torch.allclose(model.train()(pictures), kept)

@@ -2,7 +2,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from train_digits import PREPROCESS, small_recipe
+from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import probe as probes
@@ -13,7 +13,7 @@ from perceivers.training.probe import opened_probe
 def opened(device="cpu", **training):
     recipe = small_recipe(**training)
     task = ClassificationTask(recipe.task)
-    return opened_probe(recipe, task, PREPROCESS, device=torch.device(device), place=Place())
+    return opened_probe(recipe, task, device=torch.device(device), place=Place())
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": {}, "grad_checkpointing": True, "ema": None}])
@@ -33,7 +33,7 @@ def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
     for count in (1, 2):
         place = Place(local_processes=count, world_size=count)
         task = ClassificationTask(recipe.task)
-        with opened_probe(recipe, task, PREPROCESS, device=torch.device("cpu"), place=place) as p:
+        with opened_probe(recipe, task, device=torch.device("cpu"), place=place) as p:
             found.append(p.budget)
     assert found == [800, 400]
 

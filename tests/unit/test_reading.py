@@ -2,12 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from loading import PREPROCESS, Pictures
+from loading import INPUTS, PREPROCESS, Pictures
 
 from perceivers.data import reading
 from perceivers.data.base import Batch
 from perceivers.data.order import LoaderSettings, Plan
-from perceivers.data.reading import Read, Reader, RecordsReader, guarded
+from perceivers.data.reading import Read, Reader, guarded
+from perceivers.data.records import RecordsReader
 
 
 def raising(error):
@@ -44,7 +45,7 @@ def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
 
 
 def test_a_plan_is_read_in_its_order(monkeypatch):
-    reader = Reader({"image": "picture"}, PREPROCESS, None, LoaderSettings())
+    reader = Reader(INPUTS, PREPROCESS, None, LoaderSettings())
     dataset = RecordsReader(Pictures(5), [0, 1, 2, 3, 4], reader)
     assert len(dataset) == 5
     read = dataset[Plan(0, 0, torch.tensor([4, 0, 2]).numpy())]

@@ -90,3 +90,28 @@ def test_the_command_is_what_one_would_type(monkeypatch):
     assert command_line() == "perceivers fit 'my birds' --size tiny"
     monkeypatch.setattr("sys.argv", [""])
     assert command_line() == "python"
+
+
+def test_labels_are_listed_worst_first(tmp_path):
+    details = [{"AP": 0.9, "n": 3.0}, {"AP": 0.25, "n": 2.0}, {"AP": None, "n": 0.0}]
+    metrics = {"mAP": 0.575, "samples": 5.0}
+    names = ("dog", "rain", "absent")
+    write_report(
+        tmp_path, facts(main_metric="mAP", metrics=metrics, details=details, label_names=names)
+    )
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert "| validation mAP | 57.50% |" in lines
+    first = lines.index("| rain | 25.00% | 2 |")
+    assert lines[first + 1] == "| dog | 90.00% | 3 |"
+    assert "## Labels" in lines
+    assert not any("absent" in line for line in lines)
+
+
+def test_numbers_are_listed_as_they_come(tmp_path):
+    details = [{"rmse": 2.0, "r2": 0.5}] * 40
+    names = tuple(f"x[{index}]" for index in range(40))
+    write_report(tmp_path, facts(details=details, label_names=names))
+    text = (tmp_path / "report.md").read_text()
+    assert "## Numbers" in text
+    assert "| x[0] | 2 | 0.5 |" in text
+    assert "and 10 more." in text

@@ -182,9 +182,23 @@ def test_too_many_bad_rows_end_the_reading():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_the_stream_is_told_as_it_is(workers):
-    shard = Numbers(0, 4, raises=ValueError("shard 0, row 1: 'lion' is no class."))
+    shard = Numbers(0, 4, raises=OSError("shard 0 is on a disk that has gone."))
     loader = loader_of(shard, batch_size=2, num_workers=workers)
-    with pytest.raises(ValueError, match=r"^shard 0, row 1: 'lion' is no class\.$"):
+    with pytest.raises((ValueError, OSError), match=r"^shard 0 is on a disk that has gone\.$"):
+        list(loader)
+    loader.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_the_rest_of_a_damaged_shard_is_one_bad_row(workers):
+    cut = Numbers(0, 4, raises=ValueError("shard 0 is cut off."))
+    loader = loader_of(cut, Numbers(1, 5), batch_size=2, max_bad=0.2, num_workers=workers)
+    for _ in range(2):
+        assert sorted(names_of(loader)) == ["p0", *(f"p{n}" for n in range(100, 105))]
+    assert loader.bad == [("shard 0", "shard 0 is cut off.")]
+    loader.close()
+    loader = loader_of(cut, Numbers(1, 5), batch_size=2, max_bad=0.1, num_workers=workers)
+    with pytest.raises(ValueError, match=r"1 of 9 rows \(11\.1%\) .*: shard 0 is cut off\. Repair"):
         list(loader)
     loader.close()
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from perceivers.evaluation.predict import Prediction
+from perceivers.evaluation.prediction import Prediction
 from perceivers.evaluation.protocols import Evaluation
 from perceivers.evaluation.table import evaluation_text, in_columns, predictions_text
 
@@ -81,3 +81,77 @@ def test_predictions_as_csv_can_be_read_back():
 def test_predictions_as_json():
     (row,) = json.loads(predictions_text([prediction("a.png", 0.25)], form="json"))
     assert row["top"][1] == {"label": "cat", "probability": pytest.approx(0.25)}
+
+
+LABELS = Evaluation(
+    split="test",
+    num_samples=4,
+    metrics={"mAP": 0.4349, "auc": 0.97, "loss": 0.5, "samples": 4.0},
+    main_metric="mAP",
+    label_names=("dog", "rain"),
+    details=[{"AP": 0.25, "auc": 0.97, "n": 3.0}, {"AP": None, "auc": None, "n": 0.0}],
+)
+NUMBERS = Evaluation(
+    split="validation",
+    num_samples=4,
+    metrics={"rmse": 1.2345, "mae": 1.0, "r2": 0.5, "loss": 0.5, "samples": 4.0},
+    main_metric="rmse",
+    label_names=("age",),
+    details=[{"rmse": 1.2345, "mae": 1.0, "r2": 0.5}],
+)
+
+
+def test_several_labels_are_measured_each():
+    lines = evaluation_text(LABELS).splitlines()
+    assert lines[-1] == "test mAP: 43.5 %"
+    assert any(re.fullmatch(r"label +AP +auc +n", line) for line in lines)
+    assert any(re.fullmatch(r"dog +25\.0 % +0\.97 +3", line) for line in lines)
+    assert any(re.fullmatch(r"rain +- +- +0", line) for line in lines)
+    result = json.loads(evaluation_text(LABELS, form="json"))
+    assert result["details"]["rain"] == {"AP": None, "auc": None, "n": 0.0}
+    assert "confusion" not in result
+    assert LABELS.recall() == {}
+
+
+def test_numbers_are_measured_each():
+    lines = evaluation_text(NUMBERS).splitlines()
+    assert lines[-1] == "validation rmse: 1.234"
+    assert any(re.fullmatch(r"age +1\.234 +1 +0\.5", line) for line in lines)
+    assert "recall" not in json.loads(evaluation_text(NUMBERS, form="json"))
+
+
+def test_without_anything_to_say_of_each_there_is_no_table():
+    from dataclasses import replace
+
+    assert "age" not in evaluation_text(replace(NUMBERS, details=[]))
+
+
+def several(name: str, *labels: str) -> Prediction:
+    shares = {"dog": 0.75, "rain": 0.5}
+    top = tuple(shares.items())
+    return Prediction(
+        name=name, label="dog", probability=0.75, top=top, probabilities=shares, labels=labels
+    )
+
+
+def test_predictions_of_several_labels():
+    made = [several("a.wav", "dog", "rain"), several("b.wav")]
+    lines = predictions_text(made).splitlines()
+    assert re.fullmatch(r"file +labels +label +probability +label +probability", lines[0])
+    assert re.fullmatch(r"a\.wav +dog, rain +dog +75\.0 % +rain +50\.0 %", lines[2])
+    assert re.fullmatch(r"b\.wav +- +dog +75\.0 % +rain +50\.0 %", lines[3])
+    first, second = csv.DictReader(io.StringIO(predictions_text(made, form="csv")))
+    assert (first["labels"], second["labels"], first["p(rain)"]) == ("dog;rain", "", "0.500000")
+    rows = json.loads(predictions_text(made, form="json"))
+    assert (rows[0]["labels"], rows[1]["labels"]) == (["dog", "rain"], [])
+
+
+def test_predictions_of_numbers():
+    made = [Prediction(name="a.png", values={"age": 41.25, "height": 1.5})]
+    lines = predictions_text(made).splitlines()
+    assert re.fullmatch(r"file +age +height", lines[0])
+    assert re.fullmatch(r"a\.png +41\.25 +1\.5", lines[2])
+    assert predictions_text(made, form="csv") == "name,age,height\na.png,41.25,1.5"
+    assert json.loads(predictions_text(made, form="json")) == [
+        {"name": "a.png", "values": {"age": 41.25, "height": 1.5}}
+    ]

@@ -1,9 +1,67 @@
-from perceivers.tasks.base import Meter, Task
+import pytest
+import torch
+
+from perceivers.tasks.base import Meter, Task, combine_clips, metric_text
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.regression import RegressionConfig
+from perceivers.tasks.tasks import build_task
+
+TASKS = [
+    build_task(config)
+    for config in (
+        ClassificationConfig(label_names=("ant", "bee")),
+        MultiLabelConfig(label_names=("ant", "bee")),
+        RegressionConfig(target_names=("x", "y")),
+    )
+]
 
 
-def test_classification_offers_what_a_task_promises():
-    task = ClassificationTask(ClassificationConfig(label_names=("ant", "bee")))
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+def test_every_task_offers_what_a_task_promises(task):
     assert isinstance(task, Task)
-    assert isinstance(task.meter(), Meter)
+    meter = task.meter()
+    assert isinstance(meter, Meter)
     assert not isinstance(task, Meter)
+    targets = torch.tensor([0, 1])
+    if not isinstance(task, ClassificationTask):
+        targets = torch.eye(2)
+    outputs = torch.randn(2, 2)
+    meter.update(outputs, targets)
+    assert {task.main_metric, task.score_name, "loss", "samples"} <= meter.compute().keys()
+    assert task.training_score(outputs, targets).shape == ()
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+def test_equal_clips_say_what_one_says(task):
+    outputs = torch.randn(3, 2)
+    combined = combine_clips(task, outputs.repeat_interleave(4, dim=0), 4)
+    torch.testing.assert_close(task.probabilities(combined), task.probabilities(outputs))
+
+
+def test_one_clip_is_left_as_it_is():
+    outputs = torch.randn(3, 2)
+    assert combine_clips(TASKS[0], outputs, 1) is outputs
+
+
+def test_the_state_of_a_meter_can_be_sent():
+    for task in TASKS:
+        for value in task.meter().state().values():
+            assert isinstance(value, torch.Tensor | int | float)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accuracy", 0.986, "98.6 %"),
+        ("mAP", 0.4349, "43.5 %"),
+        ("loss", 0.5, "0.5000"),
+        ("samples", 1200.0, "1,200"),
+        ("n", 3.0, "3"),
+        ("rmse", 1.2345, "1.234"),
+        ("rmse", 12345.6, "12,346"),
+        ("auc", 0.97126, "0.9713"),
+    ],
+)
+def test_measures_read_well(name, value, text):
+    assert metric_text(name, value) == text

@@ -72,3 +72,16 @@ def test_with_sharded_weights_each_process_needs_a_sample(module, monkeypatch):
     monkeypatch.setattr(validation, "all_true", lambda mine, device: False)
     with pytest.raises(ValueError, match="at least one sample of validation for each device"):
         validate(module, [], is_sharded=True)
+
+
+def test_scores_of_the_clips_of_a_sample_are_averaged(module):
+    clips = torch.tensor([0, 0, 1, 2, 2, 2])  # of two samples, three of each
+    batch = Batch(inputs={"x": clips}, targets=torch.tensor([0, 2]), num_clips=3)
+    meter = validate(module, [batch])
+    assert meter.compute()["samples"] == 2
+    assert meter.compute()["accuracy"] == 1.0
+
+
+def test_what_all_processes_measured_is_put_together(module, monkeypatch):
+    monkeypatch.setattr(validation, "gather_objects", lambda state: [state, state])
+    assert validate(module, batches(2, 1)).compute()["samples"] == 6

@@ -30,6 +30,9 @@ _EXTRAS = {
         ("pyarrow", "pyarrow", "parquet"),
     ),
     "viz": (("matplotlib", "matplotlib", "report and explain"),),
+    "audio": (("soundfile", "soundfile", "sound"), ("soxr", "soxr", "sound of other rates")),
+    "video": (("av", "av", "films, and sound in their containers"),),
+    "points": (("trimesh", "trimesh", "PLY, OBJ, STL"), ("h5py", "h5py", "HDF5 files")),
     "quickstart": (("scikit-learn", "sklearn", "the embedded digits"),),
 }
 
@@ -154,7 +157,8 @@ def check_step() -> Finding:
     """Return whether a tiny model learns one batch a little: forward, backward, step."""
     import torch
 
-    from perceivers.inputs.image import ImageInputConfig, PixelInputConfig
+    from perceivers.inputs.adapters import InputConfig
+    from perceivers.inputs.image import PixelInputConfig
     from perceivers.models.encoder import PerceiverEncoderConfig
     from perceivers.models.perceiver import PerceiverConfig, build
     from perceivers.outputs.heads import MeanPoolConfig
@@ -168,7 +172,7 @@ def check_step() -> Finding:
         num_self_attends_per_block=1,
         num_self_attend_heads=2,
     )
-    inputs: dict[str, ImageInputConfig] = {"image": PixelInputConfig(size=(8, 8))}
+    inputs: dict[str, InputConfig] = {"image": PixelInputConfig(size=(8, 8))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(

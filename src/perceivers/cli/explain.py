@@ -2,53 +2,109 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, parse
+from perceivers.cli.parsing import Device, parse, wrong_arguments
+
+if TYPE_CHECKING:
+    from perceivers.hub.checkpoint import Saved
 
 __all__ = ["run"]
 
 _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --out robin.png
   perceivers explain runs/birds robin.jpg --format npz      the arrays behind the picture
+  perceivers explain runs/digits spoken.flac                sound, film, mesh, recording, array: whatever it learned
+  perceivers explain runs/talks talk.mp4 --moment 0         the clip at the beginning; 0.5 is the middle, 1 the end
+  perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
+  perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; what is missing may be left out
+  perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw where in a picture each read of a run looked, beside what it predicts.
+    """Draw where in a file each read of a run looked, beside what it predicts.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        file: The picture.
+        file: What to look at: a file, or NAME=FILE,NAME=FILE,... for a run of several modalities.
         out: The file to write. By default `NAME-attention.png` in this folder.
         format: A picture, or the arrays that it is drawn from. By default as `out` ends.
         latents: How many latents to show on their own.
+        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        text: A text to look at, of a run that reads texts, instead of a file.
+        row: Which row of a table, from 0 on, where FILE is one.
         device: Where to compute. `auto` takes an accelerator if there is one.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
     out: Path | None = None
     format: Literal["png", "npz"] | None = None
     latents: int = 8
+    moment: float = 0.5
+    text: str | None = None
+    row: int = 0
     device: Device = "auto"
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
-    from perceivers.explain.render import explain_image
+    if options.file is None and options.text is None:
+        wrong_arguments("explain", "Expected a FILE to look at after RUN, or --text; got neither.")
+    from perceivers.explain.render import explain_file
     from perceivers.hub.checkpoint import load
     from perceivers.hub.device import pick_device
 
     saved = load(options.run, device=pick_device(options.device))
-    out = options.out or Path(f"{options.file.stem}-attention.{options.format or 'png'}")
-    written = explain_image(
-        saved, options.file, out, format=options.format, latents=options.latents
+    sample = _sample(saved, options)
+    out = options.out or Path(f"{_stem(options)}-attention.{options.format or 'png'}")
+    written = explain_file(
+        saved,
+        sample,
+        out,
+        format=options.format,
+        latents=options.latents,
+        moment=options.moment,
     )
-    print(f"What the model looked at in {options.file}: {written}")
+    print(f"What the model looked at in {options.file or 'the text'}: {written}")
     return 0
+
+
+def _stem(options: Options) -> str:
+    """Return what the written file is called by default."""
+    if options.file is None:
+        return "text"
+    first = options.file.split(",")[0]
+    return Path(first.partition("=")[2] or first).stem
+
+
+def _sample(saved: "Saved", options: Options) -> Any:
+    """Return what is looked at: the one sample that FILE is or, of a table, the row asked for."""
+    from perceivers.evaluation.items import samples_of
+
+    columns = saved.config.input_columns()
+    texts = [name for name, part in columns.items() if part.kind == "text"]
+    if options.text is not None:
+        if len(texts) != 1 or (options.file is not None and "=" not in options.file):
+            wrong_arguments(
+                "explain",
+                f"--text is for a run that reads one text, instead of FILE; this one reads {', '.join(columns)}.",
+            )
+        given: dict[str, Any] = {texts[0]: options.text}
+        if options.file is not None:
+            for pair in options.file.split(","):
+                name, _, value = pair.partition("=")
+                given[name.strip()] = value.strip()
+        return next(iter(samples_of(given, columns)))
+    samples = list(islice(samples_of(Path(str(options.file)), columns), options.row + 1))
+    if not 0 <= options.row < len(samples):
+        msg = f"{options.file} holds {len(samples)} samples: there is no --row {options.row}; they count from 0."
+        raise ValueError(msg)
+    return samples[options.row]

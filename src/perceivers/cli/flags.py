@@ -14,6 +14,7 @@ import tyro
 
 from perceivers.cli.parsing import Switch
 from perceivers.data.base import DataConfig
+from perceivers.inputs.fusion import FusionConfig
 from perceivers.recipes.base import Recipe, TrainingConfig
 
 __all__ = ["Which", "apply_flags", "flags_of"]
@@ -41,10 +42,10 @@ class Which:
 
 
 # Their fields are flags without a prefix: --max-time, --label. So are the parts of a recipe.
-_UNPREFIXED = (TrainingConfig, DataConfig, Recipe, Which)
+_UNPREFIXED = (TrainingConfig, DataConfig, FusionConfig, Recipe, Which)
 
 # Not for a flag: what tells a union's members apart, and what the data say.
-_HIDDEN = {"kind", "label_names", "num_outputs"}
+_HIDDEN = {"kind", "label_names", "target_names", "num_outputs"}
 
 
 def _columns(text: str) -> dict[str, str]:
@@ -56,9 +57,18 @@ def _columns(text: str) -> dict[str, str]:
     return {name.strip(): kind.strip() for name, _, kind in pairs}
 
 
-def _written(columns: dict[str, str] | None) -> list[str]:
+def _shares(text: str) -> dict[str, float]:
+    """Read `video:0.3,audio:0.1`."""
+    try:
+        return {name: float(share) for name, share in _columns(text).items()}
+    except ValueError as error:
+        msg = f"expected NAME:SHARE,... (video:0.3,audio:0.1), got '{text}'"
+        raise ValueError(msg) from error
+
+
+def _written(columns: Mapping[str, Any] | None) -> list[str]:
     """Return columns as they are typed, for the help."""
-    if columns is None:
+    if not columns:
         return ["None"]
     return [",".join(f"{name}:{kind}" for name, kind in columns.items())]
 
@@ -69,6 +79,17 @@ _COLUMNS: tyro.constructors.PrimitiveConstructorSpec[Any] = (
         metavar="NAME:KIND,...",
         instance_from_str=lambda args: _columns(args[0]),
         is_instance=lambda value: value is None or isinstance(value, dict),
+        str_from_instance=_written,
+    )
+)
+
+
+_SHARES: tyro.constructors.PrimitiveConstructorSpec[Any] = (
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME:SHARE,...",
+        instance_from_str=lambda args: _shares(args[0]),
+        is_instance=lambda value: isinstance(value, dict),
         str_from_instance=_written,
     )
 )
@@ -87,6 +108,10 @@ def flags_of(config: Any) -> type:
             continue
         if one.name == "columns":
             fields[one.name] = Annotated[hints[one.name], _COLUMNS], value
+        elif one.name == "modality_dropout":
+            fields[one.name] = Annotated[hints[one.name], _SHARES], value
+        elif isinstance(value, Mapping) and not _holds_config(hints[one.name]):
+            continue  # names that the data tell
         elif dataclasses.is_dataclass(value) or isinstance(value, Mapping):
             fields[one.name] = _part(value)
         elif not _holds_config(hints[one.name]):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -22,9 +22,6 @@ _EXAMPLES = """
   perceivers inspect images --size base --batch 64
   perceivers inspect runs/birds --format json
 """
-
-# What a recipe takes from the data is assumed here, and said so.
-_ASSUMED_SIZE, _ASSUMED_CLASSES = (64, 64), 10
 
 
 @dataclass(frozen=True)
@@ -75,25 +72,15 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, list[str]]":
         return load(path).config.model, []
     from perceivers.recipes import get_recipe
     from perceivers.recipes.files import read_recipe
+    from perceivers.recipes.filling import assume
 
     try:
         is_file = path.suffix in (".yaml", ".yml", ".json")
         recipe = read_recipe(path) if is_file else get_recipe(options.what, size=options.size)
     except (KeyError, ValueError, OSError) as error:
         wrong_arguments("inspect", str(error.args[0] if isinstance(error, KeyError) else error))
-    config = recipe.model_config()
-    assumed: list[str] = []
-    inputs: dict[str, Any] = dict(config.inputs)
-    for name, part in inputs.items():
-        if part.size is None:
-            inputs[name] = dataclasses.replace(part, size=_ASSUMED_SIZE)
-            height, width = _ASSUMED_SIZE
-            assumed.append(f"The data decide the size of '{name}'; assuming {height} x {width}.")
-    output = config.output
-    if output.num_outputs is None:
-        output = dataclasses.replace(output, num_outputs=_ASSUMED_CLASSES)
-        assumed.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
-    return dataclasses.replace(config, inputs=inputs, output=output), assumed
+    recipe, sentences = assume(recipe)
+    return recipe.model_config(), sentences
 
 
 def _lines(result: "Cost") -> list[tuple[str, str]]:

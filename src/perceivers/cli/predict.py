@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,9 +13,18 @@ from perceivers.cli.parsing import Device, Quantize, check_quantize, parse, wron
 
 __all__ = ["run"]
 
+if TYPE_CHECKING:
+    from perceivers.evaluation.predict import Predictor
+
 _EXAMPLES = """
   perceivers predict runs/birds robin.jpg --top 3
   perceivers predict runs/birds new/ more/*.jpg --format csv --out predictions.csv
+  perceivers predict runs/digits spoken.flac            of whatever the run learned: sound, film, mesh, text, ...
+  perceivers predict runs/talks talk.mp4 --clips 16     16 clips over the whole film, their scores averaged
+  perceivers predict runs/mixed image=a.jpg,sound=a.wav several modalities; what is missing may be left out
+  perceivers predict runs/watch new.parquet             every row of a table with the run's columns
+  perceivers predict runs/films --text "What a film!"   a text itself
+  torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
 
@@ -31,17 +40,27 @@ class Options:
         out: A file for the result, instead of the terminal.
         device: Where to compute. `auto` takes an accelerator if there is one.
         batch_size: Samples that go through the model at once.
+        clips: Overlapping clips of a longer recording whose scores are averaged. By default as the run says.
+        without: Modalities that are not read, of a run that reads several.
+        text: A text to predict, of a run that reads texts, instead of files.
+        shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
+            file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
+            with the shards that are not done.
         quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
             and a sentence that says so; `int8-always` also where it is slower.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")]
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")] = ()
     top: int = 1
     format: Literal["table", "json", "csv"] = "table"
     out: Path | None = None
     device: Device = "auto"
     batch_size: int = 64
+    clips: int | None = None
+    without: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    text: str | None = None
+    shards: Path | None = None
     quantize: Quantize | None = None
 
 
@@ -49,7 +68,9 @@ def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if a file could not be read."""
     options: Options = parse(Options, args, command="predict", examples=_EXAMPLES)
     check_quantize("predict", options.quantize, options.device)
-    if not options.files:
+    if options.clips is not None and options.clips < 1:
+        wrong_arguments("predict", f"Expected --clips of at least 1, got {options.clips}.")
+    if not options.files and options.text is None:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
     from perceivers.evaluation.predict import load_predictor
     from perceivers.evaluation.table import predictions_text
@@ -59,9 +80,13 @@ def run(args: Sequence[str]) -> int:
         device=options.device,
         batch_size=options.batch_size,
         quantize=options.quantize,
+        clips=options.clips,
+        without=options.without,
     )
     if predictor.quantization is not None:
         print(f"perceivers predict: {predictor.quantization.sentence()}", file=sys.stderr)
+    if options.shards is not None:
+        return _predict_shards(predictor, options)
     failed: list[str] = []
 
     def report(name: str, error: Exception) -> None:
@@ -70,7 +95,8 @@ def run(args: Sequence[str]) -> int:
         where = "" if name in message else f"{name}: "
         print(f"perceivers predict: {where}{message}", file=sys.stderr)
 
-    predictions = predictor.predict(list(options.files), top=options.top, on_error=report)
+    items = [*options.files, *([] if options.text is None else [options.text])]
+    predictions = predictor.predict(items, top=options.top, on_error=report)
     text = predictions_text(predictions, form=options.format)
     if options.out is None:
         print(text)
@@ -78,3 +104,27 @@ def run(args: Sequence[str]) -> int:
         options.out.write_text(text + "\n", encoding="utf-8")
         print(f"{len(predictions)} predictions in {options.out}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _predict_shards(predictor: "Predictor", options: Options) -> int:
+    """Predict this process' part of the shards, and return 1 if rows of them could not be read."""
+    import os
+
+    import torch
+
+    from perceivers.evaluation.shards import predict_shards, rank_from_environment, shards_of
+
+    assert options.shards is not None
+    rank, world_size = rank_from_environment()
+    if torch.cuda.is_available() and predictor.device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    files = list(options.files)
+    paths = shards_of(files if len(files) > 1 else files[0])
+    bad = 0
+    for done in predict_shards(
+        predictor, paths, options.shards, rank=rank, world_size=world_size, model=options.run
+    ):
+        bad += done.bad
+        told = f"{done.num_rows:,} rows, {done.bad:,} of them with an error"
+        print(f"{done.shard} -> {done.path}: {'done before' if done.skipped else told}")
+    return 1 if bad else 0

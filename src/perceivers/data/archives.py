@@ -1,17 +1,32 @@
 """WebDataset shards: tar files whose members of one key, `cat_1.jpg` and `cat_1.cls`, make one row."""
 
+import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from perceivers.data.media import Media, kind_of_name
+from perceivers.data.media import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.remote import Location, open_binary
 from perceivers.data.tables import Field, field_of, plain
 
-__all__ = ["TEXT_SUFFIXES", "TarTable", "media_column", "parse_members", "split_key", "tar_members"]
+__all__ = [
+    "TEXT_SUFFIXES",
+    "TarTable",
+    "media_column",
+    "parse_members",
+    "shown_name",
+    "split_key",
+    "tar_members",
+    "text_cell",
+    "told_by_text",
+]
 
 TEXT_SUFFIXES = frozenset({"cls", "json", "txt", "text"})
+_PLAIN = ("text", "array", "series")  # what a value can be without being a file
+_BLOCK = 512  # what a tar file is made of; one of zeros ends it
 _LONG = 100  # characters from which a .txt beside a picture is a caption, not the name of its class
 
 
@@ -44,7 +59,7 @@ class TarTable:
         self._scalars = {c: [row.get(c) for row in scalars] for c in others if c not in media}
         self.fields: dict[str, Field] = {
             **{c: Field(_kind(cells)) for c, cells in self._places.items()},
-            **{c: field_of(cells) for c, cells in self._scalars.items()},
+            **{c: told_by_text(cells) for c, cells in self._scalars.items()},
         }
 
     def __len__(self) -> int:
@@ -56,7 +71,8 @@ class TarTable:
         cells: dict[str, Any] = {}
         for column in self.fields:
             if column in self._scalars:
-                cells[column] = plain(self._scalars[column][index])
+                raw = self._scalars[column][index]
+                cells[column] = text_cell(self.fields[column], raw, self.where(index))
             else:
                 cells[column] = self._read(self._places[column][index], index)
         return cells
@@ -67,7 +83,7 @@ class TarTable:
         member, offset, size = place
         with self.path.open("rb") as file:
             file.seek(offset)
-            return Media(f"{self.path}/{member}", data=file.read(size))
+            return Media(f"{self.path}/{shown_name(member)}", data=file.read(size))
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column; of media, the names of the members."""
@@ -86,34 +102,73 @@ class TarTable:
 
     def where(self, index: int) -> str:
         """Return what to call a row in messages."""
-        return f"{self.path}, key '{self.keys[index]}'"
+        return f"{self.path}, key '{shown_name(self.keys[index])}'"
 
 
-def tar_members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the files in a tar file, in order, with the opened archive.
+def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield the files in a tar file, in order, with the opened archive. Nothing is ever unpacked to the disk.
+
+    Links, devices and sparse files are passed over: only what lies in the archive itself is read. Names of
+    members are names only, whatever they look like.
+
+    Args:
+        path: A local file, or the address of a remote one, of which only what is needed is fetched.
 
     Raises:
         ValueError: If it is no tar file, or is cut off.
         OSError: If it cannot be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_binary(path) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
-                    if member.offset_data + member.size > size:
-                        msg = (
-                            f"{path} is cut off inside '{member.name}': copy or download it again."
-                        )
+                    if member.size < 0 or member.offset_data + member.size > size:
+                        msg = f"{path} is cut off inside '{shown_name(member.name)}': copy or download it again."
                         raise ValueError(msg)
                     cast(
                         "Any", archive
                     ).members = []  # tarfile keeps every header; a large shard has a million
-                    if member.isfile() and not Path(member.name).name.startswith("."):
+                    if (
+                        member.isreg()
+                        and not member.issparse()
+                        and not PurePosixPath(member.name).name.startswith(".")
+                    ):
                         yield archive, member
+                # tarfile takes a header that it cannot read for the end.
+                file.seek(archive.offset)
+                if file.read(_BLOCK) != bytes(_BLOCK):
+                    msg = (
+                        f"{path} is cut off or damaged at byte {archive.offset:,}: expected another file or the mark "
+                        "that ends a tar file. Copy or download it again."
+                    )
+                    raise ValueError(msg)
         except tarfile.TarError as error:
             msg = f"{path} cannot be read as tar: {error}. It must be a tar file, complete and not compressed."
             raise ValueError(msg) from error
+
+
+def shown_name(name: str) -> str:
+    """Return the name of a member as it may be printed: without characters that steer a terminal."""
+    return "".join(mark if mark.isprintable() else "?" for mark in name)
+
+
+def told_by_text(cells: Iterable[Any]) -> Field:
+    """Return what a column holds whose values stand in .json, .cls and .txt members.
+
+    What looks like the path of a file there is not one: an archive never says what is read from this disk.
+    """
+    field = field_of(cells)
+    if field.by_path:
+        return replace(field, kind="string", by_path=False)
+    return field if field.kind not in MEDIA_KINDS or field.kind in _PLAIN else Field("other")
+
+
+def text_cell(field: Field, raw: Any, where: str) -> Any:
+    """Return a value of such a column as rows hand it on. It never becomes a path."""
+    raw = plain(raw)
+    return raw if field.kind not in MEDIA_KINDS else Media(where, value=raw)
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -145,7 +200,7 @@ def _index(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             column = media_column(suffix) or suffix or "file"
             row[column] = (member.name, member.offset_data, member.size)
     for key, row in rows.items():
-        yield key, {**row, **parse_members(texts.get(key, {}), f"{path}, key '{key}'")}
+        yield key, {**row, **parse_members(texts.get(key, {}), f"{path}, key '{shown_name(key)}'")}
 
 
 def parse_members(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:

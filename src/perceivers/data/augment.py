@@ -21,7 +21,7 @@ from perceivers.data.images import (
 from perceivers.data.randaugment import randaugment
 from perceivers.typing import Float, Tensor
 
-__all__ = ["augment_image", "augment_pixels", "inception_box"]
+__all__ = ["augment_image", "augment_pixels", "check_crop", "inception_box"]
 
 TRIES = 10
 
@@ -84,6 +84,21 @@ def augment_pixels(
     return resize_pixels(crop, (0, 0, crop.width, crop.height), preprocess.size)
 
 
+def check_crop(augment: ImageAugmentConfig) -> None:
+    """Refuse crops that mean nothing.
+
+    Raises:
+        ValueError: If `crop_scale` or `crop_ratio` are out of range.
+    """
+    scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
+    if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
+        msg = (
+            "Expected crop_scale=(smallest, largest) with 0 < smallest <= largest <= 1 and "
+            f"crop_ratio=(narrowest, widest) with 0 < narrowest <= widest, got {scale} and {ratio}."
+        )
+        raise ValueError(msg)
+
+
 def inception_box(
     width: int,
     height: int,
@@ -107,13 +122,8 @@ def inception_box(
     Raises:
         ValueError: If `crop_scale` or `crop_ratio` are out of range.
     """
+    check_crop(augment)
     scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
-    if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
-        msg = (
-            "Expected crop_scale=(smallest, largest) with 0 < smallest <= largest <= 1 and "
-            f"crop_ratio=(narrowest, widest) with 0 < narrowest <= widest, got {scale} and {ratio}."
-        )
-        raise ValueError(msg)
     shown = preprocess.size[1] / preprocess.size[0] if preprocess.keep_aspect else width / height
     lowest, highest = math.log(ratio[0] * shown), math.log(ratio[1] * shown)
     for _ in range(TRIES):

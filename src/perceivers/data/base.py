@@ -53,7 +53,9 @@ class DataConfig:
 
     Attributes:
         label: Column of the target. By default `label`, or the folder's name in a folder of classes.
-        columns: Input columns by name, `{"left_image": "image"}`. By default those that hold media.
+        target: What the target is: one `class`, several `labels`, or a `number` (or several). `auto` looks at it.
+        columns: Input columns by name, `{"left_image": "image"}`. By default those that hold media, text, series or
+            arrays. `film` is a video with its sound; `number` and `category` columns make one table.
         split_column: Column whose value says to which split a row belongs.
         test: Value of `split_column` that marks the test split.
         group: Column whose values never stand on both sides of a split (a subject, a recording).
@@ -67,11 +69,15 @@ class DataConfig:
             `imagenet`'s well-known ones.
         crop_fraction: Side of the central crop in evaluation, as a share of the shorter side.
         largest_image: Longest side in pixels where the picture's size is taken from the data.
+        clips: Overlapping clips of a longer recording whose scores are averaged, in `evaluate` and `predict`.
+        cache: A folder in which decoded samples are kept between epochs and runs. By default they are kept in
+            memory, as far as it goes.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     label: str | None = None
+    target: Literal["auto", "class", "labels", "number"] = "auto"
     columns: dict[str, str] | None = None
     split_column: str | None = None
     test: str | None = None
@@ -85,6 +91,8 @@ class DataConfig:
     normalization: Literal["data", "imagenet"] = "data"
     crop_fraction: float = 1.0
     largest_image: int = 224
+    clips: int = 1
+    cache: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +166,18 @@ class Batch:
 
     Attributes:
         inputs: A tensor for each modality; its first axis is the batch.
-        targets: Class indices, B, or shares of each class, B x K. None where nothing is known.
-        masks: True where an element is real, for the modalities that were padded.
+        targets: Class indices, B; or B x K: shares of each class, labels, numbers. None where nothing is known.
+        masks: For the modalities that were padded or are missing in some samples: B x L, True where the second axis
+            of the input is real. L is 1 where a sample is there as a whole or missing as a whole.
         names: For each sample, where it came from (a file's name, a row), for messages and tables.
+        num_clips: Clips of each sample. `inputs` and `masks` then hold B times as many, those of a sample side by side.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor | None = None
     masks: dict[str, Tensor] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    num_clips: int = 1
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """Return the batch with its tensors on `device`."""
@@ -181,4 +192,4 @@ class Batch:
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return next(iter(self.inputs.values())).shape[0]
+        return next(iter(self.inputs.values())).shape[0] // self.num_clips

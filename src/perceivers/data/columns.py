@@ -1,41 +1,76 @@
 """Which columns of a table are inputs, which is the target, and which are only about the rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from perceivers.data.base import DataConfig, nearest
 from perceivers.data.media import MEDIA_KINDS
 from perceivers.data.tables import Field, Table
 
-__all__ = ["Choice", "InputColumn", "check_paths", "choose", "known_column"]
+__all__ = [
+    "COLUMN_KINDS",
+    "WORDS",
+    "Choice",
+    "InputColumn",
+    "check_paths",
+    "choose",
+    "known_column",
+]
 
-_SUPPORTED = ("image",)
-_WORDS = {
+# What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table.
+COLUMN_KINDS = (
+    *("image", "audio", "video", "film", "points", "text", "series", "array", "number", "category"),
+)
+WORDS = {
     "image": "pictures",
     "audio": "sound",
     "video": "video",
     "points": "shapes",
     "text": "text",
+    "series": "recordings",
     "array": "lists of numbers",
+    "table": "numbers and categories",
     "number": "numbers",
     "string": "short strings",
     "other": "something unknown",
+}
+# Which kinds a column of some kind may be read as, beside itself.
+_ALSO = {
+    "image": ("points",),  # bytes that begin like a picture; the suffix knows better
+    "video": ("audio", "film"),
+    "audio": ("film", "video"),
+    "array": ("image", "audio", "video", "points", "series"),
+    "points": ("array",),
+    "series": ("array", "text"),
+    "text": ("points", "series", "category"),
+    "string": ("text", "category", "image", "audio", "video", "film", "points", "series", "array"),
+    "number": ("category",),
+    "other": COLUMN_KINDS,
 }
 
 
 @dataclass(frozen=True)
 class InputColumn:
-    """One column that the model reads.
+    """Where one modality lies in the data.
 
     Attributes:
-        column: Its name in the data.
-        kind: What it holds.
+        column: Name of the column, the first if there are several.
+        kind: The modality: `image`, `audio`, `video`, `points`, `text`, `series`, `array` or `table`.
+        columns: All columns, where the modality lies in several side by side: the channels of a series, the fields
+            of a table. Empty where it lies in one.
+        kinds: For each of `columns`, what it holds.
     """
 
     column: str
-    kind: Literal["image"]
+    kind: str
+    columns: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Every column that is read for it."""
+        return self.columns or (self.column,)
 
 
 @dataclass(frozen=True)
@@ -59,17 +94,64 @@ class Choice:
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
-        names = [column.column for column in self.inputs.values()]
-        return [*names, *([self.target] if self.target else []), *self.group]
+        names = [name for column in self.inputs.values() for name in column.all_columns]
+        return list(dict.fromkeys([*names, *([self.target] if self.target else []), *self.group]))
+
+    def kept(
+        self, fields: Mapping[str, Field], name: str, *, without_target: bool = False
+    ) -> dict[str, Field]:
+        """Return the columns that are read, each with the kind as which it is read.
+
+        Args:
+            fields: What the columns of a table hold.
+            name: The table, in messages.
+            without_target: The table may lack the target.
+
+        Raises:
+            ValueError: If a column is missing.
+        """
+        kinds = {
+            column: kind
+            for found in self.inputs.values()
+            for column, kind in zip(
+                found.all_columns,
+                found.kinds or (found.kind,) * len(found.all_columns),
+                strict=True,
+            )
+        }
+        kept: dict[str, Field] = {}
+        for column in self.columns:
+            if column not in fields:
+                if column == self.target and without_target:
+                    continue
+                msg = f"{name} lacks the column '{column}' that the others have."
+                raise ValueError(msg)
+            known = fields[column]
+            if column in kinds:
+                kind = (
+                    known.kind if known.kind == "video" else kinds[column]
+                )  # for a film's two modalities
+                kept[column] = replace(known, kind=kind)
+            else:  # handed on as it is, also where it could be read
+                plain = known.kind not in MEDIA_KINDS
+                kept[column] = known if plain else replace(known, kind="other", by_path=False)
+        return kept
 
 
-def choose(fields: Mapping[str, Field], config: DataConfig, name: str) -> Choice:
+def choose(
+    fields: Mapping[str, Field],
+    config: DataConfig,
+    name: str,
+    *,
+    inputs: Mapping[str, InputColumn] | None = None,
+) -> Choice:
     """Return which columns are used.
 
     Args:
         fields: What the columns hold.
         config: What the user said about them.
         name: The data, in messages.
+        inputs: Those of a trained model. They hold where the data have these columns.
 
     Raises:
         ValueError: If there is no input, a named column is missing, or the target cannot be told.
@@ -77,18 +159,16 @@ def choose(fields: Mapping[str, Field], config: DataConfig, name: str) -> Choice
     for column in (config.label, config.group, config.split_column):
         if column is not None:
             known_column(column, fields, name)
-    inputs = (
-        _named_inputs(fields, config, name)
-        if config.columns
-        else _found_inputs(fields, config, name)
-    )
+    named = config.columns
+    if inputs is None or not all(c in fields for part in inputs.values() for c in part.all_columns):
+        parts = _named_inputs(fields, named, name) if named else _found_inputs(fields, config, name)
+        inputs = _fitting(_by_modality(parts), inputs, name)
+    columns = [column for part in inputs.values() for column in part.all_columns]
     about = tuple(dict.fromkeys(c for c in (config.group, config.split_column) if c is not None))
-    target = _target(fields, config, inputs, name)
-    used = {*inputs, *about, target}
+    target = _target(fields, config, columns, name)
+    used = {*columns, *about, target}
     ignored = tuple(column for column in fields if column not in used)
-    key = {column: "image" if len(inputs) == 1 else column for column in inputs}
-    chosen = {key[column]: InputColumn(column, "image") for column in inputs}
-    return Choice(chosen, target, about, ignored, _notes(fields, inputs, target, ignored))
+    return Choice(dict(inputs), target, about, ignored, _notes(fields, inputs, target, ignored))
 
 
 def known_column(column: str, fields: Mapping[str, Field], name: str) -> Field:
@@ -121,38 +201,129 @@ def check_paths(table: Table, columns: Sequence[str]) -> None:
             raise FileNotFoundError(msg)
 
 
-def _named_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[str]:
-    named = config.columns or {}
+def _named_inputs(
+    fields: Mapping[str, Field], named: Mapping[str, str], name: str
+) -> list[InputColumn]:
+    """Return the inputs that the user named, one for each modality."""
+    found: list[InputColumn] = []
+    table: dict[str, str] = {}
+    lists: list[str] = []
     for column, kind in named.items():
         field = known_column(column, fields, name)
-        if kind not in _SUPPORTED:
-            msg = f"Column '{column}' is said to hold '{kind}': this release reads {', '.join(_SUPPORTED)}."
+        if kind not in COLUMN_KINDS:
+            msg = f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
             raise ValueError(msg)
-        if field.kind in {"number", "text", "array"} or (
-            field.kind in MEDIA_KINDS and field.kind != kind
+        if kind != field.kind and kind not in _ALSO.get(field.kind, ()):
+            wanted = {"film": "films", "category": "categories"}.get(kind) or WORDS[kind]
+            msg = f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
+            raise ValueError(msg)
+        if kind in {"number", "category"}:
+            table[column] = kind
+        elif kind == "film":
+            found += [InputColumn(column, "video"), InputColumn(column, "audio")]
+        elif (
+            kind == "series"
+            and field.kind == "array"
+            and not field.by_path
+            and len(field.shape) < 2
         ):
-            msg = f"Column '{column}' of {name} is said to hold pictures, but it holds {_WORDS[field.kind]}."
-            raise ValueError(msg)
-    return list(named)
+            lists.append(column)
+        else:
+            found.append(InputColumn(column, kind))
+    if lists:
+        found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
+    if table:
+        found.append(InputColumn(next(iter(table)), "table", tuple(table), tuple(table.values())))
+    return found
 
 
-def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[str]:
+def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
+    """Return what can be read: media and text by kind, and lists of numbers side by side as one series."""
     spoken_for = {config.label or "label", config.group, config.split_column}
     free = {c: f for c, f in fields.items() if c not in spoken_for}
-    pictures = [column for column, field in free.items() if field.kind == "image"]
-    held = [column for column in pictures if not free[column].by_path]
-    # Where pictures lie in the table itself, a column of paths only says where they once came from.
-    if held or pictures:
-        return held or pictures
+    # Where files lie in the table itself, a column of paths only says where they once came from.
+    held = {field.kind for field in free.values() if not field.by_path}
+    found: list[InputColumn] = []
+    lists: list[str] = []
+    for column, field in free.items():
+        if field.kind not in MEDIA_KINDS or (field.by_path and field.kind in held):
+            continue
+        if field.kind == "array" and not field.by_path:
+            kind = _kind_of_array(column, field)
+            if kind == "series":
+                lists.append(column)
+            elif kind:
+                found.append(InputColumn(column, kind))
+        else:
+            found.append(InputColumn(column, field.kind))
+    if lists:
+        found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
+    if found:
+        return found
+    scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
+    hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
     seen = (
-        "; ".join(f"'{c}' holds {_WORDS[f.kind]}" for c, f in fields.items())
+        "; ".join(f"'{c}' holds {WORDS[f.kind]}" for c, f in fields.items())
         or "there is no column at all"
     )
+    advice = (
+        f" Numbers and short strings are read only where they are named, since they may give the answer away: "
+        f"--columns {hint} (or COLUMN:text for short texts)."
+        if hint
+        else " If a column does hold such, name it with --columns COLUMN:KIND."
+    )
     msg = (
-        f"{name} has no column of pictures: {seen}. This release reads pictures: encoded (PNG, JPEG, ...) or as paths "
-        "of files with such a suffix. If a column does hold them, name it with --columns COLUMN:image."
+        f"{name} has no column of pictures, sound, video, shapes, text, series or arrays: {seen}. Expected encoded "
+        f"files (PNG, WAV, MP4, OFF, ...), paths of files with such a suffix, texts or lists of numbers.{advice}"
     )
     raise ValueError(msg)
+
+
+def _kind_of_array(column: str, field: Field) -> str | None:
+    """Return the modality of numbers that lie in the table itself, None if they are no numbers."""
+    if len(field.shape) == 1:
+        return "series"
+    if (
+        len(field.shape) == 2
+        and column.lower() in _CLOUDS
+        and 3 <= field.shape[1] <= _MOST_POINT_CHANNELS
+    ):
+        return "points"
+    return "array" if field.shape else None
+
+
+_CLOUDS = ("points", "point_cloud", "pointcloud", "xyz", "cloud")
+_MOST_POINT_CHANNELS = 12
+
+
+def _fitting(
+    found: dict[str, InputColumn], wanted: Mapping[str, InputColumn] | None, name: str
+) -> dict[str, InputColumn]:
+    """Return what was found, as far as a trained model reads it; it reads kinds, whatever columns are called.
+
+    Raises:
+        ValueError: If nothing of it is there.
+    """
+    if wanted is None:
+        return found
+    by_kind = {part.kind: part for part in found.values()}
+    if "video" in by_kind and "audio" not in by_kind:
+        by_kind["audio"] = InputColumn(by_kind["video"].column, "audio")
+    fitting = {key: by_kind[part.kind] for key, part in wanted.items() if part.kind in by_kind}
+    if not fitting:
+        words = ", ".join(f"{key} ({WORDS[part.kind]})" for key, part in wanted.items())
+        seen = ", ".join(_described(part) for part in found.values())
+        msg = f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
+        raise ValueError(msg)
+    return fitting
+
+
+def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
+    """Return inputs by name: that of the kind, or that of the column where two are of one kind."""
+    kinds = [part.kind for part in parts]
+    if len(set(kinds)) == len(kinds):
+        return {part.kind: part for part in parts}
+    return {part.column if kinds.count(part.kind) > 1 else part.kind: part for part in parts}
 
 
 def _target(
@@ -164,8 +335,11 @@ def _target(
         if target in inputs:
             msg = f"Column '{target}' of {name} cannot be both the label and an input."
             raise ValueError(msg)
-        if kind not in {"number", "string", "other", "text"}:
-            msg = f"Column '{target}' of {name} holds {_WORDS[kind]}, not classes: expected names or whole numbers."
+        if kind not in {"number", "string", "other", "text", "array"}:
+            msg = (
+                f"Column '{target}' of {name} holds {WORDS[kind]}, not classes: expected names, whole "
+                "numbers, lists of them, or quantities."
+            )
             raise ValueError(msg)
         return target
     taken = {*inputs, config.group, config.split_column}
@@ -180,13 +354,16 @@ def _target(
 
 
 def _notes(
-    fields: Mapping[str, Field], inputs: Sequence[str], target: str | None, ignored: Sequence[str]
+    fields: Mapping[str, Field],
+    inputs: Mapping[str, InputColumn],
+    target: str | None,
+    ignored: Sequence[str],
 ) -> tuple[str, ...]:
-    notes = [f"Inputs: {', '.join(f'{column} (pictures)' for column in inputs)}."]
+    notes = [f"Inputs: {', '.join(_described(part) for part in inputs.values())}."]
     notes.append(f"Target: {target}." if target else "There are no labels.")
-    media = [c for c in ignored if fields[c].kind in (*MEDIA_KINDS, "array")]
+    media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
     if media:
-        seen = ", ".join(f"{c} ({_WORDS[fields[c].kind]})" for c in media)
+        seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)
         notes.append(f"Not read: {seen}.")
     rest = [c for c in ignored if c not in media]
     if rest:
@@ -194,3 +371,10 @@ def _notes(
             f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}."
         )
     return tuple(notes)
+
+
+def _described(part: InputColumn) -> str:
+    """Return an input in words: `image (pictures)`, `x, y, z (recordings, 3 channels)`."""
+    columns = ", ".join(part.all_columns)
+    channels = f", {len(part.columns)} channels" if part.kind == "series" and part.columns else ""
+    return f"{columns} ({WORDS[part.kind]}{channels})"

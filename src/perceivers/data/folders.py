@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest
+from perceivers.data.columns import WORDS
 from perceivers.data.media import MEDIA_KINDS, kind_of_name
 from perceivers.data.readers import read_files
 from perceivers.data.recognize import media_files, split_of
 from perceivers.data.tables import ColumnTable, Field, Subset, Table
 
 __all__ = ["class_table", "file_table", "metadata_splits", "metadata_table"]
+
+
+_LISTED = (
+    "image",
+    "audio",
+    "video",
+    "points",
+)  # files that a table of metadata is expected to name
 
 
 def class_table(folder: Path) -> tuple[Table, list[str]]:
@@ -46,19 +55,25 @@ def _table(
 ) -> tuple[Table, list[str]]:
     """Take the kind of which there are most, and say what is left out."""
     kinds = [kind_of_name(path.name) for path in paths]
-    # A picture is what this release reads; a text beside pictures is mostly a licence or a caption.
-    kind = "image" if "image" in kinds else Counter(kinds).most_common(1)[0][0]
+    # A text or a table beside pictures or sounds is mostly a licence, a caption or a list.
+    media = [kind for kind in kinds if kind not in {"text", "series"}]
+    kind = Counter(media or kinds).most_common(1)[0][0]
     chosen = [i for i, k in enumerate(kinds) if k == kind]
     left = [*others, *(paths[i] for i, k in enumerate(kinds) if k != kind)]
     notes: list[str] = []
     if left:
         names = ", ".join(str(path.relative_to(folder)) for path in left[:3])
-        notes = [f"Left out of {folder} (no pictures): {len(left)} files, such as {names}."]
+        notes = [
+            f"Left out of {folder} (not {WORDS[str(kind)]}): {len(left)} files, such as {names}."
+        ]
     cells = {name: [values[i] for i in chosen] for name, values in columns.items()}
     table = ColumnTable(
         name=str(folder),
         columns={str(kind): [str(paths[i].relative_to(folder)) for i in chosen], **cells},
-        fields={str(kind): Field(str(kind)), **{name: Field("string") for name in cells}},
+        fields={
+            str(kind): Field(str(kind), by_path=True),
+            **{name: Field("string") for name in cells},
+        },
         folder=folder,
     )
     return table, notes
@@ -86,11 +101,11 @@ def metadata_table(folder: Path) -> tuple[Table, list[str]]:
     files = [
         str(path.relative_to(folder))
         for path in media_files(folder)
-        if kind_of_name(path.name) == "image"
+        if kind_of_name(path.name) in _LISTED
     ]
     left = [name for name in files if name not in listed] if named else []
     notes = (
-        [f"Left out (not in {paths[0].name}): {len(left)} pictures, such as {left[0]}."]
+        [f"Left out (not in {paths[0].name}): {len(left)} files, such as {left[0]}."]
         if left
         else []
     )

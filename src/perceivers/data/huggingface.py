@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import require
-from perceivers.data.media import MEDIA_KINDS, as_media
 from perceivers.data.parquet import field_of_feature
 from perceivers.data.recognize import split_of
 from perceivers.data.tables import Field, field_of, plain
@@ -21,7 +20,7 @@ __all__ = [
 
 
 class HuggingFaceTable:
-    """A `datasets.Dataset` as a table. Its rows stay on the disk, and its pictures encoded.
+    """A `datasets.Dataset` as a table. Its rows stay on the disk, and its media encoded.
 
     Args:
         dataset: The data set.
@@ -45,9 +44,7 @@ class HuggingFaceTable:
         """Return one row."""
         cells = self._dataset[index]
         return {
-            name: as_media(cells[name], self.where(index), self.folder)
-            if self.fields[name].kind in MEDIA_KINDS
-            else plain(cells[name])
+            name: self.fields[name].cell(cells[name], self.where(index), self.folder)
             for name in self.fields
         }
 
@@ -65,11 +62,12 @@ class HuggingFaceTable:
 
 
 def undecoded(dataset: Any) -> Any:
-    """Return a data set (or an iterable one) whose pictures come as bytes and paths."""
+    """Return a data set (or an iterable one) whose pictures, sounds and films come as bytes and paths."""
     datasets = require("datasets", "data")
     for name, feature in (dataset.features or {}).items():
-        if isinstance(feature, datasets.Image) and feature.decode:
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+        for kind in (datasets.Image, datasets.Audio, datasets.Video):
+            if isinstance(feature, kind) and feature.decode:
+                dataset = dataset.cast_column(name, kind(decode=False))
     return dataset
 
 

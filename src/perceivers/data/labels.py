@@ -1,7 +1,7 @@
 """Values of a target column -> indices of classes: which classes there are, and which row is of which."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from perceivers.data.tables import Field, Table
 
-__all__ = ["ClassIndex", "Labelled", "class_names", "describe_classes", "label_name"]
+__all__ = [
+    "ClassIndex",
+    "Labelled",
+    "class_names",
+    "describe_classes",
+    "in_order",
+    "label_name",
+    "quantity",
+]
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FEW_NUMBERS = 20  # different fractions that may still be grades, not a quantity
@@ -20,17 +28,17 @@ _SHOWN = 20  # names in a message
 
 @dataclass(frozen=True)
 class Labelled:
-    """A split whose target column holds the index of the class.
+    """A split whose target column holds what a loss compares with.
 
     Attributes:
         base: The split as it was read.
         target: The target column.
-        indices: For each row, the index of its class.
+        targets: For each row, the index of its class; or N x K, its labels or numbers.
     """
 
     base: Table
     target: str
-    indices: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -38,11 +46,17 @@ class Labelled:
 
     def row(self, index: int) -> dict[str, Any]:
         """Return one row."""
-        return {**self.base.row(index), self.target: int(self.indices[index])}
+        target = self.targets[index]
+        return {
+            **self.base.row(index),
+            self.target: target if self.targets.ndim > 1 else int(target),
+        }
 
     def column(self, name: str) -> Sequence[Any]:
         """Return the values of one column."""
-        return self.indices.tolist() if name == self.target else self.base.column(name)
+        if name != self.target:
+            return self.base.column(name)
+        return list(self.targets) if self.targets.ndim > 1 else self.targets.tolist()
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,7 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
         ValueError: If the column holds a quantity or an identifier rather than classes, or only one class.
     """
     names = {label_name(value, field, label) for value in values}
-    known = sorted((name for name in names if name is not None), key=_order)
+    known = in_order(name for name in names if name is not None)
     if len(known) == 1:
         msg = (
             f"{label} has one class only, '{known[0]}', in all {len(values)} rows: there is nothing to tell apart. "
@@ -144,25 +158,49 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
         raise ValueError(msg)
     if field.names:
         return field.names
-    fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
-    if fractions and len(known) > min(_FEW_NUMBERS, len(values) / 2):
+    found = quantity(values, field)
+    if found is not None:
         msg = (
-            f"{label} holds {len(known)} different numbers with fractions, such as {fractions[0]:g}: a quantity, not "
-            "classes. Expected whole numbers or names; name another column with --label."
+            f"{label} holds {found}: a quantity, not classes. Expected whole numbers or names; name another column "
+            "with --label, or learn the number itself with --target number."
         )
         raise ValueError(msg)
     if len(values) >= _MANY_ROWS and len(known) > len(values) / 2:
         msg = (
             f"{label} has {len(known)} different values in {len(values)} rows, such as '{known[0]:.40}': rather an "
-            "identifier or a text than a class. Name another column with --label."
+            "identifier or a text than a class. Name another column with --label, or say what it is with --target "
+            "(labels: several in a cell; number: a quantity)."
         )
         raise ValueError(msg)
     return tuple(known)
 
 
-def describe_classes(names: Sequence[str]) -> str:
+def quantity(values: Sequence[Any], field: Field) -> str | None:
+    """Return, in words, which numbers show that a column holds a quantity; None where it may hold classes.
+
+    Args:
+        values: The target column.
+        field: What it holds.
+    """
+    if field.names:
+        return None
+    fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
+    known = {label_name(value, field, "") for value in values} - {None}
+    if not fractions or len(known) <= min(_FEW_NUMBERS, len(values) / 2):
+        return None
+    return f"{len(known)} different numbers with fractions, such as {fractions[0]:g}"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names sorted, numbers by size and before words."""
+    return sorted(names, key=_order)
+
+
+def describe_classes(names: Sequence[str], noun: str = "classes") -> str:
     """Return a sentence on which classes there are."""
-    return f"{len(names)} classes: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}."
+    return (
+        f"{len(names)} {noun}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}."
+    )
 
 
 def _order(name: str) -> tuple[int, int, str]:

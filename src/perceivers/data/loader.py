@@ -1,16 +1,20 @@
 """Batches of a split, in this process or from workers: the same for the same seed, resumable at any batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
 from perceivers.data.bad import Intake
-from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig, Records
-from perceivers.data.cache import cache_for
+from perceivers.data.base import Batch, Records
+from perceivers.data.cache import PictureCache, cache_for
 from perceivers.data.columns import InputColumn
+from perceivers.data.kept import DecodedCache, open_cache
+from perceivers.data.media import kind_of_name
 from perceivers.data.order import LoaderSettings, Order, Plan
-from perceivers.data.reading import Read, Reader, RecordsReader
+from perceivers.data.reading import Read, Reader
+from perceivers.data.records import RecordsReader
 from perceivers.data.workers import FORKS, divide_cores, iterate, let_go, start_workers
 
 __all__ = ["Loader", "LoaderSettings", "divide_cores", "make_loader"]
@@ -19,10 +23,10 @@ __all__ = ["Loader", "LoaderSettings", "divide_cores", "make_loader"]
 def make_loader(
     records: Records,
     inputs: Mapping[str, InputColumn],
-    targets: Sequence[int] | None,
+    targets: Sequence[Any] | None,
     *,
-    preprocess: Mapping[str, ImagePreprocessConfig],
-    augment: Mapping[str, ImageAugmentConfig] | None,
+    preprocess: Mapping[str, Any],
+    augment: Mapping[str, Any] | None,
     settings: LoaderSettings,
 ) -> "Loader":
     """Return a split as batches.
@@ -34,8 +38,8 @@ def make_loader(
     Args:
         records: The split.
         inputs: For each input of the model, its column.
-        targets: Class index of each row. None: not known.
-        preprocess: For each input, size and statistics.
+        targets: Class index, or vector, of each row. None: not known.
+        preprocess: For each input, its size and statistics.
         augment: For each input, what is random. Used in training only.
         settings: Batch size, seed, workers, ranks.
 
@@ -48,16 +52,42 @@ def make_loader(
             f"Expected a split of at least {fewest} rows, one for each device, got {len(records)}."
         )
         raise ValueError(msg)
-    columns = {name: column.column for name, column in inputs.items()}
-    reader = Reader(columns, preprocess, augment, settings)
-    order = Order(len(records), settings, in_pairs=reader.mixing is not None)
-    cache = None
-    shared = FORKS or settings.num_workers == 0
-    if settings.training and settings.cache_bytes and shared and len(columns) == 1:
-        ((name, column),) = columns.items()
+    reader = Reader(inputs, preprocess, augment, settings)
+    lengths = _lengths(records, inputs) if settings.training else None
+    order = Order(len(records), settings, in_pairs=reader.mixing is not None, lengths=lengths)
+    pictures, kept = _caches(records, reader, preprocess)
+    return Loader(RecordsReader(records, targets, reader, pictures, kept), order)
+
+
+def _lengths(records: Records, inputs: Mapping[str, InputColumn]) -> list[int] | None:
+    """Return the length of each row's text, where a text lies in the table; None where all are alike."""
+    texts = [part.column for part in inputs.values() if part.kind == "text"]
+    if not texts:
+        return None
+    cells = records.column(texts[0])
+    by_path = any(isinstance(cell, str) and kind_of_name(cell) == "text" for cell in cells[:8])
+    return None if by_path else [len(cell) if isinstance(cell, str) else 0 for cell in cells]
+
+
+def _caches(
+    records: Records, reader: Reader, preprocess: Mapping[str, Any]
+) -> tuple[PictureCache | None, DecodedCache | None]:
+    """Return where decoded values are kept: small pictures in shared memory, all else in memory or a folder."""
+    settings = reader.settings
+    kinds = [preprocess[name].kind for name in reader.columns]
+    if kinds == ["image"] and settings.cache is None:
+        shared = FORKS or settings.num_workers == 0
+        if not (settings.training and settings.cache_bytes and shared):
+            return None, None
+        ((name, column),) = reader.columns.items()
         channels = preprocess[name].num_channels
-        cache = cache_for(records, column, num_channels=channels, largest=settings.cache_bytes)
-    return Loader(RecordsReader(records, targets, reader, cache), order)
+        largest = settings.cache_bytes
+        return cache_for(records, column.column, num_channels=channels, largest=largest), None
+    if settings.cache is not None:
+        return None, open_cache(Path(settings.cache), settings.fingerprint, 0)
+    if settings.kept_bytes and settings.num_workers == 0:
+        return None, open_cache(None, settings.fingerprint, settings.kept_bytes)
+    return None, None
 
 
 class Loader:

@@ -19,9 +19,11 @@ _SUFFIXES = {
     "video": "mp4 avi mov mkv webm mpg mpeg m4v",
     "points": "off ply obj stl glb xyz",
     "text": "txt md",
+    "series": "csv tsv parquet",
+    "array": "npy npz",
 }
 _KINDS = {f".{suffix}": kind for kind, row in _SUFFIXES.items() for suffix in row.split()}
-MEDIA_KINDS = tuple(_SUFFIXES)
+MEDIA_KINDS = tuple(_SUFFIXES)  # what a file can hold, and so what a model can read
 
 # The first bytes of a file, for columns of bytes that say nothing about themselves.
 _MAGIC = (
@@ -41,19 +43,27 @@ _MAGIC = (
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One encoded file, not yet decoded. Exactly one of path, data and array is there.
+    """One cell that the model reads, not yet decoded. At most one of path, data, array and value is there.
 
     Attributes:
         name: What to call it in messages: its path, or the table and row that hold it.
         path: Where it lies on the disk.
         data: Its bytes.
         array: A picture that is already decoded: rows, columns and, if there are any, channels.
+        value: Anything else that needs no decoding: a text, a list of numbers, an array; of a modality that
+            lies in several columns, a dict of them.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = None
     array: npt.NDArray[np.uint8] | None = None
+    value: Any = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is nothing: an empty cell."""
+        return self.path is None and self.data is None and self.array is None and self.value is None
 
     def open(self) -> io.BytesIO | io.BufferedReader:
         """Return the encoded file, opened for reading.
@@ -102,13 +112,17 @@ def kind_of_bytes(data: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
 
 
-def as_media(cell: Any, where: str, folder: Path) -> Media:
+def as_media(
+    cell: Any, where: str, folder: Path, *, kind: str = "image", by_path: bool = False
+) -> Media:
     """Return a cell of a table as `Media`, whatever it holds.
 
     Args:
         cell: A path, bytes, a mapping of `bytes` and `path`, an array, a PIL image, `Media`, or None.
         where: Table and row, for messages about cells without a path.
         folder: What relative paths are relative to.
+        kind: What it is. Only pictures are made of arrays here; those of other kinds, and texts, become a `value`.
+        by_path: Whether a string is a path, also where the kind is `text`.
 
     Raises:
         TypeError: If the cell is none of these.
@@ -121,21 +135,36 @@ def as_media(cell: Any, where: str, folder: Path) -> Media:
         return cell
     if isinstance(cell, bytes | bytearray | memoryview):
         return Media(where, data=bytes(cell))
+    if isinstance(cell, str) and kind == "text" and not by_path:
+        return Media(where, value=cell)
     if isinstance(cell, str | PathLike):
         path = folder / Path(cast("str", cell)).expanduser()
         return Media(str(path), path=path)
     if isinstance(cell, Mapping):
-        parts = cast("Mapping[str, Any]", cell)
-        data, path = parts.get("bytes"), parts.get("path")
-        if data is None:
-            return as_media(path, where, folder)
-        return Media(f"{where} ({path})" if path else where, data=bytes(data))
-    if isinstance(cell, np.ndarray):
-        return Media(where, array=to_pictures(cast("npt.NDArray[Any]", cell), where))
+        return _from_mapping(cast("Mapping[str, Any]", cell), where, folder, kind)
+    if isinstance(cell, np.ndarray) or (kind != "image" and isinstance(cell, list | tuple)):
+        return _from_numbers(cast("Any", cell), where, kind)
     if hasattr(cell, "getexif"):
         return _from_pil(cell, where)
     msg = f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
     raise TypeError(msg)
+
+
+def _from_numbers(numbers: Any, where: str, kind: str) -> Media:
+    """Return numbers as a picture, or as the value that they are for every other kind."""
+    if kind == "image":
+        return Media(where, array=to_pictures(numbers, where))
+    return Media(where, value=numbers)
+
+
+def _from_mapping(cell: Mapping[str, Any], where: str, folder: Path, kind: str) -> Media:
+    """Return bytes and their path, as `datasets` keeps them; or what is decoded already."""
+    if not {"bytes", "path"} & set(cell):
+        return Media(where, value=dict(cell))
+    data, path = cell.get("bytes"), cell.get("path")
+    if data is None:
+        return as_media(path, where, folder, kind=kind, by_path=True)
+    return Media(f"{where} ({path})" if path else where, data=bytes(data))
 
 
 def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:

@@ -1,78 +1,118 @@
-"""Mixup and CutMix: two pictures become one, and so do their labels.
+"""Mixup and CutMix: two samples become one, and so do their labels.
 
 Source: mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899) as DeepMind's release of Perceiver IO uses them:
-two pictures are read for each one that the model sees, and with both kinds on each makes half a batch.
+two samples are read for each one that the model sees, and with both kinds on each makes half a batch. Sounds,
+films and series are blended as pictures are. Of sets of points, which nothing pairs, each gives its share.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
-from perceivers.data.base import Batch, ImageAugmentConfig
-from perceivers.typing import Float, Tensor
+from perceivers.data.base import Batch
+from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["mix", "mixes"]
+__all__ = ["Mixing", "mix", "mixing_of"]
+
+_BLENDED = ("image", "audio", "video", "series")
+_CHOSEN = ("points", "array")
 
 
-def mixes(augment: ImageAugmentConfig) -> bool:
-    """Return whether pictures are mixed at all."""
-    return augment.mixup > 0 or augment.cutmix
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How samples are mixed.
+
+    Attributes:
+        mixup: Alpha of mixup's beta distribution. 0: off.
+        cutmix: Whether boxes are cut out of pictures.
+        chosen: Modalities of whose elements each sample gives its share; the others are blended.
+    """
+
+    mixup: float = 0.0
+    cutmix: bool = False
+    chosen: frozenset[str] = field(default_factory=frozenset[str])
+
+
+def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
+    """Return how samples of these modalities are mixed, None if they are not.
+
+    Args:
+        augment: The `AugmentConfig` of each modality. One that asks for mixing mixes all of them.
+
+    Raises:
+        ValueError: If a modality cannot be mixed, or CutMix is asked for beside other modalities than pictures.
+    """
+    mixup = max((getattr(part, "mixup", 0.0) for part in augment.values()), default=0.0)
+    cutmix = any(getattr(part, "cutmix", False) for part in augment.values())
+    if not mixup and not cutmix:
+        return None
+    odd = [name for name, part in augment.items() if part.kind not in (*_BLENDED, *_CHOSEN)]
+    if odd or (cutmix and any(part.kind != "image" for part in augment.values())):
+        kinds = ", ".join(f"{name} ({part.kind})" for name, part in augment.items())
+        msg = (
+            "Mixup mixes pictures, sounds, films, series and sets of points, and CutMix pictures alone; got "
+            f"{kinds}. Switch them off with --augment.NAME.mixup 0."
+        )
+        raise ValueError(msg)
+    chosen = frozenset(name for name, part in augment.items() if part.kind in _CHOSEN)
+    return Mixing(mixup=mixup, cutmix=cutmix, chosen=chosen)
 
 
 def mix(
-    batch: Batch, augment: ImageAugmentConfig, num_classes: int, generator: np.random.Generator
+    batch: Batch, mixing: Mixing, num_classes: int | None, generator: np.random.Generator
 ) -> Batch:
     """Return a batch of half the size: sample i is mixed from samples i and i + half of the given one.
 
-    An odd sample at the end is left out. Without mixup and CutMix the batch comes back as it is. Each mixed
-    sample draws its own share.
+    An odd sample at the end is left out. Each mixed sample draws its own share.
 
     Args:
-        batch: Pictures, B x C x Y x X, with targets: class indices, or shares of each class.
-        augment: Alpha of mixup, and whether there is CutMix.
-        num_classes: Width of the shares in the new targets.
+        batch: With targets: class indices, or a vector for each sample.
+        mixing: What is done.
+        num_classes: Width of the new targets, where the given ones are indices.
         generator: Where chance comes from.
 
     Raises:
-        ValueError: If the batch has no targets, fewer than two samples, or inputs that are not pictures.
+        ValueError: If the batch has no targets or fewer than two samples.
     """
-    if not mixes(augment):
-        return batch
     half = len(batch) // 2
     if batch.targets is None or half == 0:
         msg = (
-            "Mixup and CutMix need labeled pictures, at least two in a batch; got "
+            "Mixup and CutMix need labeled samples, at least two in a batch; got "
             f"{len(batch)} with {'no ' if batch.targets is None else ''}labels."
         )
         raise ValueError(msg)
-    odd = [name for name, pictures in batch.inputs.items() if pictures.ndim != 4]
-    if odd or batch.masks:
-        msg = f"Mixup and CutMix mix pictures (B x C x Y x X); got other inputs: {odd or [*batch.masks]}."
-        raise ValueError(msg)
-
-    height, width = next(iter(batch.inputs.values())).shape[-2:]
-    num_mixup = half if not augment.cutmix else half // 2 if augment.mixup > 0 else 0
+    num_mixup = half if not mixing.cutmix else half // 2 if mixing.mixup > 0 else 0
+    height, width = next(iter(batch.inputs.values())).shape[-2:] if mixing.cutmix else (1, 1)
     boxes = [_cutmix_box(height, width, generator) for _ in range(half - num_mixup)]
-    drawn = generator.beta(augment.mixup, augment.mixup, size=num_mixup) if num_mixup else []
+    drawn = generator.beta(mixing.mixup, mixing.mixup, size=num_mixup) if num_mixup else []
     kept = [
         1 - (bottom - top) * (right - left) / (height * width) for top, left, bottom, right in boxes
     ]
     shares = torch.tensor([*drawn, *kept], dtype=torch.float32)
-
+    inputs: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    for name, values in batch.inputs.items():
+        mask = batch.masks.get(name)
+        mask = None if mask is None else mask[: 2 * half]
+        if name in mixing.chosen:
+            inputs[name], mask = _choose(values[: 2 * half], mask, shares, generator)
+        else:
+            inputs[name] = _mix_values(values[: 2 * half], shares[:num_mixup], boxes)
+            mask = None if mask is None else torch.logical_or(*mask.chunk(2))
+        if mask is not None:
+            masks[name] = mask
     targets = _shares(batch.targets[: 2 * half], num_classes)
+    names = zip(batch.names[:half], batch.names[half : 2 * half], strict=True)
     return replace(
         batch,
-        inputs={
-            name: _mix_pictures(pictures[: 2 * half], shares[:num_mixup], boxes)
-            for name, pictures in batch.inputs.items()
-        },
+        inputs=inputs,
+        masks=masks,
         targets=targets[:half].lerp(targets[half:], 1 - shares[:, None]),
-        names=tuple(
-            f"{first} + {second}"
-            for first, second in zip(batch.names[:half], batch.names[half : 2 * half], strict=True)
-        ),
+        names=tuple(f"{first} + {second}" for first, second in names),
     )
 
 
@@ -87,23 +127,38 @@ def _cutmix_box(
     return max(0, top), max(0, left), min(height, bottom), min(width, right)
 
 
-def _mix_pictures(
-    pictures: Float[Tensor, "B Ci Y X"],
+def _mix_values(
+    values: Float[Tensor, "B ..."],
     shares: Float[Tensor, " B1"],
     boxes: list[tuple[int, int, int, int]],
-) -> Float[Tensor, "B2 Ci Y X"]:
-    """Blend the first pairs by their shares and cut boxes into the others."""
-    first, second = pictures.chunk(2)
+) -> Float[Tensor, "B2 ..."]:
+    """Blend the first pairs by their shares and cut boxes into the others, which are pictures."""
+    first, second = values.chunk(2)
     blended = len(shares)
     mixed = first.clone()
-    mixed[:blended] = second[:blended].lerp(first[:blended], shares.view(-1, 1, 1, 1))
+    across = shares.view(-1, *[1] * (values.ndim - 1))
+    mixed[:blended] = second[:blended].lerp(first[:blended], across)
     for sample, (top, left, bottom, right) in enumerate(boxes, start=blended):
         mixed[sample, :, top:bottom, left:right] = second[sample, :, top:bottom, left:right]
     return mixed
 
 
-def _shares(targets: Tensor, num_classes: int) -> Float[Tensor, "B K"]:
-    """Return class indices as one-hot shares. Shares stay as they are."""
+def _choose(
+    values: Float[Tensor, "B L ..."],
+    mask: Bool[Tensor, "B L"] | None,
+    shares: Float[Tensor, " B2"],
+    generator: np.random.Generator,
+) -> tuple[Float[Tensor, "B2 L ..."], Bool[Tensor, "B2 L"] | None]:
+    """Take each element from the first sample of a pair with the chance of its share, else from the second."""
+    first, second = values.chunk(2)
+    drawn = torch.from_numpy(generator.random(first.shape[:2], dtype=np.float32))
+    ours = drawn < shares[:, None]
+    mixed = torch.where(ours.view(*ours.shape, *[1] * (values.ndim - 2)), first, second)
+    return mixed, None if mask is None else torch.where(ours, *mask.chunk(2))
+
+
+def _shares(targets: Tensor, num_classes: int | None) -> Float[Tensor, "B K"]:
+    """Return class indices as one-hot shares. Vectors stay as they are."""
     if targets.ndim == 1:
-        return one_hot(targets, num_classes).float()
+        return one_hot(targets, num_classes or -1).float()
     return targets.float()

@@ -1,17 +1,22 @@
 """Data by path, hub id or object, or by the name of what is embedded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import DataConfig
+from perceivers.data.columns import InputColumn
 from perceivers.data.sources import DataSource, open_data
 
 __all__ = ["is_embedded", "open_named"]
 
 
 def open_named(
-    data: Any, config: DataConfig, *, label_names: Sequence[str] | None = None
+    data: Any,
+    config: DataConfig,
+    *,
+    label_names: Sequence[str] | None = None,
+    inputs: Mapping[str, InputColumn] | None = None,
 ) -> DataSource:
     """Return opened data. `digits` are scikit-learn's, unless there is a path of this name.
 
@@ -33,7 +38,7 @@ def open_named(
             )
             raise ValueError(msg)
         return source
-    return open_data(data, config, label_names=label_names)
+    return open_data(data, config, label_names=label_names, inputs=inputs)
 
 
 def is_embedded(data: Any) -> bool:

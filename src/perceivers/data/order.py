@@ -1,7 +1,7 @@
 """Which rows stand in which batch: a function of seed and epoch, so that it can be taken up anywhere."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy.typing as npt
 from perceivers.data.seeds import random_numbers
 
 __all__ = ["LoaderSettings", "Order", "Plan"]
+
+_POOL = 50  # batches among which rows of different lengths are sorted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,10 @@ class LoaderSettings:
         cache_bytes: Memory for decoded pictures, if all have one size and fit. 0: none.
         pin_memory: Put batches where a GPU can fetch them from.
         read_ahead: Batches that a thread prepares in training while there are no workers. 0: no thread.
+        num_clips: Clips of each recording in evaluation, spread evenly over it.
+        cache: Folder in which decoded values are kept. None: in memory, as far as `kept_bytes` go.
+        kept_bytes: Memory for decoded values of other kinds than pictures, in a process that reads for itself.
+        fingerprint: Tells kept values of these data from those of others.
     """
 
     batch_size: int = 128
@@ -43,6 +49,10 @@ class LoaderSettings:
     cache_bytes: int = 2**28
     pin_memory: bool = False
     read_ahead: int = 2
+    num_clips: int = 1
+    cache: str | None = None
+    kept_bytes: int = 0
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
@@ -90,10 +100,20 @@ class Order:
         num_rows: Length of the split.
         settings: Batch size, seed, ranks.
         in_pairs: Read a partner for each sample, from a second permutation.
+        lengths: Of each row, where they differ. Rows of about one length then share a batch in training, so that
+            little of it is padding.
     """
 
-    def __init__(self, num_rows: int, settings: LoaderSettings, *, in_pairs: bool = False) -> None:
+    def __init__(
+        self,
+        num_rows: int,
+        settings: LoaderSettings,
+        *,
+        in_pairs: bool = False,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         self.num_rows = num_rows
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.settings = settings
         self.in_pairs = in_pairs
 
@@ -116,14 +136,27 @@ class Order:
                 first = number * settings.batch_size
                 yield Plan(epoch, number, mine[first : first + settings.batch_size])
             return
-        passes = [
-            random_numbers("order", settings.seed, epoch, turn).permutation(self.num_rows)
-            for turn in range(1 + self.in_pairs)
-        ]
+        passes = [self._pass(epoch, turn) for turn in range(1 + self.in_pairs)]
         for number in range(start, len(self)):
             yield Plan(
                 epoch, number, np.concatenate([self._mine(order, number) for order in passes])
             )
+
+    def _pass(self, epoch: int, turn: int) -> npt.NDArray[np.int64]:
+        """Return all rows in random order; of different lengths, those of about one length side by side."""
+        chance = random_numbers("order", self.settings.seed, epoch, turn)
+        order = chance.permutation(self.num_rows)
+        if self.lengths is None:
+            return order
+        size = self._global_size()
+        # Sorted within pools of many batches only: who shares a batch with whom stays a matter of chance.
+        pools = [order[at : at + _POOL * size] for at in range(0, self.num_rows, _POOL * size)]
+        order = np.concatenate(
+            [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
+        )
+        whole = self.num_rows // size
+        batches = order[: whole * size].reshape(whole, size)
+        return np.concatenate([batches[chance.permutation(whole)].ravel(), order[whole * size :]])
 
     def _global_size(self) -> int:
         """Return the samples of one batch over all ranks: fewer than asked for if there are fewer rows."""

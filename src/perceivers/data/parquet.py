@@ -3,15 +3,17 @@
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, cast
 
 from perceivers.data.base import require
-from perceivers.data.media import MEDIA_KINDS, as_media
+from perceivers.data.media import MEDIA_KINDS
+from perceivers.data.remote import Location, folder_of, open_remote
 from perceivers.data.tables import Field, field_of, plain
 
 __all__ = ["ParquetTable", "field_of_feature", "parquet_fields", "parquet_file", "reading"]
 
+_LISTS = ("list", "large_list", "fixed_size_list")
 _FEATURES = {"Image": "image", "Audio": "audio", "Video": "video"}
 
 
@@ -22,7 +24,7 @@ class ParquetTable:
     random order would otherwise decompress a row group each. A copy sent to another process reads for itself.
 
     Args:
-        path: The file.
+        path: The file, or the address of a remote one.
         fields: The columns to keep and what they hold. By default all, as the file tells.
 
     Raises:
@@ -30,10 +32,10 @@ class ParquetTable:
         OSError: If it cannot be read.
     """
 
-    def __init__(self, path: Path, fields: Mapping[str, Field] | None = None) -> None:
+    def __init__(self, path: Location, fields: Mapping[str, Field] | None = None) -> None:
         self.path = path
         self.name = str(path)
-        self.folder = path.parent
+        self.folder = folder_of(path)
         file = parquet_file(path)
         self.fields = parquet_fields(file) if fields is None else dict(fields)
         self.num_rows = int(file.metadata.num_rows)
@@ -54,9 +56,9 @@ class ParquetTable:
             table = self._read(list(self.fields))
             self._cells = {name: table.column(name) for name in self.fields}
         return {
-            name: as_media(cells[index].as_py(), self.where(index), self.folder)
-            if self.fields[name].kind in MEDIA_KINDS
-            else plain(cells[index].as_py())
+            name: self.fields[name].cell(
+                _value(cells[index], self.fields[name].kind), self.where(index), self.folder
+            )
             for name, cells in self._cells.items()
         }
 
@@ -77,7 +79,18 @@ class ParquetTable:
         return f"{self.path}, row {index}"
 
 
-def parquet_file(path: Path) -> Any:
+def _value(scalar: Any, kind: str) -> Any:
+    """Return a cell as a Python value; a list of numbers that a model reads as an array, ten times faster."""
+    if kind not in MEDIA_KINDS or not str(scalar.type).startswith(_LISTS) or not scalar.is_valid:
+        return scalar.as_py()
+    values = scalar.values
+    if values.null_count:
+        return scalar.as_py()
+    is_plain = str(values.type).startswith(("int", "uint", "float", "double", "halffloat"))
+    return values.to_numpy(zero_copy_only=False) if is_plain else scalar.as_py()
+
+
+def parquet_file(path: Location) -> Any:
     """Return an opened `pyarrow.parquet.ParquetFile`.
 
     Raises:
@@ -85,6 +98,10 @@ def parquet_file(path: Path) -> Any:
         OSError: If it cannot be read.
     """
     parquet = require("pyarrow.parquet", "data")
+    if isinstance(path, str):
+        file = open_remote(path)
+        with reading(path):
+            return parquet.ParquetFile(file)
     with path.open("rb"):  # the system's own words where the file cannot be opened
         pass
     with reading(path):
@@ -92,7 +109,7 @@ def parquet_file(path: Path) -> Any:
 
 
 @contextmanager
-def reading(path: Path) -> Generator[None]:
+def reading(path: Location) -> Generator[None]:
     """Say in our words what pyarrow finds wrong with a file."""
     try:
         yield
@@ -124,6 +141,11 @@ def parquet_fields(file: Any) -> dict[str, Field]:
         batch = next(file.iter_batches(batch_size=16, columns=unknown), None)
         cells: Mapping[str, Any] = {} if batch is None else batch.to_pydict()
         fields.update({name: field_of(cells.get(name, ())) for name in unknown})
+    ours = (schema.metadata or {}).get(b"perceivers")  # written by `perceivers shard`
+    kinds: Mapping[str, str] = json.loads(ours).get("kinds", {}) if ours else {}
+    for name, kind in kinds.items():
+        if name in fields:
+            fields[name] = replace(fields[name], kind=kind, by_path=False)
     return fields
 
 
@@ -137,11 +159,12 @@ def field_of_feature(feature: Any) -> Field | None:
         return Field(_FEATURES[kind])
     if kind == "ClassLabel":
         return Field("number", names=tuple(known.get("names") or ()))
-    if kind in {"Sequence", "List", "LargeList", "Array2D", "Array3D", "Array4D", "Array5D"}:
-        return Field("array")
+    inner = known.get("feature")
+    if isinstance(inner, dict) and inner.get("_type") == "ClassLabel":
+        return Field("array", names=tuple(cast("dict[str, Any]", inner).get("names") or ()))
     if kind == "Value" and str(known.get("dtype", "")).startswith(("int", "uint", "float", "bool")):
         return Field("number")
-    return None  # strings may be names, text or paths
+    return None  # strings may be names, text or paths, and lists series or points
 
 
 def _uncompressed(metadata: Any, columns: Sequence[str]) -> int:

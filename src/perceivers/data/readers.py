@@ -1,6 +1,7 @@
 """One file that holds a table -> the table: CSV, JSON lines, NumPy and HDF5 arrays."""
 
 import csv
+import io
 import json
 import re
 import zipfile
@@ -14,15 +15,17 @@ from perceivers.data.archives import TarTable
 from perceivers.data.base import require
 from perceivers.data.media import to_pictures
 from perceivers.data.parquet import ParquetTable
+from perceivers.data.remote import Location, open_binary, suffix_of
 from perceivers.data.tables import ColumnTable, Concatenated, Field, Table, field_of
 
 __all__ = ["csv_rows", "jsonl_rows", "read_files"]
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")  # 007 is a name, not the number 7
+_CLOUDS = ("points", "point_cloud", "xyz", "data")  # `data` in ModelNet's HDF5 files
 _NUMBER = re.compile(r"-?\d+\.?\d*([eE][-+]?\d+)?|-?\.\d+")
 
 
-def read_files(paths: Sequence[Path]) -> Table:
+def read_files(paths: Sequence[Location]) -> Table:
     """Return the table that one file, or several shards together, hold.
 
     Raises:
@@ -37,7 +40,12 @@ def read_files(paths: Sequence[Path]) -> Table:
     return full[0] if len(full) == 1 else Concatenated(full)
 
 
-def _read_file(path: Path) -> Table:
+def _read_file(path: Location) -> Table:
+    if isinstance(path, str):
+        if suffix_of(path) == ".parquet":
+            return ParquetTable(path)
+        msg = f"{path} is remote: only Parquet files are then read by index. Use --stream, or download it first."
+        raise ValueError(msg)
     readers: dict[str, Callable[[Path], Table]] = {
         ".parquet": ParquetTable,
         ".csv": _read_csv,
@@ -55,13 +63,16 @@ def _read_file(path: Path) -> Table:
         raise type(error)(msg) from error
 
 
-def csv_rows(path: Path) -> Iterator[dict[str, str]]:
+def csv_rows(path: Location) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file: text by column. Comma, semicolon or tab, as the header shows.
 
     Raises:
         ValueError: If the file is no CSV: not UTF-8, no header, a row with too many or too few cells.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with (
+        open_binary(path) as binary,
+        io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
+    ):
         try:
             header = file.readline()
             counts = {mark: header.count(mark) for mark in ",;\t"}
@@ -87,15 +98,18 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
             raise ValueError(msg) from error
 
 
-def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines.
+def jsonl_rows(path: Location, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of JSON lines, from number `start` on.
 
     Raises:
         ValueError: If a line is not a JSON object. The message has its number.
     """
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
+                continue
+            if start:
+                start -= 1
                 continue
             try:
                 row = json.loads(line)
@@ -146,7 +160,7 @@ def _read_npz(path: Path) -> ColumnTable:
 
 
 def _read_h5(path: Path) -> ColumnTable:
-    h5py = require("h5py", None)
+    h5py = require("h5py", "points")
     try:
         with h5py.File(path, "r") as file:
             arrays = {name: np.asarray(file[name]) for name in file if hasattr(file[name], "dtype")}
@@ -164,6 +178,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
     media = next((n for n in ("images", "image") if n in arrays), None)
     longest = max((len(a) for a in arrays.values() if a.ndim), default=0)
     length = len(arrays[media]) if media else longest
+    clouds = next((n for n in _CLOUDS if n in arrays and _is_cloud(arrays[n])), None)
     columns: dict[str, Any] = {}
     fields: dict[str, Field] = {}
     for name, array in arrays.items():
@@ -174,17 +189,23 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
                 _pictures(array, f"{path}, array '{name}'"),
                 Field("image"),
             )
-        elif array.ndim > 1:
-            columns[name], fields[name] = array, Field("array")
+        elif array.ndim > 1 and not (name == "label" and array.shape[1:] == (1,)):
+            kind = "points" if name == clouds else "array"
+            columns[name], fields[name] = array, Field(kind, shape=array.shape[1:])
         else:
-            columns[name] = [_text(cell) for cell in array.tolist()]
+            columns[name] = [_text(cell) for cell in array.reshape(-1).tolist()]
             fields[name] = field_of(columns[name])
     if names and "label" in fields:
         fields["label"] = Field("number", names=names)
     if "label" not in columns and "label" in arrays:
-        msg = f"{path}: expected as many labels as pictures, {length}, got {len(arrays['label'])}."
+        msg = f"{path}: expected as many labels as samples, {length}, got {len(arrays['label'])}."
         raise ValueError(msg)
     return ColumnTable(name=str(path), columns=columns, fields=fields, folder=path.parent)
+
+
+def _is_cloud(array: Any) -> bool:
+    """Tell whether these are points: a cloud in each row, of three coordinates or more."""
+    return array.ndim == 3 and 3 <= array.shape[2] <= 9 and array.dtype.kind == "f"
 
 
 def _pictures(array: Any, where: str) -> Any:

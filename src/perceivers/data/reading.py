@@ -1,40 +1,55 @@
-"""One plan becomes one batch: rows are read, decoded, augmented, stacked and mixed. Runs in the workers."""
+"""Raw rows become a batch: each modality is decoded, cut to size and augmented, then put together and mixed."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import get_worker_info
 
-from perceivers.data.augment import augment_pixels
-from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig, Records
-from perceivers.data.cache import PictureCache
-from perceivers.data.decode import Decoded, decode, quiet_pillow
-from perceivers.data.images import Pixels, as_pixels, normalize_pixels, preprocess_pixels
-from perceivers.data.mixing import mix, mixes
-from perceivers.data.order import LoaderSettings, Plan
+from perceivers.data.base import Batch
+from perceivers.data.columns import InputColumn
+from perceivers.data.media import Media
+from perceivers.data.mixing import mix, mixing_of
+from perceivers.data.modalities import build_modalities
+from perceivers.data.modality import MissingValueError, TooLongError, moments_of
+from perceivers.data.order import LoaderSettings
 from perceivers.data.seeds import random_numbers, random_numbers_of_each
 
-__all__ = ["Read", "Reader", "RecordsReader", "Sample"]
+__all__ = ["BadRowError", "Chances", "Read", "Reader", "Sample", "guarded", "media_of", "own_cell"]
+
+_MOMENT = 1000  # numbers the generator of a row's moment, beyond those of its modalities
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One decoded row.
+    """One row, as far as it can be read alone.
 
     Attributes:
-        pixels: For each input, Y x X x C of uint8.
-        target: Class index, None where there is none.
+        clips: For each clip of it, what each modality prepared; None where that is missing.
+        target: Class index or vector, None where there is none.
         name: For messages.
     """
 
-    pixels: dict[str, Pixels]
-    target: int | None
+    clips: list[dict[str, Any]]
+    target: Any
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """Where the chance of one row comes from.
+
+    Attributes:
+        moment: Where its clip lies.
+        augment: A generator for each modality that is augmented.
+    """
+
+    moment: float = 0.5
+    augment: Mapping[str, np.random.Generator] = field(
+        default_factory=dict[str, np.random.Generator]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +76,11 @@ class Read:
         """Return the same with tensors in pinned memory. `DataLoader` calls it."""
         if self.batch is None:
             return self
-        batch = Batch(
+        batch = replace(
+            self.batch,
             inputs={name: values.pin_memory() for name, values in self.batch.inputs.items()},
             targets=None if self.batch.targets is None else self.batch.targets.pin_memory(),
             masks={name: mask.pin_memory() for name, mask in self.batch.masks.items()},
-            names=self.batch.names,
         )
         return Read(
             batch=batch, num_rows=self.num_rows, bad=self.bad, notes=self.notes, state=self.state
@@ -76,120 +91,219 @@ class Reader:
     """Turns raw rows into a batch.
 
     Args:
-        columns: For each input of the model, the column that holds it.
-        preprocess: For each input, size and statistics.
+        columns: For each input of the model, where it lies in the data.
+        preprocess: For each input, its size and statistics.
         augment: For each input, what is random. None in evaluation.
-        settings: Seed, and the number of classes for mixing.
+        settings: Seed, clips, and the number of classes for mixing.
 
     Raises:
-        ValueError: If pictures are to be mixed and the number of classes is not given.
+        ValueError: If samples are to be mixed and their modalities cannot be, or the number of classes is not known.
     """
 
     def __init__(
         self,
-        columns: Mapping[str, str],
-        preprocess: Mapping[str, ImagePreprocessConfig],
-        augment: Mapping[str, ImageAugmentConfig] | None,
+        columns: Mapping[str, InputColumn],
+        preprocess: Mapping[str, Any],
+        augment: Mapping[str, Any] | None,
         settings: LoaderSettings,
     ) -> None:
-        self.columns = dict(columns)
-        self.preprocess = dict(preprocess)
+        self.columns = {name: column for name, column in columns.items() if name in preprocess}
         self.augment = dict(augment or {}) if settings.training else {}
+        self.modalities = build_modalities(preprocess, self.augment)
         self.settings = settings
-        self.mixing = next((config for config in self.augment.values() if mixes(config)), None)
+        self.mixing = mixing_of(self.augment)
         if self.mixing and settings.num_classes is None:
             msg = "Mixup and CutMix need to know the number of classes; got num_classes=None."
             raise ValueError(msg)
+        self.timed = any(modality.timed for modality in self.modalities.values())
+        self.num_clips = settings.num_clips if self.timed and not settings.training else 1
 
-    def decode(self, row: Mapping[str, Any]) -> tuple[dict[str, Decoded], str]:
-        """Return the pictures of a row, and the name of the first.
+    def decode(
+        self, row: Mapping[str, Any], *, moment: float | None = None
+    ) -> tuple[dict[str, Any], str, tuple[str, ...]]:
+        """Return what a row holds of each modality (None: missing), its name, and notes on decoding.
 
         Args:
             row: Raw cells.
+            moment: Of the clip that is wanted. None: everything is decoded.
 
         Raises:
-            BadRowError: If a picture cannot be decoded.
+            BadRowError: If something cannot be decoded, or nothing is there.
+            TooLongError: If all of a recording was asked for, and it is too much for the memory.
             KeyError: If a column is missing.
         """
-        pictures: dict[str, Decoded] = {}
-        name = ""
+        values: dict[str, Any] = {}
+        notes: list[str] = []
+        name, reason = "", ""
         for modality, column in self.columns.items():
-            media = row[column]
+            own = None if column.columns else row.get(f"{column.column}:{modality}")
+            media = media_of(row, column) if own is None else own
             name = name or media.name
             try:
-                channels = self.preprocess[modality].num_channels
-                pictures[modality] = decode(media, num_channels=channels)
+                decoded = self.modalities[modality].decode(media, moment=moment)
+                values[modality] = decoded.value
+                notes += decoded.notes
+            except MissingValueError as error:
+                values[modality], reason = None, reason or str(error)
+                notes.append(f"no {modality}")
+            except TooLongError as error:
+                if moment is None and self.timed:  # a clip of it may still be decoded
+                    raise
+                raise BadRowError(media.name, str(error)) from error
             except ValueError as error:
                 raise BadRowError(media.name, str(error)) from error
-        return pictures, name
+        if all(value is None for value in values.values()):
+            raise BadRowError(name, reason)
+        return values, name, tuple(notes)
 
-    def chances(self, keys: Sequence[tuple[int, ...]]) -> list[dict[str, np.random.Generator]]:
-        """Return, for each row, a generator for each input that is augmented.
+    def chances(self, keys: Sequence[tuple[int, ...]]) -> list[Chances]:
+        """Return where the chance of each row comes from.
 
         Args:
             keys: One for each row. They seed the generators, together with the run's seed.
         """
+        if not self.settings.training:
+            return [Chances()] * len(keys)
+
+        def generators(number: int) -> list[np.random.Generator]:
+            full = np.array([(self.settings.seed, *key, number) for key in keys], dtype=np.int64)
+            return random_numbers_of_each("augment", full)
+
         found: list[dict[str, np.random.Generator]] = [{} for _ in keys]
         for number, modality in enumerate(self.columns):
             if modality in self.augment:
-                full = np.array(
-                    [(self.settings.seed, *key, number) for key in keys], dtype=np.int64
-                )
-                for chance, numbers in zip(
-                    found, random_numbers_of_each("augment", full), strict=True
-                ):
+                for chance, numbers in zip(found, generators(number), strict=True):
                     chance[modality] = numbers
-        return found
+        moments = [0.5] * len(keys)
+        if self.timed:
+            moments = [float(numbers.random()) for numbers in generators(_MOMENT)]
+        return [Chances(moment, augment) for moment, augment in zip(moments, found, strict=True)]
 
-    def transform(
-        self, images: Mapping[str, Image.Image], chance: Mapping[str, np.random.Generator]
-    ) -> dict[str, Pixels]:
-        """Return pictures cropped and resized, augmented in training.
+    def sample(
+        self, row: Mapping[str, Any], chances: Chances, target: Any = None
+    ) -> tuple[Sample, tuple[str, ...]]:
+        """Return one row as a sample, and notes on decoding. A recording that is too long is decoded clip by clip.
 
         Args:
-            images: For each input, its picture.
-            chance: For each input that is augmented, where its chance comes from; see `chances`.
-        """
-        pixels: dict[str, Pixels] = {}
-        for modality, image in images.items():
-            config = self.preprocess[modality]
-            if modality in chance:
-                augment = self.augment[modality]
-                pixels[modality] = augment_pixels(image, augment, config, chance[modality])
-            else:
-                pixels[modality] = preprocess_pixels(image, config)
-        return pixels
+            row: Raw cells.
+            chances: Of `chances`.
+            target: Class index or vector.
 
-    def collate(self, samples: Sequence[Sample], key: tuple[int, ...]) -> Batch | None:
+        Raises:
+            BadRowError: If something cannot be decoded or does not fit the model.
+            KeyError: If a column is missing.
+        """
+        if self.num_clips == 1:
+            values, name, notes = self.decode(row, moment=chances.moment)
+            return Sample(self.clips(values, chances, name), target, name), notes
+        try:
+            values, name, notes = self.decode(row)
+            return Sample(self.clips(values, chances, name), target, name), notes
+        except TooLongError:
+            clips: list[dict[str, Any]] = []
+            name, notes = "", ()
+            for moment in moments_of(self.num_clips):
+                values, name, notes = self.decode(row, moment=moment)
+                clips += self.clips(values, replace(chances, moment=moment), name, one=True)
+            return Sample(clips, target, name), notes
+
+    def clips(
+        self, values: Mapping[str, Any], chances: Chances, name: str, *, one: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return the clips of one row: for each, what each modality prepares of its values.
+
+        Args:
+            values: Of `decode`.
+            chances: Of `chances`.
+            name: Of the row.
+            one: Only the clip at the moment of `chances`.
+
+        Raises:
+            BadRowError: If a value does not fit the model: other channels, nothing left of it.
+        """
+        single = one or self.num_clips == 1
+        moments = (chances.moment,) if single else moments_of(self.num_clips)
+
+        def prepared(modality: str, value: Any, moment: float) -> Any:
+            chance = chances.augment.get(modality)
+            return self.modalities[modality].prepare(value, moment=moment, chance=chance)
+
+        try:
+            return [
+                {
+                    modality: None if value is None else prepared(modality, value, moment)
+                    for modality, value in values.items()
+                }
+                for moment in moments
+            ]
+        except ValueError as error:
+            raise BadRowError(name, str(error)) from error
+
+    def collate(self, samples: Sequence[Sample], key: tuple[int, ...] = ()) -> Batch | None:
         """Return samples as one normalized, mixed batch. None if there are too few.
 
         Args:
-            samples: Of one shape.
+            samples: With the same number of clips.
             key: Seeds the mixing, together with the run's seed.
         """
         if len(samples) < (2 if self.mixing else 1):
             return None
-        inputs = {
-            modality: normalize_pixels(
-                torch.from_numpy(np.stack([sample.pixels[modality] for sample in samples])), config
-            )
-            for modality, config in self.preprocess.items()
-            if modality in self.columns
-        }
-        targets = [sample.target for sample in samples if sample.target is not None]
+        clips = [clip for sample in samples for clip in sample.clips]
+        inputs: dict[str, torch.Tensor] = {}
+        masks: dict[str, torch.Tensor] = {}
+        for name in self.columns:
+            inputs[name], mask = self.modalities[name].collate([clip[name] for clip in clips])
+            if mask is not None:
+                masks[name] = mask
         batch = Batch(
             inputs=inputs,
-            targets=torch.tensor(targets) if len(targets) == len(samples) else None,
+            targets=_targets([sample.target for sample in samples]),
+            masks=masks,
             names=tuple(sample.name for sample in samples),
+            num_clips=len(samples[0].clips),
         )
-        if self.mixing is None or self.settings.num_classes is None:
+        if self.mixing is None:
             return batch
-        return mix(
-            batch,
-            self.mixing,
-            self.settings.num_classes,
-            random_numbers("mix", self.settings.seed, *key),
-        )
+        numbers = random_numbers("mix", self.settings.seed, *key)
+        return mix(batch, self.mixing, self.settings.num_classes, numbers)
+
+
+def _targets(targets: Sequence[Any]) -> torch.Tensor | None:
+    """Return class indices, or vectors, as one tensor; None if a sample has none."""
+    if any(target is None for target in targets):
+        return None
+    if isinstance(targets[0], np.ndarray):
+        return torch.from_numpy(np.stack(targets).astype(np.float32))
+    return torch.tensor([int(target) for target in targets])
+
+
+def own_cell(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
+    """Return the key of the cell that is read for a modality: its column's, or one of its own.
+
+    The pictures and the sound of a film lie in one column; given apart, or only one of them, each has a key.
+    """
+    alone = [part.column for part in columns.values()].count(column.column) == 1
+    return column.column if alone else f"{column.column}:{modality}"
+
+
+def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
+    """Return the cell of one modality; of several columns, a `Media` whose value holds the cells by column.
+
+    Raises:
+        KeyError: If a column is missing.
+    """
+    if not column.columns:
+        return row[column.column]
+    cells: dict[str, Any] = {}
+    name = ""
+    for part in column.columns:
+        cell = row[part]
+        if isinstance(cell, Media):
+            name = name or cell.name
+            cell = cell.value
+        cells[part] = cell
+    missing = all(cell is None for cell in cells.values())
+    return Media(name or f"{', '.join(column.columns)}", value=None if missing else cells)
 
 
 class BadRowError(Exception):
@@ -199,83 +313,6 @@ class BadRowError(Exception):
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
-
-
-class RecordsReader(torch.utils.data.Dataset[Read]):
-    """Reads plans from a split. `DataLoader` sees each plan as an index and each batch as an item.
-
-    Args:
-        records: The split.
-        targets: Class index of each row. None: not known.
-        reader: What is done with a row.
-        cache: Keeps decoded pictures, where there is one input. Its samples are named by their row.
-    """
-
-    def __init__(
-        self,
-        records: Records,
-        targets: Sequence[int] | None,
-        reader: Reader,
-        cache: PictureCache | None = None,
-    ) -> None:
-        self.records = records
-        self.targets = None if targets is None else np.asarray(targets, dtype=np.int64)
-        self.reader = reader
-        self.cache = cache
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.records)
-
-    def __getitem__(self, plan: Plan) -> Read:
-        """Return the batch of a plan, with what went wrong."""
-        return guarded(lambda: self._read(plan))
-
-    def _read(self, plan: Plan) -> Read:
-        samples: list[Sample] = []
-        bad: list[tuple[str, str]] = []
-        notes: Counter[str] = Counter()
-        first_partner = len(plan.rows) // 2 if self.reader.mixing else len(plan.rows)
-        rows = plan.rows.tolist()
-        keys = [(plan.epoch, row, int(place >= first_partner)) for place, row in enumerate(rows)]
-        with quiet_pillow:
-            for index, chance in zip(rows, self.reader.chances(keys), strict=True):
-                target = None if self.targets is None else int(self.targets[index])
-                try:
-                    images, name = self._images(index, notes)
-                    samples.append(Sample(self.reader.transform(images, chance), target, name))
-                except BadRowError as error:
-                    bad.append((error.name, error.reason))
-        if plan.epoch:
-            notes.clear()  # each picture was counted in the first epoch
-        batch = self.reader.collate(samples, (plan.epoch, plan.number, self.reader.settings.rank))
-        return Read(batch=batch, num_rows=len(plan.rows), bad=tuple(bad), notes=dict(notes))
-
-    def _images(self, index: int, notes: Counter[str]) -> tuple[dict[str, Image.Image], str]:
-        if self.cache is not None and (pixels := self.cache.get(index)) is not None:
-            modality = next(iter(self.reader.columns))
-            return {modality: _as_image(pixels)}, f"row {index}"
-        pictures, name = self.reader.decode(self._row(index))
-        for decoded in pictures.values():
-            notes.update(decoded.notes)
-        images = {modality: decoded.image for modality, decoded in pictures.items()}
-        if self.cache is None:
-            return images, name
-        self.cache.put(index, as_pixels(next(iter(images.values()))))
-        return images, f"row {index}"
-
-    def _row(self, index: int) -> Mapping[str, Any]:
-        try:
-            return self.records.row(index)
-        except (OSError, ValueError) as error:
-            raise BadRowError(f"row {index}", f"Row {index}: {error}") from error
-
-
-def _as_image(pixels: Pixels) -> Image.Image:
-    height, width, channels = (
-        pixels.shape
-    )  # faster than Image.fromarray, which matters for small ones
-    return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())
 
 
 def guarded(read: Callable[[], Read]) -> Read:

@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
 from perceivers.data.media import MEDIA_KINDS, kind_of_name
+from perceivers.data.remote import Location, expand_braces, expand_remote, is_remote, suffix_of
 
 __all__ = ["Found", "Place", "media_files", "recognize", "split_of"]
 
@@ -48,7 +48,7 @@ class Place:
     """
 
     kind: Kind
-    paths: tuple[Path, ...]
+    paths: tuple[Location, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,20 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def recognize(data: str | Path) -> Found:
-    """Return the form of the data at a path, glob or brace pattern, or hub id. A path that exists wins.
+def recognize(data: str | Path | Sequence[str | Path]) -> Found:
+    """Return the form of the data at a path, remote address, glob or brace pattern, or hub id.
+
+    A path that exists wins over a hub id. A list names the shards of one split.
 
     Raises:
         ValueError: If nothing is recognized. The message says what was seen.
         FileNotFoundError: If there is nothing there and the name cannot be a hub id.
     """
+    if not isinstance(data, str | Path):
+        return _list(data)
     text = str(data)
+    if is_remote(data):
+        return _remote(text)
     path = Path(text).expanduser()
     if path.is_file():
         return _file(path)
@@ -132,7 +138,7 @@ def _file(path: Path) -> Found:
 
 def _pattern(text: str) -> Found:
     paths: list[Path] = []
-    for one in _braces(text):
+    for one in expand_braces(text):
         pattern = Path(one).expanduser()
         inside = pattern.relative_to(pattern.anchor)
         paths += sorted(Path(pattern.anchor).glob(str(inside)))
@@ -148,20 +154,47 @@ def _pattern(text: str) -> Found:
     return Found(f"{len(paths)} files of {word}", {"train": Place("files", tuple(paths))})
 
 
-def _braces(text: str) -> list[str]:
-    """Expand `{000..012}` and `{a,b}` as a shell does."""
-    parts: list[list[str]] = []
-    for part in re.split(r"(\{[^{}]*\})", text):
-        span = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", part)
-        if span:
-            first, last = span.groups()
-            width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-            parts.append([f"{i:0{width}d}" for i in range(int(first), int(last) + 1)])
-        elif part.startswith("{") and "," in part:
-            parts.append(part[1:-1].split(","))
-        else:
-            parts.append([part])
-    return ["".join(pieces) for pieces in product(*parts)]
+def _list(data: Sequence[str | Path]) -> Found:
+    """Several paths or addresses, whose files are read as one split."""
+    paths = tuple(
+        path for one in data for place in recognize(one).places.values() for path in place.paths
+    )
+    suffixes = {suffix_of(path) for path in paths}
+    if len(suffixes) != 1 or not suffixes <= set(DATA_SUFFIXES):
+        seen = f"{', '.join(map(str, data[:4]))}{', ...' if len(data) > 4 else ''}" or "nothing"
+        msg = f"Expected a list of files of one kind, of {', '.join(DATA_SUFFIXES)}; got {seen}."
+        raise ValueError(msg)
+    return Found(
+        f"{len(paths)} files of {_WORDS[suffixes.pop()]}", {"train": Place("files", paths)}
+    )
+
+
+def _remote(text: str) -> Found:
+    """Remote files; where several are named like splits, these splits."""
+    paths = [path for path in expand_remote(text) if suffix_of(path) in DATA_SUFFIXES]
+    suffixes = sorted({suffix_of(path) for path in paths})
+    if len(suffixes) != 1:
+        seen = f"files of {', '.join(suffixes)}" if suffixes else "no such file"
+        msg = f"'{text}' names {seen}: expected one of {', '.join(DATA_SUFFIXES)}."
+        raise ValueError(msg)
+    word = f"{_WORDS[suffixes[0]]} at {text.partition('://')[0]}://"
+    splits = [_split_of_stem(path.rpartition("/")[2].partition(".")[0]) for path in paths]
+    if len(paths) > 1 and None not in splits and {"train", "test"} & set(splits):
+        places = {
+            split: Place(
+                "files", tuple(p for p, s in zip(paths, splits, strict=True) if s == split)
+            )
+            for split in _NAMES
+            if split in splits
+        }
+        return Found(f"{word}, {_split_into(places)}", places)
+    form = f"{'a file' if len(paths) == 1 else f'{len(paths)} files'} of {word}"
+    return Found(form, {"train": Place("files", tuple(paths))})
+
+
+def _split_of_stem(stem: str) -> str | None:
+    match = re.fullmatch(rf"({'|'.join(SPLITS)})(-.*|[_.]\d.*)?", stem, re.IGNORECASE)
+    return SPLITS[match[1].lower()] if match else None
 
 
 def _folder(folder: Path) -> Found:
@@ -175,8 +208,9 @@ def _folder(folder: Path) -> Found:
             return found
     seen = ", ".join(sorted(names)[:8]) or "nothing"
     msg = (
-        f"No data are recognized in the folder '{folder}': expected pictures, a folder of pictures for each class, "
-        f"or files of {', '.join(DATA_SUFFIXES)}; it holds {seen}."
+        f"No data are recognized in the folder '{folder}': expected files (pictures, sounds, films, shapes, texts, "
+        f"recordings, arrays), a folder of them for each class, or files of {', '.join(DATA_SUFFIXES)}; it holds "
+        f"{seen}."
     )
     raise ValueError(msg)
 
@@ -191,13 +225,14 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _split_files(folder: Path, entries: list[Path]) -> Found | None:
-    """`train-00000-of-00002.parquet`, `test.tar`, ..., there or in a folder `data` (as the hub keeps them)."""
-    splits: dict[str, list[Path]] = {}
-    pattern = re.compile(rf"({'|'.join(SPLITS)})(-.*|[_.]\d.*)?", re.IGNORECASE)
-    for entry in entries:
-        match = pattern.fullmatch(entry.stem)
-        if match and entry.suffix.lower() in DATA_SUFFIXES and entry.is_file():
-            splits.setdefault(SPLITS[match[1].lower()], []).append(entry)
+    """`train-00000-of-00002.parquet`, `test.tar`, ..., there or in a folder `data` (as the hub keeps them).
+
+    Also `ply_data_train0.h5`, as ModelNet's files are called, where some are of train.
+    """
+    splits = _named_by_split(entries, rf"({'|'.join(SPLITS)})(-.*|[_.]\d.*)?")
+    if not splits:
+        splits = _named_by_split(entries, r".*[_-](train|test)\d*")
+        splits = splits if "train" in splits else {}
     if not splits:
         inner = folder / "data"
         return (
@@ -214,6 +249,16 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
     ordered = {split: Place("files", tuple(splits[split])) for split in _NAMES if split in splits}
     notes = _left_out([entry for entry in entries if entry not in used], "no split files")
     return Found(f"{word}, {_split_into(ordered)}", ordered, notes=notes)
+
+
+def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
+    """Return the data files whose name tells their split, by it."""
+    splits: dict[str, list[Path]] = {}
+    for entry in entries:
+        match = re.fullmatch(pattern, entry.stem, re.IGNORECASE)
+        if match and entry.suffix.lower() in DATA_SUFFIXES and entry.is_file():
+            splits.setdefault(SPLITS[match[1].lower()], []).append(entry)
+    return splits
 
 
 def _single_table(folder: Path, entries: list[Path]) -> Found | None:
@@ -259,7 +304,7 @@ def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
         inner = splits[split]
         found = _single_table(inner, _entries(inner)) or _one_folder(inner, _entries(inner))
         if found is None:
-            msg = f"The folder '{inner}' is empty: expected the pictures of {split}, or a folder for each class."
+            msg = f"The folder '{inner}' is empty: expected the files of {split}, or a folder for each class."
             raise ValueError(msg)
         places[split] = found.places["train"]
         form, notes = form or found.form, (*notes, *found.notes)
@@ -277,12 +322,12 @@ def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
     files = [
         entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()
     ]
-    pictures = [file for file in files if kind_of_name(file.name) != "text"]
-    if len(classes) > 1 or (classes and not pictures):
+    media = [file for file in files if kind_of_name(file.name) not in {"text", "series"}]
+    if len(classes) > 1 or (classes and not media):
         empty = [entry for entry in entries if entry.is_dir() and entry not in classes]
         notes = (
-            *_left_out(empty, "folders without pictures"),
-            *_left_out(pictures, "not in a folder of a class"),
+            *_left_out(empty, "folders without files that can be read"),
+            *_left_out(media, "not in a folder of a class"),
         )
         return Found("a folder of classes", {"train": Place("classes", (folder,))}, notes=notes)
     if files:

@@ -1,6 +1,6 @@
 """`open_data`: from whatever the user gave to splits, inputs, target and names of classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from perceivers.data.base import DataConfig, Records
 from perceivers.data.columns import Choice, InputColumn, check_paths, choose
+from perceivers.data.film_sound import with_sound
 from perceivers.data.folders import class_table, file_table, metadata_splits, metadata_table
 from perceivers.data.huggingface import (
     HuggingFaceTable,
@@ -17,15 +18,25 @@ from perceivers.data.huggingface import (
     from_saved,
     is_dataset,
 )
-from perceivers.data.labels import ClassIndex, Labelled, class_names, describe_classes
+from perceivers.data.labels import Labelled, describe_classes
 from perceivers.data.memory import check_memory
 from perceivers.data.readers import read_files
 from perceivers.data.recognize import Found, Place, recognize, split_of
 from perceivers.data.stream import Stream
 from perceivers.data.streams import stream_files, stream_hub
-from perceivers.data.tables import ColumnTable, Concatenated, Field, Subset, Table
+from perceivers.data.tables import ColumnTable, Concatenated, Subset, Table
+from perceivers.data.targets import (
+    Moments,
+    TargetKind,
+    TargetReader,
+    find_targets,
+    is_missing,
+    moments,
+)
 
-__all__ = ["DataSource", "InputColumn", "open_data"]
+__all__ = ["DataSource", "InputColumn", "open_data", "open_tables"]
+
+_LOOKED_AT = 12  # rows, for what is not told by names
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,13 @@ class DataSource:
         splits: `train`, `validation`, `test`: those that the data have. A table or folder alone is `train`.
         inputs: Input columns by the name of their modality.
         target: Column of the target. None: files without labels.
-        label_names: Names of the classes in the order of their indices. Empty without a target.
+        label_names: Names of the classes in the order of their indices, of the labels, or of the numbers to predict.
+            Empty without a target.
         ignored: Columns that are not used.
         notes: Sentences on what was seen and chosen.
         streams: The splits where rows are streamed; then `splits` is empty.
+        target_kind: What the target of a row is: one class, several labels, or numbers.
+        stream_moments: Mean and deviation of each number to predict, where streams know them.
     """
 
     form: str
@@ -51,9 +65,11 @@ class DataSource:
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     streams: Mapping[str, Stream] = field(default_factory=dict[str, Stream])
+    target_kind: TargetKind = "class"
+    stream_moments: Moments | None = None
 
-    def targets(self, split: str) -> list[int]:
-        """Return the class index of every row of a split.
+    def targets(self, split: str) -> list[Any]:
+        """Return, for every row of a split, the index of its class; or K labels (0 or 1) or numbers, as float32.
 
         Raises:
             ValueError: If there is no such split, or there are no labels.
@@ -65,11 +81,39 @@ class DataSource:
         if self.target is None:
             msg = f"There are no labels in {self.form}, so there is nothing to compare with."
             raise ValueError(msg)
-        return [int(index) for index in self.splits[split].column(self.target)]
+        column = self.splits[split].column(self.target)
+        return [int(index) for index in column] if self.target_kind == "class" else list(column)
+
+    def class_counts(self, split: str) -> list[int]:
+        """Return how many rows of a split each class has, or each label.
+
+        Raises:
+            ValueError: If there is no such split, or there are no labels, or the targets are numbers.
+        """
+        targets = np.asarray(self.targets(split))
+        if self.target_kind == "number":
+            msg = f"The target '{self.target}' is a number, so there are no classes to count."
+            raise ValueError(msg)
+        if self.target_kind == "labels":
+            return targets.sum(axis=0).astype(int).tolist()
+        return np.bincount(targets, minlength=len(self.label_names)).tolist()
+
+    def target_moments(self) -> Moments | None:
+        """Return mean and standard deviation of each number in train; None for classes and labels.
+
+        Streams may not know them either.
+        """
+        if self.target_kind != "number" or self.streams:
+            return self.stream_moments
+        return moments(np.asarray(self.targets("train"), dtype=np.float32))
 
 
 def open_data(
-    data: Any, config: DataConfig, *, label_names: Sequence[str] | None = None
+    data: Any,
+    config: DataConfig,
+    *,
+    label_names: Sequence[str] | None = None,
+    inputs: Mapping[str, InputColumn] | None = None,
 ) -> DataSource:
     """Return the data behind a path, hub id or object.
 
@@ -77,7 +121,8 @@ def open_data(
         data: A path, a glob or brace pattern of shards, the id of a data set on the Hugging Face hub; or a pandas
             `DataFrame`, or a `Dataset` or `DatasetDict` of `datasets`. A path that exists wins over an id.
         config: What the user said about columns and splits.
-        label_names: The classes that a trained model knows. By default, those of train.
+        label_names: The classes, labels or numbers that a trained model knows. By default, those of train.
+        inputs: The input columns of a trained model, where the data have them. By default they are found.
 
     Raises:
         ValueError: If the data are not recognized, a column is missing or cannot be told, or a label is unknown.
@@ -85,31 +130,48 @@ def open_data(
         TypeError: If `data` is nothing of this kind.
     """
     if config.stream:
-        source = _open_streams(data, config, label_names)
+        source = _open_streams(data, config, label_names, inputs)
         if source is not None:
             return source
-    form, tables, notes = _open_tables(data)
-    tables, more = _divide(tables, config)
+    form, tables, notes = open_tables(data, config)
     name = next(iter(tables.values())).name
     fields = next(iter(tables.values())).fields
-    choice = choose(fields, config, name)
+    choice = choose(fields, config, name, inputs=inputs)
     tables = {split: _narrow(table, choice, split) for split, table in tables.items()}
+    if inputs is None and not config.columns:
+        choice = with_sound(choice, _few_rows(next(iter(tables.values()))))
     for table in tables.values():
-        check_paths(table, [column.column for column in choice.inputs.values()])
+        check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
     check_memory(tables.values())
     if config.stream:
         notes = (*notes, "These data are read by index, so streaming changes nothing.")
     source = DataSource(form, tables, choice.inputs, choice.target, (), choice.ignored, ())
-    source, told = _label(source, tables, label_names)
+    source, told = _label(source, tables, config, label_names)
     rows = ", ".join(f"{split} {len(records):,} rows" for split, records in source.splits.items())
     seen = f"Recognized {form}: {rows}."
     return replace(
-        source, notes=(seen, *choice.notes, *told, *more, *notes, *_shared_groups(source, config))
+        source, notes=(seen, *choice.notes, *told, *notes, *_shared_groups(source, config))
     )
 
 
+def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], tuple[str, ...]]:
+    """Return what was recognized in words, the splits with all of their columns, and sentences about them.
+
+    Raises what `open_data` raises where the data are not recognized or cannot be divided.
+    """
+    form, tables, notes = _open_tables(data)
+    tables, more = _divide(tables, config)
+    return form, tables, (*more, *notes)
+
+
+def _few_rows(table: Table) -> Iterator[Mapping[str, Any]]:
+    """Yield rows spread over a table, to look at."""
+    for index in np.unique(np.linspace(0, len(table) - 1, _LOOKED_AT).round().astype(int)):
+        yield table.row(int(index))
+
+
 def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
-    if isinstance(data, str | Path):
+    if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         if found.hub:
             splits, notes = from_object(from_hub(found.hub, stream=False), found.hub)
@@ -152,9 +214,9 @@ def _found_tables(found: Found) -> tuple[str, dict[str, Table], tuple[str, ...]]
 
 
 def _place_tables(place: Place) -> tuple[dict[str, Table], list[str]]:
-    folder = place.paths[0]
     if place.kind == "files":
         return {"train": read_files(place.paths)}, []
+    folder = Path(place.paths[0])
     if place.kind == "saved":
         splits, notes = from_object(from_saved(folder), str(folder))
         return _hugging_face(splits, str(folder)), notes
@@ -218,43 +280,45 @@ def _divide(
 
 def _narrow(table: Table, choice: Choice, split: str) -> Table:
     """Keep the columns that are used. A split may lack the target: then it is left out later, and said so."""
-    inputs = {column.column: column.kind for column in choice.inputs.values()}
-    kept: dict[str, Field] = {}
-    for column in choice.columns:
-        if column not in table.fields:
-            if column == choice.target and split != "train":
-                continue
-            msg = f"The split {split} ({table.name}) lacks the column '{column}' that the others have."
-            raise ValueError(msg)
-        known = table.fields[column]
-        kept[column] = replace(known, kind=inputs[column]) if column in inputs else known
+    kept = choice.kept(
+        table.fields, f"The split {split} ({table.name})", without_target=split != "train"
+    )
     return table.keep(kept)
 
 
 def _label(
-    source: DataSource, tables: Mapping[str, Table], label_names: Sequence[str] | None
+    source: DataSource,
+    tables: Mapping[str, Table],
+    config: DataConfig,
+    label_names: Sequence[str] | None,
 ) -> tuple[DataSource, list[str]]:
-    """Turn the target of every split into indices, and find the names of the classes."""
+    """Turn the target of every split into indices or vectors, and find what it is and how its values are called."""
     target = source.target
     if target is None:
         return replace(source, label_names=tuple(label_names or ())), []
     splits: dict[str, Records] = {}
     notes: list[str] = []
-    classes = tuple(label_names) if label_names is not None else None
+    told = (describe_classes(tuple(label_names or ())),)
+    reader: TargetReader | None = None
     for split, table in tables.items():
         values = table.column(target) if target in table.fields else [None]
-        if split != "train" and all(value in {None, "", -1} for value in values):
+        is_number = (reader.kind if reader else config.target) == "number"
+        marks = ("",) if is_number else ("", -1)
+        if split != "train" and all(is_missing(value, marks=marks) for value in values):
             notes.append(f"Left out: {split}, as none of its {len(table):,} rows has a label.")
             continue
-        column = table.fields[target]
-        if classes is None:
-            classes = class_names(values, column, f"Column '{target}' of {table.name}")
-        index = ClassIndex(classes, target, column)
-        found = [index(value, table.where(row)) for row, value in enumerate(values)]
-        splits[split] = Labelled(table, target, np.asarray(found, dtype=np.int64))
-    classes = classes or ()
-    notes.insert(0, describe_classes(classes))
-    return replace(source, splits=splits, label_names=classes), notes
+        holds = table.fields[target]
+        if reader is None:
+            reader, told = find_targets(
+                values, holds, target, table=table.name, kind=config.target, names=label_names
+            )
+        reader = replace(reader, holds=holds)
+        found = [reader(value, table.where(row)) for row, value in enumerate(values)]
+        splits[split] = Labelled(table, target, reader.stacked(found))
+    if reader is None:
+        return replace(source, splits=splits, label_names=tuple(label_names or ())), [*told, *notes]
+    labelled = replace(source, splits=splits, label_names=reader.names, target_kind=reader.kind)
+    return labelled, [*told, *notes]
 
 
 def _shared_groups(source: DataSource, config: DataConfig) -> tuple[str, ...]:
@@ -271,25 +335,28 @@ def _shared_groups(source: DataSource, config: DataConfig) -> tuple[str, ...]:
 
 
 def _open_streams(
-    data: Any, config: DataConfig, label_names: Sequence[str] | None
+    data: Any,
+    config: DataConfig,
+    label_names: Sequence[str] | None,
+    inputs: Mapping[str, InputColumn] | None,
 ) -> DataSource | None:
     """Return the data as streams, or None where they are read by index anyway."""
     notes: list[str] = []
-    if isinstance(data, str | Path):
+    if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         form, name = found.form, found.hub or found.form
         if found.hub:
             splits, notes = from_object(from_hub(found.hub, stream=True), name)
-            parts = stream_hub(splits, name, config, label_names)
+            parts = stream_hub(splits, name, config, label_names, inputs)
         elif all(place.kind == "files" for place in found.places.values()):
             files = {split: place.paths for split, place in found.places.items()}
-            parts, notes = stream_files(files, config, label_names), list(found.notes)
+            parts, notes = stream_files(files, config, label_names, inputs), list(found.notes)
         else:
             return None
     elif is_dataset(data):
         form = name = "a Hugging Face data set"
         splits, notes = from_object(data, name)
-        parts = stream_hub(splits, name, config, label_names)
+        parts = stream_hub(splits, name, config, label_names, inputs)
     else:
         return None
     if parts is None:
@@ -305,4 +372,6 @@ def _open_streams(
         ignored=choice.ignored,
         notes=(seen, *choice.notes, *told),
         streams=parts.streams,
+        target_kind=parts.target_kind,
+        stream_moments=parts.moments,
     )

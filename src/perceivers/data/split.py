@@ -123,7 +123,11 @@ def with_validation(source: DataSource, config: DataConfig) -> DataSource:
         msg = f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
         raise ValueError(msg)
     train: Records = source.splits["train"]
-    labels = source.targets("train") if source.target else None
+    # Sets of labels and numbers have no few values whose shares could be kept.
+    labels: Sequence[int] | None = None
+    if source.target and source.target_kind == "class":
+        labels = source.targets("train")
+    stratified = labels is not None
     groups: Sequence[Any] | None = train.column(config.group) if config.group else None
     if labels is None and groups is None:
         labels = [0] * len(train)
@@ -132,7 +136,7 @@ def with_validation(source: DataSource, config: DataConfig) -> DataSource:
         f"by '{config.group}'"
         if config.group
         else "stratified by class"
-        if source.target
+        if stratified
         else "at random"
     )
     note = (

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from perceivers.data.bad import Intake
-from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.base import Batch
 from perceivers.data.columns import InputColumn
 from perceivers.data.decode import quiet_pillow
 from perceivers.data.order import LoaderSettings
@@ -25,8 +26,8 @@ def make_stream_loader(
     inputs: Mapping[str, InputColumn],
     target: str | None,
     *,
-    preprocess: Mapping[str, ImagePreprocessConfig],
-    augment: Mapping[str, ImageAugmentConfig] | None,
+    preprocess: Mapping[str, Any],
+    augment: Mapping[str, Any] | None,
     settings: LoaderSettings,
 ) -> "StreamLoader":
     """Return a stream as batches, those of this rank.
@@ -42,8 +43,7 @@ def make_stream_loader(
         augment: For each input, what is random. Used in training only.
         settings: Batch size, seed, workers, ranks.
     """
-    columns = {name: column.column for name, column in inputs.items()}
-    reader = Reader(columns, preprocess, augment, settings)
+    reader = Reader(inputs, preprocess, augment, settings)
     mine = stream.distributed(settings.rank, settings.world_size)
     return StreamLoader(_StreamReader(mine, target, reader))
 
@@ -179,7 +179,10 @@ class _StreamReader(IterableDataset[Read]):
         rows = iter(self.stream)
         while True:
             read = guarded(partial(self._read, rows, worker, count))
-            if read.num_rows or read.failure:
+            damage = self.stream.take_damage()
+            if damage:  # the rest of a shard counts as one row
+                read = replace(read, bad=(*read.bad, *damage))
+            if read.num_rows or read.failure or damage:
                 yield read
             if not read.num_rows:
                 return
@@ -199,17 +202,16 @@ class _StreamReader(IterableDataset[Read]):
         notes: Counter[str] = Counter()
         keys = [(*key, number) for number in range(count, count + len(taken))]
         with quiet_pillow:
-            for row, chance in zip(taken, self.reader.chances(keys), strict=True):
+            for row, chances in zip(taken, self.reader.chances(keys), strict=True):
+                target = None if self.target is None else row[self.target]
                 try:
-                    pictures, name = self.reader.decode(row)
+                    sample, told = self.reader.sample(row, chances, target)
                 except BadRowError as error:
                     bad.append((error.name, error.reason))
                     continue
-                images = {modality: decoded.image for modality, decoded in pictures.items()}
-                target = None if self.target is None else int(row[self.target])
-                samples.append(Sample(self.reader.transform(images, chance), target, name))
+                samples.append(sample)
                 if not state["epoch"]:
-                    notes.update(note for decoded in pictures.values() for note in decoded.notes)
+                    notes.update(told)
         return Read(
             batch=self.reader.collate(samples, (*key, count)),
             num_rows=len(taken),

@@ -27,11 +27,19 @@ class Field:
         kind: A kind of media, or `array`, `number`, `string`, `other`.
         names: Names of the classes whose indices stand in the column, where the file tells them.
         by_path: The kind is only told by the suffix of paths.
+        shape: Of the first array, where the column holds such.
     """
 
     kind: str
     names: tuple[str, ...] = ()
     by_path: bool = False
+    shape: tuple[int, ...] = ()
+
+    def cell(self, raw: Any, where: str, folder: Path) -> Any:
+        """Return a raw cell as rows hand it on: as `Media` if a model may read it, else as a plain value."""
+        if self.kind not in MEDIA_KINDS:
+            return plain(raw)
+        return as_media(raw, where, folder, kind=self.kind, by_path=self.by_path)
 
 
 @runtime_checkable
@@ -115,9 +123,7 @@ class ColumnTable:
     def row(self, index: int) -> dict[str, Any]:
         """Return one row."""
         return {
-            name: as_media(cells[index], self.where(index), self.folder)
-            if self.fields[name].kind in MEDIA_KINDS
-            else plain(cells[index])
+            name: self.fields[name].cell(cells[index], self.where(index), self.folder)
             for name, cells in self.columns.items()
         }
 
@@ -269,6 +275,8 @@ def field_of(cells: Iterable[Any]) -> Field:
     kinds = {_kind_of_cell(cell) for cell in sample}
     if kinds == {"string"}:
         return _field_of_strings([str(cell) for cell in sample])
+    if kinds == {"array"}:
+        return Field("array", shape=_shape_of(sample[0]))
     return Field(kinds.pop()) if len(kinds) == 1 else Field("other")
 
 
@@ -279,6 +287,15 @@ def _field_of_strings(sample: Sequence[str]) -> Field:
         return Field(kind, by_path=True)
     is_text = sum(map(len, sample)) > _LONG * len(sample) or any("\n" in text for text in sample)
     return Field("text" if is_text else "string")
+
+
+def _shape_of(cell: Any) -> tuple[int, ...]:
+    """Return the shape of an array or of nested lists; () where it holds no numbers, or ragged rows."""
+    try:
+        array = np.asarray(cell)
+    except ValueError:
+        return ()
+    return array.shape if array.dtype.kind in "biuf" else ()
 
 
 def _kind_of_cell(cell: Any) -> str:

@@ -2,42 +2,29 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from perceivers.data.images import decode_image, preprocess_image
+from perceivers.data.base import Batch, DataConfig, nearest
+from perceivers.data.columns import InputColumn
+from perceivers.data.order import LoaderSettings
+from perceivers.data.reading import BadRowError, Chances, Reader
+from perceivers.data.reading import Sample as ReadSample
 from perceivers.evaluation.items import Sample, samples_of
+from perceivers.evaluation.prediction import Prediction, predictions_of
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.classification import ClassificationTask
+from perceivers.tasks.base import combine_clips
+from perceivers.tasks.tasks import build_task
 from perceivers.typing import Float, Tensor
 
 __all__ = ["Prediction", "Predictor", "load_predictor", "save_model"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the model says about one sample.
-
-    Attributes:
-        name: The file, or the sample's place in what was given.
-        label: The most probable label.
-        probability: Its probability, in [0, 1].
-        top: The most probable labels and their probabilities, best first.
-        probabilities: The probability of every label.
-    """
-
-    name: str
-    label: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
-    probabilities: dict[str, float]
 
 
 class Predictor:
@@ -49,10 +36,12 @@ class Predictor:
         batch_size: Samples that go through the model at once.
         quantize: `int8` gives wide layers int8 weights, where that is faster on this CPU; `int8-always`
             also where it is not. What was decided is in the predictor's `quantization`.
+        clips: Overlapping clips of a longer recording whose scores are averaged. By default as the run says.
+        without: Modalities that are not read, of a model that reads several.
 
     Raises:
         ValueError: If the model was saved without labels or preprocessing, or is to be quantized on another
-            device than the CPU, or `quantize` is unknown.
+            device than the CPU, or `quantize` is unknown; if no modality is left to be read.
     """
 
     def __init__(
@@ -62,6 +51,8 @@ class Predictor:
         device: str = "auto",
         batch_size: int = 64,
         quantize: str | None = None,
+        clips: int | None = None,
+        without: Sequence[str] = (),
     ) -> None:
         config = saved.config
         if config.task is None or not config.preprocess:
@@ -75,10 +66,18 @@ class Predictor:
         self.device = pick_device(device)
         self.model = saved.model.to(self.device).eval()
         self.quantization = None if quantize is None else self._quantize(quantize)
-        self.preprocess = config.preprocess
-        self.label_names = config.task.label_names
+        self.preprocess = _without(config.preprocess, without)
+        self.columns: Mapping[str, InputColumn] = {
+            name: part for name, part in config.input_columns().items() if name in self.preprocess
+        }
         self.batch_size = batch_size
-        self.task = ClassificationTask(config.task)
+        self.task = build_task(config.task)
+        self.label_names = self.task.names
+        self.clips = (
+            DataConfig(**config.columns.get("config", {})).clips if clips is None else clips
+        )
+        settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
+        self.reader = Reader(self.columns, self.preprocess, None, settings)
 
     def predict(
         self,
@@ -90,8 +89,9 @@ class Predictor:
         """Return one prediction for each sample.
 
         Args:
-            items: A file, a folder, a glob, an H x W x Ci array of uint8, a PIL image, a list of these,
-                or a dict with one of these for each modality.
+            items: A file, a folder or a glob of what the model reads; a table (parquet, csv, jsonl, tar, npz) with
+                its columns; an array, a text, a PIL image; a dict with one of these for each modality, where what is
+                missing may be left out; or a list of these.
             top: How many of the best labels each prediction lists.
             on_error: Called with the name and the error of a sample that cannot be read, which is then
                 left out. By default the first such error is raised.
@@ -100,7 +100,7 @@ class Predictor:
             ValueError: If a sample cannot be decoded, or nothing is found. The message names it.
             OSError: If a file cannot be opened.
         """
-        samples = samples_of(items, tuple(self.preprocess), on_error=on_error)
+        samples = samples_of(items, self.columns, on_error=on_error)
         return list(self.stream(samples, top=top, on_error=on_error))
 
     def stream(
@@ -111,35 +111,61 @@ class Predictor:
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[Prediction]:
         """Yield predictions batch by batch, so that a folder of any size fits in memory."""
-        remaining = iter(samples)
-        with ThreadPoolExecutor(max_workers=4) as pool:  # Pillow decodes outside of Python's lock
-            while batch := list(islice(remaining, self.batch_size)):
-                names: list[str] = []
-                arrays: list[dict[str, Tensor]] = []
-                for sample, read in zip(batch, pool.map(self._attempt, batch), strict=True):
-                    if not isinstance(read, Exception):
-                        names.append(sample.name)
-                        arrays.append(read)
-                    elif on_error is None:
-                        raise read
-                    else:
-                        on_error(sample.name, read)
-                if names:
-                    yield from self._label(names, self.probabilities(_stack(arrays)), top)
+        for found in self._each(samples, top):
+            if isinstance(found, Prediction):
+                yield found
+            elif on_error is None:
+                raise found[1]
+            else:
+                on_error(*found)
 
-    def read(self, sample: Sample) -> dict[str, Float[Tensor, "..."]]:
-        """Return the model's array of each modality of one sample, without a batch axis."""
-        arrays: dict[str, Tensor] = {}
-        for name, config in self.preprocess.items():
-            image = decode_image(sample.media[name], num_channels=config.num_channels)
-            arrays[name] = preprocess_image(image, config)
-        return arrays
+    def predict_rows(
+        self, rows: Iterable[Mapping[str, Any]], *, top: int = 1
+    ) -> Iterator[Prediction | Exception]:
+        """Yield, for each row of a table with the model's columns, its prediction or why there is none."""
+        samples = (Sample(name=f"row {i}", row=dict(row)) for i, row in enumerate(rows))
+        for found in self._each(samples, top):
+            yield found if isinstance(found, Prediction) else found[1]
+
+    def read(self, samples: Sequence[Sample]) -> Batch:
+        """Return samples as the model's tensors.
+
+        Raises:
+            ValueError: If one of them cannot be read. The message names it.
+        """
+        read = [self._attempt(sample) for sample in samples]
+        for one in read:
+            if isinstance(one, Exception):
+                raise one
+        batch = self.reader.collate([one for one in read if not isinstance(one, Exception)])
+        assert batch is not None  # nothing is mixed
+        return batch
 
     @torch.inference_mode()
-    def probabilities(self, inputs: Mapping[str, Float[Tensor, "..."]]) -> Float[Tensor, "B K"]:
-        """Return the probability of every label for prepared inputs with a batch axis."""
-        outputs = self.model({name: x.to(self.device) for name, x in inputs.items()})
-        return self.task.probabilities(outputs).float().cpu()
+    def outputs(self, batch: Batch) -> Float[Tensor, "B K"]:
+        """Return the model's outputs, one row for each sample: clips are averaged."""
+        moved = batch.to(self.device)
+        outputs = self.model(moved.inputs, moved.masks or None).float()
+        return combine_clips(self.task, outputs, batch.num_clips)
+
+    def _each(
+        self, samples: Iterable[Sample], top: int
+    ) -> Iterator[Prediction | tuple[str, Exception]]:
+        """Yield for each sample, in order, its prediction, or its name and why there is none."""
+        remaining = iter(samples)
+        with ThreadPoolExecutor(max_workers=4) as pool:  # decoders work outside of Python's lock
+            while batch := list(islice(remaining, self.batch_size)):
+                read = list(pool.map(self._attempt, batch))
+                good = [one for one in read if not isinstance(one, Exception)]
+                collated = self.reader.collate(good) if good else None
+                predictions: Iterator[Prediction] = iter(())
+                if collated is not None:
+                    outputs, task = self.outputs(collated), self.config.task
+                    assert task is not None
+                    names = [one.name for one in good]
+                    predictions = predictions_of(task, self.task, names, outputs, top)
+                for sample, one in zip(batch, read, strict=True):
+                    yield (sample.name, one) if isinstance(one, Exception) else next(predictions)
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):
@@ -155,25 +181,31 @@ class Predictor:
         quantize_int8(self.model, plan)
         return plan
 
-    def _attempt(self, sample: Sample) -> dict[str, Tensor] | Exception:
+    def _attempt(self, sample: Sample) -> ReadSample | Exception:
         try:
-            return self.read(sample)
-        except (ValueError, OSError) as error:
+            read, _ = self.reader.sample(sample.row, Chances())
+            return replace(read, name=sample.name)
+        except BadRowError as error:
+            return ValueError(error.reason)
+        except (ValueError, OSError, KeyError, TypeError) as error:
             return error
 
-    def _label(
-        self, names: Sequence[str], probabilities: Float[Tensor, "B K"], top: int
-    ) -> Iterator[Prediction]:
-        labels = self.label_names
-        best = probabilities.topk(min(max(top, 1), len(labels)), dim=-1).indices.tolist()
-        for name, row, order in zip(names, probabilities.tolist(), best, strict=True):
-            yield Prediction(
-                name=name,
-                label=labels[order[0]],
-                probability=row[order[0]],
-                top=tuple((labels[index], row[index]) for index in order),
-                probabilities=dict(zip(labels, row, strict=True)),
-            )
+
+def _without(preprocess: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
+    """Return the modalities that are read.
+
+    Raises:
+        ValueError: If one that is not to be read does not exist, or none is left.
+    """
+    for name in without:
+        if name not in preprocess:
+            msg = f"The model has no modality '{name}'.{nearest(name, preprocess)} It reads {', '.join(preprocess)}."
+            raise ValueError(msg)
+    left = {name: part for name, part in preprocess.items() if name not in without}
+    if not left:
+        msg = f"The model reads {', '.join(preprocess)}: without {', '.join(without)} nothing is left."
+        raise ValueError(msg)
+    return left
 
 
 def load_predictor(
@@ -182,6 +214,8 @@ def load_predictor(
     device: str = "auto",
     batch_size: int = 64,
     quantize: str | None = None,
+    clips: int | None = None,
+    without: Sequence[str] = (),
 ) -> Predictor:
     """Return the predictor of a run folder, or of a model on the Hugging Face hub.
 
@@ -190,12 +224,21 @@ def load_predictor(
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: Samples that go through the model at once.
         quantize: `int8` or `int8-always`, as `Predictor` says.
+        clips: Clips of a longer recording whose scores are averaged, as `Predictor` says.
+        without: Modalities that are not read.
 
     Raises:
         OSError: If the folder is not a run's, or its weights are damaged.
         ValueError: If the model cannot read files, or cannot be quantized on this device.
     """
-    return Predictor(load(folder), device=device, batch_size=batch_size, quantize=quantize)
+    return Predictor(
+        load(folder),
+        device=device,
+        batch_size=batch_size,
+        quantize=quantize,
+        clips=clips,
+        without=without,
+    )
 
 
 def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
@@ -220,7 +263,3 @@ def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
         task=config.task,
         columns=config.columns,
     )
-
-
-def _stack(arrays: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([array[name] for array in arrays]) for name in arrays[0]}

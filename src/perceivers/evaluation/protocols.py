@@ -1,8 +1,7 @@
 """How good a trained model is on a whole split, by the protocol of its task."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from perceivers.data.named import open_named
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
+from perceivers.tasks.base import Details, combine_clips
+from perceivers.tasks.tasks import TARGET_KINDS
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
 
@@ -27,8 +28,10 @@ class Evaluation:
         num_samples: How many samples were measured.
         metrics: Value of each measure by its name; shares in [0, 1].
         main_metric: Name of the measure by which runs are compared.
-        label_names: Index -> label.
-        confusion: Samples by true label (rows) and predicted label (columns).
+        label_names: Index -> class, label or number.
+        confusion: Samples by true class (rows) and predicted class (columns). None where a sample has several labels
+            or none, or numbers are predicted.
+        details: For each label or number, its own measures. Empty where there is a confusion matrix.
         bad: Name and reason of every sample that could not be read. They are not measured.
         notes: What was seen in the data and chosen.
         quantization: Which layers had int8 weights, or why none; None where it was not asked for.
@@ -39,13 +42,16 @@ class Evaluation:
     metrics: dict[str, float]
     main_metric: str
     label_names: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    details: Details = field(default_factory=Details)
     bad: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     quantization: str | None = None
 
     def recall(self) -> dict[str, float | None]:
-        """Return, for each label, the share of its samples that were recognized; None without samples."""
+        """Return, for each class, the share of its samples that were recognized; None without samples."""
+        if self.confusion is None:
+            return {}
         return {
             name: row[index] / sum(row) if sum(row) else None
             for index, (name, row) in enumerate(zip(self.label_names, self.confusion, strict=True))
@@ -58,10 +64,8 @@ def evaluate_run(
     *,
     split: str | None = None,
     permute: int | None = None,
-    device: str = "auto",
-    batch_size: int = 128,
     max_bad: float | None = None,
-    quantize: str | None = None,
+    **how: Any,
 ) -> Evaluation:
     """Measure a trained run on its own data's test split, or on other data.
 
@@ -70,16 +74,16 @@ def evaluate_run(
         data: A path, a hub id, a Hugging Face dataset or a DataFrame. By default, what the run learned from.
         split: Which split. By default `test`, or else `validation`; of other data without these, all of it.
         permute: Seed of one fixed permutation of the elements of every input. By default, the run's own.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        batch_size: Samples that go through the model at once.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
-        quantize: `int8` or `int8-always`, as `perceivers.Predictor` says.
+        how: How it predicts, as `perceivers.load` takes it: `device`, `batch_size` (here 128), `quantize`, `clips`,
+            `without`.
 
     Raises:
         ValueError: If the run does not know its data and none is given, if the split does not exist, or if
             the data hold a label that was not seen in training.
     """
-    predictor = load_predictor(run, device=device, batch_size=batch_size, quantize=quantize)
+    settings: dict[str, Any] = {"batch_size": 128, **how}
+    predictor = load_predictor(run, **settings)
     source = open_for_run(predictor, data)
     if max_bad is None:
         max_bad = data_config(predictor).max_bad
@@ -107,15 +111,20 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
     if not is_own:  # how the run's data were divided says nothing about others
         config = replace(config, split_column=None, test=None, group=None)
     source = open_named(
-        remembered if data is None else data, config, label_names=predictor.label_names
+        remembered if data is None else data,
+        config,
+        label_names=predictor.task.names,
+        inputs=predictor.config.input_columns(),
     )
     # The same hold-out as in training: fixed by a seed that the run remembers.
     return with_validation(source, config) if is_own else source
 
 
 def data_config(predictor: Predictor) -> DataConfig:
-    """Return how the data of a run were read."""
-    return DataConfig(**predictor.config.columns.get("config", {}))
+    """Return how the data of a run were read. What their target is, the run's task knows."""
+    config = DataConfig(**predictor.config.columns.get("config", {}))
+    task = predictor.config.task
+    return config if task is None else replace(config, target=TARGET_KINDS[task.kind])
 
 
 def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
@@ -156,20 +165,25 @@ def evaluate_source(
     if source.target is None:
         msg = f"These data have no labels to measure against ({source.form}). Use predict instead."
         raise ValueError(msg)
-    meter = predictor.task.meter()
+    task = predictor.task
+    meter = task.meter()
     loader = _loader(predictor, source, split, max_bad)
     for batch in loader:
         moved = batch.to(predictor.device)
-        meter.update(predictor.model(moved.inputs, moved.masks or None).float(), moved.targets)
+        outputs = predictor.model(moved.inputs, moved.masks or None).float()
+        meter.update(combine_clips(task, outputs, moved.num_clips), moved.targets)
     plan = predictor.quantization
-    confusion = tuple(tuple(int(n) for n in row) for row in meter.confusion.tolist())
+    metrics = meter.compute()
+    counts = getattr(meter, "confusion", None)
+    confusion = None if counts is None else tuple(map(tuple, counts.tolist()))
     return Evaluation(
         split=split,
-        num_samples=sum(map(sum, confusion)),
-        metrics=meter.compute(),
-        main_metric=predictor.task.main_metric,
-        label_names=predictor.label_names,
+        num_samples=int(metrics["samples"]),
+        metrics=metrics,
+        main_metric=task.main_metric,
+        label_names=task.names,
         confusion=confusion,
+        details=meter.details(),
         bad=tuple(loader.bad),
         notes=source.notes,
         quantization=None if plan is None else plan.sentence(),
@@ -180,8 +194,9 @@ def _loader(predictor: Predictor, source: DataSource, split: str, max_bad: float
     settings = LoaderSettings(
         batch_size=predictor.batch_size,
         num_workers=divide_cores(os.cpu_count() or 1)[1],
-        num_classes=len(predictor.label_names),
+        num_classes=predictor.task.num_outputs,
         max_bad=max_bad,
+        num_clips=predictor.clips,
     )
     if source.streams:
         from perceivers.data.stream_loader import make_stream_loader
@@ -206,14 +221,17 @@ def _loader(predictor: Predictor, source: DataSource, split: str, max_bad: float
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation as plain data for JSON."""
-    result: Mapping[str, Any] = {
+    result: dict[str, Any] = {
         "split": evaluation.split,
         "num_samples": evaluation.num_samples,
         "metrics": evaluation.metrics,
-        "recall": evaluation.recall(),
-        "label_names": list(evaluation.label_names),
-        "quantization": evaluation.quantization,
-        "confusion": [list(row) for row in evaluation.confusion],
-        "unreadable": [{"name": name, "reason": reason} for name, reason in evaluation.bad],
     }
-    return dict(result)
+    if evaluation.confusion is not None:
+        result["recall"] = evaluation.recall()
+        result["confusion"] = [list(row) for row in evaluation.confusion]
+    if evaluation.details:
+        result["details"] = dict(zip(evaluation.label_names, evaluation.details, strict=True))
+    result["label_names"] = list(evaluation.label_names)
+    result["quantization"] = evaluation.quantization
+    result["unreadable"] = [{"name": name, "reason": reason} for name, reason in evaluation.bad]
+    return result

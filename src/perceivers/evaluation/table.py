@@ -4,14 +4,13 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from perceivers.evaluation.predict import Prediction
+from perceivers.evaluation.prediction import Prediction
 from perceivers.evaluation.protocols import Evaluation, as_dict
+from perceivers.tasks.base import metric_text
 
 __all__ = ["evaluation_text", "in_columns", "metrics_text", "predictions_text"]
-
-# Percentages read better than shares; a loss is neither.
-_SHARES = ("accuracy", "top5", "mean_recall")
 
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -40,11 +39,7 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     """
     if form == "json":
         return json.dumps(as_dict(evaluation), indent=2, ensure_ascii=False)
-    support = [sum(row) for row in evaluation.confusion]
-    classes = [["class", "recall", "n"]]
-    for (name, recall), count in zip(evaluation.recall().items(), support, strict=True):
-        classes.append([name, "-" if recall is None else f"{100 * recall:.1f} %", str(count)])
-    parts = [metrics_text(evaluation.metrics), in_columns(classes, right=(1, 2))]
+    parts = [metrics_text(evaluation.metrics), *_each(evaluation)]
     if evaluation.bad:
         bad = len(evaluation.bad)
         lines = [f"{bad} samples could not be read and were not measured:"]
@@ -53,55 +48,95 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     return "\n\n".join([*parts, headline(evaluation)])
 
 
+def _each(evaluation: Evaluation) -> list[str]:
+    """Return a table of the classes, labels or numbers, if there is anything to say of each."""
+    if evaluation.confusion is not None:
+        rows = [["class", "recall", "n"]]
+        for (name, recall), row in zip(
+            evaluation.recall().items(), evaluation.confusion, strict=True
+        ):
+            share = "-" if recall is None else metric_text("recall", recall)
+            rows.append([name, share, str(sum(row))])
+        return [in_columns(rows, right=(1, 2))]
+    if not evaluation.details:
+        return []
+    measures = list(evaluation.details[0])
+    rows = [["label" if "AP" in measures else "number", *measures]]
+    for name, found in zip(evaluation.label_names, evaluation.details, strict=True):
+        cells = ["-" if value is None else metric_text(key, value) for key, value in found.items()]
+        rows.append([name, *cells])
+    return [in_columns(rows, right=range(1, len(rows[0])))]
+
+
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Return metrics by name as a table."""
     rows = [["measure", "value"]]
-    rows += [[name, _value(name, value)] for name, value in metrics.items()]
+    rows += [[name, metric_text(name, value)] for name, value in metrics.items()]
     return in_columns(rows, right=(1,))
 
 
 def headline(evaluation: Evaluation) -> str:
     """Return the main result in one line."""
     name = evaluation.main_metric
-    return f"{evaluation.split} {name}: {_value(name, evaluation.metrics[name])}"
+    return f"{evaluation.split} {name}: {metric_text(name, evaluation.metrics[name])}"
 
 
 def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") -> str:
-    """Return predictions as a `table`, as `json` or as `csv` (every label's probability in a column)."""
+    """Return predictions as a `table`, as `json` or as `csv`.
+
+    Of classes, CSV has every one's probability in a column; of several labels those too, and the predicted ones
+    joined by `;`; of numbers, a column for each.
+    """
     if form == "json":
-        rows = [
-            {
-                "name": one.name,
-                "label": one.label,
-                "probability": one.probability,
-                "top": [{"label": label, "probability": p} for label, p in one.top],
-            }
-            for one in predictions
-        ]
-        return json.dumps(rows, indent=2, ensure_ascii=False)
+        return json.dumps([_as_dict(one) for one in predictions], indent=2, ensure_ascii=False)
     if form == "csv":
         return _csv(predictions)
     if not predictions:
         return "No predictions."
-    cells = [["file", *(["label", "probability"] * len(predictions[0].top))]]
+    first = predictions[0]
+    if first.values:
+        rows = [["file", *first.values]]
+        rows += [[one.name, *(f"{v:.6g}" for v in one.values.values())] for one in predictions]
+        return in_columns(rows, right=range(1, len(rows[0])))
+    has_several = first.labels is not None
+    rows = [
+        ["file", *(["labels"] if has_several else []), *["label", "probability"] * len(first.top)]
+    ]
     for one in predictions:
+        several = [", ".join(one.labels or ()) or "-"] if has_several else []
         pairs = [cell for label, p in one.top for cell in (label, f"{100 * p:.1f} %")]
-        cells.append([one.name, *pairs])
-    return in_columns(cells, right=range(2, len(cells[0]), 2))
+        rows.append([one.name, *several, *pairs])
+    return in_columns(rows, right=range(3 if has_several else 2, len(rows[0]), 2))
+
+
+def _as_dict(one: Prediction) -> dict[str, Any]:
+    if one.values:
+        return {"name": one.name, "values": one.values}
+    return {
+        "name": one.name,
+        **({} if one.labels is None else {"labels": list(one.labels)}),
+        "label": one.label,
+        "probability": one.probability,
+        "top": [{"label": label, "probability": p} for label, p in one.top],
+    }
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:
-    labels = list(predictions[0].probabilities) if predictions else []
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "label", "probability", *(f"p({label})" for label in labels)])
+    first = predictions[0] if predictions else Prediction(name="")
+    if first.values:
+        writer.writerow(["name", *first.values])
+        for one in predictions:
+            writer.writerow([one.name, *(f"{value:.7g}" for value in one.values.values())])
+        return buffer.getvalue().rstrip("\n")
+    labels = list(first.probabilities)
+    one_or_several = ["label", "probability"] if first.labels is None else ["labels"]
+    writer.writerow(["name", *one_or_several, *(f"p({label})" for label in labels)])
     for one in predictions:
+        said = [one.label, f"{one.probability:.6f}"]
+        if one.labels is not None:
+            said = [";".join(one.labels)]
         shares = [f"{one.probabilities[label]:.6f}" for label in labels]
-        writer.writerow([one.name, one.label, f"{one.probability:.6f}", *shares])
+        writer.writerow([one.name, *said, *shares])
     return buffer.getvalue().rstrip("\n")
-
-
-def _value(name: str, value: float) -> str:
-    if name == "samples":
-        return f"{value:,.0f}"
-    return f"{100 * value:.1f} %" if name in _SHARES else f"{value:.4f}"

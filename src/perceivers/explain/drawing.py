@@ -1,146 +1,126 @@
-"""Figures of attention: where each read looked, and what single latents were after.
+"""Puts figures together: the answer above, and a section for each modality below.
 
-The only file here that needs matplotlib. It goes without pyplot: no window opens, and no state is shared
-with the caller.
+The files named `drawing` and `canvas` are the only ones that need matplotlib. They go without pyplot: no window
+opens, and no state is shared with the caller.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from perceivers.explain.image import ImageExplanation
+from perceivers.explain.canvas import INK, QUIET, draw_bars, draw_shares, shorten
+from perceivers.explain.contents import (
+    Cloud,
+    Fields,
+    Film,
+    Passage,
+    Picture,
+    Recording,
+    Spectrogram,
+    Values,
+    Wave,
+)
+from perceivers.explain.drawing_film import cloud_size, draw_cloud, draw_film, film_size
+from perceivers.explain.drawing_lines import (
+    draw_fields,
+    draw_recording,
+    draw_values,
+    fields_size,
+    recording_size,
+    values_size,
+)
+from perceivers.explain.drawing_picture import draw_picture, draw_single_picture, picture_size
+from perceivers.explain.drawing_sound import (
+    draw_spectrogram,
+    draw_wave,
+    spectrogram_size,
+    wave_size,
+)
+from perceivers.explain.drawing_text import draw_text, text_size
+from perceivers.explain.explanation import Explanation, View
 
 __all__ = ["draw_explanation"]
 
-INK, QUIET, BAR, PALE = "#1b1f27", "#6b7280", "#3b6fb6", "#c9d3e0"
-HEAT, SCORES = "inferno", "viridis"
-TILE, LARGE = 1.5, 2.8  # inches
+_Size = Callable[[View], tuple[float, float]]
+_Draw = Callable[[SubFigure, View], None]
+_SECTIONS: dict[type, tuple[_Size, _Draw]] = {
+    Picture: (picture_size, draw_picture),
+    Wave: (wave_size, draw_wave),
+    Spectrogram: (spectrogram_size, draw_spectrogram),
+    Film: (film_size, draw_film),
+    Cloud: (cloud_size, draw_cloud),
+    Passage: (text_size, draw_text),
+    Recording: (recording_size, draw_recording),
+    Values: (values_size, draw_values),
+    Fields: (fields_size, draw_fields),
+}
 
 
-def draw_explanation(explanation: ImageExplanation) -> Figure:
-    """Return a figure: picture, attention and labels above, one row for each read below.
+def draw_explanation(explanation: Explanation) -> Figure:
+    """Return a figure: what the model says and, for each modality, what it read and where each read looked.
 
-    In a row: the attention of all latents over the picture, then the scores of single latents, which the
-    2021 paper draws (figure 3, not overlaid).
+    A single picture has a figure of its own, with the scores of single latents beside the attention.
     """
-    height, width = explanation.picture.shape[:2]
-    # Tiles of equal area, whatever the picture's shape. Very long ones keep some room around them.
-    tall = min(max(height / width, 0.25), 4.0) ** 0.5
-    num_reads, num_latents = explanation.scores.shape[:2]
-    heat = num_reads > 1  # a single read is drawn large above, and not once more
-    reads = (num_latents + 1.3 * heat) * (TILE / tall + 0.08), num_reads * (TILE * tall + 0.3) + 0.5
-    answer = 2 * LARGE / tall + 4.5, LARGE * tall + 0.4
-    figure = Figure(figsize=(max(reads[0], answer[0]), reads[1] + answer[1]), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[answer[1], reads[1]])
-    _draw_answer(parts[0], explanation)
-    _draw_reads(parts[1], explanation, heat=heat)
+    views = explanation.views
+    single = len(views) == 1
+    if single and not explanation.missing and isinstance(views[0].content, Picture):
+        return draw_single_picture(explanation)
+    sizes = [_SECTIONS[type(view.content)][0](view) for view in views]
+    rows = _num_bars(explanation)
+    head = 0.8 + 0.26 * rows
+    if not single:
+        head = max(head, 1.0 + 0.24 * (len(views[0].share) + 1))
+    heights = [head, *(height + 0.35 * (not single) for _, height in sizes), 0.3]
+    width = max(8.0, *(width for width, _ in sizes))
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.08, h_pad=0.05)
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+    _draw_head(parts[0], explanation, single=single)
+    for part, view, (wide, _) in zip(parts[1:-1], views, sizes, strict=True):
+        # Sections keep the width that they are made for, at the left.
+        inner = part
+        if wide < 0.95 * width:
+            inner = part.subfigures(1, 2, width_ratios=[wide, width - wide])[0]
+        _SECTIONS[type(view.content)][1](inner, view)
+        if not single:
+            title = f"{view.name}: {100 * view.share.mean():.0f} % of all attention"
+            part.suptitle(
+                title, x=0.01, ha="left", color=INK, fontsize=11, weight="bold", parse_math=False
+            )
+    parts[-1].text(
+        0.5,
+        0.5,
+        _caption(explanation),
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        color=QUIET,
+        parse_math=False,
+    )
     return figure
 
 
-def _draw_answer(figure: SubFigure, explanation: ImageExplanation) -> None:
-    """Draw the picture, the attention of all reads over it, and the most probable labels as bars."""
-    picture, heat, bars = figure.subplots(1, 3, width_ratios=[1, 1.1, 1.2])
-    picture.imshow(explanation.picture, interpolation=_interpolation(explanation.picture))
-    picture.set_axis_off()
-    picture.set_title(_shorten(explanation.name, 32), color=INK, parse_math=False)
-    _draw_heat(heat, explanation.picture, explanation.attention.mean(axis=0))
-    num_reads = len(explanation.attention)
-    heat.set_title("where it looked" if num_reads == 1 else f"all {num_reads} reads", color=INK)
-
-    best = np.argsort(-explanation.probabilities)[:5]
-    values = explanation.probabilities[best]
-    bars.barh(range(len(best)), values, color=[BAR] + [PALE] * (len(best) - 1), height=0.72)
-    for place, value in enumerate(values):
-        bars.text(value + 0.02, place, f"{100 * value:.1f} %", va="center", color=INK)
-    names = [_shorten(explanation.label_names[index], 28) for index in best]
-    bars.set_yticks(range(len(best)), names, color=INK, parse_math=False)
-    bars.set_xlim(0, 1.25)
-    bars.set_ylim(4.5, -0.5)
-    bars.set_xticks([])
-    bars.tick_params(length=0)
-    bars.spines[["top", "right", "bottom"]].set_visible(False)
-    bars.spines["left"].set_color(PALE)
-    bars.set_title(f"predicted: {names[0]}", color=INK, loc="left", parse_math=False)
-
-
-def _draw_reads(figure: SubFigure, explanation: ImageExplanation, *, heat: bool) -> None:
-    """Draw a row for each read: its attention (if `heat`), then the scores of single latents."""
-    num_reads, num_latents = explanation.scores.shape[:2]
-    widths = [1.3] * heat + [1.0] * num_latents
-    grid = figure.subplots(num_reads, len(widths), squeeze=False, width_ratios=widths)
-    for read in range(num_reads):
-        row = list(grid[read])
-        if heat:
-            first = row.pop(0)
-            _draw_heat(first, explanation.picture, explanation.attention[read])
-            first.set_title(f"read {read + 1} of {num_reads}", color=INK, fontsize=10)
-        for place, axes in enumerate(row):
-            _draw_scores(axes, explanation.picture, explanation.scores[read, place])
-            if read == 0:
-                axes.set_title(f"latent {explanation.latents[place]}", color=QUIET, fontsize=9)
-    figure.supxlabel(
-        "Over the picture: attention of all latents and heads, in multiples of an even share.\n"
-        "Beside it: scores of single latents before the softmax, each on its own scale.",
-        fontsize=9,
-        color=QUIET,
+def _draw_head(figure: SubFigure, explanation: Explanation, *, single: bool) -> None:
+    """Draw the answer as bars and, of several modalities, the share of attention of each."""
+    figure.suptitle(
+        shorten(explanation.name, 90), x=0.01, ha="left", color=INK, fontsize=11, parse_math=False
     )
+    halves: Any = figure.subfigures(1, 2, width_ratios=[1, 1])
+    draw_bars(halves[0].subplots(), explanation, _num_bars(explanation))
+    if not single:
+        draw_shares(halves[1], explanation)
 
 
-def _draw_scores(
-    axes: Axes, picture: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]
-) -> None:
-    """Draw the scores of one latent, not overlaid."""
-    low, high = np.percentile(scores[np.isfinite(scores)], [1, 99])
-    axes.imshow(
-        scores,
-        cmap=SCORES,
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        aspect=_aspect(picture, scores),
-        interpolation="nearest",
-    )
-    axes.set_axis_off()
+def _num_bars(explanation: Explanation) -> int:
+    return max(min(len(explanation.label_names), 8 if explanation.task == "regression" else 5), 2)
 
 
-def _draw_heat(
-    axes: Axes, picture: npt.NDArray[np.uint8], attention: npt.NDArray[np.float32]
-) -> None:
-    """Lay attention over a grayed picture: what got more than its even share glows."""
-    gray = picture.mean(axis=2) / 255
-    height, width = gray.shape
-    axes.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation=_interpolation(picture))
-    top = max(float(np.percentile(attention, 99.5)), 1.5)
-    strength = np.clip(attention / top, 0, 1)
-    heat = axes.imshow(
-        attention,
-        cmap=HEAT,
-        vmin=0,
-        vmax=top,
-        alpha=0.25 + 0.6 * strength,
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        interpolation="nearest",
-    )
-    axes.set_axis_off()
-    ticks = {0.0: "0", 1.0: "1x", top: f"{top:.1f}x"}
-    if top > 7:  # the two lowest would lie on each other
-        del ticks[0.0]
-    bar = axes.figure.colorbar(heat, ax=axes, fraction=0.05, pad=0.02, ticks=list(ticks))
-    bar.ax.set_yticklabels(list(ticks.values()), fontsize=7, color=QUIET)
-    bar.outline.set_visible(False)
-
-
-def _aspect(picture: npt.NDArray[np.uint8], grid: npt.NDArray[np.float32]) -> float:
-    """Return how much taller than wide a cell of the grid is drawn."""
-    return (picture.shape[0] / grid.shape[0]) / (picture.shape[1] / grid.shape[1])
-
-
-def _interpolation(picture: npt.NDArray[np.uint8]) -> str:
-    """Return how to enlarge: pixels of tiny pictures stay pixels."""
-    return "nearest" if max(picture.shape[:2]) <= 64 else "antialiased"
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _caption(explanation: Explanation) -> str:
+    words = "Attention of all latents and heads, in multiples of an even share (1x: nowhere in particular)."
+    if len(explanation.views) > 1:
+        words = words.replace("an even share", "an even share within the modality")
+    if explanation.missing:
+        words += f" Not there: {', '.join(explanation.missing)}."
+    return words

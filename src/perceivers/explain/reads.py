@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import reduce
+from einops import rearrange, reduce
 from torch import nn
 
 from perceivers.explain.attention import on_attention
@@ -22,8 +22,10 @@ class Read:
 
     Attributes:
         name: The module that read.
-        share: What part of all attention each element got, averaged over latents and heads. Sums to one.
-        scores: For the chosen latents, what the softmax was taken of, averaged over heads.
+        share: What part of all attention each element got, averaged over latents and heads. Sums to one, or to
+            zero if no element is real. Zero where an element is padding.
+        scores: For the chosen latents, what the softmax was taken of, averaged over heads. Minus infinity where
+            an element is padding.
     """
 
     name: str
@@ -32,7 +34,11 @@ class Read:
 
 
 def read_inputs(
-    model: nn.Module, inputs: Mapping[str, Tensor], *, latents: Sequence[int]
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    *,
+    latents: Sequence[int],
+    masks: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "1 K"], list[Read]]:
     """Return the model's outputs and every read of its input, in the order in which they happened.
 
@@ -41,8 +47,10 @@ def read_inputs(
 
     Args:
         model: A `Perceiver`.
-        inputs: One sample for each modality, with a batch axis of 1.
+        inputs: One sample for each modality, with a batch axis of 1. Their elements are read side by side, in
+            the sorted order of names.
         latents: Which latents' scores are wanted.
+        masks: 1 x M for modalities that were padded, True where an element is real.
 
     Raises:
         ValueError: If there is more than one sample, or a latent that the model does not have.
@@ -61,7 +69,7 @@ def read_inputs(
             reads.append(_summarize(name, attention, arrays, latents))
 
     with torch.inference_mode(), on_attention(model, record):
-        outputs = model(inputs)
+        outputs = model(inputs, masks) if masks else model(inputs)
     return outputs, reads
 
 
@@ -76,14 +84,26 @@ def _summarize(
     if not all(0 <= latent < num_latents for latent in latents):
         msg = f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}."
         raise ValueError(msg)
-    step = max(CHUNK // (num_elements * attention.num_heads), 1)
+    heads = attention.num_heads
+    # Projected once for all chunks of latents: a film of single pixels has a million elements.
+    queries = attention.queries(query) * attention.scale
+    keys = rearrange(attention.to_key(source), "1 M (H C) -> 1 H C M", H=heads)
+    step = max(CHUNK // (num_elements * heads), 1)
     total = torch.zeros(num_elements, device=query.device)
     for start in range(0, num_latents, step):
-        weights = attention.weights(query[:, start : start + step], source, mask)
+        weights = _masked(queries[:, :, start : start + step] @ keys, mask).softmax(dim=-1)
         total += reduce(weights.float(), "1 H Q M -> M", "sum")
-    scores = attention.scores(query[:, list(latents)], source, mask)
+    if mask is not None and not bool(mask.any()):  # a softmax over nothing is undefined
+        total = torch.zeros_like(total)
+    scores = _masked(queries[:, :, list(latents)] @ keys, mask)
     return Read(
         name=name,
-        share=(total / (num_latents * attention.num_heads)).cpu(),
+        share=(total / (num_latents * heads)).cpu(),
         scores=reduce(scores.float(), "1 H L M -> L M", "mean").cpu(),
     )
+
+
+def _masked(scores: Float[Tensor, "1 H Q M"], mask: Tensor | None) -> Float[Tensor, "1 H Q M"]:
+    if mask is None:
+        return scores
+    return scores.masked_fill(~mask[:, None, None, :], float("-inf"))

@@ -1,58 +1,66 @@
-"""Writes what a model attended to in a picture: drawn, or as arrays."""
+"""Writes what a model attended to in a sample of any modality, or of several: drawn, or as arrays."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perceivers.explain.image import ImageExplanation, explain_picture
+from perceivers.explain.explain import explain
+from perceivers.explain.explanation import Explanation, arrays_of
 from perceivers.hub.checkpoint import Saved
 
-__all__ = ["explain_image"]
+__all__ = ["explain_file", "explain_image"]
 
 
-def explain_image(
-    saved: Saved, file: Any, out: str | Path, *, format: str | None = None, latents: int = 8
+def explain_file(
+    saved: Saved,
+    file: Any,
+    out: str | Path,
+    *,
+    format: str | None = None,
+    latents: int = 8,
+    moment: float = 0.5,
 ) -> Path:
-    """Write what the model attended to in a picture, and return the path.
+    """Write what the model attended to in a sample, and return the path.
 
     Args:
         saved: What `perceivers.hub.checkpoint.load` returned.
-        file: A path, a PIL image, or an array of rows x columns [x channels].
+        file: A path, a PIL image, an array or a text; a dict with one of these for each modality, where what is
+            missing may be left out.
         out: The picture or archive to write. Its folder is made if need be.
-        format: `png` draws it; `npz` keeps the arrays of `ImageExplanation`. By default as `out` ends.
+        format: `png` draws it; `npz` keeps the arrays of `Explanation`. By default as `out` ends.
         latents: How many latents to show on their own.
+        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
 
     Raises:
-        ValueError: If the format is neither, the model does not read a single picture, or the file is
-            missing or holds none.
+        ValueError: If the format is neither, the model cannot read files, or the file is missing or cannot be
+            decoded.
         OSError: If `out` cannot be written.
-        ImportError: If matplotlib is missing for a `png`. The message says how to install it.
+        ImportError: If matplotlib is missing for a `png`, or a library that decodes the file. The message says how
+            to install it.
     """
     out = Path(out)
     format = format or out.suffix.removeprefix(".").lower()
     if format not in ("png", "npz"):
         msg = f"Expected the format png or npz to draw attention in, got '{format}' for {out}."
         raise ValueError(msg)
-    explanation = explain_picture(saved, file, latents=latents)
+    if not 0 <= moment <= 1:
+        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {moment}."
+        raise ValueError(msg)
+    explanation = explain(saved, file, latents=latents, moment=moment)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format == "png":
         _draw(explanation, out)
         return out
     with out.open("wb") as stream:  # savez would add a suffix to a name that has another
-        np.savez_compressed(
-            stream,
-            picture=explanation.picture,
-            label_names=np.array(explanation.label_names),
-            probabilities=explanation.probabilities,
-            attention=explanation.attention,
-            latents=np.array(explanation.latents),
-            scores=explanation.scores,
-        )
+        np.savez_compressed(stream, **arrays_of(explanation))  # pyright: ignore[reportArgumentType]
     return out
 
 
-def _draw(explanation: ImageExplanation, out: Path) -> None:
+explain_image = explain_file
+
+
+def _draw(explanation: Explanation, out: Path) -> None:
     """Write the figure, or say what to install."""
     try:
         from perceivers.explain.drawing import draw_explanation

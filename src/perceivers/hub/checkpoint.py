@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.columns import InputColumn
+from perceivers.data.modalities import PreprocessConfig
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Tensor
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Saved", "SavedConfig", "load", "push_to_hub", "save"]
@@ -32,6 +33,7 @@ __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Saved", "SavedConfig", "load", "push_
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+_AUDIO = {"wave": "audio", "mel": "audio"}  # the two ways to prepare sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +52,23 @@ class SavedConfig:
 
     format: int = FORMAT
     model: PerceiverConfig
-    preprocess: dict[str, ImagePreprocessConfig] = field(default_factory=dict)
-    task: ClassificationConfig | None = None
+    preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
+    task: TaskConfig | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+
+    def input_columns(self) -> dict[str, InputColumn]:
+        """Return where each modality lay in the data that the model learned from."""
+        known: dict[str, Any] = self.columns.get("inputs", {})
+        found: dict[str, InputColumn] = {}
+        for name, part in self.preprocess.items():
+            told = known.get(name, name)
+            if isinstance(told, str):  # of a model that was saved by hand, or by an earlier version
+                found[name] = InputColumn(told, _AUDIO.get(part.kind, part.kind))
+            else:
+                found[name] = InputColumn(
+                    told["column"], told["kind"], tuple(told["columns"]), tuple(told["kinds"])
+                )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +90,8 @@ def save(
     folder: str | Path,
     model: nn.Module,
     *,
-    preprocess: Mapping[str, ImagePreprocessConfig] | None = None,
-    task: ClassificationConfig | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    task: TaskConfig | None = None,
     columns: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model into a folder, which is made if need be.

@@ -100,6 +100,12 @@ class Elements:
             width = self.positions.shape[-1]
         return self.content.shape[2] + width + (0 if self.tag is None else self.tag.shape[0])
 
+    @property
+    def first_axis(self) -> int:
+        """Cells along the first axis: of the grid, or all elements where there is none."""
+        positions = self.positions
+        return positions.sizes[0] if isinstance(positions, GridPositions) else self.num_elements
+
     def dense(self, dtype: torch.dtype | None = None) -> Float[Tensor, "B M C"]:
         """Return the papers' array.
 
@@ -144,6 +150,37 @@ class Elements:
             replaced=hidden,
         )
 
+    def time_part(self, part: int, parts: int) -> "Elements":
+        """Return one of several equal parts along the first axis: time, of what has time.
+
+        A grid is cut between cells of its first axis and stays a grid; other elements are cut as they follow one
+        another. Where the number does not divide, parts differ by one cell.
+
+        Args:
+            part: Which one, from 0.
+            parts: Into how many, not more than the first axis has cells.
+        """
+        length = self.first_axis
+        cells = self.num_elements // length
+        first, end = part * length // parts, (part + 1) * length // parts
+        kept = slice(first * cells, end * cells)
+        positions = self.positions
+        if isinstance(positions, GridPositions):
+            tables = (positions.tables[0][first:end], *positions.tables[1:])
+            positions = replace(positions, tables=tables)
+        elif positions is not None:
+            positions = positions[..., kept, :]
+        hidden = self.replaced
+        if hidden is not None:
+            hidden = replace(hidden, where=hidden.where[:, kept])
+        return replace(
+            self,
+            content=self.content[:, kept],
+            positions=positions,
+            mask=None if self.mask is None else self.mask[:, kept],
+            replaced=hidden,
+        )
+
 
 def dense(
     segments: Sequence[Elements], dtype: torch.dtype | None = None
@@ -177,6 +214,18 @@ class InputAdapter(Protocol):
     num_elements: int
     """Elements of an input of the configured size, M."""
 
-    def __call__(self, x: Tensor, mask: Bool[Tensor, "B M"] | None = None) -> Elements:
-        """Return the elements of a batch."""
+    axes: tuple[int, ...]
+    """The same along each axis of their grid; one number for elements that lie in a row or in none."""
+
+    def __call__(self, x: Tensor, mask: Bool[Tensor, "B L"] | None = None) -> Elements:
+        """Return the elements of a batch.
+
+        Args:
+            x: The modality's tensor, its first axis the batch.
+            mask: Where its second axis is real; where L is 1, whether a sample has this modality at all.
+        """
+        ...
+
+    def example(self, batch_size: int) -> Tensor:
+        """Return a made-up input of the configured size, of which nothing matters but the shape."""
         ...

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import torch
 from einops import rearrange
 from pydantic import ConfigDict, Field
 from torch import nn
@@ -109,6 +110,7 @@ class _ImageInput(nn.Module, ABC):
 
     channels: int
     num_elements: int
+    axes: tuple[int, ...]
 
     def __init__(
         self, config: PixelInputConfig | PatchInputConfig | ConvInputConfig, content_channels: int
@@ -119,6 +121,7 @@ class _ImageInput(nn.Module, ABC):
             msg = "Expected the size of the pictures, size=(height, width), got None."
             raise ValueError(msg)
         grid = self.grid(*config.size)
+        self.axes, self.size = grid, config.size
         self.num_elements = math.prod(grid)
         self.channels = content_channels
         self.positions = None
@@ -143,13 +146,14 @@ class _ImageInput(nn.Module, ABC):
         """Return what the elements hold, still on their grid."""
 
     def forward(
-        self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B M"] | None = None
+        self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Elements:
         """Return the elements of pictures, in reading order.
 
         Args:
             image: Normalized pixels; `perceivers.data` owns mean, scale and resizing. Any size.
-            mask: True where an element is real. None: all are.
+            mask: True where an element is real (L = M), or (L = 1) where a sample has a picture at all. None: all
+                are. Statistics of a stem's batch norm are taken over every picture, a missing one being zeros.
 
         Raises:
             ValueError: If the picture has another number of channels than the configuration says.
@@ -163,7 +167,14 @@ class _ImageInput(nn.Module, ABC):
         content = self.content(image)
         grid = (content.shape[2], content.shape[3])
         positions = None if self.positions is None else self.positions(grid, image.device)
-        return Elements(rearrange(content, "B C Y X -> B (Y X) C"), positions, mask=mask)
+        content = rearrange(content, "B C Y X -> B (Y X) C")
+        if mask is not None:
+            mask = mask.expand(-1, content.shape[1])
+        return Elements(content, positions, mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B Ci Y X"]:
+        """Return made-up pictures of the configured size."""
+        return torch.zeros(batch_size, self.num_channels, *self.size)
 
 
 class PixelInput(_ImageInput):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from einops import rearrange
 from pydantic import ConfigDict, Field
 from torch import nn
 from torch.nn.functional import interpolate
@@ -113,16 +112,16 @@ class FourierPositions(nn.Module):
 class LearnedPositions(nn.Module):
     """A table of learned vectors, one for each cell in reading order.
 
-    Another grid than the configured one is served by bilinear interpolation of the table.
+    Another grid than the configured one is served by linear interpolation of the table along each axis.
 
     Args:
         config: Widths and initial scale.
-        grid: Rows and columns of the configured input.
+        grid: Cells of the configured input along each axis; at most three axes.
     """
 
     channels: int
 
-    def __init__(self, config: LearnedPositionsConfig, grid: tuple[int, int]) -> None:
+    def __init__(self, config: LearnedPositionsConfig, grid: tuple[int, ...]) -> None:
         super().__init__()
         self.grid = grid
         self.table = nn.Parameter(torch.empty(math.prod(grid), config.channels))
@@ -133,18 +132,19 @@ class LearnedPositions(nn.Module):
             self.channels = config.project_channels
             self.project = truncated_linear(config.channels, self.channels)
 
-    def forward(self, grid: tuple[int, int], device: torch.device) -> Float[Tensor, "M P"]:
-        """Return one vector for each cell of a grid of `grid` rows and columns."""
+    def forward(self, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "M P"]:
+        """Return one vector for each cell of a grid with `grid` cells along each axis."""
         table = self.table
         if grid != self.grid:
-            square = rearrange(table, "(Y X) P -> 1 P Y X", Y=self.grid[0])
-            square = interpolate(square, size=grid, mode="bilinear", align_corners=True)
-            table = rearrange(square, "1 P Y X -> (Y X) P")
+            cells = table.T.reshape(1, -1, *self.grid)
+            mode = ("linear", "bilinear", "trilinear")[len(self.grid) - 1]
+            cells = interpolate(cells, size=grid, mode=mode, align_corners=True)
+            table = cells[0].flatten(1).T
         return self.project(table.to(device))
 
 
 def build_positions(
-    config: PositionsConfig, grid: tuple[int, int]
+    config: PositionsConfig, grid: tuple[int, ...]
 ) -> FourierPositions | LearnedPositions:
     """Return the module for a configuration."""
     if isinstance(config, FourierPositionsConfig):

@@ -16,9 +16,9 @@ from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
-from perceivers.inputs.image import build_image_input
+from perceivers.inputs.elements import InputAdapter
 from perceivers.models.encoder import PerceiverEncoder
-from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
@@ -71,10 +71,10 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         grad_checkpointing: Whether that step recomputes activations.
     """
     with torch.device("meta"):
-        adapters = {name: build_image_input(part) for name, part in config.inputs.items()}
-        num_parameters = sum(p.numel() for p in build(config).parameters())
-    num_elements = sum(adapter.num_elements for adapter in adapters.values())
-    input_channels = next(iter(adapters.values())).channels
+        model = build(config)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    num_elements = sum(cast("int", adapter.num_elements) for adapter in model.inputs.values())
+    input_channels = model.input_channels
     flops, choice = _counted_flops(config)
     kept = _kept_bytes(config, batch_size, grad_checkpointing)
     return Cost(
@@ -110,6 +110,8 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
         )
         return 2 * num_elements * input_channels * width + encoder.num_self_attends * layer
     n, d = encoder.num_latents, encoder.latent_channels
+    if encoder.unroll_time:  # each read has its own part of the time
+        num_elements = num_elements // encoder.num_cross_attends
     qk = encoder.cross_attend_qk_channels or input_channels
     read = attend_flops(
         n,
@@ -153,10 +155,10 @@ def attend_flops(
     return 2 * (project + attend + mlp)
 
 
-def _example(config: PerceiverConfig, batch_size: int) -> dict[str, Tensor]:
+def _example(model: Perceiver, batch_size: int) -> dict[str, Tensor]:
     return {
-        name: torch.zeros(batch_size, part.num_channels, *(part.size or (1, 1)))
-        for name, part in config.inputs.items()
+        name: cast("InputAdapter", adapter).example(batch_size)
+        for name, adapter in model.inputs.items()
     }
 
 
@@ -177,7 +179,7 @@ def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
     counted = {fused: _count_fused, torch.ops.perceivers.read: count_read}
     counter = FlopCounterMode(display=False, custom_mapping=counted)
     with FakeTensorMode(), torch.no_grad(), counter:
-        functional_call(model, _fake_state(model, train=False), (_example(config, 1),))
+        functional_call(model, _fake_state(model, train=False), (_example(model, 1),))
     return counter.get_total_flops(), choices[-1]
 
 
@@ -220,5 +222,5 @@ def _kept_bytes(config: PerceiverConfig, batch_size: int, grad_checkpointing: bo
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            functional_call(model, state, (_example(config, batch_size),))
+            functional_call(model, state, (_example(model, batch_size),))
     return sum(kept.values())

@@ -46,6 +46,10 @@ class PerceiverEncoderConfig:
         latent_init_scale: Standard deviation of the latent array at the start.
         read_path: How the input is read; all ways give the same numbers up to rounding. `auto` takes the one of
             the fewest operations; `grid`, `absorbed` and `projected` force one.
+        unroll_time: Each read gets its own part of the time axis: read t of T the t-th of T equal parts (one frame, or
+            a group of frames). It applies to every segment along its first axis, which is time in films,
+            spectrograms, sounds, series and texts; what has fewer cells there than T (a table) is read whole each
+            time. Parts are counted on the batch as it is padded, so it must be padded to one length.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -70,6 +74,7 @@ class PerceiverEncoderConfig:
     share_blocks: bool = True
     latent_init_scale: float = 0.02
     read_path: ReadPath = "auto"
+    unroll_time: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -147,22 +152,54 @@ class PerceiverEncoder(nn.Module):
         Args:
             segments: The elements of each modality, all of width C; they are read as one array.
         """
-        source = self.source(segments)
+        sources = self.sources(segments)
         latents = self.latents[None]  # the first read asks the same of every sample
         for depth in range(self.config.num_blocks):
             for read in self.config.reads_before(depth):
-                latents = run_layer(self, _at(self.cross_attends, read), latents, source)
+                latents = run_layer(self, _at(self.cross_attends, read), latents, sources[read])
             for self_attend in _at(self.blocks, depth):
                 latents = run_layer(self, self_attend, latents)
         return latents
 
-    def source(self, segments: Sequence[Elements]) -> ElementSource:
-        """Return the elements as the cross-attends read them."""
+    def sources(self, segments: Sequence[Elements]) -> list[ElementSource]:
+        """Return what each of the T reads reads: all elements, or with `unroll_time` its part of them.
+
+        Raises:
+            ValueError: If no segment is long enough to be divided among the reads.
+        """
+        reads = self.config.num_cross_attends
+        if not self.config.unroll_time or reads == 1:
+            return [self.source(segments)] * reads
+        lengths = [segment.first_axis for segment in segments]
+        if max(lengths) < reads:
+            msg = (
+                f"unroll_time divides the first axis of the input among num_cross_attends={reads} reads, but it has "
+                f"only {max(lengths)} cells. Use fewer reads, longer clips or shorter patches."
+            )
+            raise ValueError(msg)
+        return [
+            self.source(
+                [
+                    segment if length < reads else segment.time_part(read, reads)
+                    for segment, length in zip(segments, lengths, strict=True)
+                ],
+                reads=1,
+            )
+            for read in range(reads)
+        ]
+
+    def source(self, segments: Sequence[Elements], *, reads: int | None = None) -> ElementSource:
+        """Return elements as a cross-attend reads them.
+
+        Args:
+            segments: The elements of each modality.
+            reads: How many reads of these with the same weights there are. By default all that are alike.
+        """
         return ElementSource(
             segments,
             path=self.read_path,
             dtype=self.latents.dtype,
-            reads=self.config.reads_alike,
+            reads=self.config.reads_alike if reads is None else reads,
             keep=not _recomputes(self),
         )
 

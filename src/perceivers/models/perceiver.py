@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
+from perceivers.inputs.adapters import InputConfig, build_input
 from perceivers.inputs.elements import Elements
-from perceivers.inputs.image import ImageInputConfig, build_image_input
+from perceivers.inputs.fusion import Fusion, FusionConfig
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
@@ -33,15 +34,17 @@ class PerceiverConfig:
         inputs: How each modality becomes elements.
         encoder: What reads them.
         output: What turns latents into predictions.
+        fusion: How several modalities are read together. One alone needs nothing of it.
         permute: Seed of one fixed permutation of the elements of every input, applied when they already
             have their positions (the papers' permuted ImageNet). None: their own order.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    inputs: dict[str, ImageInputConfig]
+    inputs: dict[str, InputConfig]
     encoder: EncoderConfig = field(default_factory=PerceiverEncoderConfig)
     output: OutputConfig = field(default_factory=MeanPoolConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     permute: int | None = None
 
 
@@ -49,15 +52,17 @@ class Perceiver(nn.Module):
     """A Perceiver of parts that are passed in; `build` makes them from a configuration.
 
     Args:
-        inputs: An adapter for each modality, all of one width C.
+        inputs: An adapter for each modality.
         encoder: Elements of all modalities -> latents.
         output: Latents -> predictions.
+        fusion: Gives several modalities one width C. None: they have it.
         permute: Seed of the permutation of elements, see `PerceiverConfig`.
 
     Source: Perceiver (arXiv:2103.03206), figure 1.
     """
 
     config: PerceiverConfig
+    input_channels: int
     encoder: PerceiverEncoder | TransformerEncoder
 
     def __init__(
@@ -66,12 +71,14 @@ class Perceiver(nn.Module):
         encoder: PerceiverEncoder | TransformerEncoder,
         output: nn.Module,
         *,
+        fusion: Fusion | None = None,
         permute: int | None = None,
     ) -> None:
         super().__init__()
         self.inputs = nn.ModuleDict(inputs)
         self.encoder = encoder
         self.output = output
+        self.fusion = fusion
         self.set_permutation(permute)
 
     def forward(
@@ -80,8 +87,10 @@ class Perceiver(nn.Module):
         """Return the predictions for a batch.
 
         Args:
-            inputs: A tensor for each modality; its first axis is the batch.
-            masks: B x M for modalities that were padded, True where an element is real.
+            inputs: A tensor for each modality; its first axis is the batch. Modalities that no sample has may be
+                left out.
+            masks: B x L for modalities that were padded or that some samples lack: True where the second axis of
+                the input is real. L = 1 says it of whole samples.
         """
         return self.output(self.encode(inputs, masks))
 
@@ -97,20 +106,22 @@ class Perceiver(nn.Module):
         """Return what the encoder reads: the elements of each modality, in sorted order of names.
 
         Raises:
-            KeyError: If a modality is missing or unknown.
+            KeyError: If a modality is unknown, or none is there.
         """
-        if set(inputs) != set(self.inputs):
+        if not inputs or not set(inputs) <= set(self.inputs):
             msg = f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}."
             raise KeyError(msg)
         masks = {} if masks is None else masks
-        segments: list[Elements] = []
-        for name in sorted(self.inputs):
+        segments: dict[str, Elements] = {}
+        for name in sorted(inputs):
             segment = self.inputs[name](inputs[name], masks.get(name))
             if self.permutation is not None:
                 order = self._order(name, segment.num_elements)
                 segment = segment.permuted(order.to(segment.content.device))
-            segments.append(segment)
-        return segments
+            segments[name] = segment
+        if self.fusion is not None:
+            segments = self.fusion(segments)
+        return list(segments.values())
 
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation from now on, or (None) do not."""
@@ -159,22 +170,24 @@ def build(config: PerceiverConfig) -> Perceiver:
     """Return a fresh model.
 
     Raises:
-        ValueError: If there is no modality, or the modalities' elements differ in width.
+        ValueError: If there is no modality, or a size is not known yet.
     """
-    adapters = {name: build_image_input(part) for name, part in config.inputs.items()}
+    adapters: dict[str, Any] = {name: build_input(part) for name, part in config.inputs.items()}
     widths = {name: adapter.channels for name, adapter in adapters.items()}
-    if len(set(widths.values())) != 1:
-        msg = f"Expected at least one modality, and all of one width C; got {widths}."
+    if not widths:
+        msg = "Expected at least one modality in inputs, got none."
         raise ValueError(msg)
-    input_channels = next(iter(widths.values()))
+    fusion = Fusion(config.fusion, widths) if len(widths) > 1 else None
+    input_channels = next(iter(widths.values())) if fusion is None else fusion.channels
     encoder: PerceiverEncoder | TransformerEncoder
     if isinstance(config.encoder, PerceiverEncoderConfig):
         encoder = PerceiverEncoder(config.encoder, input_channels=input_channels)
     else:
         encoder = TransformerEncoder(config.encoder, input_channels=input_channels)
     output = MeanPool(config.output, latent_channels=encoder.out_channels)
-    model = Perceiver(adapters, encoder, output, permute=config.permute)
+    model = Perceiver(adapters, encoder, output, fusion=fusion, permute=config.permute)
     model.config = config
+    model.input_channels = input_channels
     return model
 
 

@@ -1,6 +1,14 @@
 """Runs as data. Importing this package lists every recipe."""
 
-from perceivers.recipes import digits, imagenet, images
+from perceivers.recipes import (
+    audioset,
+    digits,
+    imagenet,
+    images,
+    modelnet,
+    multimodal,
+    own_data,
+)
 from perceivers.recipes.base import (
     OptimConfig,
     Recipe,
@@ -13,9 +21,13 @@ __all__ = [
     "OptimConfig",
     "Recipe",
     "TrainingConfig",
+    "audioset",
     "digits",
     "get_recipe",
     "imagenet",
     "images",
     "list_recipes",
+    "modelnet",
+    "multimodal",
+    "own_data",
 ]

@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig
-from perceivers.inputs.image import ImageInputConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities import AugmentConfig, PreprocessConfig
+from perceivers.inputs.adapters import InputConfig
+from perceivers.inputs.fusion import FusionConfig
 from perceivers.models.perceiver import EncoderConfig, OutputConfig, PerceiverConfig
-from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.tasks import TaskConfig
 
 __all__ = [
     "OptimConfig",
@@ -120,7 +122,10 @@ class Recipe:
         inputs: An adapter for each modality.
         encoder: What reads the elements.
         output: What turns latents into predictions.
-        task: Loss and metrics.
+        task: Loss and metrics. Its kind follows the target of the data.
+        preprocess: For each modality, what turns a file into the model's array. What is None there is taken from the
+            data. Pictures need nothing: their size is that of their input, their statistics those of the data.
+        fusion: How several modalities are read together.
         data: Which data, and how they are read.
         augment: What is random in training, for each modality.
         optim: How weights follow the gradient.
@@ -130,12 +135,14 @@ class Recipe:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
-    inputs: dict[str, ImageInputConfig]
+    inputs: dict[str, InputConfig]
     encoder: EncoderConfig
     output: OutputConfig
-    task: ClassificationConfig
+    task: TaskConfig
+    preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    augment: dict[str, ImageAugmentConfig] = field(default_factory=dict)
+    augment: dict[str, AugmentConfig] = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -145,6 +152,7 @@ class Recipe:
             inputs=dict(self.inputs),
             encoder=self.encoder,
             output=self.output,
+            fusion=self.fusion,
             permute=self.training.permute,
         )
 

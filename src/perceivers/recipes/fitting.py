@@ -1,27 +1,49 @@
 """From a recipe and the data at hand to a run: what the recipe left open is taken from the data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
+import numpy as np
 import torch
 
 from perceivers.data.base import ImagePreprocessConfig, Records
+from perceivers.data.columns import InputColumn
 from perceivers.data.images import measure_mean_std, suggest_image_size
+from perceivers.data.media import Media
+from perceivers.data.reading import media_of
 from perceivers.data.sources import DataSource
-from perceivers.data.tables import ColumnTable
+from perceivers.data.tables import ColumnTable, Field
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
+from perceivers.recipes.filling import fill_input, measured
+from perceivers.recipes.multimodal import recipe_for
+from perceivers.tasks.tasks import fit_task
 
 __all__ = ["choose_recipe", "require_labels", "specialize"]
 
-# Rows of a stream from which size and statistics are taken.
-_LOOKED_AT = 256
+# Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
+_LOOKED_AT, _MEASURED = 256, 192
 
 # The means and deviations of ImageNet's training pictures that everybody uses.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Samples seen by a run without any limit, within bounds on its passes over the data.
 _SAMPLES, _FEWEST_EPOCHS, _MOST_EPOCHS = 600_000, 12, 200
+
+# A pass over few samples still has so many steps, of no fewer samples than this.
+_STEPS, _SMALLEST_BATCH = 64, 16
+
+# The recipe for data of one modality, by its kind.
+_RECIPES = {
+    "image": "images",
+    "audio": "audio",
+    "video": "video",
+    "points": "points",
+    "text": "text",
+    "series": "series",
+    "array": "arrays",
+}
 
 
 def choose_recipe(
@@ -40,58 +62,56 @@ def choose_recipe(
     """
     if name is not None:
         return get_recipe(name, size=size), f"Recipe {name}, as asked for."
+    kinds = {modality: part.kind for modality, part in source.inputs.items()}
+    name = "multimodal"
+    if len(kinds) == 1:
+        name = _RECIPES.get(next(iter(kinds.values())), "multimodal")
+    elif kinds == {"audio": "audio", "video": "video"}:
+        name = "audio_video"
     if size is not None:
-        return get_recipe("images", size=size), f"Recipe images in size {size}, as asked for."
-    if torch.cuda.is_available():
+        why = "as asked for"
+    elif torch.cuda.is_available():
         many = (_count(source) or 0) >= 50_000
-        size, why = ("base", "a GPU and many pictures") if many else ("small", "a GPU")
+        size, why = ("base", "for a GPU and many samples") if many else ("small", "for a GPU")
     else:
-        size, why = "tiny", "a machine without a GPU"
-    others = ", ".join(s for s in sizes_of("images") if s != size)
-    return get_recipe(
-        "images", size=size
-    ), f"Recipe images in size {size}, for {why} (--size {others})."
+        size, why = "tiny", "for a machine without a GPU"
+    others = ", ".join(s for s in sizes_of(name) if s != size)
+    sentence = f"Recipe {name} in size {size}, {why} (--size {others})."
+    chosen = recipe_for(kinds, size) if name == "multimodal" else get_recipe(name, size=size)
+    batch = chosen.training.batch_size
+    while batch > _SMALLEST_BATCH and batch * _STEPS > (_count(source) or batch * _STEPS):
+        batch //= 2
+    if batch < chosen.training.batch_size:
+        sentence += f" Steps of {batch} samples, as there are few (--batch-size)."
+        chosen = replace(chosen, training=replace(chosen.training, batch_size=batch))
+    return chosen, sentence
 
 
-def specialize(
-    recipe: Recipe, source: DataSource
-) -> tuple[Recipe, Mapping[str, ImagePreprocessConfig]]:
+def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str, Any]]:
     """Return the recipe with everything filled in, and what turns a file into the model's array.
 
-    Picture size, classes and, where no limit is given, the number of epochs come from the data.
+    Sizes, statistics, classes and, where no limit is given, the number of epochs come from the data.
 
     Raises:
         ValueError: If the recipe does not fit the data: other modalities, or no labels. If nothing says
             how long to train.
     """
-    if set(recipe.inputs) != set(source.inputs):
-        msg = (
-            f"Recipe {recipe.name} reads {sorted(recipe.inputs)}, but the data holds the inputs "
-            f"{ {name: c.column for name, c in source.inputs.items()} }. Choose the column with "
-            f"--columns {next(iter(source.inputs.values())).column}:image."
-        )
-        raise ValueError(msg)
+    recipe = _fitting(recipe, source)
     require_labels(source)
     train, num_rows = _training_rows(source)
-    inputs, preprocess = dict(recipe.inputs), {}
-    for name, part in recipe.inputs.items():
-        column = source.inputs[name].column
-        image_size = part.size
-        if image_size is None:
-            image_size = suggest_image_size(train, column, largest=recipe.data.largest_image)
-        mean, std = _IMAGENET_MEAN, _IMAGENET_STD
-        if recipe.data.normalization == "data" or part.num_channels != 3:
-            mean, std = measure_mean_std(
-                train, column, num_channels=part.num_channels, size=image_size
+    inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
+    # Films first: the sound of a film takes over the length of its clip.
+    order = sorted(recipe.inputs.items(), key=lambda one: source.inputs[one[0]].kind != "video")
+    for name, part in order:
+        column = source.inputs[name]
+        if name in recipe.preprocess:
+            asked = _in_step(recipe.preprocess[name], column, source, preprocess)
+            preprocess[name] = measured(
+                asked, _cells(train, column), largest_image=recipe.data.largest_image
             )
-        inputs[name] = replace(part, size=image_size)
-        preprocess[name] = ImagePreprocessConfig(
-            size=image_size,
-            num_channels=part.num_channels,
-            mean=mean,
-            std=std,
-            crop_fraction=recipe.data.crop_fraction,
-        )
+            inputs[name] = fill_input(part, preprocess[name])
+        else:
+            inputs[name], preprocess[name] = _picture(recipe, part, train, column.column)
     training = recipe.training
     if training.max_epochs is None and training.max_steps is None and training.max_time is None:
         if num_rows is None:
@@ -102,14 +122,86 @@ def specialize(
             raise ValueError(msg)
         epochs = round(_SAMPLES / max(num_rows, 1))
         training = replace(training, max_epochs=min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS))
+    task = fit_task(recipe.task, source.target_kind, source.label_names, source.target_moments())
     filled = replace(
         recipe,
         inputs=inputs,
         output=replace(recipe.output, num_outputs=len(source.label_names)),
-        task=replace(recipe.task, label_names=source.label_names),
+        task=task,
         training=training,
     )
     return filled, preprocess
+
+
+def _in_step(
+    asked: Any, column: InputColumn, source: DataSource, preprocess: Mapping[str, Any]
+) -> Any:
+    """Return the preprocessing of sound with clips as long as those of the film that it belongs to."""
+    if column.kind != "audio" or asked.seconds is not None:
+        return asked
+    for name, known in preprocess.items():
+        if known.kind == "video" and source.inputs[name].column == column.column:
+            return replace(asked, seconds=round(known.num_frames / known.frame_rate, 6))
+    return asked
+
+
+def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
+    """Return the recipe if it reads what the data hold; the multimodal one is made for them.
+
+    Raises:
+        ValueError: If it reads other modalities.
+    """
+    if set(recipe.inputs) == set(source.inputs):
+        return recipe
+    kinds = {name: part.kind for name, part in source.inputs.items()}
+    if recipe.name == "multimodal":
+        made = recipe_for(kinds)
+        return replace(recipe, inputs=made.inputs, preprocess=made.preprocess, augment=made.augment)
+    seen = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    column = next(iter(source.inputs.values())).column
+    kind = next(iter(recipe.inputs))
+    msg = (
+        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}, but the data holds {seen}. Say which column "
+        f"is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
+    )
+    raise ValueError(msg)
+
+
+def _picture(
+    recipe: Recipe, part: Any, train: Records, column: str
+) -> tuple[Any, ImagePreprocessConfig]:
+    """Return the input of pictures, of a size that suits them, and their preprocessing."""
+    size = part.size
+    if size is None:
+        size = suggest_image_size(train, column, largest=recipe.data.largest_image)
+    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+    if recipe.data.normalization == "data" or part.num_channels != 3:
+        mean, std = measure_mean_std(train, column, num_channels=part.num_channels, size=size)
+    preprocess = ImagePreprocessConfig(
+        size=size,
+        num_channels=part.num_channels,
+        mean=mean,
+        std=std,
+        crop_fraction=recipe.data.crop_fraction,
+    )
+    return replace(part, size=size), preprocess
+
+
+def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
+    """Yield the cells of a modality of some rows, evenly spaced, in an order that does not go through the classes."""
+    if column.kind == "table":  # all of them: a category that is not seen is unknown ever after
+        names = column.all_columns
+        for cells in zip(*(train.column(name) for name in names), strict=True):
+            yield Media("train", value=dict(zip(names, cells, strict=True)))
+        return
+    places = np.unique(np.linspace(0, max(len(train) - 1, 0), _MEASURED).round().astype(int))
+    for index in np.random.default_rng(0).permutation(places[: len(train)]):
+        try:
+            media = media_of(train.row(int(index)), column)
+        except (OSError, ValueError):  # named and counted when it is to be learned from
+            continue
+        if not media.is_missing:
+            yield media
 
 
 def require_labels(source: DataSource) -> None:
@@ -146,6 +238,7 @@ def _training_rows(source: DataSource) -> tuple[Records, int | None]:
         msg = f"Expected a split called train, got {sorted({*source.splits, *source.streams})}."
         raise ValueError(msg)
     rows = list(islice(source.streams["train"], _LOOKED_AT))
-    names = [column.column for column in source.inputs.values()]
+    names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
     columns = {name: [row[name] for row in rows] for name in names}
-    return ColumnTable(name="the stream", columns=columns), _count(source)
+    fields = {name: Field("other") for name in names}  # media are such already
+    return ColumnTable(name="the stream", columns=columns, fields=fields), _count(source)

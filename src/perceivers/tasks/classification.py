@@ -1,13 +1,15 @@
 """One label for each sample: softmax cross-entropy, accuracy, confusion."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy, one_hot
 
+from perceivers.tasks.base import Details
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["ClassificationConfig", "ClassificationMeter", "ClassificationTask"]
@@ -52,6 +54,7 @@ class ClassificationTask:
 
     main_metric = "accuracy"
     higher_is_better = True
+    score_name = "accuracy"
 
     def __init__(
         self, config: ClassificationConfig, class_counts: Sequence[int] | None = None
@@ -75,6 +78,11 @@ class ClassificationTask:
                 )
                 raise ValueError(msg)
             self.class_weights = counts.sum() / (self.num_outputs * counts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.config.label_names
 
     @property
     def num_outputs(self) -> int:
@@ -117,6 +125,18 @@ class ClassificationTask:
         """Return the probability of each class."""
         return outputs.float().softmax(dim=-1)
 
+    def combine(self, outputs: Float[Tensor, "B S K"]) -> Float[Tensor, "B K"]:
+        """Return the logarithm of the mean over clips of each class' probability, itself good as logits."""
+        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return precise.log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
+
+    def training_score(
+        self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"] | Float[Tensor, "B K"]
+    ) -> Float[Tensor, ""]:
+        """Return how many samples are right. With mixed targets, right is the class of the larger share."""
+        truth = targets.argmax(dim=-1) if targets.is_floating_point() else targets
+        return (outputs.argmax(dim=-1) == truth).sum().float()
+
     def meter(self) -> "ClassificationMeter":
         """Return a fresh meter."""
         return ClassificationMeter(self.num_outputs)
@@ -146,16 +166,15 @@ class ClassificationMeter:
         best = outputs.topk(min(5, self.num_classes), dim=-1).indices
         self.top5 += int((best == targets[:, None]).any(dim=-1).sum())
 
-    def state(self) -> Float[Tensor, " S"]:
-        """Return all sums as one vector of float64."""
-        sums = torch.tensor([float(self.top5), self.loss], dtype=torch.float64)
-        return torch.cat([self.confusion.flatten().double(), sums])
+    def state(self) -> dict[str, Any]:
+        """Return all sums."""
+        return {"confusion": self.confusion, "top5": self.top5, "loss": self.loss}
 
-    def load_state(self, state: Float[Tensor, " S"]) -> None:
-        """Take over sums, for example those of several devices added up."""
-        size = self.num_classes**2
-        self.confusion = state[:size].round().long().view(self.num_classes, self.num_classes).cpu()
-        self.top5, self.loss = round(state[size].item()), state[size + 1].item()
+    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+        """Hold the sums of these meters added up."""
+        self.confusion = torch.stack([state["confusion"] for state in states]).sum(dim=0)
+        self.top5 = sum(state["top5"] for state in states)
+        self.loss = math.fsum(state["loss"] for state in states)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics; shares lie in [0, 1].
@@ -176,3 +195,7 @@ class ClassificationMeter:
             "loss": self.loss / count,
             "samples": float(count),
         }
+
+    def details(self) -> Details:
+        """Return nothing: the confusion matrix tells all about each class."""
+        return []

@@ -10,7 +10,6 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.sources import DataSource
 from perceivers.models.perceiver import Perceiver
 from perceivers.recipes.base import Recipe
@@ -78,7 +77,7 @@ class Assembly:
 def assemble(
     source: DataSource,
     recipe: Recipe,
-    preprocess: Mapping[str, ImagePreprocessConfig],
+    preprocess: Mapping[str, Any],
     *,
     folder: Path,
     limits: Limits,
@@ -169,7 +168,7 @@ def _finder(
     assembly: Assembly,
     source: DataSource,
     recipe: Recipe,
-    preprocess: Mapping[str, ImagePreprocessConfig],
+    preprocess: Mapping[str, Any],
     *,
     size: int,
     place: Place,
@@ -204,7 +203,7 @@ def _finder(
         assembly.note(warn_of_batch_norm(assembly.model, batch=batch, parts=parts))
 
     task = assembly.module.task
-    return BatchFinder(recipe, task, preprocess, size=size, place=place, use=use)
+    return BatchFinder(recipe, task, size=size, place=place, use=use)
 
 
 def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[PerceiverModule, Perceiver]:

@@ -2,7 +2,7 @@
 
 # ruff: noqa: ARG002  (the hooks have the arguments that Lightning gives them)
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import lightning.pytorch as lightning
@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.recipes.base import Recipe
 from perceivers.tasks.base import Task
 from perceivers.training.distributed import largest
@@ -33,7 +32,6 @@ class BatchFinder(lightning.Callback):
     Args:
         recipe: Of the run.
         task: Its loss.
-        preprocess: For each input, its size.
         size: Samples of an optimizer step in each process.
         place: Which process this is.
         use: Called with the samples of a batch, and a sentence that says why so many.
@@ -43,13 +41,12 @@ class BatchFinder(lightning.Callback):
         self,
         recipe: Recipe,
         task: Task,
-        preprocess: Mapping[str, ImagePreprocessConfig],
         *,
         size: int,
         place: Place,
         use: Callable[[int, str], object],
     ) -> None:
-        self._recipe, self._task, self._preprocess = recipe, task, preprocess
+        self._recipe, self._task = recipe, task
         self._size, self._place, self._use = size, place, use
 
     def setup(
@@ -61,9 +58,7 @@ class BatchFinder(lightning.Callback):
             ValueError: If not even one sample fits.
         """
         device = trainer.strategy.root_device
-        with opened_probe(
-            self._recipe, self._task, self._preprocess, device=device, place=self._place
-        ) as probe:
+        with opened_probe(self._recipe, self._task, device=device, place=self._place) as probe:
             found, why = largest_batch(self._size, probe, trainer.precision_plugin.forward_context)
         # Divisors of one number: the smallest of them. A process in which nothing fits stops all.
         accumulate = int(largest(torch.tensor([self._size / found if found else 0.0]), device))
@@ -95,7 +90,7 @@ def largest_batch(size: int, probe: StepProbe, precision: Precision) -> tuple[in
         return found, f"{room} for it"
     return 0, (
         f"Not even one sample fits in the memory: a step needs {room}. Expected a smaller --size or "
-        "picture, or --grad-checkpointing, which recomputes instead of keeping."
+        "input, or --grad-checkpointing, which recomputes instead of keeping."
     )
 
 

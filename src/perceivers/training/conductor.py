@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
-from perceivers.tasks.base import Task
+from perceivers.tasks.base import Meter, Task
 from perceivers.training import distributed
 from perceivers.training.chance import random_state, set_random_state
 from perceivers.training.clock import Clock, Limits, StopSignals
@@ -307,13 +307,11 @@ class Conductor(lightning.Callback):
         standing.is_due, standing.measured_step = False, trainer.global_step
         if _is_better(measured, standing.metrics, task):
             standing.metrics, standing.step, standing.since = measured, trainer.global_step, 0
-            self._keep_best(trainer, module, getattr(meter, "confusion", None))
+            self._keep_best(trainer, module, meter)
         else:
             standing.since += 1
 
-    def _keep_best(
-        self, trainer: lightning.Trainer, module: PerceiverModule, confusion: Any
-    ) -> None:
+    def _keep_best(self, trainer: lightning.Trainer, module: PerceiverModule, meter: Meter) -> None:
         weights: dict[str, Tensor] = dict(module.model.state_dict())
         if module.average is not None:
             weights |= module.average.state_dict()
@@ -324,7 +322,8 @@ class Conductor(lightning.Callback):
                 "metrics": self.standing.metrics,
                 "step": self.standing.step,
                 "epoch": self.feed.epochs_done,
-                "confusion": confusion,
+                "confusion": getattr(meter, "confusion", None),
+                "details": meter.details(),
             }
             save_payload(self.folder / BEST, payload)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from perceivers.tasks.base import SHARES
+
 __all__ = ["Display", "readable_duration"]
 
 LINE_EVERY_SECONDS = 30.0
@@ -123,6 +125,6 @@ class Display:
             (label, self._results[name]) for label, name in shown.items() if name in self._results
         ]
         return "".join(
-            f"  {label} {value:.1%}" if "accuracy" in label else f"  {label} {value:.4g}"
+            f"  {label} {value:.1%}" if label.split()[-1] in SHARES else f"  {label} {value:.4g}"
             for label, value in known
         )

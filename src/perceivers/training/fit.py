@@ -2,20 +2,21 @@
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.decode import quiet_pillow
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.hub import checkpoint as hub
 from perceivers.recipes.base import Recipe
+from perceivers.tasks.tasks import names_of
 from perceivers.training.chance import seed
 from perceivers.training.clock import Limits
 from perceivers.training.distributed import is_first_process
@@ -55,7 +56,7 @@ class Run:
 def fit_source(
     source: DataSource,
     recipe: Recipe,
-    preprocess: Mapping[str, ImagePreprocessConfig],
+    preprocess: Mapping[str, Any],
     *,
     out: str | Path,
     resume: bool = False,
@@ -72,7 +73,7 @@ def fit_source(
     Args:
         source: Data, with labels.
         recipe: Everything about the run, with nothing left open (`specialize` fills it in).
-        preprocess: For each input, what turns a picture into the model's array.
+        preprocess: For each input, what turns a cell into the model's array.
         out: The run folder, new unless `resume`.
         resume: Go on with the run in `out`, exactly where it was interrupted.
         init_from: A run folder or hub id, whose fitting weights the model begins with.
@@ -139,7 +140,7 @@ def _finish(
     assembly: "Assembly",
     source: DataSource,
     recipe: Recipe,
-    preprocess: Mapping[str, ImagePreprocessConfig],
+    preprocess: Mapping[str, Any],
     data: str | None,
 ) -> None:
     """Save the best weights and write the report."""
@@ -150,7 +151,7 @@ def _finish(
     columns = {
         "data": data,
         "form": source.form,
-        "inputs": {name: column.column for name, column in source.inputs.items()},
+        "inputs": {name: asdict(column) for name, column in source.inputs.items()},
         "target": source.target,
         "config": asdict(recipe.data),
     }
@@ -179,9 +180,17 @@ def _finish(
         device=f"{trainer.world_size} x {assembly.module.device.type}, {recipe.training.precision}",
         batch=step_text(assembly.feed.loader.settings, assembly.feed.accumulate),
         waiting=waiting,
-        notes=[*source.notes, *assembly.notes],
+        notes=[*source.notes, *assembly.notes, *_decoding(assembly)],
         bad=[*assembly.feed.loader.bad, *assembly.validation.bad],
-        label_names=recipe.task.label_names,
+        label_names=names_of(recipe.task),
         confusion=best["confusion"],
+        details=best.get("details", []),
     )
     write_report(conductor.folder, facts)
+
+
+def _decoding(assembly: "Assembly") -> list[str]:
+    """Return how often something had to be decided on decoding, as a sentence of the report."""
+    notes = Counter(assembly.feed.loader.notes) + Counter(assembly.validation.notes)
+    told = ", ".join(f"{note} ({count:,})" for note, count in sorted(notes.items()))
+    return [f"On decoding: {told}."] if told else []

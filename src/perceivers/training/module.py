@@ -19,19 +19,24 @@ __all__ = ["PerceiverModule", "TrainingSums"]
 
 
 class TrainingSums:
-    """Sums over the batches since the last line of the log. They stay on the device until they are read."""
+    """Sums over the batches since the last line of the log. They stay on the device until they are read.
 
-    NAMES = ("loss", "hits", "samples", "grad_norm", "steps")
+    Args:
+        score_name: What the task measures in training beside the loss.
+    """
 
-    def __init__(self) -> None:
+    NAMES = ("loss", "score", "samples", "grad_norm", "steps")
+
+    def __init__(self, score_name: str = "accuracy") -> None:
+        self.score_name = score_name
         self.values = torch.zeros(len(self.NAMES))
 
-    def add_batch(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Count one batch. With mixed targets, a hit is the class of the larger share."""
-        truth = targets.argmax(dim=-1) if targets.is_floating_point() else targets
-        hits = (outputs.argmax(dim=-1) == truth).sum()
-        count = torch.full_like(loss, outputs.shape[0])
-        self._add(loss.detach() * outputs.shape[0], hits, count, 0.0 * count, 0.0 * count)
+    def add_batch(
+        self, loss: Float[Tensor, ""], score: Float[Tensor, ""], num_samples: int
+    ) -> None:
+        """Count one batch: the mean of its loss, and the sum of its samples' scores."""
+        count = torch.full_like(loss, num_samples)
+        self._add(loss.detach() * num_samples, score, count, 0.0 * count, 0.0 * count)
 
     def add_step(self, norm: Tensor) -> None:
         """Count one optimizer step. One that overflowed in float16, which is then skipped, does not count."""
@@ -52,7 +57,7 @@ class TrainingSums:
         samples, steps = max(sums["samples"], 1.0), max(sums["steps"], 1.0)
         return {
             "loss": sums["loss"] / samples,
-            "accuracy": sums["hits"] / samples,
+            self.score_name: sums["score"] / samples,
             "grad_norm": sums["grad_norm"] / steps,
         }
 
@@ -81,7 +86,7 @@ class PerceiverModule(lightning.LightningModule):
         self.model = model
         self.task = task
         self.optim = optim
-        self.sums = TrainingSums()
+        self.sums = TrainingSums(task.score_name)
         self.progress = 0.0  # share of the run that is done; the conductor keeps it
         self.lr = 0.0
         self._ema = ema
@@ -110,7 +115,8 @@ class PerceiverModule(lightning.LightningModule):
             raise ValueError(msg)
         outputs = self.model(batch.inputs, batch.masks)
         loss = self.task.loss(outputs, batch.targets)
-        self.sums.add_batch(loss, outputs, batch.targets)
+        score = self.task.training_score(outputs.detach(), batch.targets)
+        self.sums.add_batch(loss, score, outputs.shape[0])
         return loss * train_batch.weight
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -1,22 +1,27 @@
 """What a run needs before its first step: a folder, a model, loaders that fit the machine."""
 
+import hashlib
 import os
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.media import Media
+from perceivers.data.memory import available_memory
 from perceivers.data.sources import DataSource
 from perceivers.data.stream_loader import make_stream_loader
 from perceivers.hub import checkpoint as hub
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import dump_recipe, read_recipe
-from perceivers.tasks.classification import ClassificationTask
+from perceivers.tasks.base import Task
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.tasks import build_task as task_of
 from perceivers.training.files import write_whole
 from perceivers.training.resume import check_same_recipe
 
@@ -39,6 +44,7 @@ __all__ = [
 ]
 
 RECIPE_FILE = "recipe.yaml"
+_KEPT_SHARE = 0.3  # of the free memory, for decoded samples
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 
 
@@ -127,13 +133,12 @@ def build_model(recipe: Recipe) -> Perceiver:
     return build(recipe.model_config())
 
 
-def build_task(recipe: Recipe, source: DataSource) -> ClassificationTask:
+def build_task(recipe: Recipe, source: DataSource) -> Task:
     """Return the task of a recipe; the weights of unequal classes are counted in train."""
     counts = None
-    if recipe.task.class_weights == "balanced":
-        targets = source.targets("train")
-        counts = [targets.count(label) for label in range(len(recipe.task.label_names))]
-    return ClassificationTask(recipe.task, counts)
+    if isinstance(recipe.task, ClassificationConfig) and recipe.task.class_weights == "balanced":
+        counts = source.class_counts("train")
+    return task_of(recipe.task, counts)
 
 
 def start_from(model: nn.Module, run: str | Path) -> str:
@@ -246,10 +251,65 @@ def step_text(settings: LoaderSettings, accumulate: int) -> str:
     return f"{size * accumulate * devices} samples: {parts}{where}"
 
 
+def kept_bytes(local_processes: int, split: str) -> int:
+    """Return the memory for decoded samples of a split: a share of what is free, most of it for train."""
+    share = _KEPT_SHARE * (0.8 if split == "train" else 0.2)
+    return int(share * (available_memory() or 0) / local_processes)
+
+
+def fingerprint(
+    source: DataSource,
+    split: str,
+    preprocess: Mapping[str, Any],
+    augment: Mapping[str, Any] | None = None,
+) -> str:
+    """Return what tells decoded samples of a split from those of other data, splits and settings.
+
+    Data are told apart by a few of their rows: names, sizes and times of files, or what lies in the table itself.
+    """
+    columns = {name: asdict(column) for name, column in source.inputs.items()}
+    settings = {name: asdict(part) for name, part in preprocess.items()}
+    # Films of which crops are cut are kept larger.
+    crops = {
+        n: getattr(part, "crop_scale", None) is not None for n, part in (augment or {}).items()
+    }
+    known = [sorted(part.items()) for part in (columns, settings, crops)]
+    told = repr((source.notes, split, known, _few_rows(source, split)))
+    return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def _few_rows(source: DataSource, split: str) -> list[str]:
+    """Return what tells a few rows of a split, spread over it, from others."""
+    records = source.splits.get(split)
+    names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
+    told: list[str] = []
+    for index in sorted({round(i * (len(records) - 1) / 15) for i in range(16)} if records else ()):
+        assert records is not None
+        try:
+            row = records.row(index)
+        except (OSError, ValueError):  # it is named when it is to be learned from
+            continue
+        told += [_told(row.get(name)) for name in names]
+    return told
+
+
+def _told(cell: Any) -> str:
+    """Return what tells a cell from others: of a file its name, size and time."""
+    if not isinstance(cell, Media):
+        return repr(cell)
+    if cell.path is not None:
+        try:
+            about = cell.path.stat()
+        except OSError:
+            return cell.name
+        return f"{cell.path.absolute()} {about.st_size} {about.st_mtime_ns}"
+    return f"{cell.name} {zlib.crc32(cell.data or b'')} {cell.value!r}"
+
+
 def build_loaders(
     source: DataSource,
     recipe: Recipe,
-    preprocess: Mapping[str, ImagePreprocessConfig],
+    preprocess: Mapping[str, Any],
     *,
     batch_size: int,
     place: Place,
@@ -263,20 +323,24 @@ def build_loaders(
         batch_size: Samples of one batch of this process.
         place: Which process this is.
     """
+    kept = recipe.data.cache is not None  # in a folder, which other runs may share
 
     def loader(split: str, *, training: bool) -> Any:
+        augment = recipe.augment if training else None
         settings = LoaderSettings(
             batch_size=batch_size,
             training=training,
             seed=recipe.training.seed,
             num_workers=place.threads_and_workers(recipe.data.workers)[1],
-            num_classes=len(recipe.task.label_names),
+            num_classes=recipe.output.num_outputs,
             max_bad=recipe.data.max_bad,
             world_size=place.world_size,
             rank=place.rank,
             pin_memory=place.is_gpu,
+            cache=recipe.data.cache,
+            kept_bytes=kept_bytes(place.local_processes, split),
+            fingerprint=fingerprint(source, split, preprocess, augment) if kept else "",
         )
-        augment = recipe.augment if training else None
         if split in source.streams:
             stream = source.streams[split]
             if training:

@@ -4,15 +4,17 @@ import ctypes
 import gc
 import resource
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from perceivers.data.base import Batch, ImagePreprocessConfig
+from perceivers.data.base import Batch
 from perceivers.data.memory import available_memory
-from perceivers.data.mixing import mixes
+from perceivers.data.mixing import mixing_of
+from perceivers.inputs.elements import InputAdapter
 from perceivers.recipes.base import Recipe
 from perceivers.tasks.base import Task
 from perceivers.training.chance import random_state, set_random_state
@@ -36,7 +38,6 @@ class StepProbe:
     Args:
         recipe: Of the run, filled in.
         task: Its loss.
-        preprocess: For each input, its size.
         device: Where to compute.
         place: Which process this is, and how many share the machine.
     """
@@ -45,16 +46,15 @@ class StepProbe:
         self,
         recipe: Recipe,
         task: Task,
-        preprocess: Mapping[str, ImagePreprocessConfig],
         *,
         device: torch.device,
         place: Place,
     ) -> None:
         self._task, self._device = task, device
         self._clip_norm = recipe.optim.clip_norm
-        self._num_outputs = len(recipe.task.label_names)
-        self._preprocess = dict(preprocess)
-        self._is_mixed = any(mixes(augment) for augment in recipe.augment.values())
+        self._num_outputs = task.num_outputs
+        self._is_mixed = mixing_of(recipe.augment) is not None
+        self._is_vector = recipe.task.kind != "classification"
         self.budget = self._free(place)
         _forget_peak()
         self._before = _resident()
@@ -105,11 +105,11 @@ class StepProbe:
     def _made_up(self, size: int) -> Batch:
         """Return samples of the run's shapes. What they hold does not matter: it decides over no memory."""
         inputs: dict[str, Tensor] = {
-            name: torch.randn(size, config.num_channels, *config.size, device=self._device)
-            for name, config in self._preprocess.items()
+            name: cast("InputAdapter", adapter).example(size).to(self._device)
+            for name, adapter in self._model.inputs.items()
         }
         targets = torch.zeros(size, dtype=torch.long, device=self._device)
-        if self._is_mixed:
+        if self._is_mixed or self._is_vector:
             targets = torch.full((size, self._num_outputs), 1 / self._num_outputs).to(self._device)
         return Batch(inputs=inputs, targets=targets)
 
@@ -128,7 +128,6 @@ class StepProbe:
 def opened_probe(
     recipe: Recipe,
     task: Task,
-    preprocess: Mapping[str, ImagePreprocessConfig],
     *,
     device: torch.device,
     place: Place,
@@ -136,7 +135,7 @@ def opened_probe(
     """Yield a probe. After it, memory and every source of chance are as before. Arguments as for `StepProbe`."""
     before = random_state()
     try:
-        yield StepProbe(recipe, task, preprocess, device=device, place=place)
+        yield StepProbe(recipe, task, device=device, place=place)
     finally:
         gc.collect()
         if device.type == "cuda":

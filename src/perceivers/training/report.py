@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perceivers.tasks.base import SHARES, Details
 from perceivers.training.display import readable_duration
 from perceivers.training.files import write_whole
 from perceivers.training.journal import METRICS_FILE, read_metrics
@@ -38,8 +39,9 @@ class RunFacts:
         waiting: Share of the step time that was waiting for data, as text. "": not measured.
         notes: Sentences on the data and the run.
         bad: Name and reason of each row that could not be read.
-        label_names: Of the classes.
-        confusion: Rows are true classes, columns predicted ones.
+        label_names: Of the classes, labels or numbers.
+        confusion: Rows are true classes, columns predicted ones. None: not of this task.
+        details: Measures of each label or number.
     """
 
     name: str
@@ -58,6 +60,7 @@ class RunFacts:
     bad: Sequence[tuple[str, str]] = ()
     label_names: Sequence[str] = ()
     confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
+    details: Details = field(default_factory=Details)
 
 
 def command_line() -> str:
@@ -75,13 +78,14 @@ def write_report(folder: Path, facts: RunFacts) -> None:
     missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
     if importlib.util.find_spec("matplotlib"):
         missing = ""
-        if _draw_curves(folder / "curves.png", read_metrics(folder / METRICS_FILE)):
+        rows = read_metrics(folder / METRICS_FILE)
+        if _draw_curves(folder / "curves.png", rows, facts.main_metric):
             pictures.append("![Loss, metric and learning rate](curves.png)")
         if facts.confusion is not None:
             _draw_confusion(folder / "confusion.png", facts.confusion, facts.label_names)
             pictures.append("![Confusion matrix of the validation split](confusion.png)")
     sections = [f"# {folder.name}", _table(facts), *pictures, missing]
-    sections += [_classes(facts), _notes(facts.notes), _bad(facts.bad)]
+    sections += [_classes(facts), _details(facts), _notes(facts.notes), _bad(facts.bad)]
     text = "\n\n".join(section for section in sections if section) + "\n"
     write_whole(folder / "report.md", lambda file: file.write(text.encode()))
 
@@ -104,9 +108,9 @@ def _table(facts: RunFacts) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    if name in ("accuracy", "top5", "mean_recall"):
+    if name in SHARES:
         return f"{value:.2%}"
-    return f"{value:,.0f}" if name == "samples" else f"{value:.4g}"
+    return f"{value:,.0f}" if name in ("samples", "n") else f"{value:.4g}"
 
 
 def _classes(facts: RunFacts) -> str:
@@ -138,6 +142,24 @@ def _classes(facts: RunFacts) -> str:
     return "\n".join([*head, *lines]) + more
 
 
+def _details(facts: RunFacts) -> str:
+    """Return the measures of each label or number, the worst first."""
+    if not facts.details:
+        return ""
+    measures = list(facts.details[0])
+    rows = list(zip(facts.label_names, facts.details, strict=True))
+    if "AP" in measures:  # labels that no sample has tell nothing
+        rows = [row for row in rows if row[1]["AP"] is not None]
+        rows.sort(key=lambda row: row[1]["AP"] or 0.0)
+    lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    for name, found in rows[:_SHOWN_CLASSES]:
+        cells = ["" if value is None else _number(key, value) for key, value in found.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
+    title = "## Labels" if "AP" in measures else "## Numbers"
+    return "\n".join([title, "", *lines]) + more
+
+
 def _notes(notes: Sequence[str]) -> str:
     return "\n".join(["## Notes", "", *(f"- {note}" for note in notes)]) if notes else ""
 
@@ -161,12 +183,12 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> bool:
+def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -> bool:
     """Draw the columns of `metrics.jsonl` over the steps. Return whether there was anything to draw."""
     if not rows:
         return False
     figure = _figure(10, 3)
-    panels = {"loss": "loss", "accuracy": "accuracy", "lr": "learning rate"}
+    panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
     for axes, (name, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for key in (f"train/{name}", f"validation/{name}", name):
             points = [(row["step"], row[key]) for row in rows if key in row]

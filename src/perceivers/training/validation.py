@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.tasks.base import Meter
-from perceivers.training.distributed import all_true, summed
+from perceivers.tasks.base import Meter, combine_clips
+from perceivers.training.distributed import all_true, gather_objects
 from perceivers.training.module import PerceiverModule
 
 __all__ = ["validate"]
@@ -30,12 +30,13 @@ def validate(
         should_stop: Asked after each batch. If it says yes, the measurement is given up.
 
     Returns:
-        A meter that holds the sums of all processes, or None if it was given up.
+        A meter that holds the samples of all processes, or None if it was given up.
 
     Raises:
         ValueError: If there is nothing to measure.
     """
-    meter = module.task.meter()
+    task = module.task
+    meter = task.meter()
     averaged = nullcontext() if module.average is None else module.average.applied(module.model)
     precision = module.trainer.precision_plugin
     was_training = module.model.training
@@ -46,12 +47,12 @@ def validate(
                 moved = batch.to(module.device)
                 outputs = module.model(moved.inputs, moved.masks)
                 if counts and moved.targets is not None:
-                    meter.update(outputs, moved.targets)
+                    meter.update(combine_clips(task, outputs, moved.num_clips), moved.targets)
                 if should_stop():
                     return None
     finally:
         module.model.train(was_training)
-    meter.load_state(summed(meter.state(), module.device))
+    meter.merge(gather_objects(meter.state()))
     return meter
 
 

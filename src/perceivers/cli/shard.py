@@ -1,0 +1,78 @@
+"""`perceivers shard`: write data as Parquet shards with the bytes inside."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from perceivers.cli.parsing import parse
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers shard birds/ --out shards/birds
+  perceivers shard clips.csv --out shards/clips --rows-per-shard 500
+  perceivers shard esc10.parquet --out shards/esc10 --split-column fold --test 5
+  perceivers fit shards/birds --stream
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write data as Parquet shards with the bytes of their files inside, to copy elsewhere or to stream.
+
+    Shards that are finished are not written again, so an interrupted run goes on where it was.
+
+    Attributes:
+        data: A folder, a table, tar shards, a saved Hugging Face dataset or a hub id.
+        out: The folder of the shards.
+        rows_per_shard: Rows in each. By default as many as make about 256 MiB.
+        split: Which splits to write. By default all.
+        label: Column of the target, whose classes are written by name. By default `label`.
+        split_column: Column whose value says to which split a row belongs.
+        test: Value of `split_column` that marks the test split.
+        max_bad: Largest share of rows that may be left out since they cannot be read.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    out: Path
+    rows_per_shard: int | None = None
+    split: tuple[Literal["train", "validation", "test"], ...] = ()
+    label: str | None = None
+    split_column: str | None = None
+    test: str | None = None
+    max_bad: float = 0.01
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="shard", examples=_EXAMPLES)
+    from perceivers.data.base import DataConfig
+    from perceivers.data.write import write_shards
+
+    config = DataConfig(
+        label=options.label,
+        split_column=options.split_column,
+        test=options.test,
+        max_bad=options.max_bad,
+    )
+    written = write_shards(
+        options.data,
+        options.out,
+        config=config,
+        rows_per_shard=options.rows_per_shard,
+        splits=options.split,
+    )
+    for part in written:
+        there = f", {part.there} of them there already" if part.there else ""
+        shards = "shard" if len(part.paths) == 1 else "shards"
+        print(f"{part.split}: {part.num_rows:,} rows in {len(part.paths)} {shards}{there}")
+        for name, reason in part.bad[:5]:
+            print(f"perceivers shard: left out {name}: {reason}", file=sys.stderr)
+        if len(part.bad) > 5:
+            print(f"perceivers shard: left out {len(part.bad) - 5} more", file=sys.stderr)
+    print(f"Next: perceivers fit {options.out} --stream")
+    return 0

@@ -1,0 +1,91 @@
+"""Every modality by its saved configuration: the closed lists from which a file can pick."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from perceivers.data.arrays import ArraysAugmentConfig, ArraysPreprocessConfig, ArrayValues
+from perceivers.data.audio import (
+    AudioAugmentConfig,
+    MelAudio,
+    MelPreprocessConfig,
+    WaveAudio,
+    WavePreprocessConfig,
+)
+from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.modality import Modality
+from perceivers.data.pictures import Pictures
+from perceivers.data.points import PointClouds, PointsAugmentConfig, PointsPreprocessConfig
+from perceivers.data.series import SeriesAugmentConfig, SeriesPreprocessConfig, SeriesWindows
+from perceivers.data.text import TextAugmentConfig, TextBytes, TextPreprocessConfig
+from perceivers.data.vectors import TableAugmentConfig, TablePreprocessConfig, TableVectors
+from perceivers.data.video import VideoAugmentConfig, VideoClips, VideoPreprocessConfig
+
+__all__ = ["AugmentConfig", "PreprocessConfig", "build_modalities", "build_modality"]
+
+PreprocessConfig = Annotated[
+    ImagePreprocessConfig
+    | WavePreprocessConfig
+    | MelPreprocessConfig
+    | VideoPreprocessConfig
+    | PointsPreprocessConfig
+    | TextPreprocessConfig
+    | SeriesPreprocessConfig
+    | ArraysPreprocessConfig
+    | TablePreprocessConfig,
+    Field(discriminator="kind"),
+]
+AugmentConfig = Annotated[
+    ImageAugmentConfig
+    | AudioAugmentConfig
+    | VideoAugmentConfig
+    | PointsAugmentConfig
+    | TextAugmentConfig
+    | SeriesAugmentConfig
+    | ArraysAugmentConfig
+    | TableAugmentConfig,
+    Field(discriminator="kind"),
+]
+
+# What reads a configuration of some kind, and the kind of augmentation that fits it.
+_READERS: dict[str, tuple[Any, str]] = {
+    "image": (Pictures, "image"),
+    "wave": (WaveAudio, "audio"),
+    "mel": (MelAudio, "audio"),
+    "video": (VideoClips, "video"),
+    "points": (PointClouds, "points"),
+    "text": (TextBytes, "text"),
+    "series": (SeriesWindows, "series"),
+    "array": (ArrayValues, "array"),
+    "table": (TableVectors, "table"),
+}
+
+
+def build_modality(preprocess: Any, augment: Any = None) -> Modality:
+    """Return what reads the cells of one modality.
+
+    Args:
+        preprocess: Its `PreprocessConfig`.
+        augment: Its `AugmentConfig`. None: nothing is random.
+
+    Raises:
+        ValueError: If the two are of different modalities.
+    """
+    reader, fitting = _READERS[preprocess.kind]
+    if augment is not None and augment.kind != fitting:
+        msg = f"Expected augmentation of kind '{fitting}' for '{preprocess.kind}', got '{augment.kind}'."
+        raise ValueError(msg)
+    return reader(preprocess, augment)
+
+
+def build_modalities(
+    preprocess: Mapping[str, Any], augment: Mapping[str, Any] | None = None
+) -> dict[str, Modality]:
+    """Return what reads each modality, by its name.
+
+    Raises:
+        ValueError: If augmentation and modality do not fit each other.
+    """
+    augment = augment or {}
+    return {name: build_modality(part, augment.get(name)) for name, part in preprocess.items()}

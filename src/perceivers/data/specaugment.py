@@ -1,0 +1,103 @@
+"""What is random about a sound in training: loudness, noise, speed, and masks over time and frequency (SpecAugment)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+__all__ = ["AudioAugmentConfig", "augment_samples", "mask_axis"]
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioAugmentConfig:
+    """What is random about a sound in training, besides where the clip lies.
+
+    Masks put the mean, zero after normalization, over a stretch of time or of bands. How wide each is, and where it
+    lies, is drawn evenly.
+
+    Attributes:
+        time_masks: Masks over time, of a spectrogram or a waveform.
+        time_share: Widest mask as a share of the clip.
+        frequency_masks: Masks over bands. A waveform has none.
+        frequency_share: Widest mask as a share of the bands.
+        gain: Decibels by which a clip becomes louder or quieter at most.
+        noise: Largest deviation of white noise that is added, as a share of the clip's own.
+        polarity: Whether half of the clips are turned upside down, which nobody hears. A spectrogram does not change.
+        speed: Share by which a clip becomes faster or slower at most, and its pitch higher or lower with it.
+        mixup: Alpha of mixup's beta distribution. 0: off.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Source: SpecAugment (arXiv:1904.08779), without its time warping.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["audio"] = "audio"
+    time_masks: int = 2
+    time_share: float = 0.2
+    frequency_masks: int = 2
+    frequency_share: float = 0.2
+    gain: float = 6.0
+    noise: float = 0.0
+    polarity: bool = True
+    speed: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("time_masks", "frequency_masks", "gain", "noise", "mixup"):
+            if not getattr(self, name) >= 0:
+                msg = f"Expected {name} of 0 or more, got {getattr(self, name)}."
+                raise ValueError(msg)
+        for name in ("time_share", "frequency_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f"Expected {name} between 0 and 1, got {getattr(self, name)}."
+                raise ValueError(msg)
+        if not 0 <= self.speed < 1:
+            msg = f"Expected speed to be a share of at least 0 and below 1, got {self.speed}."
+            raise ValueError(msg)
+
+
+def augment_samples(
+    samples: Values, augment: AudioAugmentConfig, chance: np.random.Generator
+) -> Values:
+    """Return a clip, n x channels, with another loudness, polarity and some noise.
+
+    Args:
+        samples: n x channels. Not changed.
+        augment: What is random.
+        chance: Where it is drawn from.
+    """
+    factor = 10 ** (chance.uniform(-augment.gain, augment.gain) / 20)
+    if augment.polarity and chance.random() < 0.5:
+        factor = -factor
+    changed = samples * np.float32(factor)
+    if augment.noise:
+        deviation = chance.uniform(0, augment.noise) * float(changed.std())
+        changed += chance.standard_normal(changed.shape, dtype=np.float32) * np.float32(deviation)
+    return changed
+
+
+def mask_axis(
+    values: npt.NDArray[Any], axis: int, *, masks: int, share: float, chance: np.random.Generator
+) -> None:
+    """Set stretches of one axis of an array to zero, in place.
+
+    Args:
+        values: Normalized, so that zero is the mean.
+        axis: Along which.
+        masks: How many stretches. They may overlap.
+        share: Longest stretch as a share of the axis.
+        chance: Where lengths and places are drawn from.
+    """
+    size = values.shape[axis]
+    along = np.moveaxis(values, axis, 0)  # a view
+    for _ in range(masks):
+        width = int(chance.integers(0, int(size * share) + 1))
+        begin = int(chance.integers(0, size - width + 1))
+        along[begin : begin + width] = 0

@@ -1,0 +1,275 @@
+"""Predictions of data in shards: processes share the shards, and each shard gets a file of its own, whole or not."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, runtime_checkable
+
+from perceivers.data.base import require
+from perceivers.data.columns import InputColumn
+from perceivers.data.recognize import recognize
+from perceivers.data.remote import Location
+from perceivers.data.shards import FileShard, sample_fields
+from perceivers.data.tables import Field
+from perceivers.data.whole import whole
+from perceivers.evaluation.prediction import Prediction
+
+__all__ = [
+    "RowPredictor",
+    "ShardResult",
+    "predict_shards",
+    "rank_from_environment",
+    "shards_of",
+]
+
+_GROUP = 1024  # rows that are written at a time
+_STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
+
+
+@runtime_checkable
+class RowPredictor(Protocol):
+    """What predicts rows of a table: `Predictor`.
+
+    Attributes:
+        columns: For each input of the model, the columns that hold it.
+    """
+
+    columns: Mapping[str, InputColumn]
+
+    def predict_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Prediction | Exception]:
+        """Yield for each row, in their order, a prediction, or why there is none.
+
+        Args:
+            rows: Cells by column. Those that the model reads are `Media`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of one shard.
+
+    Attributes:
+        shard: Which.
+        path: Its predictions.
+        num_rows: Rows there. 0 if it was finished before.
+        bad: How many of them have an error instead of a label.
+        skipped: Whether it was finished before, and left as it was.
+    """
+
+    shard: Location
+    path: Path
+    num_rows: int = 0
+    bad: int = 0
+    skipped: bool = False
+
+
+def rank_from_environment() -> tuple[int, int]:
+    """Return the number of this process and how many there are, as torchrun says. Alone: 0 of 1."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def shards_of(data: Any) -> list[Location]:
+    """Return the shards that a path, address, pattern, folder or a list of these names.
+
+    Raises:
+        ValueError: If these are no Parquet, tar, JSON lines or CSV files.
+        OSError: If there are none.
+    """
+    found = recognize(data)
+    paths = [path for place in found.places.values() for path in place.paths]
+    if any(place.kind != "files" for place in found.places.values()) or not paths:
+        msg = f"'{data}' is {found.form}: expected shards, files of {', '.join(_STREAMED)}."
+        raise ValueError(msg)
+    return paths
+
+
+def predict_shards(
+    predictor: RowPredictor,
+    paths: Sequence[Location],
+    out: Path,
+    *,
+    rank: int,
+    world_size: int,
+    key: str = "key",
+    model: str = "",
+) -> Iterator[ShardResult]:
+    """Predict every row of this process' part of the shards. Each becomes one Parquet file in `out`.
+
+    It has a row for each row of the shard: its key (or number), `label`, `probability`, `p(...)` of every label (of
+    several labels also `labels`; of numbers only these, by their names), and `error`, which says why a row has none.
+    Where a shard is damaged, a last row without a key says so.
+    A file appears whole or not at all; a shard whose file is there is not predicted again.
+
+    Args:
+        predictor: What predicts.
+        paths: All shards, the same list in every process.
+        out: The folder of the predictions.
+        rank: Number of this process.
+        world_size: How many processes share the shards.
+        key: Column that names a row. Where a shard has none, rows are numbered.
+        model: Which model this is, so that predictions of another are not taken for its own.
+
+    Yields:
+        What became of each shard, when it is done.
+
+    Raises:
+        ValueError: If a shard has none of the columns that the model reads, or `out` holds other predictions.
+        OSError: If a shard is missing, or a file cannot be written.
+    """
+    if not 0 <= rank < world_size:
+        msg = f"Expected rank from 0 to world_size - 1 = {world_size - 1}, got {rank}."
+        raise ValueError(msg)
+    targets = _targets(paths, out)
+    for shard, path in list(zip(paths, targets, strict=True))[rank::world_size]:
+        mark = json.dumps({"shard": str(shard), "model": model})
+        if _finished(path, mark):
+            yield ShardResult(shard, path, skipped=True)
+            continue
+        yield _predict_shard(predictor, shard, path, key, mark)
+
+
+def _targets(paths: Sequence[Location], out: Path) -> list[Path]:
+    """Return the file of each shard: called like it, with its number in front where several are called so."""
+    stems = [PurePosixPath(str(path).partition("?")[0]).stem for path in paths]
+    if len(set(stems)) < len(stems):
+        stems = [f"{number:05d}-{stem}" for number, stem in enumerate(stems)]
+    return [out / f"{stem}.parquet" for stem in stems]
+
+
+def _finished(path: Path, mark: str) -> bool:
+    if not path.exists():
+        return False
+    parquet = require("pyarrow.parquet", "data")
+    try:
+        found = (parquet.read_metadata(path).metadata or {}).get(b"perceivers", b"").decode()
+    except (ValueError, OSError):
+        found = ""
+    if found != mark:
+        msg = f"{path} stands there already and holds something else. Choose another --out, or remove it."
+        raise ValueError(msg)
+    return True
+
+
+def _predict_shard(
+    predictor: RowPredictor, shard: Location, path: Path, key: str, mark: str
+) -> ShardResult:
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    rows = _Rows(shard, predictor.columns, key)
+    told = _told(predictor.predict_rows(rows), rows, key)
+    group = list(islice(told, _GROUP))
+    while all("error" in row for row in group) and (more := list(islice(told, _GROUP))):
+        group += more  # a prediction tells the columns
+    found = {name: kind for row in group for name, kind in _types(row).items() if name != key}
+    schema = arrow.schema(
+        [
+            (key, arrow.string() if rows.has_key else arrow.int64()),
+            *found.items(),
+            *(() if "error" in found else (("error", arrow.string()),)),
+        ],
+        metadata={"perceivers": mark},
+    )
+    total = bad = 0
+    with whole(path) as new, parquet.ParquetWriter(new, schema) as writer:
+        while group:
+            columns = {name: [row.get(name) for row in group] for name in schema.names}
+            writer.write_table(arrow.table(columns, schema=schema))
+            total += len(group)
+            bad += sum("error" in row for row in group)
+            group = list(islice(told, _GROUP))
+    return ShardResult(shard, path, total, bad)
+
+
+def _types(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the types of what is written of a row: numbers, texts, and the labels of one that has several."""
+    arrow = require("pyarrow", "data")
+    return {
+        name: arrow.list_(arrow.string())
+        if isinstance(cell, list)
+        else arrow.string()
+        if isinstance(cell, str)
+        else arrow.float32()
+        for name, cell in row.items()
+    }
+
+
+def _told(
+    predictions: Iterator[Prediction | Exception], rows: "_Rows", key: str
+) -> Iterator[dict[str, Any]]:
+    """Yield what is written of each row."""
+    for prediction in predictions:
+        row: dict[str, Any] = {key: rows.keys.popleft()}
+        if isinstance(prediction, Exception):
+            row["error"] = " ".join(str(prediction).split()) or type(prediction).__name__
+        elif prediction.values:
+            row |= prediction.values
+        else:
+            row |= {"label": prediction.label, "probability": prediction.probability}
+            if prediction.labels is not None:
+                row["labels"] = list(prediction.labels)
+            row |= {f"p({name})": value for name, value in prediction.probabilities.items()}
+        yield row
+    if rows.damage is not None:
+        yield {key: None, "error": rows.damage}
+
+
+class _Rows:
+    """The rows of a shard, with the inputs alone; their keys are put aside in their order.
+
+    Args:
+        shard: The file.
+        columns: For each input of the model, the columns that hold it.
+        key: Column that names a row.
+    """
+
+    def __init__(self, shard: Location, columns: Mapping[str, InputColumn], key: str) -> None:
+        self.keys: deque[Any] = deque()
+        self.damage: str | None = None
+        self.has_key = False
+        self._key = key
+        self._shard: FileShard | None = None
+        self._missing: dict[str, Field] = {}
+        try:
+            found = sample_fields(shard)
+        except ValueError as error:
+            self.damage = str(error)
+            return
+        kinds = {
+            name: kind
+            for column in columns.values()
+            for name, kind in zip(
+                column.all_columns,
+                column.kinds or (column.kind,) * len(column.all_columns),
+                strict=True,
+            )
+        }
+        fields = {n: replace(found[n], kind=kind) for n, kind in kinds.items() if n in found}
+        if not fields:
+            msg = (
+                f"{shard} has none of the columns that the model reads, {', '.join(kinds)}; its columns are "
+                f"{', '.join(found)}."
+            )
+            raise ValueError(msg)
+        self._missing = {n: Field(kind) for n, kind in kinds.items() if n not in found}
+        self.has_key = key in found
+        if self.has_key:
+            fields[key] = replace(fields.get(key, found[key]), kind="string")
+        self._shard = FileShard(shard, fields)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows up to where the shard is damaged."""
+        if self._shard is None:
+            return
+        try:
+            for number, row in enumerate(self._shard.rows(0)):
+                cell = row.pop(self._key, None) if self.has_key else number
+                self.keys.append(None if cell is None else str(cell) if self.has_key else cell)
+                where = f"{self._shard.name}, row {number}"
+                empty = {name: f.cell(None, where, Path()) for name, f in self._missing.items()}
+                yield {**row, **empty}
+        except ValueError as error:
+            self.damage = str(error)

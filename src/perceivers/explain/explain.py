@@ -1,0 +1,179 @@
+"""From a saved model and a sample to what the model says and where its reads looked."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from perceivers.explain.explanation import Explanation, View
+from perceivers.explain.reads import Read, read_inputs
+from perceivers.explain.sample import ReadSample, read_sample
+from perceivers.explain.views import content_of, step_of
+from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.tasks import build_task, names_of
+from perceivers.typing import Tensor
+
+__all__ = ["explain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    """The elements of one modality among all.
+
+    Attributes:
+        name: Of the modality.
+        begin: The first of them.
+        end: Behind the last.
+        real: Which are real.
+        order: Where each stands on the axes, after `permute`. None: as it comes.
+        axes: Elements along each axis.
+    """
+
+    name: str
+    begin: int
+    end: int
+    real: npt.NDArray[np.bool_]
+    order: npt.NDArray[np.int64] | None
+    axes: tuple[int, ...]
+
+    def placed(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return values of all elements, ... x M, on the axes of these; NaN where one is not real."""
+        own = np.where(self.real, values[..., self.begin : self.end], np.nan).astype(np.float32)
+        if self.order is not None:
+            placed = np.empty_like(own)
+            placed[..., self.order] = own
+            own = placed
+        return own.reshape(*own.shape[:-1], *self.axes)
+
+
+def explain(
+    saved: Saved, file: Any, *, latents: int | Sequence[int] = 8, moment: float = 0.5
+) -> Explanation:
+    """Return what a model says about one sample, and where each of its reads looked.
+
+    Args:
+        saved: What `perceivers.hub.checkpoint.load` returned.
+        file: As in `perceivers.explain.sample.read_sample`.
+        latents: Whose scores to return: so many, spread evenly over the latent array, or these.
+        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+
+    Raises:
+        ValueError: If the model was saved without labels or preprocessing, a latent does not exist, or the file is
+            missing or cannot be decoded. The message names it.
+    """
+    config = saved.config
+    if config.task is None or not config.preprocess:
+        msg = (
+            f"The model in {saved.folder} was saved without its labels or its preprocessing, so it cannot read files: "
+            "pv.save(predictor, folder) or `perceivers fit` save both."
+        )
+        raise ValueError(msg)
+    sample = read_sample(saved, file, moment=moment)
+    model = saved.model.eval()
+    device = next(model.parameters()).device
+    inputs = {name: x.to(device) for name, x in sample.inputs.items()}
+    masks = {name: x.to(device) for name, x in sample.masks.items()}
+    segments = _segments(model, inputs, masks)
+    readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
+    chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
+    outputs, reads = read_inputs(model, inputs, latents=chosen, masks=masks or None)
+    answer = build_task(config.task).probabilities(outputs)[0]
+    return Explanation(
+        name=sample.name,
+        task=config.task.kind,
+        label_names=tuple(names_of(config.task)),
+        probabilities=answer.float().cpu().numpy(),
+        threshold=float(getattr(config.task, "threshold", 0.5)),
+        views=_views(saved, sample, segments, reads),
+        latents=chosen,
+        missing=sample.missing,
+    )
+
+
+def _segments(
+    model: Any, inputs: dict[str, Tensor], masks: dict[str, Tensor]
+) -> tuple[_Segment, ...]:
+    """Return which of the elements, that are read side by side, belong to which modality."""
+    with torch.inference_mode():
+        elements = model.elements(inputs, masks)
+    found: list[_Segment] = []
+    begin = 0
+    for name, part in zip(sorted(inputs), elements, strict=True):
+        count = part.num_elements
+        real = np.ones(count, dtype=bool)
+        if part.mask is not None:
+            real = np.broadcast_to(part.mask[0].cpu().numpy(), count)
+        order = None
+        if model.permutation is not None:
+            order = model._order(name, count).cpu().numpy()
+        axes = _axes(model.inputs[name], count)
+        found.append(
+            _Segment(name=name, begin=begin, end=begin + count, real=real, order=order, axes=axes)
+        )
+        begin += count
+    return tuple(found)
+
+
+def _axes(adapter: Any, count: int) -> tuple[int, ...]:
+    """Return the elements along each axis of an input, which may be shorter than the configured size."""
+    axes: tuple[int, ...] = tuple(adapter.axes)
+    rest = math.prod(axes[1:])
+    return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
+
+
+def _spread(count: int, num_latents: int) -> tuple[int, ...]:
+    """Return `count` latents spread evenly, or all of them if there are fewer."""
+    count = max(min(count, num_latents), 1)
+    return tuple(round((i + 0.5) * num_latents / count - 0.5) for i in range(count))
+
+
+def _views(
+    saved: Saved, sample: ReadSample, segments: Sequence[_Segment], reads: Sequence[Read]
+) -> tuple[View, ...]:
+    """Return the view of each modality.
+
+    Raises:
+        ValueError: If a read saw only some of the elements.
+    """
+    counts = sorted({read.share.shape[0] for read in reads})
+    if counts != [segments[-1].end]:
+        msg = (
+            f"Expected every read to see all {segments[-1].end:,} elements, got reads of {counts}: attention of an "
+            "encoder that reads a part of the input at a time cannot be drawn."
+        )
+        raise ValueError(msg)
+    shares = np.stack([read.share.numpy() for read in reads])
+    scores = np.stack([read.scores.numpy() for read in reads])
+    num_real = sum(int(segment.real.sum()) for segment in segments)
+    views: list[View] = []
+    for segment in segments:
+        name, own = segment.name, int(segment.real.sum())
+        part = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
+        x = sample.inputs[name][0].cpu().numpy()
+        real = np.ones(len(x), dtype=bool)
+        if name in sample.masks:
+            real = np.broadcast_to(sample.masks[name][0].cpu().numpy(), len(x))
+        # A modality that got nothing at all was looked at nowhere: 0, and not 0 / 0.
+        even = np.maximum(part, 1e-12)[:, None] / max(own, 1)
+        content = content_of(
+            saved.config.preprocess[name],
+            sample.values[name],
+            x,
+            real,
+            step_of(saved.model.inputs[name]),
+        )
+        views.append(
+            View(
+                name=name,
+                content=content,
+                attention=segment.placed((shares / even).astype(np.float32)),
+                share=part.astype(np.float32),
+                even=own / max(num_real, 1),
+                scores=segment.placed(scores),
+            )
+        )
+    return tuple(views)

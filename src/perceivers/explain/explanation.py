@@ -1,0 +1,95 @@
+"""What a model says about one sample, and where each of its reads looked, as arrays that can be drawn or kept."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from perceivers.explain.contents import Content
+
+__all__ = ["Explanation", "View", "arrays_of"]
+
+# Names that say more in an archive, where everything lies side by side.
+_KEPT = {"pixels": "picture", "units": "text"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Where the reads looked in one modality.
+
+    Attributes:
+        name: Of the modality.
+        content: What lies beneath.
+        attention: For each read, how many times its even share among the elements of this modality each got:
+            T x the axes of the elements. 1 everywhere means that the model looked nowhere in particular.
+            NaN where an element is padding or missing, or a read had no access to it.
+        share: For each read, what part of all attention this modality got.
+        even: What part it would have got if every element got the same: its part of all real elements.
+        scores: For each read and chosen latent, the scores before the softmax: T x L x the axes. NaN as above.
+    """
+
+    name: str
+    content: Content
+    attention: npt.NDArray[np.float32]
+    share: npt.NDArray[np.float32]
+    even: float
+    scores: npt.NDArray[np.float32]
+
+    @property
+    def overall(self) -> npt.NDArray[np.float32]:
+        """The attention of all reads together, on the axes of the elements."""
+        seen = np.isfinite(self.attention)
+        total = np.where(seen, self.attention, 0).sum(axis=0)
+        count = seen.sum(axis=0)
+        mean = total / np.maximum(count, 1)
+        return np.where(count > 0, mean, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One sample, what the model says about it, and where each read looked.
+
+    Attributes:
+        name: The name of the file, or files.
+        task: What the answer is: `classification`, `multilabel` or `regression`.
+        label_names: All labels; in a regression, the names of the numbers.
+        probabilities: Of each label; in a regression, the numbers.
+        threshold: Probability from which a label counts as predicted, of several.
+        views: One for each modality that was there.
+        latents: Which latents `scores` is of.
+        missing: Modalities that were not there.
+    """
+
+    name: str
+    task: str = "classification"
+    label_names: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    threshold: float = 0.5
+    views: tuple[View, ...]
+    latents: tuple[int, ...]
+    missing: tuple[str, ...] = ()
+
+
+def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
+    """Return everything as named arrays, for an archive.
+
+    What belongs to a modality has its name before a dot (`audio.attention`), if there are several.
+    """
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "name": np.array(explanation.name),
+        "task": np.array(explanation.task),
+        "label_names": np.array(explanation.label_names),
+        "probabilities": explanation.probabilities,
+        "latents": np.array(explanation.latents),
+        "modalities": np.array([view.name for view in explanation.views]),
+    }
+    single = len(explanation.views) == 1 and not explanation.missing
+    for view in explanation.views:
+        before = "" if single else f"{view.name}."
+        for part in ("attention", "share", "even", "scores"):
+            arrays[before + part] = np.asarray(getattr(view, part))
+        for field in fields(view.content):
+            arrays[before + _KEPT.get(field.name, field.name)] = np.asarray(
+                getattr(view.content, field.name)
+            )
+    return arrays

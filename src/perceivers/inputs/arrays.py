@@ -1,0 +1,163 @@
+"""Arrays of any sense as input elements: each row is one, and its coordinates or its place say where it is."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import nn
+
+from perceivers.inputs.elements import Elements
+from perceivers.inputs.positions import LearnedPositionsConfig, build_positions
+from perceivers.nn.init import truncated_linear
+from perceivers.nn.position import fourier_features, num_channels
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["ArraysInput", "ArraysInputConfig", "build_arrays_input"]
+
+MOST_BANDS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraysInputConfig:
+    """Every row of an array is an element.
+
+    Attributes:
+        length: Elements of a sample at most, M. None: taken from the data before the model is built.
+        num_channels: Values of an element. None: taken from the data.
+        num_coordinates: Coordinates of an element, d, which stand behind its values; they are encoded by Fourier
+            features. 0: each place of the row has a learned vector instead. None: taken from the data.
+        num_bands: Frequencies for each coordinate. None: one for each whole frequency up to the highest, at most 64.
+        max_resolution: Cells of a coordinate at its finest; the highest frequency is half of it. None: the side of
+            a grid of `length` cells with d axes.
+        position_channels: Width of the learned vectors.
+        project_channels: Width of the values after a linear layer. None: as they are.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["array"] = "array"
+    length: int | None = None
+    num_channels: int | None = None
+    num_coordinates: int | None = 0
+    num_bands: int | None = None
+    max_resolution: float | None = None
+    position_channels: int = 64
+    project_channels: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = (self.length, self.num_channels, self.num_bands, self.project_channels)
+        if min(1 if size is None else size for size in (*sizes, self.position_channels)) < 1:
+            msg = f"Expected length, channels and num_bands of at least 1, got {self}."
+            raise ValueError(msg)
+        if (self.num_coordinates or 0) < 0:
+            msg = f"Expected num_coordinates of at least 0, got {self.num_coordinates}."
+            raise ValueError(msg)
+        if self.max_resolution is not None and self.max_resolution < 2:
+            msg = (
+                "Expected max_resolution of at least 2 cells, which is a highest frequency of 1, got "
+                f"{self.max_resolution}."
+            )
+            raise ValueError(msg)
+
+
+class ArraysInput(nn.Module):
+    """Makes an element of each row: `[values | Fourier features]` with coordinates, else `[values | learned vector]`.
+
+    Args:
+        config: Sizes, and how positions are encoded.
+
+    Raises:
+        ValueError: If sizes are not known yet.
+
+    Source: Perceiver (arXiv:2103.03206), section 3.2 and appendix D, for both encodings.
+    """
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, ...]
+
+    def __init__(self, config: ArraysInputConfig) -> None:
+        super().__init__()
+        sizes = (config.length, config.num_channels, config.num_coordinates)
+        length, values, coordinates = sizes
+        if length is None or values is None or coordinates is None:
+            msg = f"Expected length, num_channels and num_coordinates of the arrays, got {sizes}."
+            raise ValueError(msg)
+        self.config = config
+        self.num_elements, self.axes = length, (length,)
+        self.num_values, self.num_coordinates = values, coordinates
+        width = config.project_channels
+        self.project = None if width is None else truncated_linear(values, width)
+        self.channels = values if width is None else width
+        self.positions = None
+        if not coordinates:
+            learned = LearnedPositionsConfig(channels=config.position_channels)
+            self.positions = build_positions(learned, (length,))
+            self.channels += self.positions.channels
+            return
+        side = config.max_resolution
+        self.max_resolution = max(2.0, length ** (1 / coordinates)) if side is None else side
+        whole = min(MOST_BANDS, math.floor(self.max_resolution / 2))
+        self.num_bands = whole if config.num_bands is None else config.num_bands
+        self.channels += num_channels(coordinates, self.num_bands)
+
+    def forward(
+        self, x: Float[Tensor, "B M Ci"], mask: Bool[Tensor, "B L"] | None = None
+    ) -> Elements:
+        """Return the elements of arrays, in the order of their rows.
+
+        Args:
+            x: Values and behind them coordinates in [-1, 1]; `perceivers.data` scales both. With coordinates any
+                number of rows, else at most the configured one.
+            mask: True where an element is real (L = M), or (L = 1) where a sample has an array at all. None: all are.
+
+        Raises:
+            ValueError: If a row has another number of channels than the configuration says, or there are more rows
+                than learned vectors.
+        """
+        width = self.num_values + self.num_coordinates
+        if x.shape[2] != width:
+            msg = (
+                f"Expected elements of {width} numbers ({self.num_values} values and {self.num_coordinates} "
+                f"coordinates), got shape {tuple(x.shape)}."
+            )
+            raise ValueError(msg)
+        if mask is not None:  # what stands in padding must reach nothing, nan included
+            mask = mask.expand(-1, x.shape[1])
+            x = x.masked_fill(~mask[..., None], 0.0)
+        content = x[..., : self.num_values]
+        if self.project is not None:
+            content = self.project(content)
+        return Elements(content, self._encoded(x), mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B M Ci"]:
+        """Return made-up arrays of the configured sizes."""
+        width = self.num_values + self.num_coordinates
+        return torch.zeros(batch_size, self.num_elements, width)
+
+    def _encoded(self, x: Float[Tensor, "B M Ci"]) -> Float[Tensor, "M P"] | Float[Tensor, "B M P"]:
+        """Return where each element is."""
+        if self.positions is None:
+            return fourier_features(
+                x[..., self.num_values :],
+                num_bands=self.num_bands,
+                max_resolution=(self.max_resolution,) * self.num_coordinates,
+            )
+        if x.shape[1] > self.num_elements:
+            msg = (
+                f"Expected at most {self.num_elements} elements, one for each learned position, got {x.shape[1]}. "
+                "Give elements coordinates to read any number of them."
+            )
+            raise ValueError(msg)
+        table = self.positions((self.num_elements,), x.device)
+        return table[: x.shape[1]]
+
+
+def build_arrays_input(config: ArraysInputConfig) -> ArraysInput:
+    """Return the adapter for a configuration."""
+    return ArraysInput(config)

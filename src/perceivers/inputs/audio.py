@@ -1,0 +1,379 @@
+"""Sounds as input elements: patches of a waveform, cells of a spectrogram, or either after a convolved stem.
+
+Positions are those of the configured length. A shorter batch has the first of them, so that padding changes nothing.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import nn
+
+from perceivers.inputs.elements import Elements, GridPositions
+from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
+from perceivers.inputs.stems import ConvStem, pooled_mask
+from perceivers.nn.init import truncated_linear
+from perceivers.nn.patches import pad_to_multiple, space_to_depth
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = [
+    "AudioInput",
+    "AudioInputConfig",
+    "ConvSpectrogramInput",
+    "ConvSpectrogramInputConfig",
+    "ConvWaveInput",
+    "ConvWaveInputConfig",
+    "SpectrogramInput",
+    "SpectrogramInputConfig",
+    "WaveInput",
+    "WaveInputConfig",
+    "build_audio_input",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveInputConfig:
+    """Every stretch of samples is an element.
+
+    Attributes:
+        num_samples: Samples of a clip; 61,440 are the paper's 1.28 s at 48 kHz. None: taken from the data before the
+            model is built.
+        num_channels: Channels of the sound, 1 for mono.
+        patch: Samples of an element. The paper's 128 give 480 elements.
+        positions: When an element is. None: the model cannot know.
+        project_channels: Width of an element's samples after a linear layer. None: as they are.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["wave"] = "wave"
+    num_samples: int | None = None
+    num_channels: int = 1
+    patch: int = 128
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+    project_channels: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvWaveInputConfig:
+    """Every cell of a convolved waveform is an element.
+
+    Attributes:
+        num_samples: Samples of a clip. None: taken from the data before the model is built.
+        num_channels: Channels of the sound, 1 for mono.
+        stem_channels: Channels after each convolution.
+        kernel: Samples (then cells) under each convolution.
+        stride: Of each convolution. Three of 4 give an element for every 64 samples.
+        positions: When a cell is. None: the model cannot know.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["wave_convolved"] = "wave_convolved"
+    num_samples: int | None = None
+    num_channels: int = 1
+    stem_channels: tuple[int, ...] = (32, 64, 128)
+    kernel: int = 8
+    stride: int = 4
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrogramInputConfig:
+    """Every value of a spectrogram, or every patch of them, is an element.
+
+    Attributes:
+        size: Frames and bands. None: taken from the data before the model is built.
+        patch: Frames and bands of an element.
+        positions: When and at which band an element is. None: the model cannot know.
+        project_channels: Width of an element's values after a linear layer. None: as they are.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["spectrogram"] = "spectrogram"
+    size: tuple[int, int] | None = None
+    patch: tuple[int, int] = (1, 1)
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+    project_channels: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvSpectrogramInputConfig:
+    """Every cell of a convolved spectrogram is an element.
+
+    Attributes:
+        size: Frames and bands. None: taken from the data before the model is built.
+        stem_channels: Channels after each convolution.
+        kernel: Frames and bands under each convolution.
+        stride: Of each convolution, in frames and bands.
+        positions: When and at which band a cell is. None: the model cannot know.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["spectrogram_convolved"] = "spectrogram_convolved"
+    size: tuple[int, int] | None = None
+    stem_channels: tuple[int, ...] = (32, 64)
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (2, 2)
+    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+
+
+AudioInputConfig = Annotated[
+    WaveInputConfig | ConvWaveInputConfig | SpectrogramInputConfig | ConvSpectrogramInputConfig,
+    Field(discriminator="kind"),
+]
+
+
+class AudioInput(nn.Module, ABC):
+    """What the four ways share: cells become elements with positions, and padding is masked.
+
+    Args:
+        size: Length of a clip, then what each place holds: samples x channels or frames x bands.
+        grid: Elements along each axis.
+        content_channels: Width of an element without its position.
+        positions: Where an element is.
+
+    Raises:
+        ValueError: If an element would have a single channel, which LayerNorm erases.
+    """
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, ...]
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        grid: tuple[int, ...],
+        content_channels: int,
+        positions: PositionsConfig | None,
+    ) -> None:
+        super().__init__()
+        self.size, self.axes = size, grid
+        self.num_elements = math.prod(grid)
+        self.channels = content_channels
+        self.positions = None
+        if positions is not None:
+            self.positions = build_positions(positions, grid)
+            self.channels += self.positions.channels
+        if self.channels < 2:
+            msg = (
+                "An element of one channel without a position cannot be read: the LayerNorm before a "
+                "cross-attend turns any single number into zero. Expected positions (for example "
+                "FourierPositionsConfig()), a larger patch, or project_channels; got positions=None."
+            )
+            raise ValueError(msg)
+
+    @abstractmethod
+    def content(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
+        """Return what the elements hold, still on their grid, and which places of its first axis are real."""
+
+    def forward(
+        self, x: Float[Tensor, "B Lx V"], mask: Bool[Tensor, "B L"] | None = None
+    ) -> Elements:
+        """Return the elements of clips, in reading order: all of the first moment, then the next.
+
+        Args:
+            x: Samples x channels or frames x bands of each clip, normalized; `perceivers.data` owns that. At most
+                as long as configured.
+            mask: True where the second axis is real (L = Lx), or (L = 1) where a clip is there at all. None: all is.
+
+        Raises:
+            ValueError: If the input does not have the configured size.
+        """
+        length, values = self.size
+        if x.shape[2] != values or x.shape[1] > length:
+            msg = (
+                f"Expected clips of shape batch x length x {values} with a length of at most {length}, "
+                f"got shape {tuple(x.shape)}."
+            )
+            raise ValueError(msg)
+        if mask is not None:
+            mask = mask.expand(-1, x.shape[1])
+            # What is padded shares patches with what is real.
+            x = x.masked_fill(~mask[..., None], 0.0)
+        content, mask = self.content(x, mask)
+        if mask is not None:
+            across = math.prod(content.shape[2:-1])
+            mask = mask[:, :, None].expand(-1, -1, across).flatten(1)
+        return Elements(content.flatten(1, -2), self._positions_of(content), mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B L V"]:
+        """Return made-up clips of the configured size."""
+        return torch.zeros(batch_size, *self.size)
+
+    def _positions_of(
+        self, content: Float[Tensor, "B *grid Cc"]
+    ) -> GridPositions | Float[Tensor, "M P"] | None:
+        """Return the positions of the first cells of the first axis, out of those of the configured grid."""
+        if self.positions is None:
+            return None
+        cells, positions = content.shape[1], self.positions(self.axes, content.device)
+        if isinstance(positions, GridPositions):
+            first, *others = positions.tables
+            return GridPositions((first[:cells], *others), positions.channels)
+        return positions[: cells * math.prod(self.axes[1:])]
+
+
+class _PatchedAudio(AudioInput):
+    """Makes an element of each patch of a grid: its values in reading order. Zeros lie behind the last."""
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        patch: tuple[int, ...],
+        config: WaveInputConfig | SpectrogramInputConfig,
+    ) -> None:
+        grid = tuple(-(-n // step) for n, step in zip(size, patch, strict=False))
+        values = math.prod(patch) * math.prod(size[len(patch) :])
+        width = config.project_channels
+        super().__init__(size, grid, values if width is None else width, config.positions)
+        self.config, self.patch = config, patch
+        self.project = None if width is None else truncated_linear(values, width)
+
+    def content(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
+        """Return the values of each patch, projected if the configuration says so."""
+        cells = _channels_first(x, len(self.patch))
+        patches = space_to_depth(pad_to_multiple(cells, self.patch), self.patch)
+        if self.project is not None:
+            patches = self.project(patches)
+        return patches, None if mask is None else pooled_mask(mask, self.patch[0])
+
+
+class _ConvolvedAudio(AudioInput):
+    """Makes an element of each cell after a stem of convolutions."""
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        in_channels: int,
+        config: ConvWaveInputConfig | ConvSpectrogramInputConfig,
+    ) -> None:
+        if not config.stem_channels:
+            msg = "Expected channels of at least one convolution, got stem_channels=()."
+            raise ValueError(msg)
+        num_axes = 1 if isinstance(config.kernel, int) else 2
+        stem = ConvStem(
+            in_channels,
+            config.stem_channels,
+            kernel=config.kernel,
+            stride=config.stride,
+            num_axes=num_axes,
+        )
+        super().__init__(
+            size, stem.grid(size[:num_axes]), config.stem_channels[-1], config.positions
+        )
+        self.config, self.stem = config, stem
+
+    def content(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
+        """Return the stem's output."""
+        cells, mask = self.stem(_channels_first(x, len(self.axes)), mask)
+        return cells.movedim(1, -1), mask
+
+
+class WaveInput(_PatchedAudio):
+    """Makes an element of each stretch of samples, all channels of a sample together.
+
+    Args:
+        config: Length of a clip and of a patch.
+
+    Raises:
+        ValueError: If the length is not known, or an element would have a single channel.
+
+    Source: Perceiver (arXiv:2103.03206), section 4.2: 1.28 s at 48 kHz are 480 elements of 128 samples.
+    """
+
+    def __init__(self, config: WaveInputConfig) -> None:
+        size = (_known_samples(config.num_samples), config.num_channels)
+        super().__init__(size, (config.patch,), config)
+
+
+class ConvWaveInput(_ConvolvedAudio):
+    """Makes an element of each cell of a convolved waveform.
+
+    Args:
+        config: Length of a clip and the stem.
+
+    Raises:
+        ValueError: If the length is not known, or there is no convolution.
+    """
+
+    def __init__(self, config: ConvWaveInputConfig) -> None:
+        size = (_known_samples(config.num_samples), config.num_channels)
+        super().__init__(size, config.num_channels, config)
+
+
+class SpectrogramInput(_PatchedAudio):
+    """Makes an element of each value of a spectrogram, or of each patch of them.
+
+    Args:
+        config: Frames and bands of a clip and of a patch.
+
+    Raises:
+        ValueError: If the size is not known, or an element would have a single channel.
+
+    Source: Perceiver (arXiv:2103.03206), section 4.2: 4,800 values of a mel spectrogram are 4,800 elements.
+    """
+
+    def __init__(self, config: SpectrogramInputConfig) -> None:
+        super().__init__(_known_size(config.size), config.patch, config)
+
+
+class ConvSpectrogramInput(_ConvolvedAudio):
+    """Makes an element of each cell of a convolved spectrogram.
+
+    Args:
+        config: Frames and bands of a clip and the stem.
+
+    Raises:
+        ValueError: If the size is not known, or there is no convolution.
+    """
+
+    def __init__(self, config: ConvSpectrogramInputConfig) -> None:
+        super().__init__(_known_size(config.size), 1, config)
+
+
+def build_audio_input(
+    config: WaveInputConfig
+    | ConvWaveInputConfig
+    | SpectrogramInputConfig
+    | ConvSpectrogramInputConfig,
+) -> AudioInput:
+    """Return the adapter for a configuration."""
+    if isinstance(config, WaveInputConfig):
+        return WaveInput(config)
+    if isinstance(config, ConvWaveInputConfig):
+        return ConvWaveInput(config)
+    if isinstance(config, SpectrogramInputConfig):
+        return SpectrogramInput(config)
+    return ConvSpectrogramInput(config)
+
+
+def _known_samples(num_samples: int | None) -> int:
+    if num_samples is None:
+        msg = "Expected the samples of a clip, num_samples=rate x seconds, got None."
+        raise ValueError(msg)
+    return num_samples
+
+
+def _known_size(size: tuple[int, int] | None) -> tuple[int, int]:
+    if size is None:
+        msg = "Expected the size of the spectrograms, size=(frames, bands), got None."
+        raise ValueError(msg)
+    return size
+
+
+def _channels_first(x: Float[Tensor, "B L V"], num_axes: int) -> Float[Tensor, "B Ci *sizes"]:
+    """Return samples x channels as channels of one axis, frames x bands as one channel of two."""
+    return x.transpose(1, 2) if num_axes == 1 else x[:, None]

@@ -1,0 +1,104 @@
+"""Several modalities under one model: a common width by a learned vector for each, and dropping some in training.
+
+Source: Perceiver (arXiv:2103.03206), section 4.2; the width rule (the widest modality and at least four channels
+more) is that of DeepMind's release.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import nn
+
+from perceivers.inputs.elements import Elements
+from perceivers.nn.init import truncated_normal_
+from perceivers.typing import Bool, Tensor
+
+__all__ = ["Fusion", "FusionConfig"]
+
+_TAG_SCALE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """How several modalities are read together.
+
+    Attributes:
+        min_padding: Channels of the learned vector of the widest modality; narrower ones get more.
+        modality_dropout: Share of the training samples in which a modality is dropped, by its name. One that is left
+            without any keeps all of them.
+        dropped: What a dropped modality becomes: `masked` as one that is missing, or `zeroed`, its elements read as
+            zeros with their positions, as the paper says of its video stream.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    min_padding: int = 4
+    modality_dropout: dict[str, float] = field(default_factory=dict[str, float])
+    dropped: Literal["masked", "zeroed"] = "masked"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.min_padding < 1:
+            msg = f"min_padding must be at least 1, got {self.min_padding}."
+            raise ValueError(msg)
+        for name, share in self.modality_dropout.items():
+            if not 0.0 <= share < 1.0:
+                msg = f"modality_dropout of '{name}' must lie in [0, 1), got {share}."
+                raise ValueError(msg)
+
+
+class Fusion(nn.Module):
+    """Gives the elements of every modality one width, and its own learned vector.
+
+    Args:
+        config: Width rule and dropping.
+        widths: Width of the elements of each modality with their positions.
+
+    Raises:
+        ValueError: If a modality that is to be dropped does not exist.
+    """
+
+    channels: int
+    """Width of all elements, C."""
+
+    def __init__(self, config: FusionConfig, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        unknown = sorted(set(config.modality_dropout) - set(widths))
+        if unknown:
+            msg = f"modality_dropout names '{unknown[0]}', but the modalities are {', '.join(sorted(widths))}."
+            raise ValueError(msg)
+        self.config = config
+        self.channels = max(widths.values()) + config.min_padding
+        self.tags = nn.ParameterDict(
+            {
+                name: truncated_normal_(torch.empty(self.channels - width), _TAG_SCALE)
+                for name, width in widths.items()
+            }
+        )
+
+    def forward(self, segments: Mapping[str, Elements]) -> dict[str, Elements]:
+        """Return the elements of each modality, all of width C; in training without those that are dropped."""
+        if self.training and any(self.config.modality_dropout.values()):
+            segments = self._dropped(segments)
+        return {name: replace(part, tag=self.tags[name]) for name, part in segments.items()}
+
+    def _dropped(self, segments: Mapping[str, Elements]) -> dict[str, Elements]:
+        """Drop each modality in its share of the samples, but never all that a sample has."""
+        content = next(iter(segments.values())).content
+        keep: dict[str, Bool[Tensor, " B"]] = {}
+        left = torch.zeros(content.shape[0], dtype=torch.bool, device=content.device)
+        for name, part in segments.items():
+            share = self.config.modality_dropout.get(name, 0.0)
+            keep[name] = torch.rand(content.shape[0], device=content.device) >= share
+            there = torch.ones_like(left) if part.mask is None else part.mask.any(dim=1)
+            left = left | (keep[name] & there)
+        return {name: self._kept(part, keep[name] | ~left) for name, part in segments.items()}
+
+    def _kept(self, part: Elements, keep: Bool[Tensor, " B"]) -> Elements:
+        if self.config.dropped == "zeroed":
+            return replace(part, content=part.content.masked_fill(~keep[:, None, None], 0.0))
+        mask = keep[:, None].expand(-1, part.num_elements)
+        return replace(part, mask=mask if part.mask is None else part.mask & mask)

@@ -1,0 +1,119 @@
+"""Rows of numbers and categories as input elements: one for each field."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import nn
+
+from perceivers.inputs.elements import Elements
+from perceivers.nn.init import truncated_normal_
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["TableInput", "TableInputConfig", "build_table_input"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableInputConfig:
+    """Every field of a row is an element.
+
+    Attributes:
+        num_numbers: Fields that hold numbers. None: taken from the data before the model is built.
+        category_sizes: Different values of each field that holds a category. None: taken from the data.
+        channels: Width of an element.
+        init_scale: Standard deviation of all vectors at the start.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["table"] = "table"
+    num_numbers: int | None = None
+    category_sizes: tuple[int, ...] | None = None
+    channels: int = 64
+    init_scale: float = 1.0
+
+
+class TableInput(nn.Module):
+    """Makes an element of each field: a number times a learned vector, or a category's learned vector.
+
+    A learned vector of the field is added, so that the model knows which one it is; numbers have an offset too.
+
+    Args:
+        config: How many fields, and of how many categories.
+
+    Raises:
+        ValueError: If the fields are not known, or elements would have a single channel.
+    """
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, ...]
+
+    def __init__(self, config: TableInputConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.num_numbers is None or config.category_sizes is None:
+            msg = (
+                "Expected how many fields there are, got "
+                f"num_numbers={config.num_numbers} and category_sizes={config.category_sizes}."
+            )
+            raise ValueError(msg)
+        sizes = config.category_sizes
+        self.num_numbers = config.num_numbers
+        self.num_elements = config.num_numbers + len(sizes)
+        self.axes = (self.num_elements,)
+        self.channels = config.channels
+        if self.num_elements < 1 or min(sizes, default=1) < 1 or self.channels < 2:
+            msg = (
+                "Expected at least one field, one name for each category and two channels, got "
+                f"num_numbers={config.num_numbers}, category_sizes={sizes} and channels={config.channels}."
+            )
+            raise ValueError(msg)
+        self.weight = _vectors(self.num_numbers, config)
+        self.bias = nn.Parameter(torch.zeros(self.num_numbers, self.channels))
+        self.categories = _vectors(sum(sizes), config)
+        self.fields = _vectors(self.num_elements, config)
+        starts = torch.tensor([0, *accumulate(sizes)][: len(sizes)], dtype=torch.int64)
+        self.register_buffer("starts", starts, persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "B F"], mask: Bool[Tensor, "B Fm"] | None = None
+    ) -> Elements:
+        """Return the elements of rows, numbers first.
+
+        Args:
+            x: Normalized numbers, then the index of each category.
+            mask: True where a field is there, or (one for a sample) where there is a row at all. None: all are.
+
+        Raises:
+            ValueError: If there are other fields than the configuration says.
+        """
+        if x.shape[1] != self.num_elements:
+            msg = f"Expected rows of {self.num_elements} fields (B x {self.num_elements}), got shape {tuple(x.shape)}."
+            raise ValueError(msg)
+        if mask is not None:
+            mask = mask.expand(-1, x.shape[1])
+            x = x.masked_fill(
+                ~mask, 0.0
+            )  # what is missing may be anything, and must still be an index
+        numbers = x[:, : self.num_numbers, None] * self.weight + self.bias
+        places = x[:, self.num_numbers :].round().to(torch.int64) + self.get_buffer("starts")
+        content = torch.cat([numbers, self.categories[places]], dim=1) + self.fields
+        return Elements(content, mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B F"]:
+        """Return rows of the configured size, all zeros: mean numbers and first categories."""
+        return torch.zeros(batch_size, self.num_elements)
+
+
+def build_table_input(config: TableInputConfig) -> TableInput:
+    """Return the adapter for a configuration."""
+    return TableInput(config)
+
+
+def _vectors(count: int, config: TableInputConfig) -> nn.Parameter:
+    vectors = nn.Parameter(torch.empty(count, config.channels))
+    truncated_normal_(vectors, config.init_scale)
+    return vectors

@@ -1,0 +1,291 @@
+"""Films as input elements: patches of space and time (or single pixels), or cells after a stem on every frame."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from pydantic import ConfigDict
+from torch import nn
+
+from perceivers.inputs.elements import Elements, GridPositions
+from perceivers.inputs.positions import (
+    FourierPositionsConfig,
+    PositionsConfig,
+    build_positions,
+)
+from perceivers.inputs.stems import ConvStem, pooled_mask
+from perceivers.nn.init import truncated_linear
+from perceivers.nn.patches import pad_to_multiple, space_to_depth
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = [
+    "ConvVideoInput",
+    "ConvVideoInputConfig",
+    "VideoInput",
+    "VideoInputConfig",
+    "build_video_input",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInputConfig:
+    """Every patch of space and time is an element. The defaults are the paper's: 12,544 elements of 384 values.
+
+    Attributes:
+        num_frames: Frames of a clip. None: taken from the data before the model is built.
+        size: Height and width in pixels. None: taken from the data.
+        num_channels: Channels of a frame, 3 for RGB.
+        patch: Frames, rows and columns of a patch. (1, 1, 1): every pixel of every frame is an element.
+        positions: Where a patch is in time, height and width. None: the model cannot know.
+        project_channels: Width of a patch after a linear layer. None: its pixels as they are.
+
+    Raises:
+        ValueError: If a patch is empty.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["video"] = "video"
+    num_frames: int | None = 32
+    size: tuple[int, int] | None = (224, 224)
+    num_channels: int = 3
+    patch: tuple[int, int, int] = (2, 8, 8)
+    positions: PositionsConfig | None = field(
+        default_factory=lambda: FourierPositionsConfig(num_bands=16)
+    )
+    project_channels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        if min(self.patch) < 1:
+            msg = f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvVideoInputConfig:
+    """Every cell of a convolved frame is an element, or the same cell of a few frames. Not in the papers.
+
+    Attributes:
+        num_frames: Frames of a clip. None: taken from the data before the model is built.
+        size: Height and width in pixels. None: taken from the data.
+        num_channels: Channels of a frame, 3 for RGB.
+        stem_channels: Channels after each convolution.
+        kernel: Side of every convolution in pixels.
+        stride: Of every convolution.
+        frame_step: Frames that make one element, their channels side by side.
+        difference: Add the change since the frame before as further channels of a frame, so that the stem sees
+            motion.
+        positions: Where a cell is in time, height and width. None: the model cannot know.
+
+    Raises:
+        ValueError: If there is no convolution, or a width or step is below 1.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["video_convolved"] = "video_convolved"
+    num_frames: int | None = None
+    size: tuple[int, int] | None = None
+    num_channels: int = 3
+    stem_channels: tuple[int, ...] = (32, 64)
+    kernel: int = 3
+    stride: int = 2
+    frame_step: int = 1
+    difference: bool = False
+    positions: PositionsConfig | None = field(
+        default_factory=lambda: FourierPositionsConfig(num_bands=16)
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if not self.stem_channels or min(self.stem_channels) < 1:
+            msg = f"stem_channels must name a width of at least 1 for each convolution, got {self.stem_channels}."
+            raise ValueError(msg)
+        if not 1 <= self.stride <= self.kernel:
+            msg = f"stride={self.stride} must lie between 1 and kernel={self.kernel}, or pixels are left out."
+            raise ValueError(msg)
+        if self.frame_step < 1:
+            msg = f"frame_step must be at least 1, got {self.frame_step}."
+            raise ValueError(msg)
+
+
+class _VideoInput(nn.Module, ABC):
+    """What the two ways share: frames become elements with positions, of which padding is none."""
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, int, int]
+
+    def __init__(
+        self,
+        config: VideoInputConfig | ConvVideoInputConfig,
+        grid: tuple[int, int, int],
+        content_channels: int,
+        frame_step: int,
+    ) -> None:
+        super().__init__()
+        frames, height, width = _sizes(config)
+        self.num_channels, self.frame_step = config.num_channels, frame_step
+        self.shape = (frames, config.num_channels, height, width)
+        self.axes, self.num_elements = grid, math.prod(grid)
+        self.channels = content_channels
+        self.positions = None
+        if config.positions is not None:
+            self.positions = build_positions(config.positions, grid)
+            self.channels += self.positions.channels
+        if self.channels < 2:
+            msg = (
+                "An element of one channel without a position cannot be read: the LayerNorm before a "
+                "cross-attend turns any single number into zero. Expected positions (for example "
+                "FourierPositionsConfig()), or more channels."
+            )
+            raise ValueError(msg)
+
+    @abstractmethod
+    def content(
+        self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B T"] | None
+    ) -> Float[Tensor, "B Tg Yg Xg Cc"]:
+        """Return what the elements hold, still on their grid. Frames that are not real are zero already."""
+
+    def forward(
+        self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
+    ) -> Elements:
+        """Return the elements of clips, frame by frame, each in reading order.
+
+        Args:
+            clip: Normalized pixels; `perceivers.data` owns mean, scale and resizing. A clip of fewer frames than
+                the configured has the positions of the first of them: it means the same as a padded one.
+            mask: True where a frame is real (L = T), or (L = 1) where a sample has a film at all. None: all are.
+                An element is real if one of its frames is.
+
+        Raises:
+            ValueError: If frames have another number of channels than the configuration says.
+        """
+        if clip.shape[2] != self.num_channels:
+            msg = (
+                f"Expected clips of {self.num_channels} channels (B x frames x {self.num_channels} x height x "
+                f"width), got shape {tuple(clip.shape)}."
+            )
+            raise ValueError(msg)
+        if mask is not None:
+            mask = mask.expand(-1, clip.shape[1])
+            clip = clip.masked_fill(~mask[:, :, None, None, None], 0.0)
+        content = self.content(clip, mask)
+        rows, columns = content.shape[2], content.shape[3]
+        positions = self._positions((content.shape[1], rows, columns), clip.device)
+        if mask is not None:
+            mask = repeat(pooled_mask(mask, self.frame_step), "B T -> B (T Y X)", Y=rows, X=columns)
+        return Elements(rearrange(content, "B T Y X C -> B (T Y X) C"), positions, mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B T Ci Y X"]:
+        """Return made-up clips of the configured size."""
+        return torch.zeros(batch_size, *self.shape)
+
+    def _positions(
+        self, grid: tuple[int, int, int], device: torch.device
+    ) -> GridPositions | Float[Tensor, "M P"] | None:
+        """Return the positions of the first frames of a clip that is not shorter than the configured one."""
+        if self.positions is None:
+            return None
+        frames = grid[0]
+        positions = self.positions((max(frames, self.axes[0]), *grid[1:]), device)
+        if isinstance(positions, GridPositions):
+            tables = positions.tables
+            return GridPositions((tables[0][:frames], *tables[1:]), positions.channels)
+        return positions[: math.prod(grid)]
+
+
+class VideoInput(_VideoInput):
+    """Makes an element of each patch of space and time: its pixels in order of time, rows and columns.
+
+    A clip that does not divide into patches gets zeros (the mean color) behind its last frame, row and column.
+
+    Args:
+        config: Length and size of a clip, of a patch and of its position encoding.
+
+    Raises:
+        ValueError: If a size is open, or an element would have a single channel, which LayerNorm erases.
+
+    Source: Perceiver (arXiv:2103.03206), section 4.2; 2 x 8 x 8 x 3 + 3 (2 * 16 + 1) = 483 channels on AudioSet.
+    """
+
+    def __init__(self, config: VideoInputConfig) -> None:
+        frames, height, width = _sizes(config)
+        patch = config.patch
+        grid = (-(-frames // patch[0]), -(-height // patch[1]), -(-width // patch[2]))
+        values, channels = config.num_channels * math.prod(patch), config.project_channels
+        super().__init__(config, grid, values if channels is None else channels, patch[0])
+        self.config = config
+        self.project = None if channels is None else truncated_linear(values, channels)
+
+    def content(
+        self,
+        clip: Float[Tensor, "B T Ci Y X"],
+        mask: Bool[Tensor, "B T"] | None,  # noqa: ARG002
+    ) -> Float[Tensor, "B Tg Yg Xg Cc"]:
+        """Return the values of each patch, projected if the configuration says so."""
+        pixels = rearrange(clip, "B T C Y X -> B C T Y X")
+        patches = space_to_depth(pad_to_multiple(pixels, self.config.patch), self.config.patch)
+        return patches if self.project is None else self.project(patches)
+
+
+class ConvVideoInput(_VideoInput):
+    """Makes an element of each cell of the frames after a convolved stem, which sees every frame by itself.
+
+    Args:
+        config: Length and size of a clip, of the stem and of its position encoding.
+
+    Raises:
+        ValueError: If a size is open.
+    """
+
+    def __init__(self, config: ConvVideoInputConfig) -> None:
+        frames, height, width = _sizes(config)
+        stem = ConvStem(
+            config.num_channels * (2 if config.difference else 1),
+            config.stem_channels,
+            kernel=config.kernel,
+            stride=config.stride,
+            num_axes=2,
+        )
+        rows, columns = stem.grid((height, width))
+        grid = (-(-frames // config.frame_step), rows, columns)
+        step = config.frame_step
+        super().__init__(config, grid, config.stem_channels[-1] * step, step)
+        self.config, self.stem = config, stem
+
+    def content(
+        self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B T"] | None
+    ) -> Float[Tensor, "B Tg Yg Xg Cc"]:
+        """Return the stem's output for each frame, that of a few frames side by side."""
+        if self.config.difference:
+            change = clip.diff(dim=1, prepend=clip[:, :1])  # nothing is known before the first
+            clip = torch.cat([clip, change], dim=2)
+        frames, _ = self.stem(rearrange(clip, "B T C Y X -> (B T) C Y X"))
+        if mask is not None:  # a stem makes something of black frames, too
+            frames = frames.masked_fill(~mask.reshape(-1, 1, 1, 1), 0.0)
+        cells = rearrange(frames, "(B T) C Y X -> B C T Y X", B=clip.shape[0])
+        step = (self.config.frame_step, 1, 1)
+        return space_to_depth(pad_to_multiple(cells, step), step)
+
+
+def build_video_input(
+    config: VideoInputConfig | ConvVideoInputConfig,
+) -> VideoInput | ConvVideoInput:
+    """Return the adapter for a configuration."""
+    return VideoInput(config) if isinstance(config, VideoInputConfig) else ConvVideoInput(config)
+
+
+def _sizes(config: VideoInputConfig | ConvVideoInputConfig) -> tuple[int, int, int]:
+    """Return frames, height and width of a clip."""
+    if config.num_frames is None or config.size is None:
+        msg = (
+            "Expected the length and size of the clips, num_frames and size=(height, width), got "
+            f"num_frames={config.num_frames} and size={config.size}."
+        )
+        raise ValueError(msg)
+    return config.num_frames, *config.size

@@ -1,0 +1,172 @@
+"""What an input adapter takes over from how its modality is read: sizes and channels stand in one place only."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, cast
+
+from perceivers.data.arrays import measure_arrays
+from perceivers.data.audio import measure_audio
+from perceivers.data.media import Media
+from perceivers.data.points import measure_points
+from perceivers.data.series import measure_series
+from perceivers.data.text import measure_text
+from perceivers.data.vectors import measure_vectors
+from perceivers.data.video import measure_video
+from perceivers.recipes.base import Recipe
+
+__all__ = ["assume", "fill_input", "measured"]
+
+_MEASURES: dict[str, Callable[..., Any]] = {
+    "wave": measure_audio,
+    "mel": measure_audio,
+    "points": measure_points,
+    "text": measure_text,
+    "series": measure_series,
+    "array": measure_arrays,
+    "table": measure_vectors,
+}
+
+# What data that nobody has seen are taken to be, to tell the cost of a recipe.
+_ASSUMED_SIZE, _ASSUMED_CLASSES = (64, 64), 10
+_ASSUMED: dict[str, dict[str, Any]] = {
+    "wave": {"sample_rate": 16_000, "seconds": 2.0},
+    "mel": {"sample_rate": 16_000, "seconds": 2.0},
+    "video": {"num_frames": 16, "frame_rate": 8.0, "size": (64, 64)},
+    "points": {"num_points": 1024, "num_channels": 0},
+    "text": {"max_length": 1024},
+    "series": {
+        "length": 200,
+        "channels": ("x", "y", "z"),
+        "irregular": False,
+        "has_missing": False,
+    },
+    "array": {"length": 100, "num_channels": 8, "num_coordinates": 0},
+    "table": {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}},
+}
+
+
+def measured(config: Any, cells: Iterable[Media], *, largest_image: int = 64) -> Any:
+    """Return a `PreprocessConfig` with everything that it leaves open taken from cells of the training data.
+
+    Args:
+        config: Of a modality.
+        cells: Some of its cells.
+        largest_image: Longest side of films in pixels, where their size is taken from the data.
+
+    Raises:
+        ValueError: If none of them can be read.
+    """
+    if config.kind == "video":
+        return measure_video(cells, config, largest=largest_image)
+    return _MEASURES[config.kind](cells, config)
+
+
+def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Return a recipe with what it leaves to the data assumed, where there are none yet; and sentences about it."""
+    sentences: list[str] = []
+    inputs, preprocess = dict(recipe.inputs), dict(recipe.preprocess)
+    for name, part in recipe.inputs.items():
+        if name in preprocess:
+            known: dict[str, Any] = _ASSUMED[preprocess[name].kind]
+            missing = {
+                key: value
+                for key, value in known.items()
+                if getattr(preprocess[name], key) in (None, (), {})
+            }
+            preprocess[name] = replace(preprocess[name], **missing)
+            inputs[name] = fill_input(part, preprocess[name])
+        else:
+            missing = {"size": _ASSUMED_SIZE} if getattr(part, "size", ()) is None else {}
+            inputs[name] = replace(cast("Any", part), **missing)
+        if missing:
+            words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
+            sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
+    output = recipe.output
+    if output.num_outputs is None:
+        output = replace(output, num_outputs=_ASSUMED_CLASSES)
+        sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
+    return replace(recipe, inputs=inputs, preprocess=preprocess, output=output), sentences
+
+
+def _shown(value: Any) -> str:
+    """Return a value as people write it: `64 x 64`, `x, y, z`."""
+    if not isinstance(value, tuple):
+        return str(value)
+    parts = cast("tuple[Any, ...]", value)
+    mark = " x " if all(isinstance(part, int) for part in parts) else ", "
+    return mark.join(str(part) for part in parts)
+
+
+def fill_input(part: Any, preprocess: Any) -> Any:
+    """Return an `InputConfig` with the sizes and channels that its modality is read with.
+
+    Args:
+        part: Of the recipe, its sizes open or not.
+        preprocess: Of the same modality, with nothing open.
+
+    Raises:
+        ValueError: If the two do not fit each other.
+    """
+    if preprocess.kind not in _FILLS or part.kind not in _FILLS[preprocess.kind][0]:
+        fitting = [kind for kind, (parts, _) in _FILLS.items() if part.kind in parts]
+        msg = (
+            f"An input of kind '{part.kind}' reads what is prepared as {' or '.join(fitting) or 'a picture'}; got "
+            f"preprocess of kind '{preprocess.kind}'. Change one of the two in the recipe."
+        )
+        raise ValueError(msg)
+    return replace(part, **_FILLS[preprocess.kind][1](preprocess))
+
+
+def _of_wave(config: Any) -> dict[str, Any]:
+    return {"num_samples": config.num_samples, "num_channels": config.num_channels}
+
+
+def _of_mel(config: Any) -> dict[str, Any]:
+    return {"size": (config.num_frames, config.num_mels)}
+
+
+def _of_video(config: Any) -> dict[str, Any]:
+    return {"num_frames": config.num_frames, "size": config.size}
+
+
+def _of_points(config: Any) -> dict[str, Any]:
+    return {"num_points": config.num_points, "num_channels": config.num_channels}
+
+
+def _of_text(config: Any) -> dict[str, Any]:
+    return {"max_length": config.max_length}
+
+
+def _of_series(config: Any) -> dict[str, Any]:
+    return {
+        "length": config.length,
+        "num_channels": len(config.channels),
+        "has_missing": bool(config.has_missing),
+        "irregular": bool(config.irregular),
+    }
+
+
+def _of_array(config: Any) -> dict[str, Any]:
+    return {
+        "length": config.length,
+        "num_channels": config.num_channels,
+        "num_coordinates": config.num_coordinates,
+    }
+
+
+def _of_table(config: Any) -> dict[str, Any]:
+    sizes = tuple(len(names) for names in config.categories.values())
+    return {"num_numbers": len(config.numbers), "category_sizes": sizes}
+
+
+# For each kind of preprocessing, the kinds of input that read it, and what they take over.
+_FILLS: dict[str, tuple[tuple[str, ...], Callable[[Any], dict[str, Any]]]] = {
+    "wave": (("wave", "wave_convolved"), _of_wave),
+    "mel": (("spectrogram", "spectrogram_convolved"), _of_mel),
+    "video": (("video", "video_convolved"), _of_video),
+    "points": (("points",), _of_points),
+    "text": (("bytes", "bytes_convolved"), _of_text),
+    "series": (("series", "series_convolved"), _of_series),
+    "array": (("array",), _of_array),
+    "table": (("table",), _of_table),
+}

@@ -1,0 +1,180 @@
+"""Files that are not as expected, of every modality: which are refused and why, and which are read all the same."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import made_modalities as made
+import numpy as np
+
+__all__ = [
+    "ARRAYS",
+    "FILMS",
+    "RECORDINGS",
+    "SHAPES",
+    "SOUNDS",
+    "TEXTS",
+    "Bad",
+    "longer_sound",
+    "rotated",
+    "vary",
+]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A file that is not as expected.
+
+    `why` is part of what is said where it is refused, "" where it is read all the same; `note` is what fit's report
+    then counts.
+    """
+
+    name: str
+    write: Callable[[Path], object]
+    why: str = ""
+    note: str = ""
+
+
+def wav(samples: np.ndarray, **how: object) -> Callable[[Path], object]:
+    return lambda path: made.write_wav(path, np.asarray(samples, np.float32), **how)
+
+
+def with_nan() -> np.ndarray:
+    samples = made.tone(0, 0)
+    samples[7] = np.nan
+    return samples
+
+
+SOUNDS = [
+    Bad("nothing.wav", lambda path: path.write_bytes(b""), "the file is empty"),
+    Bad("zero.wav", wav(np.zeros(0)), "no samples"),
+    Bad("nan.wav", wav(with_nan(), subtype="FLOAT"), "not finite"),
+    Bad("words.wav", lambda path: path.write_text("This is no sound."), "it holds text"),
+    Bad("silent.wav", wav(np.zeros(900)), note="silent"),
+    Bad("clipped.wav", wav(np.clip(20 * made.tone(0, 0), -1, 1)), note="clipped"),
+    Bad("one.wav", wav(np.full(1, 0.5))),
+    Bad("seven.wav", wav(np.stack([made.tone(0, n) for n in range(7)], 1)), note="mixed to mono"),
+]
+
+
+def no_frames(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w", format="avi") as output:
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 24, "yuv420p"
+        output.start_encoding()
+
+
+def cut_film(path: Path) -> None:
+    made.write_film(path, made.frames(0, 0))
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def vary(path: Path) -> None:
+    made.write_film(path, made.frames(0, 0), times=[0, 5, 10, 40, 42, 44, 70, 100])
+
+
+def rotated(path: Path) -> None:
+    made.write_film(path, made.frames(0, 0), rotation=90)
+
+
+def longer_sound(path: Path) -> None:
+    sound = made.tone(0, 0, seconds=2.5, rate=16_000)
+    made.write_film(path, made.frames(0, 0), sound=sound)
+
+
+FILMS = [
+    Bad("no_frames.avi", no_frames, "no_frames.avi"),
+    Bad("cut.mp4", cut_film, "damaged"),
+    Bad("one_frame.mp4", lambda path: made.write_film(path, made.frames(0, 0, count=1))),
+    Bad("varying.mp4", vary),
+    Bad("rotated.mp4", rotated, note="turned as its rotation says"),
+    Bad("longer_sound.mp4", longer_sound),
+]
+
+CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+
+
+def cloud_of(points: np.ndarray) -> Callable[[Path], object]:
+    return lambda path: np.save(path, np.asarray(points, np.float32))
+
+
+SHAPES = [
+    Bad("nothing.off", lambda path: path.write_bytes(b""), "the file is empty"),
+    Bad("empty.off", lambda path: made.write_off(path, np.zeros((0, 3))), "no points"),
+    Bad("nan.xyz", lambda path: path.write_text("0 0 0\n1 nan 1\n"), "nan"),
+    Bad(
+        "flat.off",
+        lambda path: made.write_off(path, CORNERS, [(0, 0, 1), (2, 2, 2)]),
+        "none of its 2 faces has an area",
+    ),
+    Bad("one.xyz", lambda path: path.write_text("1 2 3\n")),
+    Bad(
+        "same.xyz",
+        lambda path: path.write_text("1 2 3\n" * 50),
+        note="all points are the same",
+    ),
+    Bad("no_faces.off", lambda path: made.write_off(path, CORNERS), note="mesh without faces"),
+]
+
+TEXTS = [
+    Bad("empty.txt", lambda path: path.write_bytes(b""), "expected a text, got nothing"),
+    Bad("picture.txt", lambda path: path.write_bytes(made.png(0, 0)), "it holds image"),
+    Bad(
+        "latin.txt", lambda path: path.write_bytes(b"tr\xe8s bon \xff\xfe"), note="not valid UTF-8"
+    ),
+    Bad(
+        "ten_megabytes.txt", lambda path: path.write_text("a good film. " * 800_000), note="cut to"
+    ),
+]
+
+
+def recorded(**changes: object) -> Callable[[Path], object]:
+    """Return a writer of a recording of which some columns are changed by a function."""
+
+    def write(path: Path) -> None:
+        columns = made.recording(0, 0)
+        for name, change in changes.items():
+            columns[name] = change(columns[name].copy())  # type: ignore[operator]
+        made.write_recording(path, columns)
+
+    return write
+
+
+def ragged(path: Path) -> None:
+    made.write_recording(path, made.recording(0, 0))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], lines[5] + ",7", *lines[6:]]))
+
+
+def with_gap(values: np.ndarray) -> np.ndarray:
+    values[3:6] = np.nan
+    return values
+
+
+RECORDINGS = [
+    Bad("nothing.csv", lambda path: path.write_bytes(b""), "nothing.csv"),
+    Bad("header.csv", lambda path: path.write_text("time,x,y\n"), "header.csv"),
+    Bad("ragged.csv", ragged, "expected 3 cells"),
+    Bad("all_missing.csv", recorded(x=lambda v: v * np.nan, y=lambda v: v * np.nan), "no value"),
+    Bad("other.csv", lambda path: path.write_text("time,z\n0,1\n1,2\n"), "no channel 'x'"),
+    Bad("gap.csv", recorded(x=with_gap)),
+    Bad("constant.csv", recorded(y=lambda v: v * 0 + 4)),
+    Bad("unsorted.csv", recorded(time=lambda v: np.roll(v, 3)), note="sorted by time"),
+    Bad("repeated.csv", recorded(time=lambda v: v.round(1)), note="repeated time stamps averaged"),
+]
+
+ARRAYS = [
+    Bad("nothing.npy", lambda path: path.write_bytes(b""), "the file is empty"),
+    Bad("nan.npy", lambda path: np.save(path, np.full((4, 3), np.nan)), "nan or infinite"),
+    Bad("wide.npy", lambda path: np.save(path, np.zeros((4, 7))), "Expected 3 channels"),
+    Bad(
+        "pickle.npy",
+        lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
+        "pickle.npy",
+    ),
+    Bad(
+        "long.npy", lambda path: np.save(path, np.zeros((500, 3), np.float32)), note="cut to length"
+    ),
+]

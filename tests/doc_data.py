@@ -1,0 +1,215 @@
+"""Small made data under the names that the pages of docs/ use, so that their commands can be run as they stand."""
+
+import io
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+__all__ = ["DATA", "make_data"]
+
+_CHANCE = np.random.default_rng(0)
+
+
+def make_data(page: str, folder: Path) -> None:
+    """Write what the commands of a page read into a folder.
+
+    Args:
+        page: Its name without a suffix.
+        folder: The working directory of the commands.
+    """
+    DATA[page](folder)
+
+
+def _audio(folder: Path) -> None:
+    for label, pitch in (("cat", 300), ("dog", 900)):
+        for number in range(6):
+            _write(folder / "sounds" / label / f"{number}.wav", _wav(pitch + 10 * number))
+    for number in range(2):
+        _write(folder / "new" / f"{number}.wav", _wav(500))
+    _write(folder / "interview.wav", _wav(400, seconds=1.5))
+    files = sorted((folder / "sounds").rglob("*.wav"))
+    pd.DataFrame(
+        {
+            "file": [str(path.relative_to(folder)) for path in files],
+            "animal": [path.parent.name for path in files],
+            "fold": [1 + place % 3 for place in range(len(files))],
+        }
+    ).to_csv(folder / "clips.csv", index=False)
+
+
+def _video(folder: Path) -> None:
+    for label, pitch in (("clap", 300), ("wave", 900)):
+        for number in range(4):
+            _write(folder / "films" / label / f"{number}.mp4", _mp4(pitch))
+    _write(folder / "new" / "a.mp4", _mp4(500))
+    _write(folder / "match.mp4", _mp4(500, frames=20))
+
+
+def _points(folder: Path) -> None:
+    for split in ("train", "test"):
+        for label, height in (("flat", 0.2), ("tall", 2.0)):
+            for number in range(4):
+                shape = _off(height + 0.01 * number)
+                _write(folder / "shapes" / split / label / f"{number}.off", shape)
+    _write(folder / "chair.off", _off(1.0).replace(b"OFF\n", b"OFF"))
+    np.save(folder / "scan.npy", _CHANCE.normal(size=(50, 3)).astype(np.float32))
+
+
+def _text(folder: Path) -> None:
+    rows = [("What a film! " * 10, "good"), ("Two hours of my life. " * 8, "bad")] * 6
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "reviews.csv", index=False)
+    for number, (words, label) in enumerate(rows):
+        _write(folder / "letters" / label / f"{number}.txt", words.encode())
+    _write(folder / "new" / "a.txt", "Köstlich. 美味しい。".encode())
+
+
+def _series(folder: Path) -> None:
+    for label, speed in (("run", 3.0), ("walk", 1.0)):
+        for number in range(6):
+            _write(
+                folder / "recordings" / label / f"{number}.csv", _recording(speed, gaps=number % 2)
+            )
+    _write(folder / "new.csv", _recording(2.0))
+    activities = ["run", "walk"] * 8
+    table = {
+        name: [_CHANCE.normal(size=16).astype(np.float32) for _ in activities]
+        for name in ("acc_x", "acc_y", "acc_z")
+    }
+    subjects = [place // 4 for place in range(len(activities))]
+    pd.DataFrame({**table, "activity": activities, "subject": subjects}).to_parquet(
+        folder / "watch.parquet"
+    )
+    pd.DataFrame(table).head(3).to_parquet(folder / "new.parquet")
+
+
+def _arrays(folder: Path) -> None:
+    places = _CHANCE.uniform(size=(12, 2)).astype(np.float32)
+    for label, low in (("rough", 0.0), ("smooth", 1.0)):
+        for number in range(6):
+            values = _CHANCE.normal(low, size=(12, 3)).astype(np.float32)
+            path = folder / "touches" / label / f"{number}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, values=values, coordinates=places)
+            grid = folder / "grids" / label / f"{number}.npy"
+            grid.parent.mkdir(parents=True, exist_ok=True)
+            np.save(grid, _CHANCE.normal(low, size=(4, 4, 2)).astype(np.float32))
+    np.savez(folder / "touch.npz", values=values, coordinates=places)
+
+
+def _multimodal(folder: Path) -> None:
+    rows = 12
+    table: dict[str, list[object]] = {
+        "photo": [_png(20 * place) for place in range(rows)],
+        "sound": [_wav(300 + 50 * place) if place % 4 else None for place in range(rows)],
+        **{name: [_CHANCE.normal(size=16) for _ in range(rows)] for name in ("x", "y")},
+        "age": [20 + place for place in range(rows)],
+        "ward": ["north", "south", "east"] * 4,
+        "label": ["calm", "tired"] * 6,
+    }
+    pd.DataFrame(table).to_parquet(folder / "visits.parquet")
+    pd.DataFrame({name: table[name] for name in ("age", "ward", "label")}).to_csv(
+        folder / "wards.csv", index=False
+    )
+    _write(folder / "a.png", _png(100))
+    _write(folder / "b.wav", _wav(500))
+
+
+def _scale(folder: Path) -> None:
+    for label, low in (("robin", 0), ("wren", 150)):
+        for number in range(6):
+            _write(folder / "birds" / label / f"{number}.png", _png(low))
+
+
+def _tasks(folder: Path) -> None:
+    rows = 12
+    for number in range(rows):
+        _write(folder / "street" / f"{number}.wav", _wav(300 + 50 * number))
+    names = [f"street/{number}.wav" for number in range(rows)]
+    kinds = ["car", "car;rain", "rain", "", "bell;car", "bell"] * 2
+    decibels = [50.5 + number for number in range(rows)]
+    pd.DataFrame({"file": names, "heard": kinds, "loudness": decibels}).to_csv(
+        folder / "street.csv", index=False
+    )
+    for label, low in (("robin", 0), ("wren", 150)):
+        for number in range(6):
+            _write(folder / "birds" / label / f"{number}.png", _png(low))
+
+
+DATA: dict[str, Callable[[Path], None]] = {
+    "audio": _audio,
+    "video": _video,
+    "points": _points,
+    "text": _text,
+    "series": _series,
+    "arrays": _arrays,
+    "multimodal": _multimodal,
+    "scale": _scale,
+    "tasks": _tasks,
+}
+"""What writes the data of each page."""
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _tone(pitch: float, seconds: float, rate: int) -> np.ndarray:
+    moments = np.arange(round(seconds * rate)) / rate
+    return (12_000 * np.sin(2 * np.pi * pitch * moments)).astype("<i2")
+
+
+def _wav(pitch: float, *, seconds: float = 0.3, rate: int = 8000) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        sound.writeframes(_tone(pitch, seconds, rate).tobytes())
+    return file.getvalue()
+
+
+def _mp4(pitch: float, *, frames: int = 8, rate: int = 10, sound_rate: int = 16_000) -> bytes:
+    """Return a film of noise with a tone."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as film:
+        pictures = film.add_stream("mpeg4", rate=rate)
+        pictures.width = pictures.height = 32
+        pictures.pix_fmt = "yuv420p"
+        track = film.add_stream("aac", rate=sound_rate, layout="mono")
+        for _ in range(frames):
+            noise = _CHANCE.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            film.mux(pictures.encode(av.VideoFrame.from_ndarray(noise)))
+        film.mux(pictures.encode())
+        tone = _tone(pitch, frames / rate, sound_rate)
+        for begin in range(0, len(tone), 1024):
+            samples = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "s16", "mono")
+            samples.sample_rate, samples.pts = sound_rate, begin
+            film.mux(track.encode(samples))
+        film.mux(track.encode())
+    return file.getvalue()
+
+
+def _off(height: float) -> bytes:
+    """Return a pyramid on four corners."""
+    vertices = f"0 0 0\n1 0 0\n1 1 0\n0 1 0\n0.5 0.5 {height}\n"
+    faces = "3 0 1 4\n3 1 2 4\n3 2 3 4\n3 3 0 4\n"
+    return f"OFF\n5 4 0\n{vertices}{faces}".encode()
+
+
+def _recording(speed: float, *, gaps: bool = False) -> bytes:
+    lines = ["time,x,y"]
+    for step in range(24):
+        value = np.sin(speed * step / 4)
+        lines.append(f"{step / 10:.1f},{value:.3f},{'' if gaps and step == 5 else value**2}")
+    return "\n".join(lines).encode()
+
+
+def _png(low: int) -> bytes:
+    file = io.BytesIO()
+    pixels = _CHANCE.integers(low % 200, low % 200 + 50, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()

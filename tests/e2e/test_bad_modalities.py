@@ -1,0 +1,324 @@
+"""Bad sounds, films, shapes, texts, recordings, arrays and shards: what predict and fit say of them, and go on."""
+
+import csv
+import io
+import tarfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import made_modalities as made
+import numpy as np
+import pytest
+from bad_files import (
+    ARRAYS,
+    FILMS,
+    RECORDINGS,
+    SHAPES,
+    SOUNDS,
+    TEXTS,
+    Bad,
+    longer_sound,
+    rotated,
+    vary,
+)
+from modality_cases import SMALL
+from untrained import save_untrained
+
+from perceivers.cli.main import main
+
+pytest.importorskip("soundfile")
+pytest.importorskip("av")
+
+KINDS: dict[str, tuple[tuple[str, ...], list[Bad], Callable[[Path], Path], tuple[str, ...]]] = {
+    "audio": (
+        ("audio",),
+        SOUNDS,
+        made.make_sounds,
+        ("--inputs.audio.stem-channels", "4", "8"),
+    ),
+    "video": (
+        ("video",),
+        FILMS,
+        lambda folder: made.make_films(folder, sound=False),
+        ("--inputs.video.stem-channels", "4", "8"),
+    ),
+    "points": (
+        ("points",),
+        SHAPES,
+        made.make_meshes,
+        ("--inputs.points.mlp-channels", "8", "8"),
+    ),
+    "text": (("text",), TEXTS, made.make_texts, ("--inputs.text.stem-channels", "8")),
+    "series": (
+        ("series",),
+        RECORDINGS,
+        made.make_recordings,
+        ("--inputs.series.stem-channels", "4", "8"),
+    ),
+    "array": (
+        ("array",),
+        ARRAYS,
+        lambda folder: made.make_arrays(folder, places=False),
+        ("--inputs.array.project-channels", "8"),
+    ),
+}
+GOOD = {
+    "audio": ".wav",
+    "video": ".mp4",
+    "points": ".off",
+    "text": ".txt",
+    "series": ".csv",
+    "array": ".npz",
+}
+
+
+def typed(*args: object) -> tuple[int, str, str]:
+    """Return exit status, output and errors of a command."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main([str(arg) for arg in args])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory) -> Callable[..., Path]:
+    """Return a function that gives an untrained run of some modalities; each is made once."""
+    known: dict[tuple[str, ...], Path] = {}
+
+    def made_once(*kinds: str) -> Path:
+        if kinds not in known:
+            known[kinds] = save_untrained(tmp_path_factory.mktemp("run"), *kinds)
+        return known[kinds]
+
+    return made_once
+
+
+@pytest.fixture(scope="module")
+def data_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function that gives good data of a kind; each is made once."""
+    known: dict[str, Path] = {}
+
+    def made_once(kind: str) -> Path:
+        if kind not in known:
+            known[kind] = KINDS[kind][2](tmp_path_factory.mktemp(kind))
+        return known[kind]
+
+    return made_once
+
+
+def told(err: str, path: Path) -> None:
+    """Assert that an error is one paragraph that names the file once it can, and no traceback."""
+    (line,) = err.splitlines()
+    assert line.startswith("perceivers predict: ")
+    assert path.name in line
+    assert "Traceback" not in line
+    assert "Error" not in line
+
+
+def cases(wanted: Callable[[Bad], bool]) -> list[object]:
+    return [
+        pytest.param(kind, bad, id=bad.name)
+        for kind, (_, bads, _, _) in KINDS.items()
+        for bad in bads
+        if wanted(bad)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "bad"), cases(lambda bad: bool(bad.why)))
+def test_predict_names_the_file_and_labels_the_others(run_of, data_of, tmp_path, kind, bad):
+    good = data_of(kind) / "test" / "low" / f"low6{GOOD[kind]}"
+    path = tmp_path / bad.name
+    bad.write(path)
+    status, out, err = typed("predict", run_of(*KINDS[kind][0]), path, good, "--format", "csv")
+    assert status == 1
+    told(err, path)
+    assert bad.why in err
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert row["name"] == str(good)
+
+
+@pytest.mark.parametrize(("kind", "bad"), cases(lambda bad: not bad.why))
+def test_predict_reads_what_is_only_unusual(run_of, tmp_path, kind, bad):
+    path = tmp_path / bad.name
+    bad.write(path)
+    status, out, err = typed("predict", run_of(*KINDS[kind][0]), path, "--format", "csv")
+    assert (status, err) == (0, "")
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert float(row["p(low)"]) + float(row["p(high)"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_fit_skips_and_counts_what_cannot_be_read_and_goes_on(tmp_path, kind):
+    _, bads, make, flags = KINDS[kind]
+    data = make(tmp_path / "data")
+    # A class has as many bad files as good ones; those of the test split are not read.
+    for place, bad in enumerate(bads):
+        bad.write(data / "train" / made.LABELS[place % 2] / bad.name)
+    status, out, err = typed(
+        *("fit", data, "--out", tmp_path / "run", "--max-bad", "0.5"),
+        *(*SMALL, *flags, "--max-steps", "8"),  # more than an epoch, so that every row is tried
+    )
+    assert status == 0, err
+    assert "Traceback" not in out + err
+    report = (tmp_path / "run" / "report.md").read_text()
+    refused = [bad for bad in bads if bad.why]
+    assert f"{len(refused)} rows were left out." in report
+    for bad in refused:
+        (line,) = [
+            line for line in report.splitlines() if line.startswith("- `") and bad.name in line
+        ]
+        assert bad.why in line
+
+
+class TestFit:
+    def test_too_many_bad_files_stop_the_run(self, tmp_path):
+        data = made.make_sounds(tmp_path / "data")
+        for number, bad in enumerate(SOUNDS[:3]):
+            bad.write(data / "train" / made.LABELS[number % 2] / bad.name)
+        flags = KINDS["audio"][3]
+        status, _, err = typed("fit", data, "--out", tmp_path / "run", *SMALL, *flags)
+        assert status == 1
+        assert "cannot be read, more than the 1.0% allowed" in err
+        assert "--max-bad" in err
+        assert "Traceback" not in err
+
+    def test_the_report_counts_what_was_decided_on_decoding(self, tmp_path):
+        data = made.make_sounds(tmp_path / "data")
+        for bad in SOUNDS:
+            if bad.note:
+                bad.write(data / "train" / "low" / bad.name)
+        flags = [*KINDS["audio"][3], "--max-steps", "8"]
+        assert typed("fit", data, "--out", tmp_path / "run", *SMALL, *flags)[0] == 0
+        report = (tmp_path / "run" / "report.md").read_text()
+        assert "mixed to mono" in report
+        assert "silent" in report
+        assert "clipped" in report
+
+    def test_sound_that_is_asked_for_and_not_there_is_told(self, tmp_path):
+        data = made.make_films(tmp_path / "data", sound=False)
+        rows = [f"{path},{path.parent.name}" for path in sorted((data / "train").rglob("*.mp4"))]
+        (tmp_path / "films.csv").write_text("\n".join(["film,label", *rows]))
+        flags = [*SMALL, "--columns", "film:film"]
+        status, _, err = typed("fit", tmp_path / "films.csv", "--out", tmp_path / "run", *flags)
+        assert status == 1
+        assert "has no sound track" in err
+        assert "Traceback" not in err
+
+
+class TestFilmsAndTheirSound:
+    def test_a_model_of_sound_says_that_a_film_has_none(self, run_of, tmp_path):
+        silent = made.write_film(tmp_path / "silent.mp4", made.frames(0, 0))
+        heard = made.write_film(
+            tmp_path / "heard.mp4",
+            made.frames(0, 0),
+            sound=made.tone(0, 0, seconds=0.8, rate=16_000),
+        )
+        status, out, err = typed("predict", run_of("audio"), silent, heard, "--format", "csv")
+        assert status == 1
+        told(err, silent)
+        assert "has no sound track" in err
+        (row,) = csv.DictReader(io.StringIO(out))
+        assert row["name"] == str(heard)
+
+    @pytest.mark.parametrize("write", [longer_sound, vary, rotated])
+    def test_a_model_of_both_reads_what_there_is(self, run_of, tmp_path, write):
+        write(tmp_path / "film.mp4")
+        run = run_of("audio", "video")
+        status, out, err = typed("predict", run, tmp_path / "film.mp4", "--format", "csv")
+        assert (status, err) == (0, "")
+        assert len(out.splitlines()) == 2
+
+
+def test_ten_million_points_take_seconds(run_of, tmp_path):
+    points = np.random.default_rng(0).standard_normal((10_000_000, 3), dtype=np.float32)
+    np.save(tmp_path / "large.npy", points.astype(np.float16))
+    run = run_of("points")
+    start = time.process_time()
+    status, out, err = typed("predict", run, tmp_path / "large.npy", "--format", "csv")
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == 2
+    assert time.process_time() - start < 10
+
+
+def write_tar(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return path
+
+
+def spoken(count: int, first: int = 0) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    for number in range(first, first + count):
+        members[f"k{number}.wav"] = made.wav_bytes(made.tone(number % 2, number))
+        members[f"k{number}.cls"] = made.LABELS[number % 2].encode()
+    return members
+
+
+class TestShards:
+    def test_a_shard_that_is_cut_short_is_told_and_the_others_are_predicted(self, run_of, tmp_path):
+        whole = write_tar(tmp_path / "whole.tar", spoken(2))
+        cut = write_tar(tmp_path / "cut.tar", spoken(2, first=2))
+        cut.write_bytes(cut.read_bytes()[:2500])
+        status, out, err = typed("predict", run_of("audio"), cut, whole, "--format", "csv")
+        assert status == 1
+        told(err, cut)
+        assert "cut off" in err
+        assert len(out.splitlines()) == 1 + 2
+
+    def test_a_parquet_shard_that_is_cut_short_is_told(self, run_of, tmp_path):
+        sounds = [made.wav_bytes(made.tone(0, number)) for number in range(3)]
+        whole = made.write_parquet(tmp_path / "whole.parquet", {"audio": sounds})
+        cut = tmp_path / "cut.parquet"
+        cut.write_bytes(whole.read_bytes()[:-20])
+        status, out, err = typed("predict", run_of("audio"), cut, whole, "--format", "csv")
+        assert status == 1
+        told(err, cut)
+        assert len(out.splitlines()) == 1 + 3
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_fit_tells_which_shard_is_cut_short(self, tmp_path, stream):
+        for number in range(3):
+            write_tar(tmp_path / f"train-{number}.tar", spoken(6, first=6 * number))
+        cut = tmp_path / "train-2.tar"
+        cut.write_bytes(cut.read_bytes()[:5000])
+        how = ["--stream", "--max-epochs", "1"] if stream else []
+        flags = [*SMALL, *KINDS["audio"][3], "--max-steps", "50", *how]
+        status, _, err = typed("fit", tmp_path, "--out", tmp_path / "run", *flags)
+        assert status == 1
+        assert "train-2.tar is cut off" in err
+        assert "Traceback" not in err
+
+    def test_names_that_lead_out_of_an_archive_are_only_names(self, run_of, tmp_path):
+        inner = tmp_path / "a" / "b"
+        inner.mkdir(parents=True)
+        secret = tmp_path / "secret.wav"
+        made.write_wav(secret, made.tone(1, 0))
+        sound = made.wav_bytes(made.tone(0, 0))
+        members = {"../../evil.wav": sound, "../../evil.cls": b"low", "/tmp/evil2.wav": sound}
+        tar = write_tar(inner / "shard.tar", members, links={"linked.wav": str(secret)})
+        before = sorted(tmp_path.rglob("*"))
+        status, out, err = typed("predict", run_of("audio"), tar, "--format", "csv")
+        assert (status, err) == (0, "")
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert len(rows) == 2  # a link leads to nothing
+        assert all("linked" not in row["name"] for row in rows)
+        assert sorted(tmp_path.rglob("*")) == before
+        assert not Path("/tmp/evil2.wav").exists()
+
+    def test_a_table_in_an_archive_names_no_file_of_this_disk(self, run_of, tmp_path):
+        secret = made.write_wav(tmp_path / "secret.wav", made.tone(1, 0))
+        members = {"k.json": f'{{"audio": "{secret}"}}'.encode(), "k.cls": b"low"}
+        tar = write_tar(tmp_path / "shard.tar", members)
+        status, out, err = typed("predict", run_of("audio"), tar)
+        assert status == 1
+        assert "No predictions." in out
+        assert "Traceback" not in err

@@ -1,0 +1,335 @@
+"""Tiny data of every modality: two classes that can be told apart, as the files and tables that people have."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+__all__ = [
+    "LABELS",
+    "RATE",
+    "cloud",
+    "frames",
+    "make_arrays",
+    "make_classes",
+    "make_films",
+    "make_meshes",
+    "make_mixed",
+    "make_point_table",
+    "make_recordings",
+    "make_series_table",
+    "make_sounds",
+    "make_table",
+    "make_texts",
+    "png",
+    "recording",
+    "sentence",
+    "tone",
+    "wav_bytes",
+    "write_film",
+    "write_off",
+    "write_parquet",
+    "write_recording",
+    "write_wav",
+]
+
+LABELS = ("low", "high")
+RATE = 4000  # samples of a second: enough for tones below 2 kHz, and little to compute
+TRAIN, TEST = 6, 3  # files of each class
+
+Numbers = npt.NDArray[Any]
+
+
+def make_classes(folder: Path, write: Callable[[Path, int, int], object]) -> Path:
+    """Write `folder/train/low/0`, ... and `folder/test/...` by a function of path, class and number of the file."""
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        for place, label in enumerate(LABELS):
+            inner = folder / split / label
+            inner.mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                number = index if split == "train" else TRAIN + index
+                write(inner / f"{label}{number}", place, number)
+    return folder
+
+
+def tone(place: int, number: int, *, seconds: float = 0.25, rate: int = RATE) -> Numbers:
+    """Return a tone with a little noise; that of the second class is higher."""
+    chance = np.random.default_rng((place, number))
+    frequency = (200.0, 900.0)[place] * chance.uniform(0.9, 1.1)
+    time = np.arange(round(seconds * rate)) / rate
+    noise = 0.02 * chance.standard_normal(time.size)
+    return (0.4 * np.sin(2 * np.pi * frequency * time) + noise).astype(np.float32)
+
+
+def write_wav(path: Path, samples: Numbers, rate: int = RATE, **how: Any) -> Path:
+    """Write samples, n or n x channels, as a sound file."""
+    import soundfile
+
+    soundfile.write(path, samples, rate, **how)
+    return path
+
+
+def make_sounds(folder: Path) -> Path:
+    """Write WAV files of a quarter of a second."""
+    return make_classes(
+        folder, lambda path, place, number: write_wav(path.with_suffix(".wav"), tone(place, number))
+    )
+
+
+def frames(
+    place: int, number: int, *, count: int = 8, height: int = 16, width: int = 24
+) -> Numbers:
+    """Return frames, T x H x W x 3, in which a bar moves to the right, or in the second class down."""
+    chance = np.random.default_rng((place, number))
+    film = np.full((count, height, width, 3), chance.integers(20, 60), np.uint8)
+    for index in range(count):
+        if place:
+            film[index, (2 * index) % height : (2 * index) % height + 3] = 220
+        else:
+            film[index, :, (3 * index) % width : (3 * index) % width + 3] = 220
+    return film
+
+
+def write_film(
+    path: Path,
+    pictures: Numbers,
+    *,
+    rate: int = 10,
+    sound: Numbers | None = None,
+    sound_rate: int = 16_000,
+    times: Sequence[int] | None = None,
+    rotation: int | None = None,
+) -> Path:
+    """Write frames, T x H x W x 3, as MP4; `times` are those of the frames in hundredths of a second."""
+    import av
+
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], "yuv420p"
+        base = Fraction(1, rate) if times is None else Fraction(1, 100)
+        stream.codec_context.time_base = base
+        stream.codec_context.thread_count = 1
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        track: Any = None
+        if sound is not None:
+            track = output.add_stream("aac", rate=sound_rate, layout="mono")
+        for number, pixels in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = (number if times is None else times[number]), base
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+        if sound is not None:
+            samples = (sound * 32767).astype(np.int16)[None]
+            heard = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            heard.sample_rate, heard.pts = sound_rate, 0
+            output.mux(track.encode(heard))
+            output.mux(track.encode())
+    return path
+
+
+def make_films(folder: Path, *, sound: bool) -> Path:
+    """Write films of 0.8 s, 8 frames of 16 x 24 pixels, with a sound track or without."""
+
+    def write(path: Path, place: int, number: int) -> None:
+        heard = tone(place, number, seconds=0.8, rate=16_000) if sound else None
+        write_film(path.with_suffix(".mp4"), frames(place, number), sound=heard)
+
+    return make_classes(folder, write)
+
+
+def cloud(place: int, number: int, *, count: int = 24) -> Numbers:
+    """Return points in a ball, or in the second class near a plane."""
+    chance = np.random.default_rng((place, number))
+    return (chance.standard_normal((count, 3)) * (1, 1, (1, 0.05)[place])).astype(np.float32)
+
+
+def write_off(path: Path, points: Numbers, faces: Sequence[Sequence[int]] = ()) -> Path:
+    """Write a mesh, or without faces points, as OFF."""
+    lines = ["OFF", f"{len(points)} {len(faces)} 0"]
+    lines += [" ".join(f"{number:g}" for number in point) for point in points]
+    lines += [" ".join(map(str, (len(face), *face))) for face in faces]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def make_meshes(folder: Path) -> Path:
+    """Write OFF files of triangles between the points of a cloud."""
+    faces = [(i, i + 1, i + 2) for i in range(10)]
+    return make_classes(
+        folder,
+        lambda path, place, number: write_off(
+            path.with_suffix(".off"), cloud(place, number, count=12), faces
+        ),
+    )
+
+
+def make_point_table(folder: Path) -> Path:
+    """Write `train.npz` and `test.npz`: clouds of 24 points side by side, with their labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
+        rows = [(place, number) for place in (0, 1) for number in numbers]
+        np.savez(
+            folder / f"{split}.npz",
+            points=np.stack([cloud(*row) for row in rows]),
+            label=np.array([place for place, _ in rows]),
+            label_names=np.array(LABELS),
+        )
+    return folder
+
+
+WORDS = (
+    ["slow", "dull", "bad", "boring", "grey", "flat"],
+    ["bright", "fun", "good", "lively", "wild", "sharp"],
+)
+
+
+def sentence(place: int, number: int) -> str:
+    """Return some words of a class."""
+    chance = np.random.default_rng((place, number))
+    return " ".join(chance.choice(WORDS[place], size=5 + number % 4)) + " é"
+
+
+def make_texts(folder: Path) -> Path:
+    """Write text files of a few words."""
+    return make_classes(
+        folder,
+        lambda path, place, number: path.with_suffix(".txt").write_text(
+            sentence(place, number), encoding="utf-8"
+        ),
+    )
+
+
+def recording(place: int, number: int, *, length: int = 30) -> dict[str, Numbers]:
+    """Return a recording with time stamps of 20 a second: two channels, faster in the second class."""
+    chance = np.random.default_rng((place, number))
+    time = np.arange(length) / 20
+    phase = chance.uniform(0, 6)
+    turn = 2 * np.pi * (1.0, 4.0)[place] * time + phase
+    noise = 0.05 * chance.standard_normal((2, length))
+    return {"time": time, "x": np.sin(turn) + noise[0], "y": np.cos(turn) + noise[1]}
+
+
+def write_recording(path: Path, columns: dict[str, Numbers]) -> Path:
+    """Write columns as CSV; NaN becomes an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for cells in zip(*columns.values(), strict=True):
+            writer.writerow(["" if np.isnan(cell) else f"{cell:.5f}" for cell in cells])
+    return path
+
+
+def make_recordings(folder: Path) -> Path:
+    """Write CSV files of 28 to 30 rows."""
+    return make_classes(
+        folder,
+        lambda path, place, number: write_recording(
+            path.with_suffix(".csv"), recording(place, number, length=28 + number % 3)
+        ),
+    )
+
+
+def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
+    """Write columns as Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def make_series_table(folder: Path) -> Path:
+    """Write `train.parquet` and `test.parquet`: two channels as lists of 20 numbers, and a subject to be ignored."""
+    for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
+        rows = [(place, number) for number in numbers for place in (0, 1)]
+        found = [recording(*row, length=20) for row in rows]
+        write_parquet(
+            folder / f"{split}.parquet",
+            {
+                "x": [one["x"].tolist() for one in found],
+                "y": [one["y"].tolist() for one in found],
+                "subject": [f"s{number}" for _, number in rows],
+                "label": [LABELS[place] for place, _ in rows],
+            },
+        )
+    return folder
+
+
+def make_arrays(folder: Path, *, places: bool = True) -> Path:
+    """Write arrays of 10 to 12 elements x 3 channels, with a mask, and coordinates of two axes or none."""
+
+    def write(path: Path, place: int, number: int) -> None:
+        chance = np.random.default_rng((place, number))
+        length = 10 + number % 3
+        values = chance.standard_normal((length, 3)).astype(np.float32) + 2 * place
+        mask = np.arange(length) > 0  # the first is not real
+        more = {"positions": chance.uniform(0, 1, (length, 2))} if places else {}
+        np.savez(path.with_suffix(".npz"), values=values, mask=mask, **more)
+
+    return make_classes(folder, write)
+
+
+def make_table(path: Path, *, count: int = 40) -> Path:
+    """Write a CSV table of numbers and a category: a class, several labels and a quantity follow from them."""
+    chance = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "color", "split", "label", "tags", "price"])
+        for index in range(count):
+            place = index % 2
+            age = chance.normal(30 + 40 * place, 5)
+            color = ("red", "blue")[index // 2 % 2]
+            split = "test" if index >= count - 8 else "train"
+            tags = ";".join([LABELS[place], *([color] if index % 3 else [])])
+            shown = "" if index % 7 == 3 else f"{age:.1f}"
+            writer.writerow([shown, color, split, LABELS[place], tags, f"{2 * age + 1:.2f}"])
+    return path
+
+
+def png(place: int, number: int, *, size: int = 10) -> bytes:
+    """Return a picture, darker or in the second class lighter, as PNG."""
+    chance = np.random.default_rng((place, number))
+    pixels = chance.integers(150 * place, 150 * place + 80, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def wav_bytes(samples: Numbers, rate: int = RATE) -> bytes:
+    """Return samples as a WAV file."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV")
+    return buffer.getvalue()
+
+
+def make_mixed(folder: Path) -> Path:
+    """Write Parquet tables of pictures, sounds and a series, of which every third row lacks one."""
+    for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
+        rows = [(place, number) for number in numbers for place in (0, 1)]
+        found = [recording(*row, length=20) for row in rows]
+        columns: dict[str, list[Any]] = {
+            "photo": [png(*row) for row in rows],
+            "voice": [wav_bytes(tone(*row)) for row in rows],
+            "x": [one["x"].tolist() for one in found],
+            "y": [one["y"].tolist() for one in found],
+            "label": [LABELS[place] for place, _ in rows],
+        }
+        for index in range(len(rows)):
+            if index % 3 == 1:
+                columns["voice"][index] = None
+            if index % 3 == 2:
+                columns["photo"][index] = None
+            if index % 4 == 3:
+                columns["x"][index] = columns["y"][index] = None
+        write_parquet(folder / f"{split}.parquet", columns)
+    return folder

@@ -1,0 +1,190 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.explain import explain as module
+from perceivers.explain.contents import Passage, Picture
+from perceivers.explain.explain import explain
+from perceivers.explain.reads import Read
+from perceivers.hub.checkpoint import Saved, SavedConfig
+from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
+from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.transformer import TransformerEncoderConfig
+from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.regression import RegressionConfig
+
+ENCODER = PerceiverEncoderConfig(
+    num_latents=6,
+    latent_channels=8,
+    num_blocks=2,
+    num_cross_attends=2,
+    num_self_attends_per_block=1,
+    num_self_attend_heads=2,
+    latent_init_scale=1.0,
+)
+CLASSES = ClassificationConfig(label_names=("cat", "dog", "ship"))
+
+
+def saved(adapter=None, encoder=ENCODER, *, text=None, permute=None, task=CLASSES) -> Saved:
+    adapter = adapter or PixelInputConfig(size=(6, 8))
+    inputs = {"image": adapter}
+    preprocess = {
+        "image": ImagePreprocessConfig(
+            size=adapter.size,
+            num_channels=adapter.num_channels,
+            mean=(0.5,) * adapter.num_channels,
+            std=(0.25,) * adapter.num_channels,
+            crop_fraction=1.0,
+        )
+    }
+    if text is not None:
+        inputs["text"] = text
+        preprocess["text"] = TextPreprocessConfig(max_length=text.max_length)
+    config = PerceiverConfig(
+        inputs=inputs, encoder=encoder, output=MeanPoolConfig(num_outputs=3), permute=permute
+    )
+    return Saved(
+        model=build(config).eval(),
+        config=SavedConfig(model=config, preprocess=preprocess, task=task),
+        folder=Path("run"),
+    )
+
+
+def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "grid"),
+    [
+        (PixelInputConfig(size=(6, 8)), (6, 8)),
+        (PatchInputConfig(size=(6, 8), patch=(2, 2)), (3, 4)),
+        (ConvInputConfig(size=(12, 16)), (3, 4)),
+        (PixelInputConfig(size=(6, 8), num_channels=1), (6, 8)),
+    ],
+    ids=["pixels", "patches", "convolved", "gray"],
+)
+def test_maps_lie_on_the_axes_of_the_adapter(adapter, grid):
+    explanation = explain(saved(adapter), noise(30, 40), latents=4)
+    (view,) = explanation.views
+    assert view.attention.shape == (2, *grid)
+    assert view.scores.shape == (2, 4, *grid)
+    np.testing.assert_allclose(view.attention.mean(axis=(1, 2)), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(view.share, 1.0, rtol=1e-4)
+    np.testing.assert_allclose(view.overall, view.attention.mean(axis=0), rtol=1e-5)
+    assert view.even == 1.0
+    assert isinstance(view.content, Picture)
+    np.testing.assert_allclose(explanation.probabilities.sum(), 1.0, rtol=1e-5)
+    assert explanation.label_names == ("cat", "dog", "ship")
+
+
+@pytest.mark.parametrize("text", [None, TextInputConfig(max_length=64, channels=16)])
+def test_a_permuted_model_is_drawn_where_its_elements_stand(text):
+    plain, permuted = saved(text=text), saved(text=text, permute=7)
+    permuted.model.load_state_dict(plain.model.state_dict())
+    file = noise(6, 8) if text is None else {"image": noise(6, 8), "text": "a good film"}
+    expected, actual = (explain(run, file) for run in (plain, permuted))
+    for one, other in zip(actual.views, expected.views, strict=True):
+        np.testing.assert_allclose(one.attention, other.attention, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-3, atol=1e-4)
+
+
+class TestSeveralModalities:
+    def test_attention_is_split_and_padding_has_none(self):
+        run = saved(text=TextInputConfig(max_length=64, channels=16))
+        explanation = explain(run, {"image": noise(6, 8), "text": "good"})
+        image, text = explanation.views
+        assert (image.name, text.name) == ("image", "text")
+        assert text.attention.shape == (2, 64)
+        assert np.isnan(text.attention[:, 4:]).all()
+        assert np.isnan(text.scores[..., 4:]).all()
+        np.testing.assert_allclose(text.attention[:, :4].mean(axis=1), 1.0, rtol=1e-4)
+        np.testing.assert_allclose(image.share + text.share, 1.0, rtol=1e-4)
+        assert image.even == pytest.approx(48 / 52)
+        assert np.isnan(text.overall[4:]).all()
+        assert isinstance(text.content, Passage)
+        assert text.content.units.tolist() == list(b"good")
+
+    def test_a_missing_one_is_named(self):
+        run = saved(text=ConvTextInputConfig(max_length=64))
+        explanation = explain(run, {"text": "good"})
+        assert [view.name for view in explanation.views] == ["text"]
+        assert explanation.missing == ("image",)
+        assert explanation.views[0].attention.shape == (2, 16)
+        np.testing.assert_allclose(explanation.views[0].share, 1.0, rtol=1e-4)
+
+    def test_one_that_got_nothing_was_looked_at_nowhere(self, monkeypatch):
+        def read(model, inputs, *, latents, masks):
+            share = torch.zeros(48 + 64)
+            share[0] = 1.0
+            return torch.zeros(1, 3), [Read(name="r", share=share, scores=torch.zeros(1, 112))]
+
+        monkeypatch.setattr(module, "read_inputs", read)
+        run = saved(text=TextInputConfig(max_length=64, channels=16))
+        image, text = explain(run, {"image": noise(6, 8), "text": "good"}, latents=1).views
+        assert image.attention[0, 0, 0] == 48.0
+        assert (text.attention[0, :4] == 0).all()
+        assert text.share.tolist() == [0.0]
+
+
+def test_latents_are_spread_evenly_or_as_asked():
+    picture = noise(6, 8)
+    assert explain(saved(), picture, latents=3).latents == (0, 2, 4)
+    assert explain(saved(), picture, latents=50).latents == tuple(range(6))
+    assert explain(saved(), picture, latents=[5, 1]).latents == (5, 1)
+
+
+def test_elements_of_the_baseline_stand_in_for_latents():
+    encoder = TransformerEncoderConfig(channels=8, num_self_attends=1, num_self_attend_heads=2)
+    explanation = explain(saved(encoder=encoder), noise(6, 8), latents=2)
+    assert explanation.latents == (12, 36)
+    assert explanation.views[0].attention.shape == (1, 6, 8)
+
+
+def test_every_task_answers_in_its_own_way():
+    several = MultiLabelConfig(label_names=("cat", "dog", "ship"), threshold=0.3)
+    explanation = explain(saved(task=several), noise(6, 8))
+    assert (explanation.task, explanation.threshold) == ("multilabel", 0.3)
+    numbers = RegressionConfig(target_names=("x", "y", "z"), mean=(0, 5, 9), std=(1, 1, 1))
+    explanation = explain(saved(task=numbers), noise(6, 8))
+    assert explanation.label_names == ("x", "y", "z")
+    np.testing.assert_allclose(explanation.probabilities, [0, 5, 9], atol=2)
+
+
+@pytest.mark.parametrize("missing", ["preprocess", "task"])
+def test_what_was_saved_without_labels_or_preprocessing_is_refused(missing):
+    run = saved()
+    config = replace(run.config, **{missing: {} if missing == "preprocess" else None})
+    with pytest.raises(ValueError, match="The model in run was saved without its labels or its"):
+        explain(replace(run, config=config), noise(6, 8))
+
+
+def test_reads_of_a_part_of_the_input_are_refused(monkeypatch):
+    part = Read(name="r", share=torch.zeros(5), scores=torch.zeros(1, 5))
+    monkeypatch.setattr(module, "read_inputs", lambda *_, **__: (torch.zeros(1, 3), [part]))
+    with pytest.raises(ValueError, match=r"every read to see all 48 elements, got reads of \[5\]"):
+        explain(saved(), noise(6, 8))
+
+
+def test_elements_that_fill_no_grid_lie_in_a_row():
+    assert module._axes(build(saved().config.model).inputs["image"], 16) == (2, 8)
+    assert module._axes(build(saved().config.model).inputs["image"], 15) == (15,)
+
+
+def test_the_model_is_left_without_gradients_and_hooks():
+    run = saved()
+    explain(run, noise(6, 8))
+    assert all(p.grad is None for p in run.model.parameters())
+    assert not any(m._forward_pre_hooks for m in run.model.modules())
+    assert torch.is_grad_enabled()

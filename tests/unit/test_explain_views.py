@@ -1,0 +1,174 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceivers.data.arrays import ArraysPreprocessConfig
+from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.mel import mel_edges
+from perceivers.data.points import PointsPreprocessConfig
+from perceivers.data.recordings import Recording
+from perceivers.data.series import SeriesPreprocessConfig
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.data.vectors import TablePreprocessConfig
+from perceivers.data.video import VideoPreprocessConfig
+from perceivers.explain.views import content_of, show_pixels, step_of
+
+ALL = np.ones(4, bool)
+
+
+def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def adapter(frame_step=None, **config) -> SimpleNamespace:
+    made = SimpleNamespace(config=SimpleNamespace(**config))
+    if frame_step is not None:
+        made.frame_step = frame_step
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "step"),
+    [
+        (adapter(patch=128), (128,)),
+        (adapter(patch=(2, 8, 8)), (2, 8, 8)),
+        (adapter(stride=4, stem_channels=(32, 64, 128)), (64,)),
+        (adapter(stride=(2, 2), stem_channels=(32, 64)), (4, 4)),
+        (adapter(stride=2, stem_channels=(32, 64), frame_step=3), (3, 4, 4)),
+        (adapter(), (1,)),
+        (SimpleNamespace(), (1,)),
+    ],
+)
+def test_what_an_element_covers_follows_from_its_adapter(given, step):
+    assert step_of(given) == step
+
+
+def test_a_picture_is_shown_in_the_pixels_that_it_has():
+    config = ImagePreprocessConfig(size=(6, 8), crop_fraction=1.0)
+    assert show_pixels(noise(60, 80), config).shape == (60, 80, 3)
+    assert show_pixels(noise(3, 4), config).shape == (6, 8, 3)
+    assert show_pixels(noise(6000, 8000), config).shape == (64 * 6, 64 * 8, 3)
+
+
+def test_a_gray_picture_has_three_equal_channels():
+    config = ImagePreprocessConfig(size=(6, 8), num_channels=1, crop_fraction=1.0)
+    image = noise(6, 8, "L")
+    content = content_of(config, image, np.zeros((1, 6, 8)), np.ones(1, bool), (1,))
+    np.testing.assert_array_equal(content.pixels[..., 0], np.asarray(image))
+    np.testing.assert_array_equal(content.pixels[..., 0], content.pixels[..., 2])
+
+
+def test_samples_are_scaled_back_and_padding_is_left_out():
+    config = WavePreprocessConfig(sample_rate=8000, seconds=0.1, scale=0.5)
+    x = np.array([[1.0], [-2.0], [0.5], [0.0]], np.float32)
+    content = content_of(config, None, x, np.array([True, True, True, False]), (2,))
+    np.testing.assert_allclose(content.samples[:, 0], [0.5, -1.0, 0.25])
+    assert (content.rate, content.step) == (8000.0, 2)
+
+
+def test_a_spectrogram_has_its_loudness_seconds_and_bands():
+    config = MelPreprocessConfig(
+        sample_rate=8000, seconds=0.04, num_mels=3, hop=0.01, window=0.02, mean=-8.0, std=2.0
+    )
+    real = np.array([True, True, False, False])
+    content = content_of(config, None, np.ones((4, 3), np.float32), real, (2, 1))
+    np.testing.assert_allclose(content.values[:2], -6.0)
+    assert np.isnan(content.values[2:]).all()
+    assert content.seconds == pytest.approx(0.04)
+    np.testing.assert_allclose(content.hertz, mel_edges(3, 20.0, 4000.0, "slaney")[1:-1])
+    assert content.step == (2, 1)
+
+
+def test_frames_are_bytes_again_without_padding():
+    config = VideoPreprocessConfig(
+        num_frames=4, frame_rate=12.5, size=(2, 3), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (4, 2, 3, 3), dtype=np.uint8)
+    x = np.moveaxis((frames / 255 - 0.5) / 0.25, -1, 1)
+    real = np.array([True, True, True, False])
+    content = content_of(config, None, x, real, (2, 8, 8))
+    np.testing.assert_array_equal(content.frames, frames[:3])
+    assert (content.rate, content.step) == (12.5, (2, 8, 8))
+
+
+def test_of_points_only_the_coordinates_are_drawn():
+    x = np.arange(20, dtype=np.float32).reshape(4, 5)
+    content = content_of(PointsPreprocessConfig(num_points=4, num_channels=2), None, x, ALL, (1,))
+    np.testing.assert_array_equal(content.points, x[:, :3])
+
+
+def test_numbers_are_bytes_or_marks_again():
+    ids = np.array([ord("a") + 6, 5, ord("b") + 6, 0])
+    real = np.array([True, True, True, False])
+    content = content_of(TextPreprocessConfig(max_length=8), None, ids, real, (4,))
+    assert content.units.tolist() == [ord("a"), 256 + 5, ord("b")]
+    assert content.marks[5] == "SEP"
+    assert content.step == 4
+
+
+class TestRecording:
+    def config(self, **changes) -> SeriesPreprocessConfig:
+        given = {
+            "length": 4,
+            "channels": ("x", "y"),
+            "rate": 2.0,
+            "irregular": False,
+            "has_missing": False,
+            "mean": (1.0, 0.0),
+            "std": (2.0, 1.0),
+        }
+        return SeriesPreprocessConfig(**given | changes)
+
+    def test_has_its_units_and_seconds(self):
+        x = np.array([[0, 1], [1, 2], [2, 3], [0, 0]], np.float32)
+        real = np.array([True, False, True, False])
+        content = content_of(self.config(), None, x, real, (2,))
+        np.testing.assert_allclose(content.values, [[1, 1], [np.nan, np.nan], [5, 3]])
+        assert content.times.tolist() == [0.0, 0.5, 1.0]
+        assert (content.channels, content.unit, content.step) == (("x", "y"), "s", 2)
+
+    def test_without_a_rate_counts_steps(self):
+        content = content_of(self.config(rate=None), None, np.zeros((4, 2)), ALL, (1,))
+        assert content.times.tolist() == [0, 1, 2, 3]
+        assert content.unit == "step"
+
+    def test_a_value_whose_flag_is_off_is_missing(self):
+        x = np.array([[0, 1, 1, 0], [0, 1, 0, 1]] * 2, np.float32)
+        content = content_of(self.config(has_missing=True), None, x, ALL, (1,))
+        np.testing.assert_allclose(content.values[:2], [[1, np.nan], [np.nan, 1]])
+
+    @pytest.mark.parametrize("duration", [8.0, None])
+    def test_times_that_are_not_even_are_seconds_again(self, duration):
+        x = np.array([[0, 0, -1.0], [0, 0, 0.0], [0, 0, 0.5], [0, 0, 1.0]], np.float32)
+        value = Recording(np.zeros((4, 2), np.float32), np.array([0.0, 4.0, 6.0, 8.0]), ("x", "y"))
+        real = np.array([True, False, True, True])
+        config = self.config(rate=None, irregular=True, duration=duration)
+        content = content_of(config, value, x, real, (1,))
+        assert content.times.tolist() == [0.0, 3.0, 6.0, 8.0]  # between those that are there
+
+
+def test_values_of_an_array_have_their_unit_and_no_coordinates():
+    config = ArraysPreprocessConfig(
+        length=4, num_channels=2, num_coordinates=1, mean=(1.0, 2.0), std=(2.0, 2.0)
+    )
+    x = np.array([[1, 1, 9]] * 4, np.float32)
+    content = content_of(config, None, x, np.array([True, True, True, False]), (1,))
+    np.testing.assert_allclose(content.values[:3], [[3, 4]] * 3)
+    assert np.isnan(content.values[3]).all()
+
+
+def test_fields_of_a_table_are_what_stood_in_it():
+    config = TablePreprocessConfig(
+        numbers=("age", "height"),
+        categories={"sex": ("f", "m")},
+        means=(40.0, 170.0),
+        stds=(10.0, 10.0),
+    )
+    real = np.array([True, False, True])
+    content = content_of(config, None, np.array([-0.9, 0, 1], np.float32), real, (1,))
+    assert content.fields == ("age", "height", "sex")
+    assert content.texts == ("31", "", "m")

@@ -1,0 +1,72 @@
+"""Sizes stand in one place: what an input takes over from how its modality is read."""
+
+from dataclasses import replace
+
+import made_modalities
+import pytest
+
+from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.media import Media
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.data.video import VideoPreprocessConfig
+from perceivers.inputs.audio import ConvSpectrogramInputConfig
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.recipes import get_recipe
+from perceivers.recipes.filling import assume, fill_input, measured
+
+
+def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():
+    sound = MelPreprocessConfig(sample_rate=8000, seconds=1.0, num_mels=40, hop=0.02)
+    filled = fill_input(ConvSpectrogramInputConfig(), sound)
+    assert filled.size == (50, 40)
+
+
+def test_an_input_that_does_not_read_what_is_prepared_is_refused():
+    with pytest.raises(
+        ValueError,
+        match="An input of kind 'spectrogram_convolved' reads what is prepared as mel; got preprocess of kind 'wave'",
+    ):
+        fill_input(
+            ConvSpectrogramInputConfig(), WavePreprocessConfig(sample_rate=8000, seconds=1.0)
+        )
+    with pytest.raises(
+        ValueError, match=r"reads what is prepared as a picture; got .* kind 'text'"
+    ):
+        fill_input(PixelInputConfig(), TextPreprocessConfig(max_length=64))
+
+
+def test_what_is_open_is_measured_on_cells():
+    cells = [Media("a", value="x" * 100), Media("b", value="y" * 100)]
+    assert measured(TextPreprocessConfig(), cells).max_length == 128
+    with pytest.raises(ValueError, match=r"No text|holds no|no rows"):
+        measured(TextPreprocessConfig(), [])
+
+
+def test_films_are_as_large_as_the_recipe_allows(tmp_path):
+    folder = made_modalities.make_films(tmp_path, sound=False)
+    cells = [Media(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
+    large = measured(VideoPreprocessConfig(), cells, largest_image=64).size
+    small = measured(VideoPreprocessConfig(), cells, largest_image=8).size
+    assert max(small) <= 8 <= max(large)
+
+
+def test_without_data_sizes_are_assumed_and_said():
+    recipe, sentences = assume(get_recipe("multimodal"))
+    assert recipe.inputs["image"].size == (64, 64)
+    assert recipe.inputs["series"].num_channels == 3
+    assert recipe.output.num_outputs == 10
+    assert sentences == [
+        "The data decide the size of 'image'; assuming size 64 x 64.",
+        "The data decide the size of 'audio'; assuming sample_rate 16000, seconds 2.0.",
+        "The data decide the size of 'series'; assuming length 200, channels x, y, z, irregular False, "
+        "has_missing False.",
+        "The data decide the classes; assuming 10.",
+    ]
+
+
+def test_nothing_is_assumed_of_a_published_recipe():
+    for name in ("modelnet40", "imagenet", "audioset_av_mel"):
+        recipe = get_recipe(name)
+        assert assume(recipe) == (replace(recipe, data=recipe.data), [])
+    assert isinstance(get_recipe("imagenet").data, DataConfig)

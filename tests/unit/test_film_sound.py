@@ -1,0 +1,52 @@
+from types import SimpleNamespace
+
+import pytest
+
+from perceivers.data import film
+from perceivers.data.columns import Choice, InputColumn
+from perceivers.data.film_sound import with_sound
+from perceivers.data.media import Media
+
+FILM = {"video": InputColumn("clip", "video")}
+
+
+def choice(inputs=None):
+    return Choice(inputs or FILM, "label", (), (), ("Inputs: clip (video).",))
+
+
+@pytest.fixture(autouse=True)
+def headers(monkeypatch):
+    """A film whose name says whether it has sound, or that it is damaged."""
+
+    def header(media):
+        if media.name == "damaged":
+            raise ValueError(media.name)
+        return SimpleNamespace(has_sound=media.name == "loud")
+
+    monkeypatch.setattr(film, "film_header", header)
+
+
+def rows(*names):
+    return [{"clip": Media(name)} for name in names]
+
+
+def test_sound_that_all_films_have_is_read():
+    found = with_sound(choice(), rows("loud", "loud", "damaged"))
+    assert found.inputs == {**FILM, "audio": InputColumn("clip", "audio")}
+    assert found.notes[-1] == "All films looked at have sound, which is read with them."
+
+
+def test_sound_that_some_films_have_is_not_read_and_said():
+    found = with_sound(choice(), rows("loud", "silent"))
+    assert found.inputs == FILM
+    assert "Of 2 films looked at, 1 have sound. It is not read" in found.notes[-1]
+    assert "--columns clip:film reads it all the same" in found.notes[-1]
+
+
+def test_silent_films_and_other_data_stay_as_they_are():
+    assert with_sound(choice(), rows("silent", "silent")) == choice()
+    assert with_sound(choice(), rows("damaged")) == choice()
+    pictures = choice({"image": InputColumn("a", "image")})
+    assert with_sound(pictures, []) is pictures
+    both = choice({**FILM, "audio": InputColumn("b", "audio")})
+    assert with_sound(both, rows("loud")) is both

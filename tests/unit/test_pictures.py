@@ -1,0 +1,66 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from loading import png
+from PIL import Image
+
+from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.media import Media
+from perceivers.data.modalities import build_modality
+from perceivers.data.modality import MissingValueError, Modality
+from perceivers.data.pictures import Pictures, as_image
+from perceivers.data.text import TextAugmentConfig
+
+CONFIG = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
+
+
+def test_pictures_are_a_modality_without_time():
+    pictures = Pictures(CONFIG)
+    assert isinstance(pictures, Modality)
+    assert not pictures.timed
+
+
+def test_a_picture_is_decoded_and_cut_to_size():
+    pictures = Pictures(CONFIG)
+    value = pictures.decode(Media("a.png", data=png(7))).value
+    assert isinstance(value, Image.Image)
+    pixels = pictures.prepare(value)
+    assert pixels.shape == (6, 6, 3)
+    assert pixels[0, 0, 0] == 7
+    assert np.array_equal(np.asarray(as_image(pixels)), pixels)
+
+
+def test_only_chance_augments():
+    augment = ImageAugmentConfig(crop_scale=(0.2, 0.3))
+    value = Image.open(io.BytesIO(png(7)))
+    pictures = Pictures(CONFIG, augment)
+    assert np.array_equal(pictures.prepare(value), Pictures(CONFIG).prepare(value))
+    cropped = pictures.prepare(value, chance=np.random.default_rng(0))
+    assert not np.array_equal(cropped, pictures.prepare(value))
+
+
+def test_missing_pictures_are_zeros_and_masked():
+    pictures = Pictures(CONFIG)
+    pixels = pictures.prepare(pictures.decode(Media("a.png", data=png(7))).value)
+    values, mask = pictures.collate([pixels, None])
+    assert values.shape == (2, 3, 6, 6)
+    assert mask.tolist() == [[True], [False]]
+    assert not values[1].any()
+    values, mask = pictures.collate([pixels])
+    assert mask is None
+    torch.testing.assert_close(values[0, 0, 0, 0], torch.tensor(7 / 255))
+
+
+def test_an_empty_cell_is_missing():
+    with pytest.raises(MissingValueError, match="row 3 is empty: expected a picture, got nothing"):
+        Pictures(CONFIG).decode(Media("row 3"))
+
+
+def test_augmentation_of_another_modality_is_refused():
+    with pytest.raises(
+        ValueError, match="Expected augmentation of kind 'image' for 'image', got 'text'"
+    ):
+        build_modality(CONFIG, TextAugmentConfig())
+    assert isinstance(build_modality(CONFIG), Pictures)

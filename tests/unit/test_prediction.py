@@ -1,0 +1,47 @@
+import math
+
+import pytest
+import torch
+
+from perceivers.evaluation.prediction import Prediction, predictions_of
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.regression import RegressionConfig
+from perceivers.tasks.tasks import build_task
+
+NAMES = ("ant", "bee", "cat")
+
+
+def predicted(config, outputs, **options):
+    names = [f"{number}.png" for number in range(outputs.shape[0])]
+    return list(predictions_of(config, build_task(config), names, outputs, **options))
+
+
+def test_one_class():
+    outputs = torch.tensor([[0.0, math.log(2), 0.0]])
+    (one,) = predicted(ClassificationConfig(label_names=NAMES), outputs, top=2)
+    assert (one.name, one.label, one.labels, one.values) == ("0.png", "bee", None, {})
+    assert one.probability == pytest.approx(0.5)
+    assert [label for label, _ in one.top] == ["bee", "ant"]
+    assert one.probabilities == pytest.approx({"ant": 0.25, "bee": 0.5, "cat": 0.25})
+
+
+def test_at_least_the_best_label_is_listed():
+    config = ClassificationConfig(label_names=NAMES)
+    assert len(predicted(config, torch.zeros(1, 3), top=0)[0].top) == 1
+    assert len(predicted(config, torch.zeros(1, 3), top=9)[0].top) == 3
+
+
+def test_several_labels():
+    config = MultiLabelConfig(label_names=NAMES, threshold=0.3)
+    first, second = predicted(config, torch.tensor([[0.0, 2.0, -3.0], [-3.0, -2.0, -3.0]]))
+    assert (first.label, first.labels) == ("bee", ("bee", "ant"))
+    assert first.probabilities["ant"] == 0.5
+    assert (second.label, second.labels) == ("bee", ())
+
+
+def test_numbers():
+    config = RegressionConfig(target_names=("age", "height"), mean=(40.0, 1.5), std=(10.0, 0.5))
+    (one,) = predicted(config, torch.tensor([[1.0, -1.0]]))
+    assert one == Prediction(name="0.png", values={"age": 50.0, "height": 1.0})
+    assert (one.label, one.top, one.labels) == ("", (), None)

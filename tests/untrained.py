@@ -1,0 +1,108 @@
+"""Tiny models of every modality that learned nothing, and what prepares samples for them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from made_modalities import LABELS, RATE
+
+from perceivers.data.arrays import ArraysPreprocessConfig
+from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.points import PointsPreprocessConfig
+from perceivers.data.series import SeriesPreprocessConfig
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.data.vectors import TablePreprocessConfig
+from perceivers.data.video import VideoPreprocessConfig
+from perceivers.hub.checkpoint import save
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.recipes.common import Size
+from perceivers.recipes.filling import fill_input
+from perceivers.recipes.parts import part_of
+from perceivers.tasks.classification import ClassificationConfig
+
+__all__ = ["prepared_as", "save_untrained", "untrained"]
+
+
+def prepared_as(kind: str) -> Any:
+    """Return how the cells of one kind become a sample of a tiny model; nothing is left open."""
+
+    half = (0.5, 0.5, 0.5)
+    sound: dict[str, Any] = {"sample_rate": RATE, "seconds": 0.4}
+    steps: dict[str, Any] = {"length": 32, "channels": ("x", "y")}
+    whole: dict[str, Any] = {"length": 24, "num_channels": 3}
+    known: dict[str, Any] = {
+        "image": ImagePreprocessConfig(size=(8, 8)),
+        "audio": MelPreprocessConfig(**sound, num_mels=16, mean=-8.0, std=4.0),
+        "wave": WavePreprocessConfig(**sound, scale=0.3),
+        "video": VideoPreprocessConfig(
+            num_frames=8, frame_rate=10.0, size=(16, 16), mean=half, std=half
+        ),
+        "points": PointsPreprocessConfig(num_points=32, num_channels=0),
+        "text": TextPreprocessConfig(max_length=256, keep="random"),
+        "series": SeriesPreprocessConfig(**steps, rate=20.0, irregular=False, has_missing=True),
+        "irregular": SeriesPreprocessConfig(**steps, irregular=True, has_missing=False),
+        "array": ArraysPreprocessConfig(**whole, num_coordinates=0),
+        "places": ArraysPreprocessConfig(**whole, num_coordinates=2),
+        "table": TablePreprocessConfig(numbers=("age",), categories={"color": ("red", "blue")}),
+    }
+    return known[kind]
+
+
+# Kinds of above that are another way to read one of the modalities.
+SAME = {"irregular": "series", "places": "array"}
+
+
+def untrained(*kinds: str) -> tuple[Perceiver, dict[str, Any]]:
+    """Return a tiny model that learned nothing, whose head is not zero, and what prepares samples for it."""
+
+    size = Size(4, 16, 2, 1, 1, 4, 1e-3, 8, 16)
+    preprocess = {kind: prepared_as(kind) for kind in kinds}
+    inputs: dict[str, Any] = {}
+    for kind, known in preprocess.items():
+        part = part_of(SAME.get(kind, kind), size).input
+        if kind == "image":
+            inputs[kind] = replace(part, size=known.size)
+        else:
+            inputs[kind] = fill_input(part, known)
+    encoder = PerceiverEncoderConfig(
+        num_latents=4,
+        latent_channels=16,
+        num_cross_attends=2,
+        num_blocks=2,
+        num_self_attends_per_block=1,
+        num_self_attend_heads=2,
+    )
+    model = build(
+        PerceiverConfig(inputs=inputs, encoder=encoder, output=MeanPoolConfig(num_outputs=2))
+    )
+    with torch.no_grad():
+        model.output.to_logits.weight.normal_()
+    return model.eval(), preprocess
+
+
+def save_untrained(folder: Path, *kinds: str) -> Path:
+    """Write the folder of a run that learned nothing, as training leaves it."""
+
+    model, preprocess = untrained(*kinds)
+    column = {"video": "film"} if "video" in kinds else {}
+    inputs = {
+        kind: {
+            "column": column.get("video", kind),
+            "kind": {"wave": "audio", **SAME}.get(kind, kind),
+            "columns": (),
+            "kinds": (),
+        }
+        for kind in kinds
+    }
+    save(
+        folder,
+        model,
+        preprocess=preprocess,
+        task=ClassificationConfig(label_names=LABELS),
+        columns={"data": None, "form": "files", "inputs": inputs, "target": "label", "config": {}},
+    )
+    return folder
