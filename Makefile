@@ -50,7 +50,7 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
 evidence: .venv/.dev
-	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+	$(BIN)/python -m benchmarks.accuracy --data $(DATA)
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,0 +1,130 @@
+"""Data sets that are put together or made up, for runs on several modalities and on a sense of its own.
+
+    python -m benchmarks.made_data mixed --data ../shared/data --out /tmp/mixed
+    python -m benchmarks.made_data haptic --out /tmp/haptic
+
+`mixed` is a table with three columns, a picture (CIFAR-10), a sound (spoken digits) and a recording (smartwatch),
+whose classes are paired by their number: class 3 is cats, "three" and sitting. Each cell but one is missing in a
+tenth of the rows. `haptic` is a folder of classes of .npz files: what 16 pressure cells of a fingertip feel on six
+materials, with the cells' places and times as coordinates.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["make_haptic", "make_mixed"]
+
+CLASSES = 10
+MISSING = 0.1  # of each column
+MATERIALS = ("felt", "gravel", "rubber", "sandpaper", "velvet", "wood")
+
+
+def make_mixed(data: Path, out: Path, *, train: int = 2500, test: int = 500) -> None:
+    """Write `train.parquet` and `test.parquet`.
+
+    Args:
+        data: Folder with `cifar10`, `fsdd` and `wisdm51_watch`.
+        out: Folder to write into.
+        train: Rows of train.
+        test: Rows of test.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out.mkdir(parents=True, exist_ok=True)
+    features = {
+        "image": {"_type": "Image"},
+        "audio": {"_type": "Audio"},
+        "label": {"_type": "ClassLabel", "names": [str(k) for k in range(CLASSES)]},
+    }
+    for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
+        chance = np.random.default_rng(seed)
+        columns = _paired(data, split, count, chance)
+        table = pa.table(columns)
+        info = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": info})
+        pq.write_table(table, out / f"{split}.parquet", row_group_size=256)
+
+
+def _paired(data: Path, split: str, count: int, chance: np.random.Generator) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    sets = {
+        "image": ("cifar10", ("image",)),
+        "audio": ("fsdd", ("audio",)),
+        "watch": ("wisdm51_watch", ("accel_x", "accel_y", "accel_z")),
+    }
+    labels = chance.integers(0, CLASSES, count)
+    columns: dict[str, Any] = {}
+    for number, (name, wanted) in enumerate(sets.values()):
+        table = pq.read_table(data / name / f"{split}.parquet", columns=[*wanted, "label"])
+        of_class = [np.flatnonzero(table["label"].to_numpy() == k) for k in range(CLASSES)]
+        rows = np.array([chance.choice(of_class[label]) for label in labels])
+        gone = (chance.random(count) < MISSING) & (number != labels % len(sets))  # one always stays
+        for column in wanted:
+            cells = table[column].take(rows).to_pylist()
+            columns[column] = [
+                None if is_gone else cell for cell, is_gone in zip(cells, gone, strict=True)
+            ]
+    return {**columns, "label": labels.tolist()}
+
+
+def make_haptic(out: Path, *, train: int = 60, test: int = 20) -> None:
+    """Write `train/MATERIAL/N.npz` and `test/...`, each with `values` (M x 2), `coordinates` (M x 3) and no order.
+
+    A fingertip of 4 x 4 cells is drawn over a surface for a second. Every cell tells pressure and vibration at times
+    of its own; between a third and all of its readings arrive.
+
+    Args:
+        out: Folder to write into.
+        train: Files of each material.
+        test: Likewise.
+    """
+    for split, count in {"train": train, "test": test}.items():
+        for kind, material in enumerate(MATERIALS):
+            folder = out / split / material
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                chance = np.random.default_rng((split == "test", kind, number))
+                np.savez(folder / f"{number:03d}.npz", **_stroke(kind, chance))
+
+
+def _stroke(kind: int, chance: np.random.Generator) -> dict[str, Any]:
+    """Return what one stroke over a material feels like: grain, roughness and give differ, and so does the hand."""
+    grain = (60.0, 9.0, 30.0, 90.0, 45.0, 14.0)[kind] * chance.uniform(0.85, 1.15)
+    rough = (0.15, 0.8, 0.05, 0.5, 0.1, 0.3)[kind]
+    give = (0.8, 0.1, 0.5, 0.1, 0.9, 0.2)[kind]
+    speed, force = chance.uniform(0.7, 1.3), chance.uniform(0.6, 1.4)
+    count = int(chance.integers(200, 600))
+    place = chance.integers(0, 4, (count, 2)) / 1.5 - 1.0
+    time = chance.random(count)
+    phase = chance.uniform(0, 2 * np.pi)
+    along = speed * time + 0.15 * place[:, 0]
+    bumps = np.sin(2 * np.pi * grain * along / 4 + phase)
+    pressure = force * (1 - give * np.square(place).sum(axis=1) / 2) + rough * bumps
+    vibration = rough * np.abs(np.cos(2 * np.pi * grain * along / 4 + phase))
+    noise = chance.normal(0, 0.1, (count, 2))
+    values = np.stack([pressure, vibration], axis=1) + noise
+    coordinates = np.column_stack([time * 2 - 1, place])
+    return {"values": values.astype(np.float32), "coordinates": coordinates.astype(np.float32)}
+
+
+def main() -> None:
+    """Write the data set that is asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("which", choices=["mixed", "haptic"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    if options.which == "mixed":
+        make_mixed(options.data, options.out)
+    else:
+        make_haptic(options.out)
+
+
+if __name__ == "__main__":
+    main()
