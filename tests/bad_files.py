@@ -136,7 +136,7 @@ def recorded(**changes: object) -> Callable[[Path], object]:
     def write(path: Path) -> None:
         columns = made.recording(0, 0)
         for name, change in changes.items():
-            columns[name] = change(columns[name].copy())  # type: ignore[operator]
+            columns[name] = change(columns[name].copy())
         made.write_recording(path, columns)
 
     return write
