@@ -186,3 +186,24 @@ def test_shards_are_streamed_and_measured(tmp_path, capsys):
     assert re.search(r"accuracy +\d+\.\d %", capsys.readouterr().out)
     assert main(["evaluate", "run"]) == 0
     assert re.search(r"\ntest accuracy: \d+\.\d %\n$", capsys.readouterr().out)
+
+
+def test_what_the_recipe_says_of_reading_holds_where_no_flag_does(pictures, monkeypatch):
+    from perceivers.training import run
+
+    recipes = []
+
+    def remember(_source, recipe, **_):
+        recipes.append(recipe)
+        raise GeneratorExit  # nothing is trained here
+
+    monkeypatch.setattr(run, "fit_opened", remember)
+    with pytest.raises(GeneratorExit):
+        main(["fit", str(pictures), "--validation-fraction", "0.2"])
+    with pytest.raises(GeneratorExit):
+        pv.fit(pictures, validation_fraction=0.2)
+    for recipe in recipes:
+        assert (
+            recipe.data.largest_image == 64
+        )  # of size `tiny`, not what flags have without a recipe
+        assert recipe.data.validation_fraction == 0.2

@@ -5,7 +5,7 @@ values as defaults, all of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import make_dataclass, replace
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +54,7 @@ def run(args: Sequence[str]) -> int:
     source = open_named(data, config)
     chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=which.size)
     # Before anything is printed or made: a misspelled flag ends here.
-    recipe = _full_reading(_data_first(args, data), replace(chosen, data=config))
+    recipe = _full_reading(_data_first(args, data), chosen)
     if why and is_first_process():
         print(why)
     result = fit_opened(

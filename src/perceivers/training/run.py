@@ -1,6 +1,5 @@
 """A whole run from data to a trained model: what `perceivers fit` and `pv.fit` share."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def fit(
     chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=size)
     if why and is_first_process():
         say(why)
-    chosen = override(dataclasses.replace(chosen, data=config), changes)
+    chosen = override(chosen, changes)
     return fit_opened(
         source, chosen, data=data, folder=folder, resume=resume, init_from=init_from, say=say
     )
