@@ -15,7 +15,6 @@ from perceivers.data.sound import (
     decode_sound,
     resample,
     sound_header,
-    timeline_seconds,
 )
 
 
@@ -141,7 +140,7 @@ def test_no_samples_are_an_error():
 
 
 def test_an_empty_cell_is_missing():
-    for read in (decode_sound, sound_header, timeline_seconds):
+    for read in (decode_sound, sound_header):
         with pytest.raises(MissingValueError, match="a, row 3 is empty: expected a sound"):
             read(Media("a, row 3"))
     with pytest.raises(MissingValueError, match="a is empty: expected a sound"):
@@ -154,7 +153,6 @@ def test_decoded_samples_come_as_a_mapping_or_a_pair():
     assert (sound.sample_rate, sound.duration) == (2, 1.0)
     cell = Media("a", value=(np.zeros((2, 50), dtype=np.float32), 10))  # channels first
     assert sound_header(cell) == SoundHeader(10, 2, 5.0)
-    assert timeline_seconds(cell) == 5.0
 
 
 def test_whole_numbers_are_scaled_by_their_type():
@@ -177,7 +175,6 @@ def test_samples_without_a_rate_or_of_another_kind_are_an_error():
 def test_a_header_is_read_without_decoding(tmp_path):
     cell = media(noise(channels=2), form="FLAC")
     assert sound_header(cell) == SoundHeader(16_000, 2, 2.0)
-    assert timeline_seconds(cell) == 2.0
 
 
 @pytest.mark.parametrize(

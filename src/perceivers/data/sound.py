@@ -20,7 +20,6 @@ from perceivers.data.soundtrack import (
     SoundHeader,
     check_length,
     container_header,
-    container_seconds,
     decode_track,
     unreadable,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "decode_sound",
     "resample",
     "sound_header",
-    "timeline_seconds",
 ]
 
 FULL_SCALE = 0.999  # 16-bit sound ends at 32767/32768
@@ -107,22 +105,6 @@ def sound_header(media: Media) -> SoundHeader:
         return container_header(media)
     with file:
         return SoundHeader(file.samplerate, file.channels, file.frames / file.samplerate)
-
-
-def timeline_seconds(media: Media) -> float | None:
-    """Return how long a film's pictures are, or else a sound; clips of both are cut from it. None: not said.
-
-    Raises:
-        MissingValueError: If there is nothing.
-        ValueError: If it cannot be read. The message names the file and the reason.
-    """
-    _refuse_missing(media)
-    if media.value is None:
-        file = _sound_file(media)
-        if file is None:
-            return container_seconds(media)
-        file.close()
-    return sound_header(media).seconds
 
 
 def cut_sound(sound: Sound, *, moment: float, seconds: float) -> Samples:

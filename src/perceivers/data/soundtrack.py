@@ -22,7 +22,6 @@ __all__ = [
     "SoundHeader",
     "check_length",
     "container_header",
-    "container_seconds",
     "decode_track",
     "unreadable",
 ]
@@ -162,16 +161,6 @@ def container_header(media: Media) -> SoundHeader:
         codec = _sound_stream(container, media.name).codec_context
         seconds = _claimed_seconds(container, media)
         return SoundHeader(codec.sample_rate, codec.layout.nb_channels, seconds)
-
-
-def container_seconds(media: Media) -> float | None:
-    """Return how long a container's pictures are, or else its sound. None: it does not say.
-
-    Raises:
-        ValueError: If it cannot be read. The message names the file and the reason.
-    """
-    with _opened(media) as container:
-        return _claimed_seconds(container, media)
 
 
 def decode_track(media: Media, clip: Clip | None = None) -> RawSound:
