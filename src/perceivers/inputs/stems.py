@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import nn
 from torch.nn.functional import pad
 
@@ -79,6 +80,8 @@ class ConvStem(nn.Module):
         x = _cleared(x, mask)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(self._padded(x))
+            if x.ndim == 4:  # channels side by side in memory: the norm over them copies nothing
+                x = x.contiguous(memory_format=torch.channels_last)
             x = norm(x.movedim(1, -1)).movedim(-1, 1).relu()
             if mask is not None:
                 mask = pooled_mask(mask, self.stride[0])
