@@ -1,10 +1,11 @@
 """A few optimizer steps in float64, divided over batches and processes as one likes. Not a test.
 
-usage: torchrun ... exact_steps.py OUT OPTIMIZER PARTS with PARTS as JSON: for each process, the sizes of the batches of
-each step. Each process writes the weights it ends with.
+usage: torchrun ... exact_steps.py OUT RUNS with RUNS as JSON: a list of [OPTIMIZER, PARTS], where PARTS are, for each
+process, the sizes of the batches of each step. Each process writes the weights that it ends each of the runs with.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,11 @@ def train(folder: Path, optimizer: str, parts: list[list[int]]) -> dict[str, tor
     assert trainer.global_step == STEPS
     norm = module.sums.means(module.sums.values)["grad_norm"]
     assert norm > 0.05, f"nothing was clipped: {norm}"
-    if len(parts) > 1:
-        torch.save(model.state_dict(), folder / f"rank{trainer.global_rank}.pt")
     return model.state_dict()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+    out = Path(sys.argv[1])
+    weights = [train(out, optimizer, parts) for optimizer, parts in json.loads(sys.argv[2])]
+    torch.save(weights, out / f"rank{os.environ['RANK']}.pt")

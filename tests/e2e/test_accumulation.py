@@ -13,6 +13,7 @@ from exact_steps import train
 
 SCRIPT = Path(__file__).parent.parent / "exact_steps.py"
 EXACT = 1e-12
+DIVIDED = [(name, parts) for name in ("adamw", "lamb") for parts in ([[6], [6]], [[3, 4], [4, 1]])]
 
 
 def assert_same_weights(found, expected):
@@ -33,15 +34,17 @@ def test_batches_of_a_step_are_as_one(whole, parts, tmp_path):
     assert_same_weights(train(tmp_path, optimizer, [parts]), expected)
 
 
-@pytest.mark.parametrize("parts", [[[6], [6]], [[3, 4], [4, 1]]], ids=str)
-def test_batches_of_two_processes_are_as_one(whole, parts, tmp_path):
-    optimizer, expected = whole
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """The weights that each of two processes ends with, by the optimizer and how samples were divided."""
+    folder = tmp_path_factory.mktemp("two")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    # One start for all of them: two more interpreters take longer than what they compute.
     done = subprocess.run(
-        [*torchrun, f"--master_port={port}", SCRIPT, tmp_path, optimizer, json.dumps(parts)],
+        [*torchrun, f"--master_port={port}", SCRIPT, folder, json.dumps(DIVIDED)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -49,9 +52,15 @@ def test_batches_of_two_processes_are_as_one(whole, parts, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
-        assert_same_weights(found, expected)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("number", range(len(DIVIDED)), ids=lambda number: str(DIVIDED[number]))
+def test_batches_of_two_processes_are_as_one(of_two_processes, number, tmp_path):
+    optimizer, _ = DIVIDED[number]
+    expected = train(tmp_path, optimizer, [[12]])
+    for weights in of_two_processes:
+        assert_same_weights(weights[number], expected)
 
 
 def test_the_mean_of_means_would_be_seen(whole, tmp_path, monkeypatch):

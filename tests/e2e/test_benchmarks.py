@@ -1,9 +1,13 @@
 """The runs behind docs/results are not part of the gate, but they must not rot."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runs import make_pictures
+
+from perceivers.recipes import get_recipe
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 
@@ -29,13 +33,16 @@ def test_missing_data_are_skipped_and_said_so(tmp_path, capsys):
     assert "cifar10: skipped, there is no" in capsys.readouterr().out
 
 
-def test_reading_and_stepping_are_measured(monkeypatch):
+def test_reading_and_stepping_are_measured(monkeypatch, tmp_path):
     throughput = module("throughput")
-    monkeypatch.setattr(
-        throughput.torch, "set_num_threads", lambda count: None
-    )  # those of the tests
+    threads = "set_num_threads"  # those of the tests
+    monkeypatch.setattr(throughput.torch, threads, lambda count: None)
+    recipe = get_recipe("images")
+    few = replace(recipe, training=replace(recipe.training, batch_size=4))
+    monkeypatch.setattr(throughput, "get_recipe", lambda name, size: few)
+    pictures = make_pictures(tmp_path, count=25)
     bench = throughput.Bench(
-        "digits", None, "digits", device=throughput.torch.device("cpu"), workers=0
+        "images", None, str(pictures), device=throughput.torch.device("cpu"), workers=0
     )
     found = throughput.row(bench, bench.measure(steps=4, repeats=1))
     assert all(rate > 0 for rate in found["samples_per_second"].values())
