@@ -63,7 +63,11 @@ EXPERIMENTS = (
     Experiment(
         name="wisdm51",
         data="wisdm51_watch",
-        flags=("--group", "subject", "--max-time", "20m"),
+        flags=(
+            *("--group", "subject", "--max-time", "25m"),
+            *("--augment.series.rotate", "--augment.series.rotate-degrees", "30"),
+            *("--augment.series.mixup", "0.2", "--augment.series.time-mask", "0.2"),
+        ),
         at_least=76.0,
     ),
     Experiment(
