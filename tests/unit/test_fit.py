@@ -111,7 +111,8 @@ def test_time_ends_a_run_annealed_and_goes_on_when_it_is_resumed(tmp_path):
     assert 0 < elapsed < 8
     run = train(path, max_time="8s", resume=True)
     rows = rows_of(run)
-    assert rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows)
+    # On a busy machine there are a dozen steps, and none of them is at the height of the schedule.
+    assert rows[-1]["lr"] < 0.1 * small_recipe().optim.lr
     assert rows[-1]["elapsed"] >= 4
     assert all(a["elapsed"] <= b["elapsed"] for a, b in itertools.pairwise(rows))
 

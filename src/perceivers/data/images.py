@@ -25,6 +25,7 @@ __all__ = [
     "resize_pixels",
     "suggest_image_size",
     "suggest_num_channels",
+    "typical_size",
 ]
 
 Box = tuple[int, int, int, int]
@@ -147,15 +148,28 @@ def suggest_image_size(
     first = headers[0]
     if (sizes == sizes[0]).all() and max(first.height, first.width) <= largest:
         return first.height, first.width
+    return typical_size(sizes, largest=largest, step=STEP)
+
+
+def typical_size(sizes: npt.NDArray[np.float64], *, largest: int, step: int) -> tuple[int, int]:
+    """Return the median height and width, scaled down so that the longer is at most `largest`.
+
+    Where shapes are mixed (less than three quarters alike), it is a square of the median shorter side.
+
+    Args:
+        sizes: Heights and widths in pixels, n x 2.
+        largest: Pixels of the longer side at most.
+        step: Both are multiples of it.
+    """
     height, width = np.median(sizes, axis=0)
     aspects = np.log(sizes[:, 1] / sizes[:, 0])
     if (np.abs(aspects - np.median(aspects)) < np.log(1.25)).mean() < 0.75:  # 4:3 and 3:2 are alike
         height = width = np.median(sizes.min(axis=1))
     scale = min(1.0, largest / max(height, width))
-    most = max(STEP, largest // STEP * STEP)
+    most = max(step, largest // step * step)
 
     def rounded(length: float) -> int:
-        return min(most, max(STEP, round(length * scale / STEP) * STEP))
+        return min(most, max(step, round(length * scale / step) * step))
 
     return rounded(float(height)), rounded(float(width))
 

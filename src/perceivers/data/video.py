@@ -15,7 +15,7 @@ from pydantic import ConfigDict
 from perceivers.data.augment import inception_box
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.film import Film, FilmHeader, decode_film, film_header, window_of
-from perceivers.data.images import Box, evaluation_box, resize_pixels
+from perceivers.data.images import Box, evaluation_box, resize_pixels, typical_size
 from perceivers.data.media import Media
 from perceivers.data.modality import DecodedValue
 from perceivers.typing import Bool, Float, Tensor
@@ -334,11 +334,12 @@ def measure_video(
     rate = config.frame_rate or _suggested_rate(headers)
     seconds = float(np.percentile([header.seconds for header in headers], 75))
     frames = min(MOST_FRAMES, -(-math.ceil(seconds * rate - 0.01) // FRAME_STEP) * FRAME_STEP)
+    sizes = np.array([(header.height, header.width) for header in headers], dtype=np.float64)
     filled = replace(
         config,
         frame_rate=rate,
         num_frames=config.num_frames or max(frames, 1),
-        size=config.size or _suggested_size(headers, largest),
+        size=config.size or typical_size(sizes, largest=largest, step=SIZE_STEP),
     )
     if filled.mean is not None and filled.std is not None:
         return filled
@@ -350,21 +351,6 @@ def _suggested_rate(headers: Sequence[FilmHeader]) -> float:
     rates = Counter(round(header.frame_rate, 2) for header in headers)
     rate = rates.most_common(1)[0][0]
     return round(rate / max(1, math.ceil(rate / MOST_FRAMES_A_SECOND)), 2)
-
-
-def _suggested_size(headers: Sequence[FilmHeader], largest: int) -> tuple[int, int]:
-    sizes = np.array([(header.height, header.width) for header in headers], dtype=np.float64)
-    height, width = np.median(sizes, axis=0)
-    aspects = np.log(sizes[:, 1] / sizes[:, 0])
-    if (np.abs(aspects - np.median(aspects)) < np.log(1.25)).mean() < 0.75:  # 4:3 and 3:2 are alike
-        height = width = np.median(sizes.min(axis=1))
-    scale = min(1.0, largest / max(height, width))
-    most = max(SIZE_STEP, largest // SIZE_STEP * SIZE_STEP)
-
-    def rounded(length: float) -> int:
-        return min(most, max(SIZE_STEP, round(length * scale / SIZE_STEP) * SIZE_STEP))
-
-    return rounded(float(height)), rounded(float(width))
 
 
 def _mean_std(
