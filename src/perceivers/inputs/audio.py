@@ -12,7 +12,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
-from perceivers.inputs.elements import Elements, GridPositions
+from perceivers.inputs.elements import Elements, GridPositions, check_readable
 from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
@@ -161,13 +161,7 @@ class AudioInput(nn.Module, ABC):
         if positions is not None:
             self.positions = build_positions(positions, grid)
             self.channels += self.positions.channels
-        if self.channels < 2:
-            msg = (
-                "An element of one channel without a position cannot be read: the LayerNorm before a "
-                "cross-attend turns any single number into zero. Expected positions (for example "
-                "FourierPositionsConfig()), a larger patch, or project_channels; got positions=None."
-            )
-            raise ValueError(msg)
+        check_readable(self.channels, "a larger patch, or project_channels; got positions=None")
 
     @abstractmethod
     def content(

@@ -14,7 +14,14 @@ import torch
 
 from perceivers.typing import Bool, Float, Int, Tensor
 
-__all__ = ["Elements", "GridPositions", "InputAdapter", "Replaced", "dense"]
+__all__ = [
+    "Elements",
+    "GridPositions",
+    "InputAdapter",
+    "Replaced",
+    "check_readable",
+    "dense",
+]
 
 
 @dataclass(frozen=True)
@@ -229,3 +236,21 @@ class InputAdapter(Protocol):
     def example(self, batch_size: int) -> Tensor:
         """Return a made-up input of the configured size, of which nothing matters but the shape."""
         ...
+
+
+def check_readable(num_channels: int, expected: str) -> None:
+    """Refuse elements that every cross-attend would read as zeros.
+
+    Args:
+        num_channels: Of an element, its position included.
+        expected: What helps, and what was got instead, for the message.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if num_channels < 2:
+        msg = (
+            "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend turns "
+            f"any single number into zero. Expected positions (for example FourierPositionsConfig()), {expected}."
+        )
+        raise ValueError(msg)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from torch import nn
 from torch.nn.functional import pad
 
-from perceivers.inputs.elements import Elements
+from perceivers.inputs.elements import Elements, check_readable
 from perceivers.inputs.positions import (
     FourierPositionsConfig,
     PositionsConfig,
@@ -128,14 +128,10 @@ class _ImageInput(nn.Module, ABC):
         if config.positions is not None:
             self.positions = build_positions(config.positions, grid)
             self.channels += self.positions.channels
-        if self.channels < 2:
-            msg = (
-                "An element of one channel without a position cannot be read: the LayerNorm before a "
-                "cross-attend turns any single number into zero. Expected positions (for example "
-                "FourierPositionsConfig()), more channels, or project_channels; got num_channels="
-                f"{config.num_channels} and positions=None."
-            )
-            raise ValueError(msg)
+        check_readable(
+            self.channels,
+            f"more channels, or project_channels; got num_channels={config.num_channels} and positions=None",
+        )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the elements of a picture of this size in pixels."""

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from torch import nn
 from torch.nn.functional import pad
 
-from perceivers.inputs.elements import Elements, GridPositions
+from perceivers.inputs.elements import Elements, GridPositions, check_readable
 from perceivers.inputs.positions import (
     FourierPositions,
     FourierPositionsConfig,
@@ -161,12 +161,7 @@ class _SeriesInput(nn.Module, ABC):
                 f"positions={config.positions}."
             )
             raise ValueError(msg)
-        if self.channels < 2:
-            msg = (
-                "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend "
-                "turns any single number into zero. Expected positions or larger patches, got positions=None."
-            )
-            raise ValueError(msg)
+        check_readable(self.channels, "or larger patches; got positions=None")
 
     @abstractmethod
     def content(

@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from pydantic import ConfigDict
 from torch import nn
 
-from perceivers.inputs.elements import Elements, GridPositions
+from perceivers.inputs.elements import Elements, GridPositions, check_readable
 from perceivers.inputs.positions import (
     FourierPositionsConfig,
     PositionsConfig,
@@ -137,13 +137,7 @@ class _VideoInput(nn.Module, ABC):
         if config.positions is not None:
             self.positions = build_positions(config.positions, grid)
             self.channels += self.positions.channels
-        if self.channels < 2:
-            msg = (
-                "An element of one channel without a position cannot be read: the LayerNorm before a "
-                "cross-attend turns any single number into zero. Expected positions (for example "
-                "FourierPositionsConfig()), or more channels."
-            )
-            raise ValueError(msg)
+        check_readable(self.channels, "or more channels; got positions=None")
 
     @abstractmethod
     def content(
