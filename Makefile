@@ -12,10 +12,17 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2# processes of the test run, one core each
 DATA ?= ../shared/data# real data sets for `make evidence`
+CHECKED := tests/unit tests/properties tests/parity tests/kernels# with shapes checked at run time
+LONG := tests/long tests/compiled tests/golden tests/contract# whose lines the others cover
 LOCK := pyproject.toml constraints.txt
 EXACT := src/perceivers/typing.py,src/perceivers/nn/*,src/perceivers/inputs/*,src/perceivers/outputs/*
 EXACT := $(EXACT),src/perceivers/reading/*,src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS)
+# torch.compile cannot trace the shape checker, and whole runs take twice as long with it. Tests of a file share its runs.
+UNCHECKED = JAXTYPING_DISABLE=1 $(PYTEST) --dist loadfile -o addopts=--import-mode=importlib
+
+unexport PYTHONDONTWRITEBYTECODE# or every process that a test starts would compile everything anew
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -26,10 +33,9 @@ demo: .venv/.demo
 
 test: .venv/.dev
 	@rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal --ignore=tests/compiled --cov --cov-report=
-	@# torch.compile cannot trace the shape checker, so these run without it
-	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=$(JOBS) $(BIN)/pytest -q -o addopts=--import-mode=importlib \
-		--cov --cov-append --cov-report= tests/compiled
+	$(PYTEST) --dist worksteal --cov --cov-report= $(CHECKED)
+	$(UNCHECKED) --cov --cov-append --cov-report= tests/e2e
+	$(UNCHECKED) $(LONG)
 	@echo "Floors 0 to 3 must be covered to the last line, the rest to 90 %."
 	$(BIN)/coverage report --include='$(EXACT)' --fail-under=100
 	$(BIN)/coverage report --omit='$(EXACT)' --fail-under=90

@@ -99,7 +99,7 @@ EXPERIMENTS = (
         for name, flags, minutes, at_least in (
             ("audio", ("--columns", "video:audio", *_WORDS), "25m", 95.0),
             ("video", ("--columns", "video:video", *_FRAMES), "8m", 0.0),
-            ("both", (*_WORDS, *_FRAMES, "--modality-dropout", "video:0.5"), "22m", 85.0),
+            ("both", (*_WORDS, *_FRAMES, "--modality-dropout", "video:0.7"), "30m", 90.0),
         )
     ),
     Experiment(

@@ -1,6 +1,6 @@
 """A tiny run in a process of its own, which can be told to die in the middle. Not a test.
 
-usage: train_digits.py OUT [field=value ...] with fields of TrainingConfig, and
+usage: train_digits.py OUT [field=value ...] [+ OUT [field=value ...]] with fields of TrainingConfig, and
     die=SIGTERM:17   send the signal to oneself after step 17
     save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
     read_path=grid   how the input is read
@@ -133,5 +133,6 @@ def _value(text: str) -> Any:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    pairs = [arg.split("=", 1) for arg in sys.argv[2:]]
-    train(sys.argv[1], **{name: _value(text) for name, text in pairs})
+    for words in " ".join(sys.argv[1:]).split(" + "):
+        folder, *fields = words.split(" ")
+        train(folder, **{k: _value(text) for k, text in (field.split("=", 1) for field in fields)})

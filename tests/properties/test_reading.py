@@ -178,7 +178,8 @@ def test_in_float64_all_ways_are_one(problem):
         assert found.keys() == expected.keys()
         for name, tensor in found.items():
             error = (tensor - expected[name]).norm()
-            assert error <= EXACT * max(norms[name], 1e-3), (path, name, error, norms[name])
+            allowed = EXACT * max(1.0, problem["logits"] / 10) * max(norms[name], 1e-3)
+            assert error <= allowed, (path, name, error, allowed)
 
 
 @several

@@ -7,7 +7,7 @@ from loading import INPUTS, PREPROCESS, Pictures
 from perceivers.data import reading
 from perceivers.data.base import Batch
 from perceivers.data.order import LoaderSettings, Plan
-from perceivers.data.reading import Read, Reader, guarded
+from perceivers.data.reading import BadRowError, Read, Reader, guarded
 from perceivers.data.records import RecordsReader
 
 
@@ -51,6 +51,15 @@ def test_a_plan_is_read_in_its_order(monkeypatch):
     read = dataset[Plan(0, 0, torch.tensor([4, 0, 2]).numpy())]
     assert read.batch.names == ("p4.png", "p0.png", "p2.png")
     assert read.batch.targets.tolist() == [4, 0, 2]
+
+
+def test_a_cell_that_names_nothing_is_a_bad_row():
+    reader = Reader(INPUTS, PREPROCESS, None, LoaderSettings())
+    with pytest.raises(
+        BadRowError, match=r"'/etc/a.png', which is no image and names no file"
+    ) as bad:
+        reader.decode({"picture": "/etc/a.png"})
+    assert bad.value.name == "a row's picture"
 
 
 def test_all_tensors_are_pinned(monkeypatch):

@@ -250,3 +250,7 @@ def test_a_modality_in_several_columns_is_one_cell():
     assert media_of({"age": None, "sex": None}, table).is_missing
     with pytest.raises(KeyError):
         media_of({"age": 3}, table)
+    with pytest.raises(
+        ValueError, match=r"'clip' holds '/etc/a.wav', which is no audio and names no"
+    ):
+        media_of({"clip": "/etc/a.wav"}, InputColumn("clip", "audio"))

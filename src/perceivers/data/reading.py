@@ -137,7 +137,10 @@ class Reader:
         name, reason = "", ""
         for modality, column in self.columns.items():
             own = None if column.columns else row.get(f"{column.column}:{modality}")
-            media = media_of(row, column) if own is None else own
+            try:
+                media = media_of(row, column) if own is None else own
+            except ValueError as error:
+                raise BadRowError(name or f"a row's {column.column}", str(error)) from error
             name = name or media.name
             try:
                 decoded = self.modalities[modality].decode(media, moment=moment)
@@ -291,9 +294,18 @@ def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
 
     Raises:
         KeyError: If a column is missing.
+        ValueError: If the cell is neither a file nor its bytes nor a value that was recognized: a name that leads
+            nowhere, as in a table within an archive.
     """
     if not column.columns:
-        return row[column.column]
+        cell = row[column.column]
+        if not isinstance(cell, Media):
+            msg = (
+                f"The column '{column.column}' holds {str(cell)[:60]!r}, which is no {column.kind} and names no file "
+                "of these data. Put the file beside the table, or take the row out."
+            )
+            raise ValueError(msg)
+        return cell
     cells: dict[str, Any] = {}
     name = ""
     for part in column.columns:

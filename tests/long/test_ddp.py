@@ -59,37 +59,46 @@ def assert_trained_alike(run, alone):
     assert (run / "model.safetensors").exists()
 
 
-def test_two_processes_of_torchrun_train_as_one(alone, tmp_path):
-    """They read as a grid, which leaves the keys' bias out, and still wait for no gradient."""
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Two runs of two processes of torchrun; one start for both, which takes longer than what they compute."""
+    folder = tmp_path_factory.mktemp("together")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    options = ["max_epochs=2", "augment={}", "dump=True", "read_path=grid"]
-    launch([*torchrun, f"--master_port={free_port()}", SCRIPT, tmp_path / "run", *options])
-    assert_trained_alike(tmp_path / "run", alone)
+    options = ["max_epochs=2", "augment={}", "dump=True"]
+    runs = [folder / "grid", *options, "read_path=grid", "+"]
+    runs += [folder / "auto", *options, "batch=auto", "room=4"]
+    launch([*torchrun, f"--master_port={free_port()}", SCRIPT, *runs])
+    return folder
+
+
+def test_two_processes_of_torchrun_train_as_one(alone, together):
+    """They read as a grid, which leaves the keys' bias out, and still wait for no gradient."""
+    assert_trained_alike(together / "grid", alone)
+
+
+def test_two_processes_compute_what_fits_in_the_fuller(alone, together):
+    """The first has room for 4 of its 8 samples, the second for all of them."""
+    run = together / "auto"
+    assert_trained_alike(run, alone)
+    training = yaml.safe_load((run / "recipe.yaml").read_text())["training"]
+    assert (training["batch_size"], training["batch"], training["accumulate"]) == (16, 4, 1)
+    report = (run / "report.md").read_text()
+    assert "16 samples: 2 batches of 4 on each of 2 devices" in report
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= row["waiting"] <= 1 for row in rows)
+    assert "of the step time (the slowest of 2 processes) |" in report
 
 
 def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
+    """Their processes are started by the run itself."""
     options = ["max_epochs=2", "augment={}", "dump=True", "read_path=grid"]
     options += ["devices=2", "strategy=fsdp"]
     launch([sys.executable, SCRIPT, tmp_path / "run", *options])
     assert_trained_alike(tmp_path / "run", alone)
 
 
-def test_two_processes_compute_what_fits_in_the_fuller(alone, tmp_path):
-    """The first has room for 4 of its 8 samples, the second for all of them."""
-    options = ["max_epochs=2", "augment={}", "dump=True", "devices=2", "batch=auto", "room=4"]
-    launch([sys.executable, SCRIPT, tmp_path / "run", *options])
-    assert_trained_alike(tmp_path / "run", alone)
-    training = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["training"]
-    assert (training["batch_size"], training["batch"], training["accumulate"]) == (16, 4, 1)
-    report = (tmp_path / "run/report.md").read_text()
-    assert "16 samples: 2 batches of 4 on each of 2 devices" in report
-    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert all(0 <= row["waiting"] <= 1 for row in rows)
-    assert "of the step time (the slowest of 2 processes) |" in report
-
-
 def test_sharded_weights_find_no_batch(tmp_path):
-    options = ["max_epochs=2", "devices=2", "strategy=fsdp", "batch=auto"]
-    command = [sys.executable, SCRIPT, tmp_path / "run", *options]
-    done = subprocess.run(map(str, command), capture_output=True, text=True, check=False)
-    assert "--batch auto measures a model that is whole on each device" in done.stderr
+    with pytest.raises(
+        ValueError, match="--batch auto measures a model that is whole on each device"
+    ):
+        train(str(tmp_path / "run"), max_epochs=2, devices=2, strategy="fsdp", batch="auto")
