@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from benchmarks.plain import PlainPerceiver, renamed
 from benchmarks.setting import Setting, Skip
-from perceivers.inputs.image import PixelInput, PixelInputConfig
+from perceivers.hub.names import rows_of, to_huggingface
+from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
+from perceivers.models.decoder import DecoderConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.nn.blocks import CrossAttend
-from perceivers.nn.init import truncated_normal_
 from perceivers.outputs.heads import MeanPoolConfig
 
 __all__ = [
-    "ImageNetIO",
     "Rival",
     "config_2021",
+    "config_io",
     "huggingface_io",
     "lucidrains",
     "ours_2021",
@@ -32,17 +32,8 @@ __all__ = [
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# Modules of a layer of Hugging Face's Perceiver -> ours.
-HF_MODULES = {
-    "attention.self.layernorm2": "source_norm",
-    "attention.self.query": "attention.to_query",
-    "attention.self.key": "attention.to_key",
-    "attention.self.value": "attention.to_value",
-    "attention.output.dense": "attention.to_output",
-    "layernorm": "mlp_norm",
-    "mlp.dense1": "mlp.0",
-    "mlp.dense2": "mlp.2",
-}
+# The name of the picture classifier at Hugging Face that reads single pixels.
+_THEIR_CLASSIFIER = "PerceiverForImageClassificationFourier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,38 +49,6 @@ class Rival:
     model: nn.Module
     call: Callable[[Tensor], Tensor]
     our_name: Callable[[str], str] = str
-
-
-class ImageNetIO(nn.Module):
-    """Perceiver IO on ImageNet with Fourier positions: one read, 8 x 6 shared layers, one learned query.
-
-    Args:
-        setting: Sizes; the papers' are 48,440,627 weights.
-
-    Source: Perceiver IO (arXiv:2107.14795), section 4.5 and appendix A.1.
-    """
-
-    def __init__(self, setting: Setting) -> None:
-        super().__init__()
-        config = config_2021(setting)
-        encoder = config.encoder
-        if not isinstance(encoder, PerceiverEncoderConfig):
-            raise AssertionError
-        shape = {name: getattr(encoder, name) for name in encoder.__dataclass_fields__}
-        one_read = PerceiverEncoderConfig(**shape | {"num_cross_attends": 1})
-        width = one_read.latent_channels
-        self.input = PixelInput(pixels(setting))
-        self.encoder = PerceiverEncoder(one_read, input_channels=self.input.channels)
-        self.query = nn.Parameter(torch.empty(1, width))
-        truncated_normal_(self.query, 0.02)
-        self.decoder = CrossAttend(width, width)
-        self.to_logits = nn.Linear(width, setting.sizes.num_classes)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return B x K logits of B x 3 x Y x X pictures."""
-        latents = self.encoder([self.input(image)])
-        query = self.query.expand(image.shape[0], -1, -1)
-        return self.to_logits(self.decoder(query, latents)[:, 0])
 
 
 def pixels(setting: Setting) -> PixelInputConfig:
@@ -116,6 +75,14 @@ def config_2021(setting: Setting) -> PerceiverConfig:
         ),
         output=MeanPoolConfig(num_outputs=sizes.num_classes),
     )
+
+
+def config_io(setting: Setting) -> PerceiverConfig:
+    """Return Perceiver IO for ImageNet in the sizes of the setting: one read, one output query."""
+    config = config_2021(setting)
+    encoder = replace(config.encoder, num_cross_attends=1)
+    output = DecoderConfig.classifier(setting.sizes.num_classes)
+    return replace(config, encoder=encoder, output=output)
 
 
 def seeded(make: Callable[[], Module]) -> Module:
@@ -169,11 +136,11 @@ def plain_2021(setting: Setting, *, keep: bool = False, pad: bool = False) -> Ri
 
 
 def ours_io(setting: Setting) -> Rival:
-    """Return Perceiver IO for ImageNet, of this library's parts."""
-    model = seeded(lambda: ImageNetIO(setting)).to(setting.device)
+    """Return this library's Perceiver IO for ImageNet."""
+    model: Perceiver = seeded(lambda: build(config_io(setting))).to(setting.device)
     if setting.smoke:
         model.encoder.read_path = "grid"
-    return Rival(model=model, call=model)
+    return Rival(model=model, call=lambda image: model({"image": image}))
 
 
 def huggingface_io(setting: Setting) -> Rival:
@@ -209,37 +176,13 @@ def huggingface_io(setting: Setting) -> Rival:
         cross_attention_shape_for_attention="kv",
     )
     model = PerceiverForImageClassificationFourier(config)
-    weights = seeded(lambda: ImageNetIO(setting)).state_dict()
-    model.load_state_dict({name: weights[hf_name(name)] for name in model.state_dict()})
+    weights = seeded(lambda: build(config_io(setting))).state_dict()
+    model.load_state_dict(to_huggingface(weights, _THEIR_CLASSIFIER, config_io(setting)))
     model = model.to(setting.device)
-    return Rival(model=model, call=lambda image: model(inputs=image).logits, our_name=hf_name)
-
-
-def hf_name(name: str) -> str:
-    """Return our name of a weight of Hugging Face's model."""
-    name = name.removeprefix("perceiver.")
-    whole = {
-        "embeddings.latents": "encoder.latents",
-        "decoder.decoder.output_position_encodings.position_embeddings": "query",
-        "decoder.decoder.final_layer.weight": "to_logits.weight",
-        "decoder.decoder.final_layer.bias": "to_logits.bias",
-    }
-    if name in whole:
-        return whole[name]
-    places = {
-        "encoder.cross_attention.": ("encoder.cross_attends.0.", "query_norm"),
-        "encoder.self_attends.": ("encoder.blocks.0.", "norm"),
-        "decoder.decoder.decoding_cross_attention.": ("decoder.", "query_norm"),
-    }
-    place = next(place for place in places if name.startswith(place))
-    ours, norm = places[place]
-    rest = name.removeprefix(place)
-    if "self_attends" in place:
-        index, _, rest = rest.partition(".")
-        ours = f"{ours}{index}."
-    module, _, kind = rest.rpartition(".")
-    modules = HF_MODULES | {"attention.self.layernorm1": norm}
-    return f"{ours}{modules[module]}.{kind}"
+    names = {row.theirs: row.ours for row in rows_of(_THEIR_CLASSIFIER, config_io(setting))}
+    return Rival(
+        model=model, call=lambda image: model(inputs=image).logits, our_name=names.__getitem__
+    )
 
 
 def lucidrains(setting: Setting) -> Rival:

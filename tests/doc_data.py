@@ -140,6 +140,26 @@ def _tasks(folder: Path) -> None:
             _write(folder / "birds" / label / f"{number}.png", _png(low))
 
 
+def _perceiver_io(folder: Path) -> None:
+    words = "The cat sat on the mat, and the dog on the cat. Nobody sat on the dog. "
+    _write(folder / "book.txt", (words * 60).encode())
+    for name in ("a", "b"):
+        _write(folder / "new" / f"{name}.txt", b"The [MASK][MASK][MASK] sat.")
+    import transformers  # takes seconds, which the other pages need not wait for
+
+    config = transformers.PerceiverConfig(
+        num_latents=4,
+        d_latents=16,
+        d_model=512,
+        num_self_attends_per_block=1,
+        num_self_attention_heads=2,
+        num_cross_attention_heads=1,
+        image_size=8,
+    )
+    model = transformers.PerceiverForImageClassificationLearned(config)
+    model.save_pretrained(folder / "theirs")
+
+
 DATA: dict[str, Callable[[Path], None]] = {
     "audio": _audio,
     "video": _video,
@@ -148,6 +168,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "series": _series,
     "arrays": _arrays,
     "multimodal": _multimodal,
+    "perceiver_io": _perceiver_io,
     "scale": _scale,
     "tasks": _tasks,
 }

@@ -11,7 +11,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import facts, harness, measure, table
 from benchmarks.cases import CASES, find
-from benchmarks.models import config_2021, hf_name, ours_io, plain_2021
+from benchmarks.models import config_2021, ours_io, plain_2021
 from benchmarks.setting import FULL, Case, Contestant, Setting, Skip, Target
 
 from perceivers.recipes import get_recipe
@@ -105,23 +105,6 @@ def test_sizes_are_the_papers():
 def test_the_plain_model_has_the_published_number_of_weights():
     model = plain_2021(Setting()).model
     assert sum(p.numel() for p in model.parameters()) == 44_912_254
-
-
-def test_hugging_face_has_a_place_for_each_of_our_weights():
-    transformers = pytest.importorskip("transformers")
-    settings = transformers.PerceiverConfig(
-        d_model=261,
-        d_latents=16,
-        num_latents=8,
-        num_blocks=1,
-        num_self_attends_per_block=2,
-        num_self_attention_heads=2,
-        num_cross_attention_heads=1,
-        cross_attention_shape_for_attention="kv",
-    )
-    theirs = transformers.PerceiverForImageClassificationFourier(settings)
-    ours = ours_io(SMOKE).model  # two layers, too
-    assert sorted(map(hf_name, theirs.state_dict())) == sorted(ours.state_dict())
 
 
 def test_io_has_the_published_number_of_weights():

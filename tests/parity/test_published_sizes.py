@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from perceivers.hub.huggingface import config_from
 from perceivers.inputs.image import ConvInputConfig, PixelInputConfig
 from perceivers.inputs.positions import LearnedPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -77,6 +78,55 @@ def test_stacks_of_reads_alone_have_the_size_of_table_5(reads, published):
 def test_every_way_to_read_a_picture_has_the_size_of_perceiver_ios_table_7(part, published):
     encoder = PerceiverEncoderConfig(num_cross_attends=1)
     assert count(PerceiverConfig(inputs={"image": part}, encoder=encoder)) == published
+
+
+@pytest.mark.parametrize(
+    ("recipe", "published"),
+    [
+        ("imagenet_io", 48_440_627),
+        ("imagenet_io_learned", 62_255_848),
+        ("imagenet_io_conv", 48_646_522),
+        ("mlm_bytes", 201_108_230),
+        ("mlm_bytes_plus", 425_607_430),
+    ],
+)
+def test_perceiver_io_has_its_published_sizes(recipe, published):
+    assert count(get_recipe(recipe).model_config()) == published
+
+
+@pytest.mark.parametrize(
+    ("layers", "latents", "published"), [(24, 2048, 41_057_134), (16, 1024, 27_908_974)]
+)
+def test_the_optical_flow_models_have_their_sizes(layers, latents, published):
+    theirs = {
+        "architectures": ["PerceiverForOpticalFlow"],
+        "num_latents": latents,
+        "d_latents": 512,
+        "num_self_attends_per_block": layers,
+        "num_self_attention_heads": 16,
+        "num_cross_attention_heads": 1,
+    }
+    assert count(config_from(theirs)) == published
+
+
+def test_the_multimodal_autoencoder_has_its_size_and_outputs():
+    theirs = {
+        "architectures": ["PerceiverForMultimodalAutoencoding"],
+        "num_latents": 784,
+        "d_latents": 512,
+        "num_self_attends_per_block": 8,
+        "num_cross_attention_heads": 1,
+        "num_labels": 700,
+    }
+    config = config_from(theirs)
+    assert count(config) == 19_858_855
+    with torch.device("meta"):
+        model = build(config)
+        inputs = {name: adapter.example(1) for name, adapter in model.inputs.items()}
+        segments = model.elements(inputs)
+    assert sum(segment.num_elements for segment in segments) == 52_097
+    assert model.input_channels == 704
+    assert sum(part.num_queries for part in model.output.queries.values()) == 804_737
 
 
 def shared(recipe, **encoder):

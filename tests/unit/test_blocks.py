@@ -53,3 +53,12 @@ def test_norms_use_the_releases_epsilon():
     assert {m.eps for m in CrossAttend(8, 6).modules() if isinstance(m, torch.nn.LayerNorm)} == {
         1e-5
     }
+
+
+def test_an_exact_gelu_can_be_asked_for():
+    mlp = MLP(8, widening_factor=2, gelu="exact")
+    first, _, last = mlp
+    x = torch.randn(2, 3, 8)
+    assert_close(mlp(x), last(torch.nn.functional.gelu(first(x))))
+    assert CrossAttend(8, 6, gelu="exact").mlp[1].approximate == "none"
+    assert SelfAttend(8, num_heads=2, gelu="exact").mlp[1].approximate == "none"

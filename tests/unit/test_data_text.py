@@ -265,3 +265,13 @@ def test_settings_out_of_range_are_errors():
         TextBytes(TextPreprocessConfig())
     with pytest.raises(ValueError, match=r"shares of the text in \[0, 1\), got mask=1.0"):
         TextAugmentConfig(mask=1.0)
+
+
+def test_a_mark_in_a_text_is_one_hidden_byte():
+    modality = TextBytes(TextPreprocessConfig(max_length=16, marks=True))
+    ids = modality.prepare(modality.decode(Media("t", value="a [MASK][MASK]c")).value)
+    assert ids.tolist() == [ord("a") + 6, ord(" ") + 6, MASK, MASK, ord("c") + 6]
+    long = modality.decode(Media("t", value="[MASK]" * 40)).value
+    assert modality.prepare(long).tolist() == [MASK] * 16
+    plain = TextBytes(TextPreprocessConfig(max_length=16))
+    assert MASK not in plain.prepare(plain.decode(Media("t", value="[MASK]")).value)

@@ -13,7 +13,7 @@ from perceivers.data.video import VideoPreprocessConfig
 from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.filling import assume, fill_input, measured
+from perceivers.recipes.filling import assume, fill_input, fill_output, measured
 
 
 def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():
@@ -70,3 +70,14 @@ def test_nothing_is_assumed_of_a_published_recipe():
         recipe = get_recipe(name)
         assert assume(recipe) == (replace(recipe, data=recipe.data), [])
     assert isinstance(get_recipe("imagenet").data, DataConfig)
+
+
+def test_queries_that_follow_a_text_are_as_many_as_it_has_bytes():
+    recipe = get_recipe("mlm_bytes", size="tiny")
+    text = replace(recipe.preprocess["text"], max_length=64)
+    filled, sentences = assume(replace(recipe, preprocess={"text": text}))
+    assert filled.inputs["text"].max_length == 64
+    assert filled.output.answers["text"].queries.num_queries == 64
+    assert sentences == []
+    classifier = get_recipe("imagenet_io").output
+    assert fill_output(classifier, {}) == classifier

@@ -65,6 +65,28 @@ def test_the_papers_way_zeroes_what_was_sensed_and_keeps_its_place():
     assert set(found.content.flatten(1).mean(dim=1).tolist()) == {0.0, 1.0}
 
 
+def test_a_learned_vector_stands_for_what_is_dropped_or_missing():
+    torch.manual_seed(0)
+    fusion = dropping({"video": 0.5}, dropped="token")
+    found = fusion(segments(100))
+    assert found["video"].mask.all()
+    dense = found["video"].dense()
+    hidden = found["video"].replaced.where[:, 0]
+    assert 0 < hidden.sum() < 100
+    assert (dense[hidden] == fusion.tokens["video"]).all()
+    assert (dense[~hidden][..., :5] == 1.0).all()
+    sum(part.dense().sum() for part in found.values()).backward()
+    assert not fusion.tokens["audio"].grad.any()  # it stands nowhere, and is not waited for
+
+    parts = segments(3)
+    there = torch.tensor([True, False, True])
+    parts["audio"] = replace(parts["audio"], mask=there[:, None].expand(-1, 6))
+    audio = fusion.eval()(parts)["audio"]
+    assert audio.mask.all()
+    assert (audio.dense()[1] == fusion.tokens["audio"]).all()
+    assert (audio.dense()[[0, 2]][..., :3] == 1.0).all()
+
+
 def test_settings_without_meaning_are_refused():
     with pytest.raises(ValueError, match="min_padding must be at least 1, got 0"):
         FusionConfig(min_padding=0)

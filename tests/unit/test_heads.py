@@ -2,7 +2,13 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from perceivers.outputs.heads import MeanPool, MeanPoolConfig
+from perceivers.outputs.heads import (
+    LinearHeadConfig,
+    MeanPool,
+    MeanPoolConfig,
+    TiedHeadConfig,
+    build_head,
+)
 
 
 def test_the_mean_comes_before_the_projection():
@@ -23,3 +29,25 @@ def test_it_begins_at_zero_and_still_learns():
 def test_an_open_number_of_classes_is_refused():
     with pytest.raises(ValueError, match=r"Expected the number of classes.*got None"):
         MeanPool(MeanPoolConfig(num_outputs=None), latent_channels=8)
+
+
+def test_a_layer_begins_small_or_at_zero_and_its_outputs_are_scaled():
+    x = torch.randn(2, 3, 8)
+    head = build_head(LinearHeadConfig(num_outputs=5, scale=0.01), channels=8, tables={})
+    assert_close(head(x), head.to_logits(x) / 100)
+    assert 0 < head.to_logits.weight.abs().max() <= 2 * 8**-0.5
+    zeros = build_head(LinearHeadConfig(num_outputs=2, init="zeros"), channels=8, tables={})
+    assert not zeros(x).any()
+
+
+def test_a_tied_head_compares_with_the_vectors_it_is_given():
+    head = build_head(TiedHeadConfig(), channels=8, tables={"text": (6, 8)})
+    torch.nn.init.normal_(head.bias)
+    x, table = torch.randn(2, 3, 8), torch.randn(6, 8)
+    assert_close(head(x, table), x @ table.T + head.bias)
+    with pytest.raises(ValueError, match="8 channels; the model has vectors of none"):
+        build_head(TiedHeadConfig(), channels=8, tables={})
+
+
+def test_the_number_of_classes_can_be_told_later():
+    assert MeanPoolConfig(num_outputs=None).with_num_outputs(4).num_outputs == 4

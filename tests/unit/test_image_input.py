@@ -135,3 +135,20 @@ def test_a_missing_picture_is_missing_in_all_of_its_elements():
     mask = adapter(adapter.example(2), there).mask
     assert mask.tolist() == [[True, True], [False, False]]
     assert adapter.axes == (1, 2)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(224, 55), (32, 7), (33, 8), (7, 1)])
+def test_a_stem_that_is_padded_alike_on_both_sides_has_fewer_cells(side, cells):
+    config = ConvInputConfig(size=(side, side), padding="symmetric", stem_channels=4)
+    adapter = ConvInput(config).eval()
+    assert adapter.grid(side, side) == (cells, cells)
+    image = torch.randn(1, 3, side, side)
+    expected = torch.nn.functional.conv2d(image, adapter.convolution.weight, stride=2, padding=3)
+    expected = adapter.pool(adapter.norm(expected).relu())
+    assert_close(adapter.content(image), expected)
+
+
+def test_a_stem_without_a_pool_is_padded_alike_too():
+    config = ConvInputConfig(size=(9, 6), padding="symmetric", pool=False, stem_channels=4)
+    adapter = ConvInput(config)
+    assert adapter(torch.randn(1, 3, 9, 6)).num_elements == adapter.num_elements == 5 * 3

@@ -42,7 +42,9 @@ def test_a_step_is_the_loss_of_the_task_and_is_counted():
 
 
 def test_a_batch_without_labels_is_refused():
-    with pytest.raises(ValueError, match="Training needs labels, and this batch has none"):
+    with pytest.raises(
+        ValueError, match="Learning and measuring need labels, and this batch has none"
+    ):
         module().training_step(batch(None))
 
 

@@ -22,6 +22,8 @@ COMMANDS = {
     "predict": "Label files, folders or globs.",
     "explain": "Draw what a run looked at in a file.",
     "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
+    "convert": "DeepMind's published weights, from Hugging Face, as a run.",
+    "export": "A run as a folder that transformers loads.",
     "inspect": "Parameters, operations and memory of a recipe or a run.",
     "recipes": "List the recipes, or print one as YAML to edit.",
     "doctor": "Check the installation and this machine.",

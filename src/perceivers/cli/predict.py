@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -24,6 +24,7 @@ _EXAMPLES = """
   perceivers predict runs/mixed image=a.jpg,sound=a.wav several modalities; what is missing may be left out
   perceivers predict runs/watch new.parquet             every row of a table with the run's columns
   perceivers predict runs/films --text "What a film!"   a text itself
+  perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
   torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
@@ -95,7 +96,15 @@ def run(args: Sequence[str]) -> int:
         where = "" if name in message else f"{name}: "
         print(f"perceivers predict: {where}{message}", file=sys.stderr)
 
-    items = [*options.files, *([] if options.text is None else [options.text])]
+    items: list[Any] = list(options.files)
+    if options.text is not None:  # also one that looks like a pattern or a file
+        texts = [name for name, part in predictor.columns.items() if part.kind == "text"]
+        if len(texts) != 1:
+            reads = ", ".join(predictor.columns)
+            wrong_arguments(
+                "predict", f"--text is for a run that reads one text; this one reads {reads}."
+            )
+        items.append({texts[0]: options.text})
     predictions = predictor.predict(items, top=options.top, on_error=report)
     text = predictions_text(predictions, form=options.format)
     if options.out is None:

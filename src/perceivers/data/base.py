@@ -53,7 +53,8 @@ class DataConfig:
 
     Attributes:
         label: Column of the target. By default `label`, or the folder's name in a folder of classes.
-        target: What the target is: one `class`, several `labels`, or a `number` (or several). `auto` looks at it.
+        target: What the target is: one `class`, several `labels`, or a `number` (or several); or `nothing`, where the
+            inputs are all that is learned from, whatever labels there are. `auto` looks at it.
         columns: Input columns by name, `{"left_image": "image"}`. By default those that hold media, text, series or
             arrays. `film` is a video with its sound; `number` and `category` columns make one table.
         split_column: Column whose value says to which split a row belongs.
@@ -77,7 +78,7 @@ class DataConfig:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     label: str | None = None
-    target: Literal["auto", "class", "labels", "number"] = "auto"
+    target: Literal["auto", "class", "labels", "number", "nothing"] = "auto"
     columns: dict[str, str] | None = None
     split_column: str | None = None
     test: str | None = None

@@ -329,6 +329,8 @@ def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
 def _target(
     fields: Mapping[str, Field], config: DataConfig, inputs: Sequence[str], name: str
 ) -> str | None:
+    if config.target == "nothing":
+        return None
     target = config.label or ("label" if "label" in fields and "label" not in inputs else None)
     if target is not None:
         kind = fields[target].kind

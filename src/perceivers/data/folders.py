@@ -12,7 +12,7 @@ from perceivers.data.readers import read_files
 from perceivers.data.recognize import media_files, split_of
 from perceivers.data.tables import ColumnTable, Field, Subset, Table
 
-__all__ = ["class_table", "file_table", "metadata_splits", "metadata_table"]
+__all__ = ["class_table", "file_table", "metadata_splits", "metadata_table", "one_file"]
 
 
 _LISTED = (
@@ -36,6 +36,11 @@ def class_table(folder: Path) -> tuple[Table, list[str]]:
             else:
                 others.append(path)
     return _table(folder, paths, others, {"label": labels})
+
+
+def one_file(path: Path) -> Table:
+    """Return a single file as a table of one row, without labels."""
+    return _table(path.parent, [path], [], {})[0]
 
 
 def file_table(folder: Path) -> tuple[Table, list[str]]:

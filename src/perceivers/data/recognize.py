@@ -34,7 +34,7 @@ _MEDIA_NAME = re.compile(
     rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
 )
 
-Kind = Literal["files", "metadata", "classes", "flat", "saved"]
+Kind = Literal["files", "metadata", "classes", "flat", "saved", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Place:
 
     Attributes:
         kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a
-            folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`).
+            folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`), `text` (one).
         paths: The files, or the folder.
     """
 
@@ -129,6 +129,8 @@ def _file(path: Path) -> Found:
     suffix = path.suffix.lower()
     if suffix in DATA_SUFFIXES:
         return Found(f"a file of {_WORDS[suffix]}", {"train": Place("files", (path,))})
+    if kind_of_name(path.name) == "text":
+        return Found("one text", {"train": Place("text", (path,))})
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
         msg = f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."
         raise ValueError(msg)

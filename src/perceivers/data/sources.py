@@ -10,7 +10,13 @@ import numpy as np
 from perceivers.data.base import DataConfig, Records
 from perceivers.data.columns import Choice, InputColumn, check_paths, choose
 from perceivers.data.film_sound import with_sound
-from perceivers.data.folders import class_table, file_table, metadata_splits, metadata_table
+from perceivers.data.folders import (
+    class_table,
+    file_table,
+    metadata_splits,
+    metadata_table,
+    one_file,
+)
 from perceivers.data.huggingface import (
     HuggingFaceTable,
     from_hub,
@@ -217,6 +223,8 @@ def _place_tables(place: Place) -> tuple[dict[str, Table], list[str]]:
     if place.kind == "files":
         return {"train": read_files(place.paths)}, []
     folder = Path(place.paths[0])
+    if place.kind == "text":
+        return {"train": one_file(folder)}, []
     if place.kind == "saved":
         splits, notes = from_object(from_saved(folder), str(folder))
         return _hugging_face(splits, str(folder)), notes

@@ -119,7 +119,7 @@ def find_targets(
     column: str,
     *,
     table: str,
-    kind: Literal["auto", "class", "labels", "number"] = "auto",
+    kind: Literal["auto", "class", "labels", "number", "nothing"] = "auto",
     names: Sequence[str] | None = None,
 ) -> tuple[TargetReader, tuple[str, ...]]:
     """Return what reads the targets of a column, and sentences on what was seen in it.

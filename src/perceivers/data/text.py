@@ -42,6 +42,7 @@ MULTIPLE = (
     64  # lengths of batches and of models are multiples of it, so that few different ones occur
 )
 
+_MASK_WORD = b"[MASK]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character behind its first
 _WHITESPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8))
@@ -58,6 +59,7 @@ class TextPreprocessConfig:
         max_length: Bytes that are read at most. None: taken from the data, see `measure_text`.
         keep: What is kept of a longer text: its `start`, both `ends` with the mark SEP between them, or a part
             anywhere (`random`): drawn in training, elsewhere as the moment says, by default the middle.
+        marks: Whether `[MASK]` in a text is the mark that stands for one hidden byte.
 
     Raises:
         ValueError: If `max_length` is below 8.
@@ -68,6 +70,7 @@ class TextPreprocessConfig:
     kind: Literal["text"] = "text"
     max_length: int | None = None
     keep: Literal["start", "ends", "random"] = "start"
+    marks: bool = False
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < SHORTEST:
@@ -168,6 +171,8 @@ class TextBytes:
             chance: Where augmentation takes its chance from. None: nothing is random.
         """
         text = value
+        if self.preprocess.marks and _MASK_WORD in text.tobytes():
+            return _marked(_numbers(text))[: self.max_length]
         anywhere = self.preprocess.keep == "random"
         if chance is not None and (self.augment.crop or anywhere):
             ids = _window(text, self.max_length, chance.random())
@@ -201,7 +206,8 @@ class TextBytes:
             msg = f"'{media.name}' is empty: expected a text, got no cell."
             raise MissingValueError(msg)
         whole = self.preprocess.keep == "random" or self.augment.crop
-        first = MOST_BYTES if whole else self.max_length + len(_BYTE_ORDER_MARK)
+        most = self.max_length * (len(_MASK_WORD) if self.preprocess.marks else 1)
+        first = MOST_BYTES if whole else most + len(_BYTE_ORDER_MARK)
         last = self.max_length if self.preprocess.keep == "ends" else 0
         if media.value is not None or media.data is not None:
             data = media.data if media.data is not None else _encoded(media)
@@ -319,6 +325,17 @@ def _complain_if_binary(name: str, data: bytes) -> None:
 
 def _numbers(text: Bytes) -> Ids:
     return text.astype(np.int64) + BYTE_OFFSET
+
+
+def _marked(ids: Ids) -> Ids:
+    """Return numbers with the mark MASK in place of each `[MASK]`, of which there is one."""
+    word = _numbers(np.frombuffer(_MASK_WORD, dtype=np.uint8))
+    windows = np.lib.stride_tricks.sliding_window_view(ids, len(word))
+    starts = (windows == word).all(axis=1).nonzero()[0]
+    marked = ids.copy()
+    marked[starts] = MASK
+    behind = (starts[:, None] + np.arange(1, len(word))).ravel()
+    return np.delete(marked, behind)
 
 
 def _start(text: Bytes, most: int) -> Bytes:

@@ -16,6 +16,8 @@ from perceivers.data.tables import Table
 
 __all__ = ["Sample", "samples_of"]
 
+_LONGEST_NAME = 300  # of a sample that is called by its text
+
 OnError = Callable[[str, Exception], None]
 Columns = Mapping[str, InputColumn]
 
@@ -45,7 +47,7 @@ def samples_of(
         TypeError: If an item is of another kind, or does not say which modality it is of.
     """
     for place, item in enumerate(items if _is_list(items) else [items]):
-        is_named = isinstance(item, str | Path) and len(str(item)) < 300
+        is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
         name = str(item) if is_named else f"item {place}"
         try:
             yield from _samples(item, name, columns)
@@ -85,7 +87,8 @@ def _is_text(item: str | Path, columns: Columns) -> bool:
         return False
     if "\n" in item or len(item) > 250:
         return True
-    return not (Path(item).exists() or kind_of_name(item) or any(mark in item for mark in "*?["))
+    bare = item.replace("[MASK]", "")  # the blank of a text, and no pattern
+    return not (Path(item).exists() or kind_of_name(item) or any(mark in bare for mark in "*?["))
 
 
 def _from_one(item: Any, name: str, columns: Columns) -> Sample:
@@ -134,7 +137,11 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
         row[own_cell(key, part, columns)] = as_media(
             cell, f"{key} of {name}", Path(), kind=part.kind
         )
-    names = [cell.name for cell in row.values() if isinstance(cell, Media) and cell.path]
+    cells = [cell for cell in row.values() if isinstance(cell, Media) and not cell.is_missing]
+    names = [cell.name for cell in cells if cell.path]
+    texts = [cell.value for cell in cells if isinstance(cell.value, str)]
+    if len(cells) == len(texts) == 1 and len(texts[0]) < _LONGEST_NAME:
+        names = texts
     return Sample(name=" + ".join(names) or name, row=row)
 
 

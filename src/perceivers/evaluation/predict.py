@@ -14,6 +14,7 @@ from perceivers.data.columns import InputColumn
 from perceivers.data.order import LoaderSettings
 from perceivers.data.reading import BadRowError, Chances, Reader
 from perceivers.data.reading import Sample as ReadSample
+from perceivers.evaluation.filled import filled_texts
 from perceivers.evaluation.items import Sample, samples_of
 from perceivers.evaluation.prediction import Prediction, predictions_of
 from perceivers.hub.checkpoint import Saved, load, save
@@ -21,6 +22,7 @@ from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import combine_clips
+from perceivers.tasks.masked import MaskedBytesConfig, check_blanks
 from perceivers.tasks.tasks import build_task
 from perceivers.typing import Float, Tensor
 
@@ -160,12 +162,18 @@ class Predictor:
                 collated = self.reader.collate(good) if good else None
                 predictions: Iterator[Prediction] = iter(())
                 if collated is not None:
-                    outputs, task = self.outputs(collated), self.config.task
-                    assert task is not None
-                    names = [one.name for one in good]
-                    predictions = predictions_of(task, self.task, names, outputs, top)
+                    predictions = self._said([one.name for one in good], collated, top)
                 for sample, one in zip(batch, read, strict=True):
                     yield (sample.name, one) if isinstance(one, Exception) else next(predictions)
+
+    def _said(self, names: Sequence[str], batch: Batch, top: int) -> Iterator[Prediction]:
+        """Return what the model says of the samples of a batch, in order."""
+        outputs, task = self.outputs(batch), self.config.task
+        assert task is not None
+        if not isinstance(task, MaskedBytesConfig):
+            return predictions_of(task, self.task, names, outputs, top)
+        text, mask = batch.inputs[task.modality], batch.masks.get(task.modality)
+        return filled_texts(names, text, mask, outputs.cpu(), top)
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):
@@ -184,6 +192,8 @@ class Predictor:
     def _attempt(self, sample: Sample) -> ReadSample | Exception:
         try:
             read, _ = self.reader.sample(sample.row, Chances())
+            if isinstance(self.config.task, MaskedBytesConfig):
+                check_blanks(read.clips[0][self.config.task.modality], sample.name)
             return replace(read, name=sample.name)
         except BadRowError as error:
             return ValueError(error.reason)

@@ -25,6 +25,8 @@ class Prediction:
         labels: Where a sample has several labels: those that are predicted, best first; there may be none. None where
             it has one.
         values: Where numbers are predicted: each by its name, in its own units.
+        text: Where blanks of a text are filled: all of it. `probability` is then the mean of its blanks.
+        blanks: The most probable bytes of each blank and their probabilities, best first.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict[str, float])
     labels: tuple[str, ...] | None = None
     values: dict[str, float] = field(default_factory=dict[str, float])
+    text: str = ""
+    blanks: tuple[tuple[tuple[str, float], ...], ...] = ()
 
 
 def predictions_of(

@@ -13,7 +13,8 @@ from perceivers.data.named import open_named
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
-from perceivers.tasks.base import Details, combine_clips
+from perceivers.recipes.fitting import learnable
+from perceivers.tasks.base import Details, ask, combine_clips
 from perceivers.tasks.tasks import TARGET_KINDS
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
@@ -116,6 +117,8 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
         label_names=predictor.task.names,
         inputs=predictor.config.input_columns(),
     )
+    if predictor.config.task is not None and TARGET_KINDS[predictor.config.task.kind] == "nothing":
+        source = learnable(source, predictor.config.task, predictor.preprocess)
     # The same hold-out as in training: fixed by a seed that the run remembers.
     return with_validation(source, config) if is_own else source
 
@@ -162,16 +165,18 @@ def evaluate_source(
     Raises:
         ValueError: If the split has no labels, or too many of its rows cannot be read.
     """
-    if source.target is None:
+    config = predictor.config.task
+    if source.target is None and (config is None or TARGET_KINDS[config.kind] != "nothing"):
         msg = f"These data have no labels to measure against ({source.form}). Use predict instead."
         raise ValueError(msg)
     task = predictor.task
     meter = task.meter()
-    loader = _loader(predictor, source, split, max_bad)
+    loader = loader_for(predictor, source, split, max_bad)
     for batch in loader:
         moved = batch.to(predictor.device)
-        outputs = predictor.model(moved.inputs, moved.masks or None).float()
-        meter.update(combine_clips(task, outputs, moved.num_clips), moved.targets)
+        asked = task.pose(moved.inputs, moved.masks, moved.targets, training=False)
+        outputs = ask(predictor.model, asked)
+        meter.update(combine_clips(task, outputs, moved.num_clips), asked.targets)
     plan = predictor.quantization
     metrics = meter.compute()
     counts = getattr(meter, "confusion", None)
@@ -190,7 +195,8 @@ def evaluate_source(
     )
 
 
-def _loader(predictor: Predictor, source: DataSource, split: str, max_bad: float) -> Any:
+def loader_for(predictor: Predictor, source: DataSource, split: str, max_bad: float = 0.01) -> Any:
+    """Return one split of opened data as batches for a predictor, every row once and in order."""
     settings = LoaderSettings(
         batch_size=predictor.batch_size,
         num_workers=divide_cores(os.cpu_count() or 1)[1],
@@ -212,7 +218,7 @@ def _loader(predictor: Predictor, source: DataSource, split: str, max_bad: float
     return make_loader(
         source.splits[split],
         source.inputs,
-        source.targets(split),
+        None if source.target is None else source.targets(split),
         preprocess=predictor.preprocess,
         augment=None,
         settings=settings,

@@ -98,6 +98,13 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
         rows = [["file", *first.values]]
         rows += [[one.name, *(f"{v:.6g}" for v in one.values.values())] for one in predictions]
         return in_columns(rows, right=range(1, len(rows[0])))
+    if first.blanks:
+        rows = [["file", "text", "probability"]]
+        rows += [
+            [one.name, " ".join(one.text.split()), f"{100 * one.probability:.1f} %"]
+            for one in predictions
+        ]
+        return in_columns(rows, right=(2,))
     has_several = first.labels is not None
     rows = [
         ["file", *(["labels"] if has_several else []), *["label", "probability"] * len(first.top)]
@@ -112,6 +119,14 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
 def _as_dict(one: Prediction) -> dict[str, Any]:
     if one.values:
         return {"name": one.name, "values": one.values}
+    if one.blanks:
+        blanks = [[{"byte": b, "probability": p} for b, p in blank] for blank in one.blanks]
+        return {
+            "name": one.name,
+            "text": one.text,
+            "probability": one.probability,
+            "blanks": blanks,
+        }
     return {
         "name": one.name,
         **({} if one.labels is None else {"labels": list(one.labels)}),
@@ -129,6 +144,11 @@ def _csv(predictions: Sequence[Prediction]) -> str:
         writer.writerow(["name", *first.values])
         for one in predictions:
             writer.writerow([one.name, *(f"{value:.7g}" for value in one.values.values())])
+        return buffer.getvalue().rstrip("\n")
+    if first.blanks:
+        writer.writerow(["name", "text", "probability"])
+        for one in predictions:
+            writer.writerow([one.name, one.text, f"{one.probability:.6f}"])
         return buffer.getvalue().rstrip("\n")
     labels = list(first.probabilities)
     one_or_several = ["label", "probability"] if first.labels is None else ["labels"]

@@ -14,8 +14,9 @@ from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
 from perceivers.explain.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
 from perceivers.tasks.tasks import build_task, names_of
-from perceivers.typing import Tensor
+from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["explain"]
 
@@ -63,7 +64,7 @@ def explain(
 
     Raises:
         ValueError: If the model was saved without labels or preprocessing, a latent does not exist, or the file is
-            missing or cannot be decoded. The message names it.
+            missing or cannot be decoded, or a text has no blank where one is to be filled. The message names it.
     """
     config = saved.config
     if config.task is None or not config.preprocess:
@@ -82,16 +83,32 @@ def explain(
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
     outputs, reads = read_inputs(model, inputs, latents=chosen, masks=masks or None)
     answer = build_task(config.task).probabilities(outputs)[0]
+    names = names_of(config.task)
+    if isinstance(config.task, MaskedBytesConfig):
+        answer, names = _first_blank(inputs[config.task.modality][0], answer, sample.name)
     return Explanation(
         name=sample.name,
-        task=config.task.kind,
-        label_names=tuple(names_of(config.task)),
+        task="classification" if isinstance(config.task, MaskedBytesConfig) else config.task.kind,
+        label_names=names,
         probabilities=answer.float().cpu().numpy(),
         threshold=float(getattr(config.task, "threshold", 0.5)),
         views=_views(saved, sample, segments, reads),
         latents=chosen,
         missing=sample.missing,
     )
+
+
+def _first_blank(
+    ids: Int[Tensor, " L"], answer: Float[Tensor, "L K"], name: str
+) -> tuple[Float[Tensor, " 256"], tuple[str, ...]]:
+    """Return how probable each byte is in the first blank of a text, and what the bytes are called.
+
+    Raises:
+        ValueError: If there is no blank.
+    """
+    check_blanks(ids.tolist(), name)
+    blank = int((ids == MASK).nonzero()[0])
+    return answer[blank, FIRST_BYTE:], tuple(byte_name(byte) for byte in range(256))
 
 
 def _segments(

@@ -8,6 +8,7 @@ import os
 import pickle
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,17 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Tensor
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Saved", "SavedConfig", "load", "push_to_hub", "save"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "Saved",
+    "SavedConfig",
+    "compare_weights",
+    "load",
+    "push_to_hub",
+    "read_weights",
+    "save",
+]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -145,10 +156,10 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
     """
     folder = _find(source)
     config = _read_config(folder / CONFIG_FILE)
-    weights = _read_weights(folder)
+    weights = read_weights(folder)
     with torch.device("meta"):
         expected = {name: tuple(t.shape) for name, t in build(config.model).state_dict().items()}
-    _compare(expected, {name: tuple(t.shape) for name, t in weights.items()}, folder)
+    compare_weights(expected, {name: tuple(t.shape) for name, t in weights.items()}, folder)
     with _parameters_unfilled():
         model = build(config.model)
     model.load_state_dict(weights)
@@ -247,8 +258,18 @@ def _read_config(path: Path) -> SavedConfig:
         raise ValueError(msg) from error
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS_FILE
+def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
+    """Return the weights of a folder by name: of a safetensors file, or else of a pickle of nothing but tensors.
+
+    Args:
+        folder: Where they lie.
+        name: Of the file.
+
+    Raises:
+        OSError: If there is no such file, or it is truncated.
+        ValueError: If there is only a pickle that holds something else.
+    """
+    path = folder / name
     if not path.is_file():
         others = sorted(p for end in ("*.bin", "*.pt", "*.pth") for p in folder.glob(end))
         if others:
@@ -268,7 +289,11 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a pickle that holds nothing else."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of old pickle protocols, which are read or refused all the same
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         msg = (
             f"{path} was refused: it is not a plain file of tensors, and unpickling anything else could "
@@ -308,10 +333,19 @@ def _parameters_unfilled() -> Generator[None]:
         setattr(module, name, nn.Parameter(filled, requires_grad=hollow.requires_grad))
 
 
-def _compare(
+def compare_weights(
     expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], folder: Path
 ) -> None:
-    """Refuse weights that are not those of the configuration, naming the first that differ."""
+    """Refuse weights that are not those of the configuration.
+
+    Args:
+        expected: Shape of each weight by its name.
+        got: The same, of what was found.
+        folder: Where, for the message.
+
+    Raises:
+        ValueError: If they differ. The message names the first that do.
+    """
     problems = [f"{name} is missing" for name in expected if name not in got]
     problems += [f"{name} is not part of the model" for name in got if name not in expected]
     problems += [

@@ -13,12 +13,14 @@ from perceivers.inputs.audio import (
     build_audio_input,
 )
 from perceivers.inputs.elements import InputAdapter
+from perceivers.inputs.frame_pair import FramePairInput, FramePairInputConfig
 from perceivers.inputs.image import (
     ConvInputConfig,
     PatchInputConfig,
     PixelInputConfig,
     build_image_input,
 )
+from perceivers.inputs.labels import LabelInput, LabelInputConfig
 from perceivers.inputs.points import PointsInputConfig, build_points_input
 from perceivers.inputs.series import (
     ConvSeriesInputConfig,
@@ -47,7 +49,9 @@ InputConfig = Annotated[
     | SeriesInputConfig
     | ConvSeriesInputConfig
     | ArraysInputConfig
-    | TableInputConfig,
+    | TableInputConfig
+    | LabelInputConfig
+    | FramePairInputConfig,
     Field(discriminator="kind"),
 ]
 
@@ -62,6 +66,8 @@ _BUILDERS: dict[str, Any] = {
     **dict.fromkeys(("series", "series_convolved"), build_series_input),
     "array": build_arrays_input,
     "table": build_table_input,
+    "label": LabelInput,
+    "frame_pair": FramePairInput,
 }
 
 

@@ -12,9 +12,9 @@ import torch
 from pydantic import ConfigDict
 from torch import nn
 
-from perceivers.inputs.elements import Elements
+from perceivers.inputs.elements import Elements, Replaced
 from perceivers.nn.init import truncated_normal_
-from perceivers.typing import Bool, Tensor
+from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["Fusion", "FusionConfig"]
 
@@ -29,15 +29,17 @@ class FusionConfig:
         min_padding: Channels of the learned vector of the widest modality; narrower ones get more.
         modality_dropout: Share of the training samples in which a modality is dropped, by its name. One that is left
             without any keeps all of them.
-        dropped: What a dropped modality becomes: `masked` as one that is missing, or `zeroed`, its elements read as
-            zeros with their positions, as the paper says of its video stream.
+        dropped: What a dropped modality becomes: `masked` as one that is missing; `zeroed`, its elements read as
+            zeros with their positions, as the paper says of its video stream; or `token`: a learned vector stands in
+            place of each of its elements, and of one that is missing in prediction, too, as in Perceiver IO's
+            autoencoding.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     min_padding: int = 4
     modality_dropout: dict[str, float] = field(default_factory=dict[str, float])
-    dropped: Literal["masked", "zeroed"] = "masked"
+    dropped: Literal["masked", "zeroed", "token"] = "masked"
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -78,12 +80,19 @@ class Fusion(nn.Module):
                 for name, width in widths.items()
             }
         )
+        self.tokens = nn.ParameterDict()
+        if config.dropped == "token":
+            for name in widths:
+                self.tokens[name] = truncated_normal_(torch.empty(self.channels), _TAG_SCALE)
 
     def forward(self, segments: Mapping[str, Elements]) -> dict[str, Elements]:
         """Return the elements of each modality, all of width C; in training without those that are dropped."""
         if self.training and any(self.config.modality_dropout.values()):
             segments = self._dropped(segments)
-        return {name: replace(part, tag=self.tags[name]) for name, part in segments.items()}
+        segments = {name: replace(part, tag=self._tag(name)) for name, part in segments.items()}
+        if self.config.dropped == "token":
+            return {name: self._behind_token(name, part) for name, part in segments.items()}
+        return segments
 
     def _dropped(self, segments: Mapping[str, Elements]) -> dict[str, Elements]:
         """Drop each modality in its share of the samples, but never all that a sample has."""
@@ -102,3 +111,18 @@ class Fusion(nn.Module):
             return replace(part, content=part.content.masked_fill(~keep[:, None, None], 0.0))
         mask = keep[:, None].expand(-1, part.num_elements)
         return replace(part, mask=mask if part.mask is None else part.mask & mask)
+
+    def _tag(self, name: str) -> Float[Tensor, " G"]:
+        """Return the learned vector of a modality."""
+        if name not in self.tokens:
+            return self.tags[name]
+        # A vector that stands nowhere in this batch gets a gradient of zero: several processes wait for one.
+        return self.tags[name] + 0.0 * self.tokens[name].sum()
+
+    def _behind_token(self, name: str, part: Elements) -> Elements:
+        """Put the modality's learned vector in place of all elements of the samples that have none of it."""
+        if part.mask is None or part.replaced is not None:
+            return part
+        missing = ~part.mask.any(dim=1, keepdim=True)
+        hidden = Replaced(missing.expand(-1, part.num_elements), self.tokens[name])
+        return replace(part, mask=part.mask | missing, replaced=hidden)

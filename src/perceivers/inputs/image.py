@@ -86,6 +86,9 @@ class ConvInputConfig:
         stem_channels: Channels after the convolution.
         kernel: Side of the convolution in pixels. Its stride is 2.
         pool: Whether a 3 x 3 maximum of stride 2 follows, as in Perceiver IO.
+        padding: `same` gives half the size, rounded up, at each step, as in DeepMind's release: 224 pixels become 56
+            cells. `symmetric` pads the convolution alike on both sides and the pool not at all, as in Hugging Face's
+            model: 55 cells.
         positions: Where a cell is. None: the model cannot know.
     """
 
@@ -97,6 +100,7 @@ class ConvInputConfig:
     stem_channels: int = 64
     kernel: int = 7
     pool: bool = True
+    padding: Literal["same", "symmetric"] = "same"
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
 
 
@@ -230,7 +234,8 @@ class PatchInput(_ImageInput):
 class ConvInput(_ImageInput):
     """Makes an element of each cell of a 4 times coarser picture: convolution, norm, ReLU, maximum.
 
-    All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME").
+    All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME"), unless the
+    configuration says otherwise.
 
     Args:
         config: Size of the picture, of the stem and of its position encoding.
@@ -239,9 +244,8 @@ class ConvInput(_ImageInput):
     """
 
     def __init__(self, config: ConvInputConfig) -> None:
-        self.stride = 4 if config.pool else 2  # before the base class asks for the grid
+        self.config = config  # before the base class asks for the grid
         super().__init__(config, config.stem_channels)
-        self.config = config
         self.convolution = nn.Conv2d(
             config.num_channels, config.stem_channels, config.kernel, stride=2, bias=False
         )
@@ -251,14 +255,25 @@ class ConvInput(_ImageInput):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns after the stem."""
-        return -(-height // self.stride), -(-width // self.stride)
+
+        def after(cells: int) -> int:
+            cells = -(-cells // 2)
+            if not self.config.pool:
+                return cells
+            return -(-cells // 2) if self.config.padding == "same" else (cells - 1) // 2
+
+        return after(height), after(width)
 
     def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
         """Return the stem's output."""
-        x = self.convolution(_pad_same(image, self.config.kernel))
-        x = self.norm(x).relu()
+        kernel, is_same = self.config.kernel, self.config.padding == "same"
+        before, behind = (kernel - 1) // 2, kernel // 2
+        image = _pad_same(image, kernel) if is_same else pad(image, (before, behind) * 2)
+        x = self.norm(self.convolution(image)).relu()
+        if self.pool is None:
+            return x
         # After the ReLU zeros are the smallest values, so padding never wins a maximum.
-        return x if self.pool is None else self.pool(_pad_same(x, 3))
+        return self.pool(_pad_same(x, 3) if is_same else x)
 
 
 def build_image_input(

@@ -17,11 +17,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceivers.inputs.elements import InputAdapter
+from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
+from perceivers.outputs.queries import Queries
 from perceivers.reading.choice import Choice
 from perceivers.reading.operator import count_read
 from perceivers.typing import Tensor
@@ -40,7 +42,7 @@ class Cost:
         input_channels: Width of an element, C.
         num_parameters: Weights.
         paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products
-            of reads and latent transformer, a multiplication and an addition counted as two.
+            of reads, latent transformer and decoder, a multiplication and an addition counted as two.
         flops: Operations of all matrix products and convolutions that this library really does for it.
         read_path: How elements are read: `grid`, `absorbed`, `projected`, or `self-attention`.
         read_flops: Operations of one read by each way that is possible; the smallest decides.
@@ -81,7 +83,8 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         num_elements=num_elements,
         input_channels=input_channels,
         num_parameters=num_parameters,
-        paper_flops=paper_flops(config, num_elements, input_channels),
+        paper_flops=paper_flops(config, num_elements, input_channels)
+        + _decoder_flops(model, num_elements),
         flops=flops,
         read_path=choice.path,
         read_flops=dict(choice.operations),
@@ -92,7 +95,7 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
 
 
 def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int) -> int:
-    """Return the operations of a forward pass of one sample, as the papers count them.
+    """Return the operations of reads and latent transformer for one sample, as the papers count them.
 
     Source: Perceiver (arXiv:2103.03206), appendix B; Perceiver IO (arXiv:2107.14795), appendix D.
     """
@@ -153,6 +156,33 @@ def attend_flops(
     attend = queries * sources * (qk + v)
     mlp = 2 * queries * d * d * widening_factor
     return 2 * (project + attend + mlp)
+
+
+def _decoder_flops(model: Perceiver, num_elements: int) -> int:
+    """Return the operations of all output queries of one sample and their heads, as the papers count them."""
+    decoder = model.output
+    if not isinstance(decoder, PerceiverDecoder):
+        return 0
+    attention, config = decoder.cross_attend.attention, decoder.config
+    width, d = attention.to_query.in_features, attention.to_key.in_features
+    encoder = model.encoder
+    latents = encoder.config.num_latents if isinstance(encoder, PerceiverEncoder) else num_elements
+    counts = {name: cast("Queries", part).num_queries for name, part in decoder.queries.items()}
+    total = attend_flops(
+        sum(counts.values()),
+        latents,
+        width,
+        d,
+        attention.to_query.out_features,
+        attention.to_value.out_features,
+        config.widening_factor,
+    )
+    if config.project_channels is not None:
+        total += 2 * sum(counts.values()) * width * config.project_channels
+        width = config.project_channels
+    for name, count in counts.items():
+        total += 2 * count * width * decoder.num_outputs(name)
+    return total
 
 
 def _example(model: Perceiver, batch_size: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
-from perceivers.nn.blocks import CrossAttend, SelfAttend
+from perceivers.nn.blocks import CrossAttend, Gelu, SelfAttend
 from perceivers.nn.init import truncated_normal_
 from perceivers.nn.recompute import recompute
 from perceivers.reading.choice import ReadPath
@@ -43,6 +43,7 @@ class PerceiverEncoderConfig:
         share_cross_attends: Which reads have the same weights. The paper's rule is `all_but_first`:
             sharing the first, too, made training unstable.
         share_blocks: All blocks have the same weights, the first included (44.9 M weights prove it).
+        gelu: Form of the GELU in every MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models.
         latent_init_scale: Standard deviation of the latent array at the start.
         read_path: How the input is read; all ways give the same numbers up to rounding. `auto` takes the one of
             the fewest operations; `grid`, `absorbed` and `projected` force one.
@@ -72,6 +73,7 @@ class PerceiverEncoderConfig:
     use_query_residual: bool = True
     share_cross_attends: Literal["all_but_first", "all", "none"] = "all_but_first"
     share_blocks: bool = True
+    gelu: Gelu = "tanh"
     latent_init_scale: float = 0.02
     read_path: ReadPath = "auto"
     unroll_time: bool = False
@@ -233,6 +235,7 @@ def _cross_attend(config: PerceiverEncoderConfig, input_channels: int) -> CrossA
         qk_channels=config.cross_attend_qk_channels,
         v_channels=config.cross_attend_v_channels,
         use_query_residual=config.use_query_residual,
+        gelu=config.gelu,
     )
 
 
@@ -244,6 +247,7 @@ def _block(config: PerceiverEncoderConfig) -> nn.ModuleList:
             widening_factor=config.self_attend_widening_factor,
             qk_channels=config.self_attend_qk_channels,
             v_channels=config.self_attend_v_channels,
+            gelu=config.gelu,
         )
         for _ in range(config.num_self_attends_per_block)
     )

@@ -1,20 +1,22 @@
-"""The whole model: adapters make elements, an encoder reads them, a head predicts."""
+"""The whole model: adapters make elements, an encoder reads them, a head or output queries make predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
 from perceivers.inputs.adapters import InputConfig, build_input
-from perceivers.inputs.elements import Elements
+from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
+from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import MeanPool, MeanPoolConfig
+from perceivers.outputs.queries import Asked
 from perceivers.reading.choice import PATHS
 from perceivers.typing import Float, Int, Tensor
 
@@ -23,7 +25,7 @@ __all__ = ["EncoderConfig", "OutputConfig", "Perceiver", "PerceiverConfig", "bui
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
 ]
-OutputConfig = MeanPoolConfig
+OutputConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Perceiver(nn.Module):
         fusion: Gives several modalities one width C. None: they have it.
         permute: Seed of the permutation of elements, see `PerceiverConfig`.
 
-    Source: Perceiver (arXiv:2103.03206), figure 1.
+    Source: Perceiver (arXiv:2103.03206), figure 1; Perceiver IO (arXiv:2107.14795), figure 2.
     """
 
     config: PerceiverConfig
@@ -82,23 +84,53 @@ class Perceiver(nn.Module):
         self.set_permutation(permute)
 
     def forward(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
-    ) -> Float[Tensor, "B K"]:
-        """Return the predictions for a batch.
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor] | None = None,
+        index: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
+        """Return the predictions for a batch: B x K, or B x O x K of O queries; by name where there are several.
 
         Args:
             inputs: A tensor for each modality; its first axis is the batch. Modalities that no sample has may be
                 left out.
             masks: B x L for modalities that were padded or that some samples lack: True where the second axis of
                 the input is real. L = 1 says it of whole samples.
+            index: For some outputs, which of their queries are asked. Otherwise all are.
         """
-        return self.output(self.encode(inputs, masks))
+        segments = self._segments(inputs, masks)
+        latents = self.encoder(self._read(segments))
+        return self._answers(latents, segments, index, None)
 
     def encode(
         self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B N D"]:
         """Return the latents after reading a batch. Arguments as for `forward`."""
         return self.encoder(self.elements(inputs, masks))
+
+    def decode(
+        self,
+        latents: Float[Tensor, "B N D"],
+        inputs: Mapping[str, Tensor] | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+        *,
+        index: Mapping[str, Tensor] | None = None,
+        outputs: Collection[str] | None = None,
+    ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
+        """Return predictions from latents: encode once, ask as often as you like.
+
+        Args:
+            latents: What `encode` returned.
+            inputs: The batch again, where queries are made of its elements or follow their number.
+            masks: As for `forward`.
+            index: As for `forward`.
+            outputs: Names of the outputs that are wanted. None: all.
+
+        Raises:
+            KeyError: If queries need a modality that is not given, or there is no such output.
+        """
+        segments = {} if inputs is None else self._segments(inputs, masks)
+        return self._answers(latents, segments, index, outputs)
 
     def elements(
         self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
@@ -108,20 +140,68 @@ class Perceiver(nn.Module):
         Raises:
             KeyError: If a modality is unknown, or none is there.
         """
+        return self._read(self._segments(inputs, masks))
+
+    def _segments(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None
+    ) -> dict[str, Elements]:
+        """Return the elements of each modality as its adapter makes them."""
         if not inputs or not set(inputs) <= set(self.inputs):
             msg = f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}."
             raise KeyError(msg)
         masks = {} if masks is None else masks
-        segments: dict[str, Elements] = {}
-        for name in sorted(inputs):
-            segment = self.inputs[name](inputs[name], masks.get(name))
-            if self.permutation is not None:
-                order = self._order(name, segment.num_elements)
-                segment = segment.permuted(order.to(segment.content.device))
-            segments[name] = segment
+        if self.fusion is not None and self.fusion.config.dropped == "token":
+            inputs, masks = self._with_missing(inputs, masks)
+        return {name: self.inputs[name](inputs[name], masks.get(name)) for name in sorted(inputs)}
+
+    def _with_missing(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the batch with a made-up input for each modality that is left out, none of which is real."""
+        given = next(iter(inputs.values()))
+        inputs, masks = dict(inputs), dict(masks)
+        for name in set(self.inputs) - set(inputs):
+            adapter = cast("InputAdapter", self.inputs[name])
+            inputs[name] = adapter.example(given.shape[0]).to(given.device)
+            masks[name] = torch.zeros(given.shape[0], 1, dtype=torch.bool, device=given.device)
+        return inputs, masks
+
+    def _read(self, segments: Mapping[str, Elements]) -> list[Elements]:
+        """Return what the encoder reads: permuted, and of one width."""
+        if self.permutation is not None:
+            segments = {
+                name: segment.permuted(
+                    self._order(name, segment.num_elements).to(segment.content.device)
+                )
+                for name, segment in segments.items()
+            }
         if self.fusion is not None:
             segments = self.fusion(segments)
         return list(segments.values())
+
+    def _answers(
+        self,
+        latents: Float[Tensor, "B N D"],
+        segments: Mapping[str, Elements],
+        index: Mapping[str, Tensor] | None,
+        outputs: Collection[str] | None,
+    ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
+        """Return the head's predictions, or the answers to queries."""
+        if not isinstance(self.output, PerceiverDecoder):
+            return self.output(latents)
+        asked = Asked(
+            lengths={name: part.num_elements for name, part in segments.items()},
+            arrays={
+                name: dense([segments[name]])[0] for name in self.output.reads if name in segments
+            },
+            masks={name: part.mask for name, part in segments.items() if part.mask is not None},
+        )
+        tables = {
+            name: cast("nn.Embedding", self.inputs.get_submodule(f"{name}.embedding")).weight
+            for name in self.output.tied
+        }
+        answers = self.output(latents, asked, tables=tables, index=index, outputs=outputs)
+        return answers if len(self.output.queries) > 1 else next(iter(answers.values()))
 
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation from now on, or (None) do not."""
@@ -184,7 +264,20 @@ def build(config: PerceiverConfig) -> Perceiver:
         encoder = PerceiverEncoder(config.encoder, input_channels=input_channels)
     else:
         encoder = TransformerEncoder(config.encoder, input_channels=input_channels)
-    output = MeanPool(config.output, latent_channels=encoder.out_channels)
+    output: nn.Module
+    if isinstance(config.output, DecoderConfig):
+        output = PerceiverDecoder(
+            config.output,
+            latent_channels=encoder.out_channels,
+            inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
+            tables={
+                name: tuple(part.embedding.weight.shape)
+                for name, part in adapters.items()
+                if hasattr(part, "embedding")
+            },
+        )
+    else:
+        output = MeanPool(config.output, latent_channels=encoder.out_channels)
     model = Perceiver(adapters, encoder, output, fusion=fusion, permute=config.permute)
     model.config = config
     model.input_channels = input_channels

@@ -80,6 +80,7 @@ class Attention(nn.Module):
         query: Float[Tensor, "#B Q Cq"],
         source: "Float[Tensor, 'B S Cs'] | ReadableSource",
         source_mask: Bool[Tensor, "B S"] | None = None,
+        query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
         """Return, for each query element, what it read from the source.
 
@@ -90,6 +91,7 @@ class Attention(nn.Module):
                 serves all samples.
             source_mask: True where the source element is real, False where it is padding. A row of
                 padding only reads zero.
+            query_mask: True where the query is real. The others read zero. Only where the source is an array.
         """
         if not isinstance(source, Tensor):
             return self.to_output(source.read(self.queries(query), self))
@@ -98,7 +100,10 @@ class Attention(nn.Module):
             queries, keys, values = map(self._split_heads, fused_linear(query, layers))
         else:
             queries, (keys, values) = self.queries(query), self.keys_values(source)
-        return self.to_output(self.read(queries, keys, values, source_mask))
+        read = self.read(queries, keys, values, source_mask)
+        if query_mask is not None:
+            read = read * query_mask[..., None].to(read.dtype)
+        return self.to_output(read)
 
     def queries(self, query: Float[Tensor, "#B Q Cq"]) -> Float[Tensor, "B H Q C"]:
         """Return the queries of each head, not scaled."""

@@ -3,7 +3,7 @@
 Both are pre-norm, both end with an MLP, and neither is followed by another norm.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,9 +13,12 @@ from perceivers.nn.init import lecun_linear
 from perceivers.nn.recompute import recompute
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["MLP", "CrossAttend", "SelfAttend", "Source"]
+__all__ = ["MLP", "CrossAttend", "Gelu", "SelfAttend", "Source"]
 
 LAYER_NORM_EPS = 1e-5  # dm-haiku's default, which the release uses
+
+Gelu = Literal["tanh", "exact"]
+"""The GELU in its tanh form, as in DeepMind's release, or exact, as in Hugging Face's models."""
 
 
 @runtime_checkable
@@ -28,17 +31,18 @@ class Source(Protocol):
 
 
 class MLP(nn.Sequential):
-    """Two linear layers around a GELU, in its tanh form as in DeepMind's release.
+    """Two linear layers around a GELU.
 
     Args:
         channels: Width of what comes in and goes out.
         widening_factor: Width of the layer between, as a multiple of `channels`.
+        gelu: Its form.
     """
 
-    def __init__(self, channels: int, *, widening_factor: int = 1) -> None:
+    def __init__(self, channels: int, *, widening_factor: int = 1, gelu: Gelu = "tanh") -> None:
         super().__init__(
             lecun_linear(channels, widening_factor * channels),
-            nn.GELU(approximate="tanh"),
+            nn.GELU(approximate="tanh" if gelu == "tanh" else "none"),
             lecun_linear(widening_factor * channels, channels),
         )
 
@@ -73,6 +77,7 @@ class CrossAttend(_Thinks):
             is that of the array being read.
         v_channels: Total width of the values. By default, `qk_channels`.
         use_query_residual: Add the query to what was read. Off where queries carry positions only.
+        gelu: Form of the MLP's GELU.
 
     Source: Perceiver (arXiv:2103.03206), appendix C; Perceiver IO (arXiv:2107.14795), equations 4 to 6.
     """
@@ -87,6 +92,7 @@ class CrossAttend(_Thinks):
         qk_channels: int | None = None,
         v_channels: int | None = None,
         use_query_residual: bool = True,
+        gelu: Gelu = "tanh",
     ) -> None:
         super().__init__()
         self.use_query_residual = use_query_residual
@@ -100,13 +106,14 @@ class CrossAttend(_Thinks):
             v_channels=v_channels,
         )
         self.mlp_norm = nn.LayerNorm(query_channels, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(query_channels, widening_factor=widening_factor)
+        self.mlp = MLP(query_channels, widening_factor=widening_factor, gelu=gelu)
 
     def forward(
         self,
         query: Float[Tensor, "#B Q Cq"],
         source: "Float[Tensor, 'B S Cs'] | Source",
         source_mask: Bool[Tensor, "B S"] | None = None,
+        query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
         """Return the queries after they have read the source.
 
@@ -115,10 +122,11 @@ class CrossAttend(_Thinks):
             source: The elements that are read: an array, or what knows how to read itself cheaply.
             source_mask: True where the source element is real, False where it is padding. Only for an
                 array.
+            query_mask: True where the query is real. The others read nothing. Only with an array.
         """
         norm = self.source_norm
         normalized = norm(source) if isinstance(source, Tensor) else source.normalized(norm)
-        read = self.attention(self.query_norm(query), normalized, source_mask)
+        read = self.attention(self.query_norm(query), normalized, source_mask, query_mask)
         x = query + read if self.use_query_residual else read
         return self.think(x)
 
@@ -132,6 +140,7 @@ class SelfAttend(_Thinks):
         widening_factor: Of the MLP. 1 in both papers, where it neither expands nor narrows.
         qk_channels: Total width of the comparison. By default, `channels`.
         v_channels: Total width of the values. By default, `channels`.
+        gelu: Form of the MLP's GELU.
 
     Source: Perceiver (arXiv:2103.03206), appendix C.
     """
@@ -144,6 +153,7 @@ class SelfAttend(_Thinks):
         widening_factor: int = 1,
         qk_channels: int | None = None,
         v_channels: int | None = None,
+        gelu: Gelu = "tanh",
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
@@ -155,7 +165,7 @@ class SelfAttend(_Thinks):
             v_channels=channels if v_channels is None else v_channels,
         )
         self.mlp_norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(channels, widening_factor=widening_factor)
+        self.mlp = MLP(channels, widening_factor=widening_factor, gelu=gelu)
 
     def forward(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None

@@ -1,6 +1,6 @@
 """What an input adapter takes over from how its modality is read: sizes and channels stand in one place only."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,9 +12,13 @@ from perceivers.data.series import measure_series
 from perceivers.data.text import measure_text
 from perceivers.data.vectors import measure_vectors
 from perceivers.data.video import measure_video
+from perceivers.models.decoder import DecoderConfig
+from perceivers.models.perceiver import OutputConfig
+from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.base import Recipe
+from perceivers.tasks.tasks import TARGET_KINDS
 
-__all__ = ["assume", "fill_input", "measured"]
+__all__ = ["assume", "fill_input", "fill_output", "measured"]
 
 _MEASURES: dict[str, Callable[..., Any]] = {
     "wave": measure_audio,
@@ -81,9 +85,9 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
         if missing:
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
-    output = recipe.output
-    if output.num_outputs is None:
-        output = replace(output, num_outputs=_ASSUMED_CLASSES)
+    output = fill_output(recipe.output, inputs)
+    if output.num_outputs is None and TARGET_KINDS[recipe.task.kind] != "nothing":
+        output = output.with_num_outputs(_ASSUMED_CLASSES)
         sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
     return replace(recipe, inputs=inputs, preprocess=preprocess, output=output), sentences
 
@@ -115,6 +119,26 @@ def fill_input(part: Any, preprocess: Any) -> Any:
         )
         raise ValueError(msg)
     return replace(part, **_FILLS[preprocess.kind][1](preprocess))
+
+
+def fill_output(output: OutputConfig, inputs: Mapping[str, Any]) -> OutputConfig:
+    """Return an `OutputConfig` with as many queries as the text that they follow has bytes.
+
+    Args:
+        output: Of the recipe.
+        inputs: Of each modality, with nothing open.
+    """
+    if not isinstance(output, DecoderConfig):
+        return output
+    answers = dict(output.answers)
+    for name, answer in answers.items():
+        queries = answer.queries
+        if not isinstance(queries, LearnedQueriesConfig) or queries.follows is None:
+            continue
+        length = getattr(inputs[queries.follows], "max_length", None)
+        if length is not None:
+            answers[name] = replace(answer, queries=replace(queries, num_queries=length))
+    return replace(output, answers=answers)
 
 
 def _of_wave(config: Any) -> dict[str, Any]:

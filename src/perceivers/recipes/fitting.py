@@ -12,18 +12,23 @@ from perceivers.data.base import ImagePreprocessConfig, Records
 from perceivers.data.columns import InputColumn
 from perceivers.data.images import measure_mean_std, suggest_image_size
 from perceivers.data.media import Media
+from perceivers.data.pieces import in_pieces
 from perceivers.data.reading import media_of
 from perceivers.data.sources import DataSource
 from perceivers.data.tables import ColumnTable, Field
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
-from perceivers.recipes.filling import fill_input, measured
+from perceivers.recipes.filling import fill_input, fill_output, measured
 from perceivers.recipes.multimodal import recipe_for
-from perceivers.tasks.tasks import fit_task
+from perceivers.tasks.masked import MaskedBytesConfig
+from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, fit_task
 
-__all__ = ["choose_recipe", "require_labels", "specialize"]
+__all__ = ["choose_recipe", "learnable", "specialize"]
 
 # Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
 _LOOKED_AT, _MEASURED = 256, 192
+
+# Bytes of a piece of text, where its recipe leaves that open.
+_PIECE = 2048
 
 # The means and deviations of ImageNet's training pictures that everybody uses.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -97,7 +102,9 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
             how long to train.
     """
     recipe = _fitting(recipe, source)
-    require_labels(source)
+    learns_labels = TARGET_KINDS[recipe.task.kind] != "nothing"
+    if learns_labels:
+        _require_labels(source)
     train, num_rows = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
     # Films first: the sound of a film takes over the length of its clip.
@@ -126,7 +133,9 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
     filled = replace(
         recipe,
         inputs=inputs,
-        output=replace(recipe.output, num_outputs=len(source.label_names)),
+        output=recipe.output.with_num_outputs(len(source.label_names))
+        if learns_labels
+        else fill_output(recipe.output, inputs),
         task=task,
         training=training,
     )
@@ -204,12 +213,28 @@ def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
             yield media
 
 
-def require_labels(source: DataSource) -> None:
-    """Refuse data that cannot be learned from.
+def learnable(source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any]) -> DataSource:
+    """Return data as a task learns from them: with labels, or as texts cut into pieces.
+
+    Args:
+        source: The data.
+        task: What is to be learned.
+        preprocess: Of each modality; how long a text is.
 
     Raises:
-        ValueError: If there are no labels.
+        ValueError: If there are no labels and the task needs them, or there is no text where it needs one.
     """
+    if not isinstance(task, MaskedBytesConfig):
+        _require_labels(source)
+        return source
+    if task.modality not in source.inputs:
+        msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
+        raise ValueError(msg)
+    length = getattr(preprocess.get(task.modality), "max_length", None)
+    return in_pieces(source, task.modality, length or _PIECE)
+
+
+def _require_labels(source: DataSource) -> None:
     if not source.label_names:
         msg = (
             "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "

@@ -1,11 +1,22 @@
 """What every task offers to training and evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["SHARES", "Details", "Meter", "Task", "combine_clips", "metric_text"]
+__all__ = [
+    "SHARES",
+    "Details",
+    "Meter",
+    "Question",
+    "Supervised",
+    "Task",
+    "ask",
+    "combine_clips",
+    "metric_text",
+]
 
 # Measures that are shares in [0, 1] and read better as percentages.
 SHARES = frozenset(
@@ -16,11 +27,50 @@ Details = list[dict[str, float | None]]
 """For each output of the model, its measures by name; None where one cannot be told."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the model is shown and asked, and what it should answer.
+
+    Attributes:
+        inputs: A tensor for each modality.
+        masks: For the modalities that were padded or are missing in some samples.
+        targets: What the answers are held against.
+        index: For some outputs, which of their queries are asked. Otherwise all are.
+    """
+
+    inputs: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    targets: Any
+    index: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+class Supervised:
+    """A task whose answers come with the data: the question is the input as it is."""
+
+    def pose(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        targets: Tensor | None,
+        *,
+        training: bool,  # noqa: ARG002
+    ) -> Question:
+        """Return the inputs and their targets.
+
+        Raises:
+            ValueError: If there are no targets.
+        """
+        if targets is None:
+            msg = "Learning and measuring need labels, and this batch has none."
+            raise ValueError(msg)
+        return Question(inputs=inputs, masks=masks, targets=targets)
+
+
 @runtime_checkable
 class Meter(Protocol):
     """Collects predictions batch by batch. Those of several devices are put together by their states."""
 
-    def update(self, outputs: Float[Tensor, "B K"], targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Any) -> None:
         """Take in one batch."""
         ...
 
@@ -65,25 +115,53 @@ class Task(Protocol):
         """Numbers that the model must predict for a sample."""
         ...
 
-    def loss(self, outputs: Float[Tensor, "B K"], targets: Tensor) -> Float[Tensor, ""]:
-        """Return the mean loss of a batch."""
+    def pose(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        targets: Tensor | None,
+        *,
+        training: bool,
+    ) -> Question:
+        """Return what the model is shown and asked, and what it should answer.
+
+        Args:
+            inputs: A tensor for each modality.
+            masks: For the modalities that were padded or are missing in some samples.
+            targets: What the data hold. None: nothing.
+            training: Whether something may be random.
+
+        Raises:
+            ValueError: If the task needs targets and there are none.
+        """
         ...
 
-    def probabilities(self, outputs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    def loss(self, outputs: Any, targets: Any) -> Float[Tensor, ""]:
+        """Return the mean loss of a batch. Outputs are B x K, or what the queries of the task's models give."""
+        ...
+
+    def probabilities(self, outputs: Any) -> Any:
         """Return outputs on a scale that people read: probabilities, or numbers in their own units."""
         ...
 
-    def combine(self, outputs: Float[Tensor, "B S K"]) -> Float[Tensor, "B K"]:
+    def combine(self, outputs: Any) -> Any:
         """Return the outputs that stand for the mean over S clips of what people read."""
         ...
 
-    def training_score(self, outputs: Float[Tensor, "B K"], targets: Tensor) -> Float[Tensor, ""]:
+    def training_score(self, outputs: Any, targets: Any) -> Float[Tensor, ""]:
         """Return the sum over samples of what the training log shows beside the loss. It stays on the device."""
         ...
 
     def meter(self) -> Meter:
         """Return a fresh meter."""
         ...
+
+
+def ask(model: Callable[..., Any], question: Question) -> Any:
+    """Return the answers of a model."""
+    if question.index:
+        return model(question.inputs, question.masks, question.index)
+    return model(question.inputs, question.masks)
 
 
 def combine_clips(

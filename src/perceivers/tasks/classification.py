@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy, one_hot
 
-from perceivers.tasks.base import Details
+from perceivers.tasks.base import Details, Supervised
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["ClassificationConfig", "ClassificationMeter", "ClassificationTask"]
@@ -40,7 +40,7 @@ class ClassificationConfig:
             raise ValueError(msg)
 
 
-class ClassificationTask:
+class ClassificationTask(Supervised):
     """Single-label classification.
 
     Args:

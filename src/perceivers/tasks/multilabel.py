@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from perceivers.tasks.base import Details
+from perceivers.tasks.base import Details, Supervised
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["MultiLabelConfig", "MultiLabelMeter", "MultiLabelTask", "average_precision"]
@@ -42,7 +42,7 @@ class MultiLabelConfig:
             raise ValueError(msg)
 
 
-class MultiLabelTask:
+class MultiLabelTask(Supervised):
     """Any number of labels for each sample, each predicted for itself.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from pydantic import ConfigDict
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
-from perceivers.tasks.base import Details
+from perceivers.tasks.base import Details, Supervised
 from perceivers.typing import Float, Tensor
 
 __all__ = ["RegressionConfig", "RegressionMeter", "RegressionTask"]
@@ -45,7 +45,7 @@ class RegressionConfig:
             raise ValueError(msg)
 
 
-class RegressionTask:
+class RegressionTask(Supervised):
     """Regression of one number or several.
 
     Args:

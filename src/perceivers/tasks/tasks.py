@@ -8,17 +8,24 @@ from pydantic import Field
 
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
 
 __all__ = ["TARGET_KINDS", "TaskConfig", "build_task", "fit_task", "names_of"]
 
 TaskConfig = Annotated[
-    ClassificationConfig | MultiLabelConfig | RegressionConfig, Field(discriminator="kind")
+    ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig,
+    Field(discriminator="kind"),
 ]
 
-TARGET_KINDS = {"classification": "class", "multilabel": "labels", "regression": "number"}
-"""What the target of a task is in the data, by the kind of the task."""
+TARGET_KINDS = {
+    "classification": "class",
+    "multilabel": "labels",
+    "regression": "number",
+    "masked_bytes": "nothing",
+}
+"""What the target of a task is in the data, by the kind of the task; `nothing`: the inputs are all it learns from."""
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -37,11 +44,15 @@ def build_task(config: TaskConfig, class_counts: Sequence[int] | None = None) ->
         return ClassificationTask(config, class_counts)
     if isinstance(config, MultiLabelConfig):
         return MultiLabelTask(config)
+    if isinstance(config, MaskedBytesConfig):
+        return MaskedBytesTask(config)
     return RegressionTask(config)
 
 
 def names_of(config: TaskConfig) -> tuple[str, ...]:
-    """Return the name of each output: classes, labels, or what the numbers are."""
+    """Return the name of each output: classes, labels, or what the numbers are; none of bytes."""
+    if isinstance(config, MaskedBytesConfig):
+        return ()
     return config.target_names if isinstance(config, RegressionConfig) else config.label_names
 
 
@@ -61,6 +72,8 @@ def fit_task(
     Raises:
         ValueError: If numbers are to be learned and their moments are not known.
     """
+    if isinstance(config, MaskedBytesConfig):
+        return config
     if target_kind == "number":
         chosen = config if isinstance(config, RegressionConfig) else RegressionConfig()
         if chosen.mean and chosen.std:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from perceivers.recipes.base import OptimConfig
-from perceivers.tasks.base import Task
+from perceivers.tasks.base import Task, ask
 from perceivers.training.distributed import shard_blocks
 from perceivers.training.ema import WeightAverage
 from perceivers.training.feed import TrainBatch
@@ -110,13 +110,12 @@ class PerceiverModule(lightning.LightningModule):
     def training_step(self, train_batch: TrainBatch) -> Float[Tensor, ""]:
         """Return the loss of one batch, so that the step's gradient is that of the mean over its samples."""
         batch = train_batch.batch
-        if batch.targets is None:
-            msg = "Training needs labels, and this batch has none."
-            raise ValueError(msg)
-        outputs = self.model(batch.inputs, batch.masks)
-        loss = self.task.loss(outputs, batch.targets)
-        score = self.task.training_score(outputs.detach(), batch.targets)
-        self.sums.add_batch(loss, score, outputs.shape[0])
+        asked = self.task.pose(batch.inputs, batch.masks, batch.targets, training=True)
+        outputs = ask(self.model, asked)
+        loss = self.task.loss(outputs, asked.targets)
+        with torch.no_grad():
+            score = self.task.training_score(outputs, asked.targets)
+        self.sums.add_batch(loss, score, len(batch))
         return loss * train_batch.weight
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -356,7 +356,7 @@ def build_loaders(
         return make_loader(
             source.splits[split],
             source.inputs,
-            source.targets(split),
+            None if source.target is None else source.targets(split),
             preprocess=preprocess,
             augment=augment,
             settings=settings,

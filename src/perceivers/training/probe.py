@@ -16,7 +16,7 @@ from perceivers.data.memory import available_memory
 from perceivers.data.mixing import mixing_of
 from perceivers.inputs.elements import InputAdapter
 from perceivers.recipes.base import Recipe
-from perceivers.tasks.base import Task
+from perceivers.tasks.base import Task, ask
 from perceivers.training.chance import random_state, set_random_state
 from perceivers.training.norms import clip_gradients
 from perceivers.training.optim import build_optimizer
@@ -94,9 +94,10 @@ class StepProbe:
         return max(_resident(at_peak=True) - self._before, 0)
 
     def _step(self, batch: Batch, precision: AbstractContextManager[object]) -> None:
-        assert batch.targets is not None
+        asked = self._task.pose(batch.inputs, batch.masks, batch.targets, training=True)
         with precision:
-            loss = self._task.loss(self._model(batch.inputs, batch.masks), batch.targets)
+            outputs = ask(self._model, asked)
+            loss = self._task.loss(outputs, asked.targets)
         loss.backward()
         clip_gradients(self._model.parameters(), self._clip_norm)
         self._optimizer.step()

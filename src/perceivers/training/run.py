@@ -15,7 +15,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
-from perceivers.recipes.fitting import choose_recipe, require_labels, specialize
+from perceivers.recipes.fitting import choose_recipe, learnable, specialize
 from perceivers.training.distributed import is_first_process
 from perceivers.training.fit import Run, fit_source
 from perceivers.training.folders import data_path, goes_on, run_folder
@@ -127,8 +127,7 @@ def fit_opened(
     """
     if not is_first_process():
         say = _nothing
-    require_labels(source)
-    source = with_validation(source, recipe.data)
+    source = with_validation(learnable(source, recipe.task, recipe.preprocess), recipe.data)
     for note in source.notes:
         say(note)
     recipe, preprocess = specialize(recipe, source)

@@ -1,0 +1,45 @@
+"""`perceivers convert`: DeepMind's published weights, in their Hugging Face form, as a run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from perceivers.cli.parsing import parse
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers convert deepmind/vision-perceiver-fourier --out runs/imagenet
+  perceivers convert my_model/ --out runs/mine
+  perceivers predict runs/imagenet cat.jpg
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write one of the six Perceiver models of Hugging Face as a run folder, which every other command takes.
+
+    Attributes:
+        source: A folder that `save_pretrained` has written, or the id of a model on the hub.
+        out: The run folder, new or empty.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    out: Path
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="convert", examples=_EXAMPLES)
+    from perceivers.hub.convert import convert
+
+    found = convert(options.source, options.out)
+    print(f"{found.architecture}: {found.num_parameters:,} parameters, now in {options.out}.")
+    if found.predicts:
+        print(f"Next: perceivers predict {options.out} FILE...")
+    else:
+        print(f"Next: perceivers inspect {options.out}")
+    return 0

@@ -1,0 +1,111 @@
+"""Two frames as input elements: every pixel with its neighborhood in both, for optical flow."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import ConfigDict
+from torch import nn
+from torch.nn.functional import pad
+
+from perceivers.inputs.elements import Elements
+from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
+from perceivers.nn.init import truncated_linear
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["FramePairInput", "FramePairInputConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePairInputConfig:
+    """Every pixel is an element, with the pixels around it, of both frames. The defaults are the papers'.
+
+    Attributes:
+        size: Height and width in pixels. None: taken from the data before the model is built.
+        num_channels: Channels of a frame, 3 for RGB.
+        patch: Side of the neighborhood in pixels, odd. Zeros lie beyond the border.
+        project_channels: Width of both neighborhoods after a linear layer. None: as they are.
+        positions: Where a pixel is.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["frame_pair"] = "frame_pair"
+    size: tuple[int, int] | None = (368, 496)
+    num_channels: int = 3
+    patch: int = 3
+    project_channels: int | None = 64
+    positions: PositionsConfig = field(default_factory=FourierPositionsConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a neighborhood without a middle."""
+        if self.patch < 1 or self.patch % 2 == 0:
+            msg = (
+                f"Expected patch, the side of a pixel's neighborhood, to be odd, got {self.patch}."
+            )
+            raise ValueError(msg)
+
+
+class FramePairInput(nn.Module):
+    """Makes an element of each pixel: its neighborhood in the first frame, then that in the second.
+
+    Args:
+        config: Size of the frames, of the neighborhood and of its projection.
+
+    Raises:
+        ValueError: If the size is not known.
+
+    Source: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
+    before positions are put behind, as in DeepMind's release.
+    """
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, ...]
+
+    def __init__(self, config: FramePairInputConfig) -> None:
+        super().__init__()
+        if config.size is None:
+            msg = "Expected the size of the frames, size=(height, width), got None."
+            raise ValueError(msg)
+        self.config, self.size, self.axes = config, config.size, config.size
+        self.num_elements = config.size[0] * config.size[1]
+        self.channels = 2 * config.num_channels * config.patch**2
+        self.project: nn.Module = nn.Identity()
+        if config.project_channels is not None:
+            self.project = truncated_linear(self.channels, config.project_channels)
+            self.channels = config.project_channels
+        self.positions = build_positions(config.positions, config.size)
+        self.channels += self.positions.channels
+
+    def forward(
+        self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
+    ) -> Elements:
+        """Return the elements of pairs of frames, in reading order.
+
+        Args:
+            frames: Pixels in [-1, 1] of the first and the second frame. Frames of another size than the configured
+                are read with positions of their own.
+            mask: True where a sample has frames at all. None: all have.
+
+        Raises:
+            ValueError: If they are no pairs, or have another number of channels.
+        """
+        expected = (2, self.config.num_channels)
+        if tuple(frames.shape[1:3]) != expected:
+            msg = f"Expected pairs of frames (B x 2 x {expected[1]} x height x width), got shape {tuple(frames.shape)}."
+            raise ValueError(msg)
+        side = self.config.patch
+        padded = pad(frames, (side // 2,) * 4)
+        around = padded.unfold(3, side, 1).unfold(4, side, 1)
+        content = self.project(rearrange(around, "B T C Y X y x -> B (Y X) (T y x C)"))
+        grid = (frames.shape[3], frames.shape[4])
+        positions = self.positions(grid, frames.device)
+        if mask is not None:
+            mask = mask.expand(-1, content.shape[1])
+        return Elements(content, positions, mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B 2 Ci Y X"]:
+        """Return made-up frames of the configured size."""
+        return torch.zeros(batch_size, 2, self.config.num_channels, *self.size)

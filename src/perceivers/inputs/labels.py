@@ -1,0 +1,70 @@
+"""Labels as input elements: one for each sample, so that a label can be learned with what it belongs to."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import nn
+
+from perceivers.inputs.elements import Elements
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["LabelInput", "LabelInputConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelInputConfig:
+    """The share of each class is a channel of one element.
+
+    Attributes:
+        num_classes: How many classes there are. None: taken from the data before the model is built.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["label"] = "label"
+    num_classes: int | None = None
+
+
+class LabelInput(nn.Module):
+    """Makes one element of a label: its one-hot vector, without a position.
+
+    Args:
+        config: Number of classes.
+
+    Raises:
+        ValueError: If it is not known, or there are fewer than two.
+
+    Source: Perceiver IO (arXiv:2107.14795), section 4.3; the release's `OneHotPreprocessor`.
+    """
+
+    channels: int
+    num_elements: int = 1
+    axes: tuple[int, ...] = (1,)
+
+    def __init__(self, config: LabelInputConfig) -> None:
+        super().__init__()
+        if config.num_classes is None or config.num_classes < 2:
+            msg = f"Expected the number of classes of a label, at least two, got num_classes={config.num_classes}."
+            raise ValueError(msg)
+        self.channels = config.num_classes
+
+    def forward(self, x: Float[Tensor, "B K"], mask: Bool[Tensor, "B 1"] | None = None) -> Elements:
+        """Return the elements of labels.
+
+        Args:
+            x: Share of each class.
+            mask: True where a sample has a label. None: all have.
+
+        Raises:
+            ValueError: If there are other classes than the configuration says.
+        """
+        if x.shape[1] != self.channels:
+            msg = f"Expected shares of {self.channels} classes (B x {self.channels}), got shape {tuple(x.shape)}."
+            raise ValueError(msg)
+        return Elements(x[:, None], mask=mask)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B K"]:
+        """Return made-up labels: of no class."""
+        return torch.zeros(batch_size, self.channels)

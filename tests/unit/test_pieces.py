@@ -1,0 +1,75 @@
+"""Long texts as many rows."""
+
+import pytest
+
+from perceivers.data.base import DataConfig
+from perceivers.data.pieces import in_pieces
+from perceivers.data.sources import open_data
+from perceivers.data.split import with_validation
+
+CONFIG = DataConfig(target="nothing")
+
+
+def texts_of(source, split="train"):
+    records = source.splits[split]
+    return [records.row(i)["text"] for i in range(len(records))]
+
+
+def test_one_text_is_data(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("abcdefghij" * 10)
+    source = open_data(str(path), CONFIG)
+    assert source.target is None
+    assert source.form == "one text"
+    pieces = in_pieces(source, "text", 30)
+    found = texts_of(pieces)
+    assert [len(media.data) for media in found] == [25, 25, 25, 25]
+    assert b"".join(media.data for media in found).decode() == path.read_text()
+    assert found[1].name == f"{path} from byte 25"
+    assert "at most 30 bytes: train 4" in pieces.notes[-1]
+    held = with_validation(pieces, CONFIG)
+    assert {name: len(split) for name, split in held.splits.items()} == {
+        "train": 3,
+        "validation": 1,
+    }
+
+
+def test_short_texts_stay_whole_and_empty_ones_are_left_out(tmp_path):
+    for name, text in {"a": "short", "b": "", "c": "x" * 21}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    pieces = in_pieces(open_data(str(tmp_path), CONFIG), "text", 10)
+    found = texts_of(pieces)
+    assert [media.data for media in found] == [b"short", b"x" * 7, b"x" * 7, b"x" * 7]
+    assert found[0].name == str(tmp_path / "a.txt")
+
+
+def test_no_character_is_cut_in_two(tmp_path):
+    text = "aé漢😀" * 9
+    (tmp_path / "a.txt").write_text(text)
+    for length in range(8, 20):
+        pieces = in_pieces(open_data(str(tmp_path), CONFIG), "text", length)
+        for media in texts_of(pieces):
+            assert media.data.decode() in text
+
+
+def test_texts_of_a_table_are_cut_and_their_labels_not_looked_at(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label,author\n" + f"{'word ' * 40},good,x\n{'other ' * 30},bad,y\n")
+    source = open_data(str(path), DataConfig(target="nothing", group="author"))
+    assert source.target is None
+    pieces = in_pieces(source, "text", 100)
+    assert len(pieces.splits["train"]) == 4
+    assert pieces.splits["train"].column("author") == ["x", "x", "y", "y"]
+
+
+def test_what_cannot_be_cut_is_told(tmp_path):
+    (tmp_path / "a.txt").touch()
+    source = open_data(str(tmp_path), CONFIG)
+    with pytest.raises(ValueError, match="no text in column 'text' that is not empty: train 0"):
+        in_pieces(source, "text", 10)
+    path = tmp_path / "rows.jsonl"
+    line = '{"text": "%s", "label": 1}\n' % ("words in a row " * 9)
+    path.write_text(line * 3)
+    stream = open_data(str(path), DataConfig(target="nothing", stream=True))
+    with pytest.raises(ValueError, match="Leave --stream out"):
+        in_pieces(stream, "text", 10)
