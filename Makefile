@@ -20,7 +20,8 @@ EXACT := $(EXACT),src/perceivers/reading/*,src/perceivers/models/*,src/perceiver
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS)
 # torch.compile cannot trace the shape checker, and whole runs take twice as long with it. Tests of a file share its runs.
-UNCHECKED = JAXTYPING_DISABLE=1 $(PYTEST) --dist loadfile -o addopts=--import-mode=importlib
+# The long ones come first, so that none is left alone at the end.
+UNCHECKED = JAXTYPING_DISABLE=1 $(PYTEST) --dist loadfile --no-loadscope-reorder -o addopts=--import-mode=importlib
 
 unexport PYTHONDONTWRITEBYTECODE# or every process that a test starts would compile everything anew
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt

@@ -1,5 +1,6 @@
 """All six Perceiver models of Hugging Face, small, in float64: outputs, gradients, and weights there and back."""
 
+import functools
 import warnings
 
 import pytest
@@ -47,9 +48,10 @@ CHANGES = {
 }
 
 
-def made(name, **changes):
+@functools.cache
+def made(name):
     """Return their model with random weights in float64, our configuration of it, and ours with the same weights."""
-    settings = transformers.PerceiverConfig(**SMALL | CHANGES[name] | changes)
+    settings = transformers.PerceiverConfig(**SMALL | CHANGES[name])
     settings.architectures = [name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -91,6 +91,8 @@ def test_an_interrupted_epoch_goes_on_bit_for_bit(workers, seen):
     interrupted = loader_of(Pictures(16), **options)
     before = list(itertools.islice(interrupted, seen))
     state = interrupted.state_dict()
+    for loader in (uninterrupted, interrupted):
+        loader.close()  # workers are forked, so no thread may be reading in this process meanwhile
     resumed = loader_of(Pictures(16), **{**options, "num_workers": 2 - workers})
     resumed.load_state_dict(state)
     after = list(resumed) if seen < 4 else []

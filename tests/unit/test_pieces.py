@@ -3,9 +3,11 @@
 import pytest
 
 from perceivers.data.base import DataConfig
-from perceivers.data.pieces import in_pieces
+from perceivers.data.media import Media
+from perceivers.data.pieces import TextPieces, in_pieces
 from perceivers.data.sources import open_data
 from perceivers.data.split import with_validation
+from perceivers.data.tables import ColumnTable, Field
 
 CONFIG = DataConfig(target="nothing")
 
@@ -60,6 +62,16 @@ def test_texts_of_a_table_are_cut_and_their_labels_not_looked_at(tmp_path):
     pieces = in_pieces(source, "text", 100)
     assert len(pieces.splits["train"]) == 4
     assert pieces.splits["train"].column("author") == ["x", "x", "y", "y"]
+
+
+def test_texts_in_memory_are_cut_too():
+    words = [Media("a", value="abcdef"), Media("b", data=b"ghijk"), Media("c")]
+    table = ColumnTable(name="t", columns={"text": words}, fields={"text": Field("text")})
+    pieces = TextPieces(table, "text", 4)
+    assert [pieces.row(i)["text"].data for i in range(len(pieces))] == [
+        *(b"abc", b"def"),
+        *(b"ghi", b"jk"),
+    ]
 
 
 def test_what_cannot_be_cut_is_told(tmp_path):

@@ -213,3 +213,12 @@ def test_the_number_of_batches_is_guessed_where_the_rows_are_known():
     assert loader_of(Numbers(0, 20), batch_size=4, world_size=2).num_batches == 2
     assert loader_of(Numbers(0, 20), batch_size=4, training=True, augment=MIXING).num_batches == 2
     assert loader_of(Numbers(0, 20, counted=False), batch_size=4).num_batches is None
+
+
+def test_a_worker_whose_turn_was_before_the_interruption_says_so():
+    loader = loader_of(Numbers(0, 4), batch_size=2)
+    reader = loader._dataset
+    reader.resume = {"next": 1, "workers": {}}
+    first, *rest = reader
+    assert (first.batch, first.num_rows) == (None, 0)
+    assert [read.num_rows for read in rest] == [2, 2]

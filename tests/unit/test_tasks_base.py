@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from perceivers.tasks.base import Meter, Task, combine_clips, metric_text
+from perceivers.tasks.base import Meter, Question, Task, ask, combine_clips, metric_text
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.regression import RegressionConfig
@@ -65,3 +65,14 @@ def test_the_state_of_a_meter_can_be_sent():
 )
 def test_measures_read_well(name, value, text):
     assert metric_text(name, value) == text
+
+
+def test_a_model_is_asked_for_what_the_question_names():
+    def model(*given):
+        return given
+
+    inputs = {"a": torch.zeros(1)}
+    whole = Question(inputs=inputs, masks={}, targets=None)
+    assert ask(model, whole) == (inputs, {})
+    part = Question(inputs=inputs, masks={}, targets=None, index={"b": torch.arange(2)})
+    assert ask(model, part)[2] is part.index

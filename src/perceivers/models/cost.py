@@ -28,7 +28,7 @@ from perceivers.reading.choice import Choice
 from perceivers.reading.operator import count_read
 from perceivers.typing import Tensor
 
-__all__ = ["Cost", "attend_flops", "cost", "paper_flops"]
+__all__ = ["Cost", "attend_flops", "cost", "decoder_flops", "paper_flops"]
 
 _BYTES = 4  # of a float32
 
@@ -84,7 +84,7 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         input_channels=input_channels,
         num_parameters=num_parameters,
         paper_flops=paper_flops(config, num_elements, input_channels)
-        + _decoder_flops(model, num_elements),
+        + decoder_flops(model, num_elements),
         flops=flops,
         read_path=choice.path,
         read_flops=dict(choice.operations),
@@ -158,8 +158,13 @@ def attend_flops(
     return 2 * (project + attend + mlp)
 
 
-def _decoder_flops(model: Perceiver, num_elements: int) -> int:
-    """Return the operations of all output queries of one sample and their heads, as the papers count them."""
+def decoder_flops(model: Perceiver, num_elements: int) -> int:
+    """Return the operations of all output queries of one sample and their heads, as the papers count them.
+
+    Args:
+        model: With a decoder, or without one: then there are none.
+        num_elements: Elements of an input, which stand in for the latents of a model that has none.
+    """
     decoder = model.output
     if not isinstance(decoder, PerceiverDecoder):
         return 0
