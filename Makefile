@@ -57,6 +57,7 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
 evidence: .venv/.dev
+	$(BIN)/python -m benchmarks.published
 	$(BIN)/python -m benchmarks.accuracy --data $(DATA)
 
 docs: .venv/.docs
