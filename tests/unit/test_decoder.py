@@ -181,6 +181,14 @@ def test_what_cannot_be_built_is_refused(make, message):
         make()
 
 
+@pytest.mark.parametrize("config", [SEVERAL, LANGUAGE])
+def test_classes_are_for_one_linear_head(config):
+    with pytest.raises(
+        ValueError, match="one output with a linear head to learn the labels of data"
+    ):
+        config.with_num_outputs(3)
+
+
 def test_an_unknown_output_is_named():
     model, image = model_of(SEVERAL), {"image": torch.randn(1, 3, 4, 6)}
     with pytest.raises(KeyError, match="out of label, pixels, places, got 'pixel'"):

@@ -117,8 +117,18 @@ class DecoderConfig:
         return one.num_outputs if len(heads) == 1 and isinstance(one, LinearHeadConfig) else None
 
     def with_num_outputs(self, num_outputs: int) -> "DecoderConfig":
-        """Return the same decoder with the number of classes of its only output."""
-        ((name, answer),) = self.answers.items()
+        """Return the same decoder with the number of classes of its only output.
+
+        Raises:
+            ValueError: If it has several outputs, or one whose number follows from a text.
+        """
+        name, answer = next(iter(self.answers.items()))
+        if len(self.answers) > 1 or not isinstance(answer.head, LinearHeadConfig):
+            msg = (
+                "Expected a decoder of one output with a linear head to learn the labels of data, got the outputs "
+                f"{', '.join(self.answers)} with heads of kind {', '.join(a.head.kind for a in self.answers.values())}."
+            )
+            raise ValueError(msg)
         head = replace(answer.head, num_outputs=num_outputs)
         return replace(self, answers={name: replace(answer, head=head)})
 
@@ -262,10 +272,9 @@ class PerceiverDecoder(nn.Module):
         if name in self.padding:
             padding = self.padding[name].expand(*queries.shape[:2], -1)
             queries = torch.cat([queries, padding.to(queries.dtype)], dim=-1)
+        # Of elements that are padding, nothing is asked.
         mask = None if asking.modality is None else asked.masks.get(asking.modality)
-        mask = (
-            None if mask is None else mask[:, index]
-        )  # of elements that are padding, nothing is asked
+        mask = None if mask is None else mask[:, index]
         x = self.cross_attend(queries, latents, query_mask=mask)
         if self.project is not None:
             x = self.project(x)
