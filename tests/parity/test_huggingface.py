@@ -9,6 +9,7 @@ import pytest
 import torch
 from tolerance import PARITY, relative_error
 
+from perceivers.hub.names import LAYER
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInput, PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
@@ -20,18 +21,6 @@ transformers = pytest.importorskip("transformers")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from transformers.models.perceiver import modeling_perceiver as hf
-
-LAYER = {
-    "attention.self.layernorm1": "query_norm",
-    "attention.self.layernorm2": "source_norm",
-    "attention.self.query": "attention.to_query",
-    "attention.self.key": "attention.to_key",
-    "attention.self.value": "attention.to_value",
-    "attention.output.dense": "attention.to_output",
-    "layernorm": "mlp_norm",
-    "mlp.dense1": "mlp.0",
-    "mlp.dense2": "mlp.2",
-}
 
 
 def config(**changes):

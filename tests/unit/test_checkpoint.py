@@ -103,7 +103,7 @@ def test_a_folder_that_is_no_run_says_so(tmp_path):
 
 
 def test_a_file_instead_of_a_folder_says_so(folder):
-    with pytest.raises(OSError, match=r"is a file. Expected a folder with config.json"):
+    with pytest.raises(OSError, match=r"is a file. Expected a run folder with config.json"):
         checkpoint.load(folder / "model.safetensors")
 
 

@@ -170,7 +170,7 @@ def test_another_architecture_and_broken_files_are_told(folder, tmp_path):
     path.unlink()
     with pytest.raises(OSError, match=r"has no config.json"):
         convert(folder, tmp_path / "run")
-    with pytest.raises(OSError, match="neither a folder nor the id"):
+    with pytest.raises(OSError, match=r"does not exist. Expected the folder that"):
         convert(tmp_path / "nothing" / "at" / "all", tmp_path / "run")
 
 
@@ -209,6 +209,6 @@ def test_the_hub_is_asked_for_what_is_no_folder(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(
-        OSError, match=r"could not be fetched from the Hugging Face hub: no network$"
+        OSError, match=r"could not be loaded from the Hugging Face hub either: no network$"
     ):
         convert("deepmind/vision-perceiver-learned", tmp_path / "run 2")

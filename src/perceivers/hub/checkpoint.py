@@ -9,7 +9,7 @@ import pickle
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "Saved",
     "SavedConfig",
     "compare_weights",
+    "find_folder",
     "load",
     "push_to_hub",
     "read_weights",
@@ -203,43 +204,49 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
         new.unlink(missing_ok=True)
 
 
-def _find(source: str | Path) -> Path:
-    """Return the folder of a saved model, downloaded if it is on the hub."""
-    folder = Path(source)
+def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path:
+    """Return the folder of a model, downloaded if it is on the hub.
+
+    Args:
+        source: A folder, or `user/name` on the hub. A path that exists wins.
+        expected: What it should be, for messages.
+        files: Names or patterns of what is fetched from the hub.
+
+    Raises:
+        OSError: If there is no such folder, and it cannot be fetched.
+    """
+    folder, name = Path(source), str(source)
     if folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            msg = (
-                f"{folder} is not a run folder: it has no {CONFIG_FILE}. Expected the folder that "
-                "`perceivers fit` wrote (its last lines name it), or one written by `pv.save`."
-            )
-            raise OSError(msg)
         return folder
     if folder.exists():
-        msg = (
-            f"{folder} is a file. Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as "
-            "`perceivers fit` and `pv.save` write it."
-        )
+        msg = f"{folder} is a file. Expected {expected}."
         raise OSError(msg)
-    name = str(source)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        msg = (
-            f"{source} does not exist. Expected a run folder, or `user/name` of a model on the hub."
-        )
+        msg = f"{source} does not exist. Expected {expected}, or `user/name` of a model on the hub."
         raise OSError(msg)
-    return _download(name)
-
-
-def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # the hub's errors share no base class
         msg = (
             f"There is no folder {name}, and it could not be loaded from the Hugging Face hub either: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         )
         raise OSError(msg) from error
+
+
+def _find(source: str | Path) -> Path:
+    """Return the folder of a saved model, downloaded if it is on the hub."""
+    expected = (
+        f"a run folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as `perceivers fit` (its last lines name it) and "
+        "`pv.save` write it"
+    )
+    folder = find_folder(source, expected, (CONFIG_FILE, WEIGHTS_FILE))
+    if not (folder / CONFIG_FILE).is_file():
+        msg = f"{folder} is not a run folder: it has no {CONFIG_FILE}. Expected {expected}."
+        raise OSError(msg)
+    return folder
 
 
 def _read_config(path: Path) -> SavedConfig:

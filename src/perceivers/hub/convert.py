@@ -14,7 +14,14 @@ from safetensors.torch import save_file
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.text import TextPreprocessConfig
-from perceivers.hub.checkpoint import WEIGHTS_FILE, compare_weights, load, read_weights, save
+from perceivers.hub.checkpoint import (
+    WEIGHTS_FILE,
+    compare_weights,
+    find_folder,
+    load,
+    read_weights,
+    save,
+)
 from perceivers.hub.huggingface import architecture_of, config_from, num_labels
 from perceivers.hub.huggingface_back import config_to
 from perceivers.hub.names import from_huggingface, to_huggingface
@@ -66,7 +73,8 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     if out.is_dir() and any(out.iterdir()):
         msg = f"{out} is not empty. Give a new folder for the converted model (--out)."
         raise ValueError(msg)
-    folder = _find(source)
+    expected = "the folder that `save_pretrained` has written"
+    folder = find_folder(source, expected, ("*.json", "*.safetensors", "*.bin"))
     theirs = _read_json(folder / _THEIR_CONFIG)
     name = architecture_of(theirs)
     config = config_from(theirs)
@@ -160,28 +168,6 @@ def _side(told: Any, usual: int) -> int:
     if isinstance(told, Mapping):
         return int(cast("Mapping[str, Any]", told).get("height", usual))
     return usual if told is None else int(told)
-
-
-def _find(source: str | Path) -> Path:
-    """Return the folder of their model, downloaded if it is on the hub."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or len(folder.parts) != 2:
-        msg = (
-            f"'{source}' is neither a folder nor the id of a model on the Hugging Face hub ('owner/name'). Expected "
-            "the folder that `save_pretrained` has written."
-        )
-        raise OSError(msg)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.bin"]
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        msg = f"'{source}' could not be fetched from the Hugging Face hub: {str(error).splitlines()[0]}"
-        raise OSError(msg) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

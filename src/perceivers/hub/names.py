@@ -7,7 +7,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.typing import Tensor
 
-__all__ = ["Row", "from_huggingface", "rows_of", "to_huggingface"]
+__all__ = ["LAYER", "Row", "from_huggingface", "rows_of", "to_huggingface"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Row:
     trailing: int = 0
 
 
-_LAYER = {
+# The modules of a layer; a self-attend has one norm in front.
+LAYER = {
     "attention.self.layernorm1": "query_norm",
     "attention.self.layernorm2": "source_norm",
     "attention.self.query": "attention.to_query",
@@ -51,7 +52,7 @@ def _linear(theirs: str, ours: str, *, trailing: int = 0) -> list[Row]:
 
 def _layer(theirs: str, ours: str, *, reads: bool) -> list[Row]:
     """Return the rows of a cross-attend, or of a self-attend, which has one norm in front."""
-    names = dict(_LAYER)
+    names = dict(LAYER)
     if not reads:
         names["attention.self.layernorm1"] = "norm"
         del names["attention.self.layernorm2"]

@@ -6,12 +6,12 @@ convolved stem. All with configuration A of the paper, which needs no other data
 
 from dataclasses import replace
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig
+from perceivers.data.base import ImageAugmentConfig
 from perceivers.inputs.image import ConvInputConfig, PixelInputConfig
-from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from perceivers.inputs.positions import LearnedPositionsConfig
 from perceivers.models.decoder import DecoderConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig, recipe
+from perceivers.recipes.imagenet import imagenet
 from perceivers.tasks.classification import ClassificationConfig
 
 __all__ = ["imagenet_io", "imagenet_io_conv", "imagenet_io_learned"]
@@ -25,26 +25,13 @@ def imagenet_io() -> Recipe:
     Expected: 79.0 % top-1 as published (not reproduced here); 48,440,627 weights; 407 GFLOPs.
     Source:   Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7; training as in DeepMind's release.
     """
-    return Recipe(
+    base = imagenet()
+    return replace(
+        base,
         name="imagenet_io",
-        # 3 colors + 2 raw coordinates + 2 axes * 64 bands * (sine, cosine) = 261 channels
-        inputs={
-            "image": PixelInputConfig(
-                size=(224, 224), positions=FourierPositionsConfig(num_bands=64)
-            )
-        },
-        encoder=PerceiverEncoderConfig(
-            num_latents=512,
-            latent_channels=1024,
-            num_cross_attends=1,
-            num_blocks=8,
-            num_self_attends_per_block=6,
-            num_cross_attend_heads=1,
-            num_self_attend_heads=8,
-        ),
+        encoder=replace(base.encoder, num_cross_attends=1),
         output=DecoderConfig.classifier(1000),
         task=ClassificationConfig(label_smoothing=0.1),
-        data=DataConfig(normalization="imagenet", crop_fraction=224 / 256),
         augment={
             "image": ImageAugmentConfig(
                 crop_scale=(0.08, 1.0), flip=True, randaugment=(4, 5), mixup=0.2, cutmix=True
