@@ -8,6 +8,9 @@ from perceivers.data.pieces import TextPieces, in_pieces
 from perceivers.data.sources import open_data
 from perceivers.data.split import with_validation
 from perceivers.data.tables import ColumnTable, Field
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.recipes.fitting import learnable
+from perceivers.tasks.masked import MaskedBytesConfig
 
 CONFIG = DataConfig(target="nothing")
 
@@ -85,3 +88,23 @@ def test_what_cannot_be_cut_is_told(tmp_path):
     stream = open_data(str(path), DataConfig(target="nothing", stream=True))
     with pytest.raises(ValueError, match="Leave --stream out"):
         in_pieces(stream, "text", 10)
+
+
+def test_what_is_learned_from_has_room_and_never_overlaps_what_is_measured(tmp_path):
+    text = "".join(f"{number:04d} " for number in range(400))
+    (tmp_path / "book.txt").write_text(text)
+    preprocess = {"text": TextPreprocessConfig(max_length=64)}
+    source = open_data(str(tmp_path / "book.txt"), CONFIG)
+    found = learnable(source, MaskedBytesConfig(), preprocess, CONFIG)
+    train, held = (
+        [media.data.decode() for media in texts_of(found, split)]
+        for split in ("train", "validation")
+    )
+    assert max(map(len, train)) > 120
+    assert max(map(len, held)) <= 64
+    assert sorted("".join(train + held)) == sorted(text)
+    assert not {part for one in train for part in one.split()[1:-1]} & {
+        part for one in held for part in one.split()[1:-1]
+    }
+    whole = learnable(source, MaskedBytesConfig(), preprocess, None)
+    assert set(whole.splits) == {"train"}

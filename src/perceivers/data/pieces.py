@@ -57,13 +57,16 @@ class TextPieces:
         return [cells[row] for row, _, _ in self.pieces]
 
 
-def in_pieces(source: DataSource, modality: str, length: int) -> DataSource:
+def in_pieces(
+    source: DataSource, modality: str, length: int, *, leave: str | None = None
+) -> DataSource:
     """Return data whose texts are cut into pieces, and a note that says so.
 
     Args:
         source: With a text among its inputs, read by index.
         modality: Of the text.
         length: Bytes of a piece at most.
+        leave: A split that stays as it is.
 
     Raises:
         ValueError: If the data are streamed, since nobody knows where a piece begins then, or hold no text at all.
@@ -72,13 +75,17 @@ def in_pieces(source: DataSource, modality: str, length: int) -> DataSource:
         msg = "Texts are cut into pieces, which must be read by index. Leave --stream out."
         raise ValueError(msg)
     column = source.inputs[modality].column
-    splits = {name: TextPieces(split, column, length) for name, split in source.splits.items()}
+    splits = {
+        name: TextPieces(split, column, length)
+        for name, split in source.splits.items()
+        if name != leave
+    }
     counts = ", ".join(f"{name} {len(pieces):,}" for name, pieces in splits.items())
     if not all(map(len, splits.values())):
         msg = f"A split has no text in column '{column}' that is not empty: {counts}."
         raise ValueError(msg)
     note = f"Texts are cut into pieces of at most {length} bytes: {counts}."
-    return replace(source, splits=splits, notes=(*source.notes, note))
+    return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
 
 
 def _size(media: Media) -> int:

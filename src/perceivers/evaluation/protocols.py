@@ -117,10 +117,11 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
         label_names=predictor.task.names,
         inputs=predictor.config.input_columns(),
     )
-    if predictor.config.task is not None and TARGET_KINDS[predictor.config.task.kind] == "nothing":
-        source = learnable(source, predictor.config.task, predictor.preprocess)
     # The same hold-out as in training: fixed by a seed that the run remembers.
-    return with_validation(source, config) if is_own else source
+    held_out, task = config if is_own else None, predictor.config.task
+    if task is not None and TARGET_KINDS[task.kind] == "nothing":
+        return learnable(source, task, predictor.preprocess, held_out)
+    return source if held_out is None else with_validation(source, held_out)
 
 
 def data_config(predictor: Predictor) -> DataConfig:

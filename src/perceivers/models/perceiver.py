@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import ConfigDict, Field
@@ -11,8 +11,10 @@ from torch import nn
 from perceivers.inputs.adapters import InputConfig, build_input
 from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
+from perceivers.inputs.text import BytesInput
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
+from perceivers.models.local_init import begin_locally
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import MeanPool, MeanPoolConfig
@@ -39,6 +41,8 @@ class PerceiverConfig:
         fusion: How several modalities are read together. One alone needs nothing of it.
         permute: Seed of one fixed permutation of the elements of every input, applied when they already
             have their positions (the papers' permuted ImageNet). None: their own order.
+        init: How weights begin: as the `papers`', or `local`, for models of one text: attention begins as a map of
+            places (`begin_locally`), which small models need to learn masked bytes at all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -48,6 +52,7 @@ class PerceiverConfig:
     output: OutputConfig = field(default_factory=MeanPoolConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     permute: int | None = None
+    init: Literal["papers", "local"] = "papers"
 
 
 class Perceiver(nn.Module):
@@ -281,7 +286,29 @@ def build(config: PerceiverConfig) -> Perceiver:
     model = Perceiver(adapters, encoder, output, fusion=fusion, permute=config.permute)
     model.config = config
     model.input_channels = input_channels
+    if config.init == "local":
+        _begin_locally(model)
     return model
+
+
+def _begin_locally(model: Perceiver) -> None:
+    """Begin with local attention.
+
+    Raises:
+        ValueError: If the model does not read one text, byte by byte, by latents.
+    """
+    text = next(iter(model.inputs.values()))
+    if (
+        len(model.inputs) > 1
+        or not isinstance(text, BytesInput)
+        or isinstance(model.encoder, TransformerEncoder)
+    ):
+        msg = (
+            "init='local' is for a Perceiver that reads one text, byte by byte (inputs of kind 'bytes'); got inputs of "
+            f"kind {', '.join(part.kind for part in model.config.inputs.values())}. Leave init at 'papers'."
+        )
+        raise ValueError(msg)
+    begin_locally(text.places, text.embedding, model.encoder, model.output)
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:

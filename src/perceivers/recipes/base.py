@@ -126,6 +126,7 @@ class Recipe:
         preprocess: For each modality, what turns a file into the model's array. What is None there is taken from the
             data. Pictures need nothing: their size is that of their input, their statistics those of the data.
         fusion: How several modalities are read together.
+        init: How weights begin, as `PerceiverConfig` says.
         data: Which data, and how they are read.
         augment: What is random in training, for each modality.
         optim: How weights follow the gradient.
@@ -141,6 +142,7 @@ class Recipe:
     task: TaskConfig
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    init: Literal["papers", "local"] = "papers"
     data: DataConfig = field(default_factory=DataConfig)
     augment: dict[str, AugmentConfig] = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -154,6 +156,7 @@ class Recipe:
             output=self.output,
             fusion=self.fusion,
             permute=self.training.permute,
+            init=self.init,
         )
 
 

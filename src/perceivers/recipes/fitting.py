@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from perceivers.data.base import ImagePreprocessConfig, Records
+from perceivers.data.base import DataConfig, ImagePreprocessConfig, Records
 from perceivers.data.columns import InputColumn
 from perceivers.data.images import measure_mean_std, suggest_image_size
 from perceivers.data.media import Media
 from perceivers.data.pieces import in_pieces
 from perceivers.data.reading import media_of
 from perceivers.data.sources import DataSource
+from perceivers.data.split import with_validation
 from perceivers.data.tables import ColumnTable, Field
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
 from perceivers.recipes.filling import fill_input, fill_output, measured
@@ -27,8 +28,9 @@ __all__ = ["choose_recipe", "learnable", "specialize"]
 # Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
 _LOOKED_AT, _MEASURED = 256, 192
 
-# Bytes of a piece of text, where its recipe leaves that open.
-_PIECE = 2048
+# Bytes of a text that are read at once, where its recipe leaves that open; and how many times as long the pieces are
+# that are learned from, so that a part anywhere in them can be read.
+_PIECE, _ROOM = 2048, 2
 
 # The means and deviations of ImageNet's training pictures that everybody uses.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -213,25 +215,32 @@ def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
             yield media
 
 
-def learnable(source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any]) -> DataSource:
-    """Return data as a task learns from them: with labels, or as texts cut into pieces.
+def learnable(
+    source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
+) -> DataSource:
+    """Return data as a task learns from them, a validation split held out: with labels, or as texts cut into pieces.
 
     Args:
         source: The data.
         task: What is to be learned.
         preprocess: Of each modality; how long a text is.
+        data: How a validation split is held out. None: none is.
 
     Raises:
-        ValueError: If there are no labels and the task needs them, or there is no text where it needs one.
+        ValueError: If there are no labels and the task needs them, or there is no text where it needs one; if there
+            are too few rows to hold some out.
     """
     if not isinstance(task, MaskedBytesConfig):
         _require_labels(source)
-        return source
+        return source if data is None else with_validation(source, data)
     if task.modality not in source.inputs:
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
         raise ValueError(msg)
-    length = getattr(preprocess.get(task.modality), "max_length", None)
-    return in_pieces(source, task.modality, length or _PIECE)
+    length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
+    source = in_pieces(source, task.modality, _ROOM * length)
+    # Held out before the rest is cut again: what is learned from never overlaps what is measured.
+    source = source if data is None else with_validation(source, data)
+    return in_pieces(source, task.modality, length, leave="train")
 
 
 def _require_labels(source: DataSource) -> None:

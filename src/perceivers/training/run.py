@@ -9,7 +9,6 @@ import torch
 from perceivers.data.base import DataConfig
 from perceivers.data.named import is_embedded, open_named
 from perceivers.data.sources import DataSource
-from perceivers.data.split import with_validation
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
@@ -127,7 +126,7 @@ def fit_opened(
     """
     if not is_first_process():
         say = _nothing
-    source = with_validation(learnable(source, recipe.task, recipe.preprocess), recipe.data)
+    source = learnable(source, recipe.task, recipe.preprocess, recipe.data)
     for note in source.notes:
         say(note)
     recipe, preprocess = specialize(recipe, source)
