@@ -55,18 +55,21 @@ def heat_top(attention: Array) -> float:
 
 
 def read_titles(view: View) -> list[str]:
-    """Return what to call each read, all together first where there are several."""
+    """Return what to call each read, all together first where there are several, and the answer's own at the end."""
     num_reads = len(view.attention)
+    asked = [] if view.asked is None else ["what the first blank looked at"]
     if num_reads == 1:
-        return ["where it looked"]
-    return [f"all {num_reads} reads", *(f"read {t + 1} of {num_reads}" for t in range(num_reads))]
+        return ["where it looked", *asked]
+    reads = (f"read {t + 1} of {num_reads}" for t in range(num_reads))
+    return [f"all {num_reads} reads", *reads, *asked]
 
 
 def read_maps(view: View) -> list[Array]:
     """Return the attention that belongs to each title of `read_titles`."""
+    asked = [] if view.asked is None else [view.asked]
     if len(view.attention) == 1:
-        return [view.attention[0]]
-    return [view.overall, *view.attention]
+        return [view.attention[0], *asked]
+    return [view.overall, *view.attention, *asked]
 
 
 def shorten(text: str, length: int) -> str:

@@ -7,6 +7,7 @@ opens, and no state is shared with the caller.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
 from perceivers.explain.canvas import INK, QUIET, draw_bars, draw_shares, shorten
@@ -121,6 +122,10 @@ def _caption(explanation: Explanation) -> str:
     words = "Attention of all latents and heads, in multiples of an even share (1x: nowhere in particular)."
     if len(explanation.views) > 1:
         words = words.replace("an even share", "an even share within the modality")
+    if explanation.asked is not None:
+        best = np.argsort(-explanation.asked, kind="stable")[:5]
+        told = ", ".join(f"{latent} ({100 * explanation.asked[latent]:.0f} %)" for latent in best)
+        words += f"\nThe first blank asked latents {told}: what they read is what it looked at."
     if explanation.missing:
         words += f" Not there: {', '.join(explanation.missing)}."
     return words

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from perceivers.explain.asked import Asked, trace_query
 from perceivers.explain.explanation import Explanation, View
 from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
@@ -83,18 +84,21 @@ def explain(
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
     outputs, reads = read_inputs(model, inputs, latents=chosen, masks=masks or None)
     answer = build_task(config.task).probabilities(outputs)[0]
-    names = names_of(config.task)
+    names, asked = names_of(config.task), None
     if isinstance(config.task, MaskedBytesConfig):
-        answer, names = _first_blank(inputs[config.task.modality][0], answer, sample.name)
+        ids = inputs[config.task.modality][0]
+        answer, names = _first_blank(ids, answer, sample.name)
+        asked = trace_query(model, inputs, masks, query=int((ids == MASK).nonzero()[0]))
     return Explanation(
         name=sample.name,
         task="classification" if isinstance(config.task, MaskedBytesConfig) else config.task.kind,
         label_names=names,
         probabilities=answer.float().cpu().numpy(),
         threshold=float(getattr(config.task, "threshold", 0.5)),
-        views=_views(saved, sample, segments, reads),
+        views=_views(saved, sample, segments, reads, asked),
         latents=chosen,
         missing=sample.missing,
+        asked=None if asked is None else asked.latents.numpy(),
     )
 
 
@@ -109,6 +113,14 @@ def _first_blank(
     check_blanks(ids.tolist(), name)
     blank = int((ids == MASK).nonzero()[0])
     return answer[blank, FIRST_BYTE:], tuple(byte_name(byte) for byte in range(256))
+
+
+def _evened(asked: Asked, segment: _Segment) -> npt.NDArray[np.float32]:
+    """Return what a query looked at, in multiples of an even share among the real elements of a modality."""
+    elements = asked.elements.numpy()
+    own = np.where(segment.real, elements[segment.begin : segment.end], 0)
+    even = max(float(own.sum()), 1e-12) / max(int(segment.real.sum()), 1)
+    return (elements / even).astype(np.float32)
 
 
 def _segments(
@@ -149,7 +161,11 @@ def _spread(count: int, num_latents: int) -> tuple[int, ...]:
 
 
 def _views(
-    saved: Saved, sample: ReadSample, segments: Sequence[_Segment], reads: Sequence[Read]
+    saved: Saved,
+    sample: ReadSample,
+    segments: Sequence[_Segment],
+    reads: Sequence[Read],
+    asked: Asked | None,
 ) -> tuple[View, ...]:
     """Return the view of each modality.
 
@@ -191,6 +207,7 @@ def _views(
                 share=part.astype(np.float32),
                 even=own / max(num_real, 1),
                 scores=segment.placed(scores),
+                asked=None if asked is None else segment.placed(_evened(asked, segment)),
             )
         )
     return tuple(views)

@@ -26,6 +26,7 @@ class View:
         share: For each read, what part of all attention this modality got.
         even: What part it would have got if every element got the same: its part of all real elements.
         scores: For each read and chosen latent, the scores before the softmax: T x L x the axes. NaN as above.
+        asked: What the answer's own query looked at through the latents, as `attention`. None: it has none of its own.
     """
 
     name: str
@@ -34,6 +35,7 @@ class View:
     share: npt.NDArray[np.float32]
     even: float
     scores: npt.NDArray[np.float32]
+    asked: npt.NDArray[np.float32] | None = None
 
     @property
     def overall(self) -> npt.NDArray[np.float32]:
@@ -58,6 +60,7 @@ class Explanation:
         views: One for each modality that was there.
         latents: Which latents `scores` is of.
         missing: Modalities that were not there.
+        asked: What part of the answer's query each latent got. None: it has no query of its own.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Explanation:
     views: tuple[View, ...]
     latents: tuple[int, ...]
     missing: tuple[str, ...] = ()
+    asked: npt.NDArray[np.float32] | None = None
 
 
 def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
@@ -83,11 +87,15 @@ def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
         "latents": np.array(explanation.latents),
         "modalities": np.array([view.name for view in explanation.views]),
     }
+    if explanation.asked is not None:
+        arrays["asked_latents"] = explanation.asked
     single = len(explanation.views) == 1 and not explanation.missing
     for view in explanation.views:
         before = "" if single else f"{view.name}."
         for part in ("attention", "share", "even", "scores"):
             arrays[before + part] = np.asarray(getattr(view, part))
+        if view.asked is not None:
+            arrays[before + "asked"] = view.asked
         for field in fields(view.content):
             arrays[before + _KEPT.get(field.name, field.name)] = np.asarray(
                 getattr(view.content, field.name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange, reduce
@@ -39,8 +40,8 @@ def read_inputs(
     *,
     latents: Sequence[int],
     masks: Mapping[str, Tensor] | None = None,
-) -> tuple[Float[Tensor, "1 K"], list[Read]]:
-    """Return the model's outputs and every read of its input, in the order in which they happened.
+) -> tuple[Any, list[Read]]:
+    """Return the model's outputs, by name where there are several, and every read of its input, in their order.
 
     The whole maps never exist: latents are taken a few at a time. For a model without cross-attends (the
     Transformer baseline), every layer reads the input and the elements stand in for the latents.

@@ -42,6 +42,8 @@ def begin_locally(
     Source: ours. Projections of queries and keys that begin alike are an idea of mimetic initialization
     (arXiv:2305.09828); sines as places are those of the Transformer (arXiv:1706.03762), but spread evenly.
     """
+    if places.is_meta:  # weights that will be read from a file
+        return
     length, num_latents = places.shape[0], encoder.latents.shape[0]
     highest = math.pi * min(
         num_latents / length, 1.0

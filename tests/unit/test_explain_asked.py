@@ -1,0 +1,97 @@
+"""What a blank of a text looked at: the latents that it asked, and through them the bytes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from perceivers.data.text import TextPreprocessConfig
+from perceivers.explain.asked import trace_query
+from perceivers.explain.attention import watch_attention
+from perceivers.explain.drawing import draw_explanation
+from perceivers.explain.explain import explain
+from perceivers.explain.explanation import arrays_of
+from perceivers.hub.checkpoint import load, save
+from perceivers.models.perceiver import build
+from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.recipes import get_recipe
+from perceivers.tasks.masked import MASK, MaskedBytesConfig
+
+RECIPE = get_recipe("mlm_bytes", size="tiny")
+TEXT = torch.tensor(
+    [[byte + 6 for byte in b"the c"] + [MASK, MASK] + [byte + 6 for byte in b" sat"]]
+)
+
+
+def model_of(**changes):
+    torch.manual_seed(0)
+    return build(replace(RECIPE.model_config(), **changes)).eval()
+
+
+def test_the_trace_is_the_product_of_both_maps():
+    model = model_of()
+    found = trace_query(model, {"text": TEXT}, None, query=5)
+    assert found.latents.sum().item() == pytest.approx(1)
+    assert found.elements.sum().item() == pytest.approx(1)
+    with torch.no_grad(), watch_attention(model) as maps:
+        model({"text": TEXT})
+    read, asked = (
+        next(iter(maps[name]))[0].mean(dim=0)
+        for name in ("encoder.cross_attends.0.attention", "output.cross_attend.attention")
+    )
+    torch.testing.assert_close(found.elements, (asked @ read)[5])
+    # It is the same whatever is asked at once.
+    chunked = model_of(output=replace(RECIPE.output, chunk=4))
+    torch.testing.assert_close(
+        trace_query(chunked, {"text": TEXT}, None, query=5).elements, found.elements
+    )
+
+
+def test_padding_is_looked_at_by_nobody():
+    padded = torch.cat([TEXT, torch.zeros(1, 5, dtype=torch.long)], dim=1)
+    real = torch.arange(padded.shape[1])[None] < TEXT.shape[1]
+    found = trace_query(model_of(), {"text": padded}, {"text": real}, query=5)
+    assert not found.elements[TEXT.shape[1] :].any()
+    alone = trace_query(model_of(), {"text": TEXT}, None, query=5)
+    torch.testing.assert_close(found.elements[: TEXT.shape[1]], alone.elements)
+
+
+def test_a_model_without_queries_is_refused():
+    model = model_of(output=MeanPoolConfig(num_outputs=2))
+    with pytest.raises(TypeError, match="with output queries, got MeanPool"):
+        trace_query(model, {"text": TEXT}, None, query=0)
+
+
+def test_the_first_blank_is_explained_and_drawn(tmp_path):
+    column = {"column": "text", "kind": "text", "columns": (), "kinds": ()}
+    save(
+        tmp_path / "run",
+        model_of(),
+        preprocess={"text": TextPreprocessConfig(max_length=128, marks=True)},
+        task=MaskedBytesConfig(),
+        columns={
+            "data": None,
+            "form": "f",
+            "inputs": {"text": column},
+            "target": None,
+            "config": {},
+        },
+    )
+    found = explain(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
+    arrays = arrays_of(found)
+    assert arrays["asked_latents"].shape == (64,)
+    assert arrays["asked"].shape == (64,)
+    assert np.isnan(arrays["asked"][11:]).all()
+    assert arrays["asked"][:11].mean() == pytest.approx(1, abs=1e-4)
+    # Begun locally, the blank looks at what stands around it.
+    assert arrays["asked"][4:8].mean() > 1.2
+    figure = draw_explanation(found)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert "what the first blank looked at" in titles
+    best = int(found.asked.argmax())
+    assert any(f"latents {best} (" in text.get_text() for text in figure.findobj(match=_is_text))
+
+
+def _is_text(artist):
+    return hasattr(artist, "get_text")
