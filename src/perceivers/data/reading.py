@@ -147,6 +147,8 @@ class Reader:
                 values[modality] = decoded.value
                 notes += decoded.notes
             except MissingValueError as error:
+                if modality in self.settings.answers:
+                    raise BadRowError(media.name, str(error)) from error
                 values[modality], reason = None, reason or str(error)
                 notes.append(f"no {modality}")
             except TooLongError as error:
@@ -155,7 +157,8 @@ class Reader:
                 raise BadRowError(media.name, str(error)) from error
             except ValueError as error:
                 raise BadRowError(media.name, str(error)) from error
-        if all(value is None for value in values.values()):
+        answers = self.settings.answers
+        if all(value is None for modality, value in values.items() if modality not in answers):
             raise BadRowError(name, reason)
         return values, name, tuple(notes)
 

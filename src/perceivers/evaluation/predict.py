@@ -68,7 +68,7 @@ class Predictor:
         self.device = pick_device(device)
         self.model = saved.model.to(self.device).eval()
         self.quantization = None if quantize is None else self._quantize(quantize)
-        self.preprocess = _without(config.preprocess, without)
+        self.preprocess = _without(config.preprocess, without, config.answers)
         self.columns: Mapping[str, InputColumn] = {
             name: part for name, part in config.input_columns().items() if name in self.preprocess
         }
@@ -201,19 +201,22 @@ class Predictor:
             return error
 
 
-def _without(preprocess: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
-    """Return the modalities that are read.
+def _without(
+    preprocess: Mapping[str, Any], without: Sequence[str], answers: Sequence[str]
+) -> dict[str, Any]:
+    """Return the modalities that are read, and the answers, which only measuring needs.
 
     Raises:
         ValueError: If one that is not to be read does not exist, or none is left.
     """
+    inputs = [name for name in preprocess if name not in answers]
     for name in without:
-        if name not in preprocess:
-            msg = f"The model has no modality '{name}'.{nearest(name, preprocess)} It reads {', '.join(preprocess)}."
+        if name not in inputs:
+            msg = f"The model has no modality '{name}'.{nearest(name, inputs)} It reads {', '.join(inputs)}."
             raise ValueError(msg)
     left = {name: part for name, part in preprocess.items() if name not in without}
-    if not left:
-        msg = f"The model reads {', '.join(preprocess)}: without {', '.join(without)} nothing is left."
+    if not set(left) - set(answers):
+        msg = f"The model reads {', '.join(inputs)}: without {', '.join(without)} nothing is left."
         raise ValueError(msg)
     return left
 

@@ -115,7 +115,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
         remembered if data is None else data,
         config,
         label_names=predictor.task.names,
-        inputs=predictor.config.input_columns(),
+        inputs=predictor.config.input_columns(answers=True),
     )
     if predictor.config.task is not None and TARGET_KINDS[predictor.config.task.kind] == "nothing":
         source = learnable(source, predictor.config.task, predictor.preprocess)
@@ -203,6 +203,7 @@ def loader_for(predictor: Predictor, source: DataSource, split: str, max_bad: fl
         num_classes=predictor.task.num_outputs,
         max_bad=max_bad,
         num_clips=predictor.clips,
+        answers=predictor.config.answers,
     )
     if source.streams:
         from perceivers.data.stream_loader import make_stream_loader

@@ -17,10 +17,10 @@ from perceivers.data.reading import media_of
 from perceivers.data.sources import DataSource
 from perceivers.data.tables import ColumnTable, Field
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
-from perceivers.recipes.filling import fill_input, fill_output, measured
+from perceivers.recipes.filling import fill_answer, fill_input, fill_output, measured
 from perceivers.recipes.multimodal import recipe_for
 from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, fit_task
+from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, answers_of, fit_task
 
 __all__ = ["choose_recipe", "learnable", "specialize"]
 
@@ -119,6 +119,12 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
             inputs[name] = fill_input(part, preprocess[name])
         else:
             inputs[name], preprocess[name] = _picture(recipe, part, train, column.column)
+    answers = {
+        name: fill_answer(
+            recipe.preprocess[name], _cells(train, source.inputs[name]), inputs=preprocess
+        )
+        for name in answers_of(recipe.task)
+    }
     training = recipe.training
     if training.max_epochs is None and training.max_steps is None and training.max_time is None:
         if num_rows is None:
@@ -137,9 +143,10 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
         if learns_labels
         else fill_output(recipe.output, inputs),
         task=task,
+        preprocess={**recipe.preprocess, **answers},
         training=training,
     )
-    return filled, preprocess
+    return filled, {**preprocess, **answers}
 
 
 def _in_step(
@@ -160,7 +167,7 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
     Raises:
         ValueError: If it reads other modalities.
     """
-    if set(recipe.inputs) == set(source.inputs):
+    if {*recipe.inputs, *answers_of(recipe.task)} == set(source.inputs):
         return recipe
     kinds = {name: part.kind for name, part in source.inputs.items()}
     if recipe.name == "multimodal":
@@ -169,9 +176,10 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
     seen = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     column = next(iter(source.inputs.values())).column
     kind = next(iter(recipe.inputs))
+    answers = "".join(f" and learns {name}" for name in answers_of(recipe.task))
     msg = (
-        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}, but the data holds {seen}. Say which column "
-        f"is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
+        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{answers}, but the data holds {seen}. Say which "
+        f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
     )
     raise ValueError(msg)
 
@@ -214,7 +222,7 @@ def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
 
 
 def learnable(source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any]) -> DataSource:
-    """Return data as a task learns from them: with labels, or as texts cut into pieces.
+    """Return data as a task learns from them: with labels, with answers, or as texts cut into pieces.
 
     Args:
         source: The data.
@@ -222,8 +230,17 @@ def learnable(source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any
         preprocess: Of each modality; how long a text is.
 
     Raises:
-        ValueError: If there are no labels and the task needs them, or there is no text where it needs one.
+        ValueError: If there are no labels or answers and the task needs them, or there is no text where it needs one.
     """
+    for name in answers_of(task):
+        if name not in source.inputs:
+            msg = (
+                f"There is no '{name}' in these data, and that is what is learned and measured against: they hold "
+                f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
+            )
+            raise ValueError(msg)
+    if answers_of(task):
+        return source
     if not isinstance(task, MaskedBytesConfig):
         _require_labels(source)
         return source

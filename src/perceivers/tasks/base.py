@@ -16,6 +16,7 @@ __all__ = [
     "ask",
     "combine_clips",
     "metric_text",
+    "take_answer",
 ]
 
 # Measures that are shares in [0, 1] and read better as percentages.
@@ -64,6 +65,32 @@ class Supervised:
             msg = "Learning and measuring need labels, and this batch has none."
             raise ValueError(msg)
         return Question(inputs=inputs, masks=masks, targets=targets)
+
+
+def take_answer(
+    name: str, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Return the modality that is the answer, and the inputs and masks without it.
+
+    For the `pose` of a task whose configuration has a field `answer`: a modality that is read as any other and
+    that the model never sees. Rows that lack it are bad rows, so that it has no mask.
+
+    Args:
+        name: Of the modality.
+        inputs: A tensor for each modality, the answer among them.
+        masks: As in `Question`.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if name not in inputs:
+        msg = (
+            f"Learning and measuring need '{name}', which is the answer, beside what the model reads; this batch has "
+            f"only {', '.join(inputs)}."
+        )
+        raise ValueError(msg)
+    shown = {key: values for key, values in inputs.items() if key != name}
+    return inputs[name], shown, {key: mask for key, mask in masks.items() if key != name}
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
 
-__all__ = ["TARGET_KINDS", "TaskConfig", "build_task", "fit_task", "names_of"]
+__all__ = ["TARGET_KINDS", "TaskConfig", "answers_of", "build_task", "fit_task", "names_of"]
 
 TaskConfig = Annotated[
     ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig,
@@ -25,7 +25,10 @@ TARGET_KINDS = {
     "regression": "number",
     "masked_bytes": "nothing",
 }
-"""What the target of a task is in the data, by the kind of the task; `nothing`: the inputs are all it learns from."""
+"""What the target of a task is in the data, by the kind of the task.
+
+`nothing`: no column of labels. The inputs are all it learns from, or what `answers_of` says, which is read as they are.
+"""
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -47,6 +50,19 @@ def build_task(config: TaskConfig, class_counts: Sequence[int] | None = None) ->
     if isinstance(config, MaskedBytesConfig):
         return MaskedBytesTask(config)
     return RegressionTask(config)
+
+
+def answers_of(config: TaskConfig | None) -> tuple[str, ...]:
+    """Return the modalities that are read only to be learned from and measured against: never an input of the model.
+
+    A task has one if its configuration has a field `answer`, which names it: a field of flow, a map of classes, a
+    second picture. Its `preprocess` stands in the recipe beside that of the inputs.
+
+    Args:
+        config: Of a task. None: of a model that was saved without one.
+    """
+    answer: str | None = getattr(config, "answer", None)
+    return () if answer is None else (answer,)
 
 
 def names_of(config: TaskConfig) -> tuple[str, ...]:
