@@ -14,7 +14,7 @@ from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.recipes.fitting import learnable
-from perceivers.tasks.base import Details, ask, combine_clips
+from perceivers.tasks.base import Details, combine_clips
 from perceivers.tasks.tasks import TARGET_KINDS
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
@@ -175,7 +175,7 @@ def evaluate_source(
     for batch in loader:
         moved = batch.to(predictor.device)
         asked = task.pose(moved.inputs, moved.masks, moved.targets, training=False)
-        outputs = ask(predictor.model, asked)
+        outputs = predictor.answer(asked)
         meter.update(combine_clips(task, outputs, moved.num_clips), asked.targets)
     plan = predictor.quantization
     metrics = meter.compute()

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from perceivers.data.arrays import measure_arrays
 from perceivers.data.audio import measure_audio
+from perceivers.data.frame_pairs import measure_frame_pairs
 from perceivers.data.media import Media
 from perceivers.data.points import measure_points
 from perceivers.data.series import measure_series
@@ -28,6 +29,7 @@ _MEASURES: dict[str, Callable[..., Any]] = {
     "series": measure_series,
     "array": measure_arrays,
     "table": measure_vectors,
+    "frame_pair": measure_frame_pairs,
 }
 
 # What data that nobody has seen are taken to be, to tell the cost of a recipe.
@@ -46,6 +48,7 @@ _ASSUMED: dict[str, dict[str, Any]] = {
     },
     "array": {"length": 100, "num_channels": 8, "num_coordinates": 0},
     "table": {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}},
+    "frame_pair": {"size": (64, 64)},
 }
 
 
@@ -208,6 +211,10 @@ def _of_table(config: Any) -> dict[str, Any]:
     return {"num_numbers": len(config.numbers), "category_sizes": sizes}
 
 
+def _of_frame_pair(config: Any) -> dict[str, Any]:
+    return {"size": config.size, "num_channels": config.num_channels}
+
+
 # For each kind of preprocessing, the kinds of input that read it, and what they take over.
 _FILLS: dict[str, tuple[tuple[str, ...], Callable[[Any], dict[str, Any]]]] = {
     "wave": (("wave", "wave_convolved"), _of_wave),
@@ -218,4 +225,5 @@ _FILLS: dict[str, tuple[tuple[str, ...], Callable[[Any], dict[str, Any]]]] = {
     "series": (("series", "series_convolved"), _of_series),
     "array": (("array",), _of_array),
     "table": (("table",), _of_table),
+    "frame_pair": (("frame_pair", "frame_pair_convolved"), _of_frame_pair),
 }

@@ -73,6 +73,8 @@ def choose_recipe(
         name = _RECIPES.get(next(iter(kinds.values())), "multimodal")
     elif kinds == {"audio": "audio", "video": "video"}:
         name = "audio_video"
+    elif kinds == {"frame_pair": "frame_pair", "flow": "flow"}:
+        name = "flow"
     if size is not None:
         why = "as asked for"
     elif torch.cuda.is_available():

@@ -22,6 +22,7 @@ __all__ = [
 # Measures that are shares in [0, 1] and read better as percentages.
 SHARES = frozenset(
     {"accuracy", "top5", "mean_recall", "mAP", "micro_mAP", "hit1", "exact", "AP", "recall"}
+    | {"within_1px", "within_3px", "within_5px", "fl"}
 )
 
 Details = list[dict[str, float | None]]

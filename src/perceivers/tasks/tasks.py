@@ -8,6 +8,7 @@ from pydantic import Field
 
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.flow import FlowConfig, FlowTask
 from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
@@ -15,7 +16,7 @@ from perceivers.tasks.regression import RegressionConfig, RegressionTask
 __all__ = ["TARGET_KINDS", "TaskConfig", "answers_of", "build_task", "fit_task", "names_of"]
 
 TaskConfig = Annotated[
-    ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig,
+    ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig | FlowConfig,
     Field(discriminator="kind"),
 ]
 
@@ -24,6 +25,7 @@ TARGET_KINDS = {
     "multilabel": "labels",
     "regression": "number",
     "masked_bytes": "nothing",
+    "flow": "nothing",
 }
 """What the target of a task is in the data, by the kind of the task.
 
@@ -49,6 +51,8 @@ def build_task(config: TaskConfig, class_counts: Sequence[int] | None = None) ->
         return MultiLabelTask(config)
     if isinstance(config, MaskedBytesConfig):
         return MaskedBytesTask(config)
+    if isinstance(config, FlowConfig):
+        return FlowTask(config)
     return RegressionTask(config)
 
 
@@ -66,8 +70,8 @@ def answers_of(config: TaskConfig | None) -> tuple[str, ...]:
 
 
 def names_of(config: TaskConfig) -> tuple[str, ...]:
-    """Return the name of each output: classes, labels, or what the numbers are; none of bytes."""
-    if isinstance(config, MaskedBytesConfig):
+    """Return the name of each output: classes, labels, or what the numbers are; none of bytes and flow."""
+    if isinstance(config, MaskedBytesConfig | FlowConfig):
         return ()
     return config.target_names if isinstance(config, RegressionConfig) else config.label_names
 
@@ -88,7 +92,7 @@ def fit_task(
     Raises:
         ValueError: If numbers are to be learned and their moments are not known.
     """
-    if isinstance(config, MaskedBytesConfig):
+    if isinstance(config, MaskedBytesConfig | FlowConfig):
         return config
     if target_kind == "number":
         chosen = config if isinstance(config, RegressionConfig) else RegressionConfig()
