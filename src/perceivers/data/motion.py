@@ -112,28 +112,29 @@ def made_texture(numbers: np.random.Generator, size: tuple[int, int]) -> Pixels:
     Returns:
         Y x X x 3.
     """
+    falls = np.concatenate([numbers.uniform(0.7, 1.5, 8), [2.0]])
+    *noises, edges = _noises(numbers, size, falls)
     layers: list[npt.NDArray[np.float64]] = []
-    for _ in range(2):
-        gray = _noise(numbers, size, numbers.uniform(0.7, 1.5))
-        colors = [_noise(numbers, size, numbers.uniform(0.7, 1.5)) for _ in range(3)]
+    for gray, *colors in (noises[:4], noises[4:]):
         contrast, tint = numbers.uniform(30, 70), numbers.uniform(60, 195, 3)
         own = numbers.uniform(0.1, 0.6)  # share of what each color does by itself
         layers.append(contrast * ((1 - own) * gray[..., None] + own * np.stack(colors, -1)) + tint)
-    shape = _noise(numbers, size, 2.0) > numbers.normal(0, 0.5)
-    mixed = np.where(shape[..., None], *layers)
+    mixed = np.where((edges > numbers.normal(0, 0.5))[..., None], *layers)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
-def _noise(
-    numbers: np.random.Generator, size: tuple[int, int], fall: float
+def _noises(
+    numbers: np.random.Generator, size: tuple[int, int], falls: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return noise whose amplitude falls as frequency ** -fall, of mean 0 and deviation 1."""
+    """Return noises whose amplitude falls as frequency ** -fall, each of mean 0 and deviation 1."""
     down, right = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None]
     frequency = np.hypot(down, right)
     frequency[0, 0] = np.inf
-    white = np.fft.rfft2(numbers.normal(size=size))
-    noise = np.fft.irfft2(white * frequency**-fall, s=size)
-    return (noise - noise.mean()) / max(float(noise.std()), 1e-9)
+    waves = np.fft.rfft2(numbers.normal(size=(len(falls), *size)))
+    waves *= np.exp(-falls[:, None, None] * np.log(frequency))
+    noises = np.fft.irfft2(waves, s=size)
+    noises -= noises.mean(axis=(1, 2), keepdims=True)
+    return noises / np.maximum(noises.std(axis=(1, 2), keepdims=True), 1e-9)
 
 
 def _lengths(field: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
