@@ -366,7 +366,8 @@ def _notes(
     ignored: Sequence[str],
 ) -> tuple[str, ...]:
     notes = [f"Inputs: {', '.join(_described(part) for part in inputs.values())}."]
-    notes.append(f"Target: {target}." if target else "There are no labels.")
+    if target or all(part.kind != "flow" for part in inputs.values()):
+        notes.append(f"Target: {target}." if target else "There are no labels.")
     media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
     if media:
         seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)

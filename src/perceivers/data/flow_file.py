@@ -75,7 +75,8 @@ def _of_flo(data: bytes, name: str) -> npt.NDArray[np.float32]:
         msg = f"'{name}' is {what}: a flow of {height} x {width} has {expected} bytes, and it has {len(data)}."
         raise ValueError(msg)
     field = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).reshape(height, width, 2)
-    return _with_known(field.astype(np.float32), np.abs(field).max(axis=-1) < _UNKNOWN, name)
+    farther = np.abs(field).max(axis=-1)
+    return _with_known(field, ~(np.isfinite(farther) & (farther >= _UNKNOWN)), name)
 
 
 def _of_kitti(data: bytes, name: str) -> npt.NDArray[np.float32]:
@@ -98,8 +99,7 @@ def _of_array(values: object, name: str) -> npt.NDArray[np.float32]:
         raise ValueError(msg)
     if field.shape[2] == 3:
         return _with_known(field[..., :2], field[..., 2] > 0, name)
-    unknown = np.isnan(field).any(axis=-1) | (np.nan_to_num(np.abs(field)).max(axis=-1) >= _UNKNOWN)
-    return _with_known(field, ~unknown, name)
+    return _with_known(field, ~np.isnan(field).any(axis=-1), name)
 
 
 def _with_known(
@@ -110,7 +110,7 @@ def _with_known(
     Raises:
         ValueError: If nothing is known of any pixel, or a motion is no number.
     """
-    broken = known & ~np.isfinite(field).all(axis=-1) | np.isnan(field).any(axis=-1) & known
+    broken = known & ~np.isfinite(field).all(axis=-1)
     if broken.any():
         row, column = np.argwhere(broken)[0]
         msg = (

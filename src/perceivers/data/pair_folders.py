@@ -81,7 +81,7 @@ def pair_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
             name=str(folder),
             columns={
                 **{
-                    name: [str(getattr(pair, name).relative_to(folder)) for pair in of_split]
+                    name: [_path(getattr(pair, name), folder) for pair in of_split]
                     for name in columns
                 },
                 "scene": [pair.scene for pair in of_split],
@@ -96,6 +96,11 @@ def pair_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
         if (of_split := [pair for pair in known if pair.split == split])
     }
     return tables, notes if len(pairs) > len(known) else []
+
+
+def _path(path: Path, folder: Path) -> str:
+    """Return a path relative to a folder; one that lies outside, as Sintel's flow beside a single pass, as it is."""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
 
 
 def _is_chairs(folder: Path) -> bool:

@@ -31,10 +31,10 @@ def flow_colors(
     share = length / max(full, 1e-9)
     wheel = _wheel()
     turn = np.arctan2(-down, -right) / np.pi  # -1 to 1, and 0 to the left, half the wheel from red
-    place = (turn + 1) / 2 * (len(wheel) - 1)
+    place = (turn + 1) / 2 * len(wheel)
     low = np.floor(place).astype(int)
     between = (place - low)[..., None]
-    color = (1 - between) * wheel[low] + between * wheel[(low + 1) % len(wheel)]
+    color = (1 - between) * wheel[low % len(wheel)] + between * wheel[(low + 1) % len(wheel)]
     pale = 1 - np.minimum(share, 1)[..., None] * (1 - color)
     shown = np.where(share[..., None] <= 1 + 1e-6, pale, 0.75 * color)
     return np.floor(255 * shown).astype(np.uint8)

@@ -14,11 +14,16 @@ from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
 from perceivers.explain.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
 from perceivers.tasks.tasks import build_task, names_of
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["explain"]
+
+
+# What the answer is drawn as, where it is not the task's own kind.
+_TASKS = {"masked_bytes": "classification", "flow": "regression"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +91,12 @@ def explain(
     names = names_of(config.task)
     if isinstance(config.task, MaskedBytesConfig):
         answer, names = _first_blank(inputs[config.task.modality][0], answer, sample.name)
+    task = _TASKS.get(config.task.kind, config.task.kind)
+    if isinstance(config.task, FlowConfig):
+        answer, names = _motion(answer)
     return Explanation(
         name=sample.name,
-        task="classification" if isinstance(config.task, MaskedBytesConfig) else config.task.kind,
+        task=task,
         label_names=names,
         probabilities=answer.float().cpu().numpy(),
         threshold=float(getattr(config.task, "threshold", 0.5)),
@@ -109,6 +117,13 @@ def _first_blank(
     check_blanks(ids.tolist(), name)
     blank = int((ids == MASK).nonzero()[0])
     return answer[blank, FIRST_BYTE:], tuple(byte_name(byte) for byte in range(256))
+
+
+def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[Float[Tensor, " 4"], tuple[str, ...]]:
+    """Return how the pixels of a first frame move, and what these numbers are called."""
+    length, means = answer.norm(dim=-1), answer.mean(dim=(0, 1))
+    told = torch.stack([length.mean(), length.max(), means[0], means[1]])
+    return told, ("mean motion", "largest motion", "mean to the right", "mean down")
 
 
 def _segments(
