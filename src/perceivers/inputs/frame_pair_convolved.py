@@ -51,7 +51,7 @@ class ConvFramePairInput(nn.Module):
     Raises:
         ValueError: If the size is not known.
 
-    Source: Perceiver IO (arXiv:2107.14795), tables 3 and 6, "conv, concatenated": there one convolution and a maximum;
+    Source: Perceiver IO (arXiv:2107.14795), table 6, "flow conv, concatenated": there one convolution and a maximum;
     this stem has a norm that sees no other samples and no padding.
     """
 

@@ -193,9 +193,9 @@ def ask(model: Callable[..., Any], question: Question) -> Any:
 
 
 def combine_clips(
-    task: Task, outputs: Float[Tensor, "Bc K"], num_clips: int
-) -> Float[Tensor, "B K"]:
-    """Return one row of outputs for each sample.
+    task: Task, outputs: Float[Tensor, "Bc ..."], num_clips: int
+) -> Float[Tensor, "B ..."]:
+    """Return the outputs of each sample.
 
     Args:
         task: Which knows how clips are averaged.
