@@ -160,6 +160,11 @@ def _perceiver_io(folder: Path) -> None:
     model.save_pretrained(folder / "theirs")
 
 
+def _flow(folder: Path) -> None:
+    for name, low in (("a", 40), ("b", 90)):
+        _write(folder / f"{name}.png", _png(low))
+
+
 DATA: dict[str, Callable[[Path], None]] = {
     "audio": _audio,
     "video": _video,
@@ -167,6 +172,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "text": _text,
     "series": _series,
     "arrays": _arrays,
+    "flow": _flow,
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,
     "scale": _scale,

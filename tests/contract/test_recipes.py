@@ -10,6 +10,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import base
 from perceivers.recipes.files import dump_recipe, parse_recipe
 from perceivers.recipes.filling import assume
+from perceivers.tasks.tasks import answers_of
 
 
 def measured_enough(part):
@@ -59,8 +60,9 @@ class TestEveryRecipe:
 
     def test_augments_and_prepares_only_what_it_reads(self, name):
         recipe = base.get_recipe(name)
-        assert set(recipe.augment) <= set(recipe.inputs)
-        assert set(recipe.preprocess) <= set(recipe.inputs)
+        assert set(recipe.augment) <= {*recipe.inputs, *answers_of(recipe.task)}
+        assert set(recipe.preprocess) <= {*recipe.inputs, *answers_of(recipe.task)}
+        assert set(answers_of(recipe.task)).isdisjoint(recipe.inputs)
         assert set(recipe.fusion.modality_dropout) <= set(recipe.inputs)
         filled, _ = assume(recipe)
         build_modalities(

@@ -4,6 +4,7 @@ import json
 import pickle
 import warnings
 
+import made_flow
 import pytest
 import torch
 from runs import make_pictures, save_run
@@ -212,3 +213,20 @@ def test_the_hub_is_asked_for_what_is_no_folder(folder, tmp_path, monkeypatch):
         OSError, match=r"could not be loaded from the Hugging Face hub either: no network$"
     ):
         convert("deepmind/vision-perceiver-learned", tmp_path / "run 2")
+
+
+def test_the_model_of_flow_becomes_a_run_that_tells_where_pixels_go(tmp_path, capsys):
+    made_flow.make_chairs(tmp_path / "pairs", count=1, size=(12, 20))
+    theirs = theirs_of("PerceiverForOpticalFlow", train_size=[8, 12], d_model=322)
+    theirs.save_pretrained(tmp_path / "theirs")
+    run = tmp_path / "run"
+    assert convert(tmp_path / "theirs", run).predicts
+    args = ["predict", str(run), str(tmp_path / "pairs"), "--save", str(tmp_path / "out")]
+    assert main(args) == 0
+    assert "mean motion" in capsys.readouterr().out
+    predictor = load_predictor(run, device="cpu")
+    assert predictor.preprocess["frames"].size == (8, 12)
+    (told,) = predictor.predict(tmp_path / "pairs")
+    assert told.flow.shape == (12, 20, 2)
+    assert main(["evaluate", str(run), str(tmp_path / "pairs")]) == 0
+    assert "train epe: " in capsys.readouterr().out

@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "Measure a run on its test split, or on other data.",
     "predict": "Label files, folders or globs.",
     "explain": "Draw what a run looked at in a file.",
+    "moving": "Write pairs of frames with exactly known flow.",
     "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
     "convert": "DeepMind's published weights, from Hugging Face, as a run.",
     "export": "A run as a folder that transformers loads.",

@@ -15,6 +15,7 @@ __all__ = ["run"]
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
+    from perceivers.evaluation.prediction import Prediction
 
 _EXAMPLES = """
   perceivers predict runs/birds robin.jpg --top 3
@@ -25,6 +26,7 @@ _EXAMPLES = """
   perceivers predict runs/watch new.parquet             every row of a table with the run's columns
   perceivers predict runs/films --text "What a film!"   a text itself
   perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
+  perceivers predict runs/flow a.png b.png --save out/  two frames: where every pixel of the first goes
   torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
@@ -47,6 +49,8 @@ class Options:
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
             file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
             with the shards that are not done.
+        save: A folder for what a run of flow says of each pair: a `.flo` file and a picture, whose hue says where a
+            pixel goes and whose strength of color how far.
         quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
             and a sentence that says so; `int8-always` also where it is slower.
     """
@@ -62,6 +66,7 @@ class Options:
     without: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     text: str | None = None
     shards: Path | None = None
+    save: Path | None = None
     quantize: Quantize | None = None
 
 
@@ -106,6 +111,8 @@ def run(args: Sequence[str]) -> int:
             )
         items.append({texts[0]: options.text})
     predictions = predictor.predict(items, top=options.top, on_error=report)
+    if options.save is not None:
+        _save(predictions, options.save)
     text = predictions_text(predictions, form=options.format)
     if options.out is None:
         print(text)
@@ -113,6 +120,21 @@ def run(args: Sequence[str]) -> int:
         options.out.write_text(text + "\n", encoding="utf-8")
         print(f"{len(predictions)} predictions in {options.out}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _save(predictions: "list[Prediction]", folder: Path) -> None:
+    """Write the fields of flow that were predicted.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    from perceivers.evaluation.flow import save_flows
+
+    if predictions and all(one.flow is None for one in predictions):
+        msg = "--save is for runs of flow, and this run predicts none. The result itself goes to a file by --out."
+        raise ValueError(msg)
+    written = save_flows(predictions, folder)
+    print(f"{len(written)} files in {folder}", file=sys.stderr)
 
 
 def _predict_shards(predictor: "Predictor", options: Options) -> int:

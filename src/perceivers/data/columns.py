@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perceivers.data.base import DataConfig, nearest
+from perceivers.data.input_columns import InputColumn, frame_pair, with_pairs
 from perceivers.data.media import MEDIA_KINDS
 from perceivers.data.tables import Field, Table
 
@@ -18,9 +19,11 @@ __all__ = [
     "known_column",
 ]
 
-# What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table.
+# What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table, and
+# two frames a pair.
 COLUMN_KINDS = (
     *("image", "audio", "video", "film", "points", "text", "series", "array", "number", "category"),
+    *("frame", "flow"),
 )
 WORDS = {
     "image": "pictures",
@@ -31,46 +34,43 @@ WORDS = {
     "series": "recordings",
     "array": "lists of numbers",
     "table": "numbers and categories",
+    "frame_pair": "pairs of frames",
+    "flow": "flow",
     "number": "numbers",
     "string": "short strings",
     "other": "something unknown",
 }
+# Kinds that are only part of a modality, in words.
+_PARTS = {"film": "films", "category": "categories", "frame": "frames"}
 # Which kinds a column of some kind may be read as, beside itself.
 _ALSO = {
-    "image": ("points",),  # bytes that begin like a picture; the suffix knows better
+    "image": (
+        "points",
+        "frame",
+        "flow",
+    ),  # bytes that begin like a picture; the suffix knows better
     "video": ("audio", "film"),
     "audio": ("film", "video"),
-    "array": ("image", "audio", "video", "points", "series"),
+    "array": ("image", "audio", "video", "points", "series", "flow"),
     "points": ("array",),
     "series": ("array", "text"),
     "text": ("points", "series", "category"),
-    "string": ("text", "category", "image", "audio", "video", "film", "points", "series", "array"),
+    "string": (
+        "text",
+        "category",
+        "image",
+        "audio",
+        "video",
+        "film",
+        "points",
+        "series",
+        "array",
+        "frame",
+        "flow",
+    ),
     "number": ("category",),
     "other": COLUMN_KINDS,
 }
-
-
-@dataclass(frozen=True)
-class InputColumn:
-    """Where one modality lies in the data.
-
-    Attributes:
-        column: Name of the column, the first if there are several.
-        kind: The modality: `image`, `audio`, `video`, `points`, `text`, `series`, `array` or `table`.
-        columns: All columns, where the modality lies in several side by side: the channels of a series, the fields
-            of a table. Empty where it lies in one.
-        kinds: For each of `columns`, what it holds.
-    """
-
-    column: str
-    kind: str
-    columns: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-
-    @property
-    def all_columns(self) -> tuple[str, ...]:
-        """Every column that is read for it."""
-        return self.columns or (self.column,)
 
 
 @dataclass(frozen=True)
@@ -208,17 +208,20 @@ def _named_inputs(
     found: list[InputColumn] = []
     table: dict[str, str] = {}
     lists: list[str] = []
+    frames: list[str] = []
     for column, kind in named.items():
         field = known_column(column, fields, name)
         if kind not in COLUMN_KINDS:
             msg = f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
             raise ValueError(msg)
         if kind != field.kind and kind not in _ALSO.get(field.kind, ()):
-            wanted = {"film": "films", "category": "categories"}.get(kind) or WORDS[kind]
+            wanted = _PARTS.get(kind) or WORDS[kind]
             msg = f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
             raise ValueError(msg)
         if kind in {"number", "category"}:
             table[column] = kind
+        elif kind == "frame":
+            frames.append(column)
         elif kind == "film":
             found += [InputColumn(column, "video"), InputColumn(column, "audio")]
         elif (
@@ -234,7 +237,7 @@ def _named_inputs(
         found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
     if table:
         found.append(InputColumn(next(iter(table)), "table", tuple(table), tuple(table.values())))
-    return found
+    return [*found, *frame_pair(frames, name)] if frames else found
 
 
 def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
@@ -259,7 +262,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     if lists:
         found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
     if found:
-        return found
+        return with_pairs(found)
     scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
     hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
     seen = (
@@ -329,7 +332,8 @@ def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
 def _target(
     fields: Mapping[str, Field], config: DataConfig, inputs: Sequence[str], name: str
 ) -> str | None:
-    if config.target == "nothing":
+    has_flow = any(fields[column].kind == "flow" for column in inputs)
+    if config.target == "nothing" or (has_flow and config.label is None):
         return None
     target = config.label or ("label" if "label" in fields and "label" not in inputs else None)
     if target is not None:
@@ -362,7 +366,8 @@ def _notes(
     ignored: Sequence[str],
 ) -> tuple[str, ...]:
     notes = [f"Inputs: {', '.join(_described(part) for part in inputs.values())}."]
-    notes.append(f"Target: {target}." if target else "There are no labels.")
+    if target or all(part.kind != "flow" for part in inputs.values()):
+        notes.append(f"Target: {target}." if target else "There are no labels.")
     media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
     if media:
         seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)

@@ -21,6 +21,7 @@ _SUFFIXES = {
     "text": "txt md",
     "series": "csv tsv parquet",
     "array": "npy npz",
+    "flow": "flo",
 }
 _KINDS = {f".{suffix}": kind for kind, row in _SUFFIXES.items() for suffix in row.split()}
 MEDIA_KINDS = tuple(_SUFFIXES)  # what a file can hold, and so what a model can read
@@ -38,6 +39,7 @@ _MAGIC = (
     (b"ID3", "audio"),
     (b"\xff\xfb", "audio"),
     (b"\x1a\x45\xdf\xa3", "video"),
+    (b"PIEH", "flow"),
 )
 
 

@@ -14,6 +14,8 @@ from perceivers.data.audio import (
     WavePreprocessConfig,
 )
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.flow import FlowFields, FlowPreprocessConfig
+from perceivers.data.frame_pairs import FramePairPreprocessConfig, FramePairs
 from perceivers.data.modality import Modality
 from perceivers.data.pictures import Pictures
 from perceivers.data.points import PointClouds, PointsAugmentConfig, PointsPreprocessConfig
@@ -21,6 +23,7 @@ from perceivers.data.series import SeriesAugmentConfig, SeriesPreprocessConfig, 
 from perceivers.data.text import TextAugmentConfig, TextBytes, TextPreprocessConfig
 from perceivers.data.vectors import TableAugmentConfig, TablePreprocessConfig, TableVectors
 from perceivers.data.video import VideoAugmentConfig, VideoClips, VideoPreprocessConfig
+from perceivers.data.windows import PairAugmentConfig
 
 __all__ = ["AugmentConfig", "PreprocessConfig", "build_modalities", "build_modality"]
 
@@ -33,7 +36,9 @@ PreprocessConfig = Annotated[
     | TextPreprocessConfig
     | SeriesPreprocessConfig
     | ArraysPreprocessConfig
-    | TablePreprocessConfig,
+    | TablePreprocessConfig
+    | FramePairPreprocessConfig
+    | FlowPreprocessConfig,
     Field(discriminator="kind"),
 ]
 AugmentConfig = Annotated[
@@ -44,7 +49,8 @@ AugmentConfig = Annotated[
     | TextAugmentConfig
     | SeriesAugmentConfig
     | ArraysAugmentConfig
-    | TableAugmentConfig,
+    | TableAugmentConfig
+    | PairAugmentConfig,
     Field(discriminator="kind"),
 ]
 
@@ -59,7 +65,11 @@ _READERS: dict[str, tuple[Any, str]] = {
     "series": (SeriesWindows, "series"),
     "array": (ArrayValues, "array"),
     "table": (TableVectors, "table"),
+    "frame_pair": (FramePairs, "pair"),
+    "flow": (FlowFields, "pair"),
 }
+
+_CUT = ("frame_pair", "flow")  # what belongs together, pixel by pixel
 
 
 def build_modality(preprocess: Any, augment: Any = None) -> Modality:
@@ -85,7 +95,14 @@ def build_modalities(
     """Return what reads each modality, by its name.
 
     Raises:
-        ValueError: If augmentation and modality do not fit each other.
+        ValueError: If augmentation and modality do not fit each other, or frames and flow are not cut alike.
     """
     augment = augment or {}
+    cut = {n: (part.size, augment.get(n)) for n, part in preprocess.items() if part.kind in _CUT}
+    if len({repr(how) for how in cut.values()}) > 1:
+        msg = (
+            f"{' and '.join(cut)} are cut to the same window, so they need one size and one augmentation; got "
+            f"{' and '.join(f'{size} with {changes}' for size, changes in cut.values())}."
+        )
+        raise ValueError(msg)
     return {name: build_modality(part, augment.get(name)) for name, part in preprocess.items()}

@@ -18,7 +18,7 @@ def open_named(
     label_names: Sequence[str] | None = None,
     inputs: Mapping[str, InputColumn] | None = None,
 ) -> DataSource:
-    """Return opened data. `digits` are scikit-learn's, unless there is a path of this name.
+    """Return opened data. `digits` are scikit-learn's, `moving` made pairs of frames, unless there is such a path.
 
     Arguments and errors are those of `perceivers.data.sources.open_data`.
 
@@ -27,7 +27,11 @@ def open_named(
     """
     if isinstance(data, DataSource):
         return data
-    if is_embedded(data):
+    if is_embedded(data, "moving"):
+        from perceivers.data.moving import moving
+
+        return moving()
+    if is_embedded(data, "digits"):
         from perceivers.data.digits import digits
 
         source = digits()
@@ -41,6 +45,11 @@ def open_named(
     return open_data(data, config, label_names=label_names, inputs=inputs)
 
 
-def is_embedded(data: Any) -> bool:
-    """Return whether these are scikit-learn's digits, by name."""
-    return isinstance(data, str) and data == "digits" and not Path(data).exists()
+def is_embedded(data: Any, name: str) -> bool:
+    """Return whether these are the embedded data of some name, and no path.
+
+    Args:
+        data: What was given.
+        name: `digits` or `moving`.
+    """
+    return isinstance(data, str) and data == name and not Path(data).exists()

@@ -147,6 +147,8 @@ class Reader:
                 values[modality] = decoded.value
                 notes += decoded.notes
             except MissingValueError as error:
+                if modality in self.settings.answers:
+                    raise BadRowError(media.name, str(error)) from error
                 values[modality], reason = None, reason or str(error)
                 notes.append(f"no {modality}")
             except TooLongError as error:
@@ -155,9 +157,30 @@ class Reader:
                 raise BadRowError(media.name, str(error)) from error
             except ValueError as error:
                 raise BadRowError(media.name, str(error)) from error
-        if all(value is None for value in values.values()):
+        answers = self.settings.answers
+        if all(value is None for modality, value in values.items() if modality not in answers):
             raise BadRowError(name, reason)
+        self._check_extents(values, name)
         return values, name, tuple(notes)
+
+    def _check_extents(self, values: Mapping[str, Any], name: str) -> None:
+        """Refuse a row whose answer is not as large as the input that it is cut with.
+
+        Raises:
+            BadRowError: If it is not.
+        """
+        extents = {
+            modality: self.modalities[modality].extent(value)
+            for modality, value in values.items()
+            if value is not None and hasattr(self.modalities[modality], "extent")
+        }
+        if len(set(extents.values())) > 1:
+            told = ", ".join(
+                f"{key} {rows} x {columns}" for key, (rows, columns) in extents.items()
+            )
+            raise BadRowError(
+                name, f"'{name}': expected all of a row to have one size, got {told}."
+            )
 
     def chances(self, keys: Sequence[tuple[int, ...]]) -> list[Chances]:
         """Return where the chance of each row comes from.
@@ -312,7 +335,8 @@ def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
         cell = row[part]
         if isinstance(cell, Media):
             name = name or cell.name
-            cell = cell.value
+            is_file = cell.path is not None or cell.data is not None or cell.array is not None
+            cell = cell if is_file else cell.value
         cells[part] = cell
     missing = all(cell is None for cell in cells.values())
     return Media(name or f"{', '.join(column.columns)}", value=None if missing else cells)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from perceivers.data.media import MEDIA_KINDS, kind_of_name
+from perceivers.data.pair_folders import find_pairs
 from perceivers.data.remote import Location, expand_braces, expand_remote, is_remote, suffix_of
 
 __all__ = ["Found", "Place", "media_files", "recognize", "split_of"]
@@ -34,7 +35,7 @@ _MEDIA_NAME = re.compile(
     rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
 )
 
-Kind = Literal["files", "metadata", "classes", "flat", "saved", "text"]
+Kind = Literal["files", "metadata", "classes", "flat", "saved", "text", "pairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Place:
 
     Attributes:
         kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a
-            folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`), `text` (one).
+            folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`), `text` (one),
+            `pairs` (of frames).
         paths: The files, or the folder.
     """
 
@@ -204,6 +206,9 @@ def _folder(folder: Path) -> Found:
     names = {entry.name for entry in entries}
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names:
         return Found("a saved Hugging Face data set", {"train": Place("saved", (folder,))})
+    layout = find_pairs(folder)
+    if layout is not None:
+        return Found(layout, {"train": Place("pairs", (folder,))})
     for look in (_split_files, _single_table, _split_folders, _one_folder):
         found = look(folder, entries)
         if found is not None:

@@ -26,6 +26,7 @@ from perceivers.data.huggingface import (
 )
 from perceivers.data.labels import Labelled, describe_classes
 from perceivers.data.memory import check_memory
+from perceivers.data.pair_folders import pair_tables
 from perceivers.data.readers import read_files
 from perceivers.data.recognize import Found, Place, recognize, split_of
 from perceivers.data.stream import Stream
@@ -228,6 +229,8 @@ def _place_tables(place: Place) -> tuple[dict[str, Table], list[str]]:
     if place.kind == "saved":
         splits, notes = from_object(from_saved(folder), str(folder))
         return _hugging_face(splits, str(folder)), notes
+    if place.kind == "pairs":
+        return pair_tables(folder)
     if place.kind == "metadata":
         table, notes = metadata_table(folder)
         return metadata_splits(table), notes

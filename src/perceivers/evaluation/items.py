@@ -13,6 +13,7 @@ from perceivers.data.readers import read_files
 from perceivers.data.reading import own_cell
 from perceivers.data.recognize import DATA_SUFFIXES
 from perceivers.data.tables import Table
+from perceivers.evaluation.pairs import in_pairs, pair_row, reads_pairs
 
 __all__ = ["Sample", "samples_of"]
 
@@ -46,7 +47,8 @@ def samples_of(
         KeyError: If a dict names a modality that the model does not read, or none.
         TypeError: If an item is of another kind, or does not say which modality it is of.
     """
-    for place, item in enumerate(items if _is_list(items) else [items]):
+    several = list(items) if _is_list(items) else [items]
+    for place, item in enumerate(in_pairs(several) if reads_pairs(columns) else several):
         is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
         name = str(item) if is_named else f"item {place}"
         try:
@@ -102,6 +104,9 @@ def _from_one(item: Any, name: str, columns: Columns) -> Sample:
         )
         raise TypeError(msg)
     part = next(iter(columns.values()))
+    if part.kind == "frame_pair":
+        name, row = pair_row(item, part, name)
+        return Sample(name=name, row=row)
     if part.columns:
         msg = (
             f"This model reads the columns {', '.join(part.columns)}: give a table that has them (parquet, csv, "

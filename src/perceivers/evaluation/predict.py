@@ -15,13 +15,15 @@ from perceivers.data.order import LoaderSettings
 from perceivers.data.reading import BadRowError, Chances, Reader
 from perceivers.data.reading import Sample as ReadSample
 from perceivers.evaluation.filled import filled_texts
+from perceivers.evaluation.flow import flow_field, flow_predictions, uncut
 from perceivers.evaluation.items import Sample, samples_of
 from perceivers.evaluation.prediction import Prediction, predictions_of
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import combine_clips
+from perceivers.tasks.base import Question, ask, combine_clips
+from perceivers.tasks.flow import FlowTask
 from perceivers.tasks.masked import MaskedBytesConfig, check_blanks
 from perceivers.tasks.tasks import build_task
 from perceivers.typing import Float, Tensor
@@ -68,7 +70,9 @@ class Predictor:
         self.device = pick_device(device)
         self.model = saved.model.to(self.device).eval()
         self.quantization = None if quantize is None else self._quantize(quantize)
-        self.preprocess = _without(config.preprocess, without)
+        left = _without(config.preprocess, without, config.answers)
+        self.preprocess, is_whole = uncut(left)
+        batch_size = 1 if is_whole else batch_size  # each frame in its own size
         self.columns: Mapping[str, InputColumn] = {
             name: part for name, part in config.input_columns().items() if name in self.preprocess
         }
@@ -150,6 +154,14 @@ class Predictor:
         outputs = self.model(moved.inputs, moved.masks or None).float()
         return combine_clips(self.task, outputs, batch.num_clips)
 
+    @torch.inference_mode()
+    def answer(self, question: Question) -> Any:
+        """Return the model's answers, those on frames larger than its window put together from tiles."""
+        if not isinstance(self.task, FlowTask):
+            return ask(self.model, question)
+        field = flow_field(self.model, self.task, question.inputs, question.masks)
+        return self.task.outputs_of(field)
+
     def _each(
         self, samples: Iterable[Sample], top: int
     ) -> Iterator[Prediction | tuple[str, Exception]]:
@@ -168,6 +180,11 @@ class Predictor:
 
     def _said(self, names: Sequence[str], batch: Batch, top: int) -> Iterator[Prediction]:
         """Return what the model says of the samples of a batch, in order."""
+        if isinstance(self.task, FlowTask):
+            moved = batch.to(self.device)
+            with torch.inference_mode():
+                field = flow_field(self.model, self.task, moved.inputs, moved.masks)
+            return flow_predictions(names, field)
         outputs, task = self.outputs(batch), self.config.task
         assert task is not None
         if not isinstance(task, MaskedBytesConfig):
@@ -201,19 +218,22 @@ class Predictor:
             return error
 
 
-def _without(preprocess: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
-    """Return the modalities that are read.
+def _without(
+    preprocess: Mapping[str, Any], without: Sequence[str], answers: Sequence[str]
+) -> dict[str, Any]:
+    """Return the modalities that are read, and the answers, which only measuring needs.
 
     Raises:
         ValueError: If one that is not to be read does not exist, or none is left.
     """
+    inputs = [name for name in preprocess if name not in answers]
     for name in without:
-        if name not in preprocess:
-            msg = f"The model has no modality '{name}'.{nearest(name, preprocess)} It reads {', '.join(preprocess)}."
+        if name not in inputs:
+            msg = f"The model has no modality '{name}'.{nearest(name, inputs)} It reads {', '.join(inputs)}."
             raise ValueError(msg)
     left = {name: part for name, part in preprocess.items() if name not in without}
-    if not left:
-        msg = f"The model reads {', '.join(preprocess)}: without {', '.join(without)} nothing is left."
+    if not set(left) - set(answers):
+        msg = f"The model reads {', '.join(inputs)}: without {', '.join(without)} nothing is left."
         raise ValueError(msg)
     return left
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from perceivers.tasks.base import Task
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.regression import RegressionConfig
@@ -27,6 +30,8 @@ class Prediction:
         values: Where numbers are predicted: each by its name, in its own units.
         text: Where blanks of a text are filled: all of it. `probability` is then the mean of its blanks.
         blanks: The most probable bytes of each blank and their probabilities, best first.
+        flow: Where every pixel of a first frame goes: Y x X x 2, to the right and down, in pixels. `values` then says
+            how far.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Prediction:
     values: dict[str, float] = field(default_factory=dict[str, float])
     text: str = ""
     blanks: tuple[tuple[tuple[str, float], ...], ...] = ()
+    flow: npt.NDArray[np.float32] | None = None
 
 
 def predictions_of(

@@ -14,7 +14,7 @@ from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.recipes.fitting import learnable
-from perceivers.tasks.base import Details, ask, combine_clips
+from perceivers.tasks.base import Details, combine_clips
 from perceivers.tasks.tasks import TARGET_KINDS
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
@@ -115,7 +115,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
         remembered if data is None else data,
         config,
         label_names=predictor.task.names,
-        inputs=predictor.config.input_columns(),
+        inputs=predictor.config.input_columns(answers=True),
     )
     # The same hold-out as in training: fixed by a seed that the run remembers.
     held_out, task = config if is_own else None, predictor.config.task
@@ -176,7 +176,7 @@ def evaluate_source(
     for batch in loader:
         moved = batch.to(predictor.device)
         asked = task.pose(moved.inputs, moved.masks, moved.targets, training=False)
-        outputs = ask(predictor.model, asked)
+        outputs = predictor.answer(asked)
         meter.update(combine_clips(task, outputs, moved.num_clips), asked.targets)
     plan = predictor.quantization
     metrics = meter.compute()
@@ -204,6 +204,7 @@ def loader_for(predictor: Predictor, source: DataSource, split: str, max_bad: fl
         num_classes=predictor.task.num_outputs,
         max_bad=max_bad,
         num_clips=predictor.clips,
+        answers=predictor.config.answers,
     )
     if source.streams:
         from perceivers.data.stream_loader import make_stream_loader

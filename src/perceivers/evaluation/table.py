@@ -76,9 +76,11 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Return the main result in one line."""
-    name = evaluation.main_metric
-    return f"{evaluation.split} {name}: {metric_text(name, evaluation.metrics[name])}"
+    """Return the main result in one line; of flow, beside what saying that nothing moves would give."""
+    name, metrics = evaluation.main_metric, evaluation.metrics
+    zero = metrics.get(f"zero_{name}")
+    beside = "" if zero is None else f" (saying zero: {metric_text(name, zero)})"
+    return f"{evaluation.split} {name}: {metric_text(name, metrics[name])}{beside}"
 
 
 def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") -> str:

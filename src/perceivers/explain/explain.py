@@ -15,11 +15,16 @@ from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
 from perceivers.explain.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
 from perceivers.tasks.tasks import build_task, names_of
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["explain"]
+
+
+# What the answer is drawn as, where it is not the task's own kind.
+_TASKS = {"masked_bytes": "classification", "flow": "regression"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +94,13 @@ def explain(
         ids = inputs[config.task.modality][0]
         answer, names = _first_blank(ids, answer, sample.name)
         asked = trace_query(model, inputs, masks, query=int((ids == MASK).nonzero()[0]))
+        answer, names = _first_blank(inputs[config.task.modality][0], answer, sample.name)
+    task = _TASKS.get(config.task.kind, config.task.kind)
+    if isinstance(config.task, FlowConfig):
+        answer, names = _motion(answer)
     return Explanation(
         name=sample.name,
-        task="classification" if isinstance(config.task, MaskedBytesConfig) else config.task.kind,
+        task=task,
         label_names=names,
         probabilities=answer.float().cpu().numpy(),
         threshold=float(getattr(config.task, "threshold", 0.5)),
@@ -121,6 +130,13 @@ def _evened(asked: Asked, segment: _Segment) -> npt.NDArray[np.float32]:
     own = np.where(segment.real, elements[segment.begin : segment.end], 0)
     even = max(float(own.sum()), 1e-12) / max(int(segment.real.sum()), 1)
     return (elements / even).astype(np.float32)
+
+
+def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[Float[Tensor, " 4"], tuple[str, ...]]:
+    """Return how the pixels of a first frame move, and what these numbers are called."""
+    length, means = answer.norm(dim=-1), answer.mean(dim=(0, 1))
+    told = torch.stack([length.mean(), length.max(), means[0], means[1]])
+    return told, ("mean motion", "largest motion", "mean to the right", "mean down")
 
 
 def _segments(

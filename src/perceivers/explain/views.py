@@ -82,6 +82,12 @@ def _picture(config: ImagePreprocessConfig, value: Any, _: Array, __: Real, ___:
     return Picture(pixels=show_pixels(value, config))
 
 
+def _first_frame(_: Any, __: Any, x: Array, ___: Real, ____: Step) -> Picture:
+    """Return the first frame of a pair, in the window that the model saw."""
+    pixels = np.rint(np.clip((x[0] + 1) / 2, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    return Picture(pixels=np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
+
+
 def _wave(config: WavePreprocessConfig, _: Any, x: Array, real: Real, step: Step) -> Wave:
     samples = x[real] if real.any() else x
     return Wave(
@@ -173,4 +179,5 @@ _BUILDERS: dict[str, Callable[[Any, Any, Array, Real, Step], Content]] = {
     "series": _recording,
     "array": _values,
     "table": _fields,
+    "frame_pair": _first_frame,
 }

@@ -26,7 +26,7 @@ from perceivers.data.columns import InputColumn
 from perceivers.data.modalities import PreprocessConfig
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.tasks.tasks import TaskConfig
+from perceivers.tasks.tasks import TaskConfig, answers_of
 from perceivers.typing import Tensor
 
 __all__ = [
@@ -55,7 +55,7 @@ class SavedConfig:
     Attributes:
         format: Version of this file.
         model: Everything that determines the weights.
-        preprocess: For each modality, what turns a file into the model's array.
+        preprocess: For each modality, what turns a file into the model's array; also for the answers that are one.
         task: Label names, and how predictions are to be read.
         columns: Where the data came from: its path, form, input columns and target.
     """
@@ -68,11 +68,22 @@ class SavedConfig:
     task: TaskConfig | None = None
     columns: dict[str, Any] = field(default_factory=dict)
 
-    def input_columns(self) -> dict[str, InputColumn]:
-        """Return where each modality lay in the data that the model learned from."""
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Modalities that the model does not read, but was taught to answer with."""
+        return answers_of(self.task)
+
+    def input_columns(self, *, answers: bool = False) -> dict[str, InputColumn]:
+        """Return where each modality lay in the data that the model learned from.
+
+        Args:
+            answers: Also those that the model does not read, which only learning and measuring need.
+        """
         known: dict[str, Any] = self.columns.get("inputs", {})
         found: dict[str, InputColumn] = {}
         for name, part in self.preprocess.items():
+            if name in self.answers and not answers:
+                continue
             told = known.get(name, name)
             if isinstance(told, str):  # of a model that was saved by hand, or by an earlier version
                 found[name] = InputColumn(told, _AUDIO.get(part.kind, part.kind))

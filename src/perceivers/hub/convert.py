@@ -5,7 +5,7 @@ Nothing here runs code from a file: weights are safetensors, or a pickle that ho
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.flow import FlowPreprocessConfig
+from perceivers.data.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.input_columns import InputColumn
 from perceivers.data.text import TextPreprocessConfig
 from perceivers.hub.checkpoint import (
     WEIGHTS_FILE,
@@ -27,6 +30,7 @@ from perceivers.hub.huggingface_back import config_to
 from perceivers.hub.names import from_huggingface, to_huggingface
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Tensor
@@ -38,6 +42,12 @@ _THEIR_CONFIG, _THEIR_IMAGES, _INDEX = (
     "preprocessor_config.json",
     "model.safetensors.index.json",
 )
+
+# Where pairs of frames and their flow lie in data for the model of flow, as the published data sets are read.
+_PAIR_COLUMNS = {
+    "frames": InputColumn("first", "frame_pair", ("first", "second"), ("image", "image")),
+    "flow": InputColumn("flow", "flow"),
+}
 
 # What Hugging Face's picture processor does where its file says nothing else.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -85,7 +95,10 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     compare_weights(expected, {key: tuple(t.shape) for key, t in weights.items()}, folder)
     model.load_state_dict(weights, assign=True)
     preprocess, task = _how_to_use(config, theirs, folder)
-    save(out, model, preprocess=preprocess, task=task)
+    columns = {name: asdict(column) for name, column in _PAIR_COLUMNS.items() if name in preprocess}
+    save(
+        out, model, preprocess=preprocess, task=task, columns={"inputs": columns} if columns else {}
+    )
     count = sum(parameter.numel() for parameter in model.parameters())
     return Converted(architecture=name, num_parameters=count, predicts=task is not None)
 
@@ -132,6 +145,13 @@ def _how_to_use(
     if "text" in config.inputs:
         length = getattr(config.inputs["text"], "max_length", None)
         return {"text": TextPreprocessConfig(max_length=length, marks=True)}, MaskedBytesConfig()
+    if "frames" in config.inputs:
+        size = getattr(config.inputs["frames"], "size", None)
+        preprocess = {
+            "frames": FramePairPreprocessConfig(size=size),
+            "flow": FlowPreprocessConfig(size=size),
+        }
+        return preprocess, FlowConfig(modality="frames")
     return {}, None
 
 

@@ -14,6 +14,7 @@ from perceivers.inputs.audio import (
 )
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.frame_pair import FramePairInput, FramePairInputConfig
+from perceivers.inputs.frame_pair_convolved import ConvFramePairInput, ConvFramePairInputConfig
 from perceivers.inputs.image import (
     ConvInputConfig,
     PatchInputConfig,
@@ -51,7 +52,8 @@ InputConfig = Annotated[
     | ArraysInputConfig
     | TableInputConfig
     | LabelInputConfig
-    | FramePairInputConfig,
+    | FramePairInputConfig
+    | ConvFramePairInputConfig,
     Field(discriminator="kind"),
 ]
 
@@ -68,6 +70,7 @@ _BUILDERS: dict[str, Any] = {
     "table": build_table_input,
     "label": LabelInput,
     "frame_pair": FramePairInput,
+    "frame_pair_convolved": ConvFramePairInput,
 }
 
 

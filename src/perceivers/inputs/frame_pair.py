@@ -14,7 +14,7 @@ from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig,
 from perceivers.nn.init import truncated_linear
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["FramePairInput", "FramePairInputConfig"]
+__all__ = ["FramePairInput", "FramePairInputConfig", "check_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +92,7 @@ class FramePairInput(nn.Module):
         Raises:
             ValueError: If they are no pairs, or have another number of channels.
         """
-        expected = (2, self.config.num_channels)
-        if tuple(frames.shape[1:3]) != expected:
-            msg = f"Expected pairs of frames (B x 2 x {expected[1]} x height x width), got shape {tuple(frames.shape)}."
-            raise ValueError(msg)
+        check_pairs(frames, self.config.num_channels)
         side = self.config.patch
         padded = pad(frames, (side // 2,) * 4)
         around = padded.unfold(3, side, 1).unfold(4, side, 1)
@@ -109,3 +106,18 @@ class FramePairInput(nn.Module):
     def example(self, batch_size: int) -> Float[Tensor, "B 2 Ci Y X"]:
         """Return made-up frames of the configured size."""
         return torch.zeros(batch_size, 2, self.config.num_channels, *self.size)
+
+
+def check_pairs(frames: Float[Tensor, "B T Ci Y X"], num_channels: int) -> None:
+    """Refuse what are no pairs of frames.
+
+    Args:
+        frames: Whatever was given.
+        num_channels: Channels of a frame.
+
+    Raises:
+        ValueError: If there are not two frames, or they have another number of channels.
+    """
+    if tuple(frames.shape[1:3]) != (2, num_channels):
+        msg = f"Expected pairs of frames (B x 2 x {num_channels} x height x width), got shape {tuple(frames.shape)}."
+        raise ValueError(msg)

@@ -3,6 +3,7 @@
 from perceivers.recipes import (
     audioset,
     digits,
+    flow,
     imagenet,
     imagenet_io,
     images,
@@ -25,6 +26,7 @@ __all__ = [
     "TrainingConfig",
     "audioset",
     "digits",
+    "flow",
     "get_recipe",
     "imagenet",
     "imagenet_io",

@@ -124,7 +124,8 @@ class Recipe:
         output: What turns latents into predictions.
         task: Loss and metrics. Its kind follows the target of the data.
         preprocess: For each modality, what turns a file into the model's array. What is None there is taken from the
-            data. Pictures need nothing: their size is that of their input, their statistics those of the data.
+            data. Pictures need nothing: their size is that of their input, their statistics those of the data. Also for
+            the modality that the task's `answer` names, which is read to be learned and is no input.
         fusion: How several modalities are read together.
         init: How weights begin, as `PerceiverConfig` says.
         data: Which data, and how they are read.

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from perceivers.data.arrays import measure_arrays
 from perceivers.data.audio import measure_audio
+from perceivers.data.frame_pairs import measure_frame_pairs
 from perceivers.data.media import Media
 from perceivers.data.points import measure_points
 from perceivers.data.series import measure_series
@@ -16,9 +17,9 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.models.perceiver import OutputConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.base import Recipe
-from perceivers.tasks.tasks import TARGET_KINDS
+from perceivers.tasks.tasks import TARGET_KINDS, answers_of
 
-__all__ = ["assume", "fill_input", "fill_output", "measured"]
+__all__ = ["assume", "fill_answer", "fill_input", "fill_output", "measured"]
 
 _MEASURES: dict[str, Callable[..., Any]] = {
     "wave": measure_audio,
@@ -28,6 +29,7 @@ _MEASURES: dict[str, Callable[..., Any]] = {
     "series": measure_series,
     "array": measure_arrays,
     "table": measure_vectors,
+    "frame_pair": measure_frame_pairs,
 }
 
 # What data that nobody has seen are taken to be, to tell the cost of a recipe.
@@ -46,6 +48,7 @@ _ASSUMED: dict[str, dict[str, Any]] = {
     },
     "array": {"length": 100, "num_channels": 8, "num_coordinates": 0},
     "table": {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}},
+    "frame_pair": {"size": (64, 64)},
 }
 
 
@@ -85,6 +88,7 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
         if missing:
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
+    preprocess |= {name: _sized(preprocess[name], inputs) for name in answers_of(recipe.task)}
     output = fill_output(recipe.output, inputs)
     if output.num_outputs is None and TARGET_KINDS[recipe.task.kind] != "nothing":
         output = output.with_num_outputs(_ASSUMED_CLASSES)
@@ -119,6 +123,30 @@ def fill_input(part: Any, preprocess: Any) -> Any:
         )
         raise ValueError(msg)
     return replace(part, **_FILLS[preprocess.kind][1](preprocess))
+
+
+def fill_answer(config: Any, cells: Iterable[Media], *, inputs: Mapping[str, Any]) -> Any:
+    """Return the `PreprocessConfig` of a modality that is learned, with what it leaves open filled in.
+
+    Its size is that of the first input that has one, as both are cut in the same way. All else is measured.
+
+    Args:
+        config: Of the answer.
+        cells: Some of its cells in the training data.
+        inputs: The preprocessing of every input, with nothing open.
+
+    Raises:
+        ValueError: If none of the cells can be read.
+    """
+    config = _sized(config, inputs)
+    return measured(config, cells) if config.kind in _MEASURES else config
+
+
+def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
+    """Return the `PreprocessConfig` of an answer with the size of an input, if it leaves that open."""
+    sizes = [part.size for part in inputs.values() if getattr(part, "size", None) is not None]
+    is_open = getattr(config, "size", ()) is None
+    return replace(config, size=sizes[0]) if is_open and sizes else config
 
 
 def fill_output(output: OutputConfig, inputs: Mapping[str, Any]) -> OutputConfig:
@@ -183,6 +211,10 @@ def _of_table(config: Any) -> dict[str, Any]:
     return {"num_numbers": len(config.numbers), "category_sizes": sizes}
 
 
+def _of_frame_pair(config: Any) -> dict[str, Any]:
+    return {"size": config.size, "num_channels": config.num_channels}
+
+
 # For each kind of preprocessing, the kinds of input that read it, and what they take over.
 _FILLS: dict[str, tuple[tuple[str, ...], Callable[[Any], dict[str, Any]]]] = {
     "wave": (("wave", "wave_convolved"), _of_wave),
@@ -193,4 +225,5 @@ _FILLS: dict[str, tuple[tuple[str, ...], Callable[[Any], dict[str, Any]]]] = {
     "series": (("series", "series_convolved"), _of_series),
     "array": (("array",), _of_array),
     "table": (("table",), _of_table),
+    "frame_pair": (("frame_pair", "frame_pair_convolved"), _of_frame_pair),
 }

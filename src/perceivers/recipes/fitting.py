@@ -18,10 +18,10 @@ from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.data.tables import ColumnTable, Field
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
-from perceivers.recipes.filling import fill_input, fill_output, measured
+from perceivers.recipes.filling import fill_answer, fill_input, fill_output, measured
 from perceivers.recipes.multimodal import recipe_for
 from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, fit_task
+from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, answers_of, fit_task
 
 __all__ = ["choose_recipe", "learnable", "specialize"]
 
@@ -75,6 +75,8 @@ def choose_recipe(
         name = _RECIPES.get(next(iter(kinds.values())), "multimodal")
     elif kinds == {"audio": "audio", "video": "video"}:
         name = "audio_video"
+    elif kinds == {"frame_pair": "frame_pair", "flow": "flow"}:
+        name = "flow"
     if size is not None:
         why = "as asked for"
     elif torch.cuda.is_available():
@@ -121,6 +123,12 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
             inputs[name] = fill_input(part, preprocess[name])
         else:
             inputs[name], preprocess[name] = _picture(recipe, part, train, column.column)
+    answers = {
+        name: fill_answer(
+            recipe.preprocess[name], _cells(train, source.inputs[name]), inputs=preprocess
+        )
+        for name in answers_of(recipe.task)
+    }
     training = recipe.training
     if training.max_epochs is None and training.max_steps is None and training.max_time is None:
         if num_rows is None:
@@ -139,9 +147,10 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
         if learns_labels
         else fill_output(recipe.output, inputs),
         task=task,
+        preprocess={**recipe.preprocess, **answers},
         training=training,
     )
-    return filled, preprocess
+    return filled, {**preprocess, **answers}
 
 
 def _in_step(
@@ -162,7 +171,7 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
     Raises:
         ValueError: If it reads other modalities.
     """
-    if set(recipe.inputs) == set(source.inputs):
+    if {*recipe.inputs, *answers_of(recipe.task)} == set(source.inputs):
         return recipe
     kinds = {name: part.kind for name, part in source.inputs.items()}
     if recipe.name == "multimodal":
@@ -171,9 +180,10 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
     seen = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     column = next(iter(source.inputs.values())).column
     kind = next(iter(recipe.inputs))
+    answers = "".join(f" and learns {name}" for name in answers_of(recipe.task))
     msg = (
-        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}, but the data holds {seen}. Say which column "
-        f"is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
+        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{answers}, but the data holds {seen}. Say which "
+        f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
     )
     raise ValueError(msg)
 
@@ -218,7 +228,7 @@ def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
 def learnable(
     source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
 ) -> DataSource:
-    """Return data as a task learns from them, a validation split held out: with labels, or as texts cut into pieces.
+    """Return data as a task learns from them, validation held out: with labels or answers, or as pieces of texts.
 
     Args:
         source: The data.
@@ -227,20 +237,31 @@ def learnable(
         data: How a validation split is held out. None: none is.
 
     Raises:
-        ValueError: If there are no labels and the task needs them, or there is no text where it needs one; if there
-            are too few rows to hold some out.
+        ValueError: If there are no labels or answers and the task needs them, or there is no text where it needs one;
+            if there are too few rows to hold some out.
     """
-    if not isinstance(task, MaskedBytesConfig):
-        _require_labels(source)
+
+    def held_out(source: DataSource) -> DataSource:
         return source if data is None else with_validation(source, data)
-    if task.modality not in source.inputs:
-        msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
-        raise ValueError(msg)
-    length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
-    source = in_pieces(source, task.modality, _ROOM * length)
-    # Held out before the rest is cut again: what is learned from never overlaps what is measured.
-    source = source if data is None else with_validation(source, data)
-    return in_pieces(source, task.modality, length, leave="train")
+
+    if isinstance(task, MaskedBytesConfig):
+        if task.modality not in source.inputs:
+            msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
+            raise ValueError(msg)
+        length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
+        long = held_out(in_pieces(source, task.modality, _ROOM * length))
+        # Cut again when some are held out: what is learned from never overlaps what is measured.
+        return in_pieces(long, task.modality, length, leave="train")
+    for name in answers_of(task):
+        if name not in source.inputs:
+            msg = (
+                f"There is no '{name}' in these data, and that is what is learned and measured against: they hold "
+                f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
+            )
+            raise ValueError(msg)
+    if TARGET_KINDS[task.kind] != "nothing":
+        _require_labels(source)
+    return held_out(source)
 
 
 def _require_labels(source: DataSource) -> None:

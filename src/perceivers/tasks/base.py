@@ -16,11 +16,13 @@ __all__ = [
     "ask",
     "combine_clips",
     "metric_text",
+    "take_answer",
 ]
 
 # Measures that are shares in [0, 1] and read better as percentages.
 SHARES = frozenset(
     {"accuracy", "top5", "mean_recall", "mAP", "micro_mAP", "hit1", "exact", "AP", "recall"}
+    | {"within_1px", "within_3px", "within_5px", "fl"}
 )
 
 Details = list[dict[str, float | None]]
@@ -64,6 +66,32 @@ class Supervised:
             msg = "Learning and measuring need labels, and this batch has none."
             raise ValueError(msg)
         return Question(inputs=inputs, masks=masks, targets=targets)
+
+
+def take_answer(
+    name: str, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Return the modality that is the answer, and the inputs and masks without it.
+
+    For the `pose` of a task whose configuration has a field `answer`: a modality that is read as any other and
+    that the model never sees. Rows that lack it are bad rows, so that it has no mask.
+
+    Args:
+        name: Of the modality.
+        inputs: A tensor for each modality, the answer among them.
+        masks: As in `Question`.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if name not in inputs:
+        msg = (
+            f"Learning and measuring need '{name}', which is the answer, beside what the model reads; this batch has "
+            f"only {', '.join(inputs)}."
+        )
+        raise ValueError(msg)
+    shown = {key: values for key, values in inputs.items() if key != name}
+    return inputs[name], shown, {key: mask for key, mask in masks.items() if key != name}
 
 
 @runtime_checkable
@@ -165,9 +193,9 @@ def ask(model: Callable[..., Any], question: Question) -> Any:
 
 
 def combine_clips(
-    task: Task, outputs: Float[Tensor, "Bc K"], num_clips: int
-) -> Float[Tensor, "B K"]:
-    """Return one row of outputs for each sample.
+    task: Task, outputs: Float[Tensor, "Bc ..."], num_clips: int
+) -> Float[Tensor, "B ..."]:
+    """Return the outputs of each sample.
 
     Args:
         task: Which knows how clips are averaged.

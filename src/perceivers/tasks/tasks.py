@@ -8,14 +8,15 @@ from pydantic import Field
 
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.flow import FlowConfig, FlowTask
 from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
 
-__all__ = ["TARGET_KINDS", "TaskConfig", "build_task", "fit_task", "names_of"]
+__all__ = ["TARGET_KINDS", "TaskConfig", "answers_of", "build_task", "fit_task", "names_of"]
 
 TaskConfig = Annotated[
-    ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig,
+    ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig | FlowConfig,
     Field(discriminator="kind"),
 ]
 
@@ -24,8 +25,12 @@ TARGET_KINDS = {
     "multilabel": "labels",
     "regression": "number",
     "masked_bytes": "nothing",
+    "flow": "nothing",
 }
-"""What the target of a task is in the data, by the kind of the task; `nothing`: the inputs are all it learns from."""
+"""What the target of a task is in the data, by the kind of the task.
+
+`nothing`: no column of labels. The inputs are all it learns from, or what `answers_of` says, which is read as they are.
+"""
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -46,12 +51,27 @@ def build_task(config: TaskConfig, class_counts: Sequence[int] | None = None) ->
         return MultiLabelTask(config)
     if isinstance(config, MaskedBytesConfig):
         return MaskedBytesTask(config)
+    if isinstance(config, FlowConfig):
+        return FlowTask(config)
     return RegressionTask(config)
 
 
+def answers_of(config: TaskConfig | None) -> tuple[str, ...]:
+    """Return the modalities that are read only to be learned from and measured against: never an input of the model.
+
+    A task has one if its configuration has a field `answer`, which names it: a field of flow, a map of classes, a
+    second picture. Its `preprocess` stands in the recipe beside that of the inputs.
+
+    Args:
+        config: Of a task. None: of a model that was saved without one.
+    """
+    answer: str | None = getattr(config, "answer", None)
+    return () if answer is None else (answer,)
+
+
 def names_of(config: TaskConfig) -> tuple[str, ...]:
-    """Return the name of each output: classes, labels, or what the numbers are; none of bytes."""
-    if isinstance(config, MaskedBytesConfig):
+    """Return the name of each output: classes, labels, or what the numbers are; none of bytes and flow."""
+    if isinstance(config, MaskedBytesConfig | FlowConfig):
         return ()
     return config.target_names if isinstance(config, RegressionConfig) else config.label_names
 
@@ -72,7 +92,7 @@ def fit_task(
     Raises:
         ValueError: If numbers are to be learned and their moments are not known.
     """
-    if isinstance(config, MaskedBytesConfig):
+    if isinstance(config, MaskedBytesConfig | FlowConfig):
         return config
     if target_kind == "number":
         chosen = config if isinstance(config, RegressionConfig) else RegressionConfig()

@@ -21,6 +21,7 @@ from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import dump_recipe, read_recipe
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.tasks import answers_of
 from perceivers.tasks.tasks import build_task as task_of
 from perceivers.training.files import write_whole
 from perceivers.training.resume import check_same_recipe
@@ -319,7 +320,7 @@ def build_loaders(
     Args:
         source: With both splits.
         recipe: What is random, and how data are read.
-        preprocess: For each input, its size and statistics.
+        preprocess: For each input, and for what is learned where that is a modality, its size and statistics.
         batch_size: Samples of one batch of this process.
         place: Which process this is.
     """
@@ -337,6 +338,7 @@ def build_loaders(
             world_size=place.world_size,
             rank=place.rank,
             pin_memory=place.is_gpu,
+            answers=answers_of(recipe.task),
             cache=recipe.data.cache,
             kept_bytes=kept_bytes(place.local_processes, split),
             fingerprint=fingerprint(source, split, preprocess, augment) if kept else "",

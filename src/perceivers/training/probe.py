@@ -14,9 +14,11 @@ import torch
 from perceivers.data.base import Batch
 from perceivers.data.memory import available_memory
 from perceivers.data.mixing import mixing_of
+from perceivers.data.modalities import build_modalities
 from perceivers.inputs.elements import InputAdapter
 from perceivers.recipes.base import Recipe
 from perceivers.tasks.base import Task, ask
+from perceivers.tasks.tasks import answers_of
 from perceivers.training.chance import random_state, set_random_state
 from perceivers.training.norms import clip_gradients
 from perceivers.training.optim import build_optimizer
@@ -54,6 +56,9 @@ class StepProbe:
         self._clip_norm = recipe.optim.clip_norm
         self._num_outputs = task.num_outputs
         self._is_mixed = mixing_of(recipe.augment) is not None
+        self._answers = build_modalities(
+            {name: recipe.preprocess[name] for name in answers_of(recipe.task)}
+        )
         self._is_vector = recipe.task.kind != "classification"
         self.budget = self._free(place)
         _forget_peak()
@@ -109,6 +114,8 @@ class StepProbe:
             name: cast("InputAdapter", adapter).example(size).to(self._device)
             for name, adapter in self._model.inputs.items()
         }
+        for name, modality in self._answers.items():
+            inputs[name] = modality.collate([None] * size)[0].to(self._device)
         targets = torch.zeros(size, dtype=torch.long, device=self._device)
         if self._is_mixed or self._is_vector:
             targets = torch.full((size, self._num_outputs), 1 / self._num_outputs).to(self._device)

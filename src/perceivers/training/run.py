@@ -98,7 +98,7 @@ def suitable_recipe(
     data: Any, source: DataSource, *, size: str | None = None
 ) -> tuple[Recipe, str]:
     """Return the recipe for data where none is named, and a sentence that says why this one."""
-    if size is None and is_embedded(data):
+    if size is None and is_embedded(data, "digits"):
         return get_recipe("digits"), "Recipe digits, made for these."
     return choose_recipe(source, size=size)
 
