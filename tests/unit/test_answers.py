@@ -80,8 +80,8 @@ def test_a_recipe_is_filled_with_the_answers_size_and_has_no_input_for_it(source
 def test_data_must_hold_the_answer_and_the_inputs(source):
     only = replace(source, inputs={"image": source.inputs["image"]})
     with pytest.raises(ValueError, match=r"no 'drawn' in these data, .* use predict"):
-        learnable(only, DrawnConfig(), {})
-    assert learnable(source, DrawnConfig(), {}) is source
+        learnable(only, DrawnConfig(), {}, None)
+    assert learnable(source, DrawnConfig(), {}, None) is source
     with pytest.raises(ValueError, match="reads image and learns drawn, but the data holds image"):
         specialize(recipe(), only)
 

@@ -38,8 +38,8 @@ def flow(size: str = "paper") -> Recipe:
     Expected: 41,057,134 weights in `paper`; `tiny` 0.15 pixels after 30 minutes on one core, on made pairs where saying
               zero is off by 1.12 (docs/results/flow.md). Published: end-point errors of 1.81 on Sintel (clean) and 2.42
               (final) after 480 epochs of AutoFlow, which is not reproduced here.
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; scales from DeepMind's release. The loss is not
-              stated; the end-point error is ours.
+    Source:   Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; scales from DeepMind's release. The loss is
+              not stated; the end-point error is ours.
     """
     return _paper("flow", num_latents=2048, num_layers=24) if size == "paper" else _own(size)
 
