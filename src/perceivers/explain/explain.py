@@ -94,7 +94,6 @@ def explain(
         ids = inputs[config.task.modality][0]
         answer, names = _first_blank(ids, answer, sample.name)
         asked = trace_query(model, inputs, masks, query=int((ids == MASK).nonzero()[0]))
-        answer, names = _first_blank(inputs[config.task.modality][0], answer, sample.name)
     task = _TASKS.get(config.task.kind, config.task.kind)
     if isinstance(config.task, FlowConfig):
         answer, names = _motion(answer)

@@ -244,14 +244,6 @@ def learnable(
     def held_out(source: DataSource) -> DataSource:
         return source if data is None else with_validation(source, data)
 
-    if isinstance(task, MaskedBytesConfig):
-        if task.modality not in source.inputs:
-            msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
-            raise ValueError(msg)
-        length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
-        long = held_out(in_pieces(source, task.modality, _ROOM * length))
-        # Cut again when some are held out: what is learned from never overlaps what is measured.
-        return in_pieces(long, task.modality, length, leave="train")
     for name in answers_of(task):
         if name not in source.inputs:
             msg = (
@@ -259,9 +251,18 @@ def learnable(
                 f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
             )
             raise ValueError(msg)
-    if TARGET_KINDS[task.kind] != "nothing":
+    if answers_of(task):
+        return held_out(source)
+    if not isinstance(task, MaskedBytesConfig):
         _require_labels(source)
-    return held_out(source)
+        return held_out(source)
+    if task.modality not in source.inputs:
+        msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
+        raise ValueError(msg)
+    length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
+    long = held_out(in_pieces(source, task.modality, _ROOM * length))
+    # Cut again when some are held out: what is learned from never overlaps what is measured.
+    return in_pieces(long, task.modality, length, leave="train")
 
 
 def _require_labels(source: DataSource) -> None:
