@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from perceivers.data.base import Batch
+from perceivers.data.pieces import in_pieces
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.evaluation.protocols import choose_split, evaluate_source, loader_for, open_for_run
 from perceivers.tasks.masked import NOT_ASKED, VOCAB_SIZE, MaskedBytesConfig
@@ -77,6 +78,11 @@ def main() -> None:
     torch.manual_seed(0)
     predictor = load_predictor(args.run, device="cpu")
     source = open_for_run(predictor)
+    # All of the training texts are counted, not only the part of each piece that is read where nothing is random.
+    task = predictor.config.task
+    assert isinstance(task, MaskedBytesConfig)
+    length = predictor.preprocess[task.modality].max_length
+    source = in_pieces(source, task.modality, length)
     split = choose_split(source, args.split, own=True)
     models = {
         "neighbors as shown": Trigrams(lambda _real, shown: shown),
