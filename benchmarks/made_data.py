@@ -2,11 +2,13 @@
 
     python -m benchmarks.made_data mixed --data ../shared/data --out /tmp/mixed
     python -m benchmarks.made_data haptic --out /tmp/haptic
+    python -m benchmarks.made_data shapes --out /tmp/shapes
 
 `mixed` is a table with three columns, a picture (CIFAR-10), a sound (spoken digits) and a recording (smartwatch),
 whose classes are paired by their number: class 3 is cats, "three" and sitting. Each cell but one is missing in a
 tenth of the rows. `haptic` is a folder of classes of .npz files: what 16 pressure cells of a fingertip feel on six
-materials, with the cells' places and times as coordinates.
+materials, with the cells' places and times as coordinates. `shapes` are circles, squares and triangles on noise, with
+a map of their classes.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["make_haptic", "make_mixed"]
+__all__ = ["make_haptic", "make_mixed", "make_shapes"]
 
 CLASSES = 10
 MISSING = 0.1  # of each column
@@ -113,17 +115,63 @@ def _stroke(kind: int, chance: np.random.Generator) -> dict[str, Any]:
     return {"values": values.astype(np.float32), "coordinates": coordinates.astype(np.float32)}
 
 
+def make_shapes(out: Path, *, train: int = 1500, test: int = 200) -> None:
+    """Write `train` and `test`, each with `images` of 32 x 32 pixels and `masks` with a palette.
+
+    Args:
+        out: Folder to write into.
+        train: Pictures of train.
+        test: Pictures of test.
+    """
+    for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
+        for sub in ("images", "masks"):
+            (out / split / sub).mkdir(parents=True, exist_ok=True)
+        chance = np.random.default_rng(seed)
+        for number in range(count):
+            pixels, mask = _scene(chance)
+            pixels.save(out / split / "images" / f"{number:04d}.png")
+            mask.save(out / split / "masks" / f"{number:04d}.png")
+
+
+def _scene(chance: np.random.Generator, side: int = 32, fine: int = 4) -> tuple[Any, Any]:
+    """Return a picture of up to three shapes and the class of each pixel: 0 is the ground."""
+    from PIL import Image, ImageDraw
+
+    large = (fine * side, fine * side)
+    image = Image.new("RGB", large, tuple(int(v) for v in chance.integers(0, 90, 3)))
+    mask = Image.new("P", large, 0)
+    mask.putpalette([0, 0, 0, 220, 60, 60, 60, 200, 80, 70, 110, 230])
+    for _ in range(chance.integers(1, 4)):
+        kind, radius = int(chance.integers(1, 4)), int(chance.integers(16, 34))
+        x, y = (int(v) for v in chance.integers(20, large[0] - 20, 2))
+        color = tuple(int(v) for v in chance.integers(110, 256, 3))
+        box = (x - radius, y - radius, x + radius, y + radius)
+        for drawing, fill in ((ImageDraw.Draw(image), color), (ImageDraw.Draw(mask), kind)):
+            if kind == 1:
+                drawing.ellipse(box, fill=fill)
+            elif kind == 2:
+                drawing.rectangle(box, fill=fill)
+            else:
+                corners = (x, y - radius, x - radius, y + radius, x + radius, y + radius)
+                drawing.polygon(corners, fill=fill)
+    small = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=float)
+    noisy = (small + chance.normal(0, 12, small.shape)).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(noisy), mask.resize((side, side), Image.Resampling.NEAREST)
+
+
 def main() -> None:
     """Write the data set that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("which", choices=["mixed", "haptic"])
+    parser.add_argument("which", choices=["mixed", "haptic", "shapes"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.which == "mixed":
         make_mixed(options.data, options.out)
-    else:
+    elif options.which == "haptic":
         make_haptic(options.out)
+    else:
+        make_shapes(options.out)
 
 
 if __name__ == "__main__":

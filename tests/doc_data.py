@@ -132,12 +132,18 @@ def _tasks(folder: Path) -> None:
     names = [f"street/{number}.wav" for number in range(rows)]
     kinds = ["car", "car;rain", "rain", "", "bell;car", "bell"] * 2
     decibels = [50.5 + number for number in range(rows)]
-    pd.DataFrame({"file": names, "heard": kinds, "loudness": decibels}).to_csv(
-        folder / "street.csv", index=False
-    )
+    scenes = ["day", "night", ""] * 4
+    table = {"file": names, "heard": kinds, "loudness": decibels, "scene": scenes}
+    pd.DataFrame(table).to_csv(folder / "street.csv", index=False)
     for label, low in (("robin", 0), ("wren", 150)):
         for number in range(6):
             _write(folder / "birds" / label / f"{number}.png", _png(low))
+    for number in range(4):
+        _write(folder / "street" / "images" / f"{number}.png", _png(40 * number))
+        with io.BytesIO(_png(40 * number)) as file:
+            mask = Image.open(file).convert("L").point(lambda value: int(value > 100))
+        (folder / "street" / "masks").mkdir(exist_ok=True)
+        mask.save(folder / "street" / "masks" / f"{number}.png")
 
 
 def _perceiver_io(folder: Path) -> None:

@@ -9,11 +9,12 @@ from tolerance import assert_close
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import AnswerConfig, DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import (
+    Asked,
     FourierQueriesConfig,
     InputQueriesConfig,
     LearnedQueriesConfig,
@@ -197,3 +198,21 @@ def test_an_unknown_output_is_named():
         KeyError, match="'pixels' are made of the modality 'image', which was not given"
     ):
         model.decode(model.encode(image))
+
+
+def test_outputs_may_be_called_anything():
+    names = ("type", "age in years", "a.b", "values", "training")
+    answer = AnswerConfig(
+        queries=LearnedQueriesConfig(channels=4), head=LinearHeadConfig(num_outputs=2)
+    )
+    wide = AnswerConfig(
+        queries=LearnedQueriesConfig(channels=6), head=LinearHeadConfig(num_outputs=3)
+    )
+    config = DecoderConfig(answers={**dict.fromkeys(names, answer), "keys": wide})
+    decoder = PerceiverDecoder(config, latent_channels=8, inputs={}, tables={})
+    asked = Asked(lengths={}, arrays={}, masks={})
+    found = decoder(torch.randn(2, 3, 8), asked)
+    assert list(found) == sorted([*names, "keys"])
+    assert found["keys"].shape == (2, 3)
+    assert decoder.num_outputs("a.b") == 2
+    assert set(decoder(torch.randn(2, 3, 8), asked, outputs=["type"])) == {"type"}

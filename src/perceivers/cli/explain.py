@@ -23,6 +23,7 @@ _EXAMPLES = """
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
   perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; what is missing may be left out
   perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns
+  perceivers explain runs/mixed a.jpg --task age            the answer of one of several tasks
 """
 
 
@@ -39,6 +40,7 @@ class Options:
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
         text: A text to look at, of a run that reads texts, instead of a file.
         row: Which row of a table, from 0 on, where FILE is one.
+        task: Which answer is drawn, of a run that learned several tasks. By default that of the first.
         device: Where to compute. `auto` takes an accelerator if there is one.
     """
 
@@ -50,6 +52,7 @@ class Options:
     moment: float = 0.5
     text: str | None = None
     row: int = 0
+    task: str | None = None
     device: Device = "auto"
 
 
@@ -72,6 +75,7 @@ def run(args: Sequence[str]) -> int:
         format=options.format,
         latents=options.latents,
         moment=options.moment,
+        task=options.task,
     )
     print(f"What the model looked at in {options.file or 'the text'}: {written}")
     return 0

@@ -29,6 +29,7 @@ _EXAMPLES = """
   perceivers fit birds/ --max-time 10m --out runs/a    ends, annealed, after ten minutes
   perceivers fit birds/ --out runs/a --resume          goes on after an interruption
   perceivers fit table.parquet --label species --group nest
+  perceivers fit table.parquet --label species,age --task.weights age:0.5     two tasks on the same latents
   perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
   perceivers fit birds/ --recipe my.yaml               of `perceivers recipes images > my.yaml`
   perceivers fit digits --permute 7                    embedded digits, their pixels permuted
@@ -43,6 +44,7 @@ def run(args: Sequence[str]) -> int:
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
     from perceivers.data.named import open_named
+    from perceivers.recipes.several import for_targets
     from perceivers.training.distributed import is_first_process
     from perceivers.training.folders import goes_on, run_folder
     from perceivers.training.run import fit_opened, suitable_recipe
@@ -54,7 +56,7 @@ def run(args: Sequence[str]) -> int:
     source = open_named(data, config)
     chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=which.size)
     # Before anything is printed or made: a misspelled flag ends here.
-    recipe = _full_reading(_data_first(args, data), chosen)
+    recipe = _full_reading(_data_first(args, data), for_targets(chosen, source))
     if why and is_first_process():
         print(why)
     result = fit_opened(

@@ -108,7 +108,7 @@ def flags_of(config: Any) -> type:
             continue
         if one.name == "columns":
             fields[one.name] = Annotated[hints[one.name], _COLUMNS], value
-        elif one.name == "modality_dropout":
+        elif one.name in {"modality_dropout", "weights"}:
             fields[one.name] = Annotated[hints[one.name], _SHARES], value
         elif isinstance(value, Mapping) and not _holds_config(hints[one.name]):
             continue  # names that the data tell

@@ -27,6 +27,7 @@ _EXAMPLES = """
   perceivers predict runs/films --text "What a film!"   a text itself
   perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
   perceivers predict runs/flow a.png b.png --save out/  two frames: where every pixel of the first goes
+  perceivers predict runs/street new/*.jpg --save out/   a picture of each, of a run that answers every pixel
   torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
@@ -49,8 +50,8 @@ class Options:
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
             file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
             with the shards that are not done.
-        save: A folder for what a run of flow says of each pair: a `.flo` file and a picture, whose hue says where a
-            pixel goes and whose strength of color how far.
+        save: A folder for what is predicted of every pixel: a PNG of values, or of classes with a palette; of flow a
+            `.flo` file and a picture, whose hue says where a pixel goes and whose strength of color how far.
         quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
             and a sentence that says so; `int8-always` also where it is slower.
     """
@@ -123,17 +124,18 @@ def run(args: Sequence[str]) -> int:
 
 
 def _save(predictions: "list[Prediction]", folder: Path) -> None:
-    """Write the fields of flow that were predicted.
+    """Write the fields of flow or the pictures that were predicted.
 
     Raises:
         ValueError: If there are none.
     """
     from perceivers.evaluation.flow import save_flows
+    from perceivers.evaluation.pixels import save_pictures
 
-    if predictions and all(one.flow is None for one in predictions):
-        msg = "--save is for runs of flow, and this run predicts none. The result itself goes to a file by --out."
-        raise ValueError(msg)
-    written = save_flows(predictions, folder)
+    if any(one.flow is not None for one in predictions):
+        written = save_flows(predictions, folder)
+    else:
+        written = save_pictures(predictions, folder)
     print(f"{len(written)} files in {folder}", file=sys.stderr)
 
 

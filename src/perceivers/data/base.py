@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -52,7 +52,9 @@ class DataConfig:
     """Which columns and rows of the data are used, and how they are read.
 
     Attributes:
-        label: Column of the target. By default `label`, or the folder's name in a folder of classes.
+        label: Column of the target. By default `label`, or the folder's name in a folder of classes. Several with
+            commas between them, `digit,color`, are as many tasks, learned together; `digit,age:number` says what one
+            of them holds.
         target: What the target is: one `class`, several `labels`, or a `number` (or several); or `nothing`, where the
             inputs are all that is learned from, whatever labels there are. `auto` looks at it.
         columns: Input columns by name, `{"left_image": "image"}`. By default those that hold media, text, series or
@@ -167,7 +169,8 @@ class Batch:
 
     Attributes:
         inputs: A tensor for each modality; its first axis is the batch.
-        targets: Class indices, B; or B x K: shares of each class, labels, numbers. None where nothing is known.
+        targets: Class indices, B; or B x K: shares of each class, labels, numbers. Of several tasks, these by task,
+            with -1 and NaN where a sample lacks one. None where nothing is known.
         masks: For the modalities that were padded or are missing in some samples: B x L, True where the second axis
             of the input is real. L is 1 where a sample is there as a whole or missing as a whole.
         names: For each sample, where it came from (a file's name, a row), for messages and tables.
@@ -175,21 +178,25 @@ class Batch:
     """
 
     inputs: dict[str, Tensor]
-    targets: Tensor | None = None
+    targets: Tensor | dict[str, Tensor] | None = None
     masks: dict[str, Tensor] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     num_clips: int = 1
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """Return the batch with its tensors on `device`."""
+        return self.changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {k: v.to(device, non_blocking=non_blocking) for k, v in tensors.items()}
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with something done to each of its tensors."""
 
-        targets = (
-            None if self.targets is None else self.targets.to(device, non_blocking=non_blocking)
-        )
-        return replace(self, inputs=move(self.inputs), masks=move(self.masks), targets=targets)
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: change(tensor) for name, tensor in tensors.items()}
+
+        inputs, targets = each(self.inputs), self.targets
+        if targets is not None:
+            targets = each(targets) if isinstance(targets, dict) else change(targets)
+        return replace(self, inputs=inputs, targets=targets, masks=each(self.masks))
 
     def __len__(self) -> int:
         """Return the number of samples."""

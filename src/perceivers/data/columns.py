@@ -1,22 +1,21 @@
 """Which columns of a table are inputs, which is the target, and which are only about the rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perceivers.data.base import DataConfig, nearest
+from perceivers.data.base import DataConfig
 from perceivers.data.input_columns import InputColumn, frame_pair, with_pairs
-from perceivers.data.media import MEDIA_KINDS
+from perceivers.data.media import MEDIA_KINDS, WORDS
 from perceivers.data.tables import Field, Table
+from perceivers.data.target_columns import known_column, label_columns, target_columns
 
 __all__ = [
     "COLUMN_KINDS",
-    "WORDS",
     "Choice",
     "InputColumn",
     "check_paths",
     "choose",
-    "known_column",
 ]
 
 # What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table, and
@@ -25,21 +24,6 @@ COLUMN_KINDS = (
     *("image", "audio", "video", "film", "points", "text", "series", "array", "number", "category"),
     *("frame", "flow"),
 )
-WORDS = {
-    "image": "pictures",
-    "audio": "sound",
-    "video": "video",
-    "points": "shapes",
-    "text": "text",
-    "series": "recordings",
-    "array": "lists of numbers",
-    "table": "numbers and categories",
-    "frame_pair": "pairs of frames",
-    "flow": "flow",
-    "number": "numbers",
-    "string": "short strings",
-    "other": "something unknown",
-}
 # Kinds that are only part of a modality, in words.
 _PARTS = {"film": "films", "category": "categories", "frame": "frames"}
 # Which kinds a column of some kind may be read as, beside itself.
@@ -79,10 +63,11 @@ class Choice:
 
     Attributes:
         inputs: Input columns by the name of their modality.
-        target: Column of the target, or None where there is none.
+        target: Column of the target, or None where there is none; of several tasks, their columns with commas between.
         group: Columns that only tell rows apart (`group`, `split_column`).
         ignored: All others.
         notes: Sentences about the choice.
+        tasks: Of several tasks, the target column of each and what it is said to hold, "" if nothing.
     """
 
     inputs: dict[str, InputColumn]
@@ -90,12 +75,18 @@ class Choice:
     group: tuple[str, ...]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    tasks: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target columns."""
+        return tuple(self.tasks) or ((self.target,) if self.target else ())
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
         names = [name for column in self.inputs.values() for name in column.all_columns]
-        return list(dict.fromkeys([*names, *([self.target] if self.target else []), *self.group]))
+        return list(dict.fromkeys([*names, *self.targets, *self.group]))
 
     def kept(
         self, fields: Mapping[str, Field], name: str, *, without_target: bool = False
@@ -122,7 +113,7 @@ class Choice:
         kept: dict[str, Field] = {}
         for column in self.columns:
             if column not in fields:
-                if column == self.target and without_target:
+                if column in self.targets and without_target:
                     continue
                 msg = f"{name} lacks the column '{column}' that the others have."
                 raise ValueError(msg)
@@ -156,7 +147,7 @@ def choose(
     Raises:
         ValueError: If there is no input, a named column is missing, or the target cannot be told.
     """
-    for column in (config.label, config.group, config.split_column):
+    for column in (*label_columns(config.label, fields), config.group, config.split_column):
         if column is not None:
             known_column(column, fields, name)
     named = config.columns
@@ -165,22 +156,12 @@ def choose(
         inputs = _fitting(_by_modality(parts), inputs, name)
     columns = [column for part in inputs.values() for column in part.all_columns]
     about = tuple(dict.fromkeys(c for c in (config.group, config.split_column) if c is not None))
-    target = _target(fields, config, columns, name)
-    used = {*columns, *about, target}
+    targets = target_columns(fields, config, columns, name)
+    used = {*columns, *about, *targets}
     ignored = tuple(column for column in fields if column not in used)
-    return Choice(dict(inputs), target, about, ignored, _notes(fields, inputs, target, ignored))
-
-
-def known_column(column: str, fields: Mapping[str, Field], name: str) -> Field:
-    """Return what a column holds.
-
-    Raises:
-        ValueError: If there is no such column. The message suggests the nearest.
-    """
-    if column not in fields:
-        msg = f"{name} has no column '{column}'.{nearest(column, fields)} Its columns are {', '.join(fields)}."
-        raise ValueError(msg)
-    return fields[column]
+    notes = _notes(fields, inputs, tuple(targets), ignored)
+    tasks = targets if len(targets) > 1 or any(targets.values()) else {}
+    return Choice(dict(inputs), ",".join(targets) or None, about, ignored, notes, tasks)
 
 
 def check_paths(table: Table, columns: Sequence[str]) -> None:
@@ -242,23 +223,24 @@ def _named_inputs(
 
 def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
     """Return what can be read: media and text by kind, and lists of numbers side by side as one series."""
-    spoken_for = {config.label or "label", config.group, config.split_column}
+    labels = label_columns(config.label, fields) or {"label": ""}
+    spoken_for = {*labels, config.group, config.split_column}
     free = {c: f for c, f in fields.items() if c not in spoken_for}
     # Where files lie in the table itself, a column of paths only says where they once came from.
     held = {field.kind for field in free.values() if not field.by_path}
     found: list[InputColumn] = []
     lists: list[str] = []
-    for column, field in free.items():
-        if field.kind not in MEDIA_KINDS or (field.by_path and field.kind in held):
+    for column, holds in free.items():
+        if holds.kind not in MEDIA_KINDS or (holds.by_path and holds.kind in held):
             continue
-        if field.kind == "array" and not field.by_path:
-            kind = _kind_of_array(column, field)
+        if holds.kind == "array" and not holds.by_path:
+            kind = _kind_of_array(column, holds)
             if kind == "series":
                 lists.append(column)
             elif kind:
                 found.append(InputColumn(column, kind))
         else:
-            found.append(InputColumn(column, field.kind))
+            found.append(InputColumn(column, holds.kind))
     if lists:
         found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
     if found:
@@ -329,45 +311,17 @@ def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
     return {part.column if kinds.count(part.kind) > 1 else part.kind: part for part in parts}
 
 
-def _target(
-    fields: Mapping[str, Field], config: DataConfig, inputs: Sequence[str], name: str
-) -> str | None:
-    has_flow = any(fields[column].kind == "flow" for column in inputs)
-    if config.target == "nothing" or (has_flow and config.label is None):
-        return None
-    target = config.label or ("label" if "label" in fields and "label" not in inputs else None)
-    if target is not None:
-        kind = fields[target].kind
-        if target in inputs:
-            msg = f"Column '{target}' of {name} cannot be both the label and an input."
-            raise ValueError(msg)
-        if kind not in {"number", "string", "other", "text", "array"}:
-            msg = (
-                f"Column '{target}' of {name} holds {WORDS[kind]}, not classes: expected names, whole "
-                "numbers, lists of them, or quantities."
-            )
-            raise ValueError(msg)
-        return target
-    taken = {*inputs, config.group, config.split_column}
-    candidates = [c for c, f in fields.items() if f.kind in {"number", "string"} and c not in taken]
-    if not candidates:
-        return None
-    msg = (
-        f"{name} has no column 'label', so the target cannot be told. Say which column it is, with --label: "
-        f"{', '.join(candidates)}."
-    )
-    raise ValueError(msg)
-
-
 def _notes(
     fields: Mapping[str, Field],
     inputs: Mapping[str, InputColumn],
-    target: str | None,
+    targets: Sequence[str],
     ignored: Sequence[str],
 ) -> tuple[str, ...]:
     notes = [f"Inputs: {', '.join(_described(part) for part in inputs.values())}."]
-    if target or all(part.kind != "flow" for part in inputs.values()):
-        notes.append(f"Target: {target}." if target else "There are no labels.")
+    if targets or all(part.kind != "flow" for part in inputs.values()):
+        several = f"Targets: {', '.join(targets)}, a task each."
+        one = f"Target: {targets[0]}." if targets else "There are no labels."
+        notes.append(several if len(targets) > 1 else one)
     media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
     if media:
         seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)

@@ -22,6 +22,7 @@ __all__ = [
     "Header",
     "decode",
     "decode_image",
+    "decode_indices",
     "quiet_pillow",
     "read_header",
 ]
@@ -117,6 +118,36 @@ def decode(media: Media, *, num_channels: int) -> Decoded:
             notes.append("turned as EXIF says")
             eight_bit = eight_bit.transpose(turn)
         return Decoded(eight_bit, tuple(notes))
+
+
+def decode_indices(media: Media) -> tuple[npt.NDArray[np.uint8], tuple[int, ...]]:
+    """Return the index of each pixel of a gray picture or one with a palette, and the palette: R, G, B, R, ...
+
+    Args:
+        media: A file, its bytes or an array of uint8, H x W.
+
+    Raises:
+        ValueError: If it cannot be read, or holds colors or indices beyond 8 bit. The message names the file.
+    """
+    if media.array is not None:
+        return _indices(_from_array(media.name, media.array), media.name), ()
+    with _opened(media) as image:
+        image.load()
+        palette = tuple(image.getpalette() or ()) if image.mode == "P" else ()
+        return _indices(image, media.name), palette
+
+
+def _indices(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    pixels = np.array(image)
+    if image.mode == "1":
+        return pixels.astype(np.uint8)
+    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255 or pixels.dtype.kind == "f":
+        msg = (
+            f"Expected '{name}' to be a picture of class indices from 0 to 255, gray or with a palette, got mode "
+            f"{image.mode}. Colors that stand for classes must be turned into indices first."
+        )
+        raise ValueError(msg)
+    return pixels.astype(np.uint8)
 
 
 def read_header(media: Media) -> Header:

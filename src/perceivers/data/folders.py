@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest
-from perceivers.data.columns import WORDS
-from perceivers.data.media import MEDIA_KINDS, kind_of_name
+from perceivers.data.media import MEDIA_KINDS, WORDS, kind_of_name
 from perceivers.data.readers import read_files
 from perceivers.data.recognize import media_files, split_of
 from perceivers.data.tables import ColumnTable, Field, Subset, Table

@@ -11,7 +11,15 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MEDIA_KINDS", "Media", "as_media", "kind_of_bytes", "kind_of_name", "to_pictures"]
+__all__ = [
+    "MEDIA_KINDS",
+    "WORDS",
+    "Media",
+    "as_media",
+    "kind_of_bytes",
+    "kind_of_name",
+    "to_pictures",
+]
 
 _SUFFIXES = {
     "image": "jpg jpeg jpe jfif png gif bmp dib webp tif tiff ppm pgm pbm pnm tga ico jp2 avif",
@@ -25,6 +33,23 @@ _SUFFIXES = {
 }
 _KINDS = {f".{suffix}": kind for kind, row in _SUFFIXES.items() for suffix in row.split()}
 MEDIA_KINDS = tuple(_SUFFIXES)  # what a file can hold, and so what a model can read
+
+WORDS = {
+    "image": "pictures",
+    "audio": "sound",
+    "video": "video",
+    "points": "shapes",
+    "text": "text",
+    "series": "recordings",
+    "array": "lists of numbers",
+    "table": "numbers and categories",
+    "frame_pair": "pairs of frames",
+    "flow": "flow",
+    "number": "numbers",
+    "string": "short strings",
+    "other": "something unknown",
+}
+"""What columns hold, in words."""
 
 # The first bytes of a file, for columns of bytes that say nothing about themselves.
 _MAGIC = (

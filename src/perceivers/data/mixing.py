@@ -63,16 +63,20 @@ def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
 
 
 def mix(
-    batch: Batch, mixing: Mixing, num_classes: int | None, generator: np.random.Generator
+    batch: Batch,
+    mixing: Mixing,
+    num_classes: int | Mapping[str, int] | None,
+    generator: np.random.Generator,
 ) -> Batch:
     """Return a batch of half the size: sample i is mixed from samples i and i + half of the given one.
 
-    An odd sample at the end is left out. Each mixed sample draws its own share.
+    An odd sample at the end is left out. Each mixed sample draws its own share. Of several tasks, each target is mixed;
+    one that either sample lacks is not known.
 
     Args:
         batch: With targets: class indices, or a vector for each sample.
         mixing: What is done.
-        num_classes: Width of the new targets, where the given ones are indices.
+        num_classes: Width of the new targets, where the given ones are indices; of several tasks, of each.
         generator: Where chance comes from.
 
     Raises:
@@ -105,13 +109,12 @@ def mix(
             mask = None if mask is None else torch.logical_or(*mask.chunk(2))
         if mask is not None:
             masks[name] = mask
-    targets = _shares(batch.targets[: 2 * half], num_classes)
     names = zip(batch.names[:half], batch.names[half : 2 * half], strict=True)
     return replace(
         batch,
         inputs=inputs,
         masks=masks,
-        targets=targets[:half].lerp(targets[half:], 1 - shares[:, None]),
+        targets=_mix_targets(batch.targets, num_classes, shares),
         names=tuple(f"{first} + {second}" for first, second in names),
     )
 
@@ -157,8 +160,25 @@ def _choose(
     return mixed, None if mask is None else torch.where(ours, *mask.chunk(2))
 
 
+def _mix_targets(
+    targets: Tensor | dict[str, Tensor],
+    num_classes: int | Mapping[str, int] | None,
+    shares: Float[Tensor, " B2"],
+) -> Any:
+    """Return the targets of mixed samples."""
+    if isinstance(targets, dict):
+        widths = num_classes if isinstance(num_classes, Mapping) else {}
+        return {k: _mix_targets(part, widths.get(k), shares) for k, part in targets.items()}
+    width = num_classes if isinstance(num_classes, int) else None
+    both = _shares(targets[: 2 * shares.shape[0]], width)
+    first, second = both.chunk(2)
+    return first.lerp(second, 1 - shares[:, None])
+
+
 def _shares(targets: Tensor, num_classes: int | None) -> Float[Tensor, "B K"]:
-    """Return class indices as one-hot shares. Vectors stay as they are."""
+    """Return class indices as one-hot shares, NaN where one is not known. Vectors stay as they are."""
     if targets.ndim == 1:
-        return one_hot(targets, num_classes or -1).float()
+        known = targets >= 0
+        hot = one_hot(targets.clamp_min(0), num_classes or -1).float()
+        return hot.masked_fill(~known[:, None], torch.nan)
     return targets.float()

@@ -18,6 +18,12 @@ from perceivers.data.flow import FlowFields, FlowPreprocessConfig
 from perceivers.data.frame_pairs import FramePairPreprocessConfig, FramePairs
 from perceivers.data.modality import Modality
 from perceivers.data.pictures import Pictures
+from perceivers.data.pixel_targets import (
+    ClassMapPreprocessConfig,
+    ClassMaps,
+    PixelsPreprocessConfig,
+    PixelValues,
+)
 from perceivers.data.points import PointClouds, PointsAugmentConfig, PointsPreprocessConfig
 from perceivers.data.series import SeriesAugmentConfig, SeriesPreprocessConfig, SeriesWindows
 from perceivers.data.text import TextAugmentConfig, TextBytes, TextPreprocessConfig
@@ -38,7 +44,9 @@ PreprocessConfig = Annotated[
     | ArraysPreprocessConfig
     | TablePreprocessConfig
     | FramePairPreprocessConfig
-    | FlowPreprocessConfig,
+    | FlowPreprocessConfig
+    | PixelsPreprocessConfig
+    | ClassMapPreprocessConfig,
     Field(discriminator="kind"),
 ]
 AugmentConfig = Annotated[
@@ -67,6 +75,8 @@ _READERS: dict[str, tuple[Any, str]] = {
     "table": (TableVectors, "table"),
     "frame_pair": (FramePairs, "pair"),
     "flow": (FlowFields, "pair"),
+    "pixels": (PixelValues, "image"),
+    "class_map": (ClassMaps, "image"),
 }
 
 _CUT = ("frame_pair", "flow")  # what belongs together, pixel by pixel

@@ -1,11 +1,12 @@
 """Data by path, hub id or object, or by the name of what is embedded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import DataConfig
 from perceivers.data.columns import InputColumn
+from perceivers.data.labelling import KnownNames
 from perceivers.data.sources import DataSource, open_data
 
 __all__ = ["is_embedded", "open_named"]
@@ -15,7 +16,7 @@ def open_named(
     data: Any,
     config: DataConfig,
     *,
-    label_names: Sequence[str] | None = None,
+    label_names: KnownNames | None = None,
     inputs: Mapping[str, InputColumn] | None = None,
 ) -> DataSource:
     """Return opened data. `digits` are scikit-learn's, `moving` made pairs of frames, unless there is such a path.

@@ -1,7 +1,7 @@
 """Which rows stand in which batch: a function of seed and epoch, so that it can be taken up anywhere."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ class LoaderSettings:
         training: Random order and augmentation, remainder dropped. Otherwise every row once, in order.
         seed: Of order, augmentation and mixing.
         num_workers: Processes that decode. 0: the process itself.
-        num_classes: Width of the targets when pictures are mixed.
+        num_classes: Width of the targets when pictures are mixed; of several tasks, of each of them.
         max_bad: Largest share of rows that may fail to decode before reading stops.
         drop_last: In training, leave out the rows that do not fill the last batch. They are others each epoch.
         world_size: Processes that share the rows.
@@ -42,7 +42,7 @@ class LoaderSettings:
     training: bool = False
     seed: int = 0
     num_workers: int = 0
-    num_classes: int | None = None
+    num_classes: int | Mapping[str, int] | None = None
     max_bad: float = 0.01
     drop_last: bool = True
     world_size: int = 1

@@ -15,6 +15,7 @@ from perceivers.data.mixing import mix, mixing_of
 from perceivers.data.modalities import build_modalities
 from perceivers.data.modality import MissingValueError, TooLongError, moments_of
 from perceivers.data.order import LoaderSettings
+from perceivers.data.pixel_targets import check_alike
 from perceivers.data.seeds import random_numbers, random_numbers_of_each
 
 __all__ = ["BadRowError", "Chances", "Read", "Reader", "Sample", "guarded", "media_of", "own_cell"]
@@ -76,12 +77,7 @@ class Read:
         """Return the same with tensors in pinned memory. `DataLoader` calls it."""
         if self.batch is None:
             return self
-        batch = replace(
-            self.batch,
-            inputs={name: values.pin_memory() for name, values in self.batch.inputs.items()},
-            targets=None if self.batch.targets is None else self.batch.targets.pin_memory(),
-            masks={name: mask.pin_memory() for name, mask in self.batch.masks.items()},
-        )
+        batch = self.batch.changed(lambda tensor: tensor.pin_memory())
         return Read(
             batch=batch, num_rows=self.num_rows, bad=self.bad, notes=self.notes, state=self.state
         )
@@ -158,6 +154,8 @@ class Reader:
             except ValueError as error:
                 raise BadRowError(media.name, str(error)) from error
         answers = self.settings.answers
+        if answers and (wrong := check_alike(values, answers)) is not None:
+            raise BadRowError(name, f"'{name}': {wrong}")
         if all(value is None for modality, value in values.items() if modality not in answers):
             raise BadRowError(name, reason)
         self._check_extents(values, name)
@@ -196,7 +194,11 @@ class Reader:
             return random_numbers_of_each("augment", full)
 
         found: list[dict[str, np.random.Generator]] = [{} for _ in keys]
-        for number, modality in enumerate(self.columns):
+        names = list(self.columns)
+        shown = [place for place, m in enumerate(names) if m not in self.settings.answers]
+        for place, modality in enumerate(names):
+            # An answer is cut and flipped as what it belongs to.
+            number = shown[0] if modality in self.settings.answers and shown else place
             if modality in self.augment:
                 for chance, numbers in zip(found, generators(number), strict=True):
                     chance[modality] = numbers
@@ -294,10 +296,16 @@ class Reader:
         return mix(batch, self.mixing, self.settings.num_classes, numbers)
 
 
-def _targets(targets: Sequence[Any]) -> torch.Tensor | None:
-    """Return class indices, or vectors, as one tensor; None if a sample has none."""
+def _targets(targets: Sequence[Any]) -> torch.Tensor | dict[str, torch.Tensor] | None:
+    """Return class indices, or vectors, as one tensor, of several tasks one for each; None if a sample has none."""
     if any(target is None for target in targets):
         return None
+    if isinstance(targets[0], dict):
+        return {name: _stacked([target[name] for target in targets]) for name in targets[0]}
+    return _stacked(targets)
+
+
+def _stacked(targets: Sequence[Any]) -> torch.Tensor:
     if isinstance(targets[0], np.ndarray):
         return torch.from_numpy(np.stack(targets).astype(np.float32))
     return torch.tensor([int(target) for target in targets])

@@ -9,6 +9,7 @@ from typing import Literal
 
 from perceivers.data.media import MEDIA_KINDS, kind_of_name
 from perceivers.data.pair_folders import find_pairs
+from perceivers.data.picture_pairs import picture_pairs
 from perceivers.data.remote import Location, expand_braces, expand_remote, is_remote, suffix_of
 
 __all__ = ["Found", "Place", "media_files", "recognize", "split_of"]
@@ -35,7 +36,7 @@ _MEDIA_NAME = re.compile(
     rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
 )
 
-Kind = Literal["files", "metadata", "classes", "flat", "saved", "text", "pairs"]
+Kind = Literal["files", "metadata", "classes", "flat", "saved", "text", "pairs", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Place:
     Attributes:
         kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a
             folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`), `text` (one),
-            `pairs` (of frames).
+            `pairs` (of frames), `targets` (pictures, and beside them what is learned of their pixels).
         paths: The files, or the folder.
     """
 
@@ -325,6 +326,8 @@ def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
     """A folder with metadata, with a folder for each class, or with files only."""
     if any((folder / name).is_file() for name in _METADATA):
         return Found("a folder with a metadata table", {"train": Place("metadata", (folder,))})
+    if picture_pairs(entries) is not None:
+        return Found("pictures and targets side by side", {"train": Place("targets", (folder,))})
     classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
     files = [
         entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()

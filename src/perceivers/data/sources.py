@@ -1,11 +1,12 @@
 """`open_data`: from whatever the user gave to splits, inputs, target and names of classes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from perceivers.data.base import DataConfig, Records
 from perceivers.data.columns import Choice, InputColumn, check_paths, choose
@@ -24,22 +25,16 @@ from perceivers.data.huggingface import (
     from_saved,
     is_dataset,
 )
-from perceivers.data.labels import Labelled, describe_classes
+from perceivers.data.labelling import KnownNames, is_known, label_splits
 from perceivers.data.memory import check_memory
 from perceivers.data.pair_folders import pair_tables
+from perceivers.data.picture_pairs import picture_pair_table
 from perceivers.data.readers import read_files
 from perceivers.data.recognize import Found, Place, recognize, split_of
 from perceivers.data.stream import Stream
 from perceivers.data.streams import stream_files, stream_hub
 from perceivers.data.tables import ColumnTable, Concatenated, Subset, Table
-from perceivers.data.targets import (
-    Moments,
-    TargetKind,
-    TargetReader,
-    find_targets,
-    is_missing,
-    moments,
-)
+from perceivers.data.targets import Moments, TargetKind, TargetReader, moments
 
 __all__ = ["DataSource", "InputColumn", "open_data", "open_tables"]
 
@@ -54,14 +49,16 @@ class DataSource:
         form: What was recognized, in words.
         splits: `train`, `validation`, `test`: those that the data have. A table or folder alone is `train`.
         inputs: Input columns by the name of their modality.
-        target: Column of the target. None: files without labels.
-        label_names: Names of the classes in the order of their indices, of the labels, or of the numbers to predict.
-            Empty without a target.
+        target: Column of the target. None: files without labels. Of several tasks, the name under which a row holds the
+            targets of all of them, by task.
+        label_names: Names of the classes in the order of their indices, of the labels, or of the numbers to predict; of
+            several tasks, their names. Empty without a target.
         ignored: Columns that are not used.
         notes: Sentences on what was seen and chosen.
         streams: The splits where rows are streamed; then `splits` is empty.
-        target_kind: What the target of a row is: one class, several labels, or numbers.
+        target_kind: What the target of a row is: one class, several labels, or numbers; or `several` targets.
         stream_moments: Mean and deviation of each number to predict, where streams know them.
+        tasks: Of several targets, what each is and holds, by the name of its column.
     """
 
     form: str
@@ -72,11 +69,14 @@ class DataSource:
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     streams: Mapping[str, Stream] = field(default_factory=dict[str, Stream])
-    target_kind: TargetKind = "class"
+    target_kind: TargetKind | Literal["several"] = "class"
     stream_moments: Moments | None = None
+    tasks: Mapping[str, TargetReader] = field(default_factory=dict[str, TargetReader])
 
     def targets(self, split: str) -> list[Any]:
         """Return, for every row of a split, the index of its class; or K labels (0 or 1) or numbers, as float32.
+
+        Of several tasks, a dict of these, with -1 and NaN where the target of a task is not known.
 
         Raises:
             ValueError: If there is no such split, or there are no labels.
@@ -91,35 +91,63 @@ class DataSource:
         column = self.splits[split].column(self.target)
         return [int(index) for index in column] if self.target_kind == "class" else list(column)
 
-    def class_counts(self, split: str) -> list[int]:
+    def known_targets(self, split: str, task: str | None = None) -> npt.NDArray[Any]:
+        """Return the targets of the rows of a split that have one, as one array.
+
+        Args:
+            split: Which split.
+            task: Which of several tasks. None: there is only one.
+
+        Raises:
+            ValueError: If there is no such split, or there are no labels.
+        """
+        found = self.targets(split)
+        if task is None:
+            return np.asarray(found)
+        values = np.asarray([one[task] for one in found])
+        return values[is_known(values)]
+
+    def class_counts(self, split: str, task: str | None = None) -> list[int]:
         """Return how many rows of a split each class has, or each label.
+
+        Args:
+            split: Which split.
+            task: Which of several tasks. None: there is only one.
 
         Raises:
             ValueError: If there is no such split, or there are no labels, or the targets are numbers.
         """
-        targets = np.asarray(self.targets(split))
-        if self.target_kind == "number":
-            msg = f"The target '{self.target}' is a number, so there are no classes to count."
+        targets = self.known_targets(split, task)
+        kind = self.target_kind if task is None else self.tasks[task].kind
+        names = self.label_names if task is None else self.tasks[task].names
+        if kind == "number":
+            msg = (
+                f"The target '{task or self.target}' is a number, so there are no classes to count."
+            )
             raise ValueError(msg)
-        if self.target_kind == "labels":
+        if kind == "labels":
             return targets.sum(axis=0).astype(int).tolist()
-        return np.bincount(targets, minlength=len(self.label_names)).tolist()
+        return np.bincount(targets, minlength=len(names)).tolist()
 
-    def target_moments(self) -> Moments | None:
+    def target_moments(self, task: str | None = None) -> Moments | None:
         """Return mean and standard deviation of each number in train; None for classes and labels.
 
         Streams may not know them either.
+
+        Args:
+            task: Which of several tasks. None: there is only one.
         """
-        if self.target_kind != "number" or self.streams:
+        kind = self.target_kind if task is None else self.tasks[task].kind
+        if kind != "number" or self.streams:
             return self.stream_moments
-        return moments(np.asarray(self.targets("train"), dtype=np.float32))
+        return moments(self.known_targets("train", task).astype(np.float32))
 
 
 def open_data(
     data: Any,
     config: DataConfig,
     *,
-    label_names: Sequence[str] | None = None,
+    label_names: KnownNames | None = None,
     inputs: Mapping[str, InputColumn] | None = None,
 ) -> DataSource:
     """Return the data behind a path, hub id or object.
@@ -128,7 +156,8 @@ def open_data(
         data: A path, a glob or brace pattern of shards, the id of a data set on the Hugging Face hub; or a pandas
             `DataFrame`, or a `Dataset` or `DatasetDict` of `datasets`. A path that exists wins over an id.
         config: What the user said about columns and splits.
-        label_names: The classes, labels or numbers that a trained model knows. By default, those of train.
+        label_names: The classes, labels or numbers that a trained model knows; of several tasks, those of each by its
+            name. By default, those of train.
         inputs: The input columns of a trained model, where the data have them. By default they are found.
 
     Raises:
@@ -153,7 +182,19 @@ def open_data(
     if config.stream:
         notes = (*notes, "These data are read by index, so streaming changes nothing.")
     source = DataSource(form, tables, choice.inputs, choice.target, (), choice.ignored, ())
-    source, told = _label(source, tables, config, label_names)
+    told: tuple[str, ...] = ()
+    if choice.target is None:
+        source = replace(source, label_names=tuple(label_names or ()))
+    else:
+        found = label_splits(tables, choice, config, label_names)
+        told = found.notes
+        source = replace(
+            source,
+            splits=found.splits,
+            label_names=found.names,
+            target_kind=found.kind,
+            tasks=found.tasks,
+        )
     rows = ", ".join(f"{split} {len(records):,} rows" for split, records in source.splits.items())
     seen = f"Recognized {form}: {rows}."
     return replace(
@@ -234,6 +275,9 @@ def _place_tables(place: Place) -> tuple[dict[str, Table], list[str]]:
     if place.kind == "metadata":
         table, notes = metadata_table(folder)
         return metadata_splits(table), notes
+    if place.kind == "targets":
+        pair, notes = picture_pair_table(folder)
+        return {"train": pair}, notes
     table, notes = class_table(folder) if place.kind == "classes" else file_table(folder)
     return {"train": table}, notes
 
@@ -297,41 +341,6 @@ def _narrow(table: Table, choice: Choice, split: str) -> Table:
     return table.keep(kept)
 
 
-def _label(
-    source: DataSource,
-    tables: Mapping[str, Table],
-    config: DataConfig,
-    label_names: Sequence[str] | None,
-) -> tuple[DataSource, list[str]]:
-    """Turn the target of every split into indices or vectors, and find what it is and how its values are called."""
-    target = source.target
-    if target is None:
-        return replace(source, label_names=tuple(label_names or ())), []
-    splits: dict[str, Records] = {}
-    notes: list[str] = []
-    told = (describe_classes(tuple(label_names or ())),)
-    reader: TargetReader | None = None
-    for split, table in tables.items():
-        values = table.column(target) if target in table.fields else [None]
-        is_number = (reader.kind if reader else config.target) == "number"
-        marks = ("",) if is_number else ("", -1)
-        if split != "train" and all(is_missing(value, marks=marks) for value in values):
-            notes.append(f"Left out: {split}, as none of its {len(table):,} rows has a label.")
-            continue
-        holds = table.fields[target]
-        if reader is None:
-            reader, told = find_targets(
-                values, holds, target, table=table.name, kind=config.target, names=label_names
-            )
-        reader = replace(reader, holds=holds)
-        found = [reader(value, table.where(row)) for row, value in enumerate(values)]
-        splits[split] = Labelled(table, target, reader.stacked(found))
-    if reader is None:
-        return replace(source, splits=splits, label_names=tuple(label_names or ())), [*told, *notes]
-    labelled = replace(source, splits=splits, label_names=reader.names, target_kind=reader.kind)
-    return labelled, [*told, *notes]
-
-
 def _shared_groups(source: DataSource, config: DataConfig) -> tuple[str, ...]:
     if config.group is None or "train" not in source.splits or "test" not in source.splits:
         return ()
@@ -348,7 +357,7 @@ def _shared_groups(source: DataSource, config: DataConfig) -> tuple[str, ...]:
 def _open_streams(
     data: Any,
     config: DataConfig,
-    label_names: Sequence[str] | None,
+    label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None,
 ) -> DataSource | None:
     """Return the data as streams, or None where they are read by index anyway."""

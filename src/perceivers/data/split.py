@@ -127,6 +127,10 @@ def with_validation(source: DataSource, config: DataConfig) -> DataSource:
     labels: Sequence[int] | None = None
     if source.target and source.target_kind == "class":
         labels = source.targets("train")
+    # Of several tasks, the shares of the first whose target is a class, as if it were the only one.
+    first = next((task for task, one in source.tasks.items() if one.kind == "class"), None)
+    if first is not None:
+        labels = [int(one[first]) for one in source.targets("train")]
     stratified = labels is not None
     groups: Sequence[Any] | None = train.column(config.group) if config.group else None
     if labels is None and groups is None:

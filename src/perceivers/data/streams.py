@@ -9,6 +9,7 @@ import numpy as np
 
 from perceivers.data.base import DataConfig
 from perceivers.data.columns import Choice, InputColumn, choose
+from perceivers.data.labelling import KnownNames, wanted_kind
 from perceivers.data.media import Media
 from perceivers.data.remote import Location, suffix_of
 from perceivers.data.shards import (
@@ -61,7 +62,7 @@ class Streams:
 def stream_files(
     files: Mapping[str, Sequence[Location]],
     config: DataConfig,
-    label_names: Sequence[str] | None,
+    label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None = None,
 ) -> Streams | None:
     """Return files as streams, or None where they are of a kind that is only read by index.
@@ -78,7 +79,7 @@ def stream_files(
     _refuse_split_column(config)
     start = next(iter(files))
     first, fields = _first_readable(files[start])
-    choice = choose(fields, config, str(first), inputs=inputs)
+    choice = _one_task(choose(fields, config, str(first), inputs=inputs))
     shards: dict[str, list[FileShard]] = {}
     values: list[Any] = []
     for split, paths in files.items():
@@ -97,8 +98,8 @@ def stream_files(
         shards[start][0].fields[choice.target],
         choice.target,
         table=str(first),
-        kind=config.target,
-        names=label_names,
+        kind=wanted_kind(choice, config, choice.target),
+        names=None if label_names is None else tuple(label_names),
     )
     streams = _streams(shards, choice, reader, notes, config)
     if reader.kind == "number" and label_names is None:
@@ -112,7 +113,7 @@ def stream_hub(
     splits: Mapping[str, Any],
     name: str,
     config: DataConfig,
-    label_names: Sequence[str] | None,
+    label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None = None,
 ) -> Streams:
     """Return data sets of the `datasets` library as streams.
@@ -123,7 +124,7 @@ def stream_hub(
     _refuse_split_column(config)
     whole = {split: hub_shards(dataset, name) for split, dataset in splits.items()}
     fields = next(iter(whole.values()))[0].fields
-    choice = choose(fields, config, name, inputs=inputs)
+    choice = _one_task(choose(fields, config, name, inputs=inputs))
     shards: dict[str, list[HubShard]] = {}
     for split, parts in whole.items():
         kept = choice.kept(parts[0].fields, f"{name} ({split})")
@@ -143,8 +144,8 @@ def stream_hub(
         holds,
         choice.target,
         table=name,
-        kind=config.target,
-        names=label_names or holds.names or None,
+        kind=wanted_kind(choice, config, choice.target),
+        names=tuple(label_names or holds.names) or None,
     )
     return _streams(shards, choice, reader, notes, config)
 
@@ -195,3 +196,18 @@ def _refuse_split_column(config: DataConfig) -> None:
             "out, or keep each split in files of its own."
         )
         raise ValueError(msg)
+
+
+def _one_task(choice: Choice) -> Choice:
+    """Return the choice if it has one target at most.
+
+    Raises:
+        ValueError: If it has several.
+    """
+    if len(choice.tasks) > 1:
+        msg = (
+            f"Several labels ({', '.join(choice.tasks)}) are learned from rows that are read by index. Leave --stream "
+            "out, or give one label."
+        )
+        raise ValueError(msg)
+    return choice

@@ -16,6 +16,7 @@ from perceivers.data.media import MEDIA_KINDS, Media
 from perceivers.data.shard_schema import is_file, sampled_rows, schema_of, written_cell
 from perceivers.data.sources import open_tables
 from perceivers.data.tables import Field, Table
+from perceivers.data.target_columns import label_columns
 from perceivers.data.whole import whole
 
 __all__ = ["Written", "write_shards"]
@@ -96,20 +97,22 @@ def write_shards(
     if unknown:
         msg = f"There is no split '{unknown[0]}' in {form}; there is {', '.join(tables)}."
         raise ValueError(msg)
-    target = config.label or "label"
-    classes = _classes(tables, target, config)
+    first = tables.get("train") or next(iter(tables.values()))
+    labels = tuple(label_columns(config.label, first.fields)) or ("label",)
+    target = labels[0]  # of several, each is written as it is
+    classes = () if len(labels) > 1 else _classes(tables, target, config)
     folder = Path(out)
     written: list[Written] = []
     for split, whole_table in tables.items():
         if splits and split not in splits:
             continue
         table = whole_table.keep(_written_fields(whole_table))
-        labels = None
+        index = None
         if classes and target in table.fields:
-            labels = ClassIndex(classes, target, table.fields[target])
-        schema, texts = schema_of(table, labels and target, classes)
+            index = ClassIndex(classes, target, table.fields[target])
+        schema, texts = schema_of(table, index and target, classes)
         size = rows_per_shard or _rows_per_shard(table)
-        plan = _Plan(split, table, _keys(table), labels, schema, texts, size)
+        plan = _Plan(split, table, _keys(table), index, schema, texts, size)
         written.append(_write_split(plan, folder, config.max_bad))
     return written
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest
-from perceivers.data.columns import WORDS, InputColumn
-from perceivers.data.media import Media, as_media, kind_of_name
+from perceivers.data.columns import InputColumn
+from perceivers.data.media import WORDS, Media, as_media, kind_of_name
 from perceivers.data.readers import read_files
 from perceivers.data.reading import own_cell
 from perceivers.data.recognize import DATA_SUFFIXES

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 
@@ -17,16 +17,17 @@ from perceivers.data.reading import Sample as ReadSample
 from perceivers.evaluation.filled import filled_texts
 from perceivers.evaluation.flow import flow_field, flow_predictions, uncut
 from perceivers.evaluation.items import Sample, samples_of
+from perceivers.evaluation.pixels import pixel_predictions
 from perceivers.evaluation.prediction import Prediction, predictions_of
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import Question, ask, combine_clips
+from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.flow import FlowTask
 from perceivers.tasks.masked import MaskedBytesConfig, check_blanks
 from perceivers.tasks.tasks import build_task
-from perceivers.typing import Float, Tensor
 
 __all__ = ["Prediction", "Predictor", "load_predictor", "save_model"]
 
@@ -148,10 +149,14 @@ class Predictor:
         return batch
 
     @torch.inference_mode()
-    def outputs(self, batch: Batch) -> Float[Tensor, "B K"]:
-        """Return the model's outputs, one row for each sample: clips are averaged."""
+    def outputs(self, batch: Batch) -> Any:
+        """Return the model's outputs, one row for each sample, B x K, of several tasks by name: clips are averaged."""
         moved = batch.to(self.device)
-        outputs = self.model(moved.inputs, moved.masks or None).float()
+        outputs = self.model(moved.inputs, moved.masks or None)
+        if isinstance(outputs, dict):
+            outputs = {name: part.float() for name, part in outputs.items()}
+        else:
+            outputs = outputs.float()
         return combine_clips(self.task, outputs, batch.num_clips)
 
     @torch.inference_mode()
@@ -187,6 +192,9 @@ class Predictor:
             return flow_predictions(names, field)
         outputs, task = self.outputs(batch), self.config.task
         assert task is not None
+        if isinstance(task, DenseConfig):
+            palette = getattr(self.config.preprocess[task.answer], "palette", ())
+            return pixel_predictions(names, cast("Any", self.task), outputs, palette)
         if not isinstance(task, MaskedBytesConfig):
             return predictions_of(task, self.task, names, outputs, top)
         text, mask = batch.inputs[task.modality], batch.masks.get(task.modality)

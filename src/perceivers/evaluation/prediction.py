@@ -1,18 +1,20 @@
 """What a model says about one sample, for every task."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from perceivers.tasks.base import Task
 from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.multitask import MultiTask, MultiTaskConfig
 from perceivers.tasks.regression import RegressionConfig
 from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Prediction", "predictions_of"]
+__all__ = ["Prediction", "columns_of", "predictions_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,9 @@ class Prediction:
         blanks: The most probable bytes of each blank and their probabilities, best first.
         flow: Where every pixel of a first frame goes: Y x X x 2, to the right and down, in pixels. `values` then says
             how far.
+        picture: Where every pixel is answered: a picture of Pillow's, of values, or of classes with a palette. `values`
+            then says of what it consists.
+        tasks: Of several tasks, what is said for each, by its name. The fields above are then those of the first.
     """
 
     name: str
@@ -44,13 +49,15 @@ class Prediction:
     text: str = ""
     blanks: tuple[tuple[tuple[str, float], ...], ...] = ()
     flow: npt.NDArray[np.float32] | None = None
+    picture: Any = None
+    tasks: dict[str, "Prediction"] = field(default_factory=dict[str, "Prediction"])
 
 
 def predictions_of(
     task_config: TaskConfig,
     task: Task,
     names: Sequence[str],
-    outputs: Float[Tensor, "B K"],
+    outputs: Any,
     top: int = 5,
 ) -> Iterator[Prediction]:
     """Yield what outputs of a model say.
@@ -59,9 +66,13 @@ def predictions_of(
         task_config: Of the task, for its names and threshold.
         task: Which the model has learned.
         names: Of the samples.
-        outputs: Of the model, one row for each sample: clips are combined already.
+        outputs: Of the model, one row for each sample, B x K; of several tasks, by name. Clips are combined already.
         top: How many of the best labels each prediction lists, at least one.
     """
+    if isinstance(task_config, MultiTaskConfig):
+        assert isinstance(task, MultiTask)
+        yield from _several(task_config, task, names, outputs, top)
+        return
     readable = task.probabilities(outputs).float().cpu()
     rows: list[list[float]] = readable.tolist()
     if isinstance(task_config, RegressionConfig):
@@ -83,3 +94,45 @@ def predictions_of(
             probabilities=dict(zip(labels, row, strict=True)),
             labels=several,
         )
+
+
+def columns_of(prediction: Prediction) -> dict[str, Any]:
+    """Return what a table says of a prediction, by column: those of several tasks behind their names, `digit/label`.
+
+    Of classes `label`, `probability` and `p(...)` of each; of several labels also `labels`; of numbers only these, by
+    their names; of filled blanks `text` and `probability`.
+    """
+    if prediction.tasks:
+        found: dict[str, Any] = {}
+        for task, one in prediction.tasks.items():
+            # A number is called like its column, which is its task.
+            own = columns_of(one)
+            found |= own if one.values else {f"{task}/{name}": cell for name, cell in own.items()}
+        return found
+    if prediction.values:
+        return dict(prediction.values)
+    if prediction.blanks:
+        return {"text": prediction.text, "probability": prediction.probability}
+    several = {} if prediction.labels is None else {"labels": list(prediction.labels)}
+    return {
+        "label": prediction.label,
+        "probability": prediction.probability,
+        **several,
+        **{f"p({name})": value for name, value in prediction.probabilities.items()},
+    }
+
+
+def _several(
+    config: MultiTaskConfig,
+    task: MultiTask,
+    names: Sequence[str],
+    outputs: Mapping[str, Float[Tensor, "B _"]],
+    top: int,
+) -> Iterator[Prediction]:
+    """Yield what each task says of each sample."""
+    told = {
+        part: predictions_of(config.parts[part], task.parts[part], names, outputs[part], top)
+        for part in task.parts
+    }
+    for together in zip(*told.values(), strict=True):
+        yield replace(together[0], tasks=dict(zip(told, together, strict=True)))

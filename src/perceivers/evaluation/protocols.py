@@ -14,8 +14,9 @@ from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.recipes.fitting import learnable
-from perceivers.tasks.base import Details, combine_clips
-from perceivers.tasks.tasks import TARGET_KINDS
+from perceivers.tasks.base import Details, Meter, Task, combine_clips
+from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, MultiTaskMeter
+from perceivers.tasks.tasks import TARGET_KINDS, known_names
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
 
@@ -36,6 +37,7 @@ class Evaluation:
         bad: Name and reason of every sample that could not be read. They are not measured.
         notes: What was seen in the data and chosen.
         quantization: Which layers had int8 weights, or why none; None where it was not asked for.
+        tasks: Of several tasks, what was measured of each, by its name.
     """
 
     split: str
@@ -48,6 +50,7 @@ class Evaluation:
     bad: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     quantization: str | None = None
+    tasks: dict[str, "Evaluation"] = field(default_factory=dict[str, "Evaluation"])
 
     def recall(self) -> dict[str, float | None]:
         """Return, for each class, the share of its samples that were recognized; None without samples."""
@@ -114,7 +117,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
     source = open_named(
         remembered if data is None else data,
         config,
-        label_names=predictor.task.names,
+        label_names=None if predictor.config.task is None else known_names(predictor.config.task),
         inputs=predictor.config.input_columns(answers=True),
     )
     # The same hold-out as in training: fixed by a seed that the run remembers.
@@ -128,6 +131,9 @@ def data_config(predictor: Predictor) -> DataConfig:
     """Return how the data of a run were read. What their target is, the run's task knows."""
     config = DataConfig(**predictor.config.columns.get("config", {}))
     task = predictor.config.task
+    if isinstance(task, MultiTaskConfig):
+        kinds = {name: TARGET_KINDS[part.kind] for name, part in task.parts.items()}
+        return replace(config, label=",".join(f"{name}:{kind}" for name, kind in kinds.items()))
     return config if task is None else replace(config, target=TARGET_KINDS[task.kind])
 
 
@@ -179,9 +185,23 @@ def evaluate_source(
         outputs = predictor.answer(asked)
         meter.update(combine_clips(task, outputs, moved.num_clips), asked.targets)
     plan = predictor.quantization
+    return replace(
+        _measured(split, task, meter),
+        bad=tuple(loader.bad),
+        notes=source.notes,
+        quantization=None if plan is None else plan.sentence(),
+    )
+
+
+def _measured(split: str, task: Task, meter: Meter) -> Evaluation:
+    """Return what a meter says; of several tasks, also of each that had a sample."""
     metrics = meter.compute()
     counts = getattr(meter, "confusion", None)
     confusion = None if counts is None else tuple(map(tuple, counts.tolist()))
+    tasks: dict[str, Evaluation] = {}
+    if isinstance(task, MultiTask) and isinstance(meter, MultiTaskMeter):
+        found = {name: _measured(split, task.parts[name], one) for name, one in meter.parts.items()}
+        tasks = {name: one for name, one in found.items() if one.num_samples}
     return Evaluation(
         split=split,
         num_samples=int(metrics["samples"]),
@@ -190,9 +210,7 @@ def evaluate_source(
         label_names=task.names,
         confusion=confusion,
         details=meter.details(),
-        bad=tuple(loader.bad),
-        notes=source.notes,
-        quantization=None if plan is None else plan.sentence(),
+        tasks=tasks,
     )
 
 
@@ -237,9 +255,17 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     if evaluation.confusion is not None:
         result["recall"] = evaluation.recall()
         result["confusion"] = [list(row) for row in evaluation.confusion]
+    if evaluation.tasks:
+        result["tasks"] = {name: _of_task(one) for name, one in evaluation.tasks.items()}
     if evaluation.details:
         result["details"] = dict(zip(evaluation.label_names, evaluation.details, strict=True))
     result["label_names"] = list(evaluation.label_names)
     result["quantization"] = evaluation.quantization
     result["unreadable"] = [{"name": name, "reason": reason} for name, reason in evaluation.bad]
     return result
+
+
+def _of_task(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what was measured of one of several tasks."""
+    whole = as_dict(evaluation)
+    return {key: whole[key] for key in whole if key not in {"split", "quantization", "unreadable"}}

@@ -16,7 +16,7 @@ from perceivers.data.remote import Location
 from perceivers.data.shards import FileShard, sample_fields
 from perceivers.data.tables import Field
 from perceivers.data.whole import whole
-from perceivers.evaluation.prediction import Prediction
+from perceivers.evaluation.prediction import Prediction, columns_of
 
 __all__ = [
     "RowPredictor",
@@ -100,9 +100,8 @@ def predict_shards(
 ) -> Iterator[ShardResult]:
     """Predict every row of this process' part of the shards. Each becomes one Parquet file in `out`.
 
-    It has a row for each row of the shard: its key (or number), `label`, `probability`, `p(...)` of every label (of
-    several labels also `labels`; of numbers only these, by their names; of filled blanks `text` and `probability`),
-    and `error`, which says why a row has none. Where a shard is damaged, a last row without a key says so.
+    It has a row for each row of the shard: its key (or number), what `columns_of` says of its prediction, and `error`,
+    which says why a row has none. Where a shard is damaged, a last row without a key says so.
     A file appears whole or not at all; a shard whose file is there is not predicted again.
 
     Args:
@@ -205,15 +204,8 @@ def _told(
         row: dict[str, Any] = {key: rows.keys.popleft()}
         if isinstance(prediction, Exception):
             row["error"] = " ".join(str(prediction).split()) or type(prediction).__name__
-        elif prediction.values:
-            row |= prediction.values
-        elif prediction.blanks:
-            row |= {"text": prediction.text, "probability": prediction.probability}
         else:
-            row |= {"label": prediction.label, "probability": prediction.probability}
-            if prediction.labels is not None:
-                row["labels"] = list(prediction.labels)
-            row |= {f"p({name})": value for name, value in prediction.probabilities.items()}
+            row |= columns_of(prediction)
         yield row
     if rows.damage is not None:
         yield {key: None, "error": rows.damage}

@@ -4,9 +4,9 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from perceivers.evaluation.prediction import Prediction
+from perceivers.evaluation.prediction import Prediction, columns_of
 from perceivers.evaluation.protocols import Evaluation, as_dict
 from perceivers.tasks.base import metric_text
 
@@ -40,6 +40,8 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     if form == "json":
         return json.dumps(as_dict(evaluation), indent=2, ensure_ascii=False)
     parts = [metrics_text(evaluation.metrics), *_each(evaluation)]
+    for task, one in evaluation.tasks.items():
+        parts += [f"{task}:\n{text}" for text in _each(one)]
     if evaluation.bad:
         bad = len(evaluation.bad)
         lines = [f"{bad} samples could not be read and were not measured:"]
@@ -87,7 +89,7 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
     """Return predictions as a `table`, as `json` or as `csv`.
 
     Of classes, CSV has every one's probability in a column; of several labels those too, and the predicted ones
-    joined by `;`; of numbers, a column for each.
+    joined by `;`; of numbers, a column for each; of several tasks, all of these behind the task's name, `digit/label`.
     """
     if form == "json":
         return json.dumps([_as_dict(one) for one in predictions], indent=2, ensure_ascii=False)
@@ -96,6 +98,8 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
     if not predictions:
         return "No predictions."
     first = predictions[0]
+    if first.tasks:
+        return _tasks_text(predictions)
     if first.values:
         rows = [["file", *first.values]]
         rows += [[one.name, *(f"{v:.6g}" for v in one.values.values())] for one in predictions]
@@ -118,7 +122,33 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
     return in_columns(rows, right=range(3 if has_several else 2, len(rows[0]), 2))
 
 
+def _tasks_text(predictions: Sequence[Prediction]) -> str:
+    """Return a table with what each task says: its label and how probable that is, its labels, or its numbers."""
+    rows = [["file"]]
+    for task, part in predictions[0].tasks.items():
+        rows[0] += list(part.values) or [
+            task,
+            *([] if part.labels is not None else ["probability"]),
+        ]
+    for one in predictions:
+        row = [one.name]
+        for part in one.tasks.values():
+            if part.values:
+                row += [f"{value:.6g}" for value in part.values.values()]
+            elif part.labels is not None:
+                row.append(", ".join(part.labels) or "-")
+            else:
+                row += [part.label, f"{100 * part.probability:.1f} %"]
+        rows.append(row)
+    return in_columns(rows, right=[i for i, head in enumerate(rows[0]) if head == "probability"])
+
+
 def _as_dict(one: Prediction) -> dict[str, Any]:
+    if one.tasks:
+        told = {task: _as_dict(part) for task, part in one.tasks.items()}
+        for part in told.values():
+            del part["name"]
+        return {"name": one.name, "tasks": told}
     if one.values:
         return {"name": one.name, "values": one.values}
     if one.blanks:
@@ -142,6 +172,11 @@ def _csv(predictions: Sequence[Prediction]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     first = predictions[0] if predictions else Prediction(name="")
+    if first.tasks:
+        writer.writerow(["name", *columns_of(first)])
+        for one in predictions:
+            writer.writerow([one.name, *(_cell(cell) for cell in columns_of(one).values())])
+        return buffer.getvalue().rstrip("\n")
     if first.values:
         writer.writerow(["name", *first.values])
         for one in predictions:
@@ -162,3 +197,9 @@ def _csv(predictions: Sequence[Prediction]) -> str:
         shares = [f"{one.probabilities[label]:.6f}" for label in labels]
         writer.writerow([one.name, *said, *shares])
     return buffer.getvalue().rstrip("\n")
+
+
+def _cell(cell: Any) -> str:
+    if isinstance(cell, list):
+        return ";".join(cast("list[str]", cell))
+    return f"{cell:.7g}" if isinstance(cell, float) else str(cell)

@@ -9,15 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from perceivers.data.base import nearest
 from perceivers.explain.asked import Asked, trace_query
 from perceivers.explain.explanation import Explanation, View
 from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
 from perceivers.explain.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
-from perceivers.tasks.tasks import build_task, names_of
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.tasks import TaskConfig, build_task, names_of
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["explain"]
@@ -58,7 +61,12 @@ class _Segment:
 
 
 def explain(
-    saved: Saved, file: Any, *, latents: int | Sequence[int] = 8, moment: float = 0.5
+    saved: Saved,
+    file: Any,
+    *,
+    latents: int | Sequence[int] = 8,
+    moment: float = 0.5,
+    task: str | None = None,
 ) -> Explanation:
     """Return what a model says about one sample, and where each of its reads looked.
 
@@ -67,10 +75,12 @@ def explain(
         file: As in `perceivers.explain.sample.read_sample`.
         latents: Whose scores to return: so many, spread evenly over the latent array, or these.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        task: Which of several tasks the answer is of. By default the first. All of them look at the same.
 
     Raises:
-        ValueError: If the model was saved without labels or preprocessing, a latent does not exist, or the file is
-            missing or cannot be decoded, or a text has no blank where one is to be filled. The message names it.
+        ValueError: If the model was saved without labels or preprocessing, a latent or task does not exist, or the
+            file is missing or cannot be decoded, or a text has no blank where one is to be filled. The message names
+            it.
     """
     config = saved.config
     if config.task is None or not config.preprocess:
@@ -88,26 +98,50 @@ def explain(
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
     outputs, reads = read_inputs(model, inputs, latents=chosen, masks=masks or None)
-    answer = build_task(config.task).probabilities(outputs)[0]
-    names, asked = names_of(config.task), None
-    if isinstance(config.task, MaskedBytesConfig):
-        ids = inputs[config.task.modality][0]
+    chosen_task = _task_of(config.task, task)
+    if isinstance(config.task, MultiTaskConfig):
+        outputs = outputs[task or next(iter(config.task.parts))]
+    answer = build_task(chosen_task).probabilities(outputs)[0]
+    names, asked = names_of(chosen_task), None
+    if isinstance(chosen_task, MaskedBytesConfig):
+        ids = inputs[chosen_task.modality][0]
         answer, names = _first_blank(ids, answer, sample.name)
         asked = trace_query(model, inputs, masks, query=int((ids == MASK).nonzero()[0]))
-    task = _TASKS.get(config.task.kind, config.task.kind)
-    if isinstance(config.task, FlowConfig):
+    if isinstance(chosen_task, FlowConfig):
         answer, names = _motion(answer)
     return Explanation(
         name=sample.name,
-        task=task,
+        task=_TASKS.get(chosen_task.kind, chosen_task.kind),
         label_names=names,
         probabilities=answer.float().cpu().numpy(),
-        threshold=float(getattr(config.task, "threshold", 0.5)),
+        threshold=float(getattr(chosen_task, "threshold", 0.5)),
         views=_views(saved, sample, segments, reads, asked),
         latents=chosen,
         missing=sample.missing,
         asked=None if asked is None else asked.latents.numpy(),
     )
+
+
+def _task_of(config: TaskConfig, name: str | None) -> TaskConfig:
+    """Return the configuration of the task that is explained.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    if isinstance(config, DenseConfig):
+        msg = (
+            "This run answers for every pixel, and what a picture of attention says of one label it cannot say of all "
+            "of them. Draw what it predicts instead: perceivers predict RUN FILE --save FOLDER."
+        )
+        raise ValueError(msg)
+    parts = config.parts if isinstance(config, MultiTaskConfig) else {}
+    if name is None:
+        return next(iter(parts.values()), config)
+    if name not in parts:
+        told = f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
+        msg = f"There is no task '{name}': {told}.{nearest(name, parts)}"
+        raise ValueError(msg)
+    return parts[name]
 
 
 def _first_blank(

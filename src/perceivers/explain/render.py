@@ -20,6 +20,7 @@ def explain_file(
     format: str | None = None,
     latents: int = 8,
     moment: float = 0.5,
+    task: str | None = None,
 ) -> Path:
     """Write what the model attended to in a sample, and return the path.
 
@@ -31,6 +32,7 @@ def explain_file(
         format: `png` draws it; `npz` keeps the arrays of `Explanation`. By default as `out` ends.
         latents: How many latents to show on their own.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        task: Which of several tasks the answer is of. By default the first.
 
     Raises:
         ValueError: If the format is neither, the model cannot read files, or the file is missing or cannot be
@@ -47,7 +49,7 @@ def explain_file(
     if not 0 <= moment <= 1:
         msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {moment}."
         raise ValueError(msg)
-    explanation = explain(saved, file, latents=latents, moment=moment)
+    explanation = explain(saved, file, latents=latents, moment=moment, task=task)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format == "png":
         _draw(explanation, out)

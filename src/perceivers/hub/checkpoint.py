@@ -45,7 +45,8 @@ __all__ = [
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
-_AUDIO = {"wave": "audio", "mel": "audio"}  # the two ways to prepare sound
+# What is prepared in several ways: sound, and pictures that are learned.
+_AUDIO = {"wave": "audio", "mel": "audio", "pixels": "image", "class_map": "image"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The decoder of Perceiver IO: output queries read the latents, once, and each answers for itself."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -31,6 +32,7 @@ from perceivers.typing import Float, Int, Tensor
 __all__ = ["AnswerConfig", "DecoderConfig", "PerceiverDecoder"]
 
 _PADDING_SCALE = 0.02
+_TAKEN = frozenset(dir(nn.ModuleDict()))  # what a module in it cannot be called: `type`, `values`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,30 @@ class DecoderConfig:
         one = heads[0]
         return one.num_outputs if len(heads) == 1 and isinstance(one, LinearHeadConfig) else None
 
+    def for_tasks(self, num_outputs: Mapping[str, int | None]) -> "DecoderConfig":
+        """Return the same decoder with one answer for each of several tasks, all asked as its only one is.
+
+        Args:
+            num_outputs: Of each task, classes, labels or numbers. None: taken from the data later.
+
+        Raises:
+            ValueError: If it has other outputs already, or heads whose outputs do not follow from the task.
+        """
+        first = next(iter(self.answers.values()))
+        answers: dict[str, AnswerConfig] = {}
+        for name, count in num_outputs.items():
+            answer = self.answers.get(name, first)
+            if not isinstance(answer.head, LinearHeadConfig) or (
+                len(self.answers) > 1 and set(self.answers) != set(num_outputs)
+            ):
+                msg = (
+                    f"Expected a decoder of one output, or of those of the tasks {', '.join(num_outputs)}, with linear "
+                    f"heads; got the outputs {', '.join(self.answers)}."
+                )
+                raise ValueError(msg)
+            answers[name] = replace(answer, head=replace(answer.head, num_outputs=count))
+        return replace(self, answers=answers)
+
     def with_num_outputs(self, num_outputs: int) -> "DecoderConfig":
         """Return the same decoder with the number of classes of its only output.
 
@@ -154,6 +180,9 @@ class PerceiverDecoder(nn.Module):
     tied: tuple[str, ...]
     """Texts whose learned vectors the heads compare with."""
 
+    names: tuple[str, ...]
+    """Of the outputs, sorted."""
+
     def __init__(
         self,
         config: DecoderConfig,
@@ -165,6 +194,7 @@ class PerceiverDecoder(nn.Module):
         super().__init__()
         self.config = config
         answers = {name: config.answers[name] for name in sorted(config.answers)}
+        self.names = tuple(answers)
         queries = [answer.queries for answer in answers.values()]
         self.reads = tuple(q.modality for q in queries if isinstance(q, InputQueriesConfig))
         heads = [answer.head for answer in answers.values()]
@@ -173,14 +203,14 @@ class PerceiverDecoder(nn.Module):
             name: build_queries(answer.queries, latent_channels=latent_channels, inputs=inputs)
             for name, answer in answers.items()
         }
-        self.queries = nn.ModuleDict(asking)
+        self.queries = nn.ModuleDict({_key(name): part for name, part in asking.items()})
         widths = {name: part.channels for name, part in asking.items()}
         channels = max(widths.values()) + config.min_padding
         self.padding = nn.ParameterDict()
         for name, width in widths.items():
             if width < channels:
                 missing = torch.empty(channels - width)
-                self.padding[name] = truncated_normal_(missing, _PADDING_SCALE)
+                self.padding[_key(name)] = truncated_normal_(missing, _PADDING_SCALE)
         self.cross_attend = CrossAttend(
             channels,
             latent_channels,
@@ -197,7 +227,7 @@ class PerceiverDecoder(nn.Module):
             channels = config.project_channels
         self.heads = nn.ModuleDict(
             {
-                name: build_head(answer.head, channels=channels, tables=tables)
+                _key(name): build_head(answer.head, channels=channels, tables=tables)
                 for name, answer in answers.items()
             }
         )
@@ -223,11 +253,11 @@ class PerceiverDecoder(nn.Module):
         Raises:
             KeyError: If there is no such output, or queries need a modality that is not there.
         """
-        wanted = list(self.queries) if outputs is None else sorted(outputs)
+        wanted = list(self.names) if outputs is None else sorted(outputs)
         index = {} if index is None else index
-        unknown = sorted((set(wanted) | set(index)) - set(self.queries))
+        unknown = sorted((set(wanted) | set(index)) - set(self.names))
         if unknown:
-            msg = f"Expected outputs out of {', '.join(self.queries)}, got '{unknown[0]}'."
+            msg = f"Expected outputs out of {', '.join(self.names)}, got '{unknown[0]}'."
             raise KeyError(msg)
         return {
             name: self._answers(name, latents, asked, tables or {}, index.get(name))
@@ -269,8 +299,8 @@ class PerceiverDecoder(nn.Module):
         asking, head = self._queries(name), self.config.answers[name].head
         queries = asking(index, asked).to(latents.dtype)
         queries = queries.expand(latents.shape[0], -1, -1)
-        if name in self.padding:
-            padding = self.padding[name].expand(*queries.shape[:2], -1)
+        if _key(name) in self.padding:
+            padding = self.padding[_key(name)].expand(*queries.shape[:2], -1)
             queries = torch.cat([queries, padding.to(queries.dtype)], dim=-1)
         # Of elements that are padding, nothing is asked.
         mask = None if asking.modality is None else asked.masks.get(asking.modality)
@@ -279,11 +309,17 @@ class PerceiverDecoder(nn.Module):
         if self.project is not None:
             x = self.project(x)
         table = None if isinstance(head, LinearHeadConfig) else tables[head.modality]
-        return self.heads[name](x, table)
+        return self.heads[_key(name)](x, table)
 
     def num_outputs(self, name: str) -> int:
         """Return how many numbers each answer of an output has."""
-        return cast("LinearHead | TiedHead", self.heads[name]).num_outputs
+        return cast("LinearHead | TiedHead", self.heads[_key(name)]).num_outputs
 
     def _queries(self, name: str) -> Queries:
-        return cast("Queries", self.queries[name])
+        return cast("Queries", self.queries[_key(name)])
+
+
+def _key(name: str) -> str:
+    """Return under what name the parts of an output are kept: modules have no dots in theirs, and own some words."""
+    mark = r"^." if name in _TAKEN else r"[^0-9A-Za-z_-]"
+    return re.sub(mark, lambda found: f"_{ord(found[0]):x}_", name)

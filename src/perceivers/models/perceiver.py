@@ -206,7 +206,7 @@ class Perceiver(nn.Module):
             for name in self.output.tied
         }
         answers = self.output(latents, asked, tables=tables, index=index, outputs=outputs)
-        return answers if len(self.output.queries) > 1 else next(iter(answers.values()))
+        return answers if len(self.output.names) > 1 else next(iter(answers.values()))
 
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation from now on, or (None) do not."""

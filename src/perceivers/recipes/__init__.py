@@ -2,6 +2,7 @@
 
 from perceivers.recipes import (
     audioset,
+    dense,
     digits,
     flow,
     imagenet,
@@ -25,6 +26,7 @@ __all__ = [
     "Recipe",
     "TrainingConfig",
     "audioset",
+    "dense",
     "digits",
     "flow",
     "get_recipe",

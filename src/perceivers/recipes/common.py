@@ -1,12 +1,15 @@
 """What the recipes for one's own data share: an encoder in three sizes, an optimizer, a length of training."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
-from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
+from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.base import OptimConfig
 
-__all__ = ["SIZES", "Size", "own_encoder", "own_optim", "own_output"]
+__all__ = ["SIZES", "Size", "own_decoder", "own_encoder", "own_optim", "own_output"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,13 @@ def own_optim(lr: float, *, weight_decay: float = 0.05) -> OptimConfig:
 def own_output() -> MeanPoolConfig:
     """Return the 2021 paper's head; the number of outputs is that of the data."""
     return MeanPoolConfig(num_outputs=None)
+
+
+def own_decoder(names: Iterable[str]) -> DecoderConfig:
+    """Return Perceiver IO's decoder with one learned query for each of several tasks; their outputs are the data's.
+
+    Args:
+        names: Of the tasks.
+    """
+    answer = AnswerConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=None))
+    return DecoderConfig(answers=dict.fromkeys(names, answer), num_heads=4, use_query_residual=True)

@@ -8,6 +8,7 @@ from perceivers.data.arrays import measure_arrays
 from perceivers.data.audio import measure_audio
 from perceivers.data.frame_pairs import measure_frame_pairs
 from perceivers.data.media import Media
+from perceivers.data.pixel_targets import measure_class_maps, measure_pixels
 from perceivers.data.points import measure_points
 from perceivers.data.series import measure_series
 from perceivers.data.text import measure_text
@@ -17,7 +18,10 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.models.perceiver import OutputConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.base import Recipe
-from perceivers.tasks.tasks import TARGET_KINDS, answers_of
+from perceivers.recipes.pairs import fill_dense
+from perceivers.tasks.dense import DenseConfig
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.tasks import TARGET_KINDS, answers_of, names_of
 
 __all__ = ["assume", "fill_answer", "fill_input", "fill_output", "measured"]
 
@@ -30,6 +34,8 @@ _MEASURES: dict[str, Callable[..., Any]] = {
     "array": measure_arrays,
     "table": measure_vectors,
     "frame_pair": measure_frame_pairs,
+    "pixels": measure_pixels,
+    "class_map": measure_class_maps,
 }
 
 # What data that nobody has seen are taken to be, to tell the cost of a recipe.
@@ -89,8 +95,20 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
     preprocess |= {name: _sized(preprocess[name], inputs) for name in answers_of(recipe.task)}
+    if isinstance(recipe.task, DenseConfig):
+        target: Any = preprocess[recipe.task.answer]
+        known = {"num_classes": _ASSUMED_CLASSES, "num_channels": 3}
+        missing = {key: n for key, n in known.items() if getattr(target, key, n) is None}
+        preprocess[recipe.task.answer] = replace(target, **missing)
+        sentences += [
+            f"The data decide {key} of the target; assuming {missing[key]}." for key in missing
+        ]
+        return fill_dense(replace(recipe, inputs=inputs, preprocess=preprocess)), sentences
     output = fill_output(recipe.output, inputs)
-    if output.num_outputs is None and TARGET_KINDS[recipe.task.kind] != "nothing":
+    if isinstance(recipe.task, MultiTaskConfig) and isinstance(output, DecoderConfig):
+        parts = recipe.task.parts
+        output = output.for_tasks({k: len(names_of(parts[k])) or _ASSUMED_CLASSES for k in parts})
+    elif output.num_outputs is None and TARGET_KINDS[recipe.task.kind] != "nothing":
         output = output.with_num_outputs(_ASSUMED_CLASSES)
         sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
     return replace(recipe, inputs=inputs, preprocess=preprocess, output=output), sentences
@@ -144,9 +162,15 @@ def fill_answer(config: Any, cells: Iterable[Media], *, inputs: Mapping[str, Any
 
 def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
     """Return the `PreprocessConfig` of an answer with the size of an input, if it leaves that open."""
-    sizes = [part.size for part in inputs.values() if getattr(part, "size", None) is not None]
-    is_open = getattr(config, "size", ()) is None
-    return replace(config, size=sizes[0]) if is_open and sizes else config
+    sized = [part for part in inputs.values() if getattr(part, "size", None) is not None]
+    if getattr(config, "size", ()) is not None or not sized:
+        return config
+    cut = {
+        name: getattr(sized[0], name)
+        for name in ("crop_fraction", "keep_aspect")
+        if hasattr(config, name) and hasattr(sized[0], name)
+    }
+    return replace(config, size=sized[0].size, **cut)
 
 
 def fill_output(output: OutputConfig, inputs: Mapping[str, Any]) -> OutputConfig:

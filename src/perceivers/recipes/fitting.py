@@ -20,7 +20,11 @@ from perceivers.data.tables import ColumnTable, Field
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
 from perceivers.recipes.filling import fill_answer, fill_input, fill_output, measured
 from perceivers.recipes.multimodal import recipe_for
+from perceivers.recipes.pairs import fill_dense, for_pairs
+from perceivers.recipes.several import fill_tasks, for_targets
+from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.masked import MaskedBytesConfig
+from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, answers_of, fit_task
 
 __all__ = ["choose_recipe", "learnable", "specialize"]
@@ -105,9 +109,8 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
         ValueError: If the recipe does not fit the data: other modalities, or no labels. If nothing says
             how long to train.
     """
-    recipe = _fitting(recipe, source)
-    learns_labels = TARGET_KINDS[recipe.task.kind] != "nothing"
-    if learns_labels:
+    recipe = for_targets(_fitting(for_pairs(recipe, source), source), source)
+    if TARGET_KINDS[recipe.task.kind] != "nothing":
         _require_labels(source)
     train, num_rows = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
@@ -139,18 +142,26 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
             raise ValueError(msg)
         epochs = round(_SAMPLES / max(num_rows, 1))
         training = replace(training, max_epochs=min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS))
-    task = fit_task(recipe.task, source.target_kind, source.label_names, source.target_moments())
     filled = replace(
         recipe,
         inputs=inputs,
-        output=recipe.output.with_num_outputs(len(source.label_names))
-        if learns_labels
-        else fill_output(recipe.output, inputs),
-        task=task,
         preprocess={**recipe.preprocess, **answers},
         training=training,
     )
-    return filled, {**preprocess, **answers}
+    return _filled_task(filled, source), {**preprocess, **answers}
+
+
+def _filled_task(recipe: Recipe, source: DataSource) -> Recipe:
+    """Return a recipe whose task knows its classes, labels or numbers, and whose output has as many."""
+    if isinstance(recipe.task, MultiTaskConfig):
+        return fill_tasks(recipe, source)
+    if isinstance(recipe.task, DenseConfig):
+        return fill_dense(recipe)
+    task = fit_task(recipe.task, source.target_kind, source.label_names, source.target_moments())
+    if TARGET_KINDS[recipe.task.kind] == "nothing":
+        return replace(recipe, task=task, output=fill_output(recipe.output, recipe.inputs))
+    output = recipe.output.with_num_outputs(len(source.label_names))
+    return replace(recipe, task=task, output=output)
 
 
 def _in_step(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from perceivers.typing import Float, Tensor
 
@@ -15,14 +15,17 @@ __all__ = [
     "Task",
     "ask",
     "combine_clips",
+    "is_share",
     "metric_text",
     "take_answer",
 ]
 
 # Measures that are shares in [0, 1] and read better as percentages.
 SHARES = frozenset(
-    {"accuracy", "top5", "mean_recall", "mAP", "micro_mAP", "hit1", "exact", "AP", "recall"}
-    | {"within_1px", "within_3px", "within_5px", "fl"}
+    {
+        *("accuracy", "top5", "mean_recall", "mAP", "micro_mAP", "hit1", "exact", "AP", "recall"),
+        *("score", "mIoU", "within_1px", "within_3px", "within_5px", "fl"),
+    }
 )
 
 Details = list[dict[str, float | None]]
@@ -53,7 +56,7 @@ class Supervised:
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Tensor | None,
+        targets: Any,
         *,
         training: bool,  # noqa: ARG002
     ) -> Question:
@@ -147,7 +150,7 @@ class Task(Protocol):
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Tensor | None,
+        targets: Any,
         *,
         training: bool,
     ) -> Question:
@@ -156,7 +159,7 @@ class Task(Protocol):
         Args:
             inputs: A tensor for each modality.
             masks: For the modalities that were padded or are missing in some samples.
-            targets: What the data hold. None: nothing.
+            targets: What the data hold, by name of several tasks. None: nothing.
             training: Whether something may be random.
 
         Raises:
@@ -192,17 +195,25 @@ def ask(model: Callable[..., Any], question: Question) -> Any:
     return model(question.inputs, question.masks)
 
 
-def combine_clips(
-    task: Task, outputs: Float[Tensor, "Bc ..."], num_clips: int
-) -> Float[Tensor, "B ..."]:
-    """Return the outputs of each sample.
+def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
+    """Return one row of outputs for each sample, B x K; of several tasks, by name.
 
     Args:
         task: Which knows how clips are averaged.
         outputs: Of the clips, those of one sample side by side.
         num_clips: Clips of each sample.
     """
-    return outputs if num_clips == 1 else task.combine(outputs.unflatten(0, (-1, num_clips)))
+    if num_clips == 1:
+        return outputs
+    if isinstance(outputs, Mapping):
+        parts = cast("Mapping[str, Tensor]", outputs)
+        return task.combine({k: part.unflatten(0, (-1, num_clips)) for k, part in parts.items()})
+    return task.combine(outputs.unflatten(0, (-1, num_clips)))
+
+
+def is_share(name: str) -> bool:
+    """Tell whether a measure is a share in [0, 1], which reads better as a percentage. `digit/accuracy` is one."""
+    return name.rpartition("/")[2] in SHARES
 
 
 def metric_text(name: str, value: float, *, digits: int = 1) -> str:
@@ -213,8 +224,9 @@ def metric_text(name: str, value: float, *, digits: int = 1) -> str:
         value: Its value.
         digits: Behind the point, of a percentage.
     """
-    if name in SHARES:
+    if is_share(name):
         return f"{100 * value:.{digits}f} %"
-    if name in {"samples", "n"} or abs(value) >= 10_000:
+    kind = name.rpartition("/")[2]
+    if kind in {"samples", "n"} or abs(value) >= 10_000:
         return f"{value:,.0f}"
-    return f"{value:.4f}" if name == "loss" else f"{value:.4g}"
+    return f"{value:.4f}" if kind == "loss" else f"{value:.4g}"

@@ -85,7 +85,7 @@ class MaskedBytesTask:
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Tensor | None,  # noqa: ARG002
+        targets: Any,  # noqa: ARG002
         *,
         training: bool,
     ) -> Question:

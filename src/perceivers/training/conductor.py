@@ -324,6 +324,10 @@ class Conductor(lightning.Callback):
                 "epoch": self.feed.epochs_done,
                 "confusion": getattr(meter, "confusion", None),
                 "details": meter.details(),
+                "tasks": {
+                    name: {"confusion": getattr(one, "confusion", None), "details": one.details()}
+                    for name, one in getattr(meter, "parts", {}).items()
+                },
             }
             save_payload(self.folder / BEST, payload)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from perceivers.tasks.base import SHARES
+from perceivers.tasks.base import is_share
 
 __all__ = ["Display", "readable_duration"]
 
@@ -125,6 +125,6 @@ class Display:
             (label, self._results[name]) for label, name in shown.items() if name in self._results
         ]
         return "".join(
-            f"  {label} {value:.1%}" if label.split()[-1] in SHARES else f"  {label} {value:.4g}"
+            f"  {label} {value:.1%}" if is_share(label.split()[-1]) else f"  {label} {value:.4g}"
             for label, value in known
         )

@@ -16,6 +16,7 @@ from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.hub import checkpoint as hub
 from perceivers.recipes.base import Recipe
+from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.tasks import names_of
 from perceivers.training.chance import seed
 from perceivers.training.clock import Limits
@@ -31,7 +32,7 @@ from perceivers.training.prepare import (
     start_from,
     step_text,
 )
-from perceivers.training.report import RunFacts, command_line, write_report
+from perceivers.training.report import RunFacts, TaskFacts, command_line, write_report
 from perceivers.training.waiting import advice
 
 if TYPE_CHECKING:
@@ -185,6 +186,11 @@ def _finish(
         label_names=names_of(recipe.task),
         confusion=best["confusion"],
         details=best.get("details", []),
+        tasks={
+            name: TaskFacts(label_names=names_of(recipe.task.parts[name]), **told)
+            for name, told in best.get("tasks", {}).items()
+            if isinstance(recipe.task, MultiTaskConfig)
+        },
     )
     write_report(conductor.folder, facts)
 

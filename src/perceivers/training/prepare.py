@@ -21,7 +21,8 @@ from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import dump_recipe, read_recipe
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig
-from perceivers.tasks.tasks import answers_of
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.tasks import TaskConfig, answers_of, names_of
 from perceivers.tasks.tasks import build_task as task_of
 from perceivers.training.files import write_whole
 from perceivers.training.resume import check_same_recipe
@@ -136,10 +137,22 @@ def build_model(recipe: Recipe) -> Perceiver:
 
 def build_task(recipe: Recipe, source: DataSource) -> Task:
     """Return the task of a recipe; the weights of unequal classes are counted in train."""
-    counts = None
-    if isinstance(recipe.task, ClassificationConfig) and recipe.task.class_weights == "balanced":
-        counts = source.class_counts("train")
-    return task_of(recipe.task, counts)
+    task = recipe.task
+    if isinstance(task, MultiTaskConfig):
+        balanced = [name for name, part in task.parts.items() if _is_balanced(part)]
+        return task_of(task, {name: source.class_counts("train", name) for name in balanced})
+    return task_of(task, source.class_counts("train") if _is_balanced(task) else None)
+
+
+def _is_balanced(task: TaskConfig) -> bool:
+    return isinstance(task, ClassificationConfig) and task.class_weights == "balanced"
+
+
+def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
+    """Return the width of mixed targets; of several tasks, of each."""
+    if isinstance(recipe.task, MultiTaskConfig):
+        return {name: len(names_of(part)) for name, part in recipe.task.parts.items()}
+    return recipe.output.num_outputs
 
 
 def start_from(model: nn.Module, run: str | Path) -> str:
@@ -333,7 +346,7 @@ def build_loaders(
             training=training,
             seed=recipe.training.seed,
             num_workers=place.threads_and_workers(recipe.data.workers)[1],
-            num_classes=recipe.output.num_outputs,
+            num_classes=_num_classes(recipe),
             max_bad=recipe.data.max_bad,
             world_size=place.world_size,
             rank=place.rank,

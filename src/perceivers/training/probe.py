@@ -18,7 +18,8 @@ from perceivers.data.modalities import build_modalities
 from perceivers.inputs.elements import InputAdapter
 from perceivers.recipes.base import Recipe
 from perceivers.tasks.base import Task, ask
-from perceivers.tasks.tasks import answers_of
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.tasks import TaskConfig, answers_of, names_of
 from perceivers.training.chance import random_state, set_random_state
 from perceivers.training.norms import clip_gradients
 from perceivers.training.optim import build_optimizer
@@ -59,7 +60,7 @@ class StepProbe:
         self._answers = build_modalities(
             {name: recipe.preprocess[name] for name in answers_of(recipe.task)}
         )
-        self._is_vector = recipe.task.kind != "classification"
+        self._config = recipe.task
         self.budget = self._free(place)
         _forget_peak()
         self._before = _resident()
@@ -116,10 +117,21 @@ class StepProbe:
         }
         for name, modality in self._answers.items():
             inputs[name] = modality.collate([None] * size)[0].to(self._device)
-        targets = torch.zeros(size, dtype=torch.long, device=self._device)
-        if self._is_mixed or self._is_vector:
-            targets = torch.full((size, self._num_outputs), 1 / self._num_outputs).to(self._device)
+        if not isinstance(self._config, MultiTaskConfig):
+            return Batch(
+                inputs=inputs, targets=self._targets(size, self._config, self._num_outputs)
+            )
+        targets = {
+            name: self._targets(size, part, len(names_of(part)))
+            for name, part in self._config.parts.items()
+        }
         return Batch(inputs=inputs, targets=targets)
+
+    def _targets(self, size: int, config: TaskConfig, width: int) -> Tensor:
+        """Return made-up targets of one task: indices, or vectors."""
+        if self._is_mixed or config.kind != "classification":
+            return torch.full((size, width), 1 / width).to(self._device)
+        return torch.zeros(size, dtype=torch.long, device=self._device)
 
     def _free(self, place: Place) -> int | None:
         """Return the bytes that this process may use, or None where nobody tells."""

@@ -8,20 +8,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perceivers.tasks.base import SHARES, Details
+from perceivers.tasks.base import Details, is_share
 from perceivers.training.display import readable_duration
 from perceivers.training.files import write_whole
 from perceivers.training.journal import METRICS_FILE, read_metrics
 from perceivers.typing import Int, Tensor
 
-__all__ = ["RunFacts", "command_line", "write_report"]
+__all__ = ["RunFacts", "TaskFacts", "command_line", "write_report"]
 
 _SHOWN_BAD = 50
 _SHOWN_CLASSES = 30  # in the table and as labels of the picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
+class TaskFacts:
+    """What the report tells of one task.
+
+    Attributes:
+        label_names: Of the classes, labels or numbers.
+        confusion: Rows are true classes, columns predicted ones. None: not of this task.
+        details: Measures of each label or number.
+    """
+
+    label_names: Sequence[str] = ()
+    confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
+    details: Details = field(default_factory=Details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(TaskFacts):
     """What the report tells.
 
     Attributes:
@@ -39,9 +54,7 @@ class RunFacts:
         waiting: Share of the step time that was waiting for data, as text. "": not measured.
         notes: Sentences on the data and the run.
         bad: Name and reason of each row that could not be read.
-        label_names: Of the classes, labels or numbers.
-        confusion: Rows are true classes, columns predicted ones. None: not of this task.
-        details: Measures of each label or number.
+        tasks: Of several tasks, each by its name.
     """
 
     name: str
@@ -58,9 +71,7 @@ class RunFacts:
     waiting: str = ""
     notes: Sequence[str] = ()
     bad: Sequence[tuple[str, str]] = ()
-    label_names: Sequence[str] = ()
-    confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
-    details: Details = field(default_factory=Details)
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
 
 def command_line() -> str:
@@ -81,11 +92,16 @@ def write_report(folder: Path, facts: RunFacts) -> None:
         rows = read_metrics(folder / METRICS_FILE)
         if _draw_curves(folder / "curves.png", rows, facts.main_metric):
             pictures.append("![Loss, metric and learning rate](curves.png)")
-        if facts.confusion is not None:
-            _draw_confusion(folder / "confusion.png", facts.confusion, facts.label_names)
-            pictures.append("![Confusion matrix of the validation split](confusion.png)")
+        for place, (task, part) in enumerate([("", facts), *facts.tasks.items()]):
+            if part.confusion is not None:
+                name = f"confusion-{place}.png" if task else "confusion.png"
+                _draw_confusion(folder / name, part.confusion, part.label_names)
+                of_task = f" of {task}" if task else ""
+                pictures.append(f"![Confusion matrix{of_task} of the validation split]({name})")
     sections = [f"# {folder.name}", _table(facts), *pictures, missing]
-    sections += [_classes(facts), _details(facts), _notes(facts.notes), _bad(facts.bad)]
+    for task, part in [("", facts), *facts.tasks.items()]:
+        sections += [_classes(part, task), _details(part, task)]
+    sections += [_notes(facts.notes), _bad(facts.bad)]
     text = "\n\n".join(section for section in sections if section) + "\n"
     write_whole(folder / "report.md", lambda file: file.write(text.encode()))
 
@@ -108,12 +124,12 @@ def _table(facts: RunFacts) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    if name in SHARES:
+    if is_share(name):
         return f"{value:.2%}"
-    return f"{value:,.0f}" if name in ("samples", "n") else f"{value:.4g}"
+    return f"{value:,.0f}" if name.rpartition("/")[2] in ("samples", "n") else f"{value:.4g}"
 
 
-def _classes(facts: RunFacts) -> str:
+def _classes(facts: TaskFacts, task: str = "") -> str:
     """Return the share found of each class, the hardest first."""
     if facts.confusion is None:
         return ""
@@ -134,7 +150,7 @@ def _classes(facts: RunFacts) -> str:
     lines = [text for _, text in rows[:_SHOWN_CLASSES]]
     more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
     head = [
-        "## Classes",
+        f"## Classes of {task}" if task else "## Classes",
         "",
         "| class | samples | found | most often taken for |",
         "|---|---|---|---|",
@@ -142,7 +158,7 @@ def _classes(facts: RunFacts) -> str:
     return "\n".join([*head, *lines]) + more
 
 
-def _details(facts: RunFacts) -> str:
+def _details(facts: TaskFacts, task: str = "") -> str:
     """Return the measures of each label or number, the worst first."""
     if not facts.details:
         return ""
@@ -157,6 +173,7 @@ def _details(facts: RunFacts) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
     title = "## Labels" if "AP" in measures else "## Numbers"
+    title += f" of {task}" if task else ""
     return "\n".join([title, "", *lines]) + more
 
 

@@ -15,6 +15,8 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
 from perceivers.recipes.fitting import choose_recipe, learnable, specialize
+from perceivers.recipes.pairs import for_pairs
+from perceivers.recipes.several import for_targets
 from perceivers.training.distributed import is_first_process
 from perceivers.training.fit import Run, fit_source
 from perceivers.training.folders import data_path, goes_on, run_folder
@@ -59,7 +61,7 @@ def fit(
     chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=size)
     if why and is_first_process():
         say(why)
-    chosen = override(chosen, changes)
+    chosen = override(for_targets(chosen, source), changes)
     return fit_opened(
         source, chosen, data=data, folder=folder, resume=resume, init_from=init_from, say=say
     )
@@ -126,6 +128,7 @@ def fit_opened(
     """
     if not is_first_process():
         say = _nothing
+    recipe = for_pairs(recipe, source)
     source = learnable(source, recipe.task, recipe.preprocess, recipe.data)
     for note in source.notes:
         say(note)
