@@ -15,6 +15,7 @@ __all__ = ["run"]
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
+    from perceivers.evaluation.prediction import Prediction
 
 _EXAMPLES = """
   perceivers predict runs/birds robin.jpg --top 3
@@ -25,6 +26,7 @@ _EXAMPLES = """
   perceivers predict runs/watch new.parquet             every row of a table with the run's columns
   perceivers predict runs/films --text "What a film!"   a text itself
   perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
+  perceivers predict runs/small a.mp4 --reconstructions back/   of a run that learned to give back what it reads
   torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
@@ -47,6 +49,8 @@ class Options:
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
             file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
             with the shards that are not done.
+        reconstructions: A folder for what an autoencoder gives back of each file, of such a run. By default
+            `reconstructions`.
         quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
             and a sentence that says so; `int8-always` also where it is slower.
     """
@@ -62,6 +66,7 @@ class Options:
     without: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     text: str | None = None
     shards: Path | None = None
+    reconstructions: Path | None = None
     quantize: Quantize | None = None
 
 
@@ -107,12 +112,28 @@ def run(args: Sequence[str]) -> int:
         items.append({texts[0]: options.text})
     predictions = predictor.predict(items, top=options.top, on_error=report)
     text = predictions_text(predictions, form=options.format)
+    _keep_reconstructions(predictions, options)
     if options.out is None:
         print(text)
     else:
         options.out.write_text(text + "\n", encoding="utf-8")
         print(f"{len(predictions)} predictions in {options.out}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _keep_reconstructions(predictions: "Sequence[Prediction]", options: Options) -> None:
+    """Write what an autoencoder has given back, and say where."""
+    found = [one for one in predictions if one.reconstructions]
+    if not found:
+        return
+    from perceivers.evaluation.reconstructed import write_reconstruction
+
+    folder = options.reconstructions or Path("reconstructions")
+    written = [path for one in found for path in write_reconstruction(one, folder)]
+    count = f"{len(written)} files" if len(written) > 1 else "1 file"
+    print(
+        f"What was given back is in {folder}: {count}, such as {written[0].name}.", file=sys.stderr
+    )
 
 
 def _predict_shards(predictor: "Predictor", options: Options) -> int:

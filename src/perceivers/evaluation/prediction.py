@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
 
 from perceivers.tasks.base import Task
 from perceivers.tasks.multilabel import MultiLabelConfig
@@ -9,7 +12,24 @@ from perceivers.tasks.regression import RegressionConfig
 from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Prediction", "predictions_of"]
+__all__ = ["Prediction", "Reconstruction", "predictions_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """One modality of a sample and what an autoencoder gives back of it, in the units of the data, channels last.
+
+    Attributes:
+        kind: How it was prepared: `image`, `video`, `wave`, ...
+        original: As the model has read it: bytes of pictures and films, samples in [-1, 1], other values.
+        restored: Likewise, from the latents.
+        rate: Frames or samples a second, where it has any.
+    """
+
+    kind: str
+    original: npt.NDArray[Any]
+    restored: npt.NDArray[Any]
+    rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +44,11 @@ class Prediction:
         probabilities: The probability of every label. Those of several labels do not sum to one.
         labels: Where a sample has several labels: those that are predicted, best first; there may be none. None where
             it has one.
-        values: Where numbers are predicted: each by its name, in its own units.
+        values: Where numbers are predicted: each by its name, in its own units. Where inputs are given back, how near
+            each is: `video_psnr` in dB.
         text: Where blanks of a text are filled: all of it. `probability` is then the mean of its blanks.
         blanks: The most probable bytes of each blank and their probabilities, best first.
+        reconstructions: Where inputs are given back: each modality's.
     """
 
     name: str
@@ -38,6 +60,9 @@ class Prediction:
     values: dict[str, float] = field(default_factory=dict[str, float])
     text: str = ""
     blanks: tuple[tuple[tuple[str, float], ...], ...] = ()
+    reconstructions: dict[str, Reconstruction] = field(
+        default_factory=dict[str, Reconstruction], repr=False, compare=False
+    )
 
 
 def predictions_of(

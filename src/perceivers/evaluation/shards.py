@@ -101,9 +101,9 @@ def predict_shards(
     """Predict every row of this process' part of the shards. Each becomes one Parquet file in `out`.
 
     It has a row for each row of the shard: its key (or number), `label`, `probability`, `p(...)` of every label (of
-    several labels also `labels`; of numbers only these, by their names; of filled blanks `text` and `probability`),
-    and `error`, which says why a row has none. Where a shard is damaged, a last row without a key says so.
-    A file appears whole or not at all; a shard whose file is there is not predicted again.
+    several labels also `labels`; of numbers only these, by their names; of reconstructions their PSNR, too; of filled
+    blanks `text` and `probability`), and `error`, which says why a row has none. Where a shard is damaged, a last row
+    without a key says so. A file appears whole or not at all; a shard whose file is there is not predicted again.
 
     Args:
         predictor: What predicts.
@@ -207,6 +207,8 @@ def _told(
             row["error"] = " ".join(str(prediction).split()) or type(prediction).__name__
         elif prediction.values:
             row |= prediction.values
+            if prediction.label:
+                row |= {"label": prediction.label, "probability": prediction.probability}
         elif prediction.blanks:
             row |= {"text": prediction.text, "probability": prediction.probability}
         else:

@@ -15,7 +15,9 @@ from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
 from perceivers.explain.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.autoencode import AutoencodeTask, by_name
 from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
+from perceivers.tasks.reconstruction import psnr
 from perceivers.tasks.tasks import build_task, names_of
 from perceivers.typing import Float, Int, Tensor
 
@@ -83,15 +85,19 @@ def explain(
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
     outputs, reads = read_inputs(model, inputs, latents=chosen, masks=masks or None)
-    answer = build_task(config.task).probabilities(outputs)[0]
-    names, asked = names_of(config.task), None
+    task = build_task(config.task)
+    kind, names, asked = config.task.kind, names_of(config.task), None
+    if isinstance(task, AutoencodeTask):  # numbers: how near what is given back comes
+        kind, names, answer = "regression", *_nearness(task, inputs, masks, outputs)
+    else:
+        answer = task.probabilities(outputs)[0]
     if isinstance(config.task, MaskedBytesConfig):
-        ids = inputs[config.task.modality][0]
+        kind, ids = "classification", inputs[config.task.modality][0]
         answer, names = _first_blank(ids, answer, sample.name)
         asked = trace_query(model, inputs, masks, query=int((ids == MASK).nonzero()[0]))
     return Explanation(
         name=sample.name,
-        task="classification" if isinstance(config.task, MaskedBytesConfig) else config.task.kind,
+        task=kind,
         label_names=names,
         probabilities=answer.float().cpu().numpy(),
         threshold=float(getattr(config.task, "threshold", 0.5)),
@@ -100,6 +106,21 @@ def explain(
         missing=sample.missing,
         asked=None if asked is None else asked.latents.numpy(),
     )
+
+
+def _nearness(
+    task: AutoencodeTask, inputs: dict[str, Tensor], masks: dict[str, Tensor], outputs: Any
+) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+    """Return the names of what an autoencoder gives back, and the PSNR of each in dB."""
+    wanted = task.pose(inputs, masks, None, training=False).targets
+    answers = by_name(task.config, outputs)
+    found = {
+        f"{name}_psnr": psnr(
+            task.errors(name, answers[name], wanted)[0], task.config.parts[name].peak
+        )
+        for name in wanted.values
+    }
+    return tuple(found), torch.cat(list(found.values()))
 
 
 def _first_blank(
@@ -131,7 +152,9 @@ def _segments(
         elements = model.elements(inputs, masks)
     found: list[_Segment] = []
     begin = 0
-    for name, part in zip(sorted(inputs), elements, strict=True):
+    # Where a learned vector stands for what is missing, there are elements of every modality.
+    names = sorted(inputs if len(elements) == len(inputs) else model.inputs)
+    for name, part in zip(names, elements, strict=True):
         count = part.num_elements
         real = np.ones(count, dtype=bool)
         if part.mask is not None:
@@ -185,6 +208,8 @@ def _views(
     views: list[View] = []
     for segment in segments:
         name, own = segment.name, int(segment.real.sum())
+        if name not in sample.inputs:  # a learned vector stands there, and nothing can be drawn
+            continue
         part = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
         x = sample.inputs[name][0].cpu().numpy()
         real = np.ones(len(x), dtype=bool)

@@ -2,6 +2,7 @@
 
 from perceivers.recipes import (
     audioset,
+    autoencode,
     digits,
     imagenet,
     imagenet_io,
@@ -24,6 +25,7 @@ __all__ = [
     "Recipe",
     "TrainingConfig",
     "audioset",
+    "autoencode",
     "digits",
     "get_recipe",
     "imagenet",

@@ -16,7 +16,9 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.models.perceiver import OutputConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.base import Recipe
-from perceivers.tasks.tasks import TARGET_KINDS
+from perceivers.recipes.filling_autoencoder import fill_autoencoder, fill_label
+from perceivers.tasks.autoencode import AutoencodeConfig
+from perceivers.tasks.tasks import target_of
 
 __all__ = ["assume", "fill_input", "fill_output", "measured"]
 
@@ -70,6 +72,8 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
     sentences: list[str] = []
     inputs, preprocess = dict(recipe.inputs), dict(recipe.preprocess)
     for name, part in recipe.inputs.items():
+        if part.kind == "label":
+            continue
         if name in preprocess:
             known: dict[str, Any] = _ASSUMED[preprocess[name].kind]
             missing = {
@@ -85,11 +89,19 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
         if missing:
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
-    output = fill_output(recipe.output, inputs)
-    if output.num_outputs is None and TARGET_KINDS[recipe.task.kind] != "nothing":
+    task, output = recipe.task, fill_output(recipe.output, inputs)
+    knows_classes = output.num_outputs is not None or target_of(task) == "nothing"
+    if isinstance(task, AutoencodeConfig):
+        labels = [part.num_classes for part in inputs.values() if part.kind == "label"]
+        knows_classes = None not in labels
+        inputs = inputs if knows_classes else fill_label(inputs, _ASSUMED_CLASSES)
+        task, output = fill_autoencoder(task, output, inputs, {})
+    elif not knows_classes:
         output = output.with_num_outputs(_ASSUMED_CLASSES)
+    if not knows_classes:
         sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
-    return replace(recipe, inputs=inputs, preprocess=preprocess, output=output), sentences
+    filled = replace(recipe, inputs=inputs, preprocess=preprocess, output=output, task=task)
+    return filled, sentences
 
 
 def _shown(value: Any) -> str:

@@ -17,13 +17,16 @@ from perceivers.data.reading import media_of
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.data.tables import ColumnTable, Field
+from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
 from perceivers.recipes.filling import fill_input, fill_output, measured
+from perceivers.recipes.filling_autoencoder import fill_autoencoder, fill_label
 from perceivers.recipes.multimodal import recipe_for
+from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
 from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, fit_task
+from perceivers.tasks.tasks import TaskConfig, fit_task, target_of
 
-__all__ = ["choose_recipe", "learnable", "specialize"]
+__all__ = ["choose_recipe", "learnable", "made_for", "specialize"]
 
 # Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
 _LOOKED_AT, _MEASURED = 256, 192
@@ -68,7 +71,8 @@ def choose_recipe(
         ValueError: If it does not come in this size.
     """
     if name is not None:
-        return get_recipe(name, size=size), f"Recipe {name}, as asked for."
+        asked = get_recipe(name, size=size)
+        return made_for(asked, source, size=size), f"Recipe {name}, as asked for."
     kinds = {modality: part.kind for modality, part in source.inputs.items()}
     name = "multimodal"
     if len(kinds) == 1:
@@ -104,14 +108,13 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
             how long to train.
     """
     recipe = _fitting(recipe, source)
-    learns_labels = TARGET_KINDS[recipe.task.kind] != "nothing"
-    if learns_labels:
+    if target_of(recipe.task) != "nothing":
         _require_labels(source)
     train, num_rows = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
     # Films first: the sound of a film takes over the length of its clip.
-    order = sorted(recipe.inputs.items(), key=lambda one: source.inputs[one[0]].kind != "video")
-    for name, part in order:
+    for name in sorted(source.inputs, key=lambda name: source.inputs[name].kind != "video"):
+        part = recipe.inputs[name]
         column = source.inputs[name]
         if name in recipe.preprocess:
             asked = _in_step(recipe.preprocess[name], column, source, preprocess)
@@ -132,15 +135,14 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
         epochs = round(_SAMPLES / max(num_rows, 1))
         training = replace(training, max_epochs=min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS))
     task = fit_task(recipe.task, source.target_kind, source.label_names, source.target_moments())
-    filled = replace(
-        recipe,
-        inputs=inputs,
-        output=recipe.output.with_num_outputs(len(source.label_names))
-        if learns_labels
-        else fill_output(recipe.output, inputs),
-        task=task,
-        training=training,
-    )
+    if isinstance(task, AutoencodeConfig):
+        inputs = fill_label(inputs, len(source.label_names))
+        task, output = fill_autoencoder(task, recipe.output, inputs, preprocess)
+    elif target_of(task) != "nothing":
+        output = recipe.output.with_num_outputs(len(source.label_names))
+    else:
+        output = fill_output(recipe.output, inputs)
+    filled = replace(recipe, inputs=inputs, output=output, task=task, training=training)
     return filled, preprocess
 
 
@@ -156,13 +158,40 @@ def _in_step(
     return asked
 
 
+def made_for(recipe: Recipe, source: DataSource, *, size: str | None = None) -> Recipe:
+    """Return a recipe of whatever the data hold, made for these; any other recipe as it is.
+
+    Args:
+        recipe: As it was asked for.
+        source: The data.
+        size: Of the recipe. By default the smallest.
+
+    Raises:
+        ValueError: If it cannot be made for what the data hold.
+    """
+    has_label = source.target_kind == "class" and len(source.label_names) > 1
+    if recipe.name != "autoencode" or (
+        _read_by(recipe) == set(source.inputs) and has_label == (LABEL in recipe.inputs)
+    ):
+        return recipe
+    kinds = {name: part.kind for name, part in source.inputs.items()}
+    made = autoencoder_for(kinds, size or sizes_of("autoencode")[0], has_label=has_label)
+    return replace(made, data=replace(recipe.data, target=made.data.target))
+
+
+def _read_by(recipe: Recipe) -> set[str]:
+    """Return the modalities that a recipe reads from the data: all but the class, which is their target."""
+    return {name for name, part in recipe.inputs.items() if part.kind != "label"}
+
+
 def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
-    """Return the recipe if it reads what the data hold; the multimodal one is made for them.
+    """Return the recipe if it reads what the data hold; some are made for them.
 
     Raises:
         ValueError: If it reads other modalities.
     """
-    if set(recipe.inputs) == set(source.inputs):
+    recipe = made_for(recipe, source)
+    if _read_by(recipe) == set(source.inputs):
         return recipe
     kinds = {name: part.kind for name, part in source.inputs.items()}
     if recipe.name == "multimodal":
@@ -231,7 +260,8 @@ def learnable(
             are too few rows to hold some out.
     """
     if not isinstance(task, MaskedBytesConfig):
-        _require_labels(source)
+        if target_of(task) != "nothing":
+            _require_labels(source)
         return source if data is None else with_validation(source, data)
     if task.modality not in source.inputs:
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."

@@ -20,7 +20,10 @@ __all__ = [
 
 # Measures that are shares in [0, 1] and read better as percentages.
 SHARES = frozenset(
-    {"accuracy", "top5", "mean_recall", "mAP", "micro_mAP", "hit1", "exact", "AP", "recall"}
+    {
+        *("accuracy", "label_accuracy", "top5", "mean_recall"),
+        *("mAP", "micro_mAP", "hit1", "exact", "AP", "recall"),
+    }
 )
 
 Details = list[dict[str, float | None]]
@@ -187,6 +190,8 @@ def metric_text(name: str, value: float, *, digits: int = 1) -> str:
     """
     if name in SHARES:
         return f"{100 * value:.{digits}f} %"
+    if name.endswith("psnr"):
+        return f"{value:.2f} dB"
     if name in {"samples", "n"} or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.4f}" if name == "loss" else f"{value:.4g}"

@@ -6,16 +6,21 @@ from typing import Annotated
 
 from pydantic import Field
 
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
 
-__all__ = ["TARGET_KINDS", "TaskConfig", "build_task", "fit_task", "names_of"]
+__all__ = ["TARGET_KINDS", "TaskConfig", "build_task", "fit_task", "names_of", "target_of"]
 
 TaskConfig = Annotated[
-    ClassificationConfig | MultiLabelConfig | RegressionConfig | MaskedBytesConfig,
+    ClassificationConfig
+    | MultiLabelConfig
+    | RegressionConfig
+    | MaskedBytesConfig
+    | AutoencodeConfig,
     Field(discriminator="kind"),
 ]
 
@@ -24,8 +29,17 @@ TARGET_KINDS = {
     "multilabel": "labels",
     "regression": "number",
     "masked_bytes": "nothing",
+    "autoencode": "nothing",
 }
 """What the target of a task is in the data, by the kind of the task; `nothing`: the inputs are all it learns from."""
+
+
+def target_of(config: TaskConfig) -> str:
+    """Return what the target of a task is in the data. An autoencoder may reconstruct the class, too."""
+    if isinstance(config, AutoencodeConfig) and config.label_weight is not None:
+        return "class"
+    return TARGET_KINDS[config.kind]
+
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -46,6 +60,8 @@ def build_task(config: TaskConfig, class_counts: Sequence[int] | None = None) ->
         return MultiLabelTask(config)
     if isinstance(config, MaskedBytesConfig):
         return MaskedBytesTask(config)
+    if isinstance(config, AutoencodeConfig):
+        return AutoencodeTask(config)
     return RegressionTask(config)
 
 
@@ -74,6 +90,8 @@ def fit_task(
     """
     if isinstance(config, MaskedBytesConfig):
         return config
+    if isinstance(config, AutoencodeConfig):
+        return config if config.label_weight is None else replace(config, label_names=tuple(names))
     if target_kind == "number":
         chosen = config if isinstance(config, RegressionConfig) else RegressionConfig()
         if chosen.mean and chosen.std:
