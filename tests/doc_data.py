@@ -50,6 +50,13 @@ def _video(folder: Path) -> None:
     _write(folder / "match.mp4", _mp4(500, frames=20))
 
 
+def _autoencoding(folder: Path) -> None:
+    _video(folder)
+    for label, low in (("sea", 0), ("wood", 150)):
+        for number in range(6):
+            _write(folder / "photos" / label / f"{number}.png", _png(low))
+
+
 def _points(folder: Path) -> None:
     for split in ("train", "test"):
         for label, height in (("flat", 0.2), ("tall", 2.0)):
@@ -179,6 +186,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "series": _series,
     "arrays": _arrays,
     "flow": _flow,
+    "autoencoding": _autoencoding,
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,
     "scale": _scale,

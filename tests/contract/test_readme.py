@@ -13,7 +13,10 @@ from perceivers.recipes import list_recipes
 README = (ROOT / "README.md").read_text()
 
 # The flags of `fit` are those of the recipe that fits the data, which a page does not always name.
-RECIPES = ("images", "audio_video", "points", "text", "series", "arrays", "multimodal")
+RECIPES = (
+    *("images", "audio_video", "points", "text", "series", "arrays", "multimodal"),
+    "autoencode",
+)
 
 
 def command_lines() -> list[tuple[str, str]]:

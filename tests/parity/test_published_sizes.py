@@ -119,7 +119,11 @@ def test_the_multimodal_autoencoder_has_its_size_and_outputs():
         "num_labels": 700,
     }
     config = config_from(theirs)
-    assert count(config) == 19_858_855
+    ours = get_recipe("kinetics_autoencoder").model_config()
+    assert count(config) == count(ours) == 19_858_855
+    assert ours.inputs == config.inputs
+    assert ours.output.answers == config.output.answers
+    assert ours.fusion == config.fusion
     with torch.device("meta"):
         model = build(config)
         inputs = {name: adapter.example(1) for name, adapter in model.inputs.items()}

@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import made_flow
+import made_modalities
 import pytest
 import torch
 from runs import make_pictures, save_run
@@ -62,6 +63,45 @@ def test_a_classifier_becomes_a_run_that_labels_pictures(folder, tmp_path, capsy
     pictures = make_pictures(tmp_path / "pictures", count=1)
     (found,) = predictor.predict(pictures / "dark" / "0.png")
     assert sum(found.probabilities.values()) == pytest.approx(1)
+
+
+def test_the_autoencoder_becomes_a_run_that_gives_films_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {0: "archery", 1: "bowling", 2: "curling"}
+    changes = {
+        "num_frames": 2,
+        "output_shape": (1, 2, 16, 16),
+        "audio_samples_per_frame": 32,
+        "samples_per_patch": 8,
+        "d_model": 391,
+    }
+    model = theirs_of(
+        "PerceiverForMultimodalAutoencoding",
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        **changes,
+    )
+    model.save_pretrained(tmp_path / "theirs")
+    assert main(["convert", "theirs", "--out", "run"]) == 0
+    film = made_modalities.write_film(
+        tmp_path / "a.mp4",
+        made_modalities.frames(0, 1),
+        rate=25,
+        sound=made_modalities.tone(0, 1, rate=16_000),
+    )
+    assert main(["predict", "run", str(film), "--save", "back"]) == 0
+    table = capsys.readouterr().out
+    assert {"audio_psnr", "video_psnr", "label", "probability"} <= set(table.split())
+    assert sum(name in table for name in names.values()) == 1
+    written = sorted(path.name for path in (tmp_path / "back").iterdir())
+    assert written == ["a.audio.original.wav", "a.audio.wav", "a.video.mp4"]
+    found = load("run").config
+    assert found.preprocess["audio"].num_samples == 64
+    assert found.task.parts["video"].weight == 0.03
+    export_huggingface("run", "back")
+    before = load_file(tmp_path / "theirs" / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items() if key in after)
 
 
 def test_how_pictures_are_prepared_is_taken_over(folder, tmp_path):

@@ -44,6 +44,7 @@ def run(args: Sequence[str]) -> int:
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
     from perceivers.data.named import open_named
+    from perceivers.recipes.fitting import made_for
     from perceivers.recipes.several import for_targets
     from perceivers.training.distributed import is_first_process
     from perceivers.training.folders import goes_on, run_folder
@@ -54,7 +55,10 @@ def run(args: Sequence[str]) -> int:
     asked = _asked(which, folder if resume else None)
     config = _data_config(args, DataConfig() if asked is None else asked.data)
     source = open_named(data, config)
-    chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=which.size)
+    if asked is None:
+        chosen, why = suitable_recipe(data, source, size=which.size)
+    else:
+        chosen, why = made_for(asked, source, size=which.size), None
     # Before anything is printed or made: a misspelled flag ends here.
     recipe = _full_reading(_data_first(args, data), for_targets(chosen, source))
     if why and is_first_process():

@@ -14,6 +14,7 @@ from perceivers.cli.parsing import Switch, parse, wrong_arguments
 if TYPE_CHECKING:
     from perceivers.models.cost import Cost
     from perceivers.models.perceiver import PerceiverConfig
+    from perceivers.tasks.tasks import TaskConfig
 
 __all__ = ["run"]
 
@@ -48,28 +49,36 @@ def run(args: Sequence[str]) -> int:
     options: Options = parse(Options, args, command="inspect", examples=_EXAMPLES)
     if options.batch < 1:
         wrong_arguments("inspect", f"Expected --batch of at least 1, got {options.batch}.")
+    from perceivers.models.compression import compression
     from perceivers.models.cost import cost
+    from perceivers.tasks.autoencode import AutoencodeConfig
 
-    config, assumed = _model_of(options)
+    config, task, assumed = _model_of(options)
     result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
+    small = compression(config) if isinstance(task, AutoencodeConfig) else None
     if options.format == "json":
-        print(json.dumps({**dataclasses.asdict(result), "assumed": assumed}, indent=2))
+        told = {} if small is None else {"compression": dataclasses.asdict(small)}
+        print(json.dumps({**dataclasses.asdict(result), **told, "assumed": assumed}, indent=2))
         return 0
     for sentence in assumed:
         print(sentence)
-    width = max(len(name) for name, _ in _lines(result))
-    for name, value in _lines(result):
+    lines = _lines(result)
+    if small is not None:
+        lines.append(("compression", small.sentence()))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
         print(f"{name.ljust(width)}  {value}")
     return 0
 
 
-def _model_of(options: Options) -> "tuple[PerceiverConfig, list[str]]":
-    """Return the model of a recipe or run, and what had to be assumed about it."""
+def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, list[str]]":
+    """Return the model of a recipe or run, what it is for, and what had to be assumed about it."""
     path = Path(options.what)
     if path.is_dir():
         from perceivers.hub.checkpoint import load
 
-        return load(path).config.model, []
+        config = load(path).config
+        return config.model, config.task, []
     from perceivers.recipes import get_recipe
     from perceivers.recipes.files import read_recipe
     from perceivers.recipes.filling import assume
@@ -80,7 +89,7 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, list[str]]":
     except (KeyError, ValueError, OSError) as error:
         wrong_arguments("inspect", str(error.args[0] if isinstance(error, KeyError) else error))
     recipe, sentences = assume(recipe)
-    return recipe.model_config(), sentences
+    return recipe.model_config(), recipe.task, sentences
 
 
 def _lines(result: "Cost") -> list[tuple[str, str]]:

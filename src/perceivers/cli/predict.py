@@ -28,6 +28,7 @@ _EXAMPLES = """
   perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
   perceivers predict runs/flow a.png b.png --save out/  two frames: where every pixel of the first goes
   perceivers predict runs/street new/*.jpg --save out/   a picture of each, of a run that answers every pixel
+  perceivers predict runs/small a.mp4 --save back/       film and sound as an autoencoder gives them back
   torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
@@ -51,7 +52,8 @@ class Options:
             file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
             with the shards that are not done.
         save: A folder for what is predicted of every pixel: a PNG of values, or of classes with a palette; of flow a
-            `.flo` file and a picture, whose hue says where a pixel goes and whose strength of color how far.
+            `.flo` file and a picture, whose hue says where a pixel goes and whose strength of color how far; of an
+            autoencoder what it gives back, films and pictures beside the original.
         quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
             and a sentence that says so; `int8-always` also where it is slower.
     """
@@ -124,15 +126,18 @@ def run(args: Sequence[str]) -> int:
 
 
 def _save(predictions: "list[Prediction]", folder: Path) -> None:
-    """Write the fields of flow or the pictures that were predicted.
+    """Write the fields of flow, the pictures or the reconstructions that were predicted.
 
     Raises:
         ValueError: If there are none.
     """
     from perceivers.evaluation.flow import save_flows
     from perceivers.evaluation.pixels import save_pictures
+    from perceivers.evaluation.reconstructed import write_reconstruction
 
-    if any(one.flow is not None for one in predictions):
+    if any(one.reconstructions for one in predictions):
+        written = [path for one in predictions for path in write_reconstruction(one, folder)]
+    elif any(one.flow is not None for one in predictions):
         written = save_flows(predictions, folder)
     else:
         written = save_pictures(predictions, folder)

@@ -19,10 +19,12 @@ from perceivers.evaluation.flow import flow_field, flow_predictions, uncut
 from perceivers.evaluation.items import Sample, samples_of
 from perceivers.evaluation.pixels import pixel_predictions
 from perceivers.evaluation.prediction import Prediction, predictions_of
+from perceivers.evaluation.reconstructed import reconstructions
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask, by_name
 from perceivers.tasks.base import Question, ask, combine_clips
 from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.flow import FlowTask
@@ -83,6 +85,9 @@ class Predictor:
         self.clips = (
             DataConfig(**config.columns.get("config", {})).clips if clips is None else clips
         )
+        if isinstance(config.task, AutoencodeConfig) and self.clips != 1:
+            msg = f"A reconstruction is of one clip: expected --clips 1 of a run that autoencodes, got {self.clips}."
+            raise ValueError(msg)
         settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
         self.reader = Reader(self.columns, self.preprocess, None, settings)
 
@@ -190,15 +195,27 @@ class Predictor:
             with torch.inference_mode():
                 field = flow_field(self.model, self.task, moved.inputs, moved.masks)
             return flow_predictions(names, field)
+        if isinstance(self.task, AutoencodeTask):
+            return self._restored(self.task, names, batch, top)
         outputs, task = self.outputs(batch), self.config.task
         assert task is not None
         if isinstance(task, DenseConfig):
             palette = getattr(self.config.preprocess[task.answer], "palette", ())
             return pixel_predictions(names, cast("Any", self.task), outputs, palette)
-        if not isinstance(task, MaskedBytesConfig):
-            return predictions_of(task, self.task, names, outputs, top)
-        text, mask = batch.inputs[task.modality], batch.masks.get(task.modality)
-        return filled_texts(names, text, mask, outputs.cpu(), top)
+        if isinstance(task, MaskedBytesConfig):
+            text, mask = batch.inputs[task.modality], batch.masks.get(task.modality)
+            return filled_texts(names, text, mask, outputs.cpu(), top)
+        return predictions_of(task, self.task, names, outputs, top)
+
+    @torch.inference_mode()
+    def _restored(
+        self, task: AutoencodeTask, names: Sequence[str], batch: Batch, top: int
+    ) -> Iterator[Prediction]:
+        """Return what an autoencoder gives back of the samples of a batch."""
+        moved = batch.to(self.device)
+        question = task.pose(moved.inputs, moved.masks, None, training=False)
+        outputs = by_name(task.config, ask(self.model, question))
+        return reconstructions(task, self.preprocess, names, moved, question, outputs, top)
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):

@@ -14,7 +14,24 @@ from perceivers.tasks.regression import RegressionConfig
 from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Prediction", "columns_of", "predictions_of"]
+__all__ = ["Prediction", "Reconstruction", "columns_of", "predictions_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """One modality of a sample and what an autoencoder gives back of it, in the units of the data, channels last.
+
+    Attributes:
+        kind: How it was prepared: `image`, `video`, `wave`, ...
+        original: As the model has read it: bytes of pictures and films, samples in [-1, 1], other values.
+        restored: Likewise, from the latents.
+        rate: Frames or samples a second, where it has any.
+    """
+
+    kind: str
+    original: npt.NDArray[Any]
+    restored: npt.NDArray[Any]
+    rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +46,8 @@ class Prediction:
         probabilities: The probability of every label. Those of several labels do not sum to one.
         labels: Where a sample has several labels: those that are predicted, best first; there may be none. None where
             it has one.
-        values: Where numbers are predicted: each by its name, in its own units.
+        values: Where numbers are predicted: each by its name, in its own units. Where inputs are given back, how near
+            each is: `video_psnr` in dB.
         text: Where blanks of a text are filled: all of it. `probability` is then the mean of its blanks.
         blanks: The most probable bytes of each blank and their probabilities, best first.
         flow: Where every pixel of a first frame goes: Y x X x 2, to the right and down, in pixels. `values` then says
@@ -37,6 +55,7 @@ class Prediction:
         picture: Where every pixel is answered: a picture of Pillow's, of values, or of classes with a palette. `values`
             then says of what it consists.
         tasks: Of several tasks, what is said for each, by its name. The fields above are then those of the first.
+        reconstructions: Where inputs are given back: each modality's.
     """
 
     name: str
@@ -51,6 +70,9 @@ class Prediction:
     flow: npt.NDArray[np.float32] | None = None
     picture: Any = None
     tasks: dict[str, "Prediction"] = field(default_factory=dict[str, "Prediction"])
+    reconstructions: dict[str, Reconstruction] = field(
+        default_factory=dict[str, Reconstruction], repr=False, compare=False
+    )
 
 
 def predictions_of(
@@ -100,7 +122,8 @@ def columns_of(prediction: Prediction) -> dict[str, Any]:
     """Return what a table says of a prediction, by column: those of several tasks behind their names, `digit/label`.
 
     Of classes `label`, `probability` and `p(...)` of each; of several labels also `labels`; of numbers only these, by
-    their names; of filled blanks `text` and `probability`.
+    their names; of reconstructions their PSNR, and the class where there is one; of filled blanks `text` and
+    `probability`.
     """
     if prediction.tasks:
         found: dict[str, Any] = {}
@@ -110,7 +133,8 @@ def columns_of(prediction: Prediction) -> dict[str, Any]:
             found |= own if one.values else {f"{task}/{name}": cell for name, cell in own.items()}
         return found
     if prediction.values:
-        return dict(prediction.values)
+        label = {"label": prediction.label, "probability": prediction.probability}
+        return {**prediction.values, **(label if prediction.label else {})}
     if prediction.blanks:
         return {"text": prediction.text, "probability": prediction.probability}
     several = {} if prediction.labels is None else {"labels": list(prediction.labels)}

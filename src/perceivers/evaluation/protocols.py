@@ -1,6 +1,7 @@
 """How good a trained model is on a whole split, by the protocol of its task."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from perceivers.data.named import open_named
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
+from perceivers.evaluation.yardstick import MeanAnswers, mean_answers
+from perceivers.models.compression import compression
 from perceivers.recipes.fitting import learnable
+from perceivers.tasks.autoencode import AutoencodeTask
 from perceivers.tasks.base import Details, Meter, Task, combine_clips
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, MultiTaskMeter
-from perceivers.tasks.tasks import TARGET_KINDS, known_names
+from perceivers.tasks.tasks import TARGET_KINDS, known_names, target_of
+from perceivers.typing import Tensor
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
 
@@ -36,6 +41,7 @@ class Evaluation:
         details: For each label or number, its own measures. Empty where there is a confusion matrix.
         bad: Name and reason of every sample that could not be read. They are not measured.
         notes: What was seen in the data and chosen.
+        remarks: What must be known to read the numbers: of reconstructions, how small the latents are.
         quantization: Which layers had int8 weights, or why none; None where it was not asked for.
         tasks: Of several tasks, what was measured of each, by its name.
     """
@@ -49,6 +55,7 @@ class Evaluation:
     details: Details = field(default_factory=Details)
     bad: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     quantization: str | None = None
     tasks: dict[str, "Evaluation"] = field(default_factory=dict[str, "Evaluation"])
 
@@ -94,7 +101,23 @@ def evaluate_run(
     chosen = choose_split(source, split, own=data is None)
     if permute is not None:
         predictor.model.set_permutation(permute)
-    return evaluate_source(predictor, source, chosen, max_bad=max_bad)
+    means = None
+    if isinstance(predictor.task, AutoencodeTask):
+        means = _means_of_training(predictor, predictor.task, source if data is None else None)
+    return evaluate_source(predictor, source, chosen, max_bad=max_bad, means=means)
+
+
+def _means_of_training(
+    predictor: Predictor, task: AutoencodeTask, own: DataSource | None
+) -> Mapping[str, Tensor] | None:
+    """Return the mean of every value over the split that a run learned from; None where it is not there any more."""
+    if own is None:
+        try:
+            own = open_for_run(predictor)
+        except (ValueError, OSError):
+            return None
+    with torch.inference_mode():
+        return mean_answers(task, loader_for(predictor, own, "train"), predictor.device)
 
 
 def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
@@ -122,7 +145,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
     )
     # The same hold-out as in training: fixed by a seed that the run remembers.
     held_out, task = config if is_own else None, predictor.config.task
-    if task is not None and TARGET_KINDS[task.kind] == "nothing":
+    if task is not None and target_of(task) == "nothing":
         return learnable(source, task, predictor.preprocess, held_out)
     return source if held_out is None else with_validation(source, held_out)
 
@@ -134,7 +157,7 @@ def data_config(predictor: Predictor) -> DataConfig:
     if isinstance(task, MultiTaskConfig):
         kinds = {name: TARGET_KINDS[part.kind] for name, part in task.parts.items()}
         return replace(config, label=",".join(f"{name}:{kind}" for name, kind in kinds.items()))
-    return config if task is None else replace(config, target=TARGET_KINDS[task.kind])
+    return config if task is None else replace(config, target=target_of(task))
 
 
 def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
@@ -159,7 +182,12 @@ def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
 
 @torch.inference_mode()
 def evaluate_source(
-    predictor: Predictor, source: DataSource, split: str, *, max_bad: float = 0.01
+    predictor: Predictor,
+    source: DataSource,
+    split: str,
+    *,
+    max_bad: float = 0.01,
+    means: Mapping[str, Tensor] | None = None,
 ) -> Evaluation:
     """Measure a predictor on one split of opened data.
 
@@ -168,6 +196,7 @@ def evaluate_source(
         source: The data.
         split: One of its splits.
         max_bad: Largest share of rows that may fail to decode. They are left out and counted.
+        means: Of each modality that is reconstructed, the mean over training: measured beside the reconstructions.
 
     Raises:
         ValueError: If the split has no labels, or too many of its rows cannot be read.
@@ -178,17 +207,26 @@ def evaluate_source(
         raise ValueError(msg)
     task = predictor.task
     meter = task.meter()
+    yardstick = None
+    if isinstance(task, AutoencodeTask) and means is not None:
+        yardstick = MeanAnswers(task, means)
     loader = loader_for(predictor, source, split, max_bad)
     for batch in loader:
         moved = batch.to(predictor.device)
         asked = task.pose(moved.inputs, moved.masks, moved.targets, training=False)
         outputs = predictor.answer(asked)
         meter.update(combine_clips(task, outputs, moved.num_clips), asked.targets)
+        if yardstick is not None:
+            yardstick.update(asked.targets)
     plan = predictor.quantization
+    measured = _measured(split, task, meter)
+    if yardstick is not None:
+        measured = replace(measured, metrics=yardstick.beside(measured.metrics))
     return replace(
-        _measured(split, task, meter),
+        measured,
         bad=tuple(loader.bad),
         notes=source.notes,
+        remarks=_remarks(predictor, yardstick is not None),
         quantization=None if plan is None else plan.sentence(),
     )
 
@@ -212,6 +250,27 @@ def _measured(split: str, task: Task, meter: Meter) -> Evaluation:
         details=meter.details(),
         tasks=tasks,
     )
+
+
+def _remarks(predictor: Predictor, has_means: bool) -> tuple[str, ...]:
+    """Return what must be known to read the measures of reconstructions."""
+    if not isinstance(predictor.task, AutoencodeTask):
+        return ()
+    peaks = {name: part.peak for name, part in predictor.task.config.parts.items()}
+    told = ", ".join(f"{peak:g} of {name}" for name, peak in peaks.items())
+    sentences = [
+        f"Compression: {compression(predictor.config.model).sentence()}.",
+        f"PSNR is relative to a peak of {told}: pixels are in [0, 1], samples in [-1, 1], others in deviations.",
+    ]
+    if has_means:
+        sentences.append(
+            "..._mean_psnr is what the mean of every value over the training split would reach."
+        )
+    else:
+        sentences.append(
+            "The data that the run learned from are not there, so that their mean is not measured."
+        )
+    return tuple(sentences)
 
 
 def loader_for(predictor: Predictor, source: DataSource, split: str, max_bad: float = 0.01) -> Any:
@@ -259,6 +318,8 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         result["tasks"] = {name: _of_task(one) for name, one in evaluation.tasks.items()}
     if evaluation.details:
         result["details"] = dict(zip(evaluation.label_names, evaluation.details, strict=True))
+    if evaluation.remarks:
+        result["remarks"] = list(evaluation.remarks)
     result["label_names"] = list(evaluation.label_names)
     result["quantization"] = evaluation.quantization
     result["unreadable"] = [{"name": name, "reason": reason} for name, reason in evaluation.bad]

@@ -42,6 +42,7 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     parts = [metrics_text(evaluation.metrics), *_each(evaluation)]
     for task, one in evaluation.tasks.items():
         parts += [f"{task}:\n{text}" for text in _each(one)]
+    parts += evaluation.remarks
     if evaluation.bad:
         bad = len(evaluation.bad)
         lines = [f"{bad} samples could not be read and were not measured:"]
@@ -100,10 +101,8 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
     first = predictions[0]
     if first.tasks:
         return _tasks_text(predictions)
-    if first.values:
-        rows = [["file", *first.values]]
-        rows += [[one.name, *(f"{v:.6g}" for v in one.values.values())] for one in predictions]
-        return in_columns(rows, right=range(1, len(rows[0])))
+    if first.values or first.reconstructions:
+        return _numbers(predictions)
     if first.blanks:
         rows = [["file", "text", "probability"]]
         rows += [
@@ -143,6 +142,25 @@ def _tasks_text(predictions: Sequence[Prediction]) -> str:
     return in_columns(rows, right=[i for i, head in enumerate(rows[0]) if head == "probability"])
 
 
+def _numbers(predictions: Sequence[Prediction]) -> str:
+    """Return the numbers of each sample, and its class where there is one, too."""
+    names = list(dict.fromkeys(name for one in predictions for name in one.values))
+    has_label = any(one.label for one in predictions)
+    rows = [["file", *names, *(["label", "probability"] if has_label else [])]]
+    for one in predictions:
+        cells = [_number(name, one.values.get(name)) for name in names]
+        told = [one.label, f"{100 * one.probability:.1f} %"] if has_label else []
+        rows.append([one.name, *cells, *told])
+    numbers = range(1, 1 + len(names))
+    return in_columns(rows, right=[*numbers, *([len(names) + 2] if has_label else [])])
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return metric_text(name, value) if name.endswith("_psnr") else f"{value:.6g}"
+
+
 def _as_dict(one: Prediction) -> dict[str, Any]:
     if one.tasks:
         told = {task: _as_dict(part) for task, part in one.tasks.items()}
@@ -150,7 +168,8 @@ def _as_dict(one: Prediction) -> dict[str, Any]:
             del part["name"]
         return {"name": one.name, "tasks": told}
     if one.values:
-        return {"name": one.name, "values": one.values}
+        told = {"label": one.label, "probability": one.probability} if one.label else {}
+        return {"name": one.name, "values": one.values, **told}
     if one.blanks:
         blanks = [[{"byte": b, "probability": p} for b, p in blank] for blank in one.blanks]
         return {
@@ -178,9 +197,12 @@ def _csv(predictions: Sequence[Prediction]) -> str:
             writer.writerow([one.name, *(_cell(cell) for cell in columns_of(one).values())])
         return buffer.getvalue().rstrip("\n")
     if first.values:
-        writer.writerow(["name", *first.values])
+        names = list(dict.fromkeys(name for one in predictions for name in one.values))
+        writer.writerow(["name", *names, *(["label", "probability"] if first.label else [])])
         for one in predictions:
-            writer.writerow([one.name, *(f"{value:.7g}" for value in one.values.values())])
+            cells = [f"{one.values[name]:.7g}" if name in one.values else "" for name in names]
+            told = [one.label, f"{one.probability:.6f}"] if first.label else []
+            writer.writerow([one.name, *cells, *told])
         return buffer.getvalue().rstrip("\n")
     if first.blanks:
         writer.writerow(["name", "text", "probability"])

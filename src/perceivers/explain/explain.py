@@ -16,10 +16,12 @@ from perceivers.explain.reads import Read, read_inputs
 from perceivers.explain.sample import ReadSample, read_sample
 from perceivers.explain.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
+from perceivers.tasks.autoencode import AutoencodeTask, by_name
 from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
 from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.reconstruction import psnr
 from perceivers.tasks.tasks import TaskConfig, build_task, names_of
 from perceivers.typing import Float, Int, Tensor
 
@@ -27,7 +29,11 @@ __all__ = ["explain"]
 
 
 # What the answer is drawn as, where it is not the task's own kind.
-_TASKS = {"masked_bytes": "classification", "flow": "regression"}
+_TASKS = {
+    "masked_bytes": "classification",
+    "flow": "regression",
+    "autoencode": "regression",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +107,11 @@ def explain(
     chosen_task = _task_of(config.task, task)
     if isinstance(config.task, MultiTaskConfig):
         outputs = outputs[task or next(iter(config.task.parts))]
-    answer = build_task(chosen_task).probabilities(outputs)[0]
-    names, asked = names_of(chosen_task), None
+    learned, names, asked = build_task(chosen_task), names_of(chosen_task), None
+    if isinstance(learned, AutoencodeTask):  # numbers: how near what is given back comes
+        names, answer = _nearness(learned, inputs, masks, outputs)
+    else:
+        answer = learned.probabilities(outputs)[0]
     if isinstance(chosen_task, MaskedBytesConfig):
         ids = inputs[chosen_task.modality][0]
         answer, names = _first_blank(ids, answer, sample.name)
@@ -144,6 +153,21 @@ def _task_of(config: TaskConfig, name: str | None) -> TaskConfig:
     return parts[name]
 
 
+def _nearness(
+    task: AutoencodeTask, inputs: dict[str, Tensor], masks: dict[str, Tensor], outputs: Any
+) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+    """Return the names of what an autoencoder gives back, and the PSNR of each in dB."""
+    wanted = task.pose(inputs, masks, None, training=False).targets
+    answers = by_name(task.config, outputs)
+    found = {
+        f"{name}_psnr": psnr(
+            task.errors(name, answers[name], wanted)[0], task.config.parts[name].peak
+        )
+        for name in wanted.values
+    }
+    return tuple(found), torch.cat(list(found.values()))
+
+
 def _first_blank(
     ids: Int[Tensor, " L"], answer: Float[Tensor, "L K"], name: str
 ) -> tuple[Float[Tensor, " 256"], tuple[str, ...]]:
@@ -180,7 +204,9 @@ def _segments(
         elements = model.elements(inputs, masks)
     found: list[_Segment] = []
     begin = 0
-    for name, part in zip(sorted(inputs), elements, strict=True):
+    # Where a learned vector stands for what is missing, there are elements of every modality.
+    names = sorted(inputs if len(elements) == len(inputs) else model.inputs)
+    for name, part in zip(names, elements, strict=True):
         count = part.num_elements
         real = np.ones(count, dtype=bool)
         if part.mask is not None:
@@ -234,6 +260,8 @@ def _views(
     views: list[View] = []
     for segment in segments:
         name, own = segment.name, int(segment.real.sum())
+        if name not in sample.inputs:  # a learned vector stands there, and nothing can be drawn
+            continue
         part = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
         x = sample.inputs[name][0].cpu().numpy()
         real = np.ones(len(x), dtype=bool)

@@ -57,7 +57,8 @@ class FourierQueriesConfig:
 
     Attributes:
         size: Cells of the grid along each axis. None: taken from the data before the model is built.
-        num_bands: Frequencies for each axis.
+        num_bands: Frequencies for each axis. None: one for each whole frequency up to the finest axis' highest, at
+            most 64, as in `FourierPositionsConfig`.
         max_resolution: For each axis, cells at its finest; the highest frequency is half of it. By default `size`.
         last_included: Whether coordinates reach 1 at the last cell, as those of the input do. DeepMind's release puts
             cell i of n at -1 + 2 i / n where it decodes a part of the outputs.
@@ -67,7 +68,7 @@ class FourierQueriesConfig:
 
     kind: Literal["fourier"] = "fourier"
     size: tuple[int, ...] | None = None
-    num_bands: int = 64
+    num_bands: int | None = 64
     max_resolution: tuple[int, ...] | None = None
     last_included: bool = True
 
@@ -202,8 +203,10 @@ class FourierQueries(nn.Module):
             msg = f"Expected one max_resolution for each of the {len(self.size)} axes, got {self.max_resolution}."
             raise ValueError(msg)
         self.config = config
+        whole = min(64, max(1, max(self.max_resolution) // 2))
+        self.num_bands = whole if config.num_bands is None else config.num_bands
         self.num_queries = math.prod(self.size)
-        self.channels = num_channels(len(self.size), config.num_bands)
+        self.channels = num_channels(len(self.size), self.num_bands)
         self.modality = None
 
     def count(self, asked: Asked) -> int:  # noqa: ARG002
@@ -216,7 +219,7 @@ class FourierQueries(nn.Module):
         asked: Asked,  # noqa: ARG002
     ) -> Float[Tensor, "1 O Cq"]:
         """Return the features of some of the cells."""
-        bands, num_axes = self.config.num_bands, len(self.size)
+        bands, num_axes = self.num_bands, len(self.size)
         encoded = torch.empty(index.shape[0], self.channels, device=index.device)
         places = torch.unravel_index(index, self.size)
         for axis, (cells, place) in enumerate(zip(self.size, places, strict=True)):

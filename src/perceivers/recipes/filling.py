@@ -18,10 +18,12 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.models.perceiver import OutputConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.base import Recipe
+from perceivers.recipes.filling_autoencoder import fill_autoencoder, fill_label
 from perceivers.recipes.pairs import fill_dense
+from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.tasks import TARGET_KINDS, answers_of, names_of
+from perceivers.tasks.tasks import answers_of, names_of, target_of
 
 __all__ = ["assume", "fill_answer", "fill_input", "fill_output", "measured"]
 
@@ -76,9 +78,42 @@ def measured(config: Any, cells: Iterable[Media], *, largest_image: int = 64) ->
 
 def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """Return a recipe with what it leaves to the data assumed, where there are none yet; and sentences about it."""
+    inputs, preprocess, sentences = _assumed_inputs(recipe)
+    if isinstance(recipe.task, DenseConfig):
+        target: Any = preprocess[recipe.task.answer]
+        known = {"num_classes": _ASSUMED_CLASSES, "num_channels": 3}
+        missing = {key: n for key, n in known.items() if getattr(target, key, n) is None}
+        preprocess[recipe.task.answer] = replace(target, **missing)
+        sentences += [
+            f"The data decide {key} of the target; assuming {missing[key]}." for key in missing
+        ]
+        return fill_dense(replace(recipe, inputs=inputs, preprocess=preprocess)), sentences
+    task, output = recipe.task, fill_output(recipe.output, inputs)
+    knows_classes = output.num_outputs is not None or target_of(task) == "nothing"
+    if isinstance(task, MultiTaskConfig) and isinstance(output, DecoderConfig):
+        counts = {name: len(names_of(part)) for name, part in task.parts.items()}
+        knows_classes = all(counts.values())
+        output = output.for_tasks({name: n or _ASSUMED_CLASSES for name, n in counts.items()})
+    elif isinstance(task, AutoencodeConfig):
+        labels = [part.num_classes for part in inputs.values() if part.kind == "label"]
+        knows_classes = None not in labels
+        inputs = inputs if knows_classes else fill_label(inputs, _ASSUMED_CLASSES)
+        task, output = fill_autoencoder(task, output, inputs, {})
+    elif not knows_classes:
+        output = output.with_num_outputs(_ASSUMED_CLASSES)
+    if not knows_classes:
+        sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
+    filled = replace(recipe, inputs=inputs, preprocess=preprocess, output=output, task=task)
+    return filled, sentences
+
+
+def _assumed_inputs(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Return inputs and preprocessing with the sizes that a recipe leaves open assumed; and sentences about them."""
     sentences: list[str] = []
-    inputs, preprocess = dict(recipe.inputs), dict(recipe.preprocess)
+    inputs, preprocess = dict[str, Any](recipe.inputs), dict[str, Any](recipe.preprocess)
     for name, part in recipe.inputs.items():
+        if part.kind == "label":
+            continue
         if name in preprocess:
             known: dict[str, Any] = _ASSUMED[preprocess[name].kind]
             missing = {
@@ -95,23 +130,7 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
     preprocess |= {name: _sized(preprocess[name], inputs) for name in answers_of(recipe.task)}
-    if isinstance(recipe.task, DenseConfig):
-        target: Any = preprocess[recipe.task.answer]
-        known = {"num_classes": _ASSUMED_CLASSES, "num_channels": 3}
-        missing = {key: n for key, n in known.items() if getattr(target, key, n) is None}
-        preprocess[recipe.task.answer] = replace(target, **missing)
-        sentences += [
-            f"The data decide {key} of the target; assuming {missing[key]}." for key in missing
-        ]
-        return fill_dense(replace(recipe, inputs=inputs, preprocess=preprocess)), sentences
-    output = fill_output(recipe.output, inputs)
-    if isinstance(recipe.task, MultiTaskConfig) and isinstance(output, DecoderConfig):
-        parts = recipe.task.parts
-        output = output.for_tasks({k: len(names_of(parts[k])) or _ASSUMED_CLASSES for k in parts})
-    elif output.num_outputs is None and TARGET_KINDS[recipe.task.kind] != "nothing":
-        output = output.with_num_outputs(_ASSUMED_CLASSES)
-        sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
-    return replace(recipe, inputs=inputs, preprocess=preprocess, output=output), sentences
+    return inputs, preprocess, sentences
 
 
 def _shown(value: Any) -> str:

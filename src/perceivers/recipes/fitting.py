@@ -17,17 +17,20 @@ from perceivers.data.reading import media_of
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
 from perceivers.data.tables import ColumnTable, Field
+from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.base import Recipe, get_recipe, sizes_of
 from perceivers.recipes.filling import fill_answer, fill_input, fill_output, measured
+from perceivers.recipes.filling_autoencoder import fill_autoencoder, fill_label
 from perceivers.recipes.multimodal import recipe_for
 from perceivers.recipes.pairs import fill_dense, for_pairs
 from perceivers.recipes.several import fill_tasks, for_targets
+from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
 from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, answers_of, fit_task
+from perceivers.tasks.tasks import TaskConfig, answers_of, fit_task, target_of
 
-__all__ = ["choose_recipe", "learnable", "specialize"]
+__all__ = ["choose_recipe", "learnable", "made_for", "specialize"]
 
 # Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
 _LOOKED_AT, _MEASURED = 256, 192
@@ -72,7 +75,8 @@ def choose_recipe(
         ValueError: If it does not come in this size.
     """
     if name is not None:
-        return get_recipe(name, size=size), f"Recipe {name}, as asked for."
+        asked = get_recipe(name, size=size)
+        return made_for(asked, source, size=size), f"Recipe {name}, as asked for."
     kinds = {modality: part.kind for modality, part in source.inputs.items()}
     name = "multimodal"
     if len(kinds) == 1:
@@ -110,14 +114,13 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
             how long to train.
     """
     recipe = for_targets(_fitting(for_pairs(recipe, source), source), source)
-    if TARGET_KINDS[recipe.task.kind] != "nothing":
+    if target_of(recipe.task) != "nothing":
         _require_labels(source)
     train, num_rows = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
     # Films first: the sound of a film takes over the length of its clip.
-    order = sorted(recipe.inputs.items(), key=lambda one: source.inputs[one[0]].kind != "video")
-    for name, part in order:
-        column = source.inputs[name]
+    for name in sorted(_read_by(recipe), key=lambda name: source.inputs[name].kind != "video"):
+        part, column = recipe.inputs[name], source.inputs[name]
         if name in recipe.preprocess:
             asked = _in_step(recipe.preprocess[name], column, source, preprocess)
             preprocess[name] = measured(
@@ -148,17 +151,22 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
         preprocess={**recipe.preprocess, **answers},
         training=training,
     )
-    return _filled_task(filled, source), {**preprocess, **answers}
+    preprocess |= answers
+    return _filled_task(filled, source, preprocess), preprocess
 
 
-def _filled_task(recipe: Recipe, source: DataSource) -> Recipe:
+def _filled_task(recipe: Recipe, source: DataSource, preprocess: Mapping[str, Any]) -> Recipe:
     """Return a recipe whose task knows its classes, labels or numbers, and whose output has as many."""
     if isinstance(recipe.task, MultiTaskConfig):
         return fill_tasks(recipe, source)
     if isinstance(recipe.task, DenseConfig):
         return fill_dense(recipe)
     task = fit_task(recipe.task, source.target_kind, source.label_names, source.target_moments())
-    if TARGET_KINDS[recipe.task.kind] == "nothing":
+    if isinstance(task, AutoencodeConfig):
+        inputs = fill_label(recipe.inputs, len(source.label_names))
+        task, output = fill_autoencoder(task, recipe.output, inputs, preprocess)
+        return replace(recipe, inputs=inputs, task=task, output=output)
+    if target_of(task) == "nothing":
         return replace(recipe, task=task, output=fill_output(recipe.output, recipe.inputs))
     output = recipe.output.with_num_outputs(len(source.label_names))
     return replace(recipe, task=task, output=output)
@@ -176,13 +184,40 @@ def _in_step(
     return asked
 
 
+def made_for(recipe: Recipe, source: DataSource, *, size: str | None = None) -> Recipe:
+    """Return a recipe of whatever the data hold, made for these; any other recipe as it is.
+
+    Args:
+        recipe: As it was asked for.
+        source: The data.
+        size: Of the recipe. By default the smallest.
+
+    Raises:
+        ValueError: If it cannot be made for what the data hold.
+    """
+    has_label = source.target_kind == "class" and len(source.label_names) > 1
+    if recipe.name != "autoencode" or (
+        _read_by(recipe) == set(source.inputs) and has_label == (LABEL in recipe.inputs)
+    ):
+        return recipe
+    kinds = {name: part.kind for name, part in source.inputs.items()}
+    made = autoencoder_for(kinds, size or sizes_of("autoencode")[0], has_label=has_label)
+    return replace(made, data=replace(recipe.data, target=made.data.target))
+
+
+def _read_by(recipe: Recipe) -> set[str]:
+    """Return the modalities that a recipe reads from the data: all but the class, which is their target."""
+    return {name for name, part in recipe.inputs.items() if part.kind != "label"}
+
+
 def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
-    """Return the recipe if it reads what the data hold; the multimodal one is made for them.
+    """Return the recipe if it reads what the data hold; some are made for them.
 
     Raises:
         ValueError: If it reads other modalities.
     """
-    if {*recipe.inputs, *answers_of(recipe.task)} == set(source.inputs):
+    recipe = made_for(recipe, source)
+    if {*_read_by(recipe), *answers_of(recipe.task)} == set(source.inputs):
         return recipe
     kinds = {name: part.kind for name, part in source.inputs.items()}
     if recipe.name == "multimodal":
@@ -265,7 +300,8 @@ def learnable(
     if answers_of(task):
         return held_out(source)
     if not isinstance(task, MaskedBytesConfig):
-        _require_labels(source)
+        if target_of(task) != "nothing":
+            _require_labels(source)
         return held_out(source)
     if task.modality not in source.inputs:
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."

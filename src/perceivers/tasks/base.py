@@ -23,8 +23,9 @@ __all__ = [
 # Measures that are shares in [0, 1] and read better as percentages.
 SHARES = frozenset(
     {
-        *("accuracy", "top5", "mean_recall", "mAP", "micro_mAP", "hit1", "exact", "AP", "recall"),
         *("score", "mIoU", "within_1px", "within_3px", "within_5px", "fl"),
+        *("accuracy", "label_accuracy", "top5", "mean_recall"),
+        *("mAP", "micro_mAP", "hit1", "exact", "AP", "recall"),
     }
 )
 
@@ -227,6 +228,8 @@ def metric_text(name: str, value: float, *, digits: int = 1) -> str:
     if is_share(name):
         return f"{100 * value:.{digits}f} %"
     kind = name.rpartition("/")[2]
+    if kind.endswith("psnr"):
+        return f"{value:.2f} dB"
     if kind in {"samples", "n"} or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.4f}" if kind == "loss" else f"{value:.4g}"

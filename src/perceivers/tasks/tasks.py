@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.dense import (
@@ -31,6 +32,7 @@ __all__ = [
     "known_names",
     "names_of",
     "part_for",
+    "target_of",
 ]
 
 TaskConfig = Annotated[
@@ -41,7 +43,8 @@ TaskConfig = Annotated[
     | FlowConfig
     | MultiTaskConfig
     | SegmentationConfig
-    | ImageToImageConfig,
+    | ImageToImageConfig
+    | AutoencodeConfig,
     Field(discriminator="kind"),
 ]
 
@@ -54,12 +57,32 @@ TARGET_KINDS = {
     "multitask": "auto",
     "segmentation": "nothing",
     "image_to_image": "nothing",
+    "autoencode": "nothing",
 }
 """What the target of a task is in the data, by the kind of the task.
 
 `auto`: each of several has its own. `nothing`: no column of labels. The inputs are all it learns from, or what
 `answers_of` says, which is read as they are.
 """
+
+
+def target_of(config: TaskConfig) -> str:
+    """Return what the target of a task is in the data. An autoencoder may reconstruct the class, too."""
+    if isinstance(config, AutoencodeConfig) and config.label_weight is not None:
+        return "class"
+    return TARGET_KINDS[config.kind]
+
+
+# What needs nothing but its configuration.
+_TASKS: dict[str, Any] = {
+    "multilabel": MultiLabelTask,
+    "regression": RegressionTask,
+    "masked_bytes": MaskedBytesTask,
+    "flow": FlowTask,
+    "segmentation": SegmentationTask,
+    "image_to_image": ImageToImageTask,
+    "autoencode": AutoencodeTask,
+}
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -83,17 +106,7 @@ def build_task(
         return MultiTask(config, parts)
     if isinstance(config, ClassificationConfig):
         return ClassificationTask(config, cast("Sequence[int] | None", class_counts))
-    if isinstance(config, MultiLabelConfig):
-        return MultiLabelTask(config)
-    if isinstance(config, MaskedBytesConfig):
-        return MaskedBytesTask(config)
-    if isinstance(config, FlowConfig):
-        return FlowTask(config)
-    if isinstance(config, SegmentationConfig):
-        return SegmentationTask(config)
-    if isinstance(config, ImageToImageConfig):
-        return ImageToImageTask(config)
-    return RegressionTask(config)
+    return _TASKS[config.kind](config)
 
 
 def answers_of(config: TaskConfig | None) -> tuple[str, ...]:
@@ -143,6 +156,8 @@ def fit_task(
     """
     if isinstance(config, MaskedBytesConfig | FlowConfig | MultiTaskConfig | DenseConfig):
         return config
+    if isinstance(config, AutoencodeConfig):
+        return config if config.label_weight is None else replace(config, label_names=tuple(names))
     return fit_part(part_for(config, target_kind), names, moments)
 
 

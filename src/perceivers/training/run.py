@@ -10,13 +10,15 @@ from perceivers.data.base import DataConfig
 from perceivers.data.named import is_embedded, open_named
 from perceivers.data.sources import DataSource
 from perceivers.hub.checkpoint import WEIGHTS_FILE
+from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
-from perceivers.recipes.fitting import choose_recipe, learnable, specialize
+from perceivers.recipes.fitting import choose_recipe, learnable, made_for, specialize
 from perceivers.recipes.pairs import for_pairs
 from perceivers.recipes.several import for_targets
+from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.training.distributed import is_first_process
 from perceivers.training.fit import Run, fit_source
 from perceivers.training.folders import data_path, goes_on, run_folder
@@ -58,7 +60,10 @@ def fit(
     asked = asked_recipe(recipe, size=size, folder=folder if resume else None)
     config = override_data(DataConfig() if asked is None else asked.data, changes)
     source = open_named(data, config)
-    chosen, why = (asked, None) if asked else suitable_recipe(data, source, size=size)
+    if asked is None:
+        chosen, why = suitable_recipe(data, source, size=size)
+    else:
+        chosen, why = made_for(asked, source, size=size), None
     if why and is_first_process():
         say(why)
     chosen = override(for_targets(chosen, source), changes)
@@ -134,6 +139,8 @@ def fit_opened(
         say(note)
     recipe, preprocess = specialize(recipe, source)
     say(f"Model: {count_parameters(recipe):,} parameters. The run goes to {folder}.")
+    if isinstance(recipe.task, AutoencodeConfig):
+        say(f"Compression: {compression(recipe.model_config()).sentence()}.")
     if resume and (folder / WEIGHTS_FILE).is_file():  # written when a run ends
         say(f"The run in {folder} has ended already; only its report is written again.")
     return fit_source(

@@ -1,0 +1,43 @@
+"""The mean of the training split as an answer."""
+
+import math
+
+import pytest
+import torch
+
+from perceivers.data.base import Batch
+from perceivers.evaluation.yardstick import MeanAnswers, mean_answers
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
+from perceivers.tasks.reconstruction import ReconstructionConfig
+
+TASK = AutoencodeTask(
+    AutoencodeConfig(
+        parts={
+            "audio": ReconstructionConfig(patch=(2,), size=(4,), num_channels=1),
+            "image": ReconstructionConfig(patch=(1, 1), size=(2, 2), num_channels=1),
+        }
+    )
+)
+
+
+def test_padding_and_what_is_missing_do_not_count():
+    sound = torch.tensor([[1.0, 2.0, 0.0], [3.0, 4.0, 6.0]])[..., None]
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    picture = torch.stack([torch.full((1, 2, 2), 4.0), torch.zeros(1, 2, 2)])
+    masks = {"audio": mask, "image": torch.tensor([[True], [False]])}
+    batch = Batch(inputs={"audio": sound, "image": picture}, masks=masks)
+    means = mean_answers(TASK, [batch, batch], torch.device("cpu"))
+    assert means["audio"].tolist() == [[2.0, 3.0], [6.0, 0.0]]
+    assert means["image"].flatten().tolist() == [4.0] * 4
+
+
+def test_it_is_measured_as_answers_are():
+    means = {"image": torch.zeros(4, 1)}
+    yardstick = MeanAnswers(TASK, means)
+    for value in (0.1, 0.01):
+        inputs = {"image": torch.full((1, 1, 2, 2), value), "audio": torch.ones(1, 4, 1)}
+        yardstick.update(TASK.pose(inputs, {}, None, training=False).targets)
+    told = yardstick.beside({"audio_psnr": 1.0, "image_psnr": 2.0, "loss": 3.0})
+    assert list(told) == ["audio_psnr", "image_psnr", "image_mean_psnr", "loss"]
+    expected = (-20 * math.log10(0.1) - 20 * math.log10(0.01)) / 2
+    assert told["image_mean_psnr"] == pytest.approx(expected)
