@@ -50,7 +50,7 @@ def test_predict_writes_pictures_of_classes(segmented, capsys):
     files = [str(segmented / "street" / "images" / f"{n}.png") for n in range(2)]
     out = segmented / "out"
     assert main(["predict", str(segmented / "run"), *files, "--save", str(out)]) == 0
-    assert "2 pictures in" in capsys.readouterr().err
+    assert "2 files in" in capsys.readouterr().err
     with Image.open(out / "0.png") as image:
         assert (image.mode, image.size) == ("P", (8, 8))
         assert image.getpalette()[:6] == COLORS
