@@ -2,6 +2,7 @@
 
 from perceivers.recipes import (
     audioset,
+    audioset_io,
     dense,
     digits,
     flow,
@@ -26,6 +27,7 @@ __all__ = [
     "Recipe",
     "TrainingConfig",
     "audioset",
+    "audioset_io",
     "dense",
     "digits",
     "flow",
