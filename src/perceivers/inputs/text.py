@@ -13,6 +13,7 @@ from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.series import RowPositions
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_normal_
+from perceivers.nn.position import resize_row
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
@@ -93,6 +94,7 @@ class _TextInput(nn.Module):
     channels: int
     num_elements: int
     axes: tuple[int, ...]
+    places: nn.Parameter | None
 
     def __init__(
         self,
@@ -126,6 +128,13 @@ class _TextInput(nn.Module):
             )
             raise ValueError(msg)
         return self.embedding(ids)
+
+    def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
+        """Return the learned vectors of places of another text, in the number that this one has."""
+        mine, other = self.places, theirs.places if isinstance(theirs, type(self)) else None
+        if mine is None or other is None or other.shape[1] != mine.shape[1]:
+            return {}
+        return {"places": resize_row(other.detach(), mine.shape[0])}
 
     def example(self, batch_size: int) -> Int[Tensor, "B L"]:
         """Return texts of the configured length: the letter a, again and again."""

@@ -45,7 +45,7 @@ def fit(
         size: `tiny`, `small` or `base`. By default one that suits the machine.
         out: The run's folder. By default a new one in `runs/`, named like the data.
         resume: Go on from the last checkpoint of the run.
-        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        init_from: A run folder or hub id, from which the model takes over the weights that fit.
         say: Called with each sentence about what was seen and chosen.
         changes: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
 
@@ -123,7 +123,7 @@ def fit_opened(
         data: What the data were opened from. A path is remembered for `evaluate`.
         folder: Where the run goes.
         resume: Go on from the last checkpoint in `folder`.
-        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        init_from: A run folder or hub id, from which the model takes over the weights that fit.
         say: Called with each sentence about what was seen and chosen.
     """
     if not is_first_process():
