@@ -149,6 +149,8 @@ def _tasks(folder: Path) -> None:
 def _perceiver_io(folder: Path) -> None:
     words = "The cat sat on the mat, and the dog on the cat. Nobody sat on the dog. "
     _write(folder / "book.txt", (words * 60).encode())
+    rows = [("What a film! " * 10, "good"), ("Two hours of my life. " * 8, "bad")] * 6
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "reviews.csv", index=False)
     for name in ("a", "b"):
         _write(folder / "new" / f"{name}.txt", b"The [MASK][MASK][MASK] sat.")
     import transformers  # takes seconds, which the other pages need not wait for

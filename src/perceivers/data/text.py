@@ -120,7 +120,7 @@ class TextBytes:
         ValueError: If `max_length` is not known yet.
     """
 
-    timed: bool = False
+    timed: bool
 
     def __init__(
         self, preprocess: TextPreprocessConfig, augment: TextAugmentConfig | None = None
@@ -133,6 +133,7 @@ class TextBytes:
         self.preprocess = preprocess
         self.augment = TextAugmentConfig(crop=False) if augment is None else augment
         self.max_length = preprocess.max_length
+        self.timed = preprocess.keep == "random"  # then a longer text has many parts
 
     def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the bytes of a text, no more of them than may be needed.

@@ -13,6 +13,7 @@ from perceivers.recipes import (
     modelnet,
     multimodal,
     own_data,
+    text_io,
 )
 from perceivers.recipes.base import (
     OptimConfig,
@@ -40,4 +41,5 @@ __all__ = [
     "modelnet",
     "multimodal",
     "own_data",
+    "text_io",
 ]
