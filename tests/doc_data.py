@@ -66,6 +66,9 @@ def _text(folder: Path) -> None:
     for number, (words, label) in enumerate(rows):
         _write(folder / "letters" / label / f"{number}.txt", words.encode())
     _write(folder / "new" / "a.txt", "Köstlich. 美味しい。".encode())
+    asked = [("Is it late?", "It is.", "yes"), ("Does it rain?", "The sun is out.", "no")] * 6
+    pairs = pd.DataFrame(asked, columns=["question", "answer", "label"])
+    pairs.to_csv(folder / "answers.csv", index=False)
 
 
 def _series(folder: Path) -> None:
@@ -153,6 +156,12 @@ def _perceiver_io(folder: Path) -> None:
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "reviews.csv", index=False)
     for name in ("a", "b"):
         _write(folder / "new" / f"{name}.txt", b"The [MASK][MASK][MASK] sat.")
+    pairs = [
+        ("A man sings.", "Somebody sings.", "entailment"),
+        ("It is night.", "It is noon.", "contradiction"),
+    ]
+    table = pd.DataFrame(pairs * 6, columns=["premise", "hypothesis", "label"])
+    table.to_csv(folder / "pairs.csv", index=False)
     import transformers  # takes seconds, which the other pages need not wait for
 
     config = transformers.PerceiverConfig(

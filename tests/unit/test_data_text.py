@@ -19,8 +19,8 @@ from perceivers.data.text import (
     TextAugmentConfig,
     TextBytes,
     TextPreprocessConfig,
-    measure_text,
 )
+from perceivers.data.text_length import measure_text
 
 
 def reader(max_length: int = 16, **settings) -> TextBytes:

@@ -95,6 +95,7 @@ class _TextInput(nn.Module):
     num_elements: int
     axes: tuple[int, ...]
     places: nn.Parameter | None
+    config: TextInputConfig | ConvTextInputConfig
 
     def __init__(
         self,
@@ -131,10 +132,11 @@ class _TextInput(nn.Module):
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
         """Return the learned vectors of places of another text, in the number that this one has."""
-        mine, other = self.places, theirs.places if isinstance(theirs, type(self)) else None
-        if mine is None or other is None or other.shape[1] != mine.shape[1]:
+        if self.places is None or not isinstance(theirs, _TextInput) or theirs.places is None:
             return {}
-        return {"places": resize_row(other.detach(), mine.shape[0])}
+        if theirs.config.kind != self.config.kind or theirs.channels != self.channels:
+            return {}
+        return {"places": resize_row(theirs.places.detach(), self.places.shape[0])}
 
     def example(self, batch_size: int) -> Int[Tensor, "B L"]:
         """Return texts of the configured length: the letter a, again and again."""

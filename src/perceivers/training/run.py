@@ -14,7 +14,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
-from perceivers.recipes.fitting import choose_recipe, learnable, specialize
+from perceivers.recipes.fitting import choose_recipe, joined, learnable, specialize
 from perceivers.recipes.pairs import for_pairs
 from perceivers.recipes.several import for_targets
 from perceivers.training.distributed import is_first_process
@@ -129,6 +129,7 @@ def fit_opened(
     if not is_first_process():
         say = _nothing
     recipe = for_pairs(recipe, source)
+    source = joined(source, recipe)
     source = learnable(source, recipe.task, recipe.preprocess, recipe.data)
     for note in source.notes:
         say(note)
