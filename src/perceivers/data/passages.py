@@ -43,8 +43,8 @@ def passages_of(media: Media, most: int) -> tuple[Passages, tuple[str, ...]] | N
         return None
     parts: list[bytes] = []
     notes: list[str] = []
-    for column, text in cast("Mapping[str, Any]", media.value).items():
-        text = text.read() if isinstance(text, Media) else text  # a file of its own
+    for column, cell in cast("Mapping[str, Any]", media.value).items():
+        text = cell.read() if isinstance(cell, Media) else cell  # a file of its own
         if text is not None and not isinstance(text, str | bytes):
             msg = f"'{column}' of '{media.name}' is no text: expected a string, got {type(text).__name__}."
             raise ValueError(msg)

@@ -94,8 +94,6 @@ class _TextInput(nn.Module):
     channels: int
     num_elements: int
     axes: tuple[int, ...]
-    places: nn.Parameter | None
-    config: TextInputConfig | ConvTextInputConfig
 
     def __init__(
         self,
@@ -132,11 +130,12 @@ class _TextInput(nn.Module):
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
         """Return the learned vectors of places of another text, in the number that this one has."""
-        if self.places is None or not isinstance(theirs, _TextInput) or theirs.places is None:
+        mine, other = (getattr(part, "places", None) for part in (self, theirs))
+        if type(theirs) is not type(self) or mine is None or other is None:
             return {}
-        if theirs.config.kind != self.config.kind or theirs.channels != self.channels:
+        if other.shape[1] != mine.shape[1]:
             return {}
-        return {"places": resize_row(theirs.places.detach(), self.places.shape[0])}
+        return {"places": resize_row(other.detach(), mine.shape[0])}
 
     def example(self, batch_size: int) -> Int[Tensor, "B L"]:
         """Return texts of the configured length: the letter a, again and again."""
