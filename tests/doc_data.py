@@ -73,6 +73,9 @@ def _text(folder: Path) -> None:
     for number, (words, label) in enumerate(rows):
         _write(folder / "letters" / label / f"{number}.txt", words.encode())
     _write(folder / "new" / "a.txt", "Köstlich. 美味しい。".encode())
+    asked = [("Is it late?", "It is.", "yes"), ("Does it rain?", "The sun is out.", "no")] * 6
+    pairs = pd.DataFrame(asked, columns=["question", "answer", "label"])
+    pairs.to_csv(folder / "answers.csv", index=False)
 
 
 def _series(folder: Path) -> None:
@@ -156,8 +159,16 @@ def _tasks(folder: Path) -> None:
 def _perceiver_io(folder: Path) -> None:
     words = "The cat sat on the mat, and the dog on the cat. Nobody sat on the dog. "
     _write(folder / "book.txt", (words * 60).encode())
+    rows = [("What a film! " * 10, "good"), ("Two hours of my life. " * 8, "bad")] * 6
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "reviews.csv", index=False)
     for name in ("a", "b"):
         _write(folder / "new" / f"{name}.txt", b"The [MASK][MASK][MASK] sat.")
+    pairs = [
+        ("A man sings.", "Somebody sings.", "entailment"),
+        ("It is night.", "It is noon.", "contradiction"),
+    ]
+    table = pd.DataFrame(pairs * 6, columns=["premise", "hypothesis", "label"])
+    table.to_csv(folder / "pairs.csv", index=False)
     import transformers  # takes seconds, which the other pages need not wait for
 
     config = transformers.PerceiverConfig(

@@ -189,6 +189,16 @@ def test_a_run_begins_from_the_weights_of_another(run, tmp_path, capfd):
     for name, weight in load(begun.folder).model.state_dict().items():
         assert torch.equal(weight, theirs[name])
     assert "Began from the weights of" in (begun.folder / "report.md").read_text()
+    assert len(json.loads((begun.folder / "init.json").read_text())["taken"]) == len(theirs)
+
+
+def test_a_run_that_has_nothing_to_begin_with_leaves_no_folder(run, tmp_path):
+    recipe = small_recipe(max_steps=1)
+    wider = replace(recipe, encoder=replace(recipe.encoder, latent_channels=24))
+    for source in (run.folder, tmp_path / "nowhere"):
+        with pytest.raises((ValueError, OSError), match=r"weights of .* do not fit|does not exist"):
+            fit_source(small_digits(), wider, PREPROCESS, out=tmp_path / "run", init_from=source)
+    assert not (tmp_path / "run").exists()
 
 
 def test_rows_that_cannot_be_read_are_in_the_report(tmp_path):

@@ -146,6 +146,18 @@ def test_modelnet40_has_the_derived_sizes():
 
 
 @pytest.mark.parametrize(
+    ("recipe", "published"),
+    [("audioset_io_raw", 24_922_228), ("audioset_io_mel", 86_568_052)],  # 25.0 M; 88.2 M is printed
+)
+def test_perceiver_io_on_audioset_has_the_derived_sizes(recipe, published):
+    with torch.device("meta"):
+        model = build(get_recipe(recipe).model_config())
+    vectors = sum(p.numel() for p in model.fusion.parameters())
+    assert sum(p.numel() for p in model.parameters()) - vectors == published
+    assert model.input_channels == 487
+
+
+@pytest.mark.parametrize(
     ("recipe", "elements", "channels"),
     [
         ("audioset_raw", 480, 257),  # 128 samples + 2 * 64 + 1

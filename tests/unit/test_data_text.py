@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perceivers.data.columns import InputColumn
 from perceivers.data.media import Media
 from perceivers.data.modality import MissingValueError, Modality
+from perceivers.data.order import LoaderSettings
+from perceivers.data.reading import Chances, Reader
 from perceivers.data.text import (
+    BYTE_OFFSET,
     MASK,
     MOST_BYTES,
     PAD,
@@ -15,8 +19,8 @@ from perceivers.data.text import (
     TextAugmentConfig,
     TextBytes,
     TextPreprocessConfig,
-    measure_text,
 )
+from perceivers.data.text_length import measure_text
 
 
 def reader(max_length: int = 16, **settings) -> TextBytes:
@@ -275,3 +279,15 @@ def test_a_mark_in_a_text_is_one_hidden_byte():
     assert modality.prepare(long).tolist() == [MASK] * 16
     plain = TextBytes(TextPreprocessConfig(max_length=16))
     assert MASK not in plain.prepare(plain.decode(Media("t", value="[MASK]")).value)
+
+
+def test_parts_of_a_long_text_are_clips():
+    columns = {"text": InputColumn("text", "text")}
+    for keep, parts in (("random", [b"aa", b"bc", b"dd"]), ("start", [b"aa"])):
+        preprocess = {"text": TextPreprocessConfig(max_length=8, keep=keep)}
+        settings = LoaderSettings(batch_size=1, num_clips=3)
+        text = b"aaaaaaaa" + b"bbbbcccc" + b"dddddddd"
+        row = {"text": Media("t", data=text)}
+        sample, _ = Reader(columns, preprocess, None, settings).sample(row, Chances())
+        starts = [bytes((clip["text"][[0, -1]] - BYTE_OFFSET).tolist()) for clip in sample.clips]
+        assert starts == parts

@@ -51,3 +51,11 @@ def test_a_tied_head_compares_with_the_vectors_it_is_given():
 
 def test_the_number_of_classes_can_be_told_later():
     assert MeanPoolConfig(num_outputs=None).with_num_outputs(4).num_outputs == 4
+
+
+def test_a_hidden_layer_has_a_tanh_behind_it():
+    config = LinearHeadConfig(num_outputs=2, hidden_channels=5)
+    head = build_head(config, channels=8, tables={})
+    x = torch.randn(3, 1, 8)
+    torch.testing.assert_close(head(x), head.to_logits(torch.tanh(head.to_hidden(x))))
+    assert head.to_hidden.weight.shape == (5, 8)

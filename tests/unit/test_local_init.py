@@ -1,11 +1,13 @@
 """Weights that begin as a map of places: what is near is read, before anything is learned."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from perceivers.hub.checkpoint import load, save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
@@ -87,6 +89,13 @@ def test_sizes_are_counted_without_allocating() -> None:
     with torch.device("meta"):
         model = build(get_recipe("mlm_bytes", size="small").model_config())
     assert all(weight.is_meta for weight in model.parameters())
+
+
+def test_what_was_learned_is_read_back(models: dict[str, Perceiver], tmp_path: Path) -> None:
+    save(tmp_path, models["local"])
+    read = load(tmp_path).model.state_dict()
+    for name, weight in models["local"].state_dict().items():
+        assert torch.equal(read[name], weight)
 
 
 def test_sines_tell_places_apart() -> None:

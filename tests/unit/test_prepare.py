@@ -6,19 +6,16 @@ from train_digits import PREPROCESS, small_digits, small_recipe
 
 from perceivers.data.base import DataConfig
 from perceivers.data.order import LoaderSettings
-from perceivers.hub.checkpoint import save
 from perceivers.recipes.base import TrainingConfig
 from perceivers.training import prepare
 from perceivers.training.prepare import (
     Place,
     as_begun,
     build_loaders,
-    build_model,
     build_task,
     keep_recipe,
     num_rows,
     open_folder,
-    start_from,
     step_parts,
     step_size,
     step_text,
@@ -124,25 +121,6 @@ def test_balanced_weights_are_counted_in_train():
     targets = torch.tensor(small_digits().targets("train"))
     expected = 160 / (10 * targets.bincount(minlength=10).float())
     torch.testing.assert_close(task.class_weights, expected)
-
-
-def test_weights_that_fit_are_taken_over(tmp_path):
-    other, model = build_model(RECIPE), build_model(RECIPE)
-    save(tmp_path, other, preprocess=PREPROCESS, task=RECIPE.task)
-    note = start_from(model, tmp_path)
-    count = len(model.state_dict())
-    assert note == f"Began from the weights of {tmp_path}: {count} of {count} tensors fit."
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, other.state_dict()[name])
-
-    three = replace(RECIPE, output=replace(RECIPE.output, num_outputs=3))
-    assert "; fresh: output." in start_from(build_model(three), tmp_path)
-
-
-def test_a_model_that_shares_nothing_is_refused(tmp_path):
-    save(tmp_path, build_model(RECIPE), preprocess=PREPROCESS, task=RECIPE.task)
-    with pytest.raises(ValueError, match=r"No weight of .* fits the model of this recipe"):
-        start_from(torch.nn.Linear(2, 2), tmp_path)
 
 
 def test_a_stream_is_read_as_a_stream(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, parse, wrong_arguments
+from perceivers.cli.parsing import Device, parse, texts_of, wrong_arguments
 
 if TYPE_CHECKING:
     from perceivers.hub.checkpoint import Saved
@@ -38,7 +38,8 @@ class Options:
         format: A picture, or the arrays that it is drawn from. By default as `out` ends.
         latents: How many latents to show on their own.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
-        text: A text to look at, of a run that reads texts, instead of a file.
+        text: A text to look at, of a run that reads texts, instead of a file. Give it again for the other texts of a
+            sample that has several.
         row: Which row of a table, from 0 on, where FILE is one.
         task: Which answer is drawn, of a run that learned several tasks. By default that of the first.
         device: Where to compute. `auto` takes an accelerator if there is one.
@@ -50,7 +51,7 @@ class Options:
     format: Literal["png", "npz"] | None = None
     latents: int = 8
     moment: float = 0.5
-    text: str | None = None
+    text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     row: int = 0
     task: str | None = None
     device: Device = "auto"
@@ -59,7 +60,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
-    if options.file is None and options.text is None:
+    if options.file is None and not options.text:
         wrong_arguments("explain", "Expected a FILE to look at after RUN, or --text; got neither.")
     from perceivers.explain.render import explain_file
     from perceivers.hub.checkpoint import load
@@ -94,14 +95,15 @@ def _sample(saved: "Saved", options: Options) -> Any:
     from perceivers.evaluation.items import samples_of
 
     columns = saved.config.input_columns()
-    texts = [name for name, part in columns.items() if part.kind == "text"]
-    if options.text is not None:
-        if len(texts) != 1 or (options.file is not None and "=" not in options.file):
+    if options.text:
+        found = texts_of("explain", options.text, columns)
+        if len(found) != 1 or (options.file is not None and "=" not in options.file):
             wrong_arguments(
                 "explain",
-                f"--text is for a run that reads one text, instead of FILE; this one reads {', '.join(columns)}.",
+                "--text is for a run that reads one text, instead of FILE; this one reads "
+                f"{', '.join(columns)}, and {len(found)} samples were given.",
             )
-        given: dict[str, Any] = {texts[0]: options.text}
+        given: dict[str, Any] = dict(found[0])
         if options.file is not None:
             for pair in options.file.split(","):
                 name, _, value = pair.partition("=")

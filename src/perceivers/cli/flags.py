@@ -31,7 +31,7 @@ class Which:
         size: Which size of the recipe. By default one that suits the machine.
         out: The run's folder. By default a new one in runs/, named like the data.
         resume: Go on from the last checkpoint of the run in `out`.
-        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        init_from: A run folder or hub id, from which the model takes over the weights that fit.
     """
 
     recipe: str | None = None

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
@@ -15,6 +15,7 @@ __all__ = [
     "parse",
     "parse_known",
     "summary",
+    "texts_of",
     "wrong_arguments",
 ]
 
@@ -77,6 +78,34 @@ def check_quantize(command: str, quantize: str | None, device: str) -> None:
             f"int8 weights are for prediction on the CPU: expected --device cpu with --quantize {quantize}, "
             f"got --device {device}. Leave out one of the two.",
         )
+
+
+def texts_of(
+    command: str, texts: Sequence[str], columns: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Return the samples that --text gives, or leave with exit status 2 if the run does not read such.
+
+    Args:
+        command: Its name.
+        texts: One for each --text.
+        columns: Of the run (`InputColumn`), by modality. Several of one text take that many --text each.
+    """
+    reading = [name for name, part in columns.items() if part.kind == "text"]
+    if texts and len(reading) != 1:
+        wrong_arguments(
+            command,
+            f"--text is for a run that reads one text, instead of FILE; this one reads {', '.join(columns)}.",
+        )
+    names = (columns[reading[0]].columns or reading) if reading else ()
+    if texts and len(texts) % len(names):
+        wrong_arguments(
+            command,
+            f"Expected --text {len(names)} times for each sample, for {', '.join(names)}; got {len(texts)}.",
+        )
+    return [
+        dict(zip(names, texts[first : first + len(names)], strict=True))
+        for first in range(0, len(texts), max(len(names), 1))
+    ]
 
 
 def wrong_arguments(command: str, message: str) -> NoReturn:

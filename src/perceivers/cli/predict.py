@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from perceivers.cli.main import readable
-from perceivers.cli.parsing import Device, Quantize, check_quantize, parse, wrong_arguments
+from perceivers.cli.parsing import (
+    Device,
+    Quantize,
+    check_quantize,
+    parse,
+    texts_of,
+    wrong_arguments,
+)
 
 __all__ = ["run"]
 
@@ -25,6 +32,7 @@ _EXAMPLES = """
   perceivers predict runs/mixed image=a.jpg,sound=a.wav several modalities; what is missing may be left out
   perceivers predict runs/watch new.parquet             every row of a table with the run's columns
   perceivers predict runs/films --text "What a film!"   a text itself
+  perceivers predict runs/pairs --text "A." --text "B." several texts that are read as one, or several samples
   perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
   perceivers predict runs/flow a.png b.png --save out/  two frames: where every pixel of the first goes
   perceivers predict runs/street new/*.jpg --save out/   a picture of each, of a run that answers every pixel
@@ -47,7 +55,8 @@ class Options:
         batch_size: Samples that go through the model at once.
         clips: Overlapping clips of a longer recording whose scores are averaged. By default as the run says.
         without: Modalities that are not read, of a run that reads several.
-        text: A text to predict, of a run that reads texts, instead of files.
+        text: A text to predict, of a run that reads texts, instead of files. Give it again for more, or for the other
+            texts of a sample that has several.
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
             file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
             with the shards that are not done.
@@ -67,7 +76,7 @@ class Options:
     batch_size: int = 64
     clips: int | None = None
     without: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    text: str | None = None
+    text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     shards: Path | None = None
     save: Path | None = None
     quantize: Quantize | None = None
@@ -79,7 +88,7 @@ def run(args: Sequence[str]) -> int:
     check_quantize("predict", options.quantize, options.device)
     if options.clips is not None and options.clips < 1:
         wrong_arguments("predict", f"Expected --clips of at least 1, got {options.clips}.")
-    if not options.files and options.text is None:
+    if not options.files and not options.text:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
     from perceivers.evaluation.predict import load_predictor
     from perceivers.evaluation.table import predictions_text
@@ -105,14 +114,7 @@ def run(args: Sequence[str]) -> int:
         print(f"perceivers predict: {where}{message}", file=sys.stderr)
 
     items: list[Any] = list(options.files)
-    if options.text is not None:  # also one that looks like a pattern or a file
-        texts = [name for name, part in predictor.columns.items() if part.kind == "text"]
-        if len(texts) != 1:
-            reads = ", ".join(predictor.columns)
-            wrong_arguments(
-                "predict", f"--text is for a run that reads one text; this one reads {reads}."
-            )
-        items.append({texts[0]: options.text})
+    items += texts_of("predict", options.text, predictor.columns)
     predictions = predictor.predict(items, top=options.top, on_error=report)
     if options.save is not None:
         _save(predictions, options.save)

@@ -1,9 +1,8 @@
 """Texts become numbers byte by byte: UTF-8 as it stands, behind the six special marks of DeepMind's release."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import SEEK_END
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from pydantic import ConfigDict
 
 from perceivers.data.media import Media, kind_of_bytes
 from perceivers.data.modality import DecodedValue, MissingValueError, stack_padded
+from perceivers.data.passages import Passages, passages_of, room_of_each
 from perceivers.typing import Bool, Int, Tensor
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "TextAugmentConfig",
     "TextBytes",
     "TextPreprocessConfig",
-    "measure_text",
+    "encoded_text",
 ]
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
@@ -120,7 +120,7 @@ class TextBytes:
         ValueError: If `max_length` is not known yet.
     """
 
-    timed: bool = False
+    timed: bool
 
     def __init__(
         self, preprocess: TextPreprocessConfig, augment: TextAugmentConfig | None = None
@@ -133,6 +133,7 @@ class TextBytes:
         self.preprocess = preprocess
         self.augment = TextAugmentConfig(crop=False) if augment is None else augment
         self.max_length = preprocess.max_length
+        self.timed = preprocess.keep == "random"  # then a longer text has many parts
 
     def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the bytes of a text, no more of them than may be needed.
@@ -140,13 +141,16 @@ class TextBytes:
         Bytes that are not valid UTF-8 are kept, since the model reads bytes; this is noted.
 
         Args:
-            media: A text, its bytes or its file.
+            media: A text, its bytes or its file; or a dict of several, which are read as one.
             moment: Changes nothing.
 
         Raises:
             MissingValueError: If the cell is empty.
             ValueError: If there is no text in it, or something else than text. The message names the file.
         """
+        several = passages_of(media, MOST_BYTES)
+        if several is not None:
+            return DecodedValue(*several)
         data, length = self._read(media)
         data = data.removeprefix(_BYTE_ORDER_MARK)
         if not data:
@@ -166,10 +170,12 @@ class TextBytes:
         """Return at most `max_length` numbers, one for each byte: L, int64.
 
         Args:
-            value: Bytes, as `decode` returns them.
+            value: Bytes, as `decode` returns them. Several texts are kept from their start, with SEP between them.
             moment: Which part of a longer text, where `keep` is `random`.
             chance: Where augmentation takes its chance from. None: nothing is random.
         """
+        if isinstance(value, Passages):
+            return self._joined(value, chance)
         text = value
         if self.preprocess.marks and _MASK_WORD in text.tobytes():
             return _marked(_numbers(text))[: self.max_length]
@@ -210,7 +216,7 @@ class TextBytes:
         first = MOST_BYTES if whole else most + len(_BYTE_ORDER_MARK)
         last = self.max_length if self.preprocess.keep == "ends" else 0
         if media.value is not None or media.data is not None:
-            data = media.data if media.data is not None else _encoded(media)
+            data = media.data if media.data is not None else encoded_text(media)
             if len(data) <= first + last:
                 return data, _length(data, len(data))
             return _joined(data[:first], data[len(data) - last :]), _length(data, len(data))
@@ -222,6 +228,18 @@ class TextBytes:
                 file.seek(size - last)
                 data = _joined(data[:first], file.read(last))
             return data, _length(data, size)
+
+    def _joined(self, texts: Passages, chance: np.random.Generator | None) -> Ids:
+        """Return several texts as one; where they are too long, the longest lose their ends."""
+        parts = [_numbers(text) for text in texts.parts()]
+        if self.preprocess.marks:
+            parts = [_marked(ids) if ids.shape[0] >= len(_MASK_WORD) else ids for ids in parts]
+        if chance is not None:
+            parts = [self._augmented(ids, chance) if ids.shape[0] else ids for ids in parts]
+        rooms = room_of_each([ids.shape[0] for ids in parts], self.max_length - len(parts) + 1)
+        kept = [ids[:room] for ids, room in zip(parts, rooms, strict=True)]
+        marked = [part for ids in kept for part in (np.array([SEP]), ids)]
+        return np.concatenate(marked[1:])
 
     def _augmented(self, ids: Ids, chance: np.random.Generator) -> Ids:
         """Leave out and hide words."""
@@ -237,48 +255,7 @@ class TextBytes:
         return ids
 
 
-def measure_text(
-    cells: Iterable[Media], config: TextPreprocessConfig, *, largest: int = 2048
-) -> TextPreprocessConfig:
-    """Return the configuration with `max_length` taken from texts, where it is not stated.
-
-    It is what 19 of 20 texts fit into, rounded up to a multiple of 64.
-
-    Args:
-        cells: Texts of the training split, or a sample of them.
-        config: What is known already.
-        largest: Bytes at most.
-
-    Raises:
-        ValueError: If no cell holds a text.
-    """
-    if config.max_length is not None:
-        return config
-    lengths: list[int] = []
-    failure = "there are no rows"
-    for media in cells:
-        try:
-            lengths.append(_size_of(media))
-        except (ValueError, OSError) as error:
-            failure = str(error)
-    if not lengths:
-        msg = f"The length of texts cannot be measured, since none can be read: {failure}"
-        raise ValueError(msg)
-    most = int(np.percentile(lengths, 95, method="higher"))
-    rounded = max(MULTIPLE, -(-most // MULTIPLE) * MULTIPLE)
-    return replace(config, max_length=min(largest, rounded))
-
-
-def _size_of(media: Media) -> int:
-    if isinstance(media.path, Path):
-        return media.path.stat().st_size
-    if media.is_missing:
-        msg = f"'{media.name}' is empty."
-        raise MissingValueError(msg)
-    return len(media.data if media.data is not None else _encoded(media))
-
-
-def _encoded(media: Media) -> bytes:
+def encoded_text(media: Media) -> bytes:
     """Return a text that is already in memory as bytes."""
     text = media.value
     if isinstance(text, bytes):

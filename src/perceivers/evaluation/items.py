@@ -145,8 +145,9 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
     cells = [cell for cell in row.values() if isinstance(cell, Media) and not cell.is_missing]
     names = [cell.name for cell in cells if cell.path]
     texts = [cell.value for cell in cells if isinstance(cell.value, str)]
-    if len(cells) == len(texts) == 1 and len(texts[0]) < _LONGEST_NAME:
-        names = texts
+    texts += [cell for cell in row.values() if isinstance(cell, str)]  # of several columns
+    if len(cells) <= 1 and not names and sum(map(len, texts)) < _LONGEST_NAME:
+        names = [" | ".join(texts)] if texts else []
     return Sample(name=" + ".join(names) or name, row=row)
 
 

@@ -7,11 +7,16 @@ from typing import Annotated, Literal
 import torch
 from pydantic import ConfigDict, Field
 from torch import nn
-from torch.nn.functional import interpolate
 
 from perceivers.inputs.elements import GridPositions
 from perceivers.nn.init import truncated_linear, truncated_normal_
-from perceivers.nn.position import axis_channels, axis_coordinates, axis_features, num_channels
+from perceivers.nn.position import (
+    axis_channels,
+    axis_coordinates,
+    axis_features,
+    num_channels,
+    resize_table,
+)
 from perceivers.typing import Float, Tensor
 
 __all__ = [
@@ -134,13 +139,15 @@ class LearnedPositions(nn.Module):
 
     def forward(self, grid: tuple[int, ...], device: torch.device) -> Float[Tensor, "M P"]:
         """Return one vector for each cell of a grid with `grid` cells along each axis."""
-        table = self.table
-        if grid != self.grid:
-            cells = table.T.reshape(1, -1, *self.grid)
-            mode = ("linear", "bilinear", "trilinear")[len(self.grid) - 1]
-            cells = interpolate(cells, size=grid, mode=mode, align_corners=True)
-            table = cells[0].flatten(1).T
-        return self.project(table.to(device))
+        return self.project(resize_table(self.table, self.grid, grid).to(device))
+
+    def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
+        """Return the table of other learned positions for this grid: what they would be here, interpolated."""
+        if not isinstance(theirs, LearnedPositions) or len(theirs.grid) != len(self.grid):
+            return {}
+        if theirs.table.shape[1] != self.table.shape[1]:
+            return {}
+        return {"table": resize_table(theirs.table.detach(), theirs.grid, self.grid)}
 
 
 def build_positions(

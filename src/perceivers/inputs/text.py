@@ -13,6 +13,7 @@ from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.series import RowPositions
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_normal_
+from perceivers.nn.position import resize_row
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
@@ -126,6 +127,15 @@ class _TextInput(nn.Module):
             )
             raise ValueError(msg)
         return self.embedding(ids)
+
+    def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
+        """Return the learned vectors of places of another text, in the number that this one has."""
+        mine, other = (getattr(part, "places", None) for part in (self, theirs))
+        if type(theirs) is not type(self) or mine is None or other is None:
+            return {}
+        if other.shape[1] != mine.shape[1]:
+            return {}
+        return {"places": resize_row(other.detach(), mine.shape[0])}
 
     def example(self, batch_size: int) -> Int[Tensor, "B L"]:
         """Return texts of the configured length: the letter a, again and again."""

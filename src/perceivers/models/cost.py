@@ -186,7 +186,9 @@ def decoder_flops(model: Perceiver, num_elements: int) -> int:
         total += 2 * sum(counts.values()) * width * config.project_channels
         width = config.project_channels
     for name, count in counts.items():
-        total += 2 * count * width * decoder.num_outputs(name)
+        first = getattr(decoder.heads[name], "to_hidden", None)
+        last = width if first is None else first.out_features
+        total += 2 * count * (last * decoder.num_outputs(name) + (first is not None) * width * last)
     return total
 
 

@@ -1,4 +1,4 @@
-"""Fourier features of positions, as the papers define them.
+"""Fourier features of positions, as the papers define them, and learned vectors for another number of places.
 
 For a position x in [-1, 1] and K bands: x itself, sin(pi f_k x) and cos(pi f_k x), where f_k runs linearly
 from 1 to half the axis' maximum resolution (its Nyquist frequency). With d axes the channels are
@@ -12,12 +12,38 @@ Source: Perceiver (arXiv:2103.03206), section 3.2 and appendix D.
 
 from collections.abc import Sequence
 from math import pi
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
+from torch.nn.functional import interpolate
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["axis_channels", "axis_coordinates", "axis_features", "fourier_features", "num_channels"]
+__all__ = [
+    "Resizable",
+    "axis_channels",
+    "axis_coordinates",
+    "axis_features",
+    "fourier_features",
+    "num_channels",
+    "resize_row",
+    "resize_table",
+]
+
+_MODES = ("linear", "bilinear", "trilinear")  # of one, two and three axes
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """A module with learned vectors of places, which another number of places can take over."""
+
+    def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
+        """Return learned vectors of another such module, by parameter, in the number that this one has.
+
+        Empty where the other is not of its kind, or its vectors have another width or grid.
+        """
+        ...
 
 
 def axis_coordinates(size: int, device: torch.device | None = None) -> Float[Tensor, " n"]:
@@ -86,3 +112,37 @@ def fourier_features(
             positions[..., axis], num_bands=num_bands, max_resolution=resolution
         )
     return encoded
+
+
+def resize_table(
+    table: Float[Tensor, "M P"], grid: tuple[int, ...], to: tuple[int, ...]
+) -> Float[Tensor, "L P"]:
+    """Return the vectors of a grid's cells for a grid of other cells: linear along each axis, ends kept in place.
+
+    Args:
+        table: One vector for each cell, in reading order.
+        grid: Cells along each of at most three axes.
+        to: The same of the result.
+
+    Source: ViT (arXiv:2010.11929), section 3.2, interpolates learned positions by where they are; linearly, corner to
+    corner and without antialiasing, as its release does.
+    """
+    if grid == to:
+        return table
+    cells = table.T.reshape(1, -1, *grid)
+    cells = interpolate(cells, size=to, mode=_MODES[len(grid) - 1], align_corners=True)
+    return cells[0].flatten(1).T
+
+
+def resize_row(table: Float[Tensor, "M P"], length: int) -> Float[Tensor, "L P"]:
+    """Return the vectors of places that are counted from the first on, for another number of places.
+
+    Fewer places keep the vectors of the first: what is short enough is read as before. More are interpolated.
+
+    Args:
+        table: One vector for each place.
+        length: Places of the result.
+    """
+    if length <= table.shape[0]:
+        return table[:length]
+    return resize_table(table, (table.shape[0],), (length,))

@@ -43,12 +43,14 @@ class MeanPoolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHeadConfig:
-    """One linear layer behind each query.
+    """One linear layer behind each query, or two with a tanh between them.
 
     Attributes:
         num_outputs: Classes, or numbers to predict for each query. None: taken from the data before the model is built.
         init: How its weights begin: `truncated` as any projection, or at `zeros`, as those of optical flow.
         scale: What its outputs are multiplied by; 0.01 for optical flow.
+        hidden_channels: Width of a first layer, whose tanh the second reads, as behind GLUE's queries. None: there is
+            only one layer.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -57,6 +59,7 @@ class LinearHeadConfig:
     num_outputs: int | None = 1000
     init: Literal["truncated", "zeros"] = "truncated"
     scale: float = 1.0
+    hidden_channels: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,7 @@ class MeanPool(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """One linear layer for every query.
+    """One linear layer for every query, or two.
 
     Args:
         config: Number of outputs and how the weights begin.
@@ -113,13 +116,18 @@ class LinearHead(nn.Module):
     Raises:
         ValueError: If the number of outputs is not known yet.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix E; the release's `final_layer`.
+    Source: Perceiver IO (arXiv:2107.14795), appendix E; the release's `final_layer`. Two layers: its section
+    4.1 and appendix F.
     """
 
     def __init__(self, config: LinearHeadConfig, *, channels: int) -> None:
         super().__init__()
         self.scale = config.scale
         self.num_outputs = _known(config.num_outputs)
+        self.to_hidden = None
+        if config.hidden_channels is not None:
+            self.to_hidden = truncated_linear(channels, config.hidden_channels)
+            channels = config.hidden_channels
         self.to_logits = truncated_linear(channels, self.num_outputs)
         if config.init == "zeros":
             nn.init.zeros_(self.to_logits.weight)
@@ -130,6 +138,8 @@ class LinearHead(nn.Module):
         table: None = None,  # noqa: ARG002
     ) -> Float[Tensor, "B O K"]:
         """Return the outputs of each query."""
+        if self.to_hidden is not None:
+            x = self.to_hidden(x).tanh()
         outputs = self.to_logits(x)
         return outputs if self.scale == 1.0 else outputs * self.scale
 

@@ -13,7 +13,13 @@ from pydantic import ConfigDict, Field
 from torch import nn
 
 from perceivers.nn.init import truncated_normal_
-from perceivers.nn.position import axis_channels, axis_coordinates, axis_features, num_channels
+from perceivers.nn.position import (
+    axis_channels,
+    axis_coordinates,
+    axis_features,
+    num_channels,
+    resize_row,
+)
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
@@ -176,6 +182,14 @@ class LearnedQueries(nn.Module):
     ) -> Float[Tensor, "1 O Cq"]:
         """Return some of the queries."""
         return self.table[index][None]
+
+    def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
+        """Return the queries of other places of the same modality. Those that follow none are each its own question."""
+        if not isinstance(theirs, LearnedQueries) or theirs.channels != self.channels:
+            return {}
+        if self.modality is None or theirs.modality != self.modality:
+            return {}
+        return {"table": resize_row(theirs.table.detach(), self.num_queries)}
 
 
 class FourierQueries(nn.Module):

@@ -2,10 +2,12 @@
 
 from perceivers.recipes import (
     audioset,
+    audioset_io,
     autoencode,
     dense,
     digits,
     flow,
+    glue,
     imagenet,
     imagenet_io,
     images,
@@ -13,6 +15,7 @@ from perceivers.recipes import (
     modelnet,
     multimodal,
     own_data,
+    text_io,
 )
 from perceivers.recipes.base import (
     OptimConfig,
@@ -27,11 +30,13 @@ __all__ = [
     "Recipe",
     "TrainingConfig",
     "audioset",
+    "audioset_io",
     "autoencode",
     "dense",
     "digits",
     "flow",
     "get_recipe",
+    "glue",
     "imagenet",
     "imagenet_io",
     "images",
@@ -40,4 +45,5 @@ __all__ = [
     "modelnet",
     "multimodal",
     "own_data",
+    "text_io",
 ]

@@ -11,7 +11,7 @@ from perceivers.data.media import Media
 from perceivers.data.pixel_targets import measure_class_maps, measure_pixels
 from perceivers.data.points import measure_points
 from perceivers.data.series import measure_series
-from perceivers.data.text import measure_text
+from perceivers.data.text_length import measure_text
 from perceivers.data.vectors import measure_vectors
 from perceivers.data.video import measure_video
 from perceivers.models.decoder import DecoderConfig

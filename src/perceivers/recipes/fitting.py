@@ -30,7 +30,7 @@ from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.tasks import TaskConfig, answers_of, fit_task, target_of
 
-__all__ = ["choose_recipe", "learnable", "made_for", "specialize"]
+__all__ = ["choose_recipe", "joined", "learnable", "made_for", "specialize"]
 
 # Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
 _LOOKED_AT, _MEASURED = 256, 192
@@ -310,6 +310,29 @@ def learnable(
     long = held_out(in_pieces(source, task.modality, _ROOM * length))
     # Cut again when some are held out: what is learned from never overlaps what is measured.
     return in_pieces(long, task.modality, length, leave="train")
+
+
+def joined(source: DataSource, recipe: Recipe) -> DataSource:
+    """Return data whose columns of texts are one input, if there are several and the recipe reads one text alone.
+
+    Raises:
+        ValueError: If it learns hidden bytes, which are of one column.
+    """
+    kinds = {part.kind for part in source.inputs.values()}
+    reads = [part.kind for part in recipe.inputs.values()]
+    if len(source.inputs) < 2 or kinds != {"text"} or reads not in (["bytes"], ["bytes_convolved"]):
+        return source
+    columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
+    if isinstance(recipe.task, MaskedBytesConfig):
+        msg = (
+            f"Hidden bytes are learned from one column of texts, and these were named: {', '.join(columns)}. Name one "
+            f"of them: --columns {columns[0]}:text."
+        )
+        raise ValueError(msg)
+    name = next(iter(recipe.inputs))
+    one = InputColumn(columns[0], "text", columns, ("text",) * len(columns))
+    note = f"Read as one text with a mark between them: {', '.join(columns)}."
+    return replace(source, inputs={name: one}, notes=(*source.notes, note))
 
 
 def _require_labels(source: DataSource) -> None:

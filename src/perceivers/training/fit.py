@@ -29,11 +29,11 @@ from perceivers.training.prepare import (
     as_begun,
     build_model,
     open_folder,
-    start_from,
     step_text,
 )
 from perceivers.training.report import RunFacts, TaskFacts, command_line, write_report
 from perceivers.training.waiting import advice
+from perceivers.training.warm_start import WarmStart, plan_start
 
 if TYPE_CHECKING:
     from perceivers.training.assembly import Assembly
@@ -77,7 +77,8 @@ def fit_source(
         preprocess: For each input, what turns a cell into the model's array.
         out: The run folder, new unless `resume`.
         resume: Go on with the run in `out`, exactly where it was interrupted.
-        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        init_from: A run folder or hub id, from which the model takes over what fits (`warm_start`). What became of
+            each weight stands in `init.json`.
         data: Path of the data, for the record: `evaluate` finds them there.
 
     Raises:
@@ -98,6 +99,9 @@ def fit_source(
     last = folder / LAST
     resume = resume or _is_requeued(last)
     recipe = as_begun(recipe, folder) if resume else recipe
+    start = None  # is planned before the folder is made: what does not fit leaves nothing behind
+    if init_from is not None and not (resume and last.exists()):
+        start = plan_start(recipe.model_config(), init_from)
     if is_first_process():
         restored = open_folder(folder, recipe, resume=resume, last=last)
     else:
@@ -105,8 +109,8 @@ def fit_source(
     with quiet(), quiet_pillow, _threads(recipe):
         seed(recipe.training.seed)
         assembly = assemble(source, recipe, preprocess, folder=folder, limits=limits, last=restored)
-        if init_from is not None and restored is None:
-            assembly.note(start_from(assembly.model, init_from))
+        if start is not None:
+            _begin(assembly, start)
         trainer = assembly.trainer
         try:
             trainer.fit(assembly.module, assembly.feed, ckpt_path=restored, weights_only=True)
@@ -116,6 +120,15 @@ def fit_source(
             for loader in (assembly.feed.loader, assembly.validation):
                 loader.close()  # its workers end here, not when the garbage is collected
     return Run(folder=folder, metrics=dict(assembly.conductor.standing.metrics))
+
+
+def _begin(assembly: "Assembly", start: WarmStart) -> None:
+    """Give the model the weights that it takes over, and say which."""
+    start.apply(assembly.model)
+    for sentence in start.sentences():
+        assembly.note(sentence)
+    if assembly.trainer.is_global_zero:
+        start.write(assembly.conductor.folder)
 
 
 def _is_requeued(last: Path) -> bool:

@@ -8,14 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.media import Media
 from perceivers.data.memory import available_memory
 from perceivers.data.sources import DataSource
 from perceivers.data.stream_loader import make_stream_loader
-from perceivers.hub import checkpoint as hub
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import dump_recipe, read_recipe
@@ -39,7 +36,6 @@ __all__ = [
     "keep_recipe",
     "num_rows",
     "open_folder",
-    "start_from",
     "step_parts",
     "step_size",
     "step_text",
@@ -153,27 +149,6 @@ def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
     if isinstance(recipe.task, MultiTaskConfig):
         return {name: len(names_of(part)) for name, part in recipe.task.parts.items()}
     return recipe.output.num_outputs
-
-
-def start_from(model: nn.Module, run: str | Path) -> str:
-    """Give a fresh model the weights of another that fit it, and return a sentence about the others.
-
-    Raises:
-        OSError: If there is no saved model.
-        ValueError: If nothing fits: it is another kind of model.
-    """
-    theirs = hub.load(run).model.state_dict()
-    mine = model.state_dict()
-    fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
-    if not fitting:
-        msg = (
-            f"No weight of {run} fits the model of this recipe. Expected a run of a similar recipe."
-        )
-        raise ValueError(msg)
-    model.load_state_dict(fitting, strict=False)
-    fresh = sorted(mine.keys() - fitting.keys())
-    rest = f"; fresh: {', '.join(fresh[:6])}{' ...' if len(fresh) > 6 else ''}" if fresh else ""
-    return f"Began from the weights of {run}: {len(fitting)} of {len(mine)} tensors fit{rest}."
 
 
 def num_rows(source: DataSource, split: str) -> int | None:

@@ -15,7 +15,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
-from perceivers.recipes.fitting import choose_recipe, learnable, made_for, specialize
+from perceivers.recipes.fitting import choose_recipe, joined, learnable, made_for, specialize
 from perceivers.recipes.pairs import for_pairs
 from perceivers.recipes.several import for_targets
 from perceivers.tasks.autoencode import AutoencodeConfig
@@ -47,7 +47,7 @@ def fit(
         size: `tiny`, `small` or `base`. By default one that suits the machine.
         out: The run's folder. By default a new one in `runs/`, named like the data.
         resume: Go on from the last checkpoint of the run.
-        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        init_from: A run folder or hub id, from which the model takes over the weights that fit.
         say: Called with each sentence about what was seen and chosen.
         changes: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
 
@@ -128,12 +128,13 @@ def fit_opened(
         data: What the data were opened from. A path is remembered for `evaluate`.
         folder: Where the run goes.
         resume: Go on from the last checkpoint in `folder`.
-        init_from: A run folder or hub id, whose fitting weights the model begins with.
+        init_from: A run folder or hub id, from which the model takes over the weights that fit.
         say: Called with each sentence about what was seen and chosen.
     """
     if not is_first_process():
         say = _nothing
     recipe = for_pairs(recipe, source)
+    source = joined(source, recipe)
     source = learnable(source, recipe.task, recipe.preprocess, recipe.data)
     for note in source.notes:
         say(note)

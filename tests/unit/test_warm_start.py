@@ -1,0 +1,234 @@
+"""What is taken over from another run, and what is said about it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
+from train_digits import PREPROCESS, small_recipe
+
+from perceivers.hub.checkpoint import save
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
+from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.transformer import TransformerEncoderConfig
+from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
+from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
+from perceivers.training.warm_start import plan_start
+
+RECIPE = small_recipe(max_epochs=1)
+ENCODER = PerceiverEncoderConfig(
+    num_latents=4,
+    latent_channels=16,
+    num_cross_attends=1,
+    num_blocks=1,
+    num_self_attends_per_block=1,
+    num_self_attend_heads=2,
+)
+
+
+def pictures(size, *, outputs=3, positions=None):
+    positions = positions or LearnedPositionsConfig(channels=5)
+    return PerceiverConfig(
+        inputs={"image": PixelInputConfig(size=size, num_channels=1, positions=positions)},
+        encoder=ENCODER,
+        output=MeanPoolConfig(num_outputs=outputs),
+    )
+
+
+def masked_texts(length, *, channels=8):
+    queries = LearnedQueriesConfig(num_queries=length, channels=channels, follows="text")
+    return PerceiverConfig(
+        inputs={"text": TextInputConfig(max_length=length, channels=channels)},
+        encoder=ENCODER,
+        output=DecoderConfig(
+            answers={"text": AnswerConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
+        ),
+    )
+
+
+def saved(folder, config):
+    model = build(config).eval()
+    save(folder, model)
+    return model
+
+
+def begun(config, folder):
+    model = build(config).eval()
+    plan = plan_start(config, folder)
+    plan.apply(model)
+    return model, plan
+
+
+def test_everything_is_taken_over_where_everything_fits(tmp_path):
+    other = saved(tmp_path, RECIPE.model_config())
+    model, plan = begun(RECIPE.model_config(), tmp_path)
+    count = sum(p.numel() for p in model.parameters())
+    assert plan.sentences() == [f"Began from the weights of {tmp_path}: all {count:,} of them."]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name])
+
+
+def test_what_has_another_shape_begins_anew_and_is_named(tmp_path):
+    saved(tmp_path, pictures((4, 4)))
+    model, plan = begun(pictures((4, 4), outputs=7), tmp_path)
+    count = sum(p.numel() for p in model.parameters())
+    assert plan.sentences() == [
+        f"Began from the weights of {tmp_path}: {count - 7 * 17:,} of this model's {count:,}.",
+        f"Taken over: encoder ({count - 7 * 17 - 80:,}); inputs (80).",
+        "Fresh: output (119, another shape).",
+    ]
+    plan.write(tmp_path)
+    told = json.loads((tmp_path / "init.json").read_text())
+    assert told["fresh"]["output.to_logits.weight"] == "another shape: 3 x 16 there, 7 x 16 here"
+    assert told["taken"]["inputs.image.positions.table"] == [16, 5]
+
+
+def test_learned_positions_are_interpolated_for_another_resolution(tmp_path):
+    other = saved(tmp_path, pictures((4, 4)))
+    model, plan = begun(pictures((6, 8)), tmp_path)
+    cells = other.inputs["image"].positions.table.T.view(1, 5, 4, 4)
+    expected = interpolate(cells, size=(6, 8), mode="bilinear", align_corners=True)
+    table = model.inputs["image"].positions.table
+    torch.testing.assert_close(table, expected[0].flatten(1).T)
+    assert "Resized: inputs.image.positions.table (16 places to 48)." in plan.sentences()
+    # So it reads larger pictures as the other does, which interpolates at run time.
+    picture = {"image": torch.randn(2, 1, 6, 8)}
+    torch.testing.assert_close(model(picture), other(picture))
+
+
+def test_a_grid_of_as_many_cells_but_other_sides_is_interpolated_too(tmp_path):
+    other = saved(tmp_path, pictures((4, 6)))
+    model, plan = begun(pictures((6, 4)), tmp_path)
+    cells = other.inputs["image"].positions.table.T.view(1, 5, 4, 6)
+    expected = interpolate(cells, size=(6, 4), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(model.inputs["image"].positions.table, expected[0].flatten(1).T)
+    assert list(plan.resized) == ["inputs.image.positions.table"]
+
+
+def test_fourier_positions_need_nothing(tmp_path):
+    fourier = FourierPositionsConfig(num_bands=3, max_resolution=(8, 8))
+    saved(tmp_path, pictures((4, 4), positions=fourier))
+    _, plan = begun(pictures((8, 8), positions=fourier), tmp_path)
+    assert len(plan.sentences()) == 1
+    assert not plan.resized
+
+
+def test_positions_of_another_width_begin_anew(tmp_path):
+    saved(tmp_path, pictures((4, 4)))
+    wide = LearnedPositionsConfig(channels=6)
+    _, plan = begun(pictures((6, 6), positions=wide), tmp_path)
+    assert plan.fresh["inputs.image.positions.table"] == "another shape"
+
+
+@pytest.mark.parametrize(("length", "kept"), [(8, 8), (32, 0)])
+def test_places_of_a_text_are_cut_or_interpolated_and_so_are_its_queries(tmp_path, length, kept):
+    other = saved(tmp_path, masked_texts(16))
+    model, plan = begun(masked_texts(length), tmp_path)
+    for name in ("inputs.text.places", "output.queries.text.table"):
+        theirs, mine = other.get_parameter(name), model.get_parameter(name)
+        if kept:
+            assert torch.equal(mine, theirs[:kept])
+        else:
+            rows = interpolate(theirs.T[None], size=length, mode="linear", align_corners=True)
+            torch.testing.assert_close(mine, rows[0].T)
+        assert plan.resized[name] == (16, 8)
+    if kept:  # what is short enough is read and answered as before
+        text = {"text": torch.randint(6, 262, (2, 8))}
+        torch.testing.assert_close(model(text), other(text))
+
+
+def test_places_of_texts_of_another_kind_or_width_begin_anew(tmp_path):
+    saved(tmp_path, masked_texts(16))
+    _, plan = begun(masked_texts(32, channels=12), tmp_path)
+    assert plan.fresh["inputs.text.places"] == "another shape"
+    assert plan.fresh["output.queries.text.table"] == "another shape"
+    for positions in ("learned", "fourier"):
+        convolved = ConvTextInputConfig(
+            max_length=32, embedding_channels=8, stem_channels=(8,), positions=positions
+        )
+        config = replace(pictures((4, 4)), inputs={"text": convolved})
+        assert "inputs.text.places" not in begun(config, tmp_path)[1].resized
+
+
+def test_queries_that_follow_nothing_are_questions_of_their_own(tmp_path):
+    config = masked_texts(16)
+    saved(tmp_path, config)
+    queries = LearnedQueriesConfig(num_queries=3, channels=8)
+    answer = replace(config.output.answers["text"], queries=queries)
+    _, plan = begun(
+        replace(config, output=replace(config.output, answers={"text": answer})), tmp_path
+    )
+    assert plan.fresh == {"output.queries.text.table": "another shape"}
+    cells = replace(answer, queries=FourierQueriesConfig(size=(2,), num_bands=2))
+    output = replace(
+        config.output, answers={"text": replace(cells, head=answer.head)}, min_padding=3
+    )
+    assert build(replace(config, output=output)) is not None
+    assert "output.queries.text.table" in begun(replace(config, output=output), tmp_path)[1].left
+
+
+def test_what_only_the_other_has_is_told(tmp_path):
+    saved(tmp_path, masked_texts(16))
+    config = replace(masked_texts(16), output=MeanPoolConfig(num_outputs=2))
+    _, plan = begun(config, tmp_path)
+    assert plan.sentences()[-1] == "Not used: output (1,422, not in this model)."
+
+
+def test_modules_of_which_a_part_fits_are_told_as_such(tmp_path):
+    saved(tmp_path, masked_texts(16))
+    wider = replace(ENCODER, cross_attend_qk_channels=4, num_self_attends_per_block=3)
+    _, plan = begun(replace(masked_texts(16), encoder=wider), tmp_path)
+    taken, fresh = plan.sentences()[1:]
+    assert "parts of encoder.cross_attends.0 (" in taken
+    assert fresh.startswith("Fresh: parts of encoder.blocks.0 (")
+    assert "parts of encoder.cross_attends.0" in fresh
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        replace(ENCODER, latent_channels=24),
+        TransformerEncoderConfig(channels=16, num_self_attends=1),
+    ],
+    ids=["another width", "another architecture"],
+)
+def test_a_model_that_shares_nothing_is_refused_in_one_paragraph(tmp_path, encoder):
+    save(tmp_path, build(RECIPE.model_config()), preprocess=PREPROCESS, task=RECIPE.task)
+    with pytest.raises(
+        ValueError, match=r"weights of .* do not fit the model of this recipe"
+    ) as caught:
+        plan_start(replace(pictures((4, 4)), encoder=encoder), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def taught(model, pictures, classes, steps):
+    """Return the loss after some steps on digits."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loss = torch.tensor(0.0)
+    for _ in range(steps):
+        loss = cross_entropy(model({"image": pictures}), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def test_at_another_resolution_it_learns_faster_than_from_random_weights(tmp_path):
+    torch.manual_seed(0)
+    digits = load_digits()
+    whole = torch.tensor(digits.images[:40] / 16, dtype=torch.float32)[:, None]
+    classes = torch.tensor(digits.target[:40])
+    coarse = build(pictures((4, 4), outputs=10))
+    taught(coarse, avg_pool2d(whole, 2), classes, steps=80)
+    save(tmp_path, coarse)
+    model, plan = begun(pictures((8, 8), outputs=10), tmp_path)
+    assert list(plan.resized) == ["inputs.image.positions.table"]
+    start = taught(model, whole, classes, steps=8)
+    scratch = taught(build(pictures((8, 8), outputs=10)), whole, classes, steps=8)
+    assert start < 0.8 * scratch
