@@ -104,10 +104,10 @@ def _foretold(kinds: npt.NDArray[np.uint8], left: Bytes, above: Bytes, corner: B
     """Return what each byte's neighbors say of it: nothing, the left, the upper, their mean, or Paeth's choice."""
     guess = left + above - corner
     far_left, far_above, far_corner = (abs(guess - one) for one in (left, above, corner))
-    paeth = np.where(far_above <= far_corner, above, corner)
-    paeth = np.where((far_left <= far_above) & (far_left <= far_corner), left, paeth)
+    nearest = np.where(far_above <= far_corner, above, corner)
+    nearest = np.where((far_left <= far_above) & (far_left <= far_corner), left, nearest)
     return np.select(
         [kinds == 1, kinds == 2, kinds == 3, kinds == 4],
-        [left, above, (left + above) // 2, paeth],
+        [left, above, (left + above) // 2, nearest],
         np.zeros_like(left),
     )
