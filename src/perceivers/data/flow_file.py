@@ -99,7 +99,7 @@ def _of_array(values: object, name: str) -> npt.NDArray[np.float32]:
         raise ValueError(msg)
     if field.shape[2] == 3:
         return _with_known(field[..., :2], field[..., 2] > 0, name)
-    return _with_known(field, ~np.isnan(field).any(axis=-1), name)
+    return _with_known(field, np.asarray(~np.isnan(field).any(axis=-1)), name)
 
 
 def _with_known(

@@ -13,6 +13,7 @@ from perceivers.typing import Bool, Tensor
 
 __all__ = [
     "DecodedValue",
+    "HasExtent",
     "MissingValueError",
     "Modality",
     "TooLongError",
@@ -87,6 +88,15 @@ class Modality(Protocol):
 
         A sample that is None is missing: zeros, and nothing of it is real. The mask is None if all is real.
         """
+        ...
+
+
+@runtime_checkable
+class HasExtent(Protocol):
+    """A modality that is cut at the same place as another one, and so must be as large."""
+
+    def extent(self, value: Any) -> tuple[int, int]:
+        """Return height and width of a decoded value in pixels."""
         ...
 
 

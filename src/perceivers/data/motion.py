@@ -94,10 +94,11 @@ def made_field(numbers: np.random.Generator, size: tuple[int, int], largest: flo
         waves, phase = numbers.uniform(-1.5, 1.5, 2) * np.pi, numbers.uniform(0, 2 * np.pi)
         wave = np.sin(waves[0] * down + waves[1] * right + phase)
         bent += wave[..., None] * numbers.normal(size=2)
-    field = sum(
+    parts = [
         share * part / max(float(_lengths(part).max()), 1e-6)
         for share, part in zip(shares, (moved, turned, bent), strict=True)
-    )
+    ]
+    field = np.sum(parts, axis=0)
     length = numbers.uniform(largest / 3, largest)
     return (field * (length / max(float(_lengths(field).max()), 1e-6))).astype(np.float32)
 

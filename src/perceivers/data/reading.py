@@ -13,7 +13,7 @@ from perceivers.data.columns import InputColumn
 from perceivers.data.media import Media
 from perceivers.data.mixing import mix, mixing_of
 from perceivers.data.modalities import build_modalities
-from perceivers.data.modality import MissingValueError, TooLongError, moments_of
+from perceivers.data.modality import HasExtent, MissingValueError, TooLongError, moments_of
 from perceivers.data.order import LoaderSettings
 from perceivers.data.pixel_targets import check_alike
 from perceivers.data.seeds import random_numbers, random_numbers_of_each
@@ -168,9 +168,9 @@ class Reader:
             BadRowError: If it is not.
         """
         extents = {
-            modality: self.modalities[modality].extent(value)
+            modality: part.extent(value)
             for modality, value in values.items()
-            if value is not None and hasattr(self.modalities[modality], "extent")
+            if value is not None and isinstance(part := self.modalities[modality], HasExtent)
         }
         if len(set(extents.values())) > 1:
             told = ", ".join(

@@ -271,7 +271,8 @@ def _place_tables(place: Place) -> tuple[dict[str, Table], list[str]]:
         splits, notes = from_object(from_saved(folder), str(folder))
         return _hugging_face(splits, str(folder)), notes
     if place.kind == "pairs":
-        return pair_tables(folder)
+        pairs, notes = pair_tables(folder)
+        return {**pairs}, notes
     if place.kind == "metadata":
         table, notes = metadata_table(folder)
         return metadata_splits(table), notes

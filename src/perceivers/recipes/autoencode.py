@@ -70,7 +70,12 @@ def autoencoder_for(
     Raises:
         ValueError: If one of them cannot be reconstructed, or there is none.
     """
+<<<<<<< HEAD
     parts = {name: _reconstructed(name, kind) for name, kind in kinds.items()}
+=======
+    _require_known(kinds)
+    parts = {name: _KINDS[kind]() for name, kind in kinds.items()}
+>>>>>>> autoencode
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
     answers = {
@@ -200,20 +205,36 @@ def kinetics_autoencoder() -> Recipe:
             },
             label_weight=1e-4,
         ),
-        preprocess={
-            "audio": WavePreprocessConfig(sample_rate=48_000, seconds=frames / 25, scale=1.0),
-            "video": VideoPreprocessConfig(
-                num_frames=frames,
-                frame_rate=25.0,
-                size=(side, side),
-                mean=(0.0, 0.0, 0.0),
-                std=(1.0, 1.0, 1.0),
-            ),
-        },
+        preprocess=_film_and_sound(frames, side),
         fusion=FusionConfig(dropped="token", modality_dropout={LABEL: 0.5}),
         optim=replace(OptimConfig(), name="lamb", lr=1e-3, schedule="cosine"),
         training=TrainingConfig(batch_size=1024, max_epochs=100),
     )
+
+
+def _require_known(kinds: Mapping[str, str]) -> None:
+    """Refuse modalities of which no query can ask for a part."""
+    for name, kind in kinds.items():
+        if kind not in _KINDS:
+            msg = (
+                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {_REFUSED[kind]}. It reconstructs "
+                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
+            )
+            raise ValueError(msg)
+
+
+def _film_and_sound(frames: int, side: int) -> dict[str, Any]:
+    """Return how films are prepared: pixels in [0, 1] and samples in [-1, 1] as they are, 25 frames a second."""
+    return {
+        "audio": WavePreprocessConfig(sample_rate=48_000, seconds=frames / 25, scale=1.0),
+        "video": VideoPreprocessConfig(
+            num_frames=frames,
+            frame_rate=25.0,
+            size=(side, side),
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        ),
+    }
 
 
 def _asked(size: tuple[int, ...], bands: int, finest: tuple[int, ...], values: int) -> AnswerConfig:

@@ -92,7 +92,7 @@ def _own(size: str) -> Recipe:
         "small": (128, 256, 6, 128, 1e-3),
         "base": (512, 512, 12, 256, 5e-4),
     }[size]
-    window = (_WINDOWS[size],) * 2
+    window = (_WINDOWS[size], _WINDOWS[size])
     return Recipe(
         name="flow",
         inputs={
