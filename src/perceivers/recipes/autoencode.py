@@ -70,12 +70,8 @@ def autoencoder_for(
     Raises:
         ValueError: If one of them cannot be reconstructed, or there is none.
     """
-<<<<<<< HEAD
-    parts = {name: _reconstructed(name, kind) for name, kind in kinds.items()}
-=======
     _require_known(kinds)
     parts = {name: _KINDS[kind]() for name, kind in kinds.items()}
->>>>>>> autoencode
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
     answers = {
@@ -123,17 +119,6 @@ def autoencoder_for(
         optim=own_optim((4 if size == "tiny" else 2) * dials.lr),
         training=TrainingConfig(batch_size=dials.batch_size // 16),
     )
-
-
-def _reconstructed(name: str, kind: str) -> Any:
-    """Return how a modality of a kind is read and given back."""
-    if kind not in _KINDS:
-        msg = (
-            f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {_REFUSED[kind]}. It reconstructs "
-            f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
-        )
-        raise ValueError(msg)
-    return _KINDS[kind]()
 
 
 @recipe
