@@ -30,6 +30,7 @@ _EXAMPLES = """
   perceivers fit birds/ --out runs/a --resume          goes on after an interruption
   perceivers fit table.parquet --label species --group nest
   perceivers fit table.parquet --label species,age --task.weights age:0.5     two tasks on the same latents
+  perceivers fit street.parquet --recipe segmentation --task.answer mask --task.asked 256   the class of every pixel
   perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
   perceivers fit birds/ --recipe my.yaml               of `perceivers recipes images > my.yaml`
   perceivers fit digits --permute 7                    embedded digits, their pixels permuted

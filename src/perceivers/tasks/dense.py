@@ -63,6 +63,11 @@ class SegmentationConfig(DenseConfig):
     """How the class of every pixel is learned. Pixels of class 255 are left out.
 
     Attributes:
+        answer: The modality that is learned, a picture of the same aspect.
+        modality: The picture that is read, whose elements are the queries.
+        size: Height and width of both. Taken from the data when 0.
+        patch: Height and width of the pixels for which a query answers: those of its element.
+        asked: Queries that are drawn for a step of training. None: all of them.
         label_names: Name of each class, in the order of the indices. Numbers when empty.
     """
 
@@ -77,6 +82,11 @@ class ImageToImageConfig(DenseConfig):
     """How a second picture is learned, of values in [0, 1].
 
     Attributes:
+        answer: The modality that is learned, a picture of the same aspect.
+        modality: The picture that is read, whose elements are the queries.
+        size: Height and width of both. Taken from the data when 0.
+        patch: Height and width of the pixels for which a query answers: those of its element.
+        asked: Queries that are drawn for a step of training. None: all of them.
         num_channels: Of the second picture.
         loss: Absolute or squared error.
     """
