@@ -1,6 +1,7 @@
 """The runs behind docs/results are not part of the gate, but they must not rot."""
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,18 @@ def module(name: str):
     return found
 
 
-def test_accuracy_is_read_from_the_last_line(monkeypatch):
+def test_what_is_measured_is_held_against_what_must_be_reached():
     accuracy = module("accuracy")
-    assert accuracy.accuracy_of("a table\n\ntest accuracy: 98.6 %\n") == 98.6
-    with pytest.raises(SystemExit, match=r"Expected `test accuracy: NN.N %` in the last line"):
-        accuracy.accuracy_of("nothing\n")
+    said = json.dumps({"metrics": {"accuracy": 0.98612, "epe": 0.153, "video_psnr": 38.84}})
+    assert accuracy.measured(said, "accuracy") == 98.6
+    assert accuracy.measured(said, "epe") == 0.153
+    with pytest.raises(SystemExit, match="Expected a measure 'loss', got accuracy, epe"):
+        accuracy.measured(said, "loss")
+    known = {one.name: one for one in accuracy.EXPERIMENTS}
+    assert known["digits"].holds(98.6)
+    assert not known["digits"].holds(96.0)
+    assert known["flow"].holds(0.153)
+    assert not known["flow"].holds(0.5)
 
 
 def test_missing_data_are_skipped_and_said_so(tmp_path, capsys):
