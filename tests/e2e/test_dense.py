@@ -77,7 +77,7 @@ def test_a_second_picture_is_learned_and_written(tmp_path):
     assert [path.name for path in written] == ["0.png", "1.png", "0-2.png"]
     with Image.open(written[0]) as image:
         assert (image.mode, image.size) == ("L", (8, 8))
-    with pytest.raises(ValueError, match="--save writes pictures, and this run predicts none"):
+    with pytest.raises(ValueError, match="--save is for runs that answer with pictures"):
         save_pictures([Prediction(name="a", label="x")], tmp_path / "out")
 
 

@@ -176,10 +176,10 @@ def test_attention_is_drawn_over_the_first_frame(run, data, tmp_path, capsys):
     assert (tmp_path / "b.png").stat().st_size > 5000
 
 
-def test_save_is_for_flow_only(tmp_path, capsys):
+def test_save_is_for_what_can_be_looked_at(tmp_path, capsys):
     from perceivers.cli.predict import _save
 
-    with pytest.raises(ValueError, match="--save is for runs of flow"):
+    with pytest.raises(ValueError, match="--save is for runs that answer with pictures, flow or"):
         _save([Prediction(name="a", label="cat")], tmp_path)
 
 

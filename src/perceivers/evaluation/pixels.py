@@ -58,7 +58,10 @@ def save_pictures(predictions: Sequence[Prediction], folder: Path) -> list[Path]
         OSError: If one cannot be written.
     """
     if any(one.picture is None for one in predictions):
-        msg = "--save writes pictures, and this run predicts none. The result itself goes to a file by --out."
+        msg = (
+            "--save is for runs that answer with pictures, flow or reconstructions, and this one does not. The result "
+            "itself goes to a file by --out."
+        )
         raise ValueError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
