@@ -295,3 +295,12 @@ def test_folders_with_other_names_are_no_pairs(tmp_path):
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "0.png")
     assert open_data(tmp_path, DataConfig()).form == "a folder of classes"
+
+
+def test_values_to_learn_lie_between_zero_and_one():
+    values = PixelValues(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
+    picture = values.decode(Media("p", data=encoded(Image.new("L", (2, 2), 51)))).value
+    batch, mask = values.collate([values.prepare(picture)])
+    assert batch.shape == (1, 1, 2, 2)
+    assert batch[0, 0, 0, 0].item() == pytest.approx(0.2)
+    assert mask is None
