@@ -68,7 +68,7 @@ def test_explain_says_what_to_do_instead(segmented, capsys):
 def test_a_second_picture_is_learned_and_written(tmp_path):
     data = scenes(tmp_path / "film", "targets")
     run = tmp_path / "run"
-    args = ["fit", str(data), "--recipe", "image_to_image", "--out", str(run), *TINY]
+    args = ["fit", str(data), "--recipe", "dense", "--out", str(run), *TINY]
     assert main(args) == 0
     assert main(["evaluate", str(run)]) == 0
     predictor = load_predictor(run, device="cpu")

@@ -233,7 +233,7 @@ def test_a_recipe_learns_classes(tmp_path):
 
 
 def test_a_recipe_learns_values(tmp_path):
-    (recipe, preprocess), _ = specialized(write_pairs(tmp_path, target="targets"), "image_to_image")
+    (recipe, preprocess), _ = specialized(write_pairs(tmp_path, target="targets"), "dense")
     assert recipe.task.num_channels == preprocess["target"].num_channels
     assert recipe.output.answers["pixels"].head.num_outputs == 16 * recipe.task.num_channels
 
@@ -242,7 +242,7 @@ def test_the_cost_of_a_dense_recipe_can_be_told():
     recipe, sentences = assume(get_recipe("segmentation"))
     assert len(recipe.task.label_names) == 10
     assert any("num_classes" in sentence for sentence in sentences)
-    assert assume(get_recipe("image_to_image"))[0].task.num_channels == 3
+    assert assume(get_recipe("dense"))[0].task.num_channels == 3
 
 
 def named(folder, columns, **changes):
