@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
 
+import torch
+
 from perceivers.typing import Float, Tensor
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "Details",
     "Meter",
     "Question",
+    "SummedMeter",
     "Supervised",
     "Task",
     "ask",
@@ -121,6 +124,31 @@ class Meter(Protocol):
     def details(self) -> Details:
         """Return the measures of each output by itself. Empty where a confusion matrix tells more."""
         ...
+
+
+class SummedMeter:
+    """A meter that keeps nothing but sums, of outputs that have no names.
+
+    Args:
+        count: How many sums.
+    """
+
+    sums: Float[Tensor, " S"]
+
+    def __init__(self, count: int) -> None:
+        self.sums = torch.zeros(count, dtype=torch.float64)
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums."""
+        return {"sums": self.sums}
+
+    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+        """Hold the sums of these meters added up."""
+        self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+
+    def details(self) -> Details:
+        """Return nothing: there is nothing to say of each output."""
+        return []
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from einops import rearrange
 from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy, pad
 
-from perceivers.tasks.base import Details, Question, take_answer
+from perceivers.tasks.base import Details, Question, SummedMeter, take_answer
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = [
@@ -315,7 +315,7 @@ class ImageToImageTask(_Dense):
         return torch.where(targets.isnan(), 0.0, self._of_pixels(outputs) - targets.nan_to_num())
 
 
-class ImageToImageMeter:
+class ImageToImageMeter(SummedMeter):
     """Sums over pictures of their errors.
 
     Args:
@@ -323,8 +323,8 @@ class ImageToImageMeter:
     """
 
     def __init__(self, task: ImageToImageTask) -> None:
+        super().__init__(4)  # dB, |error|, loss, pictures
         self._task = task
-        self.sums = torch.zeros(4, dtype=torch.float64)  # dB, |error|, loss, pictures
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]) -> None:
         """Take in one batch: what the queries say, and the values."""
@@ -342,14 +342,6 @@ class ImageToImageMeter:
         ]
         self.sums += torch.tensor(sums, dtype=torch.float64)
 
-    def state(self) -> dict[str, Any]:
-        """Return the sums."""
-        return {"sums": self.sums}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the pictures of these meters."""
-        self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
-
     def compute(self) -> dict[str, float]:
         """Return the metrics, means over pictures.
 
@@ -366,10 +358,6 @@ class ImageToImageMeter:
             "loss": loss / each,
             "samples": pictures,
         }
-
-    def details(self) -> Details:
-        """Return nothing: outputs are pixels."""
-        return []
 
 
 def _mean_share(part: Tensor, whole: Tensor) -> float:

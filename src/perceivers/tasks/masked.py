@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy
 
-from perceivers.tasks.base import Details, Question
+from perceivers.tasks.base import Question, SummedMeter
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
@@ -136,11 +136,11 @@ class MaskedBytesTask:
         return MaskedBytesMeter()
 
 
-class MaskedBytesMeter:
+class MaskedBytesMeter(SummedMeter):
     """Counts over all hidden bytes, so that long texts weigh as much as they hold."""
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64)  # nats, right, hidden, texts
+        super().__init__(4)  # nats, right, hidden, texts
 
     def update(self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]) -> None:
         """Take in one batch: logits, and the hidden bytes."""
@@ -150,14 +150,6 @@ class MaskedBytesMeter:
         right = (logits.argmax(dim=-1) == bytes_).sum()
         counts = [float(nats), float(right), float(len(bytes_)), float(outputs.shape[0])]
         self.sums += torch.tensor(counts, dtype=torch.float64)
-
-    def state(self) -> dict[str, Any]:
-        """Return the sums."""
-        return {"sums": self.sums}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the bytes of these meters."""
-        self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
@@ -174,10 +166,6 @@ class MaskedBytesMeter:
             "hidden": hidden,
             "samples": texts,
         }
-
-    def details(self) -> Details:
-        """Return nothing: outputs are bytes."""
-        return []
 
 
 def hide(
