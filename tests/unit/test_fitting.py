@@ -191,3 +191,14 @@ def test_a_stream_of_unknown_length_needs_a_limit(stream, monkeypatch):
 def test_data_without_a_training_split_are_refused(source):
     with pytest.raises(ValueError, match=r"Expected a split called train, got \['test'\]"):
         specialize(get_recipe("images"), replace(source, splits={"test": source.splits["train"]}))
+
+
+def test_modalities_keep_the_order_of_the_recipe(source):
+    # Where chance comes from follows from a modality's place, so it may not depend on how names are hashed.
+    names = ("f", "b", "d", "a", "e", "c")
+    recipe = get_recipe("images", size="tiny")
+    (picture,) = recipe.inputs.values()
+    (column,) = source.inputs.values()
+    several = replace(source, inputs=dict.fromkeys(sorted(names), column))
+    _, preprocess = specialize(replace(recipe, inputs=dict.fromkeys(names, picture)), several)
+    assert tuple(preprocess) == names

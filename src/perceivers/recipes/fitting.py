@@ -197,7 +197,7 @@ def made_for(recipe: Recipe, source: DataSource, *, size: str | None = None) -> 
     """
     has_label = source.target_kind == "class" and len(source.label_names) > 1
     if recipe.name != "autoencode" or (
-        _read_by(recipe) == set(source.inputs) and has_label == (LABEL in recipe.inputs)
+        set(_read_by(recipe)) == set(source.inputs) and has_label == (LABEL in recipe.inputs)
     ):
         return recipe
     kinds = {name: part.kind for name, part in source.inputs.items()}
@@ -205,9 +205,9 @@ def made_for(recipe: Recipe, source: DataSource, *, size: str | None = None) -> 
     return replace(made, data=replace(recipe.data, target=made.data.target))
 
 
-def _read_by(recipe: Recipe) -> set[str]:
-    """Return the modalities that a recipe reads from the data: all but the class, which is their target."""
-    return {name for name, part in recipe.inputs.items() if part.kind != "label"}
+def _read_by(recipe: Recipe) -> list[str]:
+    """Return the modalities that a recipe reads from the data, in its order: all but the class, their target."""
+    return [name for name, part in recipe.inputs.items() if part.kind != "label"]
 
 
 def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
