@@ -34,6 +34,17 @@ _EXTRAS = {
     "video": (("av", "av", "films, and sound in their containers"),),
     "points": (("trimesh", "trimesh", "PLY, OBJ, STL"), ("h5py", "h5py", "HDF5 files")),
     "quickstart": (("scikit-learn", "sklearn", "the embedded digits"),),
+    "export": (
+        ("onnx", "onnx", "export to ONNX"),
+        ("onnxscript", "onnxscript", "export to ONNX"),
+        ("onnxruntime", "onnxruntime", "ONNX, run"),
+    ),
+    "serve": (
+        ("fastapi", "fastapi", "serve"),
+        ("uvicorn", "uvicorn", "serve"),
+        ("python-multipart", "python_multipart", "files that are sent to serve"),
+        ("prometheus-client", "prometheus_client", "the metrics of serve"),
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""Predictions and what was looked at, over HTTP, and one page for people."""

@@ -1,0 +1,1 @@
+"""A model in the forms that run without this library: ONNX, torch.export, safetensors."""
