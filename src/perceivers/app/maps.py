@@ -200,7 +200,7 @@ def _cloud(content: Cloud, view: View) -> Built:
     return beneath, [1.0], lambda attention: attention[real]
 
 
-def _passage(content: Passage, view: View) -> Built:
+def _passage(content: Passage, _: View) -> Built:
     letters = [[text, begin // content.step] for text, begin, _ in letters_of(content)]
     count = max(-(-len(content.units) // content.step), 1)
     beneath = {"media": "text", "letters": letters}
@@ -222,14 +222,14 @@ def _recording(content: Recording, view: View) -> Built:
 
 
 def _values(content: Values, _: View) -> Built:
-    low, high = np.nan_to_num(np.nanmin(content.values)), np.nan_to_num(np.nanmax(content.values))
+    known = content.values[np.isfinite(content.values)]
     beneath = {
         "media": "array",
         "picture": _png(_gray(content.values.T)),
         "width": content.values.shape[0],
         "height": content.values.shape[1],
-        "least": _number(low),
-        "most": _number(high),
+        "least": _number(known.min() if known.size else 0.0),
+        "most": _number(known.max() if known.size else 0.0),
     }
     return beneath, [1.0], _whole
 
