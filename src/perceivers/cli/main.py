@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "Measure a run on its test split, or on other data.",
     "predict": "Label files, folders or globs.",
     "explain": "Draw what a run looked at in a file.",
+    "serve": "Answer for a run over HTTP: a page, predictions and explanations as JSON.",
     "moving": "Write pairs of frames with exactly known flow.",
     "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
     "convert": "DeepMind's published weights, from Hugging Face, as a run.",
