@@ -12,7 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from PIL import Image
 
 from perceivers.app.limits import Limits, TooLargeError, check
 from perceivers.data.columns import InputColumn
@@ -165,8 +167,13 @@ class Decoder:
             check_blanks(read.clips[0][self.setup.task.modality], "the text")
         modalities = tuple(reader.columns)
         clips = tuple(tuple(clip[name] for name in modalities) for clip in read.clips)
-        decoded = tuple(values[name] for name in modalities) if job.whole else ()
+        decoded = tuple(_plain(values[name]) for name in modalities) if job.whole else ()
         return Prepared(" + ".join(cells), modalities, clips, decoded)
+
+
+def _plain(value: Any) -> Any:
+    """Return a picture as an array, which can be sent; anything else as it is."""
+    return np.asarray(value) if isinstance(value, Image.Image) else value
 
 
 def _media(name: str, cell: Upload | str) -> Media:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from PIL import Image
 import yaml
 
 from perceivers.app.answers import answers_of, described
@@ -209,6 +210,9 @@ class Service:
         batch: Batch | None = self._explaining.collate([sample])
         assert batch is not None  # nothing is mixed
         values = dict(zip(prepared.modalities, prepared.values, strict=True))
+        for name, value in values.items():  # pictures were sent as arrays
+            if self.config.preprocess[name].kind == "image" and value is not None:
+                values[name] = Image.fromarray(value)
         there = [name for name, value in values.items() if value is not None]
         read = ReadSample(
             name=prepared.name,
