@@ -47,7 +47,7 @@ export function tile(levels, rows, columns, upwards = false) {
       const level = levels[(upwards ? rows - 1 - row : row) * columns + column];
       const place = 4 * (row * columns + column);
       image.data.set(HEAT[level], place);
-      image.data[place + 3] = level ? 255 * (0.3 + 0.6 * strength(level)) : 0;
+      image.data[place + 3] = level ? 255 * (0.2 + 0.7 * strength(level)) : 0;
     }
   }
   context.putImageData(image, 0, 0);
