@@ -76,18 +76,18 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     """Add what answers for a sample."""
 
     @app.post("/predict", openapi_extra=schema_of(service.inputs))
-    async def predict(request: Request) -> dict[str, Any]:
+    async def predict(request: Request) -> Response:
         """Return what the model says about one sample."""
         started = time.monotonic()
         with service.admitted() as due:
             asked = asked_of(await read_form(request, service.limits), service.inputs)
             answers = await service.predict(asked.job, due, asked.top)
-        return {"answers": answers, "milliseconds": _since(started)}
+        return JSONResponse({"answers": answers, "milliseconds": _since(started)})
 
     counts = service.counts()
 
     @app.post("/explain", openapi_extra=schema_of(service.inputs, counts))
-    async def explain(request: Request) -> dict[str, Any]:
+    async def explain(request: Request) -> Response:
         """Return what the model says about one sample, and where each of its reads looked."""
         started = time.monotonic()
         with service.admitted() as due:
@@ -97,16 +97,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
                 asked.job, due, latent=asked.latent, head=asked.head
             )
             drawn = maps.views(found, read="all" if asked.read is None else asked.read)
-        told = service.describe()
-        return {
-            "answers": answers,
-            "reads": told["reads"],
-            "latents": told["latents"],
-            "heads": told["heads"],
-            "missing": list(found.missing),
-            "views": drawn,
-            "milliseconds": _since(started),
-        }
+        told = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
+        told |= {"answers": answers, "missing": list(found.missing), "views": drawn}
+        return JSONResponse({**told, "milliseconds": _since(started)})
 
     del predict, explain  # the application has them
 
