@@ -116,7 +116,7 @@ class Batcher:
             if first is None:
                 return
             if first.work is not None:
-                self._finish([first], lambda batch: [batch[0].work()])
+                self._finish([first], _worked)
                 continue
             batch, left, is_over = self._gather(first)
             self._finish(batch, lambda batch: self._compute([one.item for one in batch]))
@@ -167,3 +167,7 @@ class Batcher:
             one.done.set_result(compute([one])[0])
         except Exception as error:
             one.done.set_exception(error)
+
+
+def _worked(batch: list[_Waiting]) -> list[Any]:
+    return [one.work() for one in batch if one.work is not None]

@@ -38,6 +38,11 @@ class DecoderProcess:
         """Its number, None before it is started."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is there."""
+        return self._process is not None and self._process.is_alive()
+
     def start(self) -> None:
         """Start it and wait until it is ready.
 
@@ -66,7 +71,7 @@ class DecoderProcess:
             DecoderDiedError: If the process dies.
             TimeoutError: If it takes too long. It is ended then.
         """
-        if self._process is None or not self._process.is_alive():
+        if not self.is_running:
             self.start()
         assert self._connection is not None
         try:

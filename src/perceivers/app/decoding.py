@@ -164,7 +164,7 @@ class Decoder:
             read, _ = reader.sample(sample.row, Chances())
             values = {}
         if isinstance(self.setup.task, MaskedBytesConfig):
-            check_blanks(read.clips[0][self.setup.task.modality], "the text")
+            check_blanks(read.clips[0][self.setup.task.modality].tolist(), "the text")
         modalities = tuple(reader.columns)
         clips = tuple(tuple(clip[name] for name in modalities) for clip in read.clips)
         decoded = tuple(_plain(values[name]) for name in modalities) if job.whole else ()

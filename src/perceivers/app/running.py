@@ -79,7 +79,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> int:
             os.environ[FOLDER] = folder
             config = _config("perceivers.app.running:from_environment", limits, settings.workers)
             _announce(name, where, settings, say)
-            Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
+            Multiprocess(config, sockets=[listening]).run()
     return 0
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
 import yaml
+from PIL import Image
 
 from perceivers.app.answers import answers_of, described
 from perceivers.app.batching import Batcher

@@ -86,7 +86,9 @@ async def read_form(request: Request, limits: Limits) -> list[tuple[str, str | b
             for name, value in form.multi_items()
         ]
     finally:
-        await form.close()
+        # Also those of a form that was cut off, which are not among its items.
+        for file in getattr(parser, "_files_to_close_on_error", ()):
+            file.close()
 
 
 def asked_of(
