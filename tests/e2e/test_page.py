@@ -16,6 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from untrained import save_untrained
 
+from perceivers.app import maps
+from perceivers.explain.contents import Fields, Passage, Recording, Values, Wave
+from perceivers.explain.explanation import Explanation, View
+
+STATIC = Path(maps.__file__).with_name("static")
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
@@ -50,6 +55,7 @@ def served(folder: Path, token: str | None = None):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
+        until(lambda: server.started, seconds=100)
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
         finally:
@@ -118,9 +124,9 @@ def drawn(page, place: int = 0) -> str:
     )
 
 
-def until(true) -> None:
+def until(true, seconds: float = 15) -> None:
     """Wait for something that the page does not tell by an attribute."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
         time.sleep(0.03)
@@ -153,6 +159,100 @@ def tabbed_to(page, name: str) -> None:
             assert page.evaluate(outline) != "none"
             return
     pytest.fail(f"Tab does not lead to {name}.")
+
+
+def made_views() -> list[dict]:
+    """Return a view of each kind that no run of these tests has."""
+    chance = np.random.default_rng(0)
+    recorded = np.where(chance.random((40, 2)) < 0.1, np.nan, chance.random((40, 2)))
+    contents = {
+        "text": Passage(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
+        "series": Recording(
+            values=recorded.astype(np.float32),
+            times=np.arange(40) / 20,
+            channels=("x", "y"),
+            step=4,
+        ),
+        "array": Values(values=chance.random((10, 3)).astype(np.float32)),
+        "wave": Wave(samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
+        "table": Fields(fields=("age", "color"), texts=("41", "")),
+    }
+    counts = {"text": 14, "series": 10, "array": 10, "wave": 10, "table": 2}
+    parts = tuple(
+        View(
+            name=name,
+            content=content,
+            attention=chance.random((2, counts[name])).astype(np.float32),
+            share=np.full(2, 0.2, np.float32),
+            even=0.2,
+            scores=np.zeros((2, 1, counts[name]), np.float32),
+        )
+        for name, content in contents.items()
+    )
+    none = np.zeros(0, np.float32)
+    made = Explanation(name="made", label_names=(), probabilities=none, views=parts, latents=(0,))
+    return maps.views(made)
+
+
+def test_every_other_kind_of_input_is_given_and_drawn(browser):
+    inputs = [
+        {"name": "text", "kind": "text", "media": "text", "accept": [".txt"]},
+        {"name": "age", "kind": "table", "media": "values", "number": True, "choices": []},
+        {"name": "color", "kind": "table", "media": "values", "choices": ["red", "blue"]},
+    ]
+    tags = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.6}]
+    answers = [
+        {"name": "price", "kind": "regression", "values": {"euro": -3.5}},
+        {"name": "tags", "kind": "multilabel", "label": "a", "labels": ["a", "b"], "top": tags},
+    ]
+    run = {"name": "made", "inputs": inputs, "answers": answers, "reads": 2, "latents": 1}
+    told = {
+        "/run": {**run, "heads": [1, 1]},
+        "/predict": {"answers": answers, "milliseconds": 3.0},
+        "/explain": {"answers": answers, "views": made_views()},
+    }
+    sent = []
+
+    def answer(route):
+        path = urlsplit(route.request.url).path
+        if path in told:
+            sent.append((route.request.post_data_buffer or b"").decode())
+            route.fulfill(json=told[path])
+        else:
+            route.fulfill(path=STATIC / (path.removeprefix("/static/").strip("/") or "index.html"))
+
+    context = browser.new_context()
+    context.route("**/*", answer)
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto("http://127.0.0.1/")
+    page.wait_for_selector("body[data-ready]")
+    page.fill("#give-age", "41")
+    page.select_option("#give-color", "blue")
+    page.click("text=Read them")
+    finish(page)
+    page.fill("#give-text", "Grüße")
+    with page.expect_response("**/explain"):
+        page.press("#give-text", "Control+Enter")
+    finish(page)
+    assert all(value in sent[-1] for value in ("41", "blue", "Grüße", "mean"))
+    assert errors == []
+    assert page.locator("figure h3").all_inner_texts() == [
+        "text",
+        "series",
+        "array",
+        "wave",
+        "table",
+    ]
+    assert said(page) == "It says: price: euro -3.5; tags: a, b. The map is drawn."
+    assert page.inner_text(".passage") == "Grüße, who?[M]"
+    color = "document.querySelector('.passage span').style.backgroundColor"
+    before = [page.evaluate(color), *(drawn(page, place) for place in range(3))]
+    choose(page, "#depth", 1)
+    after = [page.evaluate(color), *(drawn(page, place) for place in range(3))]
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    context.close()
 
 
 def test_a_picture_is_answered_and_drawn(tmp_path, browser):

@@ -115,7 +115,7 @@ def test_the_channels_of_a_recording_may_be_columns(files):
     setup = setup_of("series")
     columns = {"series": InputColumn("time", "series", ("time", "x", "y"), ("array",) * 3)}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
-    found = decoder.answer(Job({"series": Upload(".csv", good_file("series", tmp_path))}))
+    found = decoder.answer(Job({"series": Upload(".csv", good_file("series", files))}))
     assert isinstance(found, Prepared)
     other = decoder.answer(Job({"series": Upload(".csv", b"time,z\n0,1\n1,2\n")}))
     assert isinstance(other, Refusal)

@@ -55,17 +55,16 @@ def views(explanation: Explanation, *, read: Which = "all") -> list[dict[str, An
 
 def _view(view: View, read: Which) -> dict[str, Any]:
     beneath, extent, attention_of = _CONTENTS[type(view.content)](view.content, view)
-    maps = [{"read": which, "map": attention_of(values)} for which, values in _maps(view, read)]
-    high = max(_high(one["map"]) for one in maps)
-    shape = list(maps[0]["map"].shape)
+    maps = [(which, attention_of(values)) for which, values in _maps(view, read)]
+    high = max(_high(values) for _, values in maps)
     return {
         "input": view.name,
         **beneath,
-        "axes": shape,
+        "axes": list(maps[0][1].shape),
         "extent": extent,
         "low": 0.0,
         "high": round(high, 3),
-        "maps": [{"read": one["read"], "values": _bytes_of(one["map"], high)} for one in maps],
+        "maps": [{"read": which, "values": _bytes_of(values, high)} for which, values in maps],
         "share": [round(float(share), 4) for share in view.share],
         "even": round(view.even, 4),
     }

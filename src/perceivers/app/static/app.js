@@ -58,6 +58,8 @@ async function look(next) {
     at("spoken").textContent = `It says: ${spoken}. ${await explain(signal)}`;
   } catch (error) {
     if (error.name === "AbortError") return;
+    shown = []; // what is still there is of another sample
+    at("answer").hidden = at("views").hidden = at("controls").hidden = true;
     fail(error);
   }
   busy(false);

@@ -47,7 +47,7 @@ export function tile(levels, rows, columns, upwards = false) {
       const level = levels[(upwards ? rows - 1 - row : row) * columns + column];
       const place = 4 * (row * columns + column);
       image.data.set(HEAT[level], place);
-      image.data[place + 3] = level ? 255 * (0.3 + 0.6 * strength(level)) : 0;
+      image.data[place + 3] = level ? 255 * (0.2 + 0.7 * strength(level)) : 0;
     }
   }
   context.putImageData(image, 0, 0);
@@ -64,7 +64,7 @@ export function legend(view, color = heat) {
     context.fillStyle = color(level / 253);
     context.fillRect(level, 0, 1, 1);
   }
-  const even = make("span", { class: "even" }, "1");
+  const even = make("span", { class: "even" }, "1×");
   even.style.setProperty("--part", Math.sqrt(1 / view.high));
   const scale = make("span", { class: "scale" }, [canvas, even]);
   return make("span", { class: "legend", title: "In multiples of what each place would get if all got the same" }, [
@@ -74,7 +74,7 @@ export function legend(view, color = heat) {
   ]);
 }
 
-/** Return a picture without its colors, so that those of a map can be told. */
+/** Return a picture without its colors and a little darker, so that those of a map can be told, on white too. */
 export async function grayed(source) {
   const image = await loaded(source);
   const canvas = document.createElement("canvas");
@@ -85,7 +85,7 @@ export async function grayed(source) {
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let place = 0; place < pixels.data.length; place += 4) {
     const [red, green, blue] = pixels.data.subarray(place, place + 3);
-    pixels.data.fill(0.3 * red + 0.59 * green + 0.11 * blue, place, place + 3);
+    pixels.data.fill(0.75 * (0.3 * red + 0.59 * green + 0.11 * blue), place, place + 3);
   }
   context.putImageData(pixels, 0, 0);
   return canvas;

@@ -58,7 +58,7 @@ export async function seriesView(view, host) {
     });
     if (shown) drawBars(context, levels, view.extent[0], { left: LEFT, top: lanes + 8, width: wide, height: BARS });
     drawName(context, "map", lanes + 8 + BARS / 2);
-    drawTicks(context, width, lanes + BARS + 12, view.times.at(-1) || 1, view.unit);
+    drawTicks(context, width, lanes + BARS + 12, view.times.at(-1) || 1, view.unit === "step" ? "steps" : view.unit);
   });
 }
 

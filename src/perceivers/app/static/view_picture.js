@@ -25,7 +25,8 @@ function lay(canvas, beneath, map, extent) {
 export async function pictureView(view, host) {
   const [colored, gray] = await Promise.all([loaded(view.picture), grayed(view.picture)]);
   const canvas = board(view, `${view.input} with the map over it`);
-  host.append(canvas);
+  const plain = make("img", { src: view.picture, alt: `${view.input} as the model saw it`, class: "drawn picture" });
+  host.append(make("div", { class: "pair" }, [plain, canvas]));
   const [rows, columns] = view.axes;
   return (levels, shown) => {
     lay(canvas, shown ? gray : colored, shown && tile(levels, rows, columns), view.extent);

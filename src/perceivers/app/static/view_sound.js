@@ -77,6 +77,8 @@ export async function soundView(view, host, clock) {
   const canvas = make("canvas", { class: "drawn lane", role: "img", "aria-label": `${view.input} with the map over it` });
   canvas.style.height = `${height}px`;
   host.append(canvas);
+  const rest = clock.sound ? clock.sound.duration - view.seconds : 0;
+  if (rest > 0.05) host.append(make("p", { class: "quiet" }, `It hears ${view.seconds.toFixed(1)} s: the middle of ${clock.sound.duration.toFixed(1)} s.`));
   if (!clock.sound) host.append(make("p", { class: "quiet" }, "This browser cannot play this kind of file, so it is silent here."));
   let levels = null;
   let shown = true;

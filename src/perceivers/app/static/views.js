@@ -33,9 +33,9 @@ async function clockOf(views, file) {
 
 function said(view, map, several) {
   if (!several) return "";
-  const even = `${Math.round(100 * view.even)} %`;
+  const percent = (part) => `${(100 * part).toFixed(part > 0 && part < 0.1 ? 1 : 0)} %`;
   const share = typeof map.read === "number" ? view.share[map.read] : view.share.reduce((a, b) => a + b, 0) / view.share.length;
-  return `${Math.round(100 * share)} % of all attention went to ${view.input}; ${even} would be an even share.`;
+  return `${percent(share)} of all attention went to ${view.input}; ${percent(view.even)} would be an even share.`;
 }
 
 /** The views of one explanation. */

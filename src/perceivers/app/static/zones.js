@@ -32,7 +32,7 @@ export class Zones {
     }
     this.host.append(...files.filter((input) => !together.includes(input) || together.length < 2).map((input) => this.zone(input)));
     if (written.length) this.host.append(this.row(written));
-    if (this.run.inputs.length > 1 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "What is missing may be left out."));
+    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "What is missing may be left out."));
   }
 
   /** Whether nothing can be said before all is there: of two frames, both. */
