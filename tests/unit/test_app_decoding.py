@@ -6,7 +6,7 @@ import made_modalities as made
 import numpy as np
 import pytest
 from serving import BOUNDS, GOOD_SUFFIX, bad_files, good_file
-from untrained import save_untrained
+from untrained import prepared_as
 
 from perceivers.app import decoding
 from perceivers.app.decoding import Decoder, Job, Prepared, Refusal, Setup, Upload, serve_jobs
@@ -14,7 +14,7 @@ from perceivers.app.inputs import inputs_of
 from perceivers.app.limits import Limits
 from perceivers.data.columns import InputColumn
 from perceivers.data.kept import pack, unpack
-from perceivers.hub.checkpoint import load
+from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 
 
@@ -23,13 +23,15 @@ def files(tmp_path_factory):
     return tmp_path_factory.mktemp("files")
 
 
-def setup_of(folder, *kinds, limits=BOUNDS, **changes) -> Setup:
-    config = load(save_untrained(folder / "-".join(kinds), *kinds)).config
+def setup_of(*kinds, limits=BOUNDS, **changes) -> Setup:
+    """Return what a tiny run tells its decoder; no model is needed."""
+    preprocess = {kind: prepared_as(kind) for kind in kinds}
+    column = {"video": "film", "audio": "film"} if "video" in kinds else {}
     setup = Setup(
-        columns=config.input_columns(),
-        predicting=dict(config.preprocess),
-        explaining=dict(config.preprocess),
-        task=config.task,
+        columns={kind: InputColumn(column.get(kind, kind), kind) for kind in kinds},
+        predicting=preprocess,
+        explaining=preprocess,
+        task=ClassificationConfig(label_names=made.LABELS),
         num_clips=1,
         limits=limits,
     )
@@ -37,8 +39,10 @@ def setup_of(folder, *kinds, limits=BOUNDS, **changes) -> Setup:
 
 
 @pytest.mark.parametrize("kind", GOOD_SUFFIX)
-def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(kind, tmp_path, files):
-    decoder = Decoder(setup_of(tmp_path, kind))
+def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
+    kind, tmp_path, files
+):
+    decoder = Decoder(setup_of(kind))
     upload = Upload(GOOD_SUFFIX[kind], good_file(kind, files))
     found = decoder.answer(Job({kind: upload}))
     assert isinstance(found, Prepared)
@@ -65,7 +69,7 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(ki
 
 
 def test_a_film_is_read_with_its_sound(tmp_path):
-    decoder = Decoder(setup_of(tmp_path, "video", "audio", limits=Limits()))
+    decoder = Decoder(setup_of("video", "audio", limits=Limits()))
     path = made.write_film(
         tmp_path / "a.mp4", made.frames(0, 0), sound=made.tone(0, 0, seconds=1.0, rate=16_000)
     )
@@ -78,8 +82,8 @@ def test_a_film_is_read_with_its_sound(tmp_path):
     assert alone.clips[0][alone.modalities.index("audio")] is None
 
 
-def test_rows_of_numbers_and_categories_are_written(tmp_path):
-    setup = setup_of(tmp_path, "table")
+def test_rows_of_numbers_and_categories_are_written():
+    setup = setup_of("table")
     columns = {"table": InputColumn("age", "table", ("age", "color"), ("number", "string"))}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
     found = decoder.answer(Job({"age": "41", "color": "blue"}))
@@ -97,25 +101,29 @@ def test_rows_of_numbers_and_categories_are_written(tmp_path):
             "choices": [],
         },
         {
-            "name": "color", "kind": "table", "media": "values", "accept": [], "number": False,
+            "name": "color",
+            "kind": "table",
+            "media": "values",
+            "accept": [],
+            "number": False,
             "choices": ["red", "blue"],
         },
     ]
 
 
-def test_the_channels_of_a_recording_may_be_columns(tmp_path):
-    setup = setup_of(tmp_path, "series")
+def test_the_channels_of_a_recording_may_be_columns(files):
+    setup = setup_of("series")
     columns = {"series": InputColumn("time", "series", ("time", "x", "y"), ("array",) * 3)}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
-    found = decoder.answer(Job({"series": Upload(".csv", good_file("series", tmp_path))}))
+    found = decoder.answer(Job({"series": Upload(".csv", good_file("series", files))}))
     assert isinstance(found, Prepared)
     other = decoder.answer(Job({"series": Upload(".csv", b"time,z\n0,1\n1,2\n")}))
     assert isinstance(other, Refusal)
     assert "no column 'x'" in other.reason
 
 
-def test_texts_of_several_columns_are_given_by_each(tmp_path):
-    setup = setup_of(tmp_path, "text")
+def test_texts_of_several_columns_are_given_by_each():
+    setup = setup_of("text")
     columns = {"text": InputColumn("asked", "text", ("asked", "told"), ("text", "text"))}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
     found = decoder.answer(Job({"asked": "Is it late?", "told": Upload(".txt", b"It is.")}))
@@ -129,8 +137,8 @@ def test_texts_of_several_columns_are_given_by_each(tmp_path):
     assert isinstance(decoder.answer(Job({"text": "both?"})), Prepared)
 
 
-def test_a_text_without_a_blank_is_refused_where_blanks_are_filled(tmp_path):
-    setup = setup_of(tmp_path, "text", task=MaskedBytesConfig(modality="text"))
+def test_a_text_without_a_blank_is_refused_where_blanks_are_filled():
+    setup = setup_of("text", task=MaskedBytesConfig(modality="text"))
     answer = Decoder(setup).answer(Job({"text": "no blank"}))
     assert isinstance(answer, Refusal)
     assert "[MASK]" in answer.reason
@@ -145,11 +153,11 @@ def test_a_text_without_a_blank_is_refused_where_blanks_are_filled(tmp_path):
         (RuntimeError(), 422, "RuntimeError"),
     ],
 )
-def test_whatever_decoding_raises_is_a_refusal(error, status, words, tmp_path, monkeypatch):
+def test_whatever_decoding_raises_is_a_refusal(error, status, words, monkeypatch):
     def fail(*_):
         raise error
 
-    decoder = Decoder(setup_of(tmp_path, "image"))
+    decoder = Decoder(setup_of("image"))
     monkeypatch.setattr(decoding, "check", fail)
     answer = decoder.answer(Job({"image": Upload(".png", made.png(0, 0))}))
     assert isinstance(answer, Refusal)
@@ -157,12 +165,12 @@ def test_whatever_decoding_raises_is_a_refusal(error, status, words, tmp_path, m
     assert words in answer.reason
 
 
-def test_jobs_are_answered_until_the_other_end_is_closed(tmp_path, monkeypatch):
+def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
     monkeypatch.setattr(decoding, "bound_memory", lambda most: None)  # of this very process
     monkeypatch.setattr(decoding.signal, "signal", lambda *_: None)
     monkeypatch.setattr(decoding.torch, "set_num_threads", lambda count: None)
     ours, theirs = multiprocessing.Pipe()
-    thread = threading.Thread(target=serve_jobs, args=(theirs, setup_of(tmp_path, "image")))
+    thread = threading.Thread(target=serve_jobs, args=(theirs, setup_of("image")))
     thread.start()
     assert ours.recv_bytes() == b"ready"
     ours.send(Job({"image": Upload(".png", made.png(0, 0))}))

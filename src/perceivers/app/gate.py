@@ -38,7 +38,7 @@ _OPEN = (
 _DRAIN = 1.0  # seconds in which the rest of what is too large may still come, so that its sender reads the answer
 
 
-class TooMuchError(ValueError):
+class TooMuchError(Exception):
     """A body larger than the limit."""
 
 

@@ -189,7 +189,7 @@ def _announce(name: str, where: str, settings: Settings, say: Callable[[str], No
             asking = http.client.HTTPConnection(reached, port, timeout=5)
             try:
                 asking.request("GET", "/health")
-                asking.getresponse()
+                asking.getresponse().read()
             except (OSError, http.client.HTTPException):
                 time.sleep(0.1)
             else:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from perceivers.app import maps
 from perceivers.app.batching import ModelGoneError
@@ -161,6 +162,7 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(ModelGoneError, answer(503))
     app.add_exception_handler(DecoderDiedError, answer(500))
     app.add_exception_handler(TimeoutError, answer(504))
+    app.add_exception_handler(ClientDisconnect, answer(400))
     app.add_exception_handler(HTTPException, of_http)
 
 
