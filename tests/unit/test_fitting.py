@@ -27,6 +27,12 @@ def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _without_a_gpu(monkeypatch):
+    """What is chosen depends on the machine: on all of them the tests are about one without a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture
 def source(tmp_path):
     return open_data(folder(tmp_path / "bugs"), DataConfig())
