@@ -27,10 +27,7 @@ def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):
     return path
 
 
-@pytest.fixture(autouse=True)
-def _without_a_gpu(monkeypatch):
-    """What is chosen depends on the machine: on all of them the tests are about one without a GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+pytestmark = pytest.mark.usefixtures("without_a_gpu")
 
 
 @pytest.fixture
