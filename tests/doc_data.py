@@ -201,6 +201,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,
     "scale": _scale,
+    "sharing": _scale,
     "tasks": _tasks,
 }
 """What writes the data of each page."""

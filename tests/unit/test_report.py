@@ -3,7 +3,8 @@ import json
 
 import torch
 
-from perceivers.training.report import RunFacts, command_line, write_report
+from perceivers.training.facts import RunFacts, command_line
+from perceivers.training.report import write_report
 
 
 def facts(**changes):
