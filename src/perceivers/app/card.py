@@ -44,7 +44,12 @@ def without_place(word: str) -> str:
 
 def without_places(text: str) -> str:
     """Return a sentence in which every path is the name alone of what it leads to."""
-    return _PLACE.sub(lambda found: without_place(found[0].rstrip("/.")), text)
+
+    def named(found: re.Match[str]) -> str:
+        path = found[0].rstrip(".")
+        return without_place(path.rstrip("/")) + "." * (len(found[0]) - len(path))
+
+    return _PLACE.sub(named, text)
 
 
 def model_card(past: PastRun, repo_id: str | None = None) -> str:
@@ -113,7 +118,7 @@ def _body(
         f"A Perceiver for {told} of {', '.join(reads) or 'unknown inputs'}.{learned}",
         f'## Use\n\n```bash\npip install "perceivers[all]"\n```\n\n```python\n{use}\n```',
         _measures(past),
-        _data(facts),
+        _data(past),
         _made(facts),
         _cost(past),
         "## Limits\n\n" + "\n".join(f"- {one}" for one in limits_of(past)),
@@ -133,10 +138,14 @@ def _measures(past: PastRun) -> str:
     return "## Measures\n\n" + "\n".join(lines) + main
 
 
-def _data(facts: RunFacts | None) -> str:
+def _data(past: PastRun) -> str:
+    facts = past.facts
     if facts is None or not facts.notes:
         return ""
-    lines = [f"- {without_places(note)}" for note in facts.notes]
+    place = (
+        past.data or "\0"
+    )  # as a whole first: a sentence does not say where a path with spaces ends
+    lines = [f"- {without_places(note.replace(place, _data_name(past)))}" for note in facts.notes]
     if facts.bad:
         lines.append(f"- {len(facts.bad):,} rows could not be read and were left out.")
     return "## Data\n\n" + "\n".join(lines)
