@@ -189,6 +189,10 @@ def _flow(folder: Path) -> None:
         _write(folder / f"{name}.png", _png(low))
 
 
+def _nothing(folder: Path) -> None:
+    """Write nothing: the page makes what it needs."""
+
+
 DATA: dict[str, Callable[[Path], None]] = {
     "audio": _audio,
     "video": _video,
@@ -197,6 +201,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "series": _series,
     "arrays": _arrays,
     "flow": _flow,
+    "moving": _nothing,
     "autoencoding": _autoencoding,
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,
