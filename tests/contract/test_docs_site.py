@@ -1,7 +1,6 @@
 """What the documentation site promises, without building it."""
 
 import importlib.util
-import inspect
 import re
 
 import pytest
@@ -80,28 +79,3 @@ def test_the_pages_hang_below_that_of_all_recipes(pages):
 
 def test_published_weights_stand_on_their_page(pages):
     assert "44,912,254" in pages.recipe_page("imagenet").partition("## Size")[2]
-
-
-def section(title):
-    text = (DOCS / "moving.md").read_text()
-    return text.partition(f"## From {title}\n")[2].partition("\n## ")[0]
-
-
-def arguments(function):
-    names = inspect.signature(function).parameters
-    return {name for name in names if name != "self" and not name.startswith("_")}
-
-
-def test_moving_names_every_argument_of_lucidrains():
-    theirs = pytest.importorskip("perceiver_pytorch")
-    for model in (theirs.Perceiver, theirs.PerceiverIO):
-        table = section("lucidrains' perceiver-pytorch").partition(f"`{model.__name__}(...)`")[2]
-        rows = " ".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE))
-        assert arguments(model) <= set(re.findall(r"`(\w+)`", rows))
-
-
-def test_moving_names_every_field_of_hugging_face():
-    transformers = pytest.importorskip("transformers")
-    rows = " ".join(re.findall(r"^\| (`[^|]*) \|", section("Hugging Face"), re.MULTILINE))
-    general = arguments(transformers.PreTrainedConfig)
-    assert arguments(transformers.PerceiverConfig) - general <= set(re.findall(r"`(\w+)`", rows))

@@ -45,6 +45,7 @@ def write_html_report(run: str | Path, out: str | Path, *, examples: int = 3) ->
 def _sections(past: PastRun, shown: Sequence[Example], lacks: Sequence[str]) -> list[str]:
     facts = past.facts
     notes = [] if facts is None else list(facts.notes)
+    versions = [] if facts is None else [[*pair] for pair in facts.versions.items()]
     bad = [] if facts is None else [f"{name}: {reason}" for name, reason in facts.bad]
     return [
         _head(past),
@@ -58,9 +59,7 @@ def _sections(past: PastRun, shown: Sequence[Example], lacks: Sequence[str]) -> 
         section("Rows that could not be read", _items(bad[:50]) if bad else ""),
         section("Limits", _items([*limits_of(past), *lacks])),
         section("Settings", _settings(past)),
-        section("Versions", table([], [] if facts is None else list(facts.versions.items())))
-        if facts is not None and facts.versions
-        else "",
+        section("Versions", table([], versions) if versions else ""),
     ]
 
 

@@ -149,27 +149,32 @@ def _told(comparison: "Comparison") -> dict[str, list[str]]:
     """Return the rows of the table on size and cost, without those that nothing is known of."""
     from perceivers.training.display import readable_duration
 
-    ways: dict[str, Any] = {
-        "state": str,
-        "parameters": lambda n: f"{n:,}",
-        "flops_per_sample": lambda n: f"{n / 1e9:,.3g} G",
-        "steps": lambda n: f"{n:,}",
-        "epochs": lambda n: f"{n:.4g}",
-        "seconds": readable_duration,
-        "samples_per_second": lambda n: f"{n:,.3g}",
-        "device": str,
+    formats = {
+        "state": "{}",
+        "parameters": "{:,}",
+        "flops_per_sample": "{:,.3g}",
+        "steps": "{:,}",
+        "epochs": "{:.4g}",
+        "seconds": "{}",
+        "samples_per_second": "{:,.3g}",
+        "device": "{}",
     }
     names = {
-        "flops_per_sample": "FLOPs a sample",
+        "flops_per_sample": "GFLOPs a sample",
         "seconds": "training time",
         "samples_per_second": "samples a second",
     }
     every = [_of_run(one) for one in comparison.runs]
+    for one in every:
+        if one["flops_per_sample"] is not None:
+            one["flops_per_sample"] /= 1e9
+        if one["seconds"] is not None:
+            one["seconds"] = readable_duration(one["seconds"])
     found: dict[str, list[str]] = {}
-    for key, way in ways.items():
+    for key, form in formats.items():
         values = [one[key] for one in every]
         if any(value is not None for value in values):
-            found[names.get(key, key)] = ["-" if v is None else way(v) for v in values]
+            found[names.get(key, key)] = ["-" if v is None else form.format(v) for v in values]
     return found
 
 

@@ -21,9 +21,13 @@ _SHOWN_CLASSES = 30  # in the table and as labels of the picture
 def write_report(folder: Path, facts: RunFacts) -> None:
     """Write `report.md`, `report.json`, `curves.png` and `confusion.png` into a run folder.
 
+    What was evaluated before (`evaluation-test.json`) was of other weights, and is removed.
+
     The pictures need matplotlib; without it the report says so.
     """
     write_facts(folder, facts)
+    for measured in folder.glob("evaluation-*.json"):
+        measured.unlink()
     pictures: list[str] = []
     missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
     if importlib.util.find_spec("matplotlib"):
