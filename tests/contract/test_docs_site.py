@@ -14,12 +14,16 @@ from perceivers.recipes import list_recipes
 DOCS = ROOT / "docs"
 
 
-@pytest.fixture(scope="module")
-def pages():
-    spec = importlib.util.spec_from_file_location("recipe_pages", ROOT / ".ci" / "recipe_pages.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return load("recipe_pages")
 
 
 def navigation(entries):
@@ -79,3 +83,10 @@ def test_the_pages_hang_below_that_of_all_recipes(pages):
 
 def test_published_weights_stand_on_their_page(pages):
     assert "44,912,254" in pages.recipe_page("imagenet").partition("## Size")[2]
+
+
+def test_pictures_of_how_it_works_are_drawn_from_its_parts(tmp_path):
+    drawn = load("how_it_works").main(tmp_path)
+    shown = re.findall(r"img/(how-[\w-]+\.png)", (DOCS / "how-it-works.md").read_text())
+    assert [path.name for path in drawn] == shown
+    assert all(path.stat().st_size > 10_000 for path in drawn)
