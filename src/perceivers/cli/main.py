@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": "Draw what a run looked at in a file.",
     "compare": "Several runs side by side: measures, curves, cost, settings that differ.",
     "report": "A run as one page of HTML: measures, curves, cost, examples.",
+    "serve": "Answer for a run over HTTP: a page, predictions and explanations as JSON.",
     "moving": "Write pairs of frames with exactly known flow.",
     "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
     "convert": "DeepMind's published weights, from Hugging Face, as a run.",

@@ -73,6 +73,8 @@ def explain(
     latents: int | Sequence[int] = 8,
     moment: float = 0.5,
     task: str | None = None,
+    latent: int | None = None,
+    head: int | None = None,
 ) -> Explanation:
     """Return what a model says about one sample, and where each of its reads looked.
 
@@ -82,11 +84,13 @@ def explain(
         latents: Whose scores to return: so many, spread evenly over the latent array, or these.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
         task: Which of several tasks the answer is of. By default the first. All of them look at the same.
+        latent: Whose attention is returned. By default the mean of all latents.
+        head: Likewise, of the heads.
 
     Raises:
-        ValueError: If the model was saved without labels or preprocessing, a latent or task does not exist, or the
-            file is missing or cannot be decoded, or a text has no blank where one is to be filled. The message names
-            it.
+        ValueError: If the model was saved without labels or preprocessing, a latent, head or task does not exist, or
+            the file is missing or cannot be decoded, or a text has no blank where one is to be filled. The message
+            names it.
     """
     config = saved.config
     if config.task is None or not config.preprocess:
@@ -103,7 +107,9 @@ def explain(
     segments = _segments(model, inputs, masks)
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
-    outputs, reads = read_inputs(model, inputs, latents=chosen, masks=masks or None)
+    outputs, reads = read_inputs(
+        model, inputs, latents=chosen, masks=masks or None, latent=latent, head=head
+    )
     chosen_task = _task_of(config.task, task)
     if isinstance(config.task, MultiTaskConfig):
         outputs = outputs[task or next(iter(config.task.parts))]
