@@ -76,7 +76,7 @@ def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
     ids=["pixels", "patches", "convolved", "gray"],
 )
 def test_maps_lie_on_the_axes_of_the_adapter(adapter, grid):
-    explanation = explain(saved(adapter), noise(30, 40), latents=4)
+    explanation = explain(saved(adapter), noise(30, 40), latents=4, map="mean")
     (view,) = explanation.views
     assert view.attention.shape == (2, *grid)
     assert view.scores.shape == (2, 4, *grid)

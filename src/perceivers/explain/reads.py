@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange, reduce
 from torch import nn
 
-from perceivers.explain.attention import on_attention
-from perceivers.nn.attention import Attention
+from perceivers.explain.calls import Call, record_calls
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Read", "read_inputs"]
-
-CHUNK = 2**24  # scores in memory at once: 64 MB
+__all__ = ["Read", "check_single", "input_reads", "read_inputs", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +21,21 @@ class Read:
         name: The module that read.
         share: What part of all attention each element got, averaged over latents and heads. Sums to one, or to
             zero if no element is real. Zero where an element is padding.
-        scores: For the chosen latents, what the softmax was taken of, averaged over heads. Minus infinity where
-            an element is padding.
+        heads: The same of each head alone.
+        weights: For the chosen latents, by head, what part of a latent's attention each element got.
+        head_scores: For the same, what the softmax was taken of. Minus infinity where an element is padding.
     """
 
     name: str
     share: Float[Tensor, " M"]
-    scores: Float[Tensor, "L M"]
+    heads: Float[Tensor, "H M"]
+    weights: Float[Tensor, "H L M"]
+    head_scores: Float[Tensor, "H L M"]
+
+    @property
+    def scores(self) -> Float[Tensor, "L M"]:
+        """What the softmax was taken of, averaged over heads."""
+        return self.head_scores.mean(dim=0)
 
 
 def read_inputs(
@@ -43,8 +47,8 @@ def read_inputs(
 ) -> tuple[Any, list[Read]]:
     """Return the model's outputs, by name where there are several, and every read of its input, in their order.
 
-    The whole maps never exist: latents are taken a few at a time. For a model without cross-attends (the
-    Transformer baseline), every layer reads the input and the elements stand in for the latents.
+    The whole maps never exist: latents and elements are taken a few at a time. For a model without cross-attends
+    (the Transformer baseline), every layer reads the input and the elements stand in for the latents.
 
     Args:
         model: A `Perceiver`.
@@ -56,55 +60,51 @@ def read_inputs(
     Raises:
         ValueError: If there is more than one sample, or a latent that the model does not have.
     """
+    check_single(inputs)
+    with torch.inference_mode():
+        with record_calls(model) as calls:
+            outputs = model(inputs, masks) if masks else model(inputs)
+        return outputs, [summarize(call, latents) for call in input_reads(calls)]
+
+
+def check_single(inputs: Mapping[str, Tensor]) -> None:
+    """Refuse more than one sample.
+
+    Raises:
+        ValueError: If an input has another batch axis than 1.
+    """
     samples = {name: x.shape[0] for name, x in inputs.items()}
     if set(samples.values()) != {1}:
         msg = f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
         raise ValueError(msg)
-    reads: list[Read] = []
-    crossing = any("cross_attends" in name for name, _ in model.named_modules())
-
-    def record(
-        name: str, attention: Attention, arrays: tuple[Tensor, Tensor, Tensor | None]
-    ) -> None:
-        if not crossing or "cross_attends" in name:
-            reads.append(_summarize(name, attention, arrays, latents))
-
-    with torch.inference_mode(), on_attention(model, record):
-        outputs = model(inputs, masks) if masks else model(inputs)
-    return outputs, reads
 
 
-def _summarize(
-    name: str,
-    attention: Attention,
-    arrays: tuple[Tensor, Tensor, Tensor | None],
-    latents: Sequence[int],
-) -> Read:
-    query, source, mask = arrays
-    num_latents, num_elements = query.shape[1], source.shape[1]
+def input_reads(calls: Sequence[Call]) -> list[Call]:
+    """Return the calls that read the input: all cross-attends of the encoder, or all of one that has none."""
+    encoder = [call for call in calls if not call.name.startswith("output.")]
+    return [call for call in encoder if call.reads_input] or encoder
+
+
+@torch.inference_mode()
+def summarize(call: Call, latents: Sequence[int]) -> Read:
+    """Return what is kept of a read.
+
+    Raises:
+        ValueError: If there is no such latent.
+    """
+    num_latents = call.query.shape[1]
     if not all(0 <= latent < num_latents for latent in latents):
         msg = f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}."
         raise ValueError(msg)
-    heads = attention.num_heads
-    # Projected once for all chunks of latents: a film of single pixels has a million elements.
-    queries = attention.queries(query) * attention.scale
-    keys = rearrange(attention.to_key(source), "1 M (H C) -> 1 H C M", H=heads)
-    step = max(CHUNK // (num_elements * heads), 1)
-    total = torch.zeros(num_elements, device=query.device)
-    for start in range(0, num_latents, step):
-        weights = _masked(queries[:, :, start : start + step] @ keys, mask).softmax(dim=-1)
-        total += reduce(weights.float(), "1 H Q M -> M", "sum")
-    if mask is not None and not bool(mask.any()):  # a softmax over nothing is undefined
-        total = torch.zeros_like(total)
-    scores = _masked(queries[:, :, list(latents)] @ keys, mask)
+    heads = torch.zeros(call.attention.num_heads, call.num_elements, device=call.query.device)
+    for block in call.blocks():
+        heads[:, block.elements] += block.weights.sum(dim=1)
+    heads /= num_latents
+    scores = call.scores(latents)
     return Read(
-        name=name,
-        share=(total / (num_latents * heads)).cpu(),
-        scores=reduce(scores.float(), "1 H L M -> L M", "mean").cpu(),
+        name=call.name,
+        share=heads.mean(dim=0).cpu(),
+        heads=heads.cpu(),
+        weights=scores.softmax(dim=-1).nan_to_num(nan=0.0).cpu(),
+        head_scores=scores.cpu(),
     )
-
-
-def _masked(scores: Float[Tensor, "1 H Q M"], mask: Tensor | None) -> Float[Tensor, "1 H Q M"]:
-    if mask is None:
-        return scores
-    return scores.masked_fill(~mask[:, None, None, :], float("-inf"))
