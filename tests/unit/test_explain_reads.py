@@ -2,7 +2,7 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from perceivers.explain import reads
+from perceivers.explain import calls
 from perceivers.explain.attention import cross_attends, watch_attention
 from perceivers.explain.reads import read_inputs
 from perceivers.inputs.audio import WaveInputConfig
@@ -37,7 +37,8 @@ def model(encoder=None) -> Perceiver:
 
 @pytest.mark.parametrize("chunk", [1, 150, 2**24])
 def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
-    monkeypatch.setattr(reads, "CHUNK", chunk)
+    monkeypatch.setattr(calls, "CHUNK", chunk)
+    monkeypatch.setattr(calls, "PIECE", 7 if chunk == 1 else 2**14)
     perceiver = model()
     outputs, seen = read_inputs(perceiver, PICTURE, latents=[0, 5])
     with watch_attention(perceiver) as weights:
