@@ -104,18 +104,20 @@ def serving(run: Path, *flags: str) -> Generator[tuple[str, int]]:
     command = [sys.executable, "-m", "perceivers", "serve", str(run), "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("Serving "):
-                yield line.split(" at ")[1].split()[0], process.pid
-                break
-        else:
-            msg = f"The server did not start: it ended with status {process.wait()}."
-            raise RuntimeError(msg)
-        process.send_signal(signal.SIGTERM)
-        rest = process.stderr.read()
-        if process.wait(60) != 0:
-            msg = f"Expected the server to end with status 0, got {process.returncode}: {rest}"
-            raise RuntimeError(msg)
+        try:
+            lines = iter(process.stderr)
+            told = next((line for line in lines if line.startswith("Serving ")), "")
+            if not told:
+                msg = f"The server did not start: it ended with status {process.wait()}."
+                raise RuntimeError(msg)
+            yield told.split(" at ")[1].split()[0], process.pid
+            process.send_signal(signal.SIGTERM)
+            rest = "".join(lines)
+            if process.wait(60) != 0:
+                msg = f"Expected the server to end with status 0, got {process.returncode}: {rest}"
+                raise RuntimeError(msg)
+        finally:
+            process.kill()
 
 
 async def load_on(

@@ -19,6 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from perceivers.app.limits import Limits
 from perceivers.app.metrics import FOLDER
+from perceivers.app.protocol import Http
 
 __all__ = ["Settings", "from_environment", "serve"]
 
@@ -114,7 +115,7 @@ def _config(app: Any, limits: Limits, workers: int = 1) -> uvicorn.Config:
         app,
         workers=workers,
         factory=isinstance(app, str),
-        http="h11",  # which bounds the headers of a request
+        http=Http,
         h11_max_incomplete_event_size=_LARGEST_HEADERS,
         log_level="warning",
         access_log=False,

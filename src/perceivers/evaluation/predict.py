@@ -39,7 +39,7 @@ class Predictor:
 
     Args:
         saved: What `perceivers.hub.checkpoint.load` returned.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda` or `mps`. With `quantize`, `auto` is the CPU.
         batch_size: Samples that go through the model at once.
         quantize: `int8` gives wide layers int8 weights, where that is faster on this CPU; `int8-always`
             also where it is not. What was decided is in the predictor's `quantization`.
@@ -70,7 +70,8 @@ class Predictor:
             raise ValueError(msg)
         self.config = config
         self.folder = saved.folder
-        self.device = pick_device(device)
+        is_free = device == "auto" and quantize is not None  # int8 weights are for the CPU
+        self.device = pick_device("cpu" if is_free else device)
         self.model = saved.model.to(self.device).eval()
         self.quantization = None if quantize is None else self._quantize(quantize)
         left = _without(config.preprocess, without, config.answers)
