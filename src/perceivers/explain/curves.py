@@ -176,7 +176,7 @@ def input_gradients(
     with torch.enable_grad():
         outputs = _outputs(model, model.encoder(parts), inputs, masks)
         sure = answer(outputs)[0].clamp_min(1e-12).log()
-        found = torch.autograd.grad(sure, contents, allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(sure, contents, allow_unused=True)
     lengths = [
         torch.zeros(own.shape[1]) if slope is None else slope[0].norm(dim=-1).cpu()
         for own, slope in zip(contents, found, strict=True)

@@ -58,8 +58,10 @@ def _figure(curves: MeanCurves) -> Any:
     except ModuleNotFoundError as error:
         msg = 'Drawing needs matplotlib: pip install "perceivers[viz]".'
         raise ImportError(msg) from error
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
     areas = curves.areas()
+    drawn = [*curves.deletion.values(), *curves.insertion.values()]
+    top = 1.05 * max(float(curve.max()) for curve in drawn)
     halves: Any = figure.subplots(1, 2, sharey=True)
     parts = (
         ("deletion", curves.deletion, "strongest elements taken away first", "taken away"),
@@ -74,9 +76,11 @@ def _figure(curves: MeanCurves) -> Any:
         axes.set_xlabel(f"% of elements {what}", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(0, 100)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, top)
         better = "lower" if place == 0 else "higher"
-        legend = axes.legend(fontsize=8, frameon=False, title=f"area ({better} is better)")
+        told = f"area under the curve ({better} is better)"
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
+        legend = axes.legend(fontsize=8, frameon=False, title=told, **where)
         legend.get_title().set_fontsize(8)
     samples = f"mean of {curves.samples} samples" if curves.samples > 1 else "one sample"
     halves[0].set_ylabel(f"probability of the class, {samples}", fontsize=9)

@@ -177,9 +177,8 @@ def relevance(
             answer = model.output(states)
         numbers = answer.flatten()
         wanted = numbers.argmax() if index is None else index
-        outputs = [call.output for call in calls]
-        assert all(isinstance(one, Tensor) for one in outputs)
-        gradients = torch.autograd.grad(numbers[wanted], outputs, allow_unused=True)  # pyright: ignore[reportArgumentType]
+        outputs = [call.output for call in calls if call.output is not None]
+        gradients = torch.autograd.grad(numbers[wanted], outputs, allow_unused=True)
     with torch.inference_mode():
         return _weighted(calls, gradients, count)
 
