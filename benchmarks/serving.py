@@ -51,12 +51,14 @@ class Load:
         statuses: How many answers had which status.
         seconds: That all of it took.
         memory: Bytes of the server's processes, once a second.
+        processor: Seconds of the processor that these took, which other work on the machine does not change.
     """
 
     latencies: list[float] = field(default_factory=list)
     statuses: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     memory: list[int] = field(default_factory=list)
+    processor: float = 0.0
 
     def add(self, other: "Load") -> None:
         """Add what was met in another round."""
@@ -65,6 +67,7 @@ class Load:
             self.statuses[status] = self.statuses.get(status, 0) + count
         self.seconds += other.seconds
         self.memory += other.memory
+        self.processor += other.processor
 
 
 def make_run(folder: Path, size: int = 32) -> Path:
@@ -154,8 +157,10 @@ async def load_on(
             found.memory.append(_memory(pid))
             await asyncio.sleep(1)
 
+    before = 0.0 if pid is None else _processor(pid)
     await asyncio.gather(watch(), *(client(number) for number in range(clients)))
     found.seconds = time.monotonic() - begun
+    found.processor = 0.0 if pid is None else _processor(pid) - before
     return found
 
 
@@ -168,21 +173,37 @@ async def _answer(reader: asyncio.StreamReader) -> str:
     return lines[0].split()[1]
 
 
-def _memory(pid: int) -> int:
-    """Return the bytes of a process and all that it has started; shared ones are counted once."""
-    total, waiting = 0, [pid]
+def _tree(pid: int) -> list[Path]:
+    """Return the folders in /proc of a process and of all that it has started."""
+    found: list[Path] = []
+    waiting = [pid]
     while waiting:
-        one = waiting.pop()
-        folder = Path(f"/proc/{one}")
+        folder = Path(f"/proc/{waiting.pop()}")
         try:
-            for line in (folder / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += 1024 * int(line.split()[1])
             for task in (folder / "task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
-        except (OSError, ValueError):  # it has ended meanwhile
+        except OSError:  # it has ended meanwhile
             continue
+        found.append(folder)
+    return found
+
+
+def _memory(pid: int) -> int:
+    """Return the bytes of a process and all that it has started; shared ones are counted once."""
+    total = 0
+    for folder in _tree(pid):
+        lines = (folder / "smaps_rollup").read_text().splitlines()
+        total += 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total
+
+
+def _processor(pid: int) -> float:
+    """Return the seconds of the processor that a process and all that it has started took."""
+    ticks = 0
+    for folder in _tree(pid):
+        after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def summary(load: Load) -> dict[str, Any]:
@@ -194,6 +215,7 @@ def summary(load: Load) -> dict[str, Any]:
         "seconds": round(load.seconds, 1),
         "statuses": load.statuses,
         "per_second": round(len(sorted_) / load.seconds, 1),
+        "processor_ms": round(1000 * load.processor / len(sorted_), 2),
     }
     for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("longest", 1.0)):
         at = min(int(share * len(sorted_)), len(sorted_) - 1)
@@ -230,13 +252,22 @@ async def _measured(
 ) -> Mapping[str, Load]:
     found = {"alone": Load(), "one_by_one": Load(), "batched": Load()}
     share = args.seconds / args.rounds
-    with serving(run, *flags) as (batched, pid), serving(run, *flags, "--max-batch", "1") as other:
-        asked = {address: _requests(address, args.file) for address in (batched, other[0])}
+    with (
+        serving(run, *flags) as (batched, pid),
+        serving(run, *flags, "--max-batch", "1") as (single, other),
+    ):
+        asked = {address: _requests(address, args.file) for address in (batched, single)}
         for address, requests in asked.items():  # warm: every size of batch was there
             await load_on(address, requests, clients=args.clients, seconds=share / 4)
         for number in range(args.rounds):
-            alone = await load_on(batched, asked[batched], clients=1, seconds=share / 4)
-            one = await load_on(other[0], asked[other[0]], clients=args.clients, seconds=share / 2)
+            alone = await load_on(batched, asked[batched], clients=1, seconds=share / 4, pid=pid)
+            one = await load_on(
+                single,
+                asked[single],
+                clients=args.clients,
+                seconds=share / 2,
+                pid=other,
+            )
             many = await load_on(
                 batched, asked[batched], clients=args.clients, seconds=share, pid=pid
             )
@@ -272,6 +303,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "load_after": [round(one, 2) for one in os.getloadavg()],
         **told,
         "batching": round(ratio, 2),
+        "batching_to_one_client": round(
+            told["batched"]["per_second"] / told["alone"]["per_second"], 2
+        ),
+        "batching_by_processor": round(
+            told["one_by_one"]["processor_ms"] / told["batched"]["processor_ms"], 2
+        ),
         "p99_in_single_requests": round(told["batched"]["p99_ms"] / single, 2),
     }
     print(json.dumps(written, indent=2))

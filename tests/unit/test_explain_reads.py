@@ -55,6 +55,24 @@ def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
         assert_close(read.scores, score[0].mean(dim=0)[[0, 5]])
 
 
+@pytest.mark.parametrize(("latent", "head"), [(4, None), (None, 2), (6, 0)])
+def test_a_single_latent_or_head_is_one_of_the_whole_map(latent, head):
+    perceiver = model()
+    _, seen = read_inputs(perceiver, PICTURE, latents=[0], latent=latent, head=head)
+    with watch_attention(perceiver) as weights:
+        perceiver(PICTURE)
+    for read, weight in zip(seen, cross_attends(weights), strict=True):
+        kept = weight[0] if head is None else weight[0, head : head + 1]
+        kept = kept if latent is None else kept[:, latent : latent + 1]
+        assert_close(read.share, kept.mean(dim=(0, 1)))
+
+
+@pytest.mark.parametrize("which", [{"latent": 7}, {"latent": -1}, {"head": 3}, {"head": -1}])
+def test_a_latent_or_head_that_is_not_there_is_refused(which):
+    with pytest.raises(ValueError, match="between 0 and"):
+        read_inputs(model(), PICTURE, latents=[0], **which)
+
+
 def test_every_layer_of_the_baseline_is_a_read():
     encoder = TransformerEncoderConfig(channels=8, num_self_attends=3, num_self_attend_heads=2)
     _, seen = read_inputs(model(encoder), PICTURE, latents=[0, 23])

@@ -105,8 +105,8 @@ class Batcher:
             msg = "The model does not run any more. Start the server again."
             raise ModelGoneError(msg)
         self._queue.put(waiting)
-        left = max(waiting.deadline - time.monotonic(), 0)
-        return await asyncio.wait_for(asyncio.wrap_future(waiting.done), left)
+        async with asyncio.timeout(max(waiting.deadline - time.monotonic(), 0)):
+            return await asyncio.wrap_future(waiting.done)
 
     def _run(self) -> None:
         left: _Waiting | None = None

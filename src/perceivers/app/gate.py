@@ -158,7 +158,8 @@ class _Body:
         """
         if self.is_read:  # now only the end of the connection can come
             return await self._receive()
-        message = await asyncio.wait_for(self._receive(), max(self._until - time.monotonic(), 0))
+        async with asyncio.timeout(max(self._until - time.monotonic(), 0)):
+            message = await self._receive()
         self._size += len(message.get("body", b""))
         self.is_read = not message.get("more_body", False)
         if self._size > self._most:
@@ -170,7 +171,8 @@ class _Body:
         until = time.monotonic() + _DRAIN
         while not self.is_read and self._size < 2 * self._most and time.monotonic() < until:
             try:
-                message = await asyncio.wait_for(self._receive(), max(until - time.monotonic(), 0))
+                async with asyncio.timeout(max(until - time.monotonic(), 0)):
+                    message = await self._receive()
             except TimeoutError:
                 return
             self._size += len(message.get("body", b""))

@@ -34,7 +34,7 @@ class Limits:
         characters: Of a text, in bytes of UTF-8.
         numbers: Of a recording or an array.
         memory: Bytes that the process that decodes may take beyond what it has when it starts.
-        wait: Seconds until a request is answered, from its last byte on; also those that sending it may take.
+        wait: Seconds until a request is answered, those that sending it takes included.
         queue: Requests that are worked on or wait at the same time.
 
     Raises:
