@@ -140,7 +140,8 @@ def compare(reference: Reference, run: Run) -> Difference:
     one = {name: tensor[:1] for name, tensor in reference.inputs.items()}
     largest = 0.0
     for inputs in (reference.inputs, one):
-        got = run(inputs)
+        with torch.inference_mode():
+            got = run(inputs)
         for name, expected in reference.outputs.items():
             if name.endswith(_OWN_UNITS):
                 continue
@@ -172,7 +173,7 @@ def _filled_up(graph: Graph, inputs: dict[str, Tensor], outputs: Tensor) -> Tens
     """Return an answer for each element of a text also for its padding, where it means nothing."""
     with torch.inference_mode():
         whole = graph(inputs)["logits"].clone()
-    whole[:, : outputs.shape[1]] = outputs
+        whole[:, : outputs.shape[1]] = outputs
     return whole
 
 

@@ -48,13 +48,8 @@ def write_program(program: torch.export.ExportedProgram, path: Path) -> None:
 def open_program(path: Path) -> Run:
     """Return an archive, read anew, as a function of inputs by name."""
     with _quiet():
-        module = torch.export.load(path).module()
-
-    def run(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        with torch.inference_mode():
-            return module(dict(inputs))
-
-    return run
+        module: Run = torch.export.load(path).module()
+    return lambda inputs: module(dict(inputs))
 
 
 def write_onnx(program: torch.export.ExportedProgram, graph: Graph, path: Path) -> None:
