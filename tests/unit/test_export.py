@@ -5,6 +5,7 @@ import json
 import runpy
 import sys
 import types
+from pathlib import Path
 
 import made_modalities as made
 import numpy as np
@@ -19,7 +20,7 @@ from perceivers.data.frame_pairs import FramePairPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.export import check, formats, write
 from perceivers.export.graph import graph_of, in_windows
-from perceivers.hub.checkpoint import load, save
+from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.regression import RegressionConfig
@@ -203,15 +204,10 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
 def test_several_tasks_have_outputs_of_their_own():
     model, preprocess = untrained("image")
     parts = {"a": MultiLabelConfig(label_names=LABELS), "b": MultiLabelConfig(label_names=LABELS)}
-    graph = graph_of(
-        types.SimpleNamespace(
-            model=model,
-            folder="run",
-            config=types.SimpleNamespace(
-                task=MultiTaskConfig(parts=parts), preprocess=preprocess, answers=()
-            ),
-        )
+    config = SavedConfig(
+        model=model.config, preprocess=preprocess, task=MultiTaskConfig(parts=parts)
     )
+    graph = graph_of(Saved(model=model, config=config, folder=Path("run")))
     logits = torch.randn(3, 2)
     found = graph.readable({"a": logits, "b": -logits})
     assert list(found) == ["a_logits", "a_probabilities", "b_logits", "b_probabilities"]
@@ -310,7 +306,7 @@ def test_a_graph_that_exporters_refuse_becomes_one_sentence(tmp_path, monkeypatc
         formats.trace(graph)
     monkeypatch.setattr(torch.onnx, "export", refuse)
     with pytest.raises(ValueError, match="could not be expressed in ONNX: no such operator"):
-        formats.write_onnx(None, graph, tmp_path / "x.onnx")
+        formats.write_onnx(object.__new__(torch.export.ExportedProgram), graph, tmp_path / "x.onnx")
 
 
 def test_the_package_can_be_called(tmp_path, quickly):

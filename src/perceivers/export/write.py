@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from perceivers.export.check import Difference, Reference, compare, make_reference
 from perceivers.export.description import MADE_BY, describe
@@ -27,9 +27,9 @@ from perceivers.hub.convert import export_huggingface
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver
 
-__all__ = ["Export", "Format", "HasModel", "export"]
+__all__ = ["FORMATS", "Export", "HasModel", "export"]
 
-Format = Literal["onnx", "torch", "safetensors", "huggingface"]
+FORMATS = ("onnx", "torch", "safetensors", "huggingface")
 
 DESCRIPTION_FILE = "preprocess.json"
 SCRIPT_FILE = "predict.py"
@@ -85,7 +85,7 @@ def export(
     run: str | Path | HasModel,
     path: str | Path,
     *,
-    format: Format = "onnx",
+    format: str = "onnx",
     samples: Sequence[Any] | None = None,
 ) -> Export:
     """Write a run as a folder that other programs read.
@@ -106,8 +106,8 @@ def export(
         RuntimeError: If the export is farther than 1e-4 from the model. Nothing is left of it.
         ValueError: If the model cannot be exported to this format, or a sample cannot be read.
     """
-    if format not in get_args(Format):
-        msg = f"Expected format to be one of {', '.join(get_args(Format))}; got {format!r}."
+    if format not in FORMATS:
+        msg = f"Expected format to be one of {', '.join(FORMATS)}; got {format!r}."
         raise ValueError(msg)
     folder = Path(path)
     _refuse_what_is_there(folder)
