@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from perceivers.evaluation.protocols import Evaluation as Evaluation
     from perceivers.evaluation.protocols import evaluate_run as evaluate
     from perceivers.explain.attention import watch_attention as watch_attention
+    from perceivers.export.write import export as export
     from perceivers.hub.checkpoint import from_pretrained as from_pretrained
     from perceivers.inputs.arrays import ArraysInputConfig as ArraysInputConfig
     from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
@@ -131,6 +132,7 @@ _HOMES = {
     "build": "models.perceiver",
     "create": "evaluation.models",
     "evaluate": "evaluation.protocols:evaluate_run",
+    "export": "export.write",
     "fit": "training.run",
     "from_pretrained": "hub.checkpoint",
     "get_recipe": "recipes",
@@ -194,6 +196,7 @@ __all__ = [
     "build",
     "create",
     "evaluate",
+    "export",
     "fit",
     "from_pretrained",
     "get_recipe",

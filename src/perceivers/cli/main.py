@@ -27,7 +27,7 @@ COMMANDS = {
     "moving": "Write pairs of frames with exactly known flow.",
     "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
     "convert": "DeepMind's published weights, from Hugging Face, as a run.",
-    "export": "A run as a folder that transformers loads.",
+    "export": "A run as ONNX, torch.export, safetensors or for transformers.",
     "push": "A run to the Hugging Face hub, with a card written from it.",
     "inspect": "Parameters, operations and memory of a recipe or a run.",
     "recipes": "List the recipes, or print one as YAML to edit.",
