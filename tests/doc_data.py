@@ -57,6 +57,14 @@ def _autoencoding(folder: Path) -> None:
             _write(folder / "photos" / label / f"{number}.png", _png(low))
 
 
+def _explain(folder: Path) -> None:
+    for label, low in (("robin", 0), ("wren", 150)):
+        for number in range(6):
+            _write(folder / "birds" / label / f"{number}.png", _png(low))
+    _write(folder / "robin.jpg", _png(50))
+    _write(folder / "four.png", _png(50))
+
+
 def _points(folder: Path) -> None:
     for split in ("train", "test"):
         for label, height in (("flat", 0.2), ("tall", 2.0)):
@@ -189,6 +197,10 @@ def _flow(folder: Path) -> None:
         _write(folder / f"{name}.png", _png(low))
 
 
+def _nothing(folder: Path) -> None:
+    """Write nothing: the page makes what it needs."""
+
+
 DATA: dict[str, Callable[[Path], None]] = {
     "audio": _audio,
     "video": _video,
@@ -197,10 +209,13 @@ DATA: dict[str, Callable[[Path], None]] = {
     "series": _series,
     "arrays": _arrays,
     "flow": _flow,
+    "moving": _nothing,
     "autoencoding": _autoencoding,
+    "explain": _explain,
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,
     "scale": _scale,
+    "sharing": _scale,
     "tasks": _tasks,
 }
 """What writes the data of each page."""

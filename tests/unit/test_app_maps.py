@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,14 @@ def test_a_model_with_one_read_has_one_map_and_what_its_query_asked():
     content = Passage(units=np.array([65, 66]))
     (view,) = views(explained(content, [[1, 1]], asked=[2, 0]))
     assert [one["read"] for one in view["maps"]] == [0, "asked"]
+
+
+def test_what_speaks_for_a_class_is_a_map_even_of_one_read():
+    whole = explained(Passage(units=np.array([65, 66])), [[1, 1]])
+    view = replace(whole.views[0], summary=np.array([0, 2], np.float32), summary_title="for cat")
+    (told,) = views(replace(whole, views=(view,), map="class"))
+    assert (told["title"], [one["read"] for one in told["maps"]]) == ("for cat", ["all", 0])
+    assert levels(told) == [1, 255]
 
 
 def test_a_map_scaled_where_nobody_looked_anywhere():

@@ -70,6 +70,32 @@ def test_a_file_is_drawn_and_the_picture_is_named(capsys):
         assert picture.width > 300
 
 
+def test_a_page_about_a_class_is_written_by_its_suffix():
+    given = ["explain", run("image"), "a.png", "--out", "new/b.html", "--class", "bad"]
+    assert main(given) == 0
+    text = Path("new/b.html").read_text()
+    assert text.startswith("<!doctype html>")
+    assert '"about":"bad"' in text
+
+
+class TestCurves:
+    def test_of_a_folder_are_drawn_and_told(self, capsys):
+        Path("two").mkdir()
+        for name in ("a", "b", "c"):
+            Image.new("RGB", (8, 8)).save(f"two/{name}.png")
+        given = ["explain", run("image"), "two", "--curves", "--samples", "2", "--class", "good"]
+        assert main([*given, "--format", "npz"]) == 0
+        said = capsys.readouterr().out
+        assert "Mean areas of 2 of two; lower deletion and higher insertion are better." in said
+        assert {line.split()[0] for line in said.splitlines()[2:10] if line} >= {"class", "random"}
+        assert arrays("two-curves.npz")["samples"] == 2
+
+    @pytest.mark.parametrize("more", [("--samples", "0"), ("--format", "gif"), ("--text", "a")])
+    def test_of_nothing_are_refused(self, more, capsys):
+        assert main(["explain", "run", "--curves", *more]) == 2
+        assert "perceivers explain" in capsys.readouterr().err
+
+
 def test_several_files_are_named_by_modality(capsys):
     given = ["explain", run("image", "text"), "image=a.png,text=a good film", "--format", "npz"]
     assert main(given) == 0

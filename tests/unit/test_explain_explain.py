@@ -8,10 +8,11 @@ from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.text import TextPreprocessConfig
-from perceivers.explain import explain as module
+from perceivers.explain import looking, placing
+from perceivers.explain.attention import cross_attends, watch_attention
 from perceivers.explain.contents import Passage, Picture
 from perceivers.explain.explain import explain
-from perceivers.explain.reads import Read
+from perceivers.explain.sample import read_sample
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
@@ -76,7 +77,7 @@ def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
     ids=["pixels", "patches", "convolved", "gray"],
 )
 def test_maps_lie_on_the_axes_of_the_adapter(adapter, grid):
-    explanation = explain(saved(adapter), noise(30, 40), latents=4)
+    explanation = explain(saved(adapter), noise(30, 40), latents=4, map="mean")
     (view,) = explanation.views
     assert view.attention.shape == (2, *grid)
     assert view.scores.shape == (2, 4, *grid)
@@ -125,17 +126,20 @@ class TestSeveralModalities:
         np.testing.assert_allclose(explanation.views[0].share, 1.0, rtol=1e-4)
 
     def test_one_that_got_nothing_was_looked_at_nowhere(self, monkeypatch):
-        def read(model, inputs, *, latents, masks):
+        plain = looking.summarize
+
+        def one(call, latents):
+            read = plain(call, latents)
             share = torch.zeros(48 + 64)
             share[0] = 1.0
-            return torch.zeros(1, 3), [Read(name="r", share=share, scores=torch.zeros(1, 112))]
+            return replace(read, share=share, heads=share[None])
 
-        monkeypatch.setattr(module, "read_inputs", read)
+        monkeypatch.setattr(looking, "summarize", one)
         run = saved(text=TextInputConfig(max_length=64, channels=16))
         image, text = explain(run, {"image": noise(6, 8), "text": "good"}, latents=1).views
         assert image.attention[0, 0, 0] == 48.0
         assert (text.attention[0, :4] == 0).all()
-        assert text.share.tolist() == [0.0]
+        assert text.share.tolist() == [0.0, 0.0]
 
 
 def test_latents_are_spread_evenly_or_as_asked():
@@ -170,16 +174,55 @@ def test_what_was_saved_without_labels_or_preprocessing_is_refused(missing):
         explain(replace(run, config=config), noise(6, 8))
 
 
-def test_reads_of_a_part_of_the_input_are_refused(monkeypatch):
-    part = Read(name="r", share=torch.zeros(5), scores=torch.zeros(1, 5))
-    monkeypatch.setattr(module, "read_inputs", lambda *_, **__: (torch.zeros(1, 3), [part]))
-    with pytest.raises(ValueError, match=r"every read to see all 48 elements, got reads of \[5\]"):
-        explain(saved(), noise(6, 8))
+def test_reads_of_a_part_of_the_input_are_refused():
+    encoder = PerceiverEncoderConfig(
+        num_latents=6,
+        latent_channels=8,
+        num_blocks=2,
+        num_cross_attends=2,
+        num_self_attends_per_block=0,
+        unroll_time=True,
+    )
+    with pytest.raises(ValueError, match=r"every read to see all 48 elements, got reads of \[24\]"):
+        explain(saved(encoder=encoder), noise(6, 8))
 
 
 def test_elements_that_fill_no_grid_lie_in_a_row():
-    assert module._axes(build(saved().config.model).inputs["image"], 16) == (2, 8)
-    assert module._axes(build(saved().config.model).inputs["image"], 15) == (15,)
+    assert placing._axes(build(saved().config.model).inputs["image"], 16) == (2, 8)
+    assert placing._axes(build(saved().config.model).inputs["image"], 15) == (15,)
+
+
+def test_the_map_of_the_whole_model_is_about_a_class():
+    run = saved()
+    torch.nn.init.normal_(run.model.output.to_logits.weight)
+    found = explain(run, noise(6, 8), latents=2)
+    best = found.label_names[int(found.probabilities.argmax())]
+    (view,) = found.views
+    assert (found.map, found.about, view.summary_title) == ("class", best, f"for {best}")
+    np.testing.assert_allclose(view.overall.mean(), 1.0, rtol=1e-4)
+    assert view.latents.shape == (2, 2, 6, 8)
+    assert view.rolled.shape == (2, 6, 8)
+    np.testing.assert_allclose(view.latents.mean(axis=(2, 3)), 1.0, rtol=1e-4)
+    other = next(name for name in found.label_names if name != best)
+    (changed,) = explain(run, noise(6, 8), about=other).views
+    assert np.abs(changed.overall - view.overall).max() > 0.1
+    for kind, title in (("rollup", "all layers"), ("last", "last read"), ("mean", "all reads")):
+        (view,) = explain(run, noise(6, 8), map=kind).views
+        assert view.summary_title == title
+    np.testing.assert_allclose(view.overall, view.attention.mean(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"map": "rolup"}, r"a map out of mean, last, rollup, class; got 'rolup'\. .*'rollup'"),
+        ({"about": "cow"}, "no class 'cow' to ask about; the run learned cat, dog, ship"),
+        ({"about": "cat", "map": "mean"}, "A map of mean is of no class"),
+    ],
+)
+def test_a_map_or_class_that_is_not_there_is_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        explain(saved(), noise(6, 8), **asked)
 
 
 def test_the_model_is_left_without_gradients_and_hooks():
@@ -188,3 +231,25 @@ def test_the_model_is_left_without_gradients_and_hooks():
     assert all(p.grad is None for p in run.model.parameters())
     assert not any(m._forward_pre_hooks for m in run.model.modules())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("latent", "head"), [(2, None), (None, 0), (5, 0)])
+def test_one_latent_or_head_alone(latent, head):
+    model = saved()
+    image = noise(6, 8)
+    explanation = explain(model, image, map="mean", alone=(latent, head))
+    sample = read_sample(model, image)
+    with watch_attention(model.model) as maps:
+        model.model(sample.inputs)
+    for seen, weights in zip(
+        explanation.views[0].attention, cross_attends(maps), strict=True
+    ):  # 1 x H x N x M
+        own = weights[0] if head is None else weights[0, head : head + 1]
+        own = own if latent is None else own[:, latent : latent + 1]
+        expected = own.mean(dim=(0, 1)) * own.shape[-1]
+        np.testing.assert_allclose(seen.ravel(), expected.detach().numpy(), rtol=1e-4)
+
+
+def test_a_head_that_there_is_not():
+    with pytest.raises(ValueError, match="Expected a head between 0 and 0, got 1"):
+        explain(saved(), noise(6, 8), alone=(None, 1))

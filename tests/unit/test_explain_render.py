@@ -98,8 +98,8 @@ def test_a_moment_outside_of_the_recording_is_refused(run, tmp_path, moment):
 
 
 def test_another_format_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match=r"Expected the format png or npz .* got 'gif'"):
-        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.gif")
+    with pytest.raises(ValueError, match=r"Expected the format png, gif, html or npz .* got 'bmp'"):
+        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.bmp")
 
 
 def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):

@@ -38,10 +38,10 @@ def views(explanation: Explanation, *, read: Which = "all") -> list[dict[str, An
 
     Every view says the same of its maps: `axes` (elements along each axis), `extent` (how far they reach along each
     axis of what lies beneath, where 1 is its end), `low` and `high` (what the first and the last color stand for, in
-    multiples of an even share) and `maps`, each with `read` (its number, `all` for all of them together, `asked` for
-    what the answer's own query looked at) and `values`: a byte for each element in base64, 0 where there is none,
-    else 1 for `low` to 255 for `high`. What lies beneath depends on `media`: a picture as PNG, frames, points,
-    letters, lines.
+    multiples of an even share), `title` (what to call the map of the whole model) and `maps`, each with `read` (its
+    number, `all` for the whole model, `asked` for what the answer's own query looked at) and `values`: a byte for each
+    element in base64, 0 where there is none, else 1 for `low` to 255 for `high`. What lies beneath depends on `media`:
+    a picture as PNG, frames, points, letters, lines.
 
     Args:
         explanation: Of `perceivers.explain.explain.explain`.
@@ -50,12 +50,12 @@ def views(explanation: Explanation, *, read: Which = "all") -> list[dict[str, An
     Raises:
         ValueError: If there is no such read.
     """
-    return [_view(view, read) for view in explanation.views]
+    return [_view(view, read, explanation.map) for view in explanation.views]
 
 
-def _view(view: View, read: Which) -> dict[str, Any]:
+def _view(view: View, read: Which, kind: str) -> dict[str, Any]:
     beneath, extent, attention_of = _CONTENTS[type(view.content)](view.content, view)
-    maps = [(which, attention_of(values)) for which, values in _maps(view, read)]
+    maps = [(which, attention_of(values)) for which, values in _maps(view, read, kind)]
     high = max(_high(values) for _, values in maps)
     return {
         "input": view.name,
@@ -64,13 +64,14 @@ def _view(view: View, read: Which) -> dict[str, Any]:
         "extent": extent,
         "low": 0.0,
         "high": round(high, 3),
+        "title": view.summary_title or "all reads",
         "maps": [{"read": which, "values": _bytes_of(values, high)} for which, values in maps],
         "share": [round(float(share), 4) for share in view.share],
         "even": round(view.even, 4),
     }
 
 
-def _maps(view: View, read: Which) -> list[tuple[int | str, Array]]:
+def _maps(view: View, read: Which, kind: str) -> list[tuple[int | str, Array]]:
     """Return the maps that are wanted, each with what the page calls it by.
 
     Raises:
@@ -82,7 +83,7 @@ def _maps(view: View, read: Which) -> list[tuple[int | str, Array]]:
             msg = f"Expected a read between 0 and {count - 1}, or 'all', got {read}."
             raise ValueError(msg)
         return [(read, view.attention[read])]
-    together = [("all", view.overall)] if count > 1 else []
+    together = [("all", view.overall)] if count > 1 or kind not in ("mean", "last") else []
     asked = [] if view.asked is None else [("asked", view.asked)]
     return [*together, *enumerate(view.attention), *asked]
 

@@ -222,7 +222,9 @@ class Service:
             missing=tuple(name for name in values if name not in there),
         )
         try:
-            found = explain(self.saved, read, latents=1, latent=latent, head=head)
+            # Of one latent or head, what speaks for the class is not known.
+            which = None if latent is None and head is None else "mean"
+            found = explain(self.saved, read, latents=1, map=which, alone=(latent, head))
         except ValueError as error:
             raise RefusedError(422, str(error)) from error
         with torch.inference_mode():

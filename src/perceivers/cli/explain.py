@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, parse, texts_of, wrong_arguments
+from perceivers.cli.parsing import Device, Switch, parse, texts_of, wrong_arguments
 
 if TYPE_CHECKING:
     from perceivers.hub.checkpoint import Saved
 
-__all__ = ["run"]
+__all__ = ["Options", "run"]
 
 _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --out robin.png
   perceivers explain runs/birds robin.jpg --format npz      the arrays behind the picture
+  perceivers explain runs/birds robin.jpg --out robin.html  a page to turn, slide and choose in; it needs nothing else
+  perceivers explain runs/talks talk.mp4 --out talk.gif     frame after frame
+  perceivers explain runs/birds robin.jpg --class wren      what speaks for another class
+  perceivers explain runs/birds robin.jpg --curves          whether the maps are faithful, for this picture
+  perceivers explain runs/birds --curves --samples 300      the same over the test split, with mean areas
   perceivers explain runs/digits spoken.flac                sound, film, mesh, recording, array: whatever it learned
   perceivers explain runs/talks talk.mp4 --moment 0         the clip at the beginning; 0.5 is the middle, 1 the end
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
@@ -34,32 +39,49 @@ class Options:
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
         file: What to look at: a file, or NAME=FILE,NAME=FILE,... for a run of several modalities.
-        out: The file to write. By default `NAME-attention.png` in this folder.
-        format: A picture, or the arrays that it is drawn from. By default as `out` ends.
+        out: The file to write. By default `NAME-attention.png` in this folder, or `NAME-curves.png`.
+        format: A picture, a moving one, a page, or the arrays that it is drawn from. By default as `out` ends.
         latents: How many latents to show on their own.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
         text: A text to look at, of a run that reads texts, instead of a file. Give it again for the other texts of a
             sample that has several.
         row: Which row of a table, from 0 on, where FILE is one.
         task: Which answer is drawn, of a run that learned several tasks. By default that of the first.
+        map: What the one map of the whole model shows: the mean of all reads, the last read, attention rolled up
+            through all layers, or that weighted by the gradient of a class. By default `class` where the run learned
+            classes, or else `rollup`.
+        about: The class that `--map class` is about. By default the most probable one.
+        curves: Draw deletion and insertion curves of all maps instead, beside a random map and input gradients; without
+            FILE, their mean over a split.
+        split: Which split of the run's own data `--curves` is measured on. By default test, or else validation.
+        samples: How many samples of a split, a folder or a table `--curves` is measured on, drawn at random.
         device: Where to compute. `auto` takes an accelerator if there is one.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
     out: Path | None = None
-    format: Literal["png", "npz"] | None = None
+    format: Literal["png", "gif", "html", "npz"] | None = None
     latents: int = 8
     moment: float = 0.5
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     row: int = 0
     task: str | None = None
+    map: Literal["mean", "last", "rollup", "class"] | None = None
+    about: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None
+    curves: Switch = False
+    split: Literal["train", "validation", "test"] | None = None
+    samples: int = 200
     device: Device = "auto"
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
+    if options.curves:
+        from perceivers.cli.curves import draw_run
+
+        return draw_run(options)
     if options.file is None and not options.text:
         wrong_arguments("explain", "Expected a FILE to look at after RUN, or --text; got neither.")
     from perceivers.explain.render import explain_file
@@ -77,6 +99,8 @@ def run(args: Sequence[str]) -> int:
         latents=options.latents,
         moment=options.moment,
         task=options.task,
+        map=options.map,
+        about=options.about,
     )
     print(f"What the model looked at in {options.file or 'the text'}: {written}")
     return 0

@@ -27,6 +27,7 @@ __all__ = [
     "draw_shares",
     "draw_tracks",
     "heat_top",
+    "legend_of",
     "overlay",
     "read_maps",
     "read_titles",
@@ -55,21 +56,32 @@ def heat_top(attention: Array) -> float:
 
 
 def read_titles(view: View) -> list[str]:
-    """Return what to call each read, all together first where there are several, and the answer's own at the end."""
+    """Return what to call each map: that of the whole model first, then each read, then the answer's own."""
     num_reads = len(view.attention)
     asked = [] if view.asked is None else ["what the first blank looked at"]
-    if num_reads == 1:
+    if num_reads == 1 and view.summary is None:
         return ["where it looked", *asked]
-    reads = (f"read {t + 1} of {num_reads}" for t in range(num_reads))
-    return [f"all {num_reads} reads", *reads, *asked]
+    first = shorten(view.summary_title, 24) or f"all {num_reads} reads"
+    reads = [f"read {t + 1} of {num_reads}" for t in range(num_reads)]
+    return [first, *(reads if num_reads > 1 else ["the read"]), *asked]
 
 
 def read_maps(view: View) -> list[Array]:
     """Return the attention that belongs to each title of `read_titles`."""
     asked = [] if view.asked is None else [view.asked]
-    if len(view.attention) == 1:
+    if len(view.attention) == 1 and view.summary is None:
         return [view.attention[0], *asked]
     return [view.overall, *view.attention, *asked]
+
+
+def legend_of(explanation: Explanation) -> str:
+    """Return a sentence on the map of the whole model."""
+    return {
+        "class": f"'for {shorten(str(explanation.about), 40)}': attention through all layers, as far as more of it "
+        "would make that answer larger.",
+        "rollup": "'all layers': attention rolled up from the answer to the elements.",
+        "last": "'last read': its attention.",
+    }.get(explanation.map, "'all reads': their mean attention.")
 
 
 def shorten(text: str, length: int) -> str:

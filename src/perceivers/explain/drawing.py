@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
-from perceivers.explain.canvas import INK, QUIET, draw_bars, draw_shares, shorten
+from perceivers.explain.canvas import INK, QUIET, draw_bars, draw_shares, legend_of, shorten
 from perceivers.explain.contents import (
     Cloud,
     Fields,
@@ -58,21 +58,22 @@ _SECTIONS: dict[type, tuple[_Size, _Draw]] = {
 }
 
 
-def draw_explanation(explanation: Explanation) -> Figure:
+def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figure:
     """Return a figure: what the model says and, for each modality, what it read and where each read looked.
 
-    A single picture has a figure of its own, with the scores of single latents beside the attention.
+    A single picture has a figure of its own, with the scores of single latents beside the attention; not without
+    `latents`.
     """
     views = explanation.views
     single = len(views) == 1
-    if single and not explanation.missing and isinstance(views[0].content, Picture):
+    if latents and single and not explanation.missing and isinstance(views[0].content, Picture):
         return draw_single_picture(explanation)
     sizes = [_SECTIONS[type(view.content)][0](view) for view in views]
     rows = _num_bars(explanation)
     head = 0.8 + 0.26 * rows
     if not single:
         head = max(head, 1.0 + 0.24 * (len(views[0].share) + 1))
-    heights = [head, *(height + 0.35 * (not single) for _, height in sizes), 0.3]
+    heights = [head, *(height + 0.35 * (not single) for _, height in sizes), 0.5]
     width = max(8.0, *(width for width, _ in sizes))
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     engine: Any = figure.get_layout_engine()
@@ -119,9 +120,10 @@ def _num_bars(explanation: Explanation) -> int:
 
 
 def _caption(explanation: Explanation) -> str:
-    words = "Attention of all latents and heads, in multiples of an even share (1x: nowhere in particular)."
+    words = "Reads: attention of all latents and heads, in multiples of an even share (1x: nowhere in particular)."
     if len(explanation.views) > 1:
         words = words.replace("an even share", "an even share within the modality")
+    words = f"{legend_of(explanation)}\n{words}"
     if explanation.asked is not None:
         best = np.argsort(-explanation.asked, kind="stable")[:5]
         told = ", ".join(f"{latent} ({100 * explanation.asked[latent]:.0f} %)" for latent in best)

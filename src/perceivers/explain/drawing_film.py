@@ -20,7 +20,7 @@ from perceivers.explain.canvas import (
 from perceivers.explain.contents import Cloud, Film
 from perceivers.explain.explanation import View
 
-__all__ = ["cloud_size", "draw_cloud", "draw_film", "film_size"]
+__all__ = ["cloud_size", "draw_cloud", "draw_film", "draw_turned", "film_size"]
 
 FRAMES = 8  # shown at most
 POINTS = 6000
@@ -105,30 +105,54 @@ def draw_cloud(figure: SubFigure, view: View) -> None:
     maps, titles = read_maps(view), read_titles(view)
     columns = min(len(titles), 4)
     rows = -(-len(titles) // columns)
-    real = np.flatnonzero(np.isfinite(view.overall) & np.isfinite(content.points).all(axis=1))
-    if len(real) > POINTS:  # evenly through the list: no part of the cloud is favored
-        real = real[np.linspace(0, len(real) - 1, POINTS).astype(int)]
-    points = content.points[real]
-    low, high = (
-        (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(3), np.ones(3))
-    )
-    half = max(float((high - low).max()) / 2, 1e-6)
+    real = _shown(view)
     top = max(heat_top(attention) for attention in maps)
-    size = float(np.clip(9000 / max(len(points), 1), 2, 30))
     drawn: list[Any] = []
     heat: Any = None
     for place, (attention, title) in enumerate(zip(maps, titles, strict=True)):
         axes: Any = figure.add_subplot(rows, columns, place + 1, projection="3d")
-        heat = _scatter(axes, points, np.nan_to_num(attention[real]), top, size)
+        heat = _place(axes, content.points[real], attention[real], top)
         axes.set_title(title, color=INK, fontsize=9, pad=0)
-        for set_limits, middle in zip(
-            (axes.set_xlim, axes.set_ylim, axes.set_zlim), (low + high) / 2, strict=True
-        ):
-            set_limits(middle - half, middle + half)
-        axes.set_box_aspect((1, 1, 1), zoom=1.25)
         axes.view_init(elev=22, azim=-55)
         drawn.append(axes)
     scale_beside(drawn, heat, top, fraction=0.02, pad=0.04, shrink=0.8)
+
+
+def draw_turned(figure: Any, view: View, *, azimuth: float) -> None:
+    """Draw the points once, colored by what was looked at in all, seen from a side given in degrees."""
+    content, real = view.content, _shown(view)
+    assert isinstance(content, Cloud)
+    axes: Any = figure.add_subplot(projection="3d")
+    top = heat_top(view.overall)
+    heat = _place(axes, content.points[real], view.overall[real], top)
+    axes.set_title(read_titles(view)[0], color=INK, fontsize=10, pad=0)
+    axes.view_init(elev=22, azim=azimuth)
+    scale_beside(axes, heat, top, fraction=0.03, pad=0.02, shrink=0.8)
+
+
+def _shown(view: View) -> npt.NDArray[np.int64]:
+    """Return which points are drawn: at most so many, evenly through the list, so that no part is favored."""
+    assert isinstance(view.content, Cloud)
+    real = np.flatnonzero(np.isfinite(view.overall) & np.isfinite(view.content.points).all(axis=1))
+    if len(real) > POINTS:
+        real = real[np.linspace(0, len(real) - 1, POINTS).astype(int)]
+    return real
+
+
+def _place(axes: Any, points: npt.NDArray[Any], attention: npt.NDArray[Any], top: float) -> Any:
+    """Draw points in a cube around them."""
+    low, high = (
+        (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(3), np.ones(3))
+    )
+    half = max(float((high - low).max()) / 2, 1e-6)
+    size = float(np.clip(9000 / max(len(points), 1), 2, 30))
+    heat = _scatter(axes, points, np.nan_to_num(attention), top, size)
+    for set_limits, middle in zip(
+        (axes.set_xlim, axes.set_ylim, axes.set_zlim), (low + high) / 2, strict=True
+    ):
+        set_limits(middle - half, middle + half)
+    axes.set_box_aspect((1, 1, 1), zoom=1.25)
+    return heat
 
 
 def _scatter(

@@ -13,6 +13,7 @@ from perceivers.explain.canvas import (
     SCORES,
     draw_bars,
     heat_top,
+    legend_of,
     overlay,
     read_maps,
     read_titles,
@@ -39,7 +40,8 @@ def draw_single_picture(explanation: Explanation) -> Figure:
     (view,) = explanation.views
     tall = _tall(view)
     num_reads, num_latents = view.scores.shape[:2]
-    heat = num_reads > 1  # a single read is drawn large above, and not once more
+    # A single read is drawn large above, and not once more.
+    heat = num_reads > 1 or view.summary is not None
     reads = (num_latents + 1.3 * heat) * (TILE / tall + 0.08), num_reads * (TILE * tall + 0.3) + 0.5
     answer = 2 * LARGE / tall + 4.5, LARGE * tall + 0.4
     figure = Figure(figsize=(max(reads[0], answer[0]), reads[1] + answer[1]), layout="constrained")
@@ -113,12 +115,14 @@ def _draw_reads(figure: SubFigure, explanation: Explanation, *, heat: bool) -> N
         if heat:
             first = row.pop(0)
             _draw_heat(first, pixels, view.attention[read])
-            first.set_title(f"read {read + 1} of {num_reads}", color=INK, fontsize=10)
+            title = f"read {read + 1} of {num_reads}" if num_reads > 1 else "the read"
+            first.set_title(title, color=INK, fontsize=10)
         for place, axes in enumerate(row):
             _draw_scores(axes, pixels, view.scores[read, place])
             if read == 0:
                 axes.set_title(f"latent {explanation.latents[place]}", color=QUIET, fontsize=9)
     figure.supxlabel(
+        f"{legend_of(explanation)}\n"
         "Over the picture: attention of all latents and heads, in multiples of an even share.\n"
         "Beside it: scores of single latents before the softmax, each on its own scale.",
         fontsize=9,

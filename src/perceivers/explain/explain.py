@@ -1,20 +1,19 @@
 """From a saved model and a sample to what the model says and where its reads looked."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from perceivers.data.base import nearest
-from perceivers.explain.asked import Asked, trace_query
-from perceivers.explain.explanation import Explanation, View
-from perceivers.explain.reads import Read, read_inputs
-from perceivers.explain.sample import ReadSample, read_sample
-from perceivers.explain.views import content_of, step_of
+from perceivers.explain.asked import trace_query
+from perceivers.explain.explanation import Explanation
+from perceivers.explain.faithful import CLASSES, class_index
+from perceivers.explain.looking import MAPS, look, summary_of
+from perceivers.explain.placing import Whole, segments_of, views_of
+from perceivers.explain.reads import only
+from perceivers.explain.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.tasks.autoencode import AutoencodeTask, by_name
 from perceivers.tasks.dense import DenseConfig
@@ -23,7 +22,7 @@ from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_na
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.reconstruction import psnr
 from perceivers.tasks.tasks import TaskConfig, build_task, names_of
-from perceivers.typing import Float, Int, Tensor
+from perceivers.typing import Float, Tensor
 
 __all__ = ["explain"]
 
@@ -36,36 +35,6 @@ _TASKS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Segment:
-    """The elements of one modality among all.
-
-    Attributes:
-        name: Of the modality.
-        begin: The first of them.
-        end: Behind the last.
-        real: Which are real.
-        order: Where each stands on the axes, after `permute`. None: as it comes.
-        axes: Elements along each axis.
-    """
-
-    name: str
-    begin: int
-    end: int
-    real: npt.NDArray[np.bool_]
-    order: npt.NDArray[np.int64] | None
-    axes: tuple[int, ...]
-
-    def placed(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return values of all elements, ... x M, on the axes of these; NaN where one is not real."""
-        own = np.where(self.real, values[..., self.begin : self.end], np.nan).astype(np.float32)
-        if self.order is not None:
-            placed = np.empty_like(own)
-            placed[..., self.order] = own
-            own = placed
-        return own.reshape(*own.shape[:-1], *self.axes)
-
-
 def explain(
     saved: Saved,
     file: Any,
@@ -73,8 +42,9 @@ def explain(
     latents: int | Sequence[int] = 8,
     moment: float = 0.5,
     task: str | None = None,
-    latent: int | None = None,
-    head: int | None = None,
+    map: str | None = None,
+    about: str | None = None,
+    alone: tuple[int | None, int | None] = (None, None),
 ) -> Explanation:
     """Return what a model says about one sample, and where each of its reads looked.
 
@@ -83,14 +53,16 @@ def explain(
         file: As in `perceivers.explain.sample.read_sample`.
         latents: Whose scores to return: so many, spread evenly over the latent array, or these.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
-        task: Which of several tasks the answer is of. By default the first. All of them look at the same.
-        latent: Whose attention is returned. By default the mean of all latents.
-        head: Likewise, of the heads.
+        task: Which of several tasks the answer is of. By default the first. The reads are the same for all.
+        map: What the one picture of the whole model shows, one of `perceivers.explain.looking.MAPS`. By default
+            `class` where the run learned classes, `rollup` elsewhere.
+        about: The class, or number, that `class` is about. By default the most probable, or the first number.
+        alone: A latent and a head whose attention alone the reads show. None: the mean of all.
 
     Raises:
-        ValueError: If the model was saved without labels or preprocessing, a latent, head or task does not exist, or
-            the file is missing or cannot be decoded, or a text has no blank where one is to be filled. The message
-            names it.
+        ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
+            not exist, or the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
+            The message names it.
     """
     config = saved.config
     if config.task is None or not config.preprocess:
@@ -104,37 +76,100 @@ def explain(
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in sample.inputs.items()}
     masks = {name: x.to(device) for name, x in sample.masks.items()}
-    segments = _segments(model, inputs, masks)
+    segments = segments_of(model, inputs, masks)
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
-    outputs, reads = read_inputs(
-        model, inputs, latents=chosen, masks=masks or None, latent=latent, head=head
-    )
-    chosen_task = _task_of(config.task, task)
-    if isinstance(config.task, MultiTaskConfig):
-        outputs = outputs[task or next(iter(config.task.parts))]
-    learned, names, asked = build_task(chosen_task), names_of(chosen_task), None
-    if isinstance(learned, AutoencodeTask):  # numbers: how near what is given back comes
-        names, answer = _nearness(learned, inputs, masks, outputs)
-    else:
-        answer = learned.probabilities(outputs)[0]
-    if isinstance(chosen_task, MaskedBytesConfig):
-        ids = inputs[chosen_task.modality][0]
-        answer, names = _first_blank(ids, answer, sample.name)
-        asked = trace_query(model, inputs, masks, query=int((ids == MASK).nonzero()[0]))
-    if isinstance(chosen_task, FlowConfig):
-        answer, names = _motion(answer)
+    if alone[0] is not None and alone[0] not in chosen:
+        chosen = (*chosen, alone[0])
+    answered = _task_of(config.task, task)
+    blank = _first_blank(answered, inputs, sample.name)
+    kind, index = _map_of(answered, map, about)
+    which: dict[str, Any] = {"output": _output_of(config.task, task), "query": blank}
+    seen = look(model, inputs, masks or None, latents=chosen, **which)
+    place = None if alone[0] is None else chosen.index(alone[0])
+    seen = replace(seen, reads=[only(read, place, alone[1]) for read in seen.reads])
+    summary = summary_of(seen, kind, model, inputs, masks or None, index=index, **which)
+    outputs = seen.outputs if which["output"] is None else seen.outputs[which["output"]]
+    names, answer = _answer(answered, inputs, masks, outputs, blank)
+    asked = None if blank is None else trace_query(model, inputs, masks, query=blank)
+    if kind == "class" and about is None:
+        about = names[int(answer.argmax()) if answered.kind in CLASSES else 0]
+    whole = Whole(values=summary.numpy(), kind=kind, about=about)
     return Explanation(
         name=sample.name,
-        task=_TASKS.get(chosen_task.kind, chosen_task.kind),
+        task=_TASKS.get(answered.kind, answered.kind),
         label_names=names,
         probabilities=answer.float().cpu().numpy(),
-        threshold=float(getattr(chosen_task, "threshold", 0.5)),
-        views=_views(saved, sample, segments, reads, asked),
+        threshold=float(getattr(answered, "threshold", 0.5)),
+        views=views_of(saved, sample, segments, seen, whole, asked),
         latents=chosen,
         missing=sample.missing,
         asked=None if asked is None else asked.latents.numpy(),
+        map=kind,
+        about=about if kind == "class" else None,
     )
+
+
+def _output_of(config: TaskConfig, name: str | None) -> str | None:
+    """Return which output of the model is meant. None: it has one for all."""
+    if not isinstance(config, MultiTaskConfig):
+        return None
+    return name or next(iter(config.parts))
+
+
+def _first_blank(config: TaskConfig, inputs: dict[str, Tensor], name: str) -> int | None:
+    """Return where the first blank of a text is. None: the run fills none.
+
+    Raises:
+        ValueError: If it fills blanks, and there is none.
+    """
+    if not isinstance(config, MaskedBytesConfig):
+        return None
+    ids = inputs[config.modality][0]
+    check_blanks(ids.tolist(), name)
+    return int((ids == MASK).nonzero()[0])
+
+
+def _answer(
+    config: TaskConfig,
+    inputs: dict[str, Tensor],
+    masks: dict[str, Tensor],
+    outputs: Any,
+    blank: int | None,
+) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+    """Return what the numbers of the answer are called, and the numbers."""
+    learned = build_task(config)
+    if isinstance(learned, AutoencodeTask):  # how near what is given back comes
+        return _nearness(learned, inputs, masks, outputs)
+    answer = learned.probabilities(outputs)[0]
+    if blank is not None:
+        return tuple(byte_name(byte) for byte in range(256)), answer[blank, FIRST_BYTE:]
+    if isinstance(config, FlowConfig):
+        return _motion(answer)
+    return names_of(config), answer
+
+
+def _map_of(task: TaskConfig, kind: str | None, about: str | None) -> tuple[str, int | None]:
+    """Return which map shows the whole model and, of one about a class, which number of the answer.
+
+    Raises:
+        ValueError: If there is no such map or class, or the task has none.
+    """
+    if kind is not None and kind not in MAPS:
+        msg = f"Expected a map out of {', '.join(MAPS)}; got '{kind}'.{nearest(kind, MAPS)}"
+        raise ValueError(msg)
+    has_classes = task.kind in (*CLASSES, "regression")
+    if (about is not None or kind == "class") and not has_classes:
+        msg = f"This run learned {task.kind.replace('_', ' ')} and no classes: there is none to explain."
+        raise ValueError(msg)
+    if about is not None and kind not in (None, "class"):
+        msg = f"A map of {kind} is of no class: leave out the class, or the map."
+        raise ValueError(msg)
+    kind = kind or ("class" if about is not None or task.kind in CLASSES else "rollup")
+    index = class_index(task, about)
+    if index is None and task.kind == "regression":
+        index = 0
+    return kind, index
 
 
 def _task_of(config: TaskConfig, name: str | None) -> TaskConfig:
@@ -174,123 +209,14 @@ def _nearness(
     return tuple(found), torch.cat(list(found.values()))
 
 
-def _first_blank(
-    ids: Int[Tensor, " L"], answer: Float[Tensor, "L K"], name: str
-) -> tuple[Float[Tensor, " 256"], tuple[str, ...]]:
-    """Return how probable each byte is in the first blank of a text, and what the bytes are called.
-
-    Raises:
-        ValueError: If there is no blank.
-    """
-    check_blanks(ids.tolist(), name)
-    blank = int((ids == MASK).nonzero()[0])
-    return answer[blank, FIRST_BYTE:], tuple(byte_name(byte) for byte in range(256))
-
-
-def _evened(asked: Asked, segment: _Segment) -> npt.NDArray[np.float32]:
-    """Return what a query looked at, in multiples of an even share among the real elements of a modality."""
-    elements = asked.elements.numpy()
-    own = np.where(segment.real, elements[segment.begin : segment.end], 0)
-    even = max(float(own.sum()), 1e-12) / max(int(segment.real.sum()), 1)
-    return (elements / even).astype(np.float32)
-
-
-def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[Float[Tensor, " 4"], tuple[str, ...]]:
-    """Return how the pixels of a first frame move, and what these numbers are called."""
+def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[tuple[str, ...], Float[Tensor, " 4"]]:
+    """Return what the numbers are called that tell how the pixels of a first frame move, and the numbers."""
     length, means = answer.norm(dim=-1), answer.mean(dim=(0, 1))
     told = torch.stack([length.mean(), length.max(), means[0], means[1]])
-    return told, ("mean motion", "largest motion", "mean to the right", "mean down")
-
-
-def _segments(
-    model: Any, inputs: dict[str, Tensor], masks: dict[str, Tensor]
-) -> tuple[_Segment, ...]:
-    """Return which of the elements, that are read side by side, belong to which modality."""
-    with torch.inference_mode():
-        elements = model.elements(inputs, masks)
-    found: list[_Segment] = []
-    begin = 0
-    # Where a learned vector stands for what is missing, there are elements of every modality.
-    names = sorted(inputs if len(elements) == len(inputs) else model.inputs)
-    for name, part in zip(names, elements, strict=True):
-        count = part.num_elements
-        real = np.ones(count, dtype=bool)
-        if part.mask is not None:
-            real = np.broadcast_to(part.mask[0].cpu().numpy(), count)
-        order = None
-        if model.permutation is not None:
-            order = model._order(name, count).cpu().numpy()
-        axes = _axes(model.inputs[name], count)
-        found.append(
-            _Segment(name=name, begin=begin, end=begin + count, real=real, order=order, axes=axes)
-        )
-        begin += count
-    return tuple(found)
-
-
-def _axes(adapter: Any, count: int) -> tuple[int, ...]:
-    """Return the elements along each axis of an input, which may be shorter than the configured size."""
-    axes: tuple[int, ...] = tuple(adapter.axes)
-    rest = math.prod(axes[1:])
-    return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
+    return ("mean motion", "largest motion", "mean to the right", "mean down"), told
 
 
 def _spread(count: int, num_latents: int) -> tuple[int, ...]:
     """Return `count` latents spread evenly, or all of them if there are fewer."""
     count = max(min(count, num_latents), 1)
     return tuple(round((i + 0.5) * num_latents / count - 0.5) for i in range(count))
-
-
-def _views(
-    saved: Saved,
-    sample: ReadSample,
-    segments: Sequence[_Segment],
-    reads: Sequence[Read],
-    asked: Asked | None,
-) -> tuple[View, ...]:
-    """Return the view of each modality.
-
-    Raises:
-        ValueError: If a read saw only some of the elements.
-    """
-    counts = sorted({read.share.shape[0] for read in reads})
-    if counts != [segments[-1].end]:
-        msg = (
-            f"Expected every read to see all {segments[-1].end:,} elements, got reads of {counts}: attention of an "
-            "encoder that reads a part of the input at a time cannot be drawn."
-        )
-        raise ValueError(msg)
-    shares = np.stack([read.share.numpy() for read in reads])
-    scores = np.stack([read.scores.numpy() for read in reads])
-    num_real = sum(int(segment.real.sum()) for segment in segments)
-    views: list[View] = []
-    for segment in segments:
-        name, own = segment.name, int(segment.real.sum())
-        if name not in sample.inputs:  # a learned vector stands there, and nothing can be drawn
-            continue
-        part = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
-        x = sample.inputs[name][0].cpu().numpy()
-        real = np.ones(len(x), dtype=bool)
-        if name in sample.masks:
-            real = np.broadcast_to(sample.masks[name][0].cpu().numpy(), len(x))
-        # A modality that got nothing at all was looked at nowhere: 0, and not 0 / 0.
-        even = np.maximum(part, 1e-12)[:, None] / max(own, 1)
-        content = content_of(
-            saved.config.preprocess[name],
-            sample.values[name],
-            x,
-            real,
-            step_of(saved.model.inputs[name]),
-        )
-        views.append(
-            View(
-                name=name,
-                content=content,
-                attention=segment.placed((shares / even).astype(np.float32)),
-                share=part.astype(np.float32),
-                even=own / max(num_real, 1),
-                scores=segment.placed(scores),
-                asked=None if asked is None else segment.placed(_evened(asked, segment)),
-            )
-        )
-    return tuple(views)

@@ -1,5 +1,6 @@
 """What a model says about one sample, and where each of its reads looked, as arrays that can be drawn or kept."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -27,6 +28,12 @@ class View:
         even: What part it would have got if every element got the same: its part of all real elements.
         scores: For each read and chosen latent, the scores before the softmax: T x L x the axes. NaN as above.
         asked: What the answer's own query looked at through the latents, as `attention`. None: it has none of its own.
+        summary: The one map of the whole model, as `attention`. None: the mean of all reads.
+        summary_title: What to call it.
+        latents: For each read and chosen latent, its attention, averaged over heads: T x L x the axes, as `attention`.
+        rolled: For each chosen latent, what it got through all layers: L x the axes, as `attention`.
+        heads: For each read and head, attention averaged over latents: T x H x the axes, as `attention`.
+        head_scores: For each read, head and chosen latent, the scores before the softmax: T x H x L x the axes.
     """
 
     name: str
@@ -36,10 +43,18 @@ class View:
     even: float
     scores: npt.NDArray[np.float32]
     asked: npt.NDArray[np.float32] | None = None
+    summary: npt.NDArray[np.float32] | None = None
+    summary_title: str = ""
+    latents: npt.NDArray[np.float32] | None = None
+    rolled: npt.NDArray[np.float32] | None = None
+    heads: npt.NDArray[np.float32] | None = None
+    head_scores: npt.NDArray[np.float32] | None = None
 
     @property
     def overall(self) -> npt.NDArray[np.float32]:
-        """The attention of all reads together, on the axes of the elements."""
+        """What was looked at in all, on the axes of the elements: the summary, or else the mean of all reads."""
+        if self.summary is not None:
+            return self.summary
         seen = np.isfinite(self.attention)
         total = np.where(seen, self.attention, 0).sum(axis=0)
         count = seen.sum(axis=0)
@@ -61,6 +76,8 @@ class Explanation:
         latents: Which latents `scores` is of.
         missing: Modalities that were not there.
         asked: What part of the answer's query each latent got. None: it has no query of its own.
+        map: What the summaries of the views are: one of `perceivers.explain.looking.MAPS`.
+        about: The class that they are about, where they are about one.
     """
 
     name: str
@@ -72,6 +89,8 @@ class Explanation:
     latents: tuple[int, ...]
     missing: tuple[str, ...] = ()
     asked: npt.NDArray[np.float32] | None = None
+    map: str = "mean"
+    about: str | None = None
 
 
 def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
@@ -86,6 +105,8 @@ def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
         "probabilities": explanation.probabilities,
         "latents": np.array(explanation.latents),
         "modalities": np.array([view.name for view in explanation.views]),
+        "map": np.array(explanation.map),
+        "about": np.array(explanation.about or ""),
     }
     if explanation.asked is not None:
         arrays["asked_latents"] = explanation.asked
@@ -94,10 +115,26 @@ def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
         before = "" if single else f"{view.name}."
         for part in ("attention", "share", "even", "scores"):
             arrays[before + part] = np.asarray(getattr(view, part))
-        if view.asked is not None:
-            arrays[before + "asked"] = view.asked
+        for key, part in _more(view):
+            arrays[before + key] = part
         for field in fields(view.content):
             arrays[before + _KEPT.get(field.name, field.name)] = np.asarray(
                 getattr(view.content, field.name)
             )
     return arrays
+
+
+def _more(view: View) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Yield name and array of what not every view has. Heads alone say nothing new where there is one."""
+    several = view.heads is not None and view.heads.shape[1] > 1
+    kept = {
+        "asked": view.asked,
+        "summary": view.summary,
+        "latent_attention": view.latents,
+        "latent_rollup": view.rolled,
+        "head_attention": view.heads if several else None,
+        "head_scores": view.head_scores if several else None,
+    }
+    for name, part in kept.items():
+        if part is not None:
+            yield name, part

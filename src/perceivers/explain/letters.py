@@ -13,7 +13,9 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-__all__ = ["cells_of", "outlines"]
+from perceivers.explain.spelling import Letter, letters_of
+
+__all__ = ["Letter", "cells_of", "letters_of", "outlines"]
 
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 ADVANCE = 0.602  # of its letters, as a multiple of the size

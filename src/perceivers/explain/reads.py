@@ -1,20 +1,16 @@
 """What each read of the input attended to, in memory that does not grow with the number of latents."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from einops import rearrange, reduce
 from torch import nn
 
-from perceivers.explain.attention import on_attention
-from perceivers.nn.attention import Attention
+from perceivers.explain.calls import Call, record_calls
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Read", "read_inputs"]
-
-CHUNK = 2**24  # scores in memory at once: 64 MB
+__all__ = ["Read", "check_single", "input_reads", "only", "read_inputs", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +19,23 @@ class Read:
 
     Attributes:
         name: The module that read.
-        share: What part of all attention each element got, averaged over latents and heads, or those of one. Sums to
-            one, or to zero if no element is real. Zero where an element is padding.
-        scores: For the chosen latents, what the softmax was taken of, averaged over heads. Minus infinity where
-            an element is padding.
+        share: What part of all attention each element got, averaged over latents and heads. Sums to one, or to
+            zero if no element is real. Zero where an element is padding.
+        heads: The same of each head alone.
+        weights: For the chosen latents, by head, what part of a latent's attention each element got.
+        head_scores: For the same, what the softmax was taken of. Minus infinity where an element is padding.
     """
 
     name: str
     share: Float[Tensor, " M"]
-    scores: Float[Tensor, "L M"]
+    heads: Float[Tensor, "H M"]
+    weights: Float[Tensor, "H L M"]
+    head_scores: Float[Tensor, "H L M"]
+
+    @property
+    def scores(self) -> Float[Tensor, "L M"]:
+        """What the softmax was taken of, averaged over heads."""
+        return self.head_scores.mean(dim=0)
 
 
 def read_inputs(
@@ -40,13 +44,11 @@ def read_inputs(
     *,
     latents: Sequence[int],
     masks: Mapping[str, Tensor] | None = None,
-    latent: int | None = None,
-    head: int | None = None,
 ) -> tuple[Any, list[Read]]:
     """Return the model's outputs, by name where there are several, and every read of its input, in their order.
 
-    The whole maps never exist: latents are taken a few at a time. For a model without cross-attends (the
-    Transformer baseline), every layer reads the input and the elements stand in for the latents.
+    The whole maps never exist: latents and elements are taken a few at a time. For a model without cross-attends
+    (the Transformer baseline), every layer reads the input and the elements stand in for the latents.
 
     Args:
         model: A `Perceiver`.
@@ -54,68 +56,75 @@ def read_inputs(
             the sorted order of names.
         latents: Which latents' scores are wanted.
         masks: 1 x M for modalities that were padded, True where an element is real.
-        latent: Whose attention a `share` is. None: the mean of all latents.
-        head: Likewise, of the heads.
 
     Raises:
-        ValueError: If there is more than one sample, or a latent or head that the model does not have.
+        ValueError: If there is more than one sample, or a latent that the model does not have.
+    """
+    check_single(inputs)
+    with torch.inference_mode():
+        with record_calls(model) as calls:
+            outputs = model(inputs, masks) if masks else model(inputs)
+        return outputs, [summarize(call, latents) for call in input_reads(calls)]
+
+
+def check_single(inputs: Mapping[str, Tensor]) -> None:
+    """Refuse more than one sample.
+
+    Raises:
+        ValueError: If an input has another batch axis than 1.
     """
     samples = {name: x.shape[0] for name, x in inputs.items()}
     if set(samples.values()) != {1}:
         msg = f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
         raise ValueError(msg)
-    reads: list[Read] = []
-    crossing = any("cross_attends" in name for name, _ in model.named_modules())
-
-    def record(
-        name: str, attention: Attention, arrays: tuple[Tensor, Tensor, Tensor | None]
-    ) -> None:
-        if not crossing or "cross_attends" in name:
-            reads.append(_summarize(name, attention, arrays, latents, (latent, head)))
-
-    with torch.inference_mode(), on_attention(model, record):
-        outputs = model(inputs, masks) if masks else model(inputs)
-    return outputs, reads
 
 
-def _summarize(
-    name: str,
-    attention: Attention,
-    arrays: tuple[Tensor, Tensor, Tensor | None],
-    latents: Sequence[int],
-    only: tuple[int | None, int | None],
-) -> Read:
-    query, source, mask = arrays
-    num_latents, num_elements = query.shape[1], source.shape[1]
-    heads, (latent, head) = attention.num_heads, only
-    asked = [*latents, *([] if latent is None else [latent])]
-    if not all(0 <= latent < num_latents for latent in asked):
-        msg = f"Expected latents between 0 and {num_latents - 1}, got {asked}."
+def input_reads(calls: Sequence[Call]) -> list[Call]:
+    """Return the calls that read the input: all cross-attends of the encoder, or all of one that has none."""
+    encoder = [call for call in calls if not call.name.startswith("output.")]
+    return [call for call in encoder if call.reads_input] or encoder
+
+
+@torch.inference_mode()
+def summarize(call: Call, latents: Sequence[int]) -> Read:
+    """Return what is kept of a read.
+
+    Raises:
+        ValueError: If there is no such latent.
+    """
+    num_latents = call.query.shape[1]
+    if not all(0 <= latent < num_latents for latent in latents):
+        msg = f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}."
         raise ValueError(msg)
-    if head is not None and not 0 <= head < heads:
-        msg = f"Expected a head between 0 and {heads - 1}, got {head}."
-        raise ValueError(msg)
-    # Projected once for all chunks of latents: a film of single pixels has a million elements.
-    queries = attention.queries(query) * attention.scale
-    keys = rearrange(attention.to_key(source), "1 M (H C) -> 1 H C M", H=heads)
-    step = max(CHUNK // (num_elements * heads), 1)
-    total = torch.zeros(num_elements, device=query.device)
-    seen = queries if latent is None else queries[:, :, latent : latent + 1]
-    kept = slice(None) if head is None else slice(head, head + 1)
-    for start in range(0, seen.shape[2], step):
-        weights = _masked(seen[:, kept, start : start + step] @ keys[:, kept], mask)
-        total += reduce(weights.softmax(dim=-1).float(), "1 H Q M -> M", "sum")
-    if mask is not None and not bool(mask.any()):  # a softmax over nothing is undefined
-        total = torch.zeros_like(total)
-    scores = _masked(queries[:, :, list(latents)] @ keys, mask)
+    heads = torch.zeros(call.attention.num_heads, call.num_elements, device=call.query.device)
+    for block in call.blocks():
+        heads[:, block.elements] += block.weights.sum(dim=1)
+    heads /= num_latents
+    scores = call.scores(latents)
     return Read(
-        name=name,
-        share=(total / (seen.shape[2] * (heads if head is None else 1))).cpu(),
-        scores=reduce(scores.float(), "1 H L M -> L M", "mean").cpu(),
+        name=call.name,
+        share=heads.mean(dim=0).cpu(),
+        heads=heads.cpu(),
+        weights=scores.softmax(dim=-1).nan_to_num(nan=0.0).cpu(),
+        head_scores=scores.cpu(),
     )
 
 
-def _masked(scores: Float[Tensor, "1 H Q M"], mask: Tensor | None) -> Float[Tensor, "1 H Q M"]:
-    if mask is None:
-        return scores
-    return scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+def only(read: Read, place: int | None, head: int | None) -> Read:
+    """Return a read whose share is that of a single latent, of a single head, or of one latent in one head.
+
+    Args:
+        read: Of `summarize`.
+        place: Which of the chosen latents. None: the mean of all latents.
+        head: Which head. None: the mean of all heads.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    if head is not None and not 0 <= head < len(read.heads):
+        msg = f"Expected a head between 0 and {len(read.heads) - 1}, got {head}."
+        raise ValueError(msg)
+    if place is None and head is None:
+        return read
+    own = read.heads if place is None else read.weights[:, place]
+    return replace(read, share=own.mean(dim=0) if head is None else own[head])

@@ -1,4 +1,4 @@
-"""Writes what a model attended to in a sample of any modality, or of several: drawn, or as arrays."""
+"""Writes what a model attended to in a sample, of one modality or several: drawn, moving, as a page, or as arrays."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,12 @@ import numpy as np
 
 from perceivers.explain.explain import explain
 from perceivers.explain.explanation import Explanation, arrays_of
+from perceivers.explain.page import page_of
 from perceivers.hub.checkpoint import Saved
 
-__all__ = ["explain_file", "explain_image"]
+__all__ = ["FORMATS", "explain_file", "explain_image"]
+
+FORMATS = ("png", "gif", "html", "npz")
 
 
 def explain_file(
@@ -20,7 +23,7 @@ def explain_file(
     format: str | None = None,
     latents: int = 8,
     moment: float = 0.5,
-    task: str | None = None,
+    **which: Any,
 ) -> Path:
     """Write what the model attended to in a sample, and return the path.
 
@@ -28,47 +31,55 @@ def explain_file(
         saved: What `perceivers.hub.checkpoint.load` returned.
         file: A path, a PIL image, an array or a text; a dict with one of these for each modality, where what is
             missing may be left out.
-        out: The picture or archive to write. Its folder is made if need be.
-        format: `png` draws it; `npz` keeps the arrays of `Explanation`. By default as `out` ends.
+        out: The file to write. Its folder is made if need be.
+        format: `png` draws it; `gif` shows one map after another or, of a film, frame after frame; `html` is a page
+            that needs nothing else; `npz` keeps the arrays of `Explanation`. By default as `out` ends.
         latents: How many latents to show on their own.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
-        task: Which of several tasks the answer is of. By default the first.
+        which: `task`, `map` and `about` as `perceivers.explain.explain.explain` takes them.
 
     Raises:
-        ValueError: If the format is neither, the model cannot read files, or the file is missing or cannot be
+        ValueError: If there is no such format, the model cannot read files, or the file is missing or cannot be
             decoded.
         OSError: If `out` cannot be written.
-        ImportError: If matplotlib is missing for a `png`, or a library that decodes the file. The message says how
-            to install it.
+        ImportError: If matplotlib is missing for a `png` or `gif`, or a library that decodes the file. The message says
+            how to install it.
     """
     out = Path(out)
     format = format or out.suffix.removeprefix(".").lower()
-    if format not in ("png", "npz"):
-        msg = f"Expected the format png or npz to draw attention in, got '{format}' for {out}."
+    if format not in FORMATS:
+        told = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        msg = f"Expected the format {told} to show attention in, got '{format}' for {out}."
         raise ValueError(msg)
     if not 0 <= moment <= 1:
         msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {moment}."
         raise ValueError(msg)
-    explanation = explain(saved, file, latents=latents, moment=moment, task=task)
+    explanation = explain(saved, file, latents=latents, moment=moment, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if format == "png":
-        _draw(explanation, out)
-        return out
-    with out.open("wb") as stream:  # savez would add a suffix to a name that has another
-        np.savez_compressed(stream, **arrays_of(explanation))  # pyright: ignore[reportArgumentType]
+    if format in ("png", "gif"):
+        _draw(explanation, out, moving=format == "gif")
+    elif format == "html":
+        out.write_text(page_of(explanation), encoding="utf-8")
+    else:
+        with out.open("wb") as stream:  # savez would add a suffix to a name that has another
+            np.savez_compressed(stream, **arrays_of(explanation))  # pyright: ignore[reportArgumentType]
     return out
 
 
 explain_image = explain_file
 
 
-def _draw(explanation: Explanation, out: Path) -> None:
+def _draw(explanation: Explanation, out: Path, *, moving: bool) -> None:
     """Write the figure, or say what to install."""
     try:
         from perceivers.explain.drawing import draw_explanation
+        from perceivers.explain.moving import write_moving
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise
         msg = 'Drawing needs matplotlib: pip install "perceivers[viz]".'
         raise ImportError(msg) from error
+    if moving:
+        write_moving(explanation, out)
+        return
     draw_explanation(explanation).savefig(out, format="png", dpi=110, facecolor="white")

@@ -1,4 +1,4 @@
-"""Bytes of a text become letters again, each with the elements that it is made of."""
+"""The letters of a text that was read byte by byte."""
 
 import numpy as np
 

@@ -60,7 +60,7 @@ class DenseFeatures:
 
     def tiles(self, chunk: Chunk) -> Tiles:
         """Return the elements of a chunk."""
-        x = self._array(chunk)
+        x = self.array(chunk)
         b, held = x.shape[:2]
         exists = None
         if self.has_void:
@@ -96,7 +96,7 @@ class DenseFeatures:
         assert self.elements.replaced is not None
         return self.elements.replaced.where[chunk.samples, self.span(chunk)][..., None]
 
-    def _array(self, chunk: Chunk) -> Float[Tensor, "b m C"]:
+    def array(self, chunk: Chunk) -> Float[Tensor, "b m C"]:
         """Return the papers' array for the elements of a chunk that there are."""
         elements, span = self.elements, self.span(chunk)
         content = elements.content[chunk.samples, span].to(self.dtype)

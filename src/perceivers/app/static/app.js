@@ -93,6 +93,7 @@ async function again() {
     const explained = await post("explain", given, wanted(), pending.signal);
     shown = explained.views;
     views.replace(shown);
+    depths();
     draw();
   } catch (error) {
     if (error.name !== "AbortError") fail(error);
@@ -107,7 +108,7 @@ function depths() {
 
 function draw() {
   if (!shown.length) return;
-  const title = titleOf(shown[0].maps[depth.value], run.reads);
+  const title = titleOf(shown[0], depth.value, run.reads);
   at("depth-said").textContent = title;
   depth.setAttribute("aria-valuetext", title);
   views.draw(Number(depth.value), overlay.checked);

@@ -17,8 +17,9 @@ const KINDS = {
 const COLORS = { points: glow, text: marker }; // of what is not drawn over a picture
 
 /** Return what to call a map. */
-export function titleOf(map, reads) {
-  if (map.read === "all") return `all ${reads} reads`;
+export function titleOf(view, place, reads) {
+  const map = view.maps[place];
+  if (map.read === "all") return view.title.startsWith("for ") ? `what speaks ${view.title}` : view.title;
   if (map.read === "asked") return "what the answer asked";
   return reads === 1 ? "its only read" : `read ${map.read + 1} of ${reads}`;
 }
@@ -67,8 +68,8 @@ export class Views {
   /** Put other maps over what is drawn already. */
   replace(views) {
     for (const one of this.drawn) {
-      const { maps, share, high } = views.find((view) => view.input === one.view.input);
-      Object.assign(one.view, { maps, share, high });
+      const { maps, share, high, title } = views.find((view) => view.input === one.view.input);
+      Object.assign(one.view, { maps, share, high, title });
       one.levels = maps.map(levelsOf);
       one.share.parentElement.querySelector(".legend").replaceWith(legend(one.view, COLORS[one.view.media]));
     }

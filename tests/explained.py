@@ -1,0 +1,149 @@
+"""Made explanations of every kind of content, for what draws them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from perceivers.explain.contents import (
+    Cloud,
+    Content,
+    Fields,
+    Film,
+    Passage,
+    Picture,
+    Recording,
+    Spectrogram,
+    Values,
+    Wave,
+)
+from perceivers.explain.explanation import Explanation, View
+
+__all__ = ["CONTENTS", "RANDOM", "explanation", "passage", "picture", "recording", "view"]
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(height=8, width=8) -> Picture:
+    return Picture(pixels=RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def passage(text: str) -> Passage:
+    units = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+    return Passage(units=units, marks=("PAD",))
+
+
+def recording(steps=30, channels=3, unit="s") -> Recording:
+    values = RANDOM.normal(size=(steps, channels)).astype(np.float32)
+    values[3:6, 0] = np.nan
+    values[:, -1] = np.nan
+    return Recording(
+        values=values,
+        times=np.arange(steps) / 10,
+        channels=tuple(f"$channel_{i}$" for i in range(channels)),
+        unit=unit,
+        step=2,
+    )
+
+
+CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
+    "picture": (picture(), (4, 4)),
+    "wave": (
+        Wave(samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100),
+        (40,),
+    ),
+    "silence": (Wave(samples=np.zeros((50, 1), np.float32), rate=8000.0, step=100), (1,)),
+    "long wave": (
+        Wave(samples=RANDOM.normal(size=(4000, 1)).astype(np.float32), rate=8000.0, step=4),
+        (1000,),
+    ),
+    "spectrogram": (
+        Spectrogram(
+            values=RANDOM.normal(size=(30, 40)).astype(np.float32),
+            seconds=0.3,
+            hertz=np.geomspace(50, 8000, 40).astype(np.float32),
+            step=(4, 4),
+        ),
+        (8, 10),
+    ),
+    "unknown bands": (
+        Spectrogram(
+            values=np.full((6, 5), np.nan, np.float32),
+            seconds=0.3,
+            hertz=np.zeros(0, np.float32),
+        ),
+        (6, 5),
+    ),
+    "film": (
+        Film(
+            frames=RANDOM.integers(0, 256, (10, 9, 17, 3), dtype=np.uint8),
+            rate=12.5,
+            step=(2, 8, 8),
+        ),
+        (8, 2, 3),
+    ),
+    "one frame": (Film(frames=np.zeros((1, 80, 60, 3), np.uint8), rate=1.0), (1, 4, 4)),
+    "cloud": (Cloud(points=RANDOM.normal(size=(50, 3)).astype(np.float32)), (50,)),
+    "one point": (Cloud(points=np.zeros((1, 3), np.float32)), (1,)),
+    "large cloud": (Cloud(points=RANDOM.normal(size=(7000, 3)).astype(np.float32)), (7000,)),
+    "short text": (
+        passage("Grüße aus 東京 \N{GRINNING FACE}\n\tund e\N{COMBINING ACUTE ACCENT}"),
+        (44,),
+    ),
+    "one long word": (passage("a " + "x" * 198), (200,)),
+    "long text": (passage("The film was long. " * 200), (3800,)),
+    "recording": (recording(), (15,)),
+    "one step": (recording(steps=1, unit="step"), (1,)),
+    "many channels": (recording(channels=30), (15,)),
+    "values": (Values(values=RANDOM.normal(size=(20, 4)).astype(np.float32)), (20,)),
+    "positive values": (Values(values=RANDOM.random((20, 1)).astype(np.float32)), (20,)),
+    "nothing measured": (Values(values=np.full((3, 2), np.nan, np.float32)), (3,)),
+    "fields": (Fields(fields=("$age$", "sex", "city"), texts=("4", "", "Rome")), (3,)),
+    "many fields": (Fields(fields=("field",) * 50, texts=("1",) * 50), (50,)),
+}
+
+
+def view(
+    name="picture", *, reads=2, latents=3, modality="one", share=1.0, even=1.0, hidden=0, kept=None
+) -> View:
+    content, axes = CONTENTS[name]
+    attention = (RANDOM.random((reads, *axes)) * 2).astype(np.float32)
+    if hidden:
+        attention[:, -hidden:] = np.nan
+    return View(
+        name=modality,
+        content=content,
+        attention=attention,
+        share=np.full(reads, share, np.float32),
+        even=even,
+        scores=RANDOM.random((reads, latents, *axes)).astype(np.float32),
+        **({} if kept is None else _whole(attention, kept, latents)),
+    )
+
+
+def _whole(attention, title: str, latents: int) -> dict:
+    """Return what `explain` adds: a map of the whole model, and maps of single latents."""
+    single = np.repeat(attention[:, None], latents, axis=1)
+    return {
+        "summary": attention.mean(axis=0),
+        "summary_title": title,
+        "latents": single,
+        "rolled": single[0],
+        "heads": attention[:, None],
+        "head_scores": single[:, None],
+    }
+
+
+def explanation(*views: View, labels=4, **changes) -> Explanation:
+    views = views or (view(),)
+    return replace(
+        Explanation(
+            name="a $picture^.png",
+            label_names=tuple(
+                f"label ${i}$ with a name that is far too long" for i in range(labels)
+            ),
+            probabilities=np.full(labels, 1 / labels, np.float32),
+            views=views,
+            latents=tuple(range(views[0].scores.shape[1])),
+        ),
+        **changes,
+    )
