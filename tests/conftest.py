@@ -23,6 +23,12 @@ def _seeded():
 
 
 @pytest.fixture
+def without_a_gpu(monkeypatch) -> None:
+    """What is chosen depends on the machine; this test is about one without a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """Return the folder of real data beside the checkout, or skip."""
     shared = Path(os.environ.get("PERCEIVERS_SHARED", ROOT.parent / "shared"))

@@ -197,6 +197,10 @@ def _flow(folder: Path) -> None:
         _write(folder / f"{name}.png", _png(low))
 
 
+def _nothing(folder: Path) -> None:
+    """Write nothing: the page makes what it needs."""
+
+
 DATA: dict[str, Callable[[Path], None]] = {
     "audio": _audio,
     "video": _video,
@@ -205,11 +209,13 @@ DATA: dict[str, Callable[[Path], None]] = {
     "series": _series,
     "arrays": _arrays,
     "flow": _flow,
+    "moving": _nothing,
     "autoencoding": _autoencoding,
     "explain": _explain,
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,
     "scale": _scale,
+    "sharing": _scale,
     "tasks": _tasks,
 }
 """What writes the data of each page."""

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perceivers.app.publish import push_to_hub as push_to_hub
     from perceivers.data.arrays import ArraysPreprocessConfig as ArraysPreprocessConfig
     from perceivers.data.audio import WavePreprocessConfig as WavePreprocessConfig
     from perceivers.data.base import DataConfig as DataConfig
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from perceivers.evaluation.protocols import Evaluation as Evaluation
     from perceivers.evaluation.protocols import evaluate_run as evaluate
     from perceivers.explain.attention import watch_attention as watch_attention
-    from perceivers.hub.checkpoint import push_to_hub as push_to_hub
+    from perceivers.export.write import export as export
+    from perceivers.hub.checkpoint import from_pretrained as from_pretrained
     from perceivers.inputs.arrays import ArraysInputConfig as ArraysInputConfig
     from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
     from perceivers.inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
@@ -130,11 +132,13 @@ _HOMES = {
     "build": "models.perceiver",
     "create": "evaluation.models",
     "evaluate": "evaluation.protocols:evaluate_run",
+    "export": "export.write",
     "fit": "training.run",
+    "from_pretrained": "hub.checkpoint",
     "get_recipe": "recipes",
     "list_recipes": "recipes",
     "load": "evaluation.predict:load_predictor",
-    "push_to_hub": "hub.checkpoint",
+    "push_to_hub": "app.publish",
     "save": "evaluation.predict:save_model",
     "watch_attention": "explain.attention",
 }
@@ -192,7 +196,9 @@ __all__ = [
     "build",
     "create",
     "evaluate",
+    "export",
     "fit",
+    "from_pretrained",
     "get_recipe",
     "list_recipes",
     "load",

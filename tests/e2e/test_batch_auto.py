@@ -54,6 +54,7 @@ def test_what_does_not_fit_is_accumulated_and_the_run_goes_on_so(tmp_path, monke
     assert "| step | 16 samples: 4 batches of 4 |" in report
 
 
+@pytest.mark.usefixtures("without_a_gpu")  # which is asked by trying
 def test_a_run_in_which_nothing_fits_ends_with_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "available_memory", lambda: 10)
     with pytest.raises(ValueError, match=r"Not even one sample fits.*Expected a smaller --size"):

@@ -32,6 +32,7 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.usefixtures("without_a_gpu")
 def test_fit_says_what_it_saw_and_chose_and_what_comes_next(pictures, capsys):
     assert main(["fit", str(pictures), *TINY]) == 0
     out = capsys.readouterr().out
@@ -188,6 +189,7 @@ def test_shards_are_streamed_and_measured(tmp_path, capsys):
     assert re.search(r"\ntest accuracy: \d+\.\d %\n$", capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("without_a_gpu")
 def test_what_the_recipe_says_of_reading_holds_where_no_flag_does(pictures, monkeypatch):
     from perceivers.training import run
 

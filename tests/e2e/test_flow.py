@@ -42,7 +42,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "flow"
-    assert main(["fit", str(data), "--out", str(out), *SMALL]) == 0
+    assert main(["fit", str(data), "--size", "tiny", "--out", str(out), *SMALL]) == 0
     return out
 
 
@@ -204,6 +204,7 @@ def test_data_without_flow_are_not_learned_from(tmp_path, capsys):
     assert "the flow of none of them" in err
 
 
+@pytest.mark.usefixtures("without_a_gpu")
 def test_queries_can_be_drawn_and_memory_is_measured(data):
     source = open_data(data, DataConfig())
     recipe, why = choose_recipe(source)

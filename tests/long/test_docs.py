@@ -1,7 +1,9 @@
 """The pages of docs/ are run: every command and all Python in them, in order, on small made data."""
 
 import contextlib
+import inspect
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,28 @@ def test_every_command_of_a_page_does_what_it_says(page, tmp_path, monkeypatch, 
 def test_what_is_not_run_says_why(page, text, why):
     assert len(why) > 8
     pytest.skip(f"{page}.md: {why}")
+
+
+def section(title):
+    text = PAGES["moving"].read_text()
+    return text.partition(f"## From {title}\n")[2].partition("\n## ")[0]
+
+
+def arguments(function):
+    names = inspect.signature(function).parameters
+    return {name for name in names if name != "self" and not name.startswith("_")}
+
+
+def test_moving_names_every_argument_of_lucidrains():
+    theirs = pytest.importorskip("perceiver_pytorch")
+    for model in (theirs.Perceiver, theirs.PerceiverIO):
+        table = section("lucidrains' perceiver-pytorch").partition(f"`{model.__name__}(...)`")[2]
+        rows = " ".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE))
+        assert arguments(model) <= set(re.findall(r"`(\w+)`", rows))
+
+
+def test_moving_names_every_field_of_hugging_face():
+    transformers = pytest.importorskip("transformers")
+    rows = " ".join(re.findall(r"^\| (`[^|]*) \|", section("Hugging Face"), re.MULTILINE))
+    general = arguments(transformers.PreTrainedConfig)
+    assert arguments(transformers.PerceiverConfig) - general <= set(re.findall(r"`(\w+)`", rows))

@@ -6,7 +6,6 @@ import resource
 import subprocess
 import sys
 import threading
-import types
 
 import pytest
 import torch
@@ -222,26 +221,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
     assert len(list(folder.iterdir())) == 2
 
 
-def test_push_to_hub_uploads_what_others_can_load(folder, monkeypatch):
-    import huggingface_hub
-
-    calls = []
-
-    def create_repo(_, repo_id, **options):
-        calls.append((repo_id, options))
-
-    def upload_folder(_, **options):
-        calls.append(options)
-        return "https://hub/somebody/birds"
-
-    api = types.new_class(
-        "Api", (), {}, lambda ns: ns.update(create_repo=create_repo, upload_folder=upload_folder)
-    )
-    monkeypatch.setattr(huggingface_hub, "HfApi", api)
-    address = checkpoint.push_to_hub(folder, "somebody/birds", private=True)
-    assert address == "https://hub/somebody/birds"
-    assert calls[0] == ("somebody/birds", {"private": True, "exist_ok": True})
-    assert "model.safetensors" in calls[1]["allow_patterns"]
-    (folder / "config.json").unlink()
-    with pytest.raises(OSError, match="is not a run folder"):
-        checkpoint.push_to_hub(folder, "somebody/birds")
+def test_from_pretrained_gives_the_module_alone(folder):
+    model = checkpoint.from_pretrained(folder)
+    assert isinstance(model, torch.nn.Module)
+    assert not model.training

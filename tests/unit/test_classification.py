@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import matthews_corrcoef
 from tolerance import assert_close
 
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
@@ -75,8 +76,17 @@ def test_metrics_by_hand():
     assert found["loss"] == pytest.approx(
         torch.nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6
     )
+    assert found["matthews"] == pytest.approx(
+        matthews_corrcoef(targets, outputs.argmax(dim=1)), rel=1e-6
+    )
     assert found["samples"] == 4
     assert meter.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_always_the_same_answer_correlates_with_nothing():
+    meter = task().meter()
+    meter.update(torch.eye(3)[[1, 1, 1]], torch.tensor([0, 1, 2]))
+    assert meter.compute()["matthews"] == 0.0
 
 
 def test_meters_of_several_devices_add_up():

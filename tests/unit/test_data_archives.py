@@ -140,7 +140,7 @@ def test_negative_sizes_are_refused(tmp_path):
         (member,) = archive.getmembers()
     member.size = -512
     path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with pytest.raises(ValueError, match=r"a\.tar is cut off inside '1\.png'"):
+    with pytest.raises(ValueError, match=r"a\.tar (is cut off inside '1\.png'|cannot be read)"):
         list(tar_members(path))
 
 

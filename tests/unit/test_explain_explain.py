@@ -9,8 +9,10 @@ from PIL import Image
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.text import TextPreprocessConfig
 from perceivers.explain import looking, placing
+from perceivers.explain.attention import cross_attends, watch_attention
 from perceivers.explain.contents import Passage, Picture
 from perceivers.explain.explain import explain
+from perceivers.explain.sample import read_sample
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
@@ -229,3 +231,25 @@ def test_the_model_is_left_without_gradients_and_hooks():
     assert all(p.grad is None for p in run.model.parameters())
     assert not any(m._forward_pre_hooks for m in run.model.modules())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("latent", "head"), [(2, None), (None, 0), (5, 0)])
+def test_one_latent_or_head_alone(latent, head):
+    model = saved()
+    image = noise(6, 8)
+    explanation = explain(model, image, map="mean", alone=(latent, head))
+    sample = read_sample(model, image)
+    with watch_attention(model.model) as maps:
+        model.model(sample.inputs)
+    for seen, weights in zip(
+        explanation.views[0].attention, cross_attends(maps), strict=True
+    ):  # 1 x H x N x M
+        own = weights[0] if head is None else weights[0, head : head + 1]
+        own = own if latent is None else own[:, latent : latent + 1]
+        expected = own.mean(dim=(0, 1)) * own.shape[-1]
+        np.testing.assert_allclose(seen.ravel(), expected.detach().numpy(), rtol=1e-4)
+
+
+def test_a_head_that_there_is_not():
+    with pytest.raises(ValueError, match="Expected a head between 0 and 0, got 1"):
+        explain(saved(), noise(6, 8), alone=(None, 1))

@@ -3,7 +3,8 @@ import pytest
 
 from perceivers.explain import letters
 from perceivers.explain.contents import Passage
-from perceivers.explain.letters import cells_of, letters_of, outlines
+from perceivers.explain.letters import cells_of, outlines
+from perceivers.explain.spelling import letters_of
 
 
 def passage(data: bytes) -> Passage:

@@ -4,7 +4,7 @@ from tolerance import assert_close
 
 from perceivers.explain import calls
 from perceivers.explain.attention import cross_attends, watch_attention
-from perceivers.explain.reads import read_inputs
+from perceivers.explain.reads import only, read_inputs
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -53,6 +53,27 @@ def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
         assert_close(read.share, weight[0].mean(dim=(0, 1)))
         assert_close(read.share.sum(), torch.tensor(1.0))
         assert_close(read.scores, score[0].mean(dim=0)[[0, 5]])
+
+
+@pytest.mark.parametrize(("latent", "head"), [(4, None), (None, 2), (6, 0)])
+def test_a_single_latent_or_head_is_one_of_the_whole_map(latent, head):
+    perceiver = model()
+    place = None if latent is None else 1
+    _, seen = read_inputs(perceiver, PICTURE, latents=[0, latent or 0])
+    seen = [only(read, place, head) for read in seen]
+    with watch_attention(perceiver) as weights:
+        perceiver(PICTURE)
+    for read, weight in zip(seen, cross_attends(weights), strict=True):
+        kept = weight[0] if head is None else weight[0, head : head + 1]
+        kept = kept if latent is None else kept[:, latent : latent + 1]
+        assert_close(read.share, kept.mean(dim=(0, 1)))
+
+
+@pytest.mark.parametrize("head", [3, -1])
+def test_a_head_that_is_not_there_is_refused(head):
+    _, seen = read_inputs(model(), PICTURE, latents=[0])
+    with pytest.raises(ValueError, match="Expected a head between 0 and 2"):
+        only(seen[0], None, head)
 
 
 def test_every_layer_of_the_baseline_is_a_read():

@@ -37,6 +37,7 @@ def adapter(frame_step=None, **config) -> SimpleNamespace:
         (adapter(patch=128), (128,)),
         (adapter(patch=(2, 8, 8)), (2, 8, 8)),
         (adapter(stride=4, stem_channels=(32, 64, 128)), (64,)),
+        (adapter(stride=1, stem_channels=(128,), pool=8), (8,)),
         (adapter(stride=(2, 2), stem_channels=(32, 64)), (4, 4)),
         (adapter(stride=2, stem_channels=(32, 64), frame_step=3), (3, 4, 4)),
         (adapter(), (1,)),

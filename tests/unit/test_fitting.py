@@ -27,6 +27,9 @@ def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):
     return path
 
 
+pytestmark = pytest.mark.usefixtures("without_a_gpu")
+
+
 @pytest.fixture
 def source(tmp_path):
     return open_data(folder(tmp_path / "bugs"), DataConfig())

@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from perceivers.data.mel import MelPreprocessConfig, fft_size, log_mel, mel_edges, mel_frames
+from perceivers.data.mel import (
+    MelPreprocessConfig,
+    fft_size,
+    log_mel,
+    mel_edges,
+    mel_frames,
+    mel_matrices,
+)
 
 CONFIG = MelPreprocessConfig(sample_rate=16_000, seconds=1.0)
 
@@ -139,3 +146,15 @@ def test_what_is_taken_from_the_data_must_be_known():
         _ = MelPreprocessConfig(seconds=1.0).num_frames
     with pytest.raises(ValueError, match="Expected seconds of a clip, got None"):
         _ = MelPreprocessConfig(sample_rate=8_000).num_frames
+
+
+def test_two_matrix_products_give_the_same_spectrogram():
+    samples = noise(4_000)
+    _, hop, window = CONFIG.steps
+    waves, bands = mel_matrices(CONFIG)
+    begin = (window - hop) // 2
+    padded = np.pad(samples, (begin, window))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][: 4_000 // hop]
+    real, imaginary = np.split(frames @ waves.T, 2, axis=1)
+    found = np.log((real**2 + imaginary**2) @ bands + CONFIG.log_offset)
+    np.testing.assert_allclose(found, log_mel(samples, CONFIG), atol=1e-3)

@@ -32,6 +32,12 @@ def grid(*sizes, batch=1, content=3, width=20, **parts):
 PAPER = {"num_queries": 512, "num_heads": 1, "qk_channels": 261, "v_channels": 261}
 
 
+class OnGpu(torch.Tensor):
+    """A tensor that says that it is on a GPU."""
+
+    is_cuda = True
+
+
 class TestChoice:
     def test_single_pixels_are_read_as_a_grid(self):
         found = operations([grid(224, 224, width=129)], **PAPER)
@@ -67,6 +73,15 @@ class TestChoice:
         layer = CrossAttend(16, 261)
         source = ElementSource([grid(224, 224, width=129)]).normalized(layer.source_norm)
         assert source.choice(512, layer.attention).path == "grid"
+
+    @pytest.mark.parametrize(
+        ("side", "batch", "path"), [(224, 1, "projected"), (224, 8, "grid"), (512, 1, "grid")]
+    )
+    def test_a_gpu_streams_what_is_worth_its_launches(self, side, batch, path):
+        layer, pixels = CrossAttend(16, 261), grid(side, side, width=129)
+        content = pixels.content.expand(batch, -1, -1).as_subclass(OnGpu)
+        source = ElementSource([replace(pixels, content=content)]).normalized(layer.source_norm)
+        assert source.choice(512, layer.attention).path == path
 
     @pytest.mark.parametrize(
         ("sizes", "content"), [((224, 224), 3), ((7, 500), 64), ((32, 224, 224), 3), ((5000,), 1)]

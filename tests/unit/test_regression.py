@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -62,6 +63,9 @@ def test_metrics_are_scikit_learns_in_the_numbers_units():
     assert found["samples"] == 20
     second = meter.details()[1]
     assert second["r2"] == pytest.approx(r2_score(targets[:, 1], predicted[:, 1]), rel=1e-4)
+    assert second["pearson"] == pytest.approx(
+        np.corrcoef(targets[:, 1], predicted[:, 1])[0, 1], rel=1e-5
+    )
     assert second["mae"] == pytest.approx((targets - predicted)[:, 1].abs().mean().item(), rel=1e-4)
 
 
@@ -81,6 +85,7 @@ def test_equal_numbers_leave_nothing_to_explain(output, r2):
     meter = task(("age",), (), ()).meter()
     meter.update(torch.full((3, 1), output), torch.zeros(3, 1))
     assert meter.compute()["r2"] == r2
+    assert meter.compute()["pearson"] == 0.0
 
 
 def test_nothing_measured_is_no_crash():

@@ -3,7 +3,8 @@ import json
 
 import torch
 
-from perceivers.training.report import RunFacts, command_line, write_report
+from perceivers.training.facts import RunFacts, command_line
+from perceivers.training.report import write_report
 
 
 def facts(**changes):
@@ -24,7 +25,9 @@ def facts(**changes):
 
 
 def test_the_table_says_what_the_run_was(tmp_path):
+    (tmp_path / "evaluation-test.json").touch()  # of the weights before
     write_report(tmp_path, facts())
+    assert not (tmp_path / "evaluation-test.json").exists()
     text = (tmp_path / "report.md").read_text()
     assert text.startswith(f"# {tmp_path.name}\n")
     for line in (

@@ -183,7 +183,13 @@ def run(*command, **environment):
 @pytest.mark.timeout(900)
 def test_kernels_compute_what_the_streaming_read_does_in_the_interpreter():
     """The same tests run on a GPU, where there is one, without this."""
-    out = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(KERNELS), TRITON_INTERPRET="1")
+    without = (
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+    )  # the latter warns about xdist, if there
+    out = run("-m", "pytest", "-q", *without, str(KERNELS), TRITON_INTERPRET="1")
     assert " passed" in out
 
 

@@ -231,4 +231,4 @@ def test_at_another_resolution_it_learns_faster_than_from_random_weights(tmp_pat
     assert list(plan.resized) == ["inputs.image.positions.table"]
     start = taught(model, whole, classes, steps=8)
     scratch = taught(build(pictures((8, 8), outputs=10)), whole, classes, steps=8)
-    assert start < 0.8 * scratch
+    assert start < 0.9 * scratch

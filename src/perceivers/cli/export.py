@@ -1,9 +1,10 @@
-"""`perceivers export`: a run in the form of another library."""
+"""`perceivers export`: a run in a form that other programs read."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -12,30 +13,62 @@ from perceivers.cli.parsing import parse
 __all__ = ["run"]
 
 _EXAMPLES = """
+  perceivers export runs/birds --out exported/birds                 ONNX, for onnxruntime
+  perceivers export runs/birds --format torch --out exported/birds  an archive of torch.export
+  perceivers export runs/birds --format safetensors --out weights/birds
+  perceivers export runs/birds --out exported/birds --samples a.jpg b.jpg
   perceivers export runs/imagenet --format huggingface --out hf/imagenet
+  python exported/birds/predict.py robin.jpg                        without perceivers
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write a run in the form of another library.
+    """Write a run as a folder that other programs read, after comparing its outputs with the model's.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        out: The folder to write, made if need be.
-        format: `huggingface`: what `transformers` loads, of a model that has the shape of one of its six Perceivers.
+        out: The folder to write, made if need be. What an earlier export wrote is replaced, nothing else.
+        format: `onnx`: model.onnx for onnxruntime. `torch`: model.pt2, which torch.export.load reads. `safetensors`:
+            the weights, their configuration and a table of what each is. All with preprocess.json, which says what goes
+            in and comes out, the first two with predict.py, which needs no perceivers. `huggingface`: what
+            `transformers` loads, of a model that has the shape of one of its six Perceivers.
+        samples: Files to compare on, as `predict` takes them. By default some of the run's own data, or else made-up
+            ones.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     out: Path
-    format: Literal["huggingface"] = "huggingface"
+    format: Literal["onnx", "torch", "safetensors", "huggingface"] = "onnx"
+    samples: tuple[str, ...] = ()
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="export", examples=_EXAMPLES)
-    from perceivers.hub.convert import export_huggingface
+    from perceivers.export.write import export
 
-    name = export_huggingface(options.run, options.out)
-    print(f"{options.out} holds a {name}: transformers.{name}.from_pretrained('{options.out}').")
+    samples: list[Any] | None = None
+    if options.samples and options.format != "huggingface":
+        from perceivers.evaluation.items import samples_of
+        from perceivers.hub.checkpoint import load
+
+        columns = load(options.run).config.input_columns()
+        samples = list(samples_of(list(options.samples), columns))
+    done = export(options.run, options.out, format=options.format, samples=samples)
+    if options.format == "huggingface":
+        (name,) = done.notes
+        print(
+            f"{done.folder} holds a {name}: transformers.{name}.from_pretrained('{done.folder}')."
+        )
+        return 0
+    assert done.difference is not None
+    print(f"{done.folder} holds {', '.join(done.files)}.")
+    if "predict.py" in done.files:
+        print(f"Predict without perceivers: python {done.folder / 'predict.py'} FILE...")
+    for note in done.notes:
+        print(f"perceivers export: {note}.", file=sys.stderr)
+    print(
+        f"largest difference to the model: {done.difference.largest:.1e}, on {done.difference.told}"
+    )
     return 0

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DecodedCache", "open_cache"]
+__all__ = ["DecodedCache", "open_cache", "pack", "unpack"]
 
 _MAGIC = b"PVC1"
 _HEAD = struct.Struct("<4sIQ")  # what it is, checksum and length of the rest
@@ -50,7 +50,7 @@ class DecodedCache:
             raw = self._held.get(key) if self.folder is None else self._place(key).read_bytes()
         except OSError:
             return None
-        return None if raw is None else _decoded(raw, key)
+        return None if raw is None else unpack(raw, key)
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value: an array, or a frozen dataclass of arrays, numbers, strings and None.
@@ -60,7 +60,7 @@ class DecodedCache:
         """
         if self.is_full:
             return
-        raw = _encoded(key, value)
+        raw = pack(key, value)
         if self.folder is not None:
             self._write(self._place(key), raw)
         elif self.num_bytes + len(raw) > self.limit_bytes:
@@ -110,7 +110,16 @@ def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> Decod
     return DecodedCache(inside, limit_bytes)
 
 
-def _encoded(key: str, value: Any) -> bytes:
+def pack(key: str, value: Any) -> bytes:
+    """Return a value as bytes that `unpack` reads: nothing is pickled, so that reading them runs no code.
+
+    Args:
+        key: Of the value.
+        value: An array, or a frozen dataclass of arrays, numbers, strings, None and tuples of these.
+
+    Raises:
+        TypeError: If it is, or holds, anything else.
+    """
     arrays: list[npt.NDArray[Any]] = []
     told = json.dumps({"key": key, "value": _told(value, arrays)}).encode()
     body = io.BytesIO()
@@ -122,7 +131,8 @@ def _encoded(key: str, value: Any) -> bytes:
     return _HEAD.pack(_MAGIC, zlib.crc32(content), len(content)) + content
 
 
-def _decoded(raw: bytes, key: str) -> Any:
+def unpack(raw: bytes, key: str) -> Any:
+    """Return the value that `pack` wrote under this key. None if the bytes are damaged or something else."""
     try:
         magic, checksum, length = _HEAD.unpack_from(raw)
         content = memoryview(raw)[_HEAD.size :]

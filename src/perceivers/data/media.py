@@ -18,6 +18,7 @@ __all__ = [
     "as_media",
     "kind_of_bytes",
     "kind_of_name",
+    "suffixes_of",
     "to_pictures",
 ]
 
@@ -128,6 +129,11 @@ class Media:
 def kind_of_name(name: str) -> str | None:
     """Return what a file of this name holds by its suffix: `image`, `audio`, ... or None."""
     return _KINDS.get(PurePath(name).suffix.lower())
+
+
+def suffixes_of(kind: str) -> tuple[str, ...]:
+    """Return the suffixes of files that hold something of a kind, with their dots."""
+    return tuple(f".{suffix}" for suffix in _SUFFIXES.get(kind, "").split())
 
 
 def kind_of_bytes(data: bytes) -> str | None:

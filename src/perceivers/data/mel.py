@@ -16,6 +16,7 @@ __all__ = [
     "log_mel",
     "mel_edges",
     "mel_frames",
+    "mel_matrices",
 ]
 
 MelScale = Literal["htk", "slaney"]
@@ -186,9 +187,8 @@ def log_mel(samples: Values, config: MelPreprocessConfig) -> Values:
         samples: One channel, n.
         config: Rate, window, hop and bands.
     """
-    rate, hop, window = config.steps
-    highest = rate / 2 if config.highest_hz is None else config.highest_hz
-    plan = _plan(rate, window, config.num_mels, config.lowest_hz, highest, config.mel_scale)
+    _, hop, window = config.steps
+    plan = _plan_of(config)
     frames = mel_frames(samples.shape[0], hop)
     before = (window - hop) // 2
     padded = np.zeros(max(0, (frames - 1) * hop + window), dtype=np.float32)
@@ -200,6 +200,23 @@ def log_mel(samples: Values, config: MelPreprocessConfig) -> Values:
         result[begin : begin + FRAMES_AT_ONCE] = plan.powers(views[begin : begin + FRAMES_AT_ONCE])
     result += np.float32(config.log_offset)
     return np.log(result, out=result)
+
+
+def mel_matrices(config: MelPreprocessConfig) -> tuple[Values, Values]:
+    """Return `log_mel` as two matrix products, for graphs of other libraries: what makes a spectrum, and its bands.
+
+    A frame (a window of samples) times the first (2 K x window) gives the real, then the imaginary parts at K
+    frequencies; the sums of their squares times the second (K x bands) are the powers of the bands.
+
+    Args:
+        config: Rate, window and bands.
+    """
+    window = config.steps[2]
+    plan = _plan_of(config)
+    first, last = plan.bins
+    turns = np.outer(np.arange(first, last), np.arange(window)) * (2 * math.pi / plan.size)
+    waves = np.concatenate([np.cos(turns), -np.sin(turns)]) * plan.taper.astype(np.float64)
+    return waves.astype(np.float32), plan.bands(np.eye(last - first, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -221,15 +238,24 @@ class _Plan:
     starts: npt.NDArray[np.int64]
 
     def powers(self, frames: Values) -> Values:
-        """Return each band's power, without a matrix product, whose threads would be in the way of the workers'.
+        """Return each band's power, without a matrix product, whose threads would be in the way of the workers'."""
+        spectrum = np.fft.rfft(frames * self.taper, self.size, axis=1)[:, slice(*self.bins)]
+        return self.bands(np.square(spectrum.real) + np.square(spectrum.imag))
+
+    def bands(self, power: Values) -> Values:
+        """Return each band's power from that of the frequencies.
 
         Between two edges one band falls as the next one rises, so that two sums between edges make all bands.
         """
-        spectrum = np.fft.rfft(frames * self.taper, self.size, axis=1)[:, slice(*self.bins)]
-        power = np.square(spectrum.real) + np.square(spectrum.imag)
         rising = np.add.reduceat(power * self.rises, self.starts, axis=1)
         falling = np.add.reduceat(power, self.starts, axis=1) - rising
         return np.maximum(rising[:, :-1] + falling[:, 1:], 0.0)
+
+
+def _plan_of(config: MelPreprocessConfig) -> _Plan:
+    rate, _, window = config.steps
+    highest = rate / 2 if config.highest_hz is None else config.highest_hz
+    return _plan(rate, window, config.num_mels, config.lowest_hz, highest, config.mel_scale)
 
 
 @lru_cache(maxsize=16)

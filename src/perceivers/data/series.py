@@ -163,7 +163,7 @@ class SeriesWindows:
         augment = self.augment if chance is not None else None
         if augment is not None and chance is not None and augment.shift:
             moment = chance.random()
-        values, times = self._window(value, moment)
+        values, times = self.window(value, moment)
         if augment is not None and chance is not None:
             values, times = turned(values, times, augment, chance)
         values = ((values - self._mean) * self._scale).astype(np.float32, copy=False)
@@ -200,8 +200,13 @@ class SeriesWindows:
         values = values.masked_fill(missing[..., None], 0.0)
         return values, ~missing if mask is None else mask & ~missing
 
-    def _window(self, recording: Recording, moment: float) -> tuple[Values, Times | None]:
-        """Return the rows of a window and, where they go into the model, their times in [-1, 1]."""
+    def window(self, recording: Recording, moment: float) -> tuple[Values, Times | None]:
+        """Return the rows of a window, not normalized, and, where they go into the model, their times in [-1, 1].
+
+        Args:
+            recording: Of `decode`.
+            moment: 0 for the first possible window, 1 for the last.
+        """
         values, times, duration = recording.values, recording.times, self.preprocess.duration
         begin, end, since = 0, values.shape[0], 0.0
         if times is not None and duration is not None and times[-1] > duration:

@@ -39,7 +39,7 @@ class Predictor:
 
     Args:
         saved: What `perceivers.hub.checkpoint.load` returned.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda` or `mps`. With `quantize`, `auto` is the CPU.
         batch_size: Samples that go through the model at once.
         quantize: `int8` gives wide layers int8 weights, where that is faster on this CPU; `int8-always`
             also where it is not. What was decided is in the predictor's `quantization`.
@@ -70,7 +70,8 @@ class Predictor:
             raise ValueError(msg)
         self.config = config
         self.folder = saved.folder
-        self.device = pick_device(device)
+        is_free = device == "auto" and quantize is not None  # int8 weights are for the CPU
+        self.device = pick_device("cpu" if is_free else device)
         self.model = saved.model.to(self.device).eval()
         self.quantization = None if quantize is None else self._quantize(quantize)
         left = _without(config.preprocess, without, config.answers)
@@ -153,6 +154,17 @@ class Predictor:
         assert batch is not None  # nothing is mixed
         return batch
 
+    def predict_read(self, read: Sequence[ReadSample], *, top: int = 5) -> list[Prediction]:
+        """Return one prediction for each sample that a reader like this predictor's has decoded and prepared.
+
+        Args:
+            read: At least one, all with the same number of clips.
+            top: How many of the best labels each prediction lists.
+        """
+        batch = self.reader.collate(read)
+        assert batch is not None  # nothing is mixed
+        return list(self._said([one.name for one in read], batch, top))
+
     @torch.inference_mode()
     def outputs(self, batch: Batch) -> Any:
         """Return the model's outputs, one row for each sample, B x K, of several tasks by name: clips are averaged."""
@@ -181,10 +193,7 @@ class Predictor:
             while batch := list(islice(remaining, self.batch_size)):
                 read = list(pool.map(self._attempt, batch))
                 good = [one for one in read if not isinstance(one, Exception)]
-                collated = self.reader.collate(good) if good else None
-                predictions: Iterator[Prediction] = iter(())
-                if collated is not None:
-                    predictions = self._said([one.name for one in good], collated, top)
+                predictions = iter(self.predict_read(good, top=top) if good else ())
                 for sample, one in zip(batch, read, strict=True):
                     yield (sample.name, one) if isinstance(one, Exception) else next(predictions)
 

@@ -1,7 +1,9 @@
 """How good a trained model is on a whole split, by the protocol of its task."""
 
+import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.named import open_named
 from perceivers.data.sources import DataSource
 from perceivers.data.split import with_validation
+from perceivers.data.whole import whole
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.evaluation.yardstick import MeanAnswers, mean_answers
 from perceivers.models.compression import compression
@@ -89,6 +92,9 @@ def evaluate_run(
         how: How it predicts, as `perceivers.load` takes it: `device`, `batch_size` (here 128), `quantize`, `clips`,
             `without`.
 
+    What is found on the run's own data, read as in training, is kept in its folder (`evaluation-test.json`), for
+    reports and comparisons.
+
     Raises:
         ValueError: If the run does not know its data and none is given, if the split does not exist, or if
             the data hold a label that was not seen in training.
@@ -104,7 +110,20 @@ def evaluate_run(
     means = None
     if isinstance(predictor.task, AutoencodeTask):
         means = _means_of_training(predictor, predictor.task, source if data is None else None)
-    return evaluate_source(predictor, source, chosen, max_bad=max_bad, means=means)
+    found = evaluate_source(predictor, source, chosen, max_bad=max_bad, means=means)
+    as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
+    if data is None and permute is None and as_trained:
+        _keep(found, predictor.folder)
+    return found
+
+
+def _keep(evaluation: Evaluation, folder: Path) -> None:
+    """Write an evaluation into the folder of its run. Where that cannot be written, it is measured all the same."""
+    told = as_dict(evaluation)
+    del told["unreadable"]  # names of files, which nobody asked to be kept
+    text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    with suppress(OSError), whole(folder / f"evaluation-{evaluation.split}.json") as path:
+        path.write_text(text, encoding="utf-8")
 
 
 def _means_of_training(

@@ -23,7 +23,8 @@ from perceivers.explain.canvas import (
 )
 from perceivers.explain.contents import Passage
 from perceivers.explain.explanation import View
-from perceivers.explain.letters import Letter, cells_of, letters_of, outlines
+from perceivers.explain.letters import cells_of, outlines
+from perceivers.explain.spelling import Letter, letters_of
 
 __all__ = ["draw_text", "text_size"]
 

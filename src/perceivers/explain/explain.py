@@ -1,6 +1,7 @@
 """From a saved model and a sample to what the model says and where its reads looked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from perceivers.explain.explanation import Explanation
 from perceivers.explain.faithful import CLASSES, class_index
 from perceivers.explain.looking import MAPS, look, summary_of
 from perceivers.explain.placing import Whole, segments_of, views_of
+from perceivers.explain.reads import only
 from perceivers.explain.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.tasks.autoencode import AutoencodeTask, by_name
@@ -42,6 +44,7 @@ def explain(
     task: str | None = None,
     map: str | None = None,
     about: str | None = None,
+    alone: tuple[int | None, int | None] = (None, None),
 ) -> Explanation:
     """Return what a model says about one sample, and where each of its reads looked.
 
@@ -54,9 +57,10 @@ def explain(
         map: What the one picture of the whole model shows, one of `perceivers.explain.looking.MAPS`. By default
             `class` where the run learned classes, `rollup` elsewhere.
         about: The class, or number, that `class` is about. By default the most probable, or the first number.
+        alone: A latent and a head whose attention alone the reads show. None: the mean of all.
 
     Raises:
-        ValueError: If the model was saved without labels or preprocessing, a latent, task, map or class does
+        ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
             not exist, or the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
             The message names it.
     """
@@ -75,11 +79,15 @@ def explain(
     segments = segments_of(model, inputs, masks)
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
     chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
+    if alone[0] is not None and alone[0] not in chosen:
+        chosen = (*chosen, alone[0])
     answered = _task_of(config.task, task)
     blank = _first_blank(answered, inputs, sample.name)
     kind, index = _map_of(answered, map, about)
     which: dict[str, Any] = {"output": _output_of(config.task, task), "query": blank}
     seen = look(model, inputs, masks or None, latents=chosen, **which)
+    place = None if alone[0] is None else chosen.index(alone[0])
+    seen = replace(seen, reads=[only(read, place, alone[1]) for read in seen.reads])
     summary = summary_of(seen, kind, model, inputs, masks or None, index=index, **which)
     outputs = seen.outputs if which["output"] is None else seen.outputs[which["output"]]
     names, answer = _answer(answered, inputs, masks, outputs, blank)

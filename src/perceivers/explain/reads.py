@@ -1,7 +1,7 @@
 """What each read of the input attended to, in memory that does not grow with the number of latents."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from perceivers.explain.calls import Call, record_calls
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Read", "check_single", "input_reads", "read_inputs", "summarize"]
+__all__ = ["Read", "check_single", "input_reads", "only", "read_inputs", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +108,23 @@ def summarize(call: Call, latents: Sequence[int]) -> Read:
         weights=scores.softmax(dim=-1).nan_to_num(nan=0.0).cpu(),
         head_scores=scores.cpu(),
     )
+
+
+def only(read: Read, place: int | None, head: int | None) -> Read:
+    """Return a read whose share is that of a single latent, of a single head, or of one latent in one head.
+
+    Args:
+        read: Of `summarize`.
+        place: Which of the chosen latents. None: the mean of all latents.
+        head: Which head. None: the mean of all heads.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    if head is not None and not 0 <= head < len(read.heads):
+        msg = f"Expected a head between 0 and {len(read.heads) - 1}, got {head}."
+        raise ValueError(msg)
+    if place is None and head is None:
+        return read
+    own = read.heads if place is None else read.weights[:, place]
+    return replace(read, share=own.mean(dim=0) if head is None else own[head])

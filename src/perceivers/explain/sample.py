@@ -58,13 +58,16 @@ def read_sample(saved: Saved, file: Any, *, moment: float = 0.5) -> ReadSample:
     Args:
         saved: What `perceivers.hub.checkpoint.load` returned.
         file: A path, a PIL image, an array or a text, of a model of one modality or of films with their sound; a
-            dict with one of these for each modality, where what is missing may be left out; or a `Row`.
+            dict with one of these for each modality, where what is missing may be left out; or a `Row`. A sample that
+            is read already stays as it is.
         moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
 
     Raises:
         ValueError: If something cannot be decoded, nothing is there, or the file does not say of which modality it
             is. The message names the file and the reason.
     """
+    if isinstance(file, ReadSample):
+        return file
     columns = saved.config.input_columns()
     if isinstance(file, Row) and not isinstance(file, Path):
         name, row = file.name, file.row

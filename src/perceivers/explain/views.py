@@ -64,7 +64,8 @@ def step_of(adapter: Any) -> tuple[int, ...]:
     if stride is None:
         return (1,)
     layers = len(getattr(config, "stem_channels", (1,)))
-    step = tuple(one**layers for one in ((stride,) if isinstance(stride, int) else stride))
+    pool = getattr(config, "pool", 1)  # of what a text's convolutions give
+    step = tuple(pool * one**layers for one in ((stride,) if isinstance(stride, int) else stride))
     frames = getattr(adapter, "frame_step", None)
     return step if frames is None else (frames, *step, *step)
 

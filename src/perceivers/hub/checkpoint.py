@@ -36,8 +36,9 @@ __all__ = [
     "SavedConfig",
     "compare_weights",
     "find_folder",
+    "from_pretrained",
     "load",
-    "push_to_hub",
+    "read_config",
     "read_weights",
     "save",
 ]
@@ -168,7 +169,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
         ValueError: If the files are not a saved model, or do not fit each other.
     """
     folder = _find(source)
-    config = _read_config(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE)
     weights = read_weights(folder)
     with torch.device("meta"):
         expected = {name: tuple(t.shape) for name, t in build(config.model).state_dict().items()}
@@ -179,23 +180,18 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
     return Saved(model=model.to(device).eval(), config=config, folder=folder)
 
 
-def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Upload a saved model to the Hugging Face hub and return its address.
-
-    Only `config.json`, `model.safetensors`, `recipe.yaml` and `report.md` with its pictures travel.
+def from_pretrained(source: str | Path, *, device: str | torch.device = "cpu") -> Perceiver:
+    """Return the model of a run as a plain module, in evaluation mode; `perceivers.load` brings its preprocessing too.
 
     Args:
-        folder: A run folder.
-        repo_id: `user/name` on the hub. Made if it does not exist.
-        private: Whether others can see a new one.
-    """
-    from huggingface_hub import HfApi
+        source: A run folder, or the id of a model on the Hugging Face hub. A path that exists wins.
+        device: Where the weights go.
 
-    _read_config(_find(folder) / CONFIG_FILE)  # refuse to publish what nobody could load
-    api = HfApi()
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    files = [CONFIG_FILE, WEIGHTS_FILE, "recipe.yaml", "report.md", "*.png"]
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files))
+    Raises:
+        OSError: If nothing is saved there, or a file is unreadable or truncated.
+        ValueError: If the files are not a saved model, or do not fit each other.
+    """
+    return load(source, device=device).model
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -261,7 +257,13 @@ def _find(source: str | Path) -> Path:
     return folder
 
 
-def _read_config(path: Path) -> SavedConfig:
+def read_config(path: Path) -> SavedConfig:
+    """Return what a `config.json` holds.
+
+    Raises:
+        OSError: If it is missing.
+        ValueError: If it is something else. The message says where.
+    """
     try:
         return TypeAdapter(SavedConfig).validate_json(path.read_bytes())
     except FileNotFoundError as error:

@@ -16,6 +16,9 @@ PATHS: tuple[str, ...] = get_args(ReadPath)
 STREAMING_COST = 5e7
 """Operations that a machine could do while a streaming read is set in motion (half a millisecond of a CPU)."""
 
+GPU_STREAMING_COST = 7e10
+"""The same of a GPU, for a whole batch: 3 ms of an H100 in float32, in which it waits for some hundred launches."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -40,6 +43,7 @@ def operations(
     qk_channels: int,
     v_channels: int,
     reads: int = 1,
+    start: float = STREAMING_COST,
 ) -> dict[str, float]:
     """Return the operations of one read by each path, for one sample.
 
@@ -50,12 +54,13 @@ def operations(
         qk_channels: Total width of the comparison.
         v_channels: Total width of the values.
         reads: How many reads use the same keys and values.
+        start: What setting a streaming read in motion costs each sample.
     """
     rows = num_heads * num_queries
     channels = segments[0].num_channels
     elements = sum(segment.num_elements for segment in segments)
     widths = qk_channels + v_channels
-    absorbing = STREAMING_COST + 2.0 * num_queries * channels * widths
+    absorbing = start + 2.0 * num_queries * channels * widths
     absorbed = 4.0 * rows * channels
     found = {
         "projected": 2.0 * elements * widths * (channels / reads + num_queries),

@@ -7,7 +7,14 @@ from torch import nn
 
 from perceivers.inputs.elements import Elements, dense
 from perceivers.nn.attention import Attention
-from perceivers.reading.choice import PATHS, Choice, choose, operations
+from perceivers.reading.choice import (
+    GPU_STREAMING_COST,
+    PATHS,
+    STREAMING_COST,
+    Choice,
+    choose,
+    operations,
+)
 from perceivers.reading.operator import read_elements
 from perceivers.typing import Bool, Float, Tensor
 
@@ -114,6 +121,8 @@ class NormalizedSource:
         """Return how `num_queries` queries of each head read, and what each way would cost."""
         if any(type(layer) is not nn.Linear for layer in (attention.to_key, attention.to_value)):
             return Choice("projected", {})  # such layers are no matrices to multiply queries with
+        content = self.source.segments[0].content
+        start = GPU_STREAMING_COST / content.shape[0] if content.is_cuda else STREAMING_COST
         found = operations(
             self.source.segments,
             num_queries=num_queries,
@@ -121,6 +130,7 @@ class NormalizedSource:
             qk_channels=attention.to_key.out_features,
             v_channels=attention.to_value.out_features,
             reads=self.source.reads,
+            start=start,
         )
         return choose(self.source.path, found)
 

@@ -99,7 +99,7 @@ def log_sums(
         )  # fmt: skip
         s = tl.where(exists[:, None], s, NOTHING)
         lower = tl.exp(-tl.abs(s - top))
-        total = tl.where(s > top, total * lower + 1.0, total + lower)
+        total = tl.where(s > top, tl.fma(total, lower, 1.0), total + lower)
         top = tl.maximum(top, s)
     highest = tl.max(top, axis=0)
     total = tl.where(top > 0.5 * NOTHING, total * tl.exp(top - highest[None, :]), 0.0)
@@ -173,7 +173,7 @@ def combine(
         tl.store(line_out + to_line * num_rows + at, tl.sum(w, axis=0), mask=real)
         a0, a1, a2, a3 = collect(a0, a1, a2, a3, c0, c1, c2, c3, w, VECTORS)
         if CENTRED:
-            means -= mean[:, None] * w
+            means = tl.fma(-mean[:, None], w, means)
     piece = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
     tl.store(last_out + piece * num_last * num_rows + tile, along, mask=both)
     if WEIGH:
@@ -228,7 +228,7 @@ def attend(
     known = tl.load(delta + sample * num_rows + rows, mask=real, other=0.0)
     a = tl.exp(tl.where(exists[:, None], s - shifted[None, :], NOTHING))
     change = a * (g - known[None, :])
-    return a, change, a * g + change * s, p0, p1, p2, p3, g0, g1, g2, g3
+    return a, change, tl.fma(a, g, change * s), p0, p1, p2, p3, g0, g1, g2, g3
 
 
 @triton.jit(do_not_specialize=CHANGING)

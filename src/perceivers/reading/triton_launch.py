@@ -217,7 +217,7 @@ class GridReader:
             line_stop=slab.lines.stop,
             step=slab.step,
             num_warps=8 if self.common["VECTORS"] == 0 else 4,
-            enable_fp_fusion=True,
+            enable_fp_fusion=False,  # or passes round scores differently: see `scores`
             **arguments,
         )
 

@@ -20,7 +20,7 @@ def text_io(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe mlm_bytes --size tiny --out runs/words, then
               perceivers fit DATA --recipe text_io --size tiny --init-from runs/words
-    Expected: not measured yet.
+    Expected: 60.8 % of IMDB's test reviews after 20 + 20 minutes of one core; from scratch 50.0 % after 40.
     Source:   Ours, of the papers' parts: Perceiver IO (arXiv:2107.14795), section 4.1, fine-tunes so, with a query in
               place of BERT's mark [CLS].
     """

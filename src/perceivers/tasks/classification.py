@@ -181,10 +181,12 @@ class ClassificationMeter:
 
         `accuracy` (top-1), `top5`, `loss` (nats, without smoothing or weights), and `mean_recall`: the
         mean over the classes that occur of the share found, which rare classes move as much as common ones.
+        `matthews` is the correlation of answers and labels, -1 to 1 (0: chance), for any number of classes.
         """
         count = int(self.confusion.sum())
         if count == 0:
-            return {"accuracy": 0.0, "top5": 0.0, "mean_recall": 0.0, "loss": 0.0, "samples": 0.0}
+            names = ("accuracy", "top5", "mean_recall", "matthews", "loss", "samples")
+            return dict.fromkeys(names, 0.0)
         hits, rows = self.confusion.diagonal(), self.confusion.sum(dim=1)
         present = rows > 0
         recall = (hits[present] / rows[present]).mean().item()
@@ -192,6 +194,7 @@ class ClassificationMeter:
             "accuracy": int(hits.sum()) / count,
             "top5": self.top5 / count,
             "mean_recall": recall,
+            "matthews": _matthews(self.confusion.double()),
             "loss": self.loss / count,
             "samples": float(count),
         }
@@ -199,3 +202,14 @@ class ClassificationMeter:
     def details(self) -> Details:
         """Return nothing: the confusion matrix tells all about each class."""
         return []
+
+
+def _matthews(confusion: Float[Tensor, "K K"]) -> float:
+    """Return the correlation of two labelings: 0 where one of them knows a single class only.
+
+    Source: Gorodkin (2004), "Comparing two K-category assignments by a K-category correlation coefficient".
+    """
+    count, labels, answers = confusion.sum(), confusion.sum(dim=1), confusion.sum(dim=0)
+    spreads = (count.square() - labels.square().sum()) * (count.square() - answers.square().sum())
+    together = confusion.trace() * count - (labels * answers).sum()
+    return (together / spreads.sqrt()).item() if spreads > 0 else 0.0

@@ -124,8 +124,8 @@ class RegressionMeter:
         self._task = task
         self._samples = 0
         self._loss = 0.0
-        # Rows: |error|, error^2, number, number^2, whose means and deviations make all metrics.
-        self._sums: Float[Tensor, "S K"] = torch.zeros(4, task.num_outputs, dtype=torch.float64)
+        # Rows: |error|, error^2, number, number^2, output, output^2, number output. All metrics are made of them.
+        self._sums: Float[Tensor, "S K"] = torch.zeros(7, task.num_outputs, dtype=torch.float64)
 
     def update(self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]) -> None:
         """Take in one batch: standardized outputs, and the true numbers in their own units."""
@@ -135,6 +135,7 @@ class RegressionMeter:
         numbers = self._task.standardized(targets).double()
         errors = outputs - numbers
         parts = [errors.abs(), errors.square(), numbers, numbers.square()]
+        parts += [outputs, outputs.square(), numbers * outputs]
         self._sums += torch.stack([part.sum(dim=0) for part in parts])
 
     def state(self) -> dict[str, Any]:
@@ -151,12 +152,13 @@ class RegressionMeter:
         """Return the metrics; those of several numbers are means over them.
 
         `rmse` and `mae` (root of the mean squared error, mean absolute error, in the numbers' own units); `r2`: 1 is
-        perfect, 0 is as good as the mean of these samples; `loss`, of the standardized numbers.
+        perfect, 0 is as good as the mean of these samples; `pearson`: how they go together, -1 to 1; `loss`, of the
+        standardized numbers.
         """
         each = self.details()
         means = {
             name: sum(one[name] or 0.0 for one in each) / max(len(each), 1)
-            for name in ("rmse", "mae", "r2")
+            for name in ("rmse", "mae", "r2", "pearson")
         }
         return {
             **means,
@@ -165,16 +167,27 @@ class RegressionMeter:
         }
 
     def details(self) -> Details:
-        """Return `rmse`, `mae` and `r2` of each number."""
+        """Return `rmse`, `mae`, `r2` and `pearson` of each number."""
         count = max(self._samples, 1)
         std: list[float] = self._task.std.tolist()
         found: Details = []
-        for (absolute, squared, first, second), unit in zip(
+        for (absolute, squared, first, second, *answers), unit in zip(
             self._sums.T.tolist(), std, strict=True
         ):
             spread = max(second - first**2 / count, 0.0)
             # Where all numbers are the same there is nothing to explain: 1 if they are met, else 0.
             r2 = 1 - squared / spread if spread > 1e-12 * count else float(squared == 0.0)
             rmse = unit * (squared / count) ** 0.5
-            found.append({"rmse": rmse, "mae": unit * absolute / count, "r2": r2})
+            mae, pearson = unit * absolute / count, _pearson(count, first, second, *answers)
+            found.append({"rmse": rmse, "mae": mae, "r2": r2, "pearson": pearson})
         return found
+
+
+def _pearson(  # sums over samples of x, x^2, y, y^2, x y
+    count: int, x: float, xx: float, y: float, yy: float, xy: float
+) -> float:
+    """Return the correlation of two rows of numbers: 0 where one of them is constant."""
+    spread, other = xx - x * x / count, yy - y * y / count
+    if min(spread, other) <= 1e-12 * count:
+        return 0.0
+    return max(-1.0, min((xy - x * y / count) / (spread * other) ** 0.5, 1.0))

@@ -48,14 +48,24 @@ class Limits:
             raise ValueError(msg)
         return limits
 
-    def progress(self, *, epochs: float, steps: int, seconds: float) -> float:
-        """Return the share of the run that is done: the largest over the limits. At 1, the run ends."""
+    def progress(
+        self, *, epochs: float, steps: int, seconds: float, first_step: float = 0.0
+    ) -> float:
+        """Return the share of the run that is done: the largest over the limits. At 1, the run ends.
+
+        The share of the time is counted from the end of the first step, at `first_step` seconds: in it kernels are
+        compiled, and of a short run on a GPU that can be a quarter. The warm-up would be over before it began.
+        """
         shares = (
             0.0 if self.epochs is None else epochs / self.epochs,
             0.0 if self.steps is None else steps / self.steps,
-            0.0 if self.seconds is None else seconds / self.seconds,
+            0.0 if self.seconds is None else _share(seconds, first_step, self.seconds),
         )
         return min(max(shares), 1.0)
+
+
+def _share(now: float, start: float, end: float) -> float:
+    return 1.0 if now >= end else (now - start) / (end - start)
 
 
 class Clock:

@@ -21,6 +21,7 @@ from perceivers.tasks.tasks import names_of
 from perceivers.training.chance import seed
 from perceivers.training.clock import Limits
 from perceivers.training.distributed import is_first_process
+from perceivers.training.facts import RunFacts, TaskFacts, command_line, versions
 from perceivers.training.files import read_payload
 from perceivers.training.prepare import (
     BEST,
@@ -31,7 +32,7 @@ from perceivers.training.prepare import (
     open_folder,
     step_text,
 )
-from perceivers.training.report import RunFacts, TaskFacts, command_line, write_report
+from perceivers.training.report import write_report
 from perceivers.training.waiting import advice
 from perceivers.training.warm_start import WarmStart, plan_start
 
@@ -196,6 +197,7 @@ def _finish(
         waiting=waiting,
         notes=[*source.notes, *assembly.notes, *_decoding(assembly)],
         bad=[*assembly.feed.loader.bad, *assembly.validation.bad],
+        versions=versions(),
         label_names=names_of(recipe.task),
         confusion=best["confusion"],
         details=best.get("details", []),

@@ -1,90 +1,33 @@
 """`report.md`: what a run was and how it ended, with its curves, for people."""
 
 import importlib.util
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perceivers.tasks.base import Details, is_share
+from perceivers.tasks.base import is_share
 from perceivers.training.display import readable_duration
+from perceivers.training.facts import RunFacts, TaskFacts, write_facts
 from perceivers.training.files import write_whole
 from perceivers.training.journal import METRICS_FILE, read_metrics
 from perceivers.typing import Int, Tensor
 
-__all__ = ["RunFacts", "TaskFacts", "command_line", "write_report"]
+__all__ = ["curves_figure", "figure", "table_rows", "write_report"]
 
 _SHOWN_BAD = 50
 _SHOWN_CLASSES = 30  # in the table and as labels of the picture
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskFacts:
-    """What the report tells of one task.
-
-    Attributes:
-        label_names: Of the classes, labels or numbers.
-        confusion: Rows are true classes, columns predicted ones. None: not of this task.
-        details: Measures of each label or number.
-    """
-
-    label_names: Sequence[str] = ()
-    confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
-    details: Details = field(default_factory=Details)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFacts(TaskFacts):
-    """What the report tells.
-
-    Attributes:
-        name: Of the recipe.
-        command: That began the run.
-        metrics: Of the validation split, by the weights that were saved.
-        main_metric: The one by which they were chosen.
-        num_parameters: Weights of the model.
-        steps: Optimizer steps of the whole run.
-        best_step: The step whose weights were saved.
-        epochs: Passes over train.
-        seconds: Of training.
-        device: Where, and on how many.
-        batch: How a step was computed.
-        waiting: Share of the step time that was waiting for data, as text. "": not measured.
-        notes: Sentences on the data and the run.
-        bad: Name and reason of each row that could not be read.
-        tasks: Of several tasks, each by its name.
-    """
-
-    name: str
-    command: str
-    metrics: Mapping[str, float]
-    main_metric: str
-    num_parameters: int
-    steps: int
-    best_step: int
-    epochs: float
-    seconds: float
-    device: str
-    batch: str = ""
-    waiting: str = ""
-    notes: Sequence[str] = ()
-    bad: Sequence[tuple[str, str]] = ()
-    tasks: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
-
-
-def command_line() -> str:
-    """Return the command that started this process, as one would type it."""
-    program = Path(sys.argv[0]).name
-    return shlex.join([program, *sys.argv[1:]]) if program else "python"
-
-
 def write_report(folder: Path, facts: RunFacts) -> None:
-    """Write `report.md`, `curves.png` and `confusion.png` into a run folder.
+    """Write `report.md`, `report.json`, `curves.png` and `confusion.png` into a run folder.
+
+    What was evaluated before (`evaluation-test.json`) was of other weights, and is removed.
 
     The pictures need matplotlib; without it the report says so.
     """
+    write_facts(folder, facts)
+    for measured in folder.glob("evaluation-*.json"):
+        measured.unlink()
     pictures: list[str] = []
     missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
     if importlib.util.find_spec("matplotlib"):
@@ -106,9 +49,9 @@ def write_report(folder: Path, facts: RunFacts) -> None:
     write_whole(folder / "report.md", lambda file: file.write(text.encode()))
 
 
-def _table(facts: RunFacts) -> str:
-    rows = [(f"validation {name}", _number(name, v)) for name, v in facts.metrics.items()]
-    rows += [
+def table_rows(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return what a run was, each by its name; what is not known is left out."""
+    rows = [
         ("weights saved", f"those of step {facts.best_step:,}, best by {facts.main_metric}"),
         ("recipe", facts.name),
         ("parameters", f"{facts.num_parameters:,}"),
@@ -117,9 +60,15 @@ def _table(facts: RunFacts) -> str:
         ("device", facts.device),
         ("step", facts.batch),
         ("waiting for data", facts.waiting),
-        ("command", f"`{facts.command}`"),
+        ("command", f"`{facts.command}`" if facts.command else ""),
     ]
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)]
+    return [(name, value) for name, value in rows if value]
+
+
+def _table(facts: RunFacts) -> str:
+    rows = [(f"validation {name}", _number(name, v)) for name, v in facts.metrics.items()]
+    rows += table_rows(facts)
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)
 
 
@@ -190,23 +139,26 @@ def _bad(bad: Sequence[tuple[str, str]]) -> str:
     return "\n".join([*head, *lines, *more])
 
 
-def _figure(width: float, height: float) -> Any:
+def figure(width: float, height: float) -> Any:
     """Return a figure that needs no screen and leaves pyplot's global state alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
 
 
-def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -> bool:
-    """Draw the columns of `metrics.jsonl` over the steps. Return whether there was anything to draw."""
-    if not rows:
-        return False
-    figure = _figure(10, 3)
+def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
+    """Return loss, metric and learning rate over the steps as a figure of matplotlib.
+
+    Args:
+        rows: Of `metrics.jsonl`.
+        metric: The main one.
+    """
+    made = figure(10, 3)
     panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
-    for axes, (name, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    for axes, (name, title) in zip(made.subplots(1, 3), panels.items(), strict=True):
         for key in (f"train/{name}", f"validation/{name}", name):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
@@ -216,16 +168,22 @@ def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -
         axes.grid(alpha=0.3)
         if name != "lr" and axes.lines:
             axes.legend()
-    _write_picture(path, figure)
-    return True
+    return made
+
+
+def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -> bool:
+    """Draw the columns of `metrics.jsonl`. Return whether there was anything to draw."""
+    if rows:
+        _write_picture(path, curves_figure(rows, metric))
+    return bool(rows)
 
 
 def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[str]) -> None:
     counts = confusion.double()
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     side = min(4 + 0.3 * len(names), 14)
-    figure = _figure(side, side)
-    axes = figure.subplots()
+    made = figure(side, side)
+    axes = made.subplots()
     image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
     axes.set(title="share of each true class", xlabel="predicted", ylabel="true")
     if len(names) <= _SHOWN_CLASSES:
@@ -235,9 +193,9 @@ def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[s
             color = "white" if shares[row, column] > 0.5 else "black"
             text = str(int(confusion[row, column]))
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
-    figure.colorbar(image, shrink=0.8)
-    _write_picture(path, figure)
+    made.colorbar(image, shrink=0.8)
+    _write_picture(path, made)
 
 
-def _write_picture(path: Path, figure: Any) -> None:
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))
+def _write_picture(path: Path, made: Any) -> None:
+    write_whole(path, lambda file: made.savefig(file, format="png", dpi=110))

@@ -1,0 +1,320 @@
+"""A server under load on loopback: many clients at once, with batches and without.
+
+    python -m benchmarks.serving                           a minute of 32 clients in three rounds
+    python -m benchmarks.serving --run runs/birds --file robin.jpg
+
+Three things take turns in every round, so that all of them meet the same machine: one client alone, 32 clients of a
+server that computes one sample at a time (`--max-batch 1`), and 32 clients of the server as it is. Throughput,
+latencies, failures and the memory of the server's processes are written to benchmarks/results/serving.json. Clients
+and servers share the machine.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import facts
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.hub.checkpoint import save
+from perceivers.models.perceiver import build
+from perceivers.recipes import get_recipe
+from perceivers.tasks.classification import ClassificationConfig
+
+__all__ = ["Load", "load_on", "main", "make_run", "request_of", "serving", "summary"]
+
+RESULTS = Path(__file__).parent / "results" / "serving.json"
+PICTURES = 16  # different ones, sent in turn
+
+
+@dataclass
+class Load:
+    """What clients met.
+
+    Attributes:
+        latencies: Seconds of each answered request.
+        statuses: How many answers had which status.
+        seconds: That all of it took.
+        memory: Bytes of the server's processes, once a second.
+        processor: Seconds of the processor that these took, which other work on the machine does not change.
+    """
+
+    latencies: list[float] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory: list[int] = field(default_factory=list)
+    processor: float = 0.0
+
+    def add(self, other: "Load") -> None:
+        """Add what was met in another round."""
+        self.latencies += other.latencies
+        for status, count in other.statuses.items():
+            self.statuses[status] = self.statuses.get(status, 0) + count
+        self.seconds += other.seconds
+        self.memory += other.memory
+        self.processor += other.processor
+
+
+def make_run(folder: Path, size: int = 32) -> Path:
+    """Write a run of the recipe `images` in size tiny with fresh weights: what it says is of no meaning here."""
+    config = get_recipe("images", size="tiny").model_config()
+    picture: Any = config.inputs["image"]
+    labels = tuple(str(label) for label in range(10))
+    config = replace(
+        config,
+        inputs={"image": replace(picture, size=(size, size))},
+        output=replace(config.output, num_outputs=len(labels)),
+    )
+    save(
+        folder,
+        build(config),
+        preprocess={"image": ImagePreprocessConfig(size=(size, size), crop_fraction=1.0)},
+        task=ClassificationConfig(label_names=labels),
+    )
+    return folder
+
+
+def request_of(data: bytes, name: str, host: str) -> bytes:
+    """Return a whole request that asks for a prediction."""
+    mark = b"------------------------perceivers"
+    body = b"--%b\r\nContent-Disposition: form-data; name=file; filename=%b\r\n\r\n%b\r\n--%b--\r\n"
+    content = body % (mark, name.encode(), data, mark)
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(content)}\r\n"
+        f"Content-Type: multipart/form-data; boundary={mark.decode()}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+@contextmanager
+def serving(run: Path, *flags: str) -> Generator[tuple[str, int]]:
+    """Run `perceivers serve` on a free port; gives its address and process. It must end with status 0."""
+    command = [sys.executable, "-m", "perceivers", "serve", str(run), "--port", "0", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            lines = iter(process.stderr)
+            told = next((line for line in lines if line.startswith("Serving ")), "")
+            if not told:
+                msg = f"The server did not start: it ended with status {process.wait()}."
+                raise RuntimeError(msg)
+            yield told.split(" at ")[1].split()[0], process.pid
+            process.send_signal(signal.SIGTERM)
+            rest = "".join(lines)
+            if process.wait(60) != 0:
+                msg = f"Expected the server to end with status 0, got {process.returncode}: {rest}"
+                raise RuntimeError(msg)
+        finally:
+            process.kill()
+
+
+async def load_on(
+    address: str, requests: Sequence[bytes], *, clients: int, seconds: float, pid: int | None = None
+) -> Load:
+    """Let clients ask one request after the other for a while, each over a connection of its own.
+
+    Args:
+        address: Of the server.
+        requests: Sent in turn.
+        clients: How many ask at once.
+        seconds: For how long.
+        pid: Of the server, whose memory is watched.
+    """
+    found = Load()
+    begun = time.monotonic()
+    until = begun + seconds
+    place = urlsplit(address)
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        turn = number
+        while time.monotonic() < until:
+            asked = time.perf_counter()
+            writer.write(requests[turn % len(requests)])
+            status = await _answer(reader)
+            found.latencies.append(time.perf_counter() - asked)
+            found.statuses[status] = found.statuses.get(status, 0) + 1
+            turn += 1
+        writer.close()
+
+    async def watch() -> None:
+        while pid is not None and time.monotonic() < until:
+            found.memory.append(_memory(pid))
+            await asyncio.sleep(1)
+
+    before = 0.0 if pid is None else _processor(pid)
+    await asyncio.gather(watch(), *(client(number) for number in range(clients)))
+    found.seconds = time.monotonic() - begun
+    found.processor = 0.0 if pid is None else _processor(pid) - before
+    return found
+
+
+async def _answer(reader: asyncio.StreamReader) -> str:
+    """Read one answer and return its status."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.decode("latin-1").lower().splitlines()
+    length = next(int(line[15:]) for line in lines if line.startswith("content-length:"))
+    await reader.readexactly(length)
+    return lines[0].split()[1]
+
+
+def _tree(pid: int) -> list[Path]:
+    """Return the folders in /proc of a process and of all that it has started."""
+    found: list[Path] = []
+    waiting = [pid]
+    while waiting:
+        folder = Path(f"/proc/{waiting.pop()}")
+        try:
+            for task in (folder / "task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except OSError:  # it has ended meanwhile
+            continue
+        found.append(folder)
+    return found
+
+
+def _memory(pid: int) -> int:
+    """Return the bytes of a process and all that it has started; shared ones are counted once."""
+    total = 0
+    for folder in _tree(pid):
+        lines = (folder / "smaps_rollup").read_text().splitlines()
+        total += 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def _processor(pid: int) -> float:
+    """Return the seconds of the processor that a process and all that it has started took."""
+    ticks = 0
+    for folder in _tree(pid):
+        after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def summary(load: Load) -> dict[str, Any]:
+    """Return what is kept of a load: numbers in milliseconds and MB."""
+    sorted_ = sorted(load.latencies)
+    quarter = max(len(load.memory) // 4, 1)
+    found: dict[str, Any] = {
+        "requests": len(sorted_),
+        "seconds": round(load.seconds, 1),
+        "statuses": load.statuses,
+        "per_second": round(len(sorted_) / load.seconds, 1),
+        "processor_ms": round(1000 * load.processor / len(sorted_), 2),
+    }
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("longest", 1.0)):
+        at = min(int(share * len(sorted_)), len(sorted_) - 1)
+        found[f"{name}_ms"] = round(1000 * sorted_[at], 1)
+    if load.memory:
+        found["memory_first_quarter_mb"] = round(statistics.mean(load.memory[:quarter]) / 1e6, 1)
+        found["memory_last_quarter_mb"] = round(statistics.mean(load.memory[-quarter:]) / 1e6, 1)
+        found["memory_largest_mb"] = round(max(load.memory) / 1e6, 1)
+    return found
+
+
+def _requests(address: str, file: Path | None) -> list[bytes]:
+    host = urlsplit(address).netloc
+    if file is not None:
+        return [request_of(file.read_bytes(), file.name, host)]
+    return [request_of(data, "picture.png", host) for data in _pictures()]
+
+
+def _pictures() -> list[bytes]:
+    import io
+
+    chance = np.random.default_rng(0)
+    found: list[bytes] = []
+    for _ in range(PICTURES):
+        buffer = io.BytesIO()
+        pixels = chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        found.append(buffer.getvalue())
+    return found
+
+
+async def _measured(
+    run: Path, args: argparse.Namespace, flags: Sequence[str]
+) -> Mapping[str, Load]:
+    found = {"alone": Load(), "one_by_one": Load(), "batched": Load()}
+    share = args.seconds / args.rounds
+    with (
+        serving(run, *flags) as (batched, pid),
+        serving(run, *flags, "--max-batch", "1") as (single, other),
+    ):
+        asked = {address: _requests(address, args.file) for address in (batched, single)}
+        for address, requests in asked.items():  # warm: every size of batch was there
+            await load_on(address, requests, clients=args.clients, seconds=share / 4)
+        for number in range(args.rounds):
+            alone = await load_on(batched, asked[batched], clients=1, seconds=share / 4, pid=pid)
+            one = await load_on(
+                single,
+                asked[single],
+                clients=args.clients,
+                seconds=share / 2,
+                pid=other,
+            )
+            many = await load_on(
+                batched, asked[batched], clients=args.clients, seconds=share, pid=pid
+            )
+            for name, load in (("alone", alone), ("one_by_one", one), ("batched", many)):
+                found[name].add(load)
+            print(
+                f"round {number + 1}: {summary(many)['per_second']} a second, load {os.getloadavg()[0]:.1f}"
+            )
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, help="a run folder; by default fresh weights, 32 x 32")
+    parser.add_argument("--file", type=Path, help="what is sent; by default pictures of noise")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args, flags = parser.parse_known_args(argv)
+    before = os.getloadavg()
+    with tempfile.TemporaryDirectory() as folder:
+        run = args.run or make_run(Path(folder) / "run")
+        found = asyncio.run(_measured(run, args, flags))
+    told = {name: summary(load) for name, load in found.items()}
+    ratio = told["batched"]["per_second"] / told["one_by_one"]["per_second"]
+    single = told["alone"]["p50_ms"]
+    written = {
+        "machine": facts.machine("cpu"),
+        "clients": args.clients,
+        "load_before": [round(one, 2) for one in before],
+        "load_after": [round(one, 2) for one in os.getloadavg()],
+        **told,
+        "batching": round(ratio, 2),
+        "batching_to_one_client": round(
+            told["batched"]["per_second"] / told["alone"]["per_second"], 2
+        ),
+        "batching_by_processor": round(
+            told["one_by_one"]["processor_ms"] / told["batched"]["processor_ms"], 2
+        ),
+        "p99_in_single_requests": round(told["batched"]["p99_ms"] / single, 2),
+    }
+    print(json.dumps(written, indent=2))
+    args.out.write_text(json.dumps(written, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

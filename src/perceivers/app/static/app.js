@@ -1,0 +1,154 @@
+// The page: asks the server what it serves, sends it what is given, and shows what comes back.
+
+import { drawAnswers } from "./answers.js";
+import { post, request } from "./api.js";
+import { make } from "./dom.js";
+import { Views, titleOf } from "./views.js";
+import { Zones } from "./zones.js";
+
+const at = (id) => document.getElementById(id);
+const [depth, latent, head, overlay] = ["depth", "latent", "head", "overlay"].map(at);
+const views = new Views(at("views"));
+
+let run = null;
+let given = null; // what the maps are of
+let shown = []; // the views that the server sent
+let pending = null; // what aborts the requests on their way
+let waiting = null; // the timer of a slider that is still moving
+
+function about() {
+  const kinds = run.inputs.map((input) => input.name).join(" + ");
+  const classes = run.answers.length === 1 && run.answers[0].classes?.length;
+  const told = classes ? `${classes} classes` : run.answers.map((answer) => answer.name).join(", ");
+  return `${kinds} → ${told} · ${run.reads} ${run.reads === 1 ? "read" : "reads"} of the input by ${run.latents} latents`;
+}
+
+function fail(error) {
+  const problem = at("problem");
+  problem.textContent = error.message;
+  problem.hidden = false;
+}
+
+function busy(is) {
+  document.body.setAttribute("aria-busy", is);
+  for (const part of [at("answer"), at("views")]) part.classList.toggle("busy", is);
+}
+
+function file() {
+  return Object.values(given ?? {}).find((value) => value instanceof File);
+}
+
+/** What is asked for beside the sample: all reads at once, so that the slider over depth needs no request. */
+function wanted() {
+  return { read: "all", latent: latent.value === "0" ? "mean" : latent.value - 1, head: head.value };
+}
+
+async function look(next) {
+  pending?.abort();
+  pending = new AbortController();
+  const { signal } = pending;
+  given = { ...next };
+  at("problem").hidden = true;
+  busy(true);
+  try {
+    const said = await post("predict", given, {}, signal);
+    const spoken = drawAnswers(at("answers"), said.answers);
+    at("time").textContent = said.milliseconds ? `in ${Math.round(said.milliseconds)} ms` : "";
+    at("answer").hidden = false;
+    at("spoken").textContent = `It says: ${spoken}. ${await explain(signal)}`;
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    shown = []; // what is still there is of another sample
+    at("answer").hidden = at("views").hidden = at("controls").hidden = true;
+    fail(error);
+  }
+  busy(false);
+}
+
+/** Draw the maps; return a sentence that says so, or why there are none for what this run answers. */
+async function explain(signal) {
+  try {
+    const explained = await post("explain", given, wanted(), signal);
+    shown = explained.views;
+    await views.show(shown, file());
+  } catch (error) {
+    if (error.status !== 422) throw error;
+    shown = [];
+    at("empty").textContent = error.message;
+  }
+  at("empty").hidden = shown.length > 0;
+  at("views").hidden = at("controls").hidden = !shown.length;
+  if (!shown.length) return at("empty").textContent;
+  depths();
+  draw();
+  return "The map is drawn.";
+}
+
+/** Other maps of the same sample: of another latent or head. */
+async function again() {
+  if (!given) return;
+  pending?.abort();
+  pending = new AbortController();
+  try {
+    const explained = await post("explain", given, wanted(), pending.signal);
+    shown = explained.views;
+    views.replace(shown);
+    depths();
+    draw();
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error);
+  }
+}
+
+function depths() {
+  depth.max = shown[0].maps.length - 1;
+  depth.value = Math.min(depth.value, depth.max);
+  depth.disabled = depth.max === "0";
+}
+
+function draw() {
+  if (!shown.length) return;
+  const title = titleOf(shown[0], depth.value, run.reads);
+  at("depth-said").textContent = title;
+  depth.setAttribute("aria-valuetext", title);
+  views.draw(Number(depth.value), overlay.checked);
+}
+
+function tellLatent() {
+  const told = latent.value === "0" ? `mean of all ${run.latents}` : `${latent.value} of ${run.latents}`;
+  at("latent-said").textContent = told;
+  latent.setAttribute("aria-valuetext", told);
+}
+
+function listenToControls() {
+  latent.max = run.latents;
+  const heads = Math.max(...run.heads, 1);
+  head.append(make("option", { value: "mean" }, heads > 1 ? `mean of ${heads}` : "only one"));
+  if (heads > 1) for (let one = 0; one < heads; one += 1) head.append(make("option", { value: one }, `${one + 1} of ${heads}`));
+  head.disabled = heads === 1;
+  tellLatent();
+  depth.addEventListener("input", draw);
+  overlay.addEventListener("change", draw);
+  head.addEventListener("change", again);
+  latent.addEventListener("input", () => {
+    tellLatent();
+    clearTimeout(waiting);
+    waiting = setTimeout(again, 120);
+  });
+}
+
+async function begin() {
+  try {
+    run = await request("run");
+  } catch (error) {
+    return fail(error);
+  }
+  document.title = `${run.name} · perceivers`;
+  at("name").textContent = run.name;
+  at("about").textContent = about();
+  new Zones(at("zones"), run, look, fail);
+  listenToControls();
+  document.body.dataset.ready = "true";
+}
+
+begin();

@@ -1,0 +1,149 @@
+// Where things are given: a zone for each input, to drop a file on, to choose one, to record, to write.
+
+import { canCapture, listen, photograph } from "./capture.js";
+import { make } from "./dom.js";
+
+const WORDS = {
+  picture: "a picture", sound: "a sound", film: "a film", points: "a shape or cloud of points", text: "a text",
+  series: "a recording", array: "an array", values: "a row of values",
+};
+const RECORDED = 10; // seconds, where the server does not say how many it reads
+
+/** What was given, by the name of the field, and whom it tells. */
+export class Zones {
+  constructor(host, run, changed, failed) {
+    this.host = host;
+    this.run = run;
+    this.changed = changed;
+    this.failed = failed;
+    this.given = {};
+    this.build();
+  }
+
+  build() {
+    const written = this.run.inputs.filter((input) => input.media === "values");
+    const files = this.run.inputs.filter((input) => input.media !== "values");
+    const together = files.filter((input) => input.file);
+    if (together.length > 1) {
+      const film = { ...together.find((input) => input.media === "film"), name: "file" };
+      const apart = make("details", {}, [make("summary", {}, "Only the pictures, or only the sound")]);
+      apart.append(...together.map((input) => this.zone(input, ["file"])));
+      this.host.append(this.zone(film, together.map((input) => input.name), "a film with its sound"), apart);
+    }
+    this.host.append(...files.filter((input) => !together.includes(input) || together.length < 2).map((input) => this.zone(input)));
+    if (written.length) this.host.append(this.row(written));
+    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "What is missing may be left out."));
+  }
+
+  /** Whether nothing can be said before all is there: of two frames, both. */
+  get needsAll() {
+    return this.run.inputs.some((input) => input.kind === "frame_pair");
+  }
+
+  tell() {
+    const missing = this.run.inputs.filter((input) => !(input.name in this.given));
+    if (!this.needsAll || !missing.length) this.changed(this.given);
+  }
+
+  /** Return a zone with a field for each value of a row. */
+  row(inputs) {
+    const zone = make("div", { class: "zone values" });
+    const fields = inputs.map((input) => {
+      const id = `give-${input.name}`;
+      const field = input.choices?.length
+        ? make("select", { id }, ["", ...input.choices].map((name) => make("option", { value: name }, name)))
+        : make("input", { id, type: input.number ? "number" : "text", step: "any" });
+      zone.append(make("label", { for: id }, input.name), field);
+      return [input.name, field];
+    });
+    const send = () => {
+      for (const [name, field] of fields) {
+        if (field.value === "") delete this.given[name];
+        else this.given[name] = field.value;
+      }
+      this.tell();
+    };
+    zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Read them")]));
+    return zone;
+  }
+
+  /** Return the zone of an input; giving it takes back what `others` held. */
+  zone(input, others = [], words = WORDS[input.media]) {
+    const told = make("p", { class: "given", "aria-live": "polite" });
+    const give = (value, name) => {
+      for (const other of others) delete this.given[other];
+      this.given[input.name] = value;
+      told.textContent = name;
+      this.tell();
+    };
+    const several = this.run.inputs.length > 1 && input.name !== "file" ? `${input.name}: ` : "";
+    const zone = make("div", { class: "zone", "data-zone": input.name });
+    if (input.media === "text") zone.append(...this.writing(input, give));
+    else zone.append(...this.choosing(input, `${several}${words}`, give));
+    zone.append(told, ...this.recording(input, give));
+    this.droppable(zone, give);
+    return zone;
+  }
+
+  choosing(input, words, give) {
+    const id = `give-${input.name}`;
+    const field = make("input", { type: "file", id, accept: (input.accept ?? []).join(",") });
+    field.addEventListener("change", () => {
+      if (field.files.length) give(field.files[0], "");
+    });
+    return [make("p", {}, [make("label", { for: id }, `Drop ${words} here, or choose one:`)]), field];
+  }
+
+  writing(input, give) {
+    const id = `give-${input.name}`;
+    const area = make("textarea", { id, spellcheck: "false" });
+    const send = () => {
+      if (area.value.trim()) give(area.value, "");
+    };
+    area.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
+    });
+    const button = make("button", { type: "button", class: "strong", click: send }, "Read it");
+    return [make("p", {}, [make("label", { for: id }, `${input.name === "text" ? "Write" : `${input.name}: write`} a text, or drop a file:`)]), area, make("p", { class: "buttons" }, [button])];
+  }
+
+  recording(input, give) {
+    if (!canCapture || !["sound", "picture"].includes(input.media)) return [];
+    const sound = input.media === "sound";
+    const button = make("button", { type: "button" }, sound ? "Record" : "Take a picture");
+    let open = null;
+    button.addEventListener("click", async () => {
+      try {
+        if (open) return void open.stop();
+        if (!sound) {
+          const picture = await photograph();
+          if (picture) give(picture, picture.name);
+          return;
+        }
+        open = await listen(Math.min(this.run.limits?.seconds ?? RECORDED, RECORDED));
+        button.textContent = "Stop";
+        give(await open.file, "microphone.wav");
+      } catch (error) {
+        this.failed(error);
+      } finally {
+        if (button.textContent === "Stop" || !sound) button.textContent = sound ? "Record" : "Take a picture";
+        open = null;
+      }
+    });
+    return [make("p", { class: "buttons" }, [button])];
+  }
+
+  droppable(zone, give) {
+    const over = (event, is) => {
+      event.preventDefault();
+      zone.classList.toggle("over", is);
+    };
+    zone.addEventListener("dragover", (event) => over(event, true));
+    zone.addEventListener("dragleave", (event) => over(event, false));
+    zone.addEventListener("drop", (event) => {
+      over(event, false);
+      const file = event.dataTransfer.files[0];
+      if (file) give(file, file.name);
+    });
+  }
+}

@@ -1,0 +1,186 @@
+"""`perceivers compare`: several runs in one table and one picture."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from perceivers.cli.parsing import parse, wrong_arguments
+
+if TYPE_CHECKING:
+    from perceivers.training.comparison import Comparison
+    from perceivers.training.lookback import PastRun
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers compare runs/birds runs/birds-small
+  perceivers compare runs/* --out compare.png                the curves in one picture, too
+  perceivers compare runs/* --format csv > runs.csv          a row for each run
+"""
+
+_SHOWN_SETTINGS = 30  # in the table
+_WIDTH = 28  # of a cell of the table
+
+
+@dataclass(frozen=True)
+class Options:
+    """Set runs side by side: what was measured, what they cost, and which settings differ.
+
+    Attributes:
+        runs: Run folders, ended or not.
+        format: How it is written. csv has a row for each run.
+        out: A picture (PNG) of the curves, beside the table.
+    """
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
+    format: Literal["table", "json", "csv"] = "table"
+    out: Path | None = None
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status: 1 if a run could not be read."""
+    options: Options = parse(Options, args, command="compare", examples=_EXAMPLES)
+    if len(options.runs) < 2:
+        wrong_arguments("compare", f"Expected at least two run folders, got {len(options.runs)}.")
+    from perceivers.data.base import require
+    from perceivers.training.comparison import compare_runs
+
+    if options.out is not None:
+        require("matplotlib", "viz")
+    comparison = compare_runs(options.runs)
+    for folder, reason in comparison.left_out:
+        where = "" if folder in reason else f"{folder}: "
+        print(f"perceivers compare: left out: {where}{reason}", file=sys.stderr)
+    forms = {"table": _table, "json": _json, "csv": _csv}
+    print(forms[options.format](comparison))
+    if options.out is not None:
+        from perceivers.training.comparison_drawing import draw_comparison
+
+        draw_comparison(comparison, options.out)
+        print(f"The curves: {options.out}", file=sys.stderr)
+    return 1 if comparison.left_out else 0
+
+
+def _of_run(one: "PastRun") -> dict[str, Any]:
+    """Return what is told of each run beside its measures, by the name of its column. None: not known."""
+    facts, cost = one.facts, one.cost
+    return {
+        "state": one.state,
+        "recipe": None if one.recipe is None else one.recipe.name,
+        "data": one.data,
+        "parameters": None if cost is None else cost.num_parameters,
+        "flops_per_sample": None if cost is None else cost.flops,
+        "paper_flops_per_sample": None if cost is None else cost.paper_flops,
+        "steps": one.steps,
+        "epochs": one.rows[-1].get("epoch") if one.rows else None,
+        "seconds": one.seconds,
+        "samples_per_second": one.samples_per_second,
+        "device": None if facts is None else facts.device or None,
+        "command": None if facts is None else facts.command or None,
+    }
+
+
+def _json(comparison: "Comparison") -> str:
+    runs = [
+        {
+            "run": str(one.folder),
+            **_of_run(one),
+            "main_metric": one.main_metric,
+            "metrics": one.metrics,
+        }
+        for one in comparison.runs
+    ]
+    told = {
+        "runs": runs,
+        "settings": comparison.settings,
+        "notes": comparison.notes,
+        "left_out": [{"run": name, "reason": why} for name, why in comparison.left_out],
+    }
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+def _csv(comparison: "Comparison") -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    rows = [_of_run(one) for one in comparison.runs]
+    measures = comparison.measures
+    writer.writerow(
+        ["run", *rows[0], *(f"{split}/{name}" for split, name in measures), *comparison.settings]
+    )
+    for place, (one, row) in enumerate(zip(comparison.runs, rows, strict=True)):
+        found = [one.metrics.get(split, {}).get(name) for split, name in measures]
+        settings = [values[place] for values in comparison.settings.values()]
+        writer.writerow([str(one.folder), *row.values(), *found, *settings])
+    return buffer.getvalue().rstrip("\n")
+
+
+def _table(comparison: "Comparison") -> str:
+    from perceivers.evaluation.table import in_columns
+    from perceivers.tasks.base import metric_text
+
+    runs = comparison.runs
+    rows = [["", *(_short(one.name) for one in runs)]]
+    for split, name in comparison.measures:
+        found = [one.metrics.get(split, {}).get(name) for one in runs]
+        rows.append(
+            [f"{split} {name}", *("-" if v is None else metric_text(name, v) for v in found)]
+        )
+    for label, told in _told(comparison).items():
+        rows.append([label, *(_short(text) for text in told)])
+    parts = [in_columns(rows, right=range(1, len(rows[0])))]
+    if comparison.settings:
+        shown = list(comparison.settings.items())[:_SHOWN_SETTINGS]
+        rows = [["settings that differ", *(_short(one.name) for one in runs)]]
+        rows += [[name, *(_short(_value(value)) for value in values)] for name, values in shown]
+        more = len(comparison.settings) - len(shown)
+        rest = f"\nand {more} more: --format json has all." if more else ""
+        parts.append(in_columns(rows, right=range(1, len(rows[0]))) + rest)
+    return "\n\n".join([*parts, *comparison.notes])
+
+
+def _told(comparison: "Comparison") -> dict[str, list[str]]:
+    """Return the rows of the table on size and cost, without those that nothing is known of."""
+    from perceivers.training.display import readable_duration
+
+    formats = {
+        "state": "{}",
+        "parameters": "{:,}",
+        "flops_per_sample": "{:,.3g}",
+        "steps": "{:,}",
+        "epochs": "{:.4g}",
+        "seconds": "{}",
+        "samples_per_second": "{:,.3g}",
+        "device": "{}",
+    }
+    names = {
+        "flops_per_sample": "GFLOPs a sample",
+        "seconds": "training time",
+        "samples_per_second": "samples a second",
+    }
+    every = [_of_run(one) for one in comparison.runs]
+    for one in every:
+        if one["flops_per_sample"] is not None:
+            one["flops_per_sample"] /= 1e9
+        if one["seconds"] is not None:
+            one["seconds"] = readable_duration(one["seconds"])
+    found: dict[str, list[str]] = {}
+    for key, form in formats.items():
+        values = [one[key] for one in every]
+        if any(value is not None for value in values):
+            found[names.get(key, key)] = ["-" if v is None else form.format(v) for v in values]
+    return found
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."

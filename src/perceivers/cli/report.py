@@ -1,0 +1,47 @@
+"""`perceivers report`: a run as one page of HTML."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from perceivers.cli.parsing import parse, wrong_arguments
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers report runs/birds                          writes runs/birds/report.html
+  perceivers report runs/birds --out birds.html --examples 6
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write a run as one HTML file that needs nothing else: measures, curves, confusion, cost, settings, examples.
+
+    Attributes:
+        run: A run folder, ended or not.
+        out: The file to write. By default `report.html` in the run folder.
+        examples: How many samples of the run's own data are shown with what was attended to, where they are at hand.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    out: Path | None = None
+    examples: int = 3
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="report", examples=_EXAMPLES)
+    if options.examples < 0:
+        wrong_arguments("report", f"Expected --examples of 0 or more, got {options.examples}.")
+    from perceivers.app.report import write_html_report
+
+    out = options.out or Path(options.run) / "report.html"
+    for sentence in write_html_report(options.run, out, examples=options.examples):
+        print(f"perceivers report: {sentence}", file=sys.stderr)
+    print(f"The report of {options.run}: {out}")
+    return 0

@@ -1,0 +1,149 @@
+"""What a run was and how it ended, as data: `report.json`, which every look back reads."""
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perceivers.tasks.base import Details
+from perceivers.training.files import write_whole
+from perceivers.typing import Int, Tensor
+
+__all__ = [
+    "FACTS_FILE",
+    "RunFacts",
+    "TaskFacts",
+    "command_line",
+    "read_facts",
+    "versions",
+    "write_facts",
+]
+
+FACTS_FILE = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """What the report tells of one task.
+
+    Attributes:
+        label_names: Of the classes, labels or numbers.
+        confusion: Rows are true classes, columns predicted ones. None: not of this task.
+        details: Measures of each label or number.
+    """
+
+    label_names: Sequence[str] = ()
+    confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
+    details: Details = field(default_factory=Details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(TaskFacts):
+    """What the report tells.
+
+    Attributes:
+        name: Of the recipe.
+        command: That began the run.
+        metrics: Of the validation split, by the weights that were saved.
+        main_metric: The one by which they were chosen.
+        num_parameters: Weights of the model.
+        steps: Optimizer steps of the whole run.
+        best_step: The step whose weights were saved.
+        epochs: Passes over train.
+        seconds: Of training.
+        device: Where, and on how many.
+        batch: How a step was computed.
+        waiting: Share of the step time that was waiting for data, as text. "": not measured.
+        notes: Sentences on the data and the run.
+        bad: Name and reason of each row that could not be read.
+        versions: Of what computed it, by name.
+        tasks: Of several tasks, each by its name.
+    """
+
+    name: str
+    command: str
+    metrics: Mapping[str, float]
+    main_metric: str
+    num_parameters: int
+    steps: int
+    best_step: int
+    epochs: float
+    seconds: float
+    device: str
+    batch: str = ""
+    waiting: str = ""
+    notes: Sequence[str] = ()
+    bad: Sequence[tuple[str, str]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
+
+
+def command_line() -> str:
+    """Return the command that started this process, as one would type it."""
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":
+        program = "perceivers"
+    return shlex.join([program, *sys.argv[1:]]) if program else "python"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this library and of what it computes with, by name."""
+    found = {"python": platform.python_version()}
+    for name in ("perceivers", "torch", "lightning", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_facts(folder: Path, facts: RunFacts) -> None:
+    """Write `report.json` into a run folder."""
+    text = json.dumps(_plain(facts), indent=1, ensure_ascii=False) + "\n"
+    write_whole(folder / FACTS_FILE, lambda file: file.write(text.encode()))
+
+
+def read_facts(folder: Path) -> RunFacts | None:
+    """Return what `write_facts` wrote into a run folder, or None if there is nothing.
+
+    Raises:
+        ValueError: If the file is something else.
+    """
+    path = folder / FACTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tasks = {name: TaskFacts(**_filled(part)) for name, part in told.pop("tasks").items()}
+        told["bad"] = [(name, reason) for name, reason in told["bad"]]
+        return RunFacts(**_filled(told), tasks=tasks)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        msg = (
+            f"{path} is not what `perceivers fit` wrote ({' '.join(str(error).split())[:120]}). Without it the report "
+            "is made of what else the run holds: move the file away."
+        )
+        raise ValueError(msg) from error
+
+
+def _plain(facts: TaskFacts) -> dict[str, Any]:
+    """Return facts as plain data. Counts of a confusion matrix are rows of numbers."""
+    told = {one.name: getattr(facts, one.name) for one in fields(facts)}
+    confusion: Tensor | None = told["confusion"]
+    told["confusion"] = None if confusion is None else confusion.tolist()
+    told["label_names"] = list(told["label_names"])
+    if isinstance(facts, RunFacts):
+        told["tasks"] = {name: _plain(part) for name, part in facts.tasks.items()}
+    return told
+
+
+def _filled(told: dict[str, Any]) -> dict[str, Any]:
+    confusion = told["confusion"]
+    counts = None if confusion is None else torch.tensor(confusion, dtype=torch.int64)
+    return {**told, "confusion": counts}

@@ -1,0 +1,92 @@
+"""What the documentation site promises, without building it."""
+
+import importlib.util
+import re
+
+import pytest
+import yaml
+from doc_pages import ROOT
+
+import perceivers as pv
+from perceivers.cli.main import COMMANDS
+from perceivers.recipes import list_recipes
+
+DOCS = ROOT / "docs"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return load("recipe_pages")
+
+
+def navigation(entries):
+    """Every page that a navigation leads to."""
+    for entry in entries:
+        value = entry if isinstance(entry, str) else next(iter(entry.values()))
+        if isinstance(value, list):
+            yield from navigation(value)
+        else:
+            yield value
+
+
+def told():
+    class Loader(yaml.SafeLoader):
+        """Leaves tags of Python alone."""
+
+    return yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)
+
+
+def test_every_page_is_in_the_navigation():
+    there = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert there == set(navigation(told()["nav"]))
+
+
+def test_the_api_page_has_every_public_name():
+    text = (DOCS / "api.md").read_text()
+    shown = re.findall(r"^### pv\.(\w+)\n\n::: perceivers\.([\w.]+)$", text, re.MULTILINE)
+    homes = {name: home.replace(":", ".") for name, home in pv._HOMES.items()}
+    expected = {n: home if home != pv._HOMES[n] else f"{home}.{n}" for n, home in homes.items()}
+    assert dict(shown) == expected
+    assert len(shown) == len(pv.__all__)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_has_a_page_with_what_to_expect(pages, name):
+    text = pages.recipe_page(name)
+    assert text.startswith(f"# {name}\n")
+    command = re.search(r"```bash\n(.*?)\n```", text)[1].split()
+    assert command[0] == "perceivers"
+    assert command[1] in COMMANDS
+    assert f"--recipe {name}" in " ".join(command)
+    assert re.search(r"\*\*Expected\.\*\* \S", text)
+    assert re.search(
+        r"^\| \w+ \| [\d,]+ x [\d,]+ \| [\d,]+ \| [\d.,]+ [MG] \|$", text, re.MULTILINE
+    )
+    for target in re.findall(r"\]\(\.\./([\w/]+\.md)\)", text):
+        assert (DOCS / target).exists()
+
+
+def test_the_pages_hang_below_that_of_all_recipes(pages):
+    config = pages.on_config({"nav": [{"First": "index.md"}, {"Recipes": "recipes.md"}]})
+    (recipes,) = [entry["Recipes"] for entry in config["nav"] if "Recipes" in entry]
+    assert recipes[0] == {"All recipes": "recipes.md"}
+    assert {"imagenet": "recipes/imagenet.md"} in recipes
+    assert config["nav"][0] == {"First": "index.md"}
+
+
+def test_published_weights_stand_on_their_page(pages):
+    assert "44,912,254" in pages.recipe_page("imagenet").partition("## Size")[2]
+
+
+def test_pictures_of_how_it_works_are_drawn_from_its_parts(tmp_path):
+    drawn = load("how_it_works").main(tmp_path)
+    shown = re.findall(r"img/(how-[\w-]+\.png)", (DOCS / "how-it-works.md").read_text())
+    assert [path.name for path in drawn] == shown
+    assert all(path.stat().st_size > 10_000 for path in drawn)

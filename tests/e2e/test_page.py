@@ -1,0 +1,388 @@
+"""The page of a served run in a real browser: what people do there, by mouse and by keyboard alone."""
+
+import shutil
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from made_modalities import cloud, frames, tone, write_film, write_off, write_wav
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from untrained import save_untrained
+
+from perceivers.app import maps
+from perceivers.explain.contents import Fields, Passage, Recording, Values, Wave
+from perceivers.explain.explanation import Explanation, View
+
+STATIC = Path(maps.__file__).with_name("static")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"
+)
+
+# What the browser itself says of an answer that is an error. The page shows its reason.
+REFUSED = "Failed to load resource: the server responded with a status of 4"
+
+
+def save_looking(folder: Path, *kinds: str) -> Path:
+    """Write a run that learned nothing, but whose latents do not all look everywhere alike."""
+    save_untrained(folder, *kinds)
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.latents"] *= 100
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+@contextmanager
+def served(folder: Path, token: str | None = None):
+    """Serve a run from a thread of this process, and give its address."""
+    import uvicorn
+
+    from perceivers.app.server import application
+    from perceivers.app.service import Service
+
+    app = application(Service(folder, device="cpu"), token=token)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        until(lambda: server.started, seconds=100)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--mute-audio"]
+    flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visited(browser, address: str, token: str | None = None, **how):
+    """Open the page, and afterwards hold it to what every visit promises: no error, and no request to elsewhere."""
+    context = browser.new_context(**({"viewport": {"width": 1100, "height": 900}} | how))
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    heard = SimpleNamespace(errors=[], hosts=set(), refused=0)
+    page.on("pageerror", lambda error: heard.errors.append(str(error)))
+    page.on("request", lambda one: heard.hosts.add(urlsplit(one.url).hostname))
+
+    def note(message):
+        if message.type == "error" and message.text.startswith(REFUSED):
+            heard.refused += 1
+        elif message.type in ("error", "warning"):
+            heard.errors.append(message.text)
+
+    page.on("console", note)
+    page.goto(address)
+    if token is not None:
+        page.fill("#token-value", token)
+        page.keyboard.press("Enter")
+    page.wait_for_selector("body[data-ready]")
+    yield page, heard
+    assert heard.errors == []
+    assert heard.hosts <= {"127.0.0.1", None, ""}  # pictures within the page have no host
+    context.close()
+
+
+def give(page, file: Path, field: str) -> None:
+    page.set_input_files(f"#give-{field}", file)
+    finish(page)
+
+
+def finish(page) -> None:
+    """Wait until what was given is answered and drawn."""
+    page.wait_for_selector("body[aria-busy=false]")
+    assert page.inner_text("#problem") == "" or page.is_hidden("#problem"), page.inner_text(
+        "#problem"
+    )
+    assert page.is_visible("#controls"), page.inner_text("#empty")
+
+
+def drawn(page, place: int = 0) -> str:
+    """Return what is drawn on a canvas."""
+    return page.evaluate(
+        "place => document.querySelectorAll('canvas.drawn')[place].toDataURL()", place
+    )
+
+
+def until(true, seconds: float = 15) -> None:
+    """Wait for something that the page does not tell by an attribute."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.03)
+
+
+def choose(page, name: str, value: int) -> None:
+    """Move a slider as a finger does."""
+    page.eval_on_selector(
+        name,
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }",
+        value,
+    )
+
+
+def said(page) -> str:
+    return page.inner_text("#spoken")
+
+
+def spoil(file: Path) -> Path:
+    file.write_bytes(b"nothing of the kind")
+    return file
+
+
+def tabbed_to(page, name: str) -> None:
+    """Press Tab until something has the focus, and see that it shows."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("name => document.activeElement.matches(name)", name):
+            outline = "getComputedStyle(document.activeElement).outlineStyle"
+            assert page.evaluate(outline) != "none"
+            return
+    pytest.fail(f"Tab does not lead to {name}.")
+
+
+def made_views() -> list[dict]:
+    """Return a view of each kind that no run of these tests has."""
+    chance = np.random.default_rng(0)
+    recorded = np.where(chance.random((40, 2)) < 0.1, np.nan, chance.random((40, 2)))
+    contents = {
+        "text": Passage(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
+        "series": Recording(
+            values=recorded.astype(np.float32),
+            times=np.arange(40) / 20,
+            channels=("x", "y"),
+            step=4,
+        ),
+        "array": Values(values=chance.random((10, 3)).astype(np.float32)),
+        "wave": Wave(samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
+        "table": Fields(fields=("age", "color"), texts=("41", "")),
+    }
+    counts = {"text": 14, "series": 10, "array": 10, "wave": 10, "table": 2}
+    parts = tuple(
+        View(
+            name=name,
+            content=content,
+            attention=chance.random((2, counts[name])).astype(np.float32),
+            share=np.full(2, 0.2, np.float32),
+            even=0.2,
+            scores=np.zeros((2, 1, counts[name]), np.float32),
+        )
+        for name, content in contents.items()
+    )
+    none = np.zeros(0, np.float32)
+    made = Explanation(name="made", label_names=(), probabilities=none, views=parts, latents=(0,))
+    return maps.views(made)
+
+
+def test_every_other_kind_of_input_is_given_and_drawn(browser):
+    inputs = [
+        {"name": "text", "kind": "text", "media": "text", "accept": [".txt"]},
+        {"name": "age", "kind": "table", "media": "values", "number": True, "choices": []},
+        {"name": "color", "kind": "table", "media": "values", "choices": ["red", "blue"]},
+    ]
+    tags = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.6}]
+    answers = [
+        {"name": "price", "kind": "regression", "values": {"euro": -3.5}},
+        {"name": "tags", "kind": "multilabel", "label": "a", "labels": ["a", "b"], "top": tags},
+    ]
+    run = {"name": "made", "inputs": inputs, "answers": answers, "reads": 2, "latents": 1}
+    told = {
+        "/run": {**run, "heads": [1, 1]},
+        "/predict": {"answers": answers, "milliseconds": 3.0},
+        "/explain": {"answers": answers, "views": made_views()},
+    }
+    sent = []
+
+    def answer(route):
+        path = urlsplit(route.request.url).path
+        if path in told:
+            sent.append((route.request.post_data_buffer or b"").decode())
+            route.fulfill(json=told[path])
+        else:
+            route.fulfill(path=STATIC / (path.removeprefix("/static/").strip("/") or "index.html"))
+
+    context = browser.new_context()
+    context.route("**/*", answer)
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto("http://127.0.0.1/")
+    page.wait_for_selector("body[data-ready]")
+    page.fill("#give-age", "41")
+    page.select_option("#give-color", "blue")
+    page.click("text=Read them")
+    finish(page)
+    page.fill("#give-text", "Grüße")
+    with page.expect_response("**/explain"):
+        page.press("#give-text", "Control+Enter")
+    finish(page)
+    assert all(value in sent[-1] for value in ("41", "blue", "Grüße", "mean"))
+    assert errors == []
+    assert page.locator("figure h3").all_inner_texts() == [
+        "text",
+        "series",
+        "array",
+        "wave",
+        "table",
+    ]
+    assert said(page) == "It says: price: euro -3.5; tags: a, b. The map is drawn."
+    assert page.inner_text(".passage") == "Grüße, who?[M]"
+    color = "document.querySelector('.passage span').style.backgroundColor"
+    before = [page.evaluate(color), *(drawn(page, place) for place in range(3))]
+    choose(page, "#depth", 1)
+    after = [page.evaluate(color), *(drawn(page, place) for place in range(3))]
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    context.close()
+
+
+def test_a_picture_is_answered_and_drawn(tmp_path, browser):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    file = tmp_path / "a.png"
+    Image.fromarray(pixels).save(file)
+    folder = save_looking(tmp_path / "run", "image")
+    with served(folder) as address, visited(browser, address) as (page, heard):
+        assert page.inner_text("h1") == "run"
+        assert "2 reads of the input by 4 latents" in page.inner_text("#about")
+        give(page, file, "image")
+        assert said(page).startswith("It says: ")
+        assert "The map is drawn." in said(page)
+        rows = page.locator("#answers .bars li")
+        assert rows.count() == 2
+        assert {"low", "high"} == set(
+            page.locator("#answers .bars li > :first-child").all_inner_texts()
+        )
+        maps = [drawn(page)]
+        for depth, title in enumerate(("read 1 of 2", "read 2 of 2"), 1):
+            choose(page, "#depth", depth)
+            assert page.inner_text("#depth-said") == title
+            maps.append(drawn(page))
+        assert len(set(maps)) == 3
+        with page.expect_response("**/explain"):
+            choose(page, "#latent", 2)
+        until(lambda: drawn(page) != maps[-1])
+        assert page.inner_text("#latent-said") == "2 of 4"
+        page.uncheck("#overlay")
+        assert drawn(page) not in maps
+
+        page.set_input_files("#give-image", spoil(tmp_path / "bad.png"))
+        page.wait_for_selector("#problem:not([hidden])")
+        reason = page.inner_text("#problem")
+        assert "bad.png" in reason or "image" in reason
+        assert (heard.refused, len(reason) > 30) == (1, True)
+        page.click("text=Take a picture")
+        page.click("#camera-take")
+        page.wait_for_selector("#problem", state="hidden")
+        finish(page)
+        assert page.inner_text("[data-zone=image] .given") == "camera.png"
+
+
+def test_a_sound_plays_with_its_map(tmp_path, browser):
+    file = write_wav(tmp_path / "a.wav", tone(0, 1, seconds=0.4))
+    folder = save_looking(tmp_path / "run", "audio")
+    with served(folder) as address, visited(browser, address) as (page, heard):
+        give(page, file, "audio")
+        first = drawn(page)
+        choose(page, "#depth", 2)
+        assert drawn(page) != first
+        before = drawn(page)
+        page.click("text=Play")
+        until(lambda: page.evaluate("document.querySelector('.player input').value > 0.1"))
+        assert drawn(page) != before  # where it plays has moved
+        until(lambda: page.evaluate("document.querySelector('.play').textContent === 'Play'"))
+
+        page.set_input_files("#give-audio", spoil(tmp_path / "bad.wav"))
+        page.wait_for_selector("#problem:not([hidden])")
+        assert heard.refused == 1
+        page.click("text=Record")
+        page.wait_for_timeout(500)
+        page.click("text=Stop")
+        page.wait_for_selector("#problem", state="hidden")
+        finish(page)
+        assert page.inner_text("[data-zone=audio] .given") == "microphone.wav"
+        assert "The map is drawn." in said(page)
+
+
+def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
+    heard_there = tone(1, 2, seconds=0.8, rate=16_000)
+    file = write_film(tmp_path / "a.mp4", frames(0, 1), sound=heard_there)
+    folder = save_looking(tmp_path / "run", "video", "audio")
+    with served(folder) as address, visited(browser, address) as (page, _):
+        tabbed_to(page, "#give-file")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Space")
+        chooser.value.set_files(file)
+        finish(page)
+        assert page.locator("figure h3").all_inner_texts() == ["video", "audio"]
+        both = drawn(page, 0), drawn(page, 1)
+        tabbed_to(page, "#depth")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#depth-said") == "read 1 of 2"
+        assert (drawn(page, 0) != both[0], drawn(page, 1) != both[1]) == (True, True)
+        tabbed_to(page, "#latent")
+        with page.expect_response("**/explain"):
+            page.keyboard.press("ArrowRight")
+        tabbed_to(page, "#overlay")
+        page.keyboard.press("Space")
+        assert not page.is_checked("#overlay")
+        tabbed_to(page, ".play")
+        page.keyboard.press("Enter")
+        until(lambda: page.evaluate("document.querySelector('canvas.drawn').dataset.frame > 2"))
+        tabbed_to(page, ".player input")
+        page.keyboard.press("Home")
+        assert page.evaluate("document.querySelector('canvas.drawn').dataset.frame") == "0"
+
+
+def test_points_turn_on_a_phone_in_the_dark(tmp_path, browser):
+    file = write_off(tmp_path / "a.off", cloud(0, 1, count=32))
+    folder = save_looking(tmp_path / "run", "points")
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "has_touch": True}
+    with (
+        served(folder, "secret") as address,
+        visited(browser, address, "secret", **phone) as (page, heard),
+    ):
+        assert heard.refused == 1  # before the token was given
+        give(page, file, "points")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert sum(int(part) for part in paper[4:-1].split(",")) < 120
+        canvas = page.locator("canvas.points")
+        seen = [drawn(page)]
+        canvas.focus()
+        for key in ("ArrowLeft", "ArrowUp", "+"):
+            page.keyboard.press(key)
+            seen.append(drawn(page))
+        page.keyboard.press("Home")
+        assert drawn(page) == seen[0]
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + 100, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 160, box["y"] + 120, steps=3)
+        page.mouse.up()
+        seen.append(drawn(page))
+        choose(page, "#depth", 2)
+        seen.append(drawn(page))
+        assert len(set(seen)) == 6
+        page.set_input_files("#give-points", spoil(tmp_path / "bad.off"))
+        page.wait_for_selector("#problem:not([hidden])")
+        assert heard.refused == 2

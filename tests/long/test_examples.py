@@ -1,0 +1,89 @@
+"""The examples do what they say, in small. Those of shards are tested with what they use."""
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from past_runs import make_past_run
+from runs import make_pictures
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_each_is_short_and_says_how_it_is_run(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 60
+    assert f"examples/{path.name}" in ast.get_docstring(ast.parse(text))
+
+
+def test_own_modality_learns():
+    assert load("own_modality").main(steps=40, num_events=64) > 0.5
+
+
+def test_own_head_says_how_sure_it_is():
+    error, deviation = load("own_head").main(steps=12)
+    assert 0 < error < 0.5
+    assert 0 < deviation < 1
+
+
+def test_fine_tuning_takes_over_what_fits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = make_past_run(tmp_path / "run")
+    data = make_pictures(tmp_path / "rare", labels=("a", "b", "c"), count=4)
+    found = load("fine_tuning").main(str(run), str(data), str(tmp_path / "out"), max_steps=2)
+    assert found.keys() == {"tuned", "from nothing"}
+    assert (tmp_path / "out" / "tuned" / "init.json").exists()
+    assert not (tmp_path / "out" / "from-nothing" / "init.json").exists()
+
+
+def test_two_processes_train_one_model(tmp_path):
+    data = make_pictures(tmp_path / "birds", count=10)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [
+            *command,
+            EXAMPLES / "distributed.py",
+            data,
+            "run",
+            "--max-steps",
+            "2",
+            "--batch-size",
+            "4",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("2 processes: ") == 1
+    assert "| device | 2 x cpu, float32 |" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_the_notebook_runs_cell_by_cell(tmp_path, monkeypatch, capsys):
+    cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "notebook"}
+    for text in code:
+        exec(compile(text.replace("max_steps = 400", "max_steps = 4"), "cell", "exec"), names)
+    assert names["measured"].num_samples == 359
+    assert names["prediction"].label in "0123456789"
+    assert "test accuracy: " in capsys.readouterr().out
+    assert Path("digits.html").stat().st_size > 10_000

@@ -1,0 +1,76 @@
+"""Folders of runs that are over, as training leaves them, without having trained."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from runs import LABELS, make_pictures, save_run, tiny_model
+
+from perceivers.data.base import DataConfig
+from perceivers.recipes.base import Recipe, TrainingConfig
+from perceivers.recipes.files import write_recipe
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.training.facts import RunFacts, write_facts
+
+__all__ = ["make_past_run", "make_recipe"]
+
+
+def make_recipe(**changes: Any) -> Recipe:
+    model = tiny_model().config
+    recipe = Recipe(
+        name="images",
+        inputs=dict(model.inputs),
+        encoder=model.encoder,
+        output=model.output,
+        task=ClassificationConfig(label_names=LABELS),
+        training=TrainingConfig(batch_size=16, max_epochs=2),
+    )
+    return replace(recipe, **changes)
+
+
+def make_past_run(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    ended: bool = True,
+    facts: bool = True,
+    **changes: Any,
+) -> Path:
+    """Write a run of 20 steps on pictures, dark or light, which was right in three quarters of 8."""
+    recipe = make_recipe(**changes)
+    data = data or make_pictures(folder.parent / "birds")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, folder / "recipe.yaml")
+    rows: list[dict[str, float]] = []
+    for step in (10, 20):
+        rows.append({"step": step, "epoch": step / 10, "elapsed": step / 5, "lr": 0.1 / step})
+        rows[-1] |= {"train/loss": 1 / step, "validation/loss": 2 / step}
+        rows[-1] |= {"validation/accuracy": 0.5 + step / 80, "validation/samples": 8.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if not ended:
+        return folder
+    save_run(folder, data=data, config=recipe.data or DataConfig())
+    if facts:
+        write_facts(
+            folder,
+            RunFacts(
+                name=recipe.name,
+                command=f"perceivers fit {data} --out {folder}",
+                metrics={"accuracy": 0.75, "loss": 0.1, "samples": 8.0},
+                main_metric="accuracy",
+                num_parameters=1234,
+                steps=20,
+                best_step=20,
+                epochs=2.0,
+                seconds=4.0,
+                device="1 x cpu, float32",
+                notes=["Recognized a folder of classes.", f"Read from {data}."],
+                bad=[(f"{data}/dark/9.png", "it is truncated")],
+                label_names=LABELS,
+                confusion=torch.tensor([[4, 0], [2, 2]]),
+                versions={"torch": "2.11"},
+            ),
+        )
+    return folder

@@ -1,0 +1,186 @@
+import dataclasses
+import multiprocessing
+import threading
+
+import made_modalities as made
+import numpy as np
+import pytest
+from serving import BOUNDS, GOOD_SUFFIX, bad_files, good_file
+from untrained import prepared_as
+
+from perceivers.app import decoding
+from perceivers.app.decoding import Decoder, Job, Prepared, Refusal, Setup, Upload, serve_jobs
+from perceivers.app.inputs import inputs_of
+from perceivers.app.limits import Limits
+from perceivers.data.columns import InputColumn
+from perceivers.data.kept import pack, unpack
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.masked import MaskedBytesConfig
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+def setup_of(*kinds, limits=BOUNDS, **changes) -> Setup:
+    """Return what a tiny run tells its decoder; no model is needed."""
+    preprocess = {kind: prepared_as(kind) for kind in kinds}
+    column = {"video": "film", "audio": "film"} if "video" in kinds else {}
+    setup = Setup(
+        columns={kind: InputColumn(column.get(kind, kind), kind) for kind in kinds},
+        predicting=preprocess,
+        explaining=preprocess,
+        task=ClassificationConfig(label_names=made.LABELS),
+        num_clips=1,
+        limits=limits,
+    )
+    return dataclasses.replace(setup, **changes)
+
+
+@pytest.mark.parametrize("kind", GOOD_SUFFIX)
+def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
+    kind, tmp_path, files
+):
+    decoder = Decoder(setup_of(kind))
+    upload = Upload(GOOD_SUFFIX[kind], good_file(kind, files))
+    found = decoder.answer(Job({kind: upload}))
+    assert isinstance(found, Prepared)
+    assert found.values == ()
+    whole = decoder.answer(Job({kind: upload}, whole=True))
+    assert isinstance(whole, Prepared)
+    assert whole.values[0] is not None
+    # It can be sent, and is the same on the other side.
+    again = unpack(pack("upload", whole), "upload")
+    assert again.modalities == (kind,)
+    np.testing.assert_array_equal(
+        np.asarray(again.clips[0][0]), np.asarray(whole.sample().clips[0][kind])
+    )
+    for one in bad_files(files):
+        if one.kind == kind and "." in one.name and len(one.name) < 30:
+            suffix = "." + one.name.rpartition(".")[2]
+            answer = decoder.answer(Job({kind: Upload(suffix, one.data)}))
+            assert isinstance(answer, Refusal), one.name
+            assert answer.status in (413, 422)
+            too_large = any(word in one.name for word in ("above", "slow", "many", "rows"))
+            if too_large and ".ply" not in one.name:
+                assert answer.status == 413, (one.name, answer)
+                assert "at most" in answer.reason
+
+
+def test_a_film_is_read_with_its_sound(tmp_path):
+    decoder = Decoder(setup_of("video", "audio", limits=Limits()))
+    path = made.write_film(
+        tmp_path / "a.mp4", made.frames(0, 0), sound=made.tone(0, 0, seconds=1.0, rate=16_000)
+    )
+    film = Upload(".mp4", path.read_bytes())
+    both = decoder.answer(Job({"video": film, "audio": film}))
+    assert isinstance(both, Prepared)
+    assert all(part is not None for part in both.clips[0])
+    alone = decoder.answer(Job({"video": film}))
+    assert isinstance(alone, Prepared)
+    assert alone.clips[0][alone.modalities.index("audio")] is None
+
+
+def test_rows_of_numbers_and_categories_are_written():
+    setup = setup_of("table")
+    columns = {"table": InputColumn("age", "table", ("age", "color"), ("number", "string"))}
+    decoder = Decoder(dataclasses.replace(setup, columns=columns))
+    found = decoder.answer(Job({"age": "41", "color": "blue"}))
+    assert isinstance(found, Prepared)
+    np.testing.assert_array_equal(found.clips[0][0], [41, 1])
+    assert isinstance(decoder.answer(Job({"age": "old"})), Refusal)
+    fields = inputs_of(columns, setup.predicting)
+    assert [one.told() for one in fields] == [
+        {
+            "name": "age",
+            "kind": "table",
+            "media": "values",
+            "accept": [],
+            "number": True,
+            "choices": [],
+        },
+        {
+            "name": "color",
+            "kind": "table",
+            "media": "values",
+            "accept": [],
+            "number": False,
+            "choices": ["red", "blue"],
+        },
+    ]
+
+
+def test_the_channels_of_a_recording_may_be_columns(files):
+    setup = setup_of("series")
+    columns = {"series": InputColumn("time", "series", ("time", "x", "y"), ("array",) * 3)}
+    decoder = Decoder(dataclasses.replace(setup, columns=columns))
+    found = decoder.answer(Job({"series": Upload(".csv", good_file("series", files))}))
+    assert isinstance(found, Prepared)
+    other = decoder.answer(Job({"series": Upload(".csv", b"time,z\n0,1\n1,2\n")}))
+    assert isinstance(other, Refusal)
+    assert "no column 'x'" in other.reason
+
+
+def test_texts_of_several_columns_are_given_by_each():
+    setup = setup_of("text")
+    columns = {"text": InputColumn("asked", "text", ("asked", "told"), ("text", "text"))}
+    decoder = Decoder(dataclasses.replace(setup, columns=columns))
+    found = decoder.answer(Job({"asked": "Is it late?", "told": Upload(".txt", b"It is.")}))
+    assert isinstance(found, Prepared)
+    assert len(found.clips[0][0]) == len("Is it late?") + 1 + len("It is.")
+    one = decoder.answer(Job({"text": "both?"}))
+    assert isinstance(one, Refusal)
+    assert "asked, told" in one.reason
+    single = {"text": InputColumn("asked", "text", ("asked",), ("text",))}
+    decoder = Decoder(dataclasses.replace(setup, columns=single))
+    assert isinstance(decoder.answer(Job({"text": "both?"})), Prepared)
+
+
+def test_a_text_without_a_blank_is_refused_where_blanks_are_filled():
+    setup = setup_of("text", task=MaskedBytesConfig(modality="text"))
+    answer = Decoder(setup).answer(Job({"text": "no blank"}))
+    assert isinstance(answer, Refusal)
+    assert "[MASK]" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (MemoryError(), 413, "more memory"),
+        (ImportError("av is needed"), 415, "av is needed"),
+        (KeyError("no column"), 422, "no column"),
+        (RuntimeError(), 422, "RuntimeError"),
+    ],
+)
+def test_whatever_decoding_raises_is_a_refusal(error, status, words, monkeypatch):
+    def fail(*_):
+        raise error
+
+    decoder = Decoder(setup_of("image"))
+    monkeypatch.setattr(decoding, "check", fail)
+    answer = decoder.answer(Job({"image": Upload(".png", made.png(0, 0))}))
+    assert isinstance(answer, Refusal)
+    assert answer.status == status
+    assert words in answer.reason
+
+
+def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
+    monkeypatch.setattr(decoding, "bound_memory", lambda most: None)  # of this very process
+    monkeypatch.setattr(decoding.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(decoding.torch, "set_num_threads", lambda count: None)
+    ours, theirs = multiprocessing.Pipe()
+    thread = threading.Thread(target=serve_jobs, args=(theirs, setup_of("image")))
+    thread.start()
+    assert ours.recv_bytes() == b"ready"
+    ours.send(Job({"image": Upload(".png", made.png(0, 0))}))
+    assert isinstance(unpack(ours.recv_bytes(), decoding.KEY), Prepared)
+    ours.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["bytes", "wait", "queue"])
+def test_a_limit_must_be_above_zero(name):
+    with pytest.raises(ValueError, match=f"above zero for {name}"):
+        Limits(**{name: 0})

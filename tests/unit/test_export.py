@@ -1,0 +1,315 @@
+"""What is written beside an exported model reads files as perceivers does; what cannot be exported says why."""
+
+import io
+import json
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import made_modalities as made
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import LABELS, make_pictures, save_run, tiny_model
+from untrained import save_untrained, untrained
+
+from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.frame_pairs import FramePairPreprocessConfig
+from perceivers.evaluation.predict import load_predictor
+from perceivers.export import check, formats, write
+from perceivers.export.graph import graph_of, in_windows
+from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
+from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.regression import RegressionConfig
+
+
+def picture(folder):
+    path = folder / "a.png"
+    clear = np.random.default_rng(0).integers(0, 256, (9, 13, 4), dtype=np.uint8)
+    Image.fromarray(clear).save(path)
+    return path
+
+
+def sound(folder):
+    return made.write_wav(folder / "a.wav", made.tone(0, 1, seconds=0.9))
+
+
+def short_sound(folder):
+    return made.write_wav(folder / "b.wav", np.stack([made.tone(0, 1, seconds=0.15)] * 2, axis=1))
+
+
+def film(folder):
+    heard = made.tone(1, 0, seconds=1.5, rate=16_000)
+    return made.write_film(folder / "a.mp4", made.frames(0, 0, count=15), sound=heard)
+
+
+def points(folder):
+    path = folder / "a.npy"
+    np.save(path, made.cloud(0, 0, count=150) + 40)
+    return path
+
+
+def few_points(folder):
+    path = folder / "b.npy"
+    np.save(path, made.cloud(1, 0, count=20).astype(np.float64))
+    return path
+
+
+def text(folder):
+    path = folder / "a.txt"
+    path.write_text("Köstlich. 美味しい。" * 20, encoding="utf-8")
+    return path
+
+
+def series(folder):
+    path = folder / "a.csv"
+    rows = [f"{x:.3f},{y:.3f}" for x, y in np.random.default_rng(0).normal(size=(40, 2))]
+    path.write_text("\n".join(["x,y", rows[0], "0.5,", ",", *rows[1:]]) + "\n")
+    return path
+
+
+def times(folder):
+    path = folder / "b.csv"
+    rows = [f"{t:.2f},{t % 3:.3f},{t % 5:.3f}" for t in np.linspace(0, 7, 50)]
+    path.write_text("\n".join(["time,x,y", *rows]) + "\n")
+    return path
+
+
+CASES = [
+    (("image",), picture),
+    (("audio",), sound),
+    (("audio",), short_sound),
+    (("wave",), sound),
+    (("video",), film),
+    (("audio", "video"), film),
+    (("points",), points),
+    (("points",), few_points),
+    (("text",), text),
+    (("series",), series),
+    (("irregular",), times),
+]
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """Write no real ONNX, which takes seconds, and let the graph itself take its place in onnxruntime."""
+
+    def written(saved, graph, reference, path):
+        path.write_bytes(b"")
+        return check.compare(reference, graph)
+
+    monkeypatch.setitem(write._WRITERS, "onnx", written)
+
+
+def run_script(folder, graph, *words):
+    """Return what predict.py prints, with the graph in the place of onnxruntime."""
+
+    class Session:
+        def __init__(self, path):
+            assert path.endswith("model.onnx")
+
+        def get_outputs(self):
+            return [types.SimpleNamespace(name=name) for name in graph(graph.made())]
+
+        def run(self, names, feed):
+            with torch.inference_mode():
+                found = graph({name: torch.from_numpy(array) for name, array in feed.items()})
+            return [found[name].numpy() for name in names]
+
+    printed = io.StringIO()
+    runtime = types.SimpleNamespace(InferenceSession=Session)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", runtime)
+        patch.setitem(sys.modules, "perceivers", None)  # so that importing it fails
+        patch.setattr(sys, "argv", ["predict.py", *map(str, words)])
+        patch.setattr(sys, "stdout", printed)
+        runpy.run_path(str(folder / "predict.py"))
+    return [json.loads(line) for line in printed.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(("kinds", "make"), CASES, ids=[case[1].__name__ for case in CASES])
+def test_the_script_predicts_as_perceivers_does(kinds, make, tmp_path, quickly):
+    run = save_untrained(tmp_path / "run", *kinds)
+    file = make(tmp_path)
+    done = write.export(run, tmp_path / "out", samples=[file])
+    assert done.files == ("model.onnx", "predict.py", "preprocess.json")
+    assert done.difference.told == "1 sample given with --samples"
+    (said,) = run_script(tmp_path / "out", graph_of(load(run)), file)
+    (expected,) = load_predictor(run, device="cpu").predict(file)
+    assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_modalities_that_are_missing_are_masked(tmp_path, quickly):
+    run = save_untrained(tmp_path / "run", "image", "audio")
+    file = picture(tmp_path)
+    done = write.export(run, tmp_path / "out", samples=[{"image": file}])
+    assert done.difference.largest < 1e-5
+    (said,) = run_script(tmp_path / "out", graph_of(load(run)), f"image={file}")
+    (expected,) = load_predictor(run, device="cpu").predict({"image": file})
+    assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["array", "places", "table"])
+def test_what_has_no_script_is_exported_as_the_model_reads_it(kind, tmp_path, quickly):
+    run = save_untrained(tmp_path / "run", kind)
+    saved = load(run)
+    values = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    sample = {
+        "array": {"array": values},
+        "places": {"places": {"values": values, "coordinates": values[:, :2]}},
+        "table": {"table": {"age": 3.0, "color": "red"}},
+    }[kind]
+    if kind == "table":
+        fields = {"columns": ["age", "color"], "kinds": ["number", "category"]}
+        saved.config.columns["inputs"]["table"] |= {"column": "age", **fields}
+    done = write.export(saved, tmp_path / "out", samples=[sample])
+    assert done.files == ("model.onnx", "preprocess.json")
+    assert done.notes[0].startswith("there is no predict.py for inputs of kind")
+    assert done.difference.largest < 1e-5
+
+
+def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
+    tasks = {
+        "probabilities": MultiLabelConfig(label_names=LABELS),
+        "values": RegressionConfig(target_names=LABELS, mean=(5.0, 0.0), std=(2.0, 1.0)),
+    }
+    path = picture(tmp_path)
+    for name, task in tasks.items():
+        run, out = tmp_path / name, tmp_path / f"{name}-out"
+        save(
+            run,
+            tiny_model(),
+            preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+            task=task,
+            columns={"inputs": {"image": "image"}},
+        )
+        write.export(run, out)
+        told = json.loads((out / "preprocess.json").read_text())
+        assert told["outputs"][name]["names"] == list(LABELS)
+        assert told["outputs"]["logits"]["names"] is None
+        assert told["inputs"]["image"] == {
+            "shape": ["batch", 8, 8, 3],
+            "dtype": "uint8",
+            "meaning": "pixels from 0 to 255, cropped and resized: height x width x channels (RGB, or gray)",
+        }
+        (said,) = run_script(out, graph_of(load(run)), path)
+        (expected,) = load_predictor(run, device="cpu").predict(path)
+        wanted = expected.values or expected.probabilities
+        assert said[name] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_several_tasks_have_outputs_of_their_own():
+    model, preprocess = untrained("image")
+    parts = {"a": MultiLabelConfig(label_names=LABELS), "b": MultiLabelConfig(label_names=LABELS)}
+    config = SavedConfig(
+        model=model.config, preprocess=preprocess, task=MultiTaskConfig(parts=parts)
+    )
+    graph = graph_of(Saved(model=model, config=config, folder=Path("run")))
+    logits = torch.randn(3, 2)
+    found = graph.readable({"a": logits, "b": -logits})
+    assert list(found) == ["a_logits", "a_probabilities", "b_logits", "b_probabilities"]
+    torch.testing.assert_close(found["b_probabilities"], (-logits).sigmoid())
+
+
+def test_frames_that_are_put_together_of_windows_are_exported_as_one_window():
+    whole = FramePairPreprocessConfig(size=(8, 8), whole=True)
+    assert in_windows(whole).whole is False
+    assert in_windows(ImagePreprocessConfig()) == ImagePreprocessConfig()
+
+
+def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):
+    data = make_pictures(tmp_path / "pictures", count=3)
+    (data / "dark" / "0.png").write_bytes(b"no picture")
+    run = save_run(tmp_path / "run", data=data)
+    assert "4 samples of the run's train split" in write.export(run, tmp_path / "a").difference.told
+    run = save_run(tmp_path / "run2", data=tmp_path / "gone")
+    assert "3 made-up samples" in write.export(run, tmp_path / "b").difference.told
+
+
+def test_a_predictor_is_exported_and_stays_as_it_is(tmp_path, quickly, monkeypatch):
+    predictor = load_predictor(save_run(tmp_path / "run"), device="cpu")
+    write.export(predictor, tmp_path / "out")
+    assert predictor.model.encoder.read_path == "auto"
+    monkeypatch.setattr(write, "is_quantized", lambda model: model is predictor.model)
+    with pytest.raises(ValueError, match="with int8 weights"):
+        write.export(predictor, tmp_path / "out")
+
+
+def test_weights_are_written_with_a_table_of_their_keys(tmp_path):
+    run = save_run(tmp_path / "run")
+    done = write.export(run, tmp_path / "out", format="safetensors")
+    assert done.files == ("KEYS.md", "config.json", "model.safetensors", "preprocess.json")
+    assert done.difference.largest < 1e-5
+    keys = (tmp_path / "out" / "KEYS.md").read_text()
+    for name, tensor in load(tmp_path / "out").model.state_dict().items():
+        assert f"| `{name}` | {' x '.join(map(str, tensor.shape))} |" in keys
+
+
+def test_too_large_a_difference_leaves_nothing(tmp_path, monkeypatch):
+    def wrong(saved, graph, reference, path):
+        path.write_bytes(b"")
+
+        def run(inputs):
+            return {name: tensor + float("nan") for name, tensor in graph(inputs).items()}
+
+        return check.compare(reference, run)
+
+    monkeypatch.setitem(write._WRITERS, "onnx", wrong)
+    with pytest.raises(RuntimeError, match="differs from the model by up to inf on 3 made-up"):
+        write.export(save_run(tmp_path / "run"), tmp_path / "out")
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
+
+
+def test_only_what_an_export_wrote_is_replaced(tmp_path, quickly):
+    run = save_run(tmp_path / "run")
+    write.export(run, tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("stays")
+    done = write.export(run, tmp_path / "out", format="safetensors")
+    assert {one.name for one in done.folder.iterdir()} == {*done.files, "mine.txt"}
+    with pytest.raises(OSError, match="exists, and no earlier export wrote it"):
+        write.export(run, run)
+    with pytest.raises(OSError, match=r"Expected a folder for --out, got the name of a file"):
+        write.export(run, tmp_path / "model.onnx")
+
+
+def test_what_cannot_be_exported_says_why(tmp_path, quickly, monkeypatch):
+    run = save_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="Expected format to be one of onnx, torch"):
+        write.export(run, tmp_path / "out", format="tflite")
+    with pytest.raises(OSError, match="does not exist"):
+        write.export(tmp_path / "nothing", tmp_path / "out")
+    save(tmp_path / "bare", tiny_model())
+    with pytest.raises(ValueError, match="saved without its labels or its preprocessing"):
+        write.export(tmp_path / "bare", tmp_path / "out")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        write.export(run, tmp_path / "out", samples=[bad])
+    several = save_untrained(tmp_path / "several", "image", "audio")
+    with pytest.raises(ValueError, match="Expected samples to be dicts of"):
+        write.export(several, tmp_path / "out", samples=[bad])
+    monkeypatch.setattr(write, "export_huggingface", lambda source, folder: folder.mkdir() or "Hf")
+    assert write.export(load(run), tmp_path / "hf", format="huggingface").notes == ("Hf",)
+
+
+def test_a_graph_that_exporters_refuse_becomes_one_sentence(tmp_path, monkeypatch):
+    graph = graph_of(load(save_run(tmp_path / "run")))
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no\nsuch   operator")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    with pytest.raises(ValueError, match=r"could not be expressed in torch\.export: no such oper"):
+        formats.trace(graph)
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ValueError, match="could not be expressed in ONNX: no such operator"):
+        formats.write_onnx(object.__new__(torch.export.ExportedProgram), graph, tmp_path / "x.onnx")
+
+
+def test_the_package_can_be_called(tmp_path, quickly):
+    import perceivers.export as package
+
+    assert package(save_run(tmp_path / "run"), tmp_path / "out").folder == tmp_path / "out"
