@@ -72,9 +72,7 @@ def explain(
     masks = {name: x.to(device) for name, x in sample.masks.items()}
     segments = segments_of(model, inputs, masks)
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
-    chosen = _spread(latents, readers) if isinstance(latents, int) else tuple(latents)
-    if alone[0] is not None and alone[0] not in chosen:
-        chosen = (*chosen, alone[0])
+    chosen = _chosen(latents, readers, alone[0])
     answered = _task_of(learned, task)
     blank = _first_blank(answered, inputs, sample.name)
     kind, index = _map_of(answered, map, about)
@@ -223,6 +221,12 @@ def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[tuple[str, ...], Float[Tens
     length, means = answer.norm(dim=-1), answer.mean(dim=(0, 1))
     told = torch.stack([length.mean(), length.max(), means[0], means[1]])
     return ("mean motion", "largest motion", "mean to the right", "mean down"), told
+
+
+def _chosen(wanted: int | Sequence[int], count: int, also: int | None) -> tuple[int, ...]:
+    """Return the latents that are wanted, or so many of `count`, and behind them `also`, if it is not among them."""
+    chosen = _spread(wanted, count) if isinstance(wanted, int) else tuple(wanted)
+    return chosen if also is None or also in chosen else (*chosen, also)
 
 
 def _spread(count: int, num_latents: int) -> tuple[int, ...]:
