@@ -6,7 +6,7 @@ has to stand in its place, and every modality can be asked in the same way.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -176,7 +176,8 @@ def input_gradients(
     with torch.enable_grad():
         outputs = _outputs(model, model.encoder(parts), inputs, masks)
         sure = answer(outputs)[0].clamp_min(1e-12).log()
-        found: Sequence[Tensor | None] = torch.autograd.grad(sure, contents, allow_unused=True)
+        slopes = torch.autograd.grad(sure, contents, allow_unused=True)
+        found = cast("Sequence[Tensor | None]", slopes)
     lengths = [
         torch.zeros(own.shape[1]) if slope is None else slope[0].norm(dim=-1).cpu()
         for own, slope in zip(contents, found, strict=True)

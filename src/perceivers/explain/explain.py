@@ -64,13 +64,7 @@ def explain(
             not exist, or the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
             The message names it.
     """
-    config = saved.config
-    if config.task is None or not config.preprocess:
-        msg = (
-            f"The model in {saved.folder} was saved without its labels or its preprocessing, so it cannot read files: "
-            "pv.save(predictor, folder) or `perceivers fit` save both."
-        )
-        raise ValueError(msg)
+    config, learned = saved.config, _task_of_run(saved)
     sample = read_sample(saved, file, moment=moment)
     model = saved.model.eval()
     device = next(model.parameters()).device
@@ -79,10 +73,10 @@ def explain(
     segments = segments_of(model, inputs, masks)
     readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
     chosen = _chosen(latents, readers, alone[0])
-    answered = _task_of(config.task, task)
+    answered = _task_of(learned, task)
     blank = _first_blank(answered, inputs, sample.name)
     kind, index = _map_of(answered, map, about)
-    which: dict[str, Any] = {"output": _output_of(config.task, task), "query": blank}
+    which: dict[str, Any] = {"output": _output_of(learned, task), "query": blank}
     seen = look(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
     seen = replace(seen, reads=[only(read, place, alone[1]) for read in seen.reads])
@@ -106,6 +100,21 @@ def explain(
         map=kind,
         about=about if kind == "class" else None,
     )
+
+
+def _task_of_run(saved: Saved) -> TaskConfig:
+    """Return what a run learned.
+
+    Raises:
+        ValueError: If it cannot read files.
+    """
+    if saved.config.task is None or not saved.config.preprocess:
+        msg = (
+            f"The model in {saved.folder} was saved without its labels or its preprocessing, so it cannot read files: "
+            "pv.save(predictor, folder) or `perceivers fit` save both."
+        )
+        raise ValueError(msg)
+    return saved.config.task
 
 
 def _output_of(config: TaskConfig, name: str | None) -> str | None:

@@ -58,7 +58,7 @@ def _figure(curves: MeanCurves) -> Any:
     except ModuleNotFoundError as error:
         msg = 'Drawing needs matplotlib: pip install "perceivers[viz]".'
         raise ImportError(msg) from error
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    figure = Figure(figsize=(10, 5.8), layout="constrained")
     areas = curves.areas()
     drawn = [*curves.deletion.values(), *curves.insertion.values()]
     top = 1.05 * max(float(curve.max()) for curve in drawn)
@@ -79,7 +79,7 @@ def _figure(curves: MeanCurves) -> Any:
         axes.set_ylim(0, top)
         better = "lower" if place == 0 else "higher"
         told = f"area under the curve ({better} is better)"
-        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
         legend = axes.legend(fontsize=8, frameon=False, title=told, **where)
         legend.get_title().set_fontsize(8)
     samples = f"mean of {curves.samples} samples" if curves.samples > 1 else "one sample"

@@ -145,7 +145,7 @@ def _pairs(told: Mapping[str, Any]) -> str:
 
 _PACKAGES = {
     "PIL": "Pillow",
-    "soundfile": "soundfile (and soxr for other sample rates)",
+    "soundfile": "soundfile (soxr for other sample rates, av for films)",
     "av": "av",
 }
 

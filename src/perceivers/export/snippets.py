@@ -118,13 +118,18 @@ def clip_of(samples, rate, start, duration, how, moment):
 
 _SOUND = """
 def read_sound(path, how, moment):
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:  # m4a, films, ...
+        return read_sound_of_film(path, how, moment)
     return clip_of(samples, rate, 0.0, len(samples) / rate, how, moment)
 """
 
 _TRACK = '''
 def read_sound_of_film(path, how, moment):
     """The sound track, on the time line of the pictures; a file without pictures is sound alone."""
+    import av
+
     with av.open(str(path)) as film:
         stream, floats = film.streams.audio[0], av.AudioResampler(format="fltp")
         pictures = film.streams.video[0] if film.streams.video else None
@@ -223,11 +228,12 @@ _FILM = ("av", "math", "from PIL import Image")
 SHARED = {
     "crop": Snippet(name="crop", text=_CROP, imports=_PILLOW),
     "clip_of": Snippet(name="clip_of", text=_CLIP),
+    "track": Snippet(name="read_sound_of_film", text=_TRACK),
 }
 """Functions that readers of several kinds call."""
 
-_FILE = Snippet(name="read_sound", text=_SOUND, imports=("soundfile",), uses=("clip_of",))
-_OF_FILM = Snippet(name="read_sound_of_film", text=_TRACK, imports=("av",), uses=("clip_of",))
+_FILE = Snippet(name="read_sound", text=_SOUND, imports=("soundfile",), uses=("clip_of", "track"))
+_OF_FILM = Snippet(name="read_sound_of_film", text=_TRACK, uses=("clip_of",))
 
 READERS = {
     "image": Snippet(
