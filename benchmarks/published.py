@@ -12,20 +12,18 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from perceivers.export.theirs import asked
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.names import from_huggingface
-from perceivers.models.perceiver import Perceiver, build
+from perceivers.models.perceiver import build
 
 RESULTS = Path(__file__).parent / "results" / "published.json"
 LARGEST = 1e-4  # norm of the difference over that of the outputs, float32
-CHUNKS = 128  # into which DeepMind's release divides the outputs of the multimodal model
 
 _PICTURES = {
     "num_latents": 512,
@@ -67,61 +65,6 @@ WEIGHTS = {
     "PerceiverForMultimodalAutoencoding": 19_858_855,
 }
 
-Pairs = list[tuple[Tensor, Tensor]]
-
-
-def pictures(theirs: Any, ours: Perceiver) -> Pairs:
-    """Return the logits of both for a picture."""
-    image = torch.randn(1, 3, 224, 224)
-    return [(theirs(inputs=image).logits, ours({"image": image}))]
-
-
-def texts(theirs: Any, ours: Perceiver) -> Pairs:
-    """Return the logits of both for texts of 2,048 bytes and of an odd length behind padding."""
-    ids = torch.randint(6, 262, (2, 2048))
-    mask = torch.arange(2048) < torch.tensor([[2048], [1237]])
-    found = theirs(inputs=ids, attention_mask=mask.long()).logits
-    return [(found[mask], ours({"text": ids}, {"text": mask})[mask])]
-
-
-def flows(theirs: Any, ours: Perceiver) -> Pairs:
-    """Return the flow of both between two frames of 368 x 496 pixels."""
-    frames = torch.rand(1, 2, 3, 368, 496) * 2 - 1
-    padded = torch.nn.functional.pad(frames, (1, 1, 1, 1))
-    around = padded.unfold(3, 3, 1).unfold(4, 3, 1)  # B 2 C Y X y x
-    patches = around.permute(0, 1, 5, 6, 2, 3, 4).reshape(1, 2, 27, 368, 496)
-    return [(theirs(inputs=patches).logits.flatten(1, 2), ours({"frames": frames}))]
-
-
-def films(theirs: Any, ours: Perceiver) -> Pairs:
-    """Return what both decode in the first and the last of 128 parts, and the label."""
-    video, audio = torch.randn(1, 16, 3, 224, 224), torch.randn(1, 30720, 1)
-    pairs: Pairs = []
-    latents = ours.encode({"video": video, "audio": audio})
-    for part in (0, CHUNKS - 1):
-        parts = {
-            "image": torch.arange(802_816).chunk(CHUNKS)[part],
-            "audio": torch.arange(1_920).chunk(CHUNKS)[part],
-        }
-        given = {"image": video, "audio": audio, "label": torch.zeros(1, 700)}
-        found = theirs(inputs=given, subsampled_output_points={**parts, "label": None}).logits
-        asked = {"video": parts["image"], "audio": parts["audio"]}
-        got = ours.decode(latents, index=asked)
-        assert isinstance(got, dict)
-        pairs += [
-            (found["image"], got["video"]),
-            (found["audio"], got["audio"].flatten(1)),
-            (found["label"], got["label"]),
-        ]
-    return pairs
-
-
-ASK: Mapping[str, Callable[[Any, Perceiver], Pairs]] = {
-    "PerceiverForMaskedLM": texts,
-    "PerceiverForOpticalFlow": flows,
-    "PerceiverForMultimodalAutoencoding": films,
-}
-
 
 @torch.no_grad()
 def compare(name: str) -> dict[str, object]:
@@ -140,7 +83,7 @@ def compare(name: str) -> dict[str, object]:
     config = config_from(settings.to_dict())
     ours = build(config).eval()
     ours.load_state_dict(from_huggingface(theirs.state_dict(), name, config))
-    pairs = ASK.get(name, pictures)(theirs, ours)
+    pairs = asked(name, theirs, ours)
     errors = [
         float((got.reshape(expected.shape) - expected).norm() / expected.norm())
         for expected, got in pairs

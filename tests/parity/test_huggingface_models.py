@@ -7,6 +7,7 @@ import pytest
 import torch
 from tolerance import relative_error
 
+from perceivers.export.theirs import asked
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.huggingface_back import config_to
 from perceivers.hub.names import from_huggingface, rows_of, to_huggingface
@@ -66,42 +67,6 @@ def made(name):
     ours = build(config).double().eval()
     ours.load_state_dict(from_huggingface(theirs.state_dict(), name, config))
     return theirs, config, ours
-
-
-def pictures(side):
-    return torch.randn(2, 3, side, side, dtype=torch.float64)
-
-
-def asked(name, theirs, ours):
-    """Return what both say of the same input: pairs of their and our outputs."""
-    if "ImageClassification" in name:
-        image = pictures(10 if "Learned" in name else 224)
-        return [(theirs(inputs=image).logits, ours({"image": image}))]
-    if name == "PerceiverForMaskedLM":
-        ids = torch.randint(0, 262, (2, 24))
-        mask = torch.arange(24) < torch.tensor([[24], [13]])  # an odd length behind padding
-        found = theirs(inputs=ids, attention_mask=mask.long()).logits
-        got = ours({"text": ids}, {"text": mask})
-        return [(found[mask], got[mask])]
-    if name == "PerceiverForOpticalFlow":
-        frames = torch.rand(2, 2, 3, 8, 12, dtype=torch.float64) * 2 - 1
-        padded = torch.nn.functional.pad(frames, (1, 1, 1, 1))
-        around = padded.unfold(3, 3, 1).unfold(4, 3, 1)  # B 2 C Y X y x
-        patches = around.permute(0, 1, 5, 6, 2, 3, 4).reshape(2, 2, 27, 8, 12)
-        return [(theirs(inputs=patches).logits.flatten(1, 2), ours({"frames": frames}))]
-    video = torch.randn(1, 2, 3, 16, 16, dtype=torch.float64)
-    audio = torch.randn(1, 64, 1, dtype=torch.float64)
-    label = torch.zeros(1, 5, dtype=torch.float64)
-    points = {"image": torch.arange(512), "audio": torch.arange(8), "label": None}
-    found = theirs(
-        inputs={"image": video, "audio": audio, "label": label}, subsampled_output_points=points
-    ).logits
-    got = ours({"video": video, "audio": audio})
-    return [
-        (found["audio"], got["audio"].flatten(1)),
-        (found["image"], got["video"]),
-        (found["label"], got["label"]),
-    ]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -19,6 +19,7 @@ from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.frame_pairs import FramePairPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.export import check, formats, write
+from perceivers.export.check import Difference
 from perceivers.export.graph import graph_of, in_windows
 from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.multilabel import MultiLabelConfig
@@ -291,7 +292,12 @@ def test_what_cannot_be_exported_says_why(tmp_path, quickly, monkeypatch):
     several = save_untrained(tmp_path / "several", "image", "audio")
     with pytest.raises(ValueError, match="Expected samples to be dicts of"):
         write.export(several, tmp_path / "out", samples=[bad])
-    monkeypatch.setattr(write, "export_huggingface", lambda source, folder: folder.mkdir() or "Hf")
+    monkeypatch.setattr(write, "export_huggingface", lambda source, folder: "Hf")
+    monkeypatch.setattr(write, "compare_theirs", lambda *_: Difference(largest=1.0, told="this"))
+    with pytest.raises(RuntimeError, match="differs from the model by up to"):
+        write.export(load(run), tmp_path / "hf", format="huggingface")
+    assert not (tmp_path / "hf").exists()
+    monkeypatch.setattr(write, "compare_theirs", lambda *_: None)  # without transformers
     assert write.export(load(run), tmp_path / "hf", format="huggingface").notes == ("Hf",)
 
 

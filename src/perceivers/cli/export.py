@@ -61,6 +61,12 @@ def run(args: Sequence[str]) -> int:
         print(
             f"{done.folder} holds a {name}: transformers.{name}.from_pretrained('{done.folder}')."
         )
+        if done.difference is None:
+            missing = "not compared with the model: pip install transformers, and export again"
+            print(f"perceivers export: {missing}.", file=sys.stderr)
+        else:
+            told = f"{done.difference.largest:.1e}, on {done.difference.told}"
+            print(f"largest difference to the model: {told}")
         return 0
     assert done.difference is not None
     print(f"{done.folder} holds {', '.join(done.files)}.")

@@ -21,6 +21,7 @@ from perceivers.export.formats import (
 )
 from perceivers.export.graph import Graph, graph_of
 from perceivers.export.script import script_of, unscripted
+from perceivers.export.theirs import compare_theirs
 from perceivers.export.weights import open_weights, write_weights
 from perceivers.hub.checkpoint import Saved, SavedConfig, load
 from perceivers.hub.convert import export_huggingface
@@ -71,7 +72,7 @@ class Export:
     Attributes:
         folder: Where.
         files: Names of the files in it.
-        difference: How far the export is from the model. None: the format is the model's own in another order.
+        difference: How far the export is from the model. None: not compared, for want of `transformers`.
         notes: Sentences on what is not there.
     """
 
@@ -119,12 +120,7 @@ def export(
         reference = make_reference(saved, graph, samples)
     with _appears_whole(folder) as new:
         difference = _WRITERS[format](saved, graph, reference, new / _FILES[format])
-        if not difference.fits:
-            msg = (
-                f"The exported model differs from the model by up to {difference.largest:.1e} on {difference.told}; "
-                f"at most 1e-4 is allowed. Nothing was written to {folder}. Try another --format."
-            )
-            raise RuntimeError(msg)
+        _refuse_what_differs(difference, folder)
         notes = _describe(saved, graph, reference, difference, new, format)
         files = tuple(sorted(one.name for one in new.iterdir()))
     return Export(folder=folder, files=files, difference=difference, notes=notes)
@@ -174,9 +170,27 @@ _WRITERS = {"onnx": _as_onnx, "torch": _as_program, "safetensors": _as_weights}
 
 def _for_transformers(run: str | Path | HasModel, folder: Path) -> Export:
     source = run.folder if isinstance(run, HasModel) and not isinstance(run, Path) else run
-    name = export_huggingface(source, folder)
-    files = tuple(sorted(one.name for one in folder.iterdir()))
-    return Export(folder=folder, files=files, notes=(name,))
+    with _appears_whole(folder) as new:
+        name = export_huggingface(source, new)
+        difference = compare_theirs(name, new, load(source).model)
+        if difference is not None:
+            _refuse_what_differs(difference, folder)
+        files = tuple(sorted(one.name for one in new.iterdir()))
+    return Export(folder=folder, files=files, difference=difference, notes=(name,))
+
+
+def _refuse_what_differs(difference: Difference, folder: Path) -> None:
+    """Refuse an export that says something else.
+
+    Raises:
+        RuntimeError: If it does.
+    """
+    if not difference.fits:
+        msg = (
+            f"The exported model differs from the model by up to {difference.largest:.1e} on {difference.told}; "
+            f"at most 1e-4 is allowed. Nothing was written to {folder}. Try another --format."
+        )
+        raise RuntimeError(msg)
 
 
 def _own_copy(run: str | Path | HasModel) -> Saved:
