@@ -17,6 +17,7 @@ __all__ = [
     "ImageAugmentConfig",
     "ImagePreprocessConfig",
     "Records",
+    "Row",
     "nearest",
     "require",
 ]
@@ -160,6 +161,21 @@ class Records(Protocol):
 
     def column(self, name: str) -> Sequence[Any]:
         """Return one column of scalars, without reading the media."""
+        ...
+
+
+@runtime_checkable
+class Row(Protocol):
+    """A sample that is not decoded: the cells of the columns that the model reads, and what to call it."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        ...
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The raw cells by column."""
         ...
 
 

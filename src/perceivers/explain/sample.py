@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-from perceivers.data.base import nearest
+from perceivers.data.base import Row, nearest
 from perceivers.data.columns import InputColumn
 from perceivers.data.media import Media, as_media
 from perceivers.data.order import LoaderSettings
@@ -13,24 +13,9 @@ from perceivers.data.reading import BadRowError, Chances, Reader, Sample, own_ce
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
 
-__all__ = ["ReadSample", "Row", "read_sample"]
+__all__ = ["ReadSample", "read_sample"]
 
 _AUDIO = {"wave": "audio", "mel": "audio"}
-
-
-@runtime_checkable
-class Row(Protocol):
-    """A sample that is not decoded: the cells of the columns that the model reads, and what to call it."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        ...
-
-    @property
-    def row(self) -> Mapping[str, Any]:
-        """The raw cells by column."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig
+from perceivers.data.base import DataConfig, Row
 from perceivers.data.columns import InputColumn
 from perceivers.data.media import as_media
 from perceivers.data.named import open_named
@@ -20,7 +20,7 @@ from perceivers.export.graph import Graph, in_windows
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
 
-__all__ = ["TOLERANCE", "Difference", "Reference", "Row", "Run", "compare", "make_reference"]
+__all__ = ["TOLERANCE", "Difference", "Reference", "Run", "compare", "make_reference"]
 
 TOLERANCE = 1e-4
 """Largest difference of an output of the model."""
@@ -31,21 +31,6 @@ _READ_FIRST = ("test", "validation", "train")
 
 Run = Callable[[Mapping[str, Tensor]], Mapping[str, Any]]
 """An exported model: inputs by name -> outputs by name."""
-
-
-@runtime_checkable
-class Row(Protocol):
-    """A sample that is not decoded: the cells of the columns that the model reads, and what to call it."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        ...
-
-    @property
-    def row(self) -> Mapping[str, Any]:
-        """The raw cells by column."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
