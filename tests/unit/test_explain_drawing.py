@@ -124,6 +124,14 @@ def test_a_film_shows_at_most_eight_frames_with_their_times():
     ]
 
 
+def test_of_a_long_path_the_end_is_written():
+    named = replace(explanation(view("picture")), name="a/" * 30 + "test.parquet, row 3")
+    (title,) = [t for t in texts(draw_explanation(named)) if "row 3" in t]
+    assert title.startswith("\N{HORIZONTAL ELLIPSIS}")
+    assert title.endswith("test.parquet, row 3")
+    assert len(title) == 32
+
+
 def test_frequencies_that_can_be_told_apart_are_written():
     written = texts(draw_explanation(explanation(view("spectrogram", reads=1))))
     assert {"100 Hz", "1 kHz", "8 kHz"} <= set(written)

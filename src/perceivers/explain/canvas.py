@@ -33,6 +33,7 @@ __all__ = [
     "read_titles",
     "scale_beside",
     "shorten",
+    "shorten_path",
 ]
 
 INK, QUIET, BAR, PALE = "#1b1f27", "#6b7280", "#3b6fb6", "#c9d3e0"
@@ -87,6 +88,11 @@ def legend_of(explanation: Explanation) -> str:
 def shorten(text: str, length: int) -> str:
     """Return a text that is not longer than that, with an ellipsis where something is left out."""
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def shorten_path(path: str, length: int) -> str:
+    """Return the same of a path, whose end says more than its beginning."""
+    return path if len(path) <= length else "\N{HORIZONTAL ELLIPSIS}" + path[1 - length :]
 
 
 def overlay(

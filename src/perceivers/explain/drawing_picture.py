@@ -18,7 +18,7 @@ from perceivers.explain.canvas import (
     read_maps,
     read_titles,
     scale_beside,
-    shorten,
+    shorten_path,
 )
 from perceivers.explain.contents import Picture
 from perceivers.explain.explanation import Explanation, View
@@ -97,7 +97,7 @@ def _draw_answer(figure: SubFigure, explanation: Explanation) -> None:
     picture, heat, bars = figure.subplots(1, 3, width_ratios=[1, 1.1, 1.2])
     picture.imshow(pixels, interpolation=_interpolation(pixels))
     picture.set_axis_off()
-    picture.set_title(shorten(explanation.name, 32), color=INK, parse_math=False)
+    picture.set_title(shorten_path(explanation.name, 32), color=INK, parse_math=False)
     _draw_heat(heat, pixels, view.overall)
     heat.set_title(read_titles(view)[0], color=INK)
     draw_bars(bars, explanation)
