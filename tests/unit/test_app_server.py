@@ -166,7 +166,9 @@ def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
         thread.join(20)
         assert answers[0].status_code == 504
         assert "longer" in answers[0].json()["error"]
-        assert ask(client).status_code == 200
+        until(
+            lambda: ask(client).status_code == 200
+        )  # a new process takes its time on a busy machine
         assert "perceivers_rejected_total 1.0" in client.get("/metrics").text
 
         large = client.post("/predict", files={"image": ("a.png", bytes(40_000))})
