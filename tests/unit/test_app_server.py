@@ -153,7 +153,7 @@ def until(true) -> None:
 
 
 def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
-    with asking(folder, "image", limits=Limits(wait=0.4, queue=1, bytes=30_000)) as client:
+    with asking(folder, "image", limits=Limits(wait=1.5, queue=1, bytes=30_000)) as client:
         (process,) = client.service.decoders.processes
         os.kill(process.pid, signal.SIGSTOP)
         answers = []
