@@ -64,7 +64,7 @@ def test_clients_at_once_are_answered_and_what_is_accepted_is_finished(tmp_path)
         thread.start()
         time.sleep(0.5)
         os.kill(pid, signal.SIGTERM)
-        time.sleep(0.5)
+        time.sleep(1.5)
         with pytest.raises(ConnectionRefusedError):
             exchange(address, asked[0])
         os.kill(decoder, signal.SIGCONT)

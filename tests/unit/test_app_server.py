@@ -133,7 +133,7 @@ def test_killing_the_decoder_loses_only_the_request_that_it_worked_on(client):
     for thread in threads:
         thread.start()
     until(lambda: client.service.num_inside == 3)
-    time.sleep(0.1)  # the first of them is in the process' hands
+    time.sleep(0.5)  # the first of them is in the process' hands
     os.kill(process.pid, signal.SIGKILL)
     for thread in threads:
         thread.join(30)
