@@ -2,7 +2,7 @@
 
 import math
 from contextlib import contextmanager
-from statistics import median
+from statistics import geometric_mean
 
 import pytest
 import torch
@@ -204,7 +204,8 @@ def test_in_float32_no_way_is_much_less_exact_than_the_formulas(problem):
 def test_over_many_elements_the_error_is_that_of_the_formulas(sizes, logits, offset):
     """Without any allowance for luck, over enough numbers.
 
-    The median of several draws, because large logits make a near tie now and then, where one rounding decides.
+    The geometric mean of several draws: large logits make a near tie now and then, where one rounding decides a
+    gradient, and such a draw may count as one of seven but not drown the others.
     """
     spec = {"kind": "grid", "sizes": sizes, "tag": 4, "positions": 6, "content": 4}
     spec |= {"masked": 0.3, "hidden": False, "offset": offset, "spread": 1.0}
@@ -226,4 +227,5 @@ def test_over_many_elements_the_error_is_that_of_the_formulas(sizes, logits, off
                 error = relative_error(found[name], expected[name])
                 ours.setdefault((path, name), []).append(error)
     for (path, name), errors in ours.items():
-        assert median(errors) <= READ_TIMES * median(theirs[name]), (path, name)
+        mean, other = (geometric_mean([max(e, 1e-12) for e in x]) for x in (errors, theirs[name]))
+        assert mean <= READ_TIMES * other, (path, name)

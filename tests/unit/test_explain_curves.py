@@ -1,6 +1,6 @@
 """Deletion and insertion curves of a model of which one knows what its answer rests on."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from tolerance import assert_close
 from perceivers.explain.curves import curves_of, input_gradients, maps_of, mean_curves
 from perceivers.explain.faithful import class_index, curves_of_files, sure_of
 from perceivers.explain.render_curves import write_curves
+from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -133,6 +134,7 @@ def test_classes_are_found_by_name_and_numbers_have_no_curves():
 
 
 def test_a_model_without_labels_has_no_class_to_ask_about():
-    saved = SimpleNamespace(folder="run", model=perceiver(), config=SimpleNamespace(task=None))
+    model = perceiver()
+    saved = Saved(model=model, config=SavedConfig(model=model.config), folder=Path("run"))
     with pytest.raises(ValueError, match="saved without its labels, so there is no class"):
         next(curves_of_files(saved, []))
