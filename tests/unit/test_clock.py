@@ -16,6 +16,15 @@ def test_progress_is_the_largest_share():
     assert limits.progress(epochs=1.0, steps=1, seconds=100.0) == 1.0
 
 
+def test_time_is_counted_from_the_end_of_the_first_step():
+    limits = Limits(seconds=10.0)
+    shares = [
+        limits.progress(epochs=0, steps=1, seconds=now, first_step=4.0) for now in (4, 7, 10, 12)
+    ]
+    assert shares == [0.0, 0.5, 1.0, 1.0]
+    assert limits.progress(epochs=0, steps=1, seconds=12.0, first_step=12.0) == 1.0
+
+
 def test_limits_are_those_of_the_recipe():
     limits = Limits.of(TrainingConfig(max_epochs=3, max_time="1m"))
     assert limits == Limits(epochs=3, steps=None, seconds=60.0)

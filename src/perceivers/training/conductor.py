@@ -89,7 +89,7 @@ class Conductor(lightning.Callback):
         self._signals = signals
         self._patience = early_stopping
         self._elapsed = 0.0  # as all processes agreed
-        self._first_step = 0.0  # when it had been done
+        self._first_step = 0.0  # when it had been done, of a run that time limits
         self._stop = 0  # signal that was received, as all processes agreed
         self._is_time_to_save = False  # as all processes agreed
         self._saved_at = 0.0
@@ -235,7 +235,7 @@ class Conductor(lightning.Callback):
             state["sums"] = torch.zeros_like(state["sums"])  # they are those of all processes
         self.standing = Standing(**state["standing"])
         self.clock = Clock(state["elapsed"])
-        self._first_step = state["first_step"]
+        self._first_step = state.get("first_step", 0.0)  # runs from before have none
         self.waited = Waited(**state["waited"])
         feeds = state["feed"]
         self.feed.load_state_dict(feeds[min(trainer.global_rank, len(feeds) - 1)])
@@ -250,7 +250,7 @@ class Conductor(lightning.Callback):
         )
         elapsed, stop, save = distributed.largest(mine, module.device).tolist()
         self._elapsed, self._stop, self._is_time_to_save = elapsed, int(stop), bool(save)
-        if trainer.global_step <= 1:
+        if trainer.global_step <= 1 and self.limits.seconds is not None:
             self._first_step = elapsed
         module.progress = self.limits.progress(
             epochs=self.feed.epochs_done,
