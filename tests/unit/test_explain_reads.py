@@ -4,7 +4,8 @@ from tolerance import assert_close
 
 from perceivers.explain import calls
 from perceivers.explain.attention import cross_attends, watch_attention
-from perceivers.explain.reads import only, read_inputs
+from perceivers.explain.looking import look
+from perceivers.explain.reads import only
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -40,7 +41,8 @@ def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
     monkeypatch.setattr(calls, "CHUNK", chunk)
     monkeypatch.setattr(calls, "PIECE", 7 if chunk == 1 else 2**14)
     perceiver = model()
-    outputs, seen = read_inputs(perceiver, PICTURE, latents=[0, 5])
+    whole = look(perceiver, PICTURE, latents=[0, 5])
+    outputs, seen = whole.outputs, whole.reads
     with watch_attention(perceiver) as weights:
         expected = perceiver(PICTURE)
     with watch_attention(perceiver, "scores") as scores:
@@ -59,7 +61,7 @@ def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
 def test_a_single_latent_or_head_is_one_of_the_whole_map(latent, head):
     perceiver = model()
     place = None if latent is None else 1
-    _, seen = read_inputs(perceiver, PICTURE, latents=[0, latent or 0])
+    seen = look(perceiver, PICTURE, latents=[0, latent or 0]).reads
     seen = [only(read, place, head) for read in seen]
     with watch_attention(perceiver) as weights:
         perceiver(PICTURE)
@@ -71,14 +73,14 @@ def test_a_single_latent_or_head_is_one_of_the_whole_map(latent, head):
 
 @pytest.mark.parametrize("head", [3, -1])
 def test_a_head_that_is_not_there_is_refused(head):
-    _, seen = read_inputs(model(), PICTURE, latents=[0])
+    seen = look(model(), PICTURE, latents=[0]).reads
     with pytest.raises(ValueError, match="Expected a head between 0 and 2"):
         only(seen[0], None, head)
 
 
 def test_every_layer_of_the_baseline_is_a_read():
     encoder = TransformerEncoderConfig(channels=8, num_self_attends=3, num_self_attend_heads=2)
-    _, seen = read_inputs(model(encoder), PICTURE, latents=[0, 23])
+    seen = look(model(encoder), PICTURE, latents=[0, 23]).reads
     assert [read.name for read in seen] == [
         f"encoder.self_attends.{layer}.attention" for layer in range(3)
     ]
@@ -87,12 +89,12 @@ def test_every_layer_of_the_baseline_is_a_read():
 
 def test_two_samples_are_refused():
     with pytest.raises(ValueError, match=r"Expected one sample .* got \{'image': 2\}"):
-        read_inputs(model(), {"image": torch.rand(2, 3, 4, 6)}, latents=[0])
+        look(model(), {"image": torch.rand(2, 3, 4, 6)}, latents=[0])
 
 
 def test_a_latent_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"Expected latents between 0 and 6, got \[7\]"):
-        read_inputs(model(), PICTURE, latents=[7])
+        look(model(), PICTURE, latents=[7])
 
 
 def masked():
@@ -111,7 +113,8 @@ def masked():
 
 def test_segments_lie_side_by_side_and_padding_gets_nothing():
     perceiver, inputs, masks = masked()
-    outputs, seen = read_inputs(perceiver, inputs, latents=[0], masks=masks)
+    whole = look(perceiver, inputs, latents=[0], masks=masks)
+    outputs, seen = whole.outputs, whole.reads
     assert_close(outputs, perceiver(inputs, masks).detach())
     for read in seen:
         assert read.share.shape == (24 + 10,)
@@ -124,12 +127,12 @@ def test_segments_lie_side_by_side_and_padding_gets_nothing():
 
 def test_a_modality_can_be_left_out():
     perceiver, inputs, _ = masked()
-    _, seen = read_inputs(perceiver, {"image": inputs["image"]}, latents=[0])
+    seen = look(perceiver, {"image": inputs["image"]}, latents=[0]).reads
     assert seen[0].share.shape == (24,)
 
 
 def test_where_nothing_is_real_nothing_is_read():
     perceiver, inputs, _ = masked()
     masks = {"image": torch.zeros(1, 1, dtype=torch.bool), "wave": torch.zeros(1, 40) > 1}
-    _, seen = read_inputs(perceiver, inputs, latents=[0], masks=masks)
+    seen = look(perceiver, inputs, latents=[0], masks=masks).reads
     assert not seen[0].share.any()

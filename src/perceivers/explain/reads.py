@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import nn
 
-from perceivers.explain.calls import Call, record_calls
+from perceivers.explain.calls import Call
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Read", "check_single", "input_reads", "only", "read_inputs", "summarize"]
+__all__ = ["Read", "check_single", "input_reads", "only", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +34,6 @@ class Read:
     def scores(self) -> Float[Tensor, "L M"]:
         """What the softmax was taken of, averaged over heads."""
         return self.head_scores.mean(dim=0)
-
-
-def read_inputs(
-    model: nn.Module,
-    inputs: Mapping[str, Tensor],
-    *,
-    latents: Sequence[int],
-    masks: Mapping[str, Tensor] | None = None,
-) -> tuple[Any, list[Read]]:
-    """Return the model's outputs, by name where there are several, and every read of its input, in their order.
-
-    The whole maps never exist: latents and elements are taken a few at a time. For a model without cross-attends
-    (the Transformer baseline), every layer reads the input and the elements stand in for the latents.
-
-    Args:
-        model: A `Perceiver`.
-        inputs: One sample for each modality, with a batch axis of 1. Their elements are read side by side, in
-            the sorted order of names.
-        latents: Which latents' scores are wanted.
-        masks: 1 x M for modalities that were padded, True where an element is real.
-
-    Raises:
-        ValueError: If there is more than one sample, or a latent that the model does not have.
-    """
-    check_single(inputs)
-    with torch.inference_mode():
-        with record_calls(model) as calls:
-            outputs = model(inputs, masks) if masks else model(inputs)
-        return outputs, [summarize(call, latents) for call in input_reads(calls)]
 
 
 def check_single(inputs: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from perceivers.explain.reads import check_single, input_reads
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = ["RolledUp", "answer_queries", "check_whole", "relevance", "roll_up", "roll_up_calls"]
+__all__ = ["RolledUp", "answer_queries", "check_whole", "relevance", "roll_up_calls"]
 
 QUERIES = 256  # of an output with more, as many stand for all
 
@@ -32,53 +32,6 @@ class RolledUp:
 
     elements: Float[Tensor, "K M"]
     kept: Float[Tensor, " K"]
-
-
-def roll_up(
-    model: Any,
-    inputs: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor] | None = None,
-    *,
-    latents: Sequence[int] = (),
-    output: str | None = None,
-    query: int | None = None,
-) -> RolledUp:
-    """Return the part that each element has in the answer of one sample, and in some of the last latents.
-
-    Attention rollout. A layer with a residual passes on the mean of the identity and of its attention, the latter
-    averaged over heads: (I + A) / 2; a read without one passes on A alone. The row of the answer is what its query
-    gave each latent or, where a head averages over latents, the same for all. It is multiplied by layer after layer,
-    from the last to the first. At each read, half of it goes to the elements, shared as the read's attention says, and
-    the other half on to the latents as they were before. What the MLPs do is not followed.
-
-    Args:
-        model: A `Perceiver`.
-        inputs: One sample for each modality, with a batch axis of 1.
-        masks: 1 x M for modalities that were padded, True where an element is real.
-        latents: Which latents to roll up on their own.
-        output: Of several outputs, which. By default the first.
-        query: Which query of a decoder. By default all of them together (256, spread evenly, stand for more).
-
-    Raises:
-        ValueError: If there is more than one sample, or reads saw only a part of the elements.
-
-    Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3; here for
-    latents that read elements.
-    """
-    check_single(inputs)
-    with torch.inference_mode():
-        with record_calls(model) as calls:
-            elements = model.elements(inputs, masks)
-            states = model.encoder(elements)
-        check_whole(calls, sum(part.num_elements for part in elements))
-        asked: list[Call] = []
-        if isinstance(model.output, PerceiverDecoder):
-            name = output or model.output.names[0]
-            with record_calls(model) as asked:
-                which = None if query is None else [query]
-                index = answer_queries(model, states, name, inputs, masks, which)
-                model.decode(states, inputs, masks, outputs=[name], index={name: index})
-        return roll_up_calls(calls, asked, latents)
 
 
 def answer_queries(
@@ -106,7 +59,22 @@ def answer_queries(
 def roll_up_calls(
     encoder: Sequence[Call], decoder: Sequence[Call], latents: Sequence[int] = ()
 ) -> RolledUp:
-    """Return the same from the calls of an encoder, all of whose reads saw all elements, and of a decoder, if any."""
+    """Return the part that each element has in the answer of one sample, and in some of the last latents.
+
+    Attention rollout. A layer with a residual passes on the mean of the identity and of its attention, the latter
+    averaged over heads: (I + A) / 2; a read without one passes on A alone. The row of the answer is what its query
+    gave each latent or, where a head averages over latents, the same for all. It is multiplied by layer after layer,
+    from the last to the first. At each read, half of it goes to the elements, shared as the read's attention says, and
+    the other half on to the latents as they were before. What the MLPs do is not followed.
+
+    Args:
+        encoder: The calls of an encoder, all of whose reads saw all elements.
+        decoder: Those of a decoder, if there is one, for the queries that stand for the answer.
+        latents: Which latents to roll up on their own.
+
+    Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3; here for
+    latents that read elements.
+    """
     num_latents, device = encoder[-1].query.shape[1], encoder[-1].query.device
     row = torch.full((1, num_latents), 1 / num_latents, device=device)
     if decoder:
