@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 from contextlib import closing
+from dataclasses import fields
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,9 +12,11 @@ from runs import save_run
 
 from perceivers.app import running
 from perceivers.app.decoders import Decoders
+from perceivers.app.limits import Limits
 from perceivers.app.running import Settings, from_environment, serve
 from perceivers.app.service import Service
 from perceivers.cli.main import main
+from perceivers.cli.serve import Options
 from perceivers.data import base
 
 
@@ -137,3 +140,9 @@ def test_a_service_of_a_recipe_tells_its_name(tmp_path):
     service = Service(folder, device="cpu")
     assert service.describe()["recipe"] == "images"
     assert service.describe()["reads"] == 1
+
+
+def test_the_command_has_the_limits_of_the_server():
+    """They stand there twice, because help is to import nothing."""
+    flags = {field.name: field.default for field in fields(Options)}
+    assert {f"max_{name}": value for name, value in vars(Limits()).items()}.items() <= flags.items()
