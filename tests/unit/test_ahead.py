@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from perceivers.data.ahead import ReadAhead
+from perceivers.data.loading.prefetch import ReadAhead
 
 
 def threads():

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from perceivers.app.batching import Batcher, ModelGoneError
+from perceivers.server.batching import Batcher, ModelGoneError
 
 
 def soon() -> float:
