@@ -89,9 +89,7 @@ def _text(folder: Path) -> None:
 def _series(folder: Path) -> None:
     for label, speed in (("run", 3.0), ("walk", 1.0)):
         for number in range(6):
-            _write(
-                folder / "sensors" / label / f"{number}.csv", _recording(speed, gaps=number % 2)
-            )
+            _write(folder / "sensors" / label / f"{number}.csv", _recording(speed, gaps=number % 2))
     _write(folder / "new.csv", _recording(2.0))
     activities = ["run", "walk"] * 8
     table = {
