@@ -57,7 +57,7 @@ class _Seed(ISeedSequence):
 
 
 def _seed_states(words: list[_Words]) -> npt.NDArray[np.uint64]:
-    """Return `SeedSequence(entropy).generate_state(4, np.uint64)` of each row, B x 4; `words` is the entropy by column."""
+    """Return `SeedSequence(entropy).generate_state(4, np.uint64)` per row, B x 4; `words` holds columns."""
     constants = _constants(0x43B0D7E5, 0x931E8875)
     words = words + [np.zeros_like(words[0])] * (4 - len(words))
     pool = [_hash(word, constants) for word in words[:4]]

@@ -19,7 +19,9 @@ from perceivers.data.base import atomic_write
 
 __all__ = ["DecodedCache", "open_cache", "pack", "unpack"]
 
-_PACKAGE = "perceivers."  # files name dataclasses of this package only, so that none can run other code
+_PACKAGE = (
+    "perceivers."  # files name dataclasses of this package only, so that none can run other code
+)
 _DESCRIPTION = "description"  # name of the array that holds the JSON
 _RESERVED_BYTES = 2**30  # of the disk, left for the run
 _CHECK_EVERY = 64  # writes between two checks of the free space
@@ -29,8 +31,8 @@ class DecodedCache:
     """Decoded values by key.
 
     In memory, the first values that fit stay: an epoch reads every row once, so replacing old values would never hit.
-    In a folder each value is a file, shared by all processes and later runs. A damaged file counts as missing. On a full
-    disk nothing more is stored.
+    In a folder each value is a file, shared by all processes and later runs. A damaged file counts as missing. On
+    a full disk nothing more is stored.
 
     Args:
         folder: Folder of the files. None: values stay in memory.
