@@ -245,7 +245,7 @@ class TestCache:
             weights = tmp_path / name / "model.safetensors"
             assert weights.read_bytes() == (trained.run / "model.safetensors").read_bytes()
             assert losses(tmp_path / name) == losses(trained.run)
-        assert list((tmp_path / "kept").rglob("*.kept"))
+        assert list((tmp_path / "kept").rglob("*.sample"))
 
     def test_other_data_of_the_same_size_are_not_taken_for_these(self, fitted, tmp_path):
         trained = fitted("audio")

@@ -301,7 +301,7 @@ def loader_for(
         num_classes=predictor.task.num_outputs,
         max_bad=max_bad,
         num_clips=predictor.clips,
-        answers=predictor.config.answers,
+        target_modalities=predictor.config.answers,
     )
     if source.streams:
         from perceivers.data.loading.stream_loader import make_stream_loader
