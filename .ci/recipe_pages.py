@@ -35,7 +35,7 @@ def recipe_page(name: str) -> str:
             f"```bash\n{parts['Run']}\n```",
             f"**Expected.** {_linked(parts['Expected'])}",
             f"**Source.** {_linked(parts['Source'])}",
-            "## Size\n\n| size | elements x channels | parameters | operations for a sample, by the papers' formulas |\n"
+            "## Size\n\n| size | elements x channels | parameters | operations for a sample |\n"
             f"|---|---|---|---|\n{rows}",
             f"Assumed here, and taken from the data by `fit`:\n\n{notes}" if notes else "",
             f"## Settings\n\n`perceivers recipes {name} > my.yaml` writes them to a file for `perceivers fit DATA "
@@ -91,7 +91,9 @@ def on_config(config: Any) -> Any:
         group.append({name: f"recipes/{name}.md"})
     nav = [entry for entry in config["nav"] if _SECTION not in entry]
     place = next(i for i, entry in enumerate(config["nav"]) if _SECTION in entry)
-    nav.insert(place, {_SECTION: [{"Overview": "recipes.md"}, *({k: v} for k, v in groups.items())]})
+    nav.insert(
+        place, {_SECTION: [{"Overview": "recipes.md"}, *({k: v} for k, v in groups.items())]}
+    )
     config["nav"] = nav
     return config
 
