@@ -16,7 +16,7 @@ CHECKED := tests/unit tests/properties tests/parity tests/kernels# with shapes c
 LONG := tests/long tests/compiled tests/golden tests/contract# whose lines the others cover
 LOCK := pyproject.toml constraints.txt
 EXACT := src/perceivers/typing.py,src/perceivers/nn/*,src/perceivers/inputs/*,src/perceivers/outputs/*
-EXACT := $(EXACT),src/perceivers/reading/*,src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
+EXACT := $(EXACT),src/perceivers/cross_attention/*,src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS)
 # torch.compile cannot trace the shape checker, and whole runs take twice as long with it. Tests of a file share its runs.

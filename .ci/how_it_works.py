@@ -11,7 +11,7 @@ from perceivers.models.cost import paper_flops
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.position import axis_coordinates, axis_features
 from perceivers.recipes import get_recipe
-from perceivers.training.report import figure
+from perceivers.runs.report import figure
 
 __all__ = ["main"]
 

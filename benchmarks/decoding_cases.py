@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from perceivers.data.arrays import ArraysPreprocessConfig
-from perceivers.data.audio import WavePreprocessConfig
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.media import Media
-from perceivers.data.modalities import build_modality
-from perceivers.data.points import PointsPreprocessConfig
-from perceivers.data.series import SeriesPreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.video import VideoPreprocessConfig
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.audio.modality import WavePreprocessConfig
+from perceivers.data.modalities.points.modality import PointsPreprocessConfig
+from perceivers.data.modalities.registry import build_modality
+from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 
 __all__ = ["CASES", "Case"]
 

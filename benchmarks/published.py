@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from perceivers.export.theirs import asked
+from perceivers.exporting.verify_transformers import asked
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.names import from_huggingface
 from perceivers.models.perceiver import build

@@ -9,10 +9,10 @@ from torch import Tensor
 from benchmarks.models import seeded
 from benchmarks.plain import PlainRead, fourier_positions
 from benchmarks.setting import Builder, Setting, Work
+from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import FourierPositions, FourierPositionsConfig
 from perceivers.nn.blocks import CrossAttend
-from perceivers.reading.source import ElementSource
 
 __all__ = ["Scene", "audiovisual", "clip", "ours", "picture", "plain", "stem"]
 

@@ -29,18 +29,17 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.data.named import open_named
-from perceivers.data.split import with_validation
+from perceivers.data.sources.builtin import open_named
+from perceivers.data.sources.split import with_validation
 from perceivers.hub.device import pick_device
 from perceivers.recipes import get_recipe
-from perceivers.recipes.base import Recipe
-from perceivers.recipes.fitting import specialize
+from perceivers.recipes.registry import Recipe
+from perceivers.recipes.resolve import specialize
+from perceivers.training.batches import Feed
+from perceivers.training.data_wait import StepWatch
 from perceivers.training.ema import WeightAverage
-from perceivers.training.feed import Feed
-from perceivers.training.norms import clip_gradients
-from perceivers.training.optim import build_optimizer
+from perceivers.training.optim import build_optimizer, clip_gradients
 from perceivers.training.prepare import Place, build_loaders, build_model, build_task
-from perceivers.training.waiting import StepWatch
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10"

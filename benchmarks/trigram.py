@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from perceivers.data.base import Batch
-from perceivers.data.pieces import in_pieces
+from perceivers.data.sources.chunking import in_pieces
+from perceivers.evaluation.evaluate import choose_split, evaluate_source, loader_for, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
-from perceivers.evaluation.protocols import choose_split, evaluate_source, loader_for, open_for_run
 from perceivers.tasks.masked import NOT_ASKED, VOCAB_SIZE, MaskedBytesConfig
 
 _PASSES = 5  # over the training texts, with other words hidden each time

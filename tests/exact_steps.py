@@ -15,11 +15,11 @@ import torch
 from runs import tiny_model
 
 from perceivers.data.base import Batch
-from perceivers.recipes.base import OptimConfig, TrainingConfig
+from perceivers.recipes.registry import OptimConfig, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.training.batches import Feed
 from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_trainer, quiet
-from perceivers.training.feed import Feed
 from perceivers.training.module import PerceiverModule
 
 STEPS, SAMPLES = 5, 12

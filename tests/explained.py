@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from perceivers.explain.contents import (
+from perceivers.explain.attribution.contents import (
     Cloud,
     Content,
     Fields,
@@ -16,7 +16,7 @@ from perceivers.explain.contents import (
     Values,
     Wave,
 )
-from perceivers.explain.explanation import Explanation, View
+from perceivers.explain.attribution.explanation import Explanation, View
 
 __all__ = ["CONTENTS", "RANDOM", "explanation", "passage", "picture", "recording", "view"]
 

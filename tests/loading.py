@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.loader import LoaderSettings, make_loader
-from perceivers.data.media import Media
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.tables.columns import InputColumn
 
 INPUTS = {"image": InputColumn("picture", "image")}
 PREPROCESS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from perceivers.data.flow_file import write_flo
-from perceivers.data.motion import made_pair
+from perceivers.data.modalities.flow.decode import write_flo
+from perceivers.data.modalities.flow.synthetic import made_pair
 
 __all__ = ["deep_png", "make_chairs", "make_kitti", "make_sintel", "pair"]
 

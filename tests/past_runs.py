@@ -9,10 +9,10 @@ import torch
 from runs import LABELS, make_pictures, save_run, tiny_model
 
 from perceivers.data.base import DataConfig
-from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import write_recipe
+from perceivers.recipes.registry import Recipe, TrainingConfig
+from perceivers.runs.summary import RunFacts, write_facts
 from perceivers.tasks.classification import ClassificationConfig
-from perceivers.training.facts import RunFacts, write_facts
 
 __all__ = ["make_past_run", "make_recipe"]
 

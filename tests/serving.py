@@ -14,9 +14,9 @@ import numpy as np
 from starlette.testclient import TestClient
 from untrained import save_untrained
 
-from perceivers.app.limits import Limits
-from perceivers.app.server import application
-from perceivers.app.service import Service
+from perceivers.server.limits import Limits
+from perceivers.server.server import application
+from perceivers.server.service import Service
 
 __all__ = ["BOUNDS", "GOOD_SUFFIX", "Sent", "asking", "bad_files", "bad_forms", "good_file"]
 

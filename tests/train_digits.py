@@ -21,18 +21,18 @@ import pytest
 import torch
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.digits import digits
-from perceivers.data.sources import DataSource
-from perceivers.data.split import Subset
+from perceivers.data.sources.digits import digits
+from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.split import Subset
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
-from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig
+from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.training.distributed import is_first_process, whole
 from perceivers.training.fit import Run, fit_source
-from perceivers.training.probe import StepProbe
+from perceivers.training.memory_probe import StepProbe
 
 PREPROCESS = {
     "image": ImagePreprocessConfig(
@@ -86,7 +86,7 @@ def small_recipe(**training: Any) -> Recipe:
 
 def train(out: str, source: DataSource | None = None, **options: Any) -> Run:
     """Train as the options say, by default on a few of the digits."""
-    from perceivers.training import conductor
+    from perceivers.training import callback as conductor
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)
     resume, dump = options.pop("resume", False), options.pop("dump", False)

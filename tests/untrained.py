@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from made_modalities import LABELS, RATE
 
-from perceivers.data.arrays import ArraysPreprocessConfig
-from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.points import PointsPreprocessConfig
-from perceivers.data.series import SeriesPreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.vectors import TablePreprocessConfig
-from perceivers.data.video import VideoPreprocessConfig
+from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.points.modality import PointsPreprocessConfig
+from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
+from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.common import Size
-from perceivers.recipes.filling import fill_input
-from perceivers.recipes.parts import part_of
+from perceivers.recipes.modality_defaults import part_of
+from perceivers.recipes.resolve_sizes import fill_input
 from perceivers.tasks.classification import ClassificationConfig
 
 __all__ = ["prepared_as", "save_untrained", "untrained"]

@@ -14,29 +14,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perceivers.app.publish import push_to_hub as push_to_hub
-    from perceivers.data.arrays import ArraysPreprocessConfig as ArraysPreprocessConfig
-    from perceivers.data.audio import WavePreprocessConfig as WavePreprocessConfig
     from perceivers.data.base import DataConfig as DataConfig
     from perceivers.data.base import ImageAugmentConfig as ImageAugmentConfig
     from perceivers.data.base import ImagePreprocessConfig as ImagePreprocessConfig
-    from perceivers.data.mel import MelPreprocessConfig as MelPreprocessConfig
-    from perceivers.data.points import PointsPreprocessConfig as PointsPreprocessConfig
-    from perceivers.data.series import SeriesPreprocessConfig as SeriesPreprocessConfig
-    from perceivers.data.specaugment import AudioAugmentConfig as AudioAugmentConfig
-    from perceivers.data.text import TextPreprocessConfig as TextPreprocessConfig
-    from perceivers.data.video import VideoPreprocessConfig as VideoPreprocessConfig
+    from perceivers.data.modalities.array.modality import (
+        ArraysPreprocessConfig as ArraysPreprocessConfig,
+    )
+    from perceivers.data.modalities.audio.augment import AudioAugmentConfig as AudioAugmentConfig
+    from perceivers.data.modalities.audio.mel import MelPreprocessConfig as MelPreprocessConfig
+    from perceivers.data.modalities.audio.modality import (
+        WavePreprocessConfig as WavePreprocessConfig,
+    )
+    from perceivers.data.modalities.points.modality import (
+        PointsPreprocessConfig as PointsPreprocessConfig,
+    )
+    from perceivers.data.modalities.series.modality import (
+        SeriesPreprocessConfig as SeriesPreprocessConfig,
+    )
+    from perceivers.data.modalities.text.modality import (
+        TextPreprocessConfig as TextPreprocessConfig,
+    )
+    from perceivers.data.modalities.video.modality import (
+        VideoPreprocessConfig as VideoPreprocessConfig,
+    )
+    from perceivers.evaluation.evaluate import Evaluation as Evaluation
+    from perceivers.evaluation.evaluate import evaluate_run as evaluate
     from perceivers.evaluation.models import create as create
     from perceivers.evaluation.predict import Predictor as Predictor
     from perceivers.evaluation.predict import load_predictor as load
     from perceivers.evaluation.predict import save_model as save
     from perceivers.evaluation.prediction import Prediction as Prediction
-    from perceivers.evaluation.protocols import Evaluation as Evaluation
-    from perceivers.evaluation.protocols import evaluate_run as evaluate
-    from perceivers.explain.attention import watch_attention as watch_attention
-    from perceivers.export.write import export as export
+    from perceivers.explain.attribution.attention import watch_attention as watch_attention
+    from perceivers.exporting.write import export as export
     from perceivers.hub.checkpoint import from_pretrained as from_pretrained
-    from perceivers.inputs.arrays import ArraysInputConfig as ArraysInputConfig
+    from perceivers.inputs.array import ArraysInputConfig as ArraysInputConfig
     from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
     from perceivers.inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
     from perceivers.inputs.audio import SpectrogramInputConfig as SpectrogramInputConfig
@@ -54,9 +65,9 @@ if TYPE_CHECKING:
     from perceivers.inputs.positions import LearnedPositionsConfig as LearnedPositionsConfig
     from perceivers.inputs.series import ConvSeriesInputConfig as ConvSeriesInputConfig
     from perceivers.inputs.series import SeriesInputConfig as SeriesInputConfig
+    from perceivers.inputs.table import TableInputConfig as TableInputConfig
     from perceivers.inputs.text import ConvTextInputConfig as ConvTextInputConfig
     from perceivers.inputs.text import TextInputConfig as TextInputConfig
-    from perceivers.inputs.vectors import TableInputConfig as TableInputConfig
     from perceivers.inputs.video import ConvVideoInputConfig as ConvVideoInputConfig
     from perceivers.inputs.video import VideoInputConfig as VideoInputConfig
     from perceivers.models.encoder import PerceiverEncoder as PerceiverEncoder
@@ -68,9 +79,10 @@ if TYPE_CHECKING:
     from perceivers.outputs.heads import MeanPoolConfig as MeanPoolConfig
     from perceivers.recipes import get_recipe as get_recipe
     from perceivers.recipes import list_recipes as list_recipes
-    from perceivers.recipes.base import OptimConfig as OptimConfig
-    from perceivers.recipes.base import Recipe as Recipe
-    from perceivers.recipes.base import TrainingConfig as TrainingConfig
+    from perceivers.recipes.registry import OptimConfig as OptimConfig
+    from perceivers.recipes.registry import Recipe as Recipe
+    from perceivers.recipes.registry import TrainingConfig as TrainingConfig
+    from perceivers.report.publish import push_to_hub as push_to_hub
     from perceivers.tasks.classification import ClassificationConfig as ClassificationConfig
     from perceivers.tasks.multilabel import MultiLabelConfig as MultiLabelConfig
     from perceivers.tasks.regression import RegressionConfig as RegressionConfig

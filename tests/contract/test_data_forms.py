@@ -9,8 +9,8 @@ from PIL import Image
 from small_data import CLASSES, FORMS, SPLITS, STREAMED, WITH_SPLIT_COLUMN, label, pixels
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources import open_data
-from perceivers.data.split import with_validation
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.split import with_validation
 
 EXPECTED = {
     split: sorted((pixels(n).tobytes(), label(n)) for n in numbers)

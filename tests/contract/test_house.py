@@ -43,7 +43,7 @@ EXTRAS = {
 
 # Importable only where Triton is; what decides about them, triton_dispatch, is importable everywhere.
 WITH_TRITON = {
-    f"perceivers.reading.triton_{name}" for name in ("cells", "kernels", "launch", "read")
+    f"perceivers.cross_attention.triton_{name}" for name in ("cells", "kernels", "launch", "read")
 }
 
 

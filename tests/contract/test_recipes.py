@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from perceivers.data.modalities import build_modalities
+from perceivers.data.modalities.registry import build_modalities
 from perceivers.models.perceiver import build
-from perceivers.recipes import base
+from perceivers.recipes import registry as base
 from perceivers.recipes.files import dump_recipe, parse_recipe
-from perceivers.recipes.filling import assume
-from perceivers.tasks.tasks import answers_of
+from perceivers.recipes.resolve_sizes import assume
+from perceivers.tasks.registry import answers_of
 
 
 def measured_enough(part):

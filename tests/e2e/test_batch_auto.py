@@ -5,8 +5,8 @@ import torch
 import yaml
 from train_digits import train
 
-from perceivers.training import batch as batches
-from perceivers.training import probe as probes
+from perceivers.training import batch_size_finder as batches
+from perceivers.training import memory_probe as probes
 
 
 def weights_of(run):

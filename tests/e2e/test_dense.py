@@ -6,7 +6,7 @@ from PIL import Image
 from runs import TINY
 
 from perceivers.cli.main import main
-from perceivers.evaluation.pixels import save_pictures
+from perceivers.evaluation.dense_output import save_pictures
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.prediction import Prediction
 

@@ -12,13 +12,13 @@ import torch
 from tolerance import GOLDEN, relative_error
 from train_digits import PREPROCESS, small_digits, small_recipe, train
 
-from perceivers.data.media import Media
+from perceivers.data.encoded_item import Media
 from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_recipe
-from perceivers.training import clock
 from perceivers.training import fit as fit_module
+from perceivers.training import stopping as clock
 from perceivers.training.fit import fit_source
-from perceivers.training.journal import read_metrics
+from perceivers.training.metrics_log import read_metrics
 from perceivers.training.module import PerceiverModule
 
 

@@ -11,18 +11,18 @@ import torch
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.flow_file import read_flow
-from perceivers.data.media import Media
-from perceivers.data.sources import open_data
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.flow.decode import read_flow
+from perceivers.data.sources.open import open_data
 from perceivers.evaluation.flow import flow_field, save_flows
-from perceivers.evaluation.pairs import in_pairs
+from perceivers.evaluation.frame_pairs import in_pairs
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.prediction import Prediction
 from perceivers.recipes import get_recipe
-from perceivers.recipes.fitting import choose_recipe, specialize
+from perceivers.recipes.resolve import choose_recipe, specialize
 from perceivers.tasks.flow import FlowTask
+from perceivers.training.memory_probe import opened_probe
 from perceivers.training.prepare import Place
-from perceivers.training.probe import opened_probe
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),

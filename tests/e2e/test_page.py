@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from timing import PATIENCE, wait_until
 from untrained import save_untrained
 
-from perceivers.app import maps
-from perceivers.explain.contents import Fields, Passage, Recording, Values, Wave
-from perceivers.explain.explanation import Explanation, View
+from perceivers.explain.attribution.contents import Fields, Passage, Recording, Values, Wave
+from perceivers.explain.attribution.explanation import Explanation, View
+from perceivers.server import explanation_json as maps
 
 STATIC = Path(maps.__file__).with_name("static")
 CHROMIUM = (
@@ -47,8 +47,8 @@ def served(folder: Path, token: str | None = None):
     """Serve a run from a thread of this process, and give its address."""
     import uvicorn
 
-    from perceivers.app.server import application
-    from perceivers.app.service import Service
+    from perceivers.server.server import application
+    from perceivers.server.service import Service
 
     app = application(Service(folder, device="cpu"), token=token)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))

@@ -13,12 +13,12 @@ from small_data import write_csv, write_png
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.sources import open_data
+from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import load_predictor
 from perceivers.recipes.files import read_recipe
+from perceivers.training.memory_probe import StepProbe
 from perceivers.training.prepare import Place
 from perceivers.training.prepare import build_task as task_of
-from perceivers.training.probe import StepProbe
 from perceivers.training.run import fit
 
 ROWS = 20

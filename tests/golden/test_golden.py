@@ -17,8 +17,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes import OptimConfig, Recipe, get_recipe
 from perceivers.tasks.classification import ClassificationTask
-from perceivers.training.optim import build_optimizer
-from perceivers.training.schedule import learning_rate
+from perceivers.training.optim import build_optimizer, learning_rate
 
 STEPS = 20
 LABELS = tuple("abcde")

@@ -13,9 +13,10 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from perceivers.cross_attention.tiles import GridFeatures
+from perceivers.cross_attention.triton import cross_attention as triton_read
+from perceivers.cross_attention.triton import launch as triton_launch
 from perceivers.inputs.elements import Elements, GridPositions
-from perceivers.reading import triton_launch, triton_read
-from perceivers.reading.tiles import GridFeatures
 
 
 class Paper:

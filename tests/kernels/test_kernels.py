@@ -11,9 +11,9 @@ import pytest
 import torch
 from tolerance import READ_FLOOR, READ_TIMES, relative_error
 
+from perceivers.cross_attention import streaming
+from perceivers.cross_attention.tiles import GridFeatures
 from perceivers.inputs.elements import Elements, GridPositions
-from perceivers.reading import streaming
-from perceivers.reading.tiles import GridFeatures
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -22,8 +22,10 @@ if DEVICE == "cpu" and not INTERPRETED:
     reason = "needs a GPU, or Triton's interpreter: TRITON_INTERPRET=1 pytest tests/kernels"
     pytest.skip(reason, allow_module_level=True)
 
-from perceivers.reading import triton_dispatch, triton_launch, triton_read  # noqa: E402
-from perceivers.reading.operator import read_elements  # noqa: E402
+from perceivers.cross_attention.operator import read_elements  # noqa: E402
+from perceivers.cross_attention.triton import cross_attention as triton_read  # noqa: E402
+from perceivers.cross_attention.triton import dispatch as triton_dispatch  # noqa: E402
+from perceivers.cross_attention.triton import launch as triton_launch  # noqa: E402
 
 POSITIONS = 4  # channels of each table
 

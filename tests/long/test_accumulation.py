@@ -64,7 +64,7 @@ def test_batches_of_two_processes_are_as_one(of_two_processes, number, tmp_path)
 
 
 def test_the_mean_of_means_would_be_seen(whole, tmp_path, monkeypatch):
-    from perceivers.training import feed
+    from perceivers.training import batches as feed
 
     class Unweighted(feed.TrainBatch):
         def __init__(self, batch, **place):

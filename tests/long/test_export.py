@@ -14,9 +14,9 @@ from untrained import save_untrained
 
 from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
-from perceivers.export import formats, write
-from perceivers.export.check import compare, make_reference
-from perceivers.export.graph import graph_of
+from perceivers.exporting import formats, write
+from perceivers.exporting.graph import graph_of
+from perceivers.exporting.verify import compare, make_reference
 from perceivers.hub.checkpoint import load, save
 from perceivers.models.perceiver import build
 

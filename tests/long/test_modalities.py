@@ -17,9 +17,9 @@ from modality_cases import CASES, SMALL, Case
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.loader import LoaderSettings, make_loader
-from perceivers.data.media import Media
-from perceivers.data.named import open_named
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.sources.builtin import open_named
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.hub.checkpoint import load
 from perceivers.training.prepare import fingerprint

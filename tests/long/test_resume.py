@@ -13,9 +13,9 @@ from small_data import write_parquet
 from train_digits import small_digits, train
 
 from perceivers.data.base import DataConfig
-from perceivers.data.images import decode_image
-from perceivers.data.sources import open_data
-from perceivers.training.journal import read_metrics
+from perceivers.data.modalities.image.preprocess import decode_image
+from perceivers.data.sources.open import open_data
+from perceivers.training.metrics_log import read_metrics
 
 SCRIPT = Path(__file__).parent.parent / "train_digits.py"
 RUN = {"max_epochs": 3, "accumulate": 2}  # 10 steps an epoch
@@ -108,7 +108,7 @@ def test_after_sigkill(uninterrupted, tmp_path, workers):
 def test_a_validation_that_was_interrupted_is_done_when_the_run_goes_on(
     uninterrupted, tmp_path, monkeypatch
 ):
-    from perceivers.training import conductor
+    from perceivers.training import callback as conductor
 
     def validate_and_die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -135,7 +135,7 @@ def test_a_run_that_has_ended_is_finished_again(uninterrupted, tmp_path):
 def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypatch):
     import resource
 
-    from perceivers.training import conductor
+    from perceivers.training import callback as conductor
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     save = conductor.Conductor.save

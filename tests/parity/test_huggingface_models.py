@@ -7,7 +7,7 @@ import pytest
 import torch
 from tolerance import relative_error
 
-from perceivers.export.theirs import asked
+from perceivers.exporting.verify_transformers import asked
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.huggingface_back import config_to
 from perceivers.hub.names import from_huggingface, rows_of, to_huggingface

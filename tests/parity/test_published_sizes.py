@@ -10,7 +10,7 @@ from perceivers.inputs.image import ConvInputConfig, PixelInputConfig
 from perceivers.inputs.positions import LearnedPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
-from perceivers.recipes.base import get_recipe
+from perceivers.recipes.registry import get_recipe
 
 
 def count(config):

@@ -9,8 +9,8 @@ from made_modalities import RATE, cloud, frames, recording, sentence, tone
 from tolerance import assert_close
 from untrained import prepared_as, untrained
 
-from perceivers.data.media import Media
-from perceivers.data.modalities import build_modality
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.registry import build_modality
 
 KINDS = (
     *("audio", "wave", "video", "points", "text", "series", "irregular", "array", "places"),

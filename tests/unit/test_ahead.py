@@ -5,7 +5,7 @@ import time
 import pytest
 from timing import wait_until
 
-from perceivers.data.ahead import ReadAhead
+from perceivers.data.loading.prefetch import ReadAhead
 
 
 def threads():

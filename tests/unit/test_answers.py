@@ -7,20 +7,20 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig, ImagePreprocessConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.media import Media
-from perceivers.data.order import LoaderSettings
-from perceivers.data.reading import BadRowError, Reader
-from perceivers.data.sources import open_data
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.data.loading.transform import BadRowError, Reader
+from perceivers.data.sources.open import open_data
+from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.predict import _without
 from perceivers.hub.checkpoint import SavedConfig
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.fitting import learnable, specialize
+from perceivers.recipes.resolve import learnable, specialize
 from perceivers.tasks.base import take_answer
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.tasks import TARGET_KINDS, answers_of
+from perceivers.tasks.registry import TARGET_KINDS, answers_of
 
 PICTURE = ImagePreprocessConfig(size=(4, 4))
 
@@ -43,7 +43,7 @@ class OpenConfig(ImagePreprocessConfig):
 def source(tmp_path, monkeypatch):
     for number in range(3):
         Image.new("RGB", (8, 6), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    monkeypatch.setattr("perceivers.recipes.fitting.fit_task", lambda task, *_: task)
+    monkeypatch.setattr("perceivers.recipes.resolve.fit_task", lambda task, *_: task)
     found = open_data(tmp_path, DataConfig())
     column = found.inputs["image"]
     return replace(found, inputs={"image": column, "drawn": column})

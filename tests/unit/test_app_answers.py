@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.app.answers import answers_of, described
-from perceivers.app.decoding import Upload
-from perceivers.app.inputs import Input, inputs_of
-from perceivers.app.service import RefusedError
-from perceivers.app.uploads import asked_of
-from perceivers.data.columns import InputColumn
+from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.prediction import Prediction, Reconstruction
+from perceivers.server.decoding import Upload
+from perceivers.server.inputs import Input, inputs_of
+from perceivers.server.responses import answers_of, described
+from perceivers.server.service import RefusedError
+from perceivers.server.uploads import asked_of
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig

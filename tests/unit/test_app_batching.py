@@ -5,7 +5,7 @@ import time
 import pytest
 from timing import PATIENCE
 
-from perceivers.app.batching import Batcher, ModelGoneError
+from perceivers.server.batching import Batcher, ModelGoneError
 
 
 def soon() -> float:

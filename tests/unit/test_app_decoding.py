@@ -9,12 +9,12 @@ from serving import BOUNDS, GOOD_SUFFIX, bad_files, good_file
 from timing import PATIENCE
 from untrained import prepared_as
 
-from perceivers.app import decoding
-from perceivers.app.decoding import Decoder, Job, Prepared, Refusal, Setup, Upload, serve_jobs
-from perceivers.app.inputs import inputs_of
-from perceivers.app.limits import Limits
-from perceivers.data.columns import InputColumn
-from perceivers.data.kept import pack, unpack
+from perceivers.data.loading.sample_cache import pack, unpack
+from perceivers.data.tables.columns import InputColumn
+from perceivers.server import decoding
+from perceivers.server.decoding import Decoder, Job, Prepared, Refusal, Setup, Upload, serve_jobs
+from perceivers.server.inputs import inputs_of
+from perceivers.server.limits import Limits
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 

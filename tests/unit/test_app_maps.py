@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.app.maps import views
-from perceivers.explain.contents import (
+from perceivers.explain.attribution.contents import (
     Cloud,
     Fields,
     Film,
@@ -19,7 +18,8 @@ from perceivers.explain.contents import (
     Values,
     Wave,
 )
-from perceivers.explain.explanation import Explanation, View
+from perceivers.explain.attribution.explanation import Explanation, View
+from perceivers.server.explanation_json import views
 
 NAN = float("nan")
 

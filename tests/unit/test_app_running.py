@@ -11,14 +11,14 @@ import pytest
 from runs import save_run
 from timing import PATIENCE
 
-from perceivers.app import running
-from perceivers.app.decoders import Decoders
-from perceivers.app.limits import Limits
-from perceivers.app.running import Settings, from_environment, serve
-from perceivers.app.service import Service
 from perceivers.cli.main import main
 from perceivers.cli.serve import Options
 from perceivers.data import base
+from perceivers.server import runner as running
+from perceivers.server.decoders import Decoders
+from perceivers.server.limits import Limits
+from perceivers.server.runner import Settings, from_environment, serve
+from perceivers.server.service import Service
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_several_workers_are_told_by_the_environment(tmp_path, still, monkeypatc
     class Workers:
         def __init__(self, config, sockets):
             assert config.workers == 2
-            assert config.app == "perceivers.app.running:from_environment"
+            assert config.app == "perceivers.server.runner:from_environment"
             assert len(sockets) == 1
 
         def run(self):

@@ -8,9 +8,9 @@ import pytest
 from serving import asking
 from timing import PATIENCE, wait_until
 
-from perceivers.app import docs
-from perceivers.app.limits import Limits
 from perceivers.evaluation.predict import Predictor
+from perceivers.server import docs
+from perceivers.server.limits import Limits
 
 PICTURE = made.png(0, 0)
 

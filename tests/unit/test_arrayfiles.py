@@ -4,10 +4,16 @@ import zipfile
 import numpy as np
 import pytest
 
-from perceivers.data import arrayfiles
-from perceivers.data.arrayfiles import as_numbers, load_arrays, one_sentence, read_array, read_bytes
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.array import decode as arrayfiles
+from perceivers.data.modalities.array.decode import (
+    as_numbers,
+    load_arrays,
+    one_sentence,
+    read_array,
+    read_bytes,
+)
+from perceivers.data.modalities.base import MissingValueError
 
 REFUSED = r"Cannot read 'it' as an array: .*{}.*\. Replace it or take it out of the data\."
 

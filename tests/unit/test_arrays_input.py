@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from perceivers.inputs.arrays import ArraysInput, ArraysInputConfig, build_arrays_input
+from perceivers.inputs.array import ArraysInput, ArraysInputConfig, build_arrays_input
 from perceivers.inputs.elements import InputAdapter
 from perceivers.nn.position import fourier_features
 

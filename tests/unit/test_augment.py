@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.augment import augment_image, augment_pixels, inception_box
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.images import normalize_pixels, preprocess_pixels
+from perceivers.data.modalities.image.augment import augment_image, augment_pixels, inception_box
+from perceivers.data.modalities.image.preprocess import normalize_pixels, preprocess_pixels
 
 SQUARE = ImagePreprocessConfig(size=(8, 8))
 NOTHING = ImageAugmentConfig(crop_scale=None, flip=False)

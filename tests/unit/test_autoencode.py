@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInput, PatchInputConfig
-from perceivers.inputs.labels import LabelInputConfig
+from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.video import VideoInput, VideoInputConfig
 from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -19,7 +19,7 @@ from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfi
 from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, AutoencodeMeter, AutoencodeTask
 from perceivers.tasks.base import ask
 from perceivers.tasks.reconstruction import ReconstructionConfig, cells_of, in_units, psnr
-from perceivers.tasks.tasks import build_task, fit_task, names_of, target_of
+from perceivers.tasks.registry import build_task, fit_task, names_of, target_of
 
 FILM = ReconstructionConfig(patch=(1, 2, 2), size=(2, 4, 6), num_channels=3, queries=5, weight=0.5)
 SOUND = ReconstructionConfig(patch=(4,), size=(10,), num_channels=1, queries=2)

@@ -1,7 +1,7 @@
 import pytest
 
-from perceivers.data.bad import Intake
-from perceivers.data.reading import Read
+from perceivers.data.loading.errors import Intake
+from perceivers.data.loading.transform import Read
 
 
 def failed(*names, num_rows=10):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from loading import Pictures
 
-from perceivers.data.cache import PictureCache, cache_for
+from perceivers.data.loading.image_cache import PictureCache, cache_for
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 

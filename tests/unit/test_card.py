@@ -4,8 +4,8 @@ import pytest
 import yaml
 from past_runs import make_past_run
 
-from perceivers.app.card import model_card, without_place, without_places
-from perceivers.training.lookback import read_run
+from perceivers.report.model_card import model_card, without_place, without_places
+from perceivers.runs.record import read_run
 
 
 def split(card):

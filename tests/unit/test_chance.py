@@ -3,8 +3,8 @@ import random
 import numpy as np
 import torch
 
-from perceivers.training.chance import random_state, seed, set_random_state
 from perceivers.training.files import read_payload, save_payload
+from perceivers.training.seeding import random_state, seed, set_random_state
 
 
 def draws():

@@ -138,7 +138,7 @@ class TestInspect:
         assert expected in capsys.readouterr().err
 
     def test_sizes_have_units(self):
-        from perceivers.cli.inspect import _bytes
+        from perceivers.cli.info import _bytes
 
         assert [_bytes(n) for n in (2048, 3 * 2**20, 5 * 2**30)] == [
             "2.0 KiB",

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from perceivers.recipes.base import TrainingConfig
-from perceivers.training.clock import Clock, Limits, StopSignals
+from perceivers.recipes.registry import TrainingConfig
+from perceivers.training.stopping import Clock, Limits, StopSignals
 
 
 def test_progress_is_the_largest_share():

@@ -5,9 +5,9 @@ from past_runs import make_past_run, make_recipe
 from PIL import Image
 from runs import make_pictures
 
+from perceivers.runs.comparison import compare_runs, differences
+from perceivers.runs.comparison_plot import draw_comparison
 from perceivers.tasks.regression import RegressionConfig
-from perceivers.training.comparison import compare_runs, differences
-from perceivers.training.comparison_drawing import draw_comparison
 
 
 def test_settings_that_differ_are_told_by_their_place():

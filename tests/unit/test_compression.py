@@ -6,7 +6,7 @@ from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.models.transformer import TransformerEncoderConfig
-from perceivers.recipes.base import get_recipe
+from perceivers.recipes.registry import get_recipe
 
 
 def test_kinetics_has_the_values_that_follow_from_the_paper():

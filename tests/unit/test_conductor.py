@@ -1,7 +1,7 @@
 import pytest
 
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
-from perceivers.training.conductor import _is_better
+from perceivers.training.callback import _is_better
 
 TASK = ClassificationTask(ClassificationConfig(label_names=("ant", "bee")))
 

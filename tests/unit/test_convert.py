@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from perceivers.cli.main import main
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load
 from perceivers.hub.convert import convert, export_huggingface

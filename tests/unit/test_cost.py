@@ -13,7 +13,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
-from perceivers.recipes.base import get_recipe
+from perceivers.recipes.registry import get_recipe
 
 IMAGENET = PerceiverConfig(inputs={"image": PixelInputConfig()})
 SMALL = PerceiverConfig(

@@ -6,10 +6,10 @@ import tarfile
 import pytest
 from small_data import members, png, write_tar
 
-from perceivers.data.archives import TarTable, media_column, shown_name, tar_members
-from perceivers.data.media import Media
-from perceivers.data.shards import FileShard, file_shards, sample_fields
-from perceivers.data.tables import Field, Table
+from perceivers.data.encoded_item import Media
+from perceivers.data.formats.webdataset import TarTable, media_column, shown_name, tar_members
+from perceivers.data.streaming.shards import FileShard, file_shards, sample_fields
+from perceivers.data.tables.table import Field, Table
 
 
 def test_members_of_one_key_are_a_row(tmp_path):

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.arrays import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.array.modality import (
     ArraysAugmentConfig,
     ArraysPreprocessConfig,
     ArrayValues,
     measure_arrays,
 )
-from perceivers.data.media import Media
-from perceivers.data.modality import Modality
+from perceivers.data.modalities.base import Modality
 
 
 def reader(length=4, channels=2, coordinates=0, augment=None, **options):

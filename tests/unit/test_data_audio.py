@@ -5,8 +5,10 @@ import pytest
 import soundfile
 import torch
 
-from perceivers.data import audio as module
-from perceivers.data.audio import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.audio import modality as module
+from perceivers.data.modalities.audio.mel import log_mel
+from perceivers.data.modalities.audio.modality import (
     AudioAugmentConfig,
     MelAudio,
     MelPreprocessConfig,
@@ -14,9 +16,7 @@ from perceivers.data.audio import (
     WavePreprocessConfig,
     measure_audio,
 )
-from perceivers.data.media import Media
-from perceivers.data.mel import log_mel
-from perceivers.data.modality import MissingValueError, Modality
+from perceivers.data.modalities.base import MissingValueError, Modality
 
 RATE = 8_000
 WAVE = WavePreprocessConfig(sample_rate=RATE, seconds=1.0, scale=0.5)

@@ -1,9 +1,8 @@
 import pytest
 
 from perceivers.data.base import DataConfig
-from perceivers.data.columns import InputColumn, check_paths, choose
-from perceivers.data.tables import ColumnTable, Field
-from perceivers.data.target_columns import known_column
+from perceivers.data.tables.columns import InputColumn, check_paths, choose, known_column
+from perceivers.data.tables.table import ColumnTable, Field
 
 IMAGE = Field("image")
 PATH = Field("image", by_path=True)

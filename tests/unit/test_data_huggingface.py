@@ -2,17 +2,17 @@ import datasets
 import pytest
 from small_data import CLASSES, SPLITS, dataset_dict, png, write_png
 
-from perceivers.data import huggingface
 from perceivers.data.base import DataConfig
-from perceivers.data.huggingface import (
+from perceivers.data.formats import huggingface
+from perceivers.data.formats.huggingface import (
     HuggingFaceTable,
     from_hub,
     from_object,
     from_saved,
     is_dataset,
 )
-from perceivers.data.sources import open_data
-from perceivers.data.tables import Field, Table
+from perceivers.data.sources.open import open_data
+from perceivers.data.tables.table import Field, Table
 
 
 def test_rows_stay_encoded():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from perceivers.data.labels import (
+from perceivers.data.tables.table import ColumnTable, Field
+from perceivers.data.targets.classes import (
     ClassIndex,
     Labelled,
     class_names,
@@ -9,7 +10,6 @@ from perceivers.data.labels import (
     label_name,
     quantity,
 )
-from perceivers.data.tables import ColumnTable, Field
 
 NUMBER = Field("number")
 NAMED = Field("number", names=("ant", "bee"))

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 from small_data import cells, write_parquet
 
-from perceivers.data import memory
-from perceivers.data.memory import available_memory, check_memory
-from perceivers.data.parquet import ParquetTable
+from perceivers.data.formats.parquet import ParquetTable
+from perceivers.data.tables import memory
+from perceivers.data.tables.memory import available_memory, check_memory
 
 
 def test_there_is_memory():

@@ -5,8 +5,8 @@ import pytest
 import small_data
 from small_data import FEATURES, cells, png, write_parquet
 
-from perceivers.data.parquet import ParquetTable, field_of_feature
-from perceivers.data.tables import Field
+from perceivers.data.formats.parquet import ParquetTable, field_of_feature
+from perceivers.data.tables.table import Field
 
 
 def test_features_tell_what_columns_hold(tmp_path):

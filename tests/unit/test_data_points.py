@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.points import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.points.modality import (
     PointClouds,
     PointsAugmentConfig,
     PointsPreprocessConfig,

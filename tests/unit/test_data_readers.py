@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_data import pixels, write_csv, write_jsonl
 
-from perceivers.data.readers import csv_rows, jsonl_rows, read_files
-from perceivers.data.tables import Field
+from perceivers.data.formats.files import csv_rows, jsonl_rows, read_files
+from perceivers.data.tables.table import Field
 
 
 def test_text_of_numbers_is_numbers(tmp_path):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from small_data import write_csv, write_png
 
-from perceivers.data.recognize import media_files, recognize, split_of
+from perceivers.data.sources.layout import media_files, recognize, split_of
 
 
 def touch(*paths):

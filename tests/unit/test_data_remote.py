@@ -20,10 +20,9 @@ from small_data import (
     write_tar,
 )
 
-from perceivers.data import remote, shards
 from perceivers.data.base import DataConfig
-from perceivers.data.recognize import recognize
-from perceivers.data.remote import (
+from perceivers.data.formats import remote
+from perceivers.data.formats.remote import (
     expand_braces,
     expand_remote,
     folder_of,
@@ -33,8 +32,10 @@ from perceivers.data.remote import (
     open_remote,
     suffix_of,
 )
-from perceivers.data.shards import file_shards, sample_fields
-from perceivers.data.sources import open_data
+from perceivers.data.sources.layout import recognize
+from perceivers.data.sources.open import open_data
+from perceivers.data.streaming import shards
+from perceivers.data.streaming.shards import file_shards, sample_fields
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 
@@ -313,7 +314,7 @@ def test_reading_goes_on_when_the_network_does(tmp_path, memory, monkeypatch, fa
     monkeypatch.setattr(Failing, "failures", failures)
     monkeypatch.setattr(shards, "_PAUSE", 0.0)
     monkeypatch.setattr(
-        "perceivers.data.archives.open_binary", lambda p: Failing(path.read_bytes())
+        "perceivers.data.formats.webdataset.open_binary", lambda p: Failing(path.read_bytes())
     )
     if failures == 3:
         assert [row["image"].read() for row in rows] == [png(n) for n in range(3)]
@@ -328,7 +329,7 @@ def test_a_local_disk_that_fails_is_not_tried_again(tmp_path, monkeypatch):
     (shard,) = file_shards([path], sample_fields(path))
     monkeypatch.setattr(Failing, "failures", 1)
     monkeypatch.setattr(
-        "perceivers.data.archives.open_binary", lambda p: Failing(path.read_bytes())
+        "perceivers.data.formats.webdataset.open_binary", lambda p: Failing(path.read_bytes())
     )
     with pytest.raises(ConnectionResetError):
         next(shard.rows(0))

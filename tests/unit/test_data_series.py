@@ -4,16 +4,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.recordings import Recording
-from perceivers.data.series import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.series.augment import resampled
+from perceivers.data.modalities.series.decode import Recording
+from perceivers.data.modalities.series.modality import (
     SeriesAugmentConfig,
     SeriesPreprocessConfig,
     SeriesWindows,
     measure_series,
 )
-from perceivers.data.series_changes import resampled
 
 NAN = float("nan")
 

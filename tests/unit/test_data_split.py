@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceivers.data.base import DataConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.sources import DataSource
-from perceivers.data.split import hold_out, with_validation
-from perceivers.data.tables import ColumnTable
+from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.split import hold_out, with_validation
+from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.table import ColumnTable
 
 
 def source(splits=("train", "test"), target="label", **columns):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceivers.data import stream as stream_module
-from perceivers.data.media import Media
-from perceivers.data.shards import Shard
-from perceivers.data.stream import Stream
-from perceivers.data.tables import Field
+from perceivers.data.encoded_item import Media
+from perceivers.data.streaming import stream as stream_module
+from perceivers.data.streaming.shards import Shard
+from perceivers.data.streaming.stream import Stream
+from perceivers.data.tables.table import Field
 
 
 @dataclass

@@ -22,14 +22,20 @@ from small_data import (
     write_tar,
 )
 
-from perceivers.data import stream as stream_module
 from perceivers.data.base import DataConfig
-from perceivers.data.labels import ClassIndex
-from perceivers.data.shards import FileShard, Shard, file_shards, sample_fields, shards_with_values
-from perceivers.data.sources import open_data
-from perceivers.data.split import with_validation
-from perceivers.data.stream import Stream
-from perceivers.data.tables import Field
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.split import with_validation
+from perceivers.data.streaming import stream as stream_module
+from perceivers.data.streaming.shards import (
+    FileShard,
+    Shard,
+    file_shards,
+    sample_fields,
+    shards_with_values,
+)
+from perceivers.data.streaming.stream import Stream
+from perceivers.data.tables.table import Field
+from perceivers.data.targets.classes import ClassIndex
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 

@@ -8,7 +8,15 @@ from PIL import Image
 from small_data import pixels, png
 
 from perceivers.data.base import Records
-from perceivers.data.tables import ColumnTable, Concatenated, Field, Subset, Table, field_of, plain
+from perceivers.data.tables.table import (
+    ColumnTable,
+    Concatenated,
+    Field,
+    Subset,
+    Table,
+    field_of,
+    plain,
+)
 
 
 def table(name="t", **columns):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from perceivers.data.tables import Field
-from perceivers.data.targets import TargetReader, find_targets, is_missing, moments
+from perceivers.data.tables.table import Field
+from perceivers.data.targets.infer import TargetReader, find_targets, is_missing, moments
 
 OTHER = Field("other")
 NUMBER = Field("number")

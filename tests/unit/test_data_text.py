@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers.data.columns import InputColumn
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.order import LoaderSettings
-from perceivers.data.reading import Chances, Reader
-from perceivers.data.text import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.data.loading.transform import Chances, Reader
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.text.modality import (
     BYTE_OFFSET,
     MASK,
     MOST_BYTES,
@@ -19,8 +18,9 @@ from perceivers.data.text import (
     TextAugmentConfig,
     TextBytes,
     TextPreprocessConfig,
+    measure_text,
 )
-from perceivers.data.text_length import measure_text
+from perceivers.data.tables.columns import InputColumn
 
 
 def reader(max_length: int = 16, **settings) -> TextBytes:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.vectors import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.table.modality import (
     TableAugmentConfig,
     TablePreprocessConfig,
     TableVectors,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data import video
-from perceivers.data.film import Film
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.video import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.video import modality as video
+from perceivers.data.modalities.video.decode import Film
+from perceivers.data.modalities.video.modality import (
     VideoAugmentConfig,
     VideoClips,
     VideoPreprocessConfig,

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data import decode as module
-from perceivers.data.decode import MAX_PIXELS, decode, decode_image, quiet_pillow, read_header
-from perceivers.data.media import Media
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.image import decode as module
+from perceivers.data.modalities.image.decode import (
+    MAX_PIXELS,
+    decode,
+    decode_image,
+    quiet_pillow,
+    read_header,
+)
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 REFUSED = r"Cannot read 'it.png' as a picture: .*Replace it or take it out of the data\."

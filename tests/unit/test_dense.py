@@ -7,7 +7,7 @@ import torch
 
 from perceivers.tasks.base import ask
 from perceivers.tasks.dense import ImageToImageConfig, SegmentationConfig
-from perceivers.tasks.tasks import TARGET_KINDS, answers_of, build_task, fit_task, names_of
+from perceivers.tasks.registry import TARGET_KINDS, answers_of, build_task, fit_task, names_of
 
 NAMES = ("sky", "road", "car")
 

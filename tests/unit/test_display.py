@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from perceivers.training import display as display_module
-from perceivers.training.display import Display, readable_duration
+from perceivers.training import progress as display_module
+from perceivers.training.progress import Display, readable_duration
 
 ROW = {"step": 10, "epoch": 1.0, "train/loss": 0.5, "validation/accuracy": 0.75}
 

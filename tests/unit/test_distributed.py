@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceivers.recipes.base import TrainingConfig
+from perceivers.recipes.registry import TrainingConfig
 from perceivers.training import distributed
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ class TestInAGroup:
         from torch.distributed.device_mesh import init_device_mesh
 
         from perceivers.training.ema import WeightAverage
-        from perceivers.training.norms import local, tensor_norms
+        from perceivers.training.optim import local, tensor_norms
 
         class Model(nn.Module):
             def __init__(self):

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from perceivers.recipes.base import TrainingConfig
+from perceivers.recipes.registry import TrainingConfig
 from perceivers.training.engine import build_trainer, quiet
 
 
@@ -45,7 +45,7 @@ def test_several_devices_share_the_work(tmp_path, name, kind):
 def test_under_slurm_its_processes_are_used_and_its_warning_asks_to_stop(tmp_path):
     import signal
 
-    from perceivers.training.assembly import _signals
+    from perceivers.training.build import _signals
 
     found = trainer(tmp_path, devices=2)
     environment = found.strategy.cluster_environment

@@ -19,7 +19,7 @@ from small_data import (
     write_tar,
 )
 
-from perceivers.data.columns import InputColumn
+from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation import shards as module
 from perceivers.evaluation.prediction import Prediction
 from perceivers.evaluation.shards import (

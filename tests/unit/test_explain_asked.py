@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.explain.asked import trace_query
-from perceivers.explain.attention import watch_attention
-from perceivers.explain.drawing import draw_explanation
-from perceivers.explain.explain import explain
-from perceivers.explain.explanation import arrays_of
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.explain.attribution.attention import watch_attention
+from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.explanation import arrays_of
+from perceivers.explain.attribution.query_attribution import trace_query
+from perceivers.explain.render.drawing import draw_explanation
 from perceivers.hub.checkpoint import load, save
 from perceivers.models.perceiver import build
 from perceivers.outputs.heads import MeanPoolConfig

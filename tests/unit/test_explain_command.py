@@ -7,12 +7,12 @@ from PIL import Image
 from perceivers.cli import explain as command
 from perceivers.cli.main import main
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.vectors import TablePreprocessConfig
+from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
+from perceivers.inputs.table import TableInputConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.inputs.vectors import TableInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig

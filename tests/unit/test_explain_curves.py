@@ -7,9 +7,9 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from perceivers.explain.curves import curves_of, input_gradients, maps_of, mean_curves
-from perceivers.explain.faithful import class_index, curves_of_files, sure_of
-from perceivers.explain.render_curves import write_curves
+from perceivers.explain.attribution.deletion import curves_of, input_gradients, maps_of, mean_curves
+from perceivers.explain.attribution.faithfulness import class_index, curves_of_files, sure_of
+from perceivers.explain.render.deletion_curves import write_curves
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInputConfig

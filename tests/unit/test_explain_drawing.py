@@ -7,7 +7,7 @@ import pytest
 from explained import CONTENTS, explanation, picture, view
 from matplotlib.figure import Figure
 
-from perceivers.explain.drawing import draw_explanation
+from perceivers.explain.render.drawing import draw_explanation
 
 
 def axes_of(figure):

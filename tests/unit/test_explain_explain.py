@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.explain import looking, placing
-from perceivers.explain.attention import cross_attends, watch_attention
-from perceivers.explain.contents import Passage, Picture
-from perceivers.explain.explain import explain
-from perceivers.explain.sample import read_sample
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.explain.attribution import attribute as looking
+from perceivers.explain.attribution import layout as placing
+from perceivers.explain.attribution.attention import cross_attends, watch_attention
+from perceivers.explain.attribution.contents import Passage, Picture
+from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from perceivers.explain import letters
-from perceivers.explain.contents import Passage
-from perceivers.explain.letters import cells_of, outlines
-from perceivers.explain.spelling import letters_of
+from perceivers.explain.attribution.contents import Passage, letters_of
+from perceivers.explain.render import glyphs as letters
+from perceivers.explain.render.glyphs import cells_of, outlines
 
 
 def passage(data: bytes) -> Passage:

@@ -9,9 +9,10 @@ import pytest
 from explained import CONTENTS, explanation, view
 from PIL import Image
 
-from perceivers.explain import moving, page
-from perceivers.explain.moving import write_moving
-from perceivers.explain.page import page_of
+from perceivers.explain.render import animation as moving
+from perceivers.explain.render import page
+from perceivers.explain.render.animation import write_moving
+from perceivers.explain.render.page import page_of
 
 
 def data_of(text: str) -> dict:

@@ -2,10 +2,10 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from perceivers.explain import calls
-from perceivers.explain.attention import cross_attends, watch_attention
-from perceivers.explain.looking import look
-from perceivers.explain.reads import only
+from perceivers.explain.attribution import recorder as calls
+from perceivers.explain.attribution.attention import cross_attends, watch_attention
+from perceivers.explain.attribution.attribute import look
+from perceivers.explain.attribution.cross_attention_maps import only
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig

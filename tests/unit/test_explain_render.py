@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.explain.render import explain_file, explain_image
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.explain.render.render import explain_file, explain_image
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.text import TextInputConfig
@@ -103,7 +103,7 @@ def test_another_format_is_refused(run, tmp_path):
 
 
 def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "perceivers.explain.drawing")
+    monkeypatch.delitem(sys.modules, "perceivers.explain.render.drawing")
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r'pip install "perceivers\[viz\]"'):
@@ -111,6 +111,6 @@ def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
 
 
 def test_any_other_missing_module_is_not_blamed_on_matplotlib(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "perceivers.explain.drawing", None)
+    monkeypatch.setitem(sys.modules, "perceivers.explain.render.drawing", None)
     with pytest.raises(ModuleNotFoundError, match=r"perceivers\.explain\.drawing"):
         explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")

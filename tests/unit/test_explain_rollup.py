@@ -6,10 +6,10 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from perceivers.explain import calls
-from perceivers.explain.attention import watch_attention
-from perceivers.explain.looking import look
-from perceivers.explain.rollup import relevance
+from perceivers.explain.attribution import recorder as calls
+from perceivers.explain.attribution.attention import watch_attention
+from perceivers.explain.attribution.attribute import look
+from perceivers.explain.attribution.rollup import relevance
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.decoder import DecoderConfig
 from perceivers.models.encoder import PerceiverEncoderConfig

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.media import Media
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.vectors import TablePreprocessConfig
-from perceivers.explain.sample import read_sample
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.tables.columns import InputColumn
+from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.arrays import ArraysPreprocessConfig
-from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.mel import mel_edges
-from perceivers.data.points import PointsPreprocessConfig
-from perceivers.data.recordings import Recording
-from perceivers.data.series import SeriesPreprocessConfig
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.vectors import TablePreprocessConfig
-from perceivers.data.video import VideoPreprocessConfig
-from perceivers.explain.views import content_of, show_pixels, step_of
+from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.audio.mel import mel_edges
+from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.points.modality import PointsPreprocessConfig
+from perceivers.data.modalities.series.decode import Recording
+from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
+from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.modalities.video.modality import VideoPreprocessConfig
+from perceivers.explain.attribution.views import content_of, show_pixels, step_of
 
 ALL = np.ones(4, bool)
 

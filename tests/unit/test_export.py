@@ -16,11 +16,12 @@ from runs import LABELS, make_pictures, save_run, tiny_model
 from untrained import save_untrained, untrained
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
-from perceivers.export import check, formats, write
-from perceivers.export.check import Difference
-from perceivers.export.graph import graph_of, in_windows
+from perceivers.exporting import formats, write
+from perceivers.exporting import verify as check
+from perceivers.exporting.graph import graph_of, in_windows
+from perceivers.exporting.verify import Difference
 from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
@@ -316,6 +317,6 @@ def test_a_graph_that_exporters_refuse_becomes_one_sentence(tmp_path, monkeypatc
 
 
 def test_the_package_can_be_called(tmp_path, quickly):
-    import perceivers.export as package
+    import perceivers.exporting as package
 
     assert package(save_run(tmp_path / "run"), tmp_path / "out").folder == tmp_path / "out"

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from perceivers.training.facts import RunFacts, TaskFacts, read_facts, versions, write_facts
+from perceivers.runs.summary import RunFacts, TaskFacts, read_facts, versions, write_facts
 
 
 def facts(**changes):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.training.feed import Feed, TrainBatch
+from perceivers.training.batches import Feed, TrainBatch
 
 
 class Rows:

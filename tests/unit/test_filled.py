@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perceivers.evaluation.filled import filled_texts
+from perceivers.evaluation.fill_mask import filled_texts
 from perceivers.tasks.masked import check_blanks
 
 MASK = 3

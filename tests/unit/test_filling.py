@@ -5,15 +5,15 @@ from dataclasses import replace
 import made_modalities
 import pytest
 
-from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.base import DataConfig
-from perceivers.data.media import Media
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.video import VideoPreprocessConfig
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.filling import assume, fill_input, fill_output, measured
+from perceivers.recipes.resolve_sizes import assume, fill_input, fill_output, measured
 
 
 def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():

@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from perceivers.data.audio import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.inputs.audio import SpectrogramInputConfig, WaveInputConfig
 from perceivers.inputs.image import PatchInputConfig
-from perceivers.inputs.labels import LabelInputConfig
+from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.points import PointsInputConfig
 from perceivers.inputs.series import SeriesInputConfig
 from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, InputQueriesConfig
 from perceivers.recipes.autoencode import autoencoder_for
-from perceivers.recipes.base import get_recipe
-from perceivers.recipes.filling import assume
-from perceivers.recipes.filling_autoencoder import fill_autoencoder, fill_label
+from perceivers.recipes.registry import get_recipe
+from perceivers.recipes.resolve_autoencoder import fill_autoencoder, fill_label
+from perceivers.recipes.resolve_sizes import assume
 from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
 

@@ -6,14 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from perceivers.data import film as films
-from perceivers.data import film_file
-from perceivers.data.film import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, TooLongError
+from perceivers.data.modalities.video import container as film_file
+from perceivers.data.modalities.video import decode as films
+from perceivers.data.modalities.video.decode import (
     decode_film,
     film_header,
 )
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError, TooLongError
 
 av = pytest.importorskip("av")
 

@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from perceivers.data import film_file
-from perceivers.data.film import decode_film
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError
+from perceivers.data.modalities.video import container as film_file
+from perceivers.data.modalities.video.decode import decode_film
 
 pytest.importorskip("av")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from perceivers.data.film import Film, decode_film, film_header, window_of
-from perceivers.data.media import Media
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.video.decode import Film, decode_film, film_header, window_of
 
 H, W = 32, 48
 

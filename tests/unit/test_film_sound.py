@@ -2,10 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from perceivers.data import film
-from perceivers.data.columns import Choice, InputColumn
-from perceivers.data.film_sound import with_sound
-from perceivers.data.media import Media
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.video import decode as film
+from perceivers.data.modalities.video.audio_track import with_sound
+from perceivers.data.tables.columns import Choice, InputColumn
 
 FILM = {"video": InputColumn("clip", "video")}
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.sources import open_data
-from perceivers.data.split import with_validation
-from perceivers.data.tables import Subset
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.split import with_validation
+from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.table import Subset
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
-from perceivers.recipes.fitting import choose_recipe, specialize
+from perceivers.recipes.resolve import choose_recipe, specialize
 
 
 def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):

@@ -8,9 +8,9 @@ import pytest
 from made_flow import deep_png, pair
 from PIL import Image
 
-from perceivers.data.deep_png import read_deep_png
-from perceivers.data.flow_file import read_flow, write_flo
-from perceivers.data.media import Media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import Media, kind_of_bytes, kind_of_name
+from perceivers.data.modalities.flow.decode import read_flow, write_flo
+from perceivers.data.modalities.image.deep_png import read_deep_png
 
 FLOW = pair(size=(5, 7)).flow
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perceivers.tasks.flow import FlowConfig, FlowTask, cells_of
-from perceivers.tasks.tasks import answers_of, build_task, fit_task, names_of
+from perceivers.tasks.registry import answers_of, build_task, fit_task, names_of
 
 CONFIG = FlowConfig(scale=20.0)
 

@@ -4,8 +4,8 @@ import pytest
 
 from perceivers.recipes import get_recipe
 from perceivers.recipes.files import write_recipe
-from perceivers.training import folders
-from perceivers.training.folders import data_path, goes_on, next_free, run_folder
+from perceivers.runs import folder as folders
+from perceivers.runs.folder import data_path, goes_on, next_free, run_folder
 
 
 @pytest.fixture(autouse=True)

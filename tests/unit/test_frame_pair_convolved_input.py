@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from perceivers.inputs.adapters import build_input
 from perceivers.inputs.elements import InputAdapter
-from perceivers.inputs.frame_pair_convolved import ConvFramePairInput, ConvFramePairInputConfig
+from perceivers.inputs.frame_pair import ConvFramePairInput, ConvFramePairInputConfig
+from perceivers.inputs.registry import build_input
 
 CONFIG = ConvFramePairInputConfig(size=(16, 24), stem_channels=(6, 8))
 

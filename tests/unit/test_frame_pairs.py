@@ -5,16 +5,16 @@ import pytest
 import torch
 from made_flow import pair
 
-from perceivers.data.flow import FlowFields, FlowPreprocessConfig
-from perceivers.data.frame_pairs import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.flow.crop import PairAugmentConfig, window_at
+from perceivers.data.modalities.flow.frame_pairs import (
     FramePairPreprocessConfig,
     FramePairs,
     measure_frame_pairs,
 )
-from perceivers.data.media import Media
-from perceivers.data.modalities import build_modalities
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.windows import PairAugmentConfig, window_at
+from perceivers.data.modalities.flow.modality import FlowFields, FlowPreprocessConfig
+from perceivers.data.modalities.registry import build_modalities
 
 AUGMENT = PairAugmentConfig()
 
@@ -66,7 +66,7 @@ def lookup_error(pairs, field):
 
 def test_frames_and_flow_are_cut_and_mirrored_alike(monkeypatch):
     flow = np.broadcast_to(np.float32([2, -3]), (20, 24, 2))
-    monkeypatch.setattr("perceivers.data.motion.made_field", lambda *_: flow)
+    monkeypatch.setattr("perceivers.data.modalities.flow.synthetic.made_field", lambda *_: flow)
     made = pair(size=(20, 24), largest=4)
     both = np.stack([made.first, made.second])
     known = np.concatenate([flow, np.ones((20, 24, 1), np.float32)], axis=-1)

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.images import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.image.preprocess import (
     evaluation_box,
     measure_mean_std,
     normalize_pixels,
@@ -15,7 +16,6 @@ from perceivers.data.images import (
     suggest_image_size,
     suggest_num_channels,
 )
-from perceivers.data.media import Media
 
 
 class Rows:
@@ -172,7 +172,7 @@ def test_the_sample_is_spread_over_all_rows():
 
 
 def test_large_photographs_are_not_all_decoded(monkeypatch):
-    monkeypatch.setattr("perceivers.data.images.MOST_PIXELS", 15)
+    monkeypatch.setattr("perceivers.data.modalities.image.preprocess.MOST_PIXELS", 15)
     records = Rows([plain(4, 4, value=51), plain(4, 4, value=255)])
     mean, _ = measure_mean_std(records, "image", size=(4, 4), num_channels=3)
     assert mean[0] in (0.2, 1.0)

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 from runs import make_pictures
 
-from perceivers.data.columns import InputColumn
-from perceivers.evaluation.items import samples_of
+from perceivers.data.tables.columns import InputColumn
+from perceivers.evaluation.inputs import samples_of
 
 IMAGE = {"image": InputColumn("image", "image")}
 PAIR = {name: InputColumn(name, "image") for name in ("left", "right")}

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perceivers.data import kept
-from perceivers.data.kept import DecodedCache, open_cache
-from perceivers.data.order import Plan
-from perceivers.data.tables import Field
+from perceivers.data.loading import sample_cache as kept
+from perceivers.data.loading.sample_cache import DecodedCache, open_cache
+from perceivers.data.loading.sampler import Plan
+from perceivers.data.tables.table import Field
 
 ARRAYS = [
     np.arange(6, dtype=np.int16).reshape(2, 3),

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from perceivers.inputs.adapters import build_input
 from perceivers.inputs.elements import InputAdapter
-from perceivers.inputs.labels import LabelInput, LabelInputConfig
+from perceivers.inputs.label import LabelInput, LabelInputConfig
+from perceivers.inputs.registry import build_input
 
 
 def test_a_label_is_one_element():

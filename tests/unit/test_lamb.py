@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceivers.training.lamb import Lamb
+from perceivers.training.optim import Lamb
 
 
 def by_hand(weights, gradients, *, lr, betas, eps, weight_decay):

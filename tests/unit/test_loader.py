@@ -10,9 +10,9 @@ from PIL import Image
 from timing import wait_until
 
 from perceivers.data.base import ImageAugmentConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.loader import LoaderSettings, make_loader
-from perceivers.data.media import Media
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.tables.columns import InputColumn
 
 
 def content(batches):

@@ -11,7 +11,7 @@ from perceivers.hub.checkpoint import load, save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
-from perceivers.models.local_init import place_sines
+from perceivers.models.local_attention_init import place_sines
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend

@@ -6,8 +6,8 @@ from past_runs import make_past_run
 from runs import save_run
 
 from perceivers.models.perceiver import build
+from perceivers.runs.record import read_run
 from perceivers.training.files import save_payload
-from perceivers.training.lookback import read_run
 
 
 def test_a_run_that_has_ended(tmp_path):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from perceivers.data import text
+from perceivers.data.modalities.text import modality as text
 from perceivers.tasks import masked
 from perceivers.tasks.masked import NOT_ASKED, MaskedBytesConfig, MaskedBytesTask, hide
-from perceivers.tasks.tasks import build_task, fit_task, names_of
+from perceivers.tasks.registry import build_task, fit_task, names_of
 
 TASK = MaskedBytesTask(MaskedBytesConfig())
 

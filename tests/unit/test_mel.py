@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from perceivers.data.mel import (
+from perceivers.data.modalities.audio.mel import (
     MelPreprocessConfig,
     fft_size,
     log_mel,

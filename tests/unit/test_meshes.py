@@ -3,9 +3,16 @@ import struct
 import numpy as np
 import pytest
 
-from perceivers.data import base, meshes
-from perceivers.data.media import Media
-from perceivers.data.meshes import Cloud, draw_points, read_cloud, sample_surface, seed_of
+from perceivers.data import base
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.points import decode as meshes
+from perceivers.data.modalities.points.decode import (
+    Cloud,
+    draw_points,
+    read_cloud,
+    sample_surface,
+    seed_of,
+)
 
 trimesh = pytest.importorskip("trimesh")
 

@@ -3,10 +3,10 @@ import io
 import numpy as np
 import pytest
 
-from perceivers.data import meshes
-from perceivers.data.media import Media
-from perceivers.data.meshes import read_cloud
-from perceivers.data.modality import MissingValueError
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError
+from perceivers.data.modalities.points import decode as meshes
+from perceivers.data.modalities.points.decode import read_cloud
 
 h5py = pytest.importorskip("h5py")
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from perceivers.data.base import Batch, ImageAugmentConfig
-from perceivers.data.mixing import Mixing, mix, mixing_of
-from perceivers.data.points import PointsAugmentConfig
-from perceivers.data.specaugment import AudioAugmentConfig
-from perceivers.data.text import TextAugmentConfig
+from perceivers.data.loading.mixup import Mixing, mix, mixing_of
+from perceivers.data.modalities.audio.augment import AudioAugmentConfig
+from perceivers.data.modalities.points.modality import PointsAugmentConfig
+from perceivers.data.modalities.text.modality import TextAugmentConfig
 
 MIXUP = Mixing(mixup=0.2)
 CUTMIX = Mixing(cutmix=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.modality import (
+from perceivers.data.modalities.base import (
     DecodedValue,
     MissingValueError,
     Modality,

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from perceivers.data.base import Batch
-from perceivers.recipes.base import OptimConfig
+from perceivers.recipes.registry import OptimConfig
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
-from perceivers.training.feed import TrainBatch
+from perceivers.training.batches import TrainBatch
 from perceivers.training.module import PerceiverModule, TrainingSums
 
 

@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from perceivers.cli.main import main
-from perceivers.data import moving
 from perceivers.data.base import DataConfig
-from perceivers.data.motion import made_field, made_pair, made_texture
-from perceivers.data.named import open_named
-from perceivers.data.sources import open_data
+from perceivers.data.modalities.flow.synthetic import made_field, made_pair, made_texture
+from perceivers.data.sources import synthetic_flow as moving
+from perceivers.data.sources.builtin import open_named
+from perceivers.data.sources.open import open_data
 
 
 def numbers(seed=0):
@@ -44,7 +44,7 @@ def test_the_first_frame_is_the_second_looked_up_where_its_pixels_go():
 
 def test_whole_pixels_are_moved_exactly(monkeypatch):
     flow = np.broadcast_to(np.float32([2, -1]), (10, 12, 2))
-    monkeypatch.setattr("perceivers.data.motion.made_field", lambda *_: flow)
+    monkeypatch.setattr("perceivers.data.modalities.flow.synthetic.made_field", lambda *_: flow)
     pair = made_pair(numbers(), size=(10, 12), largest=3.0)
     assert (pair.first[1:, :-2] == pair.second[:-1, 2:]).all()
 

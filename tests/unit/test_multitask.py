@@ -8,8 +8,8 @@ from perceivers.tasks.base import combine_clips, is_share, metric_text
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, is_known
+from perceivers.tasks.registry import build_task, fit_task, known_names, names_of, part_for
 from perceivers.tasks.regression import RegressionConfig
-from perceivers.tasks.tasks import build_task, fit_task, known_names, names_of, part_for
 
 DIGIT = ClassificationConfig(label_names=("zero", "one", "two"))
 TAGS = MultiLabelConfig(label_names=("a", "b"))

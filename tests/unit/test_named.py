@@ -2,8 +2,8 @@ import pytest
 from runs import make_pictures
 
 from perceivers.data.base import DataConfig
-from perceivers.data.digits import digits
-from perceivers.data.named import open_named
+from perceivers.data.sources.builtin import open_named
+from perceivers.data.sources.digits import digits
 
 
 def test_digits_are_the_embedded_ones(tmp_path, monkeypatch):

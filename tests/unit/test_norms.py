@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceivers.training.norms import clip_gradients, local, tensor_norms
+from perceivers.training.optim import clip_gradients, local, tensor_norms
 
 
 def with_gradients(*values):

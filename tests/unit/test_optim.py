@@ -4,9 +4,8 @@ from torch import nn
 from train_digits import small_recipe
 
 from perceivers.models.perceiver import build
-from perceivers.recipes.base import OptimConfig
-from perceivers.training.lamb import Lamb
-from perceivers.training.optim import build_optimizer, parameter_groups, warn_of_warmup
+from perceivers.recipes.registry import OptimConfig
+from perceivers.training.optim import Lamb, build_optimizer, parameter_groups, warn_of_warmup
 
 
 def names_in(groups, model):

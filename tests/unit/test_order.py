@@ -1,6 +1,6 @@
 import pytest
 
-from perceivers.data.order import LoaderSettings, Order
+from perceivers.data.loading.sampler import LoaderSettings, Order
 
 
 def rows(order, epoch=0, start=0):

@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 
 from perceivers.data.base import DataConfig
-from perceivers.data.flow import FlowPreprocessConfig
-from perceivers.data.frame_pairs import FramePairPreprocessConfig
-from perceivers.data.order import LoaderSettings
-from perceivers.data.pair_folders import find_pairs, pairs_in
-from perceivers.data.reading import BadRowError, Reader
-from perceivers.data.sources import open_data
-from perceivers.data.write import write_shards
+from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.data.loading.transform import BadRowError, Reader
+from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
+from perceivers.data.sources.flow_datasets import find_pairs, pairs_in
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.write_shards import write_shards
 
 PREPROCESS = {
     "frame_pair": FramePairPreprocessConfig(size=(12, 16)),

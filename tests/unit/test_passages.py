@@ -11,15 +11,20 @@ import pytest
 import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.kept import DecodedCache
-from perceivers.data.media import Media
-from perceivers.data.passages import passages_of, room_of_each
-from perceivers.data.reading import media_of
-from perceivers.data.sources import open_data
-from perceivers.data.text import SEP, TextAugmentConfig, TextBytes, TextPreprocessConfig
-from perceivers.data.text_length import measure_text
-from perceivers.recipes.base import get_recipe
-from perceivers.recipes.fitting import joined, specialize
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.sample_cache import DecodedCache
+from perceivers.data.loading.transform import media_of
+from perceivers.data.modalities.text.modality import (
+    SEP,
+    TextAugmentConfig,
+    TextBytes,
+    TextPreprocessConfig,
+    measure_text,
+)
+from perceivers.data.modalities.text.multi_text import passages_of, room_of_each
+from perceivers.data.sources.open import open_data
+from perceivers.recipes.registry import get_recipe
+from perceivers.recipes.resolve import joined, specialize
 
 # The columns of GLUE's tasks of two sentences, and what their labels are.
 PAIRS = {

@@ -7,11 +7,11 @@ from loading import png
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.media import Media
-from perceivers.data.modalities import build_modality
-from perceivers.data.modality import MissingValueError, Modality
-from perceivers.data.pictures import Pictures, as_image
-from perceivers.data.text import TextAugmentConfig
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError, Modality
+from perceivers.data.modalities.image.modality import Pictures, as_image
+from perceivers.data.modalities.registry import build_modality
+from perceivers.data.modalities.text.modality import TextAugmentConfig
 
 CONFIG = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
 

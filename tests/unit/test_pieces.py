@@ -3,13 +3,13 @@
 import pytest
 
 from perceivers.data.base import DataConfig
-from perceivers.data.media import Media
-from perceivers.data.pieces import TextPieces, in_pieces
-from perceivers.data.sources import open_data
-from perceivers.data.split import with_validation
-from perceivers.data.tables import ColumnTable, Field
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.recipes.fitting import learnable
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.sources.chunking import TextPieces, in_pieces
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.split import with_validation
+from perceivers.data.tables.table import ColumnTable, Field
+from perceivers.recipes.resolve import learnable
 from perceivers.tasks.masked import MaskedBytesConfig
 
 CONFIG = DataConfig(target="nothing")

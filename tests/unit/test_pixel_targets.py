@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig, ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.decode import decode_indices
-from perceivers.data.loader import LoaderSettings, make_loader
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError
-from perceivers.data.pixel_targets import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.modalities.base import MissingValueError
+from perceivers.data.modalities.image.decode import decode_indices
+from perceivers.data.modalities.image.pixel_targets import (
     ClassMapPreprocessConfig,
     ClassMaps,
     PixelsPreprocessConfig,
@@ -22,13 +22,13 @@ from perceivers.data.pixel_targets import (
     measure_class_maps,
     measure_pixels,
 )
-from perceivers.data.sources import open_data
+from perceivers.data.sources.open import open_data
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.files import dump_recipe
-from perceivers.recipes.filling import assume
-from perceivers.recipes.fitting import learnable, specialize
-from perceivers.recipes.pairs import fill_dense, for_pairs
+from perceivers.recipes.resolve import learnable, specialize
+from perceivers.recipes.resolve_dense import fill_dense, for_pairs
+from perceivers.recipes.resolve_sizes import assume
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
 WHOLE = [*PALETTE, *[9] * (3 * 253)]  # fewer colors would be written in fewer bits

@@ -6,9 +6,9 @@ from runs import make_pictures, needs_int8, save_run, tiny_model
 
 from perceivers.data.base import Batch
 from perceivers.evaluation import predict
-from perceivers.evaluation.items import samples_of
+from perceivers.evaluation.inputs import samples_of
 from perceivers.evaluation.predict import Predictor, load_predictor, save_model
-from perceivers.explain.attention import watch_attention
+from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
 
 

@@ -6,8 +6,8 @@ import torch
 from perceivers.evaluation.prediction import Prediction, predictions_of
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
-from perceivers.tasks.tasks import build_task
 
 NAMES = ("ant", "bee", "cat")
 

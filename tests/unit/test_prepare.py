@@ -5,8 +5,8 @@ import torch
 from train_digits import PREPROCESS, small_digits, small_recipe
 
 from perceivers.data.base import DataConfig
-from perceivers.data.order import LoaderSettings
-from perceivers.recipes.base import TrainingConfig
+from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.recipes.registry import TrainingConfig
 from perceivers.training import prepare
 from perceivers.training.prepare import (
     Place,
@@ -126,7 +126,7 @@ def test_balanced_weights_are_counted_in_train():
 def test_a_stream_is_read_as_a_stream(tmp_path):
     from small_data import members, write_tar
 
-    from perceivers.data.sources import open_data
+    from perceivers.data.sources.open import open_data
 
     write_tar(tmp_path / "train-0.tar", members(range(8)))
     write_tar(tmp_path / "validation-0.tar", members(range(8, 12)))

@@ -5,9 +5,9 @@ import torch
 from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
-from perceivers.training import probe as probes
+from perceivers.training import memory_probe as probes
+from perceivers.training.memory_probe import opened_probe
 from perceivers.training.prepare import Place
-from perceivers.training.probe import opened_probe
 
 
 def opened(device="cpu", **training):

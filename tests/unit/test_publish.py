@@ -6,8 +6,8 @@ import pytest
 from past_runs import make_past_run
 
 import perceivers as pv
-from perceivers.app.publish import prepare_push, push_to_hub
 from perceivers.cli.main import main
+from perceivers.report.publish import prepare_push, push_to_hub
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.randaugment import OPERATIONS, randaugment
+from perceivers.data.modalities.image.randaugment import OPERATIONS, randaugment
 
 
 class Fixed(np.random.Generator):

@@ -8,16 +8,16 @@ import pytest
 import torch
 from tolerance import assert_close
 
+from perceivers.cross_attention import streaming
+from perceivers.cross_attention.choice import choose, operations
+from perceivers.cross_attention.features import chunk_samples
+from perceivers.cross_attention.grid import choose_tile
+from perceivers.cross_attention.operator import count_read, read_elements
+from perceivers.cross_attention.segments import describe, flatten, layouts, restore
+from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
-from perceivers.reading import streaming
-from perceivers.reading.choice import choose, operations
-from perceivers.reading.features import chunk_samples
-from perceivers.reading.grid import choose_tile
-from perceivers.reading.operator import count_read, read_elements
-from perceivers.reading.segments import describe, flatten, layouts, restore
-from perceivers.reading.source import ElementSource
 
 
 def grid(*sizes, batch=1, content=3, width=20, **parts):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from loading import INPUTS, PREPROCESS, Pictures
 
-from perceivers.data import reading
 from perceivers.data.base import Batch
-from perceivers.data.order import LoaderSettings, Plan
-from perceivers.data.reading import BadRowError, Read, Reader, guarded
-from perceivers.data.records import RecordsReader
+from perceivers.data.loading import transform as reading
+from perceivers.data.loading.dataset import RecordsReader
+from perceivers.data.loading.sampler import LoaderSettings, Plan
+from perceivers.data.loading.transform import BadRowError, Read, Reader, guarded
 
 
 def raising(error):

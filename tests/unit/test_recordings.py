@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError
-from perceivers.data.recordings import is_time_name, read_recording
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError
+from perceivers.data.modalities.series.decode import is_time_name, read_recording
 
 NAN = float("nan")
 

@@ -6,15 +6,15 @@ import torch
 from loading import png
 
 from perceivers.data.base import Batch, ImagePreprocessConfig
-from perceivers.data.columns import InputColumn
-from perceivers.data.kept import open_cache
-from perceivers.data.loader import make_loader
-from perceivers.data.media import Media
-from perceivers.data.modality import DecodedValue, MissingValueError, TooLongError
-from perceivers.data.order import LoaderSettings, Plan
-from perceivers.data.reading import Chances, Reader
-from perceivers.data.records import RecordsReader
-from perceivers.data.text import TextPreprocessConfig
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.dataset import RecordsReader
+from perceivers.data.loading.loader import make_loader
+from perceivers.data.loading.sample_cache import open_cache
+from perceivers.data.loading.sampler import LoaderSettings, Plan
+from perceivers.data.loading.transform import Chances, Reader
+from perceivers.data.modalities.base import DecodedValue, MissingValueError, TooLongError
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.tables.columns import InputColumn
 
 
 class Lines:
@@ -217,13 +217,13 @@ def test_texts_of_about_one_length_share_a_batch():
 
 
 def loader_lengths(rows):
-    from perceivers.data.loader import _lengths
+    from perceivers.data.loading.loader import _lengths
 
     return _lengths(rows, {"text": InputColumn("text", "text")})
 
 
 def test_what_keeps_decoded_values_follows_from_the_settings(tmp_path):
-    from perceivers.data.loader import _caches
+    from perceivers.data.loading.loader import _caches
 
     rows, text = Rows({"text": "x"}), {"text": TextPreprocessConfig(max_length=64)}
 
@@ -240,7 +240,7 @@ def test_what_keeps_decoded_values_follows_from_the_settings(tmp_path):
 
 
 def test_a_modality_in_several_columns_is_one_cell():
-    from perceivers.data.reading import media_of
+    from perceivers.data.loading.transform import media_of
 
     column = InputColumn("x", "series", ("x", "y"), ("array", "array"))
     media = media_of({"x": Media("row 3", value=[1.0]), "y": Media("row 3")}, column)

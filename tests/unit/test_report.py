@@ -3,8 +3,8 @@ import json
 
 import torch
 
-from perceivers.training.facts import RunFacts, command_line
-from perceivers.training.report import write_report
+from perceivers.runs.report import write_report
+from perceivers.runs.summary import RunFacts, command_line
 
 
 def facts(**changes):

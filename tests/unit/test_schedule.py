@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from perceivers.recipes.base import OptimConfig
-from perceivers.training.schedule import learning_rate, parse_duration
+from perceivers.recipes.registry import OptimConfig
+from perceivers.training.optim import learning_rate, parse_duration
 
 
 def rates(config, steps=100):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers.data.seeds import _Known, random_numbers, random_numbers_of_each
+from perceivers.data.loading.rng import _Known, random_numbers, random_numbers_of_each
 
 
 def test_purposes_draw_different_numbers():

@@ -9,20 +9,20 @@ import small_data
 import torch
 
 from perceivers.data.base import Batch, DataConfig
-from perceivers.data.loader import LoaderSettings, make_loader
-from perceivers.data.mixing import Mixing, mix
-from perceivers.data.sources import open_data
-from perceivers.data.split import with_validation
-from perceivers.data.target_columns import label_columns
-from perceivers.data.write import write_shards
+from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.loading.mixup import Mixing, mix
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.split import with_validation
+from perceivers.data.sources.write_shards import write_shards
+from perceivers.data.tables.columns import label_columns
 from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.perceiver import build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.filling import assume
-from perceivers.recipes.fitting import specialize
-from perceivers.recipes.several import for_targets
+from perceivers.recipes.resolve import specialize
+from perceivers.recipes.resolve_sizes import assume
+from perceivers.recipes.resolve_tasks import for_targets
 from perceivers.tasks.multitask import MultiTaskConfig
 
 ROWS = 12

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from perceivers.data import sound as module
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError
-from perceivers.data.sound import (
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.audio import decode as module
+from perceivers.data.modalities.audio.decode import (
     Sound,
     SoundHeader,
     cut_sound,
@@ -16,6 +15,7 @@ from perceivers.data.sound import (
     resample,
     sound_header,
 )
+from perceivers.data.modalities.base import MissingValueError
 
 
 def encoded(samples, rate=16_000, form="WAV", subtype=None):

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perceivers.data import soundtrack
-from perceivers.data.media import Media
-from perceivers.data.modality import MissingValueError
-from perceivers.data.sound import cut_sound, decode_sound, sound_header
-from perceivers.data.soundtrack import Clip, SoundHeader, decode_track
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.audio import decode_av as soundtrack
+from perceivers.data.modalities.audio.decode import cut_sound, decode_sound, sound_header
+from perceivers.data.modalities.audio.decode_av import Clip, SoundHeader, decode_track
+from perceivers.data.modalities.base import MissingValueError
 
 av = pytest.importorskip("av")
 

@@ -5,7 +5,7 @@ import pytest
 from small_data import write_csv, write_jsonl, write_png
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources import open_data
+from perceivers.data.sources.open import open_data
 
 PLAIN = DataConfig()
 

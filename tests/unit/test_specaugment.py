@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from perceivers.data.specaugment import AudioAugmentConfig, augment_samples, mask_axis
+from perceivers.data.modalities.audio.augment import AudioAugmentConfig, augment_samples, mask_axis
 
 
 def chance():

@@ -5,11 +5,11 @@ import pytest
 import torch
 from loading import AUGMENT, INPUTS, MIXING, PREPROCESS, png
 
-from perceivers.data.loader import LoaderSettings
-from perceivers.data.media import Media
-from perceivers.data.stream import Stream
-from perceivers.data.stream_loader import make_stream_loader
-from perceivers.data.tables import Field
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.loader import LoaderSettings
+from perceivers.data.loading.stream_loader import make_stream_loader
+from perceivers.data.streaming.stream import Stream
+from perceivers.data.tables.table import Field
 
 
 class Numbers:

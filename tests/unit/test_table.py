@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from perceivers.evaluation.evaluate import Evaluation
+from perceivers.evaluation.metrics_table import evaluation_text, in_columns, predictions_text
 from perceivers.evaluation.prediction import Prediction
-from perceivers.evaluation.protocols import Evaluation
-from perceivers.evaluation.table import evaluation_text, in_columns, predictions_text
 
 EVALUATION = Evaluation(
     split="test",

@@ -6,8 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
+from perceivers.tasks.registry import TARGET_KINDS, TaskConfig, build_task, fit_task, names_of
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
-from perceivers.tasks.tasks import TARGET_KINDS, TaskConfig, build_task, fit_task, names_of
 
 MOMENTS = ((1.0, 2.0), (3.0, 4.0))
 

@@ -4,8 +4,8 @@ import torch
 from perceivers.tasks.base import Meter, Question, Task, ask, combine_clips, metric_text
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
-from perceivers.tasks.tasks import build_task
 
 TASKS = [
     build_task(config)

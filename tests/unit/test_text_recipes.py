@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources import open_data
+from perceivers.data.sources.open import open_data
 from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
-from perceivers.recipes.base import get_recipe
-from perceivers.recipes.fitting import specialize
-from perceivers.recipes.language import text_reading
-from perceivers.training.warm_start import plan_start
+from perceivers.recipes.published.language import text_reading
+from perceivers.recipes.registry import get_recipe
+from perceivers.recipes.resolve import specialize
+from perceivers.training.finetune import plan_start
 
 TEXTS = ["A fine film. " * 12, "Two hours of my life. " * 9, "Neither. " * 16] * 2
 TARGETS = {

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import perceivers.reading
+import perceivers.cross_attention
+from perceivers.cross_attention.dense import DenseFeatures
+from perceivers.cross_attention.operator import read_elements
+from perceivers.cross_attention.tiles import GridFeatures
+from perceivers.cross_attention.triton import dispatch as triton_dispatch
 from perceivers.inputs.elements import Elements, GridPositions
-from perceivers.reading import triton_dispatch
-from perceivers.reading.dense import DenseFeatures
-from perceivers.reading.operator import read_elements
-from perceivers.reading.tiles import GridFeatures
 
 KERNELS = Path(__file__).parent.parent / "kernels"
 needs_triton = pytest.mark.skipif(
@@ -104,9 +104,9 @@ def read(segments, rows=4):
 @pytest.fixture
 def kernels(monkeypatch):
     """Put a module in the place of the kernels' read, and let the CPU have kernels."""
-    module = types.ModuleType("perceivers.reading.triton_read")
+    module = types.ModuleType("perceivers.cross_attention.triton.cross_attention")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(perceivers.reading, "triton_read", module, raising=False)
+    monkeypatch.setattr(perceivers.cross_attention, "triton_read", module, raising=False)
     monkeypatch.setattr(triton_dispatch, "FAILED", set())
     monkeypatch.setattr(
         triton_dispatch, "available", lambda t: t.device not in triton_dispatch.FAILED
@@ -148,7 +148,7 @@ def test_where_kernels_fail_one_warning_says_why_and_numbers_stay(kernels, monke
         expected = read(segments)
     kernels.read_forward = kernels.read_backward = failing
     if first == "read_backward":
-        from perceivers.reading import streaming
+        from perceivers.cross_attention import streaming
 
         kernels.read_forward = streaming.read_forward
     with pytest.warns(RuntimeWarning, match="no such instruction") as caught:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from perceivers.data.base import Batch
-from perceivers.recipes.base import OptimConfig
+from perceivers.recipes.registry import OptimConfig
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.training import validation
 from perceivers.training.module import PerceiverModule

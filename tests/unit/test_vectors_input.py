@@ -3,7 +3,7 @@ import torch
 from tolerance import assert_close
 
 from perceivers.inputs.elements import InputAdapter
-from perceivers.inputs.vectors import TableInput, TableInputConfig, build_table_input
+from perceivers.inputs.table import TableInput, TableInputConfig, build_table_input
 
 CONFIG = TableInputConfig(num_numbers=2, category_sizes=(3, 2), channels=4)
 

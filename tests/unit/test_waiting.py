@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from perceivers.training import waiting
-from perceivers.training.waiting import WARM_UP_STEPS, StepWatch, Waited, advice
+from perceivers.training import data_wait as waiting
+from perceivers.training.data_wait import WARM_UP_STEPS, StepWatch, Waited, advice
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
-from perceivers.training.warm_start import plan_start
+from perceivers.training.finetune import plan_start
 
 RECIPE = small_recipe(max_epochs=1)
 ENCODER = PerceiverEncoderConfig(

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from perceivers.data.whole import whole
+from perceivers.data.base import whole
 
 
 def test_a_file_appears_when_it_is_finished(tmp_path):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from loading import Pictures, loader_of
 
-from perceivers.data import workers
-from perceivers.data.order import LoaderSettings
-from perceivers.data.workers import divide_cores, iterate, start_workers
+from perceivers.data.loading import workers
+from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.data.loading.workers import divide_cores, iterate, start_workers
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from small_data import (
 )
 
 from perceivers.cli.main import main
-from perceivers.data import write as write_module
 from perceivers.data.base import DataConfig
-from perceivers.data.decode import decode
-from perceivers.data.sources import open_data
-from perceivers.data.write import write_shards
+from perceivers.data.modalities.image.decode import decode
+from perceivers.data.sources import write_shards as write_module
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.write_shards import write_shards
 
 STREAMED = DataConfig(stream=True)
 
@@ -339,7 +339,7 @@ def test_cells_of_several_types_in_a_column_are_named(tmp_path, monkeypatch):
         row["x"] = ["c"]
     rows[395]["x"] = {"no": "list"}
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    monkeypatch.setattr("perceivers.data.shard_schema._LOOKED_AT", 1)
+    monkeypatch.setattr("perceivers.data.streaming.schema._LOOKED_AT", 1)
     with pytest.raises(
         ValueError, match=r"The rows of .*a\.jsonl do not have one type in each col"
     ):

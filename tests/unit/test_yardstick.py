@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.evaluation.yardstick import MeanAnswers, mean_answers
+from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
 from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
 from perceivers.tasks.reconstruction import ReconstructionConfig
 

@@ -14,8 +14,8 @@ import tyro
 from perceivers.cli.parsing import parse, wrong_arguments
 
 if TYPE_CHECKING:
-    from perceivers.training.comparison import Comparison
-    from perceivers.training.lookback import PastRun
+    from perceivers.runs.comparison import Comparison
+    from perceivers.runs.record import PastRun
 
 __all__ = ["run"]
 
@@ -50,7 +50,7 @@ def run(args: Sequence[str]) -> int:
     if len(options.runs) < 2:
         wrong_arguments("compare", f"Expected at least two run folders, got {len(options.runs)}.")
     from perceivers.data.base import require
-    from perceivers.training.comparison import compare_runs
+    from perceivers.runs.comparison import compare_runs
 
     if options.out is not None:
         require("matplotlib", "viz")
@@ -61,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     forms = {"table": _table, "json": _json, "csv": _csv}
     print(forms[options.format](comparison))
     if options.out is not None:
-        from perceivers.training.comparison_drawing import draw_comparison
+        from perceivers.runs.comparison_plot import draw_comparison
 
         draw_comparison(comparison, options.out)
         print(f"The curves: {options.out}", file=sys.stderr)
@@ -122,7 +122,7 @@ def _csv(comparison: "Comparison") -> str:
 
 
 def _table(comparison: "Comparison") -> str:
-    from perceivers.evaluation.table import in_columns
+    from perceivers.evaluation.metrics_table import in_columns
     from perceivers.tasks.base import metric_text
 
     runs = comparison.runs
@@ -147,7 +147,7 @@ def _table(comparison: "Comparison") -> str:
 
 def _told(comparison: "Comparison") -> dict[str, list[str]]:
     """Return the rows of the table on size and cost, without those that nothing is known of."""
-    from perceivers.training.display import readable_duration
+    from perceivers.training.progress import readable_duration
 
     formats = {
         "state": "{}",

@@ -10,7 +10,7 @@ from perceivers.cli.parsing import wrong_arguments
 
 if TYPE_CHECKING:
     from perceivers.cli.explain import Options
-    from perceivers.explain.curves import MeanCurves
+    from perceivers.explain.attribution.deletion import MeanCurves
     from perceivers.hub.checkpoint import Saved
 
 __all__ = ["draw_run"]
@@ -27,9 +27,9 @@ def draw_run(options: "Options") -> int:
             "explain",
             "--curves takes a FILE or a split, and writes a png or npz; leave out --text and --format.",
         )
-    from perceivers.explain.curves import mean_curves
-    from perceivers.explain.faithful import curves_of_files
-    from perceivers.explain.render_curves import write_curves
+    from perceivers.explain.attribution.deletion import mean_curves
+    from perceivers.explain.attribution.faithfulness import curves_of_files
+    from perceivers.explain.render.deletion_curves import write_curves
     from perceivers.hub.checkpoint import load
     from perceivers.hub.device import pick_device
 
@@ -51,9 +51,9 @@ def draw_run(options: "Options") -> int:
 
 def _samples(saved: "Saved", options: "Options") -> tuple[list[Any], str]:
     """Return the samples to measure on, and what to call them."""
-    from perceivers.evaluation.items import Sample, samples_of
+    from perceivers.evaluation.evaluate import choose_split, open_for_run
+    from perceivers.evaluation.inputs import Sample, samples_of
     from perceivers.evaluation.predict import Predictor
-    from perceivers.evaluation.protocols import choose_split, open_for_run
 
     if options.file is not None:
         given = list(samples_of(Path(options.file), saved.config.input_columns()))
@@ -81,7 +81,7 @@ def _some(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _table(found: "MeanCurves") -> str:
-    from perceivers.evaluation.table import in_columns
+    from perceivers.evaluation.metrics_table import in_columns
 
     rows = [("map", "deletion", "insertion", "deletion below random", "insertion above random")]
     for name, (deletion, insertion) in found.areas().items():

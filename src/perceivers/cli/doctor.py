@@ -168,8 +168,8 @@ def check_step() -> Finding:
     """Return whether a tiny model learns one batch a little: forward, backward, step."""
     import torch
 
-    from perceivers.inputs.adapters import InputConfig
     from perceivers.inputs.image import PixelInputConfig
+    from perceivers.inputs.registry import InputConfig
     from perceivers.models.encoder import PerceiverEncoderConfig
     from perceivers.models.perceiver import PerceiverConfig, build
     from perceivers.outputs.heads import MeanPoolConfig

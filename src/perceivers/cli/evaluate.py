@@ -60,8 +60,8 @@ def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="evaluate", examples=_EXAMPLES)
     check_quantize("evaluate", options.quantize, options.device)
-    from perceivers.evaluation.protocols import evaluate_run
-    from perceivers.evaluation.table import evaluation_text
+    from perceivers.evaluation.evaluate import evaluate_run
+    from perceivers.evaluation.metrics_table import evaluation_text
 
     result = evaluate_run(
         options.run,

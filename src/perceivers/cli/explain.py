@@ -84,7 +84,7 @@ def run(args: Sequence[str]) -> int:
         return draw_run(options)
     if options.file is None and not options.text:
         wrong_arguments("explain", "Expected a FILE to look at after RUN, or --text; got neither.")
-    from perceivers.explain.render import explain_file
+    from perceivers.explain.render.render import explain_file
     from perceivers.hub.checkpoint import load
     from perceivers.hub.device import pick_device
 
@@ -116,7 +116,7 @@ def _stem(options: Options) -> str:
 
 def _sample(saved: "Saved", options: Options) -> Any:
     """Return what is looked at: the one sample that FILE is or, of a table, the row asked for."""
-    from perceivers.evaluation.items import samples_of
+    from perceivers.evaluation.inputs import samples_of
 
     columns = saved.config.input_columns()
     if options.text:

@@ -46,11 +46,11 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="export", examples=_EXAMPLES)
-    from perceivers.export.write import export
+    from perceivers.exporting.write import export
 
     samples: list[Any] | None = None
     if options.samples and options.format != "huggingface":
-        from perceivers.evaluation.items import samples_of
+        from perceivers.evaluation.inputs import samples_of
         from perceivers.hub.checkpoint import load
 
         columns = load(options.run).config.input_columns()

@@ -15,7 +15,7 @@ from perceivers.cli.flags import Which, apply_flags, flags_of
 from perceivers.cli.parsing import parse, parse_known, wrong_arguments
 from perceivers.data.base import DataConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig
+from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig
 
 if TYPE_CHECKING:
     from perceivers.training.fit import Run
@@ -44,11 +44,11 @@ def run(args: Sequence[str]) -> int:
         # There is nothing to look at: the full reading prints the help, or says that DATA is missing.
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
-    from perceivers.data.named import open_named
-    from perceivers.recipes.fitting import made_for
-    from perceivers.recipes.several import for_targets
+    from perceivers.data.sources.builtin import open_named
+    from perceivers.recipes.resolve import made_for
+    from perceivers.recipes.resolve_tasks import for_targets
+    from perceivers.runs.folder import goes_on, run_folder
     from perceivers.training.distributed import is_first_process
-    from perceivers.training.folders import goes_on, run_folder
     from perceivers.training.run import fit_opened, suitable_recipe
 
     folder = run_folder(data, which.out, resume=which.resume)
@@ -149,7 +149,7 @@ def _without_help(args: Sequence[str]) -> list[str]:
 
 def _report(result: "Run") -> None:
     """Print the final metrics and what to do next."""
-    from perceivers.evaluation.table import metrics_text
+    from perceivers.evaluation.metrics_table import metrics_text
 
     folder = result.folder
     print(

@@ -15,7 +15,7 @@ import tyro
 from perceivers.cli.parsing import Switch
 from perceivers.data.base import DataConfig
 from perceivers.inputs.fusion import FusionConfig
-from perceivers.recipes.base import Recipe, TrainingConfig
+from perceivers.recipes.registry import Recipe, TrainingConfig
 
 __all__ = ["Which", "apply_flags", "flags_of"]
 

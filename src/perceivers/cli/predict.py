@@ -90,8 +90,8 @@ def run(args: Sequence[str]) -> int:
         wrong_arguments("predict", f"Expected --clips of at least 1, got {options.clips}.")
     if not options.files and not options.text:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
+    from perceivers.evaluation.metrics_table import predictions_text
     from perceivers.evaluation.predict import load_predictor
-    from perceivers.evaluation.table import predictions_text
 
     predictor = load_predictor(
         options.run,
@@ -133,9 +133,9 @@ def _save(predictions: "list[Prediction]", folder: Path) -> None:
     Raises:
         ValueError: If there are none.
     """
+    from perceivers.evaluation.dense_output import save_pictures
     from perceivers.evaluation.flow import save_flows
-    from perceivers.evaluation.pixels import save_pictures
-    from perceivers.evaluation.reconstructed import write_reconstruction
+    from perceivers.evaluation.reconstruction import write_reconstruction
 
     if any(one.reconstructions for one in predictions):
         written = [path for one in predictions for path in write_reconstruction(one, folder)]

@@ -39,7 +39,7 @@ def run(args: Sequence[str]) -> int:
     options: Options = parse(Options, args, command="push", examples=_EXAMPLES)
     if options.repo.count("/") != 1:
         wrong_arguments("push", f"Expected USER/NAME behind the run, got '{options.repo}'.")
-    from perceivers.app.publish import prepare_push, push_to_hub
+    from perceivers.report.publish import prepare_push, push_to_hub
 
     if options.dry_run is not None:
         made = prepare_push(options.run, options.dry_run, repo_id=options.repo)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perceivers.cli.parsing import Device, parse
 
 if TYPE_CHECKING:
-    from perceivers.data.sources import DataSource
+    from perceivers.data.sources.open import DataSource
 
 __all__ = ["run"]
 
@@ -40,13 +40,13 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="quickstart", examples=_EXAMPLES)
-    from perceivers.data.digits import digits
+    from perceivers.data.sources.digits import digits
+    from perceivers.evaluation.evaluate import evaluate_run
+    from perceivers.evaluation.metrics_table import evaluation_text, predictions_text
     from perceivers.evaluation.predict import load_predictor
-    from perceivers.evaluation.protocols import evaluate_run
-    from perceivers.evaluation.table import evaluation_text, predictions_text
-    from perceivers.explain.render import explain_image
+    from perceivers.explain.render.render import explain_image
     from perceivers.hub.checkpoint import load
-    from perceivers.training.folders import next_free
+    from perceivers.runs.folder import next_free
     from perceivers.training.run import fit
 
     folder = options.out or next_free(Path("quickstart"))
@@ -72,7 +72,7 @@ def run(args: Sequence[str]) -> int:
 
 def _write_digits(source: "DataSource", folder: Path) -> list[str]:
     """Write the first test digits as pictures that tell their label, and return their paths."""
-    from perceivers.data.images import decode_image
+    from perceivers.data.modalities.image.preprocess import decode_image
 
     folder.mkdir(parents=True, exist_ok=True)
     test, column = source.splits["test"], source.inputs["image"].column

@@ -82,7 +82,7 @@ def run(args: Sequence[str]) -> int:
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")
-    from perceivers.app.running import Settings, serve
+    from perceivers.server.runner import Settings, serve
 
     given = {name: value for name, value in vars(options).items() if not name.startswith("max_")}
     limits = {

@@ -51,7 +51,7 @@ def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="shard", examples=_EXAMPLES)
     from perceivers.data.base import DataConfig
-    from perceivers.data.write import write_shards
+    from perceivers.data.sources.write_shards import write_shards
 
     config = DataConfig(
         label=options.label,

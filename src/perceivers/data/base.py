@@ -2,8 +2,11 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +23,7 @@ __all__ = [
     "Row",
     "nearest",
     "require",
+    "whole",
 ]
 
 
@@ -217,3 +221,27 @@ class Batch:
     def __len__(self) -> int:
         """Return the number of samples."""
         return next(iter(self.inputs.values())).shape[0] // self.num_clips
+
+
+@contextmanager
+def whole(path: Path) -> Generator[Path]:
+    """Give a path to write to; what was written there is moved to `path` once it is safe on the disk.
+
+    Leaving with an error removes it.
+
+    Raises:
+        OSError: If it cannot be written. What was at `path` before is then still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield new
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"Could not write {path}: {reason}. Make room on the disk or choose another folder, then start again."
+        raise OSError(msg) from error
+    finally:
+        new.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from perceivers.data.flow_file import write_flo
+from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.prediction import Prediction
 from perceivers.evaluation.tiles import tiled

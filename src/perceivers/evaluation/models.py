@@ -4,8 +4,8 @@ from pathlib import Path
 
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes import get_recipe
-from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
+from perceivers.recipes.registry import Recipe
 
 __all__ = ["create"]
 

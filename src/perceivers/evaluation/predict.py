@@ -10,16 +10,16 @@ from typing import Any, cast, get_args
 import torch
 
 from perceivers.data.base import Batch, DataConfig, nearest
-from perceivers.data.columns import InputColumn
-from perceivers.data.order import LoaderSettings
-from perceivers.data.reading import BadRowError, Chances, Reader
-from perceivers.data.reading import Sample as ReadSample
-from perceivers.evaluation.filled import filled_texts
+from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.data.loading.transform import BadRowError, Chances, Reader
+from perceivers.data.loading.transform import Sample as ReadSample
+from perceivers.data.tables.columns import InputColumn
+from perceivers.evaluation.dense_output import pixel_predictions
+from perceivers.evaluation.fill_mask import filled_texts
 from perceivers.evaluation.flow import flow_field, flow_predictions, uncut
-from perceivers.evaluation.items import Sample, samples_of
-from perceivers.evaluation.pixels import pixel_predictions
+from perceivers.evaluation.inputs import Sample, samples_of
 from perceivers.evaluation.prediction import Prediction, predictions_of
-from perceivers.evaluation.reconstructed import reconstructions
+from perceivers.evaluation.reconstruction import reconstructions
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
@@ -29,7 +29,7 @@ from perceivers.tasks.base import Question, ask, combine_clips
 from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.flow import FlowTask
 from perceivers.tasks.masked import MaskedBytesConfig, check_blanks
-from perceivers.tasks.tasks import build_task
+from perceivers.tasks.registry import build_task
 
 __all__ = ["Prediction", "Predictor", "load_predictor", "save_model"]
 

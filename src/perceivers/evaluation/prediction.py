@@ -10,8 +10,8 @@ import numpy.typing as npt
 from perceivers.tasks.base import Task
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig
+from perceivers.tasks.registry import TaskConfig
 from perceivers.tasks.regression import RegressionConfig
-from perceivers.tasks.tasks import TaskConfig
 from perceivers.typing import Float, Tensor
 
 __all__ = ["Prediction", "Reconstruction", "columns_of", "predictions_of"]

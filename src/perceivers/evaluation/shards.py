@@ -9,13 +9,12 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
-from perceivers.data.base import require
-from perceivers.data.columns import InputColumn
-from perceivers.data.recognize import recognize
-from perceivers.data.remote import Location
-from perceivers.data.shards import FileShard, sample_fields
-from perceivers.data.tables import Field
-from perceivers.data.whole import whole
+from perceivers.data.base import require, whole
+from perceivers.data.formats.remote import Location
+from perceivers.data.sources.layout import recognize
+from perceivers.data.streaming.shards import FileShard, sample_fields
+from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.table import Field
 from perceivers.evaluation.prediction import Prediction, columns_of
 
 __all__ = [

@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from perceivers.data.columns import InputColumn
-from perceivers.data.modalities import PreprocessConfig
+from perceivers.data.modalities.registry import PreprocessConfig
+from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.tasks.tasks import TaskConfig, answers_of
+from perceivers.tasks.registry import TaskConfig, answers_of
 from perceivers.typing import Tensor
 
 __all__ = [

@@ -12,13 +12,13 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file
 
-from perceivers.data.audio import WavePreprocessConfig
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.flow import FlowPreprocessConfig
-from perceivers.data.frame_pairs import FramePairPreprocessConfig
-from perceivers.data.input_columns import InputColumn
-from perceivers.data.text import TextPreprocessConfig
-from perceivers.data.video import VideoPreprocessConfig
+from perceivers.data.modalities.audio.modality import WavePreprocessConfig
+from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
+from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.modalities.video.modality import VideoPreprocessConfig
+from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.checkpoint import (
     WEIGHTS_FILE,
     compare_weights,
@@ -36,7 +36,7 @@ from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
-from perceivers.tasks.tasks import TaskConfig
+from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
 __all__ = ["Converted", "convert", "export_huggingface"]

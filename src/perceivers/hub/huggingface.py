@@ -14,7 +14,7 @@ from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.frame_pair import FramePairInputConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import ConvInputConfig, PixelInputConfig
-from perceivers.inputs.labels import LabelInputConfig
+from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.text import TextInputConfig
 from perceivers.inputs.video import VideoInputConfig

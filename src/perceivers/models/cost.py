@@ -16,6 +16,8 @@ from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
+from perceivers.cross_attention.choice import Choice
+from perceivers.cross_attention.operator import count_read
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
@@ -24,8 +26,6 @@ from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from perceivers.outputs.queries import Queries
-from perceivers.reading.choice import Choice
-from perceivers.reading.operator import count_read
 from perceivers.typing import Tensor
 
 __all__ = ["Cost", "attend_flops", "cost", "decoder_flops", "paper_flops"]

@@ -8,12 +8,12 @@ import torch
 from pydantic import ConfigDict
 from torch import nn
 
+from perceivers.cross_attention.choice import ReadPath
+from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements
 from perceivers.nn.blocks import CrossAttend, Gelu, SelfAttend
 from perceivers.nn.init import truncated_normal_
 from perceivers.nn.recompute import recompute
-from perceivers.reading.choice import ReadPath
-from perceivers.reading.source import ElementSource
 from perceivers.typing import Float, Tensor
 
 __all__ = ["PerceiverEncoder", "PerceiverEncoderConfig", "run_layer"]

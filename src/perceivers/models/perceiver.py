@@ -8,18 +8,18 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
-from perceivers.inputs.adapters import InputConfig, build_input
+from perceivers.cross_attention.choice import PATHS
 from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
+from perceivers.inputs.registry import InputConfig, build_input
 from perceivers.inputs.text import BytesInput
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
-from perceivers.models.local_init import begin_locally
+from perceivers.models.local_attention_init import begin_locally
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import Asked
-from perceivers.reading.choice import PATHS
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["EncoderConfig", "OutputConfig", "Perceiver", "PerceiverConfig", "build"]

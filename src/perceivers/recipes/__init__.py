@@ -1,23 +1,8 @@
 """Runs as data. Importing this package lists every recipe."""
 
-from perceivers.recipes import (
-    audioset,
-    audioset_io,
-    autoencode,
-    dense,
-    digits,
-    flow,
-    glue,
-    imagenet,
-    imagenet_io,
-    images,
-    language,
-    modelnet,
-    multimodal,
-    own_data,
-    text_io,
-)
-from perceivers.recipes.base import (
+from perceivers.recipes import autoencode, dense, digits, images, multimodal, own_data, text_io
+from perceivers.recipes.published import audioset, flow, glue, imagenet, language, modelnet
+from perceivers.recipes.registry import (
     OptimConfig,
     Recipe,
     TrainingConfig,
@@ -30,7 +15,6 @@ __all__ = [
     "Recipe",
     "TrainingConfig",
     "audioset",
-    "audioset_io",
     "autoencode",
     "dense",
     "digits",
@@ -38,7 +22,6 @@ __all__ = [
     "get_recipe",
     "glue",
     "imagenet",
-    "imagenet_io",
     "images",
     "language",
     "list_recipes",

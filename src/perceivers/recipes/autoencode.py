@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perceivers.data.arrays import ArraysAugmentConfig, ArraysPreprocessConfig
-from perceivers.data.audio import AudioAugmentConfig, WavePreprocessConfig
 from perceivers.data.base import DataConfig, ImageAugmentConfig
-from perceivers.data.series import SeriesAugmentConfig, SeriesPreprocessConfig
-from perceivers.data.video import VideoAugmentConfig, VideoPreprocessConfig
-from perceivers.inputs.arrays import ArraysInputConfig
+from perceivers.data.modalities.array.modality import ArraysAugmentConfig, ArraysPreprocessConfig
+from perceivers.data.modalities.audio.modality import AudioAugmentConfig, WavePreprocessConfig
+from perceivers.data.modalities.series.modality import SeriesAugmentConfig, SeriesPreprocessConfig
+from perceivers.data.modalities.video.modality import VideoAugmentConfig, VideoPreprocessConfig
+from perceivers.inputs.array import ArraysInputConfig
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig
-from perceivers.inputs.labels import LabelInputConfig
+from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.series import SeriesInputConfig
 from perceivers.inputs.video import VideoInputConfig
@@ -21,8 +21,8 @@ from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
-from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.recipes.common import SIZES, own_optim
+from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
 

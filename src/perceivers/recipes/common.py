@@ -7,7 +7,7 @@ from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
-from perceivers.recipes.base import OptimConfig
+from perceivers.recipes.registry import OptimConfig
 
 __all__ = ["SIZES", "Size", "own_decoder", "own_encoder", "own_optim", "own_output"]
 

@@ -3,15 +3,18 @@
 from typing import Any
 
 from perceivers.data.base import DataConfig, ImageAugmentConfig
-from perceivers.data.pixel_targets import ClassMapPreprocessConfig, PixelsPreprocessConfig
+from perceivers.data.modalities.image.pixel_targets import (
+    ClassMapPreprocessConfig,
+    PixelsPreprocessConfig,
+)
 from perceivers.inputs.image import PatchInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import InputQueriesConfig
-from perceivers.recipes.base import Recipe, TrainingConfig, recipe
 from perceivers.recipes.common import SIZES, own_optim
+from perceivers.recipes.registry import Recipe, TrainingConfig, recipe
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 
 __all__ = ["dense", "segmentation"]

@@ -5,7 +5,7 @@ from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
-from perceivers.recipes.base import OptimConfig, Recipe, TrainingConfig, recipe
+from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 
 __all__ = ["digits"]

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from perceivers.recipes.base import Recipe
+from perceivers.recipes.registry import Recipe
 
 __all__ = ["dump_recipe", "parse_recipe", "read_recipe", "write_recipe"]
 

@@ -1,8 +1,8 @@
 """Pictures of one's own, in three sizes."""
 
-from perceivers.recipes.base import Recipe, recipe
 from perceivers.recipes.common import SIZES
 from perceivers.recipes.multimodal import recipe_for
+from perceivers.recipes.registry import Recipe, recipe
 
 __all__ = ["images"]
 

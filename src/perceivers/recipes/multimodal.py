@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from perceivers.data.base import DataConfig
 from perceivers.inputs.fusion import FusionConfig
-from perceivers.recipes.base import Recipe, TrainingConfig, recipe
 from perceivers.recipes.common import SIZES, own_encoder, own_optim, own_output
-from perceivers.recipes.parts import part_of
+from perceivers.recipes.modality_defaults import part_of
+from perceivers.recipes.registry import Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 
 __all__ = ["multimodal", "recipe_for"]

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from perceivers.recipes.base import Recipe, recipe
 from perceivers.recipes.common import SIZES
 from perceivers.recipes.multimodal import recipe_for
+from perceivers.recipes.registry import Recipe, recipe
 
 __all__ = [
     "arrays",

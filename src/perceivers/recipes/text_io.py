@@ -1,12 +1,12 @@
 """Texts of one's own by single bytes and one output query: what a model of masked bytes goes on to be."""
 
 from perceivers.data.base import DataConfig
-from perceivers.data.text import TextAugmentConfig, TextPreprocessConfig
+from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
 from perceivers.models.decoder import AnswerConfig
 from perceivers.outputs.heads import LinearHeadConfig
-from perceivers.recipes.base import Recipe, TrainingConfig, recipe
 from perceivers.recipes.common import own_optim
-from perceivers.recipes.language import text_reading
+from perceivers.recipes.published.language import text_reading
+from perceivers.recipes.registry import Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 
 __all__ = ["text_io"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from perceivers.recipes.base import TrainingConfig
+from perceivers.recipes.registry import TrainingConfig
 from perceivers.typing import Float, Tensor
 
 __all__ = [

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from perceivers.training.norms import local
+from perceivers.training.optim import local
 from perceivers.typing import Tensor
 
 __all__ = ["WeightAverage"]

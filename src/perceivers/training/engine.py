@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from perceivers.hub.device import pick_device
-from perceivers.recipes.base import TrainingConfig
+from perceivers.recipes.registry import TrainingConfig
 from perceivers.training.distributed import num_devices, pick_precision
 from perceivers.training.files import read_payload, save_payload
 
@@ -45,7 +45,7 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Return a trainer that does the steps and leaves the rest to a callback.
 
-    It sees one epoch without end, see `perceivers.training.feed`.
+    It sees one epoch without end, see `perceivers.training.batches`.
 
     Raises:
         ValueError: If this machine cannot do what the configuration asks for.

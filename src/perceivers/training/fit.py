@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from perceivers.data.decode import quiet_pillow
-from perceivers.data.sources import DataSource
-from perceivers.data.split import with_validation
+from perceivers.data.modalities.image.decode import quiet_pillow
+from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.split import with_validation
 from perceivers.hub import checkpoint as hub
-from perceivers.recipes.base import Recipe
+from perceivers.recipes.registry import Recipe
+from perceivers.runs.report import write_report
+from perceivers.runs.summary import RunFacts, TaskFacts, command_line, versions
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.tasks import names_of
-from perceivers.training.chance import seed
-from perceivers.training.clock import Limits
+from perceivers.tasks.registry import names_of
+from perceivers.training.data_wait import advice
 from perceivers.training.distributed import is_first_process
-from perceivers.training.facts import RunFacts, TaskFacts, command_line, versions
 from perceivers.training.files import read_payload
+from perceivers.training.finetune import WarmStart, plan_start
 from perceivers.training.prepare import (
     BEST,
     LAST,
@@ -32,12 +33,11 @@ from perceivers.training.prepare import (
     open_folder,
     step_text,
 )
-from perceivers.training.report import write_report
-from perceivers.training.waiting import advice
-from perceivers.training.warm_start import WarmStart, plan_start
+from perceivers.training.seeding import seed
+from perceivers.training.stopping import Limits
 
 if TYPE_CHECKING:
-    from perceivers.training.assembly import Assembly
+    from perceivers.training.build import Assembly
 
 __all__ = ["Run", "fit_source"]
 
@@ -91,7 +91,7 @@ def fit_source(
     if not importlib.util.find_spec("lightning"):
         msg = 'Training needs Lightning: pip install "perceivers[train]"'
         raise ImportError(msg)
-    from perceivers.training.assembly import assemble
+    from perceivers.training.build import assemble
     from perceivers.training.engine import quiet
 
     folder = Path(out)

@@ -5,14 +5,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from perceivers.recipes.base import OptimConfig
+from perceivers.recipes.registry import OptimConfig
 from perceivers.tasks.base import Task, ask
+from perceivers.training.batches import TrainBatch
 from perceivers.training.distributed import shard_blocks
 from perceivers.training.ema import WeightAverage
-from perceivers.training.feed import TrainBatch
-from perceivers.training.norms import clip_gradients
-from perceivers.training.optim import build_optimizer
-from perceivers.training.schedule import learning_rate
+from perceivers.training.optim import build_optimizer, clip_gradients, learning_rate
 from perceivers.typing import Float, Tensor
 
 __all__ = ["PerceiverModule", "TrainingSums"]

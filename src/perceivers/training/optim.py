@@ -1,12 +1,245 @@
-"""Which weights decay, and the optimizer that a recipe asks for."""
+"""Optimizer, learning-rate schedule and gradient norms."""
 
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from perceivers.recipes.base import OptimConfig
-from perceivers.training.lamb import Lamb
+from perceivers.recipes.registry import OptimConfig
+from perceivers.typing import Float, Tensor
 
-__all__ = ["build_optimizer", "parameter_groups", "warn_of_warmup"]
+__all__ = [
+    "Lamb",
+    "build_optimizer",
+    "clip_gradients",
+    "learning_rate",
+    "local",
+    "parameter_groups",
+    "parse_duration",
+    "tensor_norms",
+    "warn_of_warmup",
+]
+
+# The foreach kernels are what torch.optim itself is made of; they are "private" by their underscore only.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process' part of a sharded tensor (its memory, not a copy), or the tensor itself.
+
+    Everything that acts on each element alone (moments, averages) may work on the parts.
+    """
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
+
+
+def tensor_norms(
+    tensors: Sequence[Tensor], *, like: Sequence[Tensor] | None = None
+) -> Float[Tensor, " P"]:
+    """Return the L2 norm of each whole tensor, in the order given.
+
+    Sharded tensors cost one message for all of them together.
+
+    Args:
+        tensors: Whole tensors, sharded tensors, or parts of sharded tensors.
+        like: Where `tensors` are parts: the tensors that are sharded in the same way.
+
+    Raises:
+        ValueError: If tensors are sharded over different groups of processes.
+    """
+    norms = torch.stack(torch._foreach_norm([local(t) for t in tensors]))
+    meshes = [getattr(t, "device_mesh", None) for t in (tensors if like is None else like)]
+    sharded = {mesh for mesh in meshes if mesh is not None}
+    if not sharded:
+        return norms
+    if len(sharded) > 1 or next(iter(sharded)).ndim > 1:
+        msg = f"Norms need all parameters sharded over one line of devices; got {sharded}."
+        raise ValueError(msg)
+    squares = norms.square()
+    torch.distributed.all_reduce(squares, group=next(iter(sharded)).get_group())
+    is_sharded = torch.tensor([mesh is not None for mesh in meshes], device=norms.device)
+    return torch.where(is_sharded, squares.sqrt(), norms)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Float[Tensor, ""]:
+    """Scale all gradients together so that their global norm is at most `max_norm`; return the norm before.
+
+    A gradient below the limit is not touched, not even by an epsilon in the quotient.
+
+    Args:
+        parameters: Those without a gradient are passed over.
+        max_norm: None measures only.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    norm = torch.linalg.vector_norm(tensor_norms(gradients))
+    if max_norm is not None:
+        scale = max_norm / norm.clamp(min=max_norm)
+        torch._foreach_mul_([local(g) for g in gradients], scale)
+    return norm
+
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def learning_rate(config: OptimConfig, *, progress: float, step: int) -> float:
+    """Return the rate of one optimizer step.
+
+    Args:
+        config: Names the schedule and its highest rate.
+        progress: Share of the run that is done before this step, 0 to 1.
+        step: Number of steps done before this one. Only the warm-up in steps reads it.
+    """
+    return config.lr * _warmup(config, progress, step) * _decay(config, min(progress, 1.0))
+
+
+def _warmup(config: OptimConfig, progress: float, step: int) -> float:
+    by_steps = (step + 1) / config.warmup_steps if config.warmup_steps else 1.0
+    by_share = progress / config.warmup_fraction if config.warmup_fraction else 1.0
+    return min(by_steps, by_share, 1.0)
+
+
+def _decay(config: OptimConfig, progress: float) -> float:
+    match config.schedule:
+        case "constant":
+            return 1.0
+        case "steps":
+            return config.decay ** sum(progress >= milestone for milestone in config.milestones)
+        case "cosine":
+            return _cosine(progress)
+        case "constant_cosine":
+            flat = config.constant_fraction
+            return 1.0 if progress <= flat else _cosine((progress - flat) / (1.0 - flat))
+
+
+def _cosine(progress: float) -> float:
+    """Return half a wave: 1 at the beginning, 0 at the end."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `90`, `45s`, `10m`, `2h` or `1h30m` stand for.
+
+    Raises:
+        ValueError: If the text is none of these, or no time at all.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    parts = found.groups(default="0") if found else ("0", "0", "0")
+    seconds = sum(float(n) * unit for n, unit in zip(parts, _UNITS.values(), strict=True))
+    if seconds <= 0:
+        msg = f"Expected a duration such as 45s, 10m, 2h or 1h30m, got '{text}'."
+        raise ValueError(msg)
+    return seconds
+
+
+# The foreach kernels are what torch.optim itself is made of; they are "private" by their underscore only.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+
+
+class Lamb(Optimizer):
+    """Adam whose step, with the weight decay in it, is made as long as the weights it changes.
+
+    With `m^`, `v^` the bias-corrected moments:
+
+        u = m^ / (sqrt(v^) + eps) + weight_decay * p
+        p = p - lr * (|p| / |u|) * u
+
+    The quotient of norms, the trust ratio, is taken for each tensor alone, is 1 where one of the norms is
+    0, and holds also where nothing decays: timm's LAMB leaves those tensors to Adam, DeepMind's does
+    not. Gradients are clipped before, by `clip_gradients`.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate.
+        betas: Decay of the first and second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: Added to the step before the trust ratio, not to the gradient.
+
+    Raises:
+        ValueError: If a number is outside of where it means something.
+
+    Source: LAMB (arXiv:1904.00962), algorithm 2; the order is that of the Perceiver IO release.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                msg = f"Expected {name} to be 0 or more, got {value}."
+                raise ValueError(msg)
+        if not all(0 <= beta < 1 for beta in betas):
+            msg = f"Expected betas in [0, 1), got {betas}."
+            raise ValueError(msg)
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change every parameter that has a gradient. Return what `closure` returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step_group(group, params)
+        return loss
+
+    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        states = [self._state_of(p) for p in params]
+        weights = [local(p) for p in params]
+        firsts = [local(s["exp_avg"]) for s in states]
+        seconds = [local(s["exp_avg_sq"]) for s in states]
+        gradients = [local(p.grad) for p in params if p.grad is not None]
+        steps = [s["step"] for s in states]
+        beta1, beta2 = group["betas"]
+
+        torch._foreach_add_(steps, 1)
+        torch._foreach_lerp_(firsts, gradients, 1 - beta1)
+        torch._foreach_mul_(seconds, beta2)
+        torch._foreach_addcmul_(seconds, gradients, gradients, 1 - beta2)
+
+        counts = [step.item() for step in steps]
+        scale = torch._foreach_div(seconds, [1 - beta2**count for count in counts])
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, group["eps"])
+        updates = torch._foreach_div(firsts, [1 - beta1**count for count in counts])
+        torch._foreach_div_(updates, scale)
+        if group["weight_decay"]:
+            torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
+
+        norms = tensor_norms([*weights, *updates], like=[*params, *params])
+        of_weights, of_updates = norms.chunk(2)
+        has_both = (of_weights > 0) & (of_updates > 0)
+        ratios = torch.where(has_both, of_weights / of_updates, 1.0)
+        torch._foreach_mul_(updates, list((ratios * -group["lr"]).unbind()))
+        torch._foreach_add_(weights, updates)
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(
+                0.0
+            )  # on the CPU: read each step, without waiting for a GPU
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state
+
 
 _NORMS = (
     nn.LayerNorm,

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from perceivers.data.base import DataConfig, nearest
-from perceivers.recipes.base import Recipe, TrainingConfig
+from perceivers.recipes.registry import Recipe, TrainingConfig
 
 __all__ = ["override", "override_data"]
 

@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perceivers.data.loader import LoaderSettings, divide_cores, make_loader
-from perceivers.data.media import Media
-from perceivers.data.memory import available_memory
-from perceivers.data.sources import DataSource
-from perceivers.data.stream_loader import make_stream_loader
+from perceivers.data.encoded_item import Media
+from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.loading.stream_loader import make_stream_loader
+from perceivers.data.sources.open import DataSource
+from perceivers.data.tables.memory import available_memory
 from perceivers.models.perceiver import Perceiver, build
-from perceivers.recipes.base import Recipe, TrainingConfig
 from perceivers.recipes.files import dump_recipe, read_recipe
+from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.tasks import TaskConfig, answers_of, names_of
-from perceivers.tasks.tasks import build_task as task_of
+from perceivers.tasks.registry import TaskConfig, answers_of, names_of
+from perceivers.tasks.registry import build_task as task_of
 from perceivers.training.files import write_whole
 from perceivers.training.resume import check_same_recipe
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perceivers.recipes.base import Recipe
+from perceivers.recipes.registry import Recipe
 from perceivers.training.files import read_payload
 
 __all__ = ["Before", "check_same_recipe", "differing_fields", "read_place"]

@@ -7,21 +7,21 @@ from typing import Any
 import torch
 
 from perceivers.data.base import DataConfig
-from perceivers.data.named import is_embedded, open_named
-from perceivers.data.sources import DataSource
+from perceivers.data.sources.builtin import is_embedded, open_named
+from perceivers.data.sources.open import DataSource
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
-from perceivers.recipes.base import Recipe
 from perceivers.recipes.files import read_recipe
-from perceivers.recipes.fitting import choose_recipe, joined, learnable, made_for, specialize
-from perceivers.recipes.pairs import for_pairs
-from perceivers.recipes.several import for_targets
+from perceivers.recipes.registry import Recipe
+from perceivers.recipes.resolve import choose_recipe, joined, learnable, made_for, specialize
+from perceivers.recipes.resolve_dense import for_pairs
+from perceivers.recipes.resolve_tasks import for_targets
+from perceivers.runs.folder import data_path, goes_on, run_folder
 from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.training.distributed import is_first_process
 from perceivers.training.fit import Run, fit_source
-from perceivers.training.folders import data_path, goes_on, run_folder
 from perceivers.training.overrides import override, override_data
 from perceivers.training.prepare import RECIPE_FILE
 

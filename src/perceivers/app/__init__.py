@@ -1,1 +1,0 @@
-"""Predictions and what was looked at, over HTTP, and one page for people."""

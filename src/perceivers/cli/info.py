@@ -1,0 +1,132 @@
+"""`perceivers inspect`: what a model is and costs, without allocating it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from perceivers.cli.parsing import Switch, parse, wrong_arguments
+
+if TYPE_CHECKING:
+    from perceivers.models.cost import Cost
+    from perceivers.models.perceiver import PerceiverConfig
+    from perceivers.tasks.registry import TaskConfig
+
+__all__ = ["run"]
+
+_EXAMPLES = """
+  perceivers inspect imagenet
+  perceivers inspect images --size base --batch 64
+  perceivers inspect runs/birds --format json
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print the size of a recipe's or run's model: elements, parameters, operations, memory of a step.
+
+    Attributes:
+        what: A recipe's name, a recipe's YAML file, or a run folder.
+        size: Which size of the recipe.
+        batch: Samples of the training step whose memory is told.
+        grad_checkpointing: Whether that step recomputes activations instead of keeping them.
+        format: How the result is written.
+    """
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|RUN")]
+    size: Literal["tiny", "small", "base", "paper"] | None = None
+    batch: int = 1
+    grad_checkpointing: Switch = False
+    format: Literal["table", "json"] = "table"
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="inspect", examples=_EXAMPLES)
+    if options.batch < 1:
+        wrong_arguments("inspect", f"Expected --batch of at least 1, got {options.batch}.")
+    from perceivers.models.compression import compression
+    from perceivers.models.cost import cost
+    from perceivers.tasks.autoencode import AutoencodeConfig
+
+    config, task, assumed = _model_of(options)
+    result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
+    small = compression(config) if isinstance(task, AutoencodeConfig) else None
+    if options.format == "json":
+        told = {} if small is None else {"compression": dataclasses.asdict(small)}
+        print(json.dumps({**dataclasses.asdict(result), **told, "assumed": assumed}, indent=2))
+        return 0
+    for sentence in assumed:
+        print(sentence)
+    lines = _lines(result)
+    if small is not None:
+        lines.append(("compression", small.sentence()))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name.ljust(width)}  {value}")
+    return 0
+
+
+def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, list[str]]":
+    """Return the model of a recipe or run, what it is for, and what had to be assumed about it."""
+    path = Path(options.what)
+    if path.is_dir():
+        from perceivers.hub.checkpoint import load
+
+        config = load(path).config
+        return config.model, config.task, []
+    from perceivers.recipes import get_recipe
+    from perceivers.recipes.files import read_recipe
+    from perceivers.recipes.resolve_sizes import assume
+
+    try:
+        is_file = path.suffix in (".yaml", ".yml", ".json")
+        recipe = read_recipe(path) if is_file else get_recipe(options.what, size=options.size)
+    except (KeyError, ValueError, OSError) as error:
+        wrong_arguments("inspect", str(error.args[0] if isinstance(error, KeyError) else error))
+    recipe, sentences = assume(recipe)
+    return recipe.model_config(), recipe.task, sentences
+
+
+def _lines(result: "Cost") -> list[tuple[str, str]]:
+    elements = f"{result.num_elements:,} elements of {result.input_channels} channels (M x C)"
+    step = f"{_bytes(result.step_bytes)}, float32, AdamW or LAMB, batch {result.batch_size}"
+    return [
+        ("input", elements),
+        ("parameters", f"{result.num_parameters:,}"),
+        ("weights", f"{_bytes(result.weight_bytes)} in float32"),
+        (
+            "FLOPs, by the papers",
+            f"{_operations(result.paper_flops)} a sample (2 per multiply-add)",
+        ),
+        ("FLOPs, really done", f"{_operations(result.flops)} a sample"),
+        ("how it is read", _reading(result)),
+        ("training step", step),
+    ]
+
+
+def _reading(result: "Cost") -> str:
+    """Return the way of reading and, if there was a choice, what made it."""
+    words = {
+        "grid": "grid (positions as tables, projections absorbed)",
+        "absorbed": "absorbed (nothing is projected for each element)",
+        "projected": "projected (a key and a value for each element)",
+        "self-attention": "self-attention (every element reads every other)",
+    }
+    costs = [f"{_operations(int(n))} {path}" for path, n in result.read_flops.items()]
+    why = f": one read costs {', '.join(costs)}" if costs else ""
+    return words[result.read_path] + why
+
+
+def _operations(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:,.1f} G"
+
+
+def _bytes(count: int) -> str:
+    if count < 2**20:
+        return f"{count / 2**10:.1f} KiB"
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.2f} GiB"

@@ -1,0 +1,1 @@
+"""Exact cross-attention over elements that are kept in parts, in memory linear in their number."""

@@ -1,0 +1,186 @@
+"""The read as one operator of PyTorch, so that compilers, exporters and autograd take it as a whole.
+
+The backward pass recomputes what it needs from the queries, what was read and one number for each query. It cannot be
+differentiated a second time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from perceivers.cross_attention.dense import DenseFeatures
+from perceivers.cross_attention.features import Features
+from perceivers.cross_attention.segments import describe, flatten, layouts, restore, working_dtype
+from perceivers.cross_attention.tiles import GridFeatures
+from perceivers.cross_attention.triton.dispatch import read_backward, read_forward
+from perceivers.inputs.elements import Elements, GridPositions
+from perceivers.typing import Float, Tensor
+
+__all__ = ["count_read", "read_elements"]
+
+
+def read_elements(
+    vectors: Float[Tensor, "P C R"],
+    segments: Sequence[Elements],
+    *,
+    eps: float,
+    use_grid: bool,
+) -> Float[Tensor, "B C R"]:
+    """Return what R queries read from normalized elements: softmax(vectors . x^) x^.
+
+    Nothing is stored that grows with the number of elements, neither for the backward pass.
+
+    Args:
+        vectors: The queries over the C channels, for each sample or (P = 1) the same for all.
+        segments: The elements of each modality. They share one softmax.
+        eps: Of the LayerNorm that makes x^.
+        use_grid: Whether to use the structure of positions that are a grid.
+
+    Returns:
+        In float64 if an argument is, else in float32. Zero where all elements are masked.
+
+    Source: the identity of docs/how-it-works.md; the streaming softmax is that of arXiv:1805.02867.
+    """
+    tensors = flatten(segments)
+    return torch.ops.perceivers.read(vectors, tensors, describe(segments), eps, use_grid)[0]
+
+
+def _features(
+    tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool, dtype: torch.dtype
+) -> list[Features]:
+    parts: list[Features] = []
+    for segment in restore(tensors, description):
+        structured = isinstance(segment.positions, GridPositions) and segment.replaced is None
+        kind = GridFeatures if use_grid and structured else DenseFeatures
+        parts.append(kind(segment, eps, dtype))
+    return parts
+
+
+def count_read(
+    vectors: Sequence[int],
+    tensors: Sequence[Sequence[int]],
+    description: str,
+    eps: float,
+    use_grid: bool,
+    **_: object,
+) -> int:
+    """Return the operations of the matrix products in one call of the operator, from the shapes of its arguments.
+
+    A multiplication and an addition count as two.
+    """
+    empty = [torch.empty(tuple(shape), device="meta") for shape in tensors]
+    count, rows = 0, vectors[2]
+    for part in _features(empty, description, eps, use_grid, torch.float32):
+        for chunk in part.chunks(part.tile_elements):
+            elements = chunk.num_samples * chunk.num_tiles * part.tile_elements
+            count += 4 * elements * part.num_features * rows
+        if isinstance(part, GridFeatures):
+            cells = sum(table.shape[0] * table.shape[1] for table in part.tables)
+            count += 2 * rows * cells * (vectors[0] + part.batch)
+    return count
+
+
+def _read(
+    vectors: Tensor, tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool
+) -> tuple[Tensor, Tensor]:
+    dtype = working_dtype(vectors, *tensors)
+    with torch.autocast(vectors.device.type, enabled=False):
+        parts = _features(tensors, description, eps, use_grid, dtype)
+        u, log_sum = read_forward(vectors.to(dtype), parts)
+    return u.contiguous(), log_sum.contiguous()
+
+
+def _read_fake(
+    vectors: Tensor, tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool
+) -> tuple[Tensor, Tensor]:
+    dtype = working_dtype(vectors, *tensors)
+    batch, (_, channels, rows) = tensors[0].shape[0], vectors.shape
+    u = vectors.new_empty((batch, channels, rows), dtype=dtype)
+    return u, vectors.new_empty((batch, rows), dtype=dtype)
+
+
+def _read_backward(
+    gradient: Tensor,
+    vectors: Tensor,
+    u: Tensor,
+    log_sum: Tensor,
+    tensors: Sequence[Tensor],
+    description: str,
+    eps: float,
+    use_grid: bool,
+    needed: Sequence[int],
+) -> list[Tensor]:
+    """Return the gradient of `vectors`, then those of the tensors whose numbers are in `needed`."""
+    wanted: list[list[bool]] = []
+    first = 0
+    for layout in layouts(description):
+        wanted.append([first + i in needed for i in range(layout.num_tensors)])
+        first += layout.num_tensors
+    with torch.autocast(u.device.type, enabled=False):
+        parts = _features(tensors, description, eps, use_grid, u.dtype)
+        dp, found = read_backward(
+            gradient.to(u.dtype), vectors.to(u.dtype), u, log_sum, parts, wanted
+        )
+    gradients = [dp.to(vectors.dtype).contiguous()]
+    for number in needed:
+        own = found[number]
+        assert own is not None
+        gradients.append(own.to(tensors[number].dtype).contiguous())
+    return gradients
+
+
+def _read_backward_fake(
+    gradient: Tensor,
+    vectors: Tensor,
+    u: Tensor,
+    log_sum: Tensor,
+    tensors: Sequence[Tensor],
+    description: str,
+    eps: float,
+    use_grid: bool,
+    needed: Sequence[int],
+) -> list[Tensor]:
+    like = [vectors, *(tensors[number] for number in needed)]
+    return [tensor.new_empty(tensor.shape) for tensor in like]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    vectors, tensors, ctx.description, ctx.eps, ctx.use_grid = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.needed = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
+    ctx.count = len(tensors)
+    ctx.save_for_backward(vectors, *output, *tensors)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    vectors, u, log_sum, *tensors = ctx.saved_tensors
+    first, *found = torch.ops.perceivers.read_backward(
+        gradient, vectors, u, log_sum, tensors, ctx.description, ctx.eps, ctx.use_grid, ctx.needed
+    )
+    gradients: list[Tensor | None] = [None] * ctx.count
+    for number, own in zip(ctx.needed, found, strict=True):
+        gradients[number] = own
+    return first, gradients, None, None, None
+
+
+def _register() -> None:
+    """Tell PyTorch of both operators.
+
+    `torch.library.custom_op` would do it in fewer lines, but its first call imports PyTorch's compiler: a second
+    and 70 MiB, before the first prediction of a process that compiles nothing.
+    """
+    arguments = "Tensor[] tensors, str description, float eps, bool use_grid"
+    torch.library.define("perceivers::read", f"(Tensor vectors, {arguments}) -> (Tensor, Tensor)")
+    torch.library.impl("perceivers::read", "default", _read)
+    torch.library.register_fake("perceivers::read", _read_fake)
+    torch.library.register_autograd("perceivers::read", _differentiate, setup_context=_keep)
+
+    first = "Tensor gradient, Tensor vectors, Tensor u, Tensor log_sum"
+    schema = f"({first}, {arguments}, int[] needed) -> Tensor[]"
+    torch.library.define("perceivers::read_backward", schema)
+    torch.library.impl("perceivers::read_backward", "default", _read_backward)
+    torch.library.register_fake("perceivers::read_backward", _read_backward_fake)
+
+
+_register()

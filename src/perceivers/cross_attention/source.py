@@ -1,0 +1,168 @@
+"""Elements of all modalities, as a cross-attend reads them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from perceivers.cross_attention.choice import (
+    GPU_STREAMING_COST,
+    PATHS,
+    STREAMING_COST,
+    Choice,
+    choose,
+    operations,
+)
+from perceivers.cross_attention.operator import read_elements
+from perceivers.inputs.elements import Elements, dense
+from perceivers.nn.attention import Attention
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["ElementSource"]
+
+KeysValues = tuple[Tensor, Tensor, Tensor | None]
+
+
+class ElementSource:
+    """What the latents read: made once for an input, read by every cross-attend.
+
+    Args:
+        segments: The elements of each modality, all of width C. They share one softmax.
+        path: `auto` takes the way of the fewest operations; `grid`, `absorbed` and `projected` force one, see
+            `choice.Choice`.
+        dtype: Of the array that the projected path makes. By default the elements' own.
+        reads: How many reads have the same weights, at most.
+        keep: Whether the array of elements is kept for the next read, and keys and values for the next one with
+            the same weights. It must be off where the forward pass is run again in the backward pass.
+
+    Raises:
+        ValueError: If the path is unknown, or if the modalities differ in width.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[Elements],
+        *,
+        path: str = "auto",
+        dtype: torch.dtype | None = None,
+        reads: int = 1,
+        keep: bool = True,
+    ) -> None:
+        if path not in PATHS:
+            msg = f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}."
+            raise ValueError(msg)
+        widths = [segment.num_channels for segment in segments]
+        if len(set(widths)) != 1:
+            msg = f"Expected modalities of one common width C to be read together, got {widths}."
+            raise ValueError(msg)
+        self.segments, self.path, self.dtype = list(segments), path, dtype
+        self.reads, self.keep = (reads if keep else 1), keep
+        self.array: tuple[Tensor, Tensor | None] | None = None
+        self.projected: list[tuple[Attention, KeysValues]] = []
+
+    def normalized(self, norm: nn.LayerNorm) -> "NormalizedSource":
+        """Return the elements after a LayerNorm."""
+        return NormalizedSource(self, norm)
+
+    def dense(self) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+        """Return the papers' array of elements and where they are real."""
+        if self.array is not None:
+            return self.array
+        array = dense(self.segments, self.dtype)
+        if self.keep:
+            self.array = array
+        return array
+
+    def has_elements(self) -> Bool[Tensor, " B"] | None:
+        """Return which samples have an element that is real; None if all have."""
+        if any(segment.mask is None for segment in self.segments):
+            return None
+        masks = [segment.mask.any(dim=1) for segment in self.segments if segment.mask is not None]
+        return torch.stack(masks).any(dim=0)
+
+
+class NormalizedSource:
+    """Elements after a LayerNorm, which is applied where it costs least. See `nn.attention.ReadableSource`.
+
+    Args:
+        source: The elements.
+        norm: The LayerNorm over their C channels.
+    """
+
+    def __init__(self, source: ElementSource, norm: nn.LayerNorm) -> None:
+        self.source, self.norm = source, norm
+
+    def dense(self) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+        """Return the elements as one array, and where they are real."""
+        array, mask = self.source.dense()
+        return self.norm(array), mask
+
+    def read(
+        self, queries: Float[Tensor, "P H N F"], attention: Attention
+    ) -> Float[Tensor, "B N HFv"]:
+        """Return what queries read through the keys and values of `attention`, heads side by side.
+
+        Args:
+            queries: For each sample, or (P = 1) the same for all.
+            attention: Whose projections are used.
+        """
+        path = self.choice(queries.shape[2], attention).path
+        if path == "projected":
+            keys, values, mask = self._keys_values(attention)
+            queries = queries.expand(keys.shape[0], -1, -1, -1)
+            return attention.read(queries, keys, values, mask)
+        vectors = self._absorb(queries, attention)
+        u = read_elements(
+            vectors.flatten(2), self.source.segments, eps=self.norm.eps, use_grid=path == "grid"
+        )
+        return self._values(u.unflatten(2, queries.shape[1:3]), attention)
+
+    def choice(self, num_queries: int, attention: Attention) -> Choice:
+        """Return how `num_queries` queries of each head read, and what each way would cost."""
+        if any(type(layer) is not nn.Linear for layer in (attention.to_key, attention.to_value)):
+            return Choice("projected", {})  # such layers are no matrices to multiply queries with
+        content = self.source.segments[0].content
+        start = GPU_STREAMING_COST / content.shape[0] if content.is_cuda else STREAMING_COST
+        found = operations(
+            self.source.segments,
+            num_queries=num_queries,
+            num_heads=attention.num_heads,
+            qk_channels=attention.to_key.out_features,
+            v_channels=attention.to_value.out_features,
+            reads=self.source.reads,
+            start=start,
+        )
+        return choose(self.source.path, found)
+
+    def _absorb(
+        self, queries: Float[Tensor, "P H N F"], attention: Attention
+    ) -> Float[Tensor, "P C H N"]:
+        """Return queries over the C channels, whose products with x^ are the scores up to a constant."""
+        keys = attention.to_key.weight.unflatten(0, (attention.num_heads, -1))
+        vectors = torch.einsum("phnf,hfc->pchn", queries * attention.scale, keys)
+        vectors = vectors * self.norm.weight[:, None, None]
+        # The biases add a constant to all scores of a query, which softmax takes away. Their gradient is
+        # zero, and not missing: training on several devices waits for every gradient.
+        return vectors + 0.0 * attention.to_key.bias.sum()
+
+    def _values(
+        self, u: Float[Tensor, "B C H N"], attention: Attention
+    ) -> Float[Tensor, "B N HFv"]:
+        """Return the values of what was read."""
+        affine = u * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
+        weight = attention.to_value.weight.unflatten(0, (attention.num_heads, -1))
+        read = torch.einsum("bchn,hfc->bnhf", affine.to(weight.dtype), weight)
+        read = read.flatten(2) + attention.to_value.bias
+        some = self.source.has_elements()
+        return read if some is None else read * some[:, None, None].to(read.dtype)
+
+    def _keys_values(self, attention: Attention) -> KeysValues:
+        """Return keys, values and mask, which reads with the same weights share."""
+        for owner, found in self.source.projected:
+            if owner is attention:
+                return found
+        array, mask = self.dense()
+        found = (*attention.keys_values(array), mask)
+        if self.source.keep:
+            self.source.projected.append((attention, found))
+        return found

@@ -1,0 +1,1 @@
+"""Triton kernels for cross-attention over grids of elements."""

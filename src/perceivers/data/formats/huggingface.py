@@ -1,0 +1,154 @@
+"""Data sets of the Hugging Face `datasets` library as tables: saved ones, objects, and ids on the hub."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceivers.data.base import require
+from perceivers.data.formats.parquet import field_of_feature
+from perceivers.data.sources.layout import split_of
+from perceivers.data.tables.table import Field, field_of, plain
+
+__all__ = [
+    "HuggingFaceTable",
+    "feature_fields",
+    "from_hub",
+    "from_object",
+    "from_saved",
+    "is_dataset",
+]
+
+
+class HuggingFaceTable:
+    """A `datasets.Dataset` as a table. Its rows stay on the disk, and its media encoded.
+
+    Args:
+        dataset: The data set.
+        name: What to call it in messages.
+        fields: What the columns hold. By default, what its features say.
+    """
+
+    def __init__(self, dataset: Any, name: str, fields: Mapping[str, Field] | None = None) -> None:
+        dataset = undecoded(dataset.with_format(None))
+        self.name = name
+        self.folder = Path()
+        self.num_bytes = 0
+        self.fields = feature_fields(dataset) if fields is None else dict(fields)
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._dataset)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row."""
+        cells = self._dataset[index]
+        return {
+            name: self.fields[name].cell(cells[name], self.where(index), self.folder)
+            for name in self.fields
+        }
+
+    def column(self, name: str) -> list[Any]:
+        """Return the values of one column, which alone is read."""
+        return [plain(cell) for cell in self._dataset.select_columns([name])[:][name]]
+
+    def keep(self, fields: Mapping[str, Field]) -> "HuggingFaceTable":
+        """Return the table with these columns only."""
+        return HuggingFaceTable(self._dataset.select_columns(list(fields)), self.name, fields)
+
+    def where(self, index: int) -> str:
+        """Return what to call a row in messages."""
+        return f"{self.name}, row {index}"
+
+
+def undecoded(dataset: Any) -> Any:
+    """Return a data set (or an iterable one) whose pictures, sounds and films come as bytes and paths."""
+    datasets = require("datasets", "data")
+    for name, feature in (dataset.features or {}).items():
+        for kind in (datasets.Image, datasets.Audio, datasets.Video):
+            if isinstance(feature, kind) and feature.decode:
+                dataset = dataset.cast_column(name, kind(decode=False))
+    return dataset
+
+
+def feature_fields(dataset: Any) -> dict[str, Field]:
+    """Return what the columns hold: by their features, and for strings and bytes by the first rows."""
+    features: Mapping[str, Any] = dataset.features.to_dict()
+    fields = {name: field_of_feature(feature) for name, feature in features.items()}
+    unknown = [name for name, field in fields.items() if field is None]
+    first: list[Any] = []
+    if unknown:
+        first = list(dataset.select_columns(unknown).take(16))
+    return {name: field or field_of(row[name] for row in first) for name, field in fields.items()}
+
+
+def is_dataset(data: Any) -> bool:
+    """Tell whether an object comes from `datasets`, without importing it."""
+    return type(data).__module__.split(".")[0] == "datasets"
+
+
+def from_object(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the splits of a `Dataset` or `DatasetDict` (or their iterable twins) by our names; and notes.
+
+    Raises:
+        ValueError: If no split is called train, validation or test, or two mean the same.
+    """
+    if not isinstance(data, Mapping):
+        return {"train": data}, []
+    splits: dict[str, Any] = {}
+    left: list[str] = []
+    for key, dataset in data.items():
+        split = split_of(str(key))
+        if split is None:
+            left.append(str(key))
+        elif split in splits:
+            msg = f"{name} has two splits for {split}. Give one of them."
+            raise ValueError(msg)
+        else:
+            splits[split] = dataset
+    if not splits and len(left) == 1:
+        return {"train": data[left[0]]}, []
+    if not splits:
+        msg = f"{name} has no split called train, validation or test; it has {', '.join(left) or 'none'}."
+        raise ValueError(msg)
+    order = [split for split in ("train", "validation", "test") if split in splits]
+    notes = (
+        [f"Left out (splits that are neither train, validation nor test): {', '.join(left)}."]
+        if left
+        else []
+    )
+    return {split: splits[split] for split in order}, notes
+
+
+def from_saved(folder: Path) -> Any:
+    """Return what `save_to_disk` wrote.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    datasets = require("datasets", "data")
+    try:
+        return datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever pyarrow, json and the library raise
+        msg = f"'{folder}' looks like a saved Hugging Face data set, but cannot be read: {error}"
+        raise ValueError(msg) from error
+
+
+def from_hub(name: str, *, stream: bool) -> Any:
+    """Return a data set of the hub. `owner/name:subset` names one of its subsets.
+
+    Raises:
+        ValueError: If there is none, or it cannot be had. The message says that no path of this name exists.
+    """
+    datasets = require("datasets", "data")
+    path, _, subset = name.partition(":")
+    arguments: Sequence[str] = (path, subset) if subset else (path,)
+    try:
+        return datasets.load_dataset(*arguments, streaming=stream)
+    except Exception as error:  # network, missing, private, several subsets: the library says which
+        reason = " ".join(str(error).split())
+        msg = (
+            f"'{name}' is no path that exists here, and the Hugging Face hub did not give a data set of this name: "
+            f"{reason[:600]}"
+        )
+        raise ValueError(msg) from error

@@ -1,0 +1,198 @@
+"""Batches of a split, in this process or from workers: the same for the same seed, resumable at any batch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Sampler
+
+from perceivers.data.base import Batch, Records
+from perceivers.data.encoded_item import kind_of_name
+from perceivers.data.loading.dataset import RecordsReader
+from perceivers.data.loading.errors import Intake
+from perceivers.data.loading.image_cache import PictureCache, cache_for
+from perceivers.data.loading.sample_cache import DecodedCache, open_cache
+from perceivers.data.loading.sampler import LoaderSettings, Order, Plan
+from perceivers.data.loading.transform import Read, Reader
+from perceivers.data.loading.workers import FORKS, divide_cores, iterate, let_go, start_workers
+from perceivers.data.tables.columns import InputColumn
+
+__all__ = ["Loader", "LoaderSettings", "divide_cores", "make_loader"]
+
+
+def make_loader(
+    records: Records,
+    inputs: Mapping[str, InputColumn],
+    targets: Sequence[Any] | None,
+    *,
+    preprocess: Mapping[str, Any],
+    augment: Mapping[str, Any] | None,
+    settings: LoaderSettings,
+) -> "Loader":
+    """Return a split as batches.
+
+    In training the order follows from (seed, epoch), the augmentation of a row from (seed, epoch, index) and
+    the mixing of a batch from (seed, epoch, number), so that they are the same for any number of workers.
+    Mixing reads two rows for each sample; an epoch then sees every row twice.
+
+    Args:
+        records: The split.
+        inputs: For each input of the model, its column.
+        targets: Class index, or vector, of each row. None: not known.
+        preprocess: For each input, its size and statistics.
+        augment: For each input, what is random. Used in training only.
+        settings: Batch size, seed, workers, ranks.
+
+    Raises:
+        ValueError: If the split has no rows, or fewer than there are ranks in training.
+    """
+    fewest = settings.world_size if settings.training else 1
+    if len(records) < fewest:
+        msg = (
+            f"Expected a split of at least {fewest} rows, one for each device, got {len(records)}."
+        )
+        raise ValueError(msg)
+    reader = Reader(inputs, preprocess, augment, settings)
+    lengths = _lengths(records, inputs) if settings.training else None
+    order = Order(len(records), settings, in_pairs=reader.mixing is not None, lengths=lengths)
+    pictures, kept = _caches(records, reader, preprocess)
+    return Loader(RecordsReader(records, targets, reader, pictures, kept), order)
+
+
+def _lengths(records: Records, inputs: Mapping[str, InputColumn]) -> list[int] | None:
+    """Return the length of each row's text, where a text lies in the table; None where all are alike."""
+    texts = [part.column for part in inputs.values() if part.kind == "text"]
+    if not texts:
+        return None
+    cells = records.column(texts[0])
+    by_path = any(isinstance(cell, str) and kind_of_name(cell) == "text" for cell in cells[:8])
+    return None if by_path else [len(cell) if isinstance(cell, str) else 0 for cell in cells]
+
+
+def _caches(
+    records: Records, reader: Reader, preprocess: Mapping[str, Any]
+) -> tuple[PictureCache | None, DecodedCache | None]:
+    """Return where decoded values are kept: small pictures in shared memory, all else in memory or a folder."""
+    settings = reader.settings
+    kinds = [preprocess[name].kind for name in reader.columns]
+    if kinds == ["image"] and settings.cache is None:
+        shared = FORKS or settings.num_workers == 0
+        if not (settings.training and settings.cache_bytes and shared):
+            return None, None
+        ((name, column),) = reader.columns.items()
+        channels = preprocess[name].num_channels
+        largest = settings.cache_bytes
+        return cache_for(records, column.column, num_channels=channels, largest=largest), None
+    if settings.cache is not None:
+        return None, open_cache(Path(settings.cache), settings.fingerprint, 0)
+    if settings.kept_bytes and settings.num_workers == 0:
+        return None, open_cache(None, settings.fingerprint, settings.kept_bytes)
+    return None, None
+
+
+class Loader:
+    """Yields the batches of one epoch each time it is iterated.
+
+    The state of an epoch is the number of its next batch, since everything random follows from that. So a run
+    resumes exactly with any number of workers, and nothing that they read ahead is lost.
+
+    Args:
+        dataset: What reads a plan.
+        order: Which plans there are.
+    """
+
+    def __init__(self, dataset: RecordsReader, order: Order) -> None:
+        self.settings = order.settings
+        self._order = order
+        self._plans = _Plans(order)
+        self._dataset = dataset
+        self._intake = Intake(self.settings.max_bad, len(dataset))
+        self._batches: DataLoader[Read] | None = None
+        self._reads: Iterator[Read] | None = None  # of the epoch that is read, or of the next
+        self._begun: tuple[int, int] | None = (
+            None  # the epoch and batch of the pass that waits to be used
+        )
+        self._epoch = 0
+        self._next = 0
+        self._resumed = False
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """Name and reason of each row that could not be read so far."""
+        return list(self._intake.bad.items())
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """How many pictures of the first epoch were turned, scaled to 8 bit and the like."""
+        return dict(self._intake.notes)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self._order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is. Otherwise each is the one after the last that was finished."""
+        if epoch != self._epoch:
+            self._epoch, self._next, self._resumed = epoch, 0, False
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the current epoch; after `load_state_dict`, those not seen yet.
+
+        Raises:
+            ValueError: If more than `max_bad` of the rows cannot be read.
+        """
+        if not self._resumed:
+            self._next = 0
+        self._resumed = False
+        for read in self._begin():
+            self._next += 1
+            batch = self._intake.take(read)
+            if batch is not None:
+                yield batch
+        self._epoch, self._next = self._epoch + 1, 0
+        if self.settings.training:
+            # What comes after this epoch, its last step and a validation, need not wait for the next one.
+            self._begin()
+            self._begun = self._epoch, self._next
+
+    def _begin(self) -> Iterator[Read]:
+        """Return the reads from the current place on; those that were begun early, if they are these."""
+        begun, self._begun = self._begun, None
+        if self._reads is None or begun != (self._epoch, self._next):
+            let_go(self._reads)
+            self._plans.epoch, self._plans.start = self._epoch, self._next
+            if self._batches is None:
+                self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
+            self._reads = iterate(self._batches, self.settings)
+        return self._reads
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the next batch stands and which rows were bad."""
+        samples = self._next * self.settings.batch_size * self.settings.world_size
+        return {"epoch": self._epoch, "samples": samples, **self._intake.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken. With another batch size, at the nearest batch before."""
+        self._epoch = state["epoch"]
+        self._next = state["samples"] // (self.settings.batch_size * self.settings.world_size)
+        self._resumed = True
+        if self._next >= len(self):
+            self._epoch, self._next = self._epoch + 1, 0
+        self._intake.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the workers, or the thread. The next iteration starts new ones."""
+        let_go(self._reads)
+        self._batches = self._reads = self._begun = None
+
+
+class _Plans(Sampler[Plan]):
+    """The rest of an epoch, as `DataLoader` wants it."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.epoch = 0
+        self.start = 0
+
+    def __iter__(self) -> Iterator[Plan]:
+        return self.order.plans(self.epoch, self.start)

@@ -1,0 +1,1 @@
+"""One package per modality: decode, preprocess, augment and collate."""

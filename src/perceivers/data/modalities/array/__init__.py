@@ -1,0 +1,1 @@
+"""Arrays of M elements with C channels."""

@@ -1,0 +1,323 @@
+"""Arrays of a sense that nobody has named yet: M elements of C channels, with coordinates or without."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ConfigDict
+
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.array.decode import ArrayValue, read_array
+from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["ArrayValues", "ArraysAugmentConfig", "ArraysPreprocessConfig", "measure_arrays"]
+
+Numbers = npt.NDArray[np.float32]
+
+MOST_ELEMENTS = 16_384  # of a model, where their number is taken from the data
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraysPreprocessConfig:
+    """What turns an array into the model's when nothing is random. Saved with the model.
+
+    Attributes:
+        length: Elements of a sample at most, M. None: taken from the data, see `measure_arrays`.
+        num_channels: Values of an element, C. None: taken from the data.
+        num_coordinates: Coordinates of an element, d. 0: its place in the row says where it is. None: taken from
+            the data.
+        mean: Subtracted from each channel. (): nothing is.
+        std: Each channel is divided by it after that. (): by nothing.
+        low: Of each coordinate, what becomes -1. (): coordinates stay as they are.
+        high: Of each coordinate, what becomes 1.
+
+    Raises:
+        ValueError: If a number is out of range, or the tuples do not fit the channels and coordinates.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["array"] = "array"
+    length: int | None = None
+    num_channels: int | None = None
+    num_coordinates: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        least = {"length": 1, "num_channels": 1, "num_coordinates": 0}
+        for name, smallest in least.items():
+            number = getattr(self, name)
+            if number is not None and number < smallest:
+                msg = f"Expected {name} of at least {smallest}, got {number}."
+                raise ValueError(msg)
+        channels, axes = self.num_channels or 0, self.num_coordinates or 0
+        if {len(self.mean), len(self.std)} - {0, channels} or min(self.std, default=1) <= 0:
+            msg = (
+                f"Expected mean and std of {channels} numbers each, std above 0, for num_channels="
+                f"{self.num_channels}; got mean={self.mean} and std={self.std}."
+            )
+            raise ValueError(msg)
+        if len(self.low) != len(self.high) or len(self.low) not in {0, axes}:
+            msg = (
+                f"Expected low and high of {axes} numbers each for num_coordinates={self.num_coordinates}, "
+                f"got low={self.low} and high={self.high}."
+            )
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraysAugmentConfig:
+    """What is random about an array in training.
+
+    Attributes:
+        noise: Standard deviation of what is added to each value, as a share of its channel's.
+        scale: Smallest and largest factor of all values of a sample, after the mean is subtracted.
+        drop: Largest share of the elements that is left out. One always stays.
+        mixup: Alpha of mixup's beta distribution. 0: off.
+
+    Raises:
+        ValueError: If a range is empty or a number is out of range.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["array"] = "array"
+    noise: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    drop: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if self.noise < 0 or self.mixup < 0 or not 0 <= self.drop < 1 or not 0 < low <= high:
+            msg = (
+                "Expected noise and mixup of at least 0, drop in [0, 1) and scale=(smallest, largest) above 0, "
+                f"got {self}."
+            )
+            raise ValueError(msg)
+
+
+class ArrayValues:
+    """Reads arrays of elements.
+
+    Args:
+        preprocess: How many elements, channels and coordinates, and how they are scaled.
+        augment: What is random in training.
+
+    Raises:
+        ValueError: If sizes are not known yet.
+    """
+
+    timed: bool = False
+
+    def __init__(
+        self, preprocess: ArraysPreprocessConfig, augment: ArraysAugmentConfig | None = None
+    ) -> None:
+        length, channels = preprocess.length, preprocess.num_channels
+        if length is None or channels is None or preprocess.num_coordinates is None:
+            msg = (
+                f"Expected sizes of the arrays, got length={length}, num_channels={channels} and num_coordinates="
+                f"{preprocess.num_coordinates}. Measure them first."
+            )
+            raise ValueError(msg)
+        self.preprocess, self.augment = preprocess, augment
+        self.length, self.num_channels = length, channels
+        self.num_coordinates = preprocess.num_coordinates
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return the elements of a cell as an `ArrayValue` of the configured channels and coordinates.
+
+        Args:
+            media: See `read_array`.
+            moment: Without meaning here.
+
+        Raises:
+            MissingValueError: If the cell is empty, or no element is real.
+            ValueError: If it cannot be read or has other channels or coordinates. The message names the file.
+        """
+        array = read_array(media)
+        notes: list[str] = []
+        if array.values.shape[1] != self.num_channels:
+            msg = (
+                f"Expected {self.num_channels} channels for each element of '{media.name}' (M x {self.num_channels}), "
+                f"got {array.values.shape[0]:,} x {array.values.shape[1]}. Give all arrays the same channels."
+            )
+            raise ValueError(msg)
+        there = 0 if array.coordinates is None else array.coordinates.shape[1]
+        if self.num_coordinates == 0 and there:
+            array = replace(array, coordinates=None)
+            notes.append("coordinates left out")
+        elif there != self.num_coordinates:
+            msg = (
+                f"Expected {self.num_coordinates} coordinates for each element of '{media.name}', got {there}. An .npz "
+                "file holds them beside its 'values' as 'coordinates', M x d."
+            )
+            raise ValueError(msg)
+        elif array.made:
+            notes.append("coordinates made from the array's axes")
+        if array.values.shape[0] > self.length:
+            notes.append("elements drawn" if self.num_coordinates else "cut to length")
+        return DecodedValue(array, tuple(notes))
+
+    def prepare(
+        self,
+        value: Any,
+        *,
+        moment: float = 0.5,  # noqa: ARG002
+        chance: np.random.Generator | None = None,
+    ) -> Numbers:
+        """Return one sample: at most `length` x (C + d), values before coordinates.
+
+        Of more elements those with coordinates are thinned: evenly by their row, or at random where chance is given.
+        Those without are cut to the first ones in a row, or to a random window. Elements that are not real are left
+        out where coordinates say where the others are; else their row is nan, which `collate` turns into the mask.
+
+        Args:
+            value: Of `decode`.
+            moment: Without meaning here.
+            chance: Where the choice of elements and the augmentation take their chance from. None: nothing is random.
+        """
+        array: ArrayValue = value
+        values, places, mask = array.values, array.coordinates, array.mask
+        if places is not None and mask is not None:
+            values, places, mask = values[mask], places[mask], None
+        chosen = self._chosen(values.shape[0], chance)
+        values = values[chosen]
+        hidden = np.zeros(values.shape[0], dtype=bool) if mask is None else ~mask[chosen]
+        if len(self.preprocess.mean):
+            values = values - np.asarray(self.preprocess.mean, dtype=np.float32)
+        if len(self.preprocess.std):
+            values = values / np.asarray(self.preprocess.std, dtype=np.float32)
+        augment = self.augment
+        if augment is not None and chance is not None:
+            values = _augmented(values, augment, chance)
+            hidden |= _dropped(hidden, augment.drop, chance)
+        if places is None:
+            return np.where(hidden[:, None], np.float32(np.nan), values)
+        kept = ~hidden
+        return np.concatenate([values[kept], self._scaled(places[chosen][kept])], axis=1)
+
+    def collate(
+        self, samples: Sequence[Any]
+    ) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+        """Return samples as B x M x (C + d), and which elements are real. None is a missing sample."""
+        like = (self.length, self.num_channels + self.num_coordinates)
+        stacked, mask = stack_padded(samples, like=like, dtype=np.float32)
+        hidden = np.isnan(stacked.numpy()[..., 0])
+        if not hidden.any():
+            return stacked, mask
+        stacked.numpy()[hidden] = 0
+        real = torch.from_numpy(~hidden)
+        return stacked, real if mask is None else real & mask
+
+    def _chosen(self, count: int, chance: np.random.Generator | None) -> Any:
+        """Return which of so many elements are read, in their order."""
+        if count <= self.length:
+            return slice(None)
+        if not self.num_coordinates:
+            start = 0 if chance is None else int(chance.integers(count - self.length + 1))
+            return slice(start, start + self.length)
+        if chance is None:
+            return np.linspace(0, count - 1, self.length).round().astype(np.int64)
+        return np.sort(chance.choice(count, self.length, replace=False))
+
+    def _scaled(self, places: Numbers) -> Numbers:
+        """Return coordinates scaled so that `low` is -1 and `high` is 1."""
+        if not len(self.preprocess.low):
+            return places
+        low = np.asarray(self.preprocess.low)
+        span = np.asarray(self.preprocess.high) - low
+        span[span <= 0] = 2.0  # a coordinate that never changes stays at -1
+        return (2 * (places - low) / span - 1).astype(np.float32)
+
+
+def _augmented(
+    values: Numbers, augment: ArraysAugmentConfig, chance: np.random.Generator
+) -> Numbers:
+    """Return standardized values scaled and with noise."""
+    if augment.scale != (1.0, 1.0):
+        values = (values * chance.uniform(*augment.scale)).astype(np.float32)
+    if augment.noise:
+        noise = chance.standard_normal(values.shape, dtype=np.float32)
+        values = (values + noise * augment.noise).astype(np.float32)
+    return values
+
+
+def _dropped(
+    hidden: npt.NDArray[np.bool_], drop: float, chance: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Return which elements are left out; one of those that are not hidden stays."""
+    dropped = np.zeros_like(hidden)
+    real = chance.permutation(np.flatnonzero(~hidden)) if drop else np.empty(0, dtype=np.int64)
+    if real.size:
+        left = max(1, round(real.size * (1 - chance.uniform(0, drop))))
+        dropped[real[left:]] = True
+    return dropped
+
+
+def measure_arrays(
+    cells: Iterable[Media], config: ArraysPreprocessConfig
+) -> ArraysPreprocessConfig:
+    """Return a configuration whose open fields fit a sample of cells.
+
+    `length` becomes that of the longest, at most 16,384; channels and coordinates those of most of them. Mean,
+    deviation and the range of the coordinates are measured where they are not set.
+
+    Args:
+        cells: A sample of the training split. Those that cannot be read are skipped.
+        config: What is set in it stays.
+
+    Raises:
+        ValueError: If none of the cells can be read. The message says why of the first.
+    """
+    arrays: list[ArrayValue] = []
+    failure: ValueError | None = None
+    for media in cells:
+        try:
+            arrays.append(read_array(media))
+        except ValueError as error:
+            failure = failure or error
+    if not arrays:
+        msg = f"No array of a sample can be read. {failure or 'It holds no rows.'}"
+        raise ValueError(msg)
+    widths = [array.values.shape[1] for array in arrays]
+    channels = config.num_channels or max(widths, key=widths.count)
+    depths = [0 if array.coordinates is None else array.coordinates.shape[1] for array in arrays]
+    axes = config.num_coordinates
+    axes = max(depths, key=depths.count) if axes is None else axes
+    length = config.length or min(MOST_ELEMENTS, max(a.values.shape[0] for a in arrays))
+    config = replace(config, length=length, num_channels=channels, num_coordinates=axes)
+    real = [
+        a.values if a.mask is None else a.values[a.mask]
+        for a in arrays
+        if a.values.shape[1] == channels
+    ]
+    if real and not config.mean and not config.std:
+        config = replace(config, **_moments(real))
+    places = [
+        a.coordinates if a.mask is None else a.coordinates[a.mask]
+        for a in arrays
+        if a.coordinates is not None and a.coordinates.shape[1] == axes
+    ]
+    if places and not config.low:
+        together = np.concatenate(places)
+        low, high = together.min(axis=0).tolist(), together.max(axis=0).tolist()
+        config = replace(config, low=tuple(low), high=tuple(high))
+    return config
+
+
+def _moments(real: Sequence[npt.NDArray[np.float32]]) -> dict[str, tuple[float, ...]]:
+    values = np.concatenate(real).astype(np.float64)
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    std[std < 1e-6 * (1e-6 + np.abs(mean))] = 1  # a constant channel has no deviation to divide by
+    return {
+        "mean": tuple(float(f"{number:.5g}") for number in mean),
+        "std": tuple(float(f"{number:.5g}") for number in std),
+    }

@@ -1,0 +1,1 @@
+"""Audio, as a waveform or a mel spectrogram."""

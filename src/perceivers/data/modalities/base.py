@@ -1,0 +1,145 @@
+"""What every modality offers: from a raw cell to an array, and from arrays to a batch with its mask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from perceivers.data.encoded_item import Media
+from perceivers.typing import Bool, Tensor
+
+__all__ = [
+    "DecodedValue",
+    "HasExtent",
+    "MissingValueError",
+    "Modality",
+    "TooLongError",
+    "moments_of",
+    "stack_padded",
+]
+
+
+class MissingValueError(ValueError):
+    """There is nothing of this modality: an empty cell, a film without a sound track.
+
+    A sample of several modalities is then read without this one. Where it is the only one, the row is bad.
+    """
+
+
+class TooLongError(ValueError):
+    """A recording that is too much for the memory as a whole. A clip of it can be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedValue:
+    """What a cell holds, decoded but neither cut to size nor augmented.
+
+    Attributes:
+        value: A frozen dataclass of arrays, numbers, strings and None, or a single array, so that it can be kept.
+        notes: A few fixed phrases on what had to be decided ("mixed to mono"), so that they can be counted.
+    """
+
+    value: Any
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Modality(Protocol):
+    """How the cells of one modality become the model's tensors. Made of a saved configuration.
+
+    The three steps run in the workers: `decode` what a file holds, `prepare` one sample of the model's size from
+    it (a clip, a crop, an augmentation), `collate` samples into a batch.
+    """
+
+    timed: bool
+    """Whether a sample is a clip of something longer, so that `moment` matters."""
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:
+        """Return what a cell holds.
+
+        Args:
+            media: The cell.
+            moment: Decode only what `prepare` needs at this moment, where that is cheaper. None: everything, so
+                that it can be kept and cut at any moment.
+
+        Raises:
+            MissingValueError: If there is nothing of this modality.
+            ValueError: If it cannot be decoded. The message names the file and the reason.
+        """
+        ...
+
+    def prepare(
+        self, value: Any, *, moment: float = 0.5, chance: np.random.Generator | None = None
+    ) -> Any:
+        """Return one sample of the model's size, as an array (or what `collate` of this class understands).
+
+        Args:
+            value: Of `decode`.
+            moment: Where the clip lies: 0 the first possible, 1 the last. Modalities of one file cut the same window.
+            chance: Where augmentation takes its chance from. None: nothing is random.
+        """
+        ...
+
+    def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B L"] | None]:
+        """Return samples as one tensor whose first axis is the batch, and which of its second axis is real.
+
+        A sample that is None is missing: zeros, and nothing of it is real. The mask is None if all is real.
+        """
+        ...
+
+
+@runtime_checkable
+class HasExtent(Protocol):
+    """A modality that is cut at the same place as another one, and so must be as large."""
+
+    def extent(self, value: Any) -> tuple[int, int]:
+        """Return height and width of a decoded value in pixels."""
+        ...
+
+
+def moments_of(num_clips: int) -> tuple[float, ...]:
+    """Return where so many clips lie, spread evenly over the whole recording; one lies in the middle."""
+    if num_clips < 1:
+        msg = f"Expected at least one clip of a recording, got num_clips={num_clips}."
+        raise ValueError(msg)
+    if num_clips == 1:
+        return (0.5,)
+    return tuple(clip / (num_clips - 1) for clip in range(num_clips))
+
+
+def stack_padded(
+    arrays: Sequence[npt.NDArray[Any] | None],
+    *,
+    like: tuple[int, ...],
+    dtype: Any,
+    multiple: int = 1,
+) -> tuple[Tensor, Bool[Tensor, "B L"] | None]:
+    """Return arrays of different lengths as one tensor, zeros behind the shorter ones; and which places are real.
+
+    Args:
+        arrays: Each L_i x the rest of `like`. None is missing.
+        like: Shape of one sample. Its first axis is the length where all are missing; the others are those of all.
+        dtype: Of the tensor, as numpy's.
+        multiple: The common length is rounded up to it, so that few different lengths occur.
+
+    Raises:
+        ValueError: If an array has another shape than `like` behind its first axis.
+    """
+    lengths = [0 if array is None else array.shape[0] for array in arrays]
+    longest = max(lengths) or max(like[0], 1)
+    longest = -(-longest // multiple) * multiple
+    stacked = np.zeros((len(arrays), longest, *like[1:]), dtype=dtype)
+    for place, array in enumerate(arrays):
+        if array is None:
+            continue
+        if array.shape[1:] != like[1:]:
+            msg = f"Expected samples of shape L x {like[1:]}, got {array.shape}."
+            raise ValueError(msg)
+        stacked[place, : array.shape[0]] = array
+    values = torch.from_numpy(stacked)
+    if all(length == longest for length in lengths):
+        return values, None
+    return values, torch.arange(longest) < torch.tensor(lengths)[:, None]

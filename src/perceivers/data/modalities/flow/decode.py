@@ -1,0 +1,127 @@
+"""Fields of flow in files: `.flo` as Middlebury and Sintel write it, and KITTI's PNG of 16 bit."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.image.deep_png import read_deep_png
+
+__all__ = ["read_flow", "write_flo"]
+
+_MAGIC = 202021.25  # a float that reads PIEH as text and shows that bytes are in order
+_HEADER = struct.Struct("<fii")
+_UNKNOWN = 1e9  # a component beyond it marks a pixel whose motion is not known
+_MOST = 2**27  # pixels; a header that says more is damaged
+_PNG = b"\x89PNG\r\n\x1a\n"
+_KITTI_ZERO, _KITTI_STEP = 2**15, 64.0  # (stored - zero) / step are pixels
+
+
+def read_flow(media: Media) -> npt.NDArray[np.float32]:
+    """Return the flow of a cell.
+
+    Args:
+        media: A `.flo`, a PNG as KITTI writes it, or an array of Y x X x 2 (right, down; NaN where it is not known) or
+            Y x X x 3 (right, down, known).
+
+    Returns:
+        Y x X x 3: to the right and down, in pixels, and 1 where it is known. Where it is not, all three are 0.
+
+    Raises:
+        ValueError: If it is neither, is cut off, or holds numbers that are no motion. The message names it.
+    """
+    if media.value is not None or media.array is not None:
+        return _of_array(media.value if media.array is None else media.array, media.name)
+    data = media.read()
+    if data.startswith(_PNG):
+        return _of_kitti(data, media.name)
+    return _of_flo(data, media.name)
+
+
+def write_flo(path: Path, flow: npt.NDArray[np.float32]) -> None:
+    """Write a field as `.flo`: a magic number, width, height, and two floats for each pixel, little-endian.
+
+    Args:
+        path: Of the new file.
+        flow: Y x X x 2, to the right and down, in pixels.
+
+    Source: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), its file format.
+    """
+    height, width = flow.shape[:2]
+    path.write_bytes(_HEADER.pack(_MAGIC, width, height) + flow[..., :2].astype("<f4").tobytes())
+
+
+def _of_flo(data: bytes, name: str) -> npt.NDArray[np.float32]:
+    if len(data) < _HEADER.size:
+        msg = f"'{name}' is no .flo file: it has {len(data)} bytes, fewer than its head of {_HEADER.size}."
+        raise ValueError(msg)
+    magic, width, height = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        msg = (
+            f"'{name}' is no .flo file: expected it to begin with the number {_MAGIC} (the letters PIEH), got "
+            f"{data[:4]!r}."
+        )
+        raise ValueError(msg)
+    if not (0 < width <= _MOST and 0 < height <= _MOST and width * height <= _MOST):
+        msg = (
+            f"'{name}' says that it is {width} pixels wide and {height} high: its head is damaged."
+        )
+        raise ValueError(msg)
+    expected = _HEADER.size + 8 * width * height
+    if len(data) != expected:
+        what = "cut off" if len(data) < expected else "too long"
+        msg = f"'{name}' is {what}: a flow of {height} x {width} has {expected} bytes, and it has {len(data)}."
+        raise ValueError(msg)
+    field = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).reshape(height, width, 2)
+    farther = np.abs(field).max(axis=-1)
+    return _with_known(field, ~(np.isfinite(farther) & (farther >= _UNKNOWN)), name)
+
+
+def _of_kitti(data: bytes, name: str) -> npt.NDArray[np.float32]:
+    stored = read_deep_png(data, name)
+    field = (stored[..., :2].astype(np.float32) - _KITTI_ZERO) / np.float32(_KITTI_STEP)
+    return _with_known(field, stored[..., 2] > 0, name)
+
+
+def _of_array(values: object, name: str) -> npt.NDArray[np.float32]:
+    try:
+        field = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        msg = f"{name}: expected a flow as numbers, got {type(values).__name__}."
+        raise ValueError(msg) from error
+    if field.ndim != 3 or field.shape[2] not in (2, 3) or not field.size:
+        msg = (
+            f"{name}: expected a flow of height x width x 2 (right, down) or x 3 (and whether it is known), got shape "
+            f"{field.shape}."
+        )
+        raise ValueError(msg)
+    if field.shape[2] == 3:
+        return _with_known(field[..., :2], field[..., 2] > 0, name)
+    return _with_known(field, np.asarray(~np.isnan(field).any(axis=-1)), name)
+
+
+def _with_known(
+    field: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], name: str
+) -> npt.NDArray[np.float32]:
+    """Return a field with its third channel, zero where nothing is known.
+
+    Raises:
+        ValueError: If nothing is known of any pixel, or a motion is no number.
+    """
+    broken = known & ~np.isfinite(field).all(axis=-1)
+    if broken.any():
+        row, column = np.argwhere(broken)[0]
+        msg = (
+            f"'{name}' holds a motion that is no number at row {row}, column {column}: {field[row, column]}. A pixel "
+            f"whose motion is not known has a component above {_UNKNOWN:g}."
+        )
+        raise ValueError(msg)
+    if not known.any():
+        msg = (
+            f"'{name}' knows the motion of no pixel, so there is nothing to learn or measure in it."
+        )
+        raise ValueError(msg)
+    whole = np.concatenate([np.where(known[..., None], field, 0), known[..., None]], axis=-1)
+    return np.ascontiguousarray(whole, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Images, and targets with one value per pixel."""

@@ -1,0 +1,147 @@
+"""What is random about a picture in training: Inception crop, flip and RandAugment, then the resize.
+
+Source: Perceiver IO (arXiv:2107.14795), appendix A and DeepMind's release: RandAugment acts on the crop in
+8 bit, before the bicubic resize.
+"""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+
+from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.modalities.image.preprocess import (
+    Box,
+    Pixels,
+    evaluation_box,
+    normalize_pixels,
+    resize_pixels,
+)
+from perceivers.data.modalities.image.randaugment import randaugment
+from perceivers.typing import Float, Tensor
+
+__all__ = ["augment_image", "augment_pixels", "check_crop", "inception_box"]
+
+TRIES = 10
+
+# RandAugment on a photograph of 12 megapixels would take seconds. A crop of at least four times the
+# target's sides is first averaged down to at least twice of them; ImageNet's photographs never are.
+KEPT_OVERSAMPLING = 2
+
+
+def augment_image(
+    image: Image.Image,
+    augment: ImageAugmentConfig,
+    preprocess: ImagePreprocessConfig,
+    generator: np.random.Generator,
+) -> Float[Tensor, "Ci Y X"]:
+    """Return a picture as the model takes it in training.
+
+    Args:
+        image: Mode `L` or `RGB`, as `decode_image` returns it.
+        augment: What is random. Mixup and CutMix act on batches, see `mixing`.
+        preprocess: Size and statistics.
+        generator: Where all chance comes from.
+
+    Raises:
+        ValueError: If `crop_scale`, `crop_ratio` or `randaugment` are out of range.
+    """
+    pixels = torch.from_numpy(augment_pixels(image, augment, preprocess, generator))
+    return normalize_pixels(pixels[None], preprocess)[0]
+
+
+def augment_pixels(
+    image: Image.Image,
+    augment: ImageAugmentConfig,
+    preprocess: ImagePreprocessConfig,
+    generator: np.random.Generator,
+) -> Pixels:
+    """Return a picture as `augment_image` does, but not normalized: Y x X x C, uint8.
+
+    Args:
+        image: Mode `L` or `RGB`.
+        augment: What is random.
+        preprocess: Size in pixels.
+        generator: Where all chance comes from.
+
+    Raises:
+        ValueError: If `crop_scale`, `crop_ratio` or `randaugment` are out of range.
+    """
+    if augment.crop_scale is None:
+        box = evaluation_box(image.width, image.height, preprocess)
+    else:
+        box = inception_box(image.width, image.height, augment, preprocess, generator)
+    flip = augment.flip and generator.random() < 0.5
+    if augment.randaugment is None:
+        pixels = resize_pixels(image, box, preprocess.size)
+        return pixels[:, ::-1].copy() if flip else pixels
+    crop = _cropped(image, box, preprocess.size)
+    if flip:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    layers, magnitude = augment.randaugment
+    crop = randaugment(crop, layers=layers, magnitude=magnitude, generator=generator)
+    return resize_pixels(crop, (0, 0, crop.width, crop.height), preprocess.size)
+
+
+def check_crop(augment: ImageAugmentConfig) -> None:
+    """Refuse crops that mean nothing.
+
+    Raises:
+        ValueError: If `crop_scale` or `crop_ratio` are out of range.
+    """
+    scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
+    if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
+        msg = (
+            "Expected crop_scale=(smallest, largest) with 0 < smallest <= largest <= 1 and "
+            f"crop_ratio=(narrowest, widest) with 0 < narrowest <= widest, got {scale} and {ratio}."
+        )
+        raise ValueError(msg)
+
+
+def inception_box(
+    width: int,
+    height: int,
+    augment: ImageAugmentConfig,
+    preprocess: ImagePreprocessConfig,
+    generator: np.random.Generator,
+) -> Box:
+    """Return a random box: left, top, right and bottom in pixels.
+
+    Its area is uniform in `crop_scale` of the picture's, its aspect log-uniform in `crop_ratio`, relative to
+    the aspect that evaluation shows: the target's, or the picture's where it is stretched. After 10 boxes
+    that do not fit, it is the largest central one with an aspect within the limits.
+
+    Args:
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+        augment: Scale and ratio.
+        preprocess: The target's size.
+        generator: Where chance comes from.
+
+    Raises:
+        ValueError: If `crop_scale` or `crop_ratio` are out of range.
+    """
+    check_crop(augment)
+    scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
+    shown = preprocess.size[1] / preprocess.size[0] if preprocess.keep_aspect else width / height
+    lowest, highest = math.log(ratio[0] * shown), math.log(ratio[1] * shown)
+    for _ in range(TRIES):
+        area = width * height * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(lowest, highest))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(generator.integers(width - crop_width + 1))
+            top = int(generator.integers(height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
+    aspect = math.exp(min(max(math.log(width / height), lowest), highest))
+    crop_width = max(1, min(width, round(height * aspect)))
+    crop_height = max(1, min(height, round(width / aspect)))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def _cropped(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
+    """Return the inside of a box, averaged down where it is far larger than needed."""
+    factor = min((box[3] - box[1]) // size[0], (box[2] - box[0]) // size[1]) // KEPT_OVERSAMPLING
+    return image.reduce(factor, box) if factor > 1 else image.crop(box)

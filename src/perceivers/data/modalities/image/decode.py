@@ -1,0 +1,315 @@
+"""Files become pictures: upright, 8 bit, gray or RGB. Or one sentence says why not."""
+
+import io
+import re
+import threading
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from perceivers.data.encoded_item import Media, kind_of_bytes
+
+__all__ = [
+    "MAX_PIXELS",
+    "Decoded",
+    "Header",
+    "decode",
+    "decode_image",
+    "decode_indices",
+    "quiet_pillow",
+    "read_header",
+]
+
+# A picture of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
+MAX_PIXELS = 100_000_000
+
+# Formats that are only pixels. Pillow's others start programs (EPS runs Ghostscript) or draw vectors.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000"),
+    *("TGA", "ICO", "PCX", "SGI"),
+)
+
+GRAY_MODES = ("1", "L", "LA", "La", "I", "F")  # and all that begin with "I;16"
+_ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 swap height and width
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FRAMED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # MPO holds previews of one photograph, not frames
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture and what had to be decided to read it.
+
+    Attributes:
+        image: Mode `L` or `RGB`.
+        notes: A few fixed phrases ("first of several frames"), so that they can be counted.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture says of itself before it is decoded.
+
+    Attributes:
+        height: Rows, after the turn that EXIF asks for.
+        width: Columns, likewise.
+        gray: Whether it has no colors.
+    """
+
+    height: int
+    width: int
+    gray: bool
+
+
+def decode_image(media: Media, *, num_channels: int) -> Image.Image:
+    """Return the picture upright, in mode `L` (1 channel) or `RGB` (3 channels).
+
+    Args:
+        media: A file, its bytes or an array of uint8, H x W or H x W x C.
+        num_channels: 1 or 3.
+
+    Raises:
+        ValueError: If it cannot be read. The message names the file and the reason.
+    """
+    return decode(media, num_channels=num_channels).image
+
+
+def decode(media: Media, *, num_channels: int) -> Decoded:
+    """Return the picture as `decode_image` does, with notes on what was decided.
+
+    Args:
+        media: A file, its bytes or an array of uint8, H x W or H x W x C.
+        num_channels: 1 or 3.
+
+    Raises:
+        ValueError: If it cannot be read. The message names the file and the reason.
+    """
+    if num_channels not in (1, 3):
+        msg = f"Pictures are read with num_channels=1 (gray) or 3 (RGB); got {num_channels}."
+        raise ValueError(msg)
+    if media.array is not None:
+        image, notes = _from_array(media.name, media.array), []
+        return Decoded(_to_mode(image, num_channels, notes), tuple(notes))
+    with _opened(media) as image:
+        notes = []
+        if image.format in _FRAMED and getattr(image, "is_animated", False):
+            notes.append("first of several frames")
+        image.load()
+        turn = _TURNS.get(_orientation(image, notes))
+        eight_bit = _to_mode(image, num_channels, notes)
+        if turn is not None:
+            notes.append("turned as EXIF says")
+            eight_bit = eight_bit.transpose(turn)
+        return Decoded(eight_bit, tuple(notes))
+
+
+def decode_indices(media: Media) -> tuple[npt.NDArray[np.uint8], tuple[int, ...]]:
+    """Return the index of each pixel of a gray picture or one with a palette, and the palette: R, G, B, R, ...
+
+    Args:
+        media: A file, its bytes or an array of uint8, H x W.
+
+    Raises:
+        ValueError: If it cannot be read, or holds colors or indices beyond 8 bit. The message names the file.
+    """
+    if media.array is not None:
+        return _indices(_from_array(media.name, media.array), media.name), ()
+    with _opened(media) as image:
+        image.load()
+        palette = tuple(image.getpalette() or ()) if image.mode == "P" else ()
+        return _indices(image, media.name), palette
+
+
+def _indices(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    pixels = np.array(image)
+    if image.mode == "1":
+        return pixels.astype(np.uint8)
+    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255 or pixels.dtype.kind == "f":
+        msg = (
+            f"Expected '{name}' to be a picture of class indices from 0 to 255, gray or with a palette, got mode "
+            f"{image.mode}. Colors that stand for classes must be turned into indices first."
+        )
+        raise ValueError(msg)
+    return pixels.astype(np.uint8)
+
+
+def read_header(media: Media) -> Header:
+    """Return size and kind of a picture without decoding it.
+
+    Raises:
+        ValueError: If it is not a picture. The message names the file and the reason.
+    """
+    if media.array is not None:
+        image = _from_array(media.name, media.array)
+        return Header(image.height, image.width, image.mode in GRAY_MODES)
+    with _opened(media) as image:
+        gray = image.mode in GRAY_MODES or image.mode.startswith("I;16")
+        height, width = image.height, image.width
+        if _orientation(image, []) >= 5:
+            height, width = width, height
+        return Header(height, width, gray)
+
+
+@contextmanager
+def _opened(media: Media) -> Generator[Image.Image]:
+    """Open a file with Pillow. Every failure until the end of the `with` becomes one sentence."""
+    try:
+        file = media.open() if media.data is None else io.BytesIO(media.data)
+    except (OSError, ValueError) as error:
+        msg = f"{error} Replace it or take it out of the data."
+        raise ValueError(msg) from error
+    start = b""
+    try:
+        with quiet_pillow, file:
+            start = file.read(32)
+            image = Image.open(file, formats=_formats())
+            if image.width * image.height > MAX_PIXELS:
+                raise _bomb(media.name, image.width * image.height)
+            yield image
+    except _BombError:
+        raise
+    except (
+        Image.DecompressionBombError
+    ) as error:  # Pillow's own limit; it tells the number in words only
+        found = re.search(r"\d+", str(error))
+        raise _bomb(media.name, int(found[0]) if found else MAX_PIXELS) from None
+    except UnidentifiedImageError:
+        raise ValueError(_sentence(media.name, _what_it_is(start))) from None
+    except Exception as error:  # damaged files make Pillow raise nearly anything, struct.error too
+        reason = f"it is damaged or cut off ({str(error) or type(error).__name__})"
+        raise ValueError(_sentence(media.name, reason)) from error
+
+
+class _BombError(ValueError):
+    """A picture that would fill the memory. Its message is complete."""
+
+
+def _bomb(name: str, pixels: int) -> _BombError:
+    return _BombError(
+        f"Cannot read '{name}': its header claims {pixels:,} pixels; at most {MAX_PIXELS:,} are decoded, "
+        "since a small file could fill the memory. Make the picture smaller."
+    )
+
+
+def _sentence(name: str, reason: str) -> str:
+    return f"Cannot read '{name}' as a picture: {reason}. Replace it or take it out of the data."
+
+
+def _what_it_is(start: bytes) -> str:
+    if not start:
+        return "the file is empty"
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
+        return f"it holds text that begins with {start[:16].decode('ascii')!r}"
+    if kind_of_bytes(start) == "image":
+        return "its header is damaged or cut off"
+    return f"it is in no picture format that is known here; it begins with the bytes {start[:8].hex(' ')}"
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as any damaged file; the pixels are still good
+        notes.append("EXIF not readable")
+        return 1
+
+
+def _from_array(name: str, array: npt.NDArray[Any]) -> Image.Image:
+    """Return an array as a picture."""
+    shape = array.shape
+    known = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
+    if array.dtype != np.uint8 or not known or 0 in shape:
+        msg = (
+            f"Expected '{name}' to be an array of uint8 of shape H x W or H x W x C (C from 1 to 4), got "
+            f"{array.dtype} of shape {' x '.join(map(str, shape))}. Scale the values to 0..255, "
+            "then use .astype('uint8')."
+        )
+        raise ValueError(msg)
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise _bomb(name, shape[0] * shape[1])
+    return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+
+
+def _to_mode(image: Image.Image, num_channels: int, notes: list[str]) -> Image.Image:
+    """Return the picture in 8 bit, transparency laid on white, in mode `L` or `RGB`."""
+    mode = "L" if num_channels == 1 else "RGB"
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        notes.append("scaled to 8 bit")
+        image = _to_eight_bit(image)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparent parts laid on white")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Scale deeper gray to 8 bit (Pillow's own conversion clips at 255).
+
+    16 bit is 0 to 65535. Whole and real numbers of 32 bit have no agreed white: it is the first of 1
+    (real numbers only), 255 and 65535 that no value exceeds, else the largest value.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    largest = float(values.max())
+    if image.mode.startswith("I;16") or image.format == "PPM":
+        whites = [65535.0]
+    else:
+        whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+    white = next((white for white in whites if largest <= white), largest)
+    return Image.fromarray(np.rint(values.clip(0.0, white) * (255.0 / white)).astype(np.uint8))
+
+
+class _QuietPillow:
+    """Keeps Pillow's warnings from the user, from any number of threads.
+
+    `warnings.catch_warnings` swaps a list of the whole process, so that two threads that leave in the
+    order in which they came would bring the wrong list back. Here the last to leave does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+quiet_pillow = _QuietPillow()

@@ -1,0 +1,301 @@
+"""What is learned for every pixel of a picture: a second picture, or a map of classes. Cut as the picture itself is."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pydantic import ConfigDict
+
+from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.image.augment import check_crop, inception_box
+from perceivers.data.modalities.image.decode import decode_indices, read_header
+from perceivers.data.modalities.image.modality import Pictures
+from perceivers.data.modalities.image.preprocess import evaluation_box
+from perceivers.typing import Bool, Tensor
+
+__all__ = [
+    "NO_CLASS",
+    "ClassMapPreprocessConfig",
+    "ClassMaps",
+    "PixelValues",
+    "PixelsPreprocessConfig",
+    "check_alike",
+    "measure_class_maps",
+    "measure_pixels",
+]
+
+NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
+_SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may differ by rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelsPreprocessConfig:
+    """What turns a second picture into values to learn, in [0, 1].
+
+    Attributes:
+        size: Height and width in pixels. None: those of the picture that it belongs to.
+        num_channels: 3 for RGB, 1 for gray. None: taken from the data.
+        crop_fraction: Side of the central crop as a share of the shorter side.
+        keep_aspect: Crop to the aspect of `size` first.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["pixels"] = "pixels"
+    size: tuple[int, int] | None = None
+    num_channels: int | None = None
+    crop_fraction: float = 1.0
+    keep_aspect: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMapPreprocessConfig:
+    """What turns a picture of class indices (gray or with a palette) into classes to learn.
+
+    Attributes:
+        size: Height and width in pixels. None: those of the picture that it belongs to.
+        num_classes: Classes. None: up to the highest index in the data. 255 is none of them: nobody knows.
+        is_binary: 255 is class 1: the maps hold 0 and 255 only, as black and white.
+        palette: Red, green and blue of each class, as the data color them; pictures of predictions take these.
+        crop_fraction: Side of the central crop as a share of the shorter side.
+        keep_aspect: Crop to the aspect of `size` first.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["class_map"] = "class_map"
+    size: tuple[int, int] | None = None
+    num_classes: int | None = None
+    is_binary: bool = False
+    palette: tuple[int, ...] = ()
+    crop_fraction: float = 1.0
+    keep_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what an index of 8 bit cannot tell."""
+        if self.num_classes is not None and not 2 <= self.num_classes <= NO_CLASS:
+            msg = f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
+            raise ValueError(msg)
+
+
+class PixelValues(Pictures):
+    """How cells become pictures to learn. See `perceivers.data.modalities.base.Modality`.
+
+    Args:
+        preprocess: With nothing open.
+        augment: What is random about the picture that it belongs to.
+
+    Raises:
+        ValueError: If something is open.
+    """
+
+    def __init__(
+        self, preprocess: PixelsPreprocessConfig, augment: ImageAugmentConfig | None = None
+    ) -> None:
+        if preprocess.size is None or preprocess.num_channels is None:
+            msg = f"Expected size and num_channels of a picture to learn, got {preprocess}."
+            raise ValueError(msg)
+        count = preprocess.num_channels
+        plain = ImagePreprocessConfig(
+            size=preprocess.size,
+            num_channels=count,
+            mean=(0.0,) * count,
+            std=(1.0,) * count,
+            crop_fraction=preprocess.crop_fraction,
+            keep_aspect=preprocess.keep_aspect,
+        )
+        super().__init__(plain, augment)
+
+
+class ClassMaps:
+    """How cells become maps of classes. See `perceivers.data.modalities.base.Modality`.
+
+    Args:
+        preprocess: With nothing open.
+        augment: What is random about the picture that it belongs to.
+
+    Raises:
+        ValueError: If something is open, or `crop_scale` or `crop_ratio` are out of range.
+    """
+
+    timed = False
+
+    def __init__(
+        self, preprocess: ClassMapPreprocessConfig, augment: ImageAugmentConfig | None = None
+    ) -> None:
+        if preprocess.size is None or preprocess.num_classes is None:
+            msg = f"Expected size and num_classes of a map of classes, got {preprocess}."
+            raise ValueError(msg)
+        if augment is not None:
+            check_crop(augment)
+        self.size = preprocess.size
+        self.num_classes = preprocess.num_classes
+        self.is_binary = preprocess.is_binary
+        self.augment = augment
+        self._cut = ImagePreprocessConfig(
+            size=preprocess.size,
+            crop_fraction=preprocess.crop_fraction,
+            keep_aspect=preprocess.keep_aspect,
+        )
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return the index of each pixel's class, Y x X of uint8.
+
+        Args:
+            media: A file, its bytes, or an array of uint8.
+            moment: A picture has none.
+
+        Raises:
+            MissingValueError: If the cell is empty.
+            ValueError: If it cannot be decoded, or holds colors or a class that is not known.
+        """
+        if media.is_missing:
+            msg = f"{media.name} is empty: expected a map of classes, got nothing."
+            raise MissingValueError(msg)
+        indices, _ = decode_indices(media)
+        if self.is_binary:
+            indices = np.where(indices == NO_CLASS, 1, indices).astype(np.uint8)
+        odd = indices[(indices >= self.num_classes) & (indices != NO_CLASS)]
+        if odd.size:
+            msg = (
+                f"{media.name} holds the class {odd[0]}: expected indices below {self.num_classes}, the number of "
+                f"classes, or {NO_CLASS} where nobody knows. If there are more, say so with num_classes in preprocess."
+            )
+            raise ValueError(msg)
+        return DecodedValue(indices)
+
+    def prepare(
+        self,
+        value: npt.NDArray[np.uint8],
+        *,
+        moment: float = 0.5,  # noqa: ARG002
+        chance: np.random.Generator | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts.
+
+        Args:
+            value: Of `decode`.
+            moment: A picture has none.
+            chance: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
+        """
+        height, width = value.shape
+        flip = False
+        if self.augment is None or chance is None or self.augment.crop_scale is None:
+            box = evaluation_box(width, height, self._cut)
+        else:
+            box = inception_box(width, height, self.augment, self._cut, chance)
+        if self.augment is not None and chance is not None:
+            flip = self.augment.flip and chance.random() < 0.5
+        image = Image.fromarray(value).resize(
+            (self.size[1], self.size[0]), Image.Resampling.NEAREST, box=box
+        )
+        pixels = np.array(image)
+        return pixels[:, ::-1].copy() if flip else pixels
+
+    def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
+        """Return maps as B x Y x X of int64; of samples without one, all pixels are of no class."""
+        nothing = np.full(self.size, NO_CLASS, dtype=np.uint8)
+        maps = np.stack([nothing if sample is None else sample for sample in samples])
+        there = torch.tensor([sample is not None for sample in samples])
+        values = torch.from_numpy(maps).long()
+        return values, None if bool(there.all()) else there[:, None]
+
+
+def measure_pixels(cells: Iterable[Media], config: PixelsPreprocessConfig) -> Any:
+    """Return the configuration with the number of channels filled in: 1 if all of the pictures are gray.
+
+    Args:
+        cells: Some pictures of the training data.
+        config: As the recipe has it.
+
+    Raises:
+        ValueError: If none of them can be read.
+    """
+    if config.num_channels is not None:
+        return config
+    gray = [header.gray for header in _readable(cells, read_header)]
+    return replace(config, num_channels=1 if all(gray) else 3)
+
+
+def measure_class_maps(cells: Iterable[Media], config: ClassMapPreprocessConfig) -> Any:
+    """Return the configuration with the number of classes and their colors filled in.
+
+    Args:
+        cells: Some maps of the training data.
+        config: As the recipe has it.
+
+    Raises:
+        ValueError: If none of them can be read, or they hold one class only.
+    """
+    found = _readable(cells, decode_indices)
+    seen = {int(index) for indices, _ in found for index in np.unique(indices)}
+    is_binary = config.is_binary or (config.num_classes in {None, 2} and seen == {0, NO_CLASS})
+    highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
+    count = config.num_classes or highest + 1
+    if count < 2:
+        msg = (
+            "The maps of classes hold class 0 alone: there is nothing to tell apart. Expected a picture with a "
+            "palette, or a gray one whose pixels are 0, 1, 2, ..."
+        )
+        raise ValueError(msg)
+    palette = config.palette or next((colors for _, colors in found if colors), ())
+    return replace(
+        config, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
+    )
+
+
+def check_alike(values: dict[str, Any], answers: Sequence[str]) -> str | None:
+    """Return what is wrong where a target is not of the aspect of its picture, in words; else None.
+
+    Args:
+        values: What a row holds of each modality, decoded.
+        answers: Which of them are targets.
+    """
+    sizes = {name: _size(value) for name, value in values.items()}
+    shown = next(
+        ((name, size) for name, size in sizes.items() if size and name not in answers), None
+    )
+    if shown is None:
+        return None
+    name, (height, width) = shown
+    for answer in answers:
+        size = sizes.get(answer)
+        if size is None:
+            continue
+        scale = size[0] / height
+        if abs(size[1] - scale * width) > _SLACK * max(1.0, scale):
+            return (
+                f"expected '{answer}' of the same aspect as '{name}', {height} x {width} pixels, got {size[0]} x "
+                f"{size[1]}."
+            )
+    return None
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Return height and width of a picture or a map; None of anything else."""
+    if isinstance(value, Image.Image):
+        return value.height, value.width
+    if isinstance(value, np.ndarray):
+        array = cast("npt.NDArray[Any]", value)
+        return (int(array.shape[0]), int(array.shape[1])) if array.ndim == 2 else None
+    return None
+
+
+def _readable(cells: Iterable[Media], read: Any) -> list[Any]:
+    found: list[Any] = []
+    failure: ValueError | None = None
+    for cell in cells:
+        try:
+            found.append(read(cell))
+        except ValueError as error:  # it is named and counted when it is to be learned from
+            failure = failure or error
+    if not found:
+        msg = f"None of the pictures to learn can be read. The first: {failure or 'there are none'}"
+        raise ValueError(msg)
+    return found

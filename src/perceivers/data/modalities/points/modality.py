@@ -1,0 +1,378 @@
+"""Point clouds as a modality: a fixed number of points, centered and scaled, turned and shaken in training."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.array.decode import one_sentence
+from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.points.decode import (
+    Cloud,
+    draw_points,
+    read_cloud,
+    sample_surface,
+    seed_of,
+)
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["PointClouds", "PointsAugmentConfig", "PointsPreprocessConfig", "measure_points"]
+
+Points = npt.NDArray[np.float32]
+
+MOST_POINTS = 2048  # of a model, where their number is taken from the data; as in the paper
+MESH_POINTS = 1024  # likewise of meshes, from which any number can be drawn
+KEPT = 4  # times num_points are kept of a larger cloud or a surface, for training to draw from
+_LEAST_SIZE = 1e-30  # of a cloud that is scaled; below, it is one point
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsPreprocessConfig:
+    """What turns a cloud into the model's array when nothing is random. Saved with the model.
+
+    Attributes:
+        num_points: Points of a sample at most. None: taken from the data, see `measure_points`.
+        num_channels: Further channels of a point, behind x, y and z: colors, normals. 0: only the coordinates count,
+            as in the paper. None: taken from the data.
+        normalize: `center` moves the mean to zero. `cube` then divides by the largest coordinate, so that all lie in
+            [-1, 1]; `sphere` by the largest distance. `none` leaves the coordinates as they are.
+        mean: Subtracted from each further channel. (): nothing is.
+        std: Each further channel is divided by it after that. (): by nothing.
+        normals: Where in the further channels a normal vector begins, which turns with the cloud. None: there is none.
+
+    Raises:
+        ValueError: If a number is out of range, or mean and std do not fit the channels.
+
+    Source: Perceiver (arXiv:2103.03206), section 4.3: zero mean and unit cube.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["points"] = "points"
+    num_points: int | None = None
+    num_channels: int | None = None
+    normalize: Literal["cube", "sphere", "center", "none"] = "cube"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    normals: int | None = None
+
+    def __post_init__(self) -> None:
+        channels = self.num_channels or 0
+        if (self.num_points is not None and self.num_points < 1) or channels < 0:
+            msg = (
+                f"Expected num_points of at least 1 and num_channels of at least 0, got {self.num_points} "
+                f"and {self.num_channels}."
+            )
+            raise ValueError(msg)
+        if {len(self.mean), len(self.std)} - {0, channels} or min(self.std, default=1) <= 0:
+            msg = (
+                f"Expected mean and std of {channels} numbers each, std above 0, for num_channels="
+                f"{self.num_channels}; got mean={self.mean} and std={self.std}."
+            )
+            raise ValueError(msg)
+        if self.normals is not None and not 0 <= self.normals <= channels - 3:
+            msg = f"Expected three of {channels} further channels for normals={self.normals}."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsAugmentConfig:
+    """What is random about a cloud in training. By default what the paper found to help.
+
+    In this order: points are dropped, scaled one by one, turned and mirrored, all about their mean; then the cloud is
+    normalized, scaled as a whole, shaken and moved.
+
+    Attributes:
+        scale: Smallest and largest factor of each point by itself.
+        cloud_scale: Smallest and largest factor of all points together.
+        jitter: Standard deviation of what is added to each normalized coordinate, and its largest value.
+        translate: Largest distance by which the normalized cloud moves along each axis.
+        rotate: About which axis it turns; `all` is one drawn at random.
+        max_angle: By how many degrees at most, either way.
+        flip: For each axis, the probability that the cloud is mirrored along it.
+        drop: Largest share of the points that is left out. One point always stays.
+        mixup: Alpha of mixup's beta distribution. 0: off. Points keep their places in the sample, so it mixes
+            unrelated points of two clouds.
+
+    Raises:
+        ValueError: If a range is empty or a number is out of range.
+
+    Source: Perceiver (arXiv:2103.03206), section 4.3: factors in [0.99, 1.01]; turns and moves gained nothing there.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["points"] = "points"
+    scale: tuple[float, float] = (0.99, 1.01)
+    cloud_scale: tuple[float, float] = (1.0, 1.0)
+    jitter: tuple[float, float] = (0.0, 0.0)
+    translate: float = 0.0
+    rotate: Literal["none", "z", "y", "all"] = "none"
+    max_angle: float = 180.0
+    flip: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    drop: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "cloud_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                msg = f"Expected {name}=(smallest, largest), both above 0, got {(low, high)}."
+                raise ValueError(msg)
+        small = (*self.jitter, self.translate, self.max_angle, self.mixup)
+        shares = (*self.flip, self.drop)
+        if min(small) < 0 or min(shares) < 0 or max(self.flip) > 1 or self.drop >= 1:
+            msg = (
+                "Expected jitter, translate, max_angle and mixup of at least 0, flip in [0, 1] and drop in [0, 1), "
+                f"got {self}."
+            )
+            raise ValueError(msg)
+
+
+class PointClouds:
+    """Reads files and arrays of points, and meshes by points drawn from their surface.
+
+    Args:
+        preprocess: How many points, and how they are scaled.
+        augment: What is random in training.
+
+    Raises:
+        ValueError: If the numbers of points or channels are not known yet.
+    """
+
+    timed: bool = False
+
+    def __init__(
+        self, preprocess: PointsPreprocessConfig, augment: PointsAugmentConfig | None = None
+    ) -> None:
+        if preprocess.num_points is None or preprocess.num_channels is None:
+            msg = (
+                "Expected the numbers of points and of further channels of a point, got num_points="
+                f"{preprocess.num_points} and num_channels={preprocess.num_channels}. Measure them first."
+            )
+            raise ValueError(msg)
+        self.preprocess, self.augment = preprocess, augment
+        self.num_points, self.num_channels = preprocess.num_points, preprocess.num_channels
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return the points of a cell: n x (3 + E), float32, at most 4 times as many as a sample has.
+
+        Of a mesh so many are drawn from its surface, of a larger cloud from its points. What is drawn depends on
+        nothing but the content, so predictions repeat. The first `num_points` are spread over the whole cloud: an
+        array whose first points are that already, as in farthest-point order, keeps its order.
+
+        Args:
+            media: A file of points or a mesh, or numbers, n x (3 + E).
+            moment: Without meaning here.
+
+        Raises:
+            MissingValueError: If the cell is empty.
+            ValueError: If it cannot be read or has too few channels. The message names the file and the reason.
+        """
+        cloud = read_cloud(media)
+        width, notes = 3 + self.num_channels, list(cloud.notes)
+        there = cloud.points.shape[1]
+        if there < width:
+            msg = (
+                f"Expected {width} numbers for each point of '{media.name}' (x, y, z and {self.num_channels} further "
+                f"channels), got {there}. Give all files the same channels, or set num_channels={there - 3}."
+            )
+            raise ValueError(msg)
+        if there > width:
+            cloud = replace(cloud, points=cloud.points[:, :width])
+            notes.append("further channels left out")
+        with one_sentence(media.name, "a point cloud"):
+            points = self._spread(cloud)
+        # Before the cast: a float32 in meters of a map's grid knows half a meter.
+        centered = _centered(points[:, :3].astype(np.float64))
+        if points.shape[0] > 1 and not centered.any():
+            notes.append("all points are the same")
+        if self.preprocess.normalize != "none":
+            points = _joined(centered, points[:, 3:])
+        return DecodedValue(points.astype(np.float32), tuple(notes))
+
+    def prepare(
+        self,
+        value: Any,
+        *,
+        moment: float = 0.5,  # noqa: ARG002
+        chance: np.random.Generator | None = None,
+    ) -> Points:
+        """Return one sample: at most `num_points` x (3 + E), float32. Fewer where there are no more.
+
+        Args:
+            value: Of `decode`.
+            moment: Without meaning here.
+            chance: Where the choice of points and the augmentation take their chance from. None: the first points.
+        """
+        points: Points = value[: self.num_points]
+        if chance is not None:
+            points = draw_points(value, self.num_points, chance)
+        augment = None if chance is None else self.augment
+        xyz, further = points[:, :3], points[:, 3:]
+        if len(self.preprocess.mean):
+            further = further - np.asarray(self.preprocess.mean, dtype=np.float32)
+        if len(self.preprocess.std):
+            further = further / np.asarray(self.preprocess.std, dtype=np.float32)
+        if augment is None or chance is None:
+            return _joined(self._normalized(xyz), further)
+        if augment.drop:
+            left = xyz.shape[0] * (1 - chance.uniform(0, augment.drop))
+            kept = chance.permutation(xyz.shape[0])[: max(1, round(left))]
+            xyz, further = xyz[kept], further[kept]
+        xyz = xyz * _uniform(chance, augment.scale, (xyz.shape[0], 1))
+        turn = _turn(augment, chance)
+        if turn is not None:
+            xyz, further = xyz @ turn.T, self._turned(further, turn)
+        return _joined(_shaken(self._normalized(xyz), augment, chance), further)
+
+    def collate(
+        self, samples: Sequence[Any]
+    ) -> tuple[Float[Tensor, "B n C"], Bool[Tensor, "B n"] | None]:
+        """Return samples as B x n x (3 + E), and which points are real. None is a missing sample."""
+        like = (self.num_points, 3 + self.num_channels)
+        return stack_padded(samples, like=like, dtype=np.float32)
+
+    def _spread(self, cloud: Cloud) -> npt.NDArray[Any]:
+        """Return points of which the first `num_points` tell of the whole cloud, at most 4 times as many."""
+        points, most = cloud.points, KEPT * self.num_points
+        if cloud.faces is not None:
+            return sample_surface(cloud, most, np.random.default_rng(seed_of(cloud)))
+        if points.shape[0] <= self.num_points:
+            return points
+        if points.shape[0] <= most:
+            first, every = (
+                np.ptp(points[: self.num_points, :3], axis=0),
+                np.ptp(points[:, :3], axis=0),
+            )
+            if (first >= 0.9 * every).all():
+                return points
+        chance = np.random.default_rng(seed_of(cloud))
+        return chance.permutation(draw_points(points, most, chance))
+
+    def _normalized(self, xyz: Points) -> Points:
+        way = self.preprocess.normalize
+        if way == "none":
+            return xyz
+        centered = _centered(xyz.astype(np.float64))
+        size = 1.0
+        if way == "cube":
+            size = float(np.abs(centered).max())
+        elif way == "sphere":
+            size = float(np.linalg.norm(centered, axis=1).max())
+        return (centered / (size if size > _LEAST_SIZE else 1.0)).astype(np.float32)
+
+    def _turned(self, further: Points, turn: Points) -> Points:
+        """Return further channels whose normals are turned as the cloud is."""
+        first = self.preprocess.normals
+        if first is None:
+            return further
+        turned = further.copy()
+        turned[:, first : first + 3] = further[:, first : first + 3] @ turn.T
+        return turned
+
+
+def measure_points(
+    cells: Iterable[Media], config: PointsPreprocessConfig
+) -> PointsPreprocessConfig:
+    """Return a configuration whose open fields fit a sample of cells.
+
+    `num_points` becomes the commonest number of points, at most 2,048; 1,024 where most are meshes. `num_channels`
+    becomes what all of them have; mean and standard deviation of these channels are measured, but for normals, which
+    are recognized by their length.
+
+    Args:
+        cells: A sample of the training split. Those that cannot be read are skipped.
+        config: What is set in it stays.
+
+    Raises:
+        ValueError: If none of the cells can be read. The message says why of the first.
+    """
+    clouds: list[npt.NDArray[Any]] = []
+    counts: Counter[int] = Counter()
+    failure: ValueError | None = None
+    for media in cells:
+        try:
+            cloud = read_cloud(media)
+        except ValueError as error:
+            failure = failure or error
+            continue
+        most = min(cloud.points.shape[0], MOST_POINTS)
+        counts[MESH_POINTS if cloud.faces is not None else most] += 1
+        clouds.append(draw_points(cloud.points, MOST_POINTS, np.random.default_rng(0)))
+    if not clouds:
+        msg = f"No point cloud of a sample can be read. {failure or 'It holds no rows.'}"
+        raise ValueError(msg)
+    if config.num_points is None:
+        config = replace(config, num_points=counts.most_common(1)[0][0])
+    if config.num_channels is not None:
+        return config
+    channels = min(cloud.shape[1] for cloud in clouds) - 3
+    further = np.concatenate([cloud[:, 3 : 3 + channels] for cloud in clouds]).astype(np.float64)
+    mean, std = further.mean(axis=0), further.std(axis=0)
+    normals = next((first for first in range(channels - 2) if _are_normals(further, first)), None)
+    if normals is not None:
+        mean[normals : normals + 3], std[normals : normals + 3] = 0, 1
+    std[std < 1e-6 * (1 + np.abs(mean))] = 1  # a constant channel has no deviation to divide by
+    return replace(
+        config,
+        num_channels=channels,
+        mean=tuple(float(f"{number:.5g}") for number in mean),
+        std=tuple(float(f"{number:.5g}") for number in std),
+        normals=normals,
+    )
+
+
+def _are_normals(further: npt.NDArray[np.float64], first: int) -> bool:
+    lengths = np.linalg.norm(further[:, first : first + 3], axis=1)
+    signed = float(further[:, first : first + 3].min()) < 0  # colors are never negative
+    return signed and float((np.abs(lengths - 1) < 0.05).mean()) > 0.95
+
+
+def _centered(xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return points whose mean is zero; exactly, if they are all the same."""
+    moved = xyz - xyz[0]
+    return moved - moved.mean(axis=0)
+
+
+def _joined(xyz: npt.NDArray[Any], further: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([xyz, further], axis=1) if further.shape[1] else xyz
+
+
+def _uniform(chance: np.random.Generator, bounds: tuple[float, float], size: Any) -> Points:
+    return chance.uniform(*bounds, size=size).astype(np.float32)
+
+
+def _turn(augment: PointsAugmentConfig, chance: np.random.Generator) -> Points | None:
+    """Return a matrix that turns and mirrors, None if nothing is to be turned or mirrored."""
+    if augment.rotate == "none" and not any(augment.flip):
+        return None
+    turn = np.eye(3)
+    if augment.rotate != "none":
+        axis = {"z": np.array([0.0, 0.0, 1.0]), "y": np.array([0.0, 1.0, 0.0])}.get(augment.rotate)
+        if axis is None:
+            axis = chance.normal(size=3)
+            axis = axis / np.linalg.norm(axis)
+        angle = np.deg2rad(chance.uniform(-augment.max_angle, augment.max_angle))
+        cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+        turn = turn + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)  # Rodrigues
+    mirrored = chance.random(3) < np.asarray(augment.flip)
+    return (turn * np.where(mirrored, -1.0, 1.0)).astype(np.float32)
+
+
+def _shaken(xyz: Points, augment: PointsAugmentConfig, chance: np.random.Generator) -> Points:
+    """Return a normalized cloud scaled as a whole, each point moved a little, and moved as a whole."""
+    if augment.cloud_scale != (1.0, 1.0):
+        xyz = xyz * _uniform(chance, augment.cloud_scale, ())
+    deviation, largest = augment.jitter
+    if deviation:
+        noise = chance.standard_normal(xyz.shape, dtype=np.float32) * np.float32(deviation)
+        xyz = xyz + noise.clip(-largest, largest)
+    if augment.translate:
+        xyz = xyz + _uniform(chance, (-augment.translate, augment.translate), (1, 3))
+    return xyz

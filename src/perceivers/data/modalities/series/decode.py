@@ -1,0 +1,371 @@
+"""Recordings of sensors become numbers: rows in time from CSV, Parquet or arrays. Or one sentence says why not."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from perceivers.data.base import require
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import MissingValueError
+
+__all__ = ["Recording", "is_time_name", "read_recording"]
+
+Numbers = npt.NDArray[np.float64]
+
+_TIME = re.compile(
+    r"(?:time_?stamp|date_?time|time|date|t|ts|elapsed|elapsed_time|seconds_elapsed|elapsed_seconds)s?"
+    r"[ _]*[\[(]?(?P<unit>s|secs?|seconds|ms|millis|milliseconds|us|micros|microseconds|ns|nanos|nanoseconds)?[\])]?",
+    re.IGNORECASE,
+)
+_UNITS = {"mic": 1e6, "m": 1e3, "u": 1e6, "n": 1e9}  # in a second, by how the unit begins
+# Seconds since 1970 reach 1e11 in the year 5138, so larger numbers count something finer.
+_SIZES = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+_NUMBER = re.compile(r"\s*[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?\s*")
+_NULLS = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "NaN",
+    "nan",
+    "-nan",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "?",
+    "-",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What sensors measured, row by row in time.
+
+    Attributes:
+        values: L x C, NaN where a value is missing.
+        times: Seconds since the first row, rising. None: rows follow each other evenly, or nothing is known.
+        names: Of the channels. Empty where they have none.
+    """
+
+    values: npt.NDArray[np.float32]
+    times: Numbers | None = None
+    names: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1024)
+def is_time_name(name: str) -> bool:
+    """Return whether a column of this name holds time stamps. A capital T is a temperature."""
+    return name != "T" and _TIME.fullmatch(name.strip()) is not None
+
+
+def read_recording(media: Media) -> tuple[Recording, tuple[str, ...]]:
+    """Return a recording, rows in the order of time, with notes on what had to be decided.
+
+    Args:
+        media: A CSV or Parquet file (a header, then one row for each moment), a dict of columns that are lists
+            or arrays of one length, or an array L x C or L.
+
+    Raises:
+        MissingValueError: If the cell is empty.
+        ValueError: If there are no numbers in it, or rows differ in length. The message names file and line.
+    """
+    if media.is_missing:
+        msg = f"'{media.name}' is empty: expected a recording, got no cell."
+        raise MissingValueError(msg)
+    notes: list[str] = []
+    if media.value is None and media.array is None:
+        columns = _columns_of_file(media, notes)
+    elif isinstance(media.value, Mapping):
+        columns = dict(cast("Mapping[str, Any]", media.value))
+    else:
+        values = _matrix(media.name, media.array if media.value is None else media.value)
+        return Recording(_checked(media.name, values, notes)), tuple(notes)
+    times = _times(media.name, columns, notes)
+    values = _checked(media.name, _stacked(media.name, columns), notes)
+    if times is not None:
+        values, times = _in_order(media.name, values, times, notes)
+    return Recording(values, times, tuple(columns)), tuple(notes)
+
+
+def _columns_of_file(media: Media, notes: list[str]) -> dict[str, Any]:
+    """Return the columns of a CSV or Parquet file that hold numbers or times, as arrays."""
+    pyarrow = require("pyarrow", "data")
+    try:
+        data = media.read()
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    if not data.strip():
+        msg = f"'{media.name}' is empty: expected a header and rows of numbers."
+        raise ValueError(msg)
+    try:
+        table = _parquet(data) if data[:4] == b"PAR1" else _csv(data, notes)
+        names = [name.strip() for name in table.column_names]
+        found = {
+            name: _array(pyarrow, column) for name, column in zip(names, table.columns, strict=True)
+        }
+    except Exception as error:  # what damaged files raise is the library's choice
+        raise ValueError(_why(media.name, data, error)) from error
+    if len(found) < len(names):
+        msg = f"'{media.name}' has columns of the same name: {', '.join(names)}. Give each its own."
+        raise ValueError(msg)
+    texts = [n for n, a in found.items() if a.dtype.kind not in "biuf" and not is_time_name(n)]
+    if texts:
+        notes.append("columns without numbers left out")
+    return {name: array for name, array in found.items() if name not in texts}
+
+
+def _parquet(data: bytes) -> Any:
+    reader = require("pyarrow.parquet", "data")
+    return reader.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+
+
+def _csv(data: bytes, notes: list[str]) -> Any:
+    """Return a table of text; comma, semicolon or tab between cells, as the first line shows."""
+    reader = require("pyarrow.csv", "data")
+    header, rest = _line(data), _line(data[len(_line(data)) :].lstrip())
+    mark = _mark(header)
+    headless = all(_NUMBER.fullmatch(cell) for cell in header.decode("latin1").strip().split(mark))
+    if headless:
+        notes.append("no header line")
+    decimal = "," if mark != "," and re.search(rb"\d,\d", rest) else "."
+    return reader.read_csv(
+        io.BytesIO(data),
+        read_options=reader.ReadOptions(use_threads=False, autogenerate_column_names=headless),
+        parse_options=reader.ParseOptions(delimiter=mark),
+        convert_options=reader.ConvertOptions(null_values=_NULLS, decimal_point=decimal),
+    )
+
+
+def _line(data: bytes) -> bytes:
+    end = data.find(b"\n")
+    return data if end < 0 else data[: end + 1]
+
+
+def _mark(header: bytes) -> str:
+    return max(",;\t", key=lambda mark: header.count(mark.encode()))
+
+
+def _array(pyarrow: Any, column: Any) -> npt.NDArray[Any]:
+    """Return a column as numbers with NaN, as dates, or as objects where it is neither."""
+    kinds = pyarrow.types
+    if kinds.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if kinds.is_boolean(column.type):
+        column = column.cast(pyarrow.int8())
+    elif kinds.is_decimal(column.type):
+        column = column.cast(pyarrow.float64())
+    elif kinds.is_time(column.type):  # of the day
+        column = column.cast(pyarrow.time64("ns")).cast(pyarrow.int64()).cast(pyarrow.float64())
+        return column.to_numpy() * 1e-9
+    return column.to_numpy()
+
+
+def _why(name: str, data: bytes, error: Exception) -> str:
+    """Return why a file is no recording, with the line where a row has too many or too few cells."""
+    if data[:4] != b"PAR1":
+        reader = csv.reader(io.StringIO(data.decode("latin1")), delimiter=_mark(_line(data)))
+        rows = ((reader.line_num, len(row)) for row in reader if row)
+        expected = next(rows, (1, 0))[1]
+        ragged = next(((line, cells) for line, cells in rows if cells != expected), None)
+        if ragged is not None:
+            return (
+                f"'{name}', line {ragged[0]}: expected {expected} cells as in the header, got {ragged[1]}. "
+                "Cells with commas in them must stand in quotes."
+            )
+    kind = "Parquet" if data[:4] == b"PAR1" else "CSV"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"Cannot read '{name}' as a recording: it is damaged, cut off or no {kind} file ({reason}). "
+        "Expected a header and one row of numbers for each moment."
+    )
+
+
+def _times(name: str, columns: dict[str, Any], notes: list[str]) -> Numbers | None:
+    """Take the columns of time stamps out and return them in seconds, NaN where one is missing."""
+    found = {column: columns.pop(column) for column in list(columns) if is_time_name(column)}
+    if not found:
+        return None
+    if len(found) > 1:
+        notes.append("further time columns left out")
+    day = next((c for c in found if np.asarray(found[c]).dtype == np.dtype("datetime64[D]")), None)
+    first = day or next(iter(found))
+    seconds = _seconds(name, first, found[first])
+    if day is not None:  # the time of that day may stand beside it
+        of_day = next((c for c in found if np.asarray(found[c]).dtype.kind == "f"), None)
+        seconds = seconds if of_day is None else seconds + np.asarray(found[of_day])
+    if np.isnan(seconds).all():
+        notes.append("no time stamps in the time column")
+        return None
+    return seconds
+
+
+def _seconds(name: str, column: str, cells: Any) -> Numbers:
+    array = np.asarray(cells)
+    if array.dtype.kind == "O" and all(isinstance(c, int | float | None) for c in array.tolist()):
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "Miuf":
+        array = np.array([_date(name, column, cell) for cell in array.tolist()], "datetime64[us]")
+    if array.dtype.kind == "M":
+        whole = (
+            array.astype("datetime64[ns]") if array.dtype != np.dtype("datetime64[D]") else array
+        )
+        known = whole[~np.isnat(whole)]
+        return (
+            (whole - known.min()) / np.timedelta64(1, "s")
+            if len(known)
+            else np.full(len(whole), np.nan)
+        )
+    per_second = _per_second(column, array)
+    if array.dtype.kind in "iu" and len(array):
+        array = array - array.min()  # exact: nanoseconds since 1970 do not fit into float64
+    return array.astype(np.float64) / per_second
+
+
+def _per_second(column: str, array: npt.NDArray[Any]) -> float:
+    """Return how many of the numbers are a second: as the name says, or as their size tells."""
+    found = _TIME.fullmatch(column.strip())
+    unit = found["unit"] if found else None
+    if unit is not None:
+        return next(
+            (count for start, count in _UNITS.items() if unit.lower().startswith(start)), 1.0
+        )
+    finite = np.abs(array[np.isfinite(array)].astype(np.float64))
+    largest = finite.max(initial=0.0)
+    return next((count for size, count in _SIZES if largest >= size), 1.0)
+
+
+def _date(name: str, column: str, cell: Any) -> datetime | None:
+    """Return a date as UTC without saying so, as numpy wants it."""
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, date) and not isinstance(cell, datetime):
+        return datetime(cell.year, cell.month, cell.day)
+    try:
+        moment = cell if isinstance(cell, datetime) else datetime.fromisoformat(str(cell).strip())
+    except ValueError:
+        msg = (
+            f"'{name}', column '{column}': expected numbers or dates like 2024-05-31T12:00:00, got {cell!r}. "
+            "Rename the column if it holds no time."
+        )
+        raise ValueError(msg) from None
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _stacked(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Return columns side by side."""
+    if not columns:
+        msg = f"'{name}' has no column of numbers. Expected one for each channel."
+        raise ValueError(msg)
+    cells = list(columns.values())
+    try:
+        with np.errstate(over="ignore"):  # what is too large for float32 is taken as missing
+            # Lists of whole numbers become float64 in half the time.
+            wide = np.array(cells, dtype=np.float64 if isinstance(cells[0], list) else np.float32)
+            stacked = wide.astype(np.float32, copy=False)
+        if stacked.ndim == 2:
+            return np.ascontiguousarray(stacked.T)
+    except (ValueError, TypeError):
+        pass
+    return _stacked_with_care(name, columns)
+
+
+def _stacked_with_care(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Return columns side by side where some are empty cells, or say what is wrong with them."""
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    for column, cells in columns.items():
+        if cells is None:
+            continue
+        array = _matrix(f"{name}, column {column}", cells)
+        if array.shape[1] != 1 or np.ndim(cells) > 1:
+            msg = f"'{name}', column '{column}': expected a list of numbers, got the shape {np.shape(cells)}."
+            raise ValueError(msg)
+        arrays[column] = array[:, 0]
+    if not arrays:
+        msg = f"'{name}' is empty: none of the columns {', '.join(columns)} holds anything."
+        raise MissingValueError(msg)
+    lengths = {column: array.shape[0] for column, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{column} {length}" for column, length in lengths.items())
+        msg = f"'{name}': expected channels of one length, got {told}."
+        raise ValueError(msg)
+    nothing = np.full(next(iter(lengths.values())), np.nan, dtype=np.float32)
+    return np.stack([arrays.get(column, nothing) for column in columns], axis=1)
+
+
+def _matrix(name: str, value: Any) -> npt.NDArray[np.float32]:
+    """Return an array or nested lists as L x C."""
+    try:
+        cells = (
+            value.tolist() if isinstance(value, np.ndarray) and value.dtype == np.object_ else value
+        )
+        with np.errstate(over="ignore"):
+            array = np.array(cells, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        msg = f"'{name}' is no list of numbers: {error}. Expected rows of one length, and None where one is missing."
+        raise ValueError(msg) from error
+    if array.ndim not in (1, 2):
+        msg = f"'{name}': expected an array of moments x channels, got the shape {array.shape}."
+        raise ValueError(msg)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _checked(
+    name: str, values: npt.NDArray[np.float32], notes: list[str]
+) -> npt.NDArray[np.float32]:
+    """Return values whose missing ones are NaN.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if values.size == 0:
+        msg = f"'{name}' holds no rows: expected at least one moment, got the shape {values.shape}."
+        raise ValueError(msg)
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(values.sum())  # fast; nearly always all is well
+    if suspicious:
+        infinite = np.isinf(values)
+        if infinite.any():
+            notes.append("infinite values taken as missing")
+            values = np.where(infinite, np.float32(np.nan), values)
+        if np.isnan(values).all():
+            msg = f"'{name}' holds no value: every one of its {values.shape[0]} rows is empty."
+            raise ValueError(msg)
+    return values
+
+
+def _in_order(
+    name: str, values: npt.NDArray[np.float32], times: Numbers, notes: list[str]
+) -> tuple[npt.NDArray[np.float32], Numbers]:
+    """Return rows in the order of time, each time once; times from zero on."""
+    if times.shape[0] != values.shape[0]:
+        msg = f"'{name}': expected a time for each of the {values.shape[0]} rows, got {times.shape[0]}."
+        raise ValueError(msg)
+    known = np.isfinite(times)
+    if not known.all():
+        notes.append("rows without a time left out")
+        values, times = values[known], times[known]
+    steps = np.diff(times)
+    if (steps < 0).any():
+        notes.append("sorted by time")
+        order = np.argsort(times, kind="stable")
+        values, times = values[order], times[order]
+        steps = np.diff(times)
+    if (steps == 0).any():
+        notes.append("repeated time stamps averaged")
+        first = np.flatnonzero(np.concatenate([[True], steps > 0]))
+        there = ~np.isnan(values)
+        counts = np.add.reduceat(there, first, axis=0, dtype=np.float64)
+        sums = np.add.reduceat(np.where(there, values, 0.0), first, axis=0, dtype=np.float64)
+        mean = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        values, times = mean.astype(np.float32), times[first]
+    return values, times - times[0]

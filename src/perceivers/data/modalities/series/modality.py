@@ -1,0 +1,375 @@
+"""Recordings of sensors as a modality: windows of a stated length; what is missing is told, never invented."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+from perceivers.data.base import nearest
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.series.augment import (
+    SeriesAugmentConfig,
+    augmented,
+    resampled,
+    turned,
+)
+from perceivers.data.modalities.series.decode import Recording, read_recording
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["SeriesAugmentConfig", "SeriesPreprocessConfig", "SeriesWindows", "measure_series"]
+
+MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
+COMMON = 0.9  # share of the recordings that must have a channel for it to be one of the model
+
+Values = npt.NDArray[np.float32]
+Times = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesPreprocessConfig:
+    """What turns a recording into the model's array when nothing is random. Saved with the model.
+
+    What is None is taken from the data, see `measure_series`.
+
+    Attributes:
+        length: Steps of a window at most. A longer recording is cut, a shorter one padded.
+        channels: Names of the channels in their order. Those of recordings without names are "0", "1", ...
+        rate: Steps in a second. Recordings with time stamps are brought to it; gaps stay missing. None, after
+            measuring: steps are rows.
+        irregular: Whether the time stamps themselves go into the model, for rows that do not follow evenly.
+        duration: Seconds of a window at most, where `irregular`; that is what [-1, 1] of its times stands for.
+            None, after measuring: every window's own.
+        has_missing: Whether the model is told for each value if it is there. Without, a step at which any
+            channel is missing is masked as a whole.
+        mean: Subtracted from each channel.
+        std: Each channel is divided by it after that.
+
+    Raises:
+        ValueError: If a number is out of range, or mean and std do not fit the channels.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["series"] = "series"
+    length: int | None = None
+    channels: tuple[str, ...] | None = None
+    rate: float | None = None
+    irregular: bool | None = None
+    duration: float | None = None
+    has_missing: bool | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("length", "rate", "duration"):
+            number = getattr(self, name)
+            if number is not None and not number > 0:
+                msg = f"Expected {name} above zero, got {number}."
+                raise ValueError(msg)
+        if self.channels is not None and len(set(self.channels)) < max(len(self.channels), 1):
+            msg = f"Expected channels of different names, got {self.channels}."
+            raise ValueError(msg)
+        for numbers in (self.mean, self.std):
+            if None not in (numbers, self.channels) and len(numbers or ()) != len(
+                self.channels or ()
+            ):
+                msg = (
+                    f"Expected mean and std of a number for each of the channels {self.channels}, got "
+                    f"mean={self.mean} and std={self.std}."
+                )
+                raise ValueError(msg)
+        if self.std is not None and min(self.std, default=1.0) <= 0:
+            msg = f"Expected std above zero, got {self.std}."
+            raise ValueError(msg)
+
+
+class SeriesWindows:
+    """Reads windows of recordings.
+
+    A sample is L x V of float32: C values, zero where one is missing, then C flags that are 1 where it is there
+    (with `has_missing`), then the time in [-1, 1] (with `irregular`). A step that is to be masked is NaN until
+    it is put into a batch.
+
+    Args:
+        preprocess: Length, channels and statistics.
+        augment: What is random in training. None: nothing.
+
+    Raises:
+        ValueError: If length or channels are not known yet, or channels cannot be turned by threes.
+    """
+
+    timed: bool = True
+
+    def __init__(
+        self, preprocess: SeriesPreprocessConfig, augment: SeriesAugmentConfig | None = None
+    ) -> None:
+        if preprocess.length is None or not preprocess.channels:
+            msg = (
+                f"Expected length and channels of the recordings, got {preprocess.length} and "
+                f"{preprocess.channels}. Measure them with measure_series, or state them."
+            )
+            raise ValueError(msg)
+        if augment is not None and augment.rotate and len(preprocess.channels) % 3:
+            msg = (
+                "rotate turns channels by threes (x, y and z of each sensor), but there are "
+                f"{len(preprocess.channels)}: {', '.join(preprocess.channels)}. Set rotate=False."
+            )
+            raise ValueError(msg)
+        self.preprocess = preprocess
+        self.augment = augment
+        self.length = preprocess.length
+        self.names = preprocess.channels
+        count = len(self.names)
+        self.width = count * (2 if preprocess.has_missing else 1) + bool(preprocess.irregular)
+        self._mean = np.array(preprocess.mean or [0.0] * count, dtype=np.float32)
+        self._scale = (1 / np.array(preprocess.std or [1.0] * count)).astype(np.float32)
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return a whole recording with the model's channels, at the model's rate.
+
+        Args:
+            media: A CSV or Parquet file, a dict of columns, or an array L x C.
+            moment: Changes nothing: rows are cheap once they are read.
+
+        Raises:
+            MissingValueError: If the cell is empty.
+            ValueError: If it is no recording, or has not the model's channels. The message names the file.
+        """
+        recording, notes = read_recording(media)
+        values = _chosen(media.name, recording, self.names)
+        config = self.preprocess
+        if config.irregular:
+            if recording.times is None:
+                msg = (
+                    f"'{media.name}' has no time stamps, which this model reads. Expected a column named time or "
+                    "timestamp."
+                )
+                raise ValueError(msg)
+            return DecodedValue(Recording(values, recording.times, self.names), notes)
+        if config.rate is not None and recording.times is not None:
+            values = resampled(media.name, values, recording.times, config.rate)
+        return DecodedValue(Recording(values, None, self.names), notes)
+
+    def prepare(
+        self, value: Any, *, moment: float = 0.5, chance: np.random.Generator | None = None
+    ) -> Values:
+        """Return a window: L x V, float32, L at most `length`.
+
+        Args:
+            value: A `Recording`, as `decode` returns it.
+            moment: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
+            chance: Where augmentation takes its chance from. None: nothing is random.
+        """
+        augment = self.augment if chance is not None else None
+        if augment is not None and chance is not None and augment.shift:
+            moment = chance.random()
+        values, times = self.window(value, moment)
+        if augment is not None and chance is not None:
+            values, times = turned(values, times, augment, chance)
+        values = ((values - self._mean) * self._scale).astype(np.float32, copy=False)
+        if augment is not None and chance is not None:
+            values = augmented(values, augment, chance, flagged=bool(self.preprocess.has_missing))
+        missing = np.isnan(values)
+        parts = [values]
+        if self.preprocess.has_missing:
+            parts = [np.nan_to_num(values, copy=False), (~missing).astype(np.float32)]
+        if times is not None:
+            parts.append(times[:, None].astype(np.float32))
+        sample: Values = np.concatenate(parts, axis=1, dtype=np.float32)
+        if missing.any():
+            gone = missing.all(axis=1) if self.preprocess.has_missing else missing.any(axis=1)
+            sample[gone] = np.nan
+        return sample
+
+    def collate(
+        self, samples: Sequence[Any]
+    ) -> tuple[Float[Tensor, "B L V"], Bool[Tensor, "B L"] | None]:
+        """Return windows as B x L x V with zeros behind the shorter ones, and which steps hold something.
+
+        L is a multiple of 8, or `length`.
+        """
+        longest = max((sample.shape[0] for sample in samples if sample is not None), default=0)
+        fits = longest > 0 and -(-longest // MULTIPLE) * MULTIPLE <= self.length
+        multiple = MULTIPLE if fits else self.length
+        values, mask = stack_padded(
+            samples, like=(self.length, self.width), dtype=np.float32, multiple=multiple
+        )
+        missing = values.isnan().any(dim=2)
+        if not missing.any():
+            return values, mask
+        values = values.masked_fill(missing[..., None], 0.0)
+        return values, ~missing if mask is None else mask & ~missing
+
+    def window(self, recording: Recording, moment: float) -> tuple[Values, Times | None]:
+        """Return the rows of a window, not normalized, and, where they go into the model, their times in [-1, 1].
+
+        Args:
+            recording: Of `decode`.
+            moment: 0 for the first possible window, 1 for the last.
+        """
+        values, times, duration = recording.values, recording.times, self.preprocess.duration
+        begin, end, since = 0, values.shape[0], 0.0
+        if times is not None and duration is not None and times[-1] > duration:
+            since = moment * (times[-1] - duration)
+            begin = min(int(np.searchsorted(times, since)), end - 1)
+            end = max(int(np.searchsorted(times, since + duration, side="right")), begin + 1)
+        room = end - begin - self.length
+        if room > 0:
+            begin += round(moment * room)
+            end = begin + self.length
+            since = since if times is None else times[begin]
+        values = values[begin:end]
+        if times is None:
+            return values, None
+        times = times[begin:end] - since
+        span = duration or times[-1]
+        return values, np.clip(times * (2 / span) - 1, -1, 1) if span else times - 1
+
+
+def measure_series(
+    cells: Iterable[Media], config: SeriesPreprocessConfig, *, largest: int = 2048
+) -> SeriesPreprocessConfig:
+    """Return the configuration with what is not stated taken from recordings.
+
+    Rows count as even where nine of ten steps are within a tenth of the median step, in nine of ten recordings;
+    the rate is then that of the median step. Otherwise the time stamps go into the model. The channels are those of
+    nine of ten recordings; the others are bad rows when it comes to them.
+
+    Args:
+        cells: Recordings of the training split, or a sample of them.
+        config: What is known already.
+        largest: Steps of a window at most.
+
+    Raises:
+        ValueError: If no cell holds a recording, or they have no channel in common.
+    """
+    found: list[_Measured] = []
+    failure = "there are no rows"
+    for media in cells:
+        try:
+            found.append(_measured(media, config.channels))
+        except ValueError as error:
+            failure = str(error)
+    if not found:
+        msg = f"The channels of recordings cannot be measured, since none can be read: {failure}"
+        raise ValueError(msg)
+    counts = Counter(name for one in found for name in one.names)
+    channels = tuple(name for name, count in counts.items() if count >= COMMON * len(found))
+    fitting = [one for one in found if set(channels) <= set(one.names)]
+    if not channels or not fitting:
+        msg = f"The recordings have no channel in common: {found[0].names} and {found[-1].names}, for example."
+        raise ValueError(msg)
+    found = fitting
+    config = _timing(found, config)
+    missing = any(one.missing for one in found)
+    if config.rate is not None and not config.irregular:
+        missing = missing or any(one.evenness < 1 for one in found)
+    places = [[one.names.index(name) for name in channels] for one in found]
+    chosen = [one.sums[:, place] for one, place in zip(found, places, strict=True)]
+    count, total, squares = np.sum(chosen, axis=0)
+    mean = total / np.maximum(count, 1)
+    std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)  # constant channels
+    return replace(
+        config,
+        length=config.length or _length(found, config, largest),
+        channels=channels,
+        has_missing=missing if config.has_missing is None else config.has_missing,
+        mean=config.mean or tuple(float(f"{m:.6g}") for m in mean),
+        std=config.std or tuple(float(f"{s:.6g}") for s in std),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What one recording says about all of them. Sums: count, sum and squares x channels."""
+
+    names: tuple[str, ...]
+    rows: int
+    span: float
+    step: float | None
+    evenness: float
+    missing: bool
+    sums: npt.NDArray[np.float64]
+
+
+def _measured(media: Media, channels: tuple[str, ...] | None) -> _Measured:
+    recording, _ = read_recording(media)
+    count = recording.values.shape[1]
+    names = channels or recording.names or tuple(str(number) for number in range(count))
+    values = _chosen(media.name, recording, names).astype(np.float64)
+    there = ~np.isnan(values)
+    known = np.where(there, values, 0.0)
+    steps = np.diff(recording.times) if recording.times is not None else np.zeros(0)
+    step = float(np.median(steps)) if len(steps) else None
+    return _Measured(
+        names=names,
+        rows=values.shape[0],
+        span=float(recording.times[-1]) if recording.times is not None else 0.0,
+        step=step,
+        evenness=1.0 if step is None else float((np.abs(steps - step) < 0.1 * step).mean()),
+        missing=not there.all(),
+        sums=np.stack([there.sum(axis=0), known.sum(axis=0), np.square(known).sum(axis=0)]),
+    )
+
+
+def _timing(found: Sequence[_Measured], config: SeriesPreprocessConfig) -> SeriesPreprocessConfig:
+    """Return the configuration with what time stamps say."""
+    steps = [one.step for one in found if one.step is not None]
+    timed = len(steps) >= 0.9 * len(found)  # single rows have no step
+    irregular = config.irregular
+    if irregular is None:
+        uneven = np.mean([one.evenness < 0.9 for one in found]) > 0.1
+        irregular = bool(timed and uneven and config.rate is None)
+    if irregular:
+        spans = [one.span for one in found]
+        duration = config.duration or float(np.percentile(spans, 95, method="higher")) or None
+        return replace(config, irregular=True, duration=duration)
+    rate = config.rate
+    if rate is None and timed:
+        rate = float(f"{1 / float(np.median(steps)):.6g}")
+    return replace(config, irregular=False, rate=rate)
+
+
+def _length(found: Sequence[_Measured], config: SeriesPreprocessConfig, largest: int) -> int:
+    """Return the steps that 19 of 20 recordings fit into."""
+    resampled_rate = None if config.irregular else config.rate
+    lengths = [
+        one.rows
+        if resampled_rate is None or one.step is None
+        else round(one.span * resampled_rate) + 1
+        for one in found
+    ]
+    if len(set(lengths)) == 1:
+        return min(lengths[0], largest)
+    most = int(np.percentile(lengths, 95, method="higher"))
+    return min(-(-most // MULTIPLE) * MULTIPLE, largest)
+
+
+def _chosen(name: str, recording: Recording, channels: tuple[str, ...]) -> Values:
+    """Return the values of the named channels, in their order.
+
+    Raises:
+        ValueError: If one is not there.
+    """
+    count = recording.values.shape[1]
+    if recording.names == channels:
+        return recording.values
+    if not recording.names:
+        if count != len(channels):
+            msg = f"'{name}': expected {len(channels)} channels ({', '.join(channels)}), got {count} without names."
+            raise ValueError(msg)
+        return recording.values
+    absent = [channel for channel in channels if channel not in recording.names]
+    if absent:
+        msg = (
+            f"'{name}' has no channel '{absent[0]}'.{nearest(absent[0], recording.names)} Expected the channels "
+            f"{', '.join(channels)}, got {', '.join(recording.names)}; columns of text are no channels."
+        )
+        raise ValueError(msg)
+    return recording.values[:, [recording.names.index(channel) for channel in channels]]

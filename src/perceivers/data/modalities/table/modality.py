@@ -1,0 +1,299 @@
+"""Plain rows of a table as a modality: numbers and categories, each field one element of the model's input."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ConfigDict
+
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["TableAugmentConfig", "TablePreprocessConfig", "TableVectors", "measure_vectors"]
+
+MOST_CATEGORIES = 1000
+"""Different values of a field above which it is a name of the row, and no category."""
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePreprocessConfig:
+    """What turns a row's cells into the model's numbers. Saved with the model.
+
+    Attributes:
+        numbers: Columns that hold numbers, in the model's order.
+        categories: Columns that hold one of some names, and these names as train has them. They follow the numbers.
+        means: Subtracted from each number.
+        stds: Each number is divided by it after that.
+
+    Raises:
+        ValueError: If a column is named twice, or means and stds do not fit the numbers.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["table"] = "table"
+    numbers: tuple[str, ...] = ()
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    means: tuple[float, ...] | None = None
+    stds: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        columns = (*self.numbers, *self.categories)
+        if len(set(columns)) < len(columns):
+            msg = f"Expected every column once, as a number or as a category, got {', '.join(columns)}."
+            raise ValueError(msg)
+        for numbers in (self.means, self.stds):
+            if numbers is not None and len(numbers) != len(self.numbers):
+                msg = (
+                    f"Expected means and stds of a number for each of the columns {self.numbers}, got "
+                    f"means={self.means} and stds={self.stds}."
+                )
+                raise ValueError(msg)
+        if self.stds is not None and min(self.stds, default=1.0) <= 0:
+            msg = f"Expected stds above zero, got {self.stds}."
+            raise ValueError(msg)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns in the order of the model's elements."""
+        return (*self.numbers, *self.categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableAugmentConfig:
+    """What is random about a row in training.
+
+    Attributes:
+        noise: Standard deviation of what is added to every number, in units of its own deviation.
+        drop: Probability that a field is hidden; one always stays.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["table"] = "table"
+    noise: float = 0.0
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.noise < 0 or not 0 <= self.drop < 1:
+            msg = f"Expected noise of zero or more and drop in [0, 1), got {self.noise} and {self.drop}."
+            raise ValueError(msg)
+
+
+class TableVectors:
+    """Reads rows of numbers and categories.
+
+    A sample is F of float32, first the numbers (normalized), then the categories (their index); a field that is
+    missing is NaN until it is put into a batch.
+
+    Args:
+        preprocess: Which columns, and their statistics.
+        augment: What is random in training. None: nothing.
+
+    Raises:
+        ValueError: If there is no column, or the names of a category are not known yet.
+    """
+
+    timed: bool = False
+
+    def __init__(
+        self, preprocess: TablePreprocessConfig, augment: TableAugmentConfig | None = None
+    ) -> None:
+        unknown = [column for column, names in preprocess.categories.items() if not names]
+        if not preprocess.columns or unknown:
+            told = f"no names for {', '.join(unknown)}" if unknown else "no column"
+            msg = (
+                f"Expected columns of numbers and the names of every category, got {told}. Measure them with "
+                "measure_vectors, or state them."
+            )
+            raise ValueError(msg)
+        self.preprocess = preprocess
+        self.augment = augment
+        count = len(preprocess.numbers)
+        self._means = np.array(preprocess.means or [0.0] * count)
+        self._stds = np.array(preprocess.stds or [1.0] * count)
+        self._places = [
+            (column, {name: place for place, name in enumerate(names)})
+            for column, names in preprocess.categories.items()
+        ]
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return the fields of a row: F of float32, NaN where one is missing.
+
+        Args:
+            media: A dict of cells by column; with one column, the cell alone.
+            moment: Changes nothing.
+
+        Raises:
+            MissingValueError: If all fields are empty.
+            ValueError: If a column is not there, or a number is none.
+        """
+        cells = _cells(media, self.preprocess.columns)
+        notes: list[str] = []
+        numbers = [_number(media.name, name, cells.get(name)) for name in self.preprocess.numbers]
+        normalized = (np.array(numbers, dtype=np.float64) - self._means) / self._stds
+        indices: list[float] = []
+        for column, places in self._places:
+            name = _name(cells.get(column))
+            if name is not None and name not in places:
+                notes.append("unknown category")
+            indices.append(math.nan if name is None else places.get(name, math.nan))
+        values = np.array([*normalized, *indices], dtype=np.float32)
+        if np.isnan(values).all() and not notes:
+            msg = f"'{media.name}' is empty: none of {', '.join(self.preprocess.columns)} holds anything."
+            raise MissingValueError(msg)
+        return DecodedValue(values, tuple(dict.fromkeys(notes)))
+
+    def prepare(
+        self,
+        value: Any,
+        *,
+        moment: float = 0.5,  # noqa: ARG002
+        chance: np.random.Generator | None = None,
+    ) -> Values:
+        """Return the fields as the model sees them: F of float32, NaN where one is missing or hidden.
+
+        Args:
+            value: Of `decode`.
+            moment: Changes nothing.
+            chance: Where augmentation takes its chance from. None: nothing is random.
+        """
+        values: Values = value
+        if self.augment is None or chance is None:
+            return values
+        values = values.copy()
+        count = len(self.preprocess.numbers)
+        if self.augment.noise:
+            values[:count] += self.augment.noise * chance.standard_normal(count, dtype=np.float32)
+        if self.augment.drop:
+            there = np.flatnonzero(~np.isnan(values))
+            hidden = there[chance.random(there.shape[0]) < self.augment.drop]
+            if len(hidden) == len(there) > 0:
+                hidden = np.delete(hidden, chance.integers(len(hidden)))
+            values[hidden] = np.nan
+        return values
+
+    def collate(
+        self, samples: Sequence[Any]
+    ) -> tuple[Float[Tensor, "B F"], Bool[Tensor, "B F"] | None]:
+        """Return rows as B x F with zeros where a field is missing, and which fields are there."""
+        nothing = np.full(len(self.preprocess.columns), np.nan, dtype=np.float32)
+        stacked = np.stack([nothing if sample is None else sample for sample in samples])
+        missing = np.isnan(stacked)
+        if not missing.any():
+            return torch.from_numpy(stacked), None
+        stacked[missing] = 0.0
+        return torch.from_numpy(stacked), torch.from_numpy(~missing)
+
+
+def measure_vectors(cells: Iterable[Media], config: TablePreprocessConfig) -> TablePreprocessConfig:
+    """Return the configuration with what is not stated taken from rows.
+
+    Columns that the configuration does not name are added: as numbers where every cell is one, else as
+    categories. So are the names of a category that has none, sorted, and means and deviations of the numbers.
+
+    Args:
+        cells: Rows of the training split: all of them, since a name that is not seen here is unknown later.
+        config: What is known already.
+
+    Raises:
+        ValueError: If there are no rows, a cell of a number is none, or a category has more than 1,000 names.
+    """
+    rows = [(media.name, _cells(media, config.columns)) for media in cells if not media.is_missing]
+    columns = dict.fromkeys(column for _, row in rows for column in row)
+    if not columns:
+        msg = "Numbers and categories cannot be measured, since there are no rows."
+        raise ValueError(msg)
+    numbers, categories = list(config.numbers), dict(config.categories)
+    for column in columns:
+        if column not in config.columns:
+            if all(_is_number(row.get(column)) for _, row in rows):
+                numbers.append(column)
+            else:
+                categories[column] = ()
+    for column, names in categories.items():
+        if not names:
+            categories[column] = _names(column, [row.get(column) for _, row in rows])
+    values = np.array([[_number(name, c, row.get(c)) for c in numbers] for name, row in rows])
+    there = ~np.isnan(values)
+    counts = np.maximum(there.sum(axis=0), 1)
+    means = np.where(there, values, 0.0).sum(axis=0) / counts
+    stds = np.sqrt(np.where(there, np.square(values - means), 0.0).sum(axis=0) / counts)
+    stds = np.where(stds > 1e-9 * np.maximum(np.abs(means), 1e-9), stds, 1.0)  # constant columns
+    return replace(
+        config,
+        numbers=tuple(numbers),
+        categories=categories,
+        means=config.means or tuple(float(f"{mean:.9g}") for mean in means),
+        stds=config.stds or tuple(float(f"{std:.9g}") for std in stds),
+    )
+
+
+def _cells(media: Media, columns: Sequence[str]) -> Mapping[str, Any]:
+    """Return the cells of a row by column."""
+    if media.is_missing:
+        msg = f"'{media.name}' is empty: expected numbers and categories, got no cell."
+        raise MissingValueError(msg)
+    value = media.value
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, Any]", value)
+    if len(columns) == 1 and isinstance(value, str | Real):
+        return {columns[0]: value}
+    msg = f"'{media.name}': expected a cell for each of {', '.join(columns) or 'the columns'}, got {value!r:.60}."
+    raise ValueError(msg)
+
+
+def _is_empty(cell: Any) -> bool:
+    return (
+        cell is None
+        or (isinstance(cell, str) and not cell.strip())
+        or (isinstance(cell, float | np.floating) and math.isnan(cell))
+    )
+
+
+def _is_number(cell: Any) -> bool:
+    return _is_empty(cell) or isinstance(cell, Real | np.bool_)
+
+
+def _number(name: str, column: str, cell: Any) -> float:
+    """Return a cell as a number, NaN where it is empty."""
+    if _is_empty(cell):
+        return math.nan
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if not math.isfinite(number):
+        msg = (
+            f"'{name}', column '{column}': expected a finite number, got {cell!r:.40}. Name the column as a category, "
+            "or leave the cell empty where the number is not known."
+        )
+        raise ValueError(msg)
+    return number
+
+
+def _name(cell: Any) -> str | None:
+    """Return a cell as the name of a category, None where it is empty."""
+    return None if _is_empty(cell) else str(cell).strip()
+
+
+def _names(column: str, cells: Sequence[Any]) -> tuple[str, ...]:
+    names = sorted({name for name in map(_name, cells) if name is not None})
+    if not 0 < len(names) <= MOST_CATEGORIES:
+        msg = (
+            f"Column '{column}' has {len(names):,} different values; expected from 1 to {MOST_CATEGORIES:,} names of a "
+            "category. Leave the column out, or read it as text."
+        )
+        raise ValueError(msg)
+    return tuple(names)

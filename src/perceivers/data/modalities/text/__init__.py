@@ -1,0 +1,1 @@
+"""Text as UTF-8 bytes."""

@@ -1,0 +1,407 @@
+"""Texts become numbers byte by byte: UTF-8 as it stands, behind the six special marks of DeepMind's release."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import SEEK_END
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+from perceivers.data.encoded_item import Media, kind_of_bytes
+from perceivers.data.modalities.base import DecodedValue, MissingValueError, stack_padded
+from perceivers.data.modalities.text.multi_text import Passages, passages_of, room_of_each
+from perceivers.typing import Bool, Int, Tensor
+
+__all__ = [
+    "BOS",
+    "BYTE_OFFSET",
+    "CLS",
+    "EOS",
+    "MASK",
+    "PAD",
+    "SEP",
+    "VOCAB_SIZE",
+    "TextAugmentConfig",
+    "TextBytes",
+    "TextPreprocessConfig",
+    "encoded_text",
+    "measure_text",
+]
+
+PAD, BOS, EOS, MASK, CLS, SEP = range(6)
+BYTE_OFFSET = 6
+"""The byte b is the number b + 6."""
+VOCAB_SIZE = 256 + BYTE_OFFSET
+
+MOST_BYTES = 1 << 20
+"""Of a longer text no more is kept, from its start on, where a random part of it is wanted."""
+
+SHORTEST = 8  # a character has up to four bytes, and both ends of a text must get one
+MULTIPLE = (
+    64  # lengths of batches and of models are multiples of it, so that few different ones occur
+)
+
+_MASK_WORD = b"[MASK]"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character behind its first
+_WHITESPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8))
+
+Bytes = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPreprocessConfig:
+    """What turns a text into the model's numbers when nothing is random. Saved with the model.
+
+    Attributes:
+        max_length: Bytes that are read at most. None: taken from the data, see `measure_text`.
+        keep: What is kept of a longer text: its `start`, both `ends` with the mark SEP between them, or a part
+            anywhere (`random`): drawn in training, elsewhere as the moment says, by default the middle.
+        marks: Whether `[MASK]` in a text is the mark that stands for one hidden byte.
+
+    Raises:
+        ValueError: If `max_length` is below 8.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["text"] = "text"
+    max_length: int | None = None
+    keep: Literal["start", "ends", "random"] = "start"
+    marks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < SHORTEST:
+            msg = f"Expected max_length of at least {SHORTEST} bytes, got {self.max_length}."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextAugmentConfig:
+    """What is random about a text in training.
+
+    Attributes:
+        crop: Read a random part of a text that is too long, whatever `keep` says.
+        mask: Share of the text that is hidden behind the mark MASK.
+        mask_unit: Whether whole words are hidden, as in Perceiver IO, or single bytes.
+        word_dropout: Share of words that are left out.
+
+    Raises:
+        ValueError: If a share is not in [0, 1).
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["text"] = "text"
+    crop: bool = True
+    mask: float = 0.0
+    mask_unit: Literal["word", "byte"] = "word"
+    word_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.mask < 1 and 0 <= self.word_dropout < 1):
+            msg = (
+                f"Expected shares of the text in [0, 1), got mask={self.mask} and "
+                f"word_dropout={self.word_dropout}."
+            )
+            raise ValueError(msg)
+
+
+class TextBytes:
+    """Reads texts as bytes.
+
+    Args:
+        preprocess: How long they are.
+        augment: What is random in training.
+
+    Raises:
+        ValueError: If `max_length` is not known yet.
+    """
+
+    timed: bool
+
+    def __init__(
+        self, preprocess: TextPreprocessConfig, augment: TextAugmentConfig | None = None
+    ) -> None:
+        if preprocess.max_length is None:
+            msg = (
+                "Expected max_length in bytes, got None. Measure it with measure_text, or state it."
+            )
+            raise ValueError(msg)
+        self.preprocess = preprocess
+        self.augment = TextAugmentConfig(crop=False) if augment is None else augment
+        self.max_length = preprocess.max_length
+        self.timed = preprocess.keep == "random"  # then a longer text has many parts
+
+    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return the bytes of a text, no more of them than may be needed.
+
+        Bytes that are not valid UTF-8 are kept, since the model reads bytes; this is noted.
+
+        Args:
+            media: A text, its bytes or its file; or a dict of several, which are read as one.
+            moment: Changes nothing.
+
+        Raises:
+            MissingValueError: If the cell is empty.
+            ValueError: If there is no text in it, or something else than text. The message names the file.
+        """
+        several = passages_of(media, MOST_BYTES)
+        if several is not None:
+            return DecodedValue(*several)
+        data, length = self._read(media)
+        data = data.removeprefix(_BYTE_ORDER_MARK)
+        if not data:
+            msg = f"'{media.name}' is empty: expected a text, got nothing. Write one or take it out of the data."
+            raise ValueError(msg)
+        notes: list[str] = []
+        if length > self.max_length:
+            notes.append(f"cut to {self.max_length} bytes")
+        if not _is_utf8(data):
+            _complain_if_binary(media.name, data)
+            notes.append("not valid UTF-8")
+        return DecodedValue(np.frombuffer(data, dtype=np.uint8), tuple(notes))
+
+    def prepare(
+        self, value: Any, *, moment: float = 0.5, chance: np.random.Generator | None = None
+    ) -> Ids:
+        """Return at most `max_length` numbers, one for each byte: L, int64.
+
+        Args:
+            value: Bytes, as `decode` returns them. Several texts are kept from their start, with SEP between them.
+            moment: Which part of a longer text, where `keep` is `random`.
+            chance: Where augmentation takes its chance from. None: nothing is random.
+        """
+        if isinstance(value, Passages):
+            return self._joined(value, chance)
+        text = value
+        if self.preprocess.marks and _MASK_WORD in text.tobytes():
+            return _marked(_numbers(text))[: self.max_length]
+        anywhere = self.preprocess.keep == "random"
+        if chance is not None and (self.augment.crop or anywhere):
+            ids = _window(text, self.max_length, chance.random())
+        elif anywhere:
+            ids = _window(text, self.max_length, moment)
+        elif self.preprocess.keep == "ends" and text.shape[0] > self.max_length:
+            ids = _ends(text, self.max_length)
+        else:
+            ids = _numbers(_start(text, self.max_length))
+        return ids if chance is None else self._augmented(ids, chance)
+
+    def collate(
+        self, samples: Sequence[Any]
+    ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"] | None]:
+        """Return texts as B x L numbers with PAD behind the shorter ones, and which of them are real.
+
+        L is a multiple of 64, or `max_length`.
+        """
+        longest = max((sample.shape[0] for sample in samples if sample is not None), default=0)
+        fits = longest > 0 and -(-longest // MULTIPLE) * MULTIPLE <= self.max_length
+        return stack_padded(
+            samples,
+            like=(self.max_length,),
+            dtype=np.int64,
+            multiple=MULTIPLE if fits else self.max_length,
+        )
+
+    def _read(self, media: Media) -> tuple[bytes, int]:
+        """Return what may be needed of a text, and how many bytes it has."""
+        if media.is_missing:
+            msg = f"'{media.name}' is empty: expected a text, got no cell."
+            raise MissingValueError(msg)
+        whole = self.preprocess.keep == "random" or self.augment.crop
+        most = self.max_length * (len(_MASK_WORD) if self.preprocess.marks else 1)
+        first = MOST_BYTES if whole else most + len(_BYTE_ORDER_MARK)
+        last = self.max_length if self.preprocess.keep == "ends" else 0
+        if media.value is not None or media.data is not None:
+            data = media.data if media.data is not None else encoded_text(media)
+            if len(data) <= first + last:
+                return data, _length(data, len(data))
+            return _joined(data[:first], data[len(data) - last :]), _length(data, len(data))
+        with media.open() as file:
+            size = file.seek(0, SEEK_END)
+            file.seek(0)
+            data = file.read(min(first + last, size))
+            if size > first + last and last:
+                file.seek(size - last)
+                data = _joined(data[:first], file.read(last))
+            return data, _length(data, size)
+
+    def _joined(self, texts: Passages, chance: np.random.Generator | None) -> Ids:
+        """Return several texts as one; where they are too long, the longest lose their ends."""
+        parts = [_numbers(text) for text in texts.parts()]
+        if self.preprocess.marks:
+            parts = [_marked(ids) if ids.shape[0] >= len(_MASK_WORD) else ids for ids in parts]
+        if chance is not None:
+            parts = [self._augmented(ids, chance) if ids.shape[0] else ids for ids in parts]
+        rooms = room_of_each([ids.shape[0] for ids in parts], self.max_length - len(parts) + 1)
+        kept = [ids[:room] for ids, room in zip(parts, rooms, strict=True)]
+        marked = [part for ids in kept for part in (np.array([SEP]), ids)]
+        return np.concatenate(marked[1:])
+
+    def _augmented(self, ids: Ids, chance: np.random.Generator) -> Ids:
+        """Leave out and hide words."""
+        augment = self.augment
+        if augment.word_dropout:
+            words = _words(ids)
+            kept = (chance.random(words[-1] + 1) >= augment.word_dropout)[words]
+            ids = ids[kept] if kept.any() else ids
+        if augment.mask:
+            units = _words(ids) if augment.mask_unit == "word" else np.arange(ids.shape[0])
+            hidden = (chance.random(units[-1] + 1) < augment.mask)[units] & ~_is_blank(ids)
+            ids = np.where(hidden, MASK, ids)
+        return ids
+
+
+def encoded_text(media: Media) -> bytes:
+    """Return a text that is already in memory as bytes."""
+    text = media.value
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        msg = f"'{media.name}' is no text: expected a string, got {type(text).__name__}."
+        raise ValueError(msg)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _length(data: bytes, size: int) -> int:
+    return size - len(_BYTE_ORDER_MARK) * data.startswith(_BYTE_ORDER_MARK)
+
+
+def _joined(head: bytes, tail: bytes) -> bytes:
+    """Return both without the characters that were cut in two."""
+    if not tail:
+        return head
+    head = head[:-3] + head[-3:].rstrip(_CONTINUATION)
+    return head[:-1] + tail[:3].lstrip(_CONTINUATION) + tail[3:]
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Return whether bytes are UTF-8 without NUL; the last character may be cut off."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        cut_off = error.reason == "unexpected end of data"
+        return cut_off and b"\0" not in data
+    return b"\0" not in data
+
+
+def _complain_if_binary(name: str, data: bytes) -> None:
+    kind = kind_of_bytes(data)
+    if kind is None and data.rstrip(b"\0").count(0) * 1000 <= len(data):
+        return
+    found = f"it holds {kind}" if kind else "it is full of NUL bytes, so it is binary, or UTF-16"
+    msg = (
+        f"Cannot read '{name}' as a text: {found}; it begins with the bytes {data[:8].hex(' ')}. "
+        "Save it as text in UTF-8 or take it out of the data."
+    )
+    raise ValueError(msg)
+
+
+def _numbers(text: Bytes) -> Ids:
+    return text.astype(np.int64) + BYTE_OFFSET
+
+
+def _marked(ids: Ids) -> Ids:
+    """Return numbers with the mark MASK in place of each `[MASK]`, of which there is one."""
+    word = _numbers(np.frombuffer(_MASK_WORD, dtype=np.uint8))
+    windows = np.lib.stride_tricks.sliding_window_view(ids, len(word))
+    starts = (windows == word).all(axis=1).nonzero()[0]
+    marked = ids.copy()
+    marked[starts] = MASK
+    behind = (starts[:, None] + np.arange(1, len(word))).ravel()
+    return np.delete(marked, behind)
+
+
+def _start(text: Bytes, most: int) -> Bytes:
+    """Return the first bytes, at most so many, without a part of a character at the end."""
+    if text.shape[0] <= most:
+        return text
+    end = most
+    while end > most - 3 and text[end] & 0xC0 == 0x80:  # within a character of valid UTF-8
+        end -= 1
+    return text[:end]
+
+
+def _end(text: Bytes, most: int) -> Bytes:
+    """Return the last bytes, at most so many, without a part of a character at the start."""
+    start = max(text.shape[0] - most, 0)
+    last = min(start + 3, text.shape[0] - 1)
+    while 0 < start < last and text[start] & 0xC0 == 0x80:
+        start += 1
+    return text[start:]
+
+
+def _window(text: Bytes, most: int, moment: float) -> Ids:
+    """Return as many bytes as fit, from a place between the first (0) and the last (1) possible."""
+    room = text.shape[0] - most
+    if room <= 0:
+        return _numbers(text)
+    start = round(moment * room)
+    return _numbers(_start(_end(text, text.shape[0] - start), most))
+
+
+def _ends(text: Bytes, most: int) -> Ids:
+    """Return half of the bytes from the start, SEP, and half from the end."""
+    half = (most - 1) // 2
+    head, tail = _start(text, half), _end(text, most - 1 - half)
+    return np.concatenate([_numbers(head), [SEP], _numbers(tail)])
+
+
+def _is_blank(ids: Ids) -> npt.NDArray[np.bool_]:
+    return (ids >= BYTE_OFFSET) & _WHITESPACE[np.maximum(ids - BYTE_OFFSET, 0)]
+
+
+def _words(ids: Ids) -> npt.NDArray[np.intp]:
+    """Return for each number which word it belongs to; the blank behind a word belongs to it."""
+    blank = _is_blank(ids)
+    begins = ~blank[1:] & blank[:-1]
+    return np.concatenate([[0], np.cumsum(begins)]).astype(np.intp)
+
+
+def measure_text(
+    cells: Iterable[Media], config: TextPreprocessConfig, *, largest: int = 2048
+) -> TextPreprocessConfig:
+    """Return the configuration with `max_length` taken from texts, where it is not stated.
+
+    It is what 19 of 20 texts fit into, rounded up to a multiple of 64.
+
+    Args:
+        cells: Texts of the training split, or a sample of them.
+        config: What is known already.
+        largest: Bytes at most.
+
+    Raises:
+        ValueError: If no cell holds a text.
+    """
+    if config.max_length is not None:
+        return config
+    lengths: list[int] = []
+    failure = "there are no rows"
+    for media in cells:
+        try:
+            lengths.append(_size_of(media))
+        except (ValueError, OSError) as error:
+            failure = str(error)
+    if not lengths:
+        msg = f"The length of texts cannot be measured, since none can be read: {failure}"
+        raise ValueError(msg)
+    most = int(np.percentile(lengths, 95, method="higher"))
+    rounded = max(MULTIPLE, -(-most // MULTIPLE) * MULTIPLE)
+    return replace(config, max_length=min(largest, rounded))
+
+
+def _size_of(media: Media) -> int:
+    if isinstance(media.path, Path):
+        return media.path.stat().st_size
+    if media.is_missing:
+        msg = f"'{media.name}' is empty."
+        raise MissingValueError(msg)
+    several = passages_of(media, MOST_BYTES)
+    if several is not None:
+        return several[0].data.shape[0] + several[0].ends.shape[0] - 1
+    return len(media.data if media.data is not None else encoded_text(media))

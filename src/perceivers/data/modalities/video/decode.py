@@ -1,0 +1,355 @@
+"""Files become films: upright RGB frames at a stated rate, the same whether a window or the whole is decoded."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from perceivers.data.base import require
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import TooLongError
+from perceivers.data.modalities.video.container import (
+    DEFAULT_RATE,
+    FilmError,
+    average_rate,
+    damaged,
+    has_index,
+    no_frames,
+    opened_film,
+    picture_seconds,
+)
+
+__all__ = ["Film", "FilmHeader", "decode_film", "film_header", "window_of"]
+
+MAX_FILM_BYTES = 512 * 1024**2  # of the frames kept of one film, at the size and rate asked for
+# Containers write times in steps of up to a millisecond: 1/30 s is kept as 33 ms, two of it as 67.
+EPSILON = 1e-3
+# A header may promise a little more than there is (sound that ends later, a rounded length).
+MISSING_SECONDS = 0.5
+STEPS_BACK = (0.0, 1.0, 8.0)  # seconds before the window at which a keyframe is looked for
+
+Fit = Callable[[int, int], tuple[int, int]]
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """Frames that follow one another at a steady rate.
+
+    Attributes:
+        frames: T x H x W x 3, RGB, upright, with square pixels.
+        frame_rate: Of `frames`, in frames per second.
+        start: Time of `frames[0]` in seconds from the beginning of the picture.
+        duration: Of the whole picture in seconds, also where `frames` are a window of it.
+    """
+
+    frames: Frames
+    frame_rate: float
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class FilmHeader:
+    """What a film says of itself.
+
+    Attributes:
+        height: Rows, upright and with square pixels.
+        width: Columns, likewise.
+        frame_rate: Frames per second, on average where it varies.
+        seconds: Length of the picture, which the sound may exceed.
+        has_sound: Whether there is a sound track.
+    """
+
+    height: int
+    width: int
+    frame_rate: float
+    seconds: float
+    has_sound: bool
+
+
+def window_of(
+    duration: float, *, frame_rate: float, clip: tuple[int, float] | None
+) -> tuple[int, int]:
+    """Return the first frame and the number of frames of a clip, counted at `frame_rate` from the beginning.
+
+    The clip begins at `moment * (duration - its own length)`, on the nearest frame. So it shows the window that
+    the sound of the same moment is cut from, and the frames that the whole film has there.
+
+    Args:
+        duration: Of the film, in seconds.
+        frame_rate: At which frames are taken.
+        clip: Number of frames, and the moment from 0 to 1. None: the whole film.
+    """
+    total = max(1, math.ceil(duration * frame_rate - EPSILON))
+    if clip is None or clip[0] >= total:
+        return 0, total
+    frames, moment = clip
+    start = moment * max(0.0, duration - frames / frame_rate)
+    return min(total - frames, max(0, math.floor(start * frame_rate + 0.5))), frames
+
+
+def film_header(media: Media) -> FilmHeader:
+    """Return what a film says of itself. One frame is decoded, since frames say how they are turned.
+
+    Raises:
+        MissingValueError: If there is nothing, or only sound.
+        ValueError: If it cannot be read. The message names the file and the reason.
+    """
+    given = _given_frames(media)
+    if given is not None:
+        frames, rate = given
+        height, width = frames.shape[1:3]
+        return FilmHeader(height, width, rate, len(frames) / rate, has_sound=False)
+    with opened_film(media) as (container, stream):
+        seconds = picture_seconds(media, stream)
+        for frame in container.decode(stream):
+            height, width = _upright_size(frame, stream)
+            rate = average_rate(stream)
+            return FilmHeader(height, width, rate, seconds, bool(container.streams.audio))
+    raise no_frames(media.name)
+
+
+def decode_film(
+    media: Media,
+    *,
+    frame_rate: float,
+    fit: Fit | None = None,
+    clip: tuple[int, float] | None = None,
+) -> tuple[Film, tuple[str, ...]]:
+    """Return the frames on screen at 0, 1, 2, ... times 1 / `frame_rate` seconds, and notes on what was decided.
+
+    Which frame is on screen is told by the time stamps, so a rate that varies and frames that are stored in
+    another order come out right. A window equals the same part of a full decode.
+
+    Args:
+        media: A file or its bytes; or frames as an array of uint8, T x H x W x 3, taken as 25 per second unless it
+            is a mapping of `frames` and `frame_rate`.
+        frame_rate: Frames per second wanted.
+        fit: Height and width of the upright frames -> those wanted. Frames are scaled while they are converted to
+            RGB, except those of an array. None: as they are.
+        clip: Number of frames and moment, see `window_of`: only that window is decoded. None: everything.
+
+    Raises:
+        MissingValueError: If there is nothing, or only sound.
+        TooLongError: If the frames would need more than `MAX_FILM_BYTES`.
+        ValueError: If it cannot be read, has no frames, or is cut off before the end of the window. The message
+            names the file and the reason.
+    """
+    given = _given_frames(media)
+    if given is not None:
+        return _sampled(*given, frame_rate, clip), ()
+    with opened_film(media) as (container, stream):
+        seconds = picture_seconds(media, stream)
+        first, count = window_of(seconds, frame_rate=frame_rate, clip=clip)
+        sampler = _Sampler(media.name, (first + np.arange(count)) / frame_rate, seconds, fit)
+        frames = _sought(container, stream, sampler)
+    if frames is None:  # not every container can be sought in
+        with opened_film(media) as (container, stream):
+            frames = sampler.take(_timed(container.decode(stream), stream), stream)
+    return Film(frames, frame_rate, first / frame_rate, seconds), tuple(sampler.notes)
+
+
+class _Sampler:
+    """Takes the frames that are on screen at the wanted times from frames that come in order."""
+
+    def __init__(
+        self, name: str, times: npt.NDArray[np.float64], seconds: float, fit: Fit | None
+    ) -> None:
+        self.name, self.times, self.seconds, self.fit = name, times, seconds, fit
+        self.notes: list[str] = []
+        # One for all frames: the tables for scaling are made once.
+        self.reformatter = require("av.video.reformatter", "video").VideoReformatter()
+
+    def take(self, frames: Iterator[tuple[float, Any]], stream: Any) -> Frames:
+        """Return the frames wanted, T x H x W x 3.
+
+        Args:
+            frames: Time in seconds and frame. The first is the first of the film, or not after the first wanted.
+            stream: Whose frames they are.
+        """
+        taken, count = 0, len(self.times)
+        result: Frames | None = None
+        shown: Any = None  # the frame on screen
+        last = 0.0
+        damage: Exception | None = None
+        try:
+            for time, frame in frames:
+                # All that is wanted before this frame comes shows the one before it.
+                until = int(np.searchsorted(self.times, time - EPSILON, side="left"))
+                if shown is not None and until > taken:
+                    result = self._fill(result, slice(taken, until), shown, stream)
+                    taken = until
+                    if taken == count:
+                        return result
+                shown, last = frame, time
+        except require("av", "video").error.FFmpegError as error:
+            damage = error
+        if shown is None:
+            raise damaged(self.name, damage) if damage else no_frames(self.name)
+        length = float((shown.duration or 0) * (shown.time_base or 0)) or 1 / average_rate(stream)
+        missing = float(self.times[-1]) - (last + length)
+        if missing > MISSING_SECONDS:
+            msg = (
+                f"Cannot read '{self.name}' as a film: it is cut off or damaged. Its pictures end after "
+                f"{last + length:.2f} s of {self.seconds:.2f} s. Replace it or take it out of the data."
+            )
+            raise FilmError(msg)
+        if missing > EPSILON:
+            self.notes.append("last frame held to the end")
+        return self._fill(result, slice(taken, count), shown, stream)
+
+    def _fill(self, result: Frames | None, places: slice, frame: Any, stream: Any) -> Frames:
+        """Write a frame into some places, of a new array if there is none yet."""
+        turns = _turns(frame)
+        if result is None:
+            height, width = _upright_size(frame, stream)
+            size = (height, width) if self.fit is None else self.fit(height, width)
+            result = self._room(*size)
+            if turns:
+                self.notes.append("turned as its rotation says")
+        height, width = result.shape[1:3][:: -1 if turns % 2 else 1]
+        plane = self.reformatter.reformat(frame, width, height, "rgb24").planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        picture = rows[:height, : width * 3].reshape(height, width, 3)
+        result[places] = np.rot90(picture, turns) if turns else picture
+        return result
+
+    def _room(self, height: int, width: int) -> Frames:
+        count = len(self.times)
+        if count * height * width * 3 > MAX_FILM_BYTES:
+            msg = (
+                f"'{self.name}' is too long to be kept as a whole: {count:,} frames of {height} x {width} are more "
+                f"than {MAX_FILM_BYTES >> 20} MiB. Decode clips of it (moment=...), or ask for fewer or smaller frames."
+            )
+            raise TooLongError(msg)
+        return np.empty((count, height, width, 3), np.uint8)
+
+
+def _sought(container: Any, stream: Any, sampler: _Sampler) -> Frames | None:
+    """Return the frames wanted, beginning at a keyframe before them; None if none can be found."""
+    wanted = float(sampler.times[0])
+    error = require("av", "video").error.FFmpegError
+    if wanted <= EPSILON:
+        return sampler.take(_timed(container.decode(stream), stream), stream)
+    if not has_index(stream):
+        return None
+    origin = _origin(container, stream)
+    for back in STEPS_BACK:
+        if wanted - back <= 0:
+            break
+        try:
+            place = stream.start_time + math.floor((wanted - back) / float(stream.time_base))
+            container.seek(place, stream=stream, backward=True)
+            packets = container.demux(stream)
+            key = next((packet for packet in packets if packet.is_keyframe), None)
+            frames = _timed(_decoded(key, packets), stream, origin)
+            start = None if key is None or key.pts is None else next(frames, None)
+        except error:
+            return None
+        # Some containers are sought by the order of storage, and a keyframe may come on screen too late for it;
+        # and some streams need a while to recover before they show anything.
+        if start is not None and start[0] <= wanted + EPSILON:
+            return sampler.take(chain([start], frames), stream)
+    return None
+
+
+def _decoded(first: Any, packets: Iterator[Any]) -> Iterator[Any]:
+    if first is not None:
+        yield from first.decode()
+    for packet in packets:
+        yield from packet.decode()
+
+
+def _timed(
+    frames: Iterator[Any], stream: Any, origin: int | None = None
+) -> Iterator[tuple[float, Any]]:
+    """Yield frames with their time in seconds from the beginning of the picture.
+
+    Args:
+        frames: In the order of the screen.
+        stream: Whose frames they are.
+        origin: Time stamp of the beginning. None: the stream or the first frame tells it.
+    """
+    if origin is None and not _starts_late(stream):
+        origin = stream.start_time
+    step, rate = float(stream.time_base), average_rate(stream)
+    for number, frame in enumerate(frames):
+        stamp = _stamp(frame)
+        if stamp is None:
+            yield number / rate, frame
+            continue
+        origin = stamp if origin is None else origin
+        yield (stamp - origin) * step, frame
+
+
+def _origin(container: Any, stream: Any) -> int | None:
+    """Return the time stamp of the beginning where only the first frame tells it. That frame is taken."""
+    if not _starts_late(stream):
+        return None
+    first = next(container.decode(stream), None)
+    return None if first is None else _stamp(first)
+
+
+def _starts_late(stream: Any) -> bool:
+    """Return whether frames come on screen later than they say: AVI numbers them as they are stored."""
+    return stream.container.format.name == "avi"
+
+
+def _stamp(frame: Any) -> int | None:
+    return frame.dts if frame.pts is None else frame.pts
+
+
+def _turns(frame: Any) -> int:
+    """Return how many quarters of a turn, to the left, make a frame upright."""
+    return round(float(getattr(frame, "rotation", 0) or 0) / 90) % 4
+
+
+def _upright_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """Return height and width of a frame once it is upright and its pixels are square."""
+    aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+    width = round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width
+    width = max(1, width)
+    return (width, frame.height) if _turns(frame) % 2 else (frame.height, width)
+
+
+def _given_frames(media: Media) -> tuple[Frames, float] | None:
+    """Return frames that come decoded, and their rate; None where there is a file."""
+    frames: Any = media.array if media.array is not None else media.value
+    if frames is None:
+        return None
+    rate = DEFAULT_RATE
+    if isinstance(frames, Mapping):
+        parts = cast("Mapping[str, Any]", frames)
+        frames, rate = parts.get("frames"), float(parts.get("frame_rate") or DEFAULT_RATE)
+    shape = getattr(frames, "shape", ())
+    if getattr(frames, "dtype", None) != np.uint8 or len(shape) != 4 or shape[3] != 3:
+        found = (
+            f"{frames.dtype} of shape {' x '.join(map(str, shape))}"
+            if shape
+            else type(frames).__name__
+        )
+        msg = (
+            f"Expected '{media.name}' to be frames as an array of uint8 of shape T x H x W x 3 (or a mapping of "
+            f"frames and frame_rate), got {found}."
+        )
+        raise ValueError(msg)
+    if 0 in shape:
+        raise no_frames(media.name)
+    if not (math.isfinite(rate) and rate > 0):
+        msg = f"Expected '{media.name}' to have a frame_rate above 0, got {rate}."
+        raise ValueError(msg)
+    return frames, rate
+
+
+def _sampled(frames: Frames, rate: float, wanted: float, clip: tuple[int, float] | None) -> Film:
+    """Return frames of a steady rate at another one."""
+    duration = len(frames) / rate
+    first, count = window_of(duration, frame_rate=wanted, clip=clip)
+    times = (first + np.arange(count)) / wanted
+    places = np.minimum(np.floor((times + EPSILON) * rate).astype(int), len(frames) - 1)
+    return Film(frames[places], wanted, first / wanted, duration)

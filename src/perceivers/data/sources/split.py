@@ -1,0 +1,168 @@
+"""Rows held out of train for validation: always the same ones, each class in proportion, no group on both sides."""
+
+import random
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from perceivers.data.base import DataConfig, Records
+from perceivers.data.sources.open import DataSource
+from perceivers.data.streaming.stream import Stream
+from perceivers.data.tables.table import Subset
+
+__all__ = ["Subset", "hold_out", "with_validation"]
+
+_WINDOW = 64  # groups that are compared at a time; all of 10,000 would take minutes
+
+
+def hold_out(
+    labels: Sequence[int] | None, groups: Sequence[Hashable] | None, fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Return the rows that stay and the rows that are held out, both sorted.
+
+    Without groups, each class gives its share, rounded so that the shares add up; a class never loses its last
+    row. With groups, these come by in random order, and the one that brings the classes nearest to their shares
+    is taken, as long as one does.
+
+    Args:
+        labels: For each row, its class. None: rows are alike.
+        groups: For each row, its group. None: every row stands for itself.
+        fraction: Share of the rows to hold out.
+        seed: Which ones. The same seed always gives the same rows.
+
+    Raises:
+        ValueError: If the fraction is not in (0, 1), or there is only one row or group.
+    """
+    if not 0 < fraction < 1:
+        msg = f"Expected a fraction between 0 and 1 to hold out, got {fraction}."
+        raise ValueError(msg)
+    length = len(labels if labels is not None else groups if groups is not None else ())
+    classes: Sequence[int] = [0] * length if labels is None else labels
+    held = (
+        _by_class(classes, fraction, seed)
+        if groups is None
+        else _by_group(classes, groups, fraction, seed)
+    )
+    chosen = set(held)
+    return [row for row in range(length) if row not in chosen], sorted(held)
+
+
+def _by_class(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
+    rows: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    if len(labels) < 2:
+        msg = f"Expected at least two rows to hold some out, got {len(labels)}."
+        raise ValueError(msg)
+    wanted = {label: len(rows[label]) * fraction for label in sorted(rows)}
+    counts = {label: min(int(share), len(rows[label]) - 1) for label, share in wanted.items()}
+    # The rest goes to the classes that rounding down took most from.
+    left = max(1, round(len(labels) * fraction)) - sum(counts.values())
+    for label in sorted(wanted, key=lambda k: (counts[k] - wanted[k], k)):
+        if left > 0 and counts[label] < len(rows[label]) - 1:
+            counts[label] += 1
+            left -= 1
+    generator = random.Random(seed)
+    held: list[int] = []
+    for label, count in counts.items():
+        generator.shuffle(rows[label])
+        held += rows[label][:count]
+    return held or [generator.randrange(len(labels))]  # every class has one row
+
+
+def _by_group(
+    labels: Sequence[int], groups: Sequence[Hashable], fraction: float, seed: int
+) -> list[int]:
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        if group is None:
+            msg = f"Row {row} has no group. Fill it in, so that it can be kept on one side of the split."
+            raise ValueError(msg)
+        members.setdefault(group, []).append(row)
+    if len(members) < 2:
+        msg = f"Expected at least two groups to hold one out, got only {next(iter(members), 'none')!r}."
+        raise ValueError(msg)
+    counts = {group: Counter(labels[row] for row in rows) for group, rows in members.items()}
+    total = Counter(labels)
+    held: Counter[int] = Counter()
+
+    def gain(group: Hashable) -> float:
+        """Return how much nearer each row of a group brings the classes to their shares."""
+        classes = counts[group].items()
+        if any(held[label] + n == total[label] for label, n in classes):
+            return -float(len(labels))  # train would lose the class
+        nearer = sum(n * (2 * (fraction * total[label] - held[label]) - n) for label, n in classes)
+        return nearer / len(members[group])
+
+    order = sorted(members, key=str)
+    random.Random(seed).shuffle(order)
+    waiting, taken = order, list[Hashable]()
+    while waiting:
+        best = max(waiting[:_WINDOW], key=gain)
+        if gain(best) > 0:
+            taken.append(best)
+            held += counts[best]
+            waiting = [group for group in waiting[:_WINDOW] if group != best] + waiting[_WINDOW:]
+        else:
+            waiting = waiting[_WINDOW:]
+    return [row for group in taken or [max(order, key=gain)] for row in members[group]]
+
+
+def with_validation(source: DataSource, config: DataConfig) -> DataSource:
+    """Return the data with a validation split, held out of train where none is given. Never out of test.
+
+    Raises:
+        ValueError: If there is no train split to hold rows out of, or too few rows.
+    """
+    if source.streams:
+        return _with_validation_stream(source, config)
+    if "validation" in source.splits or config.validation_fraction == 0:
+        return source
+    if "train" not in source.splits:
+        msg = f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
+        raise ValueError(msg)
+    train: Records = source.splits["train"]
+    # Sets of labels and numbers have no few values whose shares could be kept.
+    labels: Sequence[int] | None = None
+    if source.target and source.target_kind == "class":
+        labels = source.targets("train")
+    # Of several tasks, the shares of the first whose target is a class, as if it were the only one.
+    first = next((task for task, one in source.tasks.items() if one.kind == "class"), None)
+    if first is not None:
+        labels = [int(one[first]) for one in source.targets("train")]
+    stratified = labels is not None
+    groups: Sequence[Any] | None = train.column(config.group) if config.group else None
+    if labels is None and groups is None:
+        labels = [0] * len(train)
+    stay, held = hold_out(labels, groups, config.validation_fraction, config.split_seed)
+    how = (
+        f"by '{config.group}'"
+        if config.group
+        else "stratified by class"
+        if stratified
+        else "at random"
+    )
+    note = (
+        f"No validation split is given: {len(held):,} of the {len(train):,} rows of train are held out for it, "
+        f"{how} (seed {config.split_seed})."
+    )
+    splits = {"train": Subset(train, stay), "validation": Subset(train, held)}
+    return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
+
+
+def _with_validation_stream(source: DataSource, config: DataConfig) -> DataSource:
+    if "validation" in source.streams or config.validation_fraction == 0:
+        return source
+    if "train" not in source.streams:
+        msg = f"There is no train split to hold validation out of; there is {', '.join(source.streams)}."
+        raise ValueError(msg)
+    train: Stream = source.streams["train"]
+    stay, held = train.hold_out(config.validation_fraction, config.split_seed, config.group)
+    how = f"by '{config.group}'" if config.group else "at random"
+    note = (
+        f"No validation split is given: about {config.validation_fraction:.0%} of the streamed rows of train are held "
+        f"out for it, {how} (seed {config.split_seed})."
+    )
+    streams = {**source.streams, "train": stay, "validation": held}
+    return replace(source, streams=streams, notes=(*source.notes, note))

@@ -1,0 +1,196 @@
+"""`moving`: made pairs of frames with exactly known flow, in memory as data to learn from, or written as files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from perceivers.data.encoded_item import Media, kind_of_name
+from perceivers.data.modalities.flow.decode import write_flo
+from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
+from perceivers.data.modalities.image.decode import decode
+from perceivers.data.sources.layout import media_files
+from perceivers.data.sources.open import DataSource
+from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.table import Field
+
+__all__ = ["MovingTable", "moving", "write_pairs"]
+
+SIZE, LARGEST = (48, 48), 3.0  # pixels of a frame, and that no pixel moves farther
+_ROWS = {"train": 10_000, "validation": 500, "test": 500}
+_SEEDS = {"train": 0, "validation": 1, "test": 2}
+_FIELDS = {"first": Field("image"), "second": Field("image"), "flow": Field("flow")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingTable:
+    """A table whose rows are made when they are read: row i of a seed is the same in every process.
+
+    Attributes:
+        name: What to call it in messages.
+        rows: How many.
+        seed: Of all rows.
+        size: Height and width of the frames.
+        largest: No pixel moves farther, in pixels.
+        pictures: Files that are moved, one drawn for each row. Empty: textures are made.
+        fields: What each column holds.
+        folder: Nothing here is relative to it.
+    """
+
+    name: str
+    rows: int
+    seed: int
+    size: tuple[int, int] = SIZE
+    largest: float = LARGEST
+    pictures: tuple[Path, ...] = ()
+    fields: Mapping[str, Field] = field(default_factory=lambda: dict(_FIELDS))
+    folder: Path = field(default_factory=Path)
+
+    @property
+    def num_bytes(self) -> int:
+        """Nothing stays in memory."""
+        return 0
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows
+
+    def pair(self, index: int) -> MotionPair:
+        """Return the pair of a row.
+
+        Raises:
+            ValueError: If its picture cannot be decoded, or is too small.
+        """
+        numbers = np.random.default_rng((self.seed, index))
+        picture: npt.NDArray[np.uint8] | None = None
+        if self.pictures:
+            path = self.pictures[int(numbers.integers(len(self.pictures)))]
+            picture = np.asarray(decode(Media(str(path), path=path), num_channels=3).image)
+        try:
+            return made_pair(numbers, size=self.size, largest=self.largest, picture=picture)
+        except ValueError as error:
+            msg = f"{self.where(index)}: {error}"
+            raise ValueError(msg) from error
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row."""
+        pair, where = self.pair(index), self.where(index)
+        cells = {
+            "first": Media(where, array=pair.first),
+            "second": Media(where, array=pair.second),
+            "flow": Media(where, value=pair.flow),
+        }
+        return {name: cells[name] for name in self.fields}
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return nothing of each row: there are no scalars."""
+        return [None] * self.rows if name in self.fields else []
+
+    def keep(self, fields: Mapping[str, Field]) -> "MovingTable":
+        """Return the table with these columns only."""
+        return replace(self, fields=dict(fields))
+
+    def where(self, index: int) -> str:
+        """Return what to call a row in messages."""
+        return f"{self.name}, row {index}"
+
+
+def moving() -> DataSource:
+    """Return made pairs of textures of 48 x 48 pixels that move by up to 3 pixels, the same ones every time.
+
+    Train, validation and test are made of other textures and other fields.
+    """
+    splits = {
+        split: MovingTable(name=f"moving ({split})", rows=rows, seed=_SEEDS[split])
+        for split, rows in _ROWS.items()
+    }
+    told = ", ".join(f"{split} {len(table):,} rows" for split, table in splits.items())
+    return DataSource(
+        form="made pairs of moving textures",
+        splits=splits,
+        inputs={
+            "frame_pair": InputColumn(
+                "first", "frame_pair", ("first", "second"), ("image", "image")
+            ),
+            "flow": InputColumn("flow", "flow"),
+        },
+        target=None,
+        label_names=(),
+        notes=(
+            f"Made pairs of moving textures, {SIZE[0]} x {SIZE[1]} pixels that move by up to {LARGEST:g}: {told}.",
+        ),
+    )
+
+
+def write_pairs(
+    out: Path,
+    *,
+    count: int,
+    size: tuple[int, int] = SIZE,
+    largest: float = LARGEST,
+    seed: int = 0,
+    pictures: Path | None = None,
+    validation: float = 0.1,
+) -> int:
+    """Write made pairs as FlyingChairs is laid out, with its list of splits, and return how many are of validation.
+
+    Args:
+        out: The folder, new or empty.
+        count: Pairs.
+        size: Height and width of the frames.
+        largest: No pixel moves farther, in pixels.
+        seed: Of all pairs.
+        pictures: A folder whose pictures are moved, any below it. Validation is made of other pictures than train.
+            None: textures are made.
+        validation: Share of the pairs that are of the validation split.
+
+    Raises:
+        ValueError: If a number has no meaning, `out` holds something, or a picture is too small or cannot be read.
+        OSError: If a file cannot be written.
+    """
+    if count < 2 or largest <= 0 or min(size) < 2 or not 0 < validation < 1:
+        msg = (
+            "Expected at least two pairs of frames of at least 2 x 2 pixels, a motion above 0 and a share of "
+            f"validation in (0, 1); got count={count}, size={size}, largest={largest:g}, validation={validation:g}."
+        )
+        raise ValueError(msg)
+    if out.is_dir() and any(out.iterdir()):
+        msg = f"{out} is not empty. Give a new folder for the pairs (--out)."
+        raise ValueError(msg)
+    held_out = min(max(round(count * validation), 1), count - 1)
+    files = _pictures(pictures) if pictures is not None else ()
+    apart = min(max(round(len(files) * validation), 1), max(len(files) - 1, 0))
+    parts = {"1": files[apart:], "2": files[:apart]}
+    marks = ["1"] * (count - held_out) + ["2"] * held_out
+    tables = {
+        mark: MovingTable(
+            name="made pairs", rows=count, seed=seed, size=size, largest=largest, pictures=files
+        )
+        for mark, files in parts.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for index, mark in enumerate(marks):
+        pair, number = tables[mark].pair(index), f"{index + 1:05d}"
+        Image.fromarray(pair.first).save(out / f"{number}_img1.ppm")
+        Image.fromarray(pair.second).save(out / f"{number}_img2.ppm")
+        write_flo(out / f"{number}_flow.flo", pair.flow)
+    (out / "FlyingChairs_train_val.txt").write_text("\n".join(marks) + "\n", encoding="ascii")
+    return held_out
+
+
+def _pictures(folder: Path) -> tuple[Path, ...]:
+    """Return the pictures below a folder, in an order that mixes its folders.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    files = [path for path in media_files(folder) if kind_of_name(path.name) == "image"]
+    if len(files) < 2:
+        msg = f"Expected pictures in the folder '{folder}', some for train and some for validation; found {len(files)}."
+        raise ValueError(msg)
+    order = np.random.default_rng(0).permutation(len(files))
+    return tuple(files[index] for index in order)

@@ -1,0 +1,293 @@
+"""Data of any form -> Parquet shards with the bytes inside, which are read anywhere and as a stream."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from perceivers.data.base import DataConfig, require, whole
+from perceivers.data.encoded_item import MEDIA_KINDS, Media
+from perceivers.data.sources.open import open_tables
+from perceivers.data.streaming.schema import is_file, sampled_rows, schema_of, written_cell
+from perceivers.data.tables.columns import label_columns
+from perceivers.data.tables.table import Field, Table
+from perceivers.data.targets.classes import ClassIndex, class_names, label_name
+
+__all__ = ["Written", "write_shards"]
+
+SHARD_BYTES = 2**28  # about which a shard is long where nobody says how many rows it has
+MOST_ROWS = 10_000
+_GROUP_BYTES, _GROUP_ROWS = 2**26, 256  # of a row group: what a reader holds in memory at once
+_LOOKED_AT = 16  # rows by which it is told how large rows are
+_MARK = b"perceivers_rows"  # in a shard's metadata, by which it is known again
+_WHERE = re.compile(r"^(.*), (?:row|line|key) '?(.*?)'?$")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written of one split.
+
+    Attributes:
+        split: Its name.
+        paths: The shards.
+        num_rows: Rows in all of them.
+        there: Shards that stood there, finished, from a run before.
+        bad: Name and reason of each row that could not be read, and was left out.
+    """
+
+    split: str
+    paths: tuple[Path, ...]
+    num_rows: int
+    there: int
+    bad: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Plan:
+    """How the rows of one split are written."""
+
+    split: str
+    table: Table
+    keys: list[str] | None
+    labels: ClassIndex | None
+    schema: Any
+    texts: frozenset[str]
+    rows_per_shard: int
+    bad: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+
+def write_shards(
+    data: Any,
+    out: str | Path,
+    *,
+    config: DataConfig | None = None,
+    rows_per_shard: int | None = None,
+    splits: Sequence[str] = (),
+) -> list[Written]:
+    """Write data as `train-00000-of-00012.parquet`, ...: media as bytes, all other columns as they are.
+
+    Each shard appears whole or not at all. Those that stand there from a run that was interrupted are not
+    written again. Names of classes, and what is a picture, a sound or a film, stand in the schema as Hugging
+    Face's `datasets` writes it. A column `key` names each row: the path of its file, or its table and row.
+
+    Args:
+        data: What `perceivers.data.sources.open.open_data` takes.
+        out: The folder.
+        config: Which column is the label, and by which the rows are divided into splits.
+        rows_per_shard: By default as many as make a shard of about 256 MiB.
+        splits: Which splits to write. By default all.
+
+    Raises:
+        ValueError: If the data are not recognized, a split is not there, `out` holds shards of other data, or more
+            than `max_bad` of the rows cannot be read.
+        OSError: If a file cannot be written.
+    """
+    config = config or DataConfig()
+    if rows_per_shard is not None and rows_per_shard < 1:
+        msg = f"Expected at least one row in a shard, got rows_per_shard={rows_per_shard}."
+        raise ValueError(msg)
+    form, tables, _ = open_tables(data, config)
+    unknown = [split for split in splits if split not in tables]
+    if unknown:
+        msg = f"There is no split '{unknown[0]}' in {form}; there is {', '.join(tables)}."
+        raise ValueError(msg)
+    first = tables.get("train") or next(iter(tables.values()))
+    labels = tuple(label_columns(config.label, first.fields)) or ("label",)
+    target = labels[0]  # of several, each is written as it is
+    classes = () if len(labels) > 1 else _classes(tables, target, config)
+    folder = Path(out)
+    written: list[Written] = []
+    for split, whole_table in tables.items():
+        if splits and split not in splits:
+            continue
+        table = whole_table.keep(_written_fields(whole_table))
+        index = None
+        if classes and target in table.fields:
+            index = ClassIndex(classes, target, table.fields[target])
+        schema, texts = schema_of(table, index and target, classes)
+        size = rows_per_shard or _rows_per_shard(table)
+        plan = _Plan(split, table, _keys(table), index, schema, texts, size)
+        written.append(_write_split(plan, folder, config.max_bad))
+    return written
+
+
+def _write_split(plan: _Plan, folder: Path, max_bad: float) -> Written:
+    rows, size = len(plan.table), plan.rows_per_shard
+    count = -(-rows // size)
+    paths = [folder / f"{plan.split}-{i:05d}-of-{count:05d}.parquet" for i in range(count)]
+    others = set(folder.glob(f"{plan.split}-*-of-*.parquet")) - set(paths)
+    if others:
+        msg = f"'{folder}' holds other shards of {plan.split}, such as {min(others).name}. Choose another --out."
+        raise ValueError(msg)
+    there = total = 0
+    for number, path in enumerate(paths):
+        span = range(number * size, min(rows, (number + 1) * size))
+        mark = _mark(plan, span)
+        known = _finished(path, mark)
+        if known is None:
+            known = _write_shard(plan, path, span, mark)
+        else:
+            there += 1
+        total += known
+        if len(plan.bad) > max_bad * rows:
+            name, reason = plan.bad[0]
+            msg = (
+                f"{len(plan.bad)} of {rows:,} rows of {plan.split} cannot be read, more than the {max_bad:.1%} "
+                f"allowed. The first is {name}: {reason} Repair the data, or go on without them with --max-bad."
+            )
+            raise ValueError(msg)
+    return Written(plan.split, tuple(paths), total, there, tuple(plan.bad))
+
+
+def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
+    """Write one shard and return how many rows it has."""
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    schema = plan.schema.with_metadata({**plan.schema.metadata, _MARK: mark.encode()})
+    rows = _cells(plan, span)
+    total = 0
+    with whole(path) as new, parquet.ParquetWriter(new, schema, compression="zstd") as writer:
+        while group := list(_group(rows)):
+            columns = {name: [row[name] for row in group] for name in schema.names}
+            try:
+                arrays = [
+                    arrow.array(cells, type=schema.field(name).type)
+                    for name, cells in columns.items()
+                ]
+            except (arrow.ArrowException, TypeError) as error:
+                msg = f"The rows of {plan.table.name} do not have one type in each column: {error}."
+                raise ValueError(msg) from error
+            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+            total += len(group)
+    return total
+
+
+def _group(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the next row group."""
+    size = 0
+    for row in islice(rows, _GROUP_ROWS):
+        yield row
+        size += sum(len(c["bytes"]) for c in row.values() if is_file(c))
+        if size >= _GROUP_BYTES:
+            return
+
+
+def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
+    """Yield the cells of rows as they are written. Rows that cannot be read are noted and left out."""
+    for index in span:
+        key = plan.keys[index] if plan.keys is not None else _place_key(plan.table.where(index))
+        try:
+            row = plan.table.row(index)
+            cells = {
+                name: written_cell(row[name], held, plan.table.folder)
+                for name, held in plan.table.fields.items()
+            }
+        except (OSError, ValueError) as error:
+            plan.bad.append((key, str(error)))
+            continue
+        if plan.labels is not None:
+            column = plan.labels.column
+            raw = row[column].value if isinstance(row[column], Media) else row[column]
+            where = plan.table.where(index)
+            known = label_name(raw, plan.labels.holds, where) is not None
+            cells[column] = plan.labels(raw, where) if known else -1
+        cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
+        yield {**cells, "key": key}
+
+
+def _keys(table: Table) -> list[str] | None:
+    """Return the path of each row's file, where these are all different; or the column that is called so."""
+    if "key" in table.fields:
+        return [str(cell) for cell in table.column("key")]
+    named = [name for name, held in table.fields.items() if held.by_path or _in_folder(table, name)]
+    for name in named:
+        cells = [str(cell) for cell in table.column(name)]
+        if len(set(cells)) == len(cells):
+            return cells
+    return None
+
+
+def _in_folder(table: Table, column: str) -> bool:
+    """Tell whether a column of media names files: that of a folder."""
+    if table.fields[column].kind not in MEDIA_KINDS or not len(table):
+        return False
+    cell = table.row(0)[column]
+    return isinstance(cell, Media) and cell.path is not None
+
+
+def _place_key(where: str) -> str:
+    match = _WHERE.match(where)
+    return f"{PurePosixPath(match[1]).name}:{match[2]}" if match else where
+
+
+def _written_fields(table: Table) -> dict[str, Field]:
+    """Return what the columns hold; one of paths whose files are not there only says where rows came from."""
+    fields = dict(table.fields)
+    for name, held in table.fields.items():
+        if held.by_path:
+            cells = [str(cell) for cell in table.column(name) if cell is not None]
+            looked_at = cells[:: max(1, len(cells) // _LOOKED_AT)]
+            if not any((table.folder / Path(cell).expanduser()).exists() for cell in looked_at):
+                fields[name] = Field("string")
+    return fields
+
+
+def _classes(tables: Mapping[str, Table], target: str, config: DataConfig) -> tuple[str, ...]:
+    """Return the names of the classes; none where the target is a number, several labels, or not there."""
+    table = tables.get("train") or next(iter(tables.values()))
+    if target not in table.fields or config.target not in {"auto", "class"}:
+        return ()
+    held = table.fields[target]
+    values = table.column(target)
+    if held.kind not in {"number", "string"}:
+        return ()
+    try:
+        return class_names(values, held, f"Column '{target}' of {table.name}")
+    except ValueError:
+        if config.target == "class":
+            raise
+        return ()
+
+
+def _rows_per_shard(table: Table) -> int:
+    sizes = [
+        sum(len(c.read()) for c in row.values() if isinstance(c, Media) and (c.path or c.data))
+        for row in islice(sampled_rows(table), _LOOKED_AT)
+    ]
+    mean = max(1, sum(sizes) // max(1, len(sizes)))
+    return min(MOST_ROWS, max(1, SHARD_BYTES // mean))
+
+
+def _mark(plan: _Plan, span: range) -> str:
+    """Return what tells whether a shard that stands there is the one to be written."""
+    first, last = (plan.table.where(i) for i in (span[0], span[-1]))
+    told = [
+        plan.table.name,
+        first,
+        last,
+        len(span),
+        str(plan.schema),
+        plan.labels and plan.labels.names,
+    ]
+    return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+
+
+def _finished(path: Path, mark: str) -> int | None:
+    """Return the rows of a shard that stands there already.
+
+    Raises:
+        ValueError: If it is one of other data.
+    """
+    if not path.exists():
+        return None
+    parquet = require("pyarrow.parquet", "data")
+    with suppress(ValueError, OSError):  # what is no Parquet file holds other rows, too
+        metadata = parquet.read_metadata(path)
+        if (metadata.metadata or {}).get(_MARK) == mark.encode():
+            return int(metadata.num_rows)
+    msg = f"{path} stands there already and holds other rows. Choose another --out, or remove it."
+    raise ValueError(msg)

@@ -1,0 +1,1 @@
+"""Splits whose rows are read shard by shard."""

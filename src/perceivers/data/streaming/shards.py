@@ -1,0 +1,346 @@
+"""Shards: files, or parts of a data set on the hub, whose rows are read one after the other."""
+
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+from perceivers.data.encoded_item import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.formats.files import csv_rows, jsonl_rows
+from perceivers.data.formats.huggingface import feature_fields, undecoded
+from perceivers.data.formats.parquet import parquet_fields, parquet_file, reading
+from perceivers.data.formats.remote import (
+    Location,
+    folder_of,
+    is_remote,
+    join_remote,
+    open_binary,
+    open_remote,
+    suffix_of,
+)
+from perceivers.data.formats.webdataset import (
+    TEXT_SUFFIXES,
+    media_column,
+    parse_members,
+    shown_name,
+    split_key,
+    tar_members,
+    text_cell,
+    told_by_text,
+)
+from perceivers.data.tables.table import Field, field_of, plain
+
+__all__ = [
+    "FileShard",
+    "HubShard",
+    "Shard",
+    "file_shards",
+    "hub_shards",
+    "sample_fields",
+    "shards_with_values",
+]
+
+_SAMPLE = 100  # rows that are looked at to tell what the columns hold
+_TRIES = 4  # of reading the next row of a remote file, while the network fails
+_PAUSE = 1.0  # seconds before the second try, twice as many before each further one
+
+
+@runtime_checkable
+class Shard(Protocol):
+    """Rows that are read in their order, from any one on."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The columns that are read, and what they hold."""
+        ...
+
+    @property
+    def num_rows(self) -> int | None:
+        """Number of rows, where it is known without reading them."""
+        ...
+
+    def rows(self, start: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows from number `start` on: media as `Media`, the rest as plain values."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileShard:
+    """One Parquet, tar, JSON lines or CSV file.
+
+    Attributes:
+        path: The file, or the address of a remote one.
+        fields: The columns to read, and what they hold. Empty: all, as raw cells.
+        num_rows: Number of rows, if it was counted. What cannot be read behind them counts as one row.
+    """
+
+    path: Location
+    fields: Mapping[str, Field]
+    num_rows: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return str(self.path)
+
+    def rows(self, start: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows from number `start` on.
+
+        Raises:
+            ValueError: Where the file is damaged or cut short, after the rows before that.
+            OSError: If it is missing or cannot be reached.
+        """
+        tries = 1
+        while True:
+            try:
+                for raw in _raw_rows(self.path, start, list(self.fields)):
+                    cells = _cells(raw, self.fields, f"{self.path}, row {start}", self.path)
+                    start, tries = start + 1, 1
+                    yield cells
+            except (ValueError, FileNotFoundError):
+                raise
+            except Exception as error:  # each kind of storage has its own
+                if not is_remote(self.path):
+                    raise
+                if tries == _TRIES:
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    msg = f"{self.path} cannot be read from row {start} on, tried {_TRIES} times: {reason[:300]}."
+                    raise OSError(msg) from error
+                time.sleep(_PAUSE * 2 ** (tries - 1))
+                tries += 1
+            else:
+                return
+
+
+@dataclass(frozen=True)
+class HubShard:
+    """One shard of a `datasets.IterableDataset`.
+
+    Attributes:
+        dataset: The shard.
+        name: What to call it in messages.
+        fields: The columns to read, and what they hold.
+        num_rows: Not known before they are read.
+    """
+
+    dataset: Any
+    name: str
+    fields: Mapping[str, Field]
+    num_rows: int | None = None
+
+    def rows(self, start: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows from number `start` on."""
+        rows = self.dataset.select_columns(list(self.fields))
+        for index, raw in enumerate(rows.skip(start) if start else rows, start=start):
+            yield _cells(raw, self.fields, f"{self.name}, row {index}", Path("rows"))
+
+
+def hub_shards(dataset: Any, name: str) -> list[HubShard]:
+    """Return the shards of a data set (iterable or not) of the `datasets` library."""
+    if not hasattr(dataset, "num_shards") or hasattr(dataset, "to_iterable_dataset"):
+        dataset = dataset.to_iterable_dataset()
+    if dataset.features is None:
+        dataset = dataset._resolve_features()
+    dataset = undecoded(dataset)
+    fields = feature_fields(dataset)
+    count = int(dataset.num_shards)
+    return [
+        HubShard(dataset.shard(count, i) if count > 1 else dataset, f"{name}, shard {i}", fields)
+        for i in range(count)
+    ]
+
+
+def sample_fields(path: Location) -> dict[str, Field]:
+    """Return what the columns of a file hold, told from its schema or its first rows.
+
+    Raises:
+        ValueError: If it holds no rows or is not what its suffix says.
+    """
+    if suffix_of(path) == ".parquet":
+        return parquet_fields(parquet_file(path))
+    rows, damage = _intact([], islice(_raw_rows(path, 0, []), _SAMPLE))
+    if not rows:
+        msg = damage or f"{path} holds no rows."
+        raise ValueError(msg)
+    names = dict.fromkeys(name for row in rows for name in row)
+    is_tar = suffix_of(path) == ".tar"
+    return {name: _field([row.get(name) for row in rows], is_tar=is_tar) for name in names}
+
+
+def file_shards(paths: Sequence[Location], fields: Mapping[str, Field]) -> list[FileShard]:
+    """Return files as shards that yield the named columns. Their rows are counted; media are not read for that.
+
+    Raises:
+        OSError: If a file is missing or cannot be reached.
+    """
+    return [FileShard(path, fields, _count(path)) for path in paths]
+
+
+def shards_with_values(
+    paths: Sequence[Location], fields: Mapping[str, Field], column: str
+) -> tuple[list[FileShard], list[Any]]:
+    """Return files as shards, and the plain values of a column of all of them, without reading media.
+
+    Of a damaged file, there are the values before the damage.
+
+    Raises:
+        OSError: If a file is missing or cannot be reached.
+    """
+    shards: list[FileShard] = []
+    values: list[Any] = []
+    for path in paths:
+        is_tar = suffix_of(path) == ".tar"
+        count = None if is_tar or suffix_of(path) == ".csv" else _count(path)
+        rows = _tar_rows(path) if is_tar else _raw_rows(path, 0, [column])
+        found, damage = _intact([], (plain(row.get(column)) for row in rows))
+        values += found
+        if count is None:
+            count = len(found) + (damage is not None)
+        shards.append(FileShard(path, fields, count))
+    return shards, values
+
+
+def _count(path: Location) -> int:
+    """Return the number of rows of a file. What cannot be read behind them counts as a row."""
+    suffix = suffix_of(path)
+    if suffix == ".jsonl":
+        with open_binary(path) as file:
+            return sum(1 for line in file if line.strip())
+    if suffix == ".parquet":
+        try:
+            return int(parquet_file(path).metadata.num_rows)
+        except ValueError:
+            return 1
+    # As `shards_with_values` counts: a run that is resumed, whose classes are known, must find as many.
+    rows, damage = _intact([], (None for _ in (_tar_rows if suffix == ".tar" else csv_rows)(path)))
+    return len(rows) + (damage is not None)
+
+
+def _intact(found: list[Any], rows: Iterator[Any]) -> tuple[list[Any], str | None]:
+    """Return rows up to where they cannot be read on, and why that is."""
+    try:
+        for row in rows:
+            found.append(row)  # noqa: PERF402  (what was read before an error stays)
+    except ValueError as error:
+        return found, str(error)
+    return found, None
+
+
+def _field(cells: Sequence[Any], *, is_tar: bool) -> Field:
+    """Return what a column holds; the members of tar files tell their kind themselves."""
+    kinds = {cell[1] for cell in cells if isinstance(cell, tuple)}
+    if kinds:
+        return Field(kinds.pop() if len(kinds) == 1 else "other")
+    return told_by_text(cells) if is_tar else field_of(cells)
+
+
+def _raw_rows(path: Location, start: int, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
+        return _parquet_rows(path, start, columns)
+    if suffix == ".tar":
+        return _tar_rows(path, start, columns)
+    return jsonl_rows(path, start) if suffix == ".jsonl" else islice(_csv_cells(path), start, None)
+
+
+def _csv_cells(path: Location) -> Iterator[dict[str, str | None]]:
+    """Yield rows of text; types are not told, which would take a pass over the file. Empty is missing."""
+    for row in csv_rows(path):
+        yield {name: cell or None for name, cell in row.items()}
+
+
+def _parquet_rows(
+    path: Location, start: int, columns: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    file = parquet_file(path)
+    groups: list[int] = []
+    for g in range(file.metadata.num_row_groups):
+        count = int(file.metadata.row_group(g).num_rows)
+        if groups or start < count:
+            groups.append(g)
+        else:
+            start -= count
+    if not groups:
+        return
+    batches = file.iter_batches(batch_size=64, row_groups=groups, columns=list(columns) or None)
+    with reading(path):
+        for batch in batches:
+            if start < batch.num_rows:
+                yield from batch.slice(start).to_pylist()
+            start = max(0, start - batch.num_rows)
+
+
+def _tar_rows(
+    path: Location, start: int = 0, columns: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a tar file, whose members of one key follow each other.
+
+    Media are read for the named columns. Of the others, a cell is the member's name and kind.
+    """
+    keyed = groupby(tar_members(path), lambda pair: split_key(pair[1].name)[0])
+    for index, (key, members) in enumerate(keyed):
+        if index < start:
+            continue
+        row: dict[str, Any] = {}
+        texts: dict[str, bytes] = {}
+        for archive, member in members:
+            suffix = split_key(member.name)[1]
+            column = media_column(suffix) or suffix or "file"
+            if suffix in TEXT_SUFFIXES:
+                texts[suffix] = _content(archive, member)
+            elif column in columns:
+                row[column] = Media(
+                    f"{path}/{shown_name(member.name)}", data=_content(archive, member)
+                )
+            else:
+                row[column] = (member.name, kind_of_name(f"x.{suffix}") or "other")
+        yield {**row, **parse_members(texts, f"{path}, key '{shown_name(key)}'")}
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
+
+
+def _cells(
+    raw: Mapping[str, Any], fields: Mapping[str, Field], where: str, path: Location
+) -> dict[str, Any]:
+    """Return the cells of a row. Of an archive and on a remote disk, no cell says what is read from this one."""
+    if suffix_of(path) == ".tar":
+        return {
+            name: cell
+            if isinstance(cell := raw.get(name), Media)
+            else text_cell(field, cell, where)
+            for name, field in fields.items()
+        }
+    if isinstance(path, str):
+        raw = {name: _fetched(raw.get(name), field, where, path) for name, field in fields.items()}
+    return {
+        name: field.cell(raw.get(name), where, folder_of(path)) for name, field in fields.items()
+    }
+
+
+def _fetched(cell: Any, field: Field, where: str, address: str) -> Any:
+    """Return a cell of a remote table; where it names a file beside the table, that file."""
+    if field.kind not in MEDIA_KINDS:
+        return cell
+    name = cell if isinstance(cell, str) and (field.kind != "text" or field.by_path) else None
+    if isinstance(cell, Mapping):
+        parts = cast("Mapping[str, Any]", cell)
+        name = parts.get("path") if parts.get("bytes") is None else None
+    if name is None:
+        return cell
+    target = join_remote(address, str(name))
+    try:
+        with open_remote(target) as file:
+            return Media(target, data=file.read())
+    except OSError as error:
+        return Media(f"{where}: {error}", path=Path(target))

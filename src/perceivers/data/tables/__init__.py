@@ -1,0 +1,1 @@
+"""Tables: rows and named columns, and which columns are inputs and targets."""

@@ -1,0 +1,497 @@
+"""Which columns of a table are inputs, which is the target, and which are only about the rows."""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from perceivers.data.base import DataConfig, nearest
+from perceivers.data.encoded_item import MEDIA_KINDS, WORDS
+from perceivers.data.tables.table import Field, Table
+
+__all__ = [
+    "COLUMN_KINDS",
+    "Choice",
+    "InputColumn",
+    "check_paths",
+    "choose",
+    "frame_pair",
+    "known_column",
+    "label_columns",
+    "target_columns",
+    "with_pairs",
+]
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """Where one modality lies in the data.
+
+    Attributes:
+        column: Name of the column, the first if there are several.
+        kind: The modality: `image`, `audio`, `video`, `points`, `text`, `series`, `array`, `table`, `frame_pair` or
+            `flow`.
+        columns: All columns, where the modality lies in several side by side: the channels of a series, the fields
+            of a table. Empty where it lies in one.
+        kinds: For each of `columns`, what it holds.
+    """
+
+    column: str
+    kind: str
+    columns: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Every column that is read for it."""
+        return self.columns or (self.column,)
+
+
+def frame_pair(frames: Sequence[str], name: str) -> list[InputColumn]:
+    """Return two columns of pictures as pairs of frames, the first and the second.
+
+    Args:
+        frames: The columns.
+        name: The data, in messages.
+
+    Raises:
+        ValueError: If there are not two.
+    """
+    if len(frames) != 2:
+        msg = (
+            f"Expected two columns of frames in {name}, the first and the second: --columns one:frame,two:frame; got "
+            f"{', '.join(frames)}."
+        )
+        raise ValueError(msg)
+    return [InputColumn(frames[0], "frame_pair", tuple(frames), ("image", "image"))]
+
+
+def with_pairs(found: Sequence[InputColumn]) -> list[InputColumn]:
+    """Return what was found; beside a flow, two columns of pictures are the frames between which it leads.
+
+    Args:
+        found: The inputs of a table, in the order of its columns.
+    """
+    pictures = [part.column for part in found if part.kind == "image"]
+    if len(pictures) != 2 or all(part.kind != "flow" for part in found):
+        return list(found)
+    rest = [part for part in found if part.kind != "image"]
+    return [*frame_pair(pictures, "the data"), *rest]
+
+
+_KINDS = ("class", "labels", "number")
+
+
+def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
+    """Return the columns that `DataConfig.label` names, each with what it is said to hold, "" if nothing.
+
+    `digit,color` names two, `digit,age:number` says what the second holds. A column that is called like the whole
+    text is that column.
+
+    Args:
+        label: The text. None: no column is named.
+        known: The columns that there are.
+
+    Raises:
+        ValueError: If a name is empty or comes twice, or what a column is said to hold is no target.
+    """
+    if label is None:
+        return {}
+    if label in known:
+        return {label: ""}
+    found: dict[str, str] = {}
+    for part in (part.strip() for part in label.split(",")):
+        column, kind = part, ""
+        if part not in known and ":" in part:
+            column, _, kind = part.rpartition(":")
+            if kind not in _KINDS:
+                msg = (
+                    f"Label '{column}' is said to be '{kind}': expected one of {', '.join(_KINDS)}."
+                )
+                raise ValueError(msg)
+        if not column or column in found:
+            reason = f"'{column}' comes twice" if column else "a name is empty"
+            msg = (
+                f"Expected different columns as labels, COLUMN,COLUMN,..., got '{label}': {reason}."
+            )
+            raise ValueError(msg)
+        found[column] = kind
+    return found
+
+
+def known_column(column: str, fields: Mapping[str, Field], name: str) -> Field:
+    """Return what a column holds.
+
+    Raises:
+        ValueError: If there is no such column. The message suggests the nearest.
+    """
+    if column not in fields:
+        msg = f"{name} has no column '{column}'.{nearest(column, fields)} Its columns are {', '.join(fields)}."
+        raise ValueError(msg)
+    return fields[column]
+
+
+def target_columns(
+    fields: Mapping[str, Field], config: DataConfig, inputs: Sequence[str], name: str
+) -> dict[str, str]:
+    """Return the target columns, each with what it is said to hold, "" if nothing. None: there are no labels.
+
+    Args:
+        fields: What the columns hold.
+        config: What the user said about them.
+        inputs: Columns that are inputs.
+        name: The data, in messages.
+
+    Raises:
+        ValueError: If a target is an input or holds nothing of the kind, or which column it is cannot be told.
+    """
+    has_flow = any(fields[column].kind == "flow" for column in inputs)
+    if config.target == "nothing" or (has_flow and config.label is None):
+        return {}
+    targets = label_columns(config.label, fields)
+    if not targets and "label" in fields and "label" not in inputs:
+        targets = {"label": ""}
+    for target in targets:
+        kind = known_column(target, fields, name).kind
+        if target in inputs:
+            msg = f"Column '{target}' of {name} cannot be both the label and an input."
+            raise ValueError(msg)
+        if kind not in {"number", "string", "other", "text", "array"}:
+            msg = (
+                f"Column '{target}' of {name} holds {WORDS[kind]}, not classes: expected names, whole "
+                "numbers, lists of them, or quantities."
+            )
+            raise ValueError(msg)
+    if targets:
+        return targets
+    taken = {*inputs, config.group, config.split_column}
+    candidates = [c for c, f in fields.items() if f.kind in {"number", "string"} and c not in taken]
+    if not candidates:
+        return {}
+    msg = (
+        f"{name} has no column 'label', so the target cannot be told. Say which column it is, with --label: "
+        f"{', '.join(candidates)}."
+    )
+    raise ValueError(msg)
+
+
+# What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table, and
+# two frames a pair.
+COLUMN_KINDS = (
+    *("image", "audio", "video", "film", "points", "text", "series", "array", "number", "category"),
+    *("frame", "flow"),
+)
+# Kinds that are only part of a modality, in words.
+_PARTS = {"film": "films", "category": "categories", "frame": "frames"}
+# Which kinds a column of some kind may be read as, beside itself.
+_ALSO = {
+    "image": (
+        "points",
+        "frame",
+        "flow",
+    ),  # bytes that begin like a picture; the suffix knows better
+    "video": ("audio", "film"),
+    "audio": ("film", "video"),
+    "array": ("image", "audio", "video", "points", "series", "flow"),
+    "points": ("array",),
+    "series": ("array", "text"),
+    "text": ("points", "series", "category"),
+    "string": (
+        "text",
+        "category",
+        "image",
+        "audio",
+        "video",
+        "film",
+        "points",
+        "series",
+        "array",
+        "frame",
+        "flow",
+    ),
+    "number": ("category",),
+    "other": COLUMN_KINDS,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The columns that are used, and how that was decided.
+
+    Attributes:
+        inputs: Input columns by the name of their modality.
+        target: Column of the target, or None where there is none; of several tasks, their columns with commas between.
+        group: Columns that only tell rows apart (`group`, `split_column`).
+        ignored: All others.
+        notes: Sentences about the choice.
+        tasks: Of several tasks, the target column of each and what it is said to hold, "" if nothing.
+    """
+
+    inputs: dict[str, InputColumn]
+    target: str | None
+    group: tuple[str, ...]
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
+    tasks: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target columns."""
+        return tuple(self.tasks) or ((self.target,) if self.target else ())
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are read."""
+        names = [name for column in self.inputs.values() for name in column.all_columns]
+        return list(dict.fromkeys([*names, *self.targets, *self.group]))
+
+    def kept(
+        self, fields: Mapping[str, Field], name: str, *, without_target: bool = False
+    ) -> dict[str, Field]:
+        """Return the columns that are read, each with the kind as which it is read.
+
+        Args:
+            fields: What the columns of a table hold.
+            name: The table, in messages.
+            without_target: The table may lack the target.
+
+        Raises:
+            ValueError: If a column is missing.
+        """
+        kinds = {
+            column: kind
+            for found in self.inputs.values()
+            for column, kind in zip(
+                found.all_columns,
+                found.kinds or (found.kind,) * len(found.all_columns),
+                strict=True,
+            )
+        }
+        kept: dict[str, Field] = {}
+        for column in self.columns:
+            if column not in fields:
+                if column in self.targets and without_target:
+                    continue
+                msg = f"{name} lacks the column '{column}' that the others have."
+                raise ValueError(msg)
+            known = fields[column]
+            if column in kinds:
+                kind = (
+                    known.kind if known.kind == "video" else kinds[column]
+                )  # for a film's two modalities
+                kept[column] = replace(known, kind=kind)
+            else:  # handed on as it is, also where it could be read
+                plain = known.kind not in MEDIA_KINDS
+                kept[column] = known if plain else replace(known, kind="other", by_path=False)
+        return kept
+
+
+def choose(
+    fields: Mapping[str, Field],
+    config: DataConfig,
+    name: str,
+    *,
+    inputs: Mapping[str, InputColumn] | None = None,
+) -> Choice:
+    """Return which columns are used.
+
+    Args:
+        fields: What the columns hold.
+        config: What the user said about them.
+        name: The data, in messages.
+        inputs: Those of a trained model. They hold where the data have these columns.
+
+    Raises:
+        ValueError: If there is no input, a named column is missing, or the target cannot be told.
+    """
+    for column in (*label_columns(config.label, fields), config.group, config.split_column):
+        if column is not None:
+            known_column(column, fields, name)
+    named = config.columns
+    if inputs is None or not all(c in fields for part in inputs.values() for c in part.all_columns):
+        parts = _named_inputs(fields, named, name) if named else _found_inputs(fields, config, name)
+        inputs = _fitting(_by_modality(parts), inputs, name)
+    columns = [column for part in inputs.values() for column in part.all_columns]
+    about = tuple(dict.fromkeys(c for c in (config.group, config.split_column) if c is not None))
+    targets = target_columns(fields, config, columns, name)
+    used = {*columns, *about, *targets}
+    ignored = tuple(column for column in fields if column not in used)
+    notes = _notes(fields, inputs, tuple(targets), ignored)
+    tasks = targets if len(targets) > 1 or any(targets.values()) else {}
+    return Choice(dict(inputs), ",".join(targets) or None, about, ignored, notes, tasks)
+
+
+def check_paths(table: Table, columns: Sequence[str]) -> None:
+    """Look whether the first file that each column of paths names is there.
+
+    Raises:
+        FileNotFoundError: If it is not, which mostly means that paths are relative to another folder.
+    """
+    for column in columns:
+        if not table.fields[column].by_path:
+            continue
+        first = next((cell for cell in table.column(column) if cell is not None), None)
+        if first is not None and not (table.folder / Path(str(first)).expanduser()).exists():
+            msg = (
+                f"Column '{column}' of {table.name} names files, but the first, '{first}', is not there: looked for "
+                f"'{table.folder / str(first)}'. Paths are relative to the folder of the table, or absolute."
+            )
+            raise FileNotFoundError(msg)
+
+
+def _named_inputs(
+    fields: Mapping[str, Field], named: Mapping[str, str], name: str
+) -> list[InputColumn]:
+    """Return the inputs that the user named, one for each modality."""
+    found: list[InputColumn] = []
+    table: dict[str, str] = {}
+    lists: list[str] = []
+    frames: list[str] = []
+    for column, kind in named.items():
+        field = known_column(column, fields, name)
+        if kind not in COLUMN_KINDS:
+            msg = f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
+            raise ValueError(msg)
+        if kind != field.kind and kind not in _ALSO.get(field.kind, ()):
+            wanted = _PARTS.get(kind) or WORDS[kind]
+            msg = f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
+            raise ValueError(msg)
+        if kind in {"number", "category"}:
+            table[column] = kind
+        elif kind == "frame":
+            frames.append(column)
+        elif kind == "film":
+            found += [InputColumn(column, "video"), InputColumn(column, "audio")]
+        elif (
+            kind == "series"
+            and field.kind == "array"
+            and not field.by_path
+            and len(field.shape) < 2
+        ):
+            lists.append(column)
+        else:
+            found.append(InputColumn(column, kind))
+    if lists:
+        found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
+    if table:
+        found.append(InputColumn(next(iter(table)), "table", tuple(table), tuple(table.values())))
+    return [*found, *frame_pair(frames, name)] if frames else found
+
+
+def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
+    """Return what can be read: media and text by kind, and lists of numbers side by side as one series."""
+    labels = label_columns(config.label, fields) or {"label": ""}
+    spoken_for = {*labels, config.group, config.split_column}
+    free = {c: f for c, f in fields.items() if c not in spoken_for}
+    # Where files lie in the table itself, a column of paths only says where they once came from.
+    held = {field.kind for field in free.values() if not field.by_path}
+    found: list[InputColumn] = []
+    lists: list[str] = []
+    for column, holds in free.items():
+        if holds.kind not in MEDIA_KINDS or (holds.by_path and holds.kind in held):
+            continue
+        if holds.kind == "array" and not holds.by_path:
+            kind = _kind_of_array(column, holds)
+            if kind == "series":
+                lists.append(column)
+            elif kind:
+                found.append(InputColumn(column, kind))
+        else:
+            found.append(InputColumn(column, holds.kind))
+    if lists:
+        found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
+    if found:
+        return with_pairs(found)
+    scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
+    hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
+    seen = (
+        "; ".join(f"'{c}' holds {WORDS[f.kind]}" for c, f in fields.items())
+        or "there is no column at all"
+    )
+    advice = (
+        f" Numbers and short strings are read only where they are named, since they may give the answer away: "
+        f"--columns {hint} (or COLUMN:text for short texts)."
+        if hint
+        else " If a column does hold such, name it with --columns COLUMN:KIND."
+    )
+    msg = (
+        f"{name} has no column of pictures, sound, video, shapes, text, series or arrays: {seen}. Expected encoded "
+        f"files (PNG, WAV, MP4, OFF, ...), paths of files with such a suffix, texts or lists of numbers.{advice}"
+    )
+    raise ValueError(msg)
+
+
+def _kind_of_array(column: str, field: Field) -> str | None:
+    """Return the modality of numbers that lie in the table itself, None if they are no numbers."""
+    if len(field.shape) == 1:
+        return "series"
+    if (
+        len(field.shape) == 2
+        and column.lower() in _CLOUDS
+        and 3 <= field.shape[1] <= _MOST_POINT_CHANNELS
+    ):
+        return "points"
+    return "array" if field.shape else None
+
+
+_CLOUDS = ("points", "point_cloud", "pointcloud", "xyz", "cloud")
+_MOST_POINT_CHANNELS = 12
+
+
+def _fitting(
+    found: dict[str, InputColumn], wanted: Mapping[str, InputColumn] | None, name: str
+) -> dict[str, InputColumn]:
+    """Return what was found, as far as a trained model reads it; it reads kinds, whatever columns are called.
+
+    Raises:
+        ValueError: If nothing of it is there.
+    """
+    if wanted is None:
+        return found
+    by_kind = {part.kind: part for part in found.values()}
+    if "video" in by_kind and "audio" not in by_kind:
+        by_kind["audio"] = InputColumn(by_kind["video"].column, "audio")
+    fitting = {key: by_kind[part.kind] for key, part in wanted.items() if part.kind in by_kind}
+    if not fitting:
+        words = ", ".join(f"{key} ({WORDS[part.kind]})" for key, part in wanted.items())
+        seen = ", ".join(_described(part) for part in found.values())
+        msg = f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
+        raise ValueError(msg)
+    return fitting
+
+
+def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
+    """Return inputs by name: that of the kind, or that of the column where two are of one kind."""
+    kinds = [part.kind for part in parts]
+    if len(set(kinds)) == len(kinds):
+        return {part.kind: part for part in parts}
+    return {part.column if kinds.count(part.kind) > 1 else part.kind: part for part in parts}
+
+
+def _notes(
+    fields: Mapping[str, Field],
+    inputs: Mapping[str, InputColumn],
+    targets: Sequence[str],
+    ignored: Sequence[str],
+) -> tuple[str, ...]:
+    notes = [f"Inputs: {', '.join(_described(part) for part in inputs.values())}."]
+    if targets or all(part.kind != "flow" for part in inputs.values()):
+        several = f"Targets: {', '.join(targets)}, a task each."
+        one = f"Target: {targets[0]}." if targets else "There are no labels."
+        notes.append(several if len(targets) > 1 else one)
+    media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
+    if media:
+        seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)
+        notes.append(f"Not read: {seen}.")
+    rest = [c for c in ignored if c not in media]
+    if rest:
+        notes.append(
+            f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}."
+        )
+    return tuple(notes)
+
+
+def _described(part: InputColumn) -> str:
+    """Return an input in words: `image (pictures)`, `x, y, z (recordings, 3 channels)`."""
+    columns = ", ".join(part.all_columns)
+    channels = f", {len(part.columns)} channels" if part.kind == "series" and part.columns else ""
+    return f"{columns} ({WORDS[part.kind]}{channels})"

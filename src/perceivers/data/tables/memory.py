@@ -1,0 +1,54 @@
+"""Whether data fit the memory, asked before they are read."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from perceivers.data.tables.table import Table
+
+__all__ = ["available_memory", "check_memory"]
+
+_SHARE = 0.8  # of the free memory; the model and the workers need some too
+
+
+def check_memory(tables: Iterable[Table]) -> None:
+    """Look whether the rows of all tables can be held in memory at once.
+
+    Raises:
+        ValueError: If they cannot. The message suggests streaming.
+    """
+    parts = list(tables)
+    need, free = sum(table.num_bytes for table in parts), available_memory()
+    if free is not None and need > _SHARE * free:
+        msg = (
+            f"{parts[0].name} needs {need / 2**30:.1f} GiB of memory and only {free / 2**30:.1f} GiB are free. Use "
+            "--stream, which reads rows in the order of the files and holds few of them at a time."
+        )
+        raise ValueError(msg)
+
+
+def available_memory() -> int | None:
+    """Return the memory that can still be taken, in bytes; None where the system does not tell."""
+    free: list[int] = []
+    try:
+        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
+        free.append(int(words[words.index("MemAvailable:") + 1]) * 1024)
+    except OSError:  # not Linux
+        try:
+            free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        except (AttributeError, ValueError, OSError):
+            return None
+    free += _left_in_container(Path("/sys/fs/cgroup"))
+    return min(free, default=None)
+
+
+def _left_in_container(group: Path) -> list[int]:
+    """Return what a container that is allowed less than the machine has may still take."""
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        stat = (group / "memory.stat").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
+    return [int(limit) - used + cached] if limit.isdecimal() else []

@@ -1,0 +1,1 @@
+"""Target columns: infer their kind, index their classes, encode their values."""

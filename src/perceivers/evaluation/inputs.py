@@ -1,0 +1,224 @@
+"""What can be given to a predictor, taken apart into samples: files, folders, globs, arrays, tables, dicts."""
+
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from perceivers.data.base import nearest
+from perceivers.data.encoded_item import WORDS, Media, as_media, kind_of_name
+from perceivers.data.formats.files import read_files
+from perceivers.data.loading.transform import own_cell
+from perceivers.data.sources.layout import DATA_SUFFIXES
+from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.table import Table
+from perceivers.evaluation.frame_pairs import in_pairs, pair_row, reads_pairs
+
+__all__ = ["Sample", "samples_of"]
+
+_LONGEST_NAME = 300  # of a sample that is called by its text
+
+OnError = Callable[[str, Exception], None]
+Columns = Mapping[str, InputColumn]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One thing to predict: the raw cell of each column that the model reads, and a name for messages and tables."""
+
+    name: str
+    row: dict[str, Any]
+
+
+def samples_of(
+    items: Any, columns: Columns, *, on_error: OnError | None = None
+) -> Iterator[Sample]:
+    """Yield the samples in `items`, in order; the files of a folder sorted by path.
+
+    Args:
+        items: As in `Predictor.predict`.
+        columns: For each modality of the model, where it lies in the data that it learned from.
+        on_error: Called with the name and error of an item where there is nothing. By default it is raised.
+
+    Raises:
+        FileNotFoundError: If a path does not exist or a glob matches nothing.
+        ValueError: If a folder holds nothing that the model reads, or a table lacks its columns.
+        KeyError: If a dict names a modality that the model does not read, or none.
+        TypeError: If an item is of another kind, or does not say which modality it is of.
+    """
+    several = list(items) if _is_list(items) else [items]
+    for place, item in enumerate(in_pairs(several) if reads_pairs(columns) else several):
+        is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
+        name = str(item) if is_named else f"item {place}"
+        try:
+            yield from _samples(item, name, columns)
+        except (ValueError, OSError) as error:
+            if on_error is None:
+                raise
+            on_error(name, error)
+
+
+def _is_list(items: Any) -> bool:
+    """Tell whether there are several items; a list of numbers is one."""
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence):
+        return False
+    first = next(iter(cast("Sequence[Any]", items)), None)
+    return not isinstance(first, int | float)
+
+
+def _samples(item: Any, name: str, columns: Columns) -> Iterator[Sample]:
+    if isinstance(item, Mapping):
+        yield _from_dict(cast("Mapping[str, Any]", item), name, columns)
+    elif isinstance(item, str | Path) and not _is_text(item, columns):
+        if "=" in str(item) and not Path(item).exists():
+            yield _from_dict(_pairs(str(item)), name, columns)
+            return
+        for path in _files(item, columns):
+            if _is_table(path, columns):
+                yield from _rows(path, columns)
+            else:
+                yield _from_one(path, str(path), columns)
+    else:
+        yield _from_one(item, name, columns)
+
+
+def _is_text(item: str | Path, columns: Columns) -> bool:
+    """Tell whether a string is what a model of texts shall read, and not where a text lies."""
+    if isinstance(item, Path) or [part.kind for part in columns.values()] != ["text"]:
+        return False
+    if "\n" in item or len(item) > 250:
+        return True
+    bare = item.replace("[MASK]", "")  # the blank of a text, and no pattern
+    return not (Path(item).exists() or kind_of_name(item) or any(mark in bare for mark in "*?["))
+
+
+def _from_one(item: Any, name: str, columns: Columns) -> Sample:
+    """Return a sample of one file or array: that of the only modality, or a film with its sound."""
+    places = {part.all_columns for part in columns.values()}
+    if len(places) > 1:
+        example = ",".join(f"{key}=..." for key in columns)
+        msg = (
+            f"This model reads {', '.join(columns)} together: give a dict with one of each, or {example} on the "
+            "command line. What is missing may be left out."
+        )
+        raise TypeError(msg)
+    part = next(iter(columns.values()))
+    if part.kind == "frame_pair":
+        name, row = pair_row(item, part, name)
+        return Sample(name=name, row=row)
+    if part.columns:
+        msg = (
+            f"This model reads the columns {', '.join(part.columns)}: give a table that has them (parquet, csv, "
+            f"jsonl), or a dict; got '{name}'."
+        )
+        raise TypeError(msg)
+    media = as_media(item, name, Path(), kind=part.kind, by_path=isinstance(item, Path))
+    return Sample(name=name, row={part.column: media})
+
+
+def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
+    """Return a sample from what is known of each modality, or of each column."""
+    known = {**dict.fromkeys(columns), **{c: None for p in columns.values() for c in p.all_columns}}
+    unknown = [key for key in item if key not in known]
+    if unknown or not item:
+        key = unknown[0] if unknown else ""
+        msg = (
+            f"Expected a dict with some of {', '.join(known)}; got {f'{key!r} in {name}' if unknown else 'none'}."
+            f"{nearest(key, known)}"
+        )
+        raise KeyError(msg)
+    row: dict[str, Any] = {}
+    for key, part in columns.items():
+        whole = item.get(key)
+        inside = cast("Mapping[str, Any]", whole) if isinstance(whole, Mapping) else item
+        for column in part.columns:
+            row[column] = inside.get(column)
+        if part.columns:
+            continue
+        cell = whole
+        if whole is None and (part.column == key or part.column not in columns):
+            cell = item.get(part.column)
+        row[own_cell(key, part, columns)] = as_media(
+            cell, f"{key} of {name}", Path(), kind=part.kind
+        )
+    cells = [cell for cell in row.values() if isinstance(cell, Media) and not cell.is_missing]
+    names = [cell.name for cell in cells if cell.path]
+    texts = [cell.value for cell in cells if isinstance(cell.value, str)]
+    texts += [cell for cell in row.values() if isinstance(cell, str)]  # of several columns
+    if len(cells) <= 1 and not names and sum(map(len, texts)) < _LONGEST_NAME:
+        names = [" | ".join(texts)] if texts else []
+    return Sample(name=" + ".join(names) or name, row=row)
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    """Return `image=a.jpg,age=41` as a dict; numbers as numbers."""
+    pairs: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals:
+            msg = (
+                f"Expected NAME=FILE,NAME=FILE,... for a model of several modalities, got '{text}'."
+            )
+            raise ValueError(msg)
+        try:
+            pairs[key.strip()] = float(value)
+        except ValueError:
+            pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _is_table(path: Path, columns: Columns) -> bool:
+    """Tell whether a file holds rows of samples, rather than one sample."""
+    if path.suffix.lower() not in DATA_SUFFIXES:
+        return False
+    kinds = {part.kind for part in columns.values() if not part.columns}
+    return kind_of_name(path.name) not in kinds or (
+        kind_of_name(path.name) == "array" and _holds_several(path)
+    )
+
+
+def _holds_several(path: Path) -> bool:
+    """Tell whether the arrays of an archive are those of many samples: three axes or more, and labels or names."""
+    try:
+        fields = read_files([path]).fields
+    except (ValueError, OSError):
+        return False
+    return "label" in fields or any(len(field.shape) > 1 for field in fields.values())
+
+
+def _rows(path: Path, columns: Columns) -> Iterator[Sample]:
+    """Yield the rows of a table that has the columns of the model."""
+    table: Table = read_files([path])
+    wanted = list(dict.fromkeys(c for part in columns.values() for c in part.all_columns))
+    missing = [column for column in wanted if column not in table.fields]
+    if missing:
+        msg = (
+            f"{path} has no column '{missing[0]}', which the model reads.{nearest(missing[0], table.fields)} Its "
+            f"columns are {', '.join(table.fields)}."
+        )
+        raise ValueError(msg)
+    kept = table.keep({column: table.fields[column] for column in wanted})
+    for index in range(len(kept)):
+        yield Sample(name=kept.where(index), row=dict(kept.row(index)))
+
+
+def _files(item: str | Path, columns: Columns) -> list[Path]:
+    path = Path(item)
+    kinds = {part.kind for part in columns.values()}
+    if path.is_dir():
+        files = sorted(
+            file for file in path.rglob("*") if file.is_file() and kind_of_name(file.name) in kinds
+        )
+        if not files:
+            words = " or ".join(WORDS[kind] for kind in sorted(kinds))
+            msg = f"Expected {words} in the folder '{path}'; found none."
+            raise ValueError(msg)
+        return files
+    if path.exists():
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207
+    if not matches:
+        msg = f"There is no file, folder or match for '{item}'."
+        raise FileNotFoundError(msg)
+    return matches

@@ -1,0 +1,227 @@
+"""Results as text: a table to read, JSON or CSV to work with."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from perceivers.evaluation.evaluate import Evaluation, as_dict
+from perceivers.evaluation.prediction import Prediction, columns_of
+from perceivers.tasks.base import metric_text
+
+__all__ = ["evaluation_text", "in_columns", "metrics_text", "predictions_text"]
+
+
+def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Return rows of cells as aligned text. The first row is the head.
+
+    Args:
+        rows: Cells; all rows are of one length.
+        right: Columns that are aligned to the right.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
+    """Return an evaluation as a `table` or as `json`.
+
+    The table's last line is the main metric: `test accuracy: 98.6 %`.
+    """
+    if form == "json":
+        return json.dumps(as_dict(evaluation), indent=2, ensure_ascii=False)
+    parts = [metrics_text(evaluation.metrics), *_each(evaluation)]
+    for task, one in evaluation.tasks.items():
+        parts += [f"{task}:\n{text}" for text in _each(one)]
+    parts += evaluation.remarks
+    if evaluation.bad:
+        bad = len(evaluation.bad)
+        lines = [f"{bad} samples could not be read and were not measured:"]
+        lines += [f"  {name}: {reason}" for name, reason in evaluation.bad[:10]]
+        parts.append("\n".join([*lines, f"  and {bad - 10} more"] if bad > 10 else lines))
+    return "\n\n".join([*parts, headline(evaluation)])
+
+
+def _each(evaluation: Evaluation) -> list[str]:
+    """Return a table of the classes, labels or numbers, if there is anything to say of each."""
+    if evaluation.confusion is not None:
+        rows = [["class", "recall", "n"]]
+        for (name, recall), row in zip(
+            evaluation.recall().items(), evaluation.confusion, strict=True
+        ):
+            share = "-" if recall is None else metric_text("recall", recall)
+            rows.append([name, share, str(sum(row))])
+        return [in_columns(rows, right=(1, 2))]
+    if not evaluation.details:
+        return []
+    measures = list(evaluation.details[0])
+    rows = [["label" if "AP" in measures else "number", *measures]]
+    for name, found in zip(evaluation.label_names, evaluation.details, strict=True):
+        cells = ["-" if value is None else metric_text(key, value) for key, value in found.items()]
+        rows.append([name, *cells])
+    return [in_columns(rows, right=range(1, len(rows[0])))]
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return metrics by name as a table."""
+    rows = [["measure", "value"]]
+    rows += [[name, metric_text(name, value)] for name, value in metrics.items()]
+    return in_columns(rows, right=(1,))
+
+
+def headline(evaluation: Evaluation) -> str:
+    """Return the main result in one line; of flow, beside what saying that nothing moves would give."""
+    name, metrics = evaluation.main_metric, evaluation.metrics
+    zero = metrics.get(f"zero_{name}")
+    beside = "" if zero is None else f" (saying zero: {metric_text(name, zero)})"
+    return f"{evaluation.split} {name}: {metric_text(name, metrics[name])}{beside}"
+
+
+def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") -> str:
+    """Return predictions as a `table`, as `json` or as `csv`.
+
+    Of classes, CSV has every one's probability in a column; of several labels those too, and the predicted ones
+    joined by `;`; of numbers, a column for each; of several tasks, all of these behind the task's name, `digit/label`.
+    """
+    if form == "json":
+        return json.dumps([_as_dict(one) for one in predictions], indent=2, ensure_ascii=False)
+    if form == "csv":
+        return _csv(predictions)
+    if not predictions:
+        return "No predictions."
+    first = predictions[0]
+    if first.tasks:
+        return _tasks_text(predictions)
+    if first.values or first.reconstructions:
+        return _numbers(predictions)
+    if first.blanks:
+        rows = [["file", "text", "probability"]]
+        rows += [
+            [one.name, " ".join(one.text.split()), f"{100 * one.probability:.1f} %"]
+            for one in predictions
+        ]
+        return in_columns(rows, right=(2,))
+    has_several = first.labels is not None
+    rows = [
+        ["file", *(["labels"] if has_several else []), *["label", "probability"] * len(first.top)]
+    ]
+    for one in predictions:
+        several = [", ".join(one.labels or ()) or "-"] if has_several else []
+        pairs = [cell for label, p in one.top for cell in (label, f"{100 * p:.1f} %")]
+        rows.append([one.name, *several, *pairs])
+    return in_columns(rows, right=range(3 if has_several else 2, len(rows[0]), 2))
+
+
+def _tasks_text(predictions: Sequence[Prediction]) -> str:
+    """Return a table with what each task says: its label and how probable that is, its labels, or its numbers."""
+    rows = [["file"]]
+    for task, part in predictions[0].tasks.items():
+        rows[0] += list(part.values) or [
+            task,
+            *([] if part.labels is not None else ["probability"]),
+        ]
+    for one in predictions:
+        row = [one.name]
+        for part in one.tasks.values():
+            if part.values:
+                row += [f"{value:.6g}" for value in part.values.values()]
+            elif part.labels is not None:
+                row.append(", ".join(part.labels) or "-")
+            else:
+                row += [part.label, f"{100 * part.probability:.1f} %"]
+        rows.append(row)
+    return in_columns(rows, right=[i for i, head in enumerate(rows[0]) if head == "probability"])
+
+
+def _numbers(predictions: Sequence[Prediction]) -> str:
+    """Return the numbers of each sample, and its class where there is one, too."""
+    names = list(dict.fromkeys(name for one in predictions for name in one.values))
+    has_label = any(one.label for one in predictions)
+    rows = [["file", *names, *(["label", "probability"] if has_label else [])]]
+    for one in predictions:
+        cells = [_number(name, one.values.get(name)) for name in names]
+        told = [one.label, f"{100 * one.probability:.1f} %"] if has_label else []
+        rows.append([one.name, *cells, *told])
+    numbers = range(1, 1 + len(names))
+    return in_columns(rows, right=[*numbers, *([len(names) + 2] if has_label else [])])
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return metric_text(name, value) if name.endswith("_psnr") else f"{value:.6g}"
+
+
+def _as_dict(one: Prediction) -> dict[str, Any]:
+    if one.tasks:
+        told = {task: _as_dict(part) for task, part in one.tasks.items()}
+        for part in told.values():
+            del part["name"]
+        return {"name": one.name, "tasks": told}
+    if one.values:
+        told = {"label": one.label, "probability": one.probability} if one.label else {}
+        return {"name": one.name, "values": one.values, **told}
+    if one.blanks:
+        blanks = [[{"byte": b, "probability": p} for b, p in blank] for blank in one.blanks]
+        return {
+            "name": one.name,
+            "text": one.text,
+            "probability": one.probability,
+            "blanks": blanks,
+        }
+    return {
+        "name": one.name,
+        **({} if one.labels is None else {"labels": list(one.labels)}),
+        "label": one.label,
+        "probability": one.probability,
+        "top": [{"label": label, "probability": p} for label, p in one.top],
+    }
+
+
+def _csv(predictions: Sequence[Prediction]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    first = predictions[0] if predictions else Prediction(name="")
+    if first.tasks:
+        writer.writerow(["name", *columns_of(first)])
+        for one in predictions:
+            writer.writerow([one.name, *(_cell(cell) for cell in columns_of(one).values())])
+        return buffer.getvalue().rstrip("\n")
+    if first.values:
+        names = list(dict.fromkeys(name for one in predictions for name in one.values))
+        writer.writerow(["name", *names, *(["label", "probability"] if first.label else [])])
+        for one in predictions:
+            cells = [f"{one.values[name]:.7g}" if name in one.values else "" for name in names]
+            told = [one.label, f"{one.probability:.6f}"] if first.label else []
+            writer.writerow([one.name, *cells, *told])
+        return buffer.getvalue().rstrip("\n")
+    if first.blanks:
+        writer.writerow(["name", "text", "probability"])
+        for one in predictions:
+            writer.writerow([one.name, one.text, f"{one.probability:.6f}"])
+        return buffer.getvalue().rstrip("\n")
+    labels = list(first.probabilities)
+    one_or_several = ["label", "probability"] if first.labels is None else ["labels"]
+    writer.writerow(["name", *one_or_several, *(f"p({label})" for label in labels)])
+    for one in predictions:
+        said = [one.label, f"{one.probability:.6f}"]
+        if one.labels is not None:
+            said = [";".join(one.labels)]
+        shares = [f"{one.probabilities[label]:.6f}" for label in labels]
+        writer.writerow([one.name, *said, *shares])
+    return buffer.getvalue().rstrip("\n")
+
+
+def _cell(cell: Any) -> str:
+    if isinstance(cell, list):
+        return ";".join(cast("list[str]", cell))
+    return f"{cell:.7g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,1 @@
+"""Attention maps, attention rollup and deletion curves."""

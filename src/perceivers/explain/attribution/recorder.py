@@ -1,0 +1,192 @@
+"""What attention was computed, kept as its arguments: maps are made of them later, a block at a time.
+
+A map of 512 latents over a megapixel has half a billion entries for each head. None is ever whole: scores are made for
+some latents and some elements at once, first to learn what each latent's softmax divides by, then again to be used.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from perceivers.cross_attention.dense import DenseFeatures
+from perceivers.cross_attention.source import NormalizedSource
+from perceivers.nn.attention import Attention
+from perceivers.nn.blocks import CrossAttend
+from perceivers.typing import Bool, Float, Tensor
+
+__all__ = ["Block", "Call", "record_calls"]
+
+CHUNK = 2**24  # scores in memory at once: 64 MB
+PIECE = 2**14  # elements that are put together at once
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a map.
+
+    Attributes:
+        queries: Which rows.
+        elements: Which columns.
+        weights: Attention, H x q x m. Zero where an element is not real.
+        source: What was asked, normalized, m x C: values are made of it.
+    """
+
+    queries: slice
+    elements: slice
+    weights: Float[Tensor, "H q m"]
+    source: Float[Tensor, "m Cs"]
+
+
+@dataclass(kw_only=True)
+class Call:
+    """One attention of one sample, by its arguments.
+
+    Attributes:
+        name: Of the module, as in `watch_attention`.
+        attention: The module.
+        query: What asked, normalized: 1 x N x Cq.
+        source: What was asked, normalized: an array, or elements that can be put together a few at a time.
+        mask: Of an array: where it is real.
+        residual: Whether the query was added to what it read.
+        output: What it returned, where gradients are wanted.
+    """
+
+    name: str
+    attention: Attention
+    query: Float[Tensor, "1 N Cq"]
+    source: "Float[Tensor, '1 M C'] | NormalizedSource"
+    mask: Bool[Tensor, "1 M"] | None
+    residual: bool
+    output: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether it is a read of the input by the latents."""
+        return "cross_attends" in self.name.split(".")
+
+    @property
+    def num_elements(self) -> int:
+        """How many elements were asked."""
+        if isinstance(self.source, Tensor):
+            return self.source.shape[1]
+        return sum(segment.num_elements for segment in self.source.source.segments)
+
+    def pieces(self) -> Iterator[tuple[slice, Float[Tensor, "m C"], Bool[Tensor, " m"] | None]]:
+        """Yield which elements, what they are after the norm, and which of them are real."""
+        if isinstance(self.source, Tensor):
+            for start in range(0, self.source.shape[1], PIECE):
+                part = slice(start, min(start + PIECE, self.source.shape[1]))
+                real = None if self.mask is None else self.mask[0, part]
+                yield part, self.source[0, part], real
+            return
+        begin, norm = 0, self.source.norm
+        for segment in self.source.source.segments:
+            features = DenseFeatures(segment, norm.eps, norm.weight.dtype)
+            for chunk in features.chunks(PIECE):
+                own = features.span(chunk)
+                real = None if segment.mask is None else segment.mask[0, own]
+                part = slice(begin + own.start, begin + own.stop)
+                yield part, norm(features.array(chunk))[0], real
+            begin += segment.num_elements
+
+    def scores(self, queries: Sequence[int]) -> Float[Tensor, "H L M"]:
+        """Return what the softmax is taken of, for some queries. Minus infinity where an element is not real."""
+        q = self._queries()[:, list(queries)]
+        parts = [self._scores(q, x, real) for _, x, real in self.pieces()]
+        return torch.cat(parts, dim=-1)
+
+    def log_sums(self) -> Float[Tensor, "H N 1"]:
+        """Return the logarithm of what each query's softmax divides by. Minus infinity if nothing is real."""
+        q = self._queries()
+        total = q.new_full((*q.shape[:2], 1), float("-inf"))
+        for _, x, real in self.pieces():
+            for rows in self._rows(len(x)):
+                scores = self._scores(q[:, rows], x, real)
+                own = scores.logsumexp(dim=-1, keepdim=True)
+                total[:, rows] = torch.logaddexp(total[:, rows], own)
+        return total
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the whole map, a block at a time."""
+        q, total = self._queries(), self.log_sums()
+        for part, x, real in self.pieces():
+            for rows in self._rows(len(x)):
+                weights = (self._scores(q[:, rows], x, real) - total[:, rows]).exp()
+                yield Block(rows, part, weights.nan_to_num(nan=0.0), x)
+
+    def values(self, source: Float[Tensor, "m Cs"]) -> Float[Tensor, "H m Cv"]:
+        """Return the values of some elements, by head."""
+        heads = self.attention.num_heads
+        return rearrange(self.attention.to_value(source), "M (H C) -> H M C", H=heads)
+
+    def _queries(self) -> Float[Tensor, "H N C"]:
+        return (self.attention.queries(self.query) * self.attention.scale)[0]
+
+    def _scores(
+        self, q: Float[Tensor, "H q C"], x: Float[Tensor, "m Cs"], real: Bool[Tensor, " m"] | None
+    ) -> Float[Tensor, "H q m"]:
+        keys = rearrange(self.attention.to_key(x), "M (H C) -> H C M", H=len(q))
+        scores = (q @ keys).float()
+        return scores if real is None else scores.masked_fill(~real, float("-inf"))
+
+    def _rows(self, elements: int) -> Iterator[slice]:
+        """Yield as many queries at once as memory is meant to hold."""
+        count = self.query.shape[1]
+        step = max(CHUNK // (elements * self.attention.num_heads), 1)
+        for start in range(0, count, step):
+            yield slice(start, min(start + step, count))
+
+
+@contextmanager
+def record_calls(model: nn.Module, *, gradients: bool = False) -> Generator[list[Call]]:
+    """Collect every attention of a forward pass of one sample inside the `with`, in the order of the calls.
+
+    Args:
+        model: Any module that holds `Attention` modules.
+        gradients: Keep what each returned, so that one can ask how an answer depends on it.
+    """
+    calls: list[Call] = []
+    owners = dict(model.named_modules())
+
+    def watch(name: str) -> Any:
+        owner = owners.get(name.rpartition(".")[0])
+        residual = owner.use_query_residual if isinstance(owner, CrossAttend) else True
+
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor | None:
+            assert isinstance(module, Attention)
+            given = dict(zip(("query", "source", "source_mask"), args, strict=False)) | kwargs
+            source = given["source"]
+            if gradients and not output.requires_grad:  # nothing before it can be differentiated
+                output = output.detach().requires_grad_()
+            calls.append(
+                Call(
+                    name=name,
+                    attention=module,
+                    query=given["query"].detach(),
+                    source=source.detach() if isinstance(source, Tensor) else source,
+                    mask=given.get("source_mask"),
+                    residual=residual,
+                    output=output if gradients else None,
+                )
+            )
+            return output if gradients else None
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(watch(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, Attention)
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()

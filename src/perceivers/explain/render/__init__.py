@@ -1,0 +1,1 @@
+"""Explanations as images, animations and HTML."""

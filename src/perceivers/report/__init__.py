@@ -1,0 +1,1 @@
+"""Self-contained HTML reports, model cards and publishing to the Hugging Face Hub."""

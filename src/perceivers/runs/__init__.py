@@ -1,0 +1,1 @@
+"""Run folders: their record, summary, report and comparison. No training engine is imported."""

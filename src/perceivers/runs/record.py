@@ -1,0 +1,265 @@
+"""A run looked back on: what its folder tells of how it was trained, how far it came and what it cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig, read_config
+from perceivers.models.cost import Cost, cost
+from perceivers.models.perceiver import PerceiverConfig
+from perceivers.recipes.files import read_recipe
+from perceivers.recipes.registry import Recipe
+from perceivers.runs.summary import RunFacts, TaskFacts, read_facts
+from perceivers.tasks.base import Task
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.registry import TaskConfig, build_task, names_of
+from perceivers.training.files import read_payload
+from perceivers.training.metrics_log import METRICS_FILE, read_metrics
+from perceivers.training.prepare import BEST, RECIPE_FILE
+
+__all__ = ["PastRun", "read_run"]
+
+EVALUATIONS = "evaluation-*.json"  # which `perceivers evaluate` keeps, one for each split
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastRun:
+    """What is known of a run, ended or not.
+
+    Attributes:
+        folder: The run's.
+        recipe: With everything filled in. None: of a model that was saved by hand.
+        saved: What was saved with the weights. None: the run has not ended.
+        facts: How it ended. None: not yet, or it was not trained here.
+        rows: Of `metrics.jsonl`, as they were written.
+        measured: For each split that was evaluated, what was found.
+        state: `ended`, or in words why not.
+    """
+
+    folder: Path
+    recipe: Recipe | None = None
+    saved: SavedConfig | None = None
+    facts: RunFacts | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    state: str = "ended"
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder."""
+        return self.folder.resolve().name
+
+    @property
+    def task_config(self) -> TaskConfig | None:
+        """What was learned, with its label names."""
+        found = None if self.saved is None else self.saved.task
+        return found or (None if self.recipe is None else self.recipe.task)
+
+    @cached_property
+    def task(self) -> Task | None:
+        """Loss and metrics, where they can be told: before a run has seen its data they may not."""
+        try:
+            return None if self.task_config is None else build_task(self.task_config)
+        except ValueError:
+            return None
+
+    @property
+    def main_metric(self) -> str:
+        """The measure by which its weights were chosen. "": not known."""
+        if self.facts is not None:
+            return self.facts.main_metric
+        return "" if self.task is None else self.task.main_metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the main metric is to be large."""
+        return self.task is None or self.task.higher_is_better
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """What was measured on each split: of validation, by the best weights so far."""
+        found: dict[str, dict[str, float]] = {}
+        own = dict(self.facts.metrics) if self.facts is not None else self._best_so_far()
+        if own:
+            found["validation"] = own
+        for split, told in self.measured.items():
+            found[split] = dict(told["metrics"])
+        return found
+
+    def _best_so_far(self) -> dict[str, float]:
+        key = f"validation/{self.main_metric}"
+        rows = [row for row in self.rows if key in row]
+        if not rows:
+            return {}
+        choose = max if self.higher_is_better else min
+        best = choose(rows, key=lambda row: row[key])
+        return {
+            name.removeprefix("validation/"): value
+            for name, value in best.items()
+            if name.startswith("validation/")
+        }
+
+    @property
+    def data(self) -> str | None:
+        """Where its data were. None: not known, or they were an object."""
+        told = None if self.saved is None else self.saved.columns.get("data")
+        return None if told is None else str(told)
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps that were done."""
+        if self.facts is not None:
+            return self.facts.steps
+        return int(self.rows[-1]["step"]) if self.rows else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training."""
+        if self.facts is not None:
+            return self.facts.seconds
+        return float(self.rows[-1]["elapsed"]) if self.rows else None
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Samples that were learned from in a second of training, validation among it."""
+        if not self.steps or not self.seconds or self.recipe is None:
+            return None
+        return self.steps * self.recipe.training.batch_size / self.seconds
+
+    @property
+    def model(self) -> PerceiverConfig | None:
+        """What determines the weights."""
+        if self.saved is not None:
+            return self.saved.model
+        return None if self.recipe is None else self.recipe.model_config()
+
+    @cached_property
+    def cost(self) -> Cost | None:
+        """What the model costs. None: its sizes are not known yet, as they follow from the data."""
+        try:
+            return None if self.model is None else cost(self.model)
+        except (ValueError, TypeError):
+            return None
+
+
+def read_run(folder: str | Path) -> PastRun:
+    """Return what a run's folder tells. No weights are read.
+
+    Args:
+        folder: That `perceivers fit` has made, or `pv.save`.
+
+    Raises:
+        OSError: If there is no such folder, it is no run, or its weights are truncated.
+        ValueError: If one of its files is something else than it should be.
+    """
+    folder = Path(folder)
+    expected = "a run folder, as `perceivers fit` writes it (its last lines name it)"
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        msg = f"{folder} {what}. Expected {expected}."
+        raise OSError(msg)
+    has_recipe, has_config = (folder / RECIPE_FILE).is_file(), (folder / CONFIG_FILE).is_file()
+    if not has_recipe and not has_config:
+        msg = f"{folder} is not a run: it has neither {RECIPE_FILE} nor {CONFIG_FILE}. Expected {expected}."
+        raise OSError(msg)
+    recipe = read_recipe(folder / RECIPE_FILE) if has_recipe else None
+    rows = read_metrics(folder / METRICS_FILE)
+    saved = read_config(folder / CONFIG_FILE) if has_config else None
+    state = _state(folder, rows, ended=saved is not None)
+    facts = read_facts(folder)
+    if facts is None and saved is not None and recipe is not None:
+        facts = _facts_of_parts(folder, recipe, rows)
+    return PastRun(
+        folder=folder,
+        recipe=recipe,
+        saved=saved,
+        facts=facts if state == "ended" else None,
+        rows=rows,
+        measured=_measured(folder),
+        state=state,
+    )
+
+
+def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> str:
+    """Return whether a run has ended, or how far it came.
+
+    Raises:
+        OSError: If its weights are truncated.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    if ended and path.is_file():
+        try:
+            with safe_open(path, framework="pt"):
+                return "ended"
+        except (SafetensorError, OSError) as error:
+            msg = f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file."
+            raise OSError(msg) from error
+    return f"unfinished, {rows[-1]['step']:,} steps done" if rows else "unfinished, before a report"
+
+
+def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return what `perceivers evaluate` kept, by split.
+
+    Raises:
+        ValueError: If one of the files is something else.
+    """
+    import json
+
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.glob(EVALUATIONS)):
+        try:
+            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found[str(told["split"])] = {**told, "metrics": dict(told["metrics"])}
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"{path} is not what `perceivers evaluate` wrote. Remove it, and measure again."
+            raise ValueError(msg) from error
+    return found
+
+
+def _facts_of_parts(
+    folder: Path, recipe: Recipe, rows: Sequence[Mapping[str, Any]]
+) -> RunFacts | None:
+    """Return how a run ended that was trained before `report.json` was written, from its checkpoint."""
+    if not (folder / BEST).is_file() or not rows:
+        return None
+    best = read_payload(folder / BEST, lazily=True)
+    told = _rows_of_report(folder / "report.md")
+    tasks = cast("Mapping[str, Any]", best.get("tasks", {}))
+    parts = recipe.task.parts if isinstance(recipe.task, MultiTaskConfig) else {}
+    weights = cast("Mapping[str, Any]", best["model"])
+    return RunFacts(
+        name=recipe.name,
+        command=told.get("command", "").strip("`").replace("__main__.py", "perceivers", 1),
+        metrics=best["metrics"],
+        main_metric=build_task(recipe.task).main_metric,
+        num_parameters=sum(tensor.numel() for tensor in weights.values()),
+        steps=int(rows[-1]["step"]),
+        best_step=best["step"],
+        epochs=float(rows[-1]["epoch"]),
+        seconds=float(rows[-1]["elapsed"]),
+        device=told.get("device", ""),
+        batch=told.get("step", ""),
+        waiting=told.get("waiting for data", ""),
+        label_names=names_of(recipe.task),
+        confusion=best["confusion"],
+        details=best.get("details", []),
+        tasks={
+            name: TaskFacts(label_names=names_of(parts[name]), **found)
+            for name, found in tasks.items()
+            if name in parts
+        },
+    )
+
+
+def _rows_of_report(path: Path) -> dict[str, str]:
+    """Return the first table of a `report.md`, by the names of its rows."""
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 4 and cells[1] and cells[2]:
+            found.setdefault(cells[1], cells[2])
+    return found

@@ -1,0 +1,201 @@
+"""`report.md`: what a run was and how it ended, with its curves, for people."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceivers.runs.summary import RunFacts, TaskFacts, write_facts
+from perceivers.tasks.base import is_share
+from perceivers.training.files import write_whole
+from perceivers.training.metrics_log import METRICS_FILE, read_metrics
+from perceivers.training.progress import readable_duration
+from perceivers.typing import Int, Tensor
+
+__all__ = ["curves_figure", "figure", "table_rows", "write_report"]
+
+_SHOWN_BAD = 50
+_SHOWN_CLASSES = 30  # in the table and as labels of the picture
+
+
+def write_report(folder: Path, facts: RunFacts) -> None:
+    """Write `report.md`, `report.json`, `curves.png` and `confusion.png` into a run folder.
+
+    What was evaluated before (`evaluation-test.json`) was of other weights, and is removed.
+
+    The pictures need matplotlib; without it the report says so.
+    """
+    write_facts(folder, facts)
+    for measured in folder.glob("evaluation-*.json"):
+        measured.unlink()
+    pictures: list[str] = []
+    missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
+    if importlib.util.find_spec("matplotlib"):
+        missing = ""
+        rows = read_metrics(folder / METRICS_FILE)
+        if _draw_curves(folder / "curves.png", rows, facts.main_metric):
+            pictures.append("![Loss, metric and learning rate](curves.png)")
+        for place, (task, part) in enumerate([("", facts), *facts.tasks.items()]):
+            if part.confusion is not None:
+                name = f"confusion-{place}.png" if task else "confusion.png"
+                _draw_confusion(folder / name, part.confusion, part.label_names)
+                of_task = f" of {task}" if task else ""
+                pictures.append(f"![Confusion matrix{of_task} of the validation split]({name})")
+    sections = [f"# {folder.name}", _table(facts), *pictures, missing]
+    for task, part in [("", facts), *facts.tasks.items()]:
+        sections += [_classes(part, task), _details(part, task)]
+    sections += [_notes(facts.notes), _bad(facts.bad)]
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_whole(folder / "report.md", lambda file: file.write(text.encode()))
+
+
+def table_rows(facts: RunFacts) -> list[tuple[str, str]]:
+    """Return what a run was, each by its name; what is not known is left out."""
+    rows = [
+        ("weights saved", f"those of step {facts.best_step:,}, best by {facts.main_metric}"),
+        ("recipe", facts.name),
+        ("parameters", f"{facts.num_parameters:,}"),
+        ("trained", f"{facts.steps:,} steps, {facts.epochs:.4g} epochs"),
+        ("time", readable_duration(facts.seconds)),
+        ("device", facts.device),
+        ("step", facts.batch),
+        ("waiting for data", facts.waiting),
+        ("command", f"`{facts.command}`" if facts.command else ""),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _table(facts: RunFacts) -> str:
+    rows = [(f"validation {name}", _number(name, v)) for name, v in facts.metrics.items()]
+    rows += table_rows(facts)
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join(lines)
+
+
+def _number(name: str, value: float) -> str:
+    if is_share(name):
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if name.rpartition("/")[2] in ("samples", "n") else f"{value:.4g}"
+
+
+def _classes(facts: TaskFacts, task: str = "") -> str:
+    """Return the share found of each class, the hardest first."""
+    if facts.confusion is None:
+        return ""
+    rows: list[tuple[float, str]] = []
+    for index, row in enumerate(facts.confusion):
+        total = int(row.sum())
+        if not total:
+            continue
+        others = row.clone()
+        others[index] = -1
+        worst = int(others.argmax())
+        recall = int(row[index]) / total
+        mistaken = f"{facts.label_names[worst]} ({int(row[worst])})" if int(row[worst]) > 0 else ""
+        rows.append(
+            (recall, f"| {facts.label_names[index]} | {total} | {recall:.1%} | {mistaken} |")
+        )
+    rows.sort(key=lambda row: row[0])
+    lines = [text for _, text in rows[:_SHOWN_CLASSES]]
+    more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
+    head = [
+        f"## Classes of {task}" if task else "## Classes",
+        "",
+        "| class | samples | found | most often taken for |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *lines]) + more
+
+
+def _details(facts: TaskFacts, task: str = "") -> str:
+    """Return the measures of each label or number, the worst first."""
+    if not facts.details:
+        return ""
+    measures = list(facts.details[0])
+    rows = list(zip(facts.label_names, facts.details, strict=True))
+    if "AP" in measures:  # labels that no sample has tell nothing
+        rows = [row for row in rows if row[1]["AP"] is not None]
+        rows.sort(key=lambda row: row[1]["AP"] or 0.0)
+    lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    for name, found in rows[:_SHOWN_CLASSES]:
+        cells = ["" if value is None else _number(key, value) for key, value in found.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
+    title = "## Labels" if "AP" in measures else "## Numbers"
+    title += f" of {task}" if task else ""
+    return "\n".join([title, "", *lines]) + more
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "\n".join(["## Notes", "", *(f"- {note}" for note in notes)]) if notes else ""
+
+
+def _bad(bad: Sequence[tuple[str, str]]) -> str:
+    if not bad:
+        return ""
+    lines = [f"- `{name}`: {reason}" for name, reason in bad[:_SHOWN_BAD]]
+    more = [f"- and {len(bad) - _SHOWN_BAD} more"] if len(bad) > _SHOWN_BAD else []
+    head = ["## Rows that could not be read", "", f"{len(bad)} rows were left out.", ""]
+    return "\n".join([*head, *lines, *more])
+
+
+def figure(width: float, height: float) -> Any:
+    """Return a figure that needs no screen and leaves pyplot's global state alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
+    """Return loss, metric and learning rate over the steps as a figure of matplotlib.
+
+    Args:
+        rows: Of `metrics.jsonl`.
+        metric: The main one.
+    """
+    made = figure(10, 3)
+    panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
+    for axes, (name, title) in zip(made.subplots(1, 3), panels.items(), strict=True):
+        for key in (f"train/{name}", f"validation/{name}", name):
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            if points:
+                marker = "." if len(points) < 20 else ""
+                axes.plot(*zip(*points, strict=True), label=key.partition("/")[0], marker=marker)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if name != "lr" and axes.lines:
+            axes.legend()
+    return made
+
+
+def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -> bool:
+    """Draw the columns of `metrics.jsonl`. Return whether there was anything to draw."""
+    if rows:
+        _write_picture(path, curves_figure(rows, metric))
+    return bool(rows)
+
+
+def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[str]) -> None:
+    counts = confusion.double()
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    side = min(4 + 0.3 * len(names), 14)
+    made = figure(side, side)
+    axes = made.subplots()
+    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
+    axes.set(title="share of each true class", xlabel="predicted", ylabel="true")
+    if len(names) <= _SHOWN_CLASSES:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+        for row, column in (confusion > 0).nonzero().tolist():
+            color = "white" if shares[row, column] > 0.5 else "black"
+            text = str(int(confusion[row, column]))
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
+    made.colorbar(image, shrink=0.8)
+    _write_picture(path, made)
+
+
+def _write_picture(path: Path, made: Any) -> None:
+    write_whole(path, lambda file: made.savefig(file, format="png", dpi=110))

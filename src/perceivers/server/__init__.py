@@ -1,0 +1,1 @@
+"""HTTP server for predictions and explanations, with a web page."""
