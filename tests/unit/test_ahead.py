@@ -5,7 +5,7 @@ import time
 import pytest
 from timing import wait_until
 
-from perceivers.data.loading.prefetch import ReadAhead
+from perceivers.data.loading.workers import ReadAhead
 
 
 def threads():
