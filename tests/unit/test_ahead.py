@@ -5,7 +5,7 @@ import time
 import pytest
 from timing import wait_until
 
-from perceivers.data.loading.workers import ReadAhead
+from perceivers.data.loading.workers import Prefetcher
 
 
 def threads():
@@ -26,7 +26,7 @@ def settled(log, length):
 
 
 def test_items_come_in_their_order_and_end():
-    ahead = ReadAhead(iter(range(50)))
+    ahead = Prefetcher(iter(range(50)))
     assert list(ahead) == list(range(50))
     assert list(ahead) == []  # and stays at its end
     ahead.close()
@@ -34,7 +34,7 @@ def test_items_come_in_their_order_and_end():
 
 def test_no_more_is_read_than_was_asked_for():
     log = []
-    ahead = ReadAhead(counting(log), depth=3)
+    ahead = Prefetcher(counting(log), depth=3)
     assert settled(log, 3) == [0, 1, 2]
     assert next(ahead) == 0
     assert settled(log, 4) == [0, 1, 2, 3]
@@ -43,7 +43,7 @@ def test_no_more_is_read_than_was_asked_for():
 
 def test_reading_goes_on_while_the_taker_is_busy():
     log = []
-    ahead = ReadAhead(counting(log, stop=6))
+    ahead = Prefetcher(counting(log, stop=6))
     for number in ahead:  # busy with this item until the next one is read
         settled(log, min(number + 2, 6))
     assert log == list(range(6))
@@ -54,7 +54,7 @@ def test_an_error_comes_in_its_place():
         yield 1
         raise ValueError("a damaged row")
 
-    ahead = ReadAhead(failing())
+    ahead = Prefetcher(failing())
     assert next(ahead) == 1
     with pytest.raises(ValueError, match="a damaged row"):
         next(ahead)
@@ -64,7 +64,7 @@ def test_an_error_comes_in_its_place():
 
 def test_closing_ends_the_thread_and_the_items():
     log = []
-    ahead = ReadAhead(counting(log))
+    ahead = Prefetcher(counting(log))
     ahead.close()
     ahead.close()
     assert list(ahead) == []
@@ -72,6 +72,6 @@ def test_closing_ends_the_thread_and_the_items():
 
 
 def test_one_that_is_forgotten_ends_its_thread():
-    ReadAhead(counting([]))
+    Prefetcher(counting([]))
     gc.collect()
     wait_until(lambda: not threads())
