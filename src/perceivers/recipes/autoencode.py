@@ -121,7 +121,7 @@ def autoencoder_for(
     )
 
 
-@recipe
+@recipe(sizes=SIZES)
 def autoencode(size: str = "tiny") -> Recipe:
     """Your own pictures, films, sounds, recordings and arrays, through a small latent array and back.
 
@@ -133,9 +133,6 @@ def autoencode(size: str = "tiny") -> Recipe:
     Source:   Ours, of the parts of Perceiver IO (arXiv:2107.14795), section 4.3.
     """
     return autoencoder_for({"audio": "audio", "video": "video"}, size, has_label=True)
-
-
-autoencode.sizes = tuple(SIZES)  # type: ignore[attr-defined]
 
 
 @recipe

@@ -26,7 +26,7 @@ _CELL = 4  # pixels on each side of what one element of the stem stands for
 _WINDOWS = {"tiny": 32, "small": 64, "base": 128}
 
 
-@recipe
+@recipe(sizes=_SIZES)
 def flow(size: str = "paper") -> Recipe:
     """Optical flow at full resolution: 2,048 latents read 182,528 pixels of two frames, which then ask where they go.
 
@@ -142,6 +142,3 @@ def _preprocess(size: tuple[int, int]) -> dict[str, Any]:
 
 def _augment() -> dict[str, Any]:
     return {"frame_pair": PairAugmentConfig(), "flow": PairAugmentConfig()}
-
-
-flow.sizes = _SIZES  # type: ignore[attr-defined]

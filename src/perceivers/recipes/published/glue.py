@@ -10,7 +10,7 @@ from perceivers.tasks.classification import ClassificationConfig
 __all__ = ["glue"]
 
 
-@recipe
+@recipe(sizes=TEXT_SIZES)
 def glue(size: str = "paper") -> Recipe:
     """A task of GLUE by the bytes of one sentence or of two, which are read as one text with the mark SEP between them.
 
@@ -47,6 +47,3 @@ def glue(size: str = "paper") -> Recipe:
         ),
         training=TrainingConfig(batch_size=32, max_epochs=10),
     )
-
-
-glue.sizes = TEXT_SIZES  # type: ignore[attr-defined]

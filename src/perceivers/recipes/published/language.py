@@ -88,7 +88,7 @@ def text_reading(size: str) -> TextReading:
     )
 
 
-@recipe
+@recipe(sizes=TEXT_SIZES)
 def mlm_bytes(size: str = "paper") -> Recipe:
     """Masked bytes: 2,048 of them read by 256 latents, and as many queries that tell what was hidden.
 
@@ -187,6 +187,3 @@ def _optim(lr: float) -> OptimConfig:
         schedule="cosine",
         warmup_steps=1000,
     )
-
-
-mlm_bytes.sizes = TEXT_SIZES  # type: ignore[attr-defined]
