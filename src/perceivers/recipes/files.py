@@ -13,7 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from perceivers.recipes.registry import Recipe, get_recipe
 
-__all__ = ["dump_recipe", "field_path", "find_recipe", "parse_recipe", "read_recipe", "write_recipe"]
+__all__ = [
+    "dump_recipe",
+    "field_path",
+    "find_recipe",
+    "parse_recipe",
+    "read_recipe",
+    "write_recipe",
+]
 
 
 def find_recipe(spec: str | Path | Recipe, *, size: str | None = None) -> Recipe:

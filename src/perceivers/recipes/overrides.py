@@ -123,7 +123,9 @@ def _validated(config: type[Config], plain: Mapping[str, Any], names: Mapping[st
         first = error.errors()[0]
         place = field_path([str(part) for part in first["loc"]], config)
         key = next((key for name, key in names.items() if f"{place}.".startswith(f"{name}.")), "")
-        if first["type"] == "value_error":  # of the configuration itself: values that contradict each other
+        if (
+            first["type"] == "value_error"
+        ):  # of the configuration itself: values that contradict each other
             raise FieldValueError(key, str(first["ctx"]["error"])) from error
         raise FieldValueError(key or place, f"{first['msg']}, got {first['input']!r}.") from error
 

@@ -235,7 +235,11 @@ def _join_texts(source: DataSource, recipe: Recipe) -> DataSource:
     """
     kinds = set(_kinds(source).values())
     inputs = [part.kind for part in recipe.inputs.values()]
-    if len(source.inputs) < 2 or kinds != {"text"} or inputs not in (["bytes"], ["bytes_convolved"]):
+    if (
+        len(source.inputs) < 2
+        or kinds != {"text"}
+        or inputs not in (["bytes"], ["bytes_convolved"])
+    ):
         return source
     columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
     if isinstance(recipe.task, MaskedBytesConfig):

@@ -38,6 +38,7 @@ __all__ = [
     "fill_tasks",
 ]
 
+
 def bind_targets(recipe: Recipe, source: DataSource) -> Recipe:
     """Return a recipe with one task for each target column; unchanged if the data has a single target.
 
