@@ -8,6 +8,7 @@ import made_flow
 import numpy as np
 import pytest
 import torch
+from resolved import specialize
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
@@ -19,10 +20,10 @@ from perceivers.evaluation.frame_pairs import in_pairs
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.prediction import Prediction
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve import choose_recipe, specialize
+from perceivers.recipes.resolve import choose_recipe
 from perceivers.tasks.flow import FlowTask
-from perceivers.training.memory_probe import opened_probe
-from perceivers.training.prepare import Place
+from perceivers.training.batch_size_finder import opened_probe
+from perceivers.training.dataloaders import Place
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),

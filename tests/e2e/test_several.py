@@ -16,10 +16,10 @@ from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import load_predictor
 from perceivers.recipes.files import read_recipe
-from perceivers.training.memory_probe import StepProbe
-from perceivers.training.prepare import Place
-from perceivers.training.prepare import build_task as task_of
-from perceivers.training.run import fit
+from perceivers.training.batch_size_finder import StepProbe
+from perceivers.training.build import build_task as task_of
+from perceivers.training.dataloaders import Place
+from perceivers.training.fit import fit
 
 ROWS = 20
 

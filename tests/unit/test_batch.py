@@ -12,9 +12,13 @@ from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch_size_finder as batches
-from perceivers.training.batch_size_finder import BatchFinder, largest_batch, warn_of_batch_norm
-from perceivers.training.memory_probe import StepProbe
-from perceivers.training.prepare import Place
+from perceivers.training.batch_size_finder import (
+    BatchFinder,
+    StepProbe,
+    largest_batch,
+    warn_of_batch_norm,
+)
+from perceivers.training.dataloaders import Place
 
 
 class Machine(StepProbe):

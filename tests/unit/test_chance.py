@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from perceivers.training.files import read_payload, save_payload
+from perceivers.training.checkpoint import read_payload, save_payload
 from perceivers.training.seeding import random_state, seed, set_random_state
 
 

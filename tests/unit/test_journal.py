@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from perceivers.training.metrics_log import Journal, build_loggers, read_metrics
+from perceivers.runs.metrics import Journal, build_loggers, read_metrics
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from runs import save_run
 
 from perceivers.models.perceiver import build
 from perceivers.runs.record import read_run
-from perceivers.training.files import save_payload
+from perceivers.training.checkpoint import save_payload
 
 
 def test_a_run_that_has_ended(tmp_path):

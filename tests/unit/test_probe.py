@@ -6,8 +6,8 @@ from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import memory_probe as probes
-from perceivers.training.memory_probe import opened_probe
-from perceivers.training.prepare import Place
+from perceivers.training.batch_size_finder import opened_probe
+from perceivers.training.dataloaders import Place
 
 
 def opened(device="cpu", **training):

@@ -84,12 +84,12 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         UnknownFieldError: If there is no such field (a `KeyError`). The message names the nearest.
         FieldValueError: If a value does not fit its field (a `ValueError`).
     """
+    if not changes:
+        return recipe
     plain = dataclasses.asdict(recipe)
     names: dict[str, str] = {}
-    for key, value in changes.items():
-        name = _full_name(key)
-        if isinstance(value, FlagWords):
-            name, value = _from_words(recipe, key, name, value)
+    for key, given in changes.items():
+        name, value = _name_and_value(recipe, key, _full_name(key), given)
         names[name] = key
         _set(plain, key, name, value)
     return _validated(Recipe, plain, names)
@@ -103,12 +103,11 @@ def override_data(config: DataConfig, changes: Mapping[str, Any]) -> DataConfig:
     """
     plain = dataclasses.asdict(config)
     names: dict[str, str] = {}
-    for key, value in changes.items():
+    for key, given in changes.items():
         prefix, _, name = _full_name(key).partition(".")
         if prefix != "data":
             continue
-        if isinstance(value, FlagWords):
-            name, value = _from_words(config, key, name, value)
+        name, value = _name_and_value(config, key, name, given)
         if name in plain:
             plain[name] = value
             names[name] = key
@@ -167,8 +166,10 @@ def _names_beside(fields: Iterable[str], parent: str) -> list[str]:
     return [*fields, *(one.name for part in sections for one in dataclasses.fields(part))]
 
 
-def _from_words(config: Any, key: str, name: str, words: FlagWords) -> tuple[str, Any]:
-    """Return the full name of a flag's field and its value: `--no-progress` is `training.progress` and False."""
+def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, Any]:
+    """Return the name of a field and its value. The flag `--no-progress` is `progress` and False."""
+    if not isinstance(words, FlagWords):
+        return name, words
     hint = _type_of(config, name)
     parent, _, last = name.rpartition(".")
     if hint is None and not words and last.startswith("no_"):

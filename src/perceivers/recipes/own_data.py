@@ -81,7 +81,7 @@ def images(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe images --size tiny
     Expected: CIFAR-10, tiny, 20 minutes on 2 CPU cores: 71.7 % (docs/results/cifar10.md).
-    Source:   Ours, of the papers' parts: the stem is Perceiver IO's (arXiv:2107.14795, appendix A.1), the
+    Reference: Ours, of the papers' parts: the stem is Perceiver IO's (arXiv:2107.14795, appendix A.1), the
               cross-attends and the mean head are the 2021 paper's. AdamW and the sizes are ours.
     """
     return recipe_for({"image": "image"}, size, name="images")
@@ -95,7 +95,7 @@ def audio(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe audio
     Expected: docs/results/audio.md has spoken digits and environmental sounds.
-    Source:   Ours, of the papers' parts; SpecAugment (arXiv:1904.08779).
+    Reference: Ours, of the papers' parts; SpecAugment (arXiv:1904.08779).
     """
     return recipe_for({"audio": "audio"}, size, name="audio")
 
@@ -106,7 +106,7 @@ def audio_raw(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe audio_raw
     Expected: docs/results/audio.md has spoken digits.
-    Source:   Ours, of the papers' parts; raw audio as in Perceiver (arXiv:2103.03206), section 4.2.
+    Reference: Ours, of the papers' parts; raw audio as in Perceiver (arXiv:2103.03206), section 4.2.
     """
     return recipe_for({"audio": "wave"}, size, name="audio_raw")
 
@@ -117,7 +117,7 @@ def video(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe video
     Expected: docs/results/video.md has three classes of actions.
-    Source:   Ours, of the papers' parts; Perceiver (arXiv:2103.03206), section 4.2.
+    Reference: Ours, of the papers' parts; Perceiver (arXiv:2103.03206), section 4.2.
     """
     return recipe_for({"video": "video"}, size, name="video")
 
@@ -131,7 +131,7 @@ def audio_video(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe audio_video
     Expected: docs/results/audio_video.md has spoken digits, seen, heard and both.
-    Source:   Ours, of the papers' parts; fusion and dropout as in Perceiver (arXiv:2103.03206), section 4.2.
+    Reference: Ours, of the papers' parts; fusion and dropout as in Perceiver (arXiv:2103.03206), section 4.2.
     """
     made = recipe_for({"audio": "audio", "video": "video"}, size, name="audio_video")
     return replace(made, fusion=replace(made.fusion, modality_dropout={"video": 0.3}))
@@ -143,7 +143,7 @@ def points(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe points
     Expected: docs/results/points.md has ModelNet10.
-    Source:   Ours; centering, scaling of single points and unit cube as in Perceiver (arXiv:2103.03206), section 4.3.
+    Reference: Ours; centering, scaling of single points and unit cube as in Perceiver (arXiv:2103.03206), section 4.3.
     """
     return recipe_for({"points": "points"}, size, name="points")
 
@@ -154,7 +154,7 @@ def text(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe text
     Expected: docs/results/text.md has movie reviews.
-    Source:   Ours; bytes as in Perceiver IO (arXiv:2107.14795), section 4.1.
+    Reference: Ours; bytes as in Perceiver IO (arXiv:2107.14795), section 4.1.
     """
     return recipe_for({"text": "text"}, size, name="text")
 
@@ -165,7 +165,7 @@ def series(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe series
     Expected: docs/results/series.md has activities by a smartwatch.
-    Source:   Ours. The papers name wearables as future work.
+    Reference: Ours. The papers name wearables as future work.
     """
     return recipe_for({"series": "series"}, size, name="series")
 
@@ -178,7 +178,7 @@ def arrays(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe arrays
     Expected: docs/results/arrays.md has made-up haptic recordings.
-    Source:   Ours. A general position encoding is future work in the paper; learned ones are its nearest.
+    Reference: Ours. A general position encoding is future work in the paper; learned ones are its nearest.
     """
     return recipe_for({"array": "array"}, size, name="arrays")
 
@@ -192,7 +192,7 @@ def multimodal(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe multimodal
     Expected: docs/results/multimodal.md has a run on a table of images, audio and series.
-    Source:   Ours, of the papers' parts: Perceiver (arXiv:2103.03206), section 4.2, for the fusion.
+    Reference: Ours, of the papers' parts: Perceiver (arXiv:2103.03206), section 4.2, for the fusion.
     """
     return recipe_for({"image": "image", "audio": "audio", "series": "series"}, size)
 
@@ -207,7 +207,7 @@ def text_io(size: str = "tiny") -> Recipe:
     Run:      perceivers fit DATA --recipe mlm_bytes --size tiny --out runs/words, then
               perceivers fit DATA --recipe text_io --size tiny --init-from runs/words
     Expected: 60.8 % of IMDB's test reviews after 20 + 20 minutes of one core; from scratch 50.0 % after 40.
-    Source:   Ours, of the papers' parts: Perceiver IO (arXiv:2107.14795), section 4.1, fine-tunes so, with a query in
+    Reference: Ours, of the papers' parts: Perceiver IO (arXiv:2107.14795), section 4.1, fine-tunes so, with a query in
               place of BERT's token [CLS].
     """
     reads = text_reading(size)
@@ -240,7 +240,7 @@ def segmentation(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe segmentation
     Expected: docs/results/dense.md has synthetic shapes.
-    Source:   Ours, of the paper's parts: queries that are elements of the input as in optical flow, Perceiver IO
+    Reference: Ours, of the paper's parts: queries that are elements of the input as in optical flow, Perceiver IO
               (arXiv:2107.14795), section 4.2.
     """
     return _dense("segmentation", SegmentationConfig(), ClassMapPreprocessConfig(), size)
@@ -252,7 +252,7 @@ def dense(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe dense
     Expected: Not measured yet; docs/results/dense.md has `segmentation`.
-    Source:   Ours, of the paper's parts, as `segmentation`.
+    Reference: Ours, of the paper's parts, as `segmentation`.
     """
     return _dense("dense", ImageToImageConfig(), PixelsPreprocessConfig(), size)
 
@@ -309,7 +309,7 @@ def digits() -> Recipe:
 
     Run:      perceivers quickstart (or, on your own images: perceivers fit DATA --recipe digits)
     Expected: at least 97 % accuracy on a held-out fifth, in about a minute on two cores.
-    Source:   Ours. The data are the UCI "Optical Recognition of Handwritten Digits" test set.
+    Reference: Ours. The data are the UCI "Optical Recognition of Handwritten Digits" test set.
     """
     return Recipe(
         name="digits",

@@ -215,7 +215,6 @@ def _bind_columns(recipe: Recipe, source: DataSource) -> tuple[Recipe, DataSourc
     source = _join_texts(source, recipe)
     if {*_input_names(recipe), *answers_of(recipe.task)} == set(source.inputs):
         return recipe, source
-    _require_targets(source, recipe.task)
     seen = ", ".join(f"{name} ({kind})" for name, kind in _kinds(source).items())
     column = next(iter(source.inputs.values())).column
     kind = next(iter(recipe.inputs))
@@ -277,7 +276,7 @@ def split_for_task(
         return source if data is None else with_validation(source, data)
 
     _require_targets(source, task)
-    if not isinstance(task, MaskedBytesConfig):
+    if answers_of(task) or not isinstance(task, MaskedBytesConfig):
         return held_out(source)
     if task.modality not in source.inputs:
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."

@@ -172,7 +172,10 @@ def fill_dense(recipe: Recipe) -> Recipe:
     task: Any = recipe.task
     part, target = recipe.inputs[task.modality], recipe.preprocess[task.answer]
     if not isinstance(part, PixelInputConfig | PatchInputConfig):
-        msg = f"An output query predicts the pixels of its input element: expected an input of kind pixels or patches, got {part.kind}."
+        msg = (
+            "An output query predicts the pixels of its input element: expected an input of kind pixels or patches, "
+            f"got {part.kind}."
+        )
         raise ValueError(msg)
     patch = part.patch if isinstance(part, PatchInputConfig) else (1, 1)
     task = replace(task, size=getattr(target, "size", None), patch=patch)

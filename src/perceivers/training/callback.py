@@ -11,14 +11,14 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
+from perceivers.runs.folder import BEST, LAST
+from perceivers.runs.metrics import Journal
 from perceivers.tasks.base import Meter, Task
 from perceivers.training import distributed
 from perceivers.training.batches import Feed
+from perceivers.training.checkpoint import save_payload
 from perceivers.training.data_wait import Waited
-from perceivers.training.files import save_payload
-from perceivers.training.metrics_log import Journal
 from perceivers.training.module import PerceiverModule
-from perceivers.training.prepare import BEST, LAST
 from perceivers.training.progress import Display
 from perceivers.training.seeding import random_state, set_random_state
 from perceivers.training.stopping import Clock, Limits, StopSignals
