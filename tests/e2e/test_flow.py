@@ -216,7 +216,7 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     assert preprocess["flow"].size == preprocess["frame_pair"].size == (32, 32)
     task = FlowTask(filled.task)
     with opened_probe(filled, task, device=torch.device("cpu"), place=Place()) as probe:
-        batch = probe._made_up(2)
+        batch = probe._synthetic_batch(2)
     assert batch.inputs["flow"].shape == (2, 3, 32, 32)
     asked = task.pose(batch.inputs, {}, None, training=True)
     assert asked.targets.shape == (2, 8, 16, 3)

@@ -120,10 +120,10 @@ def test_a_step_of_several_tasks_can_be_measured(run):
     source = open_data(run / "birds.csv", DataConfig(label="bird,type,age,tags:labels"))
     task = task_of(recipe, source)
     probe = StepProbe(recipe, task, device=torch.device("cpu"), place=Place())
-    assert set(probe._made_up(2).targets) == {"bird", "type", "age", "tags"}
+    assert set(probe._synthetic_batch(2).targets) == {"bird", "type", "age", "tags"}
     mixed = replace(recipe, augment={"image": replace(recipe.augment["image"], mixup=0.2)})
     probe = StepProbe(mixed, task, device=torch.device("cpu"), place=Place())
-    probe._step(probe._made_up(2), torch.enable_grad())
+    probe._step(probe._synthetic_batch(2), torch.enable_grad())
 
 
 def test_samples_of_several_tasks_are_mixed(run, tmp_path):

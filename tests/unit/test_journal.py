@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from perceivers.runs.metrics import Journal, build_loggers, read_metrics
+from perceivers.runs.metrics import Journal, read_metrics
+from perceivers.training.engine import build_loggers
 
 
 class Recorder:

@@ -5,7 +5,7 @@ import torch
 from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
-from perceivers.training import memory_probe as probes
+from perceivers.training import batch_size_finder as probes
 from perceivers.training.batch_size_finder import opened_probe
 from perceivers.training.dataloaders import Place
 
@@ -49,7 +49,7 @@ def test_a_mac_tells_its_highest_peak(monkeypatch, tmp_path):
     monkeypatch.setattr(probes, "Path", lambda name: tmp_path / "absent")
     monkeypatch.setattr(probes.sys, "platform", "darwin")
     assert probes._resident() == probes._resident(at_peak=True) > 0
-    probes._forget_peak()  # which it cannot
+    probes._reset_peak()  # which it cannot
 
 
 def test_a_gpu_that_is_full_is_no_error(monkeypatch):
@@ -67,7 +67,7 @@ def test_a_gpu_that_is_full_is_no_error(monkeypatch):
     with opened() as probe:
         probe._device = torch.device("cuda")
         assert probe._free(Place()) == 900
-        monkeypatch.setattr(probe, "_made_up", lambda size: None)
+        monkeypatch.setattr(probe, "_synthetic_batch", lambda size: None)
         monkeypatch.setattr(probe, "_step", lambda batch, precision: None)
         assert probe.peak(4, nullcontext()) == 640
 
