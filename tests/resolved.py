@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import resolve
 

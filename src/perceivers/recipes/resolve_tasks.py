@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.models.decoder import AnswerConfig, DecoderConfig
 from perceivers.models.perceiver import OutputConfig

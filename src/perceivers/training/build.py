@@ -9,7 +9,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun

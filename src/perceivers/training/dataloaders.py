@@ -10,7 +10,7 @@ from typing import Any
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.tables.memory import available_memory
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.tasks.multitask import MultiTaskConfig
