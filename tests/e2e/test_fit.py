@@ -11,7 +11,7 @@ import torch
 from tolerance import GOLDEN, relative_error
 from train_digits import PREPROCESS, resolved, small_digits, small_recipe, train
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_recipe
 from perceivers.runs.metrics import read_metrics
@@ -212,7 +212,7 @@ def test_rows_that_cannot_be_read_are_in_the_report(tmp_path):
 
         def row(self, index):
             row = dict(self.records.row(index))
-            return {**row, "image": Media("broken.png", data=b"no")} if index == 3 else row
+            return {**row, "image": EncodedItem("broken.png", data=b"no")} if index == 3 else row
 
         def column(self, name):
             return self.records.column(name)

@@ -12,7 +12,7 @@ from resolved import specialize
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.flow import flow_field, save_flows
@@ -22,7 +22,7 @@ from perceivers.evaluation.prediction import Prediction
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
 from perceivers.tasks.flow import FlowTask
-from perceivers.training.batch_size_finder import opened_probe
+from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import Place
 
 SMALL = [
@@ -82,7 +82,7 @@ def test_every_pair_becomes_a_file_of_flow_and_a_picture(run, data, tmp_path, ca
         "00001_img1.flo",
         "00001_img1.png",
     ]
-    told = read_flow(Media("it", path=tmp_path / "one" / "00001_img1.flo"))
+    told = read_flow(EncodedItem("it", path=tmp_path / "one" / "00001_img1.flo"))
     assert told.shape == (40, 52, 3)
     status, out, _ = command(capsys, "predict", run, data, "--format", "json")
     each = json.loads(out)
@@ -215,7 +215,7 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     filled, preprocess = specialize(drawn, source)
     assert preprocess["flow"].size == preprocess["frame_pair"].size == (32, 32)
     task = FlowTask(filled.task)
-    with opened_probe(filled, task, device=torch.device("cpu"), place=Place()) as probe:
+    with open_memory_probe(filled, task, device=torch.device("cpu"), place=Place()) as probe:
         batch = probe._synthetic_batch(2)
     assert batch.inputs["flow"].shape == (2, 3, 32, 32)
     asked = task.pose(batch.inputs, {}, None, training=True)

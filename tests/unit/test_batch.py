@@ -13,15 +13,15 @@ from train_digits import small_recipe
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch_size_finder as batches
 from perceivers.training.batch_size_finder import (
-    BatchFinder,
-    StepProbe,
+    BatchSizeFinder,
+    MemoryProbe,
     largest_batch,
     warn_of_batch_norm,
 )
 from perceivers.training.dataloaders import Place
 
 
-class Machine(StepProbe):
+class Machine(MemoryProbe):
     """A probe of a machine whose steps need `base + each * samples` bytes."""
 
     is_cuda = False
@@ -86,7 +86,7 @@ def test_a_process_takes_what_fits_in_the_fullest(monkeypatch):
     )  # another accumulates 4; all found some
     monkeypatch.setattr(batches, "largest", lambda values, device: next(others))
     recipe = small_recipe()
-    finder = BatchFinder(
+    finder = BatchSizeFinder(
         recipe,
         ClassificationTask(recipe.task),
         size=16,
@@ -102,7 +102,7 @@ def test_a_process_whose_neighbor_has_no_room_stops_too(monkeypatch):
     monkeypatch.setattr(batches, "largest", lambda values, device: next(others))
     recipe = small_recipe()
     task = ClassificationTask(recipe.task)
-    finder = BatchFinder(recipe, task, size=16, place=Place(), use=math.pow)
+    finder = BatchSizeFinder(recipe, task, size=16, place=Place(), use=math.pow)
     with pytest.raises(ValueError, match="Another process has too little memory"):
         finder.setup(_trainer(), lightning.LightningModule(), "fit")
 

@@ -6,14 +6,14 @@ from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch_size_finder as probes
-from perceivers.training.batch_size_finder import opened_probe
+from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import Place
 
 
 def opened(device="cpu", **training):
     recipe = small_recipe(**training)
     task = ClassificationTask(recipe.task)
-    return opened_probe(recipe, task, device=torch.device(device), place=Place())
+    return open_memory_probe(recipe, task, device=torch.device(device), place=Place())
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": {}, "grad_checkpointing": True, "ema": None}])
@@ -33,7 +33,7 @@ def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
     for count in (1, 2):
         place = Place(local_processes=count, world_size=count)
         task = ClassificationTask(recipe.task)
-        with opened_probe(recipe, task, device=torch.device("cpu"), place=place) as p:
+        with open_memory_probe(recipe, task, device=torch.device("cpu"), place=place) as p:
             found.append(p.budget)
     assert found == [800, 400]
 

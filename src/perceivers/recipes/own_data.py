@@ -13,7 +13,7 @@ from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPrep
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
@@ -217,7 +217,7 @@ def text_io(size: str = "tiny") -> Recipe:
         encoder=reads.encoder,
         output=reads.decoder(
             {
-                "label": AnswerConfig(
+                "label": OutputConfig(
                     queries=reads.queries(), head=LinearHeadConfig(num_outputs=None)
                 )
             }
@@ -260,7 +260,7 @@ def dense(size: str = "tiny") -> Recipe:
 def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
     dials = SIZES[size]
     width = dials.latent_channels
-    answer = AnswerConfig(
+    answer = OutputConfig(
         queries=InputQueriesConfig(modality="image"), head=LinearHeadConfig(num_outputs=None)
     )
     return Recipe(

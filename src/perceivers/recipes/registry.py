@@ -10,7 +10,7 @@ from perceivers.data.base import DataConfig, nearest
 from perceivers.data.modalities.registry import AugmentConfig, PreprocessConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.registry import InputConfig
-from perceivers.models.perceiver import EncoderConfig, OutputConfig, PerceiverConfig
+from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutConfig
 from perceivers.plugins import load_plugins
 from perceivers.tasks.registry import TaskConfig
 
@@ -140,7 +140,7 @@ class Recipe:
     name: str
     inputs: dict[str, InputConfig]
     encoder: EncoderConfig
-    output: OutputConfig
+    output: ReadoutConfig
     task: TaskConfig
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
     fusion: FusionConfig = field(default_factory=FusionConfig)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig, Records
-from perceivers.data.encoded_item import Media
-from perceivers.data.loading.transform import media_of
+from perceivers.data.base import DataConfig, ImagePreprocessConfig, MapStyleSplit
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.loading.transform import encoded_item_of
 from perceivers.data.modalities.image.preprocess import measure_mean_std, suggest_image_size
 from perceivers.data.sources.builtin import is_embedded, open_named
-from perceivers.data.sources.bundle import DataSource
-from perceivers.data.sources.chunking import in_pieces
+from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.chunking import chunk_texts
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field
@@ -80,7 +80,7 @@ class ResolvedRun:
 
     recipe: Recipe
     preprocess: Mapping[str, Any]
-    data: DataSource
+    data: DatasetBundle
     reason: str | None = None
 
 
@@ -121,7 +121,7 @@ def resolve(
 
 
 def choose_recipe(
-    source: DataSource,
+    source: DatasetBundle,
     recipe: Recipe | None = None,
     *,
     data: Any = None,
@@ -170,7 +170,7 @@ def choose_recipe(
     return chosen, sentence
 
 
-def _rebuild_for_data(recipe: Recipe, source: DataSource, *, size: str | None) -> Recipe:
+def _rebuild_for_data(recipe: Recipe, source: DatasetBundle, *, size: str | None) -> Recipe:
     """Return `autoencode` and `multimodal` for the modalities of the data; any other recipe unchanged."""
     kinds = _kinds(source)
     has_label = source.target_kind == "class" and len(source.label_names) > 1
@@ -184,7 +184,7 @@ def _rebuild_for_data(recipe: Recipe, source: DataSource, *, size: str | None) -
     return recipe
 
 
-def _kinds(source: DataSource) -> dict[str, str]:
+def _kinds(source: DatasetBundle) -> dict[str, str]:
     """Return the kind of each modality of the data, by its name."""
     return {name: part.kind for name, part in source.inputs.items()}
 
@@ -194,7 +194,7 @@ def _input_names(recipe: Recipe) -> list[str]:
     return [name for name, part in recipe.inputs.items() if part.kind != "label"]
 
 
-def _num_rows(source: DataSource) -> int | None:
+def _num_rows(source: DatasetBundle) -> int | None:
     """Return the number of training rows; None if it is unknown, as of some streams."""
     if "train" in source.streams:
         return source.streams["train"].num_rows
@@ -204,7 +204,7 @@ def _num_rows(source: DataSource) -> int | None:
 # -- bind columns ----------------------------------------------------------------------------------------------------
 
 
-def _bind_columns(recipe: Recipe, source: DataSource) -> tuple[Recipe, DataSource]:
+def _bind_columns(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, DatasetBundle]:
     """Match the modalities of the recipe with the columns of the data.
 
     Raises:
@@ -226,7 +226,7 @@ def _bind_columns(recipe: Recipe, source: DataSource) -> tuple[Recipe, DataSourc
     raise ValueError(msg)
 
 
-def _join_texts(source: DataSource, recipe: Recipe) -> DataSource:
+def _join_texts(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
     """Join several text columns into one input, if the recipe has a single text input.
 
     Raises:
@@ -257,8 +257,8 @@ def _join_texts(source: DataSource, recipe: Recipe) -> DataSource:
 
 
 def split_for_task(
-    source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
-) -> DataSource:
+    source: DatasetBundle, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
+) -> DatasetBundle:
     """Return the data with a validation split, and texts cut into chunks if the task learns from chunks.
 
     Args:
@@ -272,7 +272,7 @@ def split_for_task(
             out.
     """
 
-    def held_out(source: DataSource) -> DataSource:
+    def held_out(source: DatasetBundle) -> DatasetBundle:
         return source if data is None else with_validation(source, data)
 
     _require_targets(source, task)
@@ -282,12 +282,12 @@ def split_for_task(
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
         raise ValueError(msg)
     length = getattr(preprocess.get(task.modality), "max_length", None) or _CHUNK
-    source = held_out(in_pieces(source, task.modality, _CHUNKS_PER_TEXT * length))
+    source = held_out(chunk_texts(source, task.modality, _CHUNKS_PER_TEXT * length))
     # Cut again after the split: chunks of train and validation never overlap.
-    return in_pieces(source, task.modality, length, leave="train")
+    return chunk_texts(source, task.modality, length, leave="train")
 
 
-def _require_targets(source: DataSource, task: TaskConfig) -> None:
+def _require_targets(source: DatasetBundle, task: TaskConfig) -> None:
     """Refuse data without the labels or target modalities of the task."""
     for name in answers_of(task):
         if name not in source.inputs:
@@ -307,7 +307,7 @@ def _require_targets(source: DataSource, task: TaskConfig) -> None:
 # -- measure ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[str, Any]]:
+def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe with inputs of the measured sizes, and the preprocessing of each modality."""
     train = _training_rows(source)
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
@@ -334,7 +334,7 @@ def _measure(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[str, Any]
 
 
 def _with_clip_length(
-    config: Any, column: InputColumn, source: DataSource, preprocess: Mapping[str, Any]
+    config: Any, column: InputColumn, source: DatasetBundle, preprocess: Mapping[str, Any]
 ) -> Any:
     """Return the preprocessing of an audio track with clips as long as those of its video."""
     if column.kind != "audio" or config.seconds is not None:
@@ -346,7 +346,7 @@ def _with_clip_length(
 
 
 def _measure_images(
-    recipe: Recipe, part: Any, train: Records, column: str
+    recipe: Recipe, part: Any, train: MapStyleSplit, column: str
 ) -> tuple[Any, ImagePreprocessConfig]:
     size = part.size
     if size is None:
@@ -364,24 +364,24 @@ def _measure_images(
     return replace(part, size=size), preprocess
 
 
-def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
+def _cells(train: MapStyleSplit, column: InputColumn) -> Iterator[EncodedItem]:
     """Yield cells of a modality, evenly spaced over the rows, in random order so that classes alternate."""
     if column.kind == "table":  # all of them: a category that is missed here stays unknown
         names = column.all_columns
         for cells in zip(*(train.column(name) for name in names), strict=True):
-            yield Media("train", value=dict(zip(names, cells, strict=True)))
+            yield EncodedItem("train", value=dict(zip(names, cells, strict=True)))
         return
     places = np.unique(np.linspace(0, max(len(train) - 1, 0), _MEASURED_CELLS).round().astype(int))
     for index in np.random.default_rng(0).permutation(places[: len(train)]):
         try:
-            media = media_of(train.row(int(index)), column)
+            media = encoded_item_of(train.row(int(index)), column)
         except (OSError, ValueError):  # reported and counted in training
             continue
         if not media.is_missing:
             yield media
 
 
-def _training_rows(source: DataSource) -> Records:
+def _training_rows(source: DatasetBundle) -> MapStyleSplit:
     """Return the training rows; the first rows of a stream.
 
     Raises:
@@ -402,7 +402,7 @@ def _training_rows(source: DataSource) -> Records:
 # -- fill in ---------------------------------------------------------------------------------------------------------
 
 
-def _fill_in(recipe: Recipe, source: DataSource, preprocess: Mapping[str, Any]) -> Recipe:
+def _fill_in(recipe: Recipe, source: DatasetBundle, preprocess: Mapping[str, Any]) -> Recipe:
     """Fill in the length of training; names and statistics of the targets in the task; the sizes of the output."""
     recipe = _with_limit(recipe, source)
     if isinstance(recipe.task, MultiTaskConfig):
@@ -420,7 +420,7 @@ def _fill_in(recipe: Recipe, source: DataSource, preprocess: Mapping[str, Any]) 
     return replace(recipe, task=task, output=output)
 
 
-def _with_limit(recipe: Recipe, source: DataSource) -> Recipe:
+def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return the recipe with a number of epochs, if it has no limit.
 
     Raises:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
-from perceivers.models.perceiver import OutputConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
+from perceivers.models.perceiver import ReadoutConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import (
     FourierQueriesConfig,
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-def bind_targets(recipe: Recipe, source: DataSource) -> Recipe:
+def bind_targets(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return a recipe with one task for each target column; unchanged if the data has a single target.
 
     Each task gets the configuration that the recipe has for a target of its kind. Mean pooling has one output only, so
@@ -77,7 +77,7 @@ def bind_targets(recipe: Recipe, source: DataSource) -> Recipe:
     return replace(recipe, task=replace(known, parts=parts), output=output)
 
 
-def fill_tasks(recipe: Recipe, source: DataSource) -> Recipe:
+def fill_tasks(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Fill in the names, moments and numbers of outputs of several tasks."""
     assert isinstance(recipe.task, MultiTaskConfig)
     assert isinstance(recipe.output, DecoderConfig)
@@ -100,7 +100,7 @@ _TARGET_NAMES = (
 )
 
 
-def bind_image_pair(recipe: Recipe, source: DataSource) -> Recipe:
+def bind_image_pair(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return a recipe of a dense task whose modalities are named as the image columns of the data.
 
     Of two image columns the target is the one that the task's `answer` names, or else the one with a name such as
@@ -246,10 +246,10 @@ def fill_label(inputs: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
 
 def fill_autoencoder(
     task: AutoencodeConfig,
-    output: OutputConfig,
+    output: ReadoutConfig,
     inputs: Mapping[str, Any],
     preprocess: Mapping[str, Any],
-) -> tuple[AutoencodeConfig, OutputConfig]:
+) -> tuple[AutoencodeConfig, ReadoutConfig]:
     """Fill in what an autoencoder's task and output queries take over from its inputs.
 
     Args:
@@ -285,7 +285,7 @@ def fill_autoencoder(
     return replace(task, parts=parts), replace(output, answers=answers)
 
 
-def _with_grid_queries(answer: AnswerConfig, part: ReconstructionConfig) -> AnswerConfig:
+def _with_grid_queries(answer: OutputConfig, part: ReconstructionConfig) -> OutputConfig:
     queries, grid = answer.queries, part.grid
     count, values = 1, part.num_channels or 1
     for cells, patch in zip(grid, part.patch, strict=True):
@@ -297,7 +297,7 @@ def _with_grid_queries(answer: AnswerConfig, part: ReconstructionConfig) -> Answ
     return replace(answer, queries=queries, head=replace(_linear("", answer), num_outputs=values))
 
 
-def _linear(name: str, answer: AnswerConfig) -> LinearHeadConfig:
+def _linear(name: str, answer: OutputConfig) -> LinearHeadConfig:
     if not isinstance(answer.head, LinearHeadConfig):
         msg = f"Expected a linear head for what is reconstructed{f', {name}' if name else ''}; got {answer.head.kind}."
         raise ValueError(msg)

@@ -7,7 +7,7 @@ from typing import Any
 
 from perceivers.data.base import atomic_write
 
-__all__ = ["METRICS_FILE", "Journal", "read_metrics"]
+__all__ = ["METRICS_FILE", "MetricsLogger", "read_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -23,7 +23,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class Journal:
+class MetricsLogger:
     """Append metrics to `metrics.jsonl`, one JSON object per line, and send them to the loggers.
 
     Args:

@@ -13,17 +13,17 @@ from perceivers.recipes.files import read_recipe
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.folder import RECIPE_FILE
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
-from perceivers.runs.summary import RunFacts, read_facts
+from perceivers.runs.summary import RunSummary, read_summary
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import TaskConfig, build_task
 
-__all__ = ["PastRun", "read_run"]
+__all__ = ["LoadedRun", "read_run"]
 
 EVALUATIONS = "evaluation-*.json"  # which `perceivers evaluate` keeps, one for each split
 
 
 @dataclass(frozen=True, kw_only=True)
-class PastRun:
+class LoadedRun:
     """What is known of a run, ended or not.
 
     Attributes:
@@ -39,7 +39,7 @@ class PastRun:
     folder: Path
     recipe: Recipe | None = None
     saved: SavedConfig | None = None
-    facts: RunFacts | None = None
+    facts: RunSummary | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     state: str = "ended"
@@ -142,7 +142,7 @@ class PastRun:
             return None
 
 
-def read_run(folder: str | Path) -> PastRun:
+def read_run(folder: str | Path) -> LoadedRun:
     """Return what a run's folder tells. No weights are read.
 
     Args:
@@ -166,8 +166,8 @@ def read_run(folder: str | Path) -> PastRun:
     rows = read_metrics(folder / METRICS_FILE)
     saved = read_config(folder / CONFIG_FILE) if has_config else None
     state = _state(folder, rows, ended=saved is not None)
-    facts = read_facts(folder)
-    return PastRun(
+    facts = read_summary(folder)
+    return LoadedRun(
         folder=folder,
         recipe=recipe,
         saved=saved,

@@ -29,10 +29,16 @@ from perceivers.tasks.registry import TaskConfig, answers_of, names_of
 from perceivers.training.dataloaders import Place
 from perceivers.training.distributed import largest
 from perceivers.training.optim import build_optimizer, clip_gradients
-from perceivers.training.seeding import random_state, set_random_state
+from perceivers.training.seeding import get_rng_state, set_rng_state
 from perceivers.typing import Tensor
 
-__all__ = ["BatchFinder", "StepProbe", "largest_batch", "opened_probe", "warn_of_batch_norm"]
+__all__ = [
+    "BatchSizeFinder",
+    "MemoryProbe",
+    "largest_batch",
+    "open_memory_probe",
+    "warn_of_batch_norm",
+]
 
 # A line through two measured steps is extrapolated to at most that many times the samples of the larger.
 _FAR, _GROWTH = 8, 4
@@ -43,7 +49,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 _SHARE_CUDA, _SHARE_CPU = 0.9, 0.8
 
 
-class StepProbe:
+class MemoryProbe:
     """Measure the peak memory of training steps on synthetic samples.
 
     It includes gradients, the optimizer's moments, the moving average of the weights, and the copy of the gradients
@@ -156,22 +162,22 @@ class StepProbe:
 
 
 @contextmanager
-def opened_probe(
+def open_memory_probe(
     recipe: Recipe,
     task: Task,
     *,
     device: torch.device,
     place: Place,
-) -> Generator[StepProbe]:
-    """Yield a probe; afterwards memory and random number generators are as before. Arguments as for `StepProbe`."""
-    before = random_state()
+) -> Generator[MemoryProbe]:
+    """Yield a probe; afterwards memory and random number generators are as before. Arguments as for `MemoryProbe`."""
+    before = get_rng_state()
     try:
-        yield StepProbe(recipe, task, device=device, place=place)
+        yield MemoryProbe(recipe, task, device=device, place=place)
     finally:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        set_random_state(before)
+        set_rng_state(before)
 
 
 def _resident(*, at_peak: bool = False) -> int:
@@ -196,7 +202,7 @@ def _reset_peak() -> None:
         path.write_text("5", encoding="ascii")
 
 
-class BatchFinder(lightning.Callback):
+class BatchSizeFinder(lightning.Callback):
     """Find the largest batch, once the processes are connected and before the model is on the device.
 
     The samples of an optimizer step stay those of the recipe, so its learning rate still fits.
@@ -230,7 +236,7 @@ class BatchFinder(lightning.Callback):
             ValueError: If not even one sample fits.
         """
         device = trainer.strategy.root_device
-        with opened_probe(self._recipe, self._task, device=device, place=self._place) as probe:
+        with open_memory_probe(self._recipe, self._task, device=device, place=self._place) as probe:
             found, why = largest_batch(self._size, probe, trainer.precision_plugin.forward_context)
         # The smallest of all processes, all of them divisors of one number. One in which nothing fits stops all.
         accumulate = int(largest(torch.tensor([self._size / found if found else 0.0]), device))
@@ -243,7 +249,7 @@ class BatchFinder(lightning.Callback):
         self._use(self._size // accumulate, why)
 
 
-def largest_batch(size: int, probe: StepProbe, precision: Precision) -> tuple[int, str]:
+def largest_batch(size: int, probe: MemoryProbe, precision: Precision) -> tuple[int, str]:
     """Return the largest divisor of `size` whose step fits in the memory, and a sentence about it.
 
     On a GPU, batches are tried from the largest down until one fits. On a CPU a batch that is too large would bring the
@@ -275,7 +281,7 @@ def _divisors(size: int) -> list[int]:
     return [n for n in range(size, 0, -1) if size % n == 0]
 
 
-def _first_fit(size: int, probe: StepProbe, budget: int, precision: Precision) -> tuple[int, int]:
+def _first_fit(size: int, probe: MemoryProbe, budget: int, precision: Precision) -> tuple[int, int]:
     needed = 0
     for candidate in _divisors(size):
         peak = probe.peak(candidate, precision())
@@ -286,7 +292,7 @@ def _first_fit(size: int, probe: StepProbe, budget: int, precision: Precision) -
 
 
 def _extrapolated(
-    size: int, probe: StepProbe, budget: int, precision: Precision
+    size: int, probe: MemoryProbe, budget: int, precision: Precision
 ) -> tuple[int, int]:
     def measured(samples: int) -> int:
         return probe.peak(samples, precision()) or 0

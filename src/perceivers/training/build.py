@@ -9,22 +9,22 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.folder import is_first_process, write_run_recipe
-from perceivers.runs.metrics import Journal
+from perceivers.runs.metrics import MetricsLogger
 from perceivers.tasks.base import Task
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig
 from perceivers.tasks.registry import build_task as task_of
-from perceivers.training.batch_size_finder import BatchFinder, warn_of_batch_norm
-from perceivers.training.batches import Feed
-from perceivers.training.callback import Conductor
+from perceivers.training.batch_size_finder import BatchSizeFinder, warn_of_batch_norm
+from perceivers.training.batches import ResumableBatches
+from perceivers.training.callback import TrainingCallback
 from perceivers.training.checkpoint import CheckpointPosition, read_position
-from perceivers.training.data_wait import StepWatch
+from perceivers.training.data_wait import StepTimer
 from perceivers.training.dataloaders import (
     Place,
     build_loaders,
@@ -36,8 +36,8 @@ from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_loggers, build_trainer
 from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import warn_of_warmup
-from perceivers.training.progress import Display
-from perceivers.training.stopping import Limits, StopSignals
+from perceivers.training.progress import ProgressDisplay
+from perceivers.training.stopping import StoppingCriteria, StopSignals
 
 __all__ = ["TrainingParts", "build_parts", "build_task"]
 
@@ -59,9 +59,9 @@ class TrainingParts:
     trainer: lightning.Trainer
     module: PerceiverModule
     model: Perceiver
-    feed: Feed
-    conductor: Conductor
-    display: Display
+    feed: ResumableBatches
+    conductor: TrainingCallback
+    display: ProgressDisplay
     notes: list[str] = field(default_factory=list[str])
 
     @property
@@ -78,7 +78,7 @@ class TrainingParts:
 
 
 def build_parts(
-    run: ResolvedRun, *, folder: Path, limits: Limits, last: Path | None
+    run: ResolvedRun, *, folder: Path, limits: StoppingCriteria, last: Path | None
 ) -> TrainingParts:
     """Build the parts of a run for the processes and devices of this machine.
 
@@ -107,13 +107,13 @@ def build_parts(
     module, model = _module(recipe, source, place)
     device = trainer.strategy.root_device
     feed = _feed(train, accumulate=accumulate, device=device)
-    display = Display(enabled=config.progress, main_metric=module.task.main_metric)
-    conductor = Conductor(
+    display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
+    conductor = TrainingCallback(
         folder,
         feed=feed,
         validation=validation,
         limits=limits,
-        journal=Journal(folder, loggers),
+        journal=MetricsLogger(folder, loggers),
         display=display,
         signals=StopSignals(_signals()),
         early_stopping=config.early_stopping,
@@ -150,19 +150,19 @@ def _place(trainer: lightning.Trainer) -> Place:
     )
 
 
-def _feed(train: Any, *, accumulate: int, device: torch.device) -> Feed:
+def _feed(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatches:
     """Return the training batches."""
-    return Feed(
+    return ResumableBatches(
         train,
         accumulate=accumulate,
         agree=lambda whole, samples: whole_step(whole, samples, device),
-        watch=StepWatch(device),
+        watch=StepTimer(device),
     )
 
 
 def _batch_finder(
     parts: TrainingParts, run: ResolvedRun, *, size: int, place: Place
-) -> BatchFinder:
+) -> BatchSizeFinder:
     """Return the batch size finder, which updates the parts that depend on the batch size.
 
     Raises:
@@ -194,10 +194,12 @@ def _batch_finder(
         parts.note(warn_of_batch_norm(parts.model, batch=batch, parts=batches))
 
     task = parts.module.task
-    return BatchFinder(recipe, task, size=size, place=place, use=use)
+    return BatchSizeFinder(recipe, task, size=size, place=place, use=use)
 
 
-def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[PerceiverModule, Perceiver]:
+def _module(
+    recipe: Recipe, source: DatasetBundle, place: Place
+) -> tuple[PerceiverModule, Perceiver]:
     """Return the Lightning module and the model inside of it."""
     config = recipe.training
     model = build(recipe.model_config())
@@ -209,7 +211,7 @@ def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[Perceiver
     return PerceiverModule(model, task, recipe.optim, ema=config.ema, shard=shard), model
 
 
-def build_task(recipe: Recipe, source: DataSource) -> Task:
+def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
     """Return the task of a recipe; balanced class weights are counted in the training split."""
     task = recipe.task
     if isinstance(task, MultiTaskConfig):

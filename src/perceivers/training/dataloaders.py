@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.tasks.multitask import MultiTaskConfig
@@ -54,7 +54,7 @@ def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
     return recipe.output.num_outputs
 
 
-def num_rows(source: DataSource, split: str) -> int | None:
+def num_rows(source: DatasetBundle, split: str) -> int | None:
     """Return the number of rows of a split; None for a stream that has not been read yet."""
     if split in source.streams:
         return source.streams[split].num_rows
@@ -148,7 +148,7 @@ def _cache_bytes(local_processes: int, split: str) -> int:
 
 
 def _fingerprint(
-    source: DataSource,
+    source: DatasetBundle,
     split: str,
     preprocess: Mapping[str, Any],
     augment: Mapping[str, Any] | None = None,
@@ -168,7 +168,7 @@ def _fingerprint(
     return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 
-def _few_rows(source: DataSource, split: str) -> list[str]:
+def _few_rows(source: DatasetBundle, split: str) -> list[str]:
     """Return the identities of a few rows, spread over the split."""
     records = source.splits.get(split)
     names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
@@ -185,7 +185,7 @@ def _few_rows(source: DataSource, split: str) -> list[str]:
 
 def _identity(cell: Any) -> str:
     """Return the identity of a cell: name, size and time of a file, or its value."""
-    if not isinstance(cell, Media):
+    if not isinstance(cell, EncodedItem):
         return repr(cell)
     if cell.path is not None:
         try:
@@ -197,7 +197,7 @@ def _identity(cell: Any) -> str:
 
 
 def build_loaders(
-    source: DataSource,
+    source: DatasetBundle,
     recipe: Recipe,
     preprocess: Mapping[str, Any],
     *,
@@ -229,7 +229,7 @@ def build_loaders(
             pin_memory=place.is_gpu,
             answers=answers_of(recipe.task),
             cache=recipe.data.cache,
-            kept_bytes=_cache_bytes(place.local_processes, split),
+            sample_cache_bytes=_cache_bytes(place.local_processes, split),
             fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
         )
         if split in source.streams:

@@ -30,16 +30,16 @@ from perceivers.runs.folder import (
     with_found_batch,
 )
 from perceivers.runs.report import write_report
-from perceivers.runs.summary import RunFacts, TaskFacts, command_line, versions
+from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
 from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import names_of
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import Place, step_text
-from perceivers.training.finetune import WarmStart, plan_start
-from perceivers.training.seeding import seed
-from perceivers.training.stopping import Limits
+from perceivers.training.finetune import WarmStart, plan_warm_start
+from perceivers.training.seeding import seed_everything
+from perceivers.training.stopping import StoppingCriteria
 
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
@@ -133,7 +133,7 @@ def train(
         run: Recipe, preprocessing and data with a validation split, with nothing left open.
         out: The run folder, new unless `resume`.
         resume: Resume the run in `out`, exactly where it was interrupted.
-        init_from: A run folder or hub id: the model starts from its weights where they fit (`plan_start`). `init.json`
+        init_from: A run folder or hub id: the model starts from its weights where they fit (`plan_warm_start`). `init.json`
             lists the source of each weight.
         data: Path of the data, saved for `evaluate`.
 
@@ -150,7 +150,7 @@ def train(
     from perceivers.training.engine import quiet
 
     folder, recipe = Path(out), run.recipe
-    limits = Limits.of(recipe.training)
+    limits = StoppingCriteria.of(recipe.training)
     last = folder / LAST
     resume = is_resumed(folder, resume=resume)
     if resume:
@@ -158,7 +158,7 @@ def train(
         run = replace(run, recipe=recipe)
     start = None
     if init_from is not None and not (resume and last.exists()):
-        start = plan_start(
+        start = plan_warm_start(
             recipe.model_config(), init_from
         )  # before the folder is created: it may not fit
     if is_first_process():
@@ -166,7 +166,7 @@ def train(
     else:
         restored = last if resume and last.exists() else None
     with quiet(), quiet_pillow, _threads(recipe):
-        seed(recipe.training.seed)
+        seed_everything(recipe.training.seed)
         parts = build_parts(run, folder=folder, limits=limits, last=restored)
         if start is not None:
             _apply(start, parts)
@@ -230,7 +230,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         parts.note(what_to_do)
     elif waiting:
         parts.display.note(f"Waiting for data: {waiting}.")
-    facts = RunFacts(
+    facts = RunSummary(
         name=recipe.name,
         command=command_line(),
         metrics=best["metrics"],
@@ -250,7 +250,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         confusion=best["confusion"],
         details=best.get("details", []),
         tasks={
-            name: TaskFacts(label_names=names_of(recipe.task.parts[name]), **found)
+            name: TaskSummary(label_names=names_of(recipe.task.parts[name]), **found)
             for name, found in best.get("tasks", {}).items()
             if isinstance(recipe.task, MultiTaskConfig)
         },

@@ -9,12 +9,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from perceivers.runs.summary import readable_duration
 from perceivers.tasks.base import is_share
 
-__all__ = ["Display"]
+__all__ = ["ProgressDisplay"]
 
 LINE_EVERY_SECONDS = 30.0
 
 
-class Display:
+class ProgressDisplay:
     """Shows how far the run is, how fast it goes and how long it will take.
 
     Args:
