@@ -37,7 +37,7 @@ from perceivers.recipes.resolve import resolve
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.build import build_task
 from perceivers.training.data_wait import StepTimer
-from perceivers.training.dataloaders import Place, build_loaders
+from perceivers.training.dataloaders import ProcessInfo, build_loaders
 from perceivers.training.ema import WeightAverage
 from perceivers.training.optim import build_optimizer, clip_gradients
 
@@ -63,7 +63,7 @@ class Bench:
         run = resolve(data, get_recipe(recipe, size=size), overrides={"workers": workers})
         self.recipe, self.preprocess, self.source = run.recipe, run.preprocess, run.data
         self.device = device
-        self.place = Place(is_gpu=device.type == "cuda")
+        self.place = ProcessInfo(is_gpu=device.type == "cuda")
         self.threads, self.workers = self.place.threads_and_workers(workers)
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ class Bench:
             self.recipe,
             self.preprocess,
             batch_size=self.recipe.training.batch_size,
-            place=self.place,
+            process=self.place,
         )
         if not prefetch_batches:
             loader.settings = replace(loader.settings, prefetch_batches=0)
