@@ -52,7 +52,7 @@ class Bench:
     Args:
         recipe: Its name.
         size: Of the recipe, or None.
-        data: Path of the data, or `digits`.
+        data: Path of the data, or `builtin:digits`.
         device: Where to compute.
         workers: Processes that read. None: as `fit` takes.
     """
@@ -195,13 +195,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    cases = [("digits", None, "digits"), ("images", "tiny", args.cifar10)]
+    cases = [("digits", None, "builtin:digits"), ("images", "tiny", args.cifar10)]
     if args.data:
         cases = [(args.recipe, args.size, args.data)]
     device = pick_device("auto")
     rows: list[dict[str, object]] = []
     for recipe, size, data in cases:
-        if data != "digits" and not Path(data).exists():
+        if data != "builtin:digits" and not Path(data).exists():
             print(f"{recipe} skipped: there is no {data}")
             continue
         bench = Bench(recipe, size, data, device=device, workers=args.workers)

@@ -227,7 +227,7 @@ def build_loaders(
             world_size=process.world_size,
             rank=process.rank,
             pin_memory=process.is_gpu,
-            answers=answers_of(recipe.task),
+            target_modalities=answers_of(recipe.task),
             cache=recipe.data.cache,
             sample_cache_bytes=_cache_bytes(process.local_processes, split),
             fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
