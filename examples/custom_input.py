@@ -30,9 +30,8 @@ class EventsInput(nn.Module):  # B x M x 4 (x, y, time, change) -> M elements
 def make_events(count: int, num_events: int) -> tuple[torch.Tensor, torch.Tensor]:
     direction = torch.randint(4, (count,))
     time = torch.rand(count, num_events, 1) * 2 - 1
-    position = 0.6 * time * torch.tensor(DIRECTIONS)[direction][:, None] + 0.1 * torch.randn(
-        count, num_events, 2
-    )
+    center = 0.6 * time * torch.tensor(DIRECTIONS)[direction][:, None]
+    position = center + 0.1 * torch.randn(count, num_events, 2)
     return torch.cat([position, time, torch.ones_like(time)], dim=-1), direction
 
 
