@@ -46,7 +46,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="export", examples=_EXAMPLES)
-    from perceivers.exporting.write import export
+    from perceivers.exporting.export import export
 
     samples: list[Any] | None = None
     if options.samples and options.format != "huggingface":
