@@ -227,7 +227,10 @@ def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):
     data = make_pictures(tmp_path / "pictures", count=3)
     (data / "dark" / "0.png").write_bytes(b"no picture")
     run = save_run(tmp_path / "run", data=data)
-    assert "4 samples of the run's train split" in exporting.export(run, tmp_path / "a").difference.samples
+    assert (
+        "4 samples of the run's train split"
+        in exporting.export(run, tmp_path / "a").difference.samples
+    )
     run = save_run(tmp_path / "run2", data=tmp_path / "gone")
     assert "3 made-up samples" in exporting.export(run, tmp_path / "b").difference.samples
 
@@ -235,7 +238,7 @@ def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):
 def test_a_predictor_is_exported_and_stays_as_it_is(tmp_path, quickly, monkeypatch):
     predictor = load_predictor(save_run(tmp_path / "run"), device="cpu")
     exporting.export(predictor, tmp_path / "out")
-    assert predictor.model.encoder.read_path == "auto"
+    assert predictor.model.encoder.attn_implementation == "auto"
     monkeypatch.setattr(exporting, "is_quantized", lambda model: model is predictor.model)
     with pytest.raises(ValueError, match="with int8 weights"):
         exporting.export(predictor, tmp_path / "out")
@@ -295,7 +298,9 @@ def test_what_cannot_be_exported_says_why(tmp_path, quickly, monkeypatch):
     with pytest.raises(ValueError, match="Expected samples to be dicts of"):
         exporting.export(several, tmp_path / "out", samples=[bad])
     monkeypatch.setattr(exporting, "export_huggingface", lambda source, folder: "Hf")
-    monkeypatch.setattr(exporting, "compare_transformers", lambda *_: Difference(largest=1.0, samples="this"))
+    monkeypatch.setattr(
+        exporting, "compare_transformers", lambda *_: Difference(largest=1.0, samples="this")
+    )
     with pytest.raises(RuntimeError, match="differs from the model by up to"):
         exporting.export(load(run), tmp_path / "hf", format="huggingface")
     assert not (tmp_path / "hf").exists()

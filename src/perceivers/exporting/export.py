@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.base import moments_of
+from perceivers.data.modalities.base import clip_positions
 from perceivers.data.modalities.registry import PreprocessConfig, build_modality
 from perceivers.exporting.formats import (
     open_onnx,
@@ -283,7 +283,10 @@ def _manifest(
     """Return the content of preprocess.json but for the name of the model's file."""
     inputs = {
         name: {
-            "shape": ["batch", *("any" if one.free and not n else s for n, s in enumerate(one.shape))],
+            "shape": [
+                "batch",
+                *("any" if one.free and not n else s for n, s in enumerate(one.shape)),
+            ],
             "dtype": one.dtype,
             "meaning": one.meaning,
         }
@@ -333,6 +336,6 @@ def _manifest(
 
 def _clip_positions(config: SavedConfig, names: Sequence[str]) -> tuple[float, ...]:
     """Return the positions of the clips whose outputs are averaged: 0 the first possible clip, 1 the last."""
-    has_clips = any(build_modality(config.preprocess[name]).timed for name in names)
+    has_clips = any(build_modality(config.preprocess[name]).has_clips for name in names)
     clips = DataConfig(**config.columns.get("config", {})).clips
-    return moments_of(clips if has_clips else 1)
+    return clip_positions(clips if has_clips else 1)

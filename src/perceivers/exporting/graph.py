@@ -88,7 +88,7 @@ class ExportGraph(nn.Module):
         """Return the inputs of one sample, with a batch axis of 1.
 
         Args:
-            values: Decoded value of each modality, as `perceivers.data.loading.transform.Reader.decode` returns it.
+            values: Decoded value of each modality, as `perceivers.data.loading.transform.WorkerResulter.decode` returns it.
                 None, or left out: it is missing.
         """
         found: dict[str, Tensor] = {}

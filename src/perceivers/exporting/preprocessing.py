@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 Arrays = dict[str, npt.NDArray[Any]]
-_SMALLEST = 1e-30  # size of a point cloud that is scaled, as in perceivers.data.modalities.points.modality
+_SMALLEST = (
+    1e-30  # size of a point cloud that is scaled, as in perceivers.data.modalities.points.modality
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +117,7 @@ class GraphPreprocessor(nn.Module):
 
     def signatures(self) -> dict[str, Signature]:
         """Return the graph's inputs of this modality by name."""
-        values = Signature(
-            shape=self.shape, dtype=self.dtype, meaning=self.meaning, free=self.free
-        )
+        values = Signature(shape=self.shape, dtype=self.dtype, meaning=self.meaning, free=self.free)
         if self.length is None:
             return {self.name: values}
         mask = Signature(
@@ -242,9 +242,7 @@ class VideoPreprocessor(_PixelPreprocessor):
     def __init__(self, source: ModelInput) -> None:
         video = source.modality
         meaning = "frames from 0 to 255, cropped and resized: frames x height x width x RGB"
-        super().__init__(
-            source, (video.num_frames, *video.size, 3), video.num_frames, meaning
-        )
+        super().__init__(source, (video.num_frames, *video.size, 3), video.num_frames, meaning)
         self.keep_statistics(video.mean, video.std)
 
     def forward(

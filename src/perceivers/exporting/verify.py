@@ -13,9 +13,15 @@ import numpy as np
 import torch
 
 from perceivers.data.base import DataConfig, Row
-from perceivers.data.encoded_item import as_media
+from perceivers.data.encoded_item import as_encoded_item
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Chances, Reader, Sample, own_cell
+from perceivers.data.loading.transform import (
+    BadRowError,
+    Sample,
+    SampleRng,
+    SampleTransform,
+    cell_key,
+)
 from perceivers.data.sources.builtin import open_named
 from perceivers.data.tables.columns import InputColumn
 from perceivers.exporting.graph import ExportGraph, one_window
@@ -106,7 +112,7 @@ def make_reference(
     config = saved.config
     columns = config.input_columns()
     preprocess = {name: one_window(config.preprocess[name]) for name in columns}
-    reader = Reader(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
+    reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
     if samples is not None:
         rows = [_row_of(one, columns) for one in samples]
         decoded = _decode(reader, rows, skip=False)
@@ -151,7 +157,7 @@ def compare(reference: Reference, run: Run) -> Difference:
 
 
 def _reference(
-    saved: Saved, graph: ExportGraph, reader: Reader, decoded: _Decoded, origin: str
+    saved: Saved, graph: ExportGraph, reader: SampleTransform, decoded: _Decoded, origin: str
 ) -> Reference:
     """Return samples and the outputs of the model as in prediction."""
     batch = reader.collate(decoded.samples)
@@ -170,7 +176,9 @@ def _reference(
     return Reference(inputs=inputs, outputs=graph.named_outputs(outputs), samples=description)
 
 
-def _decode(reader: Reader, rows: Sequence[Row] | Iterator[Row], *, skip: bool) -> _Decoded:
+def _decode(
+    reader: SampleTransform, rows: Sequence[Row] | Iterator[Row], *, skip: bool
+) -> _Decoded:
     """Return the first rows that can be decoded.
 
     Raises:
@@ -179,8 +187,8 @@ def _decode(reader: Reader, rows: Sequence[Row] | Iterator[Row], *, skip: bool) 
     decoded = _Decoded()
     for row in rows:
         try:
-            values, name, _ = reader.decode(row.row, moment=0.5)
-            clips = reader.clips(values, Chances(), name)
+            values, name, _ = reader.decode(row.row, clip_position=0.5)
+            clips = reader.clips(values, SampleRng(), name)
         except (BadRowError, ValueError, OSError, KeyError) as error:
             if skip:
                 continue
@@ -242,8 +250,10 @@ def _row_of(item: Any, columns: Mapping[str, InputColumn]) -> Row:
             continue
         cell = given.get(modality, given.get(part.column))
         path = Path(cell) if isinstance(cell, str | Path) and part.kind != "text" else cell
-        media = as_media(path, modality, Path(), kind=part.kind, by_path=isinstance(path, Path))
-        row[own_cell(modality, part, columns) if modality in given else part.column] = media
+        media = as_encoded_item(
+            path, modality, Path(), kind=part.kind, by_path=isinstance(path, Path)
+        )
+        row[cell_key(modality, part, columns) if modality in given else part.column] = media
     return _NamedRow("sample", row)
 
 
@@ -265,9 +275,7 @@ def compare_transformers(name: str, folder: Path, model: Perceiver) -> Differenc
         loaded = getattr(transformers, name).from_pretrained(folder).eval()
         generator = torch.Generator().manual_seed(0)
         pairs = transformers_outputs(name, loaded, model.cpu().eval(), generator)
-    largest = max(
-        float((theirs.reshape(ours.shape) - ours).abs().max()) for theirs, ours in pairs
-    )
+    largest = max(float((theirs.reshape(ours.shape) - ours).abs().max()) for theirs, ours in pairs)
     return Difference(largest=largest, samples="made-up input")
 
 
