@@ -144,7 +144,7 @@ _HOMES = {
     "build_model": "models.perceiver:build",
     "create_model": "evaluation.models:create",
     "evaluate": "evaluation.evaluate:evaluate_run",
-    "export": "exporting.write",
+    "export": "exporting.export",
     "fit": "training.run",
     "from_pretrained": "hub.checkpoint",
     "get_recipe": "recipes",

@@ -322,7 +322,7 @@ def test_a_graph_that_exporters_refuse_becomes_one_sentence(tmp_path, monkeypatc
         formats.write_onnx(object.__new__(torch.export.ExportedProgram), graph, tmp_path / "x.onnx")
 
 
-def test_the_package_can_be_called(tmp_path, quickly):
-    import perceivers.exporting as package
+def test_export_is_a_public_function(tmp_path, quickly):
+    import perceivers as pv
 
-    assert package(save_run(tmp_path / "run"), tmp_path / "out").folder == tmp_path / "out"
+    assert pv.export(save_run(tmp_path / "run"), tmp_path / "out").folder == tmp_path / "out"

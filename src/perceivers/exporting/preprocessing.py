@@ -374,7 +374,7 @@ class MelPreprocessor(GraphPreprocessor):
 
 
 class SeriesPreprocessor(GraphPreprocessor):
-    """Values of each step in the sensors' own units, NaN where one is missing; statistics and flags are in the graph."""
+    """Values of each step in the sensors' own units, NaN if missing; statistics and flags are in the graph."""
 
     def __init__(self, source: ModelInput) -> None:
         config, series = source.preprocess, source.modality
