@@ -22,7 +22,7 @@ from perceivers.data.loading.transform import (
     SampleTransform,
     cell_key,
 )
-from perceivers.data.sources.builtin import open_named
+from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.exporting.graph import ExportGraph, one_window
 from perceivers.hub.checkpoint import Saved
@@ -215,7 +215,7 @@ def _open_run_data(saved: Saved) -> tuple[str, Iterator[Row]] | None:
         return None
     try:
         config = replace(DataConfig(**columns.get("config", {})), stream=False)
-        source = open_named(data, config, inputs=saved.config.input_columns())
+        source = open_data(data, config, inputs=saved.config.input_columns())
         split = next(name for name in _SPLITS if name in source.splits)
     except (ValueError, OSError, KeyError, TypeError, ImportError, RuntimeError, StopIteration):
         return None
