@@ -16,9 +16,9 @@ from perceivers.data.base import DataConfig
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig
 from perceivers.recipes.files import write_recipe
 from perceivers.report.html_report import limits_of, metric_rows
+from perceivers.runs.folder import RECIPE_FILE
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import table_rows
-from perceivers.training.prepare import RECIPE_FILE
 
 __all__ = ["file_name_only", "file_names_only", "model_card", "prepare_push", "push_to_hub"]
 
