@@ -21,7 +21,7 @@ from perceivers.tasks.base import take_answer
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.registry import TARGET_KINDS, answers_of
-from resolved import specialize
+from support.resolved import specialize
 
 PICTURE = ImagePreprocessConfig(size=(4, 4))
 
