@@ -586,9 +586,7 @@ def _patches(x: Float[Tensor, "B C *sizes"], patch: tuple[int, ...]) -> Float[Te
     return x.permute(0, *range(2, 2 + 2 * axes), 1).flatten(1, axes).flatten(2)
 
 
-def _unpatched(
-    part: ReconstructionConfig, cells: Float[Tensor, "B O V"]
-) -> Float[Tensor, "B ..."]:
+def _unpatched(part: ReconstructionConfig, cells: Float[Tensor, "B O V"]) -> Float[Tensor, "B ..."]:
     """Return the values of all queries on their grid, channels last: the inverse of `reconstruction_cells`."""
     assert part.size is not None
     axes = len(part.patch)

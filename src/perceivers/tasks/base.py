@@ -159,7 +159,9 @@ class BaseTaskConfig:
             return None, self
         name = next(iter(parts)) if name is None else name
         if name not in parts:
-            learned = f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
+            learned = (
+                f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
+            )
             msg = f"There is no task '{name}': {learned}."
             raise ValueError(msg)
         return name, parts[name]

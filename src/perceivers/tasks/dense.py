@@ -508,7 +508,9 @@ def _class_colors(count: int, palette: Sequence[int]) -> list[int]:
     """Return red, green and blue of each class; without a palette, distant colors, and black for class 0."""
     colors = list(palette[: 3 * count])
     for number in range(len(colors) // 3, count):
-        rgb = colorsys.hsv_to_rgb(number * _HUE_STEP % 1.0, 0.75, 1.0) if number else (0.0, 0.0, 0.0)
+        rgb = (
+            colorsys.hsv_to_rgb(number * _HUE_STEP % 1.0, 0.75, 1.0) if number else (0.0, 0.0, 0.0)
+        )
         colors += [round(255 * part) for part in rgb]
     return colors
 

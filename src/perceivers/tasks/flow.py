@@ -135,7 +135,9 @@ class FlowTask(Task):
         size = model.config.inputs[name].size
 
         def predict(tile: Tensor) -> Tensor:
-            return self.field(model({**batch.inputs, name: tile}, batch.masks or None).float(), size)
+            return self.field(
+                model({**batch.inputs, name: tile}, batch.masks or None).float(), size
+            )
 
         field = predict_tiles(predict, batch.inputs[name], size)
         return flow_cells(field / self.config.scale, self.config.cell).flatten(2)

@@ -79,7 +79,9 @@ class RegressionConfig(BaseTaskConfig):
                 "streamed. Give them in the recipe (task.mean and task.std), or leave --stream out."
             )
             raise ValueError(msg)
-        return replace(self, target_names=target.names, mean=target.moments[0], std=target.moments[1])
+        return replace(
+            self, target_names=target.names, mean=target.moments[0], std=target.moments[1]
+        )
 
     def output_parts(self) -> dict[str, OutputPart]:
         """Return one output with all numbers."""
