@@ -140,7 +140,9 @@ class FlowTask(Task):
             )
 
         field = predict_tiles(predict, batch.inputs[name], size)
-        return flow_cells(field / self.config.scale, self.config.cell).flatten(2)
+        # In float64, so that dividing by the scale and multiplying again gives the same flow.
+        wide = field if field.device.type == "mps" else field.double()
+        return flow_cells(wide / self.config.scale, self.config.cell).flatten(2)
 
     def loss(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]
@@ -202,7 +204,8 @@ class FlowTask(Task):
         """Yield the flow of each pair, and its mean and largest length."""
         del preprocess, top
         height, width = batch.inputs[self.config.modality].shape[-2:]
-        for name, one in zip(names, self.field(outputs, (height, width)).cpu(), strict=True):
+        field = self.field(outputs, (height, width)).float().cpu()
+        for name, one in zip(names, field, strict=True):
             length = one.norm(dim=-1)
             values = {"mean motion": length.mean().item(), "largest motion": length.max().item()}
             yield Prediction(name=name, values=values, flow=one.numpy())
@@ -245,13 +248,14 @@ class FlowMeter(Meter):
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]) -> None:
         """Add one batch."""
+        outputs = outputs.detach().float()
         known: Bool[Tensor, "B O P"] = targets[..., 2] > 0
         pixels = int(known.sum())
         motion = targets[..., :2][known].double().norm(dim=-1)
-        predicted = self._task.probabilities(outputs.detach())[known].double()
+        predicted = self._task.probabilities(outputs)[known].double()
         errors = (predicted - targets[..., :2][known]).norm(dim=-1)
         wrong = (errors > _FAR) & (errors > _FAR_SHARE * motion)
-        loss = self._task.loss(outputs.detach(), targets).double() * pixels
+        loss = self._task.loss(outputs, targets).double() * pixels
         counts = [(errors < near).sum() for near in _NEAR]
         sums = [loss, errors.sum(), motion.sum(), *counts, wrong.sum()]
         self._sums += torch.stack([part.double().cpu() for part in sums])
