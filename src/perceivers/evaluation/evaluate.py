@@ -12,7 +12,7 @@ import torch
 from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
@@ -118,7 +118,7 @@ def _write(evaluation: Evaluation, folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _baseline(predictor: Predictor, data: DataSource | None) -> Baseline | None:
+def _baseline(predictor: Predictor, data: DatasetBundle | None) -> Baseline | None:
     """Return the baseline of the task, fitted to the training split; None if the training data are gone."""
     if data is None:
         try:
@@ -134,7 +134,7 @@ def _baseline(predictor: Predictor, data: DataSource | None) -> Baseline | None:
         )
 
 
-def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
+def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     """Return the data of a run, or other data opened with the run's configuration.
 
     Raises:
@@ -176,7 +176,7 @@ def data_config(predictor: Predictor) -> DataConfig:
     return replace(config, target=task.target_kind)
 
 
-def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
+def choose_split(source: DatasetBundle, split: str | None, *, own: bool) -> str:
     """Return the name of the split to evaluate on.
 
     Args:
@@ -199,7 +199,7 @@ def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
 @torch.inference_mode()
 def evaluate_source(
     predictor: Predictor,
-    source: DataSource,
+    source: DatasetBundle,
     split: str,
     *,
     max_bad: float = 0.01,
@@ -264,7 +264,9 @@ def _evaluation(split: str, task: Task, meter: Meter) -> Evaluation:
     )
 
 
-def loader_for(predictor: Predictor, source: DataSource, split: str, max_bad: float = 0.01) -> Any:
+def loader_for(
+    predictor: Predictor, source: DatasetBundle, split: str, max_bad: float = 0.01
+) -> Any:
     """Return batches of one split of opened data for a predictor, every row once and in order."""
     settings = LoaderSettings(
         batch_size=predictor.batch_size,

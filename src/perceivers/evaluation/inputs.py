@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest
-from perceivers.data.encoded_item import WORDS, Media, as_media, kind_of_name
+from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
 from perceivers.data.formats.files import read_files
-from perceivers.data.loading.transform import own_cell
+from perceivers.data.loading.transform import cell_key
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Table
@@ -112,7 +112,7 @@ def _from_one(item: Any, name: str, columns: Columns) -> Sample:
             f"jsonl), or a dict; got '{name}'."
         )
         raise TypeError(msg)
-    media = as_media(item, name, Path(), kind=part.kind, by_path=isinstance(item, Path))
+    media = as_encoded_item(item, name, Path(), kind=part.kind, by_path=isinstance(item, Path))
     return Sample(name=name, row={part.column: media})
 
 
@@ -138,10 +138,10 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
         cell = whole
         if whole is None and (part.column == key or part.column not in columns):
             cell = item.get(part.column)
-        row[own_cell(key, part, columns)] = as_media(
+        row[cell_key(key, part, columns)] = as_encoded_item(
             cell, f"{key} of {name}", Path(), kind=part.kind
         )
-    cells = [cell for cell in row.values() if isinstance(cell, Media) and not cell.is_missing]
+    cells = [cell for cell in row.values() if isinstance(cell, EncodedItem) and not cell.is_missing]
     names = [cell.name for cell in cells if cell.path]
     texts = [cell.value for cell in cells if isinstance(cell.value, str)]
     texts += [cell for cell in row.values() if isinstance(cell, str)]  # of several columns
@@ -241,7 +241,7 @@ def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
     first: Any = None
     for item in items:
         if isinstance(item, str | Path) and Path(item).is_dir():
-            pairs = [(pair.first, pair.second) for pair in pairs_in(Path(item))]
+            pairs = [(pair.first, pair.second) for pair in list_frame_pairs(Path(item))]
             if not pairs:
                 msg = (
                     f"Expected pairs of frames in the folder '{item}', laid out as FlyingChairs (1_img1.ppm, "
@@ -257,9 +257,7 @@ def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
             found.append((first, item))
             first = None
     if first is not None:
-        msg = (
-            f"Expected two frames, the first and the second: '{_file_name(first)}' has no second one."
-        )
+        msg = f"Expected two frames, the first and the second: '{_file_name(first)}' has no second one."
         raise ValueError(msg)
     return found
 
@@ -283,7 +281,7 @@ def _pair_row(item: Any, column: InputColumn, name: str) -> tuple[str, dict[str,
         raise TypeError(msg)
     frames = cast("Sequence[Any]", item)
     cells = {
-        key: as_media(frame, f"frame {number} of {name}", Path())
+        key: as_encoded_item(frame, f"frame {number} of {name}", Path())
         for number, (key, frame) in enumerate(zip(column.columns, frames, strict=True), 1)
     }
     paths = [str(cell.path) for cell in cells.values() if cell.path is not None]

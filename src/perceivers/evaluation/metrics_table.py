@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from perceivers.evaluation.evaluate import Evaluation, as_dict
-from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.base import metric_text
+from perceivers.tasks.prediction import Prediction
 
 __all__ = ["evaluation_text", "in_columns", "metrics_text", "predictions_text"]
 

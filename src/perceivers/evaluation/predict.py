@@ -11,7 +11,7 @@ import torch
 
 from perceivers.data.base import Batch, DataConfig, nearest
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Chances, Reader
+from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTransform
 from perceivers.data.loading.transform import Sample as ReadSample
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import Sample, samples_of
@@ -82,7 +82,7 @@ class Predictor:
             msg = f"Predictions of this run cannot be averaged over clips: expected --clips 1, got {self.clips}."
             raise ValueError(msg)
         settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
-        self.reader = Reader(self.columns, self.preprocess, None, settings)
+        self.reader = SampleTransform(self.columns, self.preprocess, None, settings)
 
     def predict(
         self,
@@ -188,9 +188,7 @@ class Predictor:
         prepared = self.task.prediction_batch(moved.inputs, moved.masks)
         outputs = combine_clips(self.task, self.infer(prepared), batch.num_clips)
         preprocess = self.config.preprocess
-        return list(
-            self.task.predictions(names, prepared, outputs, preprocess=preprocess, top=top)
-        )
+        return list(self.task.predictions(names, prepared, outputs, preprocess=preprocess, top=top))
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):
@@ -208,7 +206,7 @@ class Predictor:
 
     def _attempt(self, sample: Sample) -> ReadSample | Exception:
         try:
-            read, _ = self.reader.sample(sample.row, Chances())
+            read, _ = self.reader.sample(sample.row, SampleRng())
             self.task.config.check_sample(read.clips[0], sample.name)
             return replace(read, name=sample.name)
         except BadRowError as error:

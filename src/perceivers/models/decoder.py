@@ -30,14 +30,16 @@ from perceivers.outputs.queries import (
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["AnswerConfig", "DecoderConfig", "PerceiverDecoder"]
+__all__ = ["DecoderConfig", "PerceiverDecoder", "ReadoutConfig"]
 
 _PADDING_SCALE = 0.02
-_RESERVED = frozenset(dir(nn.ModuleDict()))  # names that modules in it cannot have: `type`, `values`
+_RESERVED = frozenset(
+    dir(nn.ModuleDict())
+)  # names that modules in it cannot have: `type`, `values`
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerConfig:
+class OutputConfig:
     """One output of a decoder: its queries and its head.
 
     Attributes:
@@ -50,7 +52,7 @@ class AnswerConfig:
     queries: QueriesConfig
     head: HeadConfig
 
-    def with_num_outputs(self, name: str, num_outputs: int | None) -> "AnswerConfig":
+    def with_num_outputs(self, name: str, num_outputs: int | None) -> "ReadoutConfig":
         """Return the same output with the size of its head.
 
         Args:
@@ -90,7 +92,7 @@ class DecoderConfig:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["decoder"] = "decoder"
-    outputs: dict[str, AnswerConfig]
+    outputs: dict[str, OutputConfig]
     num_heads: int = 1
     qk_channels: int | None = None
     v_channels: int | None = None
@@ -104,7 +106,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         if not self.outputs:
-            msg = "Expected at least one output in outputs={name: AnswerConfig(...)}, got none."
+            msg = "Expected at least one output in outputs={name: OutputConfig(...)}, got none."
             raise ValueError(msg)
         if self.min_padding < 0 or self.chunk < 1:
             msg = (
@@ -125,7 +127,7 @@ class DecoderConfig:
 
         Reference: Perceiver IO (arXiv:2107.14795), section 4.5.
         """
-        label = AnswerConfig(
+        label = OutputConfig(
             queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=num_outputs)
         )
         return cls(outputs={"label": label}, use_query_residual=use_query_residual)
@@ -175,7 +177,7 @@ class DecoderConfig:
         if set(parts) != set(self.outputs):
             msg = f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {', '.join(self.outputs)}."
             raise ValueError(msg)
-        outputs: dict[str, AnswerConfig] = {}
+        outputs: dict[str, OutputConfig] = {}
         for name, output in self.outputs.items():
             sized = output.with_num_outputs(name, parts[name].num_outputs or None)
             grid = parts[name].grid

@@ -12,7 +12,7 @@ from perceivers.nn.attention import Attention
 from perceivers.outputs.queries import LearnedQueries
 from perceivers.typing import Float, Tensor
 
-__all__ = ["ReadsTokens", "begin_locally", "position_sines"]
+__all__ = ["ReadsTokens", "init_local_attention", "position_sines"]
 
 _LATENT_SCALE = 1.5  # relative to the input of about 1, so that latents keep their positions
 _QUERY_GAIN = 3.0  # puts two thirds of the attention on the bytes within two of a latent's position
@@ -32,7 +32,7 @@ class ReadsTokens(Protocol):
 
 
 @torch.no_grad()
-def begin_locally(
+def init_local_attention(
     places: nn.Parameter, embedding: nn.Embedding, encoder: PerceiverEncoder, output: nn.Module
 ) -> None:
     """Change initial weights so that attention is local from the first step on: nearby positions are similar.
@@ -69,7 +69,9 @@ def begin_locally(
         for queries in output.queries.values():
             if isinstance(queries, LearnedQueries) and queries.modality is not None:
                 table = queries.table
-                sines = position_sines(table.shape[0], table.shape[1], length=length, highest=highest)
+                sines = position_sines(
+                    table.shape[0], table.shape[1], length=length, highest=highest
+                )
                 table.copy_(sines * size)
     for module in (*encoder.modules(), *output.modules()):
         if isinstance(module, Attention):

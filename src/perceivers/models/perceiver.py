@@ -14,19 +14,19 @@ from perceivers.inputs.fusion import Fusion, FusionConfig
 from perceivers.inputs.registry import InputConfig, build_input
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
-from perceivers.models.local_attention_init import ReadsTokens, begin_locally
+from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import QueryContext
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["EncoderConfig", "OutputConfig", "Perceiver", "PerceiverConfig", "build"]
+__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build"]
 
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
 ]
-OutputConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
+ReadoutConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,14 @@ class PerceiverConfig:
         permute: Seed of one fixed permutation of the elements of every input, applied after their positions are added
             (the papers' permuted ImageNet). None: no permutation.
         init: Initial weights: as in the `papers`, or `local_attention`, for models of one text: attention begins
-            local (`begin_locally`), which small models need to learn masked bytes at all.
+            local (`init_local_attention`), which small models need to learn masked bytes at all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     inputs: dict[str, InputConfig]
     encoder: EncoderConfig = field(default_factory=PerceiverEncoderConfig)
-    output: OutputConfig = field(default_factory=MeanPoolConfig)
+    output: ReadoutConfig = field(default_factory=MeanPoolConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     permute: int | None = None
     init: Literal["papers", "local_attention"] = "papers"
@@ -250,7 +250,7 @@ class Perceiver(nn.Module):
             if isinstance(module, CrossAttend | SelfAttend):
                 module.recompute_mlp = mlp and not enabled
 
-    def set_read_path(self, path: str) -> None:
+    def set_attn_implementation(self, path: str) -> None:
         """Set the implementation of cross-attention to the inputs: `auto`, `structured`, `absorbed` or `projected`.
 
         All give the same numbers up to rounding. `auto` chooses the one with the fewest operations for each of them.
@@ -262,7 +262,7 @@ class Perceiver(nn.Module):
             msg = f"Expected attn_implementation out of {', '.join(PATHS)}; got {path!r}."
             raise ValueError(msg)
         if isinstance(self.encoder, PerceiverEncoder):
-            self.encoder.read_path = path
+            self.encoder.attn_implementation = path
 
     def element_order(self, name: str, count: int) -> Int[Tensor, " M"]:
         """Return the permutation of the elements of a modality.
@@ -334,7 +334,7 @@ def _begin_locally(model: Perceiver) -> None:
             f"kind {', '.join(part.kind for part in model.config.inputs.values())}. Leave init at 'papers'."
         )
         raise ValueError(msg)
-    begin_locally(text.token_positions, text.embedding, model.encoder, model.output)
+    init_local_attention(text.token_positions, text.embedding, model.encoder, model.output)
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:

@@ -51,7 +51,9 @@ class MeanPoolConfig:
         if not parts:
             return self
         if set(parts) != {"label"}:
-            msg = f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {self.kind}."
+            msg = (
+                f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {self.kind}."
+            )
             raise ValueError(msg)
         return replace(self, num_outputs=parts["label"].num_outputs or None)
 

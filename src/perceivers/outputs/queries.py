@@ -23,7 +23,7 @@ from perceivers.nn.position import (
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
-        "FourierQueries",
+    "FourierQueries",
     "FourierQueriesConfig",
     "InputQueries",
     "InputQueriesConfig",
