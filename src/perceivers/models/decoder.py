@@ -30,7 +30,7 @@ from perceivers.outputs.queries import (
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["DecoderConfig", "PerceiverDecoder", "ReadoutConfig"]
+__all__ = ["DecoderConfig", "OutputConfig", "PerceiverDecoder"]
 
 _PADDING_SCALE = 0.02
 _RESERVED = frozenset(
