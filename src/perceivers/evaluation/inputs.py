@@ -10,6 +10,7 @@ from perceivers.data.base import nearest
 from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
 from perceivers.data.formats.files import read_files
 from perceivers.data.loading.transform import cell_key
+from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Table

@@ -52,7 +52,7 @@ class OutputConfig:
     queries: QueriesConfig
     head: HeadConfig
 
-    def with_num_outputs(self, name: str, num_outputs: int | None) -> "ReadoutConfig":
+    def with_num_outputs(self, name: str, num_outputs: int | None) -> "OutputConfig":
         """Return the same output with the size of its head.
 
         Args:

@@ -518,7 +518,7 @@ class Task(ABC):
         del has_baseline
         return []
 
-    def check_explainable(self) -> None:
+    def check_explainable(self) -> None:  # noqa: B027 - most tasks are
         """Check that attention can explain the outputs.
 
         Raises:

@@ -107,8 +107,8 @@ class DenseConfig(BaseTaskConfig):
             named = [self.target]
         if len(named) != 1:
             msg = (
-                f"It is ambiguous which of the columns {' and '.join(images)} is the target. Name it with --task.target "
-                f"{images[1]}."
+                f"Which of the columns {' and '.join(images)} is the target cannot be determined from their names. "
+                f"Name it with --task.target {images[1]}."
             )
             raise ValueError(msg)
         target = named[0]
@@ -124,7 +124,10 @@ class DenseConfig(BaseTaskConfig):
         """
         part, target = inputs[self.modality], preprocess[self.target]
         if part.kind not in ("pixels", "patches"):
-            msg = f"A query predicts the pixels of its element: expected an input of kind pixels or patches, got {part.kind}."
+            msg = (
+                "An output query predicts the pixels of its input element: expected an input of kind pixels or "
+                f"patches, got {part.kind}."
+            )
             raise ValueError(msg)
         patch = part.patch if part.kind == "patches" else (1, 1)
         return replace(self, size=getattr(target, "size", None), patch=patch)

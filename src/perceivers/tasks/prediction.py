@@ -41,7 +41,7 @@ class Prediction:
         probabilities: Probability of every label. Those of several labels do not sum to one.
         labels: For a sample with several labels, the predicted ones, best first; there may be none. None: a sample has
             one label.
-        values: Predicted numbers by name, in their own units. For reconstructions, the PSNR of each: `video_psnr` in dB.
+        values: Predicted numbers by name, in their own units. For reconstructions, the PSNR in dB: `video_psnr`.
         text: For texts with blanks, the filled text. `probability` is then the mean over its blanks.
         blanks: Most probable bytes of each blank and their probabilities, best first.
         flow: Optical flow of every pixel of the first frame: Y x X x 2, to the right and down, in pixels. `values` then
