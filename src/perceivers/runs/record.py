@@ -13,8 +13,7 @@ from perceivers.recipes.files import read_recipe
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.summary import RunSummary, TaskSummary, read_summary
 from perceivers.tasks.base import Task
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, build_task, names_of
+from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.training.files import read_payload
 from perceivers.training.metrics_log import METRICS_FILE, read_metrics
 from perceivers.training.prepare import BEST, RECIPE_FILE
@@ -229,7 +228,6 @@ def _facts_of_parts(
     best = read_payload(folder / BEST, lazily=True)
     told = _rows_of_report(folder / "report.md")
     tasks = cast("Mapping[str, Any]", best.get("tasks", {}))
-    parts = recipe.task.parts if isinstance(recipe.task, MultiTaskConfig) else {}
     weights = cast("Mapping[str, Any]", best["model"])
     return RunSummary(
         name=recipe.name,
@@ -244,11 +242,11 @@ def _facts_of_parts(
         device=told.get("device", ""),
         batch=told.get("step", ""),
         waiting=told.get("waiting for data", ""),
-        label_names=names_of(recipe.task),
+        label_names=recipe.task.output_names,
         confusion=best["confusion"],
         details=best.get("details", []),
         tasks={
-            name: TaskSummary(label_names=names_of(parts[name]), **found)
+            name: TaskSummary(label_names=recipe.task.subtasks[name].output_names, **found)
             for name, found in tasks.items()
             if name in parts
         },
