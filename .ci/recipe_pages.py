@@ -13,7 +13,7 @@ from perceivers.models.cost import decoder_flops, paper_flops
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe, list_recipes
 from perceivers.recipes.files import dump_recipe
-from perceivers.recipes.registry import _RECIPES, Recipe, sizes_of
+from perceivers.recipes.registry import Recipe, recipe_function, sizes_of
 from perceivers.recipes.resolve_sizes import assume
 
 __all__ = ["on_config", "on_files", "recipe_page"]
@@ -23,7 +23,7 @@ _SECTION = "Recipes"
 
 def recipe_page(name: str) -> str:
     """Return the Markdown of one recipe: what it is, how it is run, what to expect, its sizes and settings."""
-    parts = _parts(inspect.getdoc(_RECIPES[name]) or "")
+    parts = _parts(inspect.getdoc(recipe_function(name)) or "")
     first = get_recipe(name, size=sizes_of(name)[0])
     rows, assumed = _sizes(name)
     notes = "\n".join(f"- {sentence}" for sentence in assumed)
@@ -34,7 +34,7 @@ def recipe_page(name: str) -> str:
             parts["about"],
             f"```bash\n{parts['Run']}\n```",
             f"**Expected.** {_linked(parts['Expected'])}",
-            f"**Source.** {_linked(parts['Source'])}",
+            f"**Reference.** {_linked(parts['Reference'])}",
             "## Size\n\n| size | elements x channels | weights | operations a sample, by the papers |\n"
             f"|---|---|---|---|\n{rows}",
             f"What the data decide is assumed here:\n\n{notes}" if notes else "",
@@ -46,8 +46,8 @@ def recipe_page(name: str) -> str:
 
 
 def _parts(doc: str) -> dict[str, str]:
-    """Return what a recipe's docstring says, by the words Run, Expected and Source."""
-    pieces = re.split(r"^(Run|Expected|Source):", doc, flags=re.MULTILINE)
+    """Return what a recipe's docstring says, by the words Run, Expected and Reference."""
+    pieces = re.split(r"^(Run|Expected|Reference):", doc, flags=re.MULTILINE)
     found = {"about": pieces[0].strip()}
     for word, text in zip(pieces[1::2], pieces[2::2], strict=True):
         found[word] = " ".join(text.split())

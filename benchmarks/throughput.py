@@ -29,17 +29,17 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.split import with_validation
 from perceivers.hub.device import pick_device
+from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.recipes.resolve import specialize
+from perceivers.recipes.resolve import resolve
 from perceivers.training.batches import ResumableBatches
+from perceivers.training.build import build_task
 from perceivers.training.data_wait import StepTimer
+from perceivers.training.dataloaders import Place, build_loaders
 from perceivers.training.ema import WeightAverage
 from perceivers.training.optim import build_optimizer, clip_gradients
-from perceivers.training.prepare import ProcessInfo, build_loaders, build_model, build_task
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10"
@@ -60,16 +60,14 @@ class Bench:
     def __init__(
         self, recipe: str, size: str | None, data: str, *, device: torch.device, workers: int | None
     ) -> None:
-        asked = get_recipe(recipe, size=size)
-        asked = replace(asked, data=replace(asked.data, workers=workers))
-        source = with_validation(open_named(data, asked.data), asked.data)
-        self.recipe, self.preprocess = specialize(asked, source)
-        self.source, self.device = source, device
-        self.place = ProcessInfo(is_gpu=device.type == "cuda")
+        run = resolve(data, get_recipe(recipe, size=size), overrides={"workers": workers})
+        self.recipe, self.preprocess, self.source = run.recipe, run.preprocess, run.data
+        self.device = device
+        self.place = Place(is_gpu=device.type == "cuda")
         self.threads, self.workers = self.place.threads_and_workers(workers)
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
-        self._step = training_step(self.recipe, build_task(self.recipe, source), device)
+        self._step = training_step(self.recipe, build_task(self.recipe, self.source), device)
 
     def loader(self, *, prefetch_batches: bool = True) -> Any:
         """Return a fresh loader of train."""
@@ -149,7 +147,7 @@ class Bench:
 
 def training_step(recipe: Recipe, task: Any, device: torch.device) -> Callable[[Batch], None]:
     """Return what does one optimizer step of a recipe."""
-    model = build_model(recipe).to(device)
+    model = build(recipe.model_config()).to(device)
     optimizer = build_optimizer(model, recipe.optim)
     ema = recipe.training.ema
     average = None if ema is None else WeightAverage(model, ema)

@@ -16,7 +16,7 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
-from perceivers.recipes.resolve import learnable
+from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import Baseline, Details, Meter, Task, combine_clips
 
 __all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
@@ -160,7 +160,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     # The same hold-out as in training: its seed is saved with the run.
     held_out, task = config if is_own else None, predictor.config.task
     if task is not None and task.target_kind == "nothing":
-        return learnable(source, task, predictor.preprocess, held_out)
+        return split_for_task(source, task, predictor.preprocess, held_out)
     return source if held_out is None else with_validation(source, held_out)
 
 

@@ -1,60 +1,35 @@
-"""What a run needs before its first step: a folder, a model, loaders that fit the machine."""
+"""Data loaders of a run: batch sizes, worker processes and caches that fit the machine."""
 
 import hashlib
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
-from perceivers.models.perceiver import Perceiver, build
-from perceivers.recipes.files import dump_recipe, read_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
-from perceivers.tasks.base import Task
-from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, answers_of, names_of
-from perceivers.tasks.registry import build_task as task_of
-from perceivers.training.resume import check_same_recipe
+from perceivers.tasks.registry import answers_of, names_of
 
-__all__ = [
-    "BEST",
-    "LAST",
-    "RECIPE_FILE",
-    "ProcessInfo",
-    "as_begun",
-    "build_loaders",
-    "build_model",
-    "build_task",
-    "keep_recipe",
-    "num_rows",
-    "open_folder",
-    "step_parts",
-    "step_size",
-    "step_text",
-]
+__all__ = ["Place", "build_loaders", "num_rows", "step_parts", "step_size", "step_text"]
 
-RECIPE_FILE = "recipe.yaml"
-_KEPT_SHARE = 0.3  # of the free memory, for decoded samples
-LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+_CACHE_SHARE = 0.3  # of the free memory, for decoded samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessInfo:
-    """Which of the processes this is, and what it may use.
+class Place:
+    """Rank of this process and its share of the machine.
 
     Attributes:
-        rank: Of this process.
+        rank: Rank of this process.
         world_size: Number of processes.
-        local_processes: Of them on this machine.
-        is_gpu: Whether a GPU computes.
+        local_processes: Number of processes on this machine.
+        is_gpu: Whether it computes on a GPU.
     """
 
     rank: int = 0
@@ -63,97 +38,24 @@ class ProcessInfo:
     is_gpu: bool = False
 
     def threads_and_workers(self, workers: int | None) -> tuple[int, int]:
-        """Return this process' share of the cores: threads that compute, processes that decode.
+        """Return this process' share of the cores: compute threads and worker processes.
 
         Args:
-            workers: Processes that were asked for. None: a share.
+            workers: Number of worker processes. None: a share of the cores.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return divide_cores(max(1, (cores or 1) // self.local_processes), workers)
 
 
-def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path | None:
-    """Make a run's folder, or find the checkpoint with which it goes on.
-
-    Args:
-        out: The folder.
-        recipe: Of the run.
-        resume: Go on with the run that is there.
-        last: Where its checkpoint would be.
-
-    Returns:
-        The checkpoint, or None if the run begins.
-
-    Raises:
-        ValueError: If a run is there and was not meant, or has another recipe.
-        OSError: If there is none to go on with, or the folder cannot be made.
-    """
-    recipe_file = out / RECIPE_FILE
-    if resume:
-        if not recipe_file.exists():
-            msg = (
-                f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
-                "run that was interrupted; without --resume, a new one begins."
-            )
-            raise OSError(msg)
-        check_same_recipe(read_recipe(recipe_file), recipe, out)
-        return last if last.exists() else None  # it was interrupted before its first checkpoint
-    if recipe_file.exists() or last.exists():
-        msg = (
-            f"{out} holds a run already. Go on with it by --resume, or choose another --out "
-            "for a new one."
-        )
-        raise ValueError(msg)
-    if out.exists() and not out.is_dir():
-        msg = f"{out} is a file. Expected a folder for the run, new or empty (--out)."
-        raise ValueError(msg)
-    keep_recipe(out, recipe)
-    return None
-
-
-def keep_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the recipe of a run into its folder."""
-    with atomic_write(folder / RECIPE_FILE) as new:
-        new.write_bytes(dump_recipe(recipe).encode())
-
-
-def as_begun(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with the batch that the run in `folder` has found, if `auto` asks for one again."""
-    path = folder / RECIPE_FILE
-    if recipe.training.batch != "auto" or not path.exists():
-        return recipe
-    found = read_recipe(path).training
-    training = replace(recipe.training, batch=found.batch, accumulate=found.accumulate)
-    return replace(recipe, training=training)
-
-
-def build_model(recipe: Recipe) -> Perceiver:
-    """Return a fresh model of a recipe."""
-    return build(recipe.model_config())
-
-
-def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
-    """Return the task of a recipe; the weights of unequal classes are counted in train."""
-    task = recipe.task
-    if isinstance(task, MultiTaskConfig):
-        balanced = [name for name, part in task.parts.items() if _is_balanced(part)]
-        return task_of(task, {name: source.class_counts("train", name) for name in balanced})
-    return task_of(task, source.class_counts("train") if _is_balanced(task) else None)
-
-
-def _is_balanced(task: TaskConfig) -> bool:
-    return isinstance(task, ClassificationConfig) and task.class_weights == "balanced"
-
-
 def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
-    """Return the width of mixed targets; of several tasks, of each."""
+    """Return the number of outputs, the width of mixed targets; of several tasks, of each."""
     if isinstance(recipe.task, MultiTaskConfig):
         return {name: len(names_of(part)) for name, part in recipe.task.parts.items()}
     return recipe.output.num_outputs
 
 
 def num_rows(source: DatasetBundle, split: str) -> int | None:
-    """Return the rows of a split, or None where a stream does not know before it was read."""
+    """Return the number of rows of a split; None for a stream that has not been read yet."""
     if split in source.streams:
         return source.streams[split].num_rows
     return len(source.splits[split])
@@ -167,11 +69,11 @@ def step_size(
     Args:
         batch_size: Samples of an optimizer step, over all batches and processes.
         accumulate: Batches of a step.
-        world_size: Processes.
-        rows: Samples in train, where that is known.
+        world_size: Number of processes.
+        rows: Training samples; None if unknown.
 
     Raises:
-        ValueError: If a step cannot be divided so.
+        ValueError: If a step cannot be divided into equal batches.
     """
     parts = accumulate * world_size
     if accumulate < 1 or batch_size < 1 or batch_size % parts:
@@ -194,17 +96,17 @@ def step_size(
 
 
 def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tuple[int, int, str]:
-    """Return the samples of a batch of one process, the batches of a step, and `step_size`'s sentence.
+    """Return the samples of a batch of one process, the batches of a step, and the sentence of `step_size`.
 
-    With `batch="auto"` the batch is the whole step of the process, until it is known what fits.
+    With `batch="auto"` the batch is the whole step of the process, until the batch size finder has run.
 
     Args:
-        config: Says how a step is divided.
-        world_size: Processes.
-        rows: Samples in train, where that is known.
+        config: Size of a step and of its batches.
+        world_size: Number of processes.
+        rows: Training samples; None if unknown.
 
     Raises:
-        ValueError: If a step cannot be divided so.
+        ValueError: If a step cannot be divided into equal batches.
     """
     if config.batch is None:
         size, text = step_size(config.batch_size, config.accumulate, world_size, rows)
@@ -218,10 +120,8 @@ def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tup
             f"from --batch-size {config.batch_size}. Expected --accumulate 1, got {config.accumulate}."
         )
         raise ValueError(msg)
-    whole = (
-        size * world_size == config.batch_size
-    )  # else train is too small for it, and the text says so
-    if config.batch < 1 or (whole and size % config.batch):
+    is_full = size * world_size == config.batch_size  # otherwise there are too few training samples
+    if config.batch < 1 or (is_full and size % config.batch):
         fitting = [n for n in range(1, size + 1) if size % n == 0]
         msg = (
             f"--batch must divide the {size} samples that each device has in a step (--batch-size "
@@ -234,57 +134,57 @@ def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tup
 
 
 def step_text(settings: LoaderSettings, accumulate: int) -> str:
-    """Return how a step is made: `128 samples: 4 batches of 16 on each of 2 devices`."""
+    """Describe a step: `128 samples: 4 batches of 16 on each of 2 devices`."""
     size, devices = settings.batch_size, settings.world_size
     parts = f"{accumulate} batches of {size}" if accumulate > 1 else f"one batch of {size}"
     where = f" on each of {devices} devices" if devices > 1 else ""
     return f"{size * accumulate * devices} samples: {parts}{where}"
 
 
-def sample_cache_bytes(local_processes: int, split: str) -> int:
-    """Return the memory for decoded samples of a split: a share of what is free, most of it for train."""
-    share = _KEPT_SHARE * (0.8 if split == "train" else 0.2)
+def _cache_bytes(local_processes: int, split: str) -> int:
+    """Return the cache size of a split in bytes: a share of the free memory, most of it for train."""
+    share = _CACHE_SHARE * (0.8 if split == "train" else 0.2)
     return int(share * (available_memory() or 0) / local_processes)
 
 
-def fingerprint(
+def _fingerprint(
     source: DatasetBundle,
     split: str,
     preprocess: Mapping[str, Any],
     augment: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return what tells decoded samples of a split from those of other data, splits and settings.
+    """Return a hash of data, split and preprocessing, the key of decoded samples in a shared cache.
 
-    Data are told apart by a few of their rows: names, sizes and times of files, or what lies in the table itself.
+    Data are identified by a few of their rows: names, sizes and times of files, or the cells of the table.
     """
     columns = {name: asdict(column) for name, column in source.inputs.items()}
     settings = {name: asdict(part) for name, part in preprocess.items()}
-    # Films of which crops are cut are kept larger.
+    # Videos are stored larger if crops are cut from them.
     crops = {
         n: getattr(part, "crop_scale", None) is not None for n, part in (augment or {}).items()
     }
     known = [sorted(part.items()) for part in (columns, settings, crops)]
-    told = repr((source.notes, split, known, _few_rows(source, split)))
-    return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+    content = repr((source.notes, split, known, _few_rows(source, split)))
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 
 def _few_rows(source: DatasetBundle, split: str) -> list[str]:
-    """Return what tells a few rows of a split, spread over it, from others."""
+    """Return the identities of a few rows, spread over the split."""
     records = source.splits.get(split)
     names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
-    told: list[str] = []
+    found: list[str] = []
     for index in sorted({round(i * (len(records) - 1) / 15) for i in range(16)} if records else ()):
         assert records is not None
         try:
             row = records.row(index)
-        except (OSError, ValueError):  # it is named when it is to be learned from
+        except (OSError, ValueError):  # reported and counted in training
             continue
-        told += [_told(row.get(name)) for name in names]
-    return told
+        found += [_identity(row.get(name)) for name in names]
+    return found
 
 
-def _told(cell: Any) -> str:
-    """Return what tells a cell from others: of a file its name, size and time."""
+def _identity(cell: Any) -> str:
+    """Return the identity of a cell: name, size and time of a file, or its value."""
     if not isinstance(cell, EncodedItem):
         return repr(cell)
     if cell.path is not None:
@@ -302,18 +202,18 @@ def build_loaders(
     preprocess: Mapping[str, Any],
     *,
     batch_size: int,
-    place: ProcessInfo,
+    place: Place,
 ) -> tuple[Any, Any]:
-    """Return the loaders of train and validation.
+    """Return the data loaders of the training and the validation split.
 
     Args:
-        source: With both splits.
-        recipe: What is random, and how data are read.
-        preprocess: For each input, and for what is learned where that is a modality, its size and statistics.
+        source: Data with both splits.
+        recipe: Augmentation and loading.
+        preprocess: Preprocessing of each modality, inputs and targets.
         batch_size: Samples of one batch of this process.
-        place: Which process this is.
+        place: Rank of this process.
     """
-    kept = recipe.data.cache is not None  # in a folder, which other runs may share
+    is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
 
     def loader(split: str, *, training: bool) -> Any:
         augment = recipe.augment if training else None
@@ -329,8 +229,8 @@ def build_loaders(
             pin_memory=place.is_gpu,
             answers=answers_of(recipe.task),
             cache=recipe.data.cache,
-            sample_cache_bytes=sample_cache_bytes(place.local_processes, split),
-            fingerprint=fingerprint(source, split, preprocess, augment) if kept else "",
+            sample_cache_bytes=_cache_bytes(place.local_processes, split),
+            fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
         )
         if split in source.streams:
             stream = source.streams[split]
