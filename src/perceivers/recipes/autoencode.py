@@ -23,8 +23,7 @@ from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
-from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
-from perceivers.tasks.reconstruction import ReconstructionConfig
+from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, ReconstructionConfig
 
 __all__ = ["autoencode", "autoencoder_for", "kinetics_autoencoder"]
 
@@ -74,14 +73,14 @@ def autoencoder_for(
     parts = {name: _KINDS[kind]() for name, kind in kinds.items()}
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
-    answers = {
+    outputs = {
         name: OutputConfig(queries=part.queries, head=LinearHeadConfig(num_outputs=None))
         for name, part in parts.items()
     }
     if has_label:
         inputs[LABEL] = LabelInputConfig(num_classes=None)
         queries = LearnedQueriesConfig(channels=32)
-        answers[LABEL] = OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
+        outputs[LABEL] = OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
     width = dials.latent_channels
     return Recipe(
         name="autoencode",
@@ -98,7 +97,7 @@ def autoencoder_for(
             cross_attend_v_channels=width,
         ),
         output=DecoderConfig(
-            answers=answers,
+            outputs=outputs,
             num_heads=16,
             qk_channels=width // 2,
             v_channels=width,
@@ -169,7 +168,7 @@ def kinetics_autoencoder() -> Recipe:
             num_self_attend_heads=8,
         ),
         output=DecoderConfig(
-            answers={
+            outputs={
                 "audio": _asked((samples // patch,), 192, (samples,), patch),
                 LABEL: OutputConfig(
                     queries=LearnedQueriesConfig(channels=1024),

@@ -361,9 +361,9 @@ class AutoencodeTask(Task):
                 },
             )
 
-    def example_targets(self, batch_size: int, num_outputs: int, *, mixed: bool) -> Tensor | None:
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Tensor | None:
         """Return shares of classes, if classes are learned."""
-        del num_outputs, mixed
+        del mixed
         if self.config.label_weight is None:
             return None
         return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
@@ -664,7 +664,7 @@ def _units(preprocess: Any) -> dict[str, Any]:
     if preprocess is None:
         return {}
     if preprocess.kind in ("image", "video"):
-        return {"mean": preprocess.mean, "std": preprocess.std, "low": 0.0, "high": 1.0}
+        return {"mean": preprocess.mean or (), "std": preprocess.std or (), "low": 0.0, "high": 1.0}
     if preprocess.kind == "wave":
         return {"std": (preprocess.scale,), "low": -1.0, "high": 1.0}
     return {}

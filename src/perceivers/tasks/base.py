@@ -498,15 +498,14 @@ class Task(ABC):
             top: How many of the best labels each prediction lists, at least one.
         """
 
-    def example_targets(self, batch_size: int, num_outputs: int, *, mixed: bool) -> Any:
-        """Return made-up targets of the labels' shape and type, to measure memory. None: the task uses no labels.
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
+        """Return synthetic targets of the labels' shape and type, to measure memory. None: the task uses no labels.
 
         Args:
             batch_size: Number of samples, B.
-            num_outputs: Classes, labels or numbers, K.
             mixed: Whether samples are mixed (mixup, CutMix), so that classes are shares.
         """
-        del batch_size, num_outputs, mixed
+        del batch_size, mixed
 
     def fit_baseline(self, batches: Iterable[TaskBatch]) -> Baseline | None:
         """Return a constant prediction made of the training split. None: the task has none."""
@@ -571,10 +570,10 @@ class SupervisedTask(Task):
             raise ValueError(msg)
         return TaskBatch(inputs=inputs, masks=masks, targets=targets)
 
-    def example_targets(self, batch_size: int, num_outputs: int, *, mixed: bool) -> Any:
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
         """Return a row of equal numbers for each sample."""
         del mixed
-        return torch.full((batch_size, num_outputs), 1 / num_outputs)
+        return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
 
 
 def split_target(

@@ -182,10 +182,10 @@ class ClassificationTask(SupervisedTask):
         del batch, preprocess
         return class_predictions(names, self.names, self.probabilities(outputs).cpu(), top=top)
 
-    def example_targets(self, batch_size: int, num_outputs: int, *, mixed: bool) -> Tensor:
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Tensor:
         """Return class indices, or shares of classes where samples are mixed."""
         if mixed:
-            return super().example_targets(batch_size, num_outputs, mixed=mixed)
+            return super().example_targets(batch_size, mixed=mixed)
         return torch.zeros(batch_size, dtype=torch.long)
 
 

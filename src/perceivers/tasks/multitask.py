@@ -201,12 +201,10 @@ class MultiTask(SupervisedTask):
         for row in zip(*predicted.values(), strict=True):
             yield replace(row[0], tasks=dict(zip(predicted, row, strict=True)))
 
-    def example_targets(self, batch_size: int, num_outputs: int, *, mixed: bool) -> Any:
-        """Return made-up targets of each task."""
-        del num_outputs
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
+        """Return synthetic targets of each task."""
         return {
-            name: part.example_targets(batch_size, part.num_outputs, mixed=mixed)
-            for name, part in self.parts.items()
+            name: part.example_targets(batch_size, mixed=mixed) for name, part in self.parts.items()
         }
 
 

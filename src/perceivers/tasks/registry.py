@@ -13,6 +13,7 @@ __all__ = [
     "build_task",
     "config_for_target",
     "fit_to_target",
+    "names_of",
     "register_task",
 ]
 
@@ -90,3 +91,8 @@ def fit_to_target(config: TaskConfig, target: TargetInfo) -> TaskConfig:
     if target.kind in {"class", "labels", "number"}:
         config = config_for_target(config, target.kind)
     return config.fit_to(target)
+
+
+def names_of(config: TaskConfig) -> tuple[str, ...]:
+    """Return the name of each output."""
+    return config.output_names

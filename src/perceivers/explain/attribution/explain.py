@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from perceivers.data.base import nearest
 from perceivers.explain.attribution.attribute import MAPS, look, summary_of
 from perceivers.explain.attribution.cross_attention_maps import only

@@ -14,6 +14,7 @@ from perceivers.typing import Float, Tensor
 
 __all__ = ["class_index", "curves_of_files", "sure_of"]
 
+
 def class_index(task: TaskConfig, name: str | None) -> int | None:
     """Return which number of the answer a class is. None: no class was named.
 

@@ -48,10 +48,10 @@ class TextReading:
         assert self.text.max_length is not None
         return self.text.max_length
 
-    def decoder(self, answers: Mapping[str, OutputConfig]) -> DecoderConfig:
-        """Return a decoder whose weights are of the same shapes, whatever it is asked."""
+    def decoder(self, outputs: Mapping[str, OutputConfig]) -> DecoderConfig:
+        """Return a decoder whose weights have the same shapes for any outputs."""
         return DecoderConfig(
-            answers=dict(answers),
+            outputs=dict(outputs),
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
             v_channels=self.text.channels,
