@@ -37,7 +37,7 @@ from perceivers.recipes.resolve import resolve
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.build import build_task
 from perceivers.training.data_wait import StepTimer
-from perceivers.training.dataloaders import Place, build_loaders
+from perceivers.training.dataloaders import ProcessInfo, build_loaders
 from perceivers.training.ema import WeightAverage
 from perceivers.training.optim import build_optimizer, clip_gradients
 
@@ -52,7 +52,7 @@ class Bench:
     Args:
         recipe: Its name.
         size: Of the recipe, or None.
-        data: Path of the data, or `digits`.
+        data: Path of the data, or `builtin:digits`.
         device: Where to compute.
         workers: Processes that read. None: as `fit` takes.
     """
@@ -63,7 +63,7 @@ class Bench:
         run = resolve(data, get_recipe(recipe, size=size), overrides={"workers": workers})
         self.recipe, self.preprocess, self.source = run.recipe, run.preprocess, run.data
         self.device = device
-        self.place = Place(is_gpu=device.type == "cuda")
+        self.place = ProcessInfo(is_gpu=device.type == "cuda")
         self.threads, self.workers = self.place.threads_and_workers(workers)
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ class Bench:
             self.recipe,
             self.preprocess,
             batch_size=self.recipe.training.batch_size,
-            place=self.place,
+            process=self.place,
         )
         if not prefetch_batches:
             loader.settings = replace(loader.settings, prefetch_batches=0)
@@ -195,13 +195,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    cases = [("digits", None, "digits"), ("images", "tiny", args.cifar10)]
+    cases = [("digits", None, "builtin:digits"), ("images", "tiny", args.cifar10)]
     if args.data:
         cases = [(args.recipe, args.size, args.data)]
     device = pick_device("auto")
     rows: list[dict[str, object]] = []
     for recipe, size, data in cases:
-        if data != "digits" and not Path(data).exists():
+        if data != "builtin:digits" and not Path(data).exists():
             print(f"{recipe} skipped: there is no {data}")
             continue
         bench = Bench(recipe, size, data, device=device, workers=args.workers)

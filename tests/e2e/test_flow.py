@@ -23,7 +23,7 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
 from perceivers.tasks.flow import FlowTask
 from perceivers.training.batch_size_finder import open_memory_probe
-from perceivers.training.dataloaders import Place
+from perceivers.training.dataloaders import ProcessInfo
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
@@ -215,7 +215,9 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     filled, preprocess = specialize(drawn, source)
     assert preprocess["flow"].size == preprocess["frame_pair"].size == (32, 32)
     task = FlowTask(filled.task)
-    with open_memory_probe(filled, task, device=torch.device("cpu"), place=Place()) as probe:
+    with open_memory_probe(
+        filled, task, device=torch.device("cpu"), process=ProcessInfo()
+    ) as probe:
         batch = probe._synthetic_batch(2)
     assert batch.inputs["flow"].shape == (2, 3, 32, 32)
     asked = task.pose(batch.inputs, {}, None, training=True)

@@ -18,7 +18,7 @@ from perceivers.evaluation.predict import load_predictor
 from perceivers.recipes.files import read_recipe
 from perceivers.training.batch_size_finder import MemoryProbe
 from perceivers.training.build import build_task as task_of
-from perceivers.training.dataloaders import Place
+from perceivers.training.dataloaders import ProcessInfo
 from perceivers.training.fit import fit
 
 ROWS = 20
@@ -119,10 +119,10 @@ def test_a_step_of_several_tasks_can_be_measured(run):
     recipe = read_recipe(run / "run" / "recipe.yaml")
     source = open_data(run / "birds.csv", DataConfig(label="bird,type,age,tags:labels"))
     task = task_of(recipe, source)
-    probe = MemoryProbe(recipe, task, device=torch.device("cpu"), place=Place())
+    probe = MemoryProbe(recipe, task, device=torch.device("cpu"), process=ProcessInfo())
     assert set(probe._synthetic_batch(2).targets) == {"bird", "type", "age", "tags"}
     mixed = replace(recipe, augment={"image": replace(recipe.augment["image"], mixup=0.2)})
-    probe = MemoryProbe(mixed, task, device=torch.device("cpu"), place=Place())
+    probe = MemoryProbe(mixed, task, device=torch.device("cpu"), process=ProcessInfo())
     probe._step(probe._synthetic_batch(2), torch.enable_grad())
 
 

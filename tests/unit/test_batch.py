@@ -18,7 +18,7 @@ from perceivers.training.batch_size_finder import (
     largest_batch,
     warn_of_batch_norm,
 )
-from perceivers.training.dataloaders import Place
+from perceivers.training.dataloaders import ProcessInfo
 
 
 class Machine(MemoryProbe):
@@ -90,7 +90,7 @@ def test_a_process_takes_what_fits_in_the_fullest(monkeypatch):
         recipe,
         ClassificationTask(recipe.task),
         size=16,
-        place=Place(),
+        process=ProcessInfo(),
         use=lambda batch, why: used.append((batch, why)),
     )
     finder.setup(_trainer(), lightning.LightningModule(), "fit")
@@ -102,7 +102,7 @@ def test_a_process_whose_neighbor_has_no_room_stops_too(monkeypatch):
     monkeypatch.setattr(batches, "largest", lambda values, device: next(others))
     recipe = small_recipe()
     task = ClassificationTask(recipe.task)
-    finder = BatchSizeFinder(recipe, task, size=16, place=Place(), use=math.pow)
+    finder = BatchSizeFinder(recipe, task, size=16, process=ProcessInfo(), use=math.pow)
     with pytest.raises(ValueError, match="Another process has too little memory"):
         finder.setup(_trainer(), lightning.LightningModule(), "fit")
 

@@ -287,7 +287,7 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
     loader = loader_of(Pictures(8), batch_size=1, num_workers=1)
     batches = iter(loader)
     next(batches)
-    (worker,) = loader._batches._iterator._workers
+    (worker,) = loader._workers._iterator._workers
     assert os.getpgid(worker.pid) != os.getpgid(0)
     del batches
     loader.close()
@@ -320,7 +320,7 @@ def test_the_next_epoch_is_begun_when_one_has_ended():
     read = records.row
     records.row = lambda index: asked.append(index) or read(index)
     loader = loader_of(records, batch_size=4, training=True)
-    loader._dataset.pictures = None
+    loader._dataset.images = None
     asked.clear()
     list(loader)
     until = time.monotonic() + 10

@@ -22,7 +22,7 @@ Train on data. Recognizes it, chooses a recipe and writes a run folder.
 
   DATA                     a folder of classes, a table (parquet, csv, jsonl),
                            tar shards, a saved Hugging Face dataset, a hub id,
-                           or `digits` for the built-in ones
+                           or builtin:digits
 
 which recipe, and where the run goes:
   --recipe NAME|FILE       a recipe's name, a YAML file, or module:function;

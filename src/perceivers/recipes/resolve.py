@@ -12,9 +12,9 @@ from perceivers.data.base import DataConfig, ImagePreprocessConfig, MapStyleSpli
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.transform import encoded_item_of
 from perceivers.data.modalities.image.preprocess import measure_mean_std, suggest_image_size
-from perceivers.data.sources.builtin import is_embedded, open_named
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.chunking import chunk_texts
+from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field
@@ -101,7 +101,7 @@ def resolve(
     """
     overrides = overrides or {}
     config = override_data(DataConfig() if recipe is None else recipe.data, overrides)
-    source = open_named(data, config)
+    source = open_data(data, config)
     recipe, reason = choose_recipe(source, recipe, data=data, size=size)
     recipe = bind_targets(recipe, source)
     recipe = override(recipe, overrides)
@@ -136,7 +136,7 @@ def choose_recipe(
     """
     if recipe is not None:
         return _rebuild_for_data(recipe, source, size=size), None
-    if size is None and is_embedded(data, "digits"):
+    if size is None and isinstance(data, str) and data == "builtin:digits":
         return get_recipe("digits"), "Recipe digits, made for these."
     kinds = _kinds(source)
     name = "multimodal"

@@ -24,7 +24,7 @@ from perceivers.models.perceiver import build
 from perceivers.nn.recompute import return_freed_memory
 from perceivers.recipes.registry import Recipe
 from perceivers.tasks.base import Task, forward_task
-from perceivers.training.dataloaders import Place
+from perceivers.training.dataloaders import ProcessInfo
 from perceivers.training.distributed import largest
 from perceivers.training.optim import build_optimizer, clip_gradients
 from perceivers.training.seeding import get_rng_state, set_rng_state
@@ -57,7 +57,7 @@ class MemoryProbe:
         recipe: Recipe of the run, with nothing open.
         task: Task of the run.
         device: Where to compute.
-        place: Rank of this process, and how many share the machine.
+        process: Rank of this process, and how many share the machine.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MemoryProbe:
         task: Task,
         *,
         device: torch.device,
-        place: Place,
+        process: ProcessInfo,
     ) -> None:
         self._task, self._device = task, device
         self._clip_norm = recipe.optim.clip_norm
@@ -74,7 +74,7 @@ class MemoryProbe:
         self._target_modalities = build_modalities(
             {name: recipe.preprocess[name] for name in recipe.task.target_modalities}
         )
-        self.budget = self._free(place)
+        self.budget = self._free(process)
         _reset_peak()
         self._before = _resident()
         self._model = build(recipe.model_config()).to(device)
@@ -83,7 +83,7 @@ class MemoryProbe:
             training.grad_checkpointing, mlp=training.mlp_checkpointing
         )
         self._optimizer = build_optimizer(self._model, recipe.optim)
-        copies = (recipe.training.ema is not None) + (place.world_size > 1)
+        copies = (recipe.training.ema is not None) + (process.world_size > 1)
         self._kept = [p.detach().clone() for _ in range(copies) for p in self._model.parameters()]
 
     @property
@@ -133,7 +133,7 @@ class MemoryProbe:
         targets = self._task.example_targets(size, mixed=self._is_mixed)
         return Batch(inputs=inputs, targets=targets).to(self._device)
 
-    def _free(self, place: Place) -> int | None:
+    def _free(self, process: ProcessInfo) -> int | None:
         """Return the bytes that this process may use, or None if unknown."""
         if self.is_cuda:
             free, _ = torch.cuda.mem_get_info(self._device)
@@ -141,7 +141,7 @@ class MemoryProbe:
         free = available_memory()
         if free is None or self._device.type != "cpu" or not _resident():
             return None
-        return int(_SHARE_CPU * free / place.local_processes)
+        return int(_SHARE_CPU * free / process.local_processes)
 
 
 @contextmanager
@@ -150,12 +150,12 @@ def open_memory_probe(
     task: Task,
     *,
     device: torch.device,
-    place: Place,
+    process: ProcessInfo,
 ) -> Generator[MemoryProbe]:
     """Yield a probe; afterwards memory and random number generators are as before. Arguments as for `MemoryProbe`."""
     before = get_rng_state()
     try:
-        yield MemoryProbe(recipe, task, device=device, place=place)
+        yield MemoryProbe(recipe, task, device=device, process=process)
     finally:
         gc.collect()
         if device.type == "cuda":
@@ -194,7 +194,7 @@ class BatchSizeFinder(lightning.Callback):
         recipe: Recipe of the run.
         task: Task of the run.
         size: Samples of an optimizer step in each process.
-        place: Rank of this process.
+        process: Rank of this process.
         use: Called with the samples of a batch, and a sentence on the choice.
     """
 
@@ -204,11 +204,11 @@ class BatchSizeFinder(lightning.Callback):
         task: Task,
         *,
         size: int,
-        place: Place,
+        process: ProcessInfo,
         use: Callable[[int, str], object],
     ) -> None:
         self._recipe, self._task = recipe, task
-        self._size, self._place, self._use = size, place, use
+        self._size, self._process, self._use = size, process, use
 
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
@@ -219,7 +219,9 @@ class BatchSizeFinder(lightning.Callback):
             ValueError: If not even one sample fits.
         """
         device = trainer.strategy.root_device
-        with open_memory_probe(self._recipe, self._task, device=device, place=self._place) as probe:
+        with open_memory_probe(
+            self._recipe, self._task, device=device, process=self._process
+        ) as probe:
             found, why = largest_batch(self._size, probe, trainer.precision_plugin.forward_context)
         # The smallest of all processes, all of them divisors of one number. One in which nothing fits stops all.
         accumulate = int(largest(torch.tensor([self._size / found if found else 0.0]), device))

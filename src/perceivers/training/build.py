@@ -23,7 +23,7 @@ from perceivers.training.callback import TrainingCallback
 from perceivers.training.checkpoint import CheckpointPosition, read_position
 from perceivers.training.data_wait import StepTimer
 from perceivers.training.dataloaders import (
-    Place,
+    ProcessInfo,
     build_loaders,
     num_rows,
     step_parts,
@@ -94,14 +94,14 @@ def build_parts(
     step = None if before is None else before.step
     loggers = build_loggers(config.logger, folder, step=step) if is_first_process() else []
     trainer = build_trainer(config, folder=folder, loggers=loggers)
-    place = _place(trainer)
+    process = _process_info(trainer)
     rows = num_rows(source, "train")
-    batch_size, accumulate, too_few = step_parts(config, place.world_size, rows)
+    batch_size, accumulate, too_few = step_parts(config, process.world_size, rows)
     trainer.accumulate_grad_batches = accumulate
     train, validation = build_loaders(
-        source, recipe, preprocess, batch_size=batch_size, place=place
+        source, recipe, preprocess, batch_size=batch_size, process=process
     )
-    module, model = _module(recipe, source, place)
+    module, model = _module(recipe, source, process)
     device = trainer.strategy.root_device
     feed = _feed(train, accumulate=accumulate, device=device)
     display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
@@ -127,19 +127,19 @@ def build_parts(
     parts.note(too_few)
     parts.note(warn_of_warmup(recipe.optim, model))
     if config.batch == "auto":
-        finder = _batch_finder(parts, run, size=batch_size, place=place)
+        finder = _batch_finder(parts, run, size=batch_size, process=process)
         trainer.callbacks.insert(0, finder)  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        batches = accumulate * place.world_size
+        batches = accumulate * process.world_size
         parts.note(warn_of_batch_norm(model, batch=batch_size, parts=batches))
     if before is not None:
-        parts.note(_resumed(before, place.world_size))
+        parts.note(_resumed(before, process.world_size))
     return parts
 
 
-def _place(trainer: lightning.Trainer) -> Place:
+def _process_info(trainer: lightning.Trainer) -> ProcessInfo:
     """Return the rank of this process."""
-    return Place(
+    return ProcessInfo(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
         local_processes=trainer.num_devices,
@@ -158,7 +158,7 @@ def _feed(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatc
 
 
 def _batch_finder(
-    parts: TrainingParts, run: ResolvedRun, *, size: int, place: Place
+    parts: TrainingParts, run: ResolvedRun, *, size: int, process: ProcessInfo
 ) -> BatchSizeFinder:
     """Return the batch size finder, which updates the parts that depend on the batch size.
 
@@ -166,7 +166,7 @@ def _batch_finder(
         ValueError: If the weights are sharded: the memory of a step then depends on all processes.
     """
     recipe = run.recipe
-    if recipe.training.strategy == "fsdp" and place.world_size > 1:
+    if recipe.training.strategy == "fsdp" and process.world_size > 1:
         msg = (
             "--batch auto measures a model that is whole on each device, and --strategy fsdp spreads it. "
             "Give a number (--batch 16), or --accumulate."
@@ -177,7 +177,7 @@ def _batch_finder(
         accumulate = size // batch
         if accumulate > 1:
             train, validation = build_loaders(
-                run.data, recipe, run.preprocess, batch_size=batch, place=place
+                run.data, recipe, run.preprocess, batch_size=batch, process=process
             )
             parts.feed.use(train, accumulate=accumulate)
             parts.conductor.validation = validation
@@ -187,23 +187,23 @@ def _batch_finder(
             write_run_recipe(parts.conductor.folder, replace(recipe, training=found))
         text = step_text(parts.feed.loader.settings, accumulate)
         parts.note(f"--batch auto: a step of {text} ({why}).")
-        batches = accumulate * place.world_size
+        batches = accumulate * process.world_size
         parts.note(warn_of_batch_norm(parts.model, batch=batch, parts=batches))
 
     task = parts.module.task
-    return BatchSizeFinder(recipe, task, size=size, place=place, use=use)
+    return BatchSizeFinder(recipe, task, size=size, process=process, use=use)
 
 
 def _module(
-    recipe: Recipe, source: DatasetBundle, place: Place
+    recipe: Recipe, source: DatasetBundle, process: ProcessInfo
 ) -> tuple[PerceiverModule, Perceiver]:
     """Return the Lightning module and the model inside of it."""
     config = recipe.training
     model = build(recipe.model_config())
     model.set_grad_checkpointing(config.grad_checkpointing, mlp=config.mlp_checkpointing)
     if config.compile:
-        model.compile()  # in place: the weights keep their names
-    shard = config.strategy == "fsdp" and place.world_size > 1
+        model.compile()  # in process: the weights keep their names
+    shard = config.strategy == "fsdp" and process.world_size > 1
     task = build_task(recipe, source)
     return PerceiverModule(model, task, recipe.optim, ema=config.ema, shard=shard), model
 

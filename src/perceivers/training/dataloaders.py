@@ -14,13 +14,13 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
 from perceivers.recipes.registry import Recipe, TrainingConfig
 
-__all__ = ["Place", "build_loaders", "num_rows", "step_parts", "step_size", "step_text"]
+__all__ = ["ProcessInfo", "build_loaders", "num_rows", "step_parts", "step_size", "step_text"]
 
 _CACHE_SHARE = 0.3  # of the free memory, for decoded samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ProcessInfo:
     """Rank of this process and its share of the machine.
 
     Attributes:
@@ -200,7 +200,7 @@ def build_loaders(
     preprocess: Mapping[str, Any],
     *,
     batch_size: int,
-    place: Place,
+    process: ProcessInfo,
 ) -> tuple[Any, Any]:
     """Return the data loaders of the training and the validation split.
 
@@ -209,7 +209,7 @@ def build_loaders(
         recipe: Augmentation and loading.
         preprocess: Preprocessing of each modality, inputs and targets.
         batch_size: Samples of one batch of this process.
-        place: Rank of this process.
+        process: Rank of this process.
     """
     is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
 
@@ -219,15 +219,15 @@ def build_loaders(
             batch_size=batch_size,
             training=training,
             seed=recipe.training.seed,
-            num_workers=place.threads_and_workers(recipe.data.workers)[1],
+            num_workers=process.threads_and_workers(recipe.data.workers)[1],
             num_classes=_num_classes(recipe),
             max_bad=recipe.data.max_bad,
-            world_size=place.world_size,
-            rank=place.rank,
-            pin_memory=place.is_gpu,
-            answers=recipe.task.target_modalities,
+            world_size=process.world_size,
+            rank=process.rank,
+            pin_memory=process.is_gpu,
+            target_modalities=recipe.task.target_modalities,
             cache=recipe.data.cache,
-            sample_cache_bytes=_cache_bytes(place.local_processes, split),
+            sample_cache_bytes=_cache_bytes(process.local_processes, split),
             fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
         )
         if split in source.streams:

@@ -33,7 +33,7 @@ from perceivers.runs.report import write_report
 from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
-from perceivers.training.dataloaders import Place, step_text
+from perceivers.training.dataloaders import ProcessInfo, step_text
 from perceivers.training.finetune import WarmStart, plan_warm_start
 from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
@@ -130,8 +130,8 @@ def train(
         run: Recipe, preprocessing and data with a validation split, with nothing left open.
         out: The run folder, new unless `resume`.
         resume: Resume the run in `out`, exactly where it was interrupted.
-        init_from: A run folder or hub id: the model starts from its weights where they fit (`plan_warm_start`). `init.json`
-            lists the source of each weight.
+        init_from: A run folder or hub id: the model starts from its weights where they fit. `init.json` lists the source
+            of each weight.
         data: Path of the data, saved for `evaluate`.
 
     Raises:
@@ -155,9 +155,8 @@ def train(
         run = replace(run, recipe=recipe)
     start = None
     if init_from is not None and not (resume and last.exists()):
-        start = plan_warm_start(
-            recipe.model_config(), init_from
-        )  # before the folder is created: it may not fit
+        # Before the folder is created: the weights may not fit.
+        start = plan_warm_start(recipe.model_config(), init_from)
     if is_first_process():
         restored = open_folder(folder, recipe, resume=resume, last=last)
     else:
@@ -193,8 +192,8 @@ def _threads(recipe: Recipe) -> Generator[None]:
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", recipe.training.devices))
-        place = Place(local_processes=local)
-        torch.set_num_threads(place.threads_and_workers(recipe.data.workers)[0])
+        process = ProcessInfo(local_processes=local)
+        torch.set_num_threads(process.threads_and_workers(recipe.data.workers)[0])
     try:
         yield
     finally:

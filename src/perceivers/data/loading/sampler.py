@@ -32,7 +32,7 @@ class LoaderSettings:
         pin_memory: Put batches where a GPU can fetch them from.
         prefetch_batches: Batches that a thread prepares in training while there are no workers. 0: no thread.
         num_clips: Clips of each recording in evaluation, spread evenly over it.
-        answers: Modalities that are no inputs but what is learned. A row that lacks one is bad.
+        target_modalities: Modalities that are targets, not inputs. A row without one is bad.
         cache: Folder in which decoded values are kept. None: in memory, as far as `sample_cache_bytes` go.
         sample_cache_bytes: Memory for decoded values of other kinds than pictures, in a process that reads for itself.
         fingerprint: Tells kept values of these data from those of others.
@@ -51,7 +51,7 @@ class LoaderSettings:
     pin_memory: bool = False
     prefetch_batches: int = 2
     num_clips: int = 1
-    answers: tuple[str, ...] = ()
+    target_modalities: tuple[str, ...] = ()
     cache: str | None = None
     sample_cache_bytes: int = 0
     fingerprint: str = ""
