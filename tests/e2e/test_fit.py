@@ -17,6 +17,7 @@ from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_recipe
 from perceivers.runs.metrics import read_metrics
 from perceivers.training import fit as fit_module
+from perceivers.training import stopping as clock
 from perceivers.training.module import PerceiverModule
 
 

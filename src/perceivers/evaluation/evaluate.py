@@ -19,7 +19,7 @@ from perceivers.models.compression import compression
 from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import Baseline, Details, Meter, Task, combine_clips
 
-__all__ = ["Evaluation", "evaluate_run", "evaluate_source"]
+__all__ = ["Evaluation", "evaluate", "evaluate_run", "evaluate_source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,3 +323,6 @@ def _of_task(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation of one of several tasks as plain data."""
     plain = as_dict(evaluation)
     return {key: plain[key] for key in plain if key not in {"split", "quantization", "unreadable"}}
+
+
+evaluate = evaluate_run

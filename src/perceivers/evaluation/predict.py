@@ -15,7 +15,8 @@ from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTran
 from perceivers.data.loading.transform import Sample as ReadSample
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import Sample, samples_of
-from perceivers.hub.checkpoint import Saved, load, save
+from perceivers.hub import checkpoint
+from perceivers.hub.checkpoint import Saved
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
@@ -23,7 +24,7 @@ from perceivers.tasks.base import TaskBatch, combine_clips
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import build_task
 
-__all__ = ["Predictor", "load_predictor", "save_model", "uncut"]
+__all__ = ["Predictor", "load", "load_predictor", "save", "save_model", "uncut"]
 
 
 class Predictor:
@@ -272,7 +273,7 @@ def load_predictor(
         ValueError: If the model was saved without preprocessing, or cannot be quantized on this device.
     """
     return Predictor(
-        load(folder),
+        checkpoint.load(folder),
         device=device,
         batch_size=batch_size,
         quantize=quantize,
@@ -293,13 +294,16 @@ def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
         ValueError: If the model has int8 weights, or was made without a configuration.
     """
     if isinstance(model, Perceiver):
-        save(folder, model)
+        checkpoint.save(folder, model)
         return
     config = model.config
-    save(
+    checkpoint.save(
         folder,
         model.model,
         preprocess=config.preprocess,
         task=config.task,
         columns=config.columns,
     )
+
+
+load, save = load_predictor, save_model  # the public names

@@ -21,7 +21,7 @@ from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import QueryContext
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build"]
+__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build", "build_model"]
 
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
@@ -340,3 +340,6 @@ def _begin_locally(model: Perceiver) -> None:
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(count, generator=generator, device="cpu")
+
+
+build_model = build
