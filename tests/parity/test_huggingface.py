@@ -9,7 +9,7 @@ import pytest
 import torch
 from tolerance import PARITY, relative_error
 
-from perceivers.hub.names import LAYER
+from perceivers.hub.convert import LAYER
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInput, PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig

@@ -8,9 +8,8 @@ import torch
 from tolerance import relative_error
 
 from perceivers.exporting.verify_transformers import asked
-from perceivers.hub.huggingface import ARCHITECTURES, config_from
-from perceivers.hub.huggingface_back import config_to
-from perceivers.hub.names import from_huggingface, rows_of, to_huggingface
+from perceivers.hub.convert import from_huggingface, rows_of, to_huggingface
+from perceivers.hub.huggingface import ARCHITECTURES, config_from, config_to
 from perceivers.models.perceiver import build
 
 transformers = pytest.importorskip("transformers")

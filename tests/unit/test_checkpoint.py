@@ -5,7 +5,8 @@ import pickle
 import resource
 import subprocess
 import sys
-import threading
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ import torch
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.hub import checkpoint
 from perceivers.hub.quantize import Int8Linear
-from perceivers.inputs.image import PixelInputConfig
+from perceivers.inputs.image import PixelInput, PixelInputConfig
+from perceivers.inputs.registry import INPUTS
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -55,21 +57,26 @@ def test_loading_draws_no_random_numbers_and_leaves_other_models_alone(folder):
     saved = checkpoint.load(folder)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.device.type == "cpu" and p.requires_grad for p in saved.model.parameters())
-    assert torch.nn.Linear(2, 2).weight.device.type == "cpu"  # the hook is gone
+    assert torch.nn.Linear(2, 2).weight.device.type == "cpu"
 
 
-def test_what_another_thread_builds_while_a_model_is_loaded_is_filled():
-    made = []
-    with checkpoint._parameters_unfilled():
-        thread = threading.Thread(target=lambda: made.append(torch.nn.Linear(2, 2)))
-        thread.start()
-        thread.join()
-        own = torch.nn.Linear(2, 2)
-        assert own.weight.device.type == "meta"
-    assert made[0].weight.device.type == "cpu"
-    assert made[0].weight.std() > 0
-    assert own.weight.device.type == "cpu"
-    assert own.weight.shape == (2, 2)
+def test_constants_that_are_not_saved_are_computed(tmp_path):
+    class ScaledEvents(PixelInput):
+        """An input with a constant that is neither saved nor on a fixed device."""
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.register_buffer("scale", torch.arange(1.0, 3.0), persistent=False)
+
+    @dataclass(frozen=True, kw_only=True)
+    class ScaledConfig(PixelInputConfig):
+        kind: Literal["scaled"] = "scaled"
+
+    INPUTS.register(ScaledConfig, ScaledEvents)
+    config = replace(CONFIG, inputs={"image": ScaledConfig(size=(4, 4))})
+    checkpoint.save(tmp_path / "run", build(config))
+    scale = checkpoint.load(tmp_path / "run").model.inputs["image"].scale
+    assert scale.tolist() == [1.0, 2.0]
 
 
 def test_int8_weights_are_not_saved(tmp_path, model):

@@ -21,7 +21,6 @@ from small_data import (
 
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation import shards as module
-from perceivers.evaluation.prediction import Prediction
 from perceivers.evaluation.shards import (
     RowPredictor,
     ShardResult,
@@ -29,6 +28,7 @@ from perceivers.evaluation.shards import (
     rank_from_environment,
     shards_of,
 )
+from perceivers.tasks.prediction import Prediction
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -77,7 +77,7 @@ def test_queries_that_follow_a_text_are_as_many_as_it_has_bytes():
     text = replace(recipe.preprocess["text"], max_length=64)
     filled, sentences = assume(replace(recipe, preprocess={"text": text}))
     assert filled.inputs["text"].max_length == 64
-    assert filled.output.answers["text"].queries.num_queries == 64
+    assert filled.output.outputs["text"].queries.num_queries == 64
     assert sentences == []
     classifier = get_recipe("imagenet_io").output
     assert fill_output(classifier, {}) == classifier

@@ -97,8 +97,8 @@ class DenseConfig(BaseTaskConfig):
         if len(kinds) != 2 or len(images) != 2:
             found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
             msg = (
-                f"Recipe {recipe} needs two columns of images, an input and a target, but the data hold {found}. Name "
-                "them with --columns A:image,B:image, or keep the images in folders images/ and masks/ (or targets/) "
+                f"Recipe {recipe} needs two columns of images, the input and the target, but the data hold {found}. "
+                "Name them with --columns A:image,B:image, or keep the images in folders images/ and masks/ (or targets/) "
                 "under the same names."
             )
             raise ValueError(msg)
