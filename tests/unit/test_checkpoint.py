@@ -5,8 +5,6 @@ import pickle
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import pytest
 import torch
@@ -14,8 +12,7 @@ import torch
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.hub import checkpoint
 from perceivers.hub.quantize import Int8Linear
-from perceivers.inputs.image import PixelInput, PixelInputConfig
-from perceivers.inputs.registry import INPUTS
+from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -60,23 +57,15 @@ def test_loading_draws_no_random_numbers_and_leaves_other_models_alone(folder):
     assert torch.nn.Linear(2, 2).weight.device.type == "cpu"
 
 
-def test_constants_that_are_not_saved_are_computed(tmp_path):
-    class ScaledEvents(PixelInput):
-        """An input with a constant that is neither saved nor on a fixed device."""
+def test_constants_that_are_not_saved_are_computed(folder, monkeypatch):
+    def build_scaled(config):
+        """Return a model with a constant that is neither saved nor on a fixed device."""
+        model = build(config)
+        model.inputs["image"].register_buffer("scale", torch.arange(1.0, 3.0), persistent=False)
+        return model
 
-        def __init__(self, config):
-            super().__init__(config)
-            self.register_buffer("scale", torch.arange(1.0, 3.0), persistent=False)
-
-    @dataclass(frozen=True, kw_only=True)
-    class ScaledConfig(PixelInputConfig):
-        kind: Literal["scaled"] = "scaled"
-
-    INPUTS.register(ScaledConfig, ScaledEvents)
-    config = replace(CONFIG, inputs={"image": ScaledConfig(size=(4, 4))})
-    checkpoint.save(tmp_path / "run", build(config))
-    scale = checkpoint.load(tmp_path / "run").model.inputs["image"].scale
-    assert scale.tolist() == [1.0, 2.0]
+    monkeypatch.setattr(checkpoint, "build", build_scaled)
+    assert checkpoint.load(folder).model.inputs["image"].scale.tolist() == [1.0, 2.0]
 
 
 def test_int8_weights_are_not_saved(tmp_path, model):

@@ -185,7 +185,7 @@ def test_what_cannot_be_built_is_refused(make, message):
 
 @pytest.mark.parametrize("config", [SEVERAL, LANGUAGE])
 def test_classes_are_for_one_linear_head(config):
-    with pytest.raises(ValueError, match="decoder with the outputs label; got|a linear head for"):
+    with pytest.raises(ValueError, match=r"decoder with the outputs label; got|a linear head for"):
         config.fit_to({"label": OutputPart(num_outputs=3)})
 
 
@@ -214,4 +214,4 @@ def test_outputs_may_be_called_anything():
     assert list(found) == sorted([*names, "keys"])
     assert found["keys"].shape == (2, 3)
     assert decoder.num_outputs("a.b") == 2
-    assert set(decoder(torch.randn(2, 3, 8), asked, outputs=["type"])) == {"type"}
+    assert set(decoder(torch.randn(2, 3, 8), context, outputs=["type"])) == {"type"}

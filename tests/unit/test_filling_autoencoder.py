@@ -39,7 +39,7 @@ def filled(part, patch, preprocess=None, queries=None):
         {"x": part},
         {} if preprocess is None else {"x": preprocess},
     )
-    return task.parts["x"], output.answers["x"]
+    return task.parts["x"], output.outputs["x"]
 
 
 def test_pictures_come_back_in_pixels():

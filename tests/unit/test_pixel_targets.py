@@ -292,7 +292,7 @@ def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
     tied = get_recipe("mlm_bytes").output.outputs["text"]
     odd = replace(recipe.output, outputs={"pixels": tied})
     with pytest.raises(
-        ValueError, match="a linear head for the output 'pixels'.*got one of kind tied"
+        ValueError, match=r"a linear head for the output 'pixels'.*got one of kind tied"
     ):
         fill(replace(recipe, output=odd))
     mixed = replace(recipe, augment={"image": ImageAugmentConfig(mixup=0.2)})

@@ -181,8 +181,8 @@ def kinetics_autoencoder() -> Recipe:
         ),
         task=AutoencodeConfig(
             parts={
-                "audio": ReconstructionConfig(weight=1.0, patch=(patch,), queries=512),
-                "video": ReconstructionConfig(weight=0.03, patch=(1, 1, 1), queries=512),
+                "audio": ReconstructionConfig(weight=1.0, patch=(patch,), num_train_queries=512),
+                "video": ReconstructionConfig(weight=0.03, patch=(1, 1, 1), num_train_queries=512),
             },
             label_weight=1e-4,
         ),
@@ -235,7 +235,7 @@ def _image() -> _Kind:
         PatchInputConfig(size=None, patch=(4, 4), positions=_AUTO),
         None,
         ImageAugmentConfig(crop_scale=None, flip=True),
-        ReconstructionConfig(patch=(4, 4), queries=128),
+        ReconstructionConfig(patch=(4, 4), num_train_queries=128),
         _grid_queries(),
     )
 
@@ -247,7 +247,7 @@ def _video() -> _Kind:
         VideoAugmentConfig(
             crop_scale=None, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
         ),
-        ReconstructionConfig(patch=(1, 4, 4), queries=192),
+        ReconstructionConfig(patch=(1, 4, 4), num_train_queries=192),
         _grid_queries(),
     )
 
@@ -257,7 +257,7 @@ def _audio() -> _Kind:
         WaveInputConfig(patch=64, positions=FourierPositionsConfig(num_bands=32)),
         WavePreprocessConfig(),
         AudioAugmentConfig(time_masks=0, frequency_masks=0),
-        ReconstructionConfig(patch=(64,), queries=64),
+        ReconstructionConfig(patch=(64,), num_train_queries=64),
         FourierQueriesConfig(size=None, num_bands=32),
     )
 
@@ -267,7 +267,7 @@ def _series() -> _Kind:
         SeriesInputConfig(length=None, num_channels=None, patch=4, positions=_AUTO),
         SeriesPreprocessConfig(),
         SeriesAugmentConfig(jitter=0.0),
-        ReconstructionConfig(patch=(4,), queries=128),
+        ReconstructionConfig(patch=(4,), num_train_queries=128),
         _grid_queries(),
     )
 
@@ -277,7 +277,7 @@ def _array() -> _Kind:
         ArraysInputConfig(length=None, num_channels=None, num_coordinates=None),
         ArraysPreprocessConfig(),
         ArraysAugmentConfig(),
-        ReconstructionConfig(patch=(1,), queries=256),
+        ReconstructionConfig(patch=(1,), num_train_queries=256),
         LearnedQueriesConfig(num_queries=1, channels=64),
     )
 

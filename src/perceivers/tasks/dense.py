@@ -98,8 +98,8 @@ class DenseConfig(BaseTaskConfig):
             found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
             msg = (
                 f"Recipe {recipe} needs two columns of images, the input and the target, but the data hold {found}. "
-                "Name them with --columns A:image,B:image, or keep the images in folders images/ and masks/ (or targets/) "
-                "under the same names."
+                "Name them with --columns A:image,B:image, or keep the images in folders images/ and masks/ (or "
+                "targets/) under the same names."
             )
             raise ValueError(msg)
         named = [name for name in images if name.lower() in _TARGET_NAMES]

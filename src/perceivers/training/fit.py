@@ -130,8 +130,8 @@ def train(
         run: Recipe, preprocessing and data with a validation split, with nothing left open.
         out: The run folder, new unless `resume`.
         resume: Resume the run in `out`, exactly where it was interrupted.
-        init_from: A run folder or hub id: the model starts from its weights where they fit. `init.json` lists the source
-            of each weight.
+        init_from: A run folder or hub id: the model starts from its weights where they fit. `init.json` lists the
+            source of each weight.
         data: Path of the data, saved for `evaluate`.
 
     Raises:

@@ -40,7 +40,7 @@ class TextReading:
     qk_channels: int
     batch_size: int
     lr: float
-    init: Literal["papers", "local"] = "papers"
+    init: Literal["papers", "local_attention"] = "papers"
 
     @property
     def length(self) -> int:
@@ -173,7 +173,7 @@ def _own(size: str) -> TextReading:
         qk_channels=channels,
         batch_size=batch,
         lr=lr,
-        init="local",
+        init="local_attention",
     )
 
 
