@@ -13,7 +13,7 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve_sizes import assume, fill_input, fill_output, measured
+from perceivers.recipes.resolve_sizes import assume, fill_input, measured
 
 
 def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():
@@ -80,4 +80,4 @@ def test_queries_that_follow_a_text_are_as_many_as_it_has_bytes():
     assert filled.output.outputs["text"].queries.num_queries == 64
     assert sentences == []
     classifier = get_recipe("imagenet_io").output
-    assert fill_output(classifier, {}) == classifier
+    assert classifier.fit_to_inputs({}) == classifier

@@ -166,7 +166,7 @@ def test_queries_that_follow_nothing_are_questions_of_their_own(tmp_path):
     assert plan.fresh == {"output.queries.text.table": "another shape"}
     cells = replace(answer, queries=FourierQueriesConfig(size=(2,), num_bands=2))
     output = replace(
-        config.output, answers={"text": replace(cells, head=answer.head)}, min_padding=3
+        config.output, outputs={"text": replace(cells, head=answer.head)}, min_padding=3
     )
     assert build(replace(config, output=output)) is not None
     assert "output.queries.text.table" in begun(replace(config, output=output), tmp_path)[1].left
