@@ -86,7 +86,7 @@ def on_config(config: Any) -> Any:
     """Add the pages to the navigation, collapsed below the overview."""
     groups: dict[str, list[dict[str, str]]] = {"For your data": [], "Published models": []}
     for name in list_recipes():
-        published = ".published." in _RECIPES[name].__module__
+        published = ".published." in recipe_function(name).__module__
         group = groups["Published models" if published else "For your data"]
         group.append({name: f"recipes/{name}.md"})
     nav = [entry for entry in config["nav"] if _SECTION not in entry]

@@ -102,7 +102,7 @@ def test_columns_of_the_recipe_are_shown_as_they_are_typed(capsys, tmp_path):
 
 def wrong(capsys, *args: str) -> str:
     """Return the message of wrong arguments."""
-    assert main(["fit", "digits", "--recipe", "digits", *args]) == 2
+    assert main(["fit", "builtin:digits", "--recipe", "digits", *args]) == 2
     return capsys.readouterr().err
 
 

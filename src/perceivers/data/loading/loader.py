@@ -1,5 +1,6 @@
 """Batches of a split, from this process or from workers: reproducible from the seed and resumable at any batch."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from perceivers.data.base import Batch, MapStyleSplit
 from perceivers.data.encoded_item import kind_of_name
-from perceivers.data.loading.errors import BadRowTracker
-from perceivers.data.loading.image_cache import ImageCache, open_image_cache
-from perceivers.data.loading.sample_cache import SampleCache, open_cache
+from perceivers.data.loading.sample_cache import (
+    ImageCache,
+    SampleCache,
+    open_cache,
+    open_image_cache,
+)
 from perceivers.data.loading.sampler import BatchPlan, BatchSampler, LoaderSettings
 from perceivers.data.loading.transform import (
     BadRowError,
@@ -34,7 +38,19 @@ from perceivers.data.modalities.image.modality import Pictures, as_image
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = ["BatchLoader", "Loader", "LoaderSettings", "MapDataset", "divide_cores", "make_loader"]
+__all__ = [
+    "BadRowTracker",
+    "BatchLoader",
+    "Loader",
+    "LoaderSettings",
+    "MapDataset",
+    "divide_cores",
+    "make_loader",
+]
+
+_SHOWN = 3  # bad rows in a message
+_FEWEST = 100  # rows of a stream below which the share of bad ones is not judged
+_ROUND_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def make_loader(
@@ -104,6 +120,69 @@ def _open_caches(
     if settings.sample_cache_bytes and settings.num_workers == 0:
         return None, open_cache(None, settings.fingerprint, settings.sample_cache_bytes)
     return None, None
+
+
+class BadRowTracker:
+    """Collects the bad rows that workers report, and stops the run if there are too many.
+
+    Args:
+        max_bad: Largest share of rows that may fail.
+        num_rows: Rows of the split. None: unknown, the rows read so far count.
+
+    Attributes:
+        bad: Reason by name of each row that failed.
+        notes: Counts of notes on decoding.
+    """
+
+    def __init__(self, max_bad: float, num_rows: int | None) -> None:
+        self.max_bad = max_bad
+        self.num_rows = num_rows
+        self.bad: dict[str, str] = {}
+        self.notes: Counter[str] = Counter()
+        self._num_read = 0
+
+    def take(self, result: WorkerResult) -> Batch | None:
+        """Return the batch of a result, None if none of its rows could be read.
+
+        Raises:
+            ValueError: If more than `max_bad` of the rows have failed; or the error that ended a worker.
+            KeyError: The error that ended a worker.
+            TypeError: The error that ended a worker.
+        """
+        if result.failure is not None:
+            kind, message = result.failure
+            raise kind(message)
+        self._num_read += result.num_rows
+        self.notes.update(result.notes)
+        fresh = {name: reason for name, reason in result.bad if name not in self.bad}
+        if fresh:
+            self.bad.update(fresh)
+            self._check_share()
+        return result.batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, as plain values."""
+        return {"bad": dict(self.bad), "notes": dict(self.notes), "num_read": self._num_read}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.bad, self.notes = dict(state["bad"]), Counter(state["notes"])
+        self._num_read = state["num_read"]
+
+    def _check_share(self) -> None:
+        num_rows = self.num_rows or self._num_read
+        if len(self.bad) <= self.max_bad * (self.num_rows or max(num_rows, _FEWEST)):
+            return
+        share = len(self.bad) / num_rows
+        higher = next((nice for nice in _ROUND_SHARES if nice > share), 1.0)
+        first = " ".join(list(self.bad.values())[:_SHOWN])
+        more = len(self.bad) - _SHOWN
+        msg = (
+            f"{len(self.bad)} of {num_rows:,} rows ({share:.1%}) cannot be read, more than the "
+            f"{self.max_bad:.1%} allowed: {first}{f' And {more} more.' if more > 0 else ''} "
+            f"Repair the data, or go on without such rows with --max-bad {higher:g}."
+        )
+        raise ValueError(msg)
 
 
 class BatchLoader:
