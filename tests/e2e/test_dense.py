@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY
 
 from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.save import save_images
 from perceivers.tasks.prediction import Prediction
+from support.runs import TINY
 
 COLORS = [0, 0, 0, 250, 20, 30]
 

@@ -5,12 +5,12 @@ import warnings
 
 import pytest
 import torch
-from tolerance import relative_error
 
 from perceivers.exporting.verify import transformers_outputs
 from perceivers.hub.convert import from_huggingface, rows_of, to_huggingface
 from perceivers.hub.huggingface import ARCHITECTURES, config_from, config_to
 from perceivers.models.perceiver import build
+from support.tolerance import relative_error
 
 transformers = pytest.importorskip("transformers")
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from PIL import Image
-from resolved import specialize
 
 from perceivers.data.base import DataConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -21,6 +20,7 @@ from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import split_target
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
+from resolved import specialize
 
 PICTURE = ImagePreprocessConfig(size=(4, 4))
 

@@ -1,15 +1,15 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.nn.position import axis_coordinates, fourier_features
 from perceivers.outputs.queries import (
-    QueryContext,
     FourierQueriesConfig,
     InputQueriesConfig,
     LearnedQueriesConfig,
+    QueryContext,
     build_queries,
 )
+from support.tolerance import assert_close
 
 NOTHING = QueryContext({}, {}, {})
 INPUTS = {"text": (5, 12)}  # of 12 elements of 5 channels
