@@ -7,7 +7,7 @@ from .evaluation.predict import load as load
 from .evaluation.predict import save as save
 from .explain.attribution.attention import watch_attention as watch_attention
 from .explain.attribution.explain import explain as explain
-from .exporting.write import export as export
+from .exporting.export import export as export
 from .hub.checkpoint import from_pretrained as from_pretrained
 from .recipes.files import create_model as create_model
 from .recipes.registry import OptimConfig as OptimConfig
