@@ -157,6 +157,15 @@ def test_a_config_with_an_unknown_key_is_refused(folder):
         checkpoint.load(folder)
 
 
+def test_a_run_of_version_0_1_is_refused(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(
+        ValueError, match=r"by perceivers 0.1: expected format 2, got 1. Train again"
+    ):
+        checkpoint.load(folder)
+
+
 def test_weights_of_another_model_are_refused(folder):
     path = folder / "config.json"
     text = path.read_text()

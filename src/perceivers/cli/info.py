@@ -79,13 +79,11 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, li
 
         config = load(path).config
         return config.model, config.task, []
-    from perceivers.recipes import get_recipe
-    from perceivers.recipes.files import read_recipe
+    from perceivers.recipes.files import find_recipe
     from perceivers.recipes.resolve_sizes import assume
 
     try:
-        is_file = path.suffix in (".yaml", ".yml", ".json")
-        recipe = read_recipe(path) if is_file else get_recipe(options.what, size=options.size)
+        recipe = find_recipe(options.what, size=options.size)
     except (KeyError, ValueError, OSError) as error:
         wrong_arguments("info", str(error.args[0] if isinstance(error, KeyError) else error))
     recipe, sentences = assume(recipe)

@@ -4,6 +4,7 @@ Nothing here runs code from a file: weights are safetensors, and a pickle from e
 PyTorch's restricted loader or refused.
 """
 
+import json
 import pickle
 import threading
 import warnings
@@ -33,6 +34,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "Saved",
     "SavedConfig",
+    "check_format",
     "compare_weights",
     "find_folder",
     "from_pretrained",
@@ -44,7 +46,7 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-FORMAT = 1
+FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
 # What is prepared in several ways: sound, and pictures that are learned.
 _AUDIO = {"wave": "audio", "mel": "audio", "pixels": "image", "class_map": "image"}
 
@@ -251,10 +253,17 @@ def read_config(path: Path) -> SavedConfig:
         ValueError: If it is something else. The message says where.
     """
     try:
-        return TypeAdapter(SavedConfig).validate_json(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError as error:
         msg = f"{path} is missing: {path.parent} is not a saved model of perceivers."
         raise OSError(msg) from error
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None  # refused below
+    check_format(content, path)
+    try:
+        return TypeAdapter(SavedConfig).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -263,6 +272,26 @@ def read_config(path: Path) -> SavedConfig:
             f"{CONFIG_FILE} that `perceivers fit` or `pv.save` wrote, unchanged."
         )
         raise ValueError(msg) from error
+
+
+def check_format(content: Any, path: Path) -> None:
+    """Refuse a file of a run that another version wrote.
+
+    Args:
+        content: The parsed file. Its key `format` is the version; without one, it is of version 0.1.
+        path: For the message.
+
+    Raises:
+        ValueError: If the format is not `FORMAT`.
+    """
+    found = content.get("format", 1) if isinstance(content, dict) else FORMAT
+    if found != FORMAT:
+        version = "0.1" if found == 1 else "another version"
+        msg = (
+            f"{path} was written by perceivers {version}: expected format {FORMAT}, got {found}. Train again with this "
+            "version, or use the run with the version that wrote it."
+        )
+        raise ValueError(msg)
 
 
 def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:

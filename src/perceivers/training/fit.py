@@ -15,13 +15,12 @@ from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
-from perceivers.recipes.files import find_recipe, read_recipe
+from perceivers.recipes.files import RECIPE_FILE, find_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun, resolve
 from perceivers.runs.folder import (
     BEST,
     LAST,
-    RECIPE_FILE,
     data_path,
     is_first_process,
     is_resumed,
@@ -90,7 +89,7 @@ def fit(
     folder = run_folder(data, out, resume=resume)
     resume = is_resumed(folder, resume=resume)
     if recipe is None and resume and (folder / RECIPE_FILE).is_file():
-        chosen = read_recipe(folder / RECIPE_FILE)
+        chosen = read_run_recipe(folder)
     else:
         chosen = None if recipe is None else find_recipe(recipe, size=size)
     run = resolve(data, chosen, size=size, overrides=overrides)
