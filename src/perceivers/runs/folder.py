@@ -135,7 +135,7 @@ def data_path(data: Any) -> str | None:
 
 
 def _name_of(data: Any) -> str:
-    """Return the name of a run folder for data: `birds` for `data/birds/`, `user/birds`, `birds.parquet` and `builtin:birds`."""
+    """Return the name of a run folder: `birds` for `data/birds/`, `user/birds`, `birds.parquet` and `builtin:birds`."""
     if not isinstance(data, str | Path):
         return "run"
     name = str(data).removeprefix("builtin:")

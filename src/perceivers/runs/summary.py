@@ -160,7 +160,7 @@ def _plain(summary: TaskSummary) -> dict[str, Any]:
     content = {one.name: getattr(summary, one.name) for one in fields(summary)}
     confusion: Tensor | None = content["confusion"]
     content["confusion"] = None if confusion is None else confusion.tolist()
-    content["label_names"] = list(told["label_names"])
+    content["label_names"] = list(content["label_names"])
     if isinstance(summary, RunSummary):
         content["tasks"] = {name: _plain(part) for name, part in summary.tasks.items()}
     return content
