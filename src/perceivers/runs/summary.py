@@ -16,17 +16,6 @@ from perceivers.data.base import atomic_write
 from perceivers.tasks.base import Details
 from perceivers.typing import Int, Tensor
 
-__all__ = [
-    "SUMMARY_FILE",
-    "RunSummary",
-    "TaskSummary",
-    "command_line",
-    "read_summary",
-    "readable_duration",
-    "versions",
-    "write_summary",
-]
-
 SUMMARY_FILE = "report.json"
 
 
@@ -148,11 +137,10 @@ def read_summary(folder: Path) -> RunSummary | None:
         content["bad"] = [(name, reason) for name, reason in content["bad"]]
         return RunSummary(**_filled(content), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        msg = (
+        raise ValueError(
             f"{path} is not what `perceivers fit` wrote ({' '.join(str(error).split())[:120]}). Without it the report "
             "is made of the other files of the run: move the file away."
-        )
-        raise ValueError(msg) from error
+        ) from error
 
 
 def _plain(summary: TaskSummary) -> dict[str, Any]:
