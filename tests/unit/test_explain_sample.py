@@ -114,7 +114,9 @@ class TestRefuses:
             read_sample(saved(FIELDS, table=TABLE), Path("a.csv"))
 
     def test_an_unknown_modality(self):
-        message = "Expected a dict with some of image, text; got 'imgae' in sample. Did you mean 'image'"
+        message = (
+            "Expected a dict with some of image, text; got 'imgae' in sample. Did you mean 'image'"
+        )
         with pytest.raises(ValueError, match=message):
             read_sample(saved(image=IMAGE, text=TEXT), {"imgae": "a.png"})
         with pytest.raises(ValueError, match=r"some of image, text; got none\."):
