@@ -115,7 +115,7 @@ def test_the_way_to_read_can_be_switched_and_changes_nothing():
         model.set_attn_implementation(path)
         assert model.encoder.attn_implementation == path
         assert_close(model(image), expected)
-    with pytest.raises(ValueError, match=r"out of auto, grid.*got 'fast'"):
+    with pytest.raises(ValueError, match=r"out of auto, structured.*got 'fast'"):
         model.set_attn_implementation("fast")
     tiny(encoder=TransformerEncoderConfig(channels=16)).set_attn_implementation(
         "structured"

@@ -239,7 +239,7 @@ class TestSource:
         assert_close(layer(torch.ones(1, 4, 8), source), expected)
 
     def test_an_unknown_way_is_refused(self):
-        with pytest.raises(ValueError, match=r"out of auto, grid.*got 'quick'"):
+        with pytest.raises(ValueError, match=r"out of auto, structured.*got 'quick'"):
             ElementSource([grid(3, 3)], implementation="quick")
 
     def test_modalities_of_two_widths_are_refused(self):

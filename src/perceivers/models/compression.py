@@ -46,7 +46,7 @@ class Compression:
 def compression(config: PerceiverConfig) -> Compression:
     """Return the compression of a model. No weight is allocated.
 
-    Reference: Perceiver IO (arXiv:2107.14795), section 4.3, whose 88x, 176x and 352x are those against the padded array.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.3, whose 88x, 176x and 352x are relative to the padded array.
     """
     with torch.device("meta"):
         model = build(config)

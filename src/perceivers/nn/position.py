@@ -112,8 +112,8 @@ def resize_table(
         grid: Cells along each of at most three axes.
         to: Cells of the result along each axis.
 
-    Reference: ViT (arXiv:2010.11929), section 3.2, interpolates learned positions by where they are; linearly, corner to
-    corner and without antialiasing, as its release does.
+    Reference: ViT (arXiv:2010.11929), section 3.2, interpolates learned positions; linearly, with aligned corners and
+    without antialiasing, as in its release.
     """
     if grid == to:
         return table
