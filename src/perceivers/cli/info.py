@@ -51,11 +51,10 @@ def run(args: Sequence[str]) -> int:
         wrong_arguments("info", f"Expected --batch of at least 1, got {options.batch}.")
     from perceivers.models.compression import compression
     from perceivers.models.cost import cost
-    from perceivers.tasks.autoencode import AutoencodeConfig
 
     config, task, assumed = _model_of(options)
     result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
-    small = compression(config) if isinstance(task, AutoencodeConfig) else None
+    small = compression(config) if task is not None and task.reports_compression else None
     if options.format == "json":
         told = {} if small is None else {"compression": dataclasses.asdict(small)}
         print(json.dumps({**dataclasses.asdict(result), **told, "assumed": assumed}, indent=2))

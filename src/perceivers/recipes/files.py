@@ -12,10 +12,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from perceivers.hub.checkpoint import FORMAT, check_format
+from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe, get_recipe
 
 __all__ = [
     "RECIPE_FILE",
+    "create_model",
     "dump_recipe",
     "field_path",
     "find_recipe",
@@ -26,6 +28,20 @@ __all__ = [
 ]
 
 RECIPE_FILE = "recipe.yaml"  # in a run folder
+
+
+def create_model(recipe: str | Path | Recipe, *, size: str | None = None) -> Perceiver:
+    """Return a new model of a recipe, with initial weights.
+
+    Args:
+        recipe: Name of a recipe, a YAML file, `module:function`, or a `Recipe`.
+        size: Size of a named recipe.
+
+    Raises:
+        KeyError: If no recipe has this name. The message names the nearest.
+        ValueError: If the recipe leaves sizes to the data, like `images`: `pv.fit` fills them in.
+    """
+    return build(find_recipe(recipe, size=size).model_config())
 
 
 def find_recipe(spec: str | Path | Recipe, *, size: str | None = None) -> Recipe:
