@@ -12,8 +12,8 @@ from typing import Any
 from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.samples import Sample
 from perceivers.evaluation.evaluate import choose_split, open_for_run
-from perceivers.evaluation.inputs import Sample
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.explain.render.render import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, load
@@ -92,11 +92,10 @@ def limits_of(run: LoadedRun) -> list[str]:
     count = run.metrics.get("validation", {}).get("samples")
     if count and count < 1000:
         limits.append(f"Validation has only {count:,.0f} samples: small differences are chance.")
-    task: Any = run.task_config
-    names: Sequence[str] = getattr(task, "label_names", ())
-    if names and task.kind == "classification":
+    task = run.task_config
+    if task is not None and task.target_kind == "class" and task.output_names:
         limits.append(
-            f"It always answers with one of {len(names)} classes, also for what is none of them."
+            f"It always answers with one of {len(task.output_names)} classes, also for what is none of them."
         )
     limits.append(
         "It was measured on data that were gathered as those it learned from; elsewhere it may be worse."
