@@ -1,0 +1,234 @@
+"""Registry of modalities: what the rest of the package looks up by the name of a modality.
+
+`perceivers.data.modalities` registers those of this package when `perceivers.data` is imported. Another package adds one
+with `register_modality`; it then works in `fit`, `predict`, `explain`, `export` and `serve`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+from perceivers.registry import ConfigRegistry
+
+__all__ = [
+    "AUGMENT",
+    "PREPROCESS",
+    "AugmentConfig",
+    "ModalitySpec",
+    "OwnDataSize",
+    "Preprocessing",
+    "UploadSize",
+    "column_kinds",
+    "find_modality",
+    "get_modality",
+    "kind_of_bytes",
+    "kind_of_name",
+    "list_modalities",
+    "media_kinds",
+    "noun_of",
+    "register_modality",
+    "suffixes_of",
+]
+
+PREPROCESS = ConfigRegistry("preprocessing")
+"""`PreprocessConfig` classes; each builds the `Modality` that decodes, transforms and collates."""
+
+AUGMENT = ConfigRegistry("augmentation")
+"""`AugmentConfig` classes."""
+
+AugmentConfig = Annotated[Any, AUGMENT]
+
+# What columns hold that are no modality by themselves.
+_PLAIN = {"number": "numbers", "string": "short strings", "other": "something unknown"}
+
+
+class OwnDataSize(Protocol):
+    """What the defaults for a user's own data depend on: `recipes.common.Size`."""
+
+    @property
+    def stem_channels(self) -> int:
+        """Width of a stem's last layer."""
+        ...
+
+    @property
+    def largest_image(self) -> int:
+        """Longest side of images and frames in pixels, where the data decide their size."""
+        ...
+
+
+class UploadSize(NamedTuple):
+    """Size of an upload, read from its header before anything is decoded.
+
+    Attributes:
+        count: How much it holds.
+        unit: Of the count, for messages ("pixels").
+        limit: The field of `server.limits.Limits` that bounds it.
+    """
+
+    count: float
+    unit: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """One way to preprocess a modality.
+
+    Attributes:
+        config: `PreprocessConfig` class, derived from `data.modalities.base.BasePreprocessConfig`.
+        modality: `Modality` class: called with a configuration and an augmentation (or None).
+        default: Defaults for a user's own data: size -> (preprocess, augment). None: not offered.
+    """
+
+    config: type
+    modality: Callable[[Any, Any], Any]
+    default: Callable[[OwnDataSize], tuple[Any, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalitySpec:
+    """A modality, for `register_modality`.
+
+    Attributes:
+        name: Name of the modality, of its column kind and of its input by default: "points".
+        noun: What such columns hold, for messages: "points".
+        preprocessing: Ways to preprocess it; the first is the default.
+        augment: `AugmentConfig` class. None: no augmentation.
+        suffixes: Suffixes of its files, without a dot.
+        magic: Whether encoded bytes begin like a file of this modality.
+        column_kinds: What `--columns NAME:KIND` may name that becomes (a part of) this modality, each with its noun. None:
+            its own name, if it has suffixes.
+        stored_as: Other kinds of columns that may be read as this modality where `--columns` says so ("array"). Columns
+            of strings and of unknown content may always.
+        array_names: Names of array columns that hold this modality.
+        is_media: Whether its files in a folder are data: a text or a table beside other files mostly describes them.
+        recipe: The recipe for data of this modality alone.
+        fine_encoder: Whether small details decide over the class, so that the encoder for a user's own data gets four
+            narrow cross-attention heads (docs/log.md).
+        mixup: `blend` adds two samples, `share` takes elements of both. None: mixup is not possible.
+        field: What a web form calls a field of it. None: its name.
+        accepts: Modalities whose files can hold this one, too: a video has audio.
+        upload_sizes: Sizes of an upload by its header, each held to a limit.
+        extra: Extra of this package and the modules that reading needs: {"soundfile": "audio files"}.
+    """
+
+    name: str
+    noun: str
+    preprocessing: tuple[Preprocessing, ...]
+    augment: type | None = None
+    suffixes: tuple[str, ...] = ()
+    magic: Callable[[bytes], bool] | None = None
+    column_kinds: Mapping[str, str] | None = None
+    stored_as: tuple[str, ...] = ()
+    array_names: tuple[str, ...] = ()
+    is_media: bool = True
+    recipe: str = "multimodal"
+    fine_encoder: bool = True
+    mixup: Literal["blend", "share"] | None = None
+    field: str | None = None
+    accepts: tuple[str, ...] = ()
+    upload_sizes: Callable[[Any], Iterable[UploadSize]] | None = None
+    modules: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+_MODALITIES: dict[str, ModalitySpec] = {}
+
+
+def register_modality(spec: ModalitySpec) -> None:
+    """Register a modality with its preprocessing and augmentation.
+
+    Raises:
+        ValueError: If another modality has this name, a suffix of it, or a kind of its configurations.
+    """
+    for suffix in spec.suffixes:
+        known = _suffix_table().get(f".{suffix}", spec.name)
+        if known != spec.name:
+            msg = f"Files '.{suffix}' are already registered as {known}, not as {spec.name}."
+            raise ValueError(msg)
+    for one in spec.preprocessing:
+        PREPROCESS.register(one.config, one.modality)
+    if spec.augment is not None:
+        AUGMENT.register(spec.augment, spec.augment)
+    _MODALITIES[spec.name] = spec
+    for lookup in (_suffix_table, column_kinds, media_kinds):
+        lookup.cache_clear()
+
+
+def list_modalities() -> tuple[ModalitySpec, ...]:
+    """Return all registered modalities, in the order of registration."""
+    return tuple(_MODALITIES.values())
+
+
+def get_modality(name: str) -> ModalitySpec:
+    """Return the modality called `name`.
+
+    Raises:
+        ValueError: If none is. The message names those that are registered.
+    """
+    if name not in _MODALITIES:
+        msg = f"No modality '{name}' is registered. Registered are: {', '.join(_MODALITIES)}."
+        raise ValueError(msg)
+    return _MODALITIES[name]
+
+
+def find_modality(config: Any) -> ModalitySpec:
+    """Return the modality of a `PreprocessConfig` or `AugmentConfig`.
+
+    Raises:
+        ValueError: If its class is not registered.
+    """
+    for spec in _MODALITIES.values():
+        if any(isinstance(config, one.config) for one in spec.preprocessing):
+            return spec
+    for spec in _MODALITIES.values():
+        if spec.augment is not None and isinstance(config, spec.augment):
+            return spec
+    msg = f"No modality with a configuration of kind '{config.kind}' is registered."
+    raise ValueError(msg)
+
+
+@cache
+def media_kinds() -> tuple[str, ...]:
+    """Return the modalities that a single file can hold."""
+    return tuple(name for name, spec in _MODALITIES.items() if spec.suffixes)
+
+
+@cache
+def column_kinds() -> dict[str, str]:
+    """Return what `--columns NAME:KIND` may name, each with its noun for messages."""
+    found: dict[str, str] = {}
+    for spec in _MODALITIES.values():
+        own = {spec.name: spec.noun} if spec.suffixes else {}
+        found |= own if spec.column_kinds is None else spec.column_kinds
+    return found
+
+
+def noun_of(kind: str) -> str:
+    """Return what columns of a kind hold, for messages: "images"."""
+    if kind in _MODALITIES:
+        return _MODALITIES[kind].noun
+    return column_kinds().get(kind) or _PLAIN.get(kind, kind)
+
+
+def suffixes_of(name: str) -> tuple[str, ...]:
+    """Return the suffixes of a modality's files, with their dots."""
+    spec = _MODALITIES.get(name)
+    return tuple(f".{suffix}" for suffix in spec.suffixes) if spec else ()
+
+
+def kind_of_name(name: str) -> str | None:
+    """Return the modality of a file by its suffix: `image`, `audio`, ... or None."""
+    return _suffix_table().get(PurePath(name).suffix.lower())
+
+
+def kind_of_bytes(data: bytes) -> str | None:
+    """Return the modality of encoded bytes by their first ones, or None."""
+    found = (spec.name for spec in _MODALITIES.values() if spec.magic and spec.magic(data))
+    return next(found, None)
+
+
+@cache
+def _suffix_table() -> dict[str, str]:
+    return {f".{one}": name for name, spec in _MODALITIES.items() for one in spec.suffixes}
