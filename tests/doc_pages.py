@@ -5,7 +5,17 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BLOCK", "PAGES", "ROOT", "Command", "blocks", "commands", "steps", "words_of"]
+__all__ = [
+    "BLOCK",
+    "PAGES",
+    "ROOT",
+    "Command",
+    "blocks",
+    "commands",
+    "inline_commands",
+    "steps",
+    "words_of",
+]
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -44,6 +54,16 @@ def commands(text: str) -> list[str]:
         parts = line.partition("  #")[0].strip().removeprefix("$ ").split("&&")
         found += [part.strip() for part in parts if part.strip() and not part.startswith("#")]
     return found
+
+
+def inline_commands(page: Path) -> list[str]:
+    """Return the `perceivers` commands in inline code, outside of blocks."""
+    text = BLOCK.sub("", page.read_text())
+    return [
+        found
+        for found in dict.fromkeys(re.findall(r"`(perceivers [^`]+)`", text))
+        if re.match(r"perceivers [a-z]", found)
+    ]
 
 
 def steps(page: Path) -> list[Command]:

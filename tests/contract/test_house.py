@@ -43,7 +43,8 @@ EXTRAS = {
 
 # Importable only where Triton is; what decides about them, triton_dispatch, is importable everywhere.
 WITH_TRITON = {
-    f"perceivers.cross_attention.triton_{name}" for name in ("cells", "kernels", "launch", "read")
+    f"perceivers.cross_attention.triton.{name}"
+    for name in ("cells", "kernels", "launch", "cross_attention")
 }
 
 

@@ -148,7 +148,7 @@ def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(conductor.Conductor, "save", save_on_a_full_disk)
         try:
-            with pytest.raises(OSError, match=r"last.ckpt: .* The one from before is unchanged"):
+            with pytest.raises(OSError, match=r"last.ckpt: .* The previous file is unchanged"):
                 train(str(tmp_path / "run"), **RUN)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

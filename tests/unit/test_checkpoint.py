@@ -216,7 +216,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "Could not write" in run.stdout
-    assert "The file that was there before is unchanged." in run.stdout
+    assert "The previous file is unchanged." in run.stdout
     assert (folder / "model.safetensors").read_bytes() == before
     assert len(list(folder.iterdir())) == 2
 

@@ -3,8 +3,9 @@
 import difflib
 import importlib
 import os
+import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,9 +22,9 @@ __all__ = [
     "ImagePreprocessConfig",
     "Records",
     "Row",
+    "atomic_write",
     "nearest",
     "require",
-    "whole",
 ]
 
 
@@ -224,24 +225,35 @@ class Batch:
 
 
 @contextmanager
-def whole(path: Path) -> Generator[Path]:
-    """Give a path to write to; what was written there is moved to `path` once it is safe on the disk.
+def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
+    """Yield a temporary path to write to, and move it to `path` at the end: no reader ever sees half a file.
 
-    Leaving with an error removes it.
+    On any error the temporary file is removed and `path` keeps its previous content. Missing folders are created.
+
+    Args:
+        path: Path of the finished file.
+        sync: Wait until the content is on the disk, so that it also survives a power failure.
 
     Raises:
-        OSError: If it cannot be written. What was at `path` before is then still there.
+        OSError: If the file cannot be written, e.g. on a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Random, since other threads, processes and machines may write the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        yield new
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
-        new.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        msg = f"Could not write {path}: {reason}. Make room on the disk or choose another folder, then start again."
+        kept = " The previous file is unchanged." if path.is_file() else ""
+        msg = (
+            f"Could not write {path}: {reason}.{kept} Make room on the disk or choose another folder, then start "
+            "again (a training run continues with --resume)."
+        )
         raise OSError(msg) from error
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

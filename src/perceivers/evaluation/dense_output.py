@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from perceivers.data.base import whole
+from perceivers.data.base import atomic_write
 from perceivers.evaluation.prediction import Prediction
 from perceivers.tasks.dense import ImageToImageTask, SegmentationTask
 from perceivers.typing import Float, Tensor
@@ -71,7 +71,7 @@ def save_pictures(predictions: Sequence[Prediction], folder: Path) -> list[Path]
         if path in written:
             path = folder / f"{stem}-{place}.png"
         picture: Any = one.picture
-        with whole(path) as new:
+        with atomic_write(path) as new:
             picture.save(new, format="PNG")
         written.append(path)
     return written

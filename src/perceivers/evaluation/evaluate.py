@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from perceivers.data.base import DataConfig, whole
+from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.sources.builtin import open_named
 from perceivers.data.sources.open import DataSource
@@ -121,7 +121,7 @@ def _keep(evaluation: Evaluation, folder: Path) -> None:
     told = as_dict(evaluation)
     del told["unreadable"]  # names of files, which nobody asked to be kept
     text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
-    with suppress(OSError), whole(folder / f"evaluation-{evaluation.split}.json") as path:
+    with suppress(OSError), atomic_write(folder / f"evaluation-{evaluation.split}.json") as path:
         path.write_text(text, encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
-from perceivers.data.base import require, whole
+from perceivers.data.base import atomic_write, require
 from perceivers.data.formats.remote import Location
 from perceivers.data.sources.layout import recognize
 from perceivers.data.streaming.shards import FileShard, sample_fields
@@ -172,7 +172,7 @@ def _predict_shard(
         metadata={"perceivers": mark},
     )
     total = bad = 0
-    with whole(path) as new, parquet.ParquetWriter(new, schema) as writer:
+    with atomic_write(path) as new, parquet.ParquetWriter(new, schema) as writer:
         while group:
             columns = {name: [row.get(name) for row in group] for name in schema.names}
             writer.write_table(arrow.table(columns, schema=schema))

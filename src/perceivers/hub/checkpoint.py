@@ -4,12 +4,10 @@ Nothing here runs code from a file: weights are safetensors, and a pickle from e
 PyTorch's restricted loader or refused.
 """
 
-import os
 import pickle
-import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from perceivers.data.base import atomic_write
 from perceivers.data.modalities.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.quantize import is_quantized
@@ -152,9 +151,14 @@ def save(
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in inner.state_dict().items()
     }
-    _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
+    with atomic_write(folder / WEIGHTS_FILE) as path:
+        try:
+            save_file(tensors, path, {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
     text = TypeAdapter(SavedConfig).dump_json(config, indent=2)
-    _write_whole(folder / CONFIG_FILE, lambda path: path.write_bytes(text + b"\n"))
+    with atomic_write(folder / CONFIG_FILE) as path:
+        path.write_bytes(text + b"\n")
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
@@ -192,24 +196,6 @@ def from_pretrained(source: str | Path, *, device: str | torch.device = "cpu") -
         ValueError: If the files are not a saved model, or do not fit each other.
     """
     return load(source, device=device).model
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new file beside `path` and move it there when it is safe on the disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    new = Path(name)
-    try:
-        write(new)
-        with new.open("rb+") as file:
-            os.fsync(file.fileno())
-        new.chmod(0o644)
-        new.replace(path)
-    except (OSError, SafetensorError) as error:
-        msg = f"Could not write {path}: {error}. The file that was there before is unchanged."
-        raise OSError(msg) from error
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path:

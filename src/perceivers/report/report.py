@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from perceivers.data.base import atomic_write
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.recipes.files import dump_recipe
 from perceivers.report.examples import Example, examples_of
@@ -14,7 +15,6 @@ from perceivers.runs.record import PastRun, read_run
 from perceivers.runs.report import curves_figure, table_rows
 from perceivers.runs.summary import TaskFacts
 from perceivers.tasks.base import metric_text
-from perceivers.training.files import write_whole
 
 __all__ = ["limits_of", "write_html_report"]
 
@@ -38,7 +38,8 @@ def write_html_report(run: str | Path, out: str | Path, *, examples: int = 3) ->
     if not importlib.util.find_spec("matplotlib"):
         lacks.append('Curves are not drawn without matplotlib: pip install "perceivers[viz]".')
     text = page(f"{past.name}: report", _sections(past, shown, lacks))
-    write_whole(Path(out), lambda file: file.write(text.encode()))
+    with atomic_write(Path(out)) as new:
+        new.write_bytes(text.encode())
     return lacks
 
 

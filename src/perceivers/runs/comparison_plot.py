@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perceivers.data.base import atomic_write
 from perceivers.runs.comparison import Comparison
 from perceivers.runs.record import PastRun
 from perceivers.runs.report import figure
-from perceivers.training.files import write_whole
 
 __all__ = ["comparison_figure", "draw_comparison"]
 
@@ -21,7 +21,8 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         OSError: If it cannot be written.
     """
     drawn = comparison_figure(comparison)
-    write_whole(path, lambda file: drawn.savefig(file, format="png", dpi=110))
+    with atomic_write(path) as new:
+        drawn.savefig(new, format="png", dpi=110)
 
 
 def comparison_figure(comparison: Comparison) -> Any:

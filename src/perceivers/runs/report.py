@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perceivers.data.base import atomic_write
 from perceivers.runs.summary import RunFacts, TaskFacts, write_facts
 from perceivers.tasks.base import is_share
-from perceivers.training.files import write_whole
 from perceivers.training.metrics_log import METRICS_FILE, read_metrics
 from perceivers.training.progress import readable_duration
 from perceivers.typing import Int, Tensor
@@ -46,7 +46,8 @@ def write_report(folder: Path, facts: RunFacts) -> None:
         sections += [_classes(part, task), _details(part, task)]
     sections += [_notes(facts.notes), _bad(facts.bad)]
     text = "\n\n".join(section for section in sections if section) + "\n"
-    write_whole(folder / "report.md", lambda file: file.write(text.encode()))
+    with atomic_write(folder / "report.md") as new:
+        new.write_bytes(text.encode())
 
 
 def table_rows(facts: RunFacts) -> list[tuple[str, str]]:
@@ -198,4 +199,5 @@ def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[s
 
 
 def _write_picture(path: Path, made: Any) -> None:
-    write_whole(path, lambda file: made.savefig(file, format="png", dpi=110))
+    with atomic_write(path) as new:
+        made.savefig(new, format="png", dpi=110)

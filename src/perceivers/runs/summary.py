@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from perceivers.data.base import atomic_write
 from perceivers.tasks.base import Details
-from perceivers.training.files import write_whole
 from perceivers.typing import Int, Tensor
 
 __all__ = [
@@ -107,7 +107,8 @@ def versions() -> dict[str, str]:
 def write_facts(folder: Path, facts: RunFacts) -> None:
     """Write `report.json` into a run folder."""
     text = json.dumps(_plain(facts), indent=1, ensure_ascii=False) + "\n"
-    write_whole(folder / FACTS_FILE, lambda file: file.write(text.encode()))
+    with atomic_write(folder / FACTS_FILE) as new:
+        new.write_bytes(text.encode())
 
 
 def read_facts(folder: Path) -> RunFacts | None:

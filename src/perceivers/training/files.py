@@ -1,50 +1,26 @@
-"""Files that appear whole or not at all, so that an interruption or a full disk costs no good file."""
+"""Checkpoint files: tensors and plain values, written atomically and read without running code."""
 
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-__all__ = ["read_payload", "save_payload", "write_whole"]
+from perceivers.data.base import atomic_write
 
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a new file beside `path`, and move it there once it is safe on the disk.
-
-    Raises:
-        OSError: If it cannot be written. What was at `path` before is then still there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        new = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.chmod(0o644)  # mkstemp's files are for their owner only
-        new.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        before = "The one from before is unchanged. " if path.exists() else ""
-        msg = f"Could not write {path}: {reason}. {before}Make room on the disk, then go on with --resume."
-        raise OSError(msg) from error
-    finally:
-        if new is not None:
-            new.unlink(missing_ok=True)
+__all__ = ["read_payload", "save_payload"]
 
 
 def save_payload(path: Path, payload: dict[str, Any]) -> None:
-    """Write tensors and plain values whole or not at all.
+    """Write tensors and plain values atomically.
 
     Raises:
-        OSError: If they cannot be written.
+        OSError: If they cannot be written. The previous file is then unchanged.
     """
-    write_whole(path, lambda file: torch.save(payload, file))
+    with atomic_write(path) as new:
+        try:
+            torch.save(payload, new)
+        except RuntimeError as error:  # how torch.save reports a full disk
+            raise OSError(str(error)) from error
 
 
 def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from perceivers.data.base import atomic_write
 from perceivers.hub import checkpoint as hub
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.nn.position import Resizable
-from perceivers.training.files import write_whole
 from perceivers.typing import Tensor
 
 __all__ = ["START_FILE", "WarmStart", "plan_start"]
@@ -92,9 +92,8 @@ class WarmStart:
             "fresh": {name: self._why(name, why) for name, why in self.fresh.items()},
             "not_used": dict(self.left),
         }
-        write_whole(
-            folder / START_FILE, lambda file: file.write(json.dumps(told, indent=2).encode())
-        )
+        with atomic_write(folder / START_FILE) as new:
+            new.write_bytes(json.dumps(told, indent=2).encode())
 
     def _why(self, name: str, why: str) -> str:
         if why != _ANOTHER_SHAPE:

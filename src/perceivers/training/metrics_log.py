@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perceivers.training.files import write_whole
+from perceivers.data.base import atomic_write
 
 __all__ = ["METRICS_FILE", "Journal", "build_loggers", "read_metrics"]
 
@@ -50,7 +50,8 @@ class Journal:
         if self.path.exists():
             rows = [row for row in read_metrics(self.path) if row["step"] <= step]
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            write_whole(self.path, lambda file: file.write(text.encode()))
+            with atomic_write(self.path) as new:
+                new.write_bytes(text.encode())
 
 
 def build_loggers(names: Sequence[str], folder: Path, *, step: int | None = None) -> list[Any]:

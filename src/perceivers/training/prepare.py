@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
@@ -21,7 +22,6 @@ from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig, answers_of, names_of
 from perceivers.tasks.registry import build_task as task_of
-from perceivers.training.files import write_whole
 from perceivers.training.resume import check_same_recipe
 
 __all__ = [
@@ -113,7 +113,8 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path 
 
 def keep_recipe(folder: Path, recipe: Recipe) -> None:
     """Write the recipe of a run into its folder."""
-    write_whole(folder / RECIPE_FILE, lambda file: file.write(dump_recipe(recipe).encode()))
+    with atomic_write(folder / RECIPE_FILE) as new:
+        new.write_bytes(dump_recipe(recipe).encode())
 
 
 def as_begun(recipe: Recipe, folder: Path) -> Recipe:

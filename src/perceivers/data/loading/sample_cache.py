@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import io
 import json
-import os
 import shutil
 import struct
 import zlib
@@ -14,6 +13,8 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from perceivers.data.base import atomic_write
 
 __all__ = ["DecodedCache", "open_cache", "pack", "unpack"]
 
@@ -74,18 +75,16 @@ class DecodedCache:
         return cast("Path", self.folder) / name[:2] / f"{name[2:]}.kept"
 
     def _write(self, path: Path, raw: bytes) -> None:
-        new = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._puts % _ASK_AFTER == 0 and shutil.disk_usage(path.parent).free < _RESERVE:
                 self.is_full = True
                 return
             self._puts += 1
-            new.write_bytes(raw)
-            new.replace(path)  # other workers see the whole of it or nothing
+            with atomic_write(path, sync=False) as new:
+                new.write_bytes(raw)
         except OSError:
             self.is_full = True
-            new.unlink(missing_ok=True)
 
 
 def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> DecodedCache:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from perceivers.data.base import DataConfig, require, whole
+from perceivers.data.base import DataConfig, atomic_write, require
 from perceivers.data.encoded_item import MEDIA_KINDS, Media
 from perceivers.data.sources.open import open_tables
 from perceivers.data.streaming.schema import is_file, sampled_rows, schema_of, written_cell
@@ -150,7 +150,10 @@ def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
     schema = plan.schema.with_metadata({**plan.schema.metadata, _MARK: mark.encode()})
     rows = _cells(plan, span)
     total = 0
-    with whole(path) as new, parquet.ParquetWriter(new, schema, compression="zstd") as writer:
+    with (
+        atomic_write(path) as new,
+        parquet.ParquetWriter(new, schema, compression="zstd") as writer,
+    ):
         while group := list(_group(rows)):
             columns = {name: [row[name] for row in group] for name in schema.names}
             try:
