@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import facts
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe

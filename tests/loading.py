@@ -5,9 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 
 INPUTS = {"image": InputColumn("picture", "image")}

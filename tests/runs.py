@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub import quantize
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.sources.digits import digits
 from perceivers.data.sources.open import DataSource
 from perceivers.data.sources.split import Subset

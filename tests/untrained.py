@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from made_modalities import LABELS, RATE
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig

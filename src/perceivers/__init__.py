@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perceivers.data.base import DataConfig as DataConfig
-    from perceivers.data.base import ImageAugmentConfig as ImageAugmentConfig
-    from perceivers.data.base import ImagePreprocessConfig as ImagePreprocessConfig
     from perceivers.data.modalities.array.modality import (
         ArraysPreprocessConfig as ArraysPreprocessConfig,
     )
@@ -24,6 +22,10 @@ if TYPE_CHECKING:
     from perceivers.data.modalities.audio.mel import MelPreprocessConfig as MelPreprocessConfig
     from perceivers.data.modalities.audio.modality import (
         WavePreprocessConfig as WavePreprocessConfig,
+    )
+    from perceivers.data.modalities.image.modality import ImageAugmentConfig as ImageAugmentConfig
+    from perceivers.data.modalities.image.modality import (
+        ImagePreprocessConfig as ImagePreprocessConfig,
     )
     from perceivers.data.modalities.points.modality import (
         PointsPreprocessConfig as PointsPreprocessConfig,
@@ -108,8 +110,8 @@ _HOMES = {
     "Evaluation": "evaluation.protocols",
     "FourierPositionsConfig": "inputs.positions",
     "FusionConfig": "inputs.fusion",
-    "ImageAugmentConfig": "data.base",
-    "ImagePreprocessConfig": "data.base",
+    "ImageAugmentConfig": "data.modalities.image.modality",
+    "ImagePreprocessConfig": "data.modalities.image.modality",
     "LearnedPositionsConfig": "inputs.positions",
     "MeanPool": "outputs.heads",
     "MeanPoolConfig": "outputs.heads",

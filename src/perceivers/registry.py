@@ -44,7 +44,9 @@ class ConfigRegistry:
             raise TypeError(msg)
         known = self._entries.get(kind)
         if known is not None and known[0].__qualname__ != config_class.__qualname__:
-            msg = f"The {self.title} kind '{kind}' is already registered, by {known[0].__qualname__}."
+            msg = (
+                f"The {self.title} kind '{kind}' is already registered, by {known[0].__qualname__}."
+            )
             raise ValueError(msg)
         self._entries[kind] = config_class, build
         self._adapter = None

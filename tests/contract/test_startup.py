@@ -9,7 +9,7 @@ import sys
 import pytest
 from runs import make_pictures, needs_int8, save_run
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig

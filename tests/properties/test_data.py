@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.base import Batch
 from perceivers.data.loading.mixup import mix, mixing_of
 from perceivers.data.loading.sampler import LoaderSettings, Order
 from perceivers.data.modalities.image.augment import augment_image, inception_box
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import evaluation_box, preprocess_image
 
 sides = st.integers(1, 200)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig
+from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Reader
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.predict import _without

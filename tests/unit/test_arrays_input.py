@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from perceivers.inputs.array import ArraysInput, ArraysInputConfig, build_arrays_input
+from perceivers.inputs.array import ArraysInput, ArraysInputConfig
 from perceivers.inputs.elements import InputAdapter
+from perceivers.inputs.registry import build_input
 from perceivers.nn.position import fourier_features
 
 
 def adapter(length=6, num_channels=2, num_coordinates=0, **options):
-    return build_arrays_input(
+    return build_input(
         ArraysInputConfig(
             length=length, num_channels=num_channels, num_coordinates=num_coordinates, **options
         )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.augment import augment_image, augment_pixels, inception_box
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import normalize_pixels, preprocess_pixels
 
 SQUARE = ImagePreprocessConfig(size=(8, 8))

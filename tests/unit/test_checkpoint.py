@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub import checkpoint
 from perceivers.hub.quantize import Int8Linear
 from perceivers.inputs.image import PixelInputConfig

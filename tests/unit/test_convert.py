@@ -12,7 +12,7 @@ from runs import make_pictures, save_run
 from safetensors.torch import load_file, save_file
 
 from perceivers.cli.main import main
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load

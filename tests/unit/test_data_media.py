@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from small_data import pixels, png, write_png
 
-from perceivers.data.encoded_item import Media, as_media, kind_of_bytes, kind_of_name, to_pictures
+from perceivers.data.encoded_item import Media, as_media, to_pictures
+from perceivers.data.registry import kind_of_bytes, kind_of_name
 
 
 def test_bytes_and_files_are_read_alike(tmp_path):

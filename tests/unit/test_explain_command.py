@@ -6,7 +6,7 @@ from PIL import Image
 
 from perceivers.cli import explain as command
 from perceivers.cli.main import main
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.hub.checkpoint import save

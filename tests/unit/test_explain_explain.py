@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.attribution import attribute as looking
 from perceivers.explain.attribution import layout as placing

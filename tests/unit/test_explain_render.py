@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.render.render import explain_file, explain_image
 from perceivers.hub.checkpoint import Saved, SavedConfig

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn

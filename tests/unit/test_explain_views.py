@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
 from perceivers.data.modalities.audio.mel import mel_edges
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
 from perceivers.data.modalities.series.decode import Recording
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig

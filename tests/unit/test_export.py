@@ -15,8 +15,8 @@ from PIL import Image
 from runs import LABELS, make_pictures, save_run, tiny_model
 from untrained import save_untrained, untrained
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.exporting import formats, write
 from perceivers.exporting import verify as check

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.inputs.audio import SpectrogramInputConfig, WaveInputConfig
 from perceivers.inputs.image import PatchInputConfig
 from perceivers.inputs.label import LabelInputConfig

@@ -8,9 +8,10 @@ import pytest
 from made_flow import deep_png, pair
 from PIL import Image
 
-from perceivers.data.encoded_item import Media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.flow.decode import read_flow, write_flo
 from perceivers.data.modalities.image.deep_png import read_deep_png
+from perceivers.data.registry import kind_of_bytes, kind_of_name
 
 FLOW = pair(size=(5, 7)).flow
 

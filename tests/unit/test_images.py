@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import (
     evaluation_box,
     measure_mean_std,

@@ -10,9 +10,9 @@ import torch
 from loading import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.modalities.image.modality import ImageAugmentConfig
 from perceivers.data.tables.columns import InputColumn
 
 

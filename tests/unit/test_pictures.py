@@ -6,10 +6,14 @@ import torch
 from loading import png
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.base import MissingValueError, Modality
-from perceivers.data.modalities.image.modality import Pictures, as_image
+from perceivers.data.modalities.image.modality import (
+    ImageAugmentConfig,
+    ImagePreprocessConfig,
+    Pictures,
+    as_image,
+)
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.text.modality import TextAugmentConfig
 

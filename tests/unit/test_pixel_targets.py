@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.pixel_targets import (
     ClassMapPreprocessConfig,
     ClassMaps,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from loading import png
 
-from perceivers.data.base import Batch, ImagePreprocessConfig
+from perceivers.data.base import Batch
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.dataset import RecordsReader
 from perceivers.data.loading.loader import make_loader
@@ -13,6 +13,7 @@ from perceivers.data.loading.sample_cache import open_cache
 from perceivers.data.loading.sampler import LoaderSettings, Plan
 from perceivers.data.loading.transform import Chances, Reader
 from perceivers.data.modalities.base import DecodedValue, MissingValueError, TooLongError
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 

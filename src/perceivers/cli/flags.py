@@ -16,6 +16,7 @@ from perceivers.cli.parsing import Switch
 from perceivers.data.base import DataConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.recipes.registry import Recipe, TrainingConfig
+from perceivers.registry import ConfigRegistry
 
 __all__ = ["Which", "apply_flags", "flags_of"]
 
@@ -159,8 +160,12 @@ def _dataclass(name: str, fields: Mapping[str, tuple[Any, Any]], doc: str | None
     return made
 
 
+def _registry_of(hint: Any) -> bool:
+    return any(isinstance(one, ConfigRegistry) for one in getattr(hint, "__metadata__", ()))
+
+
 def _holds_config(hint: Any) -> bool:
     """Return whether a dataclass may stand in a field of this type. None stands there in this recipe."""
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or _registry_of(hint):
         return True
     return any(_holds_config(part) for part in getattr(hint, "__args__", ()))

@@ -1,11 +1,11 @@
 """Registry of modalities: what the rest of the package looks up by the name of a modality.
 
-`perceivers.data.modalities` registers those of this package when `perceivers.data` is imported. Another package adds one
-with `register_modality`; it then works in `fit`, `predict`, `explain`, `export` and `serve`.
+`perceivers.data.modalities` registers those of this package when `perceivers.data` is imported. Another package adds
+one with `register_modality`; it then works in `fit`, `predict`, `explain`, `export` and `serve`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -16,13 +16,18 @@ __all__ = [
     "AUGMENT",
     "PREPROCESS",
     "AugmentConfig",
+    "ColumnKind",
     "ModalitySpec",
     "OwnDataSize",
+    "PreprocessConfig",
     "Preprocessing",
     "UploadSize",
+    "can_read_as",
     "column_kinds",
+    "find_defaults",
     "find_modality",
     "get_modality",
+    "is_media",
     "kind_of_bytes",
     "kind_of_name",
     "list_modalities",
@@ -38,10 +43,11 @@ PREPROCESS = ConfigRegistry("preprocessing")
 AUGMENT = ConfigRegistry("augmentation")
 """`AugmentConfig` classes."""
 
+PreprocessConfig = Annotated[Any, PREPROCESS]
 AugmentConfig = Annotated[Any, AUGMENT]
 
 # What columns hold that are no modality by themselves.
-_PLAIN = {"number": "numbers", "string": "short strings", "other": "something unknown"}
+_PLAIN = {"string": "short strings", "other": "something unknown"}
 
 
 class OwnDataSize(Protocol):
@@ -73,6 +79,20 @@ class UploadSize(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ColumnKind:
+    """A kind of column that `--columns NAME:KIND` may name.
+
+    Attributes:
+        noun: What such columns hold, for messages: "frames".
+        stored_as: Other kinds of columns that may be read as this one where the user says so ("array"). Columns of
+            strings and of unknown content may always be.
+    """
+
+    noun: str
+    stored_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """One way to preprocess a modality.
 
@@ -98,20 +118,17 @@ class ModalitySpec:
         augment: `AugmentConfig` class. None: no augmentation.
         suffixes: Suffixes of its files, without a dot.
         magic: Whether encoded bytes begin like a file of this modality.
-        column_kinds: What `--columns NAME:KIND` may name that becomes (a part of) this modality, each with its noun. None:
-            its own name, if it has suffixes.
-        stored_as: Other kinds of columns that may be read as this modality where `--columns` says so ("array"). Columns
-            of strings and of unknown content may always.
-        array_names: Names of array columns that hold this modality.
+        column_kinds: What `--columns NAME:KIND` may name that becomes (a part of) this modality. None: its name, if it
+            has suffixes.
+        array_names: Names of columns of two-axis arrays that hold this modality.
+        array_channels: Fewest and most entries of the second axis of these.
         is_media: Whether its files in a folder are data: a text or a table beside other files mostly describes them.
         recipe: The recipe for data of this modality alone.
         fine_encoder: Whether small details decide over the class, so that the encoder for a user's own data gets four
             narrow cross-attention heads (docs/log.md).
         mixup: `blend` adds two samples, `share` takes elements of both. None: mixup is not possible.
-        field: What a web form calls a field of it. None: its name.
         accepts: Modalities whose files can hold this one, too: a video has audio.
         upload_sizes: Sizes of an upload by its header, each held to a limit.
-        extra: Extra of this package and the modules that reading needs: {"soundfile": "audio files"}.
     """
 
     name: str
@@ -120,17 +137,20 @@ class ModalitySpec:
     augment: type | None = None
     suffixes: tuple[str, ...] = ()
     magic: Callable[[bytes], bool] | None = None
-    column_kinds: Mapping[str, str] | None = None
-    stored_as: tuple[str, ...] = ()
+    column_kinds: Mapping[str, ColumnKind] | None = None
     array_names: tuple[str, ...] = ()
+    array_channels: tuple[int, int] = (1, 1 << 20)
     is_media: bool = True
     recipe: str = "multimodal"
     fine_encoder: bool = True
     mixup: Literal["blend", "share"] | None = None
-    field: str | None = None
     accepts: tuple[str, ...] = ()
     upload_sizes: Callable[[Any], Iterable[UploadSize]] | None = None
-    modules: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def holds_array(self, column: str, shape: tuple[int, ...]) -> bool:
+        """Return whether a column of arrays holds this modality, by its name and the shape of a row."""
+        low, high = self.array_channels
+        return column.lower() in self.array_names and len(shape) == 2 and low <= shape[1] <= high
 
 
 _MODALITIES: dict[str, ModalitySpec] = {}
@@ -189,6 +209,24 @@ def find_modality(config: Any) -> ModalitySpec:
     raise ValueError(msg)
 
 
+def find_defaults(kind: str) -> Callable[[OwnDataSize], tuple[Any, Any]]:
+    """Return the defaults for a user's own data: size -> (preprocess, augment).
+
+    Args:
+        kind: A modality, or a kind of preprocessing (`wave`).
+
+    Raises:
+        ValueError: If the kind is not registered or has no defaults.
+    """
+    ways = [one for spec in _MODALITIES.values() for one in spec.preprocessing]
+    named = [one for one in ways if getattr(one.config, "kind", None) == kind]
+    found = get_modality(kind).preprocessing if kind in _MODALITIES or not named else named
+    if found[0].default is None:
+        msg = f"'{kind}' has no defaults for a user's own data: write a recipe for it."
+        raise ValueError(msg)
+    return found[0].default
+
+
 @cache
 def media_kinds() -> tuple[str, ...]:
     """Return the modalities that a single file can hold."""
@@ -196,20 +234,27 @@ def media_kinds() -> tuple[str, ...]:
 
 
 @cache
-def column_kinds() -> dict[str, str]:
-    """Return what `--columns NAME:KIND` may name, each with its noun for messages."""
-    found: dict[str, str] = {}
+def column_kinds() -> dict[str, ColumnKind]:
+    """Return what `--columns NAME:KIND` may name."""
+    found: dict[str, ColumnKind] = {}
     for spec in _MODALITIES.values():
-        own = {spec.name: spec.noun} if spec.suffixes else {}
-        found |= own if spec.column_kinds is None else spec.column_kinds
+        plain = {spec.name: ColumnKind(spec.noun)} if spec.suffixes else {}
+        found |= plain if spec.column_kinds is None else spec.column_kinds
     return found
+
+
+def can_read_as(stored: str, kind: str) -> bool:
+    """Return whether a column that holds `stored` may be read as `kind` where the user says so."""
+    if stored in {kind, "other"} or (stored == "string" and kind != "number"):
+        return True
+    return stored in column_kinds()[kind].stored_as
 
 
 def noun_of(kind: str) -> str:
     """Return what columns of a kind hold, for messages: "images"."""
-    if kind in _MODALITIES:
-        return _MODALITIES[kind].noun
-    return column_kinds().get(kind) or _PLAIN.get(kind, kind)
+    if kind in column_kinds():
+        return column_kinds()[kind].noun
+    return _MODALITIES[kind].noun if kind in _MODALITIES else _PLAIN.get(kind, kind)
 
 
 def suffixes_of(name: str) -> tuple[str, ...]:
@@ -227,6 +272,12 @@ def kind_of_bytes(data: bytes) -> str | None:
     """Return the modality of encoded bytes by their first ones, or None."""
     found = (spec.name for spec in _MODALITIES.values() if spec.magic and spec.magic(data))
     return next(found, None)
+
+
+def is_media(name: str) -> bool:
+    """Return whether a file is of a modality whose files are data by themselves, by its suffix."""
+    kind = kind_of_name(name)
+    return kind is not None and _MODALITIES[kind].is_media
 
 
 @cache

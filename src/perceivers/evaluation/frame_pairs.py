@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from perceivers.data.encoded_item import as_media, kind_of_name
+from perceivers.data.encoded_item import as_media
+from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.flow_datasets import pairs_in
 from perceivers.data.tables.columns import InputColumn
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest
-from perceivers.data.encoded_item import WORDS, Media, as_media, kind_of_name
+from perceivers.data.encoded_item import Media, as_media
 from perceivers.data.formats.files import read_files
 from perceivers.data.loading.transform import own_cell
+from perceivers.data.registry import kind_of_name, noun_of
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Table
@@ -211,7 +212,7 @@ def _files(item: str | Path, columns: Columns) -> list[Path]:
             file for file in path.rglob("*") if file.is_file() and kind_of_name(file.name) in kinds
         )
         if not files:
-            words = " or ".join(WORDS[kind] for kind in sorted(kinds))
+            words = " or ".join(noun_of(kind) for kind in sorted(kinds))
             msg = f"Expected {words} in the folder '{path}'; found none."
             raise ValueError(msg)
         return files

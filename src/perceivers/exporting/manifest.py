@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.base import moments_of
-from perceivers.data.modalities.registry import PreprocessConfig, build_modality
+from perceivers.data.modalities.registry import build_modality
+from perceivers.data.registry import PreprocessConfig
 from perceivers.exporting.graph import READABLE, Graph
 from perceivers.exporting.verify import TOLERANCE, Difference
 from perceivers.hub.checkpoint import SavedConfig

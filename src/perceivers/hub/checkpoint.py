@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from perceivers.data.base import atomic_write
-from perceivers.data.modalities.registry import PreprocessConfig
+from perceivers.data.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build

@@ -10,11 +10,12 @@ from torch import nn
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import LearnedPositionsConfig, build_positions
+from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import fourier_features, num_channels
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["ArraysInput", "ArraysInputConfig", "build_arrays_input"]
+__all__ = ["ArraysInput", "ArraysInputConfig"]
 
 MOST_BANDS = 64
 
@@ -158,6 +159,10 @@ class ArraysInput(nn.Module):
         return table[: x.shape[1]]
 
 
-def build_arrays_input(config: ArraysInputConfig) -> ArraysInput:
-    """Return the adapter for a configuration."""
-    return ArraysInput(config)
+def _default(stem_channels: int) -> ArraysInputConfig:
+    return ArraysInputConfig(
+        length=None, num_channels=None, num_coordinates=None, project_channels=stem_channels
+    )
+
+
+register_input(ArraysInputConfig, ArraysInput, preprocess="array", default=_default)

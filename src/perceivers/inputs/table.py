@@ -9,10 +9,11 @@ from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
+from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_normal_
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["TableInput", "TableInputConfig", "build_table_input"]
+__all__ = ["TableInput", "TableInputConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +109,14 @@ class TableInput(nn.Module):
         return torch.zeros(batch_size, self.num_elements)
 
 
-def build_table_input(config: TableInputConfig) -> TableInput:
-    """Return the adapter for a configuration."""
-    return TableInput(config)
-
-
 def _vectors(count: int, config: TableInputConfig) -> nn.Parameter:
     vectors = nn.Parameter(torch.empty(count, config.channels))
     truncated_normal_(vectors, config.init_scale)
     return vectors
+
+
+def _default(stem_channels: int) -> TableInputConfig:
+    return TableInputConfig(num_numbers=None, category_sizes=None, channels=stem_channels)
+
+
+register_input(TableInputConfig, TableInput, preprocess="table", default=_default)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.pixel_targets import (
     ClassMapPreprocessConfig,
     PixelsPreprocessConfig,
@@ -83,8 +84,8 @@ def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
             use_query_residual=True,
         ),
         task=task,
-        preprocess={"target": target},
-        data=DataConfig(target="nothing", largest_image=dials.largest_image),
+        preprocess={"image": ImagePreprocessConfig(max_side=dials.largest_image), "target": target},
+        data=DataConfig(target="nothing"),
         augment={"image": ImageAugmentConfig(crop_scale=(0.6, 1.0), flip=True)},
         optim=own_optim(dials.lr),
         training=TrainingConfig(batch_size=dials.batch_size // 4),

@@ -1,6 +1,6 @@
 """The embedded default: real handwritten digits of 8 x 8 pixels, learned in a minute."""
 
-from perceivers.data.base import ImageAugmentConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -42,6 +42,7 @@ def digits() -> Recipe:
         ),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(),
+        preprocess={"image": ImagePreprocessConfig()},
         # A crop of less than a pixel: at 8 x 8 a stroke is the digit. No mirror: that of 2 is none.
         augment={
             "image": ImageAugmentConfig(crop_scale=(0.85, 1.0), flip=False, mixup=0.4),

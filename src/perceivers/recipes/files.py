@@ -10,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from perceivers.recipes.registry import Recipe
+from perceivers.registry import ConfigRegistry
 
 __all__ = ["dump_recipe", "parse_recipe", "read_recipe", "write_recipe"]
 
@@ -124,6 +125,9 @@ def _step(here: Any, step: str) -> Any:
 def _members(here: Any) -> list[Any]:
     """Return the types that may stand here: those of a union, or the one type itself."""
     if hasattr(here, "__metadata__"):  # Annotated
+        for registry in here.__metadata__:
+            if isinstance(registry, ConfigRegistry):
+                return list(registry)
         return _members(get_args(here)[0])
     if dataclasses.is_dataclass(here) or get_origin(here) is dict:
         return [here]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from perceivers.data.base import DataConfig
+from perceivers.data.registry import find_modality
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.recipes.common import SIZES, own_encoder, own_optim, own_output
 from perceivers.recipes.modality_defaults import part_of
@@ -21,21 +21,16 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
         name: Of the recipe.
     """
     dials = SIZES[size]
-    fine = not set(kinds.values()) <= {"image", "points"}
     parts = {modality: part_of(kind, dials) for modality, kind in kinds.items()}
+    fine = any(find_modality(part.preprocess).fine_encoder for part in parts.values())
     return Recipe(
         name=name,
         inputs={modality: part.input for modality, part in parts.items()},
         encoder=own_encoder(dials, fine=fine),
         output=own_output(),
         task=ClassificationConfig(label_smoothing=0.05),
-        preprocess={
-            modality: part.preprocess
-            for modality, part in parts.items()
-            if part.preprocess is not None
-        },
+        preprocess={modality: part.preprocess for modality, part in parts.items()},
         fusion=FusionConfig(),
-        data=DataConfig(largest_image=dials.largest_image),
         augment={modality: part.augment for modality, part in parts.items()},
         optim=own_optim(dials.lr * (2 if fine else 1)),
         training=TrainingConfig(batch_size=dials.batch_size),

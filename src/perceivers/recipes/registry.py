@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.registry import AugmentConfig, PreprocessConfig
+from perceivers.data.registry import AugmentConfig, PreprocessConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.registry import InputConfig
 from perceivers.models.perceiver import EncoderConfig, OutputConfig, PerceiverConfig

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig, Records
+from perceivers.data.base import DataConfig, Records
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.transform import media_of
-from perceivers.data.modalities.image.preprocess import measure_mean_std, suggest_image_size
+from perceivers.data.registry import get_modality
 from perceivers.data.sources.chunking import in_pieces
 from perceivers.data.sources.open import DataSource
 from perceivers.data.sources.split import with_validation
@@ -22,7 +23,7 @@ from perceivers.recipes.multimodal import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
 from perceivers.recipes.resolve_autoencoder import fill_autoencoder, fill_label
 from perceivers.recipes.resolve_dense import fill_dense, for_pairs
-from perceivers.recipes.resolve_sizes import fill_answer, fill_input, fill_output, measured
+from perceivers.recipes.resolve_sizes import fill_answer, fill_input, fill_output, preprocess_for
 from perceivers.recipes.resolve_tasks import fill_tasks, for_targets
 from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
 from perceivers.tasks.dense import DenseConfig
@@ -32,32 +33,18 @@ from perceivers.tasks.registry import TaskConfig, answers_of, fit_task, target_o
 
 __all__ = ["choose_recipe", "joined", "learnable", "made_for", "specialize"]
 
-# Rows of a stream from which size and statistics are taken, and of a split from which a modality is measured.
-_LOOKED_AT, _MEASURED = 256, 192
+# Rows of a stream from which size and statistics are taken.
+_LOOKED_AT = 256
 
 # Bytes of a text that are read at once, where its recipe leaves that open; and how many times as long the pieces are
 # that are learned from, so that a part anywhere in them can be read.
 _PIECE, _ROOM = 2048, 2
-
-# The means and deviations of ImageNet's training pictures that everybody uses.
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Samples seen by a run without any limit, within bounds on its passes over the data.
 _SAMPLES, _FEWEST_EPOCHS, _MOST_EPOCHS = 600_000, 12, 200
 
 # A pass over few samples still has so many steps, of no fewer samples than this.
 _STEPS, _SMALLEST_BATCH = 64, 16
-
-# The recipe for data of one modality, by its kind.
-_RECIPES = {
-    "image": "images",
-    "audio": "audio",
-    "video": "video",
-    "points": "points",
-    "text": "text",
-    "series": "series",
-    "array": "arrays",
-}
 
 
 def choose_recipe(
@@ -80,7 +67,7 @@ def choose_recipe(
     kinds = {modality: part.kind for modality, part in source.inputs.items()}
     name = "multimodal"
     if len(kinds) == 1:
-        name = _RECIPES.get(next(iter(kinds.values())), "multimodal")
+        name = get_modality(next(iter(kinds.values()))).recipe
     elif kinds == {"audio": "audio", "video": "video"}:
         name = "audio_video"
     elif kinds == {"frame_pair": "frame_pair", "flow": "flow"}:
@@ -120,18 +107,13 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
     # Films first: the sound of a film takes over the length of its clip.
     for name in sorted(_read_by(recipe), key=lambda name: source.inputs[name].kind != "video"):
-        part, column = recipe.inputs[name], source.inputs[name]
-        if name in recipe.preprocess:
-            asked = _in_step(recipe.preprocess[name], column, source, preprocess)
-            preprocess[name] = measured(
-                asked, _cells(train, column), largest_image=recipe.data.largest_image
-            )
-            inputs[name] = fill_input(part, preprocess[name])
-        else:
-            inputs[name], preprocess[name] = _picture(recipe, part, train, column.column)
+        column = source.inputs[name]
+        asked = _in_step(preprocess_for(recipe, name), column, source, preprocess)
+        preprocess[name] = asked.measure(partial(_cells, train, column))
+        inputs[name] = fill_input(recipe.inputs[name], preprocess[name])
     answers = {
         name: fill_answer(
-            recipe.preprocess[name], _cells(train, source.inputs[name]), inputs=preprocess
+            recipe.preprocess[name], partial(_cells, train, source.inputs[name]), inputs=preprocess
         )
         for name in answers_of(recipe.task)
     }
@@ -234,34 +216,14 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
     raise ValueError(msg)
 
 
-def _picture(
-    recipe: Recipe, part: Any, train: Records, column: str
-) -> tuple[Any, ImagePreprocessConfig]:
-    """Return the input of pictures, of a size that suits them, and their preprocessing."""
-    size = part.size
-    if size is None:
-        size = suggest_image_size(train, column, largest=recipe.data.largest_image)
-    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
-    if recipe.data.normalization == "data" or part.num_channels != 3:
-        mean, std = measure_mean_std(train, column, num_channels=part.num_channels, size=size)
-    preprocess = ImagePreprocessConfig(
-        size=size,
-        num_channels=part.num_channels,
-        mean=mean,
-        std=std,
-        crop_fraction=recipe.data.crop_fraction,
-    )
-    return replace(part, size=size), preprocess
-
-
-def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
-    """Yield the cells of a modality of some rows, evenly spaced, in an order that does not go through the classes."""
-    if column.kind == "table":  # all of them: a category that is not seen is unknown ever after
+def _cells(train: Records, column: InputColumn, count: int | None) -> Iterator[Media]:
+    """Yield the cells of a modality of `count` rows, evenly spaced, in an order that mixes the classes. None: all."""
+    if count is None:
         names = column.all_columns
         for cells in zip(*(train.column(name) for name in names), strict=True):
             yield Media("train", value=dict(zip(names, cells, strict=True)))
         return
-    places = np.unique(np.linspace(0, max(len(train) - 1, 0), _MEASURED).round().astype(int))
+    places = np.unique(np.linspace(0, max(len(train) - 1, 0), count).round().astype(int))
     for index in np.random.default_rng(0).permutation(places[: len(train)]):
         try:
             media = media_of(train.row(int(index)), column)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perceivers.data.encoded_item import suffixes_of
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.registry import suffixes_of
 from perceivers.data.tables.columns import InputColumn
 
 __all__ = ["Input", "inputs_of"]

@@ -9,7 +9,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from starlette.requests import Request
 
 from perceivers.data.base import nearest
-from perceivers.data.encoded_item import WORDS, kind_of_bytes, kind_of_name
+from perceivers.data.registry import kind_of_bytes, kind_of_name, noun_of
 from perceivers.server.decoding import Job, Upload
 from perceivers.server.inputs import Input
 from perceivers.server.limits import Limits
@@ -158,7 +158,7 @@ def _cell(one: Input, value: str | bytes, file: str) -> Upload | str | None:
         if not value.strip() and one.kind == "table":
             return None
         if not one.is_written:
-            reason = f"Expected a file for '{one.name}' ({WORDS.get(one.kind, one.kind)}), got a plain field."
+            reason = f"Expected a file for '{one.name}' ({noun_of(one.kind)}), got a plain field."
             raise RefusedError(422, reason)
         return value
     if one.kind == "table":
@@ -171,9 +171,9 @@ def _cell(one: Input, value: str | bytes, file: str) -> Upload | str | None:
     if suffix not in one.accept:
         other = found or kind_of_name(f"x{suffix}" if suffix.isascii() else "")
         if other is not None and not _fits(other, one):
-            words = WORDS.get(one.kind, one.kind)
+            words = noun_of(one.kind)
             reason = (
-                f"Expected {words} for '{one.name}', got {WORDS.get(other, other)}. Accepted are files of "
+                f"Expected {words} for '{one.name}', got {noun_of(other)}. Accepted are files of "
                 f"{', '.join(one.accept)}."
             )
             raise RefusedError(415, reason)

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from perceivers.data.encoded_item import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.encoded_item import Media
 from perceivers.data.formats.remote import Location, open_binary
+from perceivers.data.registry import kind_of_name, media_kinds
 from perceivers.data.tables.table import Field, field_of, plain
 
 __all__ = [
@@ -162,13 +163,13 @@ def told_by_text(cells: Iterable[Any]) -> Field:
     field = field_of(cells)
     if field.by_path:
         return replace(field, kind="string", by_path=False)
-    return field if field.kind not in MEDIA_KINDS or field.kind in _PLAIN else Field("other")
+    return field if field.kind not in media_kinds() or field.kind in _PLAIN else Field("other")
 
 
 def text_cell(field: Field, raw: Any, where: str) -> Any:
     """Return a value of such a column as rows hand it on. It never becomes a path."""
     raw = plain(raw)
-    return raw if field.kind not in MEDIA_KINDS else Media(where, value=raw)
+    return raw if field.kind not in media_kinds() else Media(where, value=raw)
 
 
 def split_key(name: str) -> tuple[str, str]:

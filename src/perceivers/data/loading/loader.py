@@ -7,7 +7,6 @@ from typing import Any
 from torch.utils.data import DataLoader, Sampler
 
 from perceivers.data.base import Batch, Records
-from perceivers.data.encoded_item import kind_of_name
 from perceivers.data.loading.dataset import RecordsReader
 from perceivers.data.loading.errors import Intake
 from perceivers.data.loading.image_cache import PictureCache, cache_for
@@ -15,6 +14,7 @@ from perceivers.data.loading.sample_cache import DecodedCache, open_cache
 from perceivers.data.loading.sampler import LoaderSettings, Order, Plan
 from perceivers.data.loading.transform import Read, Reader
 from perceivers.data.loading.workers import FORKS, divide_cores, iterate, let_go, start_workers
+from perceivers.data.registry import kind_of_name
 from perceivers.data.tables.columns import InputColumn
 
 __all__ = ["Loader", "LoaderSettings", "divide_cores", "make_loader"]

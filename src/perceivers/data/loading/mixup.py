@@ -14,12 +14,10 @@ import torch
 from torch.nn.functional import one_hot
 
 from perceivers.data.base import Batch
+from perceivers.data.registry import find_modality
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["Mixing", "mix", "mixing_of"]
-
-_BLENDED = ("image", "audio", "video", "series")
-_CHOSEN = ("points", "array")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +48,15 @@ def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
     cutmix = any(getattr(part, "cutmix", False) for part in augment.values())
     if not mixup and not cutmix:
         return None
-    odd = [name for name, part in augment.items() if part.kind not in (*_BLENDED, *_CHOSEN)]
-    if odd or (cutmix and any(part.kind != "image" for part in augment.values())):
+    ways = {name: find_modality(part).mixup for name, part in augment.items()}
+    if None in ways.values() or (cutmix and any(part.kind != "image" for part in augment.values())):
         kinds = ", ".join(f"{name} ({part.kind})" for name, part in augment.items())
         msg = (
             "Mixup mixes pictures, sounds, films, series and sets of points, and CutMix pictures alone; got "
             f"{kinds}. Switch them off with --augment.NAME.mixup 0."
         )
         raise ValueError(msg)
-    chosen = frozenset(name for name, part in augment.items() if part.kind in _CHOSEN)
+    chosen = frozenset(name for name, way in ways.items() if way == "share")
     return Mixing(mixup=mixup, cutmix=cutmix, chosen=chosen)
 
 

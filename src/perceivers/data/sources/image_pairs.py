@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceivers.data.encoded_item import kind_of_name
+from perceivers.data.registry import kind_of_name
 from perceivers.data.tables.table import ColumnTable, Field
 
 __all__ = ["picture_pair_table", "picture_pairs"]

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.encoded_item import Media, kind_of_name
+from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
 from perceivers.data.modalities.image.decode import decode
+from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.layout import media_files
 from perceivers.data.sources.open import DataSource
 from perceivers.data.tables.columns import InputColumn

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from perceivers.data.base import DataConfig, atomic_write, require
-from perceivers.data.encoded_item import MEDIA_KINDS, Media
+from perceivers.data.encoded_item import Media
+from perceivers.data.registry import media_kinds
 from perceivers.data.sources.open import open_tables
 from perceivers.data.streaming.schema import is_file, sampled_rows, schema_of, written_cell
 from perceivers.data.tables.columns import label_columns
@@ -216,7 +217,7 @@ def _keys(table: Table) -> list[str] | None:
 
 def _in_folder(table: Table, column: str) -> bool:
     """Tell whether a column of media names files: that of a folder."""
-    if table.fields[column].kind not in MEDIA_KINDS or not len(table):
+    if table.fields[column].kind not in media_kinds() or not len(table):
         return False
     cell = table.row(0)[column]
     return isinstance(cell, Media) and cell.path is not None

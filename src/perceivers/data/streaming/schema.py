@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media, kind_of_name
+from perceivers.data.encoded_item import Media
+from perceivers.data.registry import kind_of_name
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
 
 __all__ = ["is_file", "sampled_rows", "schema_of", "written_cell"]

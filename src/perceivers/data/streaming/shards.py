@@ -8,7 +8,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from perceivers.data.encoded_item import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.encoded_item import Media
 from perceivers.data.formats.files import csv_rows, jsonl_rows
 from perceivers.data.formats.huggingface import feature_fields, undecoded
 from perceivers.data.formats.parquet import parquet_fields, parquet_file, reading
@@ -31,6 +31,7 @@ from perceivers.data.formats.webdataset import (
     text_cell,
     told_by_text,
 )
+from perceivers.data.registry import kind_of_name, media_kinds
 from perceivers.data.tables.table import Field, field_of, plain
 
 __all__ = [
@@ -330,7 +331,7 @@ def _cells(
 
 def _fetched(cell: Any, field: Field, where: str, address: str) -> Any:
     """Return a cell of a remote table; where it names a file beside the table, that file."""
-    if field.kind not in MEDIA_KINDS:
+    if field.kind not in media_kinds():
         return cell
     name = cell if isinstance(cell, str) and (field.kind != "text" or field.by_path) else None
     if isinstance(cell, Mapping):

@@ -5,11 +5,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perceivers.data.base import DataConfig, nearest
-from perceivers.data.encoded_item import MEDIA_KINDS, WORDS
+from perceivers.data.registry import (
+    can_read_as,
+    column_kinds,
+    list_modalities,
+    media_kinds,
+    noun_of,
+)
 from perceivers.data.tables.table import Field, Table
 
 __all__ = [
-    "COLUMN_KINDS",
     "Choice",
     "InputColumn",
     "check_paths",
@@ -157,7 +162,7 @@ def target_columns(
             raise ValueError(msg)
         if kind not in {"number", "string", "other", "text", "array"}:
             msg = (
-                f"Column '{target}' of {name} holds {WORDS[kind]}, not classes: expected names, whole "
+                f"Column '{target}' of {name} holds {noun_of(kind)}, not classes: expected names, whole "
                 "numbers, lists of them, or quantities."
             )
             raise ValueError(msg)
@@ -172,45 +177,6 @@ def target_columns(
         f"{', '.join(candidates)}."
     )
     raise ValueError(msg)
-
-
-# What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table, and
-# two frames a pair.
-COLUMN_KINDS = (
-    *("image", "audio", "video", "film", "points", "text", "series", "array", "number", "category"),
-    *("frame", "flow"),
-)
-# Kinds that are only part of a modality, in words.
-_PARTS = {"film": "films", "category": "categories", "frame": "frames"}
-# Which kinds a column of some kind may be read as, beside itself.
-_ALSO = {
-    "image": (
-        "points",
-        "frame",
-        "flow",
-    ),  # bytes that begin like a picture; the suffix knows better
-    "video": ("audio", "film"),
-    "audio": ("film", "video"),
-    "array": ("image", "audio", "video", "points", "series", "flow"),
-    "points": ("array",),
-    "series": ("array", "text"),
-    "text": ("points", "series", "category"),
-    "string": (
-        "text",
-        "category",
-        "image",
-        "audio",
-        "video",
-        "film",
-        "points",
-        "series",
-        "array",
-        "frame",
-        "flow",
-    ),
-    "number": ("category",),
-    "other": COLUMN_KINDS,
-}
 
 
 @dataclass(frozen=True)
@@ -280,7 +246,7 @@ class Choice:
                 )  # for a film's two modalities
                 kept[column] = replace(known, kind=kind)
             else:  # handed on as it is, also where it could be read
-                plain = known.kind not in MEDIA_KINDS
+                plain = known.kind not in media_kinds()
                 kept[column] = known if plain else replace(known, kind="other", by_path=False)
         return kept
 
@@ -348,12 +314,11 @@ def _named_inputs(
     frames: list[str] = []
     for column, kind in named.items():
         field = known_column(column, fields, name)
-        if kind not in COLUMN_KINDS:
-            msg = f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
+        if kind not in column_kinds():
+            msg = f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(column_kinds())}."
             raise ValueError(msg)
-        if kind != field.kind and kind not in _ALSO.get(field.kind, ()):
-            wanted = _PARTS.get(kind) or WORDS[kind]
-            msg = f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
+        if not can_read_as(field.kind, kind):
+            msg = f"Column '{column}' of {name} is said to hold {noun_of(kind)}, but it holds {noun_of(field.kind)}."
             raise ValueError(msg)
         if kind in {"number", "category"}:
             table[column] = kind
@@ -387,7 +352,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     found: list[InputColumn] = []
     lists: list[str] = []
     for column, holds in free.items():
-        if holds.kind not in MEDIA_KINDS or (holds.by_path and holds.kind in held):
+        if holds.kind not in media_kinds() or (holds.by_path and holds.kind in held):
             continue
         if holds.kind == "array" and not holds.by_path:
             kind = _kind_of_array(column, holds)
@@ -404,7 +369,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
     hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
     seen = (
-        "; ".join(f"'{c}' holds {WORDS[f.kind]}" for c, f in fields.items())
+        "; ".join(f"'{c}' holds {noun_of(f.kind)}" for c, f in fields.items())
         or "there is no column at all"
     )
     advice = (
@@ -424,17 +389,10 @@ def _kind_of_array(column: str, field: Field) -> str | None:
     """Return the modality of numbers that lie in the table itself, None if they are no numbers."""
     if len(field.shape) == 1:
         return "series"
-    if (
-        len(field.shape) == 2
-        and column.lower() in _CLOUDS
-        and 3 <= field.shape[1] <= _MOST_POINT_CHANNELS
-    ):
-        return "points"
+    if len(field.shape) == 2:
+        named = (one.name for one in list_modalities() if one.holds_array(column, field.shape))
+        return next(named, "array")
     return "array" if field.shape else None
-
-
-_CLOUDS = ("points", "point_cloud", "pointcloud", "xyz", "cloud")
-_MOST_POINT_CHANNELS = 12
 
 
 def _fitting(
@@ -452,7 +410,7 @@ def _fitting(
         by_kind["audio"] = InputColumn(by_kind["video"].column, "audio")
     fitting = {key: by_kind[part.kind] for key, part in wanted.items() if part.kind in by_kind}
     if not fitting:
-        words = ", ".join(f"{key} ({WORDS[part.kind]})" for key, part in wanted.items())
+        words = ", ".join(f"{key} ({noun_of(part.kind)})" for key, part in wanted.items())
         seen = ", ".join(_described(part) for part in found.values())
         msg = f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
         raise ValueError(msg)
@@ -478,9 +436,9 @@ def _notes(
         several = f"Targets: {', '.join(targets)}, a task each."
         one = f"Target: {targets[0]}." if targets else "There are no labels."
         notes.append(several if len(targets) > 1 else one)
-    media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
+    media = [c for c in ignored if fields[c].kind in media_kinds()]
     if media:
-        seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)
+        seen = ", ".join(f"{c} ({noun_of(fields[c].kind)})" for c in media)
         notes.append(f"Not read: {seen}.")
     rest = [c for c in ignored if c not in media]
     if rest:
@@ -494,4 +452,4 @@ def _described(part: InputColumn) -> str:
     """Return an input in words: `image (pictures)`, `x, y, z (recordings, 3 channels)`."""
     columns = ", ".join(part.all_columns)
     channels = f", {len(part.columns)} channels" if part.kind == "series" and part.columns else ""
-    return f"{columns} ({WORDS[part.kind]}{channels})"
+    return f"{columns} ({noun_of(part.kind)}{channels})"

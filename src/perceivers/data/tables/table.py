@@ -11,7 +11,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from perceivers.data.encoded_item import MEDIA_KINDS, as_media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import as_media
+from perceivers.data.registry import kind_of_bytes, kind_of_name, media_kinds
 
 __all__ = ["ColumnTable", "Concatenated", "Field", "Subset", "Table", "field_of", "plain"]
 
@@ -37,7 +38,7 @@ class Field:
 
     def cell(self, raw: Any, where: str, folder: Path) -> Any:
         """Return a raw cell as rows hand it on: as `Media` if a model may read it, else as a plain value."""
-        if self.kind not in MEDIA_KINDS:
+        if self.kind not in media_kinds():
             return plain(raw)
         return as_media(raw, where, folder, kind=self.kind, by_path=self.by_path)
 

@@ -11,7 +11,13 @@ from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.array.decode import ArrayValue, read_array
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["ArrayValues", "ArraysAugmentConfig", "ArraysPreprocessConfig", "measure_arrays"]
@@ -22,7 +28,7 @@ MOST_ELEMENTS = 16_384  # of a model, where their number is taken from the data
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArraysPreprocessConfig:
+class ArraysPreprocessConfig(BasePreprocessConfig):
     """What turns an array into the model's when nothing is random. Saved with the model.
 
     Attributes:
@@ -70,6 +76,22 @@ class ArraysPreprocessConfig:
                 f"got low={self.low} and high={self.high}."
             )
             raise ValueError(msg)
+
+    def measure(self, cells: CellSampler) -> "ArraysPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_arrays`."""
+        return measure_arrays(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"length": 100, "num_channels": 8, "num_coordinates": 0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {
+            "length": self.length,
+            "num_channels": self.num_channels,
+            "num_coordinates": self.num_coordinates,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.audio.decode_av import (
     MOST_SAMPLES,
     Clip,
@@ -23,6 +23,7 @@ from perceivers.data.modalities.audio.decode_av import (
     unreadable,
 )
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.registry import kind_of_bytes, kind_of_name
 
 __all__ = [
     "MOST_SAMPLES",

@@ -1,10 +1,8 @@
 """Sounds as a modality: decoded, cut to clips, augmented in training; as a waveform or a mel spectrogram."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +15,16 @@ from perceivers.data.modalities.audio.decode import (
     cut_sound,
     decode_sound,
     resample,
-    sound_header,
 )
+from perceivers.data.modalities.audio.measure import measure_clip, measure_values
 from perceivers.data.modalities.audio.mel import MelPreprocessConfig, log_mel
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = [
@@ -29,20 +33,13 @@ __all__ = [
     "MelPreprocessConfig",
     "WaveAudio",
     "WavePreprocessConfig",
-    "measure_audio",
 ]
 
 Values = npt.NDArray[np.float32]
 
-# For own data: speech and most sounds of nature are told by what lies below 8 kHz.
-HIGHEST_RATE = 16_000
-LONGEST = 5.0  # seconds of a clip where its length is taken from the data
-MOST_SECONDS = 1800.0  # decoded for statistics
-LEAST_DEVIATION = 1e-5  # silent data have no deviation to divide by; a third of a step of 16 bit
-
 
 @dataclass(frozen=True, kw_only=True)
-class WavePreprocessConfig:
+class WavePreprocessConfig(BasePreprocessConfig):
     """What turns a sound into samples when nothing is random. Saved with the model.
 
     Attributes:
@@ -85,8 +82,27 @@ class WavePreprocessConfig:
             raise ValueError(msg)
         return max(1, round(self.sample_rate * self.seconds))
 
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with sample rate, clip length and scale taken from the training data.
 
-_Config = TypeVar("_Config", WavePreprocessConfig, MelPreprocessConfig)
+        Raises:
+            ValueError: If no cell can be read.
+        """
+        sample = list(cells(SAMPLED_CELLS))
+        rate, seconds = measure_clip(sample, self.sample_rate, self.seconds)
+        config = replace(self, sample_rate=rate, seconds=seconds)
+        if config.scale is not None:
+            return config
+        _, scale = measure_values(sample, config, config.num_channels, lambda clip: clip)
+        return replace(config, scale=scale)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"sample_rate": 16_000, "seconds": 2.0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return samples and channels of a clip."""
+        return {"num_samples": self.num_samples, "num_channels": self.num_channels}
 
 
 class _Audio:
@@ -242,101 +258,3 @@ class MelAudio(_Audio):
         """Return spectrograms as B x L x bands, as long as the longest, and which frames are real."""
         like = (self.num_frames, self.preprocess.num_mels)
         return stack_padded(samples, like=like, dtype=np.float32)
-
-
-def measure_audio(
-    cells: Iterable[Media],
-    config: _Config,
-    *,
-    highest_rate: int = HIGHEST_RATE,
-    longest: float = LONGEST,
-) -> _Config:
-    """Return a configuration in which what was None is taken from a sample of the training data.
-
-    Args:
-        cells: Some cells, in an order that does not go through the classes. All headers are read; of the sounds as
-            many as half an hour holds.
-        config: What is stated stays as it is.
-        highest_rate: The sample rate is the commonest of the data, but not above this.
-        longest: The clip's length is that which 95 % of the recordings do not exceed, in steps of 0.1 s, but not
-            above these seconds.
-
-    Raises:
-        ValueError: If none of the sounds can be read.
-    """
-    cells = list(cells)
-    if config.sample_rate is None or config.seconds is None:
-        rate, seconds = config.sample_rate, config.seconds
-        headers = list(_read(cells, sound_header))
-        common = Counter(header.sample_rate for header in headers).most_common(1)[0][0]
-        lengths = [h.seconds for h in headers if h.seconds is not None]
-        usual = float(np.quantile(lengths, 0.95)) if lengths else longest
-        config = replace(
-            config,
-            sample_rate=min(common, highest_rate) if rate is None else rate,
-            # Rounded first: 1.1 s of samples may be 1.1000000001.
-            seconds=max(0.1, math.ceil(round(min(longest, usual) * 10, 3)) / 10)
-            if seconds is None
-            else seconds,
-        )
-    if isinstance(config, WavePreprocessConfig):
-        return config if config.scale is not None else _with_scale(cells, config)
-    return config if None not in (config.mean, config.std) else _with_statistics(cells, config)
-
-
-def _with_scale(cells: list[Media], config: WavePreprocessConfig) -> WavePreprocessConfig:
-    _, deviation = _moments(cells, WaveAudio(replace(config, scale=1.0)))
-    return replace(config, scale=_digits(max(deviation, LEAST_DEVIATION)))
-
-
-def _with_statistics(cells: list[Media], config: MelPreprocessConfig) -> MelPreprocessConfig:
-    mean, deviation = _moments(cells, MelAudio(replace(config, mean=0.0, std=1.0)))
-    return replace(
-        config,
-        mean=_digits(mean) if config.mean is None else config.mean,
-        std=_digits(max(deviation, LEAST_DEVIATION)) if config.std is None else config.std,
-    )
-
-
-def _moments(cells: list[Media], audio: WaveAudio | MelAudio) -> tuple[float, float]:
-    """Return mean and standard deviation of the values of clips from the middle of some recordings."""
-    count, total, squares, seconds = 0, 0.0, 0.0, 0.0
-
-    def prepared(media: Media) -> Values:
-        return audio.prepare(audio.decode(media, moment=0.5).value)
-
-    for values in _read(cells, prepared):
-        count += values.size
-        total += float(values.sum(dtype=np.float64))
-        squares += float(np.square(values, dtype=np.float64).sum())
-        seconds += audio.seconds
-        if seconds > MOST_SECONDS:
-            break
-    mean = total / count
-    return mean, math.sqrt(max(squares / count - mean**2, 0.0))
-
-
-def _digits(number: float) -> float:
-    """Return a number of four digits, for a file that people read."""
-    return float(f"{number:.4g}")
-
-
-def _read(cells: list[Media], read: Any) -> Iterator[Any]:
-    """Yield what is read of those cells that can be read.
-
-    Raises:
-        ValueError: If none can.
-    """
-    first: Exception | None = None
-    readable = False
-    for media in cells:
-        try:
-            value = read(media)
-        except (ValueError, OSError) as error:
-            first = first or error
-            continue
-        readable = True
-        yield value
-    if not readable:
-        msg = f"No sound of a sample of {len(cells)} can be read. "
-        raise ValueError(msg + str(first or "It holds no rows."))

@@ -11,7 +11,13 @@ import torch
 from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import Media, as_media
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+)
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.image.decode import decode
 from perceivers.typing import Bool, Float, Tensor
@@ -22,7 +28,7 @@ _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramePairPreprocessConfig:
+class FramePairPreprocessConfig(BasePreprocessConfig):
     """What turns two pictures into a pair of frames.
 
     Attributes:
@@ -39,6 +45,18 @@ class FramePairPreprocessConfig:
     size: tuple[int, int] | None = None
     num_channels: int = 3
     whole: bool = False
+
+    def measure(self, cells: CellSampler) -> "FramePairPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_frame_pairs`."""
+        return measure_frame_pairs(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"size": (64, 64)}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"size": self.size, "num_channels": self.num_channels}
 
 
 class FramePairs:

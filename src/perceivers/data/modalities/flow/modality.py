@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import Media
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import BasePreprocessConfig, DecodedValue, MissingValueError
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.typing import Bool, Float, Tensor
@@ -19,7 +19,7 @@ __all__ = ["FlowFields", "FlowPreprocessConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowPreprocessConfig:
+class FlowPreprocessConfig(BasePreprocessConfig):
     """What turns a file into a field of flow.
 
     Attributes:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from perceivers.data.encoded_item import Media, kind_of_bytes
+from perceivers.data.encoded_item import Media
+from perceivers.data.registry import kind_of_bytes
 
 __all__ = [
     "MAX_PIXELS",

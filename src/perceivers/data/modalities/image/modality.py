@@ -7,15 +7,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
-from perceivers.data.modalities.image.augment import augment_pixels, check_crop
+from perceivers.data.modalities.image.augment import (
+    ImageAugmentConfig,
+    augment_pixels,
+    check_crop,
+)
 from perceivers.data.modalities.image.decode import decode
-from perceivers.data.modalities.image.preprocess import Pixels, normalize_pixels, preprocess_pixels
+from perceivers.data.modalities.image.preprocess import (
+    ImagePreprocessConfig,
+    Pixels,
+    normalize_pixels,
+    preprocess_pixels,
+)
 from perceivers.typing import Bool, Tensor
 
-__all__ = ["Pictures", "as_image"]
+__all__ = ["ImageAugmentConfig", "ImagePreprocessConfig", "Pictures", "as_image"]
 
 
 class Pictures:
@@ -26,7 +34,7 @@ class Pictures:
         augment: What is random. None: nothing.
 
     Raises:
-        ValueError: If `crop_scale` or `crop_ratio` are out of range.
+        ValueError: If `crop_scale` or `crop_ratio` are out of range, or something in `preprocess` is open.
     """
 
     timed = False
@@ -36,6 +44,13 @@ class Pictures:
     ) -> None:
         if augment is not None:
             check_crop(augment)
+        if preprocess.num_channels is None or None in (preprocess.mean, preprocess.std):
+            msg = (
+                "Expected num_channels, mean and std of images, got "
+                f"{preprocess}: they are taken from the data first."
+            )
+            raise ValueError(msg)
+        self.size, self.num_channels = preprocess.known_size, preprocess.num_channels
         self.preprocess = preprocess
         self.augment = augment
 
@@ -53,7 +68,7 @@ class Pictures:
         if media.is_missing:
             msg = f"{media.name} is empty: expected a picture, got nothing."
             raise MissingValueError(msg)
-        decoded = decode(media, num_channels=self.preprocess.num_channels)
+        decoded = decode(media, num_channels=self.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 
     def prepare(
@@ -76,11 +91,10 @@ class Pictures:
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
         """Return pictures as B x C x Y x X, normalized; and which of them are there, if some are missing."""
-        config = self.preprocess
         there = [sample is not None for sample in samples]
-        nothing = np.zeros((*config.size, config.num_channels), dtype=np.uint8)
+        nothing = np.zeros((*self.size, self.num_channels), dtype=np.uint8)
         pixels = np.stack([nothing if sample is None else sample for sample in samples])
-        values = normalize_pixels(torch.from_numpy(pixels), config)
+        values = normalize_pixels(torch.from_numpy(pixels), self.preprocess)
         if all(there):
             return values, None
         mask = torch.tensor(there)

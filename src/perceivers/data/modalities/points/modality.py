@@ -11,7 +11,13 @@ from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.array.decode import one_sentence
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.data.modalities.points.decode import (
     Cloud,
     draw_points,
@@ -32,7 +38,7 @@ _LEAST_SIZE = 1e-30  # of a cloud that is scaled; below, it is one point
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointsPreprocessConfig:
+class PointsPreprocessConfig(BasePreprocessConfig):
     """What turns a cloud into the model's array when nothing is random. Saved with the model.
 
     Attributes:
@@ -78,6 +84,18 @@ class PointsPreprocessConfig:
         if self.normals is not None and not 0 <= self.normals <= channels - 3:
             msg = f"Expected three of {channels} further channels for normals={self.normals}."
             raise ValueError(msg)
+
+    def measure(self, cells: CellSampler) -> "PointsPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_points`."""
+        return measure_points(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"num_points": 1024, "num_channels": 0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"num_points": self.num_points, "num_channels": self.num_channels}
 
 
 @dataclass(frozen=True, kw_only=True)

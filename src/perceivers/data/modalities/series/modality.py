@@ -11,7 +11,13 @@ from pydantic import ConfigDict
 
 from perceivers.data.base import nearest
 from perceivers.data.encoded_item import Media
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.data.modalities.series.augment import (
     SeriesAugmentConfig,
     augmented,
@@ -31,7 +37,7 @@ Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesPreprocessConfig:
+class SeriesPreprocessConfig(BasePreprocessConfig):
     """What turns a recording into the model's array when nothing is random. Saved with the model.
 
     What is None is taken from the data, see `measure_series`.
@@ -86,6 +92,28 @@ class SeriesPreprocessConfig:
         if self.std is not None and min(self.std, default=1.0) <= 0:
             msg = f"Expected std above zero, got {self.std}."
             raise ValueError(msg)
+
+    def measure(self, cells: CellSampler) -> "SeriesPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_series`."""
+        return measure_series(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {
+            "length": 200,
+            "channels": ("x", "y", "z"),
+            "irregular": False,
+            "has_missing": False,
+        }
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {
+            "length": self.length,
+            "num_channels": len(self.channels or ()),
+            "has_missing": bool(self.has_missing),
+            "irregular": bool(self.irregular),
+        }
 
 
 class SeriesWindows:

@@ -12,7 +12,12 @@ import torch
 from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import Media
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import (
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+)
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["TableAugmentConfig", "TablePreprocessConfig", "TableVectors", "measure_vectors"]
@@ -24,7 +29,7 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablePreprocessConfig:
+class TablePreprocessConfig(BasePreprocessConfig):
     """What turns a row's cells into the model's numbers. Saved with the model.
 
     Attributes:
@@ -65,6 +70,22 @@ class TablePreprocessConfig:
     def columns(self) -> tuple[str, ...]:
         """All columns in the order of the model's elements."""
         return (*self.numbers, *self.categories)
+
+    def measure(self, cells: CellSampler) -> "TablePreprocessConfig":
+        """Return the configuration with columns, categories and statistics taken from all rows.
+
+        A category that is not seen is unknown ever after.
+        """
+        return measure_vectors(cells(None), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the number of numbers and the sizes of the categories."""
+        sizes = tuple(len(names) for names in self.categories.values())
+        return {"num_numbers": len(self.numbers), "category_sizes": sizes}
 
 
 @dataclass(frozen=True, kw_only=True)

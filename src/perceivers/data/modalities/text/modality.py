@@ -10,9 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media, kind_of_bytes
-from perceivers.data.modalities.base import DecodedValue, MissingValueError, stack_padded
+from perceivers.data.encoded_item import Media
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+    stack_padded,
+)
 from perceivers.data.modalities.text.multi_text import Passages, passages_of, room_of_each
+from perceivers.data.registry import kind_of_bytes
 from perceivers.typing import Bool, Int, Tensor
 
 __all__ = [
@@ -54,7 +62,7 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPreprocessConfig:
+class TextPreprocessConfig(BasePreprocessConfig):
     """What turns a text into the model's numbers when nothing is random. Saved with the model.
 
     Attributes:
@@ -78,6 +86,18 @@ class TextPreprocessConfig:
         if self.max_length is not None and self.max_length < SHORTEST:
             msg = f"Expected max_length of at least {SHORTEST} bytes, got {self.max_length}."
             raise ValueError(msg)
+
+    def measure(self, cells: CellSampler) -> "TextPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_text`."""
+        return measure_text(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"max_length": 1024}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"max_length": self.max_length}
 
 
 @dataclass(frozen=True, kw_only=True)

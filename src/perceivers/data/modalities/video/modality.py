@@ -12,12 +12,17 @@ import torch
 from PIL import Image
 from pydantic import ConfigDict
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
-from perceivers.data.modalities.base import DecodedValue
-from perceivers.data.modalities.image.augment import inception_box
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+)
+from perceivers.data.modalities.image.augment import ImageAugmentConfig, inception_box
 from perceivers.data.modalities.image.preprocess import (
     Box,
+    ImagePreprocessConfig,
     evaluation_box,
     resize_pixels,
     typical_size,
@@ -50,7 +55,7 @@ _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoPreprocessConfig:
+class VideoPreprocessConfig(BasePreprocessConfig):
     """What turns a film into the model's array when nothing is random. Saved with the model.
 
     Attributes:
@@ -59,6 +64,7 @@ class VideoPreprocessConfig:
         size: Height and width in pixels; 224 x 224 in the paper. None: taken from the data.
         mean: Subtracted from each channel, of pixels in [0, 1]. None: taken from the data.
         std: Each channel is divided by it after that. None: taken from the data.
+        max_side: Longest side in pixels where `size` is taken from the data.
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first. Otherwise the whole picture is stretched.
 
@@ -74,6 +80,7 @@ class VideoPreprocessConfig:
     size: tuple[int, int] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    max_side: int = 224
     crop_fraction: float = 1.0
     keep_aspect: bool = True
 
@@ -96,6 +103,18 @@ class VideoPreprocessConfig:
         if not 0 < self.crop_fraction <= 1:
             msg = f"crop_fraction must lie above 0 and not above 1, got {self.crop_fraction}."
             raise ValueError(msg)
+
+    def measure(self, cells: CellSampler) -> "VideoPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_video`."""
+        return measure_video(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"num_frames": 16, "frame_rate": 8.0, "size": (64, 64)}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"num_frames": self.num_frames, "size": self.size}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,22 +330,19 @@ def _color_matrix(
     return tuple(np.hstack([linear, offset]).ravel().tolist())
 
 
-def measure_video(
-    cells: Iterable[Media], config: VideoPreprocessConfig, *, largest: int = 64
-) -> VideoPreprocessConfig:
+def measure_video(cells: Iterable[Media], config: VideoPreprocessConfig) -> VideoPreprocessConfig:
     """Return a configuration in which what was None is taken from a sample of the training data.
 
     The rate is the commonest of the films, divided by the smallest whole number that brings it to 12.5 frames per
     second or less, so that every frame shown is one that was filmed. The clip covers three quarters of the films
     as a whole, in steps of 4 frames, but has at most 32. The size is the median of the films', the longer side not
-    above `largest`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
+    above `max_side`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
     chosen for training on a few cores.
 
     Args:
         cells: Some cells, in an order that does not go through the classes. Of all the headers are read, of the
             first 24 a few frames for mean and deviation. Those that cannot be read are skipped.
         config: What is stated stays as it is.
-        largest: Pixels of the longer side at most.
 
     Raises:
         ValueError: If no cell can be read. The message says why of the first.
@@ -350,7 +366,7 @@ def measure_video(
         config,
         frame_rate=rate,
         num_frames=config.num_frames or max(frames, 1),
-        size=config.size or typical_size(sizes, largest=largest, step=SIZE_STEP),
+        size=config.size or typical_size(sizes, largest=config.max_side, step=SIZE_STEP),
     )
     if filled.mean is not None and filled.std is not None:
         return filled
