@@ -6,6 +6,8 @@ from typing import Annotated, Any, Union
 from pydantic import Field, GetCoreSchemaHandler, SerializationInfo, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
+from perceivers.plugins import load_plugins
+
 __all__ = ["ConfigRegistry"]
 
 
@@ -53,10 +55,12 @@ class ConfigRegistry:
 
     def __iter__(self) -> Iterator[type]:
         """Iterate over the registered classes, in the order of registration."""
+        load_plugins()
         return (config_class for config_class, _ in self._entries.values())
 
     def __contains__(self, kind: str) -> bool:
         """Return whether a kind is registered."""
+        load_plugins()
         return kind in self._entries
 
     def builder(self, kind: str) -> Callable[..., Any]:
@@ -65,7 +69,7 @@ class ConfigRegistry:
         Raises:
             ValueError: If the kind is not registered. The message names those that are.
         """
-        if kind not in self._entries:
+        if kind not in self:
             msg = (
                 f"No {self.title} of kind '{kind}' is registered. Registered are: {', '.join(self._entries)}. Import "
                 "the package that defines it first."

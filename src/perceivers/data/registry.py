@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
+from perceivers.plugins import load_plugins
 from perceivers.registry import ConfigRegistry
 
 __all__ = [
@@ -178,6 +179,7 @@ def register_modality(spec: ModalitySpec) -> None:
 
 def list_modalities() -> tuple[ModalitySpec, ...]:
     """Return all registered modalities, in the order of registration."""
+    load_plugins()
     return tuple(_MODALITIES.values())
 
 
@@ -187,6 +189,7 @@ def get_modality(name: str) -> ModalitySpec:
     Raises:
         ValueError: If none is. The message names those that are registered.
     """
+    load_plugins()
     if name not in _MODALITIES:
         msg = f"No modality '{name}' is registered. Registered are: {', '.join(_MODALITIES)}."
         raise ValueError(msg)
@@ -199,10 +202,10 @@ def find_modality(config: Any) -> ModalitySpec:
     Raises:
         ValueError: If its class is not registered.
     """
-    for spec in _MODALITIES.values():
+    for spec in list_modalities():
         if any(isinstance(config, one.config) for one in spec.preprocessing):
             return spec
-    for spec in _MODALITIES.values():
+    for spec in list_modalities():
         if spec.augment is not None and isinstance(config, spec.augment):
             return spec
     msg = f"No modality with a configuration of kind '{config.kind}' is registered."
@@ -218,7 +221,7 @@ def find_defaults(kind: str) -> Callable[[OwnDataSize], tuple[Any, Any]]:
     Raises:
         ValueError: If the kind is not registered or has no defaults.
     """
-    ways = [one for spec in _MODALITIES.values() for one in spec.preprocessing]
+    ways = [one for spec in list_modalities() for one in spec.preprocessing]
     named = [one for one in ways if getattr(one.config, "kind", None) == kind]
     found = get_modality(kind).preprocessing if kind in _MODALITIES or not named else named
     if found[0].default is None:
@@ -230,14 +233,14 @@ def find_defaults(kind: str) -> Callable[[OwnDataSize], tuple[Any, Any]]:
 @cache
 def media_kinds() -> tuple[str, ...]:
     """Return the modalities that a single file can hold."""
-    return tuple(name for name, spec in _MODALITIES.items() if spec.suffixes)
+    return tuple(spec.name for spec in list_modalities() if spec.suffixes)
 
 
 @cache
 def column_kinds() -> dict[str, ColumnKind]:
     """Return what `--columns NAME:KIND` may name."""
     found: dict[str, ColumnKind] = {}
-    for spec in _MODALITIES.values():
+    for spec in list_modalities():
         plain = {spec.name: ColumnKind(spec.noun)} if spec.suffixes else {}
         found |= plain if spec.column_kinds is None else spec.column_kinds
     return found
@@ -270,7 +273,7 @@ def kind_of_name(name: str) -> str | None:
 
 def kind_of_bytes(data: bytes) -> str | None:
     """Return the modality of encoded bytes by their first ones, or None."""
-    found = (spec.name for spec in _MODALITIES.values() if spec.magic and spec.magic(data))
+    found = (spec.name for spec in list_modalities() if spec.magic and spec.magic(data))
     return next(found, None)
 
 
@@ -282,4 +285,4 @@ def is_media(name: str) -> bool:
 
 @cache
 def _suffix_table() -> dict[str, str]:
-    return {f".{one}": name for name, spec in _MODALITIES.items() for one in spec.suffixes}
+    return {f".{one}": spec.name for spec in list_modalities() for one in spec.suffixes}
