@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
@@ -57,7 +57,7 @@ def _jpeg(_: Path) -> Ways:
     def bare() -> object:
         return Image.open(io.BytesIO(data)).convert("RGB")
 
-    return bare, _ours(ImagePreprocessConfig(), Media("a.jpg", data=data))
+    return bare, _ours(ImagePreprocessConfig.imagenet(), Media("a.jpg", data=data))
 
 
 def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:

@@ -83,7 +83,7 @@ def make_run(folder: Path, size: int = 32) -> Path:
     save(
         folder,
         build(config),
-        preprocess={"image": ImagePreprocessConfig(size=(size, size), crop_fraction=1.0)},
+        preprocess={"image": ImagePreprocessConfig.imagenet(size=(size, size), crop_fraction=1.0)},
         task=ClassificationConfig(label_names=labels),
     )
     return folder

@@ -60,7 +60,7 @@ def make_run(folder: Path, recipe: str) -> tuple[str, str]:
         folder,
         build(config),
         preprocess={
-            "image": ImagePreprocessConfig(
+            "image": ImagePreprocessConfig.imagenet(
                 size=size, num_channels=channels, mean=statistic, std=statistic
             )
         },

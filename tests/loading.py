@@ -12,7 +12,7 @@ from perceivers.data.tables.columns import InputColumn
 
 INPUTS = {"image": InputColumn("picture", "image")}
 PREPROCESS = {
-    "image": ImagePreprocessConfig(
+    "image": ImagePreprocessConfig.imagenet(
         size=(6, 6), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_fraction=1.0
     )
 }

@@ -82,7 +82,7 @@ def save_run(
     save(
         folder,
         tiny_model(len(labels)),
-        preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+        preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))},
         task=ClassificationConfig(label_names=tuple(labels), **(task or {})),
         columns={
             "data": None if data is None else str(data),

@@ -35,7 +35,7 @@ from perceivers.training.fit import Run, fit_source
 from perceivers.training.memory_probe import StepProbe
 
 PREPROCESS = {
-    "image": ImagePreprocessConfig(
+    "image": ImagePreprocessConfig.imagenet(
         size=(8, 8), num_channels=1, mean=(0.3,), std=(0.3,), crop_fraction=1.0
     )
 }

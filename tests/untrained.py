@@ -35,7 +35,7 @@ def prepared_as(kind: str) -> Any:
     steps: dict[str, Any] = {"length": 32, "channels": ("x", "y")}
     whole: dict[str, Any] = {"length": 24, "num_channels": 3}
     known: dict[str, Any] = {
-        "image": ImagePreprocessConfig(size=(8, 8)),
+        "image": ImagePreprocessConfig.imagenet(size=(8, 8)),
         "audio": MelPreprocessConfig(**sound, num_mels=16, mean=-8.0, std=4.0),
         "wave": WavePreprocessConfig(**sound, scale=0.3),
         "video": VideoPreprocessConfig(

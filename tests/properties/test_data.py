@@ -35,7 +35,7 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
     width, height, size, channels, scale, randaugment, keep_aspect, seed
 ):
     image = Image.new("L" if channels == 1 else "RGB", (width, height), 7)
-    preprocess = ImagePreprocessConfig(
+    preprocess = ImagePreprocessConfig.imagenet(
         size=size,
         num_channels=channels,
         mean=(0.5,) * channels,
@@ -63,7 +63,7 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
     seed=seeds,
 )
 def test_boxes_lie_inside_the_picture(width, height, size, scale, ratio, fraction, seed):
-    preprocess = ImagePreprocessConfig(size=size, crop_fraction=fraction)
+    preprocess = ImagePreprocessConfig.imagenet(size=size, crop_fraction=fraction)
     augment = ImageAugmentConfig(crop_scale=scale, crop_ratio=ratio)
     generator = np.random.default_rng(seed)
     for left, top, right, bottom in (

@@ -23,7 +23,7 @@ from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.registry import TARGET_KINDS, answers_of
 
-PICTURE = ImagePreprocessConfig(size=(4, 4))
+PICTURE = ImagePreprocessConfig.imagenet(size=(4, 4))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ CONFIG = PerceiverConfig(
     ),
     output=MeanPoolConfig(num_outputs=2),
 )
-PREPROCESS = {"image": ImagePreprocessConfig(size=(4, 4), mean=(0.1, 0.2, 0.3))}
+PREPROCESS = {"image": ImagePreprocessConfig.imagenet(size=(4, 4), mean=(0.1, 0.2, 0.3))}
 TASK = ClassificationConfig(label_names=("ant", "bee"))
 
 

@@ -114,7 +114,7 @@ def test_how_pictures_are_prepared_is_taken_over(folder, tmp_path):
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
     convert(folder, tmp_path / "run")
-    expected = ImagePreprocessConfig(
+    expected = ImagePreprocessConfig.imagenet(
         size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), crop_fraction=0.8
     )
     assert load(tmp_path / "run").config.preprocess == {"image": expected}

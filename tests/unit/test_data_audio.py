@@ -6,7 +6,7 @@ import soundfile
 import torch
 
 from perceivers.data.encoded_item import Media
-from perceivers.data.modalities.audio import modality as module
+from perceivers.data.modalities.audio import measure as module
 from perceivers.data.modalities.audio.mel import log_mel
 from perceivers.data.modalities.audio.modality import (
     AudioAugmentConfig,
@@ -14,7 +14,6 @@ from perceivers.data.modalities.audio.modality import (
     MelPreprocessConfig,
     WaveAudio,
     WavePreprocessConfig,
-    measure_audio,
 )
 from perceivers.data.modalities.base import MissingValueError, Modality
 
@@ -175,16 +174,18 @@ def test_the_papers_clip_has_61440_samples():
     assert WavePreprocessConfig(sample_rate=48_000, seconds=1.28).num_samples == 61_440
 
 
-def test_what_is_unknown_is_taken_from_the_data():
+def test_what_is_unknown_is_taken_from_the_data(monkeypatch):
     cells = [
         media(noise(s, rate=r), rate=r) for s, r in ((0.4, 44_100), (1.0, 44_100), (1.1, 8_000))
     ]
-    wave = measure_audio(cells, WavePreprocessConfig())
+    wave = WavePreprocessConfig().measure(lambda _: cells)
     assert (wave.sample_rate, wave.seconds) == (16_000, 1.1)
     # Even noise has a deviation of 1 / sqrt(12); of 44.1 kHz only what lies below 8 kHz is left.
     left = (1.4 * 16 / 44.1 + 1.1) / 2.5
     assert wave.scale == pytest.approx((left / 12) ** 0.5, rel=0.05)
-    mel = measure_audio(cells, MelPreprocessConfig(num_mels=8), highest_rate=48_000, longest=0.5)
+    monkeypatch.setattr(module, "HIGHEST_RATE", 48_000)
+    monkeypatch.setattr(module, "LONGEST", 0.5)
+    mel = MelPreprocessConfig(num_mels=8).measure(lambda _: cells)
     assert (mel.sample_rate, mel.seconds) == (44_100, 0.5)
     audio = MelAudio(mel)
     values = np.concatenate([audio.prepare(audio.decode(cell).value) for cell in cells])
@@ -194,31 +195,31 @@ def test_what_is_unknown_is_taken_from_the_data():
 
 def test_what_is_stated_stays():
     cells = [media(noise(1.0))]
-    assert measure_audio([], WAVE) is WAVE
-    assert measure_audio([], MEL) is MEL
-    config = measure_audio(cells, MelPreprocessConfig(sample_rate=4_000, std=3.0))
+    assert WAVE.measure(lambda _: []) == WAVE
+    assert MEL.measure(lambda _: []) == MEL
+    config = MelPreprocessConfig(sample_rate=4_000, std=3.0).measure(lambda _: cells)
     assert (config.sample_rate, config.seconds, config.std) == (4_000, 1.0, 3.0)
-    assert measure_audio(cells, WavePreprocessConfig(seconds=0.3)).seconds == 0.3
-    assert measure_audio(cells, MelPreprocessConfig(mean=1.0, seconds=0.5)).mean == 1.0
+    assert WavePreprocessConfig(seconds=0.3).measure(lambda _: cells).seconds == 0.3
+    assert MelPreprocessConfig(mean=1.0, seconds=0.5).measure(lambda _: cells).mean == 1.0
 
 
 def test_unreadable_sounds_are_passed_over_unless_all_are():
     bad = Media("bad.wav", data=b"no sound, but some text")
-    config = measure_audio([bad, media(noise(1.0))], WavePreprocessConfig())
+    config = WavePreprocessConfig().measure(lambda _: [bad, media(noise(1.0))])
     assert config.sample_rate == RATE
     with pytest.raises(
-        ValueError, match=r"No sound of a sample of 1 can be read\. Cannot read 'bad.wav'"
+        ValueError, match=r"No audio of a sample can be read\. Cannot read 'bad.wav'"
     ):
-        measure_audio([bad], WavePreprocessConfig())
+        WavePreprocessConfig().measure(lambda _: [bad])
     with pytest.raises(ValueError, match="It holds no rows"):
-        measure_audio([], MelPreprocessConfig())
+        MelPreprocessConfig().measure(lambda _: [])
 
 
 def test_silent_data_have_a_deviation_to_divide_by():
-    assert measure_audio([media(np.zeros((100, 1)))], WavePreprocessConfig()).scale == 1e-5
+    assert WavePreprocessConfig().measure(lambda _: [media(np.zeros((100, 1)))]).scale == 1e-5
 
 
 def test_statistics_are_of_some_of_the_data(monkeypatch):
     monkeypatch.setattr(module, "MOST_SECONDS", 0.5)
     cells = [media(noise(1.0)), media(np.zeros((RATE, 1)))]
-    assert measure_audio(cells, WavePreprocessConfig()).scale == pytest.approx(0.289, abs=0.01)
+    assert WavePreprocessConfig().measure(lambda _: cells).scale == pytest.approx(0.289, abs=0.01)

@@ -245,7 +245,7 @@ def frames_of(value, count=25, height=96, width=128, rate=25.0):
 
 def test_what_is_open_is_measured():
     cells = [frames_of(51), Media("empty"), frames_of(153), frames_of(51, count=5)]
-    config = measure_video(cells, VideoPreprocessConfig(crop_fraction=0.9), largest=64)
+    config = measure_video(cells, VideoPreprocessConfig(crop_fraction=0.9, max_side=64))
     # 25 frames a second are halved; three of four last a second or less; the larger side becomes 64.
     assert config == VideoPreprocessConfig(
         frame_rate=12.5,
@@ -254,6 +254,7 @@ def test_what_is_open_is_measured():
         mean=config.mean,
         std=config.std,
         crop_fraction=0.9,
+        max_side=64,
     )
     # Of the clips every fourth frame: 4 of each long film, 1 of the short one.
     share = np.array([0.2] * 5 + [0.6] * 4)
@@ -275,7 +276,7 @@ def test_long_films_give_clips_of_the_most_frames_and_mixed_ones_a_square():
         frames_of(0, height=64, width=128, rate=30.0),
         frames_of(0, height=128, width=64, rate=30.0),
     ]
-    config = measure_video(cells, VideoPreprocessConfig(), largest=48)
+    config = measure_video(cells, VideoPreprocessConfig(max_side=48))
     assert (config.size, config.frame_rate) == ((48, 48), 10.0)
     cells = [frames_of(0, count=1, height=3, width=4, rate=8.0)]
     config = measure_video(cells, VideoPreprocessConfig())

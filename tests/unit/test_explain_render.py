@@ -40,7 +40,7 @@ def make(folder, *, text=False) -> Saved:
         model=build(config).eval(),
         config=SavedConfig(
             model=config,
-            preprocess={"image": ImagePreprocessConfig(size=(8, 8))}
+            preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))}
             | ({"text": TextPreprocessConfig(max_length=64)} if text else {}),
             task=ClassificationConfig(label_names=("cat", "dog")),
         ),

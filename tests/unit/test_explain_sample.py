@@ -18,7 +18,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 
-IMAGE = ImagePreprocessConfig(size=(4, 4))
+IMAGE = ImagePreprocessConfig.imagenet(size=(4, 4))
 MODEL = PerceiverConfig(  # nothing of it matters but that there is one
     inputs={"image": PixelInputConfig(size=(4, 4))},
     encoder=PerceiverEncoderConfig(

@@ -49,14 +49,14 @@ def test_what_an_element_covers_follows_from_its_adapter(given, step):
 
 
 def test_a_picture_is_shown_in_the_pixels_that_it_has():
-    config = ImagePreprocessConfig(size=(6, 8), crop_fraction=1.0)
+    config = ImagePreprocessConfig.imagenet(size=(6, 8), crop_fraction=1.0)
     assert show_pixels(noise(60, 80), config).shape == (60, 80, 3)
     assert show_pixels(noise(3, 4), config).shape == (6, 8, 3)
     assert show_pixels(noise(6000, 8000), config).shape == (64 * 6, 64 * 8, 3)
 
 
 def test_a_gray_picture_has_three_equal_channels():
-    config = ImagePreprocessConfig(size=(6, 8), num_channels=1, crop_fraction=1.0)
+    config = ImagePreprocessConfig.imagenet(size=(6, 8), num_channels=1, crop_fraction=1.0)
     image = noise(6, 8, "L")
     content = content_of(config, image, np.zeros((1, 6, 8)), np.ones(1, bool), (1,))
     np.testing.assert_array_equal(content.pixels[..., 0], np.asarray(image))

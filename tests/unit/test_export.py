@@ -184,7 +184,7 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
         save(
             run,
             tiny_model(),
-            preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+            preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))},
             task=task,
             columns={"inputs": {"image": "image"}},
         )
@@ -219,7 +219,7 @@ def test_several_tasks_have_outputs_of_their_own():
 def test_frames_that_are_put_together_of_windows_are_exported_as_one_window():
     whole = FramePairPreprocessConfig(size=(8, 8), whole=True)
     assert in_windows(whole).whole is False
-    assert in_windows(ImagePreprocessConfig()) == ImagePreprocessConfig()
+    assert in_windows(ImagePreprocessConfig.imagenet()) == ImagePreprocessConfig.imagenet()
 
 
 def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):

@@ -17,7 +17,9 @@ from perceivers.data.modalities.image.modality import (
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.text.modality import TextAugmentConfig
 
-CONFIG = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
+CONFIG = ImagePreprocessConfig.imagenet(
+    size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0
+)
 
 
 def test_pictures_are_a_modality_without_time():

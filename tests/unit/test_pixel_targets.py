@@ -20,8 +20,6 @@ from perceivers.data.modalities.image.pixel_targets import (
     PixelsPreprocessConfig,
     PixelValues,
     check_alike,
-    measure_class_maps,
-    measure_pixels,
 )
 from perceivers.data.sources.open import open_data
 from perceivers.models.perceiver import build
@@ -83,17 +81,17 @@ def test_indices_are_read_as_they_stand():
 
 def test_the_data_say_how_many_classes_and_which_colors():
     cells = [class_map([[0, 1]]), class_map([[2, 255]]), Media("bad", data=b"no picture")]
-    found = measure_class_maps(cells, ClassMapPreprocessConfig())
+    found = ClassMapPreprocessConfig().measure(lambda _: cells)
     assert (found.num_classes, found.is_binary) == (3, False)
     assert found.palette == tuple(PALETTE)
-    binary = measure_class_maps([class_map([[0, 255]], None)], ClassMapPreprocessConfig())
+    binary = ClassMapPreprocessConfig().measure(lambda _: [class_map([[0, 255]], None)])
     assert (binary.num_classes, binary.is_binary, binary.palette) == (2, True, ())
-    known = measure_class_maps(cells, ClassMapPreprocessConfig(num_classes=5))
+    known = ClassMapPreprocessConfig(num_classes=5).measure(lambda _: cells)
     assert known.num_classes == 5
     with pytest.raises(ValueError, match="hold class 0 alone"):
-        measure_class_maps([class_map([[0, 0]])], ClassMapPreprocessConfig())
-    with pytest.raises(ValueError, match="None of the pictures to learn can be read"):
-        measure_class_maps(cells[2:], ClassMapPreprocessConfig())
+        ClassMapPreprocessConfig().measure(lambda _: [class_map([[0, 0]])])
+    with pytest.raises(ValueError, match="No class map of a sample can be read"):
+        ClassMapPreprocessConfig().measure(lambda _: cells[2:])
     with pytest.raises(ValueError, match="Expected from 2 to 255 classes of pixels, got 300"):
         ClassMapPreprocessConfig(num_classes=300)
 
@@ -101,10 +99,10 @@ def test_the_data_say_how_many_classes_and_which_colors():
 def test_the_data_say_whether_a_target_has_colors():
     gray = Media("g", data=encoded(Image.new("L", (2, 2))))
     color = Media("c", data=encoded(Image.new("RGB", (2, 2))))
-    assert measure_pixels([gray, gray], PixelsPreprocessConfig()).num_channels == 1
-    assert measure_pixels([gray, color], PixelsPreprocessConfig()).num_channels == 3
+    assert PixelsPreprocessConfig().measure(lambda _: [gray, gray]).num_channels == 1
+    assert PixelsPreprocessConfig().measure(lambda _: [gray, color]).num_channels == 3
     known = PixelsPreprocessConfig(num_channels=1)
-    assert measure_pixels([], known) is known
+    assert known.measure(lambda _: []) is known
 
 
 def test_what_is_open_cannot_be_read():
@@ -149,7 +147,7 @@ def test_a_map_is_cut_and_flipped_as_its_picture(tmp_path, crop):
         source.inputs,
         None,
         preprocess={
-            "image": ImagePreprocessConfig(
+            "image": ImagePreprocessConfig.imagenet(
                 size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0
             ),
             "mask": ClassMapPreprocessConfig(size=(16, 16), num_classes=3),
@@ -185,7 +183,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
         source.inputs,
         None,
         preprocess={
-            "image": ImagePreprocessConfig(size=(8, 8)),
+            "image": ImagePreprocessConfig.imagenet(size=(8, 8)),
             "mask": ClassMapPreprocessConfig(size=(8, 8), num_classes=3),
         },
         augment=None,
@@ -261,7 +259,7 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     two = {"photo": "image", "classes_of": "image"}
     recipe = named(folder / "t.csv", two, answer="classes_of")
     assert set(recipe.inputs) == {"photo"}
-    assert set(recipe.preprocess) == {"classes_of"}
+    assert set(recipe.preprocess) == {"photo", "classes_of"}
     assert recipe.output.answers["pixels"].queries.modality == "photo"
     with pytest.raises(ValueError, match=r"photo and classes_of .* --task.answer classes_of"):
         named(folder / "t.csv", two)

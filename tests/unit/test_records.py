@@ -150,7 +150,9 @@ def test_what_was_decoded_is_kept(tmp_path, folder):
 
 def test_pictures_beside_others_are_kept_as_pixels():
     columns = {"image": InputColumn("image", "image"), "a": InputColumn("a", "text")}
-    picture = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
+    picture = ImagePreprocessConfig.imagenet(
+        size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0
+    )
     reader = Reader(
         columns,
         {"image": picture, "a": TextPreprocessConfig(max_length=64)},

@@ -1,3 +1,3 @@
 """Data: files, folders, tables and shards become batches. Importing it registers the modalities of this package."""
 
-import perceivers.data.modalities  # noqa: F401  # registers them
+import perceivers.data.modalities as _  # noqa: F401

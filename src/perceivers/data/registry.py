@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from perceivers.plugins import load_plugins
 from perceivers.registry import ConfigRegistry
@@ -65,7 +65,8 @@ class OwnDataSize(Protocol):
         ...
 
 
-class UploadSize(NamedTuple):
+@dataclass(frozen=True)
+class UploadSize:
     """Size of an upload, read from its header before anything is decoded.
 
     Attributes:
@@ -163,10 +164,12 @@ def register_modality(spec: ModalitySpec) -> None:
     Raises:
         ValueError: If another modality has this name, a suffix of it, or a kind of its configurations.
     """
-    for suffix in spec.suffixes:
-        known = _suffix_table().get(f".{suffix}", spec.name)
-        if known != spec.name:
-            msg = f"Files '.{suffix}' are already registered as {known}, not as {spec.name}."
+    for other in _MODALITIES.values():  # without the plugins: one of them may be calling
+        shared = sorted({*spec.suffixes} & {*other.suffixes})
+        if shared and other.name != spec.name:
+            msg = (
+                f"Files '.{shared[0]}' are already registered as {other.name}, not as {spec.name}."
+            )
             raise ValueError(msg)
     for one in spec.preprocessing:
         PREPROCESS.register(one.config, one.modality)

@@ -1,6 +1,7 @@
 """Input adapters: modalities become elements. Importing it registers those of this package."""
 
 # ruff: noqa: F401
+# pyright: reportUnusedImport=false
 import perceivers.inputs.array
 import perceivers.inputs.audio
 import perceivers.inputs.frame_pair

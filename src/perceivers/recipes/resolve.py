@@ -1,17 +1,15 @@
 """From a recipe and the data at hand to a run: what the recipe left open is taken from the data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
 from perceivers.data.base import DataConfig, Records
-from perceivers.data.encoded_item import Media
-from perceivers.data.loading.transform import media_of
+from perceivers.data.loading.transform import sample_cells
 from perceivers.data.registry import get_modality
 from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.chunking import in_pieces
@@ -109,11 +107,13 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
     for name in sorted(_read_by(recipe), key=lambda name: source.inputs[name].kind != "video"):
         column = source.inputs[name]
         asked = _in_step(preprocess_for(recipe, name), column, source, preprocess)
-        preprocess[name] = asked.measure(partial(_cells, train, column))
+        preprocess[name] = asked.measure(partial(sample_cells, train, column))
         inputs[name] = fill_input(recipe.inputs[name], preprocess[name])
     answers = {
         name: fill_answer(
-            recipe.preprocess[name], partial(_cells, train, source.inputs[name]), inputs=preprocess
+            recipe.preprocess[name],
+            partial(sample_cells, train, source.inputs[name]),
+            inputs=preprocess,
         )
         for name in answers_of(recipe.task)
     }
@@ -214,23 +214,6 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
         f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
     )
     raise ValueError(msg)
-
-
-def _cells(train: Records, column: InputColumn, count: int | None) -> Iterator[Media]:
-    """Yield the cells of a modality of `count` rows, evenly spaced, in an order that mixes the classes. None: all."""
-    if count is None:
-        names = column.all_columns
-        for cells in zip(*(train.column(name) for name in names), strict=True):
-            yield Media("train", value=dict(zip(names, cells, strict=True)))
-        return
-    places = np.unique(np.linspace(0, max(len(train) - 1, 0), count).round().astype(int))
-    for index in np.random.default_rng(0).permutation(places[: len(train)]):
-        try:
-            media = media_of(train.row(int(index)), column)
-        except (OSError, ValueError):  # named and counted when it is to be learned from
-            continue
-        if not media.is_missing:
-            yield media
 
 
 def learnable(

@@ -1,6 +1,6 @@
 """Raw rows become a batch: each modality is decoded, cut to size and augmented, then put together and mixed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from perceivers.data.base import Batch
+from perceivers.data.base import Batch, Records
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.mixup import mix, mixing_of
 from perceivers.data.loading.rng import random_numbers, random_numbers_of_each
@@ -18,7 +18,17 @@ from perceivers.data.modalities.image.pixel_targets import check_alike
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = ["BadRowError", "Chances", "Read", "Reader", "Sample", "guarded", "media_of", "own_cell"]
+__all__ = [
+    "BadRowError",
+    "Chances",
+    "Read",
+    "Reader",
+    "Sample",
+    "guarded",
+    "media_of",
+    "own_cell",
+    "sample_cells",
+]
 
 _MOMENT = 1000  # numbers the generator of a row's moment, beyond those of its modalities
 
@@ -348,6 +358,29 @@ def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
         cells[part] = cell
     missing = all(cell is None for cell in cells.values())
     return Media(name or f"{', '.join(column.columns)}", value=None if missing else cells)
+
+
+def sample_cells(records: Records, column: InputColumn, count: int | None) -> Iterator[Media]:
+    """Yield cells of a modality of evenly spaced rows, in an order that mixes the classes, without unreadable ones.
+
+    Args:
+        records: The training split.
+        column: Where the modality lies.
+        count: Number of rows. None: all rows in their order, for columns of plain values.
+    """
+    if count is None:
+        names = column.all_columns
+        for cells in zip(*(records.column(name) for name in names), strict=True):
+            yield Media("train", value=dict(zip(names, cells, strict=True)))
+        return
+    indices = np.unique(np.linspace(0, max(len(records) - 1, 0), count).round().astype(int))
+    for index in np.random.default_rng(0).permutation(indices[: len(records)]):
+        try:
+            media = media_of(records.row(int(index)), column)
+        except (OSError, ValueError):  # named and counted in training
+            continue
+        if not media.is_missing:
+            yield media
 
 
 class BadRowError(Exception):
