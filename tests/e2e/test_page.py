@@ -164,8 +164,8 @@ def tabbed_to(page, name: str) -> None:
 
 def made_views() -> list[dict]:
     """Return a view of each kind that no run of these tests has."""
-    chance = np.random.default_rng(0)
-    recorded = np.where(chance.random((40, 2)) < 0.1, np.nan, chance.random((40, 2)))
+    rng = np.random.default_rng(0)
+    recorded = np.where(rng.random((40, 2)) < 0.1, np.nan, rng.random((40, 2)))
     contents = {
         "text": Passage(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
         "series": Recording(
@@ -174,8 +174,8 @@ def made_views() -> list[dict]:
             channels=("x", "y"),
             step=4,
         ),
-        "array": Values(values=chance.random((10, 3)).astype(np.float32)),
-        "wave": Wave(samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
+        "array": Values(values=rng.random((10, 3)).astype(np.float32)),
+        "wave": Wave(samples=rng.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
         "table": Fields(fields=("age", "color"), texts=("41", "")),
     }
     counts = {"text": 14, "series": 10, "array": 10, "wave": 10, "table": 2}
@@ -183,7 +183,7 @@ def made_views() -> list[dict]:
         View(
             name=name,
             content=content,
-            attention=chance.random((2, counts[name])).astype(np.float32),
+            attention=rng.random((2, counts[name])).astype(np.float32),
             share=np.full(2, 0.2, np.float32),
             even=0.2,
             scores=np.zeros((2, 1, counts[name]), np.float32),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.transform import sample_cells
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig, Pictures
 from perceivers.data.modalities.image.preprocess import (
@@ -32,7 +32,9 @@ class Rows:
         if isinstance(cell, Exception):
             raise cell
         return {
-            "image": Media(f"row {index}", array=cell) if isinstance(cell, np.ndarray) else cell
+            "image": EncodedItem(f"row {index}", array=cell)
+            if isinstance(cell, np.ndarray)
+            else cell
         }
 
     def column(self, name):
@@ -140,7 +142,7 @@ def test_size_follows_the_pictures(shapes, largest, expected):
 
 
 def test_pictures_that_cannot_be_read_have_no_say():
-    rows = [OSError("gone"), None, Media("x", data=b""), plain(8, 8, 1)]
+    rows = [OSError("gone"), None, EncodedItem("x", data=b""), plain(8, 8, 1)]
     assert suggest_image_size(cells(rows), largest=64) == (8, 8)
     assert channels(rows) == 1
     mean, std = measure_mean_std(cells(rows), size=(8, 8), num_channels=1)
@@ -148,7 +150,7 @@ def test_pictures_that_cannot_be_read_have_no_say():
 
 
 def test_nothing_readable_tells_the_first_reason():
-    rows = [Media("empty.png", data=b""), OSError("gone")]
+    rows = [EncodedItem("empty.png", data=b""), OSError("gone")]
     with pytest.raises(
         ValueError, match=r"No image of a sample can be read.* 'empty.png' .* file is empty"
     ):
@@ -195,6 +197,6 @@ def test_large_photographs_are_not_all_decoded(monkeypatch):
 def test_encoded_pictures_are_measured_by_their_header():
     file = io.BytesIO()
     Image.new("1", (12, 8)).save(file, "PNG")
-    rows = [Media("it.png", data=file.getvalue())]
+    rows = [EncodedItem("it.png", data=file.getvalue())]
     assert suggest_image_size(cells(rows), largest=64) == (8, 12)
     assert channels(rows) == 1

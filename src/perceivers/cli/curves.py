@@ -1,4 +1,4 @@
-"""`perceivers explain RUN --curves`: whether the maps of a run are faithful."""
+"""`perceivers explain RUN --faithfulness`: whether the maps of a run are faithful."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def draw_run(options: "Options") -> int:
     if options.text or options.format not in (None, "png", "npz"):
         wrong_arguments(
             "explain",
-            "--curves takes a FILE or a split, and writes a png or npz; leave out --text and --format.",
+            "--faithfulness takes a FILE or a split, and writes a png or npz; leave out --text and --format.",
         )
     from perceivers.explain.attribution.deletion import mean_curves
     from perceivers.explain.attribution.faithfulness import curves_of_files
@@ -63,7 +63,7 @@ def _samples(saved: "Saved", options: "Options") -> tuple[list[Any], str]:
     split = choose_split(source, options.split, own=True)
     if source.streams:
         wrong_arguments(
-            "explain", "--curves cannot draw samples of data that are streamed; give a FILE."
+            "explain", "--faithfulness cannot draw samples of data that are streamed; give a FILE."
         )
     table = source.splits[split]
     rows = _some(range(len(table)), options.samples)

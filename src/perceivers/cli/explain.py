@@ -21,10 +21,10 @@ _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --out robin.html  a page to turn, slide and choose in; it needs nothing else
   perceivers explain runs/talks talk.mp4 --out talk.gif     frame after frame
   perceivers explain runs/birds robin.jpg --class wren      what speaks for another class
-  perceivers explain runs/birds robin.jpg --curves          whether the maps are faithful, for this picture
-  perceivers explain runs/birds --curves --samples 300      the same over the test split, with mean areas
+  perceivers explain runs/birds robin.jpg --faithfulness          whether the maps are faithful, for this picture
+  perceivers explain runs/birds --faithfulness --samples 300      the same over the test split, with mean areas
   perceivers explain runs/digits spoken.flac                sound, film, mesh, recording, array: whatever it learned
-  perceivers explain runs/talks talk.mp4 --moment 0         the clip at the beginning; 0.5 is the middle, 1 the end
+  perceivers explain runs/talks talk.mp4 --clip-position 0         the clip at the beginning; 0.5 is the middle, 1 the end
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
   perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; what is missing may be left out
   perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns
@@ -42,7 +42,7 @@ class Options:
         out: The file to write. By default `NAME-attention.png` in this folder, or `NAME-curves.png`.
         format: A picture, a moving one, a page, or the arrays that it is drawn from. By default as `out` ends.
         latents: How many latents to show on their own.
-        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
         text: A text to look at, of a run that reads texts, instead of a file. Give it again for the other texts of a
             sample that has several.
         row: Which row of a table, from 0 on, where FILE is one.
@@ -51,10 +51,10 @@ class Options:
             through all layers, or that weighted by the gradient of a class. By default `class` where the run learned
             classes, or else `rollup`.
         about: The class that `--map class` is about. By default the most probable one.
-        curves: Draw deletion and insertion curves of all maps instead, beside a random map and input gradients; without
+        faithfulness: Draw deletion and insertion curves of all maps instead, beside a random map and input gradients; without
             FILE, their mean over a split.
-        split: Which split of the run's own data `--curves` is measured on. By default test, or else validation.
-        samples: How many samples of a split, a folder or a table `--curves` is measured on, drawn at random.
+        split: Which split of the run's own data `--faithfulness` is measured on. By default test, or else validation.
+        samples: How many samples of a split, a folder or a table `--faithfulness` is measured on, drawn at random.
         device: Where to compute. `auto` takes an accelerator if there is one.
     """
 
@@ -63,13 +63,13 @@ class Options:
     out: Path | None = None
     format: Literal["png", "gif", "html", "npz"] | None = None
     latents: int = 8
-    moment: float = 0.5
+    clip_position: float = 0.5
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     row: int = 0
     task: str | None = None
     map: Literal["mean", "last", "rollup", "class"] | None = None
     about: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None
-    curves: Switch = False
+    faithfulness: Switch = False
     split: Literal["train", "validation", "test"] | None = None
     samples: int = 200
     device: Device = "auto"
@@ -78,7 +78,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
-    if options.curves:
+    if options.faithfulness:
         from perceivers.cli.curves import draw_run
 
         return draw_run(options)
@@ -97,7 +97,7 @@ def run(args: Sequence[str]) -> int:
         out,
         format=options.format,
         latents=options.latents,
-        moment=options.moment,
+        clip_position=options.clip_position,
         task=options.task,
         map=options.map,
         about=options.about,

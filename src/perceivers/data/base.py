@@ -18,7 +18,7 @@ from perceivers.typing import Tensor
 __all__ = [
     "Batch",
     "DataConfig",
-    "Records",
+    "MapStyleSplit",
     "Row",
     "atomic_write",
     "nearest",
@@ -110,7 +110,7 @@ class DataConfig:
 
 
 @runtime_checkable
-class Records(Protocol):
+class MapStyleSplit(Protocol):
     """One split, not decoded. Rows are told apart by their index."""
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class Records(Protocol):
         ...
 
     def row(self, index: int) -> Mapping[str, Any]:
-        """Return the raw cells of one row. Media are `Media` (bytes or a path, and a name for messages)."""
+        """Return the raw cells of one row. Media are `EncodedItem` (bytes or a path, and a name for messages)."""
         ...
 
     def column(self, name: str) -> Sequence[Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from perceivers.data.base import DataConfig, Records
+from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.loading.transform import sample_cells
 from perceivers.data.registry import get_modality
-from perceivers.data.sources.bundle import DataSource
-from perceivers.data.sources.chunking import in_pieces
+from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.chunking import chunk_texts
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field
@@ -46,7 +46,7 @@ _STEPS, _SMALLEST_BATCH = 64, 16
 
 
 def choose_recipe(
-    source: DataSource, *, name: str | None = None, size: str | None = None
+    source: DatasetBundle, *, name: str | None = None, size: str | None = None
 ) -> tuple[Recipe, str]:
     """Return the recipe for some data, and a sentence that says why this one.
 
@@ -89,7 +89,7 @@ def choose_recipe(
     return chosen, sentence
 
 
-def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str, Any]]:
+def specialize(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, Mapping[str, Any]]:
     """Return the recipe with everything filled in, and what turns a file into the model's array.
 
     Sizes, statistics, classes and, where no limit is given, the number of epochs come from the data.
@@ -137,7 +137,7 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
     return _filled_task(filled, source, preprocess), preprocess
 
 
-def _filled_task(recipe: Recipe, source: DataSource, preprocess: Mapping[str, Any]) -> Recipe:
+def _filled_task(recipe: Recipe, source: DatasetBundle, preprocess: Mapping[str, Any]) -> Recipe:
     """Return a recipe whose task knows its classes, labels or numbers, and whose output has as many."""
     if isinstance(recipe.task, MultiTaskConfig):
         return fill_tasks(recipe, source)
@@ -155,7 +155,7 @@ def _filled_task(recipe: Recipe, source: DataSource, preprocess: Mapping[str, An
 
 
 def _in_step(
-    asked: Any, column: InputColumn, source: DataSource, preprocess: Mapping[str, Any]
+    asked: Any, column: InputColumn, source: DatasetBundle, preprocess: Mapping[str, Any]
 ) -> Any:
     """Return the preprocessing of sound with clips as long as those of the film that it belongs to."""
     if column.kind != "audio" or asked.seconds is not None:
@@ -166,7 +166,7 @@ def _in_step(
     return asked
 
 
-def made_for(recipe: Recipe, source: DataSource, *, size: str | None = None) -> Recipe:
+def made_for(recipe: Recipe, source: DatasetBundle, *, size: str | None = None) -> Recipe:
     """Return a recipe of whatever the data hold, made for these; any other recipe as it is.
 
     Args:
@@ -192,7 +192,7 @@ def _read_by(recipe: Recipe) -> list[str]:
     return [name for name, part in recipe.inputs.items() if part.kind != "label"]
 
 
-def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
+def _fitting(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return the recipe if it reads what the data hold; some are made for them.
 
     Raises:
@@ -217,8 +217,8 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
 
 
 def learnable(
-    source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
-) -> DataSource:
+    source: DatasetBundle, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
+) -> DatasetBundle:
     """Return data as a task learns from them, validation held out: with labels or answers, or as pieces of texts.
 
     Args:
@@ -232,7 +232,7 @@ def learnable(
             if there are too few rows to hold some out.
     """
 
-    def held_out(source: DataSource) -> DataSource:
+    def held_out(source: DatasetBundle) -> DatasetBundle:
         return source if data is None else with_validation(source, data)
 
     for name in answers_of(task):
@@ -252,12 +252,12 @@ def learnable(
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
         raise ValueError(msg)
     length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
-    long = held_out(in_pieces(source, task.modality, _ROOM * length))
+    long = held_out(chunk_texts(source, task.modality, _ROOM * length))
     # Cut again when some are held out: what is learned from never overlaps what is measured.
-    return in_pieces(long, task.modality, length, leave="train")
+    return chunk_texts(long, task.modality, length, leave="train")
 
 
-def joined(source: DataSource, recipe: Recipe) -> DataSource:
+def joined(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
     """Return data whose columns of texts are one input, if there are several and the recipe reads one text alone.
 
     Raises:
@@ -280,7 +280,7 @@ def joined(source: DataSource, recipe: Recipe) -> DataSource:
     return replace(source, inputs={name: one}, notes=(*source.notes, note))
 
 
-def _require_labels(source: DataSource) -> None:
+def _require_labels(source: DatasetBundle) -> None:
     if not source.label_names:
         msg = (
             "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
@@ -289,14 +289,14 @@ def _require_labels(source: DataSource) -> None:
         raise ValueError(msg)
 
 
-def _count(source: DataSource) -> int | None:
+def _count(source: DatasetBundle) -> int | None:
     """Return the number of training rows; None where a stream does not know it."""
     if "train" in source.streams:
         return source.streams["train"].num_rows
     return len(source.splits["train"]) if "train" in source.splits else 0
 
 
-def _training_rows(source: DataSource) -> tuple[Records, int | None]:
+def _training_rows(source: DatasetBundle) -> tuple[MapStyleSplit, int | None]:
     """Return rows to look at, all of train or the first of a stream, and how many there are in all.
 
     Raises:

@@ -8,7 +8,7 @@ from perceivers.data.modalities.base import CellSampler
 from perceivers.data.registry import PREPROCESS
 from perceivers.inputs.registry import preprocess_of
 from perceivers.models.decoder import DecoderConfig
-from perceivers.models.perceiver import OutputConfig
+from perceivers.models.perceiver import ReadoutConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve_autoencoder import fill_autoencoder, fill_label
@@ -151,8 +151,8 @@ def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
     return replace(config, size=sized[0].size, **cut)
 
 
-def fill_output(output: OutputConfig, inputs: Mapping[str, Any]) -> OutputConfig:
-    """Return an `OutputConfig` with as many queries as the text that they follow has bytes.
+def fill_output(output: ReadoutConfig, inputs: Mapping[str, Any]) -> ReadoutConfig:
+    """Return an `ReadoutConfig` with as many queries as the text that they follow has bytes.
 
     Args:
         output: Of the recipe.

@@ -1,6 +1,6 @@
 """Limits of uploads, checked on headers before anything is decoded."""
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.registry import get_modality
 from perceivers.server.settings import UploadLimits
 
@@ -11,7 +11,7 @@ class TooLargeError(ValueError):
     """An upload above a limit. The message states its size and the limit."""
 
 
-def check(kind: str, media: Media, limits: UploadLimits) -> None:
+def check(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
     """Refuse an upload whose header states more than a limit.
 
     Args:

@@ -15,7 +15,7 @@ from perceivers.data.registry import (
 from perceivers.data.tables.table import Field, Table
 
 __all__ = [
-    "Choice",
+    "ColumnSelection",
     "InputColumn",
     "check_paths",
     "choose",
@@ -180,7 +180,7 @@ def target_columns(
 
 
 @dataclass(frozen=True)
-class Choice:
+class ColumnSelection:
     """The columns that are used, and how that was decided.
 
     Attributes:
@@ -257,7 +257,7 @@ def choose(
     name: str,
     *,
     inputs: Mapping[str, InputColumn] | None = None,
-) -> Choice:
+) -> ColumnSelection:
     """Return which columns are used.
 
     Args:
@@ -283,7 +283,7 @@ def choose(
     ignored = tuple(column for column in fields if column not in used)
     notes = _notes(fields, inputs, tuple(targets), ignored)
     tasks = targets if len(targets) > 1 or any(targets.values()) else {}
-    return Choice(dict(inputs), ",".join(targets) or None, about, ignored, notes, tasks)
+    return ColumnSelection(dict(inputs), ",".join(targets) or None, about, ignored, notes, tasks)
 
 
 def check_paths(table: Table, columns: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ def explain_file(
     *,
     format: str | None = None,
     latents: int = 8,
-    moment: float = 0.5,
+    clip_position: float = 0.5,
     **which: Any,
 ) -> Path:
     """Write what the model attended to in a sample, and return the path.
@@ -35,7 +35,7 @@ def explain_file(
         format: `png` draws it; `gif` shows one map after another or, of a film, frame after frame; `html` is a page
             that needs nothing else; `npz` keeps the arrays of `Explanation`. By default as `out` ends.
         latents: How many latents to show on their own.
-        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
         which: `task`, `map` and `about` as `perceivers.explain.attribution.explain.explain` takes them.
 
     Raises:
@@ -51,10 +51,10 @@ def explain_file(
         told = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         msg = f"Expected the format {told} to show attention in, got '{format}' for {out}."
         raise ValueError(msg)
-    if not 0 <= moment <= 1:
-        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {moment}."
+    if not 0 <= clip_position <= 1:
+        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
         raise ValueError(msg)
-    explanation = explain(saved, file, latents=latents, moment=moment, **which)
+    explanation = explain(saved, file, latents=latents, clip_position=clip_position, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format in ("png", "gif"):
         _draw(explanation, out, moving=format == "gif")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.registry import UploadSize
 
@@ -89,7 +89,7 @@ def one_sentence(name: str, noun: str) -> Generator[None]:
         raise ValueError(_sentence(name, noun, f"it is damaged or cut off ({words})")) from error
 
 
-def read_bytes(media: Media, noun: str) -> bytes:
+def read_bytes(media: EncodedItem, noun: str) -> bytes:
     """Return all bytes of a cell.
 
     Raises:
@@ -114,7 +114,7 @@ def read_bytes(media: Media, noun: str) -> bytes:
     return data
 
 
-def load_arrays(media: Media, noun: str, *groups: tuple[str, ...]) -> list[Array | None]:
+def load_arrays(media: EncodedItem, noun: str, *groups: tuple[str, ...]) -> list[Array | None]:
     """Return one array of a cell for each group of names: the first that is there, None if none is.
 
     A single array, as a file or as a list of numbers, is the first group's. So is the only array of an archive
@@ -166,7 +166,7 @@ def as_numbers(value: Any) -> Array:
     return _checked(array)
 
 
-def read_array(media: Media) -> ArrayValue:
+def read_array(media: EncodedItem) -> ArrayValue:
     """Return the elements of an array, checked.
 
     The last axis holds the channels; an array of one axis has a single one. Where there are more than two axes, the
@@ -313,7 +313,7 @@ def _finite(numbers: Array, mask: npt.NDArray[np.bool_] | None, noun: str) -> Nu
     return numbers
 
 
-def array_upload_sizes(media: Media) -> Iterator[UploadSize]:
+def array_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     """Yield the numbers that the headers of `.npy` and `.npz` state, and those that fit into their size.
 
     Raises:

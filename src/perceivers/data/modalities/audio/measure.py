@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode import cut_sound, decode_sound, sound_header
 from perceivers.data.modalities.base import read_cells
 
@@ -24,7 +24,7 @@ LEAST_DEVIATION = 1e-5  # silent data have no deviation to divide by; a third of
 
 
 def measure_clip(
-    cells: Sequence[Media], sample_rate: int | None, seconds: float | None
+    cells: Sequence[EncodedItem], sample_rate: int | None, seconds: float | None
 ) -> tuple[int, float]:
     """Return sample rate and seconds of a clip, from the headers of cells where one is open.
 
@@ -51,7 +51,10 @@ def measure_clip(
 
 
 def measure_values(
-    cells: Sequence[Media], config: Any, num_channels: int, transform: Callable[[Values], Values]
+    cells: Sequence[EncodedItem],
+    config: Any,
+    num_channels: int,
+    transform: Callable[[Values], Values],
 ) -> tuple[float, float]:
     """Return mean and standard deviation, of four digits, of the values of clips from the middle of cells.
 
@@ -65,15 +68,15 @@ def measure_values(
         ValueError: If no cell can be read.
     """
 
-    def read(cell: Media) -> Values:
+    def read(cell: EncodedItem) -> Values:
         audio = decode_sound(
             cell,
             sample_rate=config.sample_rate,
             num_channels=num_channels,
             seconds=config.seconds,
-            moment=0.5,
+            clip_position=0.5,
         ).value
-        return transform(cut_sound(audio, moment=0.5, seconds=config.seconds))
+        return transform(cut_sound(audio, clip_position=0.5, seconds=config.seconds))
 
     count, total, squares, seconds = 0, 0.0, 0.0, 0.0
     for values in read_cells(cells, read, "audio"):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig, augment_samples, mask_axis
 from perceivers.data.modalities.audio.decode import (
     Sound,
@@ -108,7 +108,7 @@ class WavePreprocessConfig(BasePreprocessConfig):
 class _Audio:
     """What both have in common: decoding and cutting clips. See `perceivers.data.modalities.base.Modality`."""
 
-    timed = True
+    has_clips = True
 
     def __init__(
         self,
@@ -122,12 +122,12 @@ class _Audio:
         self.num_channels = num_channels
         self.augment = augment
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
         """Return a `Sound` of the configured rate and channels.
 
         Args:
             media: A file, its bytes or decoded samples with their rate.
-            moment: Decode only the clip there, where that is cheaper. None: everything.
+            clip_position: Decode only the clip there, where that is cheaper. None: everything.
 
         Raises:
             MissingValueError: If the cell is empty, or a film without a sound track.
@@ -139,20 +139,20 @@ class _Audio:
             sample_rate=self.sample_rate,
             num_channels=self.num_channels,
             seconds=self.seconds * (1 + spare),
-            moment=moment,
+            clip_position=clip_position,
         )
 
-    def clip(self, sound: Sound, moment: float, chance: np.random.Generator | None) -> Values:
+    def clip(self, sound: Sound, clip_position: float, rng: np.random.Generator | None) -> Values:
         """Return the clip at a moment, n x channels, with augmentation if there is chance."""
-        if self.augment is None or chance is None:
-            return cut_sound(sound, moment=moment, seconds=self.seconds)
+        if self.augment is None or rng is None:
+            return cut_sound(sound, clip_position=clip_position, seconds=self.seconds)
         share = self.augment.speed
-        speed = chance.uniform(1 - share, 1 + share)
-        clip = cut_sound(sound, moment=moment, seconds=self.seconds * speed)
+        speed = rng.uniform(1 - share, 1 + share)
+        clip = cut_sound(sound, clip_position=clip_position, seconds=self.seconds * speed)
         if share:
             clip = resample(clip, self.sample_rate * speed, self.sample_rate, "MQ")
             clip = clip[: max(1, round(self.seconds * self.sample_rate))]
-        return augment_samples(clip, self.augment, chance)
+        return augment_samples(clip, self.augment, rng)
 
 
 class WaveAudio(_Audio):
@@ -180,19 +180,19 @@ class WaveAudio(_Audio):
         self.factor = np.float32(1 / preprocess.scale)
 
     def prepare(
-        self, value: Sound, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
 
         Args:
             value: Of `decode`.
-            moment: Where the clip lies: 0 the first possible, 1 the last.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Where the clip lies: 0 the first possible, 1 the last.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        values = self.clip(value, moment, chance) * self.factor
-        if self.augment is not None and chance is not None:
+        values = self.clip(value, clip_position, rng) * self.factor
+        if self.augment is not None and rng is not None:
             masks, share = self.augment.time_masks, self.augment.time_share
-            mask_axis(values, 0, masks=masks, share=share, chance=chance)
+            mask_axis(values, 0, masks=masks, share=share, rng=rng)
         return values
 
     def collate(
@@ -231,25 +231,25 @@ class MelAudio(_Audio):
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)
 
     def prepare(
-        self, value: Sound, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
 
         Args:
             value: Of `decode`.
-            moment: Where the clip lies: 0 the first possible, 1 the last.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Where the clip lies: 0 the first possible, 1 the last.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        clip = self.clip(value, moment, chance)
+        clip = self.clip(value, clip_position, rng)
         values = log_mel(clip[:, 0], self.preprocess)
         values -= self.mean
         values *= self.factor
         augment = self.augment
-        if augment is not None and chance is not None:
+        if augment is not None and rng is not None:
             masks, share = augment.time_masks, augment.time_share
-            mask_axis(values, 0, masks=masks, share=share, chance=chance)
+            mask_axis(values, 0, masks=masks, share=share, rng=rng)
             masks, share = augment.frequency_masks, augment.frequency_share
-            mask_axis(values, 1, masks=masks, share=share, chance=chance)
+            mask_axis(values, 1, masks=masks, share=share, rng=rng)
         return values
 
     def collate(

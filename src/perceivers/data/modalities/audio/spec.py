@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig
 from perceivers.data.modalities.audio.decode import sound_header
 from perceivers.data.modalities.audio.mel import MelPreprocessConfig
@@ -17,7 +17,7 @@ from perceivers.data.registry import (
 )
 
 
-def _upload_sizes(media: Media) -> Iterator[UploadSize]:
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     seconds = sound_header(media).seconds
     if (
         seconds is not None

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
     SAMPLED_CELLS,
     BasePreprocessConfig,
@@ -161,7 +161,7 @@ class ClassMaps:
         ValueError: If something is open, or `crop_scale` or `crop_ratio` are out of range.
     """
 
-    timed = False
+    has_clips = False
 
     def __init__(
         self, preprocess: ClassMapPreprocessConfig, augment: ImageAugmentConfig | None = None
@@ -181,12 +181,12 @@ class ClassMaps:
             keep_aspect=preprocess.keep_aspect,
         )
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the index of each pixel's class, Y x X of uint8.
 
         Args:
             media: A file, its bytes, or an array of uint8.
-            moment: A picture has none.
+            clip_position: A picture has none.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -211,24 +211,24 @@ class ClassMaps:
         self,
         value: npt.NDArray[np.uint8],
         *,
-        moment: float = 0.5,  # noqa: ARG002
-        chance: np.random.Generator | None = None,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts.
 
         Args:
             value: Of `decode`.
-            moment: A picture has none.
-            chance: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
+            clip_position: A picture has none.
+            rng: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
         """
         height, width = value.shape
         flip = False
-        if self.augment is None or chance is None or self.augment.crop_scale is None:
+        if self.augment is None or rng is None or self.augment.crop_scale is None:
             box = evaluation_box(width, height, self._cut)
         else:
-            box = inception_box(width, height, self.augment, self._cut, chance)
-        if self.augment is not None and chance is not None:
-            flip = self.augment.flip and chance.random() < 0.5
+            box = inception_box(width, height, self.augment, self._cut, rng)
+        if self.augment is not None and rng is not None:
+            flip = self.augment.flip and rng.random() < 0.5
         image = Image.fromarray(value).resize(
             (self.size[1], self.size[0]), Image.Resampling.NEAREST, box=box
         )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import BasePreprocessConfig, CellSampler, read_cells
 from perceivers.data.modalities.image.decode import decode_image, read_header
 from perceivers.typing import Float, Tensor, UInt8
@@ -215,7 +215,7 @@ def normalize_pixels(
     return torch.from_numpy(values)
 
 
-def suggest_image_size(cells: Iterable[Media], *, largest: int) -> tuple[int, int]:
+def suggest_image_size(cells: Iterable[EncodedItem], *, largest: int) -> tuple[int, int]:
     """Return height and width that suit images, from their headers.
 
     Images that all have one size, not above `largest`, keep it exactly. Otherwise it is the median size, scaled so that
@@ -261,7 +261,7 @@ def typical_size(sizes: npt.NDArray[np.float64], *, largest: int, step: int) -> 
 
 
 def measure_mean_std(
-    cells: Iterable[Media], *, num_channels: int, size: tuple[int, int]
+    cells: Iterable[EncodedItem], *, num_channels: int, size: tuple[int, int]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel over images, of pixels in [0, 1].
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.augment import ImageAugmentConfig
 from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.image.modality import Pictures
@@ -25,7 +25,7 @@ from perceivers.data.registry import (
 __all__ = ["image_upload_sizes"]
 
 
-def image_upload_sizes(media: Media) -> Iterator[UploadSize]:
+def image_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     """Yield the number of pixels that the header of an image states."""
     header = read_header(media)
     yield UploadSize(header.height * header.width, "pixels", "pixels")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import array_upload_sizes
 from perceivers.data.modalities.points.modality import (
     PointClouds,
@@ -23,7 +23,7 @@ _PLY_COUNTS = re.compile(rb"element (?:vertex|face) (\d+)")
 _OFF_COUNTS = re.compile(rb"\s*(?:(?:ST)?C?N?4?OFF)?\s*(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)")
 
 
-def _upload_sizes(media: Media) -> Iterator[UploadSize]:
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     data = media.data or b""
     suffix = media.name.rpartition(".")[2].lower()
     if suffix in {"npy", "npz"}:

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.series.modality import (
     SeriesAugmentConfig,
     SeriesPreprocessConfig,
@@ -22,7 +22,7 @@ from perceivers.data.registry import (
 _BYTES_PER_NUMBER = 8
 
 
-def _upload_sizes(media: Media) -> Iterator[UploadSize]:
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     data = media.data or b""
     if data[:4] == b"PAR1":
         parquet = require("pyarrow.parquet", "data")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.text.modality import (
     TextAugmentConfig,
     TextBytes,
@@ -18,7 +18,7 @@ from perceivers.data.registry import (
 )
 
 
-def _upload_sizes(media: Media) -> Iterator[UploadSize]:
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     text = media.value if media.data is None else media.data
     size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b"")
     yield UploadSize(size, "bytes of text", "characters")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.video.container import opened_film, picture_seconds
 from perceivers.data.modalities.video.modality import (
     VideoAugmentConfig,
@@ -19,7 +19,7 @@ from perceivers.data.registry import (
 )
 
 
-def _upload_sizes(media: Media) -> Iterator[UploadSize]:
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     with opened_film(media) as (_, stream):
         codec = stream.codec_context
         yield UploadSize(codec.width * codec.height, "pixels in a frame", "pixels")
