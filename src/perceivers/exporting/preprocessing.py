@@ -145,10 +145,10 @@ class PicturePort(Port):
     mask_meaning = "True where there is a picture"
 
     def __init__(self, name: str, pictures: Pictures, *, may_lack: bool) -> None:
-        config = pictures.preprocess
-        super().__init__(name, (*config.size, config.num_channels), 1 if may_lack else None)
+        shape = (*pictures.size, pictures.num_channels)
+        super().__init__(name, shape, 1 if may_lack else None)
         self.pictures = pictures
-        _keep_moments(self, config.mean, config.std)
+        _keep_moments(self, pictures.mean, pictures.std)
 
     @property
     def meaning(self) -> str:

@@ -231,7 +231,7 @@ def _our_images(told: Mapping[str, Any], size: tuple[int, int]) -> ImagePreproce
 
 def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
     """Return the file of their picture processor: a central crop of the short side, resized to the model's size."""
-    height, width = image.size
+    height, width = image.known_size
     crop = round(height / image.crop_fraction)
     return {
         "image_processor_type": "PerceiverImageProcessor",
@@ -243,8 +243,8 @@ def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(image.mean),
-        "image_std": list(image.std),
+        "image_mean": list(image.mean or ()),
+        "image_std": list(image.std or ()),
     }
 
 

@@ -379,7 +379,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
         else " If a column does hold such, name it with --columns COLUMN:KIND."
     )
     msg = (
-        f"{name} has no column of pictures, sound, video, shapes, text, series or arrays: {seen}. Expected encoded "
+        f"{name} has no column of images, audio, video, points, text, series or arrays: {seen}. Expected encoded "
         f"files (PNG, WAV, MP4, OFF, ...), paths of files with such a suffix, texts or lists of numbers.{advice}"
     )
     raise ValueError(msg)

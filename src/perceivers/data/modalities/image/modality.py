@@ -44,13 +44,15 @@ class Pictures:
     ) -> None:
         if augment is not None:
             check_crop(augment)
-        if preprocess.num_channels is None or None in (preprocess.mean, preprocess.std):
+        mean, std = preprocess.mean, preprocess.std
+        if preprocess.num_channels is None or mean is None or std is None:
             msg = (
                 "Expected num_channels, mean and std of images, got "
                 f"{preprocess}: they are taken from the data first."
             )
             raise ValueError(msg)
         self.size, self.num_channels = preprocess.known_size, preprocess.num_channels
+        self.mean, self.std = mean, std
         self.preprocess = preprocess
         self.augment = augment
 
