@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayPreprocessConfig
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
@@ -177,7 +177,7 @@ def _npz(folder: Path) -> Ways:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name].astype(np.float32) for name in archive.files}
 
-    config = ArraysPreprocessConfig(
+    config = ArrayPreprocessConfig(
         length=5000,
         num_channels=8,
         num_coordinates=3,

@@ -29,7 +29,7 @@ def png(value, side=6):
     return file.getvalue()
 
 
-class Pictures:
+class ImageRows:
     """Records of encoded pictures, one for each number; None is a damaged one, an exception is raised."""
 
     def __init__(self, count, damaged=(), raises=None):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from made_modalities import LABELS, RATE
 
-from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayPreprocessConfig
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
@@ -45,8 +45,8 @@ def prepared_as(kind: str) -> Any:
         "text": TextPreprocessConfig(max_length=256, keep="random"),
         "series": SeriesPreprocessConfig(**steps, rate=20.0, irregular=False, has_missing=True),
         "irregular": SeriesPreprocessConfig(**steps, irregular=True, has_missing=False),
-        "array": ArraysPreprocessConfig(**whole, num_coordinates=0),
-        "places": ArraysPreprocessConfig(**whole, num_coordinates=2),
+        "array": ArrayPreprocessConfig(**whole, num_coordinates=0),
+        "places": ArrayPreprocessConfig(**whole, num_coordinates=2),
         "table": TablePreprocessConfig(numbers=("age",), categories={"color": ("red", "blue")}),
     }
     return known[kind]

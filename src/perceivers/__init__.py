@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perceivers.data.base import DataConfig as DataConfig
     from perceivers.data.modalities.array.modality import (
-        ArraysPreprocessConfig as ArraysPreprocessConfig,
+        ArrayPreprocessConfig as ArrayPreprocessConfig,
     )
     from perceivers.data.modalities.audio.augment import AudioAugmentConfig as AudioAugmentConfig
     from perceivers.data.modalities.audio.mel import MelPreprocessConfig as MelPreprocessConfig
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from perceivers.explain.attribution.attention import watch_attention as watch_attention
     from perceivers.exporting.write import export as export
     from perceivers.hub.checkpoint import from_pretrained as from_pretrained
-    from perceivers.inputs.array import ArraysInputConfig as ArraysInputConfig
+    from perceivers.inputs.array import ArrayInputConfig as ArrayInputConfig
     from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
     from perceivers.inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
     from perceivers.inputs.audio import SpectrogramInputConfig as SpectrogramInputConfig
@@ -94,8 +94,8 @@ if TYPE_CHECKING:
 
 # Public name -> module, and the name there where it is another.
 _HOMES = {
-    "ArraysInputConfig": "inputs.array",
-    "ArraysPreprocessConfig": "data.modalities.array.modality",
+    "ArrayInputConfig": "inputs.array",
+    "ArrayPreprocessConfig": "data.modalities.array.modality",
     "AudioAugmentConfig": "data.modalities.audio.augment",
     "ClassificationConfig": "tasks.classification",
     "ConvInput": "inputs.image",
@@ -158,8 +158,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ArraysInputConfig",
-    "ArraysPreprocessConfig",
+    "ArrayInputConfig",
+    "ArrayPreprocessConfig",
     "AudioAugmentConfig",
     "ClassificationConfig",
     "ConvInput",

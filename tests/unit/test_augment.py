@@ -9,8 +9,8 @@ from PIL import Image
 from perceivers.data.modalities.image.augment import augment_pixels, inception_box
 from perceivers.data.modalities.image.modality import (
     ImageAugmentConfig,
+    ImageModality,
     ImagePreprocessConfig,
-    Pictures,
 )
 from perceivers.data.modalities.image.preprocess import normalize_pixels, preprocess_pixels
 
@@ -56,7 +56,7 @@ def test_one_generator_state_gives_one_picture():
 
 
 def test_the_augmented_picture_is_normalized():
-    images = Pictures(SQUARE, ImageAugmentConfig())
+    images = ImageModality(SQUARE, ImageAugmentConfig())
     pixels = images.prepare(noise(40, 30), rng=np.random.default_rng(5))
     expected = normalize_pixels(torch.from_numpy(pixels)[None], SQUARE)
     torch.testing.assert_close(images.collate([pixels])[0], expected)

@@ -10,9 +10,9 @@ from perceivers.data.modalities.audio import measure as module
 from perceivers.data.modalities.audio.mel import log_mel
 from perceivers.data.modalities.audio.modality import (
     AudioAugmentConfig,
-    MelAudio,
+    MelModality,
     MelPreprocessConfig,
-    WaveAudio,
+    WaveformModality,
     WavePreprocessConfig,
 )
 from perceivers.data.modalities.base import MissingValueError, Modality
@@ -39,14 +39,14 @@ def new_rng(seed=0):
 
 
 def test_both_are_modalities_of_clips():
-    for audio in (WaveAudio(WAVE), MelAudio(MEL)):
+    for audio in (WaveformModality(WAVE), MelModality(MEL)):
         assert isinstance(audio, Modality)
         assert audio.has_clips
 
 
 def test_a_clip_is_cut_at_its_moment_and_scaled():
     samples = noise(3.0)
-    audio = WaveAudio(WAVE)
+    audio = WaveformModality(WAVE)
     value = audio.decode(media(samples)).value
     for clip_position, begin in ((0.0, 0), (0.5, RATE), (1.0, 2 * RATE)):
         clip = audio.prepare(value, clip_position=clip_position)
@@ -59,14 +59,14 @@ def test_a_clip_is_cut_at_its_moment_and_scaled():
 
 
 def test_a_sound_gets_the_configured_rate_and_channels():
-    audio = WaveAudio(WAVE)
+    audio = WaveformModality(WAVE)
     decoded = audio.decode(media(noise(0.5, rate=16_000, channels=7), rate=16_000))
     assert decoded.notes == ("mixed to mono",)
     assert audio.prepare(decoded.value).shape == (RATE // 2, 1)
 
 
 def test_a_shorter_recording_is_there_as_a_whole_and_batches_are_as_long_as_their_longest():
-    audio = WaveAudio(WAVE)
+    audio = WaveformModality(WAVE)
     samples = [audio.prepare(audio.decode(media(noise(s))).value) for s in (0.25, 0.5)]
     values, mask = audio.collate([*samples, None])
     assert values.shape == (3, RATE // 2, 1)
@@ -81,7 +81,7 @@ def test_a_shorter_recording_is_there_as_a_whole_and_batches_are_as_long_as_thei
 
 
 def test_a_spectrogram_is_normalized_and_has_frames_for_real_samples_only():
-    audio = MelAudio(MEL)
+    audio = MelModality(MEL)
     samples = noise(0.255)
     values = audio.prepare(audio.decode(media(samples)).value)
     assert (values.shape, values.dtype) == ((26, 16), np.float32)
@@ -95,10 +95,10 @@ def test_a_spectrogram_is_normalized_and_has_frames_for_real_samples_only():
 
 
 def test_nothing_is_random_without_chance_or_augmentation():
-    sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
+    sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     for with_it, without in (
-        (WaveAudio(WAVE, AudioAugmentConfig(speed=0.1)), WaveAudio(WAVE)),
-        (MelAudio(MEL, AudioAugmentConfig()), MelAudio(MEL)),
+        (WaveformModality(WAVE, AudioAugmentConfig(speed=0.1)), WaveformModality(WAVE)),
+        (MelModality(MEL, AudioAugmentConfig()), MelModality(MEL)),
     ):
         plain = without.prepare(sound)
         np.testing.assert_array_equal(with_it.prepare(sound), plain)
@@ -110,27 +110,27 @@ def test_nothing_is_random_without_chance_or_augmentation():
 
 
 def test_augmentation_that_does_nothing_changes_nothing():
-    sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
+    sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     before = sound.samples.copy()
-    for kind, config in ((WaveAudio, WAVE), (MelAudio, MEL)):
+    for kind, config in ((WaveformModality, WAVE), (MelModality, MEL)):
         plain = kind(config).prepare(sound)
         np.testing.assert_allclose(kind(config, NOTHING).prepare(sound, rng=new_rng()), plain)
     np.testing.assert_array_equal(sound.samples, before)
 
 
 def test_masks_put_the_mean_over_time_and_bands():
-    sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
+    sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     config = AudioAugmentConfig(time_share=0.5, frequency_share=0.5, gain=0.0)
-    wave = WaveAudio(WAVE, config).prepare(sound, rng=new_rng(1))
+    wave = WaveformModality(WAVE, config).prepare(sound, rng=new_rng(1))
     assert 100 < (wave == 0).sum() < RATE
-    mel = MelAudio(MEL, config).prepare(sound, rng=new_rng(1))
+    mel = MelModality(MEL, config).prepare(sound, rng=new_rng(1))
     assert (mel == 0).all(axis=0).any()  # a band
     assert (mel == 0).all(axis=1).any()  # a frame
 
 
 def test_a_faster_clip_takes_more_of_the_recording():
     config = AudioAugmentConfig(time_masks=0, gain=0.0, polarity=False, speed=0.2)
-    audio = WaveAudio(WAVE, config)
+    audio = WaveformModality(WAVE, config)
     time = np.arange(6 * RATE) / RATE
     tone = media((0.5 * np.sin(2 * np.pi * 200 * time))[:, None])
     frequencies = []
@@ -148,13 +148,13 @@ def test_a_faster_clip_takes_more_of_the_recording():
 
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
-        MelAudio(MEL).decode(EncodedItem("row 3"))
+        MelModality(MEL).decode(EncodedItem("row 3"))
 
 
 @pytest.mark.parametrize("length", [1, 100])
 def test_one_sample_and_silence_work(length):
     cell = media(np.zeros((length, 1)))
-    for audio in (WaveAudio(WAVE), MelAudio(MEL, AudioAugmentConfig(noise=0.1))):
+    for audio in (WaveformModality(WAVE), MelModality(MEL, AudioAugmentConfig(noise=0.1))):
         decoded = audio.decode(cell)
         assert decoded.notes == ("silent",)
         values = audio.prepare(decoded.value, rng=new_rng())
@@ -164,11 +164,11 @@ def test_one_sample_and_silence_work(length):
 
 def test_incomplete_configurations_are_refused():
     with pytest.raises(ValueError, match="got sample_rate=None and seconds=None"):
-        WaveAudio(WavePreprocessConfig())
+        WaveformModality(WavePreprocessConfig())
     with pytest.raises(ValueError, match="scale=None"):
-        WaveAudio(WavePreprocessConfig(sample_rate=RATE, seconds=1.0))
+        WaveformModality(WavePreprocessConfig(sample_rate=RATE, seconds=1.0))
     with pytest.raises(ValueError, match="got mean=None and std=None"):
-        MelAudio(MelPreprocessConfig(sample_rate=RATE, seconds=1.0))
+        MelModality(MelPreprocessConfig(sample_rate=RATE, seconds=1.0))
     with pytest.raises(ValueError, match="Expected num_channels above 0 of a waveform, got 0"):
         WavePreprocessConfig(num_channels=0)
 
@@ -190,7 +190,7 @@ def test_what_is_unknown_is_taken_from_the_data(monkeypatch):
     monkeypatch.setattr(module, "LONGEST", 0.5)
     mel = MelPreprocessConfig(num_mels=8).measure(lambda _: cells)
     assert (mel.sample_rate, mel.seconds) == (44_100, 0.5)
-    audio = MelAudio(mel)
+    audio = MelModality(mel)
     values = np.concatenate([audio.prepare(audio.decode(cell).value) for cell in cells])
     assert float(values.mean()) == pytest.approx(0.0, abs=1e-2)
     assert float(values.std()) == pytest.approx(1.0, abs=1e-2)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayPreprocessConfig
 from perceivers.data.modalities.audio.mel import mel_edges
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
-from perceivers.data.modalities.series.decode import Recording
+from perceivers.data.modalities.series.decode import SeriesValue
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
@@ -145,7 +145,9 @@ class TestRecording:
     @pytest.mark.parametrize("duration", [8.0, None])
     def test_times_that_are_not_even_are_seconds_again(self, duration):
         x = np.array([[0, 0, -1.0], [0, 0, 0.0], [0, 0, 0.5], [0, 0, 1.0]], np.float32)
-        value = Recording(np.zeros((4, 2), np.float32), np.array([0.0, 4.0, 6.0, 8.0]), ("x", "y"))
+        value = SeriesValue(
+            np.zeros((4, 2), np.float32), np.array([0.0, 4.0, 6.0, 8.0]), ("x", "y")
+        )
         real = np.array([True, False, True, True])
         config = self.config(rate=None, irregular=True, duration=duration)
         content = content_of(config, value, x, real, (1,))
@@ -153,7 +155,7 @@ class TestRecording:
 
 
 def test_values_of_an_array_have_their_unit_and_no_coordinates():
-    config = ArraysPreprocessConfig(
+    config = ArrayPreprocessConfig(
         length=4, num_channels=2, num_coordinates=1, mean=(1.0, 2.0), std=(2.0, 2.0)
     )
     x = np.array([[1, 1, 9]] * 4, np.float32)

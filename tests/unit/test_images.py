@@ -7,7 +7,7 @@ from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.transform import sample_cells
-from perceivers.data.modalities.image.modality import ImagePreprocessConfig, Pictures
+from perceivers.data.modalities.image.modality import ImageModality, ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import (
     evaluation_box,
     measure_mean_std,
@@ -51,7 +51,7 @@ def channels(values):
 
 
 def shown(image, config):
-    images = Pictures(config)
+    images = ImageModality(config)
     return images.collate([images.prepare(image)])[0][0]
 
 

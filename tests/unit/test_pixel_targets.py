@@ -15,10 +15,10 @@ from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
 from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.pixel_targets import (
+    ClassMapModality,
     ClassMapPreprocessConfig,
-    ClassMaps,
+    PixelsModality,
     PixelsPreprocessConfig,
-    PixelValues,
     check_alike,
 )
 from perceivers.data.sources.open import open_data
@@ -107,13 +107,13 @@ def test_the_data_say_whether_a_target_has_colors():
 
 def test_what_is_open_cannot_be_read():
     with pytest.raises(ValueError, match="Expected size and num_channels"):
-        PixelValues(PixelsPreprocessConfig())
+        PixelsModality(PixelsPreprocessConfig())
     with pytest.raises(ValueError, match="Expected size and num_classes"):
-        ClassMaps(ClassMapPreprocessConfig())
+        ClassMapModality(ClassMapPreprocessConfig())
 
 
 def maps(**how):
-    return ClassMaps(ClassMapPreprocessConfig(size=(4, 4), num_classes=3, **how))
+    return ClassMapModality(ClassMapPreprocessConfig(size=(4, 4), num_classes=3, **how))
 
 
 def test_a_class_that_is_not_known_is_named():
@@ -121,7 +121,7 @@ def test_a_class_that_is_not_known_is_named():
         maps().decode(class_map([[9]], None))
     with pytest.raises(MissingValueError, match="is empty: expected a map of classes"):
         maps().decode(EncodedItem("m"))
-    binary = ClassMaps(ClassMapPreprocessConfig(size=(1, 2), num_classes=2, is_binary=True))
+    binary = ClassMapModality(ClassMapPreprocessConfig(size=(1, 2), num_classes=2, is_binary=True))
     assert binary.decode(class_map([[0, 255]], None)).value.tolist() == [[0, 1]]
 
 
@@ -297,7 +297,7 @@ def test_folders_with_other_names_are_no_pairs(tmp_path):
 
 
 def test_values_to_learn_lie_between_zero_and_one():
-    values = PixelValues(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
+    values = PixelsModality(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
     picture = values.decode(EncodedItem("p", data=encoded(Image.new("L", (2, 2), 51)))).value
     batch, mask = values.collate([values.prepare(picture)])
     assert batch.shape == (1, 1, 2, 2)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EncodedItem", "as_encoded_item", "to_pictures"]
+__all__ = ["EncodedItem", "as_encoded_item", "to_uint8_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def as_encoded_item(
 def _from_numbers(numbers: Any, where: str, kind: str) -> EncodedItem:
     """Return numbers as a picture, or as the value that they are for every other kind."""
     if kind == "image":
-        return EncodedItem(where, array=to_pictures(numbers, where))
+        return EncodedItem(where, array=to_uint8_images(numbers, where))
     return EncodedItem(where, value=numbers)
 
 
@@ -126,7 +126,7 @@ def _from_mapping(cell: Mapping[str, Any], where: str, folder: Path, kind: str) 
     return EncodedItem(f"{where} ({path})" if path else where, data=bytes(data))
 
 
-def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+def to_uint8_images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     """Return decoded pictures as uint8: bytes as they are, numbers in [0, 1] times 255.
 
     Raises:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from perceivers.data.modalities.audio.modality import MelAudio, WaveAudio
-from perceivers.data.modalities.image.modality import Pictures
-from perceivers.data.modalities.points.modality import PointClouds
+from perceivers.data.modalities.audio.modality import MelModality, WaveformModality
+from perceivers.data.modalities.image.modality import ImageModality
+from perceivers.data.modalities.points.modality import PointsModality
 from perceivers.data.modalities.registry import build_modality
-from perceivers.data.modalities.series.modality import SeriesWindows
-from perceivers.data.modalities.text.modality import TextBytes
-from perceivers.data.modalities.video.modality import VideoClips
+from perceivers.data.modalities.series.modality import SeriesModality
+from perceivers.data.modalities.text.modality import TextModality
+from perceivers.data.modalities.video.modality import VideoModality
 from perceivers.exporting.preprocessing import (
     FilmPort,
     MelPort,
@@ -46,12 +46,12 @@ READABLE = {
 """What people read of a task's outputs, by its kind. Of other tasks the graph gives the model's outputs alone."""
 
 _PORTS: tuple[tuple[type[Any], type[Any]], ...] = (
-    (VideoClips, FilmPort),
-    (WaveAudio, WavePort),
-    (MelAudio, MelPort),
-    (PointClouds, PointsPort),
-    (TextBytes, TextPort),
-    (SeriesWindows, SeriesPort),
+    (VideoModality, FilmPort),
+    (WaveformModality, WavePort),
+    (MelModality, MelPort),
+    (PointsModality, PointsPort),
+    (TextModality, TextPort),
+    (SeriesModality, SeriesPort),
 )
 
 
@@ -172,7 +172,7 @@ def _port(name: str, model: Perceiver, config: SavedConfig) -> Port:
     for reader, port in _PORTS:
         if isinstance(modality, reader):
             return port(name, modality)
-    if isinstance(modality, Pictures):
+    if isinstance(modality, ImageModality):
         several = len(config.preprocess) - len(config.answers) > 1
         return PicturePort(name, modality, may_lack=several)
     adapter = cast("InputAdapter", model.inputs[name])

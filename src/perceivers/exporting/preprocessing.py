@@ -13,13 +13,13 @@ from torch import nn
 from torch.nn.functional import conv1d, pad
 
 from perceivers.data.modalities.audio.mel import mel_matrices
-from perceivers.data.modalities.audio.modality import MelAudio, WaveAudio
+from perceivers.data.modalities.audio.modality import MelModality, WaveformModality
 from perceivers.data.modalities.base import Modality
-from perceivers.data.modalities.image.modality import Pictures
-from perceivers.data.modalities.points.modality import PointClouds
-from perceivers.data.modalities.series.modality import SeriesWindows
-from perceivers.data.modalities.text.modality import TextBytes
-from perceivers.data.modalities.video.modality import VideoClips
+from perceivers.data.modalities.image.modality import ImageModality
+from perceivers.data.modalities.points.modality import PointsModality
+from perceivers.data.modalities.series.modality import SeriesModality
+from perceivers.data.modalities.text.modality import TextModality
+from perceivers.data.modalities.video.modality import VideoModality
 from perceivers.typing import Bool, Float, Int, Tensor, UInt8
 
 __all__ = [
@@ -144,7 +144,7 @@ class PicturePort(Port):
     kind, dtype = "image", "uint8"
     mask_meaning = "True where there is a picture"
 
-    def __init__(self, name: str, pictures: Pictures, *, may_lack: bool) -> None:
+    def __init__(self, name: str, pictures: ImageModality, *, may_lack: bool) -> None:
         shape = (*pictures.size, pictures.num_channels)
         super().__init__(name, shape, 1 if may_lack else None)
         self.pictures = pictures
@@ -184,7 +184,7 @@ class FilmPort(Port):
 
     kind, dtype = "video", "uint8"
 
-    def __init__(self, name: str, films: VideoClips) -> None:
+    def __init__(self, name: str, films: VideoModality) -> None:
         super().__init__(name, (films.num_frames, *films.size, 3), films.num_frames)
         self.films = films
         _keep_moments(self, films.mean, films.std)
@@ -222,7 +222,7 @@ class PointsPort(Port):
 
     kind, free = "points", True
 
-    def __init__(self, name: str, clouds: PointClouds) -> None:
+    def __init__(self, name: str, clouds: PointsModality) -> None:
         shape = (clouds.num_points, 3 + clouds.num_channels)
         super().__init__(name, shape, clouds.num_points)
         config = clouds.preprocess
@@ -272,7 +272,7 @@ class TextPort(Port):
 
     kind, dtype = "text", "int64"
 
-    def __init__(self, name: str, texts: TextBytes) -> None:
+    def __init__(self, name: str, texts: TextModality) -> None:
         super().__init__(name, (texts.max_length,), texts.max_length)
         self.texts = texts
 
@@ -367,7 +367,7 @@ class WavePort(Port):
 
     kind = "wave"
 
-    def __init__(self, name: str, sounds: WaveAudio) -> None:
+    def __init__(self, name: str, sounds: WaveformModality) -> None:
         super().__init__(name, (sounds.num_samples, sounds.num_channels), sounds.num_samples)
         self.sounds, self.factor = sounds, float(sounds.factor)
 
@@ -401,7 +401,7 @@ class MelPort(Port):
 
     kind = "mel"
 
-    def __init__(self, name: str, sounds: MelAudio) -> None:
+    def __init__(self, name: str, sounds: MelModality) -> None:
         config = sounds.preprocess
         rate, self.hop, self.window = config.steps
         length = max(1, round(sounds.seconds * rate))
@@ -452,7 +452,7 @@ class SeriesPort(Port):
 
     kind = "series"
 
-    def __init__(self, name: str, windows: SeriesWindows) -> None:
+    def __init__(self, name: str, windows: SeriesModality) -> None:
         config = windows.preprocess
         count = len(windows.names)
         self.has_times, self.has_missing = bool(config.irregular), bool(config.has_missing)

@@ -15,13 +15,13 @@ from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import fourier_features, num_channels
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["ArraysInput", "ArraysInputConfig"]
+__all__ = ["ArrayInput", "ArrayInputConfig"]
 
 MOST_BANDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArraysInputConfig:
+class ArrayInputConfig:
     """Every row of an array is an element.
 
     Attributes:
@@ -66,7 +66,7 @@ class ArraysInputConfig:
             raise ValueError(msg)
 
 
-class ArraysInput(nn.Module):
+class ArrayInput(nn.Module):
     """Makes an element of each row: `[values | Fourier features]` with coordinates, else `[values | learned vector]`.
 
     Args:
@@ -82,7 +82,7 @@ class ArraysInput(nn.Module):
     num_elements: int
     axes: tuple[int, ...]
 
-    def __init__(self, config: ArraysInputConfig) -> None:
+    def __init__(self, config: ArrayInputConfig) -> None:
         super().__init__()
         sizes = (config.length, config.num_channels, config.num_coordinates)
         length, values, coordinates = sizes
@@ -159,10 +159,10 @@ class ArraysInput(nn.Module):
         return table[: x.shape[1]]
 
 
-def _default(stem_channels: int) -> ArraysInputConfig:
-    return ArraysInputConfig(
+def _default(stem_channels: int) -> ArrayInputConfig:
+    return ArrayInputConfig(
         length=None, num_channels=None, num_coordinates=None, project_channels=stem_channels
     )
 
 
-register_input(ArraysInputConfig, ArraysInput, preprocess="array", default=_default)
+register_input(ArrayInputConfig, ArrayInput, preprocess="array", default=_default)

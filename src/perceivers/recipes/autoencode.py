@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.array.modality import ArraysAugmentConfig, ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayAugmentConfig, ArrayPreprocessConfig
 from perceivers.data.modalities.audio.modality import AudioAugmentConfig, WavePreprocessConfig
 from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.series.modality import SeriesAugmentConfig, SeriesPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoAugmentConfig, VideoPreprocessConfig
-from perceivers.inputs.array import ArraysInputConfig
+from perceivers.inputs.array import ArrayInputConfig
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig
@@ -280,9 +280,9 @@ def _series() -> _Kind:
 
 def _array() -> _Kind:
     return _Kind(
-        ArraysInputConfig(length=None, num_channels=None, num_coordinates=None),
-        ArraysPreprocessConfig(),
-        ArraysAugmentConfig(),
+        ArrayInputConfig(length=None, num_channels=None, num_coordinates=None),
+        ArrayPreprocessConfig(),
+        ArrayAugmentConfig(),
         ReconstructionConfig(patch=(1,), queries=256),
         LearnedQueriesConfig(num_queries=1, channels=64),
     )

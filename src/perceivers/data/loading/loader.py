@@ -31,7 +31,7 @@ from perceivers.data.loading.workers import (
 )
 from perceivers.data.modalities.base import TooLongError
 from perceivers.data.modalities.image.decode import quiet_pillow
-from perceivers.data.modalities.image.modality import Pictures, as_image
+from perceivers.data.modalities.image.modality import ImageModality, image_from_pixels
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.registry import kind_of_name
 from perceivers.data.tables.columns import InputColumn
@@ -308,7 +308,11 @@ class MapDataset(Dataset[WorkerResult]):
         """Return the values of a row if all of them are kept: which there are is kept with them."""
         if self.pictures is not None:
             pixels = self.pictures.get(index)
-            return None if pixels is None else {next(iter(self.reader.columns)): as_image(pixels)}
+            return (
+                None
+                if pixels is None
+                else {next(iter(self.reader.columns)): image_from_pixels(pixels)}
+            )
         assert self.kept is not None
         there = self.kept.get(f"{index}")
         if there is None or len(there) != len(self.reader.columns):
@@ -318,8 +322,8 @@ class MapDataset(Dataset[WorkerResult]):
             value: Any = self.kept.get(f"{index}-{modality}") if is_there else None
             if is_there and value is None:
                 return None
-            is_picture = is_there and isinstance(self.reader.modalities[modality], Pictures)
-            values[modality] = as_image(value) if is_picture else value
+            is_picture = is_there and isinstance(self.reader.modalities[modality], ImageModality)
+            values[modality] = image_from_pixels(value) if is_picture else value
         return values
 
     def _row(self, index: int) -> Mapping[str, Any]:

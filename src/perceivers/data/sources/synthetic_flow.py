@@ -11,7 +11,7 @@ from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import write_flo
-from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
+from perceivers.data.modalities.flow.synthetic import MotionPair, synthetic_pair
 from perceivers.data.modalities.image.decode import decode
 from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.bundle import DatasetBundle
@@ -72,7 +72,7 @@ class SyntheticFlowTable:
             path = self.pictures[int(numbers.integers(len(self.pictures)))]
             picture = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
-            return made_pair(numbers, size=self.size, largest=self.largest, picture=picture)
+            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=picture)
         except ValueError as error:
             msg = f"{self.where(index)}: {error}"
             raise ValueError(msg) from error

@@ -2,9 +2,9 @@
 
 from perceivers.data.modalities.array.decode import array_upload_sizes
 from perceivers.data.modalities.array.modality import (
-    ArraysAugmentConfig,
-    ArraysPreprocessConfig,
-    ArrayValues,
+    ArrayAugmentConfig,
+    ArrayModality,
+    ArrayPreprocessConfig,
 )
 from perceivers.data.registry import (
     ColumnKind,
@@ -15,16 +15,16 @@ from perceivers.data.registry import (
 )
 
 
-def _default(_: OwnDataSize) -> tuple[ArraysPreprocessConfig, ArraysAugmentConfig]:
-    return ArraysPreprocessConfig(), ArraysAugmentConfig(noise=0.05)
+def _default(_: OwnDataSize) -> tuple[ArrayPreprocessConfig, ArrayAugmentConfig]:
+    return ArrayPreprocessConfig(), ArrayAugmentConfig(noise=0.05)
 
 
 register_modality(
     ModalitySpec(
         name="array",
         noun="arrays",
-        preprocessing=(Preprocessing(ArraysPreprocessConfig, ArrayValues, _default),),
-        augment=ArraysAugmentConfig,
+        preprocessing=(Preprocessing(ArrayPreprocessConfig, ArrayModality, _default),),
+        augment=ArrayAugmentConfig,
         suffixes=("npy", "npz"),
         column_kinds={"array": ColumnKind("arrays", stored_as=("points",))},
         recipe="arrays",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.audio.decode import cut_sound, decode_sound, sound_header
+from perceivers.data.modalities.audio.decode import cut_audio, decode_audio, read_audio_header
 from perceivers.data.modalities.base import read_cells
 
 __all__ = ["measure_clip", "measure_values"]
@@ -41,7 +41,7 @@ def measure_clip(
     """
     if sample_rate is not None and seconds is not None:
         return sample_rate, seconds
-    headers = list(read_cells(cells, sound_header, "audio"))
+    headers = list(read_cells(cells, read_audio_header, "audio"))
     common = Counter(header.sample_rate for header in headers).most_common(1)[0][0]
     lengths = [h.seconds for h in headers if h.seconds is not None]
     usual = float(np.quantile(lengths, 0.95)) if lengths else LONGEST
@@ -69,14 +69,14 @@ def measure_values(
     """
 
     def read(cell: EncodedItem) -> Values:
-        audio = decode_sound(
+        audio = decode_audio(
             cell,
             sample_rate=config.sample_rate,
             num_channels=num_channels,
             seconds=config.seconds,
             clip_position=0.5,
         ).value
-        return transform(cut_sound(audio, clip_position=0.5, seconds=config.seconds))
+        return transform(cut_audio(audio, clip_position=0.5, seconds=config.seconds))
 
     count, total, squares, seconds = 0, 0.0, 0.0, 0.0
     for values in read_cells(cells, read, "audio"):

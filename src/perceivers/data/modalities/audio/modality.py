@@ -11,9 +11,9 @@ from pydantic import ConfigDict
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig, augment_samples, mask_axis
 from perceivers.data.modalities.audio.decode import (
-    Sound,
-    cut_sound,
-    decode_sound,
+    Audio,
+    cut_audio,
+    decode_audio,
     resample,
 )
 from perceivers.data.modalities.audio.measure import measure_clip, measure_values
@@ -29,10 +29,10 @@ from perceivers.typing import Bool, Float, Tensor
 
 __all__ = [
     "AudioAugmentConfig",
-    "MelAudio",
+    "MelModality",
     "MelPreprocessConfig",
-    "WaveAudio",
     "WavePreprocessConfig",
+    "WaveformModality",
 ]
 
 Values = npt.NDArray[np.float32]
@@ -123,7 +123,7 @@ class _Audio:
         self.augment = augment
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return a `Sound` of the configured rate and channels.
+        """Return an `Audio` of the configured rate and channels.
 
         Args:
             media: A file, its bytes or decoded samples with their rate.
@@ -134,7 +134,7 @@ class _Audio:
             ValueError: If it cannot be decoded. The message names the file and the reason.
         """
         spare = 0.0 if self.augment is None else self.augment.speed  # a faster clip needs more
-        return decode_sound(
+        return decode_audio(
             media,
             sample_rate=self.sample_rate,
             num_channels=self.num_channels,
@@ -142,20 +142,20 @@ class _Audio:
             clip_position=clip_position,
         )
 
-    def clip(self, sound: Sound, clip_position: float, rng: np.random.Generator | None) -> Values:
+    def clip(self, sound: Audio, clip_position: float, rng: np.random.Generator | None) -> Values:
         """Return the clip at a moment, n x channels, with augmentation if there is chance."""
         if self.augment is None or rng is None:
-            return cut_sound(sound, clip_position=clip_position, seconds=self.seconds)
+            return cut_audio(sound, clip_position=clip_position, seconds=self.seconds)
         share = self.augment.speed
         speed = rng.uniform(1 - share, 1 + share)
-        clip = cut_sound(sound, clip_position=clip_position, seconds=self.seconds * speed)
+        clip = cut_audio(sound, clip_position=clip_position, seconds=self.seconds * speed)
         if share:
             clip = resample(clip, self.sample_rate * speed, self.sample_rate, "MQ")
             clip = clip[: max(1, round(self.seconds * self.sample_rate))]
         return augment_samples(clip, self.augment, rng)
 
 
-class WaveAudio(_Audio):
+class WaveformModality(_Audio):
     """How cells become samples of sound. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -180,7 +180,7 @@ class WaveAudio(_Audio):
         self.factor = np.float32(1 / preprocess.scale)
 
     def prepare(
-        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
+        self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
 
@@ -203,7 +203,7 @@ class WaveAudio(_Audio):
         return stack_padded(samples, like=like, dtype=np.float32)
 
 
-class MelAudio(_Audio):
+class MelModality(_Audio):
     """How cells become mel spectrograms. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -231,7 +231,7 @@ class MelAudio(_Audio):
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)
 
     def prepare(
-        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
+        self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
 

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig
-from perceivers.data.modalities.audio.decode import sound_header
+from perceivers.data.modalities.audio.decode import read_audio_header
 from perceivers.data.modalities.audio.mel import MelPreprocessConfig
-from perceivers.data.modalities.audio.modality import MelAudio, WaveAudio, WavePreprocessConfig
+from perceivers.data.modalities.audio.modality import (
+    MelModality,
+    WaveformModality,
+    WavePreprocessConfig,
+)
 from perceivers.data.registry import (
     ColumnKind,
     ModalitySpec,
@@ -18,7 +22,7 @@ from perceivers.data.registry import (
 
 
 def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
-    seconds = sound_header(media).seconds
+    seconds = read_audio_header(media).seconds
     if (
         seconds is not None
     ):  # some streams do not state it; the memory of the process is bounded too
@@ -43,8 +47,8 @@ register_modality(
         name="audio",
         noun="audio",
         preprocessing=(
-            Preprocessing(MelPreprocessConfig, MelAudio, _default_mel),
-            Preprocessing(WavePreprocessConfig, WaveAudio, _default_wave),
+            Preprocessing(MelPreprocessConfig, MelModality, _default_mel),
+            Preprocessing(WavePreprocessConfig, WaveformModality, _default_wave),
         ),
         augment=AudioAugmentConfig,
         suffixes=("wav", "flac", "ogg", "oga", "mp3", "opus", "aif", "aiff", "m4a", "aac"),

@@ -22,7 +22,7 @@ from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields
 from perceivers.data.modalities.image.decode import decode
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["FramePairPreprocessConfig", "FramePairs", "measure_frame_pairs"]
+__all__ = ["FramePairModality", "FramePairPreprocessConfig", "measure_frame_pairs"]
 
 _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
@@ -59,7 +59,7 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
         return {"size": self.size, "num_channels": self.num_channels}
 
 
-class FramePairs:
+class FramePairModality:
     """How cells become pairs of frames. See `perceivers.data.modalities.base.Modality`.
 
     Args:

@@ -15,7 +15,7 @@ from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["FlowFields", "FlowPreprocessConfig"]
+__all__ = ["FlowModality", "FlowPreprocessConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class FlowPreprocessConfig(BasePreprocessConfig):
     whole: bool = False
 
 
-class FlowFields:
+class FlowModality:
     """How cells become fields of flow. See `perceivers.data.modalities.base.Modality`.
 
     Args:

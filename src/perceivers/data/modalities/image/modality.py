@@ -23,10 +23,10 @@ from perceivers.data.modalities.image.preprocess import (
 )
 from perceivers.typing import Bool, Tensor
 
-__all__ = ["ImageAugmentConfig", "ImagePreprocessConfig", "Pictures", "as_image"]
+__all__ = ["ImageAugmentConfig", "ImageModality", "ImagePreprocessConfig", "image_from_pixels"]
 
 
-class Pictures:
+class ImageModality:
     """How cells become pictures. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -103,7 +103,7 @@ class Pictures:
         return values.masked_fill(~mask[:, None, None, None], 0.0), mask[:, None]
 
 
-def as_image(pixels: Pixels) -> Image.Image:
+def image_from_pixels(pixels: Pixels) -> Image.Image:
     """Return kept pixels as a picture again. Faster than `Image.fromarray`, which matters for small ones."""
     height, width, channels = pixels.shape
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())

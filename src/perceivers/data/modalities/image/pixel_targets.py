@@ -21,15 +21,15 @@ from perceivers.data.modalities.base import (
 )
 from perceivers.data.modalities.image.augment import ImageAugmentConfig, check_crop, inception_box
 from perceivers.data.modalities.image.decode import decode_indices, read_header
-from perceivers.data.modalities.image.modality import Pictures
+from perceivers.data.modalities.image.modality import ImageModality
 from perceivers.data.modalities.image.preprocess import ImagePreprocessConfig, evaluation_box
 from perceivers.typing import Bool, Tensor
 
 __all__ = [
     "NO_CLASS",
+    "ClassMapModality",
     "ClassMapPreprocessConfig",
-    "ClassMaps",
-    "PixelValues",
+    "PixelsModality",
     "PixelsPreprocessConfig",
     "check_alike",
 ]
@@ -121,7 +121,7 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
         )
 
 
-class PixelValues(Pictures):
+class PixelsModality(ImageModality):
     """How cells become pictures to learn. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -150,7 +150,7 @@ class PixelValues(Pictures):
         super().__init__(plain, augment)
 
 
-class ClassMaps:
+class ClassMapModality:
     """How cells become maps of classes. See `perceivers.data.modalities.base.Modality`.
 
     Args:

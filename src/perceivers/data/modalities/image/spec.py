@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.augment import ImageAugmentConfig
 from perceivers.data.modalities.image.decode import read_header
-from perceivers.data.modalities.image.modality import Pictures
+from perceivers.data.modalities.image.modality import ImageModality
 from perceivers.data.modalities.image.pixel_targets import (
+    ClassMapModality,
     ClassMapPreprocessConfig,
-    ClassMaps,
+    PixelsModality,
     PixelsPreprocessConfig,
-    PixelValues,
 )
 from perceivers.data.modalities.image.preprocess import ImagePreprocessConfig
 from perceivers.data.registry import (
@@ -48,9 +48,9 @@ register_modality(
         name="image",
         noun="images",
         preprocessing=(
-            Preprocessing(ImagePreprocessConfig, Pictures, _default),
-            Preprocessing(PixelsPreprocessConfig, PixelValues),
-            Preprocessing(ClassMapPreprocessConfig, ClassMaps),
+            Preprocessing(ImagePreprocessConfig, ImageModality, _default),
+            Preprocessing(PixelsPreprocessConfig, PixelsModality),
+            Preprocessing(ClassMapPreprocessConfig, ClassMapModality),
         ),
         augment=ImageAugmentConfig,
         suffixes=(

@@ -19,15 +19,15 @@ from perceivers.data.modalities.base import (
     stack_padded,
 )
 from perceivers.data.modalities.points.decode import (
-    Cloud,
+    PointCloud,
     draw_points,
-    read_cloud,
+    read_points,
     sample_surface,
     seed_of,
 )
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["PointClouds", "PointsAugmentConfig", "PointsPreprocessConfig", "measure_points"]
+__all__ = ["PointsAugmentConfig", "PointsModality", "PointsPreprocessConfig", "measure_points"]
 
 Points = npt.NDArray[np.float32]
 
@@ -152,7 +152,7 @@ class PointsAugmentConfig:
             raise ValueError(msg)
 
 
-class PointClouds:
+class PointsModality:
     """Reads files and arrays of points, and meshes by points drawn from their surface.
 
     Args:
@@ -192,7 +192,7 @@ class PointClouds:
             MissingValueError: If the cell is empty.
             ValueError: If it cannot be read or has too few channels. The message names the file and the reason.
         """
-        cloud = read_cloud(media)
+        cloud = read_points(media)
         width, notes = 3 + self.num_channels, list(cloud.notes)
         there = cloud.points.shape[1]
         if there < width:
@@ -256,7 +256,7 @@ class PointClouds:
         like = (self.num_points, 3 + self.num_channels)
         return stack_padded(samples, like=like, dtype=np.float32)
 
-    def _spread(self, cloud: Cloud) -> npt.NDArray[Any]:
+    def _spread(self, cloud: PointCloud) -> npt.NDArray[Any]:
         """Return points of which the first `num_points` tell of the whole cloud, at most 4 times as many."""
         points, most = cloud.points, KEPT * self.num_points
         if cloud.faces is not None:
@@ -316,7 +316,7 @@ def measure_points(
     failure: ValueError | None = None
     for media in cells:
         try:
-            cloud = read_cloud(media)
+            cloud = read_points(media)
         except ValueError as error:
             failure = failure or error
             continue

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import array_upload_sizes
 from perceivers.data.modalities.points.modality import (
-    PointClouds,
     PointsAugmentConfig,
+    PointsModality,
     PointsPreprocessConfig,
 )
 from perceivers.data.registry import (
@@ -53,7 +53,7 @@ register_modality(
     ModalitySpec(
         name="points",
         noun="points",
-        preprocessing=(Preprocessing(PointsPreprocessConfig, PointClouds, _default),),
+        preprocessing=(Preprocessing(PointsPreprocessConfig, PointsModality, _default),),
         augment=PointsAugmentConfig,
         suffixes=("off", "ply", "obj", "stl", "glb", "xyz"),
         column_kinds={"points": ColumnKind("points", stored_as=("image", "array", "text"))},

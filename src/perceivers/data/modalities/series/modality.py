@@ -24,10 +24,10 @@ from perceivers.data.modalities.series.augment import (
     resampled,
     turned,
 )
-from perceivers.data.modalities.series.decode import Recording, read_recording
+from perceivers.data.modalities.series.decode import SeriesValue, read_series
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["SeriesAugmentConfig", "SeriesPreprocessConfig", "SeriesWindows", "measure_series"]
+__all__ = ["SeriesAugmentConfig", "SeriesModality", "SeriesPreprocessConfig", "measure_series"]
 
 MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
 COMMON = 0.9  # share of the recordings that must have a channel for it to be one of the model
@@ -116,7 +116,7 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
         }
 
 
-class SeriesWindows:
+class SeriesModality:
     """Reads windows of recordings.
 
     A sample is L x V of float32: C values, zero where one is missing, then C flags that are 1 where it is there
@@ -168,7 +168,7 @@ class SeriesWindows:
             MissingValueError: If the cell is empty.
             ValueError: If it is no recording, or has not the model's channels. The message names the file.
         """
-        recording, notes = read_recording(media)
+        recording, notes = read_series(media)
         values = _chosen(media.name, recording, self.names)
         config = self.preprocess
         if config.irregular:
@@ -178,10 +178,10 @@ class SeriesWindows:
                     "timestamp."
                 )
                 raise ValueError(msg)
-            return DecodedValue(Recording(values, recording.times, self.names), notes)
+            return DecodedValue(SeriesValue(values, recording.times, self.names), notes)
         if config.rate is not None and recording.times is not None:
             values = resampled(media.name, values, recording.times, config.rate)
-        return DecodedValue(Recording(values, None, self.names), notes)
+        return DecodedValue(SeriesValue(values, None, self.names), notes)
 
     def prepare(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
@@ -189,7 +189,7 @@ class SeriesWindows:
         """Return a window: L x V, float32, L at most `length`.
 
         Args:
-            value: A `Recording`, as `decode` returns it.
+            value: A `SeriesValue`, as `decode` returns it.
             clip_position: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
             rng: Where augmentation takes its chance from. None: nothing is random.
         """
@@ -233,7 +233,7 @@ class SeriesWindows:
         values = values.masked_fill(missing[..., None], 0.0)
         return values, ~missing if mask is None else mask & ~missing
 
-    def window(self, recording: Recording, clip_position: float) -> tuple[Values, Times | None]:
+    def window(self, recording: SeriesValue, clip_position: float) -> tuple[Values, Times | None]:
         """Return the rows of a window, not normalized, and, where they go into the model, their times in [-1, 1].
 
         Args:
@@ -327,7 +327,7 @@ class _Measured:
 
 
 def _measured(media: EncodedItem, channels: tuple[str, ...] | None) -> _Measured:
-    recording, _ = read_recording(media)
+    recording, _ = read_series(media)
     count = recording.values.shape[1]
     names = channels or recording.names or tuple(str(number) for number in range(count))
     values = _chosen(media.name, recording, names).astype(np.float64)
@@ -379,7 +379,7 @@ def _length(found: Sequence[_Measured], config: SeriesPreprocessConfig, largest:
     return min(-(-most // MULTIPLE) * MULTIPLE, largest)
 
 
-def _chosen(name: str, recording: Recording, channels: tuple[str, ...]) -> Values:
+def _chosen(name: str, recording: SeriesValue, channels: tuple[str, ...]) -> Values:
     """Return the values of the named channels, in their order.
 
     Raises:

@@ -7,8 +7,8 @@ from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.series.modality import (
     SeriesAugmentConfig,
+    SeriesModality,
     SeriesPreprocessConfig,
-    SeriesWindows,
 )
 from perceivers.data.registry import (
     ColumnKind,
@@ -49,7 +49,7 @@ register_modality(
     ModalitySpec(
         name="series",
         noun="series",
-        preprocessing=(Preprocessing(SeriesPreprocessConfig, SeriesWindows, _default),),
+        preprocessing=(Preprocessing(SeriesPreprocessConfig, SeriesModality, _default),),
         augment=SeriesAugmentConfig,
         suffixes=("csv", "tsv", "parquet"),
         column_kinds={"series": ColumnKind("series", stored_as=("array", "text"))},

@@ -20,7 +20,7 @@ from perceivers.data.modalities.base import (
 )
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["TableAugmentConfig", "TablePreprocessConfig", "TableVectors", "measure_vectors"]
+__all__ = ["TableAugmentConfig", "TableModality", "TablePreprocessConfig", "measure_table"]
 
 MOST_CATEGORIES = 1000
 """Different values of a field above which it is a name of the row, and no category."""
@@ -76,7 +76,7 @@ class TablePreprocessConfig(BasePreprocessConfig):
 
         A category that is not seen is unknown ever after.
         """
-        return measure_vectors(cells(None), self)
+        return measure_table(cells(None), self)
 
     def assumed(self) -> dict[str, Any]:
         """Return what is assumed where no data are at hand."""
@@ -112,7 +112,7 @@ class TableAugmentConfig:
             raise ValueError(msg)
 
 
-class TableVectors:
+class TableModality:
     """Reads rows of numbers and categories.
 
     A sample is F of float32, first the numbers (normalized), then the categories (their index); a field that is
@@ -136,7 +136,7 @@ class TableVectors:
             told = f"no names for {', '.join(unknown)}" if unknown else "no column"
             msg = (
                 f"Expected columns of numbers and the names of every category, got {told}. Measure them with "
-                "measure_vectors, or state them."
+                "measure_table, or state them."
             )
             raise ValueError(msg)
         self.preprocess = preprocess
@@ -218,7 +218,7 @@ class TableVectors:
         return torch.from_numpy(stacked), torch.from_numpy(~missing)
 
 
-def measure_vectors(
+def measure_table(
     cells: Iterable[EncodedItem], config: TablePreprocessConfig
 ) -> TablePreprocessConfig:
     """Return the configuration with what is not stated taken from rows.

@@ -2,8 +2,8 @@
 
 from perceivers.data.modalities.table.modality import (
     TableAugmentConfig,
+    TableModality,
     TablePreprocessConfig,
-    TableVectors,
 )
 from perceivers.data.registry import (
     ColumnKind,
@@ -22,7 +22,7 @@ register_modality(
     ModalitySpec(
         name="table",
         noun="numbers and categories",
-        preprocessing=(Preprocessing(TablePreprocessConfig, TableVectors, _default),),
+        preprocessing=(Preprocessing(TablePreprocessConfig, TableModality, _default),),
         augment=TableAugmentConfig,
         column_kinds={
             "number": ColumnKind("numbers"),

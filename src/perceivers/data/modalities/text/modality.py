@@ -19,7 +19,7 @@ from perceivers.data.modalities.base import (
     MissingValueError,
     stack_padded,
 )
-from perceivers.data.modalities.text.multi_text import Passages, passages_of, room_of_each
+from perceivers.data.modalities.text.multi_text import MultiText, read_multi_text, room_of_each
 from perceivers.data.registry import kind_of_bytes
 from perceivers.typing import Bool, Int, Tensor
 
@@ -33,7 +33,7 @@ __all__ = [
     "SEP",
     "VOCAB_SIZE",
     "TextAugmentConfig",
-    "TextBytes",
+    "TextModality",
     "TextPreprocessConfig",
     "encoded_text",
     "measure_text",
@@ -131,7 +131,7 @@ class TextAugmentConfig:
             raise ValueError(msg)
 
 
-class TextBytes:
+class TextModality:
     """Reads texts as bytes.
 
     Args:
@@ -170,7 +170,7 @@ class TextBytes:
             MissingValueError: If the cell is empty.
             ValueError: If there is no text in it, or something else than text. The message names the file.
         """
-        several = passages_of(media, MOST_BYTES)
+        several = read_multi_text(media, MOST_BYTES)
         if several is not None:
             return DecodedValue(*several)
         data, length = self._read(media)
@@ -196,7 +196,7 @@ class TextBytes:
             clip_position: Which part of a longer text, where `keep` is `random`.
             rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        if isinstance(value, Passages):
+        if isinstance(value, MultiText):
             return self._joined(value, rng)
         text = value
         if self.preprocess.marks and _MASK_WORD in text.tobytes():
@@ -251,7 +251,7 @@ class TextBytes:
                 data = _joined(data[:first], file.read(last))
             return data, _length(data, size)
 
-    def _joined(self, texts: Passages, rng: np.random.Generator | None) -> Ids:
+    def _joined(self, texts: MultiText, rng: np.random.Generator | None) -> Ids:
         """Return several texts as one; where they are too long, the longest lose their ends."""
         parts = [_numbers(text) for text in texts.parts()]
         if self.preprocess.marks:
@@ -421,7 +421,7 @@ def _size_of(media: EncodedItem) -> int:
     if media.is_missing:
         msg = f"'{media.name}' is empty."
         raise MissingValueError(msg)
-    several = passages_of(media, MOST_BYTES)
+    several = read_multi_text(media, MOST_BYTES)
     if several is not None:
         return several[0].data.shape[0] + several[0].ends.shape[0] - 1
     return len(media.data if media.data is not None else encoded_text(media))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.text.modality import (
     TextAugmentConfig,
-    TextBytes,
+    TextModality,
     TextPreprocessConfig,
 )
 from perceivers.data.registry import (
@@ -32,7 +32,7 @@ register_modality(
     ModalitySpec(
         name="text",
         noun="text",
-        preprocessing=(Preprocessing(TextPreprocessConfig, TextBytes, _default),),
+        preprocessing=(Preprocessing(TextPreprocessConfig, TextModality, _default),),
         augment=TextAugmentConfig,
         suffixes=("txt", "md"),
         column_kinds={"text": ColumnKind("text", stored_as=("series",))},

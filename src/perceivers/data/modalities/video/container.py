@@ -12,13 +12,13 @@ from perceivers.data.modalities.base import MissingValueError, TooLongError
 __all__ = [
     "DEFAULT_RATE",
     "MAX_FRAME_PIXELS",
-    "FilmError",
+    "VideoError",
     "average_rate",
     "damaged",
     "has_index",
     "no_frames",
-    "opened_film",
-    "picture_seconds",
+    "open_video",
+    "video_seconds",
 ]
 
 DEFAULT_RATE = 25.0  # frames per second where nothing is known
@@ -74,12 +74,12 @@ FORMATS = (
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
 
 
-class FilmError(ValueError):
+class VideoError(ValueError):
     """A complete message, told apart from FFmpeg's own errors, which are ValueErrors too."""
 
 
 @contextmanager
-def opened_film(media: EncodedItem) -> Generator[tuple[Any, Any]]:
+def open_video(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     """Open a file with FFmpeg and find its picture. Every failure until the end of the `with` becomes one sentence."""
     av = require("av", "video")
     if media.is_missing:
@@ -89,11 +89,11 @@ def opened_film(media: EncodedItem) -> Generator[tuple[Any, Any]]:
         file = media.open()
     except OSError as error:
         msg = f"{error} Replace it or take it out of the data."
-        raise FilmError(msg) from error
+        raise VideoError(msg) from error
     try:
         with file, av.open(file, mode="r", options=_OPTIONS) as container:
             yield container, _picture(container, media.name)
-    except (FilmError, TooLongError, MissingValueError):
+    except (VideoError, TooLongError, MissingValueError):
         raise
     except Exception as error:  # damaged files make PyAV raise errors of many classes
         raise damaged(media.name, error) from error
@@ -109,13 +109,13 @@ def _picture(container: Any, name: str) -> Any:
     codec = streams[0].codec_context
     if codec is None:
         msg = f"Cannot read '{name}' as a film: its codec is not known here. Convert it, for example to H.264."
-        raise FilmError(msg)
+        raise VideoError(msg)
     if codec.width * codec.height > MAX_FRAME_PIXELS:
         msg = (
             f"Cannot read '{name}': its header claims frames of {codec.width * codec.height:,} pixels; at most "
             f"{MAX_FRAME_PIXELS:,} are decoded, since a small file could fill the memory. Make it smaller."
         )
-        raise FilmError(msg)
+        raise VideoError(msg)
     codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # frames may grow later on
     codec.thread_count = 1
     return streams[0]
@@ -124,7 +124,7 @@ def _picture(container: Any, name: str) -> Any:
 def damaged(name: str, error: Exception) -> ValueError:
     """Return the error that says that a file cannot be decoded, and FFmpeg's reason."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return FilmError(
+    return VideoError(
         f"Cannot read '{name}' as a film: it is damaged, cut off or in no format that is known here "
         f"({reason}). Replace it or take it out of the data."
     )
@@ -132,7 +132,7 @@ def damaged(name: str, error: Exception) -> ValueError:
 
 def no_frames(name: str) -> ValueError:
     """Return the error that says that a film shows nothing."""
-    return FilmError(
+    return VideoError(
         f"Cannot read '{name}' as a film: it has no frames. Replace it or take it out of the data."
     )
 
@@ -147,7 +147,7 @@ def average_rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
 
 
-def picture_seconds(media: EncodedItem, stream: Any) -> float:
+def video_seconds(media: EncodedItem, stream: Any) -> float:
     """Return the length of the picture in seconds. A container that does not tell is read through, not decoded.
 
     Args:
@@ -165,7 +165,7 @@ def picture_seconds(media: EncodedItem, stream: Any) -> float:
         seconds = 0.0
     if seconds > 0:
         return seconds
-    with opened_film(media) as (container, again):
+    with open_video(media) as (container, again):
         return _scanned_seconds(container, again)
 
 

@@ -28,15 +28,15 @@ from perceivers.data.modalities.image.preprocess import (
     typical_size,
 )
 from perceivers.data.modalities.video.decode import (
-    Film,
-    FilmHeader,
-    decode_film,
-    film_header,
+    Video,
+    VideoHeader,
+    decode_video,
+    read_video_header,
     window_of,
 )
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["VideoAugmentConfig", "VideoClips", "VideoPreprocessConfig", "measure_video"]
+__all__ = ["VideoAugmentConfig", "VideoModality", "VideoPreprocessConfig", "measure_video"]
 
 Clip = npt.NDArray[np.uint8]
 
@@ -161,7 +161,7 @@ class VideoAugmentConfig:
             raise ValueError(msg)
 
 
-class VideoClips:
+class VideoModality:
     """How films become clips. See `perceivers.data.modalities.base.Modality`.
 
     Frames are decoded at the size at which evaluation shows them, and a quarter larger where crops are random:
@@ -200,10 +200,10 @@ class VideoClips:
         )
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return a `Film` at the clip's rate, a little larger than the clip.
+        """Return a `Video` at the clip's rate, a little larger than the clip.
 
         Args:
-            media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_film`.
+            media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_video`.
             clip_position: Decode only the clip there. None: the whole film.
 
         Raises:
@@ -212,7 +212,7 @@ class VideoClips:
             ValueError: If it cannot be decoded.
         """
         clip = None if clip_position is None else (self.num_frames, clip_position)
-        film, notes = decode_film(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
+        film, notes = decode_video(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
         return DecodedValue(film, notes)
 
     def kept_size(self, height: int, width: int) -> tuple[int, int]:
@@ -227,7 +227,7 @@ class VideoClips:
         return max(1, round(height * tall)), max(1, round(width * wide))
 
     def prepare(
-        self, value: Film, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
+        self, value: Video, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
         """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
 
@@ -246,8 +246,8 @@ class VideoClips:
         frames = value.frames[max(0, first) : first + count]
         if first < 0 or len(frames) < count:
             msg = (
-                f"Expected a film that was decoded as a whole or at the moment {clip_position:g}, got {len(value.frames)} "
-                f"frames from {value.start:.2f} s on."
+                f"Expected a video that was decoded as a whole or at clip_position {clip_position:g}, got "
+                f"{len(value.frames)} frames from {value.start:.2f} s on."
             )
             raise ValueError(msg)
         box, flip, color = self._chosen(frames, rng)
@@ -350,11 +350,11 @@ def measure_video(
         ValueError: If no cell can be read. The message says why of the first.
     """
     cells = list(cells)
-    headers: list[FilmHeader] = []
+    headers: list[VideoHeader] = []
     failure: Exception | None = None
     for media in cells:
         try:
-            headers.append(film_header(media))
+            headers.append(read_video_header(media))
         except (ValueError, OSError) as error:
             failure = failure or error
     if not headers:
@@ -376,7 +376,7 @@ def measure_video(
     return replace(filled, mean=config.mean or mean, std=config.std or std)
 
 
-def _suggested_rate(headers: Sequence[FilmHeader]) -> float:
+def _suggested_rate(headers: Sequence[VideoHeader]) -> float:
     rates = Counter(round(header.frame_rate, 2) for header in headers)
     rate = rates.most_common(1)[0][0]
     return round(rate / max(1, math.ceil(rate / MOST_FRAMES_A_SECOND)), 2)
@@ -386,7 +386,7 @@ def _mean_std(
     cells: Sequence[EncodedItem], config: VideoPreprocessConfig
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return mean and deviation of each channel of the clip in the middle of some films."""
-    clips = VideoClips(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
+    clips = VideoModality(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
     sums, count = np.zeros((2, 3)), 0
     failure: Exception | None = None
     for media in cells:

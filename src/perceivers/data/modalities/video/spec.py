@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.video.container import opened_film, picture_seconds
+from perceivers.data.modalities.video.container import open_video, video_seconds
 from perceivers.data.modalities.video.modality import (
     VideoAugmentConfig,
-    VideoClips,
+    VideoModality,
     VideoPreprocessConfig,
 )
 from perceivers.data.registry import (
@@ -20,10 +20,10 @@ from perceivers.data.registry import (
 
 
 def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
-    with opened_film(media) as (_, stream):
+    with open_video(media) as (_, stream):
         codec = stream.codec_context
         yield UploadSize(codec.width * codec.height, "pixels in a frame", "pixels")
-        yield UploadSize(picture_seconds(media, stream), "seconds of video", "seconds")
+        yield UploadSize(video_seconds(media, stream), "seconds of video", "seconds")
 
 
 def _is_video(data: bytes) -> bool:
@@ -40,7 +40,7 @@ register_modality(
     ModalitySpec(
         name="video",
         noun="video",
-        preprocessing=(Preprocessing(VideoPreprocessConfig, VideoClips, _default),),
+        preprocessing=(Preprocessing(VideoPreprocessConfig, VideoModality, _default),),
         augment=VideoAugmentConfig,
         suffixes=("mp4", "avi", "mov", "mkv", "webm", "mpg", "mpeg", "m4v"),
         magic=_is_video,
