@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from perceivers.tasks.classification import ClassificationConfig as ClassificationConfig
     from perceivers.tasks.multilabel import MultiLabelConfig as MultiLabelConfig
     from perceivers.tasks.regression import RegressionConfig as RegressionConfig
-    from perceivers.training.run import fit as fit
+    from perceivers.training.fit import fit as fit
 
     __version__: str
 
@@ -147,7 +147,7 @@ _HOMES = {
     "create_model": "evaluation.models:create",
     "evaluate": "evaluation.evaluate:evaluate_run",
     "export": "exporting.write",
-    "fit": "training.run",
+    "fit": "training.fit",
     "from_pretrained": "hub.checkpoint",
     "get_recipe": "recipes",
     "list_recipes": "recipes",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from loading import ImageRows
 
-from perceivers.data.loading.image_cache import ImageCache, open_image_cache
+from perceivers.data.loading.sample_cache import ImageCache, open_image_cache
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
@@ -42,9 +42,7 @@ def test_it_is_made_only_if_all_pictures_fit(largest, fits):
 
 def test_a_damaged_first_row_is_passed_over():
     def shape(**options):
-        cache = open_image_cache(
-            ImageRows(3, **options), "picture", num_channels=1, largest=1000
-        )
+        cache = open_image_cache(ImageRows(3, **options), "picture", num_channels=1, largest=1000)
         return cache and cache.shape
 
     assert shape(damaged=(0,)) == (6, 6, 1)

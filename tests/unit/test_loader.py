@@ -1,14 +1,13 @@
 import io
 import itertools
 import os
-import signal
-import time
 
 import numpy as np
 import pytest
 import torch
 from loading import AUGMENT, MIXING, PREPROCESS, ImageRows, loader_of
 from PIL import Image
+from timing import wait_until
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
@@ -61,9 +60,7 @@ def test_workers_change_nothing(augment):
     plain = loader_of(
         ImageRows(16), augment=augment, batch_size=4, training=True, prefetch_batches=0
     )
-    workers = loader_of(
-        ImageRows(16), augment=augment, batch_size=4, training=True, num_workers=2
-    )
+    workers = loader_of(ImageRows(16), augment=augment, batch_size=4, training=True, num_workers=2)
     for _ in range(2):
         assert same(plain, workers)
     workers.close()
@@ -72,11 +69,7 @@ def test_workers_change_nothing(augment):
 def test_seed_and_epoch_change_the_augmentation():
     def first_batch(**settings):
         return next(
-            iter(
-                loader_of(
-                    ImageRows(4), augment=AUGMENT, batch_size=4, training=True, **settings
-                )
-            )
+            iter(loader_of(ImageRows(4), augment=AUGMENT, batch_size=4, training=True, **settings))
         )
 
     assert same([first_batch()], [first_batch()])
@@ -244,9 +237,7 @@ def sixteen_bit(index, values):
 
 
 def test_ranks_share_the_rows():
-    parts = [
-        loader_of(ImageRows(5), batch_size=2, world_size=2, rank=rank) for rank in range(2)
-    ]
+    parts = [loader_of(ImageRows(5), batch_size=2, world_size=2, rank=rank) for rank in range(2)]
     names = [[name for batch in part for name in batch.names] for part in parts]
     assert names == [["p0.png", "p2.png", "p4.png"], ["p1.png", "p3.png"]]
 
@@ -299,16 +290,14 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
     loader = loader_of(ImageRows(8), batch_size=1, num_workers=1)
     batches = iter(loader)
     next(batches)
-    (worker,) = loader._batches._iterator._workers
+    (worker,) = loader._workers._iterator._workers
     assert os.getpgid(worker.pid) != os.getpgid(0)
     del batches
     loader.close()
-    for _ in range(100):
-        if not worker.is_alive():
-            return
-        time.sleep(0.05)
-    os.kill(worker.pid, signal.SIGKILL)
-    pytest.fail("The worker was still there five seconds after close().")
+    try:
+        wait_until(lambda: not worker.is_alive())
+    finally:
+        worker.kill()
 
 
 @pytest.mark.parametrize("prefetch_batches", [0, 1, 3])
@@ -332,12 +321,10 @@ def test_the_next_epoch_is_begun_when_one_has_ended():
     read = records.row
     records.row = lambda index: asked.append(index) or read(index)
     loader = loader_of(records, batch_size=4, training=True)
-    loader._dataset.pictures = None
+    loader._dataset.images = None
     asked.clear()
     list(loader)
-    until = time.monotonic() + 10
-    while len(asked) < 16 and time.monotonic() < until:
-        time.sleep(0.001)
+    wait_until(lambda: len(asked) >= 16)
     assert sorted(asked[8:16]) == list(range(8))  # nobody has asked for them yet
     expected = loader_of(ImageRows(8), batch_size=4, training=True)
     expected.set_epoch(1)

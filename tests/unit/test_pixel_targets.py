@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from resolved import specialize
 
 from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -25,9 +26,9 @@ from perceivers.data.sources.open import open_data
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.files import dump_recipe
-from perceivers.recipes.resolve import learnable, specialize
-from perceivers.recipes.resolve_dense import fill_dense, for_pairs
+from perceivers.recipes.resolve import split_for_task
 from perceivers.recipes.resolve_sizes import assume
+from perceivers.recipes.resolve_tasks import bind_image_pair, fill_dense
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
 WHOLE = [*PALETTE, *[9] * (3 * 253)]  # fewer colors would be written in fewer bits
@@ -153,7 +154,9 @@ def test_a_map_is_cut_and_flipped_as_its_picture(tmp_path, crop):
             "mask": ClassMapPreprocessConfig(size=(16, 16), num_classes=3),
         },
         augment={"image": augment, "mask": augment},
-        settings=LoaderSettings(batch_size=6, training=True, answers=("mask",), prefetch_batches=0),
+        settings=LoaderSettings(
+            batch_size=6, training=True, target_modalities=("mask",), prefetch_batches=0
+        ),
     )
     (batch,) = loader
     drawn = (batch.inputs["image"][:, 0] * 255 / 80).round().long()
@@ -187,7 +190,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
             "mask": ClassMapPreprocessConfig(size=(8, 8), num_classes=3),
         },
         augment=None,
-        settings=LoaderSettings(batch_size=6, max_bad=0.5, answers=("mask",)),
+        settings=LoaderSettings(batch_size=6, max_bad=0.5, target_modalities=("mask",)),
     )
     (batch,) = loader
     assert len(batch) == 4
@@ -225,7 +228,7 @@ def test_a_recipe_learns_classes(tmp_path):
     assert preprocess["mask"].size == (8, 8)
     outputs = build(recipe.model_config())({"image": torch.rand(2, 3, 8, 8)})
     assert outputs.shape == (2, 4, 48)
-    assert learnable(source, recipe.task, preprocess, None) is source
+    assert split_for_task(source, recipe.task, preprocess, None) is source
     assert "segmentation" in dump_recipe(recipe)
     again, _ = specialize(recipe, source)
     assert again.task == recipe.task
@@ -247,7 +250,7 @@ def test_the_cost_of_a_dense_recipe_can_be_told():
 def named(folder, columns, **changes):
     recipe = get_recipe("segmentation")
     source = open_data(folder, replace(recipe.data, columns=columns))
-    return for_pairs(replace(recipe, task=replace(recipe.task, **changes)), source)
+    return bind_image_pair(replace(recipe, task=replace(recipe.task, **changes)), source)
 
 
 def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
@@ -263,10 +266,8 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     assert recipe.output.answers["pixels"].queries.modality == "photo"
     with pytest.raises(ValueError, match=r"photo and classes_of .* --task.answer classes_of"):
         named(folder / "t.csv", two)
-    with pytest.raises(ValueError, match="needs two columns of pictures, what is read and what is"):
+    with pytest.raises(ValueError, match="needs two columns of images, the input and the target"):
         named(folder / "t.csv", {"photo": "image"})
-    images = get_recipe("images")
-    assert for_pairs(images, open_data(folder, DataConfig())) is images
 
 
 def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
@@ -281,7 +282,7 @@ def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
         fill_dense(replace(recipe, output=get_recipe("images").output))
     tied = get_recipe("mlm_bytes").output.answers["text"]
     odd = replace(recipe.output, answers={"pixels": tied})
-    with pytest.raises(ValueError, match="answered by a linear head, got one of kind tied"):
+    with pytest.raises(ValueError, match="predicted by a linear head, got one of kind tied"):
         fill_dense(replace(recipe, output=odd))
     mixed = replace(recipe, augment={"image": ImageAugmentConfig(mixup=0.2)})
     with pytest.raises(ValueError, match="expected no randaugment, mixup and cutmix"):

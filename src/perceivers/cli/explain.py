@@ -24,7 +24,7 @@ _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --faithfulness          whether the maps are faithful, for this picture
   perceivers explain runs/birds --faithfulness --samples 300      the same over the test split, with mean areas
   perceivers explain runs/digits spoken.flac                sound, film, mesh, recording, array: whatever it learned
-  perceivers explain runs/talks talk.mp4 --clip-position 0         the clip at the beginning; 0.5 is the middle, 1 the end
+  perceivers explain runs/talks talk.mp4 --clip-position 0  the first clip; 0.5 the middle, 1 the last
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
   perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; what is missing may be left out
   perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns
@@ -51,8 +51,8 @@ class Options:
             through all layers, or that weighted by the gradient of a class. By default `class` where the run learned
             classes, or else `rollup`.
         about: The class that `--map class` is about. By default the most probable one.
-        faithfulness: Draw deletion and insertion curves of all maps instead, beside a random map and input gradients; without
-            FILE, their mean over a split.
+        faithfulness: Draw deletion and insertion curves of all maps instead, beside a random map and input
+            gradients; without FILE, their mean over a split.
         split: Which split of the run's own data `--faithfulness` is measured on. By default test, or else validation.
         samples: How many samples of a split, a folder or a table `--faithfulness` is measured on, drawn at random.
         device: Where to compute. `auto` takes an accelerator if there is one.

@@ -12,13 +12,13 @@ import torch
 
 from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
-from perceivers.data.sources.builtin import open_named
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
-from perceivers.recipes.resolve import learnable
+from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.autoencode import AutoencodeTask
 from perceivers.tasks.base import Details, Meter, Task, combine_clips
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, MultiTaskMeter
@@ -155,7 +155,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     is_own = data is None or remembered in (str(data), str(Path(str(data)).absolute()))
     if not is_own:  # how the run's data were divided says nothing about others
         config = replace(config, split_column=None, test=None, group=None)
-    source = open_named(
+    source = open_data(
         remembered if data is None else data,
         config,
         label_names=None if predictor.config.task is None else known_names(predictor.config.task),
@@ -164,7 +164,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     # The same hold-out as in training: fixed by a seed that the run remembers.
     held_out, task = config if is_own else None, predictor.config.task
     if task is not None and target_of(task) == "nothing":
-        return learnable(source, task, predictor.preprocess, held_out)
+        return split_for_task(source, task, predictor.preprocess, held_out)
     return source if held_out is None else with_validation(source, held_out)
 
 
@@ -301,7 +301,7 @@ def loader_for(
         num_classes=predictor.task.num_outputs,
         max_bad=max_bad,
         num_clips=predictor.clips,
-        answers=predictor.config.answers,
+        target_modalities=predictor.config.answers,
     )
     if source.streams:
         from perceivers.data.loading.stream_loader import make_stream_loader

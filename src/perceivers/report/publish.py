@@ -12,8 +12,8 @@ from perceivers.data.base import DataConfig
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig
 from perceivers.recipes.files import write_recipe
 from perceivers.report.model_card import model_card, without_place
+from perceivers.runs.folder import RECIPE_FILE
 from perceivers.runs.record import read_run
-from perceivers.training.prepare import RECIPE_FILE
 
 __all__ = ["prepare_push", "push_to_hub"]
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
+from perceivers.runs.metrics import METRICS_FILE, read_metrics
+from perceivers.runs.summary import RunSummary, TaskSummary, readable_duration, write_summary
 from perceivers.tasks.base import is_share
-from perceivers.training.metrics_log import METRICS_FILE, read_metrics
-from perceivers.training.progress import readable_duration
 from perceivers.typing import Int, Tensor
 
 __all__ = ["curves_figure", "figure", "table_rows", "write_report"]

@@ -22,6 +22,7 @@ __all__ = [
     "TaskSummary",
     "command_line",
     "read_summary",
+    "readable_duration",
     "versions",
     "write_summary",
 ]
@@ -102,6 +103,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def readable_duration(seconds: float) -> str:
+    """Return `48 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def write_summary(folder: Path, facts: RunSummary) -> None:

@@ -115,8 +115,9 @@ class Modality(Protocol):
 
         Args:
             value: Of `decode`.
-            clip_position: Where the clip lies: 0 the first possible, 1 the last. Modalities of one file use the same.
-            rng: Random numbers of the augmentation. None: no augmentation.
+            clip_position: Position of the clip: 0 the first possible, 1 the last. Modalities of one file use the
+                same window.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
         ...
 

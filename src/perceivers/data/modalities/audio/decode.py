@@ -118,7 +118,7 @@ def cut_audio(sound: Audio, *, clip_position: float, seconds: float) -> Samples:
     Where a film's sound track does not reach, there is silence.
 
     Args:
-        sound: All of it, or the part that `decode_audio` returned for this `clip_position` and at least these `seconds`.
+        sound: All of it, or the part that `decode_audio` gave for the same `clip_position` and at least `seconds`.
         clip_position: 0 the first possible clip, 1 the last: it starts at `clip_position * max(0, duration - seconds)`.
         seconds: Length of the clip.
     """

@@ -246,7 +246,7 @@ class VideoModality:
         frames = value.frames[max(0, first) : first + count]
         if first < 0 or len(frames) < count:
             msg = (
-                f"Expected a video that was decoded as a whole or at clip_position {clip_position:g}, got "
+                f"Expected a video decoded as a whole or at the position {clip_position:g}, got "
                 f"{len(value.frames)} frames from {value.start:.2f} s on."
             )
             raise ValueError(msg)
