@@ -19,7 +19,8 @@ from perceivers.data.registry import kind_of_name, media_kinds
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
-from perceivers.data.targets.classes import ClassIndex, class_names, label_name
+from perceivers.data.targets.classes import class_names, label_name
+from perceivers.data.targets.infer import TargetEncoder
 
 __all__ = ["Written", "write_shards"]
 
@@ -61,7 +62,7 @@ class _Plan:
     split: str
     table: Table
     keys: list[str] | None
-    labels: ClassIndex | None
+    labels: TargetEncoder | None
     schema: Any
     texts: frozenset[str]
     rows_per_shard: int
@@ -115,7 +116,7 @@ def write_shards(
         table = whole_table.keep(_written_fields(whole_table))
         index = None
         if classes and target in table.fields:
-            index = ClassIndex(classes, target, table.fields[target])
+            index = TargetEncoder("class", classes, target, table.fields[target])
         schema, texts = _schema_of(table, index and target, classes)
         size = rows_per_shard or _rows_per_shard(table)
         plan = _Plan(split, table, _keys(table), index, schema, texts, size)
@@ -203,7 +204,7 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
             column = plan.labels.column
             raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
             where = plan.table.where(index)
-            known = label_name(raw, plan.labels.holds, where) is not None
+            known = label_name(raw, plan.labels.field, where) is not None
             cells[column] = plan.labels(raw, where) if known else -1
         cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
         yield {**cells, "key": key}
