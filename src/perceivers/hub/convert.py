@@ -223,6 +223,7 @@ def _our_images(told: Mapping[str, Any], size: tuple[int, int]) -> ImagePreproce
     crop, kept = _side(told.get("crop_size"), 256), _side(told.get("size"), 224)
     return ImagePreprocessConfig(
         size=size,
+        num_channels=3,
         mean=tuple(told.get("image_mean") or _MEAN),
         std=tuple(told.get("image_std") or _STD),
         crop_fraction=kept / crop if told.get("do_center_crop", True) else 1.0,
