@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from perceivers.evaluation.predict import save_model as save
     from perceivers.evaluation.prediction import Prediction as Prediction
     from perceivers.explain.attribution.attention import watch_attention as watch_attention
-    from perceivers.exporting.write import export as export
+    from perceivers.exporting.export import export as export
     from perceivers.hub.checkpoint import from_pretrained as from_pretrained
     from perceivers.inputs.array import ArrayInputConfig as ArrayInputConfig
     from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
@@ -146,7 +146,7 @@ _HOMES = {
     "build_model": "models.perceiver:build",
     "create_model": "evaluation.models:create",
     "evaluate": "evaluation.evaluate:evaluate_run",
-    "export": "exporting.write",
+    "export": "exporting.export",
     "fit": "training.fit",
     "from_pretrained": "hub.checkpoint",
     "get_recipe": "recipes",

@@ -81,7 +81,7 @@ def test_a_window_gives_the_clip_of_the_whole():
             clips.prepare(whole, clip_position=clip_position),
         )
     with pytest.raises(
-        ValueError, match=r"decoded as a whole or at clip_position 0, got 4 frames from 2\.60 s"
+        ValueError, match=r"decoded as a whole or at the position 0, got 4 frames from 2\.60 s"
     ):
         clips.prepare(window, clip_position=0.0)
 

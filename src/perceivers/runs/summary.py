@@ -44,6 +44,17 @@ class TaskSummary:
     confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
     details: Details = field(default_factory=Details)
 
+    def recalls(self) -> list[tuple[str, int, float, str]]:
+        """Return name, samples, recall and most frequent wrong class of each class with samples, hardest first."""
+        rows: list[tuple[str, int, float, str]] = []
+        for index, row in enumerate([] if self.confusion is None else self.confusion.tolist()):
+            if total := sum(row):
+                others = [0 if place == index else count for place, count in enumerate(row)]
+                worst = max(range(len(row)), key=others.__getitem__)
+                mistaken = f"{self.label_names[worst]} ({others[worst]})" if others[worst] else ""
+                rows.append((self.label_names[index], total, row[index] / total, mistaken))
+        return sorted(rows, key=lambda row: row[2])
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary(TaskSummary):
