@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from made_modalities import cloud, frames, tone, write_film, write_off, write_wav
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from timing import PATIENCE, wait_until
-from untrained import save_untrained
 
 from perceivers.explain.attribution.contents import Fields, Passage, Recording, Values, Wave
 from perceivers.explain.attribution.explanation import Explanation, View
 from perceivers.server import explanation_json as maps
+from support.modality_data import cloud, frames, tone, write_film, write_off, write_wav
+from support.models import save_untrained
+from support.timing import PATIENCE, wait_until
 
 STATIC = Path(maps.__file__).with_name("static")
 CHROMIUM = (

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_data import pixels, png, write_png
 
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item, to_uint8_images
 from perceivers.data.registry import kind_of_bytes, kind_of_name
+from support.image_data import pixels, png, write_png
 
 
 def test_bytes_and_files_are_read_alike(tmp_path):

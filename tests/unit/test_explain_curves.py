@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.explain.attribution.deletion import curves_of, input_gradients, maps_of, mean_curves
 from perceivers.explain.attribution.faithfulness import class_index, curves_of_files, sure_of
@@ -18,6 +17,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.regression import RegressionConfig
+from support.tolerance import assert_close
 
 TASK = ClassificationConfig(label_names=("cat", "dog"))
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}

@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from explained import CONTENTS, explanation, view
 from PIL import Image
 
 from perceivers.explain.render import animation as moving
 from perceivers.explain.render import page
 from perceivers.explain.render.animation import write_moving
 from perceivers.explain.render.page import page_of
+from support.explanations import CONTENTS, explanation, view
 
 
 def data_of(text: str) -> dict:

@@ -3,7 +3,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from loading import png
 from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
@@ -16,6 +15,7 @@ from perceivers.data.modalities.image.modality import (
 )
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.text.modality import TextAugmentConfig
+from support.loaders import png
 
 CONFIG = ImagePreprocessConfig.imagenet(
     size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from loading import png
 
 from perceivers.data.base import Batch
 from perceivers.data.encoded_item import EncodedItem
@@ -15,6 +14,7 @@ from perceivers.data.modalities.base import DecodedValue, MissingValueError, Too
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
+from support.loaders import png
 
 
 class Lines:

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.registry import build_input
 from perceivers.inputs.table import TableInput, TableInputConfig
+from support.tolerance import assert_close
 
 CONFIG = TableInputConfig(num_numbers=2, category_sizes=(3, 2), channels=4)
 
