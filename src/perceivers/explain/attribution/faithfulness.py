@@ -9,13 +9,10 @@ from perceivers.data.base import nearest
 from perceivers.explain.attribution.deletion import Curves, curves_of, maps_of
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, build_task, names_of
+from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Float, Tensor
 
 __all__ = ["class_index", "curves_of_files", "sure_of"]
-
-CLASSES = ("classification", "multilabel")
 
 
 def class_index(task: TaskConfig, name: str | None) -> int | None:
@@ -30,7 +27,7 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
     """
     if name is None:
         return None
-    names = names_of(task)
+    names = task.output_names
     if name not in names:
         told = f"{len(names)} classes" if len(names) > 12 else ", ".join(names) or "none"
         msg = f"There is no class '{name}' to ask about; the run learned {told}.{nearest(name, names)}"
@@ -51,13 +48,13 @@ def sure_of(
     Raises:
         ValueError: If the task has no classes.
     """
-    if task.kind not in CLASSES:
+    learned = build_task(task)
+    if not learned.has_classes:
         msg = (
             "Deletion and insertion curves show the probability of a class, and this run learned "
-            f"{task.kind.replace('_', ' ')}: expected one of {', '.join(CLASSES)}."
+            f"{task.kind.replace('_', ' ')}: expected a task of classes or labels."
         )
         raise ValueError(msg)
-    learned = build_task(task)
 
     def answer(outputs: Any) -> Float[Tensor, " B"]:
         own = (
@@ -85,13 +82,10 @@ def curves_of_files(
         ValueError: If the run learned no classes, there is no such class or task, or a sample cannot be decoded.
     """
     config = saved.config.task
-    output: str | None = None
-    if isinstance(config, MultiTaskConfig):
-        output = task or next(iter(config.parts))
-        config = config.parts[output]
     if config is None:
         msg = f"The model in {saved.folder} was saved without its labels, so there is no class to ask about."
         raise ValueError(msg)
+    output, config = config.select_subtask(task)
     wanted, model = class_index(config, about), saved.model.eval()
     device = next(model.parameters()).device
     sure_of(config, 0, output)

@@ -88,7 +88,7 @@ def segments_of(
             real = np.broadcast_to(part.mask[0].cpu().numpy(), count)
         order = None
         if model.permutation is not None:
-            order = model._order(name, count).cpu().numpy()
+            order = model.element_order(name, count).cpu().numpy()
         axes = _axes(model.inputs[name], count)
         found.append(
             Segment(name=name, begin=begin, end=begin + count, real=real, order=order, axes=axes)

@@ -45,7 +45,7 @@ def answer_queries(
     """Return which queries of an output stand for it: those given, or all, or as many as `QUERIES` of more."""
     if which is None:
         count = 1
-        if model.output._queries(name).num_queries != 1:
+        if model.output.queries_of(name).num_queries != 1:
             answers = model.decode(states, inputs, masks, outputs=[name])
             answers = answers[name] if isinstance(answers, dict) else answers
             count = answers.shape[1]
