@@ -11,8 +11,6 @@ from perceivers.recipes.overrides import UNPREFIXED, FlagWords
 from perceivers.recipes.registry import Recipe
 from perceivers.registry import ConfigRegistry
 
-__all__ = ["flag_name", "recipe_flags", "split_flags"]
-
 # Fields that are no flags: tags of unions, and what is filled in from the data.
 _HIDDEN = {"kind", "label_names", "target_names", "num_outputs"}
 

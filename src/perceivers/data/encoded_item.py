@@ -11,8 +11,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EncodedItem", "as_encoded_item", "to_uint8_images"]
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedItem:
@@ -51,13 +49,10 @@ class EncodedItem:
             try:
                 return self.path.open("rb")
             except OSError as error:
-                msg = f"'{self.name}' cannot be read: {error.strerror}."
-                raise type(error)(msg) from error
+                raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
         if self.array is not None:
-            msg = f"{self.name} is a decoded picture and has no bytes; use its array."
-            raise ValueError(msg)
-        msg = f"{self.name} is empty: expected a file, got nothing."
-        raise ValueError(msg)
+            raise ValueError(f"{self.name} is a decoded picture and has no bytes; use its array.")
+        raise ValueError(f"{self.name} is empty: expected a file, got nothing.")
 
     def read(self) -> bytes:
         """Return all bytes of the encoded file. Raises what `open` raises."""
@@ -67,8 +62,7 @@ class EncodedItem:
             try:
                 return file.read()
             except OSError as error:
-                msg = f"'{self.name}' cannot be read: {error.strerror}."
-                raise type(error)(msg) from error
+                raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
 
 
 def as_encoded_item(
@@ -105,8 +99,9 @@ def as_encoded_item(
         return _from_numbers(cast("Any", cell), where, kind)
     if hasattr(cell, "getexif"):
         return _from_pil(cell, where)
-    msg = f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
-    raise TypeError(msg)
+    raise TypeError(
+        f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
+    )
 
 
 def _from_numbers(numbers: Any, where: str, kind: str) -> EncodedItem:
@@ -137,18 +132,16 @@ def to_uint8_images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "iuf":
-        msg = f"{where}: expected pictures as numbers, got an array of {array.dtype}."
-        raise ValueError(msg)
+        raise ValueError(f"{where}: expected pictures as numbers, got an array of {array.dtype}.")
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if array.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(array * 255).astype(np.uint8)
     if array.dtype.kind != "f" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
-    msg = (
+    raise ValueError(
         f"{where}: expected pictures of uint8 (0 to 255) or of numbers in [0, 1], got {array.dtype} "
         f"from {low:g} to {high:g}. Scale them first."
     )
-    raise ValueError(msg)
 
 
 def _from_pil(image: Any, where: str) -> EncodedItem:

@@ -13,31 +13,6 @@ from typing import Annotated, Any, Literal, Protocol
 from perceivers.plugins import load_plugins
 from perceivers.registry import ConfigRegistry
 
-__all__ = [
-    "AUGMENT",
-    "PREPROCESS",
-    "AugmentConfig",
-    "ColumnKind",
-    "ModalitySpec",
-    "OwnDataSize",
-    "PreprocessConfig",
-    "Preprocessing",
-    "UploadSize",
-    "can_read_as",
-    "column_kinds",
-    "find_defaults",
-    "find_modality",
-    "get_modality",
-    "is_media",
-    "kind_of_bytes",
-    "kind_of_name",
-    "list_modalities",
-    "media_kinds",
-    "noun_of",
-    "register_modality",
-    "suffixes_of",
-]
-
 PREPROCESS = ConfigRegistry("preprocessing")
 """`PreprocessConfig` classes; each builds the `Modality` that decodes, transforms and collates."""
 
@@ -167,10 +142,9 @@ def register_modality(spec: ModalitySpec) -> None:
     for other in _MODALITIES.values():  # without the plugins: one of them may be calling
         shared = sorted({*spec.suffixes} & {*other.suffixes})
         if shared and other.name != spec.name:
-            msg = (
+            raise ValueError(
                 f"Files '.{shared[0]}' are already registered as {other.name}, not as {spec.name}."
             )
-            raise ValueError(msg)
     for one in spec.preprocessing:
         PREPROCESS.register(one.config, one.modality)
     if spec.augment is not None:
@@ -194,8 +168,9 @@ def get_modality(name: str) -> ModalitySpec:
     """
     load_plugins()
     if name not in _MODALITIES:
-        msg = f"No modality '{name}' is registered. Registered are: {', '.join(_MODALITIES)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"No modality '{name}' is registered. Registered are: {', '.join(_MODALITIES)}."
+        )
     return _MODALITIES[name]
 
 
@@ -211,8 +186,7 @@ def find_modality(config: Any) -> ModalitySpec:
     for spec in list_modalities():
         if spec.augment is not None and isinstance(config, spec.augment):
             return spec
-    msg = f"No modality with a configuration of kind '{config.kind}' is registered."
-    raise ValueError(msg)
+    raise ValueError(f"No modality with a configuration of kind '{config.kind}' is registered.")
 
 
 def find_defaults(kind: str) -> Callable[[OwnDataSize], tuple[Any, Any]]:
@@ -228,8 +202,7 @@ def find_defaults(kind: str) -> Callable[[OwnDataSize], tuple[Any, Any]]:
     named = [one for one in ways if getattr(one.config, "kind", None) == kind]
     found = get_modality(kind).preprocessing if kind in _MODALITIES or not named else named
     if found[0].default is None:
-        msg = f"'{kind}' has no defaults for a user's own data: write a recipe for it."
-        raise ValueError(msg)
+        raise ValueError(f"'{kind}' has no defaults for a user's own data: write a recipe for it.")
     return found[0].default
 
 

@@ -7,15 +7,6 @@ from typing import Annotated, Any
 from perceivers.inputs.elements import InputAdapter
 from perceivers.registry import ConfigRegistry
 
-__all__ = [
-    "INPUTS",
-    "InputConfig",
-    "build_input",
-    "default_input",
-    "preprocess_of",
-    "register_input",
-]
-
 INPUTS = ConfigRegistry("input adapter")
 InputConfig = Annotated[Any, INPUTS]
 
@@ -85,9 +76,8 @@ def default_input(preprocess: str, stem_channels: int) -> Any:
     default = next((one for one in found if one is not None), None)
     if default is None:
         known = ", ".join(str(one.preprocess) for one in _ENTRIES.values() if one.default)
-        msg = (
+        raise ValueError(
             f"No input adapter is the default for data preprocessed as '{preprocess}'; those with a default are: "
             f"{known}. State `inputs` in a recipe, or pass default= to register_input."
         )
-        raise ValueError(msg)
     return default(stem_channels)

@@ -12,8 +12,6 @@ from perceivers.data.registry import find_defaults
 from perceivers.inputs.registry import default_input
 from perceivers.recipes.common import Size
 
-__all__ = ["Part", "part_of"]
-
 
 @dataclass(frozen=True)
 class Part:

@@ -107,11 +107,10 @@ def fill_input(part: Any, preprocess: Any) -> Any:
     """
     expected = preprocess_of(part.kind)
     if preprocess.kind != expected:
-        msg = (
+        raise ValueError(
             f"An input of kind '{part.kind}' expects preprocess of kind '{expected}', got '{preprocess.kind}'. Change "
             "one of the two in the recipe."
         )
-        raise ValueError(msg)
     return replace(part, **preprocess.input_fields())
 
 

@@ -4,8 +4,6 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.registry import get_modality
 from perceivers.server.settings import UploadLimits
 
-__all__ = ["TooLargeError", "check"]
-
 
 class TooLargeError(ValueError):
     """An upload above a limit. The message states its size and the limit."""
@@ -29,8 +27,7 @@ def check(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
     for size in upload_sizes(media):
         most = getattr(limits, size.limit)
         if not size.count <= most:  # NaN is refused too
-            msg = (
+            raise TooLargeError(
                 f"'{media.name}' holds {size.count:,.10g} {size.unit}; at most {most:,.10g} are accepted here. Send a "
                 "smaller one."
             )
-            raise TooLargeError(msg)

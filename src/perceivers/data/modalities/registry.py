@@ -6,8 +6,6 @@ from typing import Any
 from perceivers.data.modalities.base import Modality
 from perceivers.data.registry import PREPROCESS, find_modality
 
-__all__ = ["build_modalities", "build_modality"]
-
 _CUT = ("frame_pair", "flow")  # cut to one window, as they belong together pixel by pixel
 
 
@@ -24,8 +22,9 @@ def build_modality(preprocess: Any, augment: Any = None) -> Modality:
     fitting = find_modality(preprocess).augment
     if augment is not None and (fitting is None or not isinstance(augment, fitting)):
         expected = getattr(fitting, "kind", None)
-        msg = f"Expected augmentation of kind '{expected}' for '{preprocess.kind}', got '{augment.kind}'."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected augmentation of kind '{expected}' for '{preprocess.kind}', got '{augment.kind}'."
+        )
     return PREPROCESS.build(preprocess, augment)
 
 
@@ -40,9 +39,8 @@ def build_modalities(
     augment = augment or {}
     cut = {n: (part.size, augment.get(n)) for n, part in preprocess.items() if part.kind in _CUT}
     if len({repr(how) for how in cut.values()}) > 1:
-        msg = (
+        raise ValueError(
             f"{' and '.join(cut)} are cut to the same window, so they need one size and one augmentation; got "
             f"{' and '.join(f'{size} with {changes}' for size, changes in cut.values())}."
         )
-        raise ValueError(msg)
     return {name: build_modality(part, augment.get(name)) for name, part in preprocess.items()}

@@ -18,19 +18,6 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.registry import UploadSize
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_ELEMENTS",
-    "ArrayValue",
-    "ReasonError",
-    "array_upload_sizes",
-    "as_numbers",
-    "load_arrays",
-    "one_sentence",
-    "read_array",
-    "read_bytes",
-]
-
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.float32]
 
@@ -97,8 +84,7 @@ def read_bytes(media: EncodedItem, noun: str) -> bytes:
         ValueError: If the file is empty, above `MAX_BYTES`, missing or cannot be read. The message names it.
     """
     if media.is_missing:
-        msg = f"{media.name} is empty: expected {noun}, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected {noun}, got nothing.")
     try:
         size = media.path.stat().st_size if media.data is None and media.path is not None else 0
         if size > MAX_BYTES:
@@ -107,8 +93,7 @@ def read_bytes(media: EncodedItem, noun: str) -> bytes:
         data = media.read()
     except OSError as error:
         words = f"'{media.name}' cannot be read: {error.strerror}." if error.strerror else error
-        msg = f"{words} Replace it or take it out of the data."
-        raise ValueError(msg) from error
+        raise ValueError(f"{words} Replace it or take it out of the data.") from error
     if not data:
         raise ValueError(_sentence(media.name, noun, "the file is empty"))
     return data
@@ -204,8 +189,9 @@ def read_array(media: EncodedItem) -> ArrayValue:
             coordinates = _finite(places.reshape(count, -1), mask, "coordinates")
             return ArrayValue(values, coordinates, mask)
     if mask is not None and not mask.any():
-        msg = f"{media.name} is empty: its mask says that none of its {count:,} elements is real."
-        raise MissingValueError(msg)
+        raise MissingValueError(
+            f"{media.name} is empty: its mask says that none of its {count:,} elements is real."
+        )
     if len(grid) == 1:
         return ArrayValue(values, None, mask)
     axes = [np.linspace(-1, 1, size) if size > 1 else np.zeros(1) for size in grid]
@@ -330,8 +316,9 @@ def array_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
                 with archive.open(part) as file:
                     counts += [_numbers_of_npy(file.read(4096)), part.file_size / _BYTES_PER_NUMBER]
     except Exception as error:  # archives are damaged in as many ways as there are
-        msg = f"Cannot read '{media.name}' as arrays: it is damaged or cut off ({error or type(error).__name__})."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"Cannot read '{media.name}' as arrays: it is damaged or cut off ({error or type(error).__name__})."
+        ) from error
     for count in counts:
         yield UploadSize(count, "numbers", "numbers")
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode_av import (
-    MOST_SAMPLES,
     AudioError,
     AudioHeader,
     Clip,
@@ -24,16 +23,6 @@ from perceivers.data.modalities.audio.decode_av import (
 )
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.registry import kind_of_bytes, kind_of_name
-
-__all__ = [
-    "MOST_SAMPLES",
-    "Audio",
-    "AudioHeader",
-    "cut_audio",
-    "decode_audio",
-    "read_audio_header",
-    "resample",
-]
 
 FULL_SCALE = 0.999  # 16-bit sound ends at 32767/32768
 CLIPPED = 0.001  # share of samples at full scale from which on a sound counts as clipped
@@ -160,8 +149,7 @@ def resample(samples: Samples, rate: float, wanted: float, quality: str = "HQ") 
 
 def _refuse_missing(media: EncodedItem) -> None:
     if media.is_missing:
-        msg = f"{media.name} is empty: expected a sound, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
 
 
 def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawAudio:
@@ -227,8 +215,7 @@ def _first_bytes(media: EncodedItem) -> bytes:
         with media.open() as file:
             return file.read(32)
     except OSError as error:
-        msg = f"{error} Replace it or take it out of the data."
-        raise AudioError(msg) from error
+        raise AudioError(f"{error} Replace it or take it out of the data.") from error
 
 
 def _read(name: str, file: Any, clip: Clip | None) -> RawAudio:
@@ -262,25 +249,22 @@ def _from_value(media: EncodedItem) -> tuple[Samples, int]:
     else:
         array, rate = value, None
     if array is None:
-        msg = f"{media.name} is empty: expected a sound, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
     if not isinstance(rate, int | float | np.integer | np.floating) or not rate >= 1:
-        msg = (
+        raise AudioError(
             f"{media.name}: expected samples with their rate, as {{'array': ..., 'sampling_rate': 16000}} or "
             f"(array, 16000), got the rate {rate!r}."
         )
-        raise AudioError(msg)
     return _as_samples(media.name, array), int(rate)
 
 
 def _as_samples(name: str, array: Any) -> Samples:
     values: npt.NDArray[Any] = np.asarray(array)
     if values.ndim not in (1, 2) or values.dtype.kind not in "iuf":
-        msg = (
+        raise AudioError(
             f"{name}: expected samples as numbers, n or n x channels, got an array of {values.dtype} of shape "
             f"{values.shape}."
         )
-        raise AudioError(msg)
     if values.size == 0:
         raise unreadable(name, "it holds no samples")
     if values.ndim == 1:

@@ -12,8 +12,6 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode import cut_audio, decode_audio, read_audio_header
 from perceivers.data.modalities.base import read_cells
 
-__all__ = ["measure_clip", "measure_values"]
-
 Values = npt.NDArray[np.float32]
 
 # For a user's own data: speech and most sounds of nature differ below 8 kHz.

@@ -27,14 +27,6 @@ from perceivers.data.modalities.base import (
 )
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "AudioAugmentConfig",
-    "MelModality",
-    "MelPreprocessConfig",
-    "WavePreprocessConfig",
-    "WaveformModality",
-]
-
 Values = npt.NDArray[np.float32]
 
 
@@ -64,8 +56,7 @@ class WavePreprocessConfig(BasePreprocessConfig):
         for name in ("sample_rate", "seconds", "num_channels", "scale"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                msg = f"Expected {name} above 0 of a waveform, got {value}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} above 0 of a waveform, got {value}.")
 
     @property
     def num_samples(self) -> int:
@@ -75,11 +66,10 @@ class WavePreprocessConfig(BasePreprocessConfig):
             ValueError: If `sample_rate` or `seconds` is still unknown.
         """
         if self.sample_rate is None or self.seconds is None:
-            msg = (
+            raise ValueError(
                 "Expected sample_rate in Hz and seconds, the length of a clip; got sample_rate="
                 f"{self.sample_rate} and seconds={self.seconds}: they are taken from the data first."
             )
-            raise ValueError(msg)
         return max(1, round(self.sample_rate * self.seconds))
 
     def measure(self, cells: CellSampler) -> Self:
@@ -171,8 +161,9 @@ class WaveformModality(_Audio):
     ) -> None:
         self.num_samples = preprocess.num_samples
         if preprocess.sample_rate is None or preprocess.seconds is None or preprocess.scale is None:
-            msg = "Expected the scale of the samples, got scale=None: it is taken from the data first."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected the scale of the samples, got scale=None: it is taken from the data first."
+            )
         super().__init__(
             preprocess.sample_rate, preprocess.seconds, preprocess.num_channels, augment
         )
@@ -221,11 +212,10 @@ class MelModality(_Audio):
         rate, seconds = preprocess.sample_rate, preprocess.seconds
         mean, std = preprocess.mean, preprocess.std
         if rate is None or seconds is None or mean is None or std is None:
-            msg = (
+            raise ValueError(
                 "Expected mean and std of the mel spectrograms, got "
                 f"mean={mean} and std={std}: they are taken from the data first."
             )
-            raise ValueError(msg)
         super().__init__(rate, seconds, 1, augment)
         self.preprocess = preprocess
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)

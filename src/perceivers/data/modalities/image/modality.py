@@ -23,8 +23,6 @@ from perceivers.data.modalities.image.preprocess import (
 )
 from perceivers.typing import Bool, Tensor
 
-__all__ = ["ImageAugmentConfig", "ImageModality", "ImagePreprocessConfig", "image_from_pixels"]
-
 
 class ImageModality:
     """How cells become pictures. See `perceivers.data.modalities.base.Modality`.
@@ -46,11 +44,10 @@ class ImageModality:
             check_crop(augment)
         mean, std = preprocess.mean, preprocess.std
         if preprocess.num_channels is None or mean is None or std is None:
-            msg = (
+            raise ValueError(
                 "Expected num_channels, mean and std of images, got "
                 f"{preprocess}: they are taken from the data first."
             )
-            raise ValueError(msg)
         self.size, self.num_channels = preprocess.known_size, preprocess.num_channels
         self.mean, self.std = mean, std
         self.preprocess = preprocess
@@ -68,8 +65,7 @@ class ImageModality:
             ValueError: If it cannot be decoded.
         """
         if media.is_missing:
-            msg = f"{media.name} is empty: expected a picture, got nothing."
-            raise MissingValueError(msg)
+            raise MissingValueError(f"{media.name} is empty: expected a picture, got nothing.")
         decoded = decode(media, num_channels=self.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 

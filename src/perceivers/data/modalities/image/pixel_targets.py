@@ -25,15 +25,6 @@ from perceivers.data.modalities.image.modality import ImageModality
 from perceivers.data.modalities.image.preprocess import ImagePreprocessConfig, evaluation_box
 from perceivers.typing import Bool, Tensor
 
-__all__ = [
-    "NO_CLASS",
-    "ClassMapModality",
-    "ClassMapPreprocessConfig",
-    "PixelsModality",
-    "PixelsPreprocessConfig",
-    "check_alike",
-]
-
 NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
 _SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may differ by rounding
 
@@ -95,8 +86,9 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
     def __post_init__(self) -> None:
         """Refuse what an index of 8 bit cannot tell."""
         if self.num_classes is not None and not 2 <= self.num_classes <= NO_CLASS:
-            msg = f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
+            )
 
     def measure(self, cells: CellSampler) -> Self:
         """Return the configuration with the number of classes and their colors filled in.
@@ -110,11 +102,10 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
         highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
         count = self.num_classes or highest + 1
         if count < 2:
-            msg = (
+            raise ValueError(
                 "The class maps hold class 0 alone: there is nothing to tell apart. Expected an image with a "
                 "palette, or a gray one whose pixels are 0, 1, 2, ..."
             )
-            raise ValueError(msg)
         palette = self.palette or next((colors for _, colors in found if colors), ())
         return replace(
             self, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
@@ -136,8 +127,9 @@ class PixelsModality(ImageModality):
         self, preprocess: PixelsPreprocessConfig, augment: ImageAugmentConfig | None = None
     ) -> None:
         if preprocess.size is None or preprocess.num_channels is None:
-            msg = f"Expected size and num_channels of a picture to learn, got {preprocess}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected size and num_channels of a picture to learn, got {preprocess}."
+            )
         count = preprocess.num_channels
         plain = ImagePreprocessConfig(
             size=preprocess.size,
@@ -167,8 +159,9 @@ class ClassMapModality:
         self, preprocess: ClassMapPreprocessConfig, augment: ImageAugmentConfig | None = None
     ) -> None:
         if preprocess.size is None or preprocess.num_classes is None:
-            msg = f"Expected size and num_classes of a map of classes, got {preprocess}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected size and num_classes of a map of classes, got {preprocess}."
+            )
         if augment is not None:
             check_crop(augment)
         self.size = preprocess.size
@@ -193,18 +186,18 @@ class ClassMapModality:
             ValueError: If it cannot be decoded, or holds colors or a class that is not known.
         """
         if media.is_missing:
-            msg = f"{media.name} is empty: expected a map of classes, got nothing."
-            raise MissingValueError(msg)
+            raise MissingValueError(
+                f"{media.name} is empty: expected a map of classes, got nothing."
+            )
         indices, _ = decode_indices(media)
         if self.is_binary:
             indices = np.where(indices == NO_CLASS, 1, indices).astype(np.uint8)
         odd = indices[(indices >= self.num_classes) & (indices != NO_CLASS)]
         if odd.size:
-            msg = (
+            raise ValueError(
                 f"{media.name} holds the class {odd[0]}: expected indices below {self.num_classes}, the number of "
                 f"classes, or {NO_CLASS} where nobody knows. If there are more, say so with num_classes in preprocess."
             )
-            raise ValueError(msg)
         return DecodedValue(indices)
 
     def prepare(

@@ -16,22 +16,6 @@ from perceivers.data.modalities.base import BasePreprocessConfig, CellSampler, r
 from perceivers.data.modalities.image.decode import decode_image, read_header
 from perceivers.typing import Float, Tensor, UInt8
 
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "Box",
-    "ImagePreprocessConfig",
-    "Pixels",
-    "as_pixels",
-    "evaluation_box",
-    "measure_mean_std",
-    "normalize_pixels",
-    "preprocess_pixels",
-    "resize_pixels",
-    "suggest_image_size",
-    "typical_size",
-]
-
 Box = tuple[int, int, int, int]
 Pixels = npt.NDArray[np.uint8]
 
@@ -97,8 +81,9 @@ class ImagePreprocessConfig(BasePreprocessConfig):
             ValueError: If `size` is open.
         """
         if self.size is None:
-            msg = "Expected size=(height, width) of images, got None: it is taken from the data first."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected size=(height, width) of images, got None: it is taken from the data first."
+            )
         return self.size
 
     def from_input(self, config: Any) -> Self:
@@ -201,11 +186,10 @@ def normalize_pixels(
     channels = pixels.shape[-1]
     mean, std = config.mean or (), config.std or ()
     if len(mean) != channels or len(std) != channels:
-        msg = (
+        raise ValueError(
             f"Expected mean and std of {channels} numbers for images of {channels} channels, got "
             f"mean={config.mean} and std={config.std}."
         )
-        raise ValueError(msg)
     center = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255)
     scale = 1 / (np.asarray(std, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255))
     # By numpy: torch would open a team of threads for it, beside that of the thread that trains.

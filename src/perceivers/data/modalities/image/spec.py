@@ -22,8 +22,6 @@ from perceivers.data.registry import (
     register_modality,
 )
 
-__all__ = ["image_upload_sizes"]
-
 
 def image_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     """Yield the number of pixels that the header of an image states."""

@@ -29,8 +29,9 @@ def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
         try:
             metadata = parquet.ParquetFile(io.BytesIO(data)).metadata
         except Exception as error:  # damaged files raise errors of many classes
-            msg = f"Cannot read '{media.name}' as a series: it is damaged or cut off ({error})."
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"Cannot read '{media.name}' as a series: it is damaged or cut off ({error})."
+            ) from error
         groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
         size = sum(group.total_byte_size for group in groups)
         yield UploadSize(max(metadata.num_rows * metadata.num_columns, 0), "numbers", "numbers")
