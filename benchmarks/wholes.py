@@ -148,7 +148,7 @@ def int8(setting: Setting) -> Rival:
         Skip: Where it is not for this device.
     """
     if setting.device != "cpu":
-        raise Skip("weights of 8 bits are for prediction on a CPU")  # noqa: EM101
+        raise Skip("weights of 8 bits are for prediction on a CPU")
     try:
         from perceivers.hub.quantize import quantize_int8
     except ImportError as error:
