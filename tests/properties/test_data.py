@@ -9,9 +9,13 @@ from PIL import Image
 from perceivers.data.base import Batch
 from perceivers.data.loading.mixup import mix, mixing_of
 from perceivers.data.loading.sampler import BatchSampler, LoaderSettings
-from perceivers.data.modalities.image.augment import augment_image, inception_box
-from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.image.preprocess import evaluation_box, preprocess_image
+from perceivers.data.modalities.image.augment import inception_box
+from perceivers.data.modalities.image.modality import (
+    ImageAugmentConfig,
+    ImageModality,
+    ImagePreprocessConfig,
+)
+from perceivers.data.modalities.image.preprocess import evaluation_box
 
 sides = st.integers(1, 200)
 seeds = st.integers(0, 2**32)
@@ -43,13 +47,12 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
         keep_aspect=keep_aspect,
     )
     augment = ImageAugmentConfig(crop_scale=scale, randaugment=randaugment)
-    generator = np.random.default_rng(seed)
-    for pixels in (
-        preprocess_image(image, preprocess),
-        augment_image(image, augment, preprocess, generator),
-    ):
-        assert pixels.shape == (channels, *size)
-        assert pixels.isfinite().all()
+    images = ImageModality(preprocess, augment)
+    samples = [images.prepare(image), images.prepare(image, rng=np.random.default_rng(seed))]
+    values, mask = images.collate(samples)
+    assert mask is None
+    assert values.shape == (2, channels, *size)
+    assert values.isfinite().all()
 
 
 @settings(max_examples=100)
