@@ -22,8 +22,8 @@ from perceivers.tasks.flow import FlowTask
 from perceivers.tasks.prediction import Prediction
 from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import ProcessInfo
-from resolved import specialize
 from support import flow_data
+from support.resolved import specialize
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
