@@ -6,17 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-<<<<<<< HEAD:src/perceivers/evaluation/inputs.py
-from perceivers.data.base import nearest
+from perceivers.data.base import Row, nearest
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.formats.files import read_files
-from perceivers.data.loading.transform import cell_key
 from perceivers.data.registry import kind_of_name, noun_of
-=======
-from perceivers.data.base import Row, nearest
-from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
-from perceivers.data.formats.files import read_files
->>>>>>> main:src/perceivers/data/sources/samples.py
 from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn, cell_key
