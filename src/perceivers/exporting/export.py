@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.base import clip_positions
-from perceivers.data.modalities.registry import PreprocessConfig, build_modality
+from perceivers.data.modalities.registry import build_modality
+from perceivers.data.registry import PreprocessConfig
 from perceivers.exporting.formats import (
     open_onnx,
     open_program,
@@ -109,7 +110,7 @@ def export(
         path: The folder to write. That of an earlier export is replaced.
         format: `onnx`, `torch` (an archive of torch.export) and `safetensors` have a manifest of inputs and outputs,
             the first two also a script that predicts; `huggingface` is for `transformers`.
-        samples: Samples to compare on: paths, or dicts of a path for each modality.
+        samples: Samples to compare on, as for `Predictor.predict`: paths, or dicts of a path for each modality.
 
     Raises:
         ImportError: If a library is missing. The message says how to install it.
@@ -252,8 +253,8 @@ def _write_manifest(
         return ()
     if not list(graph.readable_outputs()):
         note = (
-            f"there is no predict.py for the task '{task.kind}': the graph gives the model's outputs, and "
-            "preprocess.json says what it reads"
+            f"there is no predict.py for the task '{task.kind}': the graph returns the model's outputs, and "
+            "preprocess.json describes its inputs"
         )
         return (note,)
     kinds = [how["kind"] for how in manifest["modalities"].values()]
@@ -262,7 +263,7 @@ def _write_manifest(
     if unknown:
         note = (
             f"there is no predict.py for inputs of kind '{unknown[0]}': the graph takes them as perceivers prepares "
-            "them, which config.json says"
+            "them, by config.json"
         )
         return (note,)
     script = script_of(
