@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import nearest
@@ -12,13 +13,13 @@ from perceivers.explain.attribution.faithfulness import class_index
 from perceivers.explain.attribution.layout import SummaryMap, segments_of, views_of
 from perceivers.explain.attribution.query_attribution import trace_query
 from perceivers.explain.attribution.sample import read_sample
-from perceivers.hub.checkpoint import Saved
+from perceivers.hub.checkpoint import Saved, load
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
 
 
 def explain(
-    saved: Saved,
+    saved: Saved | str | Path,
     file: Any,
     *,
     latents: int | Sequence[int] = 8,
@@ -31,7 +32,7 @@ def explain(
     """Return what a model says about one sample, and where each of its reads looked.
 
     Args:
-        saved: What `perceivers.hub.checkpoint.load` returned.
+        saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
         file: As in `perceivers.explain.attribution.sample.read_sample`.
         latents: Whose scores to return: so many, spread evenly over the latent array, or these.
         clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
@@ -47,6 +48,7 @@ def explain(
             not exist, or the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
             The message names it.
     """
+    saved = load(saved) if isinstance(saved, str | Path) else saved
     config, learned = saved.config, _task_of_run(saved)
     learned.check_explainable()
     sample = read_sample(saved, file, clip_position=clip_position)
