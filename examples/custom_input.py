@@ -2,7 +2,7 @@
 
     python examples/custom_input.py
 
-Synthetic events of an event camera (position, time and sign of a change) show a moving dot; the target is its direction.
+Synthetic events of an event camera (position, time and sign of a change) show a moving dot; the class is its direction.
 """
 
 import torch

@@ -38,11 +38,11 @@ def command_lines() -> list[tuple[str, str]]:
 
 @functools.cache
 def help_of(command: str) -> str:
-    """Return the help of a command; of `fit`, with the flags of several recipes."""
+    """Return the help of a command; of `fit`, all flags of several recipes."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         for recipe in [["--recipe", name] for name in RECIPES] if command == "fit" else [[]]:
-            assert main([command, "--help", *recipe]) == 0
+            assert main([command, "--help-all" if command == "fit" else "--help", *recipe]) == 0
     return out.getvalue().replace("_", "-")
 
 
