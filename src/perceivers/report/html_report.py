@@ -92,11 +92,10 @@ def limits_of(run: LoadedRun) -> list[str]:
     count = run.metrics.get("validation", {}).get("samples")
     if count and count < 1000:
         limits.append(f"Validation has only {count:,.0f} samples: small differences are chance.")
-    task: Any = run.task_config
-    names: Sequence[str] = getattr(task, "label_names", ())
-    if names and task.kind == "classification":
+    task = run.task_config
+    if task is not None and task.target_kind == "class" and task.output_names:
         limits.append(
-            f"It always answers with one of {len(names)} classes, also for what is none of them."
+            f"It always answers with one of {len(task.output_names)} classes, also for what is none of them."
         )
     limits.append(
         "It was measured on data that were gathered as those it learned from; elsewhere it may be worse."
