@@ -12,8 +12,8 @@ from typing import Any
 from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.samples import Sample
 from perceivers.evaluation.evaluate import choose_split, open_for_run
-from perceivers.evaluation.inputs import Sample
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.explain.render.render import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, load

@@ -29,8 +29,8 @@ from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Sample, SampleRng, SampleTransform
 from perceivers.data.modalities.series.decode import is_time_name, read_recording
+from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
-from perceivers.evaluation.inputs import samples_of
 from perceivers.server.limits import TooLargeError, check
 from perceivers.server.settings import UploadLimits
 from perceivers.tasks.registry import TaskConfig
