@@ -338,7 +338,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, quickly, monkeypatch):
     with pytest.raises(ValueError, match=r"bad\.png"):
         exporting.export(run, tmp_path / "out", samples=[bad])
     several = save_untrained(tmp_path / "several", "image", "audio")
-    with pytest.raises(ValueError, match="Expected samples to be dicts of"):
+    with pytest.raises(ValueError, match="reads image, audio together"):
         exporting.export(several, tmp_path / "out", samples=[bad])
     monkeypatch.setattr(exporting, "export_huggingface", lambda source, folder: "Hf")
     monkeypatch.setattr(

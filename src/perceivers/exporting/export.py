@@ -252,8 +252,8 @@ def _write_manifest(
         return ()
     if not list(graph.readable_outputs()):
         note = (
-            f"there is no predict.py for the task '{task.kind}': the graph gives the model's outputs, and "
-            "preprocess.json says what it reads"
+            f"there is no predict.py for the task '{task.kind}': the graph returns the model's outputs, and "
+            "preprocess.json describes its inputs"
         )
         return (note,)
     kinds = [how["kind"] for how in manifest["modalities"].values()]
@@ -262,7 +262,7 @@ def _write_manifest(
     if unknown:
         note = (
             f"there is no predict.py for inputs of kind '{unknown[0]}': the graph takes them as perceivers prepares "
-            "them, which config.json says"
+            "them, by config.json"
         )
         return (note,)
     script = script_of(

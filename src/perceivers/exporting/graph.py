@@ -119,8 +119,8 @@ def build_graph(saved: Saved) -> ExportGraph:
     config = saved.config
     if config.task is None or not config.preprocess:
         raise ValueError(
-            f"The model in {saved.folder} was saved without its labels or its preprocessing, so that nothing can be "
-            "said of its inputs: pv.save(predictor, folder) or `perceivers fit` save both. Or call torch.export on it."
+            f"The model in {saved.folder} was saved without its labels or its preprocessing, so that its inputs "
+            "are unknown: pv.save(predictor, folder) and `perceivers fit` save both. Or call torch.export on the model."
         )
     saved.model.set_attn_implementation("projected")
     names = sorted(set(config.preprocess).difference(config.task.target_modalities))

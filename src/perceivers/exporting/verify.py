@@ -112,7 +112,7 @@ def make_reference(
             return _reference(saved, graph, reader, decoded, f"of the run's {split} split")
     inputs = graph.made()
     description = (
-        f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data are not to be found "
+        f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data were not found "
         "(--samples FILE... compares real ones)"
     )
     with torch.inference_mode():
