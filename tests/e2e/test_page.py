@@ -16,8 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from untrained import save_untrained
 
-from perceivers.explain.attribution.contents import Fields, Passage, Recording, Values, Wave
-from perceivers.explain.attribution.explanation import Explanation, View
+from perceivers.explain.contents.array import ArrayContent
+from perceivers.explain.contents.audio import WaveformContent
+from perceivers.explain.contents.series import SeriesContent
+from perceivers.explain.contents.table import TableContent
+from perceivers.explain.contents.text import TextContent
+from perceivers.explain.attribution.explanation import Explanation
+from perceivers.explain.contents.base import View
 from perceivers.server import explanation_json as maps
 
 STATIC = Path(maps.__file__).with_name("static")
@@ -166,16 +171,16 @@ def made_views() -> list[dict]:
     chance = np.random.default_rng(0)
     recorded = np.where(chance.random((40, 2)) < 0.1, np.nan, chance.random((40, 2)))
     contents = {
-        "text": Passage(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
-        "series": Recording(
+        "text": TextContent(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
+        "series": SeriesContent(
             values=recorded.astype(np.float32),
             times=np.arange(40) / 20,
             channels=("x", "y"),
             step=4,
         ),
-        "array": Values(values=chance.random((10, 3)).astype(np.float32)),
-        "wave": Wave(samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
-        "table": Fields(fields=("age", "color"), texts=("41", "")),
+        "array": ArrayContent(values=chance.random((10, 3)).astype(np.float32)),
+        "wave": WaveformContent(samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
+        "table": TableContent(fields=("age", "color"), texts=("41", "")),
     }
     counts = {"text": 14, "series": 10, "array": 10, "wave": 10, "table": 2}
     parts = tuple(

@@ -11,7 +11,7 @@ from perceivers.data.sources.open import DataSource
 from perceivers.evaluation.evaluate import choose_split, open_for_run
 from perceivers.evaluation.inputs import Sample
 from perceivers.evaluation.predict import Predictor, load_predictor
-from perceivers.explain.render.render import explain_file
+from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import load
 from perceivers.runs.record import PastRun
 

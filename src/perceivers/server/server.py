@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from perceivers.server import explanation_json as maps
+from perceivers.explain.render import explanation_json
 from perceivers.server.batching import ModelGoneError
 from perceivers.server.decoders import DecoderDiedError
 from perceivers.server.docs import docs_page, schema_of
@@ -23,6 +23,7 @@ from perceivers.server.uploads import asked_of, read_form
 __all__ = ["application", "create_app"]
 
 STATIC = Path(__file__).with_name("static")
+SHARED = Path(explanation_json.__file__).with_name("static")  # scripts and style of every page
 ROUTES = frozenset(
     ("/", "/docs", "/openapi.json", "/health", "/metrics", "/run", "/predict", "/explain")
 )
@@ -69,6 +70,7 @@ def create_app(service: Service) -> FastAPI:
     _add_answers(app, service)
     _add_state(app, service)
     if STATIC.is_dir():
+        app.mount("/static/shared", StaticFiles(directory=SHARED), name="shared")
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -97,7 +99,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             answers, found = await service.explain(
                 asked.job, due, latent=asked.latent, head=asked.head
             )
-            drawn = maps.views(found, read="all" if asked.read is None else asked.read)
+            drawn = explanation_json.views_json(found, cross_attend="all" if asked.read is None else asked.read)
         told = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
         told |= {"answers": answers, "missing": list(found.missing), "views": drawn}
         return JSONResponse({**told, "milliseconds": _since(started)})

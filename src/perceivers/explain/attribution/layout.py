@@ -10,14 +10,13 @@ import numpy.typing as npt
 import torch
 
 from perceivers.explain.attribution.attribute import Look
-from perceivers.explain.attribution.explanation import View
 from perceivers.explain.attribution.query_attribution import Asked
 from perceivers.explain.attribution.sample import ReadSample
-from perceivers.explain.attribution.views import content_of, step_of
+from perceivers.explain.contents.base import ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
 
-__all__ = ["Segment", "Whole", "segments_of", "views_of"]
+__all__ = ["Segment", "Whole", "segments_of", "step_of", "views_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class Whole:
     @property
     def title(self) -> str:
         """What to call it over a picture."""
-        words = {"mean": "all reads", "last": "last read", "rollup": "all layers"}
+        words = {"mean": "all cross-attends", "last": "last cross-attend", "rollup": "all layers"}
         return words.get(self.kind, f"for {self.about}")
 
 
@@ -142,17 +141,17 @@ def views_of(
             real = np.broadcast_to(sample.masks[name][0].cpu().numpy(), len(x))
         # A modality that got nothing at all was looked at nowhere: 0, and not 0 / 0.
         even = np.maximum(part, 1e-12)[:, None] / max(own, 1)
-        content = content_of(
-            saved.config.preprocess[name],
-            sample.values[name],
-            x,
-            real,
-            step_of(saved.model.inputs[name]),
+        given = ModelInput(
+            config=saved.config.preprocess[name],
+            value=sample.values[name],
+            x=x,
+            real=real,
+            step=step_of(saved.model.inputs[name]),
         )
         views.append(
             View(
                 name=name,
-                content=content,
+                content=content_of(given),
                 attention=segment.placed((shares / even).astype(np.float32)),
                 share=part.astype(np.float32),
                 even=own / max(num_real, 1),
@@ -169,6 +168,21 @@ def views_of(
             )
         )
     return tuple(views)
+
+
+def step_of(adapter: Any) -> tuple[int, ...]:
+    """Return the samples, bytes, steps, pixels ... of the input that one element covers along each axis."""
+    config = getattr(adapter, "config", None)
+    patch, stride = getattr(config, "patch", None), getattr(config, "stride", None)
+    if patch is not None:
+        return (patch,) if isinstance(patch, int) else tuple(patch)
+    if stride is None:
+        return (1,)
+    layers = len(getattr(config, "stem_channels", (1,)))
+    pool = getattr(config, "pool", 1)  # after the convolutions of a text
+    step = tuple(pool * one**layers for one in ((stride,) if isinstance(stride, int) else stride))
+    frames = getattr(adapter, "frame_step", None)
+    return step if frames is None else (frames, *step, *step)
 
 
 def _evened(values: npt.NDArray[np.float32], segment: Segment) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 // Where things are given: a zone for each input, to drop a file on, to choose one, to record, to write.
 
 import { canCapture, listen, photograph } from "./capture.js";
-import { make } from "./dom.js";
+import { make } from "./shared/dom.js";
 
 const WORDS = {
   picture: "a picture", sound: "a sound", film: "a film", points: "a shape or cloud of points", text: "a text",
