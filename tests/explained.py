@@ -46,12 +46,19 @@ def recording(steps=30, channels=3, unit="s") -> SeriesContent:
 CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
     "picture": (picture(), (4, 4)),
     "wave": (
-        WaveformContent(samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100),
+        WaveformContent(
+            samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100
+        ),
         (40,),
     ),
-    "silence": (WaveformContent(samples=np.zeros((50, 1), np.float32), rate=8000.0, step=100), (1,)),
+    "silence": (
+        WaveformContent(samples=np.zeros((50, 1), np.float32), rate=8000.0, step=100),
+        (1,),
+    ),
     "long wave": (
-        WaveformContent(samples=RANDOM.normal(size=(4000, 1)).astype(np.float32), rate=8000.0, step=4),
+        WaveformContent(
+            samples=RANDOM.normal(size=(4000, 1)).astype(np.float32), rate=8000.0, step=4
+        ),
         (1000,),
     ),
     "spectrogram": (
@@ -82,7 +89,10 @@ CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
     "one frame": (VideoContent(frames=np.zeros((1, 80, 60, 3), np.uint8), rate=1.0), (1, 4, 4)),
     "cloud": (PointsContent(points=RANDOM.normal(size=(50, 3)).astype(np.float32)), (50,)),
     "one point": (PointsContent(points=np.zeros((1, 3), np.float32)), (1,)),
-    "large cloud": (PointsContent(points=RANDOM.normal(size=(7000, 3)).astype(np.float32)), (7000,)),
+    "large cloud": (
+        PointsContent(points=RANDOM.normal(size=(7000, 3)).astype(np.float32)),
+        (7000,),
+    ),
     "short text": (
         passage("Grüße aus 東京 \N{GRINNING FACE}\n\tund e\N{COMBINING ACUTE ACCENT}"),
         (44,),

@@ -87,7 +87,7 @@ def test_help_loads_nothing_but_the_standard_library(command):
 
 
 @pytest.mark.parametrize(
-    "command", ["predict", "evaluate", "explain", "inspect", "recipes", "doctor", "quickstart"]
+    "command", ["predict", "evaluate", "explain", "info", "recipes", "doctor", "quickstart"]
 )
 def test_the_help_of_a_command_does_not_wait_for_torch(command):
     modules = loaded(command, "--help")
@@ -117,4 +117,4 @@ def test_an_evaluation_of_a_folder_loads_torch_and_nothing_heavier(run):
 def test_inspecting_a_recipe_loads_no_extra():
     # Operations are counted on tensors without memory, which are the compiler's.
     extras = HEAVY - {"sympy", "torch._dynamo", "torch._inductor", "torch.onnx", "triton"}
-    assert sorted(loaded("inspect", "digits") & extras) == []
+    assert sorted(loaded("info", "digits") & extras) == []

@@ -171,9 +171,9 @@ class TestFilms:
 
     def test_inspect_tells_both_ratios(self, films):
         _, run, _ = films
-        out = typed("inspect", run)[1]
+        out = typed("info", run)[1]
         assert re.search(r"compression +512 values of the latents stand for", out)
-        told = json.loads(typed("inspect", run, "--format", "json")[1])["compression"]
+        told = json.loads(typed("info", run, "--format", "json")[1])["compression"]
         assert told["raw_values"] == 8 * 16 * 24 * 3 + 3200 + 2
         assert told["latent_values"] == 4 * 128
 

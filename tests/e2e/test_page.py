@@ -171,7 +171,9 @@ def made_views() -> list[dict]:
     chance = np.random.default_rng(0)
     recorded = np.where(chance.random((40, 2)) < 0.1, np.nan, chance.random((40, 2)))
     contents = {
-        "text": TextContent(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
+        "text": TextContent(
+            units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")
+        ),
         "series": SeriesContent(
             values=recorded.astype(np.float32),
             times=np.arange(40) / 20,
@@ -179,7 +181,9 @@ def made_views() -> list[dict]:
             step=4,
         ),
         "array": ArrayContent(values=chance.random((10, 3)).astype(np.float32)),
-        "wave": WaveformContent(samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
+        "wave": WaveformContent(
+            samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400
+        ),
         "table": TableContent(fields=("age", "color"), texts=("41", "")),
     }
     counts = {"text": 14, "series": 10, "array": 10, "wave": 10, "table": 2}

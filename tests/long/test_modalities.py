@@ -107,7 +107,7 @@ def test_predict_answers_for_every_sample_of_a_file(one):
 
 
 def test_inspect_counts_the_elements(one):
-    status, out, err = typed("inspect", one.run)
+    status, out, err = typed("info", one.run)
     assert (status, err) == (0, "")
     assert out.splitlines()[0].startswith(f"input                 {one.case.num_elements:,} elem")
 

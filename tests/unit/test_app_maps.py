@@ -140,7 +140,9 @@ def test_points_that_are_padding_or_too_many_are_left_out():
 
 
 def test_letters_know_their_elements():
-    content = TextContent(units=np.array([*"aé!".encode(), 259]), marks=("P", "B", "C", "M"), step=2)
+    content = TextContent(
+        units=np.array([*"aé!".encode(), 259]), marks=("P", "B", "C", "M"), step=2
+    )
     view = one(content, [[1, 2, 3, NAN]])
     assert view["letters"] == [["a", 0], ["é", 0], ["!", 1], ["[M]", 2]]
     assert view["axes"] == [3]

@@ -92,36 +92,36 @@ class TestDoctor:
 
 class TestInspect:
     def test_the_paper_s_model_has_its_published_size(self, capsys):
-        assert main(["inspect", "imagenet"]) == 0
+        assert main(["info", "imagenet"]) == 0
         out = capsys.readouterr().out
         assert "50,176 elements of 261 channels" in out
         assert "44,912,254" in out
 
     def test_json_can_be_read_back(self, capsys):
-        assert main(["inspect", "digits", "--batch", "4", "--format", "json"]) == 0
+        assert main(["info", "digits", "--batch", "4", "--format", "json"]) == 0
         result = json.loads(capsys.readouterr().out)
         assert result["num_elements"] == 64
         assert result["batch_size"] == 4
         assert result["assumed"] == []
 
     def test_what_the_data_decide_is_assumed_and_said(self, capsys):
-        assert main(["inspect", "images", "--size", "tiny"]) == 0
+        assert main(["info", "images", "--size", "tiny"]) == 0
         assert "assuming size 64 x 64" in capsys.readouterr().out
 
     def test_a_larger_batch_needs_more_memory_and_checkpointing_less(self, capsys):
         sizes = []
         for flags in (["--batch", "2"], ["--batch", "8"], ["--batch", "8", "--grad-checkpointing"]):
-            main(["inspect", "digits", "--format", "json", *flags])
+            main(["info", "digits", "--format", "json", *flags])
             sizes.append(json.loads(capsys.readouterr().out)["step_bytes"])
         assert sizes[0] < sizes[1]
         assert sizes[2] < sizes[1]
 
     def test_a_run_and_a_file_can_be_inspected(self, tmp_path, capsys):
-        assert main(["inspect", str(save_run(tmp_path / "run"))]) == 0
+        assert main(["info", str(save_run(tmp_path / "run"))]) == 0
         assert "parameters" in capsys.readouterr().out
         main(["recipes", "digits"])
         (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
-        assert main(["inspect", str(tmp_path / "my.yaml")]) == 0
+        assert main(["info", str(tmp_path / "my.yaml")]) == 0
         assert "64 elements of" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ class TestInspect:
         ],
     )
     def test_wrong_arguments_are_told(self, capsys, args, expected):
-        assert main(["inspect", *args]) == 2
+        assert main(["info", *args]) == 2
         assert expected in capsys.readouterr().err
 
     def test_sizes_have_units(self):

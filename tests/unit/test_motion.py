@@ -104,7 +104,10 @@ def pictures(folder, count=4, size=(40, 40)):
 def test_pictures_of_validation_are_others_than_those_of_train(tmp_path, capsys):
     photos = pictures(tmp_path / "photos")
     flags = ["--count", "20", "--size", "12", "16", "--largest", "2", "--validation", "0.25"]
-    assert main(["moving", "--out", str(tmp_path / "out"), "--pictures", str(photos), *flags]) == 0
+    assert (
+        main(["make-flow-data", "--out", str(tmp_path / "out"), "--pictures", str(photos), *flags])
+        == 0
+    )
     assert "20 pairs in" in capsys.readouterr().out
     source = open_data(tmp_path / "out", DataConfig())
     assert [len(part) for part in source.splits.values()] == [15, 5]
@@ -120,7 +123,7 @@ def test_what_has_no_meaning_is_refused(tmp_path, capsys):
         moving.write_pairs(tmp_path / "a", count=1)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    assert main(["moving", "--out", str(tmp_path / "full")]) == 1
+    assert main(["make-flow-data", "--out", str(tmp_path / "full")]) == 1
     assert "is not empty. Give a new folder" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"Expected pictures in the folder .* found 1"):
         moving.write_pairs(tmp_path / "b", count=3, pictures=pictures(tmp_path / "one", count=1))

@@ -41,5 +41,5 @@ def run(args: Sequence[str]) -> int:
     if found.predicts:
         print(f"Next: perceivers predict {options.out} FILE...")
     else:
-        print(f"Next: perceivers inspect {options.out}")
+        print(f"Next: perceivers info {options.out}")
     return 0

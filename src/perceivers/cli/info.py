@@ -1,4 +1,4 @@
-"""`perceivers inspect`: what a model is and costs, without allocating it."""
+"""`perceivers info`: what a model is and costs, without allocating it."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _EXAMPLES = """
-  perceivers inspect imagenet
-  perceivers inspect images --size base --batch 64
-  perceivers inspect runs/birds --format json
+  perceivers info imagenet
+  perceivers info images --size base --batch 64
+  perceivers info runs/birds --format json
 """
 
 
@@ -46,9 +46,9 @@ class Options:
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options: Options = parse(Options, args, command="inspect", examples=_EXAMPLES)
+    options: Options = parse(Options, args, command="info", examples=_EXAMPLES)
     if options.batch < 1:
-        wrong_arguments("inspect", f"Expected --batch of at least 1, got {options.batch}.")
+        wrong_arguments("info", f"Expected --batch of at least 1, got {options.batch}.")
     from perceivers.models.compression import compression
     from perceivers.models.cost import cost
     from perceivers.tasks.autoencode import AutoencodeConfig
@@ -87,7 +87,7 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, li
         is_file = path.suffix in (".yaml", ".yml", ".json")
         recipe = read_recipe(path) if is_file else get_recipe(options.what, size=options.size)
     except (KeyError, ValueError, OSError) as error:
-        wrong_arguments("inspect", str(error.args[0] if isinstance(error, KeyError) else error))
+        wrong_arguments("info", str(error.args[0] if isinstance(error, KeyError) else error))
     recipe, sentences = assume(recipe)
     return recipe.model_config(), recipe.task, sentences
 

@@ -24,12 +24,12 @@ COMMANDS = {
     "compare": "Several runs side by side: measures, curves, cost, settings that differ.",
     "report": "A run as one page of HTML: measures, curves, cost, examples.",
     "serve": "Answer for a run over HTTP: a page, predictions and explanations as JSON.",
-    "moving": "Write pairs of frames with exactly known flow.",
+    "make-flow-data": "Write pairs of frames with exactly known flow.",
     "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
     "convert": "DeepMind's published weights, from Hugging Face, as a run.",
     "export": "A run as ONNX, torch.export, safetensors or for transformers.",
     "push": "A run to the Hugging Face hub, with a card written from it.",
-    "inspect": "Parameters, operations and memory of a recipe or a run.",
+    "info": "Parameters, operations and memory of a recipe or a run.",
     "recipes": "List the recipes, or print one as YAML to edit.",
     "doctor": "Check the installation and this machine.",
 }
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: str, args: list[str], *, debug: bool) -> int:
     try:
-        module = importlib.import_module(f"perceivers.cli.{command}")
+        module = importlib.import_module(f"perceivers.cli.{command.replace('-', '_')}")
         return int(module.run(args))
     except SystemExit as error:  # tyro's, after it has printed what is wrong with the arguments
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -130,5 +130,5 @@ def _help() -> str:
     lines = ["usage: perceivers COMMAND [ARGUMENTS]", ""]
     lines += ["One architecture that reads any kind of input: train it, use it, look inside.", ""]
     lines += ["commands:"]
-    lines += [f"  {name:<11} {what}" for name, what in COMMANDS.items()]
+    lines += [f"  {name:<14} {what}" for name, what in COMMANDS.items()]
     return "\n".join([*lines, "", _EXAMPLES])

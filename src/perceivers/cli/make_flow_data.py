@@ -1,4 +1,4 @@
-"""`perceivers moving`: write pairs of frames with exactly known flow."""
+"""`perceivers make-flow-data`: write pairs of frames with exactly known flow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from perceivers.cli.parsing import parse
 __all__ = ["run"]
 
 _EXAMPLES = """
-  perceivers moving --out pairs --count 2000
-  perceivers moving --out pairs --pictures photos/ --size 128 128 --largest 8
+  perceivers make-flow-data --out pairs --count 2000
+  perceivers make-flow-data --out pairs --pictures photos/ --size 128 128 --largest 8
   perceivers fit pairs --recipe flow --size tiny
   perceivers fit moving                                 made pairs without files
 """
@@ -43,7 +43,7 @@ class Options:
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options: Options = parse(Options, args, command="moving", examples=_EXAMPLES)
+    options: Options = parse(Options, args, command="make-flow-data", examples=_EXAMPLES)
     from perceivers.data.sources.synthetic_flow import write_pairs
 
     held_out = write_pairs(

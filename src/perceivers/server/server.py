@@ -99,7 +99,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             answers, found = await service.explain(
                 asked.job, due, latent=asked.latent, head=asked.head
             )
-            drawn = explanation_json.views_json(found, cross_attend="all" if asked.read is None else asked.read)
+            drawn = explanation_json.views_json(
+                found, cross_attend="all" if asked.read is None else asked.read
+            )
         told = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
         told |= {"answers": answers, "missing": list(found.missing), "views": drawn}
         return JSONResponse({**told, "milliseconds": _since(started)})

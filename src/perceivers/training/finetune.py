@@ -163,7 +163,7 @@ def _too_little(plan: WarmStart) -> str:
     return (
         f"The weights of {plan.source} do not fit the model of this recipe: {plan.taken:,} of its {plan.total:,} could "
         f"be taken over, {len(plan.left)} arrays are not in this model and {len(differing)} have another shape"
-        f"{example}. Expected a run whose encoder has the same widths (`perceivers inspect RUN` tells them); or leave "
+        f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` tells them); or leave "
         "--init-from out."
     )
 

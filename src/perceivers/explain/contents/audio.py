@@ -61,7 +61,9 @@ class WaveformContent(Content):
         wave, *tracks = plot.subplot_rows(figure, [1.3] + [plot.TRACK] * len(view.maps))
         for channel in self.samples.T:
             starts, low, high = plot.envelope(channel, COLUMNS)
-            wave.fill_between(starts / self.rate, low, high, color=plot.BAR, alpha=0.8, linewidth=0.4)
+            wave.fill_between(
+                starts / self.rate, low, high, color=plot.BAR, alpha=0.8, linewidth=0.4
+            )
         largest = max(float(np.abs(self.samples).max(initial=0)), 1e-3)
         wave.set_ylim(-1.05 * largest, 1.05 * largest)
         plot.bare(wave)

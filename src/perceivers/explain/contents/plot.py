@@ -106,7 +106,9 @@ def name_beside(axes: Any, name: str) -> None:
 
 def subplot_rows(figure: Any, heights: Sequence[float]) -> list[Any]:
     """Return axes below each other with a common horizontal axis."""
-    return list(figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights).flat)
+    return list(
+        figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights).flat
+    )
 
 
 def panels_size(view: "View", width: float, height: float) -> tuple[float, float]:
@@ -115,7 +117,9 @@ def panels_size(view: "View", width: float, height: float) -> tuple[float, float
     return columns * (width + 0.1) + 0.6, -(-(len(view.maps) + 1) // columns) * (height + 0.35)
 
 
-def draw_panels(figure: Any, view: "View", pixels: Array, covered: Sequence[float], **how: Any) -> list[Any]:
+def draw_panels(
+    figure: Any, view: "View", pixels: Array, covered: Sequence[float], **how: Any
+) -> list[Any]:
     """Draw an image and, over gray copies of it, each map of a view; return the axes.
 
     Args:
@@ -127,13 +131,17 @@ def draw_panels(figure: Any, view: "View", pixels: Array, covered: Sequence[floa
     """
     maps = list(view.maps.values())
     columns = min(len(maps) + 1, COLUMNS)
-    grid = figure.subplots(-(-(len(maps) + 1) // columns), columns, squeeze=False, sharex=True, sharey=True)
+    grid = figure.subplots(
+        -(-(len(maps) + 1) // columns), columns, squeeze=False, sharex=True, sharey=True
+    )
     cells = list(grid.flat)
     lay_image(cells[0], pixels, **how)
     cells[0].set_title("input", color=INK, fontsize=9)
     heat: Any = None
     for axes, (title, attention) in zip(cells[1:], maps, strict=False):
-        heat = lay_map(axes, pixels, view.content.arrange(attention, view), covered, view.scale, **how)
+        heat = lay_map(
+            axes, pixels, view.content.arrange(attention, view), covered, view.scale, **how
+        )
         axes.set_title(shorten(title, 24), color=INK, fontsize=9, parse_math=False)
     for axes in cells[len(maps) + 1 :]:
         axes.set_axis_off()
@@ -164,7 +172,9 @@ def lay_map(
         how: Arguments of `imshow` for the pixels.
     """
     gray = {"vmin": 0, "vmax": 255} if pixels.ndim == 3 else {}
-    lay_image(axes, pixels.mean(axis=2) if pixels.ndim == 3 else pixels, **how | {"cmap": "gray"} | gray)
+    lay_image(
+        axes, pixels.mean(axis=2) if pixels.ndim == 3 else pixels, **how | {"cmap": "gray"} | gray
+    )
     norm = norm_of(scale)
     level = np.ma.filled(norm(np.nan_to_num(attention)), 0)
     limits = axes.axis()
@@ -228,7 +238,11 @@ def _draw_track(axes: Any, attention: Array, edges: Array, scale: float) -> None
 
 
 def draw_bars(
-    axes: Any, names: Sequence[str], values: Array, colors: Any, texts: Mapping[int, str] | None = None
+    axes: Any,
+    names: Sequence[str],
+    values: Array,
+    colors: Any,
+    texts: Mapping[int, str] | None = None,
 ) -> None:
     """Draw horizontal bars with a name beside each, the first on top.
 

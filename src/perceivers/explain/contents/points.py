@@ -61,9 +61,13 @@ class PointsContent(Content):
         drawn: list[Any] = []
         heat: Any = None
         for place, (title, attention) in enumerate(view.maps.values()):
-            axes = figure.add_subplot(-(-len(view.maps) // columns), columns, place + 1, projection="3d")
+            axes = figure.add_subplot(
+                -(-len(view.maps) // columns), columns, place + 1, projection="3d"
+            )
             heat = self._scatter(axes, attention, view)
-            axes.set_title(plot.shorten(title, 24), color=plot.INK, fontsize=9, pad=0, parse_math=False)
+            axes.set_title(
+                plot.shorten(title, 24), color=plot.INK, fontsize=9, pad=0, parse_math=False
+            )
             axes.view_init(elev=22, azim=-55)
             drawn.append(axes)
         plot.scale_beside(drawn, heat, view.scale, pad=0.04, shrink=0.8)
@@ -101,7 +105,9 @@ class PointsContent(Content):
             linewidths=0,
             depthshade=False,
         )
-        low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(3), np.ones(3))
+        low, high = (
+            (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(3), np.ones(3))
+        )
         half = max(float((high - low).max()) / 2, 1e-6)
         for name, middle in zip("xyz", (low + high) / 2, strict=True):
             axes.set(**{f"{name}lim": (middle - half, middle + half), f"{name}ticks": []})

@@ -90,7 +90,9 @@ class SeriesContent(Content):
         """Draw a channel around its place, scaled to the height of one line."""
         seen = values[np.isfinite(values)]
         if not seen.size:
-            axes.text(self.times[0], place, " nothing measured", va="center", fontsize=7, color=plot.QUIET)
+            axes.text(
+                self.times[0], place, " nothing measured", va="center", fontsize=7, color=plot.QUIET
+            )
             return
         low, high = np.percentile(seen, [0.5, 99.5])
         level = np.clip((values - (low + high) / 2) / (high - low or 1.0), -0.55, 0.55)

@@ -71,7 +71,9 @@ class TextContent(Content):
     def to_json(self, view: View) -> Json:
         """Return the characters, each with the first and last + 1 of its elements."""
         step = self.step
-        characters = [[text, begin // step, -(-end // step)] for text, begin, end in self.characters()]
+        characters = [
+            [text, begin // step, -(-end // step)] for text, begin, end in self.characters()
+        ]
         return {"media": "text", "extent": [1.0], "characters": characters}
 
     def arrange(self, attention: Array, view: View) -> Array:
@@ -108,7 +110,9 @@ class TextContent(Content):
             plot.draw_tracks(tracks, view, np.arange(len(view.overall) + 1) * self.step)
             shown = [character for line in lines[first:last] for character, _, _ in line]
             for axes in tracks if cut else ():
-                axes.axvspan(shown[0][1], shown[-1][2], color=plot.PALE, alpha=0.45, zorder=-1, lw=0)
+                axes.axvspan(
+                    shown[0][1], shown[-1][2], color=plot.PALE, alpha=0.45, zorder=-1, lw=0
+                )
             gray = " (gray: the passage above)" if cut else ""
             tracks[-1].set_xlabel(f"byte of the text{gray}", fontsize=8, color=plot.QUIET)
 
@@ -129,10 +133,15 @@ class TextContent(Content):
             column = lines[-1][-1][1] + lines[-1][-1][2] if lines[-1] else 0
             if column + width > COLUMNS:
                 line = lines[-1]
-                start = next((i + 1 for i in reversed(range(len(line))) if line[i][0][0].isspace()), 0)
+                start = next(
+                    (i + 1 for i in reversed(range(len(line))) if line[i][0][0].isspace()), 0
+                )
                 start = start if start >= len(line) * 2 // 3 else len(line)
                 word, shift = line[start:], line[start][1] if start < len(line) else column
-                lines[-1:] = [line[:start], [(one, cell - shift, cells) for one, cell, cells in word]]
+                lines[-1:] = [
+                    line[:start],
+                    [(one, cell - shift, cells) for one, cell, cells in word],
+                ]
                 column -= shift
             lines[-1].append(((text, *character[1:]), column, width))
             if character[0] == "\n":
@@ -144,7 +153,9 @@ class TextContent(Content):
         if len(lines) <= LINES:
             return 0, len(lines)
         weight = np.nan_to_num(attention)
-        per_line = [sum(float(weight[one[1] : one[2]].sum()) for one, _, _ in line) for line in lines]
+        per_line = [
+            sum(float(weight[one[1] : one[2]].sum()) for one, _, _ in line) for line in lines
+        ]
         first = int(np.argmax(np.convolve(per_line, np.ones(LINES), mode="valid")))
         return first, first + LINES
 
@@ -159,7 +170,12 @@ class TextContent(Content):
         points = dots + ScaledTranslation(0, 1, axes.transAxes)
         cells: list[Rectangle] = []
         levels: list[float] = []
-        how: dict[str, Any] = {"transform": points, "size": SIZE, "color": plot.INK, "parse_math": False}
+        how: dict[str, Any] = {
+            "transform": points,
+            "size": SIZE,
+            "color": plot.INK,
+            "parse_math": False,
+        }
         how |= {"va": "baseline", "clip_on": False}
         for row, line in enumerate(lines):
             base = -LINE * (row + 0.74)
@@ -178,9 +194,15 @@ class TextContent(Content):
                 if fonts == {MONO} and len(text) == width:
                     plain[column : column + width] = text
                 elif text.isprintable() and not text.isspace():
-                    shown, family = (text, fonts.pop()) if None not in fonts else ("\N{WHITE SQUARE}", MONO)
-                    axes.text(CELL * (column + width / 2), base, shown, ha="center", family=family, **how)
-            for word in re.finditer(r"\S{1,8}", "".join(plain)):  # the width of a pixel font is rounded
+                    shown, family = (
+                        (text, fonts.pop()) if None not in fonts else ("\N{WHITE SQUARE}", MONO)
+                    )
+                    axes.text(
+                        CELL * (column + width / 2), base, shown, ha="center", family=family, **how
+                    )
+            for word in re.finditer(
+                r"\S{1,8}", "".join(plain)
+            ):  # the width of a pixel font is rounded
                 axes.text(CELL * word.start(), base, word[0], family=MONO, **how)
         ground = PatchCollection(cells, cmap=plot.palette("warm"), linewidths=0, transform=points)
         ground.set(array=np.array(levels), norm=plot.norm_of(scale), clip_on=False)
@@ -201,7 +223,9 @@ def _num_cells(text: str) -> int:
 @cache
 def _font_with(character: str) -> str | None:
     """Return the name of the first font that has a character: the monospaced one, or one for other scripts."""
-    return next((name for name, file in _fonts().items() if ord(character) in _code_points(file)), None)
+    return next(
+        (name for name, file in _fonts().items() if ord(character) in _code_points(file)), None
+    )
 
 
 @cache

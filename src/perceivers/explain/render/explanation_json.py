@@ -65,7 +65,9 @@ def explanation_json(explanation: Explanation) -> Json:
     }
 
 
-def views_json(explanation: Explanation, *, cross_attend: int | Literal["all"] = "all") -> list[Json]:
+def views_json(
+    explanation: Explanation, *, cross_attend: int | Literal["all"] = "all"
+) -> list[Json]:
     """Return the view of each modality as JSON.
 
     Args:

@@ -34,7 +34,9 @@ def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figur
     """
     views = explanation.views
     several = len(views) > 1
-    num_bars = max(min(len(explanation.label_names), NUMBERS if _is_regression(explanation) else BARS), 2)
+    num_bars = max(
+        min(len(explanation.label_names), NUMBERS if _is_regression(explanation) else BARS), 2
+    )
     head = 0.8 + 0.26 * num_bars
     if several:
         head = max(head, 1.0 + 0.24 * (len(views[0].share) + 1))
@@ -108,7 +110,10 @@ def _draw_shares(axes: Any, views: tuple[View, ...]) -> None:
     for place, row in enumerate(rows):
         is_even = place == len(rows) - 1
         for index, (part, left) in enumerate(zip(row, np.cumsum(row) - row, strict=True)):
-            how: dict[str, Any] = {"color": SHARES[index % len(SHARES)], "alpha": 0.35 if is_even else 1.0}
+            how: dict[str, Any] = {
+                "color": SHARES[index % len(SHARES)],
+                "alpha": 0.35 if is_even else 1.0,
+            }
             how["label"] = views[index].name if place == 0 else None
             bar = axes.barh(place, part, left=left, height=0.72, **how)
             ink, text = INK if is_even else "white", f"{100 * part:.0f} %" if part >= 0.08 else ""
