@@ -28,11 +28,11 @@ def make_data(page: str, folder: Path) -> None:
 def _audio(folder: Path) -> None:
     for label, pitch in (("cat", 300), ("dog", 900)):
         for number in range(6):
-            _write(folder / "sounds" / label / f"{number}.wav", _wav(pitch + 10 * number))
+            _write(folder / "audio" / label / f"{number}.wav", _wav(pitch + 10 * number))
     for number in range(2):
         _write(folder / "new" / f"{number}.wav", _wav(500))
     _write(folder / "interview.wav", _wav(400, seconds=1.5))
-    files = sorted((folder / "sounds").rglob("*.wav"))
+    files = sorted((folder / "audio").rglob("*.wav"))
     pd.DataFrame(
         {
             "file": [str(path.relative_to(folder)) for path in files],
@@ -45,7 +45,7 @@ def _audio(folder: Path) -> None:
 def _video(folder: Path) -> None:
     for label, pitch in (("clap", 300), ("wave", 900)):
         for number in range(4):
-            _write(folder / "films" / label / f"{number}.mp4", _mp4(pitch))
+            _write(folder / "videos" / label / f"{number}.mp4", _mp4(pitch))
     _write(folder / "new" / "a.mp4", _mp4(500))
     _write(folder / "match.mp4", _mp4(500, frames=20))
 
@@ -70,7 +70,7 @@ def _points(folder: Path) -> None:
         for label, height in (("flat", 0.2), ("tall", 2.0)):
             for number in range(4):
                 shape = _off(height + 0.01 * number)
-                _write(folder / "shapes" / split / label / f"{number}.off", shape)
+                _write(folder / "meshes" / split / label / f"{number}.off", shape)
     _write(folder / "chair.off", _off(1.0).replace(b"OFF\n", b"OFF"))
     np.save(folder / "scan.npy", _CHANCE.normal(size=(50, 3)).astype(np.float32))
 
@@ -79,7 +79,7 @@ def _text(folder: Path) -> None:
     rows = [("What a film! " * 10, "good"), ("Two hours of my life. " * 8, "bad")] * 6
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "reviews.csv", index=False)
     for number, (words, label) in enumerate(rows):
-        _write(folder / "letters" / label / f"{number}.txt", words.encode())
+        _write(folder / "documents" / label / f"{number}.txt", words.encode())
     _write(folder / "new" / "a.txt", "Köstlich. 美味しい。".encode())
     asked = [("Is it late?", "It is.", "yes"), ("Does it rain?", "The sun is out.", "no")] * 6
     pairs = pd.DataFrame(asked, columns=["question", "answer", "label"])
@@ -89,9 +89,7 @@ def _text(folder: Path) -> None:
 def _series(folder: Path) -> None:
     for label, speed in (("run", 3.0), ("walk", 1.0)):
         for number in range(6):
-            _write(
-                folder / "recordings" / label / f"{number}.csv", _recording(speed, gaps=number % 2)
-            )
+            _write(folder / "sensors" / label / f"{number}.csv", _recording(speed, gaps=number % 2))
     _write(folder / "new.csv", _recording(2.0))
     activities = ["run", "walk"] * 8
     table = {
@@ -209,7 +207,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "series": _series,
     "arrays": _arrays,
     "flow": _flow,
-    "moving": _nothing,
+    "migration": _nothing,
     "autoencoding": _autoencoding,
     "explain": _explain,
     "multimodal": _multimodal,

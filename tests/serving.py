@@ -14,9 +14,9 @@ import numpy as np
 from starlette.testclient import TestClient
 from untrained import save_untrained
 
-from perceivers.server.limits import Limits
-from perceivers.server.server import application
+from perceivers.server.app import create_app
 from perceivers.server.service import Service
+from perceivers.server.settings import ServerSettings, UploadLimits
 
 __all__ = ["BOUNDS", "GOOD_SUFFIX", "Sent", "asking", "bad_files", "bad_forms", "good_file"]
 
@@ -33,14 +33,14 @@ GOOD_SUFFIX = {
 
 @contextmanager
 def asking(
-    folder: Path, *kinds: str, limits: Limits | None = None, token: str | None = None
+    folder: Path, *kinds: str, limits: UploadLimits | None = None, token: str | None = None
 ) -> Iterator[TestClient]:
     """Serve a tiny run to a client within this process. `client.service` is what answers."""
     run = folder / "-".join(kinds)
     if not run.exists():
         save_untrained(run, *kinds)
-    service = Service(run, device="cpu", limits=limits)
-    app = application(service, token=token, hosts=frozenset(("localhost",)))
+    service = Service(ServerSettings(str(run), device="cpu", limits=limits or UploadLimits()))
+    app = create_app(service, token=token, hosts=frozenset(("localhost",)))
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         client.service = service
         yield client
@@ -166,7 +166,7 @@ def _bombs() -> dict[str, dict[str, bytes]]:
     }
 
 
-BOUNDS = Limits(
+BOUNDS = UploadLimits(
     pixels=4_000_000, seconds=60, points=10_000, characters=50_000, numbers=200_000, bytes=4_000_000
 )
 """Small enough for a bomb to be a small file."""

@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.digits import digits
-from perceivers.data.sources.open import DataSource
 from perceivers.data.sources.split import Subset
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig

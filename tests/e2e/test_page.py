@@ -52,10 +52,11 @@ def served(folder: Path, token: str | None = None):
     """Serve a run from a thread of this process, and give its address."""
     import uvicorn
 
-    from perceivers.server.server import application
+    from perceivers.server.app import create_app
     from perceivers.server.service import Service
+    from perceivers.server.settings import ServerSettings
 
-    app = application(Service(folder, device="cpu"), token=token)
+    app = create_app(Service(ServerSettings(str(folder), device="cpu")), token=token)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -88,7 +88,7 @@ def test_what_is_not_run_says_why(page, text, why):
 
 
 def section(title):
-    text = PAGES["moving"].read_text()
+    text = PAGES["migration"].read_text()
     return text.partition(f"## From {title}\n")[2].partition("\n## ")[0]
 
 
@@ -97,7 +97,7 @@ def arguments(function):
     return {name for name in names if name != "self" and not name.startswith("_")}
 
 
-def test_moving_names_every_argument_of_lucidrains():
+def test_migration_names_every_argument_of_lucidrains():
     theirs = pytest.importorskip("perceiver_pytorch")
     for model in (theirs.Perceiver, theirs.PerceiverIO):
         table = section("lucidrains' perceiver-pytorch").partition(f"`{model.__name__}(...)`")[2]
@@ -105,7 +105,7 @@ def test_moving_names_every_argument_of_lucidrains():
         assert arguments(model) <= set(re.findall(r"`(\w+)`", rows))
 
 
-def test_moving_names_every_field_of_hugging_face():
+def test_migration_names_every_field_of_hugging_face():
     transformers = pytest.importorskip("transformers")
     rows = " ".join(re.findall(r"^\| (`[^|]*) \|", section("Hugging Face"), re.MULTILINE))
     general = arguments(transformers.PreTrainedConfig)

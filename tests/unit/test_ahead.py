@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from perceivers.data.loading.prefetch import ReadAhead
+from perceivers.data.loading.workers import ReadAhead
 
 
 def threads():

@@ -9,10 +9,8 @@ from PIL import Image
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.prediction import Prediction, Reconstruction
 from perceivers.server.decoding import Upload
-from perceivers.server.inputs import Input, inputs_of
-from perceivers.server.responses import answers_of, described
-from perceivers.server.service import RefusedError
-from perceivers.server.uploads import asked_of
+from perceivers.server.forms import InputField, RefusedError, input_fields, parse_form
+from perceivers.server.service import output_schemas, outputs_as_json
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
@@ -31,16 +29,16 @@ def opened(address: str) -> Image.Image:
 
 def test_several_labels_and_numbers_are_told():
     said = Prediction(name="a", label="x", top=(("x", 0.9), ("y", 0.2)), labels=("x",))
-    (told,) = answers_of(said, MultiLabelConfig(label_names=("x", "y")), top=1)
+    (told,) = outputs_as_json(said, MultiLabelConfig(label_names=("x", "y")), top=1)
     assert told["labels"] == ["x"]
     assert told["top"] == [{"label": "x", "score": 0.9}]
-    (told,) = answers_of(Prediction(name="a", values={"age": 3.5, "size": math.inf}), NUMBERS)
+    (told,) = outputs_as_json(Prediction(name="a", values={"age": 3.5, "size": math.inf}), NUMBERS)
     assert told == {"name": "answer", "kind": "regression", "values": {"age": 3.5, "size": None}}
 
 
 def test_filled_blanks_are_told_with_their_text():
     said = Prediction(name="a", text="a cat", probability=0.5, blanks=((("c", 0.8), ("b", 0.1)),))
-    (told,) = answers_of(said, MaskedBytesConfig(modality="text"), top=1)
+    (told,) = outputs_as_json(said, MaskedBytesConfig(modality="text"), top=1)
     assert told["text"] == "a cat"
     assert told["blanks"] == [[{"label": "c", "score": 0.8}]]
 
@@ -51,48 +49,48 @@ def test_of_several_tasks_each_has_an_answer():
         "digit": Prediction(name="a", label="low", top=(("low", 1.0),)),
         "age": Prediction(name="a", values={"age": 2.0}),
     }
-    told = answers_of(Prediction(name="a", tasks=parts), task)
+    told = outputs_as_json(Prediction(name="a", tasks=parts), task)
     assert [(one["name"], one["kind"]) for one in told] == [
         ("digit", "classification"),
         ("age", "regression"),
     ]
-    assert [one["classes"] for one in described(task)] == [["low", "high"], ["age"]]
+    assert [one["classes"] for one in output_schemas(task)] == [["low", "high"], ["age"]]
 
 
 def test_what_is_answered_for_every_pixel_is_a_picture():
     flow = np.ones((4, 6, 2), np.float32)
-    (told,) = answers_of(Prediction(name="a", values={"mean": 1.0}, flow=flow), FlowConfig())
+    (told,) = outputs_as_json(Prediction(name="a", values={"mean": 1.0}, flow=flow), FlowConfig())
     assert opened(told["picture"]).size == (6, 4)
     pixels = np.zeros((3, 5, 3), np.uint8)
     pair = Reconstruction(kind="image", original=pixels, restored=pixels)
-    (told,) = answers_of(Prediction(name="a", reconstructions={"image": pair}), CLASSES)
+    (told,) = outputs_as_json(Prediction(name="a", reconstructions={"image": pair}), CLASSES)
     assert opened(told["pictures"]["image"]).size == (5, 3)
 
 
 FIELDS = [
-    Input(name="video", kind="video", accept=(".mp4",), shared="film"),
-    Input(name="audio", kind="audio", accept=(".wav", ".mp4"), shared="film"),
+    InputField(name="video", kind="video", accept=(".mp4",), shared="film"),
+    InputField(name="audio", kind="audio", accept=(".wav", ".mp4"), shared="film"),
 ]
 MIXED = [
-    Input(name="image", kind="image", accept=(".png",)),
-    Input(name="note", kind="text"),
-    Input(name="age", kind="table", number=True),
+    InputField(name="image", kind="image", accept=(".png",)),
+    InputField(name="note", kind="text"),
+    InputField(name="age", kind="table", number=True),
 ]
 
 
 @pytest.mark.parametrize("name", ["file", "film", "video"])
 def test_a_film_is_given_for_its_sound_too(name):
-    cells = asked_of([(name, b"film", "a.MP4")], FIELDS).job.cells
+    cells = parse_form([(name, b"film", "a.MP4")], FIELDS).job.cells
     assert cells == {"video": Upload(".mp4", b"film"), "audio": Upload(".mp4", b"film")}
-    both = asked_of([(name, b"film", "a.mp4"), ("audio", b"sound", "b.wav")], FIELDS).job.cells
+    both = parse_form([(name, b"film", "a.mp4"), ("audio", b"sound", "b.wav")], FIELDS).job.cells
     assert both["audio"] == Upload(".wav", b"sound")
-    assert list(asked_of([("audio", b"sound", "b.wav")], FIELDS).job.cells) == ["audio"]
+    assert list(parse_form([("audio", b"sound", "b.wav")], FIELDS).job.cells) == ["audio"]
 
 
 def test_what_is_missing_may_be_left_out_or_left_empty():
     given = [("note", "hello", ""), ("age", " ", ""), ("image", b"", "")]
-    assert asked_of(given, MIXED).job.cells == {"note": "hello"}
-    assert asked_of([*given, ("top", "3", "")], MIXED).top == 3
+    assert parse_form(given, MIXED).job.cells == {"note": "hello"}
+    assert parse_form([*given, ("top", "3", "")], MIXED).top == 3
 
 
 @pytest.mark.parametrize(
@@ -108,7 +106,7 @@ def test_what_is_missing_may_be_left_out_or_left_empty():
 )
 def test_a_field_that_does_not_fit_is_refused(field, status, words):
     with pytest.raises(RefusedError) as refused:
-        asked_of([field], MIXED)
+        parse_form([field], MIXED)
     assert refused.value.status == status
     assert words in refused.value.reason
     assert len(refused.value.reason) < 300
@@ -116,13 +114,13 @@ def test_a_field_that_does_not_fit_is_refused(field, status, words):
 
 def test_of_a_name_only_an_accepted_suffix_is_kept():
     for name in ("../../a.exe", "C:\\a.exe", ".png/..", "a", "\udcff.ex\0e"):
-        assert asked_of([("image", PICTURE, name)], MIXED).job.cells["image"].suffix == ""
-    assert asked_of([("image", PICTURE, "/etc/x.PNG")], MIXED).job.cells["image"].suffix == ".png"
+        assert parse_form([("image", PICTURE, name)], MIXED).job.cells["image"].suffix == ""
+    assert parse_form([("image", PICTURE, "/etc/x.PNG")], MIXED).job.cells["image"].suffix == ".png"
 
 
 def test_a_pair_of_frames_is_two_fields():
     columns = {"frames": InputColumn("one", "frame_pair", ("one", "two"), ("image", "image"))}
-    found = inputs_of(columns, {"frames": None})
+    found = input_fields(columns, {"frames": None})
     assert [one.name for one in found] == ["one", "two"]
-    assert found[0].told()["media"] == "picture"
+    assert found[0].as_json()["media"] == "picture"
     assert ".png" in found[0].accept

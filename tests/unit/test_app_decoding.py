@@ -11,9 +11,17 @@ from untrained import prepared_as
 from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server import decoding
-from perceivers.server.decoding import Decoder, Job, Prepared, Refusal, Setup, Upload, serve_jobs
-from perceivers.server.inputs import inputs_of
-from perceivers.server.limits import Limits
+from perceivers.server.decoding import (
+    Decoder,
+    DecoderSettings,
+    Job,
+    PreparedSample,
+    Refusal,
+    Upload,
+    serve_jobs,
+)
+from perceivers.server.forms import input_fields
+from perceivers.server.settings import UploadLimits
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 
@@ -23,11 +31,11 @@ def files(tmp_path_factory):
     return tmp_path_factory.mktemp("files")
 
 
-def setup_of(*kinds, limits=BOUNDS, **changes) -> Setup:
+def setup_of(*kinds, limits=BOUNDS, **changes) -> DecoderSettings:
     """Return what a tiny run tells its decoder; no model is needed."""
     preprocess = {kind: prepared_as(kind) for kind in kinds}
     column = {"video": "film", "audio": "film"} if "video" in kinds else {}
-    setup = Setup(
+    setup = DecoderSettings(
         columns={kind: InputColumn(column.get(kind, kind), kind) for kind in kinds},
         predicting=preprocess,
         explaining=preprocess,
@@ -44,11 +52,11 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
 ):
     decoder = Decoder(setup_of(kind))
     upload = Upload(GOOD_SUFFIX[kind], good_file(kind, files))
-    found = decoder.answer(Job({kind: upload}))
-    assert isinstance(found, Prepared)
+    found = decoder.decode(Job({kind: upload}))
+    assert isinstance(found, PreparedSample)
     assert found.values == ()
-    whole = decoder.answer(Job({kind: upload}, whole=True))
-    assert isinstance(whole, Prepared)
+    whole = decoder.decode(Job({kind: upload}, explained=True))
+    assert isinstance(whole, PreparedSample)
     assert whole.values[0] is not None
     # It can be sent, and is the same on the other side.
     again = unpack(pack("upload", whole), "upload")
@@ -59,7 +67,7 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
     for one in bad_files(files):
         if one.kind == kind and "." in one.name and len(one.name) < 30:
             suffix = "." + one.name.rpartition(".")[2]
-            answer = decoder.answer(Job({kind: Upload(suffix, one.data)}))
+            answer = decoder.decode(Job({kind: Upload(suffix, one.data)}))
             assert isinstance(answer, Refusal), one.name
             assert answer.status in (413, 422)
             too_large = any(word in one.name for word in ("above", "slow", "many", "rows"))
@@ -69,16 +77,16 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
 
 
 def test_a_film_is_read_with_its_sound(tmp_path):
-    decoder = Decoder(setup_of("video", "audio", limits=Limits()))
+    decoder = Decoder(setup_of("video", "audio", limits=UploadLimits()))
     path = made.write_film(
         tmp_path / "a.mp4", made.frames(0, 0), sound=made.tone(0, 0, seconds=1.0, rate=16_000)
     )
     film = Upload(".mp4", path.read_bytes())
-    both = decoder.answer(Job({"video": film, "audio": film}))
-    assert isinstance(both, Prepared)
+    both = decoder.decode(Job({"video": film, "audio": film}))
+    assert isinstance(both, PreparedSample)
     assert all(part is not None for part in both.clips[0])
-    alone = decoder.answer(Job({"video": film}))
-    assert isinstance(alone, Prepared)
+    alone = decoder.decode(Job({"video": film}))
+    assert isinstance(alone, PreparedSample)
     assert alone.clips[0][alone.modalities.index("audio")] is None
 
 
@@ -86,12 +94,12 @@ def test_rows_of_numbers_and_categories_are_written():
     setup = setup_of("table")
     columns = {"table": InputColumn("age", "table", ("age", "color"), ("number", "string"))}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
-    found = decoder.answer(Job({"age": "41", "color": "blue"}))
-    assert isinstance(found, Prepared)
+    found = decoder.decode(Job({"age": "41", "color": "blue"}))
+    assert isinstance(found, PreparedSample)
     np.testing.assert_array_equal(found.clips[0][0], [41, 1])
-    assert isinstance(decoder.answer(Job({"age": "old"})), Refusal)
-    fields = inputs_of(columns, setup.predicting)
-    assert [one.told() for one in fields] == [
+    assert isinstance(decoder.decode(Job({"age": "old"})), Refusal)
+    fields = input_fields(columns, setup.predicting)
+    assert [one.as_json() for one in fields] == [
         {
             "name": "age",
             "kind": "table",
@@ -115,9 +123,9 @@ def test_the_channels_of_a_recording_may_be_columns(files):
     setup = setup_of("series")
     columns = {"series": InputColumn("time", "series", ("time", "x", "y"), ("array",) * 3)}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
-    found = decoder.answer(Job({"series": Upload(".csv", good_file("series", files))}))
-    assert isinstance(found, Prepared)
-    other = decoder.answer(Job({"series": Upload(".csv", b"time,z\n0,1\n1,2\n")}))
+    found = decoder.decode(Job({"series": Upload(".csv", good_file("series", files))}))
+    assert isinstance(found, PreparedSample)
+    other = decoder.decode(Job({"series": Upload(".csv", b"time,z\n0,1\n1,2\n")}))
     assert isinstance(other, Refusal)
     assert "no column 'x'" in other.reason
 
@@ -126,20 +134,20 @@ def test_texts_of_several_columns_are_given_by_each():
     setup = setup_of("text")
     columns = {"text": InputColumn("asked", "text", ("asked", "told"), ("text", "text"))}
     decoder = Decoder(dataclasses.replace(setup, columns=columns))
-    found = decoder.answer(Job({"asked": "Is it late?", "told": Upload(".txt", b"It is.")}))
-    assert isinstance(found, Prepared)
+    found = decoder.decode(Job({"asked": "Is it late?", "told": Upload(".txt", b"It is.")}))
+    assert isinstance(found, PreparedSample)
     assert len(found.clips[0][0]) == len("Is it late?") + 1 + len("It is.")
-    one = decoder.answer(Job({"text": "both?"}))
+    one = decoder.decode(Job({"text": "both?"}))
     assert isinstance(one, Refusal)
     assert "asked, told" in one.reason
     single = {"text": InputColumn("asked", "text", ("asked",), ("text",))}
     decoder = Decoder(dataclasses.replace(setup, columns=single))
-    assert isinstance(decoder.answer(Job({"text": "both?"})), Prepared)
+    assert isinstance(decoder.decode(Job({"text": "both?"})), PreparedSample)
 
 
 def test_a_text_without_a_blank_is_refused_where_blanks_are_filled():
     setup = setup_of("text", task=MaskedBytesConfig(modality="text"))
-    answer = Decoder(setup).answer(Job({"text": "no blank"}))
+    answer = Decoder(setup).decode(Job({"text": "no blank"}))
     assert isinstance(answer, Refusal)
     assert "[MASK]" in answer.reason
 
@@ -159,14 +167,14 @@ def test_whatever_decoding_raises_is_a_refusal(error, status, words, monkeypatch
 
     decoder = Decoder(setup_of("image"))
     monkeypatch.setattr(decoding, "check", fail)
-    answer = decoder.answer(Job({"image": Upload(".png", made.png(0, 0))}))
+    answer = decoder.decode(Job({"image": Upload(".png", made.png(0, 0))}))
     assert isinstance(answer, Refusal)
     assert answer.status == status
     assert words in answer.reason
 
 
 def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
-    monkeypatch.setattr(decoding, "bound_memory", lambda most: None)  # of this very process
+    monkeypatch.setattr(decoding, "limit_memory", lambda most: None)  # of this very process
     monkeypatch.setattr(decoding.signal, "signal", lambda *_: None)
     monkeypatch.setattr(decoding.torch, "set_num_threads", lambda count: None)
     ours, theirs = multiprocessing.Pipe()
@@ -174,7 +182,7 @@ def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
     thread.start()
     assert ours.recv_bytes() == b"ready"
     ours.send(Job({"image": Upload(".png", made.png(0, 0))}))
-    assert isinstance(unpack(ours.recv_bytes(), decoding.KEY), Prepared)
+    assert isinstance(unpack(ours.recv_bytes(), decoding.KEY), PreparedSample)
     ours.close()
     thread.join(10)
     assert not thread.is_alive()
@@ -183,4 +191,4 @@ def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
 @pytest.mark.parametrize("name", ["bytes", "wait", "queue"])
 def test_a_limit_must_be_above_zero(name):
     with pytest.raises(ValueError, match=f"above zero for {name}"):
-        Limits(**{name: 0})
+        UploadLimits(**{name: 0})

@@ -4,26 +4,25 @@ import signal
 import socket
 import threading
 from contextlib import closing
-from dataclasses import fields
 from urllib.parse import urlsplit
 
 import pytest
 from runs import save_run
+from starlette.testclient import TestClient
 
 from perceivers.cli.main import main
-from perceivers.cli.serve import Options
 from perceivers.data import base
 from perceivers.server import runner as running
-from perceivers.server.decoders import Decoders
-from perceivers.server.limits import Limits
-from perceivers.server.runner import Settings, from_environment, serve
+from perceivers.server.decoding import DecoderPool
+from perceivers.server.runner import app_from_environment, serve
 from perceivers.server.service import Service
+from perceivers.server.settings import ServerSettings, UploadLimits
 
 
 @pytest.fixture
 def still(monkeypatch):
     """No processes: what decodes is tested elsewhere."""
-    monkeypatch.setattr(Decoders, "start", lambda self: None)
+    monkeypatch.setattr(DecoderPool, "start", lambda self: None)
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:
@@ -51,7 +50,9 @@ def test_a_server_tells_where_it_is_and_ends_when_it_is_told(tmp_path, still, mo
         told.append(words)
         ready.set()
 
-    thread = threading.Thread(target=lambda: status.append(serve(Settings(run=run, port=0), say)))
+    thread = threading.Thread(
+        target=lambda: status.append(serve(ServerSettings(run=run, port=0), say))
+    )
     thread.start()
     assert ready.wait(60)
     address = told[0].split(" at ")[1].split()[0]
@@ -64,7 +65,7 @@ def test_a_server_tells_where_it_is_and_ends_when_it_is_told(tmp_path, still, mo
 
 def test_signals_are_its_own_only_while_it_runs():
     before = signal.getsignal(signal.SIGTERM)
-    server = running._Server(running._config(lambda: None, running.Limits()), None)
+    server = running._Server(running._uvicorn_config(lambda: None, ServerSettings("run")), None)
     with server.capture_signals():
         assert signal.getsignal(signal.SIGTERM) == server.handle_exit
     assert signal.getsignal(signal.SIGTERM) == before
@@ -76,25 +77,32 @@ def test_several_workers_are_told_by_the_environment(tmp_path, still, monkeypatc
     class Workers:
         def __init__(self, config, sockets):
             assert config.workers == 2
-            assert config.app == "perceivers.server.runner:from_environment"
+            assert config.app == "perceivers.server.runner:app_from_environment"
             assert len(sockets) == 1
 
         def run(self):
-            assert os.path.isdir(os.environ[running.FOLDER])  # noqa: PTH112
-            made.append(from_environment())
+            assert os.path.isdir(os.environ[running.MULTIPROCESS_FOLDER])  # noqa: PTH112
+            made.append(app_from_environment())
 
-    for name in (running.FOLDER, "PERCEIVERS_SERVE", "PERCEIVERS_TOKEN"):
+    for name in (running.MULTIPROCESS_FOLDER, "PERCEIVERS_SERVE", "PERCEIVERS_TOKEN"):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(running, "Multiprocess", Workers)
     monkeypatch.setattr(running, "_announce", lambda *_: None)
-    settings = Settings(
-        run=str(save_run(tmp_path / "run")), port=0, workers=2, token="secret", limits={"queue": 3}
+    settings = ServerSettings(
+        run=str(save_run(tmp_path / "run")),
+        port=0,
+        workers=2,
+        token="secret",
+        limits=UploadLimits(queue=3),
     )
     assert serve(settings, print) == 0
-    (gate,) = made
-    assert gate.token == b"secret"
     assert "secret" not in os.environ["PERCEIVERS_SERVE"]
-    assert gate.hosts is None
+    (app,) = made
+    with TestClient(app, base_url="http://birds.example") as client:
+        assert client.get("/run").status_code == 401
+        told = client.get("/run", headers={"authorization": "Bearer secret"})
+        assert told.status_code == 200
+        assert told.json()["limits"]["queue"] == 3
 
 
 class TestBadStarts:
@@ -137,12 +145,15 @@ class TestBadStarts:
 def test_a_service_of_a_recipe_tells_its_name(tmp_path):
     folder = save_run(tmp_path / "run")
     (folder / "recipe.yaml").write_text("name: images\n")
-    service = Service(folder, device="cpu")
+    service = Service(ServerSettings(str(folder), device="cpu"))
     assert service.describe()["recipe"] == "images"
     assert service.describe()["reads"] == 1
 
 
-def test_the_command_has_the_limits_of_the_server():
-    """They stand there twice, because help is to import nothing."""
-    flags = {field.name: field.default for field in fields(Options)}
-    assert {f"max_{name}": value for name, value in vars(Limits()).items()}.items() <= flags.items()
+def test_the_limits_of_the_server_are_flags_of_the_command(tmp_path, monkeypatch):
+    served = []
+    monkeypatch.setattr(running, "serve", lambda settings, _: served.append(settings) or 0)
+    assert main(["serve", str(tmp_path), "--max-pixels", "10", "--max-wait", "2"]) == 0
+    assert main(["serve", str(tmp_path)]) == 0
+    assert served[0].limits == UploadLimits(pixels=10, wait=2.0)
+    assert served[1] == ServerSettings(str(tmp_path))

@@ -9,8 +9,8 @@ import pytest
 from serving import asking
 
 from perceivers.evaluation.predict import Predictor
-from perceivers.server import docs
-from perceivers.server.limits import Limits
+from perceivers.server.app import docs_page
+from perceivers.server.settings import UploadLimits
 
 PICTURE = made.png(0, 0)
 
@@ -101,7 +101,7 @@ def test_nothing_is_loaded_from_elsewhere_and_every_answer_says_so(client):
     assert "A file of .jpg" in listed.text
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/predict", "/explain", "/run", "/health", "/metrics"}
-    assert docs.docs_page(schema) == listed.text
+    assert docs_page(schema) == listed.text
     assert client.get("/nowhere").json()["error"].startswith("There is nothing at this address")
     assert client.get("/predict").status_code == 405
 
@@ -132,7 +132,7 @@ def test_killing_the_decoder_loses_only_the_request_that_it_worked_on(client):
     ]
     for thread in threads:
         thread.start()
-    until(lambda: client.service.num_inside == 3)
+    until(lambda: client.service.num_requests == 3)
     time.sleep(0.5)  # the first of them is in the process' hands
     os.kill(process.pid, signal.SIGKILL)
     for thread in threads:
@@ -153,13 +153,13 @@ def until(true) -> None:
 
 
 def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
-    with asking(folder, "image", limits=Limits(wait=1.5, queue=1, bytes=30_000)) as client:
+    with asking(folder, "image", limits=UploadLimits(wait=1.5, queue=1, bytes=30_000)) as client:
         (process,) = client.service.decoders.processes
         os.kill(process.pid, signal.SIGSTOP)
         answers = []
         thread = threading.Thread(target=lambda: answers.append(ask(client)))
         thread.start()
-        until(lambda: client.service.num_inside == 1)
+        until(lambda: client.service.num_requests == 1)
         busy = ask(client)
         assert busy.status_code == 503
         assert busy.headers["retry-after"] == "1"

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from small_data import write_csv, write_png
 
-from perceivers.data.sources.layout import media_files, recognize, split_of
+from perceivers.data.base import split_of
+from perceivers.data.sources.folders import media_files
+from perceivers.data.sources.layout import recognize
 
 
 def touch(*paths):

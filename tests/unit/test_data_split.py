@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.split import hold_out, with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable

@@ -6,7 +6,7 @@ from loading import INPUTS, PREPROCESS, Pictures
 
 from perceivers.data.base import Batch
 from perceivers.data.loading import transform as reading
-from perceivers.data.loading.dataset import RecordsReader
+from perceivers.data.loading.loader import RecordsReader
 from perceivers.data.loading.sampler import LoaderSettings, Plan
 from perceivers.data.loading.transform import BadRowError, Read, Reader, guarded
 

@@ -7,8 +7,7 @@ from loading import png
 
 from perceivers.data.base import Batch, ImagePreprocessConfig
 from perceivers.data.encoded_item import Media
-from perceivers.data.loading.dataset import RecordsReader
-from perceivers.data.loading.loader import make_loader
+from perceivers.data.loading.loader import RecordsReader, make_loader
 from perceivers.data.loading.sample_cache import open_cache
 from perceivers.data.loading.sampler import LoaderSettings, Plan
 from perceivers.data.loading.transform import Chances, Reader

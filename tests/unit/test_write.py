@@ -339,7 +339,7 @@ def test_cells_of_several_types_in_a_column_are_named(tmp_path, monkeypatch):
         row["x"] = ["c"]
     rows[395]["x"] = {"no": "list"}
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    monkeypatch.setattr("perceivers.data.streaming.schema._LOOKED_AT", 1)
+    monkeypatch.setattr("perceivers.data.sources.write_shards._LOOKED_AT", 1)
     with pytest.raises(
         ValueError, match=r"The rows of .*a\.jsonl do not have one type in each col"
     ):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perceivers.cli.parsing import Device, parse
 
 if TYPE_CHECKING:
-    from perceivers.data.sources.open import DataSource
+    from perceivers.data.sources.bundle import DataSource
 
 __all__ = ["run"]
 

@@ -25,6 +25,7 @@ __all__ = [
     "atomic_write",
     "nearest",
     "require",
+    "split_of",
 ]
 
 
@@ -51,6 +52,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence, with a blank before it, that suggests the known name nearest to `name`, or ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+"""Each split with the names that folders, files and Hugging Face splits give it."""
+
+
+def split_of(name: str) -> str | None:
+    """Return the split (`train`, `validation`, `test`) that a name stands for, or None."""
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
 from perceivers.evaluation.predict import Predictor, load_predictor

@@ -14,7 +14,7 @@ from perceivers.data.encoded_item import as_media
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Chances, Reader, Sample, own_cell
 from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.tables.columns import InputColumn
 from perceivers.exporting.graph import Graph, in_windows
 from perceivers.hub.checkpoint import Saved

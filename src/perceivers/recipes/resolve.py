@@ -12,8 +12,8 @@ from perceivers.data.base import DataConfig, ImagePreprocessConfig, Records
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.transform import media_of
 from perceivers.data.modalities.image.preprocess import measure_mean_std, suggest_image_size
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.chunking import in_pieces
-from perceivers.data.sources.open import DataSource
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field

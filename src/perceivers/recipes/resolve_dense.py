@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.models.decoder import DecoderConfig
 from perceivers.outputs.heads import LinearHeadConfig

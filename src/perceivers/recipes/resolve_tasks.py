@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.common import own_decoder
 from perceivers.recipes.registry import Recipe

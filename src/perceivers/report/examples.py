@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.encoded_item import Media
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.evaluation.evaluate import choose_split, open_for_run
 from perceivers.evaluation.inputs import Sample
 from perceivers.evaluation.predict import Predictor, load_predictor

@@ -1,14 +1,22 @@
-"""What a process of its own does with an upload: look at its header, decode it, prepare the model's arrays.
+"""Decoding of uploads in separate processes.
 
-Whatever a file makes a decoder do happens there, within a bounded memory. What comes back is never unpickled.
+Each process checks the header of an upload, decodes it and prepares the model's arrays, within a bounded memory. A
+process that dies or takes too long is replaced, and only its request fails. Results are never unpickled, because a
+file may have taken control of the decoder.
 """
 
+import asyncio
+import multiprocessing
 import os
+import queue
 import resource
 import signal
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,27 +25,39 @@ import torch
 from PIL import Image
 
 from perceivers.data.encoded_item import Media
-from perceivers.data.loading.sample_cache import pack
+from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Chances, Reader, Sample
 from perceivers.data.modalities.series.decode import is_time_name, read_recording
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import samples_of
-from perceivers.server.limits import Limits, TooLargeError, check
+from perceivers.server.limits import TooLargeError, check
+from perceivers.server.settings import UploadLimits
 from perceivers.tasks.masked import MaskedBytesConfig, check_blanks
 from perceivers.tasks.registry import TaskConfig
 
-__all__ = ["Decoder", "Job", "Prepared", "Refusal", "Setup", "Upload", "serve_jobs"]
+__all__ = [
+    "Decoder",
+    "DecoderDiedError",
+    "DecoderPool",
+    "DecoderSettings",
+    "Job",
+    "PreparedSample",
+    "Refusal",
+    "Upload",
+    "serve_jobs",
+]
 
-KEY = "upload"  # under which what comes back is packed
+KEY = "upload"  # of packed results
+_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file that was sent.
+    """An uploaded file.
 
     Attributes:
-        suffix: Of its name, if it is one that is accepted, else "".
+        suffix: Suffix of its name if it is an accepted one, else "".
         data: Its bytes.
     """
 
@@ -47,26 +67,27 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What was sent for one sample.
+    """One sample to decode.
 
     Attributes:
-        cells: A file or what was written, by modality or column.
-        whole: Whether what was decoded comes back too, as an explanation needs it, and only its middle clip.
+        cells: A file or a plain value, by modality or column.
+        explained: Whether the sample is for an explanation: the decoded values are returned too, and of a longer
+            recording the middle clip only.
     """
 
     cells: dict[str, Upload | str]
-    whole: bool = False
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A sample as a `Reader` has prepared it.
+class PreparedSample:
+    """A decoded and prepared sample.
 
     Attributes:
-        name: What was given.
-        modalities: All that the model reads.
-        clips: For each clip, what each modality prepared; None where that is missing.
-        values: What was decoded of each modality, where it was asked for.
+        name: Names of the fields it came from.
+        modalities: Input modalities of the model.
+        clips: For each clip, the array of each modality; None where it is missing.
+        values: The decoded value of each modality, for an explanation.
     """
 
     name: str
@@ -75,17 +96,17 @@ class Prepared:
     values: tuple[Any, ...] = ()
 
     def sample(self) -> Sample:
-        """Return it as `Reader.collate` takes it."""
+        """Return the sample to collate."""
         clips = [dict(zip(self.modalities, clip, strict=True)) for clip in self.clips]
         return Sample(clips, None, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a sample cannot be read.
+    """Why a sample cannot be decoded.
 
     Attributes:
-        status: Of the answer, as HTTP counts.
+        status: Status code of the response.
         reason: One paragraph.
     """
 
@@ -94,16 +115,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What the process must know of the run.
+class DecoderSettings:
+    """Settings of a decoding process.
 
     Attributes:
-        columns: Where each modality lies.
-        predicting: How each is prepared for a prediction.
-        explaining: How each is prepared for an explanation.
-        task: What was learned.
-        num_clips: Of a longer recording, in a prediction.
-        limits: What is accepted.
+        columns: Column of each input modality.
+        predicting: Preprocessing of each modality for predictions.
+        explaining: Preprocessing of each modality for explanations.
+        task: The model's task.
+        num_clips: Clips of a longer recording in a prediction.
+        limits: Upper bounds on uploads.
     """
 
     columns: dict[str, InputColumn]
@@ -111,27 +132,27 @@ class Setup:
     explaining: dict[str, Any]
     task: TaskConfig
     num_clips: int
-    limits: Limits
+    limits: UploadLimits
 
 
 class Decoder:
-    """Decodes and prepares what is sent.
+    """Decodes and prepares uploads.
 
     Args:
-        setup: What must be known of the run.
+        settings: Columns, preprocessing and limits.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        clips = LoaderSettings(batch_size=1, num_clips=setup.num_clips)
-        self._predicting = Reader(setup.columns, setup.predicting, None, clips)
+    def __init__(self, settings: DecoderSettings) -> None:
+        self.settings = settings
+        clips = LoaderSettings(batch_size=1, num_clips=settings.num_clips)
+        self._predicting = Reader(settings.columns, settings.predicting, None, clips)
         single = LoaderSettings(batch_size=1)
-        self._explaining = Reader(setup.columns, setup.explaining, None, single)
+        self._explaining = Reader(settings.columns, settings.explaining, None, single)
 
-    def answer(self, job: Job) -> Prepared | Refusal:
-        """Return a sample, or why it cannot be read. Whatever a decoder raises is the file's fault."""
+    def decode(self, job: Job) -> PreparedSample | Refusal:
+        """Return the prepared sample, or a refusal for whatever decoding raises."""
         try:
-            return self._prepared(job)
+            return self._prepare(job)
         except TooLargeError as error:
             return Refusal(413, str(error))
         except MemoryError:
@@ -148,50 +169,227 @@ class Decoder:
         except Exception as error:
             return Refusal(422, " ".join(str(error).split()) or type(error).__name__)
 
-    def _prepared(self, job: Job) -> Prepared:
-        limits, columns = self.setup.limits, self.setup.columns
+    def _prepare(self, job: Job) -> PreparedSample:
+        columns, task = self.settings.columns, self.settings.task
         cells = {name: _media(name, cell) for name, cell in job.cells.items()}
         for name, media in cells.items():
             kind = _kind(name, columns)
             if kind is not None:
-                check(kind, media, limits)
+                check(kind, media, self.settings.limits)
         sample = next(iter(samples_of(_row(cells, columns), columns)))
-        reader = self._explaining if job.whole else self._predicting
-        if job.whole:
+        reader = self._explaining if job.explained else self._predicting
+        values: dict[str, Any] = {}
+        if job.explained:
             values, _, _ = reader.decode(sample.row, moment=0.5)
             read = Sample(reader.clips(values, Chances(), sample.name), None, sample.name)
         else:
             read, _ = reader.sample(sample.row, Chances())
-            values = {}
-        if isinstance(self.setup.task, MaskedBytesConfig):
-            check_blanks(read.clips[0][self.setup.task.modality].tolist(), "the text")
+        if isinstance(task, MaskedBytesConfig):
+            check_blanks(read.clips[0][task.modality].tolist(), "the text")
         modalities = tuple(reader.columns)
         clips = tuple(tuple(clip[name] for name in modalities) for clip in read.clips)
-        decoded = tuple(_plain(values[name]) for name in modalities) if job.whole else ()
-        return Prepared(" + ".join(cells), modalities, clips, decoded)
+        decoded = tuple(_plain(values[name]) for name in modalities) if job.explained else ()
+        return PreparedSample(" + ".join(cells), modalities, clips, decoded)
+
+
+def serve_jobs(connection: Connection, settings: DecoderSettings) -> None:
+    """Decode jobs until the other end of the connection is closed. The main function of a decoding process.
+
+    Args:
+        connection: Receives jobs, sends packed results.
+        settings: Columns, preprocessing and limits.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its decoders itself
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    decoder = Decoder(settings)
+    limit_memory(settings.limits.memory)
+    connection.send_bytes(b"ready")
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        connection.send_bytes(pack(KEY, decoder.decode(cast("Job", job))))
+
+
+def limit_memory(extra: int) -> None:
+    """Limit the address space of this process (RLIMIT_AS) and disable core dumps.
+
+    Args:
+        extra: Bytes beyond the current size. Ignored where /proc does not report the size.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    size = Path("/proc/self/statm")
+    if size.exists():
+        limit = int(size.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + extra
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+class DecoderDiedError(RuntimeError):
+    """The decoding process ended before it answered."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The process that decoded what was sent has ended before it was done, perhaps for want of memory. It was "
+            "started again: other requests are not concerned. Try once more; if it happens again, it is this file that "
+            "it cannot take."
+        )
+
+
+class DecoderProcess:
+    """Handle of one decoding process, which is restarted whenever it has died.
+
+    Args:
+        settings: Columns, preprocessing and limits.
+    """
+
+    def __init__(self, settings: DecoderSettings) -> None:
+        self.settings = settings
+        self.starts = 0
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before the first start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            DecoderDiedError: If it ends before it is ready.
+        """
+        # Forked from a process with one thread that has imported everything: starting takes milliseconds.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve_jobs, args=(theirs, self.settings), daemon=True)
+        process.start()
+        theirs.close()
+        self._process, self._connection = process, ours
+        self.starts += 1
+        self._receive(time.monotonic() + _START_SECONDS)
+
+    def run(self, job: Job, deadline: float) -> PreparedSample | Refusal:
+        """Decode a job.
+
+        Args:
+            job: One sample.
+            deadline: Latest time of the result, by `time.monotonic`.
+
+        Raises:
+            DecoderDiedError: If the process dies.
+            TimeoutError: If it takes too long. The process is killed.
+        """
+        if not self.is_running:
+            self.start()
+        assert self._connection is not None
+        try:
+            self._connection.send(job)
+        except OSError as error:
+            self.stop()
+            raise DecoderDiedError from error
+        result = unpack(self._receive(deadline), KEY)
+        if not isinstance(result, PreparedSample | Refusal):
+            self.stop()
+            raise DecoderDiedError
+        return result
+
+    def stop(self) -> None:
+        """Kill the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+
+    def _receive(self, deadline: float) -> bytes:
+        assert self._connection is not None
+        try:
+            if not self._connection.poll(max(deadline - time.monotonic(), 0)):
+                self.stop()
+                raise TimeoutError
+            return self._connection.recv_bytes()
+        except (EOFError, ConnectionError) as error:
+            self.stop()
+            raise DecoderDiedError from error
+
+
+class DecoderPool:
+    """A pool of decoding processes.
+
+    Args:
+        settings: Columns, preprocessing and limits.
+        count: Number of processes.
+    """
+
+    def __init__(self, settings: DecoderSettings, count: int) -> None:
+        self.processes = [DecoderProcess(settings) for _ in range(count)]
+        self._free: queue.SimpleQueue[DecoderProcess] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+
+    @property
+    def restarts(self) -> int:
+        """Number of times that a process was started again."""
+        return sum(max(process.starts - 1, 0) for process in self.processes)
+
+    def start(self) -> None:
+        """Start all processes and wait until they are ready."""
+        for process in self.processes:
+            process.start()
+            self._free.put(process)
+
+    async def decode(self, job: Job, deadline: float) -> PreparedSample | Refusal:
+        """Decode a job as soon as a process is free. Raises what `DecoderProcess.run` raises."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._run, job, deadline
+        )
+
+    def stop(self) -> None:
+        """Stop all processes."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for process in self.processes:
+            process.stop()
+
+    def _run(self, job: Job, deadline: float) -> PreparedSample | Refusal:
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+        process = self._free.get()
+        try:
+            return process.run(job, deadline)
+        finally:
+            self._free.put(process)
 
 
 def _plain(value: Any) -> Any:
-    """Return a picture as an array, which can be sent; anything else as it is."""
+    """Return an image as an array, which can be packed; any other value unchanged."""
     return np.asarray(value) if isinstance(value, Image.Image) else value
 
 
 def _media(name: str, cell: Upload | str) -> Media:
-    """Return what was sent as a cell of a table."""
+    """Return an upload or a plain value as a cell of a table."""
     if isinstance(cell, str):
         return Media(name, value=cell)
     return Media(name + cell.suffix, data=cell.data)
 
 
 def _kind(name: str, columns: Mapping[str, InputColumn]) -> str | None:
-    """Return as what a cell is read that stands for a modality or one of its columns."""
+    """Return the kind of modality of a cell, named by its modality or one of its columns."""
     if name in columns:
         return columns[name].kind
     return next((part.kind for part in columns.values() if name in part.all_columns), None)
 
 
 def _row(cells: Mapping[str, Media], columns: Mapping[str, InputColumn]) -> dict[str, Any]:
-    """Return cells as a dict that `samples_of` takes apart: a recording of several columns by its columns."""
+    """Return cells as a row for `samples_of`, a series of several columns split into them."""
     row: dict[str, Any] = {}
     for name, media in cells.items():
         part = columns.get(name)
@@ -199,7 +397,7 @@ def _row(cells: Mapping[str, Media], columns: Mapping[str, InputColumn]) -> dict
             several = part is None and _kind(name, columns) in {"text", "table"}
             row[name] = media.value if several and media.data is None else media
         elif part.kind == "series":
-            row[name] = _by_column(media, part)
+            row[name] = _series_columns(media, part)
         elif len(part.columns) == 1:
             row[part.columns[0]] = media.value if media.data is None else media
         else:
@@ -208,56 +406,20 @@ def _row(cells: Mapping[str, Media], columns: Mapping[str, InputColumn]) -> dict
     return row
 
 
-def _by_column(media: Media, part: InputColumn) -> dict[str, Any]:
-    """Return the channels of a recording file by the columns that the model reads.
+def _series_columns(media: Media, part: InputColumn) -> dict[str, Any]:
+    """Return the channels of a series file by the columns that the model reads.
 
     Raises:
         ValueError: If a column is missing.
     """
-    recording, _ = read_recording(media)
-    found: dict[str, Any] = {
-        name: recording.values[:, place] for place, name in enumerate(recording.names)
-    }
-    if recording.times is not None:
-        times = recording.times
+    series, _ = read_recording(media)
+    found: dict[str, Any] = {name: series.values[:, i] for i, name in enumerate(series.names)}
+    if series.times is not None:
+        times = series.times
         found |= {name: times for name in part.columns if is_time_name(name) and name not in found}
     missing = [name for name in part.columns if name not in found and not is_time_name(name)]
     if missing:
-        told = ", ".join(recording.names) or "columns without names"
-        msg = f"'{media.name}' has no column '{missing[0]}'. Expected {', '.join(part.columns)}; got {told}."
+        names = ", ".join(series.names) or "columns without names"
+        msg = f"'{media.name}' has no column '{missing[0]}'. Expected {', '.join(part.columns)}; got {names}."
         raise ValueError(msg)
     return {name: found.get(name) for name in part.columns}
-
-
-def serve_jobs(connection: Connection, setup: Setup) -> None:
-    """Answer jobs until the other end is closed. Runs in a process of its own.
-
-    Args:
-        connection: Where jobs come from, and answers go to as bytes.
-        setup: What must be known of the run.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    decoder = Decoder(setup)
-    bound_memory(setup.limits.memory)
-    connection.send_bytes(b"ready")
-    while True:
-        try:
-            job = connection.recv()
-        except (EOFError, OSError):
-            return
-        connection.send_bytes(pack(KEY, decoder.answer(cast("Job", job))))
-
-
-def bound_memory(most: int) -> None:
-    """Let this process take so many bytes beyond what it has now, and leave no core behind when it dies.
-
-    Args:
-        most: Bytes of addresses. Where the system does not tell what it has, nothing is bounded.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    told = Path("/proc/self/statm")
-    if told.exists():
-        now = int(told.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (now + most, now + most))

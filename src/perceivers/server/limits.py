@@ -5,7 +5,6 @@ import math
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any
 
 from perceivers.data.base import require
@@ -13,8 +12,9 @@ from perceivers.data.encoded_item import Media
 from perceivers.data.modalities.audio.decode import sound_header
 from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.video.container import opened_film, picture_seconds
+from perceivers.server.settings import UploadLimits
 
-__all__ = ["Limits", "TooLargeError", "check"]
+__all__ = ["TooLargeError", "check"]
 
 _BYTES_PER_NUMBER = 8
 _SHORTEST_POINT = 6  # bytes of a point in text: `0 0 0` and the end of its line
@@ -22,48 +22,11 @@ _CLAIMS = re.compile(rb"element (?:vertex|face) (\d+)")
 _OFF_COUNTS = re.compile(rb"\s*(?:(?:ST)?C?N?4?OFF)?\s*(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What is accepted at most.
-
-    Attributes:
-        bytes: Of a request, all its files together.
-        pixels: Of a picture, or of one frame of a film.
-        seconds: Of a sound or a film.
-        points: Of a cloud or mesh, its triangles likewise.
-        characters: Of a text, in bytes of UTF-8.
-        numbers: Of a recording or an array.
-        memory: Bytes that the process that decodes may take beyond what it has when it starts.
-        wait: Seconds until a request is answered, those that sending it takes included.
-        queue: Requests that are worked on or wait at the same time.
-
-    Raises:
-        ValueError: If one of them is not above zero.
-    """
-
-    bytes: int = 64 * 2**20
-    pixels: int = 50_000_000
-    seconds: float = 600.0
-    points: int = 2_000_000
-    characters: int = 1_000_000
-    numbers: int = 20_000_000
-    memory: int = 2 * 2**30
-    wait: float = 30.0
-    queue: int = 64
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not (value > 0 and math.isfinite(value)):
-                msg = f"Expected a limit above zero for {field.name}, got {value}."
-                raise ValueError(msg)
-
-
 class TooLargeError(ValueError):
     """More than a limit allows. The message says what, how much and what is allowed."""
 
 
-def check(kind: str, media: Media, limits: Limits) -> None:
+def check(kind: str, media: Media, limits: UploadLimits) -> None:
     """Look at the header of a file, and refuse what is too large to be decoded.
 
     Args:
@@ -87,25 +50,25 @@ def _refuse(media: Media, count: float, unit: str, most: float) -> None:
         raise TooLargeError(msg)
 
 
-def _picture(media: Media, limits: Limits) -> None:
+def _picture(media: Media, limits: UploadLimits) -> None:
     header = read_header(media)
     _refuse(media, header.height * header.width, "pixels", limits.pixels)
 
 
-def _sound(media: Media, limits: Limits) -> None:
+def _sound(media: Media, limits: UploadLimits) -> None:
     seconds = sound_header(media).seconds
     if seconds is not None:  # some streams do not say; the memory of the process is bounded as well
         _refuse(media, seconds, "seconds of sound", limits.seconds)
 
 
-def _film(media: Media, limits: Limits) -> None:
+def _film(media: Media, limits: UploadLimits) -> None:
     with opened_film(media) as (_, stream):
         codec = stream.codec_context
         _refuse(media, codec.width * codec.height, "pixels in a frame", limits.pixels)
         _refuse(media, picture_seconds(media, stream), "seconds of film", limits.seconds)
 
 
-def _cloud(media: Media, limits: Limits) -> None:
+def _cloud(media: Media, limits: UploadLimits) -> None:
     data = media.data or b""
     kind = media.name.rpartition(".")[2].lower()
     if kind in {"npy", "npz"}:
@@ -126,13 +89,13 @@ def _cloud(media: Media, limits: Limits) -> None:
     _refuse(media, max(claims, default=0), "points or triangles", limits.points)
 
 
-def _text(media: Media, limits: Limits) -> None:
+def _text(media: Media, limits: UploadLimits) -> None:
     text = media.value if media.data is None else media.data
     size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b"")
     _refuse(media, size, "bytes of text", limits.characters)
 
 
-def _recording(media: Media, limits: Limits) -> None:
+def _recording(media: Media, limits: UploadLimits) -> None:
     data = media.data or b""
     if data[:4] == b"PAR1":
         reader = require("pyarrow.parquet", "data")
@@ -151,7 +114,7 @@ def _recording(media: Media, limits: Limits) -> None:
     _refuse(media, data.count(b"\n") * cells, "numbers", limits.numbers)
 
 
-def _array(media: Media, limits: Limits) -> None:
+def _array(media: Media, limits: UploadLimits) -> None:
     data = media.data or b""
     if data[:2] != b"PK":
         _refuse(media, _numbers_of_npy(data), "numbers", limits.numbers)
@@ -179,7 +142,7 @@ def _numbers_of_npy(data: bytes) -> int:
     return math.prod(int(axis) for axis in found[1].replace(b",", b" ").split())
 
 
-_LOOKS: dict[str, Callable[[Any, Limits], None]] = {
+_LOOKS: dict[str, Callable[[Any, UploadLimits], None]] = {
     "image": _picture,
     "frame_pair": _picture,
     "audio": _sound,

@@ -1,4 +1,4 @@
-"""Processes and sockets: a run is served until somebody says that it is over."""
+"""Processes and sockets of the server: run until SIGTERM or Ctrl+C."""
 
 import http.client
 import json
@@ -10,124 +10,122 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from pydantic import TypeAdapter
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
-from perceivers.server.limits import Limits
-from perceivers.server.metrics import FOLDER
-from perceivers.server.protocol import Http
+from perceivers.server.app import RequestGuard, create_app
+from perceivers.server.metrics import MULTIPROCESS_FOLDER
+from perceivers.server.service import Service
+from perceivers.server.settings import ServerSettings
 
-__all__ = ["Settings", "from_environment", "serve"]
+__all__ = ["app_from_environment", "serve"]
 
-_SETTINGS = "PERCEIVERS_SERVE"  # for the processes of several workers
+_SETTINGS = "PERCEIVERS_SERVE"  # passes the settings to the worker processes
 _TOKEN = "PERCEIVERS_TOKEN"
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
 _LARGEST_HEADERS = 64 * 1024
+_DRAIN_SECONDS = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a run is served. See the options of `perceivers serve`."""
-
-    run: str
-    host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
-    decoders: int = 1
-    token: str | None = None
-    device: str = "auto"
-    max_batch: int = 32
-    batch_wait: float = 4.0
-    limits: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-def serve(settings: Settings, say: Callable[[str], None]) -> int:
+def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
     """Serve a run until SIGTERM or Ctrl+C, and return the exit status.
 
-    What is accepted until then is answered first.
+    Requests accepted until then are answered first.
 
     Args:
-        settings: How.
-        say: Called with a sentence that tells where, as soon as the server answers.
+        settings: Run, address, workers and limits.
+        on_ready: Called with a sentence that contains the address, as soon as the server answers.
 
     Raises:
-        OSError: If the address cannot be had, or the folder is not a run's.
-        ValueError: If the model cannot read files, or a limit is none.
+        OSError: If the address is not available, or the folder is not a run's.
+        ValueError: If the model cannot read files.
     """
-    from perceivers.server.service import Service
-
-    limits = Limits(**settings.limits)
-    token = settings.token or os.environ.get(_TOKEN) or None
-    with _bound(settings) as listening:
-        where = _address(settings.host, listening.getsockname()[1])
-        service = _service(settings, Service)  # says what is wrong with the run before anybody asks
+    settings = replace(settings, token=settings.token or os.environ.get(_TOKEN) or None)
+    with _listen(settings) as listening:
+        service = Service(settings)  # reports errors of the run before any process is started
+        port: int = listening.getsockname()[1]
         if settings.workers == 1:
-            config = _config(_application(service, settings, token), limits)
-            server = _Server(config, service)
-            _announce(service.name, where, settings, say)
+            server = _Server(_uvicorn_config(_create_app(service, settings), settings), service)
+            _announce(service.name, settings.host, port, on_ready)
             server.run(sockets=[listening])
             return 0 if server.started else 1
         name = service.name
         del service
-        if token is not None:
-            os.environ[_TOKEN] = token
-        os.environ[_SETTINGS] = json.dumps({**asdict(settings), "token": None})
+        if settings.token is not None:
+            os.environ[_TOKEN] = settings.token
+        passed = TypeAdapter(ServerSettings).dump_json(replace(settings, token=None))
+        os.environ[_SETTINGS] = passed.decode()
         with tempfile.TemporaryDirectory(prefix="perceivers-") as folder:
-            os.environ[FOLDER] = folder
-            config = _config("perceivers.server.runner:from_environment", limits, settings.workers)
-            _announce(name, where, settings, say)
+            os.environ[MULTIPROCESS_FOLDER] = folder
+            config = _uvicorn_config(f"{__name__}:app_from_environment", settings)
+            _announce(name, settings.host, port, on_ready)
             Multiprocess(config, sockets=[listening]).run()
     return 0
 
 
-def from_environment() -> Any:
-    """Return the application of one of several workers, told by the environment that the first process made."""
-    from perceivers.server.service import Service
-
-    settings = Settings(**json.loads(os.environ[_SETTINGS]))
-    return _application(_service(settings, Service), settings, os.environ.get(_TOKEN) or None)
-
-
-def _service(settings: Settings, kind: Any) -> Any:
-    return kind(
-        settings.run,
-        limits=Limits(**settings.limits),
-        device=settings.device,
-        largest_batch=settings.max_batch,
-        wait=settings.batch_wait / 1000,
-        decoders=settings.decoders,
-    )
+def app_from_environment() -> RequestGuard:
+    """Return the application of a worker process. Its settings are in the environment."""
+    settings = TypeAdapter(ServerSettings).validate_json(os.environ[_SETTINGS])
+    settings = replace(settings, token=os.environ.get(_TOKEN) or None)
+    return _create_app(Service(settings), settings)
 
 
-def _application(service: Any, settings: Settings, token: str | None) -> Any:
-    from perceivers.server.server import application
-
-    inside = settings.host in _LOOPBACK and token is None
-    return application(service, token=token, hosts=_LOOPBACK if inside else None)
+def _create_app(service: Service, settings: ServerSettings) -> RequestGuard:
+    is_local = settings.host in _LOOPBACK and settings.token is None
+    return create_app(service, token=settings.token, hosts=_LOOPBACK if is_local else None)
 
 
-def _config(app: Any, limits: Limits, workers: int = 1) -> uvicorn.Config:
+class _Protocol(H11Protocol):
+    """HTTP/1.1 of uvicorn with a JSON reason for what is not HTTP.
+
+    uvicorn has no setting for that response. It also closes the connection at once, so that a client that still sends
+    gets a reset instead of the response.
+    """
+
+    is_refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Handle received data; drop it once the connection is refused."""
+        if not self.is_refused:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Send the reason, and close the connection a moment later."""
+        self.is_refused = True
+        transport: Any = self.transport
+        reason = (
+            f"{msg} Its first line and headers must be those of HTTP/1.1, and no longer than 64 kB."
+        )
+        body = json.dumps({"error": reason}).encode()
+        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.loop.call_later(_DRAIN_SECONDS, transport.close)
+
+
+def _uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        workers=workers,
+        workers=settings.workers,
         factory=isinstance(app, str),
-        http=Http,
+        http=_Protocol,
         h11_max_incomplete_event_size=_LARGEST_HEADERS,
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=round(limits.wait) + 5,
+        timeout_graceful_shutdown=round(settings.limits.wait) + 5,
     )
 
 
 class _Server(uvicorn.Server):
-    """A server that says that it stops, and leaves with status 0 when it was told to."""
+    """A uvicorn server whose /health reports that it stops, and whose exit status is 0 after a signal."""
 
-    def __init__(self, config: uvicorn.Config, service: Any) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
@@ -138,7 +136,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Handle signals while it runs; they do not end the process a second time afterwards."""
+        """Handle signals while the server runs. Unlike uvicorn's, do not raise them again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -153,11 +151,11 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _bound(settings: Settings) -> Generator[socket.socket]:
-    """Take the address.
+def _listen(settings: ServerSettings) -> Generator[socket.socket]:
+    """Yield a listening socket.
 
     Raises:
-        OSError: If it cannot be had. The message says what to do.
+        OSError: If the address is not available. The message says what to do.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listening:
@@ -171,32 +169,28 @@ def _bound(settings: Settings) -> Generator[socket.socket]:
                 "free one), or stop what listens there."
             )
             raise OSError(msg) from error
-        listening.listen(512)  # so that who comes early waits instead of being refused
+        listening.listen(512)  # early connections wait instead of being refused
         listening.set_inheritable(True)
         yield listening
 
 
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _announce(name: str, where: str, settings: Settings, say: Callable[[str], None]) -> None:
-    """Say where the server is as soon as it answers."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    port = int(where.rpartition(":")[2])
+def _announce(name: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Call `on_ready` as soon as the server answers."""
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
     def wait() -> None:
         for _ in range(1200):
-            asking = http.client.HTTPConnection(reached, port, timeout=5)
+            connection = http.client.HTTPConnection(reachable, port, timeout=5)
             try:
-                asking.request("GET", "/health")
-                asking.getresponse().read()
+                connection.request("GET", "/health")
+                connection.getresponse().read()
             except (OSError, http.client.HTTPException):
                 time.sleep(0.1)
             else:
-                say(f"Serving {name} at {where} (Ctrl+C ends it)")
+                on_ready(f"Serving {name} at {address} (Ctrl+C ends it)")
                 return
             finally:
-                asking.close()
+                connection.close()
 
     threading.Thread(target=wait, daemon=True).start()

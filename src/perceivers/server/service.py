@@ -1,7 +1,10 @@
-"""A run that answers: what it reads and says, and from an upload to an answer."""
+"""The service of one run: model, batching and decoding processes, and its responses as JSON."""
 
+import base64
+import io
+import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,101 +17,77 @@ from PIL import Image
 from perceivers.data.base import Batch
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import Reader
+from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.predict import Predictor
+from perceivers.evaluation.prediction import Prediction
 from perceivers.explain.attribution.explain import explain
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import ReadSample
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.server.batching import Batcher
-from perceivers.server.decoders import Decoders
-from perceivers.server.decoding import Job, Prepared, Refusal, Setup
-from perceivers.server.inputs import Input, inputs_of
-from perceivers.server.limits import Limits
+from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
+from perceivers.server.forms import InputField, RefusedError, SampleRequest, input_fields
 from perceivers.server.metrics import Metrics
-from perceivers.server.responses import answers_of, described
+from perceivers.server.settings import ServerSettings
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.registry import TaskConfig, names_of
 
-__all__ = ["BusyError", "RefusedError", "Service"]
+__all__ = ["BusyError", "Service", "output_schemas", "outputs_as_json"]
 
 
 class BusyError(RuntimeError):
-    """There is no room for another request."""
-
-
-class RefusedError(ValueError):
-    """What was sent cannot be read.
-
-    Args:
-        status: Of the answer, as HTTP counts.
-        reason: One paragraph.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
+    """The queue of requests is full."""
 
 
 class Service:
     """A run with its model, its batches and its decoding processes.
 
     Args:
-        run: A run folder, or a model on the Hugging Face hub.
-        limits: What is accepted.
-        device: Where to compute.
-        largest_batch: Samples that go through the model at once.
-        wait: Seconds that a sample waits for others.
-        decoders: Processes that decode.
+        settings: Run folder, device, batching, number of decoders and limits.
 
     Raises:
         OSError: If the folder is not a run's, or its weights are damaged.
         ValueError: If the model cannot read files.
     """
 
-    def __init__(
-        self,
-        run: str | Path,
-        *,
-        limits: Limits | None = None,
-        device: str = "auto",
-        largest_batch: int = 32,
-        wait: float = 0.004,
-        decoders: int = 1,
-    ) -> None:
-        self.limits = limits or Limits()
-        self.saved: Saved = load(run)
+    def __init__(self, settings: ServerSettings) -> None:
+        self.limits = settings.limits
+        self.saved: Saved = load(settings.run)
         self.name = self.saved.folder.resolve().name
-        self.predictor = Predictor(self.saved, device=device, batch_size=largest_batch)
+        self.predictor = Predictor(
+            self.saved, device=settings.device, batch_size=settings.max_batch
+        )
+        columns, preprocess = dict(self.predictor.columns), self.predictor.preprocess
         self.config = self.saved.config
-        self.inputs: list[Input] = inputs_of(self.predictor.columns, self.predictor.preprocess)
+        self.inputs: list[InputField] = input_fields(columns, preprocess)
         self.stopping = False
-        self.num_inside = 0
-        assert self.config.task is not None  # the predictor has refused that
+        self.num_requests = 0
+        assert self.config.task is not None  # checked by the predictor
         self.task = self.config.task
-        explaining = {name: self.config.preprocess[name] for name in self.predictor.columns}
-        setup = Setup(
-            columns=dict(self.predictor.columns),
-            predicting={name: self.predictor.preprocess[name] for name in self.predictor.columns},
+        explaining = {name: self.config.preprocess[name] for name in columns}
+        decoding = DecoderSettings(
+            columns=columns,
+            predicting={name: preprocess[name] for name in columns},
             explaining=explaining,
             task=self.task,
             num_clips=self.predictor.clips,
             limits=self.limits,
         )
-        self.decoders = Decoders(setup, decoders)
-        self.metrics = Metrics(lambda: self.num_inside, lambda: self.decoders.restarts)
+        self.decoders = DecoderPool(decoding, settings.decoders)
+        self.metrics = Metrics()
         self.batcher = Batcher(
-            self._predicted,
+            lambda samples: self.predictor.predict_read([one.sample() for one in samples]),
             largest=self.predictor.batch_size,
-            wait=wait,
-            expected=lambda: self.num_inside,
-            on_batch=self.metrics.batch,
+            wait=settings.batch_wait / 1000,
+            expected=lambda: self.num_requests,
+            on_batch=self.metrics.batch_size.observe,
         )
-        settings = LoaderSettings(batch_size=1)
-        self._explaining = Reader(self.predictor.columns, explaining, None, settings)
-        self._described: dict[str, Any] = {}
+        self._explaining = Reader(columns, explaining, None, LoaderSettings(batch_size=1))
+        self._description: dict[str, Any] = {}
 
     @property
-    def is_well(self) -> bool:
-        """Whether it answers: not while it stops, nor when its model has gone."""
+    def is_healthy(self) -> bool:
+        """Whether requests are answered: False while it stops, or after the model's thread has ended."""
         return not self.stopping and self.batcher.is_alive
 
     def start(self) -> None:
@@ -117,34 +96,88 @@ class Service:
         self.batcher.start()
 
     def stop(self) -> None:
-        """Finish what waits, and end all of them."""
+        """Finish the queued requests, and stop the model's thread and the decoding processes."""
         self.stopping = True
         self.batcher.stop()
         self.decoders.stop()
 
     @contextmanager
-    def admitted(self) -> Generator[float]:
-        """Take one place among the requests that are worked on, and say when the answer is due.
+    def admit(self) -> Generator[float]:
+        """Count a request as being in progress, and yield its deadline by `time.monotonic`.
 
         Raises:
-            BusyError: If there is none.
+            BusyError: If the queue is full.
         """
-        if self.num_inside >= self.limits.queue:
-            self.metrics.rejected()
+        if self.num_requests >= self.limits.queue:
+            self.metrics.rejected.inc()
             msg = f"The server works on {self.limits.queue} requests already, and takes no more. Try again in a second."
             raise BusyError(msg)
-        self.num_inside += 1
+        self.num_requests += 1
         try:
             yield time.monotonic() + self.limits.wait
         finally:
-            self.num_inside -= 1
+            self.num_requests -= 1
 
-    async def prepared(self, job: Job, deadline: float) -> Prepared:
-        """Return what was sent, decoded and prepared.
+    async def predict(self, request: SampleRequest, deadline: float) -> list[dict[str, Any]]:
+        """Return the outputs of the model for one sample. Raises what `_prepare` and `Batcher.submit` raise."""
+        prepared = await self._prepare(request.job, deadline)
+        prediction = await self.batcher.submit(prepared, deadline)
+        return outputs_as_json(prediction, self.task, request.top)
+
+    async def explain(
+        self, request: SampleRequest, deadline: float
+    ) -> tuple[list[dict[str, Any]], Explanation]:
+        """Return the outputs of the model for one sample and their explanation.
+
+        Args:
+            request: The sample, and which latent and head.
+            deadline: Latest time of the result.
 
         Raises:
-            RefusedError: If it cannot be read.
-            DecoderDiedError: If its decoding ended the process.
+            RefusedError: If the sample cannot be decoded or explained.
+        """
+        prepared = await self._prepare(request.job, deadline)
+        work = lambda: self._explain(prepared, request.latent, request.head)  # noqa: E731
+        return await self.batcher.alone(work, deadline)
+
+    def describe(self) -> dict[str, Any]:
+        """Return inputs, outputs and limits of the run as JSON."""
+        if not self._description:
+            encoder = self.config.model.encoder
+            heads = _heads_of(encoder)
+            self._description = {
+                "name": self.name,
+                "recipe": _recipe_of(self.saved.folder),
+                "parameters": sum(p.numel() for p in self.saved.model.parameters()),
+                "task": self.task.kind,
+                "inputs": [one.as_json() for one in self.inputs],
+                "answers": output_schemas(self.task),
+                "latents": getattr(encoder, "num_latents", None),
+                "reads": len(heads),
+                "heads": heads,
+                "limits": asdict(self.limits),
+            }
+        return self._description
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of reads, latents and heads that a request can choose from."""
+        found = self.describe()
+        return {
+            "read": found["reads"],
+            "latent": found["latents"] or 1,
+            "head": max(found["heads"]),
+        }
+
+    def metrics_text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self.metrics.text(queue=self.num_requests, restarts=self.decoders.restarts)
+
+    async def _prepare(self, job: Job, deadline: float) -> PreparedSample:
+        """Return the decoded and prepared sample.
+
+        Raises:
+            RefusedError: If it cannot be decoded.
+            DecoderDiedError: If decoding ended the process.
             TimeoutError: If it took too long.
         """
         found = await self.decoders.decode(job, deadline)
@@ -152,97 +185,116 @@ class Service:
             raise RefusedError(found.status, found.reason)
         return found
 
-    async def predict(self, job: Job, deadline: float, top: int = 5) -> list[dict[str, Any]]:
-        """Return the answers to what was sent. Raises what `prepared` and `Batcher.submit` raise."""
-        prepared = await self.prepared(job, deadline)
-        prediction = await self.batcher.submit(prepared, deadline)
-        return answers_of(prediction, self.task, top)
-
-    async def explain(
-        self, job: Job, deadline: float, *, latent: int | None, head: int | None
+    def _explain(
+        self, prepared: PreparedSample, latent: int | None, head: int | None
     ) -> tuple[list[dict[str, Any]], Explanation]:
-        """Return the answers to what was sent, and where the model looked.
-
-        Args:
-            job: What was sent, decoded as a whole.
-            deadline: When it must be done.
-            latent: Whose attention is wanted. None: the mean of all.
-            head: Likewise.
-
-        Raises:
-            RefusedError: If it cannot be read, or nothing can be drawn of this run.
-        """
-        prepared = await self.prepared(job, deadline)
-        work = lambda: self._explained(prepared, latent, head)  # noqa: E731
-        return await self.batcher.alone(work, deadline)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the run reads and says, and what is accepted, as JSON."""
-        if not self._described:
-            encoder = self.config.model.encoder
-            self._described = {
-                "name": self.name,
-                "recipe": _recipe_of(self.saved.folder),
-                "parameters": sum(p.numel() for p in self.saved.model.parameters()),
-                "task": self.task.kind,
-                "inputs": [one.told() for one in self.inputs],
-                "answers": described(self.task),
-                "latents": getattr(encoder, "num_latents", None),
-                "reads": len(_heads_of(encoder)),
-                "heads": _heads_of(encoder),
-                "limits": asdict(self.limits),
-            }
-        return self._described
-
-    def counts(self) -> dict[str, int]:
-        """Return how many reads, latents and heads an explanation can choose from."""
-        told = self.describe()
-        return {"read": told["reads"], "latent": told["latents"] or 1, "head": max(told["heads"])}
-
-    def _predicted(self, prepared: Sequence[Prepared]) -> Sequence[Any]:
-        """Return one prediction for each sample. Runs in the model's thread."""
-        return self.predictor.predict_read([one.sample() for one in prepared])
-
-    def _explained(
-        self, prepared: Prepared, latent: int | None, head: int | None
-    ) -> tuple[list[dict[str, Any]], Explanation]:
+        """Run in the model's thread."""
         sample = prepared.sample()
         batch: Batch | None = self._explaining.collate([sample])
         assert batch is not None  # nothing is mixed
         values = dict(zip(prepared.modalities, prepared.values, strict=True))
-        for name, value in values.items():  # pictures were sent as arrays
+        for name, value in values.items():  # images are sent as arrays
             if self.config.preprocess[name].kind == "image" and value is not None:
                 values[name] = Image.fromarray(value)
-        there = [name for name, value in values.items() if value is not None]
+        present = [name for name, value in values.items() if value is not None]
         read = ReadSample(
             name=prepared.name,
-            values={name: values[name] for name in there},
-            inputs={name: batch.inputs[name] for name in there},
-            masks={name: batch.masks[name] for name in there if name in batch.masks},
-            missing=tuple(name for name in values if name not in there),
+            values={name: values[name] for name in present},
+            inputs={name: batch.inputs[name] for name in present},
+            masks={name: batch.masks[name] for name in present if name in batch.masks},
+            missing=tuple(name for name in values if name not in present),
         )
         try:
-            # Of one latent or head, what speaks for the class is not known.
-            which = None if latent is None and head is None else "mean"
-            found = explain(self.saved, read, latents=1, map=which, alone=(latent, head))
+            # The relevance for the class is not defined for a single latent or head.
+            kind = None if latent is None and head is None else "mean"
+            found = explain(self.saved, read, latents=1, map=kind, alone=(latent, head))
         except ValueError as error:
             raise RefusedError(422, str(error)) from error
         with torch.inference_mode():
             prediction = self.predictor.predict_read([sample])[0]
-        return answers_of(prediction, self.task), found
+        return outputs_as_json(prediction, self.task), found
+
+
+def output_schemas(task: TaskConfig) -> list[dict[str, Any]]:
+    """Return name, kind and classes (or names of numbers) of each output of a model."""
+    return [
+        {"name": name, "kind": part.kind, "classes": list(names_of(part))}
+        for name, part in _parts_of(task).items()
+    ]
+
+
+def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> list[dict[str, Any]]:
+    """Return the outputs of a prediction, one for each task, in the order of `output_schemas`.
+
+    Each has `name` and `kind`, and by its task: `label` and `top` (`label` and `score` of the best), `labels`
+    where there may be several, `values` by name, `text` and `blanks`, `picture` as PNG.
+
+    Args:
+        prediction: Of one sample.
+        task: The model's task.
+        top: Number of the best labels.
+    """
+    return [
+        {
+            "name": name,
+            "kind": part.kind,
+            **_output(prediction.tasks[name] if prediction.tasks else prediction, top),
+        }
+        for name, part in _parts_of(task).items()
+    ]
+
+
+def _parts_of(task: TaskConfig) -> Mapping[str, Any]:
+    return task.parts if isinstance(task, MultiTaskConfig) else {"answer": task}
+
+
+def _output(prediction: Prediction, top: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if prediction.blanks:
+        found |= {"text": prediction.text, "score": prediction.probability}
+        found["blanks"] = [_scored(blank[:top]) for blank in prediction.blanks]
+    elif prediction.label:
+        found |= {"label": prediction.label, "top": _scored(prediction.top[:top])}
+    if prediction.labels is not None:
+        found["labels"] = list(prediction.labels)
+    if prediction.values:
+        found["values"] = {
+            key: value if math.isfinite(value) else None for key, value in prediction.values.items()
+        }
+    image = prediction.picture
+    if prediction.flow is not None:
+        image = Image.fromarray(flow_colors(prediction.flow))
+    if image is not None:
+        found["picture"] = _png(image)
+    restored = {
+        key: _png(Image.fromarray(pair.restored.squeeze()))
+        for key, pair in prediction.reconstructions.items()
+        if pair.kind == "image"
+    }
+    return found | ({"pictures": restored} if restored else {})
+
+
+def _scored(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in top]
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _heads_of(encoder: Any) -> list[int]:
-    """Return the heads of each read of the input; a Transformer reads it in every layer."""
+    """Return the number of heads of each read of the input; a Transformer reads it in every layer."""
     if hasattr(encoder, "num_cross_attends"):
         return [encoder.num_cross_attend_heads] * encoder.num_cross_attends
     return [encoder.num_self_attend_heads] * encoder.num_self_attends
 
 
 def _recipe_of(folder: Path) -> str | None:
-    """Return what the run's recipe is called. None if it lies beside no recipe."""
+    """Return the name of the run's recipe, or None without recipe.yaml."""
     path = folder / "recipe.yaml"
     if not path.is_file():
         return None
-    told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return cast("Any", told).get("name") if isinstance(told, dict) else None
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return cast("Any", found).get("name") if isinstance(found, dict) else None

@@ -10,7 +10,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.models.perceiver import Perceiver
 from perceivers.recipes.registry import Recipe
 from perceivers.training.batch_size_finder import BatchFinder, warn_of_batch_norm

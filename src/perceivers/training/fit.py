@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from perceivers.data.modalities.image.decode import quiet_pillow
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.split import with_validation
 from perceivers.hub import checkpoint as hub
 from perceivers.recipes.registry import Recipe

@@ -12,7 +12,7 @@ from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.tables.memory import available_memory
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.files import dump_recipe, read_recipe

@@ -8,7 +8,7 @@ import torch
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.builtin import is_embedded, open_named
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perceivers.data.base import require
+from perceivers.data.base import require, split_of
 from perceivers.data.formats.parquet import field_of_feature
-from perceivers.data.sources.layout import split_of
 from perceivers.data.tables.table import Field, field_of, plain
 
 __all__ = [

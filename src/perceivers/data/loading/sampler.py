@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.loading.rng import random_numbers
+from perceivers.data.loading.rng import make_rng
 
 __all__ = ["LoaderSettings", "Order", "Plan"]
 
@@ -146,7 +146,7 @@ class Order:
 
     def _pass(self, epoch: int, turn: int) -> npt.NDArray[np.int64]:
         """Return all rows in random order; of different lengths, those of about one length side by side."""
-        chance = random_numbers("order", self.settings.seed, epoch, turn)
+        chance = make_rng("order", self.settings.seed, epoch, turn)
         order = chance.permutation(self.num_rows)
         if self.lengths is None:
             return order

@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 from perceivers.data.base import Batch
 from perceivers.data.encoded_item import Media
 from perceivers.data.loading.mixup import mix, mixing_of
-from perceivers.data.loading.rng import random_numbers, random_numbers_of_each
+from perceivers.data.loading.rng import make_rng, make_rngs
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.modalities.base import HasExtent, MissingValueError, TooLongError, moments_of
 from perceivers.data.modalities.image.pixel_targets import check_alike
@@ -191,7 +191,7 @@ class Reader:
 
         def generators(number: int) -> list[np.random.Generator]:
             full = np.array([(self.settings.seed, *key, number) for key in keys], dtype=np.int64)
-            return random_numbers_of_each("augment", full)
+            return make_rngs("augment", full)
 
         found: list[dict[str, np.random.Generator]] = [{} for _ in keys]
         names = list(self.columns)
@@ -292,7 +292,7 @@ class Reader:
         )
         if self.mixing is None:
             return batch
-        numbers = random_numbers("mix", self.settings.seed, *key)
+        numbers = make_rng("mix", self.settings.seed, *key)
         return mix(batch, self.mixing, self.settings.num_classes, numbers)
 
 

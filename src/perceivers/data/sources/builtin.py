@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources.open import DataSource, open_data
+from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.targets.encode import KnownNames
 

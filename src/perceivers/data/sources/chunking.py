@@ -7,7 +7,7 @@ from typing import Any
 
 from perceivers.data.base import Records
 from perceivers.data.encoded_item import Media
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 
 __all__ = ["TextPieces", "in_pieces"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from perceivers.data.base import require
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.split import Subset, hold_out
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field

@@ -1,17 +1,26 @@
 """Folders of files as tables: one folder for each class, a table of metadata beside the files, or just files."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from perceivers.data.base import nearest
+from perceivers.data.base import nearest, split_of
 from perceivers.data.encoded_item import MEDIA_KINDS, WORDS, kind_of_name
 from perceivers.data.formats.files import read_files
-from perceivers.data.sources.layout import media_files, split_of
 from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
 
-__all__ = ["class_table", "file_table", "metadata_splits", "metadata_table", "one_file"]
+__all__ = [
+    "class_table",
+    "file_table",
+    "media_files",
+    "metadata_splits",
+    "metadata_table",
+    "one_file",
+    "picture_pair_table",
+    "picture_pairs",
+]
 
 
 _LISTED = (
@@ -20,6 +29,28 @@ _LISTED = (
     "video",
     "points",
 )  # files that a table of metadata is expected to name
+
+
+_SHOWN = ("images", "image", "inputs", "input")
+_LEARNED = ("masks", "mask", "targets", "target", "annotations", "labels")
+
+
+def media_files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, sorted within each folder. Hidden ones are passed over."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        state = Path(place).stat()
+        if (state.st_dev, state.st_ino) in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _unreadable(error: OSError) -> None:
+    msg = f"The folder '{error.filename}' cannot be read: {error.strerror}."
+    raise type(error)(msg) from error
 
 
 def class_table(folder: Path) -> tuple[Table, list[str]]:
@@ -131,3 +162,51 @@ def metadata_splits(table: Table) -> dict[str, Table]:
         split: Subset(table, [i for i, name in enumerate(names) if name == split])
         for split in order
     }
+
+
+def picture_pairs(entries: Sequence[Path]) -> tuple[Path, Path] | None:
+    """Return the folder of pictures and that of what is learned, if these are two such folders.
+
+    Args:
+        entries: What lies in a folder.
+    """
+    folders = {entry.name.lower(): entry for entry in entries if entry.is_dir()}
+    shown = [folders[name] for name in _SHOWN if name in folders]
+    learned = [folders[name] for name in _LEARNED if name in folders]
+    if len(shown) != 1 or len(learned) != 1 or len(folders) != 2:
+        return None
+    both = {path.stem for path in _pictures(shown[0])} & {p.stem for p in _pictures(learned[0])}
+    return (shown[0], learned[0]) if both else None
+
+
+def picture_pair_table(folder: Path) -> tuple[ColumnTable, list[str]]:
+    """Return a table of two columns, `image` and `mask` or `target`, a row for each picture; and notes.
+
+    A picture whose partner is missing has an empty cell, and is a bad row when it is learned from.
+    """
+    pair = picture_pairs(sorted(folder.iterdir()))
+    assert pair is not None
+    shown, learned = pair
+    partners = {path.stem: path for path in _pictures(learned)}
+    name = "mask" if learned.name.lower() in {"masks", "mask"} else "target"
+    pictures = _pictures(shown)
+    found = [partners.pop(path.stem, None) for path in pictures]
+    columns = {
+        "image": [str(path.relative_to(folder)) for path in pictures],
+        name: [None if path is None else str(path.relative_to(folder)) for path in found],
+    }
+    notes: list[str] = []
+    alone = sum(path is None for path in found)
+    if alone:
+        notes.append(f"{alone:,} of {len(found):,} pictures in {shown} have no {name}.")
+    if partners:
+        first = next(iter(partners.values())).name
+        notes.append(
+            f"Left out of {learned} (no such picture): {len(partners):,}, such as {first}."
+        )
+    fields = {column: Field("image", by_path=True) for column in columns}
+    return ColumnTable(name=str(folder), columns=columns, fields=fields, folder=folder), notes
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if kind_of_name(path.name) == "image")

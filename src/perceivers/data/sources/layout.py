@@ -1,12 +1,12 @@
 """What lies at a path: the form of the data, told by looking at names only."""
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from perceivers.data.base import SPLIT_NAMES, split_of
 from perceivers.data.encoded_item import MEDIA_KINDS, kind_of_name
 from perceivers.data.formats.remote import (
     Location,
@@ -16,17 +16,14 @@ from perceivers.data.formats.remote import (
     suffix_of,
 )
 from perceivers.data.sources.flow_datasets import find_pairs
-from perceivers.data.sources.image_pairs import picture_pairs
+from perceivers.data.sources.folders import media_files, picture_pairs
 
-__all__ = ["Found", "Place", "media_files", "recognize", "split_of"]
+__all__ = ["Found", "Place", "recognize"]
 
 DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".tar", ".npz", ".h5")
-_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test", "testing"),
-}
-SPLITS = {name: split for split, names in _NAMES.items() for name in names}
+_SPLIT_STEM = (
+    rf"({'|'.join(name for names in SPLIT_NAMES.values() for name in names)})(-.*|[_.]\d.*)?"
+)
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _WORDS = {
     ".parquet": "Parquet",
@@ -111,29 +108,6 @@ def recognize(data: str | Path | Sequence[str | Path]) -> Found:
     raise FileNotFoundError(msg)
 
 
-def split_of(name: str) -> str | None:
-    """Return which split a folder or a split is by its name, or None."""
-    return SPLITS.get(name.lower())
-
-
-def media_files(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, sorted within each folder. Hidden ones are passed over."""
-    seen: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        state = Path(place).stat()
-        if (state.st_dev, state.st_ino) in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
-
-
-def _unreadable(error: OSError) -> None:
-    msg = f"The folder '{error.filename}' cannot be read: {error.strerror}."
-    raise type(error)(msg) from error
-
-
 def _file(path: Path) -> Found:
     suffix = path.suffix.lower()
     if suffix in DATA_SUFFIXES:
@@ -195,7 +169,7 @@ def _remote(text: str) -> Found:
             split: Place(
                 "files", tuple(p for p, s in zip(paths, splits, strict=True) if s == split)
             )
-            for split in _NAMES
+            for split in SPLIT_NAMES
             if split in splits
         }
         return Found(f"{word}, {_split_into(places)}", places)
@@ -204,8 +178,8 @@ def _remote(text: str) -> Found:
 
 
 def _split_of_stem(stem: str) -> str | None:
-    match = re.fullmatch(rf"({'|'.join(SPLITS)})(-.*|[_.]\d.*)?", stem, re.IGNORECASE)
-    return SPLITS[match[1].lower()] if match else None
+    match = re.fullmatch(_SPLIT_STEM, stem, re.IGNORECASE)
+    return split_of(match[1]) if match else None
 
 
 def _folder(folder: Path) -> Found:
@@ -243,7 +217,7 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
 
     Also `ply_data_train0.h5`, as ModelNet's files are called, where some are of train.
     """
-    splits = _named_by_split(entries, rf"({'|'.join(SPLITS)})(-.*|[_.]\d.*)?")
+    splits = _named_by_split(entries, _SPLIT_STEM)
     if not splits:
         splits = _named_by_split(entries, r".*[_-](train|test)\d*")
         splits = splits if "train" in splits else {}
@@ -260,7 +234,9 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
             raise ValueError(msg)
     used = {path for paths in splits.values() for path in paths}
     word = _WORDS[next(iter(splits.values()))[0].suffix.lower()]
-    ordered = {split: Place("files", tuple(splits[split])) for split in _NAMES if split in splits}
+    ordered = {
+        split: Place("files", tuple(splits[split])) for split in SPLIT_NAMES if split in splits
+    }
     notes = _left_out([entry for entry in entries if entry not in used], "no split files")
     return Found(f"{word}, {_split_into(ordered)}", ordered, notes=notes)
 
@@ -270,8 +246,9 @@ def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for entry in entries:
         match = re.fullmatch(pattern, entry.stem, re.IGNORECASE)
-        if match and entry.suffix.lower() in DATA_SUFFIXES and entry.is_file():
-            splits.setdefault(SPLITS[match[1].lower()], []).append(entry)
+        split = split_of(match[1]) if match else None
+        if split and entry.suffix.lower() in DATA_SUFFIXES and entry.is_file():
+            splits.setdefault(split, []).append(entry)
     return splits
 
 
@@ -314,7 +291,7 @@ def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
         return None
     places: dict[str, Place] = {}
     form, notes = "", ()
-    for split in (name for name in _NAMES if name in splits):
+    for split in (name for name in SPLIT_NAMES if name in splits):
         inner = splits[split]
         found = _single_table(inner, _entries(inner)) or _one_folder(inner, _entries(inner))
         if found is None:

@@ -1,14 +1,15 @@
 """`open_data`: from whatever the user gave to splits, inputs, target and names of classes."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from perceivers.data.base import DataConfig, Records
+from perceivers.data.base import DataConfig, split_of
+from perceivers.data.encoded_item import Media
 from perceivers.data.formats.files import read_files
 from perceivers.data.formats.huggingface import (
     HuggingFaceTable,
@@ -17,7 +18,9 @@ from perceivers.data.formats.huggingface import (
     from_saved,
     is_dataset,
 )
+from perceivers.data.formats.remote import Location, suffix_of
 from perceivers.data.modalities.video.audio_track import with_sound
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.sources.flow_datasets import pair_tables
 from perceivers.data.sources.folders import (
     class_table,
@@ -25,122 +28,32 @@ from perceivers.data.sources.folders import (
     metadata_splits,
     metadata_table,
     one_file,
+    picture_pair_table,
 )
-from perceivers.data.sources.image_pairs import picture_pair_table
-from perceivers.data.sources.layout import Found, Place, recognize, split_of
-from perceivers.data.streaming.open_stream import stream_files, stream_hub
+from perceivers.data.sources.layout import Found, Place, recognize
+from perceivers.data.streaming.shards import (
+    FileShard,
+    HubShard,
+    Shard,
+    file_shards,
+    hub_shards,
+    sample_fields,
+    shards_with_values,
+)
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import Choice, InputColumn, check_paths, choose
 from perceivers.data.tables.memory import check_memory
-from perceivers.data.tables.table import ColumnTable, Concatenated, Subset, Table
-from perceivers.data.targets.encode import KnownNames, is_known, label_splits
-from perceivers.data.targets.infer import Moments, TargetKind, TargetReader, moments
+from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Subset, Table
+from perceivers.data.targets.encode import KnownNames, label_splits, wanted_kind
+from perceivers.data.targets.infer import TargetReader, find_targets, is_missing, moments
 
-__all__ = ["DataSource", "InputColumn", "open_data", "open_tables"]
+__all__ = ["open_data", "open_tables"]
 
 _LOOKED_AT = 12  # rows, for what is not told by names
 
 
-@dataclass(frozen=True)
-class DataSource:
-    """Data that were recognized, and how they are used.
-
-    Attributes:
-        form: What was recognized, in words.
-        splits: `train`, `validation`, `test`: those that the data have. A table or folder alone is `train`.
-        inputs: Input columns by the name of their modality.
-        target: Column of the target. None: files without labels. Of several tasks, the name under which a row holds the
-            targets of all of them, by task.
-        label_names: Names of the classes in the order of their indices, of the labels, or of the numbers to predict; of
-            several tasks, their names. Empty without a target.
-        ignored: Columns that are not used.
-        notes: Sentences on what was seen and chosen.
-        streams: The splits where rows are streamed; then `splits` is empty.
-        target_kind: What the target of a row is: one class, several labels, or numbers; or `several` targets.
-        stream_moments: Mean and deviation of each number to predict, where streams know them.
-        tasks: Of several targets, what each is and holds, by the name of its column.
-    """
-
-    form: str
-    splits: Mapping[str, Records]
-    inputs: Mapping[str, InputColumn]
-    target: str | None
-    label_names: tuple[str, ...]
-    ignored: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    streams: Mapping[str, Stream] = field(default_factory=dict[str, Stream])
-    target_kind: TargetKind | Literal["several"] = "class"
-    stream_moments: Moments | None = None
-    tasks: Mapping[str, TargetReader] = field(default_factory=dict[str, TargetReader])
-
-    def targets(self, split: str) -> list[Any]:
-        """Return, for every row of a split, the index of its class; or K labels (0 or 1) or numbers, as float32.
-
-        Of several tasks, a dict of these, with -1 and NaN where the target of a task is not known.
-
-        Raises:
-            ValueError: If there is no such split, or there are no labels.
-        """
-        if split not in self.splits:
-            there = ", ".join(self.splits) or "none that is read by index"
-            msg = f"There is no split '{split}' in {self.form}; there is {there}."
-            raise ValueError(msg)
-        if self.target is None:
-            msg = f"There are no labels in {self.form}, so there is nothing to compare with."
-            raise ValueError(msg)
-        column = self.splits[split].column(self.target)
-        return [int(index) for index in column] if self.target_kind == "class" else list(column)
-
-    def known_targets(self, split: str, task: str | None = None) -> npt.NDArray[Any]:
-        """Return the targets of the rows of a split that have one, as one array.
-
-        Args:
-            split: Which split.
-            task: Which of several tasks. None: there is only one.
-
-        Raises:
-            ValueError: If there is no such split, or there are no labels.
-        """
-        found = self.targets(split)
-        if task is None:
-            return np.asarray(found)
-        values = np.asarray([one[task] for one in found])
-        return values[is_known(values)]
-
-    def class_counts(self, split: str, task: str | None = None) -> list[int]:
-        """Return how many rows of a split each class has, or each label.
-
-        Args:
-            split: Which split.
-            task: Which of several tasks. None: there is only one.
-
-        Raises:
-            ValueError: If there is no such split, or there are no labels, or the targets are numbers.
-        """
-        targets = self.known_targets(split, task)
-        kind = self.target_kind if task is None else self.tasks[task].kind
-        names = self.label_names if task is None else self.tasks[task].names
-        if kind == "number":
-            msg = (
-                f"The target '{task or self.target}' is a number, so there are no classes to count."
-            )
-            raise ValueError(msg)
-        if kind == "labels":
-            return targets.sum(axis=0).astype(int).tolist()
-        return np.bincount(targets, minlength=len(names)).tolist()
-
-    def target_moments(self, task: str | None = None) -> Moments | None:
-        """Return mean and standard deviation of each number in train; None for classes and labels.
-
-        Streams may not know them either.
-
-        Args:
-            task: Which of several tasks. None: there is only one.
-        """
-        kind = self.target_kind if task is None else self.tasks[task].kind
-        if kind != "number" or self.streams:
-            return self.stream_moments
-        return moments(self.known_targets("train", task).astype(np.float32))
+STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
+_TARGETS_SEEN = 100  # rows that decide what a target is, where its names are known
 
 
 def open_data(
@@ -361,38 +274,178 @@ def _open_streams(
     label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None,
 ) -> DataSource | None:
-    """Return the data as streams, or None where they are read by index anyway."""
-    notes: list[str] = []
+    """Return the data as streams, or None if their form can only be read by index."""
     if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
-        form, name = found.form, found.hub or found.form
+        form, notes = found.form, list(found.notes)
         if found.hub:
-            splits, notes = from_object(from_hub(found.hub, stream=True), name)
-            parts = stream_hub(splits, name, config, label_names, inputs)
+            name = found.hub
+            splits, notes = from_object(from_hub(name, stream=True), name)
+            source = _stream_hub(splits, name, config, label_names, inputs)
         elif all(place.kind == "files" for place in found.places.values()):
             files = {split: place.paths for split, place in found.places.items()}
-            parts, notes = stream_files(files, config, label_names, inputs), list(found.notes)
+            if any(suffix_of(path) not in STREAMED for paths in files.values() for path in paths):
+                return None
+            source = _stream_files(files, config, label_names, inputs)
         else:
             return None
     elif is_dataset(data):
-        form = name = "a Hugging Face data set"
-        splits, notes = from_object(data, name)
-        parts = stream_hub(splits, name, config, label_names, inputs)
+        form = "a Hugging Face data set"
+        splits, notes = from_object(data, form)
+        source = _stream_hub(splits, form, config, label_names, inputs)
     else:
         return None
-    if parts is None:
-        return None
-    seen = f"Recognized {form}, streamed: {', '.join(parts.streams)}."
-    choice, told = parts.choice, (*parts.notes, *notes)
+    seen = f"Recognized {form}, streamed: {', '.join(source.streams)}."
+    return replace(source, form=form, notes=(seen, *source.notes, *notes))
+
+
+def _stream_files(
+    files: Mapping[str, Sequence[Location]],
+    config: DataConfig,
+    label_names: KnownNames | None,
+    inputs: Mapping[str, InputColumn] | None = None,
+) -> DataSource:
+    """Return files as streams.
+
+    If the class names are unknown, the label column alone is read once. A damaged file is used as far as it can be
+    read; the run counts the rest.
+
+    Raises:
+        ValueError: If the columns or the targets cannot be inferred.
+        OSError: If a file is missing or cannot be reached.
+    """
+    _refuse_split_column(config)
+    start = next(iter(files))
+    first, fields = _first_readable(files[start])
+    choice = _one_task(choose(fields, config, str(first), inputs=inputs))
+    shards: dict[str, list[FileShard]] = {}
+    values: list[Any] = []
+    for split, paths in files.items():
+        path, found = (first, fields) if split == start else _first_readable(paths)
+        kept = choice.kept(found, str(path))
+        if split == start and choice.target and label_names is None:
+            shards[split], values = shards_with_values(paths, kept, choice.target)
+        else:
+            shards[split] = file_shards(paths, kept)
+    if choice.target is None:
+        return _streams(shards, choice, None, (), config)
+    if label_names is not None:
+        values = _first_values(shards[start], choice.target)
+    reader, notes = find_targets(
+        values,
+        shards[start][0].fields[choice.target],
+        choice.target,
+        table=str(first),
+        kind=wanted_kind(choice, config, choice.target),
+        names=None if label_names is None else tuple(label_names),
+    )
+    source = _streams(shards, choice, reader, notes, config)
+    if reader.kind == "number" and label_names is None:
+        where = f"Column '{choice.target}' of {first}"
+        numbers = [np.asarray(reader(v, where)) for v in values if not is_missing(v)]
+        source = replace(source, stream_moments=moments(np.stack(numbers)))
+    return source
+
+
+def _stream_hub(
+    splits: Mapping[str, Any],
+    name: str,
+    config: DataConfig,
+    label_names: KnownNames | None,
+    inputs: Mapping[str, InputColumn] | None = None,
+) -> DataSource:
+    """Return data sets of the `datasets` library as streams.
+
+    Raises:
+        ValueError: If the columns cannot be inferred, or the target does not name its classes.
+    """
+    _refuse_split_column(config)
+    parts = {split: hub_shards(dataset, name) for split, dataset in splits.items()}
+    fields = next(iter(parts.values()))[0].fields
+    choice = _one_task(choose(fields, config, name, inputs=inputs))
+    shards: dict[str, list[HubShard]] = {}
+    for split, of_split in parts.items():
+        kept = choice.kept(of_split[0].fields, f"{name} ({split})")
+        shards[split] = [replace(part, fields=kept) for part in of_split]
+    if choice.target is None:
+        return _streams(shards, choice, None, (), config)
+    field = fields[choice.target]
+    if label_names is None and not field.names and config.target != "number":
+        msg = (
+            f"Column '{choice.target}' of {name} does not name its classes, and reading all of it to find them "
+            "would take as long as training. Leave --stream out, or use data whose label is a ClassLabel; a quantity "
+            "is learned with --target number."
+        )
+        raise ValueError(msg)
+    reader, notes = find_targets(
+        _first_values(next(iter(shards.values())), choice.target),
+        field,
+        choice.target,
+        table=name,
+        kind=wanted_kind(choice, config, choice.target),
+        names=tuple(label_names or field.names) or None,
+    )
+    return _streams(shards, choice, reader, notes, config)
+
+
+def _first_readable(paths: Sequence[Location]) -> tuple[Location, dict[str, Field]]:
+    """Return the first undamaged file and its columns."""
+    failure: ValueError | None = None
+    for path in paths:
+        try:
+            return path, sample_fields(path)
+        except ValueError as error:
+            failure = failure or error
+    raise ValueError(str(failure))
+
+
+def _first_values(shards: Sequence[Shard], column: str) -> list[Any]:
+    """Return the targets of the first rows without reading their media."""
+    only = replace(cast("Any", shards[0]), fields={column: shards[0].fields[column]})
+    cells = [row[column] for row in islice(Stream([only]), _TARGETS_SEEN)]
+    return [cell.value if isinstance(cell, Media) else cell for cell in cells]
+
+
+def _streams(
+    shards: Mapping[str, Sequence[Shard]],
+    choice: Choice,
+    reader: TargetReader | None,
+    notes: tuple[str, ...],
+    config: DataConfig,
+) -> DataSource:
+    streams: dict[str, Stream] = {}
+    for split, parts in shards.items():
+        labels = reader and replace(reader, holds=parts[0].fields[reader.column])
+        stream = Stream(parts, labels=labels)
+        streams[split] = stream.shuffled(config.shuffle_buffer, 0) if split == "train" else stream
     return DataSource(
-        form=form,
+        form="",
         splits={},
         inputs=choice.inputs,
         target=choice.target,
-        label_names=parts.classes,
+        label_names=reader.names if reader else (),
         ignored=choice.ignored,
-        notes=(seen, *choice.notes, *told),
-        streams=parts.streams,
-        target_kind=parts.target_kind,
-        stream_moments=parts.moments,
+        notes=(*choice.notes, *notes),
+        streams=streams,
+        target_kind=reader.kind if reader else "class",
     )
+
+
+def _refuse_split_column(config: DataConfig) -> None:
+    if config.split_column is not None:
+        msg = (
+            f"Rows are told apart by column '{config.split_column}' only when they are read by index. Leave --stream "
+            "out, or keep each split in files of its own."
+        )
+        raise ValueError(msg)
+
+
+def _one_task(choice: Choice) -> Choice:
+    """Refuse several targets, which streams do not support."""
+    if len(choice.tasks) > 1:
+        msg = (
+            f"Several labels ({', '.join(choice.tasks)}) are learned from rows that are read by index. Leave --stream "
+            "out, or give one label."
+        )
+        raise ValueError(msg)
+    return choice

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from perceivers.data.base import DataConfig, Records
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Subset
 

@@ -13,8 +13,8 @@ from perceivers.data.encoded_item import Media, kind_of_name
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
 from perceivers.data.modalities.image.decode import decode
-from perceivers.data.sources.layout import media_files
-from perceivers.data.sources.open import DataSource
+from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 

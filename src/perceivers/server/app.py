@@ -1,0 +1,350 @@
+"""HTTP routes of a served run, and the checks and counters around every request."""
+
+import asyncio
+import hmac
+import html
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perceivers.server import explanation_json
+from perceivers.server.batching import ModelGoneError
+from perceivers.server.decoding import DecoderDiedError
+from perceivers.server.forms import RefusedError, parse_form, read_form
+from perceivers.server.service import BusyError, Service
+
+__all__ = ["RequestGuard", "create_app", "docs_page"]
+
+STATIC = Path(__file__).with_name("static")
+# The page loads from this server only, and may embed media as data.
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
+}
+_DRAIN_SECONDS = 1.0
+_FORM_RESPONSES = {
+    "400": "The form cannot be read.",
+    "413": "Larger than a limit.",
+    "415": "Another kind of file.",
+    "422": "The file cannot be read.",
+    "503": "No room for another request: try again after the seconds that Retry-After says.",
+    "504": "It took too long.",
+}
+_TOO_LONG = (
+    "It took longer than a request may take here. Send something smaller, or try again later."
+)
+_HTTP_REASONS = {
+    404: "There is nothing at this address. /docs lists what there is.",
+    405: "This address takes another method. /docs lists them.",
+}
+
+
+def create_app(
+    service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None
+) -> "RequestGuard":
+    """Return the application of a run.
+
+    Args:
+        service: The run. Started and stopped with the application.
+        token: Bearer token required of requests, but for the page, its files, the docs and /health. None: none.
+        hosts: Accepted names in the Host header. None: any.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        service.start()
+        yield
+        service.stop()
+
+    app = FastAPI(
+        title=f"perceivers: {service.name}", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    _handle_errors(app)
+    protected = [] if token is None else [Depends(_require(token))]
+    _add_model_routes(app, service, protected)
+    _add_other_routes(app, service, protected)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return RequestGuard(app, service, hosts)
+
+
+def _require(token: str) -> Callable[..., None]:
+    """Return a dependency that requires a bearer token."""
+    bearer = HTTPBearer(auto_error=False)
+
+    def check(
+        shown: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    ) -> None:
+        if shown is None or not hmac.compare_digest(shown.credentials.encode(), token.encode()):
+            reason = "This server wants a token: send the header `Authorization: Bearer TOKEN`."
+            raise HTTPException(401, reason, headers={"www-authenticate": "Bearer"})
+
+    return check
+
+
+def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:
+    counts = service.counts()
+
+    @app.post("/predict", dependencies=protected, openapi_extra=_form_schema(service))
+    async def predict(request: Request) -> Response:
+        """Return the outputs of the model for one sample."""
+        started = time.monotonic()
+        with service.admit() as deadline:
+            sample = parse_form(await read_form(request, service.limits), service.inputs)
+            outputs = await service.predict(sample, deadline)
+        return JSONResponse({"answers": outputs, "milliseconds": _milliseconds(started)})
+
+    @app.post("/explain", dependencies=protected, openapi_extra=_form_schema(service, counts))
+    async def explain(request: Request) -> Response:
+        """Return the outputs of the model for one sample, and attention maps of each of its reads."""
+        started = time.monotonic()
+        with service.admit() as deadline:
+            form = await read_form(request, service.limits)
+            sample = parse_form(form, service.inputs, counts=counts)
+            outputs, found = await service.explain(sample, deadline)
+            read = "all" if sample.read is None else sample.read
+            views = explanation_json.views(found, read=read)
+        shown = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
+        shown |= {"answers": outputs, "missing": list(found.missing), "views": views}
+        return JSONResponse({**shown, "milliseconds": _milliseconds(started)})
+
+    del predict, explain  # registered by the decorators
+
+
+def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:
+    @app.get("/run", dependencies=protected)
+    async def run() -> dict[str, Any]:
+        """Return inputs, outputs and limits of the run."""
+        return service.describe()
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """Return 200, or 503 while the server stops or after its model has ended."""
+        if service.is_healthy:
+            return JSONResponse({"status": "ok", "run": service.name})
+        status = "stopping" if service.stopping else "the model has gone"
+        return JSONResponse({"status": status, "run": service.name}, 503)
+
+    @app.get("/metrics", dependencies=protected)
+    async def metrics() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(service.metrics_text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    del run, health, metrics, docs, page
+
+
+def _milliseconds(started: float) -> float:
+    return round(1000 * (time.monotonic() - started), 1)
+
+
+def _form_schema(service: Service, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Return the OpenAPI description of a form with the inputs of a run.
+
+    Args:
+        service: The run.
+        counts: For an explanation, the numbers of reads, latents and heads by field.
+    """
+    fields = {one.name: one.schema() for one in service.inputs}
+    for name, count in (counts or {}).items():
+        default = "all" if name == "read" else "mean"
+        text = f"`{default}` (as if it were left out), or a number from 0 to {count - 1}."
+        fields[name] = {"type": "string", "description": text}
+    content = {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}
+    responses = {status: {"description": text} for status, text in _FORM_RESPONSES.items()}
+    return {"requestBody": {"required": True, "content": content}, "responses": responses}
+
+
+def docs_page(schema: Mapping[str, Any]) -> str:
+    """Return an OpenAPI description as HTML without scripts; FastAPI's page loads its own from another host."""
+    title = html.escape(schema["info"]["title"])
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><h1>{title}</h1>'
+        "<p>The same as data: <a href='openapi.json'>openapi.json</a></p>"
+    ]
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>")
+            parts.append(f"<p>{html.escape(operation.get('description', ''))}</p>")
+            for kind, body in operation.get("requestBody", {}).get("content", {}).items():
+                parts.append(f"<p>A form, <code>{html.escape(kind)}</code>:</p>")
+                parts.append(_definitions(body["schema"].get("properties", {})))
+            parts.append(f"<p>Responses:</p>{_definitions(operation.get('responses', {}))}")
+    return "".join([*parts, "</html>"])
+
+
+def _definitions(described: Mapping[str, Any]) -> str:
+    rows = [
+        f"<dt><code>{html.escape(name)}</code></dt><dd>{html.escape(text)}</dd>"
+        for name, one in described.items()
+        for text in [one.get("description") or " or ".join(one.get("enum", [one.get("type", "")]))]
+    ]
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Make every error a JSON response with one sentence."""
+
+    def handler(status: int, **headers: str) -> Callable[[Request, Exception], JSONResponse]:
+        def handle(_: Request, error: Exception) -> JSONResponse:
+            code = error.status if isinstance(error, RefusedError) else status
+            reason = " ".join(str(error).split()) or _TOO_LONG
+            return JSONResponse({"error": reason}, code, headers=headers)
+
+        return handle
+
+    def handle_http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        reason = _HTTP_REASONS.get(error.status_code, str(error.detail))
+        return JSONResponse({"error": reason}, error.status_code, headers=error.headers)
+
+    app.add_exception_handler(RefusedError, handler(422))
+    app.add_exception_handler(BodyTooLargeError, handler(413, connection="close"))
+    app.add_exception_handler(BusyError, handler(503, **{"retry-after": "1"}))
+    app.add_exception_handler(ModelGoneError, handler(503))
+    app.add_exception_handler(DecoderDiedError, handler(500))
+    app.add_exception_handler(TimeoutError, handler(504))
+    app.add_exception_handler(ClientDisconnect, handler(400))
+    app.add_exception_handler(HTTPException, handle_http)
+
+
+class BodyTooLargeError(Exception):
+    """The body of a request is larger than the limit.
+
+    Args:
+        most: The limit, in bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"What was sent is larger than the {most:,} bytes that are accepted here. Send a smaller file."
+        )
+
+
+class RequestGuard:
+    """ASGI middleware: checks of the Host header and the size of the body, security headers, and metrics.
+
+    Args:
+        app: The application.
+        service: Its metrics, and the limits of bodies.
+        hosts: Accepted names in the Host header, so that no page elsewhere can make a browser reach this server by a
+            name of its own (DNS rebinding). None: any.
+    """
+
+    def __init__(self, app: FastAPI, service: Service, hosts: frozenset[str] | None = None) -> None:
+        self.app: ASGIApp = app
+        self.metrics, self.limits = service.metrics, service.limits
+        self.hosts = hosts
+        self._routes = {route.path for route in app.routes if isinstance(route, Route)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        body = _BoundedBody(receive, self.limits.bytes, started + self.limits.wait)
+        refusal = self._refusal(Headers(scope=scope))
+        try:
+            await (refusal or self.app)(scope, body.receive, send_with_headers)
+            if not body.is_read:
+                await body.drain()
+        finally:
+            path: str = scope["path"]
+            other = "static" if path.startswith("/static/") else "other"
+            route = path if path in self._routes else other
+            self.metrics.count_request(route, status, time.monotonic() - started)
+
+    def _refusal(self, headers: Headers) -> JSONResponse | None:
+        """Return the response to a request that must not reach the application."""
+        if self.hosts is not None:
+            # Starlette's TrustedHostMiddleware responds with 400 and no reason.
+            host = headers.get("host", "").lower()
+            name, _, port = host.rpartition(":")
+            if (name if port.isdigit() else host) not in self.hosts:
+                reason = (
+                    "This server is reached by the name localhost or its address only. Behind a proxy, give it a "
+                    "--token: then any name will do."
+                )
+                return JSONResponse({"error": reason}, 421)
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length) > self.limits.bytes:
+            reason = str(BodyTooLargeError(self.limits.bytes))
+            return JSONResponse({"error": reason}, 413, headers={"connection": "close"})
+        return None
+
+
+class _BoundedBody:
+    """The body of a request with limits of its size and duration."""
+
+    def __init__(self, receive: Receive, most: int, deadline: float) -> None:
+        self._receive = receive
+        self._most = most
+        self._deadline = deadline
+        self._size = 0
+        self.is_read = False
+
+    async def receive(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            BodyTooLargeError: If the messages so far are too large.
+            TimeoutError: If they take too long to arrive.
+        """
+        if self.is_read:  # only the end of the connection can follow
+            return await self._receive()
+        message = await self._next(self._deadline)
+        if self._size > self._most:
+            raise BodyTooLargeError(self._most)
+        return message
+
+    async def drain(self) -> None:
+        """Receive and drop the rest for a moment: a client that still sends would not read the response."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        try:
+            while not self.is_read and self._size < 2 * self._most:
+                await self._next(deadline)
+        except TimeoutError:
+            return
+
+    async def _next(self, deadline: float) -> Message:
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+            message = await self._receive()
+        self._size += len(message.get("body", b""))
+        self.is_read = not message.get("more_body", False)
+        return message

@@ -1,0 +1,314 @@
+"""The form of a request: its fields, its parsing, and checks of the kinds of uploaded files.
+
+Of a file's name only the suffix is used, and only if it is an accepted one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from perceivers.data.base import nearest
+from perceivers.data.encoded_item import WORDS, kind_of_bytes, kind_of_name, suffixes_of
+from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.tables.columns import InputColumn
+from perceivers.server.decoding import Job, Upload
+from perceivers.server.settings import UploadLimits
+
+__all__ = ["InputField", "RefusedError", "SampleRequest", "input_fields", "parse_form", "read_form"]
+
+FormField = tuple[str, str | bytes, str]
+"""Name, content and file name ("" of a plain field)."""
+
+_MOST_FIELDS = 100
+_ONLY_FILE = "file"  # also names the only input
+_MEDIA = {
+    "image": "picture",
+    "frame_pair": "picture",
+    "audio": "sound",
+    "video": "film",
+    "table": "values",
+}
+# Other kinds of files that hold one of these: a video has an audio track, points may be an array.
+_ALSO = {"audio": ("video",), "points": ("array",), "series": ("array",)}
+
+
+class RefusedError(ValueError):
+    """A request that cannot be answered.
+
+    Args:
+        status: Status code of the response.
+        reason: One paragraph.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputField:
+    """A field of the form that holds an input of the model.
+
+    Attributes:
+        name: The modality, or its column where it has several.
+        kind: Kind of the modality.
+        accept: Accepted suffixes of files. Empty: a plain field only.
+        number: Whether the field holds a number.
+        choices: Names of the categories, of a category.
+        shared: Column that holds this input and others, such as a video with its audio track; else "".
+    """
+
+    name: str
+    kind: str
+    accept: tuple[str, ...] = ()
+    number: bool = False
+    choices: tuple[str, ...] = ()
+    shared: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a plain field is accepted instead of a file."""
+        return self.kind in {"text", "table"}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the field as JSON."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "kind": self.kind,
+            "media": _MEDIA.get(self.kind, self.kind),
+            "accept": list(self.accept),
+        }
+        if self.kind == "table":
+            found |= {"number": self.number, "choices": list(self.choices)}
+        if self.shared:
+            found["file"] = self.shared
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the field, for OpenAPI."""
+        if self.kind == "table":
+            choices = {"enum": list(self.choices)} if self.choices else {}
+            return {"type": "number" if self.number else "string", **choices}
+        text = f"A file of {', '.join(self.accept)}{', or a text' if self.is_plain else ''}."
+        return {"type": "string", "format": "binary", "description": text}
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """A parsed request for a prediction or an explanation.
+
+    Attributes:
+        job: The sample to decode.
+        read: Index of the cross-attention to explain. None: all.
+        latent: Index of the latent to explain. None: the mean of all.
+        head: Index of the head to explain. None: the mean of all.
+        top: Number of the best labels in a prediction.
+    """
+
+    job: Job
+    read: int | None = None
+    latent: int | None = None
+    head: int | None = None
+    top: int = 5
+
+
+def input_fields(
+    columns: Mapping[str, InputColumn], preprocess: Mapping[str, Any]
+) -> list[InputField]:
+    """Return the form's fields for the inputs of a run.
+
+    Args:
+        columns: Column of each input modality in the training data.
+        preprocess: Preprocessing of each modality.
+    """
+    found: list[InputField] = []
+    single = [part.column for part in columns.values() if not part.columns]
+    for name, part in columns.items():
+        config = preprocess[name]
+        if isinstance(config, TablePreprocessConfig):
+            found += [InputField(name=one, kind="table", number=True) for one in config.numbers]
+            found += [
+                InputField(name=one, kind="table", choices=names)
+                for one, names in config.categories.items()
+            ]
+        elif part.columns and part.kind != "series":
+            accept = _accepted("image" if part.kind == "frame_pair" else part.kind)
+            found += [InputField(name=one, kind=part.kind, accept=accept) for one in part.columns]
+        else:
+            shared = part.column if single.count(part.column) > 1 else ""
+            accept = _accepted(part.kind)
+            found.append(InputField(name=name, kind=part.kind, accept=accept, shared=shared))
+    return found
+
+
+async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
+    """Return the fields of a request's form, without temporary files.
+
+    Args:
+        request: A request with a bounded body.
+        limits: Upper bounds on uploads.
+
+    Raises:
+        RefusedError: If the body is no form.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    bounds: dict[str, Any] = {"max_fields": _MOST_FIELDS, "max_part_size": limits.bytes}
+    if kind == "multipart/form-data":
+        parser: Any = MultiPartParser(
+            request.headers, request.stream(), max_files=_MOST_FIELDS, **bounds
+        )
+        parser.spool_max_size = limits.bytes + 1  # keeps files in memory
+    elif kind == "application/x-www-form-urlencoded":
+        parser = FormParser(request.headers, request.stream(), **bounds)
+    else:
+        reason = (
+            f"Expected a form (multipart/form-data) with a field for each input, got '{kind or 'nothing'}'. "
+            "For example: curl -F file=@image.jpg"
+        )
+        raise RefusedError(415, reason)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        reason = f"The form cannot be read: {error.message} It may have been cut off."
+        raise RefusedError(400, reason) from error
+    except (ValueError, UnicodeError, LookupError) as error:
+        reason = f"The form cannot be read: {error or type(error).__name__}."
+        raise RefusedError(400, reason) from error
+    try:
+        return [
+            (name, value, "")
+            if isinstance(value, str)
+            else (name, await value.read(), value.filename or "")
+            for name, value in form.multi_items()
+        ]
+    finally:
+        # Includes the files of a form that was cut off, which are not among its items.
+        for file in getattr(parser, "_files_to_close_on_error", ()):
+            file.close()
+
+
+def parse_form(
+    fields: Sequence[FormField],
+    inputs: Sequence[InputField],
+    *,
+    counts: Mapping[str, int] | None = None,
+) -> SampleRequest:
+    """Return the request that a form makes.
+
+    Args:
+        fields: Result of `read_form`.
+        inputs: Inputs of the run.
+        counts: For an explanation, the numbers of reads, latents and heads by field.
+
+    Raises:
+        RefusedError: If a field is unknown or given twice, or a file is of another kind than the input.
+    """
+    known = {one.name: one for one in inputs}
+    columns = {one.shared for one in inputs if one.shared}
+    options = ["top", *(counts or {})]
+    cells: dict[str, Upload | str] = {}
+    chosen: dict[str, int | None] = {}
+    for name, value, file in fields:
+        if name in options and name not in known:
+            chosen[name] = _index(name, value, None if name == "top" else (counts or {})[name])
+            continue
+        one = _input_of(name, known, columns)
+        if one.name in cells:
+            reason = f"The field '{name}' was given twice. Send one sample at a time."
+            raise RefusedError(400, reason)
+        cell = _cell(one, value, file)
+        if cell is not None:
+            cells[one.name] = cell
+    if not cells:
+        reason = f"Nothing was sent. Expected a field for {' or '.join(known)}."
+        raise RefusedError(400, reason)
+    top = chosen.pop("top", None)
+    job = Job(_with_audio_tracks(cells, inputs), explained=counts is not None)
+    return SampleRequest(job, **chosen, top=5 if top is None else max(top, 1))
+
+
+def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> InputField:
+    """Return the input that a field name stands for.
+
+    Raises:
+        RefusedError: If it stands for none.
+    """
+    if name in known:
+        return known[name]
+    is_one = len(known) == 1 or all(one.shared for one in known.values())
+    if is_one and (name == _ONLY_FILE or name in columns):
+        return next(iter(known.values()))
+    short = name if len(name) <= 40 else f"{name[:40]}..."
+    expected = ", ".join([*known, *columns])
+    reason = f"There is no input '{short}'.{nearest(short, known)} Expected a field for {expected}."
+    raise RefusedError(422, reason)
+
+
+def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
+    """Return the content of a field, or None if a page sent it empty.
+
+    Raises:
+        RefusedError: If the input does not take it.
+    """
+    if isinstance(value, str):
+        if not value.strip() and one.kind == "table":
+            return None
+        if not one.is_plain:
+            reason = f"Expected a file for '{one.name}' ({WORDS.get(one.kind, one.kind)}), got a plain field."
+            raise RefusedError(422, reason)
+        return value
+    if one.kind == "table":
+        reason = f"Expected a plain field for '{one.name}', got a file."
+        raise RefusedError(422, reason)
+    if not value and not file:
+        return None
+    suffix = PurePosixPath(file.replace("\\", "/")).suffix.lower()
+    if suffix in one.accept:
+        return Upload(suffix, value)
+    found = kind_of_bytes(value[:32]) or kind_of_name(f"x{suffix}" if suffix.isascii() else "")
+    if found is not None and found not in {kind_of_name(f"x{other}") for other in one.accept}:
+        reason = (
+            f"Expected {WORDS.get(one.kind, one.kind)} for '{one.name}', got {WORDS.get(found, found)}. "
+            f"Accepted are files of {', '.join(one.accept)}."
+        )
+        raise RefusedError(415, reason)
+    return Upload("", value)
+
+
+def _accepted(kind: str) -> tuple[str, ...]:
+    return tuple(suffix for one in (kind, *_ALSO.get(kind, ())) for suffix in suffixes_of(one))
+
+
+def _with_audio_tracks(
+    cells: Mapping[str, Upload | str], inputs: Sequence[InputField]
+) -> dict[str, Upload | str]:
+    """Return the cells with an uploaded video as the audio input too, unless that was given separately."""
+    found = dict(cells)
+    shared = [one for one in inputs if one.shared]
+    video = next((one for one in shared if one.kind == "video" and one.name in cells), None)
+    for one in shared:
+        if video is not None and one.kind == "audio":
+            found.setdefault(one.name, cells[video.name])
+    return found
+
+
+def _index(name: str, value: str | bytes, count: int | None) -> int | None:
+    """Return a number; None for `all` or `mean`.
+
+    Raises:
+        RefusedError: If it is neither, or not below `count`.
+    """
+    if value in ("all", "mean", ""):
+        return None
+    text = value if isinstance(value, str) else ""
+    most = 1000 if count is None else count - 1
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= most):
+        word = "all" if name == "read" else "mean"
+        reason = f"Expected '{word}' or a number from 0 to {most} for '{name}', got '{text[:20]}'."
+        raise RefusedError(422, reason)
+    return int(text)

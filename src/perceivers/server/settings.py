@@ -1,0 +1,81 @@
+"""Options of `perceivers serve` and limits of uploads, as one dataclass each.
+
+The command line is made from these, and its help must not import torch: keep this module light.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Literal
+
+import tyro
+
+__all__ = ["ServerSettings", "UploadLimits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """Upper bounds on requests.
+
+    Attributes:
+        bytes: Bytes of a request.
+        pixels: Pixels of an image or of a video frame.
+        seconds: Seconds of an audio file or a video.
+        points: Points or triangles of a point cloud or mesh.
+        characters: Bytes of a text in UTF-8.
+        numbers: Numbers of a series or an array.
+        memory: Bytes that a decoding process may allocate beyond what it has when it starts.
+        wait: Seconds until a request gets 504, including its transfer.
+        queue: Requests of a worker in progress or waiting. Others get 503.
+
+    Raises:
+        ValueError: If one of them is not above zero.
+    """
+
+    bytes: Annotated[int, tyro.conf.arg(name="max-bytes")] = 64 * 2**20
+    pixels: Annotated[int, tyro.conf.arg(name="max-pixels")] = 50_000_000
+    seconds: Annotated[float, tyro.conf.arg(name="max-seconds")] = 600.0
+    points: Annotated[int, tyro.conf.arg(name="max-points")] = 2_000_000
+    characters: Annotated[int, tyro.conf.arg(name="max-characters")] = 1_000_000
+    numbers: Annotated[int, tyro.conf.arg(name="max-numbers")] = 20_000_000
+    memory: Annotated[int, tyro.conf.arg(name="max-memory")] = 2 * 2**30
+    wait: Annotated[float, tyro.conf.arg(name="max-wait")] = 30.0
+    queue: Annotated[int, tyro.conf.arg(name="max-queue")] = 64
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not (value > 0 and math.isfinite(value)):
+                msg = f"Expected a limit above zero for {one.name}, got {value}."
+                raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Serve a run over HTTP: a page for uploads, predictions and explanations as JSON.
+
+    SIGTERM and Ctrl+C stop it with status 0, after all accepted requests have been answered.
+
+    Attributes:
+        run: A run folder, or a model on the Hugging Face hub.
+        host: The address to listen at. By default it can be reached from this machine only.
+        port: The port. 0 takes a free one and prints it.
+        workers: Number of processes, each with the model.
+        decoders: Number of processes that decode uploads, for each worker.
+        token: Required of requests (`Authorization: Bearer TOKEN`). Better set in PERCEIVERS_TOKEN: all users of the
+            machine can see the arguments of a process.
+        device: Where to compute. `auto` takes an accelerator if there is one.
+        max_batch: Largest number of samples in a forward pass.
+        batch_wait: Milliseconds that a sample waits for others to form a batch.
+        limits: Upper bounds on requests.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    decoders: int = 1
+    token: str | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    max_batch: int = 32
+    batch_wait: float = 4.0
+    limits: Annotated[UploadLimits, tyro.conf.arg(name="")] = field(default_factory=UploadLimits)
