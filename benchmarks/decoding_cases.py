@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
@@ -40,9 +40,11 @@ class Case:
     make: Callable[[Path], Ways]
 
 
-def _ours(config: Any, media: Media, *, moment: float | None = None) -> Callable[[], object]:
+def _ours(
+    config: Any, media: EncodedItem, *, clip_position: float | None = None
+) -> Callable[[], object]:
     modality = build_modality(config)
-    return lambda: modality.decode(media, moment=moment)
+    return lambda: modality.decode(media, clip_position=clip_position)
 
 
 def _jpeg(_: Path) -> Ways:
@@ -57,7 +59,7 @@ def _jpeg(_: Path) -> Ways:
     def bare() -> object:
         return Image.open(io.BytesIO(data)).convert("RGB")
 
-    return bare, _ours(ImagePreprocessConfig(), Media("a.jpg", data=data))
+    return bare, _ours(ImagePreprocessConfig(), EncodedItem("a.jpg", data=data))
 
 
 def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
@@ -72,7 +74,7 @@ def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
         data = file.getvalue()
         config = WavePreprocessConfig(sample_rate=16_000, seconds=10.0, scale=1.0)
         bare = lambda: soundfile.read(io.BytesIO(data), dtype="float32")  # noqa: E731
-        return bare, _ours(config, Media(f"a.{form.lower()}", data=data))
+        return bare, _ours(config, EncodedItem(f"a.{form.lower()}", data=data))
 
     return make
 
@@ -104,7 +106,7 @@ def _film(_: Path) -> Ways:
     config = VideoPreprocessConfig(
         num_frames=32, frame_rate=25.0, size=(96, 128), mean=(0.5,) * 3, std=(0.2,) * 3
     )
-    return bare, _ours(config, Media("a.mp4", data=data))
+    return bare, _ours(config, EncodedItem("a.mp4", data=data))
 
 
 def _sphere(rings: int) -> tuple[Any, Any]:
@@ -129,7 +131,7 @@ def _mesh(suffix: str) -> Callable[[Path], Ways]:
         def bare() -> object:
             return trimesh.load(path, process=False).sample(4096)
 
-        return bare, _ours(config, Media(str(path), path=path))
+        return bare, _ours(config, EncodedItem(str(path), path=path))
 
     return make
 
@@ -138,7 +140,7 @@ def _text(folder: Path) -> Ways:
     path = folder / "a.txt"
     path.write_text("Quite a film, and hardly a minute too long. " * 30, encoding="utf-8")
     return lambda: path.read_text(encoding="utf-8").encode(), _ours(
-        TextPreprocessConfig(max_length=2048), Media(str(path), path=path)
+        TextPreprocessConfig(max_length=2048), EncodedItem(str(path), path=path)
     )
 
 
@@ -163,13 +165,13 @@ def _csv(folder: Path) -> Ways:
         mean=(0.0,) * 6,
         std=(1.0,) * 6,
     )
-    return bare, _ours(config, Media(str(path), path=path))
+    return bare, _ours(config, EncodedItem(str(path), path=path))
 
 
 def _npz(folder: Path) -> Ways:
     path = folder / "a.npz"
-    chance = np.random.default_rng(0)
-    np.savez(path, values=chance.normal(size=(5000, 8)), coordinates=chance.random((5000, 3)))
+    rng = np.random.default_rng(0)
+    np.savez(path, values=rng.normal(size=(5000, 8)), coordinates=rng.random((5000, 3)))
 
     def bare() -> object:
         with np.load(path, allow_pickle=False) as archive:
@@ -184,7 +186,7 @@ def _npz(folder: Path) -> Ways:
         low=(0.0,) * 3,
         high=(1.0,) * 3,
     )
-    return bare, _ours(config, Media(str(path), path=path))
+    return bare, _ours(config, EncodedItem(str(path), path=path))
 
 
 CASES = (

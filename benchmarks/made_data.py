@@ -44,15 +44,15 @@ def make_mixed(data: Path, out: Path, *, train: int = 2500, test: int = 500) -> 
         "label": {"_type": "ClassLabel", "names": [str(k) for k in range(CLASSES)]},
     }
     for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
-        chance = np.random.default_rng(seed)
-        columns = _paired(data, split, count, chance)
+        rng = np.random.default_rng(seed)
+        columns = _paired(data, split, count, rng)
         table = pa.table(columns)
         info = json.dumps({"info": {"features": features}})
         table = table.replace_schema_metadata({"huggingface": info})
         pq.write_table(table, out / f"{split}.parquet", row_group_size=256)
 
 
-def _paired(data: Path, split: str, count: int, chance: np.random.Generator) -> dict[str, Any]:
+def _paired(data: Path, split: str, count: int, rng: np.random.Generator) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     sets = {
@@ -60,13 +60,13 @@ def _paired(data: Path, split: str, count: int, chance: np.random.Generator) -> 
         "audio": ("fsdd", ("audio",)),
         "watch": ("wisdm51_watch", ("accel_x", "accel_y", "accel_z")),
     }
-    labels = chance.integers(0, CLASSES, count)
+    labels = rng.integers(0, CLASSES, count)
     columns: dict[str, Any] = {}
     for number, (name, wanted) in enumerate(sets.values()):
         table = pq.read_table(data / name / f"{split}.parquet", columns=[*wanted, "label"])
         of_class = [np.flatnonzero(table["label"].to_numpy() == k) for k in range(CLASSES)]
-        rows = np.array([chance.choice(of_class[label]) for label in labels])
-        gone = (chance.random(count) < MISSING) & (number != labels % len(sets))  # one always stays
+        rows = np.array([rng.choice(of_class[label]) for label in labels])
+        gone = (rng.random(count) < MISSING) & (number != labels % len(sets))  # one always stays
         for column in wanted:
             cells = table[column].take(rows).to_pylist()
             columns[column] = [
@@ -91,25 +91,25 @@ def make_haptic(out: Path, *, train: int = 60, test: int = 20) -> None:
             folder = out / split / material
             folder.mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                chance = np.random.default_rng((split == "test", kind, number))
-                np.savez(folder / f"{number:03d}.npz", **_stroke(kind, chance))
+                rng = np.random.default_rng((split == "test", kind, number))
+                np.savez(folder / f"{number:03d}.npz", **_stroke(kind, rng))
 
 
-def _stroke(kind: int, chance: np.random.Generator) -> dict[str, Any]:
+def _stroke(kind: int, rng: np.random.Generator) -> dict[str, Any]:
     """Return what one stroke over a material feels like: grain, roughness and give differ, and so does the hand."""
-    grain = (60.0, 9.0, 30.0, 90.0, 45.0, 14.0)[kind] * chance.uniform(0.85, 1.15)
+    grain = (60.0, 9.0, 30.0, 90.0, 45.0, 14.0)[kind] * rng.uniform(0.85, 1.15)
     rough = (0.15, 0.8, 0.05, 0.5, 0.1, 0.3)[kind]
     give = (0.8, 0.1, 0.5, 0.1, 0.9, 0.2)[kind]
-    speed, force = chance.uniform(0.7, 1.3), chance.uniform(0.6, 1.4)
-    count = int(chance.integers(200, 600))
-    place = chance.integers(0, 4, (count, 2)) / 1.5 - 1.0
-    time = chance.random(count)
-    phase = chance.uniform(0, 2 * np.pi)
+    speed, force = rng.uniform(0.7, 1.3), rng.uniform(0.6, 1.4)
+    count = int(rng.integers(200, 600))
+    place = rng.integers(0, 4, (count, 2)) / 1.5 - 1.0
+    time = rng.random(count)
+    phase = rng.uniform(0, 2 * np.pi)
     along = speed * time + 0.15 * place[:, 0]
     bumps = np.sin(2 * np.pi * grain * along / 4 + phase)
     pressure = force * (1 - give * np.square(place).sum(axis=1) / 2) + rough * bumps
     vibration = rough * np.abs(np.cos(2 * np.pi * grain * along / 4 + phase))
-    noise = chance.normal(0, 0.1, (count, 2))
+    noise = rng.normal(0, 0.1, (count, 2))
     values = np.stack([pressure, vibration], axis=1) + noise
     coordinates = np.column_stack([time * 2 - 1, place])
     return {"values": values.astype(np.float32), "coordinates": coordinates.astype(np.float32)}
@@ -126,25 +126,25 @@ def make_shapes(out: Path, *, train: int = 1500, test: int = 200) -> None:
     for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
         for sub in ("images", "masks"):
             (out / split / sub).mkdir(parents=True, exist_ok=True)
-        chance = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         for number in range(count):
-            pixels, mask = _scene(chance)
+            pixels, mask = _scene(rng)
             pixels.save(out / split / "images" / f"{number:04d}.png")
             mask.save(out / split / "masks" / f"{number:04d}.png")
 
 
-def _scene(chance: np.random.Generator, side: int = 32, fine: int = 4) -> tuple[Any, Any]:
+def _scene(rng: np.random.Generator, side: int = 32, fine: int = 4) -> tuple[Any, Any]:
     """Return a picture of up to three shapes and the class of each pixel: 0 is the ground."""
     from PIL import Image, ImageDraw
 
     large = (fine * side, fine * side)
-    image = Image.new("RGB", large, tuple(int(v) for v in chance.integers(0, 90, 3)))
+    image = Image.new("RGB", large, tuple(int(v) for v in rng.integers(0, 90, 3)))
     mask = Image.new("P", large, 0)
     mask.putpalette([0, 0, 0, 220, 60, 60, 60, 200, 80, 70, 110, 230])
-    for _ in range(chance.integers(1, 4)):
-        kind, radius = int(chance.integers(1, 4)), int(chance.integers(16, 34))
-        x, y = (int(v) for v in chance.integers(20, large[0] - 20, 2))
-        color = tuple(int(v) for v in chance.integers(110, 256, 3))
+    for _ in range(rng.integers(1, 4)):
+        kind, radius = int(rng.integers(1, 4)), int(rng.integers(16, 34))
+        x, y = (int(v) for v in rng.integers(20, large[0] - 20, 2))
+        color = tuple(int(v) for v in rng.integers(110, 256, 3))
         box = (x - radius, y - radius, x + radius, y + radius)
         for drawing, fill in ((ImageDraw.Draw(image), color), (ImageDraw.Draw(mask), kind)):
             if kind == 1:
@@ -155,7 +155,7 @@ def _scene(chance: np.random.Generator, side: int = 32, fine: int = 4) -> tuple[
                 corners = (x, y - radius, x - radius, y + radius, x + radius, y + radius)
                 drawing.polygon(corners, fill=fill)
     small = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=float)
-    noisy = (small + chance.normal(0, 12, small.shape)).clip(0, 255).astype(np.uint8)
+    noisy = (small + rng.normal(0, 12, small.shape)).clip(0, 255).astype(np.uint8)
     return Image.fromarray(noisy), mask.resize((side, side), Image.Resampling.NEAREST)
 
 

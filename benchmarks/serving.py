@@ -237,11 +237,11 @@ def _requests(address: str, file: Path | None) -> list[bytes]:
 def _pictures() -> list[bytes]:
     import io
 
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     found: list[bytes] = []
     for _ in range(PICTURES):
         buffer = io.BytesIO()
-        pixels = chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(buffer, format="PNG")
         found.append(buffer.getvalue())
     return found

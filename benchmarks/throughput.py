@@ -35,11 +35,11 @@ from perceivers.hub.device import pick_device
 from perceivers.recipes import get_recipe
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import specialize
-from perceivers.training.batches import Feed
-from perceivers.training.data_wait import StepWatch
+from perceivers.training.batches import ResumableBatches
+from perceivers.training.data_wait import StepTimer
 from perceivers.training.ema import WeightAverage
 from perceivers.training.optim import build_optimizer, clip_gradients
-from perceivers.training.prepare import Place, build_loaders, build_model, build_task
+from perceivers.training.prepare import ProcessInfo, build_loaders, build_model, build_task
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10"
@@ -65,13 +65,13 @@ class Bench:
         source = with_validation(open_named(data, asked.data), asked.data)
         self.recipe, self.preprocess = specialize(asked, source)
         self.source, self.device = source, device
-        self.place = Place(is_gpu=device.type == "cuda")
+        self.place = ProcessInfo(is_gpu=device.type == "cuda")
         self.threads, self.workers = self.place.threads_and_workers(workers)
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         self._step = training_step(self.recipe, build_task(self.recipe, source), device)
 
-    def loader(self, *, read_ahead: bool = True) -> Any:
+    def loader(self, *, prefetch_batches: bool = True) -> Any:
         """Return a fresh loader of train."""
         loader, _ = build_loaders(
             self.source,
@@ -80,8 +80,8 @@ class Bench:
             batch_size=self.recipe.training.batch_size,
             place=self.place,
         )
-        if not read_ahead:
-            loader.settings = replace(loader.settings, read_ahead=0)
+        if not prefetch_batches:
+            loader.settings = replace(loader.settings, prefetch_batches=0)
         return loader
 
     def reading(self, batches: Iterator[Batch], steps: int) -> float:
@@ -105,8 +105,8 @@ class Bench:
 
     def training(self, loader: Any, steps: int) -> tuple[float, float]:
         """Return the samples a second of steps on the loader's batches, and the share of waiting."""
-        watch = StepWatch(self.device)
-        feed, samples, began = Feed(loader, watch=watch), 0, 0.0
+        watch = StepTimer(self.device)
+        feed, samples, began = ResumableBatches(loader, watch=watch), 0, 0.0
         for number, taken in enumerate(islice(feed, steps + WARM_UP)):
             batch = taken.to(self.device).batch
             watch.receive()
@@ -122,7 +122,7 @@ class Bench:
 
     def measure(self, *, steps: int, repeats: int) -> dict[str, float]:
         """Return all rates, training and stepping in turns so that they meet the same machine."""
-        loader, in_turn = self.loader(), self.loader(read_ahead=False)
+        loader, in_turn = self.loader(), self.loader(prefetch_batches=False)
         per_epoch = min(steps, len(loader))
         found: dict[str, list[float]] = {}
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from perceivers.data.base import Batch
-from perceivers.data.sources.chunking import in_pieces
+from perceivers.data.sources.chunking import chunk_texts
 from perceivers.evaluation.evaluate import choose_split, evaluate_source, loader_for, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.tasks.masked import NOT_ASKED, VOCAB_SIZE, MaskedBytesConfig
@@ -82,7 +82,7 @@ def main() -> None:
     task = predictor.config.task
     assert isinstance(task, MaskedBytesConfig)
     length = predictor.preprocess[task.modality].max_length
-    source = in_pieces(source, task.modality, length)
+    source = chunk_texts(source, task.modality, length)
     split = choose_split(source, args.split, own=True)
     models = {
         "neighbors as shown": Trigrams(lambda _real, shown: shown),

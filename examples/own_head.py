@@ -34,7 +34,7 @@ def main(steps: int = 200) -> tuple[float, float]:
     recipe = pv.get_recipe("digits")
     gray = replace(recipe.inputs["image"], num_channels=1)
     recipe = replace(recipe, inputs={"image": gray})
-    parts = pv.create(recipe)  # its adapter and encoder; the head is ours
+    parts = pv.create_model(recipe)  # its adapter and encoder; the head is ours
     model = pv.Perceiver(
         parts.inputs, parts.encoder, MeanAndDeviation(recipe.encoder.latent_channels)
     )

@@ -17,7 +17,7 @@ from runs import tiny_model
 from perceivers.data.base import Batch
 from perceivers.recipes.registry import OptimConfig, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
-from perceivers.training.batches import Feed
+from perceivers.training.batches import ResumableBatches
 from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_trainer, quiet
 from perceivers.training.module import PerceiverModule
@@ -64,7 +64,7 @@ def train(folder: Path, optimizer: str, parts: list[list[int]]) -> dict[str, tor
     with quiet():
         trainer = build_trainer(training, folder=folder, loggers=[])
         trainer.callbacks.append(Stop())
-        feed = Feed(
+        feed = ResumableBatches(
             Steps(parts, trainer.global_rank),
             accumulate=len(parts[0]),
             agree=lambda whole, samples: whole_step(whole, samples, torch.device("cpu")),

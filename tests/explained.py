@@ -4,17 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
 from perceivers.explain.contents.audio import SpectrogramContent, WaveformContent
-from perceivers.explain.contents.base import Content
+from perceivers.explain.contents.base import Content, View
 from perceivers.explain.contents.image import ImageContent
 from perceivers.explain.contents.points import PointsContent
 from perceivers.explain.contents.series import SeriesContent
 from perceivers.explain.contents.table import TableContent
 from perceivers.explain.contents.text import TextContent
 from perceivers.explain.contents.video import VideoContent
-from perceivers.explain.attribution.explanation import Explanation
-from perceivers.explain.contents.base import View
 
 __all__ = ["CONTENTS", "RANDOM", "explanation", "passage", "picture", "recording", "view"]
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.tables.columns import InputColumn
 
@@ -44,7 +44,7 @@ class Pictures:
     def row(self, index):
         if index in self.raises:
             raise self.raises[index]
-        return {"picture": Media(f"p{index}.png", data=self.cells[index])}
+        return {"picture": EncodedItem(f"p{index}.png", data=self.cells[index])}
 
     def column(self, name):
         raise KeyError(name)

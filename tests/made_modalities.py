@@ -60,10 +60,10 @@ def make_classes(folder: Path, write: Callable[[Path, int, int], object]) -> Pat
 
 def tone(place: int, number: int, *, seconds: float = 0.25, rate: int = RATE) -> Numbers:
     """Return a tone with a little noise; that of the second class is higher."""
-    chance = np.random.default_rng((place, number))
-    frequency = (200.0, 900.0)[place] * chance.uniform(0.9, 1.1)
+    rng = np.random.default_rng((place, number))
+    frequency = (200.0, 900.0)[place] * rng.uniform(0.9, 1.1)
     time = np.arange(round(seconds * rate)) / rate
-    noise = 0.02 * chance.standard_normal(time.size)
+    noise = 0.02 * rng.standard_normal(time.size)
     return (0.4 * np.sin(2 * np.pi * frequency * time) + noise).astype(np.float32)
 
 
@@ -86,8 +86,8 @@ def frames(
     place: int, number: int, *, count: int = 8, height: int = 16, width: int = 24
 ) -> Numbers:
     """Return frames, T x H x W x 3, in which a bar moves to the right, or in the second class down."""
-    chance = np.random.default_rng((place, number))
-    film = np.full((count, height, width, 3), chance.integers(20, 60), np.uint8)
+    rng = np.random.default_rng((place, number))
+    film = np.full((count, height, width, 3), rng.integers(20, 60), np.uint8)
     for index in range(count):
         if place:
             film[index, (2 * index) % height : (2 * index) % height + 3] = 220
@@ -146,8 +146,8 @@ def make_films(folder: Path, *, sound: bool) -> Path:
 
 def cloud(place: int, number: int, *, count: int = 24) -> Numbers:
     """Return points in a ball, or in the second class near a plane."""
-    chance = np.random.default_rng((place, number))
-    return (chance.standard_normal((count, 3)) * (1, 1, (1, 0.05)[place])).astype(np.float32)
+    rng = np.random.default_rng((place, number))
+    return (rng.standard_normal((count, 3)) * (1, 1, (1, 0.05)[place])).astype(np.float32)
 
 
 def write_off(path: Path, points: Numbers, faces: Sequence[Sequence[int]] = ()) -> Path:
@@ -192,8 +192,8 @@ WORDS = (
 
 def sentence(place: int, number: int) -> str:
     """Return some words of a class."""
-    chance = np.random.default_rng((place, number))
-    return " ".join(chance.choice(WORDS[place], size=5 + number % 4)) + " é"
+    rng = np.random.default_rng((place, number))
+    return " ".join(rng.choice(WORDS[place], size=5 + number % 4)) + " é"
 
 
 def make_texts(folder: Path) -> Path:
@@ -208,11 +208,11 @@ def make_texts(folder: Path) -> Path:
 
 def recording(place: int, number: int, *, length: int = 30) -> dict[str, Numbers]:
     """Return a recording with time stamps of 20 a second: two channels, faster in the second class."""
-    chance = np.random.default_rng((place, number))
+    rng = np.random.default_rng((place, number))
     time = np.arange(length) / 20
-    phase = chance.uniform(0, 6)
+    phase = rng.uniform(0, 6)
     turn = 2 * np.pi * (1.0, 4.0)[place] * time + phase
-    noise = 0.05 * chance.standard_normal((2, length))
+    noise = 0.05 * rng.standard_normal((2, length))
     return {"time": time, "x": np.sin(turn) + noise[0], "y": np.cos(turn) + noise[1]}
 
 
@@ -267,11 +267,11 @@ def make_arrays(folder: Path, *, places: bool = True) -> Path:
     """Write arrays of 10 to 12 elements x 3 channels, with a mask, and coordinates of two axes or none."""
 
     def write(path: Path, place: int, number: int) -> None:
-        chance = np.random.default_rng((place, number))
+        rng = np.random.default_rng((place, number))
         length = 10 + number % 3
-        values = chance.standard_normal((length, 3)).astype(np.float32) + 2 * place
+        values = rng.standard_normal((length, 3)).astype(np.float32) + 2 * place
         mask = np.arange(length) > 0  # the first is not real
-        more = {"positions": chance.uniform(0, 1, (length, 2))} if places else {}
+        more = {"positions": rng.uniform(0, 1, (length, 2))} if places else {}
         np.savez(path.with_suffix(".npz"), values=values, mask=mask, **more)
 
     return make_classes(folder, write)
@@ -279,13 +279,13 @@ def make_arrays(folder: Path, *, places: bool = True) -> Path:
 
 def make_table(path: Path, *, count: int = 40) -> Path:
     """Write a CSV table of numbers and a category: a class, several labels and a quantity follow from them."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["age", "color", "split", "label", "tags", "price"])
         for index in range(count):
             place = index % 2
-            age = chance.normal(30 + 40 * place, 5)
+            age = rng.normal(30 + 40 * place, 5)
             color = ("red", "blue")[index // 2 % 2]
             split = "test" if index >= count - 8 else "train"
             tags = ";".join([LABELS[place], *([color] if index % 3 else [])])
@@ -296,8 +296,8 @@ def make_table(path: Path, *, count: int = 40) -> Path:
 
 def png(place: int, number: int, *, size: int = 10) -> bytes:
     """Return a picture, darker or in the second class lighter, as PNG."""
-    chance = np.random.default_rng((place, number))
-    pixels = chance.integers(150 * place, 150 * place + 80, (size, size, 3), dtype=np.uint8)
+    rng = np.random.default_rng((place, number))
+    pixels = rng.integers(150 * place, 150 * place + 80, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -11,7 +11,7 @@ from runs import LABELS, make_pictures, save_run, tiny_model
 from perceivers.data.base import DataConfig
 from perceivers.recipes.files import write_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
-from perceivers.runs.summary import RunFacts, write_facts
+from perceivers.runs.summary import RunSummary, write_summary
 from perceivers.tasks.classification import ClassificationConfig
 
 __all__ = ["make_past_run", "make_recipe"]
@@ -53,9 +53,9 @@ def make_past_run(
         return folder
     save_run(folder, data=data, config=recipe.data or DataConfig())
     if facts:
-        write_facts(
+        write_summary(
             folder,
-            RunFacts(
+            RunSummary(
                 name=recipe.name,
                 command=f"perceivers fit {data} --out {folder}",
                 metrics={"accuracy": 0.75, "loss": 0.1, "samples": 8.0},

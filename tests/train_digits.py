@@ -3,7 +3,7 @@
 usage: train_digits.py OUT [field=value ...] [+ OUT [field=value ...]] with fields of TrainingConfig, and
     die=SIGTERM:17   send the signal to oneself after step 17
     save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
-    read_path=grid   how the input is read
+    attn_implementation=grid   how the input is read
     workers=2        processes that decode
     resume=True
     room=4           let the first process have memory for 4 samples at once (with batch=auto)
@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.digits import digits
 from perceivers.data.sources.split import Subset
 from perceivers.inputs.image import PixelInputConfig
@@ -32,7 +32,7 @@ from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.training.distributed import is_first_process, whole
 from perceivers.training.fit import Run, fit_source
-from perceivers.training.memory_probe import StepProbe
+from perceivers.training.memory_probe import MemoryProbe
 
 PREPROCESS = {
     "image": ImagePreprocessConfig(
@@ -41,7 +41,7 @@ PREPROCESS = {
 }
 
 
-def small_digits(rows: int = 200) -> DataSource:
+def small_digits(rows: int = 200) -> DatasetBundle:
     """Return a few of the digits, 40 of them as validation."""
     source = digits()
     train = source.splits["train"]
@@ -55,7 +55,7 @@ def small_digits(rows: int = 200) -> DataSource:
 def small_recipe(**training: Any) -> Recipe:
     """Return a recipe of a few thousand weights: 160 rows in steps of 16 are 10 steps an epoch."""
     workers = training.pop("workers", 0)
-    optim, path = training.pop("optim", {}), training.pop("read_path", "auto")
+    optim, path = training.pop("optim", {}), training.pop("attn_implementation", "auto")
     augment = ImageAugmentConfig(
         crop_scale=(0.7, 1.0), flip=False, **training.pop("augment", {"mixup": 0.2, "cutmix": True})
     )
@@ -73,7 +73,7 @@ def small_recipe(**training: Any) -> Recipe:
             num_blocks=1,
             num_self_attends_per_block=1,
             num_self_attend_heads=2,
-            read_path=path,
+            attn_implementation=path,
         ),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(label_names=tuple(map(str, range(10)))),
@@ -84,21 +84,21 @@ def small_recipe(**training: Any) -> Recipe:
     return replace(recipe, data=replace(recipe.data, workers=workers))
 
 
-def train(out: str, source: DataSource | None = None, **options: Any) -> Run:
+def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
     """Train as the options say, by default on a few of the digits."""
     from perceivers.training import callback as conductor
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)
     resume, dump = options.pop("resume", False), options.pop("dump", False)
     room = options.pop("room", None)
-    after_step = conductor.Conductor.on_train_batch_end
+    after_step = conductor.TrainingCallback.on_train_batch_end
 
     def step_and_die(self, trainer, module, *args):
         if die is not None and trainer.global_step == int(die.partition(":")[2]):
             os.kill(os.getpid(), getattr(signal, die.partition(":")[0]))
         after_step(self, trainer, module, *args)
 
-    agree = conductor.Conductor._agree
+    agree = conductor.TrainingCallback._agree
 
     def agree_to_save(self, trainer, module):
         agree(self, trainer, module)
@@ -109,16 +109,16 @@ def train(out: str, source: DataSource | None = None, **options: Any) -> Run:
         torch.save(weights, self.folder / f"rank{trainer.global_rank}.pt")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conductor.Conductor, "on_train_batch_end", step_and_die)
+        patch.setattr(conductor.TrainingCallback, "on_train_batch_end", step_and_die)
         if room is not None and is_first_process():
             patch.setattr(
-                StepProbe, "budget", property(lambda _: room, lambda *_: None), raising=False
+                MemoryProbe, "budget", property(lambda _: room, lambda *_: None), raising=False
             )
-            patch.setattr(StepProbe, "peak", lambda _self, size, _precision: size)
+            patch.setattr(MemoryProbe, "peak", lambda _self, size, _precision: size)
         if dump:
-            patch.setattr(conductor.Conductor, "on_train_end", dump_weights)
+            patch.setattr(conductor.TrainingCallback, "on_train_end", dump_weights)
         if save_every is not None:
-            patch.setattr(conductor.Conductor, "_agree", agree_to_save)
+            patch.setattr(conductor.TrainingCallback, "_agree", agree_to_save)
         recipe = small_recipe(**options)
         source = small_digits() if source is None else source
         return fit_source(source, recipe, PREPROCESS, out=out, resume=resume)

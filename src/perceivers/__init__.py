@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from perceivers.evaluation.evaluate import Evaluation as Evaluation
     from perceivers.evaluation.evaluate import evaluate_run as evaluate
-    from perceivers.evaluation.models import create as create
+    from perceivers.evaluation.models import create as create_model
     from perceivers.evaluation.predict import Predictor as Predictor
     from perceivers.evaluation.predict import load_predictor as load
     from perceivers.evaluation.predict import save_model as save
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from perceivers.models.encoder import PerceiverEncoderConfig as PerceiverEncoderConfig
     from perceivers.models.perceiver import Perceiver as Perceiver
     from perceivers.models.perceiver import PerceiverConfig as PerceiverConfig
-    from perceivers.models.perceiver import build as build
+    from perceivers.models.perceiver import build as build_model
     from perceivers.outputs.heads import MeanPool as MeanPool
     from perceivers.outputs.heads import MeanPoolConfig as MeanPoolConfig
     from perceivers.recipes import get_recipe as get_recipe
@@ -141,8 +141,8 @@ _HOMES = {
     "VideoPreprocessConfig": "data.modalities.video.modality",
     "WaveInputConfig": "inputs.audio",
     "WavePreprocessConfig": "data.modalities.audio.modality",
-    "build": "models.perceiver",
-    "create": "evaluation.models",
+    "build_model": "models.perceiver:build",
+    "create_model": "evaluation.models:create",
     "evaluate": "evaluation.evaluate:evaluate_run",
     "export": "exporting.write",
     "fit": "training.run",
@@ -205,8 +205,8 @@ __all__ = [
     "VideoPreprocessConfig",
     "WaveInputConfig",
     "WavePreprocessConfig",
-    "build",
-    "create",
+    "build_model",
+    "create_model",
     "evaluate",
     "export",
     "fit",

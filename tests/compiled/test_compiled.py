@@ -45,7 +45,7 @@ def tiny(**changes):
 @pytest.mark.parametrize("path", ["auto", "grid"])
 def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
     torch._dynamo.reset()
-    model = tiny(inputs={"image": INPUTS[3]}, encoder=replace(ENCODER, read_path=path))
+    model = tiny(inputs={"image": INPUTS[3]}, encoder=replace(ENCODER, attn_implementation=path))
     model.set_grad_checkpointing(checkpointing)
     image = {"image": torch.randn(4, 3, 6, 8)}
     model(image).square().sum().backward()
@@ -62,7 +62,7 @@ def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
 @pytest.mark.parametrize(("path", "permute"), [("auto", None), ("grid", None), ("auto", 7)])
 def test_prediction_compiles_with_masks_and_permutation(path, permute):
     torch._dynamo.reset()
-    model = tiny(permute=permute, encoder=replace(ENCODER, read_path=path)).eval()
+    model = tiny(permute=permute, encoder=replace(ENCODER, attn_implementation=path)).eval()
     image, mask = {"image": torch.randn(2, 3, 6, 8)}, {"image": torch.rand(2, 48) < 0.7}
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_prediction_compiles_with_masks_and_permutation(path, permute):
 )
 @pytest.mark.parametrize("path", ["auto", "grid"])
 def test_exports_with_a_free_batch(path, part, permute):
-    encoder = replace(ENCODER, read_path=path)
+    encoder = replace(ENCODER, attn_implementation=path)
     model = tiny(inputs={"image": part}, encoder=encoder, permute=permute).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
     exported = torch.export.export(

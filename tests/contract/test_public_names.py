@@ -36,7 +36,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_making_a_model_loads_torch_and_nothing_heavier():
-    loaded = modules_after("import perceivers as pv\npv.create('digits')\npv.load, pv.fit")
+    loaded = modules_after("import perceivers as pv\npv.create_model('digits')\npv.load, pv.fit")
     assert "torch" in loaded
     assert not HEAVY & loaded
 

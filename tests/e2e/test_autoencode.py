@@ -121,7 +121,7 @@ class TestFilms:
         assert re.search(r"low6\.mp4 +\d+\.\d\d dB +\d+\.\d\d dB +\w+ +\d+\.\d %", table)
         assert len(list(Path("back").glob("low6*.video.mp4"))) == 2  # none is written over
         (told,) = json.loads(
-            typed("predict", run, file, "--format", "json", "--without", "audio")[1]
+            typed("predict", run, file, "--format", "json", "--drop-modality", "audio")[1]
         )
         assert set(told["values"]) == {"video_psnr"}
         assert told["label"] in ("low", "high")

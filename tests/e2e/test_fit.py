@@ -11,7 +11,7 @@ import torch
 from tolerance import GOLDEN, relative_error
 from train_digits import PREPROCESS, small_digits, small_recipe, train
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_recipe
 from perceivers.training import fit as fit_module
@@ -211,7 +211,7 @@ def test_rows_that_cannot_be_read_are_in_the_report(tmp_path):
 
         def row(self, index):
             row = dict(self.records.row(index))
-            return {**row, "image": Media("broken.png", data=b"no")} if index == 3 else row
+            return {**row, "image": EncodedItem("broken.png", data=b"no")} if index == 3 else row
 
         def column(self, name):
             return self.records.column(name)

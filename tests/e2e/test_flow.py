@@ -11,7 +11,7 @@ import torch
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.flow import flow_field, save_flows
@@ -21,8 +21,8 @@ from perceivers.evaluation.prediction import Prediction
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe, specialize
 from perceivers.tasks.flow import FlowTask
-from perceivers.training.memory_probe import opened_probe
-from perceivers.training.prepare import Place
+from perceivers.training.memory_probe import open_memory_probe
+from perceivers.training.prepare import ProcessInfo
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
@@ -81,7 +81,7 @@ def test_every_pair_becomes_a_file_of_flow_and_a_picture(run, data, tmp_path, ca
         "00001_img1.flo",
         "00001_img1.png",
     ]
-    told = read_flow(Media("it", path=tmp_path / "one" / "00001_img1.flo"))
+    told = read_flow(EncodedItem("it", path=tmp_path / "one" / "00001_img1.flo"))
     assert told.shape == (40, 52, 3)
     status, out, _ = command(capsys, "predict", run, data, "--format", "json")
     each = json.loads(out)
@@ -214,7 +214,7 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     filled, preprocess = specialize(drawn, source)
     assert preprocess["flow"].size == preprocess["frame_pair"].size == (32, 32)
     task = FlowTask(filled.task)
-    with opened_probe(filled, task, device=torch.device("cpu"), place=Place()) as probe:
+    with open_memory_probe(filled, task, device=torch.device("cpu"), place=ProcessInfo()) as probe:
         batch = probe._made_up(2)
     assert batch.inputs["flow"].shape == (2, 3, 32, 32)
     asked = task.pose(batch.inputs, {}, None, training=True)

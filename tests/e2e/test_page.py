@@ -16,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from untrained import save_untrained
 
+from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
 from perceivers.explain.contents.audio import WaveformContent
+from perceivers.explain.contents.base import View
 from perceivers.explain.contents.series import SeriesContent
 from perceivers.explain.contents.table import TableContent
 from perceivers.explain.contents.text import TextContent
-from perceivers.explain.attribution.explanation import Explanation
-from perceivers.explain.contents.base import View
 from perceivers.server import explanation_json as maps
 
 STATIC = Path(maps.__file__).with_name("static")
@@ -169,8 +169,8 @@ def tabbed_to(page, name: str) -> None:
 
 def made_views() -> list[dict]:
     """Return a view of each kind that no run of these tests has."""
-    chance = np.random.default_rng(0)
-    recorded = np.where(chance.random((40, 2)) < 0.1, np.nan, chance.random((40, 2)))
+    rng = np.random.default_rng(0)
+    recorded = np.where(rng.random((40, 2)) < 0.1, np.nan, rng.random((40, 2)))
     contents = {
         "text": TextContent(
             units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")
@@ -181,9 +181,9 @@ def made_views() -> list[dict]:
             channels=("x", "y"),
             step=4,
         ),
-        "array": ArrayContent(values=chance.random((10, 3)).astype(np.float32)),
+        "array": ArrayContent(values=rng.random((10, 3)).astype(np.float32)),
         "wave": WaveformContent(
-            samples=chance.random((4000, 1)).astype(np.float32), rate=4000.0, step=400
+            samples=rng.random((4000, 1)).astype(np.float32), rate=4000.0, step=400
         ),
         "table": TableContent(fields=("age", "color"), texts=("41", "")),
     }
@@ -192,7 +192,7 @@ def made_views() -> list[dict]:
         View(
             name=name,
             content=content,
-            attention=chance.random((2, counts[name])).astype(np.float32),
+            attention=rng.random((2, counts[name])).astype(np.float32),
             share=np.full(2, 0.2, np.float32),
             even=0.2,
             scores=np.zeros((2, 1, counts[name]), np.float32),

@@ -16,8 +16,8 @@ from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import load_predictor
 from perceivers.recipes.files import read_recipe
-from perceivers.training.memory_probe import StepProbe
-from perceivers.training.prepare import Place
+from perceivers.training.memory_probe import MemoryProbe
+from perceivers.training.prepare import ProcessInfo
 from perceivers.training.prepare import build_task as task_of
 from perceivers.training.run import fit
 
@@ -119,10 +119,10 @@ def test_a_step_of_several_tasks_can_be_measured(run):
     recipe = read_recipe(run / "run" / "recipe.yaml")
     source = open_data(run / "birds.csv", DataConfig(label="bird,type,age,tags:labels"))
     task = task_of(recipe, source)
-    probe = StepProbe(recipe, task, device=torch.device("cpu"), place=Place())
+    probe = MemoryProbe(recipe, task, device=torch.device("cpu"), place=ProcessInfo())
     assert set(probe._made_up(2).targets) == {"bird", "type", "age", "tags"}
     mixed = replace(recipe, augment={"image": replace(recipe.augment["image"], mixup=0.2)})
-    probe = StepProbe(mixed, task, device=torch.device("cpu"), place=Place())
+    probe = MemoryProbe(mixed, task, device=torch.device("cpu"), place=ProcessInfo())
     probe._step(probe._made_up(2), torch.enable_grad())
 
 

@@ -116,7 +116,7 @@ def test_losses_on_file_are_those_of_a_model_that_learns(name):
 @pytest.mark.parametrize("name", list(recipes()))
 def test_losses_on_file_are_those_of_every_way_to_read(name, path):
     recipe = recipes()[name]
-    found = losses(replace(recipe, encoder=replace(recipe.encoder, read_path=path)))
+    found = losses(replace(recipe, encoder=replace(recipe.encoder, attn_implementation=path)))
     kept = Path(__file__).parent / f"{name}.txt"
     expected = [float(line.split()[1]) for line in kept.read_text().splitlines()]
     assert found == pytest.approx(expected, rel=GOLDEN, abs=1e-5)

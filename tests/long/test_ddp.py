@@ -65,7 +65,7 @@ def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     options = ["max_epochs=2", "augment={}", "dump=True"]
-    runs = [folder / "grid", *options, "read_path=grid", "+"]
+    runs = [folder / "grid", *options, "attn_implementation=grid", "+"]
     runs += [folder / "auto", *options, "batch=auto", "room=4"]
     launch([*torchrun, f"--master_port={free_port()}", SCRIPT, *runs])
     return folder
@@ -91,7 +91,7 @@ def test_two_processes_compute_what_fits_in_the_fuller(alone, together):
 
 def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
     """Their processes are started by the run itself."""
-    options = ["max_epochs=2", "augment={}", "dump=True", "read_path=grid"]
+    options = ["max_epochs=2", "augment={}", "dump=True", "attn_implementation=grid"]
     options += ["devices=2", "strategy=fsdp"]
     launch([sys.executable, SCRIPT, tmp_path / "run", *options])
     assert_trained_alike(tmp_path / "run", alone)

@@ -17,7 +17,7 @@ from modality_cases import CASES, SMALL, Case
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.sources.builtin import open_named
 from perceivers.evaluation.predict import Predictor, load_predictor
@@ -150,7 +150,7 @@ def test_the_mean_of_three_clips_is_that_of_their_probabilities(fitted, tmp_path
     found: list[torch.Tensor] = []
     for first in (0, 1400, 2800):
         clip = made.write_wav(tmp_path / f"{first}.wav", samples[first : first + 1200])
-        sound = modality.decode(Media(str(clip), path=clip)).value
+        sound = modality.decode(EncodedItem(str(clip), path=clip)).value
         values, mask = modality.collate([modality.prepare(sound)])
         assert mask is None
         with torch.no_grad():
@@ -168,11 +168,11 @@ class TestWithoutAModality:
     def test_a_film_without_its_pictures_is_its_sound(self, fitted):
         trained = fitted("audio_video")
         both = predicted(trained.run, trained.file)
-        (heard,) = predicted(trained.run, trained.file, "--without", "video")
+        (heard,) = predicted(trained.run, trained.file, "--drop-modality", "video")
         (given,) = load_predictor(trained.run).predict({"audio": Path(trained.file)})
         assert shares(heard) == pytest.approx(list(given.probabilities.values()), abs=2e-6)
         assert shares(heard) != shares(both[0])
-        status, out, _ = typed("evaluate", trained.run, "--without", "video")
+        status, out, _ = typed("evaluate", trained.run, "--drop-modality", "video")
         assert status == 0
         assert "6 samples" in out
         assert out.splitlines()[-1].startswith("test accuracy: ")
@@ -181,7 +181,7 @@ class TestWithoutAModality:
         trained = fitted("audio_video")
         film = made.write_film(tmp_path / "silent.mp4", made.frames(0, 6))
         (seen,) = predicted(trained.run, film)
-        (without,) = predicted(trained.run, film, "--without", "audio")
+        (without,) = predicted(trained.run, film, "--drop-modality", "audio")
         assert shares(seen) == pytest.approx(shares(without), abs=2e-6)
 
     def test_parts_are_named_and_one_may_be_left_out(self, fitted, tmp_path):
@@ -203,7 +203,7 @@ class TestWithoutAModality:
 
     def test_a_modality_that_is_not_there_is_told(self, fitted):
         trained = fitted("audio_video")
-        status, _, err = typed("predict", trained.run, trained.file, "--without", "vidio")
+        status, _, err = typed("predict", trained.run, trained.file, "--drop-modality", "vidio")
         assert status == 1
         assert "Did you mean 'video'?" in err
 

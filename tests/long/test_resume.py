@@ -138,7 +138,7 @@ def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypat
     from perceivers.training import callback as conductor
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    save = conductor.Conductor.save
+    save = conductor.TrainingCallback.save
 
     def save_on_a_full_disk(self, trainer):
         if trainer.global_step > 10:
@@ -146,7 +146,7 @@ def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypat
         save(self, trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conductor.Conductor, "save", save_on_a_full_disk)
+        patch.setattr(conductor.TrainingCallback, "save", save_on_a_full_disk)
         try:
             with pytest.raises(OSError, match=r"last.ckpt: .* The previous file is unchanged"):
                 train(str(tmp_path / "run"), **RUN)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.loading.mixup import mix, mixing_of
-from perceivers.data.loading.sampler import LoaderSettings, Order
+from perceivers.data.loading.sampler import BatchSampler, LoaderSettings
 from perceivers.data.modalities.image.augment import augment_image, inception_box
 from perceivers.data.modalities.image.preprocess import evaluation_box, preprocess_image
 
@@ -121,7 +121,7 @@ def test_ranks_together_see_each_row_at_most_once(
         return
     seen, lengths = [], set()
     for rank in range(world_size):
-        order = Order(
+        order = BatchSampler(
             num_rows,
             LoaderSettings(
                 batch_size=batch_size,

@@ -9,7 +9,7 @@ from made_modalities import RATE, cloud, frames, recording, sentence, tone
 from tolerance import assert_close
 from untrained import prepared_as, untrained
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.registry import build_modality
 
 KINDS = (
@@ -19,9 +19,9 @@ KINDS = (
 SEEDS = (0, 1, 2)
 
 
-def cell(kind: str, seed: int, share: float) -> Media:
+def cell(kind: str, seed: int, share: float) -> EncodedItem:
     """Return a cell of a length that is this share of the longest sample."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     value: Any
     if kind in ("audio", "wave"):
         value = {"array": tone(seed % 2, seed, seconds=0.4 * share), "sampling_rate": RATE}
@@ -39,15 +39,15 @@ def cell(kind: str, seed: int, share: float) -> Media:
         if kind == "series":
             value["x"][1:3] = np.nan
         else:
-            value["time"] = value["time"] * 1.3 + chance.uniform(0, 0.02, value["time"].shape)
+            value["time"] = value["time"] * 1.3 + rng.uniform(0, 0.02, value["time"].shape)
     elif kind in ("array", "places"):
         count = max(1, round(24 * share))
-        value = {"values": chance.standard_normal((count, 3))}
+        value = {"values": rng.standard_normal((count, 3))}
         if kind == "places":
-            value["positions"] = chance.uniform(-1, 1, (count, 2))
+            value["positions"] = rng.uniform(-1, 1, (count, 2))
     else:
-        value = {"age": chance.normal() if share == 1 else None, "color": "blue"}
-    return Media(f"{kind} {seed}", value=value)
+        value = {"age": rng.normal() if share == 1 else None, "color": "blue"}
+    return EncodedItem(f"{kind} {seed}", value=value)
 
 
 def prepared(kind: str, seed: int, share: float) -> Any:

@@ -61,6 +61,6 @@ def test_permuted_training_is_unpermuted_training(part):
 )
 def test_training_does_not_know_how_it_reads(part, path):
     recipe = replace(DIGITS, inputs={"image": part})
-    ways = [replace(recipe.encoder, read_path=way) for way in ("projected", path)]
+    ways = [replace(recipe.encoder, attn_implementation=way) for way in ("projected", path)]
     plain, other = (losses(replace(recipe, encoder=way), None) for way in ways)
     assert_close(other, plain)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from perceivers.data.loading.workers import ReadAhead
+from perceivers.data.loading.workers import Prefetcher
 
 
 def threads():
@@ -27,7 +27,7 @@ def settled(log, length):
 
 
 def test_items_come_in_their_order_and_end():
-    ahead = ReadAhead(iter(range(50)))
+    ahead = Prefetcher(iter(range(50)))
     assert list(ahead) == list(range(50))
     assert list(ahead) == []  # and stays at its end
     ahead.close()
@@ -35,7 +35,7 @@ def test_items_come_in_their_order_and_end():
 
 def test_no_more_is_read_than_was_asked_for():
     log = []
-    ahead = ReadAhead(counting(log), depth=3)
+    ahead = Prefetcher(counting(log), depth=3)
     assert settled(log, 3) == [0, 1, 2]
     assert next(ahead) == 0
     assert settled(log, 4) == [0, 1, 2, 3]
@@ -48,7 +48,7 @@ def test_reading_goes_on_while_the_taker_is_busy():
             time.sleep(0.05)
             yield number
 
-    began, ahead = time.perf_counter(), ReadAhead(slow())
+    began, ahead = time.perf_counter(), Prefetcher(slow())
     for _ in ahead:
         time.sleep(0.05)
     assert time.perf_counter() - began < 0.55  # one after the other, it is 0.6
@@ -59,7 +59,7 @@ def test_an_error_comes_in_its_place():
         yield 1
         raise ValueError("a damaged row")
 
-    ahead = ReadAhead(failing())
+    ahead = Prefetcher(failing())
     assert next(ahead) == 1
     with pytest.raises(ValueError, match="a damaged row"):
         next(ahead)
@@ -69,7 +69,7 @@ def test_an_error_comes_in_its_place():
 
 def test_closing_ends_the_thread_and_the_items():
     log = []
-    ahead = ReadAhead(counting(log))
+    ahead = Prefetcher(counting(log))
     ahead.close()
     ahead.close()
     assert list(ahead) == []
@@ -77,7 +77,7 @@ def test_closing_ends_the_thread_and_the_items():
 
 
 def test_one_that_is_forgotten_ends_its_thread():
-    ReadAhead(counting([]))
+    Prefetcher(counting([]))
     gc.collect()
     until = time.monotonic() + 10
     while threads() and time.monotonic() < until:

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Reader
+from perceivers.data.loading.transform import BadRowError, SampleTransform
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.predict import _without
@@ -88,12 +88,14 @@ def test_data_must_hold_the_answer_and_the_inputs(source):
 
 def reader(**settings):
     columns = {name: InputColumn(name, "image") for name in ("image", "drawn")}
-    return Reader(columns, dict.fromkeys(columns, PICTURE), None, LoaderSettings(**settings))
+    return SampleTransform(
+        columns, dict.fromkeys(columns, PICTURE), None, LoaderSettings(**settings)
+    )
 
 
 def test_a_row_without_its_answer_or_with_nothing_else_is_bad(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    there, empty = Media("a.png", path=tmp_path / "a.png"), Media("an empty cell")
+    there, empty = EncodedItem("a.png", path=tmp_path / "a.png"), EncodedItem("an empty cell")
     assert reader().decode({"image": there, "drawn": empty})[0]["drawn"] is None
     for row in ({"image": there, "drawn": empty}, {"image": empty, "drawn": there}):
         with pytest.raises(BadRowError, match="an empty cell is empty: expected a picture"):

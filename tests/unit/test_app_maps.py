@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
 from perceivers.explain.contents.audio import SpectrogramContent, WaveformContent
+from perceivers.explain.contents.base import View
 from perceivers.explain.contents.image import ImageContent
 from perceivers.explain.contents.points import PointsContent
 from perceivers.explain.contents.series import SeriesContent
 from perceivers.explain.contents.table import TableContent
 from perceivers.explain.contents.text import TextContent
 from perceivers.explain.contents.video import VideoContent
-from perceivers.explain.attribution.explanation import Explanation
-from perceivers.explain.contents.base import View
 from perceivers.server.explanation_json import views
 
 NAN = float("nan")

@@ -10,7 +10,7 @@ from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInput, PatchInputConfig
 from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.video import VideoInput, VideoInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.patches import depth_to_space
@@ -279,11 +279,11 @@ def model_of():
         num_self_attend_heads=2,
     )
     answers = {
-        "video": AnswerConfig(
+        "video": OutputConfig(
             queries=FourierQueriesConfig(size=FILM.grid, num_bands=None),
             head=LinearHeadConfig(num_outputs=12),
         ),
-        LABEL: AnswerConfig(
+        LABEL: OutputConfig(
             queries=LearnedQueriesConfig(channels=8), head=LinearHeadConfig(num_outputs=3)
         ),
     }

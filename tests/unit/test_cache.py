@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from loading import Pictures
 
-from perceivers.data.loading.image_cache import PictureCache, cache_for
+from perceivers.data.loading.image_cache import ImageCache, open_image_cache
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
 
 def test_what_was_put_comes_back():
-    cache = PictureCache(3, (2, 2, 3))
+    cache = ImageCache(3, (2, 2, 3))
     assert cache.get(1) is None
     cache.put(1, PICTURE)
     np.testing.assert_array_equal(cache.get(1), PICTURE)
@@ -19,13 +19,13 @@ def test_what_was_put_comes_back():
 
 
 def test_other_shapes_are_not_kept():
-    cache = PictureCache(1, (2, 2, 1))
+    cache = ImageCache(1, (2, 2, 1))
     cache.put(0, PICTURE)
     assert cache.get(0) is None
 
 
 def test_a_forked_process_shares_it():
-    cache = PictureCache(2, (2, 2, 3))
+    cache = ImageCache(2, (2, 2, 3))
     child = os.fork()
     if child == 0:
         cache.put(1, PICTURE)
@@ -36,13 +36,13 @@ def test_a_forked_process_shares_it():
 
 @pytest.mark.parametrize(("largest", "fits"), [(5 * (6 * 6 * 3 + 1), True), (5 * 6 * 6 * 3, False)])
 def test_it_is_made_only_if_all_pictures_fit(largest, fits):
-    cache = cache_for(Pictures(5), "picture", num_channels=3, largest=largest)
+    cache = open_image_cache(Pictures(5), "picture", num_channels=3, largest=largest)
     assert (cache is not None) == fits
 
 
 def test_a_damaged_first_row_is_passed_over():
     def shape(**options):
-        cache = cache_for(Pictures(3, **options), "picture", num_channels=1, largest=1000)
+        cache = open_image_cache(Pictures(3, **options), "picture", num_channels=1, largest=1000)
         return cache and cache.shape
 
     assert shape(damaged=(0,)) == (6, 6, 1)

@@ -6,18 +6,18 @@ import time
 import pytest
 
 from perceivers.recipes.registry import TrainingConfig
-from perceivers.training.stopping import Clock, Limits, StopSignals
+from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals
 
 
 def test_progress_is_the_largest_share():
-    limits = Limits(epochs=10, steps=1000, seconds=60.0)
+    limits = StoppingCriteria(epochs=10, steps=1000, seconds=60.0)
     assert limits.progress(epochs=1.0, steps=500, seconds=6.0) == 0.5
     assert limits.progress(epochs=9.0, steps=500, seconds=6.0) == 0.9
     assert limits.progress(epochs=1.0, steps=1, seconds=100.0) == 1.0
 
 
 def test_time_is_counted_from_the_end_of_the_first_step():
-    limits = Limits(seconds=10.0)
+    limits = StoppingCriteria(seconds=10.0)
     shares = [
         limits.progress(epochs=0, steps=1, seconds=now, first_step=4.0) for now in (4, 7, 10, 12)
     ]
@@ -26,23 +26,23 @@ def test_time_is_counted_from_the_end_of_the_first_step():
 
 
 def test_limits_are_those_of_the_recipe():
-    limits = Limits.of(TrainingConfig(max_epochs=3, max_time="1m"))
-    assert limits == Limits(epochs=3, steps=None, seconds=60.0)
+    limits = StoppingCriteria.of(TrainingConfig(max_epochs=3, max_time="1m"))
+    assert limits == StoppingCriteria(epochs=3, steps=None, seconds=60.0)
 
 
 def test_a_run_without_end_is_refused():
     with pytest.raises(ValueError, match="would never end: give --max-time"):
-        Limits.of(TrainingConfig())
+        StoppingCriteria.of(TrainingConfig())
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "max_steps"])
 def test_a_limit_of_nothing_is_refused(name):
     with pytest.raises(ValueError, match=rf"training.{name} to be 1 or more, got 0"):
-        Limits.of(TrainingConfig(**{name: 0}))
+        StoppingCriteria.of(TrainingConfig(**{name: 0}))
 
 
 def test_the_clock_goes_on_from_where_it_was():
-    clock = Clock(100.0)
+    clock = RunClock(100.0)
     assert clock.elapsed == 100.0
     clock.start()
     time.sleep(0.01)

@@ -34,9 +34,9 @@ SMALL = PerceiverConfig(
 
 
 def test_reading_as_the_papers_do_costs_what_they_say():
-    config = replace(IMAGENET, encoder=PerceiverEncoderConfig(read_path="projected"))
+    config = replace(IMAGENET, encoder=PerceiverEncoderConfig(attn_implementation="projected"))
     found = cost(config)
-    assert found.read_path == "projected"
+    assert found.attn_implementation == "projected"
     # Reads 2 to 8 have the same weights and project once; the formulas do not know the classifier.
     saved = 6 * 2 * 50_176 * 261 * (261 + 261)
     assert found.flops == found.paper_flops + 2 * 1024 * 1000 - saved
@@ -103,7 +103,7 @@ def test_a_model_is_costed_without_being_allocated():
     assert (found.num_elements, found.input_channels) == (50_176, 261)
     assert found.num_parameters == 44_912_254
     assert found.weight_bytes == 4 * 44_912_254
-    assert found.read_path == "grid"
+    assert found.attn_implementation == "grid"
     assert found.flops < 0.6 * found.paper_flops
     less = cost(IMAGENET, batch_size=2, grad_checkpointing=True)
     assert less.step_bytes < found.step_bytes / 2

@@ -6,9 +6,9 @@ import tarfile
 import pytest
 from small_data import members, png, write_tar
 
-from perceivers.data.encoded_item import Media
-from perceivers.data.formats.webdataset import TarTable, media_column, shown_name, tar_members
-from perceivers.data.streaming.shards import FileShard, file_shards, sample_fields
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.formats.webdataset import TarTable, media_column, printable_name, tar_members
+from perceivers.data.streaming.shards import FileShard, file_shards, infer_fields
 from perceivers.data.tables.table import Field, Table
 
 
@@ -80,7 +80,7 @@ def test_text_members(tmp_path, texts, cells):
     found = {"1.png": png(1), **{f"1.{suffix}": text for suffix, text in texts.items()}}
     row = TarTable(write_tar(tmp_path / "a.tar", found)).row(0)
     del row["image"]
-    assert {c: v.value if isinstance(v, Media) else v for c, v in row.items()} == cells
+    assert {c: v.value if isinstance(v, EncodedItem) else v for c, v in row.items()} == cells
 
 
 def test_a_member_that_cannot_be_parsed_is_named(tmp_path):
@@ -178,7 +178,7 @@ def test_an_archive_never_says_what_is_read_or_written_on_this_disk(
     monkeypatch.setattr(
         type(path), "open", lambda self, *a, **k: (opened.append(self), whole(self, *a, **k))[1]
     )
-    fields = {**sample_fields(path), "other": Field("image"), "more": Field("image")}
+    fields = {**infer_fields(path), "other": Field("image"), "more": Field("image")}
     if streamed:
         rows = list(FileShard(path, fields).rows(0))
     else:
@@ -196,7 +196,7 @@ def test_an_archive_never_says_what_is_read_or_written_on_this_disk(
 def test_what_texts_in_an_archive_hold_is_never_a_file(tmp_path):
     cells = {"a": "x/y.png", "b": {"path": "z.wav"}, "c": [1.0, 2.0], "d": "word " * 40, "e": 3}
     path = write_tar(tmp_path / "a.tar", {"1.json": json.dumps(cells).encode()})
-    for fields in (TarTable(path).fields, sample_fields(path)):
+    for fields in (TarTable(path).fields, infer_fields(path)):
         assert {c: field.kind for c, field in fields.items()} == {
             "a": "string",
             "b": "other",
@@ -238,7 +238,7 @@ def test_a_shard_cut_short_gives_the_rows_before(tmp_path):
     with tarfile.open(path) as archive:
         end = archive.getmembers()[3].offset_data + 10
     path.write_bytes(path.read_bytes()[:end])
-    (shard,) = file_shards([path], sample_fields(path))
+    (shard,) = file_shards([path], infer_fields(path))
     assert shard.num_rows == 3  # what cannot be read counts as one
     rows = shard.rows(0)  # of the third, members may be lost
     assert [next(rows)["image"].read() for _ in range(2)] == [png(n) for n in range(2)]
@@ -247,4 +247,4 @@ def test_a_shard_cut_short_gives_the_rows_before(tmp_path):
 
 
 def test_names_are_shown_without_characters_that_steer():
-    assert shown_name("../a\x1b\n\u202eb é") == "../a???b é"
+    assert printable_name("../a\x1b\n\u202eb é") == "../a???b é"

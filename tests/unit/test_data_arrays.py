@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.modality import (
     ArraysAugmentConfig,
     ArraysPreprocessConfig,
@@ -19,17 +19,17 @@ def reader(length=4, channels=2, coordinates=0, augment=None, **options):
     return ArrayValues(config, augment)
 
 
-def chance():
+def new_rng():
     return np.random.default_rng(1)
 
 
 def of(value, **options):
-    return Media("hand.npz", value={"values": value, **options})
+    return EncodedItem("hand.npz", value={"values": value, **options})
 
 
 def test_arrays_are_a_modality_of_whole_samples():
     assert isinstance(reader(), Modality)
-    assert not reader().timed
+    assert not reader().has_clips
 
 
 @pytest.mark.parametrize("missing", ["length", "channels", "coordinates"])
@@ -110,7 +110,7 @@ def test_a_longer_row_is_cut_to_its_first_or_a_random_window():
     decoded = arrays.decode(of(np.arange(100)))
     assert decoded.notes == ("cut to length",)
     np.testing.assert_array_equal(arrays.prepare(decoded.value)[:, 0], [0, 1, 2])
-    drawn = arrays.prepare(decoded.value, chance=chance())[:, 0]
+    drawn = arrays.prepare(decoded.value, rng=new_rng())[:, 0]
     assert drawn[0] > 0
     np.testing.assert_array_equal(np.diff(drawn), [1, 1])
 
@@ -120,7 +120,7 @@ def test_more_elements_with_coordinates_are_thinned_evenly_or_at_random():
     decoded = arrays.decode(of(np.arange(101), times=np.arange(101)))
     assert decoded.notes == ("elements drawn",)
     np.testing.assert_array_equal(arrays.prepare(decoded.value), [[0, 0], [50, 50], [100, 100]])
-    drawn = arrays.prepare(decoded.value, chance=chance())
+    drawn = arrays.prepare(decoded.value, rng=new_rng())
     assert drawn.shape == (3, 2)
     assert (np.diff(drawn[:, 0]) > 0).all()
     np.testing.assert_array_equal(drawn[:, 0], drawn[:, 1])
@@ -164,7 +164,7 @@ def test_augmentation_needs_chance():
 
 def test_values_are_scaled_together():
     arrays = reader(augment=ArraysAugmentConfig(scale=(2.0, 3.0)))
-    sample = arrays.prepare(arrays.decode(of([[1, 2], [3, 4]])).value, chance=chance())
+    sample = arrays.prepare(arrays.decode(of([[1, 2], [3, 4]])).value, rng=new_rng())
     factor = sample[0, 0]
     assert 2 <= factor <= 3
     np.testing.assert_allclose(sample, factor * np.array([[1, 2], [3, 4]]), rtol=1e-6)
@@ -173,21 +173,21 @@ def test_values_are_scaled_together():
 def test_noise_has_the_stated_size():
     arrays = reader(length=10_000, channels=1, augment=ArraysAugmentConfig(noise=0.1))
     value = arrays.decode(of(np.zeros(10_000))).value
-    assert arrays.prepare(value, chance=chance()).std() == pytest.approx(0.1, rel=0.05)
-    assert arrays.prepare(value, chance=chance()).dtype == np.float32
+    assert arrays.prepare(value, rng=new_rng()).std() == pytest.approx(0.1, rel=0.05)
+    assert arrays.prepare(value, rng=new_rng()).dtype == np.float32
 
 
 def test_dropping_masks_a_row_and_thins_a_set():
     augment = ArraysAugmentConfig(drop=0.99)
     row = reader(length=100, channels=1, augment=augment)
-    sample = row.prepare(row.decode(of(np.arange(100))).value, chance=chance())
+    sample = row.prepare(row.decode(of(np.arange(100))).value, rng=new_rng())
     real = ~np.isnan(sample[:, 0])
     assert sample.shape == (100, 1)
     assert 1 <= real.sum() < 100
     np.testing.assert_array_equal(sample[real, 0], np.flatnonzero(real))
     placed = reader(length=100, channels=1, coordinates=1, augment=augment)
     value = placed.decode(of(np.arange(100), times=np.arange(100))).value
-    sizes = [placed.prepare(value, chance=np.random.default_rng(s)).shape[0] for s in range(30)]
+    sizes = [placed.prepare(value, rng=np.random.default_rng(s)).shape[0] for s in range(30)]
     assert min(sizes) >= 1
     assert len(set(sizes)) > 10
 
@@ -196,13 +196,13 @@ def test_one_element_survives_dropping():
     arrays = reader(length=2, channels=1, augment=ArraysAugmentConfig(drop=0.99))
     value = arrays.decode(of([5, 6])).value
     for seed in range(20):
-        sample = arrays.prepare(value, chance=np.random.default_rng(seed))
+        sample = arrays.prepare(value, rng=np.random.default_rng(seed))
         assert np.isfinite(sample).any()
 
 
 def test_padding_changes_no_real_element():
     arrays = reader(length=50, channels=2)
-    rng = chance()
+    rng = new_rng()
     samples = [rng.normal(size=(n, 2)).astype(np.float32) for n in (1, 7, 50, 20)]
     stacked, mask = arrays.collate(samples)
     assert mask is not None
@@ -214,7 +214,7 @@ def test_everything_is_measured_from_a_sample():
     cells = [
         of([[0, 5], [2, 5]], coordinates=[[0], [4]]),
         of([[4, 5], [6, 5], [np.nan, 1]], coordinates=[[1], [9], [np.nan]], mask=[1, 1, 0]),
-        Media("bad", data=b"hello"),
+        EncodedItem("bad", data=b"hello"),
     ]
     config = measure_arrays(cells, ArraysPreprocessConfig())
     assert (config.length, config.num_channels, config.num_coordinates) == (3, 2, 1)
@@ -239,6 +239,6 @@ def test_what_is_set_is_not_measured():
 
 def test_a_sample_without_readable_arrays_says_why():
     with pytest.raises(ValueError, match=r"No array of a sample can be read.*'bad' as an array"):
-        measure_arrays([Media("bad", data=b"hello")], ArraysPreprocessConfig())
+        measure_arrays([EncodedItem("bad", data=b"hello")], ArraysPreprocessConfig())
     with pytest.raises(ValueError, match="It holds no rows"):
         measure_arrays([], ArraysPreprocessConfig())

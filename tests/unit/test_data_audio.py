@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio import modality as module
 from perceivers.data.modalities.audio.mel import log_mel
 from perceivers.data.modalities.audio.modality import (
@@ -32,27 +32,30 @@ def noise(seconds, rate=RATE, channels=1):
 def media(samples, rate=RATE):
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
-    return Media("a.wav", data=file.getvalue())
+    return EncodedItem("a.wav", data=file.getvalue())
 
 
-def chance(seed=0):
+def new_rng(seed=0):
     return np.random.default_rng(seed)
 
 
 def test_both_are_modalities_of_clips():
     for audio in (WaveAudio(WAVE), MelAudio(MEL)):
         assert isinstance(audio, Modality)
-        assert audio.timed
+        assert audio.has_clips
 
 
 def test_a_clip_is_cut_at_its_moment_and_scaled():
     samples = noise(3.0)
     audio = WaveAudio(WAVE)
     value = audio.decode(media(samples)).value
-    for moment, begin in ((0.0, 0), (0.5, RATE), (1.0, 2 * RATE)):
-        clip = audio.prepare(value, moment=moment)
+    for clip_position, begin in ((0.0, 0), (0.5, RATE), (1.0, 2 * RATE)):
+        clip = audio.prepare(value, clip_position=clip_position)
         np.testing.assert_allclose(clip, samples[begin : begin + RATE] * 2, rtol=1e-6)
-        alone = audio.prepare(audio.decode(media(samples), moment=moment).value, moment=moment)
+        alone = audio.prepare(
+            audio.decode(media(samples), clip_position=clip_position).value,
+            clip_position=clip_position,
+        )
         np.testing.assert_array_equal(alone, clip)
 
 
@@ -100,11 +103,11 @@ def test_nothing_is_random_without_chance_or_augmentation():
     ):
         plain = without.prepare(sound)
         np.testing.assert_array_equal(with_it.prepare(sound), plain)
-        np.testing.assert_array_equal(without.prepare(sound, chance=chance()), plain)
-        augmented = with_it.prepare(sound, chance=chance())
+        np.testing.assert_array_equal(without.prepare(sound, rng=new_rng()), plain)
+        augmented = with_it.prepare(sound, rng=new_rng())
         assert augmented.shape == plain.shape
         assert not np.array_equal(augmented, plain)
-        np.testing.assert_array_equal(with_it.prepare(sound, chance=chance()), augmented)
+        np.testing.assert_array_equal(with_it.prepare(sound, rng=new_rng()), augmented)
 
 
 def test_augmentation_that_does_nothing_changes_nothing():
@@ -112,16 +115,16 @@ def test_augmentation_that_does_nothing_changes_nothing():
     before = sound.samples.copy()
     for kind, config in ((WaveAudio, WAVE), (MelAudio, MEL)):
         plain = kind(config).prepare(sound)
-        np.testing.assert_allclose(kind(config, NOTHING).prepare(sound, chance=chance()), plain)
+        np.testing.assert_allclose(kind(config, NOTHING).prepare(sound, rng=new_rng()), plain)
     np.testing.assert_array_equal(sound.samples, before)
 
 
 def test_masks_put_the_mean_over_time_and_bands():
     sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
     config = AudioAugmentConfig(time_share=0.5, frequency_share=0.5, gain=0.0)
-    wave = WaveAudio(WAVE, config).prepare(sound, chance=chance(1))
+    wave = WaveAudio(WAVE, config).prepare(sound, rng=new_rng(1))
     assert 100 < (wave == 0).sum() < RATE
-    mel = MelAudio(MEL, config).prepare(sound, chance=chance(1))
+    mel = MelAudio(MEL, config).prepare(sound, rng=new_rng(1))
     assert (mel == 0).all(axis=0).any()  # a band
     assert (mel == 0).all(axis=1).any()  # a frame
 
@@ -133,10 +136,10 @@ def test_a_faster_clip_takes_more_of_the_recording():
     tone = media((0.5 * np.sin(2 * np.pi * 200 * time))[:, None])
     frequencies = []
     for seed in range(12):
-        value = audio.decode(tone, moment=0.7).value
+        value = audio.decode(tone, clip_position=0.7).value
         assert value.samples.shape[0] < 3 * RATE
-        clip = audio.prepare(value, moment=0.7, chance=chance(seed))
-        whole = audio.prepare(audio.decode(tone).value, moment=0.7, chance=chance(seed))
+        clip = audio.prepare(value, clip_position=0.7, rng=new_rng(seed))
+        whole = audio.prepare(audio.decode(tone).value, clip_position=0.7, rng=new_rng(seed))
         np.testing.assert_allclose(clip, whole, atol=1e-5)
         assert clip.shape == (RATE, 1)
         frequencies.append(int(np.abs(np.fft.rfft(clip[:, 0])).argmax()))  # 1 Hz apart
@@ -146,7 +149,7 @@ def test_a_faster_clip_takes_more_of_the_recording():
 
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
-        MelAudio(MEL).decode(Media("row 3"))
+        MelAudio(MEL).decode(EncodedItem("row 3"))
 
 
 @pytest.mark.parametrize("length", [1, 100])
@@ -155,7 +158,7 @@ def test_one_sample_and_silence_work(length):
     for audio in (WaveAudio(WAVE), MelAudio(MEL, AudioAugmentConfig(noise=0.1))):
         decoded = audio.decode(cell)
         assert decoded.notes == ("silent",)
-        values = audio.prepare(decoded.value, chance=chance())
+        values = audio.prepare(decoded.value, rng=new_rng())
         assert values.shape[0] == (length if values.shape[1] == 1 else -(-length // 80))
         assert np.isfinite(values).all()
 
@@ -203,7 +206,7 @@ def test_what_is_stated_stays():
 
 
 def test_unreadable_sounds_are_passed_over_unless_all_are():
-    bad = Media("bad.wav", data=b"no sound, but some text")
+    bad = EncodedItem("bad.wav", data=b"no sound, but some text")
     config = measure_audio([bad, media(noise(1.0))], WavePreprocessConfig())
     assert config.sample_rate == RATE
     with pytest.raises(

@@ -6,10 +6,10 @@ from perceivers.data.base import DataConfig
 from perceivers.data.formats import huggingface
 from perceivers.data.formats.huggingface import (
     HuggingFaceTable,
-    from_hub,
-    from_object,
-    from_saved,
     is_dataset,
+    load_hub_dataset,
+    load_saved_dataset,
+    select_splits,
 )
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.table import Field, Table
@@ -45,14 +45,14 @@ def test_strings_are_told_by_their_cells(tmp_path):
 
 
 def test_splits_by_their_names():
-    splits, notes = from_object({"test": 1, "dev": 2, "train": 3, "unsupervised": 4}, "birds")
+    splits, notes = select_splits({"test": 1, "dev": 2, "train": 3, "unsupervised": 4}, "birds")
     assert list(splits.items()) == [("train", 3), ("validation", 2), ("test", 1)]
     assert notes == ["Left out (splits that are neither train, validation nor test): unsupervised."]
-    assert from_object({"all": 1}, "birds") == ({"train": 1}, [])
+    assert select_splits({"all": 1}, "birds") == ({"train": 1}, [])
     with pytest.raises(ValueError, match="birds has two splits for validation"):
-        from_object({"val": 1, "valid": 2}, "birds")
+        select_splits({"val": 1, "valid": 2}, "birds")
     with pytest.raises(ValueError, match="no split called train, validation or test; it has a, b"):
-        from_object({"a": 1, "b": 2}, "birds")
+        select_splits({"a": 1, "b": 2}, "birds")
 
 
 def test_objects_of_the_library_are_known():
@@ -75,7 +75,7 @@ def test_a_saved_data_set_that_is_damaged_is_named(tmp_path):
     dataset_dict()["train"].save_to_disk(str(tmp_path / "one"))
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(ValueError, match="looks like a saved Hugging Face data set, but cannot be"):
-        from_saved(tmp_path / "one")
+        load_saved_dataset(tmp_path / "one")
 
 
 class Library:
@@ -134,4 +134,4 @@ def test_a_hub_that_does_not_answer_is_told_from_a_missing_path(hub):
     with pytest.raises(
         ValueError, match=r"'birds' is no path that exists here, and the .* name: no network here"
     ):
-        from_hub("birds", stream=False)
+        load_hub_dataset("birds", stream=False)

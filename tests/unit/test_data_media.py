@@ -7,18 +7,24 @@ import pytest
 from PIL import Image
 from small_data import pixels, png, write_png
 
-from perceivers.data.encoded_item import Media, as_media, kind_of_bytes, kind_of_name, to_pictures
+from perceivers.data.encoded_item import (
+    EncodedItem,
+    as_encoded_item,
+    kind_of_bytes,
+    kind_of_name,
+    to_pictures,
+)
 
 
 def test_bytes_and_files_are_read_alike(tmp_path):
     path = write_png(tmp_path / "a.png", 1)
-    assert Media("a", data=png(1)).read() == Media("a", path=path).read() == png(1)
-    with Media("a", data=png(1)).open() as file:
+    assert EncodedItem("a", data=png(1)).read() == EncodedItem("a", path=path).read() == png(1)
+    with EncodedItem("a", data=png(1)).open() as file:
         assert file.read() == png(1)
 
 
 def test_missing_file_is_named(tmp_path):
-    media = as_media("gone.png", "row 1", tmp_path)
+    media = as_encoded_item("gone.png", "row 1", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"'.*gone\.png' cannot be read: No such file"):
         media.read()
 
@@ -27,7 +33,7 @@ def test_file_that_must_not_be_read_is_named(tmp_path, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    media = Media("secret.png", path=tmp_path / "secret.png")
+    media = EncodedItem("secret.png", path=tmp_path / "secret.png")
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(PermissionError, match=r"'secret\.png' cannot be read: Permission denied"):
         media.read()
@@ -40,16 +46,16 @@ def test_disk_that_fails_while_reading_names_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", lambda path, mode: Broken())
     with pytest.raises(OSError, match=r"'a\.png' cannot be read: Input/output error"):
-        Media("a.png", path=tmp_path / "a.png").read()
+        EncodedItem("a.png", path=tmp_path / "a.png").read()
 
 
 def test_nothing_to_open_is_said():
     with pytest.raises(ValueError, match="t, row 3 is empty: expected a file, got nothing"):
-        as_media(None, "t, row 3", Path()).read()
+        as_encoded_item(None, "t, row 3", Path()).read()
     with pytest.raises(ValueError, match="t, row 3 is empty"):
-        as_media(float("nan"), "t, row 3", Path()).open()
+        as_encoded_item(float("nan"), "t, row 3", Path()).open()
     with pytest.raises(ValueError, match="digit is a decoded picture and has no bytes"):
-        Media("digit", array=pixels(1)).open()
+        EncodedItem("digit", array=pixels(1)).open()
 
 
 @pytest.mark.parametrize(
@@ -91,35 +97,35 @@ def test_first_bytes_tell_the_kind(data, kind):
 def test_every_kind_of_cell_becomes_media(tmp_path):
     write_png(tmp_path / "1.png", 1)
     image = Image.fromarray(pixels(1))
-    media = Media("m", data=b"x")
-    assert as_media(media, "w", tmp_path) is media
-    assert as_media("1.png", "w", tmp_path).name == str(tmp_path / "1.png")
-    assert as_media(Path("1.png"), "w", tmp_path).read() == png(1)
-    assert as_media(str(tmp_path / "1.png"), "w", Path("elsewhere")).read() == png(1)
-    assert as_media(bytearray(png(1)), "w", tmp_path).read() == png(1)
-    assert as_media({"bytes": png(1), "path": "x.png"}, "w", tmp_path).name == "w (x.png)"
-    assert as_media({"bytes": png(1), "path": None}, "w", tmp_path).name == "w"
-    assert as_media({"bytes": None, "path": "1.png"}, "w", tmp_path).read() == png(1)
-    assert (as_media(pixels(1), "w", tmp_path).array == pixels(1)).all()
-    assert (as_media(image, "w", tmp_path).array == pixels(1)).all()
+    media = EncodedItem("m", data=b"x")
+    assert as_encoded_item(media, "w", tmp_path) is media
+    assert as_encoded_item("1.png", "w", tmp_path).name == str(tmp_path / "1.png")
+    assert as_encoded_item(Path("1.png"), "w", tmp_path).read() == png(1)
+    assert as_encoded_item(str(tmp_path / "1.png"), "w", Path("elsewhere")).read() == png(1)
+    assert as_encoded_item(bytearray(png(1)), "w", tmp_path).read() == png(1)
+    assert as_encoded_item({"bytes": png(1), "path": "x.png"}, "w", tmp_path).name == "w (x.png)"
+    assert as_encoded_item({"bytes": png(1), "path": None}, "w", tmp_path).name == "w"
+    assert as_encoded_item({"bytes": None, "path": "1.png"}, "w", tmp_path).read() == png(1)
+    assert (as_encoded_item(pixels(1), "w", tmp_path).array == pixels(1)).all()
+    assert (as_encoded_item(image, "w", tmp_path).array == pixels(1)).all()
 
 
 def test_other_cells_are_refused():
     with pytest.raises(TypeError, match=r"t, row 1: expected a path, .* got int"):
-        as_media(3, "t, row 1", Path())
+        as_encoded_item(3, "t, row 1", Path())
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "I;16", "F", "CMYK"])
 def test_unusual_pil_images_keep_their_mode(mode):
-    media = as_media(Image.new(mode, (3, 2)), "w", Path())
+    media = as_encoded_item(Image.new(mode, (3, 2)), "w", Path())
     assert Image.open(io.BytesIO(media.read())).mode == mode
 
 
 def test_pil_images_that_no_file_holds_are_converted():
-    assert as_media(Image.new("HSV", (3, 2)), "w", Path()).array.shape == (2, 3, 3)
+    assert as_encoded_item(Image.new("HSV", (3, 2)), "w", Path()).array.shape == (2, 3, 3)
     palette = Image.new("P", (3, 2))
     palette.info["transparency"] = 0
-    assert as_media(palette, "w", Path()).array.shape == (2, 3, 4)
+    assert as_encoded_item(palette, "w", Path()).array.shape == (2, 3, 4)
 
 
 def test_pil_images_are_turned_as_their_exif_says():
@@ -128,7 +134,7 @@ def test_pil_images_are_turned_as_their_exif_says():
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(buffer, format="JPEG", exif=exif)
-    assert as_media(Image.open(buffer), "w", Path()).array.shape == (3, 2, 3)
+    assert as_encoded_item(Image.open(buffer), "w", Path()).array.shape == (3, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -157,5 +163,5 @@ def test_numbers_of_unknown_scale_are_refused():
 
 
 def test_media_are_sent_to_other_processes():
-    media = pickle.loads(pickle.dumps(Media("a", data=b"x")))
-    assert media == Media("a", data=b"x")
+    media = pickle.loads(pickle.dumps(EncodedItem("a", data=b"x")))
+    assert media == EncodedItem("a", data=b"x")

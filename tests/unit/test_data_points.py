@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.points.modality import (
     PointClouds,
@@ -23,12 +23,12 @@ def clouds(num_points=4, num_channels=0, augment=None, **options):
 
 
 def decoded(reader, points):
-    return reader.decode(Media("row 3", value=points))
+    return reader.decode(EncodedItem("row 3", value=points))
 
 
 def sampled(reader, points, seed=None):
-    chance = None if seed is None else np.random.default_rng(seed)
-    return reader.prepare(decoded(reader, points).value, chance=chance)
+    rng = None if seed is None else np.random.default_rng(seed)
+    return reader.prepare(decoded(reader, points).value, rng=rng)
 
 
 def scattered(count, width=3, seed=0):
@@ -37,7 +37,7 @@ def scattered(count, width=3, seed=0):
 
 def test_clouds_are_a_modality_of_whole_samples():
     assert isinstance(clouds(), Modality)
-    assert not clouds().timed
+    assert not clouds().has_clips
 
 
 @pytest.mark.parametrize("missing", ["num_points", "num_channels"])
@@ -154,13 +154,13 @@ def test_training_draws_other_points_each_time():
 
 def test_points_of_a_mesh_lie_on_its_surface_and_repeat():
     reader = clouds(64, normalize="none")
-    value = reader.decode(Media("a.off", data=SQUARE)).value
+    value = reader.decode(EncodedItem("a.off", data=SQUARE)).value
     assert value.shape == (256, 3)
     assert value.dtype == np.float32
     assert (value[:, 2] == 0).all()
     assert value.min() >= 0
     assert value.max() <= 2
-    np.testing.assert_array_equal(reader.decode(Media("b.off", data=SQUARE)).value, value)
+    np.testing.assert_array_equal(reader.decode(EncodedItem("b.off", data=SQUARE)).value, value)
     assert reader.prepare(value).shape == (64, 3)
 
 
@@ -169,17 +169,17 @@ def test_a_mesh_without_area_is_refused():
     with pytest.raises(
         ValueError, match=r"Cannot read 'a.off' as a point cloud: none of its 1 faces"
     ):
-        clouds().decode(Media("a.off", data=flat))
+        clouds().decode(EncodedItem("a.off", data=flat))
 
 
 def test_notes_of_the_file_are_kept():
     bare = b"OFF\n2 0 0\n0 0 0\n1 0 0\n"
-    assert clouds().decode(Media("a.off", data=bare)).notes == ("mesh without faces",)
+    assert clouds().decode(EncodedItem("a.off", data=bare)).notes == ("mesh without faces",)
 
 
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
-        clouds().decode(Media("row 3"))
+        clouds().decode(EncodedItem("row 3"))
 
 
 def test_further_channels_are_standardized_and_not_scaled_with_the_cloud():
@@ -211,7 +211,7 @@ def test_each_point_is_scaled_by_itself():
     points = scattered(1000) + np.float32(0.5)
     reader = clouds(1000, augment=augment, normalize="center")
     value = decoded(reader, points).value
-    sample = reader.prepare(value, chance=np.random.default_rng(0))
+    sample = reader.prepare(value, rng=np.random.default_rng(0))
     shift = sample + (value * 1.0 - sample).mean(axis=0)  # centering again moves them a little
     factors = (shift * value).sum(axis=1) / np.square(value).sum(axis=1)
     far = np.linalg.norm(value, axis=1) > 0.5
@@ -227,7 +227,7 @@ def test_a_cloud_turns_about_its_axis(axis, kept):
     reader = clouds(50, normalize="center", augment=augment)
     points = scattered(50)
     value = decoded(reader, points).value
-    turned = reader.prepare(value, chance=np.random.default_rng(0))
+    turned = reader.prepare(value, rng=np.random.default_rng(0))
     np.testing.assert_allclose(turned[:, kept], value[:, kept], atol=1e-6)
     np.testing.assert_allclose(
         np.linalg.norm(turned, axis=1), np.linalg.norm(value, axis=1), rtol=1e-5
@@ -240,7 +240,7 @@ def test_turns_keep_their_limit_and_their_handedness():
     reader = clouds(3, normalize="none", augment=augment)
     value = np.eye(3, dtype=np.float32)
     for seed in range(20):
-        turned = reader.prepare(value, chance=np.random.default_rng(seed)).T
+        turned = reader.prepare(value, rng=np.random.default_rng(seed)).T
         assert np.linalg.det(turned) == pytest.approx(1, abs=1e-5)
         angle = np.rad2deg(np.arccos(np.clip((np.trace(turned) - 1) / 2, -1, 1)))
         assert angle <= 10.1
@@ -251,11 +251,11 @@ def test_normals_turn_and_are_mirrored_with_the_cloud():
     reader = clouds(50, num_channels=4, normals=1, normalize="none", augment=augment)
     points = scattered(50)
     both = np.concatenate([points, np.ones((50, 1), dtype=np.float32), points], axis=1)
-    sample = reader.prepare(both, chance=np.random.default_rng(3))
+    sample = reader.prepare(both, rng=np.random.default_rng(3))
     np.testing.assert_allclose(sample[:, :3], sample[:, 4:], atol=1e-6)
     np.testing.assert_array_equal(sample[:, 3], 1)
     unmarked = clouds(50, num_channels=4, normalize="none", augment=augment)
-    sample = unmarked.prepare(both, chance=np.random.default_rng(3))
+    sample = unmarked.prepare(both, rng=np.random.default_rng(3))
     np.testing.assert_array_equal(sample[:, 4:], points)
 
 
@@ -286,7 +286,7 @@ def test_a_normalized_cloud_is_scaled_shaken_and_moved():
 def test_dropping_keeps_at_least_one_point():
     reader = clouds(100, augment=PointsAugmentConfig(drop=0.99))
     value = decoded(reader, scattered(100)).value
-    sizes = [reader.prepare(value, chance=np.random.default_rng(s)).shape[0] for s in range(50)]
+    sizes = [reader.prepare(value, rng=np.random.default_rng(s)).shape[0] for s in range(50)]
     assert min(sizes) >= 1
     assert np.mean(sizes) == pytest.approx(50, abs=12)
     single = clouds(1, augment=PointsAugmentConfig(drop=0.9))
@@ -328,21 +328,21 @@ def test_a_file_of_points_is_read_as_the_same_array_is():
     file = io.BytesIO()
     np.save(file, points)
     reader = clouds(64)
-    value = reader.decode(Media("a.npy", data=file.getvalue())).value
+    value = reader.decode(EncodedItem("a.npy", data=file.getvalue())).value
     np.testing.assert_array_equal(value, decoded(reader, points).value)
 
 
 def test_numbers_of_points_and_channels_are_measured():
-    cells = [Media("row", value=scattered(n)) for n in (50, 60, 60)]
-    config = measure_points([*cells, Media("bad", data=b"\x00")], PointsPreprocessConfig())
+    cells = [EncodedItem("row", value=scattered(n)) for n in (50, 60, 60)]
+    config = measure_points([*cells, EncodedItem("bad", data=b"\x00")], PointsPreprocessConfig())
     assert (config.num_points, config.num_channels) == (60, 0)
     assert (config.mean, config.std, config.normals) == ((), (), None)
-    config = measure_points([Media("row", value=scattered(9999))], PointsPreprocessConfig())
+    config = measure_points([EncodedItem("row", value=scattered(9999))], PointsPreprocessConfig())
     assert config.num_points == 2048
 
 
 def test_a_model_of_meshes_reads_1024_points():
-    config = measure_points([Media("a.off", data=SQUARE)] * 2, PointsPreprocessConfig())
+    config = measure_points([EncodedItem("a.off", data=SQUARE)] * 2, PointsPreprocessConfig())
     assert (config.num_points, config.num_channels) == (1024, 0)
 
 
@@ -352,24 +352,26 @@ def test_further_channels_are_measured_and_normals_recognized():
     red = np.where(np.arange(500) % 2, 10.0, 30.0)[:, None]
     cloud = np.concatenate([scattered(500), red, np.full((500, 1), 7.0), normals], axis=1)
     wider = np.concatenate([cloud, red], axis=1)
-    cells = [Media("row", value=c) for c in (cloud, wider)]
+    cells = [EncodedItem("row", value=c) for c in (cloud, wider)]
     config = measure_points(cells, PointsPreprocessConfig())
     assert (config.num_channels, config.normals) == (5, 2)
     assert config.mean == (20.0, 7.0, 0.0, 0.0, 0.0)
     assert config.std == (10.0, 1.0, 1.0, 1.0, 1.0)  # a constant channel is not divided
     colors = np.concatenate([scattered(500), np.abs(normals)], axis=1)
-    assert measure_points([Media("row", value=colors)], PointsPreprocessConfig()).normals is None
+    assert (
+        measure_points([EncodedItem("row", value=colors)], PointsPreprocessConfig()).normals is None
+    )
 
 
 def test_what_is_set_is_not_measured():
     config = PointsPreprocessConfig(num_points=10, num_channels=1)
-    assert measure_points([Media("row", value=scattered(50, width=5))], config) == config
+    assert measure_points([EncodedItem("row", value=scattered(50, width=5))], config) == config
 
 
 def test_a_sample_without_readable_clouds_says_why():
     with pytest.raises(
         ValueError, match=r"No point cloud of a sample can be read\. Cannot read 'bad'"
     ):
-        measure_points([Media("bad", data=b"\x00")], PointsPreprocessConfig())
+        measure_points([EncodedItem("bad", data=b"\x00")], PointsPreprocessConfig())
     with pytest.raises(ValueError, match="It holds no rows"):
         measure_points([], PointsPreprocessConfig())

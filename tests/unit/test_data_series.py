@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.series.augment import resampled
 from perceivers.data.modalities.series.decode import Recording
@@ -29,21 +29,21 @@ def quiet(**settings) -> SeriesAugmentConfig:
 
 
 def sample(reader: SeriesWindows, value, **how) -> np.ndarray:
-    return reader.prepare(reader.decode(Media("row 1", value=value)).value, **how)
+    return reader.prepare(reader.decode(EncodedItem("row 1", value=value)).value, **how)
 
 
 def ramp(steps: int, channels: int = 2) -> dict:
     return {name: np.arange(steps) + 100.0 * i for i, name in enumerate("xyzabc"[:channels])}
 
 
-def chance(seed: int = 0) -> np.random.Generator:
+def new_rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
 def test_a_window_is_normalized_steps_by_channels():
     reader = windows(mean=(1.0, 2.0), std=(2.0, 4.0))
     assert isinstance(reader, Modality)
-    assert reader.timed
+    assert reader.has_clips
     found = sample(reader, {"x": [1, 3], "y": [6, 2]})
     assert found.tolist() == [[0, 1], [1, 0]]
     assert found.dtype == np.float32
@@ -72,7 +72,7 @@ def test_an_empty_cell_is_missing():
 
 def test_a_longer_recording_is_cut_at_the_moment():
     reader = windows(length=4)
-    starts = [sample(reader, ramp(14), moment=m)[0, 0] for m in (0.0, 0.5, 1.0)]
+    starts = [sample(reader, ramp(14), clip_position=m)[0, 0] for m in (0.0, 0.5, 1.0)]
     assert starts == [0, 5, 10]
     assert sample(reader, ramp(14)).shape == (4, 2)
 
@@ -121,16 +121,18 @@ def test_times_follow_the_values_where_they_go_into_the_model():
 def test_a_window_of_stated_duration_lies_at_the_moment():
     reader = windows(channels=("x",), irregular=True, duration=4.0)
     value = {"time": [0, 1, 2, 8, 9, 10], "x": [0, 1, 2, 8, 9, 10]}
-    assert sample(reader, value, moment=0.0).tolist() == [[0, -1], [1, -0.5], [2, 0]]
-    assert sample(reader, value, moment=1.0).tolist() == [[8, 0], [9, 0.5], [10, 1]]
+    assert sample(reader, value, clip_position=0.0).tolist() == [[0, -1], [1, -0.5], [2, 0]]
+    assert sample(reader, value, clip_position=1.0).tolist() == [[8, 0], [9, 0.5], [10, 1]]
     gap = {"time": [0, 1, 99, 100], "x": [0, 1, 99, 100]}
-    assert sample(reader, gap, moment=0.5).tolist() == [[99, 1]]  # nothing lies there: the next
+    assert sample(reader, gap, clip_position=0.5).tolist() == [
+        [99, 1]
+    ]  # nothing lies there: the next
 
 
 def test_more_rows_than_fit_are_cut_within_the_duration():
     reader = windows(length=2, channels=("x",), irregular=True, duration=8.0)
     value = {"time": np.arange(5), "x": np.arange(5)}
-    assert sample(reader, value, moment=1.0).tolist() == [[3, -1], [4, -0.75]]
+    assert sample(reader, value, clip_position=1.0).tolist() == [[3, -1], [4, -0.75]]
 
 
 def test_without_a_duration_times_are_relative_to_the_window():
@@ -185,19 +187,19 @@ def test_at_any_rate_values_lie_between_those_recorded(steps, rate):
 def test_without_chance_nothing_is_random():
     reader = windows(augment=SeriesAugmentConfig(shift=True, warp=0.5))
     assert np.array_equal(sample(reader, ramp(8)), sample(windows(), ramp(8)))
-    assert np.array_equal(sample(windows(), ramp(8), chance=chance()), sample(reader, ramp(8)))
+    assert np.array_equal(sample(windows(), ramp(8), rng=new_rng()), sample(reader, ramp(8)))
 
 
 def test_what_is_kept_is_not_changed_by_chance():
     reader = windows(augment=SeriesAugmentConfig(drop_channels=0.5, time_mask=0.5, warp=0.2))
     kept = Recording(np.ones((8, 2), dtype=np.float32))
     for seed in range(20):
-        reader.prepare(kept, chance=chance(seed))
+        reader.prepare(kept, rng=new_rng(seed))
     assert (kept.values == 1).all()
 
 
 def test_channels_are_scaled_each_by_a_factor():
-    found = sample(windows(augment=quiet(scale=0.1)), ramp(8), chance=chance())
+    found = sample(windows(augment=quiet(scale=0.1)), ramp(8), rng=new_rng())
     factors = found[1:] / sample(windows(), ramp(8))[1:]
     assert np.ptp(factors, axis=0).max() < 1e-5
     assert 0 < abs(factors[0, 0] - factors[0, 1]) < 1
@@ -207,14 +209,14 @@ def test_channels_are_scaled_each_by_a_factor():
 def test_noise_is_in_units_of_the_deviation():
     reader = windows(length=4000, std=(100.0, 1.0), augment=quiet(jitter=0.5))
     value = {"x": np.zeros(4000), "y": np.zeros(4000)}
-    assert sample(reader, value, chance=chance()).std(axis=0).tolist() == pytest.approx(
+    assert sample(reader, value, rng=new_rng()).std(axis=0).tolist() == pytest.approx(
         [0.5, 0.5], rel=0.05
     )
 
 
 def test_a_window_may_lie_anywhere():
     reader = windows(length=4, augment=quiet(shift=True))
-    starts = {sample(reader, ramp(8), chance=chance(seed))[0, 0] for seed in range(50)}
+    starts = {sample(reader, ramp(8), rng=new_rng(seed))[0, 0] for seed in range(50)}
     assert starts == {0, 1, 2, 3, 4}
 
 
@@ -222,30 +224,30 @@ def test_a_turn_keeps_lengths_and_is_the_same_for_all_sensors():
     augment = quiet(rotate=True)
     reader = windows(channels=tuple("xyzabc"), augment=augment)
     value = {name: np.arange(8) + i % 3 for i, name in enumerate("xyzabc")}
-    found = sample(reader, value, chance=chance())
+    found = sample(reader, value, rng=new_rng())
     before = sample(windows(channels=tuple("xyzabc")), value)
     assert np.allclose(found[:, :3], found[:, 3:])
     assert np.allclose((found[:, :3] ** 2).sum(1), (before[:, :3] ** 2).sum(1), rtol=1e-4)
     assert not np.allclose(found, before, atol=0.1)
     still = windows(channels=tuple("xyzabc"), augment=quiet(rotate=True, rotate_degrees=0.0))
-    assert np.allclose(sample(still, value, chance=chance()), before)
+    assert np.allclose(sample(still, value, rng=new_rng()), before)
 
 
 def test_a_hidden_channel_is_missing_or_the_mean_and_one_always_stays():
     reader = windows(has_missing=True, augment=quiet(drop_channels=0.9))
     for seed in range(20):
-        flags = sample(reader, ramp(8), chance=chance(seed))[:, 2:]
+        flags = sample(reader, ramp(8), rng=new_rng(seed))[:, 2:]
         assert flags.any(axis=1).all()
     assert flags.sum() == 8
     plain = windows(augment=quiet(drop_channels=0.9))
-    found = sample(plain, {"x": [1, 2], "y": [1, 2]}, chance=chance())
+    found = sample(plain, {"x": [1, 2], "y": [1, 2]}, rng=new_rng())
     assert sorted(found.sum(axis=0).tolist()) == [0, 3]
 
 
 def test_a_hidden_piece_is_masked():
     reader = windows(length=16, augment=quiet(time_mask=0.5))
     for seed in range(10):
-        values, mask = reader.collate([sample(reader, ramp(16), chance=chance(seed))])
+        values, mask = reader.collate([sample(reader, ramp(16), rng=new_rng(seed))])
         if mask is not None:
             hidden = (~mask[0]).nonzero().flatten()
             assert hidden.tolist() == list(range(hidden[0], hidden[-1] + 1))
@@ -255,20 +257,20 @@ def test_a_hidden_piece_is_masked():
 
 def test_time_may_run_at_another_speed():
     reader = windows(length=32, channels=("x",), augment=quiet(warp=0.5))
-    found = sample(reader, ramp(32, 1), chance=chance())[:, 0]
+    found = sample(reader, ramp(32, 1), rng=new_rng())[:, 0]
     assert found[[0, -1]].tolist() == pytest.approx([0, 31], abs=1e-3)
     assert (np.diff(found) > 0).all()
     assert np.diff(found).std() > 0.05
-    assert sample(reader, ramp(1, 1), chance=chance()).tolist() == [[0]]
+    assert sample(reader, ramp(1, 1), rng=new_rng()).tolist() == [[0]]
     timed = windows(length=32, channels=("x",), irregular=True, augment=quiet(warp=0.5))
-    found = sample(timed, {"time": np.arange(32), **ramp(32, 1)}, chance=chance())
+    found = sample(timed, {"time": np.arange(32), **ramp(32, 1)}, rng=new_rng())
     assert found[:, 0].tolist() == list(range(32))
     assert found[[0, -1], 1].tolist() == pytest.approx([-1, 1])
     assert np.diff(found[:, 1]).std() > 0.003
 
 
-def cells(*values) -> list[Media]:
-    return [Media(f"row {i}", value=value) for i, value in enumerate(values)]
+def cells(*values) -> list[EncodedItem]:
+    return [EncodedItem(f"row {i}", value=value) for i, value in enumerate(values)]
 
 
 def test_recordings_say_what_suits_them():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import hold_out, with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable
@@ -16,7 +16,7 @@ from perceivers.data.tables.table import ColumnTable
 def source(splits=("train", "test"), target="label", **columns):
     columns = columns or {"label": [0, 1] * 20}
     table = ColumnTable(name="t", columns=columns)
-    return DataSource(
+    return DatasetBundle(
         form="a table",
         splits=dict.fromkeys(splits, table),
         inputs={"image": InputColumn("image", "image")},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.streaming import stream as stream_module
 from perceivers.data.streaming.shards import Shard
 from perceivers.data.streaming.stream import Stream
@@ -203,7 +203,10 @@ def test_a_target_that_stands_as_media_is_read_as_its_value():
     class Told(Numbers):
         def rows(self, start):
             for row in super().rows(start):
-                yield {"n": Media("row", value=[row["n"]]), "group": Media("row", value=row["n"])}
+                yield {
+                    "n": EncodedItem("row", value=[row["n"]]),
+                    "group": EncodedItem("row", value=row["n"]),
+                }
 
     class Labels:
         column = "n"

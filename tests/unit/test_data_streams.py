@@ -30,7 +30,7 @@ from perceivers.data.streaming.shards import (
     FileShard,
     Shard,
     file_shards,
-    sample_fields,
+    infer_fields,
     shards_with_values,
 )
 from perceivers.data.streaming.stream import Stream
@@ -63,14 +63,14 @@ def test_workers_divide_the_rows_of_files(tmp_path, monkeypatch):
 
 def test_a_row_far_inside_a_row_group_is_found(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", {"x": list(range(200))}, row_group_size=150)
-    (shard,) = file_shards([path], sample_fields(path))
+    (shard,) = file_shards([path], infer_fields(path))
     assert [row["x"] for row in shard.rows(140)] == list(range(140, 200))
     assert [row["x"] for row in shard.rows(170)] == list(range(170, 200))
 
 
 def test_damage_inside_a_shard_is_named(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", {"image": [png(i) for i in range(6)]})
-    (shard,) = file_shards([path], sample_fields(path))
+    (shard,) = file_shards([path], infer_fields(path))
     content = bytearray(path.read_bytes())
     content[4:200] = bytes(196)
     path.write_bytes(bytes(content))
@@ -107,7 +107,7 @@ def write_all(folder):
 @pytest.mark.parametrize("kind", range(4))
 def test_shards_are_read_from_any_row_on(tmp_path, kind):
     path = write_all(tmp_path)[kind]
-    (shard,) = file_shards([path], sample_fields(path))
+    (shard,) = file_shards([path], infer_fields(path))
     assert isinstance(shard, Shard)
     assert shard.name == str(path)
     assert shard.num_rows == 6
@@ -121,7 +121,7 @@ def test_shards_are_read_from_any_row_on(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", range(4))
 def test_a_shard_tells_its_columns_by_its_first_rows(tmp_path, kind):
-    fields = sample_fields(write_all(tmp_path)[kind])
+    fields = infer_fields(write_all(tmp_path)[kind])
     assert {column: field.kind for column, field in fields.items()} == {
         "image": "image",
         "label": "string",
@@ -132,7 +132,7 @@ def test_columns_of_tar_members(tmp_path):
     path = write_tar(
         tmp_path / "a.tar", {"1.jpg": b"", "1.bin": b"", "2.x.jpg": b"", "3.x.mp4": b""}
     )
-    assert sample_fields(path) == {
+    assert infer_fields(path) == {
         "image": Field("image"),
         "bin": Field("other"),
         "x": Field("other"),
@@ -142,7 +142,7 @@ def test_columns_of_tar_members(tmp_path):
 def test_an_empty_shard_is_named(tmp_path):
     (tmp_path / "a.jsonl").touch()
     with pytest.raises(ValueError, match=r"a\.jsonl holds no rows"):
-        sample_fields(tmp_path / "a.jsonl")
+        infer_fields(tmp_path / "a.jsonl")
 
 
 def test_a_missing_label_in_csv_is_named(tmp_path):

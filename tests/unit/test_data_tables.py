@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 from small_data import pixels, png
 
-from perceivers.data.base import Records
+from perceivers.data.base import MapStyleSplit
 from perceivers.data.tables.table import (
     ColumnTable,
     Concatenated,
     Field,
     Subset,
     Table,
-    field_of,
+    infer_field,
     plain,
 )
 
@@ -26,7 +26,7 @@ def table(name="t", **columns):
 def test_rows_and_columns():
     made = table(image=[png(1), png(2)], label=np.array([3, 4]))
     assert isinstance(made, Table)
-    assert isinstance(made, Records)
+    assert isinstance(made, MapStyleSplit)
     assert len(made) == 2
     row = made.row(1)
     assert (row["image"].read(), row["label"]) == (png(2), 4)
@@ -65,7 +65,7 @@ def test_rows_and_columns():
     ],
 )
 def test_cells_tell_what_a_column_holds(cells, field):
-    assert field_of(cells) == field
+    assert infer_field(cells) == field
 
 
 def test_missing_cells_are_none_however_they_are_written():
@@ -109,5 +109,5 @@ def test_some_rows_of_a_table():
 
 
 def test_ragged_lists_and_lists_of_names_have_no_shape():
-    assert field_of([[[1], [2, 3]]]) == Field("array")
-    assert field_of([["a", "b"]]) == Field("array")
+    assert infer_field([[[1], [2, 3]]]) == Field("array")
+    assert infer_field([["a", "b"]]) == Field("array")

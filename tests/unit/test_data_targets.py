@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from perceivers.data.tables.table import Field
-from perceivers.data.targets.infer import TargetReader, find_targets, is_missing, moments
+from perceivers.data.targets.infer import TargetEncoder, find_targets, is_missing, moments
 
 OTHER = Field("other")
 NUMBER = Field("number")
@@ -216,5 +216,5 @@ def test_moments_of_numbers():
 
 
 def test_a_reader_can_be_made_without_looking_at_values():
-    reader = TargetReader("labels", ("a", "b"), "y", Field("other", names=("a", "b")))
+    reader = TargetEncoder("labels", ("a", "b"), "y", Field("other", names=("a", "b")))
     assert reader([1], "t").tolist() == [0, 1]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.table.modality import (
     TableAugmentConfig,
@@ -21,17 +21,17 @@ NAN = float("nan")
 
 
 def decode(value, config=CONFIG):
-    return TableVectors(config).decode(Media("row 1", value=value))
+    return TableVectors(config).decode(EncodedItem("row 1", value=value))
 
 
-def cells(*values) -> list[Media]:
-    return [Media(f"row {i}", value=value) for i, value in enumerate(values)]
+def cells(*values) -> list[EncodedItem]:
+    return [EncodedItem(f"row {i}", value=value) for i, value in enumerate(values)]
 
 
 def test_numbers_are_normalized_and_categories_are_their_index():
     reader = TableVectors(CONFIG)
     assert isinstance(reader, Modality)
-    decoded = reader.decode(Media("a", value={"color": "red", "age": 20, "height": "90"}))
+    decoded = reader.decode(EncodedItem("a", value={"color": "red", "age": 20, "height": "90"}))
     assert decoded.value.tolist() == [2, -1, 1]
     assert decoded.value.dtype == np.float32
     assert reader.prepare(decoded.value) is decoded.value
@@ -99,7 +99,7 @@ def test_rows_become_a_batch_and_missing_ones_are_zeros():
 def test_noise_is_added_to_numbers_only():
     reader = TableVectors(CONFIG, TableAugmentConfig(noise=0.1))
     full = decode({"color": "red", "age": 20, "height": 90}).value
-    found = reader.prepare(full, chance=np.random.default_rng(0))
+    found = reader.prepare(full, rng=np.random.default_rng(0))
     assert found[2] == 1
     assert 0 < abs(found[0] - 2) < 1
     assert full.tolist() == [2, -1, 1]
@@ -110,12 +110,12 @@ def test_fields_are_hidden_but_one_always_stays():
     reader = TableVectors(CONFIG, TableAugmentConfig(drop=0.7))
     full = decode({"color": "red", "age": 20}).value
     left = [
-        (~np.isnan(reader.prepare(full, chance=np.random.default_rng(seed)))).sum()
+        (~np.isnan(reader.prepare(full, rng=np.random.default_rng(seed)))).sum()
         for seed in range(50)
     ]
     assert set(left) == {1, 2}
     nothing = np.full(3, np.nan, dtype=np.float32)
-    assert np.isnan(reader.prepare(nothing, chance=np.random.default_rng(0))).all()
+    assert np.isnan(reader.prepare(nothing, rng=np.random.default_rng(0))).all()
 
 
 def test_rows_say_what_columns_they_have():

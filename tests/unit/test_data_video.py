@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.video import modality as video
 from perceivers.data.modalities.video.decode import Film
@@ -37,8 +37,8 @@ def film(count=10, height=8, width=12, start=0.0, duration=None):
 
 
 def noise(count=10, height=16, width=24, seed=0):
-    chance = np.random.default_rng(seed)
-    frames = chance.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     return Film(np.repeat(frames, count, axis=0), 10.0, 0.0, count / 10)
 
 
@@ -56,37 +56,38 @@ def encoded(count=30, rate=10, height=48, width=64):
 
 def test_it_is_a_timed_modality():
     assert isinstance(VideoClips(PLAIN), Modality)
-    assert VideoClips.timed
+    assert VideoClips.has_clips
 
 
 @pytest.mark.parametrize(
-    ("moment", "frames"), [(0.0, [0, 1, 2, 3]), (0.5, [3, 4, 5, 6]), (1.0, [6, 7, 8, 9])]
+    ("clip_position", "frames"), [(0.0, [0, 1, 2, 3]), (0.5, [3, 4, 5, 6]), (1.0, [6, 7, 8, 9])]
 )
-def test_a_clip_lies_at_its_moment(moment, frames):
-    clip = VideoClips(PLAIN).prepare(film(), moment=moment)
+def test_a_clip_lies_at_its_moment(clip_position, frames):
+    clip = VideoClips(PLAIN).prepare(film(), clip_position=clip_position)
     assert clip.shape == (4, 8, 12, 3)
     assert clip.dtype == np.uint8
     assert clip[:, 0, 0, 0].tolist() == frames
 
 
 def test_a_window_gives_the_clip_of_the_whole():
-    media = Media("a.mp4", data=encoded())
+    media = EncodedItem("a.mp4", data=encoded())
     clips = VideoClips(replace(PLAIN, size=(24, 32)))
     whole = clips.decode(media).value
-    for moment in (0.0, 0.3, 1.0):
-        window = clips.decode(media, moment=moment).value
+    for clip_position in (0.0, 0.3, 1.0):
+        window = clips.decode(media, clip_position=clip_position).value
         assert window.frames.shape == (4, 24, 32, 3)
         np.testing.assert_array_equal(
-            clips.prepare(window, moment=moment), clips.prepare(whole, moment=moment)
+            clips.prepare(window, clip_position=clip_position),
+            clips.prepare(whole, clip_position=clip_position),
         )
     with pytest.raises(
         ValueError, match=r"decoded as a whole or at the moment 0, got 4 frames from 2\.60 s"
     ):
-        clips.prepare(window, moment=0.0)
+        clips.prepare(window, clip_position=0.0)
 
 
 def test_a_shorter_film_gives_what_it_has():
-    assert len(VideoClips(PLAIN).prepare(film(3), moment=1.0)) == 3
+    assert len(VideoClips(PLAIN).prepare(film(3), clip_position=1.0)) == 3
 
 
 @pytest.mark.parametrize(
@@ -123,10 +124,10 @@ def test_frames_are_resized_with_antialiasing():
 
 def test_chance_is_the_same_in_all_frames_and_comes_from_the_generator():
     clips = VideoClips(PLAIN, VideoAugmentConfig())
-    first = clips.prepare(noise(), chance=np.random.default_rng(1))
+    first = clips.prepare(noise(), rng=np.random.default_rng(1))
     assert (first == first[:1]).all()
-    np.testing.assert_array_equal(first, clips.prepare(noise(), chance=np.random.default_rng(1)))
-    assert (first != clips.prepare(noise(), chance=np.random.default_rng(2))).any()
+    np.testing.assert_array_equal(first, clips.prepare(noise(), rng=np.random.default_rng(1)))
+    assert (first != clips.prepare(noise(), rng=np.random.default_rng(2))).any()
     plain = VideoClips(PLAIN).prepare(noise())
     np.testing.assert_array_equal(clips.prepare(noise()), plain)  # without chance nothing is random
 
@@ -136,7 +137,7 @@ def test_half_of_the_clips_are_mirrored():
     plain = VideoClips(PLAIN).prepare(noise())
     mirrored = 0
     for seed in range(40):
-        clip = clips.prepare(noise(), chance=np.random.default_rng(seed))
+        clip = clips.prepare(noise(), rng=np.random.default_rng(seed))
         mirrored += (clip == plain[:, :, ::-1]).all()
         assert (clip == plain).all() or (clip == plain[:, :, ::-1]).all()
     assert 10 < mirrored < 30
@@ -154,7 +155,7 @@ class Fixed(np.random.Generator):
 
 def colored(value, **strengths):
     config = replace(STILL, **strengths)
-    return VideoClips(PLAIN, config).prepare(value, chance=Fixed(np.random.PCG64()))
+    return VideoClips(PLAIN, config).prepare(value, rng=Fixed(np.random.PCG64()))
 
 
 def test_colors_change_as_stated():
@@ -201,7 +202,7 @@ def test_batches_are_padded_to_a_whole_clip_and_normalized():
 
 def test_a_cell_without_a_film_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
-        VideoClips(PLAIN).decode(Media("row 3"))
+        VideoClips(PLAIN).decode(EncodedItem("row 3"))
 
 
 @pytest.mark.parametrize("name", ["num_frames", "frame_rate", "size", "mean", "std"])
@@ -240,11 +241,11 @@ def test_augmentation_that_makes_no_sense_is_refused(change, message):
 
 def frames_of(value, count=25, height=96, width=128, rate=25.0):
     frames = np.full((count, height, width, 3), value, np.uint8)
-    return Media("x", value={"frames": frames, "frame_rate": rate})
+    return EncodedItem("x", value={"frames": frames, "frame_rate": rate})
 
 
 def test_what_is_open_is_measured():
-    cells = [frames_of(51), Media("empty"), frames_of(153), frames_of(51, count=5)]
+    cells = [frames_of(51), EncodedItem("empty"), frames_of(153), frames_of(51, count=5)]
     config = measure_video(cells, VideoPreprocessConfig(crop_fraction=0.9), largest=64)
     # 25 frames a second are halved; three of four last a second or less; the larger side becomes 64.
     assert config == VideoPreprocessConfig(
@@ -283,7 +284,7 @@ def test_long_films_give_clips_of_the_most_frames_and_mixed_ones_a_square():
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_told(monkeypatch):
-    bad = Media("bad.mp4", data=b"nothing")
+    bad = EncodedItem("bad.mp4", data=b"nothing")
     with pytest.raises(ValueError, match=r"No film of a sample can be read\. .*bad\.mp4"):
         measure_video([bad, frames_of(0, count=0)], VideoPreprocessConfig())
     with pytest.raises(ValueError, match=r"No film of a sample can be read\. It holds no rows"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image import decode as module
 from perceivers.data.modalities.image.decode import (
     MAX_PIXELS,
@@ -24,7 +24,7 @@ REFUSED = r"Cannot read 'it.png' as a picture: .*Replace it or take it out of th
 def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return Media("it.png", data=file.getvalue())
+    return EncodedItem("it.png", data=file.getvalue())
 
 
 def values_of(image):
@@ -42,7 +42,7 @@ def tiff_of(values):
     """A TIFF of one gray channel of 16 or 32 bits, written by hand: Pillow writes no I;16B."""
     file = io.BytesIO()
     Image.fromarray(values).save(file, "TIFF")
-    return Media("deep.tif", data=file.getvalue())
+    return EncodedItem("deep.tif", data=file.getvalue())
 
 
 def png_that_claims(width, height):
@@ -111,7 +111,7 @@ def test_ycck_becomes_rgb():
     data = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG").data
     assert b"Adobe" in data
     at = data.index(b"Adobe") + 11
-    ycck = Media("it.jpg", data=data[:at] + b"\x02" + data[at + 1 :])
+    ycck = EncodedItem("it.jpg", data=data[:at] + b"\x02" + data[at + 1 :])
     assert decode_image(ycck, num_channels=3).mode == "RGB"
 
 
@@ -124,7 +124,7 @@ def test_16_bit_gray_is_scaled_not_clipped():
 
 
 def test_16_bit_pgm_is_scaled():
-    media = Media("it.pgm", data=b"P5 2 1 65535\n" + struct.pack(">HH", 100, 65535))
+    media = EncodedItem("it.pgm", data=b"P5 2 1 65535\n" + struct.pack(">HH", 100, 65535))
     assert values_of(decode_image(media, num_channels=1)) == [0, 255]
 
 
@@ -139,7 +139,7 @@ def test_16_bit_color_is_scaled():
         data += (
             struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         )
-    assert decode_image(Media("it.png", data=data), num_channels=3).getpixel((0, 0)) == (
+    assert decode_image(EncodedItem("it.png", data=data), num_channels=3).getpixel((0, 0)) == (
         0,
         128,
         255,
@@ -209,7 +209,7 @@ def test_the_first_of_several_frames_counts(kind):
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (2, 3, 2), (2, 3, 3), (2, 3, 4)])
 def test_arrays_are_pictures(shape):
-    media = Media("row 3", array=np.full(shape, 255, dtype=np.uint8))
+    media = EncodedItem("row 3", array=np.full(shape, 255, dtype=np.uint8))
     assert decode_image(media, num_channels=3).getpixel((2, 1)) == WHITE
     header = read_header(media)
     assert (header.height, header.width, header.gray) == (2, 3, len(shape) == 2 or shape[2] < 3)
@@ -219,7 +219,7 @@ def test_arrays_are_pictures(shape):
     "array", [np.zeros((4, 4)), np.zeros((4, 4, 5), np.uint8), np.zeros((0, 4), np.uint8)]
 )
 def test_other_arrays_are_refused(array):
-    media = Media("row 3", array=np.zeros((4, 4), np.uint8))
+    media = EncodedItem("row 3", array=np.zeros((4, 4), np.uint8))
     object.__setattr__(media, "array", array)
     with pytest.raises(ValueError, match=r"Expected 'row 3' to be an array of uint8 .* got .* x 4"):
         decode_image(media, num_channels=3)
@@ -232,38 +232,38 @@ def test_a_picture_of_one_pixel_works():
 def test_truncated_jpeg_is_refused():
     data = encoded(photograph(200, 200), "JPEG").data
     with pytest.raises(ValueError, match=REFUSED + "|damaged or cut off .*truncated"):
-        decode_image(Media("it.png", data=data[: len(data) // 2]), num_channels=3)
+        decode_image(EncodedItem("it.png", data=data[: len(data) // 2]), num_channels=3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF"])
 def test_other_truncated_files_are_refused(kind):
     data = encoded(photograph(100, 100), kind).data
     with pytest.raises(ValueError, match=REFUSED):
-        decode_image(Media("it.png", data=data[: len(data) // 2]), num_channels=3)
+        decode_image(EncodedItem("it.png", data=data[: len(data) // 2]), num_channels=3)
 
 
 def test_corrupt_jpeg_is_refused():
     data = bytearray(encoded(photograph(), "JPEG").data)
     data[20:300] = bytes(280)
     with pytest.raises(ValueError, match=REFUSED):
-        decode_image(Media("it.png", data=bytes(data)), num_channels=3)
+        decode_image(EncodedItem("it.png", data=bytes(data)), num_channels=3)
 
 
 def test_text_named_png_is_told_by_its_first_words():
     with pytest.raises(
         ValueError, match=r"'it.png' as a picture: it holds text that begins with 'hello"
     ):
-        decode_image(Media("it.png", data=b"hello world, this is no picture"), num_channels=3)
+        decode_image(EncodedItem("it.png", data=b"hello world, this is no picture"), num_channels=3)
 
 
 def test_damaged_header_is_told_from_an_unknown_format():
     with pytest.raises(ValueError, match="its header is damaged or cut off"):
-        decode_image(Media("it.png", data=b"\x89PNG\r\n\x1a\n" + bytes(40)), num_channels=3)
+        decode_image(EncodedItem("it.png", data=b"\x89PNG\r\n\x1a\n" + bytes(40)), num_channels=3)
 
 
 def test_unknown_bytes_are_shown():
     with pytest.raises(ValueError, match=r"no picture format .* begins with the bytes 00 01 02"):
-        decode_image(Media("it.png", data=bytes(range(64))), num_channels=3)
+        decode_image(EncodedItem("it.png", data=bytes(range(64))), num_channels=3)
 
 
 def test_empty_file_is_refused(tmp_path):
@@ -272,14 +272,14 @@ def test_empty_file_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"Cannot read '.*nothing.jpg' as a picture: the file is empty"
     ):
-        decode_image(Media(str(path), path=path), num_channels=3)
+        decode_image(EncodedItem(str(path), path=path), num_channels=3)
 
 
 @pytest.mark.parametrize("name", ["missing.png", "."])
 def test_file_that_cannot_be_opened_is_named(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(ValueError, match=r"cannot be read: .*Replace it or take it out"):
-        decode_image(Media(str(path), path=path), num_channels=3)
+        decode_image(EncodedItem(str(path), path=path), num_channels=3)
 
 
 def test_formats_that_start_programs_are_not_opened():
@@ -289,7 +289,7 @@ def test_formats_that_start_programs_are_not_opened():
 
 @pytest.mark.parametrize(("side", "pixels"), [(20_000, "400,000,000"), (10_001, "100,020,001")])
 def test_bomb_is_refused_by_its_header(side, pixels):
-    media = Media("bomb.png", data=png_that_claims(side, side))
+    media = EncodedItem("bomb.png", data=png_that_claims(side, side))
     for read in (lambda: decode_image(media, num_channels=3), lambda: read_header(media)):
         with pytest.raises(
             ValueError, match=rf"'bomb.png': its header claims {pixels} pixels; at most"
@@ -300,7 +300,7 @@ def test_bomb_is_refused_by_its_header(side, pixels):
 def test_an_array_that_is_too_large_is_refused():
     row = np.zeros((1, MAX_PIXELS + 1), dtype=np.uint8)
     with pytest.raises(ValueError, match=r"'row 1': its header claims 100,000,001 pixels"):
-        decode_image(Media("row 1", array=row), num_channels=1)
+        decode_image(EncodedItem("row 1", array=row), num_channels=1)
 
 
 def test_warnings_of_pillow_reach_nobody_and_others_do():

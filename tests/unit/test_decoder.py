@@ -9,12 +9,12 @@ from tolerance import assert_close
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig, PerceiverDecoder
+from perceivers.models.decoder import DecoderConfig, OutputConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import (
-    Asked,
+    ExplainRequest,
     FourierQueriesConfig,
     InputQueriesConfig,
     LearnedQueriesConfig,
@@ -33,7 +33,7 @@ TEXT = TextInputConfig(max_length=12, channels=8)
 
 
 def answer(queries, outputs=3):
-    return AnswerConfig(queries=queries, head=LinearHeadConfig(num_outputs=outputs))
+    return OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=outputs))
 
 
 SEVERAL = DecoderConfig(
@@ -47,7 +47,7 @@ SEVERAL = DecoderConfig(
 )
 LANGUAGE = DecoderConfig(
     answers={
-        "text": AnswerConfig(
+        "text": OutputConfig(
             queries=LearnedQueriesConfig(num_queries=12, channels=8, follows="text"),
             head=TiedHeadConfig(),
         )
@@ -167,7 +167,7 @@ def test_bytes_are_told_by_the_vectors_they_come_in_by():
                 replace(
                     LANGUAGE,
                     answers={
-                        "a": AnswerConfig(queries=LearnedQueriesConfig(), head=TiedHeadConfig())
+                        "a": OutputConfig(queries=LearnedQueriesConfig(), head=TiedHeadConfig())
                     },
                 ),
                 {"text": TEXT},
@@ -202,15 +202,15 @@ def test_an_unknown_output_is_named():
 
 def test_outputs_may_be_called_anything():
     names = ("type", "age in years", "a.b", "values", "training")
-    answer = AnswerConfig(
+    answer = OutputConfig(
         queries=LearnedQueriesConfig(channels=4), head=LinearHeadConfig(num_outputs=2)
     )
-    wide = AnswerConfig(
+    wide = OutputConfig(
         queries=LearnedQueriesConfig(channels=6), head=LinearHeadConfig(num_outputs=3)
     )
     config = DecoderConfig(answers={**dict.fromkeys(names, answer), "keys": wide})
     decoder = PerceiverDecoder(config, latent_channels=8, inputs={}, tables={})
-    asked = Asked(lengths={}, arrays={}, masks={})
+    asked = ExplainRequest(lengths={}, arrays={}, masks={})
     found = decoder(torch.randn(2, 3, 8), asked)
     assert list(found) == sorted([*names, "keys"])
     assert found["keys"].shape == (2, 3)

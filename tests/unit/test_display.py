@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from perceivers.training import progress as display_module
-from perceivers.training.progress import Display, readable_duration
+from perceivers.training.progress import ProgressDisplay, readable_duration
 
 ROW = {"step": 10, "epoch": 1.0, "train/loss": 0.5, "validation/accuracy": 0.75}
 
@@ -22,7 +22,7 @@ def test_durations_read_well(seconds, text):
 
 def test_without_a_terminal_a_validation_is_a_line():
     file = io.StringIO()
-    display = Display(console=plain(file))
+    display = ProgressDisplay(console=plain(file))
     display.start()
     display.result({"step": 5, "epoch": 0.5, "train/loss": 0.9}, progress=0.1)
     assert file.getvalue() == ""
@@ -35,7 +35,7 @@ def test_without_a_terminal_a_line_comes_every_half_minute(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(display_module.time, "monotonic", lambda: now[0])
     file = io.StringIO()
-    display = Display(console=plain(file))
+    display = ProgressDisplay(console=plain(file))
     display.start()
     for step in range(1, 5):
         now[0] += 10
@@ -45,21 +45,21 @@ def test_without_a_terminal_a_line_comes_every_half_minute(monkeypatch):
 
 def test_another_metric_is_shown_as_a_number():
     file = io.StringIO()
-    display = Display(main_metric="error", console=plain(file))
+    display = ProgressDisplay(main_metric="error", console=plain(file))
     display.result({"step": 1, "epoch": 1.0, "validation/error": 0.123456}, progress=1.0)
     assert "validation error 0.1235" in file.getvalue()
 
 
 def test_every_share_is_shown_as_a_percentage():
     file = io.StringIO()
-    display = Display(main_metric="mAP", console=plain(file))
+    display = ProgressDisplay(main_metric="mAP", console=plain(file))
     display.result({"step": 1, "epoch": 1.0, "validation/mAP": 0.435}, progress=1.0)
     assert "validation mAP 43.5%" in file.getvalue()
 
 
 def test_in_a_terminal_there_is_a_bar():
     file = io.StringIO()
-    display = Display(console=Console(file=file, force_terminal=True, width=200))
+    display = ProgressDisplay(console=Console(file=file, force_terminal=True, width=200))
     display.start()
     display.result(ROW, progress=0.5)
     display.step(progress=0.5, step=5, epoch=0, samples=20)
@@ -72,7 +72,7 @@ def test_in_a_terminal_there_is_a_bar():
 
 def test_notes_are_said_even_when_nothing_else_is():
     file = io.StringIO()
-    display = Display(enabled=False, console=plain(file))
+    display = ProgressDisplay(enabled=False, console=plain(file))
     display.start()
     display.step(progress=0.5, step=5, epoch=0, samples=20)
     display.result(ROW, progress=0.5)

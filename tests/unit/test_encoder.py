@@ -168,7 +168,11 @@ def test_a_part_of_elements_without_a_grid_is_a_stretch_of_them(positions):
 @pytest.mark.parametrize("share", ["all_but_first", "all", "none"])
 def test_each_read_may_get_its_own_part_of_the_time(path, share):
     config = replace(
-        TINY, share_cross_attends=share, unroll_time=True, read_path=path, num_cross_attends=2
+        TINY,
+        share_cross_attends=share,
+        unroll_time=True,
+        attn_implementation=path,
+        num_cross_attends=2,
     )
     encoder = PerceiverEncoder(config, input_channels=6).eval()
     film, table = clip(), Elements(torch.randn(2, 1, 6))

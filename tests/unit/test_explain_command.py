@@ -83,7 +83,16 @@ class TestCurves:
         Path("two").mkdir()
         for name in ("a", "b", "c"):
             Image.new("RGB", (8, 8)).save(f"two/{name}.png")
-        given = ["explain", run("image"), "two", "--curves", "--samples", "2", "--class", "good"]
+        given = [
+            "explain",
+            run("image"),
+            "two",
+            "--faithfulness",
+            "--samples",
+            "2",
+            "--class",
+            "good",
+        ]
         assert main([*given, "--format", "npz"]) == 0
         said = capsys.readouterr().out
         assert "Mean areas of 2 of two; lower deletion and higher insertion are better." in said
@@ -92,7 +101,7 @@ class TestCurves:
 
     @pytest.mark.parametrize("more", [("--samples", "0"), ("--format", "gif"), ("--text", "a")])
     def test_of_nothing_are_refused(self, more, capsys):
-        assert main(["explain", "run", "--curves", *more]) == 2
+        assert main(["explain", "run", "--faithfulness", *more]) == 2
         assert "perceivers explain" in capsys.readouterr().err
 
 

@@ -69,8 +69,8 @@ def test_gradients_are_long_where_the_answer_depends_on_an_element():
 
 def test_means_of_samples_say_how_sure_they_are(tmp_path):
     model, inputs = Sums(), {"x": torch.zeros(1, 10)}
-    right, chance = model.given[0, :, 0], torch.linspace(1, 0, 10)
-    maps = [{"map": right, "random": chance}, {"map": right, "random": chance.flip(0)}]
+    right, rng = model.given[0, :, 0], torch.linspace(1, 0, 10)
+    maps = [{"map": right, "random": rng}, {"map": right, "random": rng.flip(0)}]
     found = mean_curves([curves_of(model, inputs, answer=answer, maps=one) for one in maps])
     assert found.samples == 2
     assert found.errors["map"] == pytest.approx((0, 0))

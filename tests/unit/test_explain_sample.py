@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
@@ -93,12 +93,12 @@ def test_of_several_modalities_what_is_missing_is_left_out(tmp_path):
 
 def test_a_row_is_read_as_it_is():
     @dataclass(frozen=True)
-    class Found:
+    class DetectedLayout:
         name: str
         row: dict[str, Any]
 
-    row = {"text": Media("row 3", value="good")}
-    sample = read_sample(saved(text=TEXT), Found("row 3", row))
+    row = {"text": EncodedItem("row 3", value="good")}
+    sample = read_sample(saved(text=TEXT), DetectedLayout("row 3", row))
     assert sample.name == "row 3"
     assert sample.inputs["text"].shape == (1, 64)
 

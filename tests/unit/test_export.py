@@ -234,7 +234,7 @@ def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):
 def test_a_predictor_is_exported_and_stays_as_it_is(tmp_path, quickly, monkeypatch):
     predictor = load_predictor(save_run(tmp_path / "run"), device="cpu")
     write.export(predictor, tmp_path / "out")
-    assert predictor.model.encoder.read_path == "auto"
+    assert predictor.model.encoder.attn_implementation == "auto"
     monkeypatch.setattr(write, "is_quantized", lambda model: model is predictor.model)
     with pytest.raises(ValueError, match="with int8 weights"):
         write.export(predictor, tmp_path / "out")

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from perceivers.runs.summary import RunFacts, TaskFacts, read_facts, versions, write_facts
+from perceivers.runs.summary import RunSummary, TaskSummary, read_summary, versions, write_summary
 
 
 def facts(**changes):
@@ -19,12 +19,12 @@ def facts(**changes):
         "seconds": 61.0,
         "device": "1 x cpu, float32",
     }
-    return RunFacts(**{**known, **changes})
+    return RunSummary(**{**known, **changes})
 
 
 def test_facts_are_read_as_they_were_written(tmp_path):
     counts = torch.tensor([[3, 1], [0, 4]])
-    part = TaskFacts(label_names=["a", "b"], confusion=counts, details=[])
+    part = TaskSummary(label_names=["a", "b"], confusion=counts, details=[])
     written = facts(
         label_names=["x"],
         details=[{"r2": 0.5, "AP": None}],
@@ -32,22 +32,22 @@ def test_facts_are_read_as_they_were_written(tmp_path):
         bad=[("a.png", "truncated")],
         tasks={"kind": part},
     )
-    write_facts(tmp_path, written)
-    found = read_facts(tmp_path)
+    write_summary(tmp_path, written)
+    found = read_summary(tmp_path)
     assert found == written
     assert found.tasks["kind"].confusion.equal(counts)
     assert found.confusion is None
 
 
 def test_a_run_without_facts_has_none(tmp_path):
-    assert read_facts(tmp_path) is None
+    assert read_summary(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"tasks": {}, "bad": [], "confusion": null}'])
 def test_something_else_is_refused(tmp_path, text):
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(ValueError, match="is not what `perceivers fit` wrote"):
-        read_facts(tmp_path)
+        read_summary(tmp_path)
 
 
 def test_versions_are_those_that_compute():

@@ -6,7 +6,7 @@ import made_modalities
 import pytest
 
 from perceivers.data.base import DataConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
@@ -37,7 +37,7 @@ def test_an_input_that_does_not_read_what_is_prepared_is_refused():
 
 
 def test_what_is_open_is_measured_on_cells():
-    cells = [Media("a", value="x" * 100), Media("b", value="y" * 100)]
+    cells = [EncodedItem("a", value="x" * 100), EncodedItem("b", value="y" * 100)]
     assert measured(TextPreprocessConfig(), cells).max_length == 128
     with pytest.raises(ValueError, match=r"No text|holds no|no rows"):
         measured(TextPreprocessConfig(), [])
@@ -45,7 +45,7 @@ def test_what_is_open_is_measured_on_cells():
 
 def test_films_are_as_large_as_the_recipe_allows(tmp_path):
     folder = made_modalities.make_films(tmp_path, sound=False)
-    cells = [Media(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
+    cells = [EncodedItem(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
     large = measured(VideoPreprocessConfig(), cells, largest_image=64).size
     small = measured(VideoPreprocessConfig(), cells, largest_image=8).size
     assert max(small) <= 8 <= max(large)

@@ -11,7 +11,7 @@ from perceivers.inputs.image import PatchInputConfig
 from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.points import PointsInputConfig
 from perceivers.inputs.series import SeriesInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, InputQueriesConfig
 from perceivers.recipes.autoencode import autoencoder_for
@@ -24,7 +24,7 @@ from perceivers.tasks.reconstruction import ReconstructionConfig
 
 def filled(part, patch, preprocess=None, queries=None):
     """Return how one modality is reconstructed and asked for."""
-    answer = AnswerConfig(
+    answer = OutputConfig(
         queries=queries or FourierQueriesConfig(size=None), head=LinearHeadConfig(num_outputs=None)
     )
     task, output = fill_autoencoder(

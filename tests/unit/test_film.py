@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, TooLongError
 from perceivers.data.modalities.video import container as film_file
 from perceivers.data.modalities.video import decode as films
@@ -87,7 +87,7 @@ def written(
 
 
 def media(data):
-    return Media("a.film", data=data)
+    return EncodedItem("a.film", data=data)
 
 
 def all_frames(data):
@@ -134,10 +134,12 @@ def test_frames_are_those_of_a_full_decode(name, rate):
 def test_a_window_equals_the_same_part_of_a_full_decode(name):
     data = written(*CONTAINERS[name], count=75)
     whole, _ = decode_film(media(data), frame_rate=25.0)
-    for moment in (0.0, 0.21, 0.5, 0.77, 1.0):
-        film, _ = decode_film(media(data), frame_rate=25.0, clip=(8, moment))
+    for clip_position in (0.0, 0.21, 0.5, 0.77, 1.0):
+        film, _ = decode_film(media(data), frame_rate=25.0, clip=(8, clip_position))
         first = round(film.start * 25)
-        assert film.start == pytest.approx(moment * (film.duration - 8 / 25), abs=0.5 / 25 + 1e-9)
+        assert film.start == pytest.approx(
+            clip_position * (film.duration - 8 / 25), abs=0.5 / 25 + 1e-9
+        )
         assert film.duration == whole.duration
         np.testing.assert_array_equal(film.frames, whole.frames[first : first + 8])
 
@@ -383,10 +385,10 @@ def test_a_film_that_would_fill_the_memory_is_decoded_by_windows(monkeypatch):
 def test_files_are_read_and_missing_ones_are_told(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(written(count=3))
-    film, _ = decode_film(Media(str(path), path=path), frame_rate=25.0)
+    film, _ = decode_film(EncodedItem(str(path), path=path), frame_rate=25.0)
     assert numbers(film) == [0, 1, 2]
     gone = tmp_path / "b.mp4"
     with pytest.raises(ValueError, match=r"b\.mp4' cannot be read: No such file.* take it out"):
-        film_header(Media(str(gone), path=gone))
+        film_header(EncodedItem(str(gone), path=gone))
     with pytest.raises(MissingValueError, match="row 3 is empty: expected a film"):
-        film_header(Media("row 3"))
+        film_header(EncodedItem("row 3"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.video.decode import Film, decode_film, film_header, window_of
 
 H, W = 32, 48
@@ -19,11 +19,11 @@ def numbers(film):
 
 def test_frames_may_come_decoded():
     frames = np.stack([picture(number) for number in range(50)])
-    header = film_header(Media("x", array=frames))
+    header = film_header(EncodedItem("x", array=frames))
     assert (header.height, header.width, header.frame_rate, header.seconds) == (H, W, 25.0, 2.0)
-    film, _ = decode_film(Media("x", value=frames), frame_rate=12.5)
+    film, _ = decode_film(EncodedItem("x", value=frames), frame_rate=12.5)
     assert numbers(film) == list(range(0, 50, 2))
-    slow = Media("x", value={"frames": frames, "frame_rate": 10})
+    slow = EncodedItem("x", value={"frames": frames, "frame_rate": 10})
     film, _ = decode_film(slow, frame_rate=5.0, clip=(4, 1.0))
     assert isinstance(film, Film)
     assert (film.start, film.duration) == (4.2, 5.0)
@@ -46,7 +46,7 @@ def test_frames_may_come_decoded():
 )
 def test_other_arrays_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
-        decode_film(Media("x", value=value), frame_rate=25.0)
+        decode_film(EncodedItem("x", value=value), frame_rate=25.0)
 
 
 def test_windows_lie_where_the_sound_of_the_same_moment_does():

@@ -2,16 +2,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.video import decode as film
 from perceivers.data.modalities.video.audio_track import with_sound
-from perceivers.data.tables.columns import Choice, InputColumn
+from perceivers.data.tables.columns import ColumnSelection, InputColumn
 
 FILM = {"video": InputColumn("clip", "video")}
 
 
 def choice(inputs=None):
-    return Choice(inputs or FILM, "label", (), (), ("Inputs: clip (video).",))
+    return ColumnSelection(inputs or FILM, "label", (), (), ("Inputs: clip (video).",))
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def headers(monkeypatch):
 
 
 def rows(*names):
-    return [{"clip": Media(name)} for name in names]
+    return [{"clip": EncodedItem(name)} for name in names]
 
 
 def test_sound_that_all_films_have_is_read():

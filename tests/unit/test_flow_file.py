@@ -8,7 +8,7 @@ import pytest
 from made_flow import deep_png, pair
 from PIL import Image
 
-from perceivers.data.encoded_item import Media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import EncodedItem, kind_of_bytes, kind_of_name
 from perceivers.data.modalities.flow.decode import read_flow, write_flo
 from perceivers.data.modalities.image.deep_png import read_deep_png
 
@@ -21,13 +21,13 @@ def flo(flow=FLOW, magic=202021.25):
 
 
 def read(data):
-    return read_flow(Media("a.flo", data=data))
+    return read_flow(EncodedItem("a.flo", data=data))
 
 
 def test_flo_is_read_as_it_was_written(tmp_path):
     write_flo(tmp_path / "a.flo", FLOW)
     assert (tmp_path / "a.flo").read_bytes() == flo()
-    found = read_flow(Media("a.flo", path=tmp_path / "a.flo"))
+    found = read_flow(EncodedItem("a.flo", path=tmp_path / "a.flo"))
     assert found.dtype == np.float32
     assert (found[..., :2] == FLOW).all()
     assert (found[..., 2] == 1).all()
@@ -70,19 +70,19 @@ def test_motions_that_are_no_numbers_are_refused(wrong):
 def test_arrays_say_what_is_known_by_nan_or_a_third_channel():
     flow = FLOW.copy()
     flow[0, 0] = np.nan
-    found = read_flow(Media("it", value=flow))
+    found = read_flow(EncodedItem("it", value=flow))
     assert found[0, 0].tolist() == [0, 0, 0]
     assert found[..., 2].sum() == 34
-    again = read_flow(Media("it", value=found.tolist()))
+    again = read_flow(EncodedItem("it", value=found.tolist()))
     assert (again == found).all()
     with pytest.raises(ValueError, match=r"it: expected a flow of height x width x 2 .* got shape"):
-        read_flow(Media("it", value=FLOW[..., 0]))
+        read_flow(EncodedItem("it", value=FLOW[..., 0]))
     with pytest.raises(ValueError, match="expected a flow as numbers, got str"):
-        read_flow(Media("it", value="far"))
+        read_flow(EncodedItem("it", value="far"))
     broken = found.copy()
     broken[1, 1, 0] = np.nan
     with pytest.raises(ValueError, match="no number at row 1, column 1"):
-        read_flow(Media("it", value=broken))
+        read_flow(EncodedItem("it", value=broken))
 
 
 def kitti():

@@ -17,7 +17,7 @@ def posed(field, *, training=False, **config):
     return task, task.pose(inputs, {}, None, training=training)
 
 
-def field_of(rows, columns, batch=2):
+def infer_field(rows, columns, batch=2):
     field = torch.randn(batch, 3, rows, columns)
     field[:, 2] = (field[:, 2] > -1).float()
     field[:, :2] *= field[:, 2:]
@@ -25,7 +25,7 @@ def field_of(rows, columns, batch=2):
 
 
 def test_the_flow_is_the_answer_and_no_input():
-    field = field_of(4, 6)
+    field = infer_field(4, 6)
     task, asked = posed(field)
     assert list(asked.inputs) == ["frame_pair"]
     assert asked.index == {}
@@ -40,7 +40,7 @@ def test_the_flow_is_the_answer_and_no_input():
 
 
 def test_some_pixels_are_asked_in_training_and_all_otherwise():
-    field = field_of(4, 6)
+    field = infer_field(4, 6)
     _, asked = posed(field, training=True, queries_per_step=5)
     index = asked.index["flow"]
     assert index.unique().shape == (5,)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_flow import pair
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, window_at
 from perceivers.data.modalities.flow.frame_pairs import (
@@ -30,7 +30,7 @@ def fields(size=(8, 8), augment=None, **config):
 def test_both_are_modalities_whose_moment_matters():
     for modality in (frames(), fields()):
         assert isinstance(modality, Modality)
-        assert modality.timed
+        assert modality.has_clips
 
 
 def test_every_place_is_drawn_and_the_middle_without_chance():
@@ -38,8 +38,8 @@ def test_every_place_is_drawn_and_the_middle_without_chance():
     assert window_at(0.5, (10, 13), (4, 5)).columns == (4, 9)
     assert window_at(0.5, (3, 3), (4, 5)).rows == (0, 3)
     drawn = [
-        window_at(moment, (6, 7), (4, 5), mirror=True)
-        for moment in np.random.default_rng(0).random(2000).tolist()
+        window_at(clip_position, (6, 7), (4, 5), mirror=True)
+        for clip_position in np.random.default_rng(0).random(2000).tolist()
     ]
     counts = {
         key: sum((w.rows[0], w.columns[0], w.flips) == key for w in drawn)
@@ -71,21 +71,21 @@ def test_frames_and_flow_are_cut_and_mirrored_alike(monkeypatch):
     both = np.stack([made.first, made.second])
     known = np.concatenate([flow, np.ones((20, 24, 1), np.float32)], axis=-1)
     seen = set()
-    for moment in np.random.default_rng(1).random(40).tolist():
-        window = frames((12, 12), AUGMENT).prepare(both, moment=moment)
-        field = fields((12, 12), AUGMENT).prepare(known, moment=moment)
+    for clip_position in np.random.default_rng(1).random(40).tolist():
+        window = frames((12, 12), AUGMENT).prepare(both, clip_position=clip_position)
+        field = fields((12, 12), AUGMENT).prepare(known, clip_position=clip_position)
         moved, still = lookup_error(window, field)
         assert moved == 0 < still
         seen.add((field[0, 0, 0], field[1, 0, 0]))
     assert seen == {(2, -3), (-2, -3), (2, 3), (-2, 3)}
     straight = PairAugmentConfig(mirror=False)
-    assert fields((12, 12), straight).prepare(known, moment=0.123)[0, 0, 0] == 2
+    assert fields((12, 12), straight).prepare(known, clip_position=0.123)[0, 0, 0] == 2
 
 
 def test_without_augmentation_the_middle_is_read_and_whole_frames_are_left_whole():
     made = pair(size=(20, 24))
     both = np.stack([made.first, made.second])
-    middle = frames((12, 12)).prepare(both, moment=0.9)
+    middle = frames((12, 12)).prepare(both, clip_position=0.9)
     assert (middle == both[:, 4:16, 6:18].transpose(0, 3, 1, 2)).all()
     assert frames(whole=True).prepare(both).shape == (2, 3, 20, 24)
     flow = np.ones((20, 24, 3), np.float32)
@@ -126,18 +126,18 @@ def test_pairs_come_as_files_arrays_or_gray():
     made = pair(size=(8, 9))
     both = np.stack([made.first, made.second])
     for value in (both, [made.first, made.second], {"a": made.first, "b": made.second}):
-        assert (frames().decode(Media("it", value=value)).value == both).all()
-    assert frames(num_channels=1).decode(Media("it", value=both)).value.shape == (2, 8, 9, 1)
+        assert (frames().decode(EncodedItem("it", value=value)).value == both).all()
+    assert frames(num_channels=1).decode(EncodedItem("it", value=both)).value.shape == (2, 8, 9, 1)
     assert frames().extent(both) == (8, 9)
 
 
 @pytest.mark.parametrize(
     ("media", "error", "message"),
     [
-        (Media("it"), MissingValueError, "it is empty: expected two frames, got nothing"),
-        (Media("it", value=[None, None]), MissingValueError, "frame 1 of it is empty"),
-        (Media("it", value=[1, 2, 3]), ValueError, "expected two frames, .* got 3"),
-        (Media("it", data=b"x"), ValueError, "expected two frames, .* got one file"),
+        (EncodedItem("it"), MissingValueError, "it is empty: expected two frames, got nothing"),
+        (EncodedItem("it", value=[None, None]), MissingValueError, "frame 1 of it is empty"),
+        (EncodedItem("it", value=[1, 2, 3]), ValueError, "expected two frames, .* got 3"),
+        (EncodedItem("it", data=b"x"), ValueError, "expected two frames, .* got one file"),
     ],
 )
 def test_what_is_no_pair_says_so(media, error, message):
@@ -147,7 +147,7 @@ def test_what_is_no_pair_says_so(media, error, message):
 
 def test_an_empty_flow_is_missing():
     with pytest.raises(MissingValueError, match="it is empty: expected a flow, got nothing"):
-        fields().decode(Media("it"))
+        fields().decode(EncodedItem("it"))
 
 
 def test_sizes_must_be_known():
@@ -158,11 +158,13 @@ def test_sizes_must_be_known():
 
 
 def test_the_size_is_that_of_the_smallest_frames_up_to_the_papers():
-    cells = [Media("a", value=np.zeros((2, *size, 3), np.uint8)) for size in ((20, 400), (30, 600))]
-    bad = Media("b", value=[np.zeros((4, 4, 3), np.uint8)] * 3)
+    cells = [
+        EncodedItem("a", value=np.zeros((2, *size, 3), np.uint8)) for size in ((20, 400), (30, 600))
+    ]
+    bad = EncodedItem("b", value=[np.zeros((4, 4, 3), np.uint8)] * 3)
     empty = FramePairPreprocessConfig()
     assert measure_frame_pairs([*cells, bad], empty).size == (20, 400)
-    large = [Media("a", value=np.zeros((2, 400, 600, 3), np.uint8))]
+    large = [EncodedItem("a", value=np.zeros((2, 400, 600, 3), np.uint8))]
     assert measure_frame_pairs(large, empty).size == (368, 496)
     given = FramePairPreprocessConfig(size=(4, 4))
     assert measure_frame_pairs([], given) is given

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.preprocess import (
     evaluation_box,
     measure_mean_std,
@@ -32,7 +32,9 @@ class Rows:
         if isinstance(cell, Exception):
             raise cell
         return {
-            "image": Media(f"row {index}", array=cell) if isinstance(cell, np.ndarray) else cell
+            "image": EncodedItem(f"row {index}", array=cell)
+            if isinstance(cell, np.ndarray)
+            else cell
         }
 
     def column(self, name):
@@ -126,7 +128,7 @@ def test_size_follows_the_pictures(shapes, largest, expected):
 
 
 def test_pictures_that_cannot_be_read_have_no_say():
-    records = Rows([OSError("gone"), None, Media("x", data=b""), plain(8, 8, 1)])
+    records = Rows([OSError("gone"), None, EncodedItem("x", data=b""), plain(8, 8, 1)])
     assert suggest_image_size(records, "image", largest=64) == (8, 8)
     assert suggest_num_channels(records, "image") == 1
     mean, std = measure_mean_std(records, "image", size=(8, 8), num_channels=1)
@@ -134,7 +136,7 @@ def test_pictures_that_cannot_be_read_have_no_say():
 
 
 def test_nothing_readable_tells_the_first_reason():
-    records = Rows([Media("empty.png", data=b""), OSError("gone")])
+    records = Rows([EncodedItem("empty.png", data=b""), OSError("gone")])
     with pytest.raises(
         ValueError, match=r"sample of column 'image' .* 'empty.png' .* file is empty"
     ):
@@ -181,6 +183,6 @@ def test_large_photographs_are_not_all_decoded(monkeypatch):
 def test_encoded_pictures_are_measured_by_their_header():
     file = io.BytesIO()
     Image.new("1", (12, 8)).save(file, "PNG")
-    records = Rows([Media("it.png", data=file.getvalue())])
+    records = Rows([EncodedItem("it.png", data=file.getvalue())])
     assert suggest_image_size(records, "image", largest=64) == (8, 12)
     assert suggest_num_channels(records, "image") == 1

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from perceivers.training.metrics_log import Journal, build_loggers, read_metrics
+from perceivers.training.metrics_log import MetricsLogger, build_loggers, read_metrics
 
 
 class Recorder:
@@ -20,7 +20,7 @@ def row(step, **metrics):
 
 def test_each_row_is_a_line_and_goes_to_the_loggers(tmp_path):
     logger = Recorder()
-    journal = Journal(tmp_path, [logger])
+    journal = MetricsLogger(tmp_path, [logger])
     journal.write(row(1, lr=0.1))
     journal.write(row(2, lr=0.2))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -29,7 +29,7 @@ def test_each_row_is_a_line_and_goes_to_the_loggers(tmp_path):
 
 
 def test_lines_after_a_step_are_dropped(tmp_path):
-    journal = Journal(tmp_path)
+    journal = MetricsLogger(tmp_path)
     for step in (1, 2, 3, 4):
         journal.write(row(step))
     journal.cut_after(2)
@@ -37,7 +37,7 @@ def test_lines_after_a_step_are_dropped(tmp_path):
 
 
 def test_nothing_is_cut_from_a_file_that_is_not_there(tmp_path):
-    Journal(tmp_path).cut_after(5)
+    MetricsLogger(tmp_path).cut_after(5)
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 

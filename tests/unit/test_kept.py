@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from perceivers.data.loading import sample_cache as kept
-from perceivers.data.loading.sample_cache import DecodedCache, open_cache
-from perceivers.data.loading.sampler import Plan
+from perceivers.data.loading.sample_cache import SampleCache, open_cache
+from perceivers.data.loading.sampler import BatchPlan
 from perceivers.data.tables.table import Field
 
 ARRAYS = [
@@ -49,10 +49,10 @@ def test_what_is_returned_may_be_changed(tmp_path, where):
 @pytest.mark.parametrize("where", [0, 1])
 def test_dataclasses_of_arrays_numbers_and_texts_come_back(tmp_path, where):
     cache = caches(tmp_path)[where]
-    plan = Plan(3, 7, np.array([5, 6]))
+    plan = BatchPlan(3, 7, np.array([5, 6]))
     cache.put("plan", plan)
     found = cache.get("plan")
-    assert type(found) is Plan
+    assert type(found) is BatchPlan
     assert (found.epoch, found.number, found.rows.tolist()) == (3, 7, [5, 6])
     for value in (Field("image", names=("a", "b"), by_path=True), 2.5, "text", True, np.int8(3)):
         cache.put(f"{value}", value)
@@ -98,7 +98,7 @@ def files(folder):
 @pytest.mark.parametrize("damage", ["short", "flipped", "empty", "other", "key", "class", "open"])
 def test_a_damaged_file_counts_as_missing(tmp_path, monkeypatch, damage):
     cache = open_cache(tmp_path, "f", 0)
-    cache.put("a", Plan(1, 2, np.arange(100)))
+    cache.put("a", BatchPlan(1, 2, np.arange(100)))
     (path,) = files(tmp_path)
     raw = path.read_bytes()
     if damage == "key":
@@ -150,5 +150,5 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_values_of_decoding_are_told_by_their_class():
-    assert dataclasses.is_dataclass(Plan)
-    assert isinstance(open_cache(None, "f", 0), DecodedCache)
+    assert dataclasses.is_dataclass(BatchPlan)
+    assert isinstance(open_cache(None, "f", 0), SampleCache)

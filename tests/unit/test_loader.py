@@ -11,7 +11,7 @@ from loading import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.tables.columns import InputColumn
 
@@ -58,7 +58,9 @@ def test_training_sees_every_row_once_in_another_order_each_epoch():
 @pytest.mark.parametrize("augment", [AUGMENT, MIXING], ids=["augmented", "mixed"])
 def test_workers_change_nothing(augment):
     # Workers are forked, so no thread may be reading in this process meanwhile.
-    plain = loader_of(Pictures(16), augment=augment, batch_size=4, training=True, read_ahead=0)
+    plain = loader_of(
+        Pictures(16), augment=augment, batch_size=4, training=True, prefetch_batches=0
+    )
     workers = loader_of(Pictures(16), augment=augment, batch_size=4, training=True, num_workers=2)
     for _ in range(2):
         assert same(plain, workers)
@@ -228,7 +230,7 @@ def test_notes_are_counted_in_the_first_epoch():
 def sixteen_bit(index, values):
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG")
-    return Media(f"{index}.png", data=file.getvalue())
+    return EncodedItem(f"{index}.png", data=file.getvalue())
 
 
 def test_ranks_share_the_rows():
@@ -254,7 +256,9 @@ def test_two_inputs_are_read_side_by_side():
 
 def test_the_cache_changes_nothing_but_names():
     cached = loader_of(Pictures(8), augment=AUGMENT, batch_size=4, training=True)
-    plain = loader_of(Pictures(8), augment=AUGMENT, batch_size=4, training=True, cache_bytes=0)
+    plain = loader_of(
+        Pictures(8), augment=AUGMENT, batch_size=4, training=True, image_cache_bytes=0
+    )
     for _ in range(3):
         first, second = list(cached), list(plain)
         assert same(first, second)
@@ -295,12 +299,12 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
     pytest.fail("The worker was still there five seconds after close().")
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1, 3])
+@pytest.mark.parametrize("prefetch_batches", [0, 1, 3])
 @pytest.mark.parametrize("augment", [AUGMENT, MIXING], ids=["augmented", "mixed"])
-def test_reading_ahead_changes_nothing(augment, read_ahead):
+def test_reading_ahead_changes_nothing(augment, prefetch_batches):
     options = {"augment": augment, "batch_size": 4, "training": True}
-    loader = loader_of(Pictures(16), read_ahead=read_ahead, **options)
-    plain = loader_of(Pictures(16), read_ahead=0, **options)
+    loader = loader_of(Pictures(16), prefetch_batches=prefetch_batches, **options)
+    plain = loader_of(Pictures(16), prefetch_batches=0, **options)
     for seen in (
         4,
         2,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perceivers.data import base
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.points import decode as meshes
 from perceivers.data.modalities.points.decode import (
     Cloud,
@@ -21,7 +21,7 @@ CORNERS = [[0, 0, 0], [2, 0, 0], [0, 2, 0]]
 
 
 def read(name, data):
-    return read_cloud(Media(name, data=data))
+    return read_cloud(EncodedItem(name, data=data))
 
 
 def refused(reason):
@@ -250,9 +250,9 @@ def test_a_library_that_is_not_installed_is_no_fault_of_the_file(monkeypatch):
 def test_a_file_on_the_disk_is_told_by_its_suffix(tmp_path):
     path = tmp_path / "a.OFF"
     path.write_bytes(b"OFF\n" + TRIANGLE)
-    assert read_cloud(Media("anything", path=path)).faces is not None
+    assert read_cloud(EncodedItem("anything", path=path)).faces is not None
     with pytest.raises(ValueError, match="gone' cannot be read: No such file"):
-        read_cloud(Media("gone", path=tmp_path / "gone.off"))
+        read_cloud(EncodedItem("gone", path=tmp_path / "gone.off"))
 
 
 def test_points_are_drawn_in_proportion_to_area():

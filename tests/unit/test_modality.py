@@ -6,20 +6,20 @@ from perceivers.data.modalities.base import (
     DecodedValue,
     MissingValueError,
     Modality,
-    moments_of,
+    clip_positions,
     stack_padded,
 )
 
 
 def test_one_clip_lies_in_the_middle_and_more_are_spread_over_the_whole():
-    assert moments_of(1) == (0.5,)
-    assert moments_of(2) == (0.0, 1.0)
-    assert moments_of(5) == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert clip_positions(1) == (0.5,)
+    assert clip_positions(2) == (0.0, 1.0)
+    assert clip_positions(5) == (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def test_no_clip_is_an_error():
     with pytest.raises(ValueError, match="at least one clip of a recording, got num_clips=0"):
-        moments_of(0)
+        clip_positions(0)
 
 
 def test_arrays_of_one_length_need_no_mask():
@@ -72,12 +72,12 @@ def test_missing_is_a_value_error_and_notes_are_empty_at_first():
 
 def test_what_has_the_three_steps_is_a_modality():
     class Numbers:
-        timed = False
+        has_clips = False
 
-        def decode(self, media, *, moment=None):
+        def decode(self, media, *, clip_position=None):
             return DecodedValue(media)
 
-        def prepare(self, value, *, moment=0.5, chance=None):
+        def prepare(self, value, *, clip_position=0.5, rng=None):
             return value
 
         def collate(self, samples):

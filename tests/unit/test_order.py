@@ -1,6 +1,6 @@
 import pytest
 
-from perceivers.data.loading.sampler import LoaderSettings, Order
+from perceivers.data.loading.sampler import BatchSampler, LoaderSettings
 
 
 def rows(order, epoch=0, start=0):
@@ -8,17 +8,19 @@ def rows(order, epoch=0, start=0):
 
 
 def training(num_rows, in_pairs=False, **settings):
-    return Order(num_rows, LoaderSettings(training=True, **settings), in_pairs=in_pairs)
+    return BatchSampler(num_rows, LoaderSettings(training=True, **settings), in_pairs=in_pairs)
 
 
 def test_evaluation_reads_every_row_once_in_order():
-    order = Order(7, LoaderSettings(batch_size=3))
+    order = BatchSampler(7, LoaderSettings(batch_size=3))
     assert rows(order) == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(order) == 3
 
 
 def test_evaluation_is_divided_without_repeats():
-    parts = [Order(7, LoaderSettings(batch_size=2, world_size=3, rank=rank)) for rank in range(3)]
+    parts = [
+        BatchSampler(7, LoaderSettings(batch_size=2, world_size=3, rank=rank)) for rank in range(3)
+    ]
     assert [rows(part) for part in parts] == [[[0, 3], [6]], [[1, 4]], [[2, 5]]]
     assert [len(part) for part in parts] == [2, 1, 1]
 
@@ -72,8 +74,8 @@ def test_pairs_come_from_two_permutations():
     [
         ({"batch_size": 0}, "batch_size of at least 1, got 0"),
         ({"rank": 2, "world_size": 2}, "rank from 0 to world_size - 1 = 1, got 2"),
-        ({"seed": -1}, "seed=-1, num_workers=0 and read_ahead=2 not to be negative"),
-        ({"num_workers": -1}, "num_workers=-1 and read_ahead=2 not to be negative"),
+        ({"seed": -1}, "seed=-1, num_workers=0 and prefetch_batches=2 not to be negative"),
+        ({"num_workers": -1}, "num_workers=-1 and prefetch_batches=2 not to be negative"),
         ({"max_bad": 1.5}, "max_bad, a share of the rows, from 0 to 1, got 1.5"),
     ],
 )

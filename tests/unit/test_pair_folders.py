@@ -7,10 +7,10 @@ from PIL import Image
 
 from perceivers.data.base import DataConfig
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Reader
+from perceivers.data.loading.transform import BadRowError, SampleTransform
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
 from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
-from perceivers.data.sources.flow_datasets import find_pairs, pairs_in
+from perceivers.data.sources.flow_datasets import find_flow_layout, list_frame_pairs
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.write_shards import write_shards
 
@@ -21,7 +21,7 @@ PREPROCESS = {
 
 
 def read(source, split="train", index=0):
-    reader = Reader(source.inputs, PREPROCESS, None, LoaderSettings(answers=("flow",)))
+    reader = SampleTransform(source.inputs, PREPROCESS, None, LoaderSettings(answers=("flow",)))
     return reader.decode(source.splits[split].row(index))[0]
 
 
@@ -55,7 +55,7 @@ def test_flying_chairs_as_it_is_unpacked(tmp_path):
     made_flow.make_chairs(tmp_path / "data", count=2)
     (tmp_path / "FlyingChairs_train_val.txt").write_text("1\n2\n")
     (tmp_path / "data" / "00009_img1.ppm").touch()  # without a second frame
-    assert len(pairs_in(tmp_path)) == 2
+    assert len(list_frame_pairs(tmp_path)) == 2
     assert list(open_data(tmp_path, DataConfig()).splits) == ["train", "validation"]
 
 
@@ -68,10 +68,10 @@ def test_sintel(tmp_path):
     assert len(open_data(tmp_path / "training", DataConfig()).splits["train"]) == 8
     one = open_data(tmp_path / "training" / "final", DataConfig())
     assert len(one.splits["train"]) == 4
-    pairs = pairs_in(tmp_path / "training" / "final")
+    pairs = list_frame_pairs(tmp_path / "training" / "final")
     assert names(pairs)[0] == ("frame_0001.png", "frame_0002.png", "frame_0001.flo")
     assert {pair.scene for pair in pairs} == {"alley", "cave"}
-    assert names(pairs_in(tmp_path / "test"))[0][2] is None
+    assert names(list_frame_pairs(tmp_path / "test"))[0][2] is None
 
 
 def test_kitti(tmp_path):
@@ -82,7 +82,9 @@ def test_kitti(tmp_path):
     known = values["flow"][..., 2] > 0
     assert known.sum() == 12 * 16 - 1
     assert np.abs(values["flow"][..., :2] - made_flow.pair(1).flow)[known].max() <= 0.5 / 64
-    assert names(pairs_in(tmp_path / "testing")) == [("000000_10.png", "000000_11.png", None)]
+    assert names(list_frame_pairs(tmp_path / "testing")) == [
+        ("000000_10.png", "000000_11.png", None)
+    ]
     with pytest.raises(ValueError, match="holds 1 pairs of frames and the flow of none of them"):
         open_data(tmp_path / "testing", DataConfig())
 
@@ -91,8 +93,8 @@ def test_other_folders_are_none_of_these(tmp_path):
     small = tmp_path / "birds"
     small.mkdir()
     Image.new("RGB", (4, 4)).save(small / "a.png")
-    assert find_pairs(tmp_path) is None
-    assert pairs_in(small) == []
+    assert find_flow_layout(tmp_path) is None
+    assert list_frame_pairs(small) == []
 
 
 def rows(folder):
@@ -132,7 +134,7 @@ def test_pairs_go_through_shards(tmp_path):
     for config in (DataConfig(), DataConfig(stream=True)):
         source = open_data(tmp_path / "shards", config)
         assert source.inputs["frame_pair"].columns == ("first", "second")
-        reader = Reader(source.inputs, PREPROCESS, None, LoaderSettings(answers=("flow",)))
+        reader = SampleTransform(source.inputs, PREPROCESS, None, LoaderSettings(answers=("flow",)))
         table = source.streams["train"] if config.stream else source.splits["train"]
         found = list(table) if config.stream else [table.row(index) for index in range(3)]
         made = made_flow.pair(0)

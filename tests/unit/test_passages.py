@@ -11,9 +11,9 @@ import pytest
 import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.encoded_item import Media
-from perceivers.data.loading.sample_cache import DecodedCache
-from perceivers.data.loading.transform import media_of
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.loading.sample_cache import SampleCache
+from perceivers.data.loading.transform import encoded_item_of
 from perceivers.data.modalities.text.modality import (
     SEP,
     TextAugmentConfig,
@@ -34,9 +34,9 @@ PAIRS = {
 }
 
 
-def read(media, *, max_length=16, augment=None, chance=None, **settings):
+def read(media, *, max_length=16, augment=None, rng=None, **settings):
     texts = TextBytes(TextPreprocessConfig(max_length=max_length, **settings), augment)
-    return as_text(texts.prepare(texts.decode(media).value, chance=chance))
+    return as_text(texts.prepare(texts.decode(media).value, rng=rng))
 
 
 def as_text(ids):
@@ -44,7 +44,7 @@ def as_text(ids):
 
 
 def pair(*texts):
-    return Media("row 3", value=dict(zip("abc", texts, strict=False)))
+    return EncodedItem("row 3", value=dict(zip("abc", texts, strict=False)))
 
 
 def test_a_mark_stands_between_them():
@@ -69,7 +69,7 @@ def test_room_goes_to_the_shorter_first(lengths, room, kept):
 def test_words_are_left_out_of_each_and_the_mark_stays():
     augment = TextAugmentConfig(word_dropout=0.5)
     found = {
-        read(pair("a b c", "d e f"), augment=augment, chance=np.random.default_rng(seed))
+        read(pair("a b c", "d e f"), augment=augment, rng=np.random.default_rng(seed))
         for seed in range(8)
     }
     assert len(found) > 2
@@ -80,19 +80,17 @@ def test_one_that_is_missing_is_noted_and_two_are_refused():
     texts, notes = passages_of(pair("a", None), 100)
     assert notes == ("no b",)
     assert [part.tobytes() for part in texts.parts()] == [b"a", b""]
-    assert (
-        read(pair("a", None), augment=TextAugmentConfig(), chance=np.random.default_rng(0)) == "a|"
-    )
+    assert read(pair("a", None), augment=TextAugmentConfig(), rng=np.random.default_rng(0)) == "a|"
     with pytest.raises(ValueError, match=r"'row 3' is empty: expected texts"):
         passages_of(pair("", None), 100)
     with pytest.raises(ValueError, match=r"'b' of 'row 3' is no text: expected a string, got int"):
         passages_of(pair("a", 3), 100)
-    assert passages_of(Media("one", value="text"), 100) is None
+    assert passages_of(EncodedItem("one", value="text"), 100) is None
 
 
 def test_they_are_kept_decoded():
     texts, _ = passages_of(pair("a man", "a cat"), 100)
-    cache = DecodedCache(None, limit_bytes=1 << 20)
+    cache = SampleCache(None, limit_bytes=1 << 20)
     cache.put("0", texts)
     assert np.array_equal(cache.get("0").ends, texts.ends)
 
@@ -128,7 +126,7 @@ def test_recipes_of_one_text_read_the_columns_of_glue(task):
     assert source.notes[-1] == f"Read as one text with a mark between them: {first}, {second}."
     recipe, preprocess = specialize(get_recipe("glue"), source)
     assert recipe.output.num_outputs == (1 if task == "stsb" else len(labels))
-    media = media_of(source.splits["train"].row(0), source.inputs["text"])
+    media = encoded_item_of(source.splits["train"].row(0), source.inputs["text"])
     assert read(media, max_length=64) == "A man, number 0.|He sings 0 songs."
     assert preprocess["text"].max_length == 2048
 

@@ -112,12 +112,14 @@ def test_the_way_to_read_can_be_switched_and_changes_nothing():
     image = {"image": torch.randn(2, 3, 6, 8)}
     expected = model(image)
     for path in ("grid", "absorbed", "projected"):
-        model.set_read_path(path)
-        assert model.encoder.read_path == path
+        model.set_attn_implementation(path)
+        assert model.encoder.attn_implementation == path
         assert_close(model(image), expected)
     with pytest.raises(ValueError, match=r"out of auto, grid.*got 'fast'"):
-        model.set_read_path("fast")
-    tiny(encoder=TransformerEncoderConfig(channels=16)).set_read_path("grid")  # it has no choice
+        model.set_attn_implementation("fast")
+    tiny(encoder=TransformerEncoderConfig(channels=16)).set_attn_implementation(
+        "grid"
+    )  # it has no choice
 
 
 def test_grad_checkpointing_reaches_the_encoder():

@@ -7,7 +7,7 @@ from loading import png
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.image.modality import Pictures, as_image
 from perceivers.data.modalities.registry import build_modality
@@ -19,12 +19,12 @@ CONFIG = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, cro
 def test_pictures_are_a_modality_without_time():
     pictures = Pictures(CONFIG)
     assert isinstance(pictures, Modality)
-    assert not pictures.timed
+    assert not pictures.has_clips
 
 
 def test_a_picture_is_decoded_and_cut_to_size():
     pictures = Pictures(CONFIG)
-    value = pictures.decode(Media("a.png", data=png(7))).value
+    value = pictures.decode(EncodedItem("a.png", data=png(7))).value
     assert isinstance(value, Image.Image)
     pixels = pictures.prepare(value)
     assert pixels.shape == (6, 6, 3)
@@ -37,13 +37,13 @@ def test_only_chance_augments():
     value = Image.open(io.BytesIO(png(7)))
     pictures = Pictures(CONFIG, augment)
     assert np.array_equal(pictures.prepare(value), Pictures(CONFIG).prepare(value))
-    cropped = pictures.prepare(value, chance=np.random.default_rng(0))
+    cropped = pictures.prepare(value, rng=np.random.default_rng(0))
     assert not np.array_equal(cropped, pictures.prepare(value))
 
 
 def test_missing_pictures_are_zeros_and_masked():
     pictures = Pictures(CONFIG)
-    pixels = pictures.prepare(pictures.decode(Media("a.png", data=png(7))).value)
+    pixels = pictures.prepare(pictures.decode(EncodedItem("a.png", data=png(7))).value)
     values, mask = pictures.collate([pixels, None])
     assert values.shape == (2, 3, 6, 6)
     assert mask.tolist() == [[True], [False]]
@@ -55,7 +55,7 @@ def test_missing_pictures_are_zeros_and_masked():
 
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty: expected a picture, got nothing"):
-        Pictures(CONFIG).decode(Media("row 3"))
+        Pictures(CONFIG).decode(EncodedItem("row 3"))
 
 
 def test_augmentation_of_another_modality_is_refused():

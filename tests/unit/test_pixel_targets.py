@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import DataConfig, ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
@@ -44,7 +44,7 @@ def class_map(indices, palette=WHOLE):
     image = Image.fromarray(np.asarray(indices, dtype=np.uint8))
     if palette:
         image.putpalette(palette)
-    return Media("map", data=encoded(image))
+    return EncodedItem("map", data=encoded(image))
 
 
 def write_pairs(folder, *, count=6, size=(8, 8), target="masks"):
@@ -69,11 +69,11 @@ def test_indices_are_read_as_they_stand():
     assert palette[3:6] == (200, 10, 10)
     gray, none = decode_indices(class_map([[0, 7]], palette=None))
     assert (gray.tolist(), none) == ([[0, 7]], ())
-    black = Media("b", data=encoded(Image.fromarray(np.array([[True, False]]))))
+    black = EncodedItem("b", data=encoded(Image.fromarray(np.array([[True, False]]))))
     assert decode_indices(black)[0].tolist() == [[1, 0]]
-    array = Media("a", array=np.array([[3]], dtype=np.uint8))
+    array = EncodedItem("a", array=np.array([[3]], dtype=np.uint8))
     assert decode_indices(array)[0].tolist() == [[3]]
-    colors = Media("c.png", data=encoded(Image.new("RGB", (2, 2))))
+    colors = EncodedItem("c.png", data=encoded(Image.new("RGB", (2, 2))))
     with pytest.raises(
         ValueError, match=r"'c\.png' to be a picture of class indices .* got mode RGB"
     ):
@@ -81,7 +81,7 @@ def test_indices_are_read_as_they_stand():
 
 
 def test_the_data_say_how_many_classes_and_which_colors():
-    cells = [class_map([[0, 1]]), class_map([[2, 255]]), Media("bad", data=b"no picture")]
+    cells = [class_map([[0, 1]]), class_map([[2, 255]]), EncodedItem("bad", data=b"no picture")]
     found = measure_class_maps(cells, ClassMapPreprocessConfig())
     assert (found.num_classes, found.is_binary) == (3, False)
     assert found.palette == tuple(PALETTE)
@@ -98,8 +98,8 @@ def test_the_data_say_how_many_classes_and_which_colors():
 
 
 def test_the_data_say_whether_a_target_has_colors():
-    gray = Media("g", data=encoded(Image.new("L", (2, 2))))
-    color = Media("c", data=encoded(Image.new("RGB", (2, 2))))
+    gray = EncodedItem("g", data=encoded(Image.new("L", (2, 2))))
+    color = EncodedItem("c", data=encoded(Image.new("RGB", (2, 2))))
     assert measure_pixels([gray, gray], PixelsPreprocessConfig()).num_channels == 1
     assert measure_pixels([gray, color], PixelsPreprocessConfig()).num_channels == 3
     known = PixelsPreprocessConfig(num_channels=1)
@@ -121,7 +121,7 @@ def test_a_class_that_is_not_known_is_named():
     with pytest.raises(ValueError, match=r"map holds the class 9: expected indices below 3"):
         maps().decode(class_map([[9]], None))
     with pytest.raises(MissingValueError, match="is empty: expected a map of classes"):
-        maps().decode(Media("m"))
+        maps().decode(EncodedItem("m"))
     binary = ClassMaps(ClassMapPreprocessConfig(size=(1, 2), num_classes=2, is_binary=True))
     assert binary.decode(class_map([[0, 255]], None)).value.tolist() == [[0, 1]]
 
@@ -154,7 +154,7 @@ def test_a_map_is_cut_and_flipped_as_its_picture(tmp_path, crop):
             "mask": ClassMapPreprocessConfig(size=(16, 16), num_classes=3),
         },
         augment={"image": augment, "mask": augment},
-        settings=LoaderSettings(batch_size=6, training=True, answers=("mask",), read_ahead=0),
+        settings=LoaderSettings(batch_size=6, training=True, answers=("mask",), prefetch_batches=0),
     )
     (batch,) = loader
     drawn = (batch.inputs["image"][:, 0] * 255 / 80).round().long()
@@ -299,7 +299,7 @@ def test_folders_with_other_names_are_no_pairs(tmp_path):
 
 def test_values_to_learn_lie_between_zero_and_one():
     values = PixelValues(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
-    picture = values.decode(Media("p", data=encoded(Image.new("L", (2, 2), 51)))).value
+    picture = values.decode(EncodedItem("p", data=encoded(Image.new("L", (2, 2), 51)))).value
     batch, mask = values.collate([values.prepare(picture)])
     assert batch.shape == (1, 1, 2, 2)
     assert batch[0, 0, 0, 0].item() == pytest.approx(0.2)

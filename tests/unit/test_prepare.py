@@ -9,7 +9,7 @@ from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.recipes.registry import TrainingConfig
 from perceivers.training import prepare
 from perceivers.training.prepare import (
-    Place,
+    ProcessInfo,
     as_begun,
     build_loaders,
     build_task,
@@ -71,10 +71,10 @@ def test_a_run_is_not_resumed_with_another_recipe(tmp_path):
 
 def test_cores_are_shared_by_the_processes(monkeypatch):
     monkeypatch.setattr(prepare.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    assert Place().threads_and_workers(None) == (12, 4)
-    assert Place(local_processes=4).threads_and_workers(None) == (3, 1)
-    assert Place(local_processes=64).threads_and_workers(None) == (1, 0)
-    assert Place().threads_and_workers(2) == (14, 2)
+    assert ProcessInfo().threads_and_workers(None) == (12, 4)
+    assert ProcessInfo(local_processes=4).threads_and_workers(None) == (3, 1)
+    assert ProcessInfo(local_processes=64).threads_and_workers(None) == (1, 0)
+    assert ProcessInfo().threads_and_workers(2) == (14, 2)
 
 
 def test_a_step_is_divided_over_batches_and_processes():
@@ -107,7 +107,9 @@ def test_fewer_rows_than_parts_of_a_step_are_refused():
 
 def test_loaders_give_train_in_whole_batches_and_validation_whole():
     source = small_digits()
-    train, validation = build_loaders(source, RECIPE, PREPROCESS, batch_size=16, place=Place())
+    train, validation = build_loaders(
+        source, RECIPE, PREPROCESS, batch_size=16, place=ProcessInfo()
+    )
     assert num_rows(source, "train") == 160
     assert len(train) == 10
     batch = next(iter(train))
@@ -140,7 +142,7 @@ def test_a_stream_is_read_as_a_stream(tmp_path):
     preprocess = {
         "image": replace(PREPROCESS["image"], num_channels=3, mean=(0.5,) * 3, std=(1.0,) * 3)
     }
-    train, validation = build_loaders(source, recipe, preprocess, batch_size=4, place=Place())
+    train, validation = build_loaders(source, recipe, preprocess, batch_size=4, place=ProcessInfo())
     assert not hasattr(train, "__len__")
     assert sum(batch.targets.shape[0] for batch in train) == 8
     assert sum(batch.targets.shape[0] for batch in validation) == 4

@@ -6,14 +6,14 @@ from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import memory_probe as probes
-from perceivers.training.memory_probe import opened_probe
-from perceivers.training.prepare import Place
+from perceivers.training.memory_probe import open_memory_probe
+from perceivers.training.prepare import ProcessInfo
 
 
 def opened(device="cpu", **training):
     recipe = small_recipe(**training)
     task = ClassificationTask(recipe.task)
-    return opened_probe(recipe, task, device=torch.device(device), place=Place())
+    return open_memory_probe(recipe, task, device=torch.device(device), place=ProcessInfo())
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": {}, "grad_checkpointing": True, "ema": None}])
@@ -31,9 +31,9 @@ def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
     recipe = small_recipe()
     found = []
     for count in (1, 2):
-        place = Place(local_processes=count, world_size=count)
+        place = ProcessInfo(local_processes=count, world_size=count)
         task = ClassificationTask(recipe.task)
-        with opened_probe(recipe, task, device=torch.device("cpu"), place=place) as p:
+        with open_memory_probe(recipe, task, device=torch.device("cpu"), place=place) as p:
             found.append(p.budget)
     assert found == [800, 400]
 
@@ -66,7 +66,7 @@ def test_a_gpu_that_is_full_is_no_error(monkeypatch):
         monkeypatch.setattr(probes.torch.cuda, name, value)
     with opened() as probe:
         probe._device = torch.device("cuda")
-        assert probe._free(Place()) == 900
+        assert probe._free(ProcessInfo()) == 900
         monkeypatch.setattr(probe, "_made_up", lambda size: None)
         monkeypatch.setattr(probe, "_step", lambda batch, precision: None)
         assert probe.peak(4, nullcontext()) == 640

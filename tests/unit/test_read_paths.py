@@ -244,8 +244,8 @@ class TestSource:
 
 def test_reading_does_not_import_the_compiler():
     script = (
-        "import sys, torch, perceivers as pv; model = pv.create('imagenet', size=None).eval()\n"
-        "model.encoder.read_path = 'grid'\n"
+        "import sys, torch, perceivers as pv; model = pv.create_model('imagenet', size=None).eval()\n"
+        "model.encoder.attn_implementation = 'grid'\n"
         "with torch.inference_mode(): model({'image': torch.zeros(1, 3, 16, 16)})\n"
         "assert 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
     )

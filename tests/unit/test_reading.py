@@ -6,9 +6,9 @@ from loading import INPUTS, PREPROCESS, Pictures
 
 from perceivers.data.base import Batch
 from perceivers.data.loading import transform as reading
-from perceivers.data.loading.loader import RecordsReader
-from perceivers.data.loading.sampler import LoaderSettings, Plan
-from perceivers.data.loading.transform import BadRowError, Read, Reader, guarded
+from perceivers.data.loading.loader import MapDataset
+from perceivers.data.loading.sampler import BatchPlan, LoaderSettings
+from perceivers.data.loading.transform import BadRowError, SampleTransform, WorkerResult, guarded
 
 
 def raising(error):
@@ -35,7 +35,7 @@ def test_in_the_process_itself_errors_stay_as_they_are():
 def test_in_a_worker_an_error_becomes_its_type_and_message(monkeypatch, error, kind, message):
     monkeypatch.setattr(reading, "get_worker_info", lambda: SimpleNamespace(id=0))
     assert guarded(raising(error)).failure == (kind, message)
-    assert guarded(lambda: Read(num_rows=3)).num_rows == 3
+    assert guarded(lambda: WorkerResult(num_rows=3)).num_rows == 3
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
@@ -45,16 +45,16 @@ def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
 
 
 def test_a_plan_is_read_in_its_order(monkeypatch):
-    reader = Reader(INPUTS, PREPROCESS, None, LoaderSettings())
-    dataset = RecordsReader(Pictures(5), [0, 1, 2, 3, 4], reader)
+    reader = SampleTransform(INPUTS, PREPROCESS, None, LoaderSettings())
+    dataset = MapDataset(Pictures(5), [0, 1, 2, 3, 4], reader)
     assert len(dataset) == 5
-    read = dataset[Plan(0, 0, torch.tensor([4, 0, 2]).numpy())]
+    read = dataset[BatchPlan(0, 0, torch.tensor([4, 0, 2]).numpy())]
     assert read.batch.names == ("p4.png", "p0.png", "p2.png")
     assert read.batch.targets.tolist() == [4, 0, 2]
 
 
 def test_a_cell_that_names_nothing_is_a_bad_row():
-    reader = Reader(INPUTS, PREPROCESS, None, LoaderSettings())
+    reader = SampleTransform(INPUTS, PREPROCESS, None, LoaderSettings())
     with pytest.raises(
         BadRowError, match=r"'/etc/a.png', which is no image and names no file"
     ) as bad:
@@ -76,7 +76,7 @@ def test_all_tensors_are_pinned(monkeypatch):
         masks={"image": torch.ones(2, 16, dtype=torch.bool)},
         names=("a", "b"),
     )
-    read = Read(batch=batch, num_rows=3, bad=(("c", "gone"),), notes={"x": 1}).pin_memory()
+    read = WorkerResult(batch=batch, num_rows=3, bad=(("c", "gone"),), notes={"x": 1}).pin_memory()
     assert pinned == [(2, 3, 4, 4), (2,), (2, 16)]
     assert (read.batch.names, read.num_rows, read.bad, read.notes) == (
         ("a", "b"),
@@ -84,4 +84,4 @@ def test_all_tensors_are_pinned(monkeypatch):
         (("c", "gone"),),
         {"x": 1},
     )
-    assert Read().pin_memory().batch is None
+    assert WorkerResult().pin_memory().batch is None

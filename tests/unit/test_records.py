@@ -6,11 +6,11 @@ import torch
 from loading import png
 
 from perceivers.data.base import Batch, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
-from perceivers.data.loading.loader import RecordsReader, make_loader
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.loading.loader import MapDataset, make_loader
 from perceivers.data.loading.sample_cache import open_cache
-from perceivers.data.loading.sampler import LoaderSettings, Plan
-from perceivers.data.loading.transform import Chances, Reader
+from perceivers.data.loading.sampler import BatchPlan, LoaderSettings
+from perceivers.data.loading.transform import SampleRng, SampleTransform
 from perceivers.data.modalities.base import DecodedValue, MissingValueError, TooLongError
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
@@ -19,26 +19,26 @@ from perceivers.data.tables.columns import InputColumn
 class Lines:
     """A modality of numbers over time, which counts how often it decodes and how."""
 
-    timed = True
+    has_clips = True
 
     def __init__(self, longest=100):
         self.moments = []
         self.longest = longest
 
-    def decode(self, media, *, moment=None):
+    def decode(self, media, *, clip_position=None):
         if media.is_missing:
             raise MissingValueError(f"{media.name} is empty")
         if media.value == "bad":
             raise ValueError(f"{media.name} is bad")
-        self.moments.append(moment)
-        if moment is None and len(media.value) > self.longest:
+        self.moments.append(clip_position)
+        if clip_position is None and len(media.value) > self.longest:
             raise TooLongError(f"{media.name} is too long")
         return DecodedValue(np.asarray(media.value, dtype=np.float32), ("read",))
 
-    def prepare(self, value, *, moment=0.5, chance=None):
+    def prepare(self, value, *, clip_position=0.5, rng=None):
         if len(value) < 2:
             raise ValueError("nothing is left")
-        start = round(moment * (len(value) - 2))
+        start = round(clip_position * (len(value) - 2))
         return value[start : start + 2, None]
 
     def collate(self, samples):
@@ -50,9 +50,9 @@ class Lines:
 def reader_of(*names, lines=None, **settings):
     columns = {name: InputColumn(name, "text") for name in names}
     preprocess = {name: TextPreprocessConfig(max_length=64) for name in names}
-    reader = Reader(columns, preprocess, None, LoaderSettings(**settings))
+    reader = SampleTransform(columns, preprocess, None, LoaderSettings(**settings))
     reader.modalities = {name: lines or Lines() for name in names}
-    reader.timed = True
+    reader.has_clips = True
     reader.num_clips = 1 if reader.settings.training else reader.settings.num_clips
     return reader
 
@@ -67,19 +67,19 @@ class Rows:
     def row(self, index):
         if isinstance(self.rows[index], Exception):
             raise self.rows[index]
-        return {n: Media(f"{n}{index}", value=v) for n, v in self.rows[index].items()}
+        return {n: EncodedItem(f"{n}{index}", value=v) for n, v in self.rows[index].items()}
 
     def column(self, name):
         return [row[name] for row in self.rows]
 
 
 def plan(*rows, epoch=0):
-    return Plan(epoch, 0, np.array(rows))
+    return BatchPlan(epoch, 0, np.array(rows))
 
 
 def test_a_row_lacks_what_is_missing_in_it():
     rows = Rows({"a": [1.0, 2.0], "b": None}, {"a": None, "b": [3.0, 4.0]})
-    read = RecordsReader(rows, [0, 1], reader_of("a", "b"))[plan(0, 1)]
+    read = MapDataset(rows, [0, 1], reader_of("a", "b"))[plan(0, 1)]
     assert read.batch.inputs["a"][0, :, 0].tolist() == [1.0, 2.0]
     assert read.batch.masks["a"].tolist() == [[True], [False]]
     assert read.batch.masks["b"].tolist() == [[False], [True]]
@@ -94,7 +94,7 @@ def test_rows_that_hold_nothing_or_cannot_be_read_are_bad():
         OSError("gone"),
         {"a": [1.0], "b": None},
     )
-    read = RecordsReader(rows, None, reader_of("a", "b"))[plan(0, 1, 2, 3)]
+    read = MapDataset(rows, None, reader_of("a", "b"))[plan(0, 1, 2, 3)]
     assert read.batch is None
     assert read.num_rows == 4
     assert read.bad == (
@@ -107,7 +107,7 @@ def test_rows_that_hold_nothing_or_cannot_be_read_are_bad():
 
 def test_clips_lie_evenly_over_the_recording_and_side_by_side_in_the_batch():
     rows = Rows({"a": list(range(10))}, {"a": list(range(100, 110))})
-    read = RecordsReader(rows, [0, 1], reader_of("a", num_clips=3))[plan(0, 1)]
+    read = MapDataset(rows, [0, 1], reader_of("a", num_clips=3))[plan(0, 1)]
     batch = read.batch
     assert (len(batch), batch.num_clips) == (2, 3)
     assert batch.inputs["a"][:, 0, 0].tolist() == [0, 4, 8, 100, 104, 108]
@@ -117,20 +117,20 @@ def test_clips_lie_evenly_over_the_recording_and_side_by_side_in_the_batch():
 def test_a_recording_too_long_for_the_memory_is_decoded_clip_by_clip():
     lines = Lines(longest=5)
     rows = Rows({"a": list(range(10))})
-    dataset = RecordsReader(rows, [0], reader_of("a", lines=lines, num_clips=3))
+    dataset = MapDataset(rows, [0], reader_of("a", lines=lines, num_clips=3))
     assert dataset[plan(0)].batch.inputs["a"][:, 0, 0].tolist() == [0, 4, 8]
     assert lines.moments == [None, 0.0, 0.5, 1.0]
-    kept = RecordsReader(rows, [0], reader_of("a", lines=lines), None, open_cache(None, "x", 2**20))
+    kept = MapDataset(rows, [0], reader_of("a", lines=lines), None, open_cache(None, "x", 2**20))
     assert kept[plan(0)].batch.inputs["a"][0, 0, 0] == 4
     assert lines.moments[4:] == [None, 0.5]
 
 
 def test_a_recording_of_which_not_even_a_clip_fits_is_bad():
     class Never(Lines):
-        def decode(self, media, *, moment=None):
+        def decode(self, media, *, clip_position=None):
             raise TooLongError(f"{media.name} is too long")
 
-    read = RecordsReader(Rows({"a": [1.0, 2.0]}), [0], reader_of("a", lines=Never()))[plan(0)]
+    read = MapDataset(Rows({"a": [1.0, 2.0]}), [0], reader_of("a", lines=Never()))[plan(0)]
     assert read.bad == (("a0", "a0 is too long"),)
 
 
@@ -139,7 +139,7 @@ def test_what_was_decoded_is_kept(tmp_path, folder):
     lines = Lines()
     rows = Rows({"a": [1.0, 2.0, 3.0], "b": None}, {"a": [4.0, 5.0], "b": [6.0, 7.0]})
     kept = open_cache(tmp_path if folder else None, "x", 2**20)
-    dataset = RecordsReader(rows, [0, 1], reader_of("a", "b", lines=lines), None, kept)
+    dataset = MapDataset(rows, [0, 1], reader_of("a", "b", lines=lines), None, kept)
     first, again = dataset[plan(0, 1)].batch, dataset[plan(0, 1, epoch=1)].batch
     assert len(lines.moments) == 3  # three cells, once each
     for name in ("a", "b"):
@@ -150,7 +150,7 @@ def test_what_was_decoded_is_kept(tmp_path, folder):
 def test_pictures_beside_others_are_kept_as_pixels():
     columns = {"image": InputColumn("image", "image"), "a": InputColumn("a", "text")}
     picture = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
-    reader = Reader(
+    reader = SampleTransform(
         columns,
         {"image": picture, "a": TextPreprocessConfig(max_length=64)},
         None,
@@ -160,10 +160,10 @@ def test_pictures_beside_others_are_kept_as_pixels():
 
     class Pairs(Rows):
         def row(self, index):
-            image = Media("x.png", data=png(7)) if index else Media("none")
-            return {"image": image, "a": Media("a", value=[1.0, 2.0])}
+            image = EncodedItem("x.png", data=png(7)) if index else EncodedItem("none")
+            return {"image": image, "a": EncodedItem("a", value=[1.0, 2.0])}
 
-    dataset = RecordsReader(Pairs({}, {}), [0, 1], reader, None, open_cache(None, "x", 2**20))
+    dataset = MapDataset(Pairs({}, {}), [0, 1], reader, None, open_cache(None, "x", 2**20))
     first, again = dataset[plan(0, 1)].batch, dataset[plan(0, 1, epoch=1)].batch
     assert torch.equal(first.inputs["image"], again.inputs["image"])
     assert again.masks["image"].tolist() == [[False], [True]]
@@ -173,7 +173,7 @@ def test_pictures_beside_others_are_kept_as_pixels():
 def test_an_entry_that_is_gone_is_decoded_again():
     lines = Lines()
     kept = open_cache(None, "x", 2**20)
-    dataset = RecordsReader(Rows({"a": [1.0, 2.0]}), [0], reader_of("a", lines=lines), None, kept)
+    dataset = MapDataset(Rows({"a": [1.0, 2.0]}), [0], reader_of("a", lines=lines), None, kept)
     dataset[plan(0)]
     get = kept.get
     kept.get = lambda key: None if key == "0-a" else get(key)
@@ -183,17 +183,17 @@ def test_an_entry_that_is_gone_is_decoded_again():
 
 def test_training_draws_a_moment_for_each_row_and_pass():
     reader = reader_of("a", training=True)
-    moments = [chance.moment for chance in reader.chances([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
+    moments = [rng.clip_position for rng in reader.chances([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
     assert len(set(moments)) == 3
-    assert all(0 <= moment <= 1 for moment in moments)
-    assert moments == [c.moment for c in reader.chances([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
-    assert reader_of("a").chances([(0, 0, 0)]) == [Chances()]
+    assert all(0 <= clip_position <= 1 for clip_position in moments)
+    assert moments == [c.clip_position for c in reader.chances([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
+    assert reader_of("a").chances([(0, 0, 0)]) == [SampleRng()]
 
 
 def test_vectors_are_targets_too():
     rows = Rows({"a": [1.0, 2.0]}, {"a": [3.0, 4.0]})
     targets = [np.array([0.0, 1.0], np.float32), np.array([1.0, 1.0], np.float32)]
-    batch = RecordsReader(rows, targets, reader_of("a"))[plan(0, 1)].batch
+    batch = MapDataset(rows, targets, reader_of("a"))[plan(0, 1)].batch
     assert isinstance(batch, Batch)
     assert batch.targets.tolist() == [[0.0, 1.0], [1.0, 1.0]]
 
@@ -206,7 +206,7 @@ def test_texts_of_about_one_length_share_a_batch():
         [0] * 64,
         preprocess={"text": TextPreprocessConfig(max_length=128)},
         augment=None,
-        settings=LoaderSettings(batch_size=8, training=True, read_ahead=0),
+        settings=LoaderSettings(batch_size=8, training=True, prefetch_batches=0),
     )
     lengths = [set((b.inputs["text"] > 0).sum(dim=1).tolist()) for b in loader]
     assert len(lengths) == 8
@@ -228,28 +228,30 @@ def test_what_keeps_decoded_values_follows_from_the_settings(tmp_path):
 
     def kept(**settings):
         columns = {"text": InputColumn("text", "text")}
-        reader = Reader(columns, text, None, LoaderSettings(**settings))
+        reader = SampleTransform(columns, text, None, LoaderSettings(**settings))
         return _caches(rows, reader, text)[1]
 
     assert kept() is None
-    assert kept(kept_bytes=100) is not None
-    assert kept(kept_bytes=100, num_workers=1) is None
+    assert kept(sample_cache_bytes=100) is not None
+    assert kept(sample_cache_bytes=100, num_workers=1) is None
     kept(cache=str(tmp_path), fingerprint="f", num_workers=1).put("0", np.zeros(3))
     assert any(tmp_path.rglob("*"))
 
 
 def test_a_modality_in_several_columns_is_one_cell():
-    from perceivers.data.loading.transform import media_of
+    from perceivers.data.loading.transform import encoded_item_of
 
     column = InputColumn("x", "series", ("x", "y"), ("array", "array"))
-    media = media_of({"x": Media("row 3", value=[1.0]), "y": Media("row 3")}, column)
+    media = encoded_item_of(
+        {"x": EncodedItem("row 3", value=[1.0]), "y": EncodedItem("row 3")}, column
+    )
     assert (media.name, media.value) == ("row 3", {"x": [1.0], "y": None})
     table = InputColumn("age", "table", ("age", "sex"), ("number", "category"))
-    assert media_of({"age": 3, "sex": "f"}, table).name == "age, sex"
-    assert media_of({"age": None, "sex": None}, table).is_missing
+    assert encoded_item_of({"age": 3, "sex": "f"}, table).name == "age, sex"
+    assert encoded_item_of({"age": None, "sex": None}, table).is_missing
     with pytest.raises(KeyError):
-        media_of({"age": 3}, table)
+        encoded_item_of({"age": 3}, table)
     with pytest.raises(
         ValueError, match=r"'clip' holds '/etc/a.wav', which is no audio and names no"
     ):
-        media_of({"clip": "/etc/a.wav"}, InputColumn("clip", "audio"))
+        encoded_item_of({"clip": "/etc/a.wav"}, InputColumn("clip", "audio"))

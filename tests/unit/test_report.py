@@ -4,7 +4,7 @@ import json
 import torch
 
 from perceivers.runs.report import write_report
-from perceivers.runs.summary import RunFacts, command_line
+from perceivers.runs.summary import RunSummary, command_line
 
 
 def facts(**changes):
@@ -21,7 +21,7 @@ def facts(**changes):
         "device": "1 x cpu, float32",
         "label_names": ("wren", "robin"),
     }
-    return RunFacts(**{**known, **changes})
+    return RunSummary(**{**known, **changes})
 
 
 def test_the_table_says_what_the_run_was(tmp_path):

@@ -15,7 +15,7 @@ from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.sources.write_shards import write_shards
 from perceivers.data.tables.columns import label_columns
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.perceiver import build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
@@ -268,9 +268,9 @@ def test_the_cost_of_a_recipe_of_several_tasks_can_be_told(tmp_path):
 
 
 def test_a_decoder_that_cannot_answer_tasks_says_so():
-    answer = AnswerConfig(queries=LearnedQueriesConfig(), head=TiedHeadConfig())
+    answer = OutputConfig(queries=LearnedQueriesConfig(), head=TiedHeadConfig())
     with pytest.raises(ValueError, match=r"or of those of the tasks a, b, with linear heads; got"):
         DecoderConfig(answers={"text": answer}).for_tasks({"a": 2, "b": 2})
-    linear = AnswerConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig())
+    linear = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig())
     with pytest.raises(ValueError, match="got the outputs a, c"):
         DecoderConfig(answers={"a": linear, "c": linear}).for_tasks({"a": 2, "b": 2})

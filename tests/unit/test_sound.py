@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio import decode as module
 from perceivers.data.modalities.audio.decode import (
     Sound,
@@ -30,7 +30,7 @@ def noise(seconds=2.0, rate=16_000, channels=1):
 
 
 def media(samples, **kwargs):
-    return Media("a.wav", data=encoded(samples, **kwargs))
+    return EncodedItem("a.wav", data=encoded(samples, **kwargs))
 
 
 def decode(cell, **kwargs):
@@ -52,7 +52,7 @@ def test_a_sound_is_float32_samples_by_channels(tmp_path):
     samples = noise(channels=2)
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(samples, subtype="FLOAT"))
-    sound = decode(Media("a.wav", path=path))
+    sound = decode(EncodedItem("a.wav", path=path))
     assert sound.samples.dtype == np.float32
     np.testing.assert_array_equal(sound.samples, samples)
     assert (sound.sample_rate, sound.start, sound.duration) == (16_000, 0.0, 2.0)
@@ -63,12 +63,12 @@ def test_a_clip_is_the_same_whether_the_whole_or_only_it_is_decoded(form):
     cell = media(noise(3.0, rate=44_100, channels=2), rate=44_100, form=form)
     for rate in (None, 16_000):
         whole = decode(cell, sample_rate=rate)
-        for moment in (0.0, 0.37, 1.0):
-            part = decode(cell, sample_rate=rate, seconds=0.5, moment=moment)
+        for clip_position in (0.0, 0.37, 1.0):
+            part = decode(cell, sample_rate=rate, seconds=0.5, clip_position=clip_position)
             assert part.samples.shape[0] < whole.samples.shape[0] / 2
-            expected = cut_sound(whole, moment=moment, seconds=0.5)
+            expected = cut_sound(whole, clip_position=clip_position, seconds=0.5)
             assert expected.shape == ((rate or 44_100) // 2, 2)
-            clip = cut_sound(part, moment=moment, seconds=0.5)
+            clip = cut_sound(part, clip_position=clip_position, seconds=0.5)
             np.testing.assert_allclose(clip, expected, atol=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_a_tone_keeps_its_frequency_when_it_is_resampled():
 def test_one_sample_works(rate):
     sound = decode(media(np.full(1, 0.25), rate=rate), sample_rate=16_000)
     assert sound.samples.shape == (max(1, 16_000 // rate), 1)
-    assert cut_sound(sound, moment=0.5, seconds=1.0).shape == sound.samples.shape
+    assert cut_sound(sound, clip_position=0.5, seconds=1.0).shape == sound.samples.shape
 
 
 def test_silence_and_clipping_are_noted():
@@ -118,7 +118,7 @@ def test_silence_and_clipping_are_noted():
     assert decode_sound(media(loud)).notes == ("clipped",)
     loud[2:] = 0.5
     assert decode_sound(media(loud)).notes == ()  # 2 of 32,000
-    assert decode_sound(Media("a", value=(np.full(9, 1.5), 8_000))).notes == ("clipped",)
+    assert decode_sound(EncodedItem("a", value=(np.full(9, 1.5), 8_000))).notes == ("clipped",)
 
 
 def test_samples_that_are_not_finite_are_counted():
@@ -136,28 +136,28 @@ def test_no_samples_are_an_error():
     with pytest.raises(ValueError, match="it holds no samples"):
         decode_sound(media(np.zeros(0)))
     with pytest.raises(ValueError, match="it holds no samples"):
-        decode_sound(Media("a", value=(np.zeros(0), 8_000)))
+        decode_sound(EncodedItem("a", value=(np.zeros(0), 8_000)))
 
 
 def test_an_empty_cell_is_missing():
     for read in (decode_sound, sound_header):
         with pytest.raises(MissingValueError, match="a, row 3 is empty: expected a sound"):
-            read(Media("a, row 3"))
+            read(EncodedItem("a, row 3"))
     with pytest.raises(MissingValueError, match="a is empty: expected a sound"):
-        decode_sound(Media("a", value={"array": None, "sampling_rate": 8_000}))
+        decode_sound(EncodedItem("a", value={"array": None, "sampling_rate": 8_000}))
 
 
 def test_decoded_samples_come_as_a_mapping_or_a_pair():
-    sound = decode(Media("a", value={"array": [0.5, -0.5], "sampling_rate": 2.0}))
+    sound = decode(EncodedItem("a", value={"array": [0.5, -0.5], "sampling_rate": 2.0}))
     np.testing.assert_array_equal(sound.samples, [[0.5], [-0.5]])
     assert (sound.sample_rate, sound.duration) == (2, 1.0)
-    cell = Media("a", value=(np.zeros((2, 50), dtype=np.float32), 10))  # channels first
+    cell = EncodedItem("a", value=(np.zeros((2, 50), dtype=np.float32), 10))  # channels first
     assert sound_header(cell) == SoundHeader(10, 2, 5.0)
 
 
 def test_whole_numbers_are_scaled_by_their_type():
     for dtype, value in (("int16", -(2**14)), ("uint8", 64), ("int32", -(2**30))):
-        sound = decode(Media("a", value=(np.array([value], dtype), 10)))
+        sound = decode(EncodedItem("a", value=(np.array([value], dtype), 10)))
         assert sound.samples.tolist() == [[-0.5]]
 
 
@@ -165,11 +165,11 @@ def test_samples_without_a_rate_or_of_another_kind_are_an_error():
     with pytest.raises(
         ValueError, match=r"a: expected samples with their rate, .* got the rate None"
     ):
-        decode_sound(Media("a", value=[0.5, 0.5, 0.1]))
+        decode_sound(EncodedItem("a", value=[0.5, 0.5, 0.1]))
     with pytest.raises(ValueError, match="got the rate 0"):
-        decode_sound(Media("a", value=(np.zeros(3), 0)))
+        decode_sound(EncodedItem("a", value=(np.zeros(3), 0)))
     with pytest.raises(ValueError, match=r"a: expected samples as numbers, n or n x channels, got"):
-        decode_sound(Media("a", value=(np.zeros((1, 2, 3)), 10)))
+        decode_sound(EncodedItem("a", value=(np.zeros((1, 2, 3)), 10)))
 
 
 def test_a_header_is_read_without_decoding(tmp_path):
@@ -190,14 +190,14 @@ def test_a_header_is_read_without_decoding(tmp_path):
 )
 def test_what_is_no_sound_is_said(data, reason):
     with pytest.raises(ValueError, match=r"Cannot read 'x.bin' as a sound: ") as error:
-        decode_sound(Media("x.bin", data=data))
+        decode_sound(EncodedItem("x.bin", data=data))
     assert reason in str(error.value)
     assert str(error.value).endswith("Replace it or take it out of the data.")
 
 
 def test_a_picture_that_is_already_decoded_is_no_sound():
     with pytest.raises(ValueError, match="it is a picture"):
-        decode_sound(Media("a", array=np.zeros((2, 2), dtype=np.uint8)))
+        decode_sound(EncodedItem("a", array=np.zeros((2, 2), dtype=np.uint8)))
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -205,22 +205,22 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"gone.wav' cannot be read: No such file or directory\. Replace"
     ):
-        decode_sound(Media(str(path), path=path))
+        decode_sound(EncodedItem(str(path), path=path))
 
 
 def test_a_raw_file_has_no_header(tmp_path):
     path = tmp_path / "a.raw"
     path.write_bytes(bytes(range(200, 256)) * 4)
     with pytest.raises(ValueError, match="it is in no known format"):
-        decode_sound(Media("a.raw", path=path))
+        decode_sound(EncodedItem("a.raw", path=path))
 
 
 def test_a_file_that_was_cut_off_is_an_error_or_noted():
     flac = encoded(noise(channels=2), form="FLAC")
     with pytest.raises(ValueError, match=r"damaged or cut off \(.*lost sync\)"):
-        decode_sound(Media("a.flac", data=flac[: len(flac) // 2]))
+        decode_sound(EncodedItem("a.flac", data=flac[: len(flac) // 2]))
     mp3 = encoded(noise(4.0), form="MP3")
-    cut = decode_sound(Media("a.mp3", data=mp3[: len(mp3) // 2]))
+    cut = decode_sound(EncodedItem("a.mp3", data=mp3[: len(mp3) // 2]))
     assert cut.notes == ("shorter than its header says",)
     assert cut.value.duration == cut.value.samples.shape[0] / 16_000 < 3.0
 
@@ -240,7 +240,7 @@ def test_a_header_without_samples_is_an_error(monkeypatch):
 
     monkeypatch.setattr(module, "_sound_file", lambda cell: Short())
     with pytest.raises(ValueError, match="its header is followed by no samples"):
-        decode_sound(Media("a.wav", data=b"x"))
+        decode_sound(EncodedItem("a.wav", data=b"x"))
 
 
 def claimed(samples_of_flac, number):
@@ -252,7 +252,7 @@ def claimed(samples_of_flac, number):
 
 
 def test_an_absurd_length_is_refused_before_decoding():
-    cell = Media("big.flac", data=claimed(encoded(noise(), form="FLAC"), 2**36 - 1))
+    cell = EncodedItem("big.flac", data=claimed(encoded(noise(), form="FLAC"), 2**36 - 1))
     message = (
         r"Cannot read 'big.flac': it claims 68,719,476,735 samples; at most 691,200,000 are decoded"
     )
@@ -263,39 +263,39 @@ def test_an_absurd_length_is_refused_before_decoding():
 def test_a_stream_without_a_length_is_read_by_ffmpeg():
     pytest.importorskip("av")
     samples = np.round(noise() * 2**15) / 2**15
-    cell = Media("stream.flac", data=claimed(encoded(samples, form="FLAC"), 0))
+    cell = EncodedItem("stream.flac", data=claimed(encoded(samples, form="FLAC"), 0))
     np.testing.assert_array_equal(decode(cell).samples, samples)
 
 
 def test_without_pyav_its_files_ask_for_it_and_garbage_does_not(monkeypatch):
     without_av(monkeypatch)
     with pytest.raises(ImportError, match="install perceivers"):
-        decode_sound(Media("a.m4a", data=bytes(20)))
+        decode_sound(EncodedItem("a.m4a", data=bytes(20)))
     with pytest.raises(ImportError, match="install perceivers"):
-        decode_sound(Media("row 3", data=b"\x1a\x45\xdf\xa3" + bytes(20)))
+        decode_sound(EncodedItem("row 3", data=b"\x1a\x45\xdf\xa3" + bytes(20)))
     with pytest.raises(
         ValueError, match="libsndfile does not know it; it begins with the bytes 00 01 02 ff"
     ):
-        decode_sound(Media("row 3", data=b"\x00\x01\x02\xff" * 9))
+        decode_sound(EncodedItem("row 3", data=b"\x00\x01\x02\xff" * 9))
 
 
 def test_a_clip_starts_at_its_moment_of_what_is_left():
     sound = Sound(np.arange(100, dtype=np.float32)[:, None], 10, 0.0, 10.0)
-    assert cut_sound(sound, moment=0.0, seconds=2.0)[:, 0].tolist() == list(range(20))
-    assert cut_sound(sound, moment=0.5, seconds=2.0)[0, 0] == 40
-    assert cut_sound(sound, moment=1.0, seconds=2.0)[-1, 0] == 99
-    assert cut_sound(sound, moment=0.7, seconds=20.0).shape == (100, 1)
+    assert cut_sound(sound, clip_position=0.0, seconds=2.0)[:, 0].tolist() == list(range(20))
+    assert cut_sound(sound, clip_position=0.5, seconds=2.0)[0, 0] == 40
+    assert cut_sound(sound, clip_position=1.0, seconds=2.0)[-1, 0] == 99
+    assert cut_sound(sound, clip_position=0.7, seconds=20.0).shape == (100, 1)
 
 
 def test_where_a_films_sound_does_not_reach_there_is_silence():
     late = Sound(np.ones((10, 1), dtype=np.float32), 10, 1.0, 3.0)
     assert (
-        cut_sound(late, moment=0.0, seconds=3.0)[:, 0].tolist()
+        cut_sound(late, clip_position=0.0, seconds=3.0)[:, 0].tolist()
         == [0.0] * 10 + [1.0] * 10 + [0.0] * 10
     )
-    assert cut_sound(late, moment=1.0, seconds=0.5)[:, 0].tolist() == [0.0] * 5
+    assert cut_sound(late, clip_position=1.0, seconds=0.5)[:, 0].tolist() == [0.0] * 5
     early = Sound(np.arange(40, dtype=np.float32)[:, None], 10, -1.0, 3.0)
-    assert cut_sound(early, moment=0.0, seconds=1.0)[0, 0] == 10
+    assert cut_sound(early, clip_position=0.0, seconds=1.0)[0, 0] == 10
 
 
 def test_resampling_nothing_changes_nothing():
@@ -310,4 +310,4 @@ def test_resampling_nothing_changes_nothing():
 
 def test_a_path_that_is_a_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
-        decode_sound(Media("folder", path=Path(tmp_path)))
+        decode_sound(EncodedItem("folder", path=Path(tmp_path)))

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio import decode_av as soundtrack
 from perceivers.data.modalities.audio.decode import cut_sound, decode_sound, sound_header
 from perceivers.data.modalities.audio.decode_av import Clip, SoundHeader, decode_track
@@ -55,7 +55,7 @@ def film(form, codec=None, samples=None, *, pictures=0, offset=0.0, format_of_sa
         for stream in streams:
             for packet in stream.encode(None):
                 container.mux(packet)
-    return Media(f"a.{form}", data=file.getvalue())
+    return EncodedItem(f"a.{form}", data=file.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -67,16 +67,18 @@ def test_a_clip_is_the_same_whether_the_whole_or_only_it_is_decoded(form, codec)
     for rate in (None, 8_000):
         whole = decode_sound(cell, sample_rate=rate).value
         assert abs(whole.duration - 6.0) < 0.15  # encoders fill up their last frame
-        for moment in (0.0, 0.37, 1.0):
-            part = decode_sound(cell, sample_rate=rate, seconds=0.5, moment=moment).value
-            expected = cut_sound(whole, moment=moment, seconds=0.5)
+        for clip_position in (0.0, 0.37, 1.0):
+            part = decode_sound(
+                cell, sample_rate=rate, seconds=0.5, clip_position=clip_position
+            ).value
+            expected = cut_sound(whole, clip_position=clip_position, seconds=0.5)
             assert expected.shape == ((rate or RATE) // 2, 1)
-            clip = cut_sound(part, moment=moment, seconds=0.5)
+            clip = cut_sound(part, clip_position=clip_position, seconds=0.5)
             np.testing.assert_allclose(clip, expected, atol=1e-6)
 
 
 def test_only_the_clip_is_decoded_where_the_container_can_be_sought():
-    part = decode_sound(film("ipod", "aac", noise(8.0)), seconds=0.5, moment=1.0).value
+    part = decode_sound(film("ipod", "aac", noise(8.0)), seconds=0.5, clip_position=1.0).value
     assert part.samples.shape[0] < 1.0 * RATE
     assert part.start > 7.0
 
@@ -108,7 +110,7 @@ def test_a_films_clip_is_cut_by_the_length_of_its_pictures(form):
     assert header.seconds == pytest.approx(2.0, abs=0.002)
     whole = decode_sound(cell).value
     assert (whole.samples.shape, whole.duration) == ((3 * RATE, 1), header.seconds)
-    clip = cut_sound(whole, moment=1.0, seconds=0.5)
+    clip = cut_sound(whole, clip_position=1.0, seconds=0.5)
     np.testing.assert_allclose(clip[:, 0], samples[int(1.5 * RATE) : 2 * RATE, 0], atol=1e-3)
 
 
@@ -116,19 +118,21 @@ def test_sound_that_begins_later_than_the_pictures_stays_there():
     cell = film("mov", "pcm_s16le", noise(1.0), pictures=50, offset=0.5)
     whole = decode_sound(cell).value
     assert whole.start == pytest.approx(0.5)
-    clip = cut_sound(whole, moment=0.0, seconds=2.0)[:, 0]
+    clip = cut_sound(whole, clip_position=0.0, seconds=2.0)[:, 0]
     assert not clip[: RATE // 2].any()
     assert not clip[-RATE // 2 :].any()
     assert clip[RATE // 2 : RATE].all()
-    part = decode_sound(cell, seconds=0.25, moment=0.0).value
-    assert not cut_sound(part, moment=0.0, seconds=0.25).any()
+    part = decode_sound(cell, seconds=0.25, clip_position=0.0).value
+    assert not cut_sound(part, clip_position=0.0, seconds=0.25).any()
 
 
 def test_a_clip_beyond_the_end_of_the_sound_is_silent():
     cell = film("mov", "pcm_s16le", noise(1.0), pictures=250)
-    decoded = decode_sound(cell, seconds=0.5, moment=1.0)
+    decoded = decode_sound(cell, seconds=0.5, clip_position=1.0)
     assert decoded.value.samples.shape == (0, 1)
-    assert cut_sound(decoded.value, moment=1.0, seconds=0.5).tolist() == [[0.0]] * (RATE // 2)
+    assert cut_sound(decoded.value, clip_position=1.0, seconds=0.5).tolist() == [[0.0]] * (
+        RATE // 2
+    )
 
 
 def test_a_length_that_no_header_tells_is_that_of_the_film(monkeypatch):
@@ -152,7 +156,7 @@ def test_a_film_without_sound_track_is_missing():
 def test_a_container_that_was_cut_off_is_an_error():
     cell = film("ipod", "aac", noise(2.0))
     with pytest.raises(ValueError, match="it is in no known format, damaged or cut off"):
-        decode_sound(Media("a.m4a", data=cell.data[:-500]))
+        decode_sound(EncodedItem("a.m4a", data=cell.data[:-500]))
 
 
 def test_a_sound_track_without_frames_holds_no_samples(monkeypatch):
@@ -188,12 +192,12 @@ def test_lists_of_other_files_are_not_followed(tmp_path):
     (tmp_path / "secret.wav").write_bytes(bytes(100))
     text = f"ffconcat version 1.0\nfile {tmp_path}/secret.wav\n".encode()
     with pytest.raises(ValueError, match="it is in no known format"):
-        decode_track(Media("list", data=text))
+        decode_track(EncodedItem("list", data=text))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="No such file or directory"):
-        decode_track(Media("gone.mp4", path=tmp_path / "gone.mp4"))
+        decode_track(EncodedItem("gone.mp4", path=tmp_path / "gone.mp4"))
 
 
 def test_a_clip_begins_where_a_resampled_whole_has_a_sample():

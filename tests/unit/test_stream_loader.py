@@ -5,7 +5,7 @@ import pytest
 import torch
 from loading import AUGMENT, INPUTS, MIXING, PREPROCESS, png
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings
 from perceivers.data.loading.stream_loader import make_stream_loader
 from perceivers.data.streaming.stream import Stream
@@ -30,7 +30,7 @@ class Numbers:
                 raise self.raises
             value = self.first + row
             data = b"" if value in self.damaged else png(value % 256)
-            yield {"picture": Media(f"p{value}", data=data), "label": value % 4}
+            yield {"picture": EncodedItem(f"p{value}", data=data), "label": value % 4}
 
 
 def loader_of(*shards, augment=None, shuffle=0, **settings):

@@ -13,7 +13,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes.published.language import text_reading
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import specialize
-from perceivers.training.finetune import plan_start
+from perceivers.training.finetune import plan_warm_start
 
 TEXTS = ["A fine film. " * 12, "Two hours of my life. " * 9, "Neither. " * 16] * 2
 TARGETS = {
@@ -50,7 +50,7 @@ def test_text_io_takes_over_everything_but_its_question(tmp_path):
     save(tmp_path, words)
     config = get_recipe("text_io").model_config()
     config = replace(config, output=config.output.with_num_outputs(2))
-    plan = plan_start(config, tmp_path)
+    plan = plan_warm_start(config, tmp_path)
     assert set(plan.fresh) == {
         "output.queries.label.table",
         "output.heads.label.to_logits.weight",

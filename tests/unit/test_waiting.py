@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perceivers.training import data_wait as waiting
-from perceivers.training.data_wait import WARM_UP_STEPS, StepWatch, Waited, advice
+from perceivers.training.data_wait import WARM_UP_STEPS, DataWaitTime, StepTimer, advice
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def step(watch, *, wait=0.0, work=0.0, pauses=False):
 
 
 def test_the_share_is_waiting_over_the_whole_step():
-    watch = StepWatch(CPU)
+    watch = StepTimer(CPU)
     for _ in range(WARM_UP_STEPS):
         step(watch, wait=0.05)  # workers start: not counted
     for _ in range(5):
@@ -29,11 +29,11 @@ def test_the_share_is_waiting_over_the_whole_step():
     assert 0.05 <= found.waiting < 0.09
     assert 0.2 <= found.seconds < 0.3
     assert found.share == found.waiting / found.seconds
-    assert watch.take() == Waited()  # it begins anew
+    assert watch.take() == DataWaitTime()  # it begins anew
 
 
 def test_all_batches_of_a_step_count():
-    watch = StepWatch(CPU)
+    watch = StepTimer(CPU)
     for _ in range(WARM_UP_STEPS):
         step(watch)
     watch.begin()
@@ -46,30 +46,30 @@ def test_all_batches_of_a_step_count():
 
 
 def test_a_run_of_a_few_steps_has_no_share():
-    watch = StepWatch(CPU)
+    watch = StepTimer(CPU)
     step(watch)
     watch.end(pauses=True)  # nothing was begun
     assert watch.take().share is None
-    assert advice(Waited(), workers=0, threads=2) == ("", "")
+    assert advice(DataWaitTime(), workers=0, threads=2) == ("", "")
 
 
 def test_times_add_up_and_no_share_is_above_one():
-    waited = Waited(10.0, 1.0)
-    waited.add(Waited(10.0, 2.0))
-    assert waited == Waited(20.0, 3.0)
+    waited = DataWaitTime(10.0, 1.0)
+    waited.add(DataWaitTime(10.0, 2.0))
+    assert waited == DataWaitTime(20.0, 3.0)
     assert waited.share == 0.15
-    assert Waited(1.0, 1.1).share == 1.0
+    assert DataWaitTime(1.0, 1.1).share == 1.0
     assert waited.slowest(CPU) == waited  # of one process
 
 
 def test_little_waiting_needs_no_advice():
-    assert advice(Waited(1000.0, 12.0), workers=0, threads=2) == ("1.2% of the step time", "")
-    assert advice(Waited(5.0, 4.0), workers=0, threads=2)[1] == ""  # too short to tell
+    assert advice(DataWaitTime(1000.0, 12.0), workers=0, threads=2) == ("1.2% of the step time", "")
+    assert advice(DataWaitTime(5.0, 4.0), workers=0, threads=2)[1] == ""  # too short to tell
 
 
 @pytest.mark.parametrize(("workers", "more"), [(0, 2), (4, 8)])
 def test_much_waiting_names_the_knobs(workers, more):
-    text, what = advice(Waited(100.0, 25.0), workers=workers, threads=6, processes=2)
+    text, what = advice(DataWaitTime(100.0, 25.0), workers=workers, threads=6, processes=2)
     assert text == "25.0% of the step time (the slowest of 2 processes)"
     assert f"--workers {more} (now {workers}; 6 threads compute)" in what
     assert "256 MiB" in what
@@ -95,7 +95,7 @@ def test_on_a_gpu_its_own_idle_time_counts(monkeypatch):
     stopped = []
     monkeypatch.setattr(waiting.torch.cuda, "Event", Event)
     monkeypatch.setattr(waiting.torch.cuda, "synchronize", lambda: stopped.append(1))
-    watch = StepWatch(torch.device("cuda"))
+    watch = StepTimer(torch.device("cuda"))
     for number in range(WARM_UP_STEPS + 4):
         watch.begin()
         watch.ask()

@@ -13,13 +13,13 @@ from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
-from perceivers.training.finetune import plan_start
+from perceivers.training.finetune import plan_warm_start
 
 RECIPE = small_recipe(max_epochs=1)
 ENCODER = PerceiverEncoderConfig(
@@ -47,7 +47,7 @@ def masked_texts(length, *, channels=8):
         inputs={"text": TextInputConfig(max_length=length, channels=channels)},
         encoder=ENCODER,
         output=DecoderConfig(
-            answers={"text": AnswerConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
+            answers={"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
         ),
     )
 
@@ -60,7 +60,7 @@ def saved(folder, config):
 
 def begun(config, folder):
     model = build(config).eval()
-    plan = plan_start(config, folder)
+    plan = plan_warm_start(config, folder)
     plan.apply(model)
     return model, plan
 
@@ -203,7 +203,7 @@ def test_a_model_that_shares_nothing_is_refused_in_one_paragraph(tmp_path, encod
     with pytest.raises(
         ValueError, match=r"weights of .* do not fit the model of this recipe"
     ) as caught:
-        plan_start(replace(pictures((4, 4)), encoder=encoder), tmp_path)
+        plan_warm_start(replace(pictures((4, 4)), encoder=encoder), tmp_path)
     assert "\n" not in str(caught.value)
 
 

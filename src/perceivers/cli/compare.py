@@ -15,7 +15,7 @@ from perceivers.cli.parsing import parse, wrong_arguments
 
 if TYPE_CHECKING:
     from perceivers.runs.comparison import Comparison
-    from perceivers.runs.record import PastRun
+    from perceivers.runs.record import LoadedRun
 
 __all__ = ["run"]
 
@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> int:
     return 1 if comparison.left_out else 0
 
 
-def _of_run(one: "PastRun") -> dict[str, Any]:
+def _of_run(one: "LoadedRun") -> dict[str, Any]:
     """Return what is told of each run beside its measures, by the name of its column. None: not known."""
     facts, cost = one.facts, one.cost
     return {

@@ -17,7 +17,7 @@ _EXAMPLES = """
   perceivers evaluate runs/birds birds/2024             other data with the same labels
   perceivers evaluate runs/birds --permute 7            with the elements of every input permuted
   perceivers evaluate runs/talks --clips 16             16 clips over each recording, scores averaged
-  perceivers evaluate runs/talks --without video        by sound alone
+  perceivers evaluate runs/talks --drop-modality video        by sound alone
   perceivers evaluate runs/birds --format json --out birds.json
 """
 
@@ -38,7 +38,7 @@ class Options:
         quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
             and a sentence that says so; `int8-always` also where it is slower.
         clips: Overlapping clips of each recording whose scores are averaged. By default as the run says.
-        without: Modalities that are not read, of a run that reads several.
+        drop_modality: Modalities that are not read, of a run that reads several.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
     """
 
@@ -52,7 +52,7 @@ class Options:
     batch_size: int = 128
     quantize: Quantize | None = None
     clips: int | None = None
-    without: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    drop_modality: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     max_bad: float | None = None
 
 
@@ -73,7 +73,7 @@ def run(args: Sequence[str]) -> int:
         max_bad=options.max_bad,
         quantize=options.quantize,
         clips=options.clips,
-        without=options.without,
+        without=options.drop_modality,
     )
     if result.quantization is not None:
         print(f"perceivers evaluate: {result.quantization}", file=sys.stderr)

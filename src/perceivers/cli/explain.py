@@ -27,7 +27,7 @@ _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --faithfulness    deletion and insertion curves of the maps for this image
   perceivers explain runs/birds --faithfulness --samples 300  the same over the test split, with mean areas
   perceivers explain runs/digits spoken.flac                audio, video, mesh, series, array: any modality of the run
-  perceivers explain runs/talks talk.mp4 --moment 0         the clip at the beginning; 0.5 is the middle, 1 the end
+  perceivers explain runs/talks talk.mp4 --clip-position 0         the clip at the beginning; 0.5 is the middle, 1 the end
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
   perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; a missing one may be left out
   perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns
@@ -45,7 +45,7 @@ class Options:
         out: The file to write. By default `NAME-attention.png` in this folder, or `NAME-faithfulness.png`.
         format: A figure, an animation, a page, or the arrays behind them. By default the suffix of `out`.
         latents: Number of latents that are shown one by one.
-        moment: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
         text: A text instead of a file, for a run that reads texts. Repeat it for the other texts of a sample that has
             several.
         row: Row of a table, from 0 on, where FILE is one.
@@ -66,7 +66,7 @@ class Options:
     out: Path | None = None
     format: Literal["png", "gif", "html", "npz"] | None = None
     latents: int = 8
-    moment: float = 0.5
+    clip_position: float = 0.5
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     row: int = 0
     task: str | None = None
@@ -98,7 +98,7 @@ def run(args: Sequence[str]) -> int:
         out,
         format=options.format,
         latents=options.latents,
-        moment=options.moment,
+        clip_position=options.clip_position,
         task=options.task,
         map=options.map,
         about=options.about,

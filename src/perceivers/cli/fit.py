@@ -33,7 +33,7 @@ _EXAMPLES = """
   perceivers fit street.parquet --recipe segmentation --task.answer mask --task.asked 256   the class of every pixel
   perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
   perceivers fit birds/ --recipe my.yaml               of `perceivers recipes images > my.yaml`
-  perceivers fit digits --permute 7                    embedded digits, their pixels permuted
+  perceivers fit builtin:digits --permute 7                    embedded digits, their pixels permuted
 """
 
 

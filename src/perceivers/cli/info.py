@@ -119,7 +119,7 @@ def _reading(result: "Cost") -> str:
     }
     costs = [f"{_operations(int(n))} {path}" for path, n in result.read_flops.items()]
     why = f": one read costs {', '.join(costs)}" if costs else ""
-    return words[result.read_path] + why
+    return words[result.attn_implementation] + why
 
 
 def _operations(count: int) -> str:

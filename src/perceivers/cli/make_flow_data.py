@@ -12,7 +12,7 @@ _EXAMPLES = """
   perceivers make-flow-data --out pairs --count 2000
   perceivers make-flow-data --out pairs --pictures photos/ --size 128 128 --largest 8
   perceivers fit pairs --recipe flow --size tiny
-  perceivers fit moving                                 made pairs without files
+  perceivers fit builtin:flow                                 made pairs without files
 """
 
 

@@ -54,7 +54,7 @@ class Options:
         device: Where to compute. `auto` takes an accelerator if there is one.
         batch_size: Samples that go through the model at once.
         clips: Overlapping clips of a longer recording whose scores are averaged. By default as the run says.
-        without: Modalities that are not read, of a run that reads several.
+        drop_modality: Modalities that are not read, of a run that reads several.
         text: A text to predict, of a run that reads texts, instead of files. Give it again for more, or for the other
             texts of a sample that has several.
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
@@ -75,7 +75,7 @@ class Options:
     device: Device = "auto"
     batch_size: int = 64
     clips: int | None = None
-    without: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    drop_modality: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     shards: Path | None = None
     save: Path | None = None
@@ -99,7 +99,7 @@ def run(args: Sequence[str]) -> int:
         batch_size=options.batch_size,
         quantize=options.quantize,
         clips=options.clips,
-        without=options.without,
+        without=options.drop_modality,
     )
     if predictor.quantization is not None:
         print(f"perceivers predict: {predictor.quantization.sentence()}", file=sys.stderr)

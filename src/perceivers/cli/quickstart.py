@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perceivers.cli.parsing import Device, parse
 
 if TYPE_CHECKING:
-    from perceivers.data.sources.bundle import DataSource
+    from perceivers.data.sources.bundle import DatasetBundle
 
 __all__ = ["run"]
 
@@ -70,7 +70,7 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _write_digits(source: "DataSource", folder: Path) -> list[str]:
+def _write_digits(source: "DatasetBundle", folder: Path) -> list[str]:
     """Write the first test digits as pictures that tell their label, and return their paths."""
     from perceivers.data.modalities.image.preprocess import decode_image
 

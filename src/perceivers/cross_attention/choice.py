@@ -8,10 +8,10 @@ from typing import Literal, get_args
 from perceivers.cross_attention.grid import TILE_COST, choose_tile
 from perceivers.inputs.elements import Elements, GridPositions
 
-__all__ = ["PATHS", "Choice", "ReadPath", "choose", "operations"]
+__all__ = ["PATHS", "AttnImplementation", "Choice", "choose", "operations"]
 
-ReadPath = Literal["auto", "grid", "absorbed", "projected"]
-PATHS: tuple[str, ...] = get_args(ReadPath)
+AttnImplementation = Literal["auto", "grid", "absorbed", "projected"]
+PATHS: tuple[str, ...] = get_args(AttnImplementation)
 
 STREAMING_COST = 5e7
 """Operations that a machine could do while a streaming read is set in motion (half a millisecond of a CPU)."""

@@ -20,7 +20,7 @@ __all__ = [
     "DataConfig",
     "ImageAugmentConfig",
     "ImagePreprocessConfig",
-    "Records",
+    "MapStyleSplit",
     "Row",
     "atomic_write",
     "nearest",
@@ -167,7 +167,7 @@ class ImageAugmentConfig:
 
 
 @runtime_checkable
-class Records(Protocol):
+class MapStyleSplit(Protocol):
     """One split, not decoded. Rows are told apart by their index."""
 
     def __len__(self) -> int:
@@ -175,7 +175,7 @@ class Records(Protocol):
         ...
 
     def row(self, index: int) -> Mapping[str, Any]:
-        """Return the raw cells of one row. Media are `Media` (bytes or a path, and a name for messages)."""
+        """Return the raw cells of one row. Media are `EncodedItem` (bytes or a path, and a name for messages)."""
         ...
 
     def column(self, name: str) -> Sequence[Any]:

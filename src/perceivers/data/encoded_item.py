@@ -14,8 +14,8 @@ import numpy.typing as npt
 __all__ = [
     "MEDIA_KINDS",
     "WORDS",
-    "Media",
-    "as_media",
+    "EncodedItem",
+    "as_encoded_item",
     "kind_of_bytes",
     "kind_of_name",
     "suffixes_of",
@@ -70,7 +70,7 @@ _MAGIC = (
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
+class EncodedItem:
     """One cell that the model reads, not yet decoded. At most one of path, data, array and value is there.
 
     Attributes:
@@ -145,13 +145,13 @@ def kind_of_bytes(data: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
 
 
-def as_media(
+def as_encoded_item(
     cell: Any, where: str, folder: Path, *, kind: str = "image", by_path: bool = False
-) -> Media:
-    """Return a cell of a table as `Media`, whatever it holds.
+) -> EncodedItem:
+    """Return a cell of a table as `EncodedItem`, whatever it holds.
 
     Args:
-        cell: A path, bytes, a mapping of `bytes` and `path`, an array, a PIL image, `Media`, or None.
+        cell: A path, bytes, a mapping of `bytes` and `path`, an array, a PIL image, `EncodedItem`, or None.
         where: Table and row, for messages about cells without a path.
         folder: What relative paths are relative to.
         kind: What it is. Only pictures are made of arrays here; those of other kinds, and texts, become a `value`.
@@ -163,16 +163,16 @@ def as_media(
     if cell is None or (
         isinstance(cell, float) and math.isnan(cell)
     ):  # pandas writes missing as NaN
-        return Media(where)
-    if isinstance(cell, Media):
+        return EncodedItem(where)
+    if isinstance(cell, EncodedItem):
         return cell
     if isinstance(cell, bytes | bytearray | memoryview):
-        return Media(where, data=bytes(cell))
+        return EncodedItem(where, data=bytes(cell))
     if isinstance(cell, str) and kind == "text" and not by_path:
-        return Media(where, value=cell)
+        return EncodedItem(where, value=cell)
     if isinstance(cell, str | PathLike):
         path = folder / Path(cast("str", cell)).expanduser()
-        return Media(str(path), path=path)
+        return EncodedItem(str(path), path=path)
     if isinstance(cell, Mapping):
         return _from_mapping(cast("Mapping[str, Any]", cell), where, folder, kind)
     if isinstance(cell, np.ndarray) or (kind != "image" and isinstance(cell, list | tuple)):
@@ -183,21 +183,21 @@ def as_media(
     raise TypeError(msg)
 
 
-def _from_numbers(numbers: Any, where: str, kind: str) -> Media:
+def _from_numbers(numbers: Any, where: str, kind: str) -> EncodedItem:
     """Return numbers as a picture, or as the value that they are for every other kind."""
     if kind == "image":
-        return Media(where, array=to_pictures(numbers, where))
-    return Media(where, value=numbers)
+        return EncodedItem(where, array=to_pictures(numbers, where))
+    return EncodedItem(where, value=numbers)
 
 
-def _from_mapping(cell: Mapping[str, Any], where: str, folder: Path, kind: str) -> Media:
+def _from_mapping(cell: Mapping[str, Any], where: str, folder: Path, kind: str) -> EncodedItem:
     """Return bytes and their path, as `datasets` keeps them; or what is decoded already."""
     if not {"bytes", "path"} & set(cell):
-        return Media(where, value=dict(cell))
+        return EncodedItem(where, value=dict(cell))
     data, path = cell.get("bytes"), cell.get("path")
     if data is None:
-        return as_media(path, where, folder, kind=kind, by_path=True)
-    return Media(f"{where} ({path})" if path else where, data=bytes(data))
+        return as_encoded_item(path, where, folder, kind=kind, by_path=True)
+    return EncodedItem(f"{where} ({path})" if path else where, data=bytes(data))
 
 
 def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
@@ -225,17 +225,17 @@ def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     raise ValueError(msg)
 
 
-def _from_pil(image: Any, where: str) -> Media:
+def _from_pil(image: Any, where: str) -> EncodedItem:
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
     if image.mode in {"L", "RGB", "RGBA"}:
-        return Media(where, array=np.asarray(image))
+        return EncodedItem(where, array=np.asarray(image))
     # Palette, 16-bit and CMYK pictures are decoded with care elsewhere; TIFF keeps all of them exactly.
     if "transparency" in image.info:
-        return Media(where, array=np.asarray(image.convert("RGBA")))
+        return EncodedItem(where, array=np.asarray(image.convert("RGBA")))
     if image.mode not in {"1", "P", "LA", "PA", "I;16", "I", "F", "CMYK", "YCbCr", "LAB"}:
-        return Media(where, array=np.asarray(image.convert("RGB")))
+        return EncodedItem(where, array=np.asarray(image.convert("RGB")))
     buffer = io.BytesIO()
     image.save(buffer, format="TIFF")
-    return Media(where, data=buffer.getvalue())
+    return EncodedItem(where, data=buffer.getvalue())

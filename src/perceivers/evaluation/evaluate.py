@@ -13,7 +13,7 @@ import torch
 from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
 from perceivers.evaluation.predict import Predictor, load_predictor
@@ -126,7 +126,7 @@ def _keep(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _means_of_training(
-    predictor: Predictor, task: AutoencodeTask, own: DataSource | None
+    predictor: Predictor, task: AutoencodeTask, own: DatasetBundle | None
 ) -> Mapping[str, Tensor] | None:
     """Return the mean of every value over the split that a run learned from; None where it is not there any more."""
     if own is None:
@@ -138,7 +138,7 @@ def _means_of_training(
         return mean_answers(task, loader_for(predictor, own, "train"), predictor.device)
 
 
-def open_for_run(predictor: Predictor, data: Any = None) -> DataSource:
+def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     """Return the data of a run, or other data read as the run's were.
 
     Raises:
@@ -178,7 +178,7 @@ def data_config(predictor: Predictor) -> DataConfig:
     return config if task is None else replace(config, target=target_of(task))
 
 
-def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
+def choose_split(source: DatasetBundle, split: str | None, *, own: bool) -> str:
     """Return the name of the split to measure.
 
     Args:
@@ -201,7 +201,7 @@ def choose_split(source: DataSource, split: str | None, *, own: bool) -> str:
 @torch.inference_mode()
 def evaluate_source(
     predictor: Predictor,
-    source: DataSource,
+    source: DatasetBundle,
     split: str,
     *,
     max_bad: float = 0.01,
@@ -291,7 +291,9 @@ def _remarks(predictor: Predictor, has_means: bool) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def loader_for(predictor: Predictor, source: DataSource, split: str, max_bad: float = 0.01) -> Any:
+def loader_for(
+    predictor: Predictor, source: DatasetBundle, split: str, max_bad: float = 0.01
+) -> Any:
     """Return one split of opened data as batches for a predictor, every row once and in order."""
     settings = LoaderSettings(
         batch_size=predictor.batch_size,

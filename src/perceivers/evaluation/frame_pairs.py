@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from perceivers.data.encoded_item import as_media, kind_of_name
-from perceivers.data.sources.flow_datasets import pairs_in
+from perceivers.data.encoded_item import as_encoded_item, kind_of_name
+from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.tables.columns import InputColumn
 
 __all__ = ["in_pairs", "pair_row", "reads_pairs"]
@@ -33,7 +33,7 @@ def in_pairs(items: Sequence[Any]) -> list[Any]:
     waiting: Any = None
     for item in items:
         if isinstance(item, str | Path) and Path(item).is_dir():
-            pairs = [(pair.first, pair.second) for pair in pairs_in(Path(item))]
+            pairs = [(pair.first, pair.second) for pair in list_frame_pairs(Path(item))]
             if not pairs:
                 msg = (
                     f"Expected pairs of frames in the folder '{item}', laid out as FlyingChairs (1_img1.ppm, "
@@ -75,7 +75,7 @@ def pair_row(item: Any, column: InputColumn, name: str) -> tuple[str, dict[str, 
         raise TypeError(msg)
     frames = cast("Sequence[Any]", item)
     cells = {
-        key: as_media(frame, f"frame {number} of {name}", Path())
+        key: as_encoded_item(frame, f"frame {number} of {name}", Path())
         for number, (key, frame) in enumerate(zip(column.columns, frames, strict=True), 1)
     }
     paths = [str(cell.path) for cell in cells.values() if cell.path is not None]

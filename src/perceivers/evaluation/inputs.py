@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest
-from perceivers.data.encoded_item import WORDS, Media, as_media, kind_of_name
+from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
 from perceivers.data.formats.files import read_files
-from perceivers.data.loading.transform import own_cell
+from perceivers.data.loading.transform import cell_key
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Table
@@ -113,7 +113,7 @@ def _from_one(item: Any, name: str, columns: Columns) -> Sample:
             f"jsonl), or a dict; got '{name}'."
         )
         raise TypeError(msg)
-    media = as_media(item, name, Path(), kind=part.kind, by_path=isinstance(item, Path))
+    media = as_encoded_item(item, name, Path(), kind=part.kind, by_path=isinstance(item, Path))
     return Sample(name=name, row={part.column: media})
 
 
@@ -139,10 +139,10 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
         cell = whole
         if whole is None and (part.column == key or part.column not in columns):
             cell = item.get(part.column)
-        row[own_cell(key, part, columns)] = as_media(
+        row[cell_key(key, part, columns)] = as_encoded_item(
             cell, f"{key} of {name}", Path(), kind=part.kind
         )
-    cells = [cell for cell in row.values() if isinstance(cell, Media) and not cell.is_missing]
+    cells = [cell for cell in row.values() if isinstance(cell, EncodedItem) and not cell.is_missing]
     names = [cell.name for cell in cells if cell.path]
     texts = [cell.value for cell in cells if isinstance(cell.value, str)]
     texts += [cell for cell in row.values() if isinstance(cell, str)]  # of several columns

@@ -11,7 +11,7 @@ import torch
 
 from perceivers.data.base import Batch, DataConfig, nearest
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Chances, Reader
+from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTransform
 from perceivers.data.loading.transform import Sample as ReadSample
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.dense_output import pixel_predictions
@@ -90,7 +90,7 @@ class Predictor:
             msg = f"A reconstruction is of one clip: expected --clips 1 of a run that autoencodes, got {self.clips}."
             raise ValueError(msg)
         settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
-        self.reader = Reader(self.columns, self.preprocess, None, settings)
+        self.reader = SampleTransform(self.columns, self.preprocess, None, settings)
 
     def predict(
         self,
@@ -242,7 +242,7 @@ class Predictor:
 
     def _attempt(self, sample: Sample) -> ReadSample | Exception:
         try:
-            read, _ = self.reader.sample(sample.row, Chances())
+            read, _ = self.reader.sample(sample.row, SampleRng())
             if isinstance(self.config.task, MaskedBytesConfig):
                 check_blanks(read.clips[0][self.config.task.modality], sample.name)
             return replace(read, name=sample.name)

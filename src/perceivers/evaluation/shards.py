@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from perceivers.data.base import atomic_write, require
 from perceivers.data.formats.remote import Location
 from perceivers.data.sources.layout import recognize
-from perceivers.data.streaming.shards import FileShard, sample_fields
+from perceivers.data.streaming.shards import FileShard, infer_fields
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 from perceivers.evaluation.prediction import Prediction, columns_of
@@ -43,7 +43,7 @@ class RowPredictor(Protocol):
         """Yield for each row, in their order, a prediction, or why there is none.
 
         Args:
-            rows: Cells by column. Those that the model reads are `Media`.
+            rows: Cells by column. Those that the model reads are `EncodedItem`.
         """
         ...
 
@@ -227,7 +227,7 @@ class _Rows:
         self._shard: FileShard | None = None
         self._missing: dict[str, Field] = {}
         try:
-            found = sample_fields(shard)
+            found = infer_fields(shard)
         except ValueError as error:
             self.damage = str(error)
             return

@@ -111,7 +111,7 @@ class Graph(nn.Module):
         """Return the inputs of one sample, with a batch axis of 1.
 
         Args:
-            values: What was decoded of each modality, as `perceivers.data.loading.transform.Reader.decode` returns
+            values: What was decoded of each modality, as `perceivers.data.loading.transform.WorkerResulter.decode` returns
                 it. None, or left out: it is missing.
         """
         found: dict[str, Tensor] = {}
@@ -122,10 +122,10 @@ class Graph(nn.Module):
 
     def made(self, count: int = 3, seed: int = 0) -> dict[str, Tensor]:
         """Return made-up inputs of some samples."""
-        chance = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         found: dict[str, Tensor] = {}
         for port in self.ports.values():
-            made = cast("Port", port).made(count, chance)
+            made = cast("Port", port).made(count, rng)
             found |= {key: torch.from_numpy(array) for key, array in made.items()}
         return dict(sorted(found.items()))
 
@@ -145,7 +145,7 @@ def graph_of(saved: Saved) -> Graph:
             "said of its inputs: pv.save(predictor, folder) or `perceivers fit` save both. Or call torch.export on it."
         )
         raise ValueError(msg)
-    saved.model.set_read_path("projected")
+    saved.model.set_attn_implementation("projected")
     ports = {
         name: _port(name, saved.model, config)
         for name in sorted(config.preprocess)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.base import moments_of
+from perceivers.data.modalities.base import clip_positions
 from perceivers.data.modalities.registry import PreprocessConfig, build_modality
 from perceivers.exporting.graph import READABLE, Graph
 from perceivers.exporting.verify import TOLERANCE, Difference
@@ -90,12 +90,12 @@ def _modalities(config: SavedConfig, graph: Graph) -> dict[str, Any]:
 def _moments(config: SavedConfig) -> tuple[float, ...]:
     """Return where the clips lie whose outputs are averaged: 0 the first possible clip, 1 the last."""
     timed = any(
-        build_modality(part).timed
+        build_modality(part).has_clips
         for name, part in config.preprocess.items()
         if name not in config.answers
     )
     clips = DataConfig(**config.columns.get("config", {})).clips
-    return moments_of(clips if timed else 1)
+    return clip_positions(clips if timed else 1)
 
 
 def _outputs(config: TaskConfig, outputs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -120,9 +120,9 @@ class Port(nn.Module, ABC):
         mask = np.array([value is not None]) if whole else np.arange(self.length) < count
         return {self.name: array, mask_name(self.name): mask}
 
-    def made(self, count: int, chance: np.random.Generator) -> Arrays:
+    def made(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return made-up inputs of some samples, the later ones shorter."""
-        array = chance.uniform(-1, 1, (count, *self.shape)).astype(self.dtype)
+        array = rng.uniform(-1, 1, (count, *self.shape)).astype(self.dtype)
         if self.length is None:
             return {self.name: array}
         ends = np.maximum(1, self.length - np.arange(count) * (self.length // (count + 1)))
@@ -168,10 +168,10 @@ class PicturePort(Port):
             found = found.masked_fill(~mask[:, :, None, None], 0.0)
         return found, mask
 
-    def made(self, count: int, chance: np.random.Generator) -> Arrays:
+    def made(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return made-up pictures."""
-        found = super().made(count, chance)
-        return found | {self.name: chance.integers(0, 256, (count, *self.shape), np.uint8)}
+        found = super().made(count, rng)
+        return found | {self.name: rng.integers(0, 256, (count, *self.shape), np.uint8)}
 
 
 class FilmPort(Port):
@@ -206,10 +206,10 @@ class FilmPort(Port):
         assert mask is not None
         return found.masked_fill(~mask[:, :, None, None, None], 0.0), mask
 
-    def made(self, count: int, chance: np.random.Generator) -> Arrays:
+    def made(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return made-up clips."""
-        found = super().made(count, chance)
-        return found | {self.name: chance.integers(0, 256, (count, *self.shape), np.uint8)}
+        found = super().made(count, rng)
+        return found | {self.name: rng.integers(0, 256, (count, *self.shape), np.uint8)}
 
 
 class PointsPort(Port):
@@ -294,10 +294,10 @@ class TextPort(Port):
         """Return both as they are."""
         return values, mask
 
-    def made(self, count: int, chance: np.random.Generator) -> Arrays:
+    def made(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return made-up texts."""
-        letters = chance.integers(32 + 6, 127 + 6, (count, *self.shape), np.int64)
-        return super().made(count, chance) | {self.name: letters}
+        letters = rng.integers(32 + 6, 127 + 6, (count, *self.shape), np.int64)
+        return super().made(count, rng) | {self.name: letters}
 
 
 class PlainPort(Port):

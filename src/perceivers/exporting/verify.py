@@ -10,11 +10,17 @@ import numpy as np
 import torch
 
 from perceivers.data.base import DataConfig, Row
-from perceivers.data.encoded_item import as_media
+from perceivers.data.encoded_item import as_encoded_item
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Chances, Reader, Sample, own_cell
+from perceivers.data.loading.transform import (
+    BadRowError,
+    Sample,
+    SampleRng,
+    SampleTransform,
+    cell_key,
+)
 from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.columns import InputColumn
 from perceivers.exporting.graph import Graph, in_windows
 from perceivers.hub.checkpoint import Saved
@@ -93,7 +99,7 @@ def make_reference(saved: Saved, graph: Graph, samples: Sequence[Any] | None = N
         if name not in config.answers
     }
     columns = config.input_columns()
-    reader = Reader(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
+    reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
     if samples is not None:
         rows = [_row_of(one, columns) for one in samples]
         chosen = _read(reader, rows, skip=False)
@@ -138,7 +144,7 @@ def compare(reference: Reference, run: Run) -> Difference:
 
 
 def _reference(
-    saved: Saved, graph: Graph, reader: Reader, chosen: _Chosen, whence: str
+    saved: Saved, graph: Graph, reader: SampleTransform, chosen: _Chosen, whence: str
 ) -> Reference:
     """Return samples with what the model says when they are read as in prediction."""
     batch = reader.collate(chosen.samples)
@@ -162,7 +168,7 @@ def _filled_up(graph: Graph, inputs: dict[str, Tensor], outputs: Tensor) -> Tens
     return whole
 
 
-def _read(reader: Reader, rows: Sequence[Row] | Iterator[Row], *, skip: bool) -> _Chosen:
+def _read(reader: SampleTransform, rows: Sequence[Row] | Iterator[Row], *, skip: bool) -> _Chosen:
     """Return the first rows that can be read.
 
     Raises:
@@ -171,8 +177,8 @@ def _read(reader: Reader, rows: Sequence[Row] | Iterator[Row], *, skip: bool) ->
     chosen = _Chosen()
     for row in rows:
         try:
-            values, name, _ = reader.decode(row.row, moment=0.5)
-            clips = reader.clips(values, Chances(), name)
+            values, name, _ = reader.decode(row.row, clip_position=0.5)
+            clips = reader.clips(values, SampleRng(), name)
         except (BadRowError, ValueError, OSError, KeyError) as error:
             if skip:
                 continue
@@ -206,7 +212,7 @@ def _own_rows(saved: Saved) -> tuple[str, Iterator[Row]] | None:
         return None
 
 
-def _rows(source: DataSource, split: str) -> Iterator[Row]:
+def _rows(source: DatasetBundle, split: str) -> Iterator[Row]:
     records = source.splits[split]
     # Far apart, so that they are of several classes; more than needed, since some may not be read.
     for place in np.linspace(0, len(records) - 1, min(4 * COUNT, len(records))).astype(int)[::-1]:
@@ -237,6 +243,8 @@ def _row_of(item: Any, columns: Mapping[str, InputColumn]) -> Row:
             continue
         cell = given.get(modality, given.get(part.column))
         path = Path(cell) if isinstance(cell, str | Path) and part.kind != "text" else cell
-        media = as_media(path, modality, Path(), kind=part.kind, by_path=isinstance(path, Path))
-        row[own_cell(modality, part, columns) if modality in given else part.column] = media
+        media = as_encoded_item(
+            path, modality, Path(), kind=part.kind, by_path=isinstance(path, Path)
+        )
+        row[cell_key(modality, part, columns) if modality in given else part.column] = media
     return _Named("sample", row)

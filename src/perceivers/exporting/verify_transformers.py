@@ -44,19 +44,19 @@ def compare_theirs(name: str, folder: Path, ours: Perceiver) -> Difference | Non
     return Difference(largest=largest, told="made-up input")
 
 
-def asked(name: str, theirs: Any, ours: Perceiver, chance: torch.Generator | None = None) -> Pairs:
+def asked(name: str, theirs: Any, ours: Perceiver, rng: torch.Generator | None = None) -> Pairs:
     """Return what both say of the same random input, in the sizes of their configuration and precision.
 
     Args:
         name: Of their class.
         theirs: Their model.
         ours: Ours, with the same weights.
-        chance: What the input is drawn from.
+        rng: What the input is drawn from.
     """
     settings, dtype = theirs.config, theirs.dtype
 
     def normal(*shape: int) -> Float[Tensor, "..."]:
-        return torch.randn(shape, generator=chance, dtype=dtype)
+        return torch.randn(shape, generator=rng, dtype=dtype)
 
     if "ImageClassification" in name:
         side = settings.image_size if "Learned" in name else 224
@@ -64,7 +64,7 @@ def asked(name: str, theirs: Any, ours: Perceiver, chance: torch.Generator | Non
         return [(theirs(inputs=image).logits, ours({"image": image}))]
     if name == "PerceiverForMaskedLM":
         length = settings.max_position_embeddings
-        ids = torch.randint(6, 262, (2, length), generator=chance)
+        ids = torch.randint(6, 262, (2, length), generator=rng)
         mask = torch.arange(length) < torch.tensor([[length], [length * 3 // 5]])  # padding
         found = theirs(inputs=ids, attention_mask=mask.long()).logits
         return [(found[mask], _one(ours({"text": ids}, {"text": mask}))[mask])]

@@ -214,12 +214,12 @@ def _own_copy(run: str | Path | HasModel) -> Saved:
 @contextmanager
 def _usual_reads(model: Perceiver) -> Generator[None]:
     """Let a model read its inputs as it does in prediction."""
-    own = getattr(model.config.encoder, "read_path", "projected")
-    model.set_read_path(own)
+    own = getattr(model.config.encoder, "attn_implementation", "projected")
+    model.set_attn_implementation(own)
     try:
         yield
     finally:
-        model.set_read_path("projected")
+        model.set_attn_implementation("projected")
 
 
 def _refuse_what_is_there(folder: Path) -> None:

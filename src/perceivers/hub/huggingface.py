@@ -18,7 +18,7 @@ from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.text import TextInputConfig
 from perceivers.inputs.video import VideoInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
@@ -137,7 +137,7 @@ def _fourier(num_bands: int, *resolution: int) -> FourierPositionsConfig:
 
 
 def _classifier(config: Mapping[str, Any], image: Any) -> PerceiverConfig:
-    answer = AnswerConfig(
+    answer = OutputConfig(
         queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=num_labels(config))
     )
     output = DecoderConfig(answers={"label": answer}, use_query_residual=True, gelu=_gelu(config))
@@ -169,7 +169,7 @@ def _language(config: Mapping[str, Any]) -> PerceiverConfig:
     text = TextInputConfig(max_length=length, vocab_size=config["vocab_size"], channels=width)
     queries = LearnedQueriesConfig(num_queries=length, channels=width, follows="text")
     output = DecoderConfig(
-        answers={"text": AnswerConfig(queries=queries, head=TiedHeadConfig(modality="text"))},
+        answers={"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))},
         num_heads=8,
         qk_channels=8 * 32,
         v_channels=width,
@@ -190,7 +190,7 @@ def _optical_flow(config: Mapping[str, Any]) -> PerceiverConfig:
         encoder=_encoder(config),
         output=DecoderConfig(
             answers={
-                "flow": AnswerConfig(queries=InputQueriesConfig(modality="frames"), head=head)
+                "flow": OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
             },
             gelu=_gelu(config),
         ),
@@ -204,7 +204,7 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
     classes = num_labels(config)
     video, audio = _fourier(32, frames, side, side), _fourier(192, samples)
     answers = {
-        "audio": AnswerConfig(
+        "audio": OutputConfig(
             queries=FourierQueriesConfig(
                 size=(samples // patch,),
                 num_bands=192,
@@ -213,11 +213,11 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
             ),
             head=LinearHeadConfig(num_outputs=patch),
         ),
-        "label": AnswerConfig(
+        "label": OutputConfig(
             queries=LearnedQueriesConfig(channels=config["_label_trainable_num_channels"]),
             head=LinearHeadConfig(num_outputs=classes),
         ),
-        "video": AnswerConfig(
+        "video": OutputConfig(
             queries=FourierQueriesConfig(
                 size=tuple(film),
                 num_bands=32,

@@ -21,7 +21,7 @@ __all__ = ["config_to"]
 # What changes no output of a trained model.
 _FREE = {
     *("latent_init_scale", "init_scale", "embedding_scale", "position_init_scale", "init"),
-    *("read_path", "chunk", "modality_dropout", "share_cross_attends", "share_blocks"),
+    *("attn_implementation", "chunk", "modality_dropout", "share_cross_attends", "share_blocks"),
 }
 
 

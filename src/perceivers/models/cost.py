@@ -44,7 +44,7 @@ class Cost:
         paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products
             of reads, latent transformer and decoder, a multiplication and an addition counted as two.
         flops: Operations of all matrix products and convolutions that this library really does for it.
-        read_path: How elements are read: `grid`, `absorbed`, `projected`, or `self-attention`.
+        attn_implementation: How elements are read: `grid`, `absorbed`, `projected`, or `self-attention`.
         read_flops: Operations of one read by each way that is possible; the smallest decides.
         weight_bytes: The weights in float32.
         step_bytes: A training step in float32: weights, gradients, two moments, and what is kept for the
@@ -57,7 +57,7 @@ class Cost:
     num_parameters: int
     paper_flops: int
     flops: int
-    read_path: str
+    attn_implementation: str
     read_flops: Mapping[str, float]
     weight_bytes: int
     step_bytes: int
@@ -86,7 +86,7 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         paper_flops=paper_flops(config, num_elements, input_channels)
         + decoder_flops(model, num_elements),
         flops=flops,
-        read_path=choice.path,
+        attn_implementation=choice.path,
         read_flops=dict(choice.operations),
         weight_bytes=_BYTES * num_parameters,
         step_bytes=4 * _BYTES * num_parameters + kept,

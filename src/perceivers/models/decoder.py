@@ -20,7 +20,7 @@ from perceivers.outputs.heads import (
     build_head,
 )
 from perceivers.outputs.queries import (
-    Asked,
+    ExplainRequest,
     InputQueriesConfig,
     LearnedQueriesConfig,
     Queries,
@@ -29,14 +29,14 @@ from perceivers.outputs.queries import (
 )
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["AnswerConfig", "DecoderConfig", "PerceiverDecoder"]
+__all__ = ["DecoderConfig", "PerceiverDecoder", "ReadoutConfig"]
 
 _PADDING_SCALE = 0.02
 _TAKEN = frozenset(dir(nn.ModuleDict()))  # what a module in it cannot be called: `type`, `values`
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerConfig:
+class OutputConfig:
     """One output: what is asked, and what makes the answer.
 
     Attributes:
@@ -71,7 +71,7 @@ class DecoderConfig:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["decoder"] = "decoder"
-    answers: dict[str, AnswerConfig]
+    answers: dict[str, OutputConfig]
     num_heads: int = 1
     qk_channels: int | None = None
     v_channels: int | None = None
@@ -85,7 +85,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         if not self.answers:
-            msg = "Expected at least one answer in answers={name: AnswerConfig(...)}, got none."
+            msg = "Expected at least one answer in answers={name: OutputConfig(...)}, got none."
             raise ValueError(msg)
         if self.min_padding < 0 or self.chunk < 1:
             msg = (
@@ -106,7 +106,7 @@ class DecoderConfig:
 
         Source: Perceiver IO (arXiv:2107.14795), section 4.5.
         """
-        answer = AnswerConfig(
+        answer = OutputConfig(
             queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=num_outputs)
         )
         return cls(answers={"label": answer}, use_query_residual=use_query_residual)
@@ -128,7 +128,7 @@ class DecoderConfig:
             ValueError: If it has other outputs already, or heads whose outputs do not follow from the task.
         """
         first = next(iter(self.answers.values()))
-        answers: dict[str, AnswerConfig] = {}
+        answers: dict[str, OutputConfig] = {}
         for name, count in num_outputs.items():
             answer = self.answers.get(name, first)
             if not isinstance(answer.head, LinearHeadConfig) or (
@@ -235,7 +235,7 @@ class PerceiverDecoder(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "B N D"],
-        asked: Asked,
+        asked: ExplainRequest,
         *,
         tables: Mapping[str, Float[Tensor, "_ _"]] | None = None,
         index: Mapping[str, Int[Tensor, " _"]] | None = None,
@@ -268,7 +268,7 @@ class PerceiverDecoder(nn.Module):
         self,
         name: str,
         latents: Float[Tensor, "B N D"],
-        asked: Asked,
+        asked: ExplainRequest,
         tables: Mapping[str, Tensor],
         index: Int[Tensor, " _"] | None,
     ) -> Float[Tensor, "B ..."]:
@@ -292,7 +292,7 @@ class PerceiverDecoder(nn.Module):
         self,
         name: str,
         latents: Float[Tensor, "B N D"],
-        asked: Asked,
+        asked: ExplainRequest,
         tables: Mapping[str, Tensor],
         index: Int[Tensor, " O"],
     ) -> Float[Tensor, "B O K"]:

@@ -8,7 +8,7 @@ import torch
 from pydantic import ConfigDict
 from torch import nn
 
-from perceivers.cross_attention.choice import ReadPath
+from perceivers.cross_attention.choice import AttnImplementation
 from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements
 from perceivers.nn.blocks import CrossAttend, Gelu, SelfAttend
@@ -45,7 +45,7 @@ class PerceiverEncoderConfig:
         share_blocks: All blocks have the same weights, the first included (44.9 M weights prove it).
         gelu: Form of the GELU in every MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models.
         latent_init_scale: Standard deviation of the latent array at the start.
-        read_path: How the input is read; all ways give the same numbers up to rounding. `auto` takes the one of
+        attn_implementation: How the input is read; all ways give the same numbers up to rounding. `auto` takes the one of
             the fewest operations; `grid`, `absorbed` and `projected` force one.
         unroll_time: Each read gets its own part of the time axis: read t of T the t-th of T equal parts (one frame, or
             a group of frames). It applies to every segment along its first axis, which is time in films,
@@ -75,7 +75,7 @@ class PerceiverEncoderConfig:
     share_blocks: bool = True
     gelu: Gelu = "tanh"
     latent_init_scale: float = 0.02
-    read_path: ReadPath = "auto"
+    attn_implementation: AttnImplementation = "auto"
     unroll_time: bool = False
 
     def __post_init__(self) -> None:
@@ -125,14 +125,14 @@ class PerceiverEncoder(nn.Module):
     """
 
     grad_checkpointing: bool
-    read_path: str
+    attn_implementation: str
     out_channels: int
 
     def __init__(self, config: PerceiverEncoderConfig, *, input_channels: int) -> None:
         super().__init__()
         self.config = config
         self.grad_checkpointing = False
-        self.read_path = config.read_path
+        self.attn_implementation = config.attn_implementation
         self.out_channels = config.latent_channels
         self.latents = nn.Parameter(torch.empty(config.num_latents, config.latent_channels))
         truncated_normal_(self.latents, config.latent_init_scale)
@@ -199,7 +199,7 @@ class PerceiverEncoder(nn.Module):
         """
         return ElementSource(
             segments,
-            path=self.read_path,
+            path=self.attn_implementation,
             dtype=self.latents.dtype,
             reads=self.config.reads_alike if reads is None else reads,
             keep=not _recomputes(self),

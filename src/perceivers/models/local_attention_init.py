@@ -11,7 +11,7 @@ from perceivers.nn.attention import Attention
 from perceivers.outputs.queries import LearnedQueries
 from perceivers.typing import Float, Tensor
 
-__all__ = ["begin_locally", "place_sines"]
+__all__ = ["init_local_attention", "place_sines"]
 
 _LATENT_SCALE = 1.5  # next to what is read, which is about 1, latents keep saying where they are
 _QUERY_GAIN = 3.0  # makes two thirds of a read fall on the bytes within two of a latent's place
@@ -21,7 +21,7 @@ _LAYER_GAIN = (
 
 
 @torch.no_grad()
-def begin_locally(
+def init_local_attention(
     places: nn.Parameter, embedding: nn.Embedding, encoder: PerceiverEncoder, output: nn.Module
 ) -> None:
     """Change fresh weights so that attention is local from the first step on: near positions are alike.

@@ -15,19 +15,19 @@ from perceivers.inputs.registry import InputConfig, build_input
 from perceivers.inputs.text import BytesInput
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
-from perceivers.models.local_attention_init import begin_locally
+from perceivers.models.local_attention_init import init_local_attention
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import MeanPool, MeanPoolConfig
-from perceivers.outputs.queries import Asked
+from perceivers.outputs.queries import ExplainRequest
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["EncoderConfig", "OutputConfig", "Perceiver", "PerceiverConfig", "build"]
+__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build"]
 
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
 ]
-OutputConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
+ReadoutConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,14 @@ class PerceiverConfig:
         permute: Seed of one fixed permutation of the elements of every input, applied when they already
             have their positions (the papers' permuted ImageNet). None: their own order.
         init: How weights begin: as the `papers`', or `local`, for models of one text: attention begins as a map of
-            places (`begin_locally`), which small models need to learn masked bytes at all.
+            places (`init_local_attention`), which small models need to learn masked bytes at all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     inputs: dict[str, InputConfig]
     encoder: EncoderConfig = field(default_factory=PerceiverEncoderConfig)
-    output: OutputConfig = field(default_factory=MeanPoolConfig)
+    output: ReadoutConfig = field(default_factory=MeanPoolConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     permute: int | None = None
     init: Literal["papers", "local"] = "papers"
@@ -194,7 +194,7 @@ class Perceiver(nn.Module):
         """Return the head's predictions, or the answers to queries."""
         if not isinstance(self.output, PerceiverDecoder):
             return self.output(latents)
-        asked = Asked(
+        asked = ExplainRequest(
             lengths={name: part.num_elements for name, part in segments.items()},
             arrays={
                 name: dense([segments[name]])[0] for name in self.output.reads if name in segments
@@ -230,7 +230,7 @@ class Perceiver(nn.Module):
             if isinstance(module, CrossAttend | SelfAttend):
                 module.recompute_mlp = mlp and not enabled
 
-    def set_read_path(self, path: str) -> None:
+    def set_attn_implementation(self, path: str) -> None:
         """Read inputs by one of the exact ways: `auto`, `grid`, `absorbed` or `projected`.
 
         All give the same numbers up to rounding. `auto` takes that of the fewest operations for each read.
@@ -242,7 +242,7 @@ class Perceiver(nn.Module):
             msg = f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}."
             raise ValueError(msg)
         if isinstance(self.encoder, PerceiverEncoder):
-            self.encoder.read_path = path
+            self.encoder.attn_implementation = path
 
     def _order(self, name: str, count: int) -> Int[Tensor, " M"]:
         order = getattr(self, f"order_{name}")
@@ -308,7 +308,7 @@ def _begin_locally(model: Perceiver) -> None:
             f"kind {', '.join(part.kind for part in model.config.inputs.values())}. Leave init at 'papers'."
         )
         raise ValueError(msg)
-    begin_locally(text.places, text.embedding, model.encoder, model.output)
+    init_local_attention(text.places, text.embedding, model.encoder, model.output)
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:

@@ -47,7 +47,7 @@ class MLP(nn.Sequential):
         )
 
 
-class _Thinks(nn.Module):
+class _MLPResidual(nn.Module):
     """What both modules end with: each element goes through an MLP alone."""
 
     mlp_norm: nn.LayerNorm
@@ -65,7 +65,7 @@ class _Thinks(nn.Module):
         return self.mlp(self.mlp_norm(x))
 
 
-class CrossAttend(_Thinks):
+class CrossAttend(_MLPResidual):
     """Lets a query array read a source array, then acts on each query alone.
 
     Args:
@@ -131,7 +131,7 @@ class CrossAttend(_Thinks):
         return self.think(x)
 
 
-class SelfAttend(_Thinks):
+class SelfAttend(_MLPResidual):
     """One layer of the latent transformer: every latent reads every other, then thinks alone.
 
     Args:

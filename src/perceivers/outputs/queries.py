@@ -23,7 +23,7 @@ from perceivers.nn.position import (
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
-    "Asked",
+    "ExplainRequest",
     "FourierQueries",
     "FourierQueriesConfig",
     "InputQueries",
@@ -99,7 +99,7 @@ QueriesConfig = Annotated[
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainRequest:
     """What queries may take from the input.
 
     Attributes:
@@ -126,11 +126,11 @@ class Queries(Protocol):
     modality: str | None
     """The modality whose elements have one query each. None: the queries know nothing of the input."""
 
-    def count(self, asked: Asked) -> int:
+    def count(self, asked: ExplainRequest) -> int:
         """Return how many queries there are for this input."""
         ...
 
-    def __call__(self, index: Int[Tensor, " O"], asked: Asked) -> Float[Tensor, "#B O Cq"]:
+    def __call__(self, index: Int[Tensor, " O"], asked: ExplainRequest) -> Float[Tensor, "#B O Cq"]:
         """Return some of the queries; a batch of 1 serves all samples.
 
         Args:
@@ -158,7 +158,7 @@ class LearnedQueries(nn.Module):
         self.table = nn.Parameter(torch.empty(self.num_queries, self.channels))
         truncated_normal_(self.table, config.init_scale)
 
-    def count(self, asked: Asked) -> int:
+    def count(self, asked: ExplainRequest) -> int:
         """Return how many queries there are for this input.
 
         Raises:
@@ -178,7 +178,7 @@ class LearnedQueries(nn.Module):
     def forward(
         self,
         index: Int[Tensor, " O"],
-        asked: Asked,  # noqa: ARG002
+        asked: ExplainRequest,  # noqa: ARG002
     ) -> Float[Tensor, "1 O Cq"]:
         """Return some of the queries."""
         return self.table[index][None]
@@ -223,14 +223,14 @@ class FourierQueries(nn.Module):
         self.channels = num_channels(len(self.size), self.num_bands)
         self.modality = None
 
-    def count(self, asked: Asked) -> int:  # noqa: ARG002
+    def count(self, asked: ExplainRequest) -> int:  # noqa: ARG002
         """Return how many queries there are: one for each cell."""
         return self.num_queries
 
     def forward(
         self,
         index: Int[Tensor, " O"],
-        asked: Asked,  # noqa: ARG002
+        asked: ExplainRequest,  # noqa: ARG002
     ) -> Float[Tensor, "1 O Cq"]:
         """Return the features of some of the cells."""
         bands, num_axes = self.num_bands, len(self.size)
@@ -263,11 +263,11 @@ class InputQueries(nn.Module):
         super().__init__()
         self.channels, self.num_queries, self.modality = channels, num_elements, config.modality
 
-    def count(self, asked: Asked) -> int:
+    def count(self, asked: ExplainRequest) -> int:
         """Return how many queries there are: as many as elements."""
         return asked.lengths[self.modality]
 
-    def forward(self, index: Int[Tensor, " O"], asked: Asked) -> Float[Tensor, "B O Cq"]:
+    def forward(self, index: Int[Tensor, " O"], asked: ExplainRequest) -> Float[Tensor, "B O Cq"]:
         """Return some of the elements."""
         return asked.arrays[self.modality][:, index]
 

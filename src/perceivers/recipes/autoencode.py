@@ -17,7 +17,7 @@ from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.series import SeriesInputConfig
 from perceivers.inputs.video import VideoInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
@@ -75,13 +75,13 @@ def autoencoder_for(
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
     answers = {
-        name: AnswerConfig(queries=part.queries, head=LinearHeadConfig(num_outputs=None))
+        name: OutputConfig(queries=part.queries, head=LinearHeadConfig(num_outputs=None))
         for name, part in parts.items()
     }
     if has_label:
         inputs[LABEL] = LabelInputConfig(num_classes=None)
         queries = LearnedQueriesConfig(channels=32)
-        answers[LABEL] = AnswerConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
+        answers[LABEL] = OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
     width = dials.latent_channels
     return Recipe(
         name="autoencode",
@@ -174,7 +174,7 @@ def kinetics_autoencoder() -> Recipe:
         output=DecoderConfig(
             answers={
                 "audio": _asked((samples // patch,), 192, (samples,), patch),
-                LABEL: AnswerConfig(
+                LABEL: OutputConfig(
                     queries=LearnedQueriesConfig(channels=1024),
                     head=LinearHeadConfig(num_outputs=classes),
                 ),
@@ -222,12 +222,12 @@ def _film_and_sound(frames: int, side: int) -> dict[str, Any]:
     }
 
 
-def _asked(size: tuple[int, ...], bands: int, finest: tuple[int, ...], values: int) -> AnswerConfig:
+def _asked(size: tuple[int, ...], bands: int, finest: tuple[int, ...], values: int) -> OutputConfig:
     """Return queries of a grid, which lie where DeepMind's release decodes a part of the outputs."""
     queries = FourierQueriesConfig(
         size=size, num_bands=bands, max_resolution=finest, last_included=False
     )
-    return AnswerConfig(queries=queries, head=LinearHeadConfig(num_outputs=values))
+    return OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=values))
 
 
 def _grid_queries() -> FourierQueriesConfig:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
@@ -97,5 +97,5 @@ def own_decoder(names: Iterable[str]) -> DecoderConfig:
     Args:
         names: Of the tasks.
     """
-    answer = AnswerConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=None))
+    answer = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=None))
     return DecoderConfig(answers=dict.fromkeys(names, answer), num_heads=4, use_query_residual=True)

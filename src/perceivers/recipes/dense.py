@@ -9,7 +9,7 @@ from perceivers.data.modalities.image.pixel_targets import (
 )
 from perceivers.inputs.image import PatchInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import InputQueriesConfig
@@ -48,7 +48,7 @@ def dense(size: str = "tiny") -> Recipe:
 def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
     dials = SIZES[size]
     width = dials.latent_channels
-    answer = AnswerConfig(
+    answer = OutputConfig(
         queries=InputQueriesConfig(modality="image"), head=LinearHeadConfig(num_outputs=None)
     )
     return Recipe(

@@ -11,7 +11,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.modalities.registry import AugmentConfig, PreprocessConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.registry import InputConfig
-from perceivers.models.perceiver import EncoderConfig, OutputConfig, PerceiverConfig
+from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutConfig
 from perceivers.tasks.registry import TaskConfig
 
 __all__ = [
@@ -139,7 +139,7 @@ class Recipe:
     name: str
     inputs: dict[str, InputConfig]
     encoder: EncoderConfig
-    output: OutputConfig
+    output: ReadoutConfig
     task: TaskConfig
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
     fusion: FusionConfig = field(default_factory=FusionConfig)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig, Records
-from perceivers.data.encoded_item import Media
-from perceivers.data.loading.transform import media_of
+from perceivers.data.base import DataConfig, ImagePreprocessConfig, MapStyleSplit
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.loading.transform import encoded_item_of
 from perceivers.data.modalities.image.preprocess import measure_mean_std, suggest_image_size
-from perceivers.data.sources.bundle import DataSource
-from perceivers.data.sources.chunking import in_pieces
+from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.chunking import chunk_texts
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field
@@ -61,7 +61,7 @@ _RECIPES = {
 
 
 def choose_recipe(
-    source: DataSource, *, name: str | None = None, size: str | None = None
+    source: DatasetBundle, *, name: str | None = None, size: str | None = None
 ) -> tuple[Recipe, str]:
     """Return the recipe for some data, and a sentence that says why this one.
 
@@ -104,7 +104,7 @@ def choose_recipe(
     return chosen, sentence
 
 
-def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str, Any]]:
+def specialize(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, Mapping[str, Any]]:
     """Return the recipe with everything filled in, and what turns a file into the model's array.
 
     Sizes, statistics, classes and, where no limit is given, the number of epochs come from the data.
@@ -155,7 +155,7 @@ def specialize(recipe: Recipe, source: DataSource) -> tuple[Recipe, Mapping[str,
     return _filled_task(filled, source, preprocess), preprocess
 
 
-def _filled_task(recipe: Recipe, source: DataSource, preprocess: Mapping[str, Any]) -> Recipe:
+def _filled_task(recipe: Recipe, source: DatasetBundle, preprocess: Mapping[str, Any]) -> Recipe:
     """Return a recipe whose task knows its classes, labels or numbers, and whose output has as many."""
     if isinstance(recipe.task, MultiTaskConfig):
         return fill_tasks(recipe, source)
@@ -173,7 +173,7 @@ def _filled_task(recipe: Recipe, source: DataSource, preprocess: Mapping[str, An
 
 
 def _in_step(
-    asked: Any, column: InputColumn, source: DataSource, preprocess: Mapping[str, Any]
+    asked: Any, column: InputColumn, source: DatasetBundle, preprocess: Mapping[str, Any]
 ) -> Any:
     """Return the preprocessing of sound with clips as long as those of the film that it belongs to."""
     if column.kind != "audio" or asked.seconds is not None:
@@ -184,7 +184,7 @@ def _in_step(
     return asked
 
 
-def made_for(recipe: Recipe, source: DataSource, *, size: str | None = None) -> Recipe:
+def made_for(recipe: Recipe, source: DatasetBundle, *, size: str | None = None) -> Recipe:
     """Return a recipe of whatever the data hold, made for these; any other recipe as it is.
 
     Args:
@@ -210,7 +210,7 @@ def _read_by(recipe: Recipe) -> list[str]:
     return [name for name, part in recipe.inputs.items() if part.kind != "label"]
 
 
-def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
+def _fitting(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return the recipe if it reads what the data hold; some are made for them.
 
     Raises:
@@ -235,7 +235,7 @@ def _fitting(recipe: Recipe, source: DataSource) -> Recipe:
 
 
 def _picture(
-    recipe: Recipe, part: Any, train: Records, column: str
+    recipe: Recipe, part: Any, train: MapStyleSplit, column: str
 ) -> tuple[Any, ImagePreprocessConfig]:
     """Return the input of pictures, of a size that suits them, and their preprocessing."""
     size = part.size
@@ -254,17 +254,17 @@ def _picture(
     return replace(part, size=size), preprocess
 
 
-def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
+def _cells(train: MapStyleSplit, column: InputColumn) -> Iterator[EncodedItem]:
     """Yield the cells of a modality of some rows, evenly spaced, in an order that does not go through the classes."""
     if column.kind == "table":  # all of them: a category that is not seen is unknown ever after
         names = column.all_columns
         for cells in zip(*(train.column(name) for name in names), strict=True):
-            yield Media("train", value=dict(zip(names, cells, strict=True)))
+            yield EncodedItem("train", value=dict(zip(names, cells, strict=True)))
         return
     places = np.unique(np.linspace(0, max(len(train) - 1, 0), _MEASURED).round().astype(int))
     for index in np.random.default_rng(0).permutation(places[: len(train)]):
         try:
-            media = media_of(train.row(int(index)), column)
+            media = encoded_item_of(train.row(int(index)), column)
         except (OSError, ValueError):  # named and counted when it is to be learned from
             continue
         if not media.is_missing:
@@ -272,8 +272,8 @@ def _cells(train: Records, column: InputColumn) -> Iterator[Media]:
 
 
 def learnable(
-    source: DataSource, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
-) -> DataSource:
+    source: DatasetBundle, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
+) -> DatasetBundle:
     """Return data as a task learns from them, validation held out: with labels or answers, or as pieces of texts.
 
     Args:
@@ -287,7 +287,7 @@ def learnable(
             if there are too few rows to hold some out.
     """
 
-    def held_out(source: DataSource) -> DataSource:
+    def held_out(source: DatasetBundle) -> DatasetBundle:
         return source if data is None else with_validation(source, data)
 
     for name in answers_of(task):
@@ -307,12 +307,12 @@ def learnable(
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
         raise ValueError(msg)
     length = getattr(preprocess.get(task.modality), "max_length", None) or _PIECE
-    long = held_out(in_pieces(source, task.modality, _ROOM * length))
+    long = held_out(chunk_texts(source, task.modality, _ROOM * length))
     # Cut again when some are held out: what is learned from never overlaps what is measured.
-    return in_pieces(long, task.modality, length, leave="train")
+    return chunk_texts(long, task.modality, length, leave="train")
 
 
-def joined(source: DataSource, recipe: Recipe) -> DataSource:
+def joined(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
     """Return data whose columns of texts are one input, if there are several and the recipe reads one text alone.
 
     Raises:
@@ -335,7 +335,7 @@ def joined(source: DataSource, recipe: Recipe) -> DataSource:
     return replace(source, inputs={name: one}, notes=(*source.notes, note))
 
 
-def _require_labels(source: DataSource) -> None:
+def _require_labels(source: DatasetBundle) -> None:
     if not source.label_names:
         msg = (
             "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
@@ -344,14 +344,14 @@ def _require_labels(source: DataSource) -> None:
         raise ValueError(msg)
 
 
-def _count(source: DataSource) -> int | None:
+def _count(source: DatasetBundle) -> int | None:
     """Return the number of training rows; None where a stream does not know it."""
     if "train" in source.streams:
         return source.streams["train"].num_rows
     return len(source.splits["train"]) if "train" in source.splits else 0
 
 
-def _training_rows(source: DataSource) -> tuple[Records, int | None]:
+def _training_rows(source: DatasetBundle) -> tuple[MapStyleSplit, int | None]:
     """Return rows to look at, all of train or the first of a stream, and how many there are in all.
 
     Raises:

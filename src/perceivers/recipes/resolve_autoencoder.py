@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
-from perceivers.models.perceiver import OutputConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
+from perceivers.models.perceiver import ReadoutConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
@@ -33,10 +33,10 @@ def fill_label(inputs: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
 
 def fill_autoencoder(
     task: AutoencodeConfig,
-    output: OutputConfig,
+    output: ReadoutConfig,
     inputs: Mapping[str, Any],
     preprocess: Mapping[str, Any],
-) -> tuple[AutoencodeConfig, OutputConfig]:
+) -> tuple[AutoencodeConfig, ReadoutConfig]:
     """Return the task and the decoder with what was open in them taken from how the modalities are read.
 
     Args:
@@ -72,7 +72,7 @@ def fill_autoencoder(
     return replace(task, parts=parts), replace(output, answers=answers)
 
 
-def _filled(answer: AnswerConfig, part: ReconstructionConfig) -> AnswerConfig:
+def _filled(answer: OutputConfig, part: ReconstructionConfig) -> OutputConfig:
     queries, grid = answer.queries, part.grid
     count, values = 1, part.num_channels or 1
     for cells, patch in zip(grid, part.patch, strict=True):
@@ -84,7 +84,7 @@ def _filled(answer: AnswerConfig, part: ReconstructionConfig) -> AnswerConfig:
     return replace(answer, queries=queries, head=replace(_linear("", answer), num_outputs=values))
 
 
-def _linear(name: str, answer: AnswerConfig) -> LinearHeadConfig:
+def _linear(name: str, answer: OutputConfig) -> LinearHeadConfig:
     if not isinstance(answer.head, LinearHeadConfig):
         msg = f"Expected a linear head for what is reconstructed{f', {name}' if name else ''}; got {answer.head.kind}."
         raise ValueError(msg)

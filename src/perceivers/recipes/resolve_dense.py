@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.models.decoder import DecoderConfig
 from perceivers.outputs.heads import LinearHeadConfig
@@ -26,7 +26,7 @@ _TARGETS = (
 )
 
 
-def for_pairs(recipe: Recipe, source: DataSource) -> Recipe:
+def for_pairs(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return a recipe of dense answers whose modalities are called as in the data; any other recipe as it is.
 
     Of two columns of pictures the target is the one that the task's `answer` names, or that is called like one.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.modality import measure_arrays
 from perceivers.data.modalities.audio.modality import measure_audio
 from perceivers.data.modalities.flow.frame_pairs import measure_frame_pairs
@@ -15,7 +15,7 @@ from perceivers.data.modalities.table.modality import measure_vectors
 from perceivers.data.modalities.text.modality import measure_text
 from perceivers.data.modalities.video.modality import measure_video
 from perceivers.models.decoder import DecoderConfig
-from perceivers.models.perceiver import OutputConfig
+from perceivers.models.perceiver import ReadoutConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve_autoencoder import fill_autoencoder, fill_label
@@ -60,7 +60,7 @@ _ASSUMED: dict[str, dict[str, Any]] = {
 }
 
 
-def measured(config: Any, cells: Iterable[Media], *, largest_image: int = 64) -> Any:
+def measured(config: Any, cells: Iterable[EncodedItem], *, largest_image: int = 64) -> Any:
     """Return a `PreprocessConfig` with everything that it leaves open taken from cells of the training data.
 
     Args:
@@ -162,7 +162,7 @@ def fill_input(part: Any, preprocess: Any) -> Any:
     return replace(part, **_FILLS[preprocess.kind][1](preprocess))
 
 
-def fill_answer(config: Any, cells: Iterable[Media], *, inputs: Mapping[str, Any]) -> Any:
+def fill_answer(config: Any, cells: Iterable[EncodedItem], *, inputs: Mapping[str, Any]) -> Any:
     """Return the `PreprocessConfig` of a modality that is learned, with what it leaves open filled in.
 
     Its size is that of the first input that has one, as both are cut in the same way. All else is measured.
@@ -192,8 +192,8 @@ def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
     return replace(config, size=sized[0].size, **cut)
 
 
-def fill_output(output: OutputConfig, inputs: Mapping[str, Any]) -> OutputConfig:
-    """Return an `OutputConfig` with as many queries as the text that they follow has bytes.
+def fill_output(output: ReadoutConfig, inputs: Mapping[str, Any]) -> ReadoutConfig:
+    """Return an `ReadoutConfig` with as many queries as the text that they follow has bytes.
 
     Args:
         output: Of the recipe.

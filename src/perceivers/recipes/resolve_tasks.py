@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.common import own_decoder
 from perceivers.recipes.registry import Recipe
@@ -12,7 +12,7 @@ from perceivers.tasks.registry import TARGET_KINDS, fit_part, names_of, part_for
 __all__ = ["fill_tasks", "for_targets"]
 
 
-def for_targets(recipe: Recipe, source: DataSource) -> Recipe:
+def for_targets(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return the recipe as several labels need it; the same where there is one.
 
     Each task gets the configuration that the recipe has for such a target. The mean of the latents cannot answer
@@ -50,7 +50,7 @@ def for_targets(recipe: Recipe, source: DataSource) -> Recipe:
     return replace(recipe, task=replace(known, parts=parts), output=output)
 
 
-def fill_tasks(recipe: Recipe, source: DataSource) -> Recipe:
+def fill_tasks(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return a recipe of several tasks with what the data say filled in: names, moments, numbers of outputs."""
     assert isinstance(recipe.task, MultiTaskConfig)
     assert isinstance(recipe.output, DecoderConfig)

@@ -2,7 +2,7 @@
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
-from perceivers.models.decoder import AnswerConfig
+from perceivers.models.decoder import OutputConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.recipes.common import own_optim
 from perceivers.recipes.published.language import text_reading
@@ -31,7 +31,7 @@ def text_io(size: str = "tiny") -> Recipe:
         encoder=reads.encoder,
         output=reads.decoder(
             {
-                "label": AnswerConfig(
+                "label": OutputConfig(
                     queries=reads.queries(), head=LinearHeadConfig(num_outputs=None)
                 )
             }

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perceivers.data.encoded_item import Media
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.evaluation.evaluate import choose_split, open_for_run
 from perceivers.evaluation.inputs import Sample
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import load
-from perceivers.runs.record import PastRun
+from perceivers.runs.record import LoadedRun
 
 __all__ = ["Example", "examples_of"]
 
@@ -33,7 +33,7 @@ class Example:
     picture: bytes
 
 
-def examples_of(past: PastRun, count: int) -> tuple[list[Example], list[str]]:
+def examples_of(past: LoadedRun, count: int) -> tuple[list[Example], list[str]]:
     """Return samples spread evenly over the test split, or else validation; or sentences on why there are none.
 
     Args:
@@ -75,12 +75,14 @@ def examples_of(past: PastRun, count: int) -> tuple[list[Example], list[str]]:
 
 def _name(row: Mapping[str, Any], index: int) -> str:
     """Return the names of a row's files without their folders, or its number."""
-    cells = [cell for cell in row.values() if isinstance(cell, Media) and cell.path is not None]
+    cells = [
+        cell for cell in row.values() if isinstance(cell, EncodedItem) and cell.path is not None
+    ]
     names = dict.fromkeys(cell.path.name for cell in cells if cell.path is not None)
     return " + ".join(names) or f"Row {index}"
 
 
-def _truth(predictor: Predictor, source: DataSource, split: str, index: int) -> str:
+def _truth(predictor: Predictor, source: DatasetBundle, split: str, index: int) -> str:
     """Return the class that a sample has, as text."""
     if source.target is None or source.target_kind != "class":
         return ""

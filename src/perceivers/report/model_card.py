@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from perceivers.report.report import limits_of
-from perceivers.runs.record import PastRun
+from perceivers.runs.record import LoadedRun
 from perceivers.runs.report import table_rows
-from perceivers.runs.summary import RunFacts
+from perceivers.runs.summary import RunSummary
 from perceivers.tasks.base import metric_text
 
 __all__ = ["model_card", "without_place", "without_places"]
@@ -52,7 +52,7 @@ def without_places(text: str) -> str:
     return _PLACE.sub(named, text)
 
 
-def model_card(past: PastRun, repo_id: str | None = None) -> str:
+def model_card(past: LoadedRun, repo_id: str | None = None) -> str:
     """Return the card as Markdown behind its metadata, for people and for the hub's search.
 
     Paths of the machine that trained are left out of it, as are the names of rows that could not be read.
@@ -80,7 +80,7 @@ def model_card(past: PastRun, repo_id: str | None = None) -> str:
     return str(card)
 
 
-def _results(past: PastRun, kind: str, reads: Sequence[str]) -> list[Any]:
+def _results(past: LoadedRun, kind: str, reads: Sequence[str]) -> list[Any]:
     """Return each measure of each split as the hub writes it down."""
     from huggingface_hub import EvalResult
 
@@ -101,12 +101,12 @@ def _results(past: PastRun, kind: str, reads: Sequence[str]) -> list[Any]:
     ]
 
 
-def _data_name(past: PastRun) -> str:
+def _data_name(past: LoadedRun) -> str:
     return "" if past.data is None else without_place(past.data.rstrip("/"))
 
 
 def _body(
-    past: PastRun, name: str, repo_id: str | None, kind: str, reads: Sequence[str]
+    past: LoadedRun, name: str, repo_id: str | None, kind: str, reads: Sequence[str]
 ) -> list[str]:
     facts = past.facts
     source = _data_name(past)
@@ -125,7 +125,7 @@ def _body(
     ]
 
 
-def _measures(past: PastRun) -> str:
+def _measures(past: LoadedRun) -> str:
     splits = [one for one in ("test", "validation", "train") if one in past.metrics]
     if not splits:
         return ""
@@ -138,7 +138,7 @@ def _measures(past: PastRun) -> str:
     return "## Measures\n\n" + "\n".join(lines) + main
 
 
-def _data(past: PastRun) -> str:
+def _data(past: LoadedRun) -> str:
     facts = past.facts
     if facts is None or not facts.notes:
         return ""
@@ -151,7 +151,7 @@ def _data(past: PastRun) -> str:
     return "## Data\n\n" + "\n".join(lines)
 
 
-def _made(facts: RunFacts | None) -> str:
+def _made(facts: RunSummary | None) -> str:
     """Return the command that made a run, and how it went."""
     if facts is None:
         return ""
@@ -175,7 +175,7 @@ def _pairs_without_place(word: str) -> str:
     return f"{flag}={without_place(value)}" if sign else without_place(word)
 
 
-def _cost(past: PastRun) -> str:
+def _cost(past: LoadedRun) -> str:
     if past.cost is None:
         return ""
     cost = past.cost

@@ -11,9 +11,9 @@ from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.recipes.files import dump_recipe
 from perceivers.report.examples import Example, examples_of
 from perceivers.report.page import page, picture, section, share_table, svg, table
-from perceivers.runs.record import PastRun, read_run
+from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import curves_figure, table_rows
-from perceivers.runs.summary import TaskFacts
+from perceivers.runs.summary import TaskSummary
 from perceivers.tasks.base import metric_text
 
 __all__ = ["limits_of", "write_html_report"]
@@ -43,7 +43,7 @@ def write_html_report(run: str | Path, out: str | Path, *, examples: int = 3) ->
     return lacks
 
 
-def _sections(past: PastRun, shown: Sequence[Example], lacks: Sequence[str]) -> list[str]:
+def _sections(past: LoadedRun, shown: Sequence[Example], lacks: Sequence[str]) -> list[str]:
     facts = past.facts
     notes = [] if facts is None else list(facts.notes)
     versions = [] if facts is None else [[*pair] for pair in facts.versions.items()]
@@ -64,7 +64,7 @@ def _sections(past: PastRun, shown: Sequence[Example], lacks: Sequence[str]) -> 
     ]
 
 
-def _head(past: PastRun) -> str:
+def _head(past: LoadedRun) -> str:
     split = next(
         (one for one in ("test", "validation") if past.main_metric in past.metrics.get(one, {})), ""
     )
@@ -81,7 +81,7 @@ def _head(past: PastRun) -> str:
     return "\n".join([*lines, "</header>"])
 
 
-def _measures(past: PastRun) -> str:
+def _measures(past: LoadedRun) -> str:
     splits = [one for one in ("validation", "test", "train") if one in past.metrics]
     names = dict.fromkeys(name for split in splits for name in past.metrics[split])
     rows = [
@@ -97,14 +97,14 @@ def _measures(past: PastRun) -> str:
     return table(["", *splits], rows) if rows else ""
 
 
-def _curves(past: PastRun) -> str:
+def _curves(past: LoadedRun) -> str:
     if not past.rows or not importlib.util.find_spec("matplotlib"):
         return ""
     words = f"Loss, {past.main_metric} and learning rate over the steps of training"
     return svg(curves_figure(past.rows, past.main_metric), words)
 
 
-def _classes(past: PastRun) -> list[str]:
+def _classes(past: LoadedRun) -> list[str]:
     """Return the confusion matrix and the recall of each class of every task, or the measures of each output."""
     if past.facts is None:
         return []
@@ -133,14 +133,14 @@ def _classes(past: PastRun) -> list[str]:
     return found
 
 
-def _drawn_confusion(past: PastRun, task: str) -> str:
+def _drawn_confusion(past: LoadedRun, task: str) -> str:
     place = 0 if past.facts is None or not task else 1 + list(past.facts.tasks).index(task)
     words = "Share of each true class that was predicted as each class"
     path = past.folder / (f"confusion-{place}.png" if task else "confusion.png")
     return picture(path.read_bytes(), words) if path.is_file() else ""
 
 
-def _recall(task: TaskFacts, counts: list[list[int]]) -> str:
+def _recall(task: TaskSummary, counts: list[list[int]]) -> str:
     rows: list[tuple[float, list[str]]] = []
     for index, row in enumerate(counts):
         if total := sum(row):
@@ -157,7 +157,7 @@ def _example(one: Example) -> str:
     return picture(one.picture, f"{one.name} ({one.words})")
 
 
-def _made(past: PastRun) -> str:
+def _made(past: LoadedRun) -> str:
     if past.facts is None:
         return ""
     rows = [row for row in table_rows(past.facts) if row[0] != "command"]
@@ -166,7 +166,7 @@ def _made(past: PastRun) -> str:
     return told + table([], rows, numbers=False)
 
 
-def _cost(past: PastRun) -> str:
+def _cost(past: LoadedRun) -> str:
     rows: list[list[str]] = []
     if past.cost is not None:
         rows += [
@@ -192,7 +192,7 @@ def _items(sentences: Sequence[str]) -> str:
     )
 
 
-def _settings(past: PastRun) -> str:
+def _settings(past: LoadedRun) -> str:
     if past.recipe is None:
         return ""
     return (
@@ -201,7 +201,7 @@ def _settings(past: PastRun) -> str:
     )
 
 
-def limits_of(past: PastRun) -> list[str]:
+def limits_of(past: LoadedRun) -> list[str]:
     """Return sentences on what the numbers of a run do not say."""
     told: list[str] = []
     if "test" not in past.metrics:

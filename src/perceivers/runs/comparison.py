@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from perceivers.recipes.registry import Recipe
-from perceivers.runs.record import PastRun, read_run
+from perceivers.runs.record import LoadedRun, read_run
 
 __all__ = ["Comparison", "compare_runs", "differences"]
 
@@ -28,7 +28,7 @@ class Comparison:
         left_out: Folder and reason of those that could not be read.
     """
 
-    runs: Sequence[PastRun]
+    runs: Sequence[LoadedRun]
     settings: Mapping[str, Sequence[Any]]
     notes: Sequence[str]
     left_out: Sequence[tuple[str, str]]
@@ -54,7 +54,7 @@ def compare_runs(folders: Sequence[str | Path]) -> Comparison:
     Raises:
         ValueError: If none of them can be read.
     """
-    runs: list[PastRun] = []
+    runs: list[LoadedRun] = []
     left_out: list[tuple[str, str]] = []
     for folder in folders:
         try:
@@ -107,7 +107,7 @@ def _summary(value: Any) -> Any:
     return value
 
 
-def _notes(runs: Sequence[PastRun]) -> list[str]:
+def _notes(runs: Sequence[LoadedRun]) -> list[str]:
     """Return what must be known to compare runs."""
     told = [f"{run.name} has not ended: {run.state}." for run in runs if run.state != "ended"]
     kinds = {run.name: run.task_config.kind for run in runs if run.task_config is not None}
@@ -133,7 +133,7 @@ def _notes(runs: Sequence[PastRun]) -> list[str]:
     return told
 
 
-def _divided(runs: Sequence[PastRun]) -> list[str]:
+def _divided(runs: Sequence[LoadedRun]) -> list[str]:
     """Return a note if the same data were divided in other ways, or measured on other numbers of samples."""
     recipes = [run.recipe for run in runs if run.recipe is not None]
     other = [name for name in _SPLITS if len({str(getattr(one.data, name)) for one in recipes}) > 1]

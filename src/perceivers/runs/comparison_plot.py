@@ -6,7 +6,7 @@ from typing import Any
 
 from perceivers.data.base import atomic_write
 from perceivers.runs.comparison import Comparison
-from perceivers.runs.record import PastRun
+from perceivers.runs.record import LoadedRun
 from perceivers.runs.report import figure
 
 __all__ = ["comparison_figure", "draw_comparison"]
@@ -31,7 +31,7 @@ def comparison_figure(comparison: Comparison) -> Any:
     Panels show the training loss and the metric over steps, the metric over minutes, and the best of it against the
     operations of a sample.
     """
-    groups: dict[str, list[PastRun]] = {}
+    groups: dict[str, list[LoadedRun]] = {}
     for run in comparison.runs:
         groups.setdefault(run.main_metric or "loss", []).append(run)
     made = figure(15, 3.2 * len(groups) + 0.4 + 0.25 * len(comparison.runs))
@@ -66,7 +66,7 @@ def comparison_figure(comparison: Comparison) -> Any:
     return made
 
 
-def _curve(axes: Any, run: PastRun, key: str, over: str, *, color: str, style: str) -> None:
+def _curve(axes: Any, run: LoadedRun, key: str, over: str, *, color: str, style: str) -> None:
     points = [
         (row[over] / (60 if over == "elapsed" else 1), row[key])
         for row in run.rows
@@ -77,7 +77,9 @@ def _curve(axes: Any, run: PastRun, key: str, over: str, *, color: str, style: s
         axes.plot(*zip(*points, strict=True), color=color, linestyle=style, marker=marker)
 
 
-def _against_cost(axes: Any, runs: Sequence[PastRun], metric: str, colors: dict[int, str]) -> None:
+def _against_cost(
+    axes: Any, runs: Sequence[LoadedRun], metric: str, colors: dict[int, str]
+) -> None:
     """Draw what each run reached against what a sample costs it."""
     for run in runs:
         value = run.metrics.get("validation", {}).get(metric)

@@ -11,7 +11,7 @@ from perceivers.models.cost import Cost, cost
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes.files import read_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.runs.summary import RunFacts, TaskFacts, read_facts
+from perceivers.runs.summary import RunSummary, TaskSummary, read_summary
 from perceivers.tasks.base import Task
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig, build_task, names_of
@@ -19,13 +19,13 @@ from perceivers.training.files import read_payload
 from perceivers.training.metrics_log import METRICS_FILE, read_metrics
 from perceivers.training.prepare import BEST, RECIPE_FILE
 
-__all__ = ["PastRun", "read_run"]
+__all__ = ["LoadedRun", "read_run"]
 
 EVALUATIONS = "evaluation-*.json"  # which `perceivers evaluate` keeps, one for each split
 
 
 @dataclass(frozen=True, kw_only=True)
-class PastRun:
+class LoadedRun:
     """What is known of a run, ended or not.
 
     Attributes:
@@ -41,7 +41,7 @@ class PastRun:
     folder: Path
     recipe: Recipe | None = None
     saved: SavedConfig | None = None
-    facts: RunFacts | None = None
+    facts: RunSummary | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     state: str = "ended"
@@ -144,7 +144,7 @@ class PastRun:
             return None
 
 
-def read_run(folder: str | Path) -> PastRun:
+def read_run(folder: str | Path) -> LoadedRun:
     """Return what a run's folder tells. No weights are read.
 
     Args:
@@ -168,10 +168,10 @@ def read_run(folder: str | Path) -> PastRun:
     rows = read_metrics(folder / METRICS_FILE)
     saved = read_config(folder / CONFIG_FILE) if has_config else None
     state = _state(folder, rows, ended=saved is not None)
-    facts = read_facts(folder)
+    facts = read_summary(folder)
     if facts is None and saved is not None and recipe is not None:
         facts = _facts_of_parts(folder, recipe, rows)
-    return PastRun(
+    return LoadedRun(
         folder=folder,
         recipe=recipe,
         saved=saved,
@@ -222,7 +222,7 @@ def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 def _facts_of_parts(
     folder: Path, recipe: Recipe, rows: Sequence[Mapping[str, Any]]
-) -> RunFacts | None:
+) -> RunSummary | None:
     """Return how a run ended that was trained before `report.json` was written, from its checkpoint."""
     if not (folder / BEST).is_file() or not rows:
         return None
@@ -231,7 +231,7 @@ def _facts_of_parts(
     tasks = cast("Mapping[str, Any]", best.get("tasks", {}))
     parts = recipe.task.parts if isinstance(recipe.task, MultiTaskConfig) else {}
     weights = cast("Mapping[str, Any]", best["model"])
-    return RunFacts(
+    return RunSummary(
         name=recipe.name,
         command=told.get("command", "").strip("`").replace("__main__.py", "perceivers", 1),
         metrics=best["metrics"],
@@ -248,7 +248,7 @@ def _facts_of_parts(
         confusion=best["confusion"],
         details=best.get("details", []),
         tasks={
-            name: TaskFacts(label_names=names_of(parts[name]), **found)
+            name: TaskSummary(label_names=names_of(parts[name]), **found)
             for name, found in tasks.items()
             if name in parts
         },

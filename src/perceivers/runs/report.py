@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.runs.summary import RunFacts, TaskFacts, write_facts
+from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
 from perceivers.tasks.base import is_share
 from perceivers.training.metrics_log import METRICS_FILE, read_metrics
 from perceivers.training.progress import readable_duration
@@ -18,14 +18,14 @@ _SHOWN_BAD = 50
 _SHOWN_CLASSES = 30  # in the table and as labels of the picture
 
 
-def write_report(folder: Path, facts: RunFacts) -> None:
+def write_report(folder: Path, facts: RunSummary) -> None:
     """Write `report.md`, `report.json`, `curves.png` and `confusion.png` into a run folder.
 
     What was evaluated before (`evaluation-test.json`) was of other weights, and is removed.
 
     The pictures need matplotlib; without it the report says so.
     """
-    write_facts(folder, facts)
+    write_summary(folder, facts)
     for measured in folder.glob("evaluation-*.json"):
         measured.unlink()
     pictures: list[str] = []
@@ -50,7 +50,7 @@ def write_report(folder: Path, facts: RunFacts) -> None:
         new.write_bytes(text.encode())
 
 
-def table_rows(facts: RunFacts) -> list[tuple[str, str]]:
+def table_rows(facts: RunSummary) -> list[tuple[str, str]]:
     """Return what a run was, each by its name; what is not known is left out."""
     rows = [
         ("weights saved", f"those of step {facts.best_step:,}, best by {facts.main_metric}"),
@@ -66,7 +66,7 @@ def table_rows(facts: RunFacts) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _table(facts: RunFacts) -> str:
+def _table(facts: RunSummary) -> str:
     rows = [(f"validation {name}", _number(name, v)) for name, v in facts.metrics.items()]
     rows += table_rows(facts)
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
@@ -79,7 +79,7 @@ def _number(name: str, value: float) -> str:
     return f"{value:,.0f}" if name.rpartition("/")[2] in ("samples", "n") else f"{value:.4g}"
 
 
-def _classes(facts: TaskFacts, task: str = "") -> str:
+def _classes(facts: TaskSummary, task: str = "") -> str:
     """Return the share found of each class, the hardest first."""
     if facts.confusion is None:
         return ""
@@ -108,7 +108,7 @@ def _classes(facts: TaskFacts, task: str = "") -> str:
     return "\n".join([*head, *lines]) + more
 
 
-def _details(facts: TaskFacts, task: str = "") -> str:
+def _details(facts: TaskSummary, task: str = "") -> str:
     """Return the measures of each label or number, the worst first."""
     if not facts.details:
         return ""

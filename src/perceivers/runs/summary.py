@@ -18,19 +18,19 @@ from perceivers.typing import Int, Tensor
 
 __all__ = [
     "FACTS_FILE",
-    "RunFacts",
-    "TaskFacts",
+    "RunSummary",
+    "TaskSummary",
     "command_line",
-    "read_facts",
+    "read_summary",
     "versions",
-    "write_facts",
+    "write_summary",
 ]
 
 FACTS_FILE = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskFacts:
+class TaskSummary:
     """What the report tells of one task.
 
     Attributes:
@@ -45,7 +45,7 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts(TaskFacts):
+class RunSummary(TaskSummary):
     """What the report tells.
 
     Attributes:
@@ -82,7 +82,7 @@ class RunFacts(TaskFacts):
     notes: Sequence[str] = ()
     bad: Sequence[tuple[str, str]] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
-    tasks: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
+    tasks: Mapping[str, TaskSummary] = field(default_factory=dict[str, TaskSummary])
 
 
 def command_line() -> str:
@@ -104,15 +104,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_facts(folder: Path, facts: RunFacts) -> None:
+def write_summary(folder: Path, facts: RunSummary) -> None:
     """Write `report.json` into a run folder."""
     text = json.dumps(_plain(facts), indent=1, ensure_ascii=False) + "\n"
     with atomic_write(folder / FACTS_FILE) as new:
         new.write_bytes(text.encode())
 
 
-def read_facts(folder: Path) -> RunFacts | None:
-    """Return what `write_facts` wrote into a run folder, or None if there is nothing.
+def read_summary(folder: Path) -> RunSummary | None:
+    """Return what `write_summary` wrote into a run folder, or None if there is nothing.
 
     Raises:
         ValueError: If the file is something else.
@@ -122,9 +122,9 @@ def read_facts(folder: Path) -> RunFacts | None:
         return None
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tasks = {name: TaskFacts(**_filled(part)) for name, part in told.pop("tasks").items()}
+        tasks = {name: TaskSummary(**_filled(part)) for name, part in told.pop("tasks").items()}
         told["bad"] = [(name, reason) for name, reason in told["bad"]]
-        return RunFacts(**_filled(told), tasks=tasks)
+        return RunSummary(**_filled(told), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         msg = (
             f"{path} is not what `perceivers fit` wrote ({' '.join(str(error).split())[:120]}). Without it the report "
@@ -133,13 +133,13 @@ def read_facts(folder: Path) -> RunFacts | None:
         raise ValueError(msg) from error
 
 
-def _plain(facts: TaskFacts) -> dict[str, Any]:
+def _plain(facts: TaskSummary) -> dict[str, Any]:
     """Return facts as plain data. Counts of a confusion matrix are rows of numbers."""
     told = {one.name: getattr(facts, one.name) for one in fields(facts)}
     confusion: Tensor | None = told["confusion"]
     told["confusion"] = None if confusion is None else confusion.tolist()
     told["label_names"] = list(told["label_names"])
-    if isinstance(facts, RunFacts):
+    if isinstance(facts, RunSummary):
         told["tasks"] = {name: _plain(part) for name, part in facts.tasks.items()}
     return told
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Chances, Reader, Sample
+from perceivers.data.loading.transform import BadRowError, Sample, SampleRng, SampleTransform
 from perceivers.data.modalities.series.decode import is_time_name, read_recording
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import samples_of
@@ -145,9 +145,9 @@ class Decoder:
     def __init__(self, settings: DecoderSettings) -> None:
         self.settings = settings
         clips = LoaderSettings(batch_size=1, num_clips=settings.num_clips)
-        self._predicting = Reader(settings.columns, settings.predicting, None, clips)
+        self._predicting = SampleTransform(settings.columns, settings.predicting, None, clips)
         single = LoaderSettings(batch_size=1)
-        self._explaining = Reader(settings.columns, settings.explaining, None, single)
+        self._explaining = SampleTransform(settings.columns, settings.explaining, None, single)
 
     def decode(self, job: Job) -> PreparedSample | Refusal:
         """Return the prepared sample, or a refusal for whatever decoding raises."""
@@ -180,10 +180,10 @@ class Decoder:
         reader = self._explaining if job.explained else self._predicting
         values: dict[str, Any] = {}
         if job.explained:
-            values, _, _ = reader.decode(sample.row, moment=0.5)
-            read = Sample(reader.clips(values, Chances(), sample.name), None, sample.name)
+            values, _, _ = reader.decode(sample.row, clip_position=0.5)
+            read = Sample(reader.clips(values, SampleRng(), sample.name), None, sample.name)
         else:
-            read, _ = reader.sample(sample.row, Chances())
+            read, _ = reader.sample(sample.row, SampleRng())
         if isinstance(task, MaskedBytesConfig):
             check_blanks(read.clips[0][task.modality].tolist(), "the text")
         modalities = tuple(reader.columns)
@@ -374,11 +374,11 @@ def _plain(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, Image.Image) else value
 
 
-def _media(name: str, cell: Upload | str) -> Media:
+def _media(name: str, cell: Upload | str) -> EncodedItem:
     """Return an upload or a plain value as a cell of a table."""
     if isinstance(cell, str):
-        return Media(name, value=cell)
-    return Media(name + cell.suffix, data=cell.data)
+        return EncodedItem(name, value=cell)
+    return EncodedItem(name + cell.suffix, data=cell.data)
 
 
 def _kind(name: str, columns: Mapping[str, InputColumn]) -> str | None:
@@ -388,7 +388,7 @@ def _kind(name: str, columns: Mapping[str, InputColumn]) -> str | None:
     return next((part.kind for part in columns.values() if name in part.all_columns), None)
 
 
-def _row(cells: Mapping[str, Media], columns: Mapping[str, InputColumn]) -> dict[str, Any]:
+def _row(cells: Mapping[str, EncodedItem], columns: Mapping[str, InputColumn]) -> dict[str, Any]:
     """Return cells as a row for `samples_of`, a series of several columns split into them."""
     row: dict[str, Any] = {}
     for name, media in cells.items():
@@ -406,7 +406,7 @@ def _row(cells: Mapping[str, Media], columns: Mapping[str, InputColumn]) -> dict
     return row
 
 
-def _series_columns(media: Media, part: InputColumn) -> dict[str, Any]:
+def _series_columns(media: EncodedItem, part: InputColumn) -> dict[str, Any]:
     """Return the channels of a series file by the columns that the model reads.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode import sound_header
 from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.video.container import opened_film, picture_seconds
@@ -26,7 +26,7 @@ class TooLargeError(ValueError):
     """More than a limit allows. The message says what, how much and what is allowed."""
 
 
-def check(kind: str, media: Media, limits: UploadLimits) -> None:
+def check(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
     """Look at the header of a file, and refuse what is too large to be decoded.
 
     Args:
@@ -43,32 +43,32 @@ def check(kind: str, media: Media, limits: UploadLimits) -> None:
         look(media, limits)
 
 
-def _refuse(media: Media, count: float, unit: str, most: float) -> None:
+def _refuse(media: EncodedItem, count: float, unit: str, most: float) -> None:
     """Raise if the count is above the limit."""
     if not count <= most:  # nor is what is no number
         msg = f"'{media.name}' holds {count:,.10g} {unit}; at most {most:,.10g} are accepted here. Send a smaller one."
         raise TooLargeError(msg)
 
 
-def _picture(media: Media, limits: UploadLimits) -> None:
+def _picture(media: EncodedItem, limits: UploadLimits) -> None:
     header = read_header(media)
     _refuse(media, header.height * header.width, "pixels", limits.pixels)
 
 
-def _sound(media: Media, limits: UploadLimits) -> None:
+def _sound(media: EncodedItem, limits: UploadLimits) -> None:
     seconds = sound_header(media).seconds
     if seconds is not None:  # some streams do not say; the memory of the process is bounded as well
         _refuse(media, seconds, "seconds of sound", limits.seconds)
 
 
-def _film(media: Media, limits: UploadLimits) -> None:
+def _film(media: EncodedItem, limits: UploadLimits) -> None:
     with opened_film(media) as (_, stream):
         codec = stream.codec_context
         _refuse(media, codec.width * codec.height, "pixels in a frame", limits.pixels)
         _refuse(media, picture_seconds(media, stream), "seconds of film", limits.seconds)
 
 
-def _cloud(media: Media, limits: UploadLimits) -> None:
+def _cloud(media: EncodedItem, limits: UploadLimits) -> None:
     data = media.data or b""
     kind = media.name.rpartition(".")[2].lower()
     if kind in {"npy", "npz"}:
@@ -89,13 +89,13 @@ def _cloud(media: Media, limits: UploadLimits) -> None:
     _refuse(media, max(claims, default=0), "points or triangles", limits.points)
 
 
-def _text(media: Media, limits: UploadLimits) -> None:
+def _text(media: EncodedItem, limits: UploadLimits) -> None:
     text = media.value if media.data is None else media.data
     size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b"")
     _refuse(media, size, "bytes of text", limits.characters)
 
 
-def _recording(media: Media, limits: UploadLimits) -> None:
+def _recording(media: EncodedItem, limits: UploadLimits) -> None:
     data = media.data or b""
     if data[:4] == b"PAR1":
         reader = require("pyarrow.parquet", "data")
@@ -114,7 +114,7 @@ def _recording(media: Media, limits: UploadLimits) -> None:
     _refuse(media, data.count(b"\n") * cells, "numbers", limits.numbers)
 
 
-def _array(media: Media, limits: UploadLimits) -> None:
+def _array(media: EncodedItem, limits: UploadLimits) -> None:
     data = media.data or b""
     if data[:2] != b"PK":
         _refuse(media, _numbers_of_npy(data), "numbers", limits.numbers)

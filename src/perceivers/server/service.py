@@ -16,7 +16,7 @@ from PIL import Image
 
 from perceivers.data.base import Batch
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import Reader
+from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.predict import Predictor
 from perceivers.evaluation.prediction import Prediction
@@ -82,7 +82,7 @@ class Service:
             expected=lambda: self.num_requests,
             on_batch=self.metrics.batch_size.observe,
         )
-        self._explaining = Reader(columns, explaining, None, LoaderSettings(batch_size=1))
+        self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
         self._description: dict[str, Any] = {}
 
     @property

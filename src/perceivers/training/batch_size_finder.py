@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from perceivers.recipes.registry import Recipe
 from perceivers.tasks.base import Task
 from perceivers.training.distributed import largest
-from perceivers.training.memory_probe import StepProbe, opened_probe
-from perceivers.training.prepare import Place
+from perceivers.training.memory_probe import MemoryProbe, open_memory_probe
+from perceivers.training.prepare import ProcessInfo
 
-__all__ = ["BatchFinder", "largest_batch", "warn_of_batch_norm"]
+__all__ = ["BatchSizeFinder", "largest_batch", "warn_of_batch_norm"]
 
 # A line through two measured steps is trusted up to so many times the samples of the larger.
 _FAR, _GROWTH = 8, 4
@@ -24,7 +24,7 @@ _FAR, _GROWTH = 8, 4
 Precision = Callable[[], AbstractContextManager[object]]
 
 
-class BatchFinder(lightning.Callback):
+class BatchSizeFinder(lightning.Callback):
     """Finds the batch once all processes have met and before anything is on the device.
 
     The samples of an optimizer step stay those of the recipe, and so does the rate that suits them.
@@ -43,7 +43,7 @@ class BatchFinder(lightning.Callback):
         task: Task,
         *,
         size: int,
-        place: Place,
+        place: ProcessInfo,
         use: Callable[[int, str], object],
     ) -> None:
         self._recipe, self._task = recipe, task
@@ -58,7 +58,7 @@ class BatchFinder(lightning.Callback):
             ValueError: If not even one sample fits.
         """
         device = trainer.strategy.root_device
-        with opened_probe(self._recipe, self._task, device=device, place=self._place) as probe:
+        with open_memory_probe(self._recipe, self._task, device=device, place=self._place) as probe:
             found, why = largest_batch(self._size, probe, trainer.precision_plugin.forward_context)
         # Divisors of one number: the smallest of them. A process in which nothing fits stops all.
         accumulate = int(largest(torch.tensor([self._size / found if found else 0.0]), device))
@@ -71,7 +71,7 @@ class BatchFinder(lightning.Callback):
         self._use(self._size // accumulate, why)
 
 
-def largest_batch(size: int, probe: StepProbe, precision: Precision) -> tuple[int, str]:
+def largest_batch(size: int, probe: MemoryProbe, precision: Precision) -> tuple[int, str]:
     """Return the largest divisor of `size` whose step fits in the memory, and a sentence about it.
 
     A GPU is tried with more samples than it holds until they are few enough. On a CPU that would bring the
@@ -103,7 +103,7 @@ def _divisors(size: int) -> list[int]:
     return [n for n in range(size, 0, -1) if size % n == 0]
 
 
-def _tried(size: int, probe: StepProbe, budget: int, precision: Precision) -> tuple[int, int]:
+def _tried(size: int, probe: MemoryProbe, budget: int, precision: Precision) -> tuple[int, int]:
     needed = 0
     for candidate in _divisors(size):
         peak = probe.peak(candidate, precision())
@@ -113,7 +113,7 @@ def _tried(size: int, probe: StepProbe, budget: int, precision: Precision) -> tu
     return 0, needed
 
 
-def _foretold(size: int, probe: StepProbe, budget: int, precision: Precision) -> tuple[int, int]:
+def _foretold(size: int, probe: MemoryProbe, budget: int, precision: Precision) -> tuple[int, int]:
     def measured(samples: int) -> int:
         return probe.peak(samples, precision()) or 0
 

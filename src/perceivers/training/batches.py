@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.training.data_wait import StepWatch
+from perceivers.training.data_wait import StepTimer
 
-__all__ = ["Feed", "TrainBatch"]
+__all__ = ["ResumableBatches", "TrainBatch"]
 
 ENDLESS = 2**40  # a length, so that Lightning does not read ahead to look for the end
 
@@ -38,7 +38,7 @@ class TrainBatch:
         return TrainBatch(moved, epoch=self.epoch, index=self.index, weight=self.weight)
 
 
-class Feed:
+class ResumableBatches:
     """Hands out the batches of a loader, epoch after epoch, in whole optimizer steps.
 
     What is left of an epoch when no whole step can be made of it is not used; the order of the next epoch is
@@ -60,12 +60,12 @@ class Feed:
         *,
         accumulate: int = 1,
         agree: Callable[[bool, int], tuple[bool, float]] = lambda whole, samples: (whole, samples),
-        watch: StepWatch | None = None,
+        watch: StepTimer | None = None,
     ) -> None:
         self.epoch = 0
         self.batches = 0  # of this epoch, handed out
         self.at_epoch_end = False
-        self.watch = StepWatch(torch.device("cpu")) if watch is None else watch
+        self.watch = StepTimer(torch.device("cpu")) if watch is None else watch
         self._agree = agree
         self._resume: dict[str, Any] | None = None
         self._position: Any = None

@@ -10,20 +10,20 @@ import lightning.pytorch as lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.models.perceiver import Perceiver
 from perceivers.recipes.registry import Recipe
-from perceivers.training.batch_size_finder import BatchFinder, warn_of_batch_norm
-from perceivers.training.batches import Feed
-from perceivers.training.callback import Conductor
-from perceivers.training.data_wait import StepWatch
+from perceivers.training.batch_size_finder import BatchSizeFinder, warn_of_batch_norm
+from perceivers.training.batches import ResumableBatches
+from perceivers.training.callback import TrainingCallback
+from perceivers.training.data_wait import StepTimer
 from perceivers.training.distributed import is_first_process, whole_step
 from perceivers.training.engine import build_trainer
-from perceivers.training.metrics_log import Journal, build_loggers
+from perceivers.training.metrics_log import MetricsLogger, build_loggers
 from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import warn_of_warmup
 from perceivers.training.prepare import (
-    Place,
+    ProcessInfo,
     build_loaders,
     build_model,
     build_task,
@@ -32,15 +32,15 @@ from perceivers.training.prepare import (
     step_parts,
     step_text,
 )
-from perceivers.training.progress import Display
+from perceivers.training.progress import ProgressDisplay
 from perceivers.training.resume import Before, read_place
-from perceivers.training.stopping import Limits, StopSignals
+from perceivers.training.stopping import StoppingCriteria, StopSignals
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["TrainerParts", "build_trainer_parts"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assembly:
+class TrainerParts:
     """Everything that takes part in a run.
 
     Attributes:
@@ -56,9 +56,9 @@ class Assembly:
     trainer: lightning.Trainer
     module: PerceiverModule
     model: Perceiver
-    feed: Feed
-    conductor: Conductor
-    display: Display
+    feed: ResumableBatches
+    conductor: TrainingCallback
+    display: ProgressDisplay
     notes: list[str] = field(default_factory=list[str])
 
     @property
@@ -74,15 +74,15 @@ class Assembly:
                 self.display.note(text)
 
 
-def assemble(
-    source: DataSource,
+def build_trainer_parts(
+    source: DatasetBundle,
     recipe: Recipe,
     preprocess: Mapping[str, Any],
     *,
     folder: Path,
-    limits: Limits,
+    limits: StoppingCriteria,
     last: Path | None,
-) -> Assembly:
+) -> TrainerParts:
     """Return the parts of a run.
 
     Args:
@@ -111,19 +111,19 @@ def assemble(
     module, model = _module(recipe, source, place)
     device = trainer.strategy.root_device
     feed = _feed(train, accumulate=accumulate, device=device)
-    display = Display(enabled=config.progress, main_metric=module.task.main_metric)
-    conductor = Conductor(
+    display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
+    conductor = TrainingCallback(
         folder,
         feed=feed,
         validation=validation,
         limits=limits,
-        journal=Journal(folder, loggers),
+        journal=MetricsLogger(folder, loggers),
         display=display,
         signals=StopSignals(_signals()),
         early_stopping=config.early_stopping,
     )
     trainer.callbacks.append(conductor)  # pyright: ignore[reportAttributeAccessIssue]
-    assembly = Assembly(
+    assembly = TrainerParts(
         trainer=trainer,
         module=module,
         model=model,
@@ -144,9 +144,9 @@ def assemble(
     return assembly
 
 
-def _place(trainer: lightning.Trainer) -> Place:
+def _place(trainer: lightning.Trainer) -> ProcessInfo:
     """Return which process this is."""
-    return Place(
+    return ProcessInfo(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
         local_processes=trainer.num_devices,
@@ -154,25 +154,25 @@ def _place(trainer: lightning.Trainer) -> Place:
     )
 
 
-def _feed(train: Any, *, accumulate: int, device: torch.device) -> Feed:
+def _feed(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatches:
     """Return the batches of train as a run takes them."""
-    return Feed(
+    return ResumableBatches(
         train,
         accumulate=accumulate,
         agree=lambda whole, samples: whole_step(whole, samples, device),
-        watch=StepWatch(device),
+        watch=StepTimer(device),
     )
 
 
 def _finder(
-    assembly: Assembly,
-    source: DataSource,
+    assembly: TrainerParts,
+    source: DatasetBundle,
     recipe: Recipe,
     preprocess: Mapping[str, Any],
     *,
     size: int,
-    place: Place,
-) -> BatchFinder:
+    place: ProcessInfo,
+) -> BatchSizeFinder:
     """Return what finds the batch, and changes the parts that depend on it.
 
     Raises:
@@ -203,10 +203,12 @@ def _finder(
         assembly.note(warn_of_batch_norm(assembly.model, batch=batch, parts=parts))
 
     task = assembly.module.task
-    return BatchFinder(recipe, task, size=size, place=place, use=use)
+    return BatchSizeFinder(recipe, task, size=size, place=place, use=use)
 
 
-def _module(recipe: Recipe, source: DataSource, place: Place) -> tuple[PerceiverModule, Perceiver]:
+def _module(
+    recipe: Recipe, source: DatasetBundle, place: ProcessInfo
+) -> tuple[PerceiverModule, Perceiver]:
     """Return what a step is, and the model in it."""
     config = recipe.training
     model = build_model(recipe)

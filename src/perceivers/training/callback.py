@@ -13,26 +13,26 @@ import torch
 
 from perceivers.tasks.base import Meter, Task
 from perceivers.training import distributed
-from perceivers.training.batches import Feed
-from perceivers.training.data_wait import Waited
+from perceivers.training.batches import ResumableBatches
+from perceivers.training.data_wait import DataWaitTime
 from perceivers.training.files import save_payload
-from perceivers.training.metrics_log import Journal
+from perceivers.training.metrics_log import MetricsLogger
 from perceivers.training.module import PerceiverModule
 from perceivers.training.prepare import BEST, LAST
-from perceivers.training.progress import Display
-from perceivers.training.seeding import random_state, set_random_state
-from perceivers.training.stopping import Clock, Limits, StopSignals
+from perceivers.training.progress import ProgressDisplay
+from perceivers.training.seeding import get_rng_state, set_rng_state
+from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals
 from perceivers.training.validation import validate
 from perceivers.typing import Tensor
 
-__all__ = ["Conductor", "Standing"]
+__all__ = ["BestResult", "TrainingCallback"]
 
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_SECONDS = 300.0
 
 
 @dataclass
-class Standing:
+class BestResult:
     """The best result so far. Part of every checkpoint.
 
     Attributes:
@@ -50,7 +50,7 @@ class Standing:
     measured_step: int = 0
 
 
-class Conductor(lightning.Callback):
+class TrainingCallback(lightning.Callback):
     """Runs everything that is not the step itself, at the one place where a run can be cut: between steps.
 
     Args:
@@ -68,21 +68,21 @@ class Conductor(lightning.Callback):
         self,
         folder: Path,
         *,
-        feed: Feed,
+        feed: ResumableBatches,
         validation: Any,
-        limits: Limits,
-        journal: Journal,
-        display: Display,
+        limits: StoppingCriteria,
+        journal: MetricsLogger,
+        display: ProgressDisplay,
         signals: StopSignals,
         early_stopping: int | None = None,
     ) -> None:
         self.folder = folder
         self.feed = feed
         self.limits = limits
-        self.standing = Standing()
-        self.clock = Clock()
+        self.standing = BestResult()
+        self.clock = RunClock()
         self.samples = 0  # since this process began
-        self.waited = Waited()  # for data, in the whole run
+        self.waited = DataWaitTime()  # for data, in the whole run
         self.validation = validation
         self._journal = journal
         self._display = display
@@ -108,7 +108,7 @@ class Conductor(lightning.Callback):
             if average is not None:
                 average.load_state_dict(self._restored["average"])
             states = self._restored["random"]
-            set_random_state(states[min(trainer.global_rank, len(states) - 1)])
+            set_rng_state(states[min(trainer.global_rank, len(states) - 1)])
             if trainer.is_global_zero:
                 self._journal.cut_after(trainer.global_step)
             self._restored = None
@@ -210,7 +210,7 @@ class Conductor(lightning.Callback):
         averages = None if module.average is None else module.average.state_dict()
         checkpoint["perceivers"] = {
             "feed": distributed.gather_objects(self.feed.state_dict()),
-            "random": distributed.gather_objects(random_state()),
+            "random": distributed.gather_objects(get_rng_state()),
             "elapsed": self._elapsed,
             "first_step": self._first_step,
             "lr": module.lr,
@@ -233,10 +233,10 @@ class Conductor(lightning.Callback):
         self._restored = state
         if trainer.global_rank > 0:
             state["sums"] = torch.zeros_like(state["sums"])  # they are those of all processes
-        self.standing = Standing(**state["standing"])
-        self.clock = Clock(state["elapsed"])
+        self.standing = BestResult(**state["standing"])
+        self.clock = RunClock(state["elapsed"])
         self._first_step = state.get("first_step", 0.0)  # runs from before have none
-        self.waited = Waited(**state["waited"])
+        self.waited = DataWaitTime(**state["waited"])
         feeds = state["feed"]
         self.feed.load_state_dict(feeds[min(trainer.global_rank, len(feeds) - 1)])
 

@@ -8,14 +8,14 @@ import torch
 
 from perceivers.training.distributed import largest
 
-__all__ = ["StepWatch", "Waited", "advice"]
+__all__ = ["DataWaitTime", "StepTimer", "advice"]
 
 WARM_UP_STEPS = 3  # of each process: workers start, kernels are compiled, caches are cold
 MUCH, LONG = 0.1, 10.0  # a share, and seconds of steps from which it is taken seriously
 
 
 @dataclass
-class Waited:
+class DataWaitTime:
     """Time of some steps.
 
     Attributes:
@@ -31,12 +31,12 @@ class Waited:
         """Waiting, as a share of the steps' time. None before anything was measured."""
         return min(self.waiting / self.seconds, 1.0) if self.seconds > 0 else None
 
-    def add(self, other: "Waited") -> None:
+    def add(self, other: "DataWaitTime") -> None:
         """Count other steps too."""
         self.seconds += other.seconds
         self.waiting += other.waiting
 
-    def slowest(self, device: torch.device) -> "Waited":
+    def slowest(self, device: torch.device) -> "DataWaitTime":
         """Return the longest of all processes: a step waits for the last of them.
 
         Args:
@@ -44,10 +44,10 @@ class Waited:
         """
         mine = torch.tensor([self.seconds, self.waiting], dtype=torch.float64)
         seconds, waiting = largest(mine, device).tolist()
-        return Waited(seconds, waiting)
+        return DataWaitTime(seconds, waiting)
 
 
-class StepWatch:
+class StepTimer:
     """Measures the steps of this process.
 
     On the CPU, waiting is the time from asking for a batch until it is there. A GPU works on while the process
@@ -64,7 +64,7 @@ class StepWatch:
         self._begun: float | None = None  # when the present step began
         self._asked = 0.0
         self._waiting = 0.0  # in the present step
-        self._found = Waited()
+        self._found = DataWaitTime()
         self._events: list[tuple[Any, Any]] = []  # of CUDA: asked, there
         self._last: Any = None
 
@@ -97,14 +97,14 @@ class StepWatch:
             torch.cuda.synchronize()
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
-            self._found.add(Waited(time.perf_counter() - self._begun, self._waiting))
+            self._found.add(DataWaitTime(time.perf_counter() - self._begun, self._waiting))
         else:
             self._events.clear()
         self._begun, self._waiting = None, 0.0
 
-    def take(self) -> Waited:
+    def take(self) -> DataWaitTime:
         """Return what was measured since the last time, and begin anew. Follows `end` with `pauses`."""
-        found, self._found = self._found, Waited()
+        found, self._found = self._found, DataWaitTime()
         if self._is_cuda:
             # Both events are over, and what lies between them is no work: the GPU stood still.
             found.waiting = sum(asked.elapsed_time(there) for asked, there in self._events) / 1000
@@ -112,7 +112,9 @@ class StepWatch:
         return found
 
 
-def advice(waited: Waited, *, workers: int, threads: int, processes: int = 1) -> tuple[str, str]:
+def advice(
+    waited: DataWaitTime, *, workers: int, threads: int, processes: int = 1
+) -> tuple[str, str]:
     """Return what the report says of the waiting, and what to do about it, or "" if it is little.
 
     Args:

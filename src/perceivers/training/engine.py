@@ -21,7 +21,7 @@ __all__ = ["build_trainer", "quiet"]
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "torch.distributed")
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the one from before and moves it over, so that one of them is always whole."""
 
     def save_checkpoint(
@@ -53,7 +53,7 @@ def build_trainer(
     accelerator = pick_device(config.device).type
     precision = pick_precision(config.precision, accelerator)
     devices, nodes = num_devices(config)
-    plugins: list[Any] = [WholeFiles()]
+    plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
         # Saving and requeueing inside of a signal handler is not exact; we save between two steps.
         plugins.append(SLURMEnvironment(auto_requeue=False))

@@ -14,7 +14,7 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.nn.position import Resizable
 from perceivers.typing import Tensor
 
-__all__ = ["START_FILE", "WarmStart", "plan_start"]
+__all__ = ["START_FILE", "WarmStart", "plan_warm_start"]
 
 START_FILE = "init.json"
 _DEPTH = 3  # parts of a name, such as encoder.blocks.0, below which weights are told together
@@ -101,7 +101,7 @@ class WarmStart:
         return f"{why}: {_text(self.theirs[name])} there, {_text(self.shapes[name])} here"
 
 
-def plan_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
+def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
     """Return what a model of this configuration takes over from a run.
 
     A weight is taken over where name and shape are the same. Learned vectors of places (`nn.position.Resizable`) are

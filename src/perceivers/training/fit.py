@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from perceivers.data.modalities.image.decode import quiet_pillow
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import with_validation
 from perceivers.hub import checkpoint as hub
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.report import write_report
-from perceivers.runs.summary import RunFacts, TaskFacts, command_line, versions
+from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import names_of
 from perceivers.training.data_wait import advice
 from perceivers.training.distributed import is_first_process
 from perceivers.training.files import read_payload
-from perceivers.training.finetune import WarmStart, plan_start
+from perceivers.training.finetune import WarmStart, plan_warm_start
 from perceivers.training.prepare import (
     BEST,
     LAST,
-    Place,
+    ProcessInfo,
     as_begun,
     build_model,
     open_folder,
     step_text,
 )
-from perceivers.training.seeding import seed
-from perceivers.training.stopping import Limits
+from perceivers.training.seeding import seed_everything
+from perceivers.training.stopping import StoppingCriteria
 
 if TYPE_CHECKING:
-    from perceivers.training.build import Assembly
+    from perceivers.training.build import TrainerParts
 
 __all__ = ["Run", "fit_source"]
 
@@ -56,7 +56,7 @@ class Run:
 
 
 def fit_source(
-    source: DataSource,
+    source: DatasetBundle,
     recipe: Recipe,
     preprocess: Mapping[str, Any],
     *,
@@ -91,25 +91,27 @@ def fit_source(
     if not importlib.util.find_spec("lightning"):
         msg = 'Training needs Lightning: pip install "perceivers[train]"'
         raise ImportError(msg)
-    from perceivers.training.build import assemble
+    from perceivers.training.build import build_trainer_parts
     from perceivers.training.engine import quiet
 
     folder = Path(out)
-    limits = Limits.of(recipe.training)
+    limits = StoppingCriteria.of(recipe.training)
     source = with_validation(source, recipe.data)
     last = folder / LAST
     resume = resume or _is_requeued(last)
     recipe = as_begun(recipe, folder) if resume else recipe
     start = None  # is planned before the folder is made: what does not fit leaves nothing behind
     if init_from is not None and not (resume and last.exists()):
-        start = plan_start(recipe.model_config(), init_from)
+        start = plan_warm_start(recipe.model_config(), init_from)
     if is_first_process():
         restored = open_folder(folder, recipe, resume=resume, last=last)
     else:
         restored = last if resume and last.exists() else None
     with quiet(), quiet_pillow, _threads(recipe):
-        seed(recipe.training.seed)
-        assembly = assemble(source, recipe, preprocess, folder=folder, limits=limits, last=restored)
+        seed_everything(recipe.training.seed)
+        assembly = build_trainer_parts(
+            source, recipe, preprocess, folder=folder, limits=limits, last=restored
+        )
         if start is not None:
             _begin(assembly, start)
         trainer = assembly.trainer
@@ -123,7 +125,7 @@ def fit_source(
     return Run(folder=folder, metrics=dict(assembly.conductor.standing.metrics))
 
 
-def _begin(assembly: "Assembly", start: WarmStart) -> None:
+def _begin(assembly: "TrainerParts", start: WarmStart) -> None:
     """Give the model the weights that it takes over, and say which."""
     start.apply(assembly.model)
     for sentence in start.sentences():
@@ -143,7 +145,7 @@ def _threads(recipe: Recipe) -> Generator[None]:
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", recipe.training.devices))
-        place = Place(local_processes=local)
+        place = ProcessInfo(local_processes=local)
         torch.set_num_threads(place.threads_and_workers(recipe.data.workers)[0])
     try:
         yield
@@ -152,8 +154,8 @@ def _threads(recipe: Recipe) -> Generator[None]:
 
 
 def _finish(
-    assembly: "Assembly",
-    source: DataSource,
+    assembly: "TrainerParts",
+    source: DatasetBundle,
     recipe: Recipe,
     preprocess: Mapping[str, Any],
     data: str | None,
@@ -182,7 +184,7 @@ def _finish(
         assembly.note(what_to_do)
     elif waiting:
         assembly.display.note(f"Waiting for data: {waiting}.")
-    facts = RunFacts(
+    facts = RunSummary(
         name=recipe.name,
         command=command_line(),
         metrics=best["metrics"],
@@ -202,7 +204,7 @@ def _finish(
         confusion=best["confusion"],
         details=best.get("details", []),
         tasks={
-            name: TaskFacts(label_names=names_of(recipe.task.parts[name]), **told)
+            name: TaskSummary(label_names=names_of(recipe.task.parts[name]), **told)
             for name, told in best.get("tasks", {}).items()
             if isinstance(recipe.task, MultiTaskConfig)
         },
@@ -210,7 +212,7 @@ def _finish(
     write_report(conductor.folder, facts)
 
 
-def _decoding(assembly: "Assembly") -> list[str]:
+def _decoding(assembly: "TrainerParts") -> list[str]:
     """Return how often something had to be decided on decoding, as a sentence of the report."""
     notes = Counter(assembly.feed.loader.notes) + Counter(assembly.validation.notes)
     told = ", ".join(f"{note} ({count:,})" for note, count in sorted(notes.items()))

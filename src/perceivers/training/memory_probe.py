@@ -21,17 +21,17 @@ from perceivers.tasks.base import Task, ask
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig, answers_of, names_of
 from perceivers.training.optim import build_optimizer, clip_gradients
-from perceivers.training.prepare import Place, build_model
-from perceivers.training.seeding import random_state, set_random_state
+from perceivers.training.prepare import ProcessInfo, build_model
+from perceivers.training.seeding import get_rng_state, set_rng_state
 from perceivers.typing import Tensor
 
-__all__ = ["StepProbe", "opened_probe"]
+__all__ = ["MemoryProbe", "open_memory_probe"]
 
 # Of the memory that is free, so that fragments and what other programs take find room.
 _SHARE_CUDA, _SHARE_CPU = 0.9, 0.8
 
 
-class StepProbe:
+class MemoryProbe:
     """Does training steps on made-up samples.
 
     What a run keeps beside its model counts: gradients, the optimizer's moments, the running mean of the
@@ -50,7 +50,7 @@ class StepProbe:
         task: Task,
         *,
         device: torch.device,
-        place: Place,
+        place: ProcessInfo,
     ) -> None:
         self._task, self._device = task, device
         self._clip_norm = recipe.optim.clip_norm
@@ -132,7 +132,7 @@ class StepProbe:
             return torch.full((size, width), 1 / width).to(self._device)
         return torch.zeros(size, dtype=torch.long, device=self._device)
 
-    def _free(self, place: Place) -> int | None:
+    def _free(self, place: ProcessInfo) -> int | None:
         """Return the bytes that this process may use, or None where nobody tells."""
         if self.is_cuda:
             free, _ = torch.cuda.mem_get_info(self._device)
@@ -144,22 +144,22 @@ class StepProbe:
 
 
 @contextmanager
-def opened_probe(
+def open_memory_probe(
     recipe: Recipe,
     task: Task,
     *,
     device: torch.device,
-    place: Place,
-) -> Generator[StepProbe]:
-    """Yield a probe. After it, memory and every source of chance are as before. Arguments as for `StepProbe`."""
-    before = random_state()
+    place: ProcessInfo,
+) -> Generator[MemoryProbe]:
+    """Yield a probe. After it, memory and every source of chance are as before. Arguments as for `MemoryProbe`."""
+    before = get_rng_state()
     try:
-        yield StepProbe(recipe, task, device=device, place=place)
+        yield MemoryProbe(recipe, task, device=device, place=place)
     finally:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        set_random_state(before)
+        set_rng_state(before)
 
 
 def _resident(*, at_peak: bool = False) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from perceivers.data.base import atomic_write
 
-__all__ = ["METRICS_FILE", "Journal", "build_loggers", "read_metrics"]
+__all__ = ["METRICS_FILE", "MetricsLogger", "build_loggers", "read_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,7 +25,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class Journal:
+class MetricsLogger:
     """Appends one JSON object a line to `metrics.jsonl`, and sends the numbers to the loggers.
 
     Args:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.files import dump_recipe, read_recipe
@@ -28,7 +28,7 @@ __all__ = [
     "BEST",
     "LAST",
     "RECIPE_FILE",
-    "Place",
+    "ProcessInfo",
     "as_begun",
     "build_loaders",
     "build_model",
@@ -47,7 +47,7 @@ LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ProcessInfo:
     """Which of the processes this is, and what it may use.
 
     Attributes:
@@ -132,7 +132,7 @@ def build_model(recipe: Recipe) -> Perceiver:
     return build(recipe.model_config())
 
 
-def build_task(recipe: Recipe, source: DataSource) -> Task:
+def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
     """Return the task of a recipe; the weights of unequal classes are counted in train."""
     task = recipe.task
     if isinstance(task, MultiTaskConfig):
@@ -152,7 +152,7 @@ def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
     return recipe.output.num_outputs
 
 
-def num_rows(source: DataSource, split: str) -> int | None:
+def num_rows(source: DatasetBundle, split: str) -> int | None:
     """Return the rows of a split, or None where a stream does not know before it was read."""
     if split in source.streams:
         return source.streams[split].num_rows
@@ -241,14 +241,14 @@ def step_text(settings: LoaderSettings, accumulate: int) -> str:
     return f"{size * accumulate * devices} samples: {parts}{where}"
 
 
-def kept_bytes(local_processes: int, split: str) -> int:
+def sample_cache_bytes(local_processes: int, split: str) -> int:
     """Return the memory for decoded samples of a split: a share of what is free, most of it for train."""
     share = _KEPT_SHARE * (0.8 if split == "train" else 0.2)
     return int(share * (available_memory() or 0) / local_processes)
 
 
 def fingerprint(
-    source: DataSource,
+    source: DatasetBundle,
     split: str,
     preprocess: Mapping[str, Any],
     augment: Mapping[str, Any] | None = None,
@@ -268,7 +268,7 @@ def fingerprint(
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
 
 
-def _few_rows(source: DataSource, split: str) -> list[str]:
+def _few_rows(source: DatasetBundle, split: str) -> list[str]:
     """Return what tells a few rows of a split, spread over it, from others."""
     records = source.splits.get(split)
     names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
@@ -285,7 +285,7 @@ def _few_rows(source: DataSource, split: str) -> list[str]:
 
 def _told(cell: Any) -> str:
     """Return what tells a cell from others: of a file its name, size and time."""
-    if not isinstance(cell, Media):
+    if not isinstance(cell, EncodedItem):
         return repr(cell)
     if cell.path is not None:
         try:
@@ -297,12 +297,12 @@ def _told(cell: Any) -> str:
 
 
 def build_loaders(
-    source: DataSource,
+    source: DatasetBundle,
     recipe: Recipe,
     preprocess: Mapping[str, Any],
     *,
     batch_size: int,
-    place: Place,
+    place: ProcessInfo,
 ) -> tuple[Any, Any]:
     """Return the loaders of train and validation.
 
@@ -329,7 +329,7 @@ def build_loaders(
             pin_memory=place.is_gpu,
             answers=answers_of(recipe.task),
             cache=recipe.data.cache,
-            kept_bytes=kept_bytes(place.local_processes, split),
+            sample_cache_bytes=sample_cache_bytes(place.local_processes, split),
             fingerprint=fingerprint(source, split, preprocess, augment) if kept else "",
         )
         if split in source.streams:

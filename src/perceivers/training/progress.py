@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from perceivers.tasks.base import is_share
 
-__all__ = ["Display", "readable_duration"]
+__all__ = ["ProgressDisplay", "readable_duration"]
 
 LINE_EVERY_SECONDS = 30.0
 
@@ -23,7 +23,7 @@ def readable_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class Display:
+class ProgressDisplay:
     """Shows how far the run is, how fast it goes and how long it will take.
 
     Args:

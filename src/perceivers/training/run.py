@@ -8,7 +8,7 @@ import torch
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.builtin import is_embedded, open_named
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
@@ -102,7 +102,7 @@ def asked_recipe(
 
 
 def suitable_recipe(
-    data: Any, source: DataSource, *, size: str | None = None
+    data: Any, source: DatasetBundle, *, size: str | None = None
 ) -> tuple[Recipe, str]:
     """Return the recipe for data where none is named, and a sentence that says why this one."""
     if size is None and is_embedded(data, "digits"):
@@ -111,7 +111,7 @@ def suitable_recipe(
 
 
 def fit_opened(
-    source: DataSource,
+    source: DatasetBundle,
     recipe: Recipe,
     *,
     data: Any,

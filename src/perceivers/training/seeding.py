@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["random_state", "seed", "set_random_state"]
+__all__ = ["get_rng_state", "seed_everything", "set_rng_state"]
 
 
-def seed(number: int) -> None:
+def seed_everything(number: int) -> None:
     """Let every global source of chance begin from `number`."""
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002  (libraries draw from it)
     torch.manual_seed(number)
 
 
-def random_state() -> dict[str, Any]:
+def get_rng_state() -> dict[str, Any]:
     """Return the state of every global source of chance, as tensors and plain numbers."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
@@ -31,8 +31,8 @@ def random_state() -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Go back to a state that `random_state` returned."""
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Go back to a state that `get_rng_state` returned."""
     torch.set_rng_state(state["torch"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

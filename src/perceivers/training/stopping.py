@@ -9,11 +9,11 @@ from types import FrameType
 from perceivers.recipes.registry import TrainingConfig
 from perceivers.training.optim import parse_duration
 
-__all__ = ["Clock", "Limits", "StopSignals"]
+__all__ = ["RunClock", "StopSignals", "StoppingCriteria"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class StoppingCriteria:
     """Where a run ends: at the first limit that is reached.
 
     Attributes:
@@ -27,7 +27,7 @@ class Limits:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, config: TrainingConfig) -> "Limits":
+    def of(cls, config: TrainingConfig) -> "StoppingCriteria":
         """Return the limits that a recipe gives.
 
         Raises:
@@ -68,7 +68,7 @@ def _share(now: float, start: float, end: float) -> float:
     return 1.0 if now >= end else (now - start) / (end - start)
 
 
-class Clock:
+class RunClock:
     """Seconds of training, over all the times that a run was resumed.
 
     Args:

@@ -16,7 +16,7 @@ from perceivers.data.encoded_item import to_pictures
 from perceivers.data.formats.parquet import ParquetTable
 from perceivers.data.formats.remote import Location, open_binary, suffix_of
 from perceivers.data.formats.webdataset import TarTable
-from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Table, field_of
+from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Table, infer_field
 
 __all__ = ["csv_rows", "jsonl_rows", "read_files"]
 
@@ -194,7 +194,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
             columns[name], fields[name] = array, Field(kind, shape=array.shape[1:])
         else:
             columns[name] = [_text(cell) for cell in array.reshape(-1).tolist()]
-            fields[name] = field_of(columns[name])
+            fields[name] = infer_field(columns[name])
     if names and "label" in fields:
         fields["label"] = Field("number", names=names)
     if "label" not in columns and "label" in arrays:

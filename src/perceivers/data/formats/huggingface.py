@@ -6,15 +6,15 @@ from typing import Any
 
 from perceivers.data.base import require, split_of
 from perceivers.data.formats.parquet import field_of_feature
-from perceivers.data.tables.table import Field, field_of, plain
+from perceivers.data.tables.table import Field, infer_field, plain
 
 __all__ = [
     "HuggingFaceTable",
     "feature_fields",
-    "from_hub",
-    "from_object",
-    "from_saved",
     "is_dataset",
+    "load_hub_dataset",
+    "load_saved_dataset",
+    "select_splits",
 ]
 
 
@@ -28,7 +28,7 @@ class HuggingFaceTable:
     """
 
     def __init__(self, dataset: Any, name: str, fields: Mapping[str, Field] | None = None) -> None:
-        dataset = undecoded(dataset.with_format(None))
+        dataset = disable_decoding(dataset.with_format(None))
         self.name = name
         self.folder = Path()
         self.num_bytes = 0
@@ -60,7 +60,7 @@ class HuggingFaceTable:
         return f"{self.name}, row {index}"
 
 
-def undecoded(dataset: Any) -> Any:
+def disable_decoding(dataset: Any) -> Any:
     """Return a data set (or an iterable one) whose pictures, sounds and films come as bytes and paths."""
     datasets = require("datasets", "data")
     for name, feature in (dataset.features or {}).items():
@@ -78,7 +78,9 @@ def feature_fields(dataset: Any) -> dict[str, Field]:
     first: list[Any] = []
     if unknown:
         first = list(dataset.select_columns(unknown).take(16))
-    return {name: field or field_of(row[name] for row in first) for name, field in fields.items()}
+    return {
+        name: field or infer_field(row[name] for row in first) for name, field in fields.items()
+    }
 
 
 def is_dataset(data: Any) -> bool:
@@ -86,7 +88,7 @@ def is_dataset(data: Any) -> bool:
     return type(data).__module__.split(".")[0] == "datasets"
 
 
-def from_object(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
+def select_splits(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
     """Return the splits of a `Dataset` or `DatasetDict` (or their iterable twins) by our names; and notes.
 
     Raises:
@@ -119,7 +121,7 @@ def from_object(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
     return {split: splits[split] for split in order}, notes
 
 
-def from_saved(folder: Path) -> Any:
+def load_saved_dataset(folder: Path) -> Any:
     """Return what `save_to_disk` wrote.
 
     Raises:
@@ -133,7 +135,7 @@ def from_saved(folder: Path) -> Any:
         raise ValueError(msg) from error
 
 
-def from_hub(name: str, *, stream: bool) -> Any:
+def load_hub_dataset(name: str, *, stream: bool) -> Any:
     """Return a data set of the hub. `owner/name:subset` names one of its subsets.
 
     Raises:

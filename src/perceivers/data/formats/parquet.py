@@ -9,7 +9,7 @@ from typing import Any, cast
 from perceivers.data.base import require
 from perceivers.data.encoded_item import MEDIA_KINDS
 from perceivers.data.formats.remote import Location, folder_of, open_remote
-from perceivers.data.tables.table import Field, field_of, plain
+from perceivers.data.tables.table import Field, infer_field, plain
 
 __all__ = ["ParquetTable", "field_of_feature", "parquet_fields", "parquet_file", "reading"]
 
@@ -140,7 +140,7 @@ def parquet_fields(file: Any) -> dict[str, Field]:
     if unknown:
         batch = next(file.iter_batches(batch_size=16, columns=unknown), None)
         cells: Mapping[str, Any] = {} if batch is None else batch.to_pydict()
-        fields.update({name: field_of(cells.get(name, ())) for name in unknown})
+        fields.update({name: infer_field(cells.get(name, ())) for name in unknown})
     ours = (schema.metadata or {}).get(b"perceivers")  # written by `perceivers shard`
     kinds: Mapping[str, str] = json.loads(ours).get("kinds", {}) if ours else {}
     for name, kind in kinds.items():

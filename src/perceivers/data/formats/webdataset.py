@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from perceivers.data.encoded_item import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
 from perceivers.data.formats.remote import Location, open_binary
-from perceivers.data.tables.table import Field, field_of, plain
+from perceivers.data.tables.table import Field, infer_field, plain
 
 __all__ = [
     "TEXT_SUFFIXES",
     "TarTable",
+    "infer_text_field",
     "media_column",
     "parse_members",
-    "shown_name",
+    "printable_name",
     "split_key",
     "tar_members",
     "text_cell",
-    "told_by_text",
 ]
 
 TEXT_SUFFIXES = frozenset({"cls", "json", "txt", "text"})
@@ -59,7 +59,7 @@ class TarTable:
         self._scalars = {c: [row.get(c) for row in scalars] for c in others if c not in media}
         self.fields: dict[str, Field] = {
             **{c: Field(_kind(cells)) for c, cells in self._places.items()},
-            **{c: told_by_text(cells) for c, cells in self._scalars.items()},
+            **{c: infer_text_field(cells) for c, cells in self._scalars.items()},
         }
 
     def __len__(self) -> int:
@@ -77,13 +77,13 @@ class TarTable:
                 cells[column] = self._read(self._places[column][index], index)
         return cells
 
-    def _read(self, place: tuple[str, int, int] | None, index: int) -> Media:
+    def _read(self, place: tuple[str, int, int] | None, index: int) -> EncodedItem:
         if place is None:
-            return Media(self.where(index))
+            return EncodedItem(self.where(index))
         member, offset, size = place
         with self.path.open("rb") as file:
             file.seek(offset)
-            return Media(f"{self.path}/{shown_name(member)}", data=file.read(size))
+            return EncodedItem(f"{self.path}/{printable_name(member)}", data=file.read(size))
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column; of media, the names of the members."""
@@ -102,7 +102,7 @@ class TarTable:
 
     def where(self, index: int) -> str:
         """Return what to call a row in messages."""
-        return f"{self.path}, key '{shown_name(self.keys[index])}'"
+        return f"{self.path}, key '{printable_name(self.keys[index])}'"
 
 
 def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -125,7 +125,7 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     if member.size < 0 or member.offset_data + member.size > size:
-                        msg = f"{path} is cut off inside '{shown_name(member.name)}': copy or download it again."
+                        msg = f"{path} is cut off inside '{printable_name(member.name)}': copy or download it again."
                         raise ValueError(msg)
                     cast(
                         "Any", archive
@@ -149,17 +149,17 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
             raise ValueError(msg) from error
 
 
-def shown_name(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return the name of a member as it may be printed: without characters that steer a terminal."""
     return "".join(mark if mark.isprintable() else "?" for mark in name)
 
 
-def told_by_text(cells: Iterable[Any]) -> Field:
+def infer_text_field(cells: Iterable[Any]) -> Field:
     """Return what a column holds whose values stand in .json, .cls and .txt members.
 
     What looks like the path of a file there is not one: an archive never says what is read from this disk.
     """
-    field = field_of(cells)
+    field = infer_field(cells)
     if field.by_path:
         return replace(field, kind="string", by_path=False)
     return field if field.kind not in MEDIA_KINDS or field.kind in _PLAIN else Field("other")
@@ -168,7 +168,7 @@ def told_by_text(cells: Iterable[Any]) -> Field:
 def text_cell(field: Field, raw: Any, where: str) -> Any:
     """Return a value of such a column as rows hand it on. It never becomes a path."""
     raw = plain(raw)
-    return raw if field.kind not in MEDIA_KINDS else Media(where, value=raw)
+    return raw if field.kind not in MEDIA_KINDS else EncodedItem(where, value=raw)
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -200,7 +200,10 @@ def _index(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             column = media_column(suffix) or suffix or "file"
             row[column] = (member.name, member.offset_data, member.size)
     for key, row in rows.items():
-        yield key, {**row, **parse_members(texts.get(key, {}), f"{path}, key '{shown_name(key)}'")}
+        yield (
+            key,
+            {**row, **parse_members(texts.get(key, {}), f"{path}, key '{printable_name(key)}'")},
+        )
 
 
 def parse_members(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceivers.data.base import Batch
-from perceivers.data.loading.transform import Read
+from perceivers.data.loading.transform import WorkerResult
 
-__all__ = ["Intake"]
+__all__ = ["BadRowTracker"]
 
 SHOWN = 3
 FEWEST = 100  # rows of a stream before its share of bad ones is judged: one of the first few is more than 1 %
 _ROUND_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Intake:
+class BadRowTracker:
     """Takes in what workers read, on the side of the main process.
 
     Args:
@@ -33,7 +33,7 @@ class Intake:
         self.notes: Counter[str] = Counter()
         self._num_read = 0
 
-    def take(self, read: Read) -> Batch | None:
+    def take(self, read: WorkerResult) -> Batch | None:
         """Return the batch, None if not one of its rows could be read.
 
         Raises:

@@ -4,16 +4,16 @@ import mmap
 
 import numpy as np
 
-from perceivers.data.base import Records
+from perceivers.data.base import MapStyleSplit
 from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.image.preprocess import Pixels
 
-__all__ = ["PictureCache", "cache_for"]
+__all__ = ["ImageCache", "open_image_cache"]
 
 TRIED = 10  # rows, for one whose size can be read
 
 
-class PictureCache:
+class ImageCache:
     """Pictures of one shape by their row.
 
     It lies in memory that a forked process shares with its parent, so that what one worker has decoded
@@ -42,9 +42,9 @@ class PictureCache:
             self._known[row] = 1
 
 
-def cache_for(
-    records: Records, column: str, *, num_channels: int, largest: int
-) -> PictureCache | None:
+def open_image_cache(
+    records: MapStyleSplit, column: str, *, num_channels: int, largest: int
+) -> ImageCache | None:
     """Return an empty cache for pictures of the size of the first readable one, None if they would not fit.
 
     Args:
@@ -60,5 +60,5 @@ def cache_for(
             continue
         shape = (header.height, header.width, num_channels)
         fits = len(records) * (int(np.prod(shape)) + 1) <= largest
-        return PictureCache(len(records), shape) if fits else None
+        return ImageCache(len(records), shape) if fits else None
     return None

@@ -9,25 +9,38 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from perceivers.data.base import Batch, Records
+from perceivers.data.base import Batch, MapStyleSplit
 from perceivers.data.encoded_item import kind_of_name
-from perceivers.data.loading.errors import Intake
-from perceivers.data.loading.image_cache import PictureCache, cache_for
-from perceivers.data.loading.sample_cache import DecodedCache, open_cache
-from perceivers.data.loading.sampler import LoaderSettings, Order, Plan
-from perceivers.data.loading.transform import BadRowError, Chances, Read, Reader, Sample, guarded
-from perceivers.data.loading.workers import FORKS, divide_cores, iterate, let_go, start_workers
+from perceivers.data.loading.errors import BadRowTracker
+from perceivers.data.loading.image_cache import ImageCache, open_image_cache
+from perceivers.data.loading.sample_cache import SampleCache, open_cache
+from perceivers.data.loading.sampler import BatchPlan, BatchSampler, LoaderSettings
+from perceivers.data.loading.transform import (
+    BadRowError,
+    Sample,
+    SampleRng,
+    SampleTransform,
+    WorkerResult,
+    guarded,
+)
+from perceivers.data.loading.workers import (
+    FORKS,
+    divide_cores,
+    iterate,
+    start_workers,
+    stop_prefetching,
+)
 from perceivers.data.modalities.base import TooLongError
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.modalities.image.modality import Pictures, as_image
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = ["Loader", "LoaderSettings", "RecordsReader", "divide_cores", "make_loader"]
+__all__ = ["Loader", "LoaderSettings", "MapDataset", "divide_cores", "make_loader"]
 
 
 def make_loader(
-    records: Records,
+    records: MapStyleSplit,
     inputs: Mapping[str, InputColumn],
     targets: Sequence[Any] | None,
     *,
@@ -58,14 +71,16 @@ def make_loader(
             f"Expected a split of at least {fewest} rows, one for each device, got {len(records)}."
         )
         raise ValueError(msg)
-    reader = Reader(inputs, preprocess, augment, settings)
+    reader = SampleTransform(inputs, preprocess, augment, settings)
     lengths = _lengths(records, inputs) if settings.training else None
-    order = Order(len(records), settings, in_pairs=reader.mixing is not None, lengths=lengths)
+    order = BatchSampler(
+        len(records), settings, in_pairs=reader.mixing is not None, lengths=lengths
+    )
     pictures, kept = _caches(records, reader, preprocess)
-    return Loader(RecordsReader(records, targets, reader, pictures, kept), order)
+    return Loader(MapDataset(records, targets, reader, pictures, kept), order)
 
 
-def _lengths(records: Records, inputs: Mapping[str, InputColumn]) -> list[int] | None:
+def _lengths(records: MapStyleSplit, inputs: Mapping[str, InputColumn]) -> list[int] | None:
     """Return the length of each row's text, where a text lies in the table; None where all are alike."""
     texts = [part.column for part in inputs.values() if part.kind == "text"]
     if not texts:
@@ -76,23 +91,25 @@ def _lengths(records: Records, inputs: Mapping[str, InputColumn]) -> list[int] |
 
 
 def _caches(
-    records: Records, reader: Reader, preprocess: Mapping[str, Any]
-) -> tuple[PictureCache | None, DecodedCache | None]:
+    records: MapStyleSplit, reader: SampleTransform, preprocess: Mapping[str, Any]
+) -> tuple[ImageCache | None, SampleCache | None]:
     """Return where decoded values are kept: small pictures in shared memory, all else in memory or a folder."""
     settings = reader.settings
     kinds = [preprocess[name].kind for name in reader.columns]
     if kinds == ["image"] and settings.cache is None:
         shared = FORKS or settings.num_workers == 0
-        if not (settings.training and settings.cache_bytes and shared):
+        if not (settings.training and settings.image_cache_bytes and shared):
             return None, None
         ((name, column),) = reader.columns.items()
         channels = preprocess[name].num_channels
-        largest = settings.cache_bytes
-        return cache_for(records, column.column, num_channels=channels, largest=largest), None
+        largest = settings.image_cache_bytes
+        return open_image_cache(
+            records, column.column, num_channels=channels, largest=largest
+        ), None
     if settings.cache is not None:
         return None, open_cache(Path(settings.cache), settings.fingerprint, 0)
-    if settings.kept_bytes and settings.num_workers == 0:
-        return None, open_cache(None, settings.fingerprint, settings.kept_bytes)
+    if settings.sample_cache_bytes and settings.num_workers == 0:
+        return None, open_cache(None, settings.fingerprint, settings.sample_cache_bytes)
     return None, None
 
 
@@ -107,14 +124,16 @@ class Loader:
         order: Which plans there are.
     """
 
-    def __init__(self, dataset: "RecordsReader", order: Order) -> None:
+    def __init__(self, dataset: "MapDataset", order: BatchSampler) -> None:
         self.settings = order.settings
         self._order = order
         self._plans = _Plans(order)
         self._dataset = dataset
-        self._intake = Intake(self.settings.max_bad, len(dataset))
-        self._batches: DataLoader[Read] | None = None
-        self._reads: Iterator[Read] | None = None  # of the epoch that is read, or of the next
+        self._intake = BadRowTracker(self.settings.max_bad, len(dataset))
+        self._batches: DataLoader[WorkerResult] | None = None
+        self._reads: Iterator[WorkerResult] | None = (
+            None  # of the epoch that is read, or of the next
+        )
         self._begun: tuple[int, int] | None = (
             None  # the epoch and batch of the pass that waits to be used
         )
@@ -161,11 +180,11 @@ class Loader:
             self._begin()
             self._begun = self._epoch, self._next
 
-    def _begin(self) -> Iterator[Read]:
+    def _begin(self) -> Iterator[WorkerResult]:
         """Return the reads from the current place on; those that were begun early, if they are these."""
         begun, self._begun = self._begun, None
         if self._reads is None or begun != (self._epoch, self._next):
-            let_go(self._reads)
+            stop_prefetching(self._reads)
             self._plans.epoch, self._plans.start = self._epoch, self._next
             if self._batches is None:
                 self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
@@ -188,23 +207,23 @@ class Loader:
 
     def close(self) -> None:
         """End the workers, or the thread. The next iteration starts new ones."""
-        let_go(self._reads)
+        stop_prefetching(self._reads)
         self._batches = self._reads = self._begun = None
 
 
-class _Plans(Sampler[Plan]):
+class _Plans(Sampler[BatchPlan]):
     """The rest of an epoch, as `DataLoader` wants it."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: BatchSampler) -> None:
         self.order = order
         self.epoch = 0
         self.start = 0
 
-    def __iter__(self) -> Iterator[Plan]:
+    def __iter__(self) -> Iterator[BatchPlan]:
         return self.order.plans(self.epoch, self.start)
 
 
-class RecordsReader(Dataset[Read]):
+class MapDataset(Dataset[WorkerResult]):
     """Reads plans from a split. `DataLoader` sees each plan as an index and each batch as an item.
 
     Args:
@@ -217,11 +236,11 @@ class RecordsReader(Dataset[Read]):
 
     def __init__(
         self,
-        records: Records,
+        records: MapStyleSplit,
         targets: Sequence[Any] | None,
-        reader: Reader,
-        pictures: PictureCache | None = None,
-        kept: DecodedCache | None = None,
+        reader: SampleTransform,
+        pictures: ImageCache | None = None,
+        kept: SampleCache | None = None,
     ) -> None:
         self.records = records
         self.targets = None if targets is None else np.asarray(targets)
@@ -233,11 +252,11 @@ class RecordsReader(Dataset[Read]):
         """Return the number of rows."""
         return len(self.records)
 
-    def __getitem__(self, plan: Plan) -> Read:
+    def __getitem__(self, plan: BatchPlan) -> WorkerResult:
         """Return the batch of a plan, with what went wrong."""
         return guarded(lambda: self._read(plan))
 
-    def _read(self, plan: Plan) -> Read:
+    def _read(self, plan: BatchPlan) -> WorkerResult:
         samples: list[Sample] = []
         bad: list[tuple[str, str]] = []
         notes: Counter[str] = Counter()
@@ -254,9 +273,9 @@ class RecordsReader(Dataset[Read]):
         if plan.epoch:
             notes.clear()  # each row was counted in the first epoch
         batch = self.reader.collate(samples, (plan.epoch, plan.number, self.reader.settings.rank))
-        return Read(batch=batch, num_rows=len(plan.rows), bad=tuple(bad), notes=dict(notes))
+        return WorkerResult(batch=batch, num_rows=len(plan.rows), bad=tuple(bad), notes=dict(notes))
 
-    def _sample(self, index: int, chances: Chances, target: Any, notes: Counter[str]) -> Sample:
+    def _sample(self, index: int, chances: SampleRng, target: Any, notes: Counter[str]) -> Sample:
         """Return one row, from what is kept of it if it is."""
         if self.pictures is None and self.kept is None:
             sample, told = self.reader.sample(self._row(index), chances, target)

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from perceivers.data.base import atomic_write
 
-__all__ = ["DecodedCache", "open_cache", "pack", "unpack"]
+__all__ = ["SampleCache", "open_cache", "pack", "unpack"]
 
 _PACKAGE = (
     "perceivers."  # files name dataclasses of this package only, so that none can run other code
@@ -27,7 +27,7 @@ _RESERVED_BYTES = 2**30  # of the disk, left for the run
 _CHECK_EVERY = 64  # writes between two checks of the free space
 
 
-class DecodedCache:
+class SampleCache:
     """Decoded values by key.
 
     In memory, the first values that fit stay: an epoch reads every row once, so replacing old values would never hit.
@@ -89,7 +89,7 @@ class DecodedCache:
             self.is_full = True
 
 
-def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> DecodedCache:
+def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> SampleCache:
     """Return a cache.
 
     Args:
@@ -101,14 +101,14 @@ def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> Decod
         OSError: If the folder cannot be made.
     """
     if folder is None:
-        return DecodedCache(None, limit_bytes)
+        return SampleCache(None, limit_bytes)
     inside = folder.expanduser() / hashlib.blake2b(fingerprint.encode(), digest_size=8).hexdigest()
     try:
         inside.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         msg = f"The folder '{folder}' for decoded samples cannot be made: {error.strerror}. Choose another --cache."
         raise type(error)(msg) from error
-    return DecodedCache(inside, limit_bytes)
+    return SampleCache(inside, limit_bytes)
 
 
 def pack(key: str, value: Any) -> bytes:

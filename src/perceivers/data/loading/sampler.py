@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from perceivers.data.loading.rng import make_rng
 
-__all__ = ["LoaderSettings", "Order", "Plan"]
+__all__ = ["BatchPlan", "BatchSampler", "LoaderSettings"]
 
 _POOL = 50  # batches among which rows of different lengths are sorted
 
@@ -28,13 +28,13 @@ class LoaderSettings:
         drop_last: In training, leave out the rows that do not fill the last batch. They are others each epoch.
         world_size: Processes that share the rows.
         rank: Which of them this is.
-        cache_bytes: Memory for decoded pictures, if all have one size and fit. 0: none.
+        image_cache_bytes: Memory for decoded pictures, if all have one size and fit. 0: none.
         pin_memory: Put batches where a GPU can fetch them from.
-        read_ahead: Batches that a thread prepares in training while there are no workers. 0: no thread.
+        prefetch_batches: Batches that a thread prepares in training while there are no workers. 0: no thread.
         num_clips: Clips of each recording in evaluation, spread evenly over it.
         answers: Modalities that are no inputs but what is learned. A row that lacks one is bad.
-        cache: Folder in which decoded values are kept. None: in memory, as far as `kept_bytes` go.
-        kept_bytes: Memory for decoded values of other kinds than pictures, in a process that reads for itself.
+        cache: Folder in which decoded values are kept. None: in memory, as far as `sample_cache_bytes` go.
+        sample_cache_bytes: Memory for decoded values of other kinds than pictures, in a process that reads for itself.
         fingerprint: Tells kept values of these data from those of others.
     """
 
@@ -47,13 +47,13 @@ class LoaderSettings:
     drop_last: bool = True
     world_size: int = 1
     rank: int = 0
-    cache_bytes: int = 2**28
+    image_cache_bytes: int = 2**28
     pin_memory: bool = False
-    read_ahead: int = 2
+    prefetch_batches: int = 2
     num_clips: int = 1
     answers: tuple[str, ...] = ()
     cache: str | None = None
-    kept_bytes: int = 0
+    sample_cache_bytes: int = 0
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -66,10 +66,10 @@ class LoaderSettings:
                 f"Expected rank from 0 to world_size - 1 = {self.world_size - 1}, got {self.rank}."
             )
             raise ValueError(msg)
-        if min(self.seed, self.num_workers, self.read_ahead) < 0:
+        if min(self.seed, self.num_workers, self.prefetch_batches) < 0:
             msg = (
                 f"Expected seed={self.seed}, num_workers={self.num_workers} and "
-                f"read_ahead={self.read_ahead} not to be negative."
+                f"prefetch_batches={self.prefetch_batches} not to be negative."
             )
             raise ValueError(msg)
         if not 0 <= self.max_bad <= 1:
@@ -78,7 +78,7 @@ class LoaderSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BatchPlan:
     """What one batch holds.
 
     Attributes:
@@ -92,7 +92,7 @@ class Plan:
     rows: npt.NDArray[np.int64]
 
 
-class Order:
+class BatchSampler:
     """The batches of one rank.
 
     Rank r of w takes the r-th part of each global batch, so that w ranks with batches of B see the same global
@@ -129,25 +129,25 @@ class Order:
         mine = len(range(settings.rank, self.num_rows, settings.world_size))
         return math.ceil(mine / settings.batch_size)
 
-    def plans(self, epoch: int, start: int = 0) -> Iterator[Plan]:
+    def plans(self, epoch: int, start: int = 0) -> Iterator[BatchPlan]:
         """Yield the batches of an epoch, from number `start` on."""
         settings = self.settings
         if not settings.training:
             mine = np.arange(settings.rank, self.num_rows, settings.world_size)
             for number in range(start, len(self)):
                 first = number * settings.batch_size
-                yield Plan(epoch, number, mine[first : first + settings.batch_size])
+                yield BatchPlan(epoch, number, mine[first : first + settings.batch_size])
             return
         passes = [self._pass(epoch, turn) for turn in range(1 + self.in_pairs)]
         for number in range(start, len(self)):
-            yield Plan(
+            yield BatchPlan(
                 epoch, number, np.concatenate([self._mine(order, number) for order in passes])
             )
 
     def _pass(self, epoch: int, turn: int) -> npt.NDArray[np.int64]:
         """Return all rows in random order; of different lengths, those of about one length side by side."""
-        chance = make_rng("order", self.settings.seed, epoch, turn)
-        order = chance.permutation(self.num_rows)
+        rng = make_rng("order", self.settings.seed, epoch, turn)
+        order = rng.permutation(self.num_rows)
         if self.lengths is None:
             return order
         size = self._global_size()
@@ -158,7 +158,7 @@ class Order:
         )
         whole = self.num_rows // size
         batches = order[: whole * size].reshape(whole, size)
-        return np.concatenate([batches[chance.permutation(whole)].ravel(), order[whole * size :]])
+        return np.concatenate([batches[rng.permutation(whole)].ravel(), order[whole * size :]])
 
     def _global_size(self) -> int:
         """Return the samples of one batch over all ranks: fewer than asked for if there are fewer rows."""

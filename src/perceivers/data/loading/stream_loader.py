@@ -10,10 +10,16 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from perceivers.data.base import Batch
-from perceivers.data.loading.errors import Intake
+from perceivers.data.loading.errors import BadRowTracker
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Read, Reader, Sample, guarded
-from perceivers.data.loading.workers import iterate, let_go, start_workers
+from perceivers.data.loading.transform import (
+    BadRowError,
+    Sample,
+    SampleTransform,
+    WorkerResult,
+    guarded,
+)
+from perceivers.data.loading.workers import iterate, start_workers, stop_prefetching
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import InputColumn
@@ -43,7 +49,7 @@ def make_stream_loader(
         augment: For each input, what is random. Used in training only.
         settings: Batch size, seed, workers, ranks.
     """
-    reader = Reader(inputs, preprocess, augment, settings)
+    reader = SampleTransform(inputs, preprocess, augment, settings)
     mine = stream.distributed(settings.rank, settings.world_size)
     return StreamLoader(_StreamReader(mine, target, reader))
 
@@ -61,9 +67,9 @@ class StreamLoader:
         # What each worker returned with its last batch, and which worker is next.
         self._state: dict[str, Any] = _fresh(0)
         self._dataset = dataset
-        self._intake = Intake(self.settings.max_bad, self.num_rows)
-        self._batches: DataLoader[Read] | None = None
-        self._reads: Iterator[Read] | None = None
+        self._intake = BadRowTracker(self.settings.max_bad, self.num_rows)
+        self._batches: DataLoader[WorkerResult] | None = None
+        self._reads: Iterator[WorkerResult] | None = None
         self._resumed = False
 
     @property
@@ -98,7 +104,7 @@ class StreamLoader:
         epoch: int = self._state["epoch"]
         if not self._resumed:
             self._state = _fresh(epoch)
-        let_go(self._reads)  # it reads the same stream
+        stop_prefetching(self._reads)  # it reads the same stream
         self._dataset.stream.set_epoch(epoch)
         self._dataset.resume = self._state if self._resumed else None
         if self._resumed or self._batches is None:
@@ -142,7 +148,7 @@ class StreamLoader:
 
     def close(self) -> None:
         """End the workers, or the thread. The next iteration starts new ones."""
-        let_go(self._reads)
+        stop_prefetching(self._reads)
         self._batches = self._reads = None
 
 
@@ -151,27 +157,27 @@ def _fresh(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "workers": {}, "next": 0}
 
 
-class _StreamReader(IterableDataset[Read]):
+class _StreamReader(IterableDataset[WorkerResult]):
     """Reads batches from a stream, in a worker or in the process itself.
 
     Attributes:
         resume: Where the workers go on, for the iteration that starts next.
     """
 
-    def __init__(self, stream: Stream, target: str | None, reader: Reader) -> None:
+    def __init__(self, stream: Stream, target: str | None, reader: SampleTransform) -> None:
         self.stream = stream
         self.target = target
         self.reader = reader
         self.resume: dict[str, Any] | None = None
 
-    def __iter__(self) -> Iterator[Read]:
+    def __iter__(self) -> Iterator[WorkerResult]:
         info = get_worker_info()
         worker = info.id if info else 0
         count = 0
         resume, self.resume = self.resume, None  # once: a persistent worker comes here again
         if resume is not None:
             if worker < resume["next"]:
-                yield Read()  # its turn in this round was before the interruption
+                yield WorkerResult()  # its turn in this round was before the interruption
             position = resume["workers"].get(str(worker))
             if position is not None:
                 self.stream.load_state_dict(position["stream"])
@@ -188,13 +194,13 @@ class _StreamReader(IterableDataset[Read]):
                 return
             count += read.num_rows
 
-    def _read(self, rows: Iterator[dict[str, Any]], worker: int, count: int) -> Read:
+    def _read(self, rows: Iterator[dict[str, Any]], worker: int, count: int) -> WorkerResult:
         """Return the next batch. At the end, one of no rows."""
         settings = self.reader.settings
         wanted = settings.batch_size * (2 if self.reader.mixing else 1)
         taken = list(islice(rows, wanted))
         if not taken or (settings.training and settings.drop_last and len(taken) < wanted):
-            return Read()
+            return WorkerResult()
         state = self.stream.state_dict()
         key = (state["epoch"], settings.rank, worker)
         samples: list[Sample] = []
@@ -212,7 +218,7 @@ class _StreamReader(IterableDataset[Read]):
                 samples.append(sample)
                 if not state["epoch"]:
                     notes.update(told)
-        return Read(
+        return WorkerResult(
             batch=self.reader.collate(samples, (*key, count)),
             num_rows=len(taken),
             bad=tuple(bad),

@@ -9,16 +9,30 @@ import torch
 from torch.utils.data import get_worker_info
 
 from perceivers.data.base import Batch
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.mixup import mix, mixing_of
 from perceivers.data.loading.rng import make_rng, make_rngs
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.modalities.base import HasExtent, MissingValueError, TooLongError, moments_of
+from perceivers.data.modalities.base import (
+    HasExtent,
+    MissingValueError,
+    TooLongError,
+    clip_positions,
+)
 from perceivers.data.modalities.image.pixel_targets import check_alike
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = ["BadRowError", "Chances", "Read", "Reader", "Sample", "guarded", "media_of", "own_cell"]
+__all__ = [
+    "BadRowError",
+    "Sample",
+    "SampleRng",
+    "SampleTransform",
+    "WorkerResult",
+    "cell_key",
+    "encoded_item_of",
+    "guarded",
+]
 
 _MOMENT = 1000  # numbers the generator of a row's moment, beyond those of its modalities
 
@@ -39,22 +53,22 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Chances:
+class SampleRng:
     """Where the chance of one row comes from.
 
     Attributes:
-        moment: Where its clip lies.
+        clip_position: Where its clip lies.
         augment: A generator for each modality that is augmented.
     """
 
-    moment: float = 0.5
+    clip_position: float = 0.5
     augment: Mapping[str, np.random.Generator] = field(
         default_factory=dict[str, np.random.Generator]
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class WorkerResult:
     """What a worker hands to the main process for one plan.
 
     Attributes:
@@ -73,17 +87,17 @@ class Read:
     failure: tuple[type[Exception], str] | None = None
     state: tuple[int, dict[str, Any]] | None = None
 
-    def pin_memory(self) -> "Read":
+    def pin_memory(self) -> "WorkerResult":
         """Return the same with tensors in pinned memory. `DataLoader` calls it."""
         if self.batch is None:
             return self
         batch = self.batch.changed(lambda tensor: tensor.pin_memory())
-        return Read(
+        return WorkerResult(
             batch=batch, num_rows=self.num_rows, bad=self.bad, notes=self.notes, state=self.state
         )
 
 
-class Reader:
+class SampleTransform:
     """Turns raw rows into a batch.
 
     Args:
@@ -111,17 +125,17 @@ class Reader:
         if self.mixing and settings.num_classes is None:
             msg = "Mixup and CutMix need to know the number of classes; got num_classes=None."
             raise ValueError(msg)
-        self.timed = any(modality.timed for modality in self.modalities.values())
-        self.num_clips = settings.num_clips if self.timed and not settings.training else 1
+        self.has_clips = any(modality.has_clips for modality in self.modalities.values())
+        self.num_clips = settings.num_clips if self.has_clips and not settings.training else 1
 
     def decode(
-        self, row: Mapping[str, Any], *, moment: float | None = None
+        self, row: Mapping[str, Any], *, clip_position: float | None = None
     ) -> tuple[dict[str, Any], str, tuple[str, ...]]:
         """Return what a row holds of each modality (None: missing), its name, and notes on decoding.
 
         Args:
             row: Raw cells.
-            moment: Of the clip that is wanted. None: everything is decoded.
+            clip_position: Of the clip that is wanted. None: everything is decoded.
 
         Raises:
             BadRowError: If something cannot be decoded, or nothing is there.
@@ -134,12 +148,12 @@ class Reader:
         for modality, column in self.columns.items():
             own = None if column.columns else row.get(f"{column.column}:{modality}")
             try:
-                media = media_of(row, column) if own is None else own
+                media = encoded_item_of(row, column) if own is None else own
             except ValueError as error:
                 raise BadRowError(name or f"a row's {column.column}", str(error)) from error
             name = name or media.name
             try:
-                decoded = self.modalities[modality].decode(media, moment=moment)
+                decoded = self.modalities[modality].decode(media, clip_position=clip_position)
                 values[modality] = decoded.value
                 notes += decoded.notes
             except MissingValueError as error:
@@ -148,7 +162,7 @@ class Reader:
                 values[modality], reason = None, reason or str(error)
                 notes.append(f"no {modality}")
             except TooLongError as error:
-                if moment is None and self.timed:  # a clip of it may still be decoded
+                if clip_position is None and self.has_clips:  # a clip of it may still be decoded
                     raise
                 raise BadRowError(media.name, str(error)) from error
             except ValueError as error:
@@ -180,14 +194,14 @@ class Reader:
                 name, f"'{name}': expected all of a row to have one size, got {told}."
             )
 
-    def chances(self, keys: Sequence[tuple[int, ...]]) -> list[Chances]:
+    def chances(self, keys: Sequence[tuple[int, ...]]) -> list[SampleRng]:
         """Return where the chance of each row comes from.
 
         Args:
             keys: One for each row. They seed the generators, together with the run's seed.
         """
         if not self.settings.training:
-            return [Chances()] * len(keys)
+            return [SampleRng()] * len(keys)
 
         def generators(number: int) -> list[np.random.Generator]:
             full = np.array([(self.settings.seed, *key, number) for key in keys], dtype=np.int64)
@@ -200,15 +214,18 @@ class Reader:
             # An answer is cut and flipped as what it belongs to.
             number = shown[0] if modality in self.settings.answers and shown else place
             if modality in self.augment:
-                for chance, numbers in zip(found, generators(number), strict=True):
-                    chance[modality] = numbers
+                for rng, numbers in zip(found, generators(number), strict=True):
+                    rng[modality] = numbers
         moments = [0.5] * len(keys)
-        if self.timed:
+        if self.has_clips:
             moments = [float(numbers.random()) for numbers in generators(_MOMENT)]
-        return [Chances(moment, augment) for moment, augment in zip(moments, found, strict=True)]
+        return [
+            SampleRng(clip_position, augment)
+            for clip_position, augment in zip(moments, found, strict=True)
+        ]
 
     def sample(
-        self, row: Mapping[str, Any], chances: Chances, target: Any = None
+        self, row: Mapping[str, Any], chances: SampleRng, target: Any = None
     ) -> tuple[Sample, tuple[str, ...]]:
         """Return one row as a sample, and notes on decoding. A recording that is too long is decoded clip by clip.
 
@@ -222,7 +239,7 @@ class Reader:
             KeyError: If a column is missing.
         """
         if self.num_clips == 1:
-            values, name, notes = self.decode(row, moment=chances.moment)
+            values, name, notes = self.decode(row, clip_position=chances.clip_position)
             return Sample(self.clips(values, chances, name), target, name), notes
         try:
             values, name, notes = self.decode(row)
@@ -230,13 +247,15 @@ class Reader:
         except TooLongError:
             clips: list[dict[str, Any]] = []
             name, notes = "", ()
-            for moment in moments_of(self.num_clips):
-                values, name, notes = self.decode(row, moment=moment)
-                clips += self.clips(values, replace(chances, moment=moment), name, one=True)
+            for clip_position in clip_positions(self.num_clips):
+                values, name, notes = self.decode(row, clip_position=clip_position)
+                clips += self.clips(
+                    values, replace(chances, clip_position=clip_position), name, one=True
+                )
             return Sample(clips, target, name), notes
 
     def clips(
-        self, values: Mapping[str, Any], chances: Chances, name: str, *, one: bool = False
+        self, values: Mapping[str, Any], chances: SampleRng, name: str, *, one: bool = False
     ) -> list[dict[str, Any]]:
         """Return the clips of one row: for each, what each modality prepares of its values.
 
@@ -250,19 +269,19 @@ class Reader:
             BadRowError: If a value does not fit the model: other channels, nothing left of it.
         """
         single = one or self.num_clips == 1
-        moments = (chances.moment,) if single else moments_of(self.num_clips)
+        moments = (chances.clip_position,) if single else clip_positions(self.num_clips)
 
-        def prepared(modality: str, value: Any, moment: float) -> Any:
-            chance = chances.augment.get(modality)
-            return self.modalities[modality].prepare(value, moment=moment, chance=chance)
+        def prepared(modality: str, value: Any, clip_position: float) -> Any:
+            rng = chances.augment.get(modality)
+            return self.modalities[modality].prepare(value, clip_position=clip_position, rng=rng)
 
         try:
             return [
                 {
-                    modality: None if value is None else prepared(modality, value, moment)
+                    modality: None if value is None else prepared(modality, value, clip_position)
                     for modality, value in values.items()
                 }
-                for moment in moments
+                for clip_position in moments
             ]
         except ValueError as error:
             raise BadRowError(name, str(error)) from error
@@ -311,7 +330,7 @@ def _stacked(targets: Sequence[Any]) -> torch.Tensor:
     return torch.tensor([int(target) for target in targets])
 
 
-def own_cell(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
+def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
     """Return the key of the cell that is read for a modality: its column's, or one of its own.
 
     The pictures and the sound of a film lie in one column; given apart, or only one of them, each has a key.
@@ -320,8 +339,8 @@ def own_cell(modality: str, column: InputColumn, columns: Mapping[str, InputColu
     return column.column if alone else f"{column.column}:{modality}"
 
 
-def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
-    """Return the cell of one modality; of several columns, a `Media` whose value holds the cells by column.
+def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
+    """Return the cell of one modality; of several columns, a `EncodedItem` whose value holds the cells by column.
 
     Raises:
         KeyError: If a column is missing.
@@ -330,7 +349,7 @@ def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
     """
     if not column.columns:
         cell = row[column.column]
-        if not isinstance(cell, Media):
+        if not isinstance(cell, EncodedItem):
             msg = (
                 f"The column '{column.column}' holds {str(cell)[:60]!r}, which is no {column.kind} and names no file "
                 "of these data. Put the file beside the table, or take the row out."
@@ -341,13 +360,13 @@ def media_of(row: Mapping[str, Any], column: InputColumn) -> Media:
     name = ""
     for part in column.columns:
         cell = row[part]
-        if isinstance(cell, Media):
+        if isinstance(cell, EncodedItem):
             name = name or cell.name
             is_file = cell.path is not None or cell.data is not None or cell.array is not None
             cell = cell if is_file else cell.value
         cells[part] = cell
     missing = all(cell is None for cell in cells.values())
-    return Media(name or f"{', '.join(column.columns)}", value=None if missing else cells)
+    return EncodedItem(name or f"{', '.join(column.columns)}", value=None if missing else cells)
 
 
 class BadRowError(Exception):
@@ -359,15 +378,15 @@ class BadRowError(Exception):
         self.reason = reason
 
 
-def guarded(read: Callable[[], Read]) -> Read:
-    """Return what `read` returns. In a worker, an error in the data or settings becomes `Read.failure`."""
+def guarded(read: Callable[[], WorkerResult]) -> WorkerResult:
+    """Return what `read` returns. In a worker, an error in the data or settings becomes `WorkerResult.failure`."""
     if get_worker_info() is None:
         return read()
     try:
         return read()
     except KeyError as error:
-        return Read(failure=(KeyError, str(error.args[0])))
+        return WorkerResult(failure=(KeyError, str(error.args[0])))
     except TypeError as error:
-        return Read(failure=(TypeError, str(error)))
+        return WorkerResult(failure=(TypeError, str(error)))
     except (OSError, ValueError) as error:
-        return Read(failure=(ValueError, str(error)))
+        return WorkerResult(failure=(ValueError, str(error)))

@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import Read
+from perceivers.data.loading.transform import WorkerResult
 
-__all__ = ["FORKS", "ReadAhead", "divide_cores", "iterate", "let_go", "start_workers"]
+__all__ = ["FORKS", "Prefetcher", "divide_cores", "iterate", "start_workers", "stop_prefetching"]
 
 _T = TypeVar("_T")
 
@@ -26,7 +26,7 @@ FORKS = sys.platform == "linux"
 
 def start_workers(
     dataset: Any, settings: LoaderSettings, sampler: Any = None
-) -> "DataLoader[Read]":
+) -> "DataLoader[WorkerResult]":
     """Return a loader whose items are whole batches. Its workers start with the first iteration.
 
     Args:
@@ -51,19 +51,21 @@ def start_workers(
         )
 
 
-def iterate(batches: "DataLoader[Read]", settings: LoaderSettings) -> Iterator[Read]:
+def iterate(
+    batches: "DataLoader[WorkerResult]", settings: LoaderSettings
+) -> Iterator[WorkerResult]:
     """Return the items of one pass, read ahead in training: by the workers, or else by a thread."""
     with warnings.catch_warnings():
         # From Python 3.12 on, a fork of a process with threads warns. Workers use neither its threads nor its GPU.
         warnings.simplefilter("ignore")
         items = iter(batches)
-    threaded = settings.training and settings.read_ahead and not settings.num_workers
-    return ReadAhead(items, settings.read_ahead) if threaded else items
+    threaded = settings.training and settings.prefetch_batches and not settings.num_workers
+    return Prefetcher(items, settings.prefetch_batches) if threaded else items
 
 
-def let_go(items: Iterator[Read] | None) -> None:
+def stop_prefetching(items: Iterator[WorkerResult] | None) -> None:
     """End the thread that reads ahead, if there is one."""
-    if isinstance(items, ReadAhead):
+    if isinstance(items, Prefetcher):
         items.close()
 
 
@@ -98,7 +100,7 @@ def _init_worker(_worker: int) -> None:
 _END = object()
 
 
-class ReadAhead(Generic[_T]):
+class Prefetcher(Generic[_T]):
     """Iterates over `items` in a thread of its own, a few items ahead of who takes them.
 
     The order is that of `items`, and an error comes out in its place. Pillow and numpy let other threads go

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.typing import Bool, Tensor
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "MissingValueError",
     "Modality",
     "TooLongError",
-    "moments_of",
+    "clip_positions",
     "stack_padded",
 ]
 
@@ -54,15 +54,15 @@ class Modality(Protocol):
     it (a clip, a crop, an augmentation), `collate` samples into a batch.
     """
 
-    timed: bool
-    """Whether a sample is a clip of something longer, so that `moment` matters."""
+    has_clips: bool
+    """Whether a sample is a clip of something longer, so that `clip_position` matters."""
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
         """Return what a cell holds.
 
         Args:
             media: The cell.
-            moment: Decode only what `prepare` needs at this moment, where that is cheaper. None: everything, so
+            clip_position: Decode only what `prepare` needs at this moment, where that is cheaper. None: everything, so
                 that it can be kept and cut at any moment.
 
         Raises:
@@ -72,14 +72,14 @@ class Modality(Protocol):
         ...
 
     def prepare(
-        self, value: Any, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Any:
         """Return one sample of the model's size, as an array (or what `collate` of this class understands).
 
         Args:
             value: Of `decode`.
-            moment: Where the clip lies: 0 the first possible, 1 the last. Modalities of one file cut the same window.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Where the clip lies: 0 the first possible, 1 the last. Modalities of one file cut the same window.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
         ...
 
@@ -100,7 +100,7 @@ class HasExtent(Protocol):
         ...
 
 
-def moments_of(num_clips: int) -> tuple[float, ...]:
+def clip_positions(num_clips: int) -> tuple[float, ...]:
     """Return where so many clips lie, spread evenly over the whole recording; one lies in the middle."""
     if num_clips < 1:
         msg = f"Expected at least one clip of a recording, got num_clips={num_clips}."

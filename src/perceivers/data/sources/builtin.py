@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.targets.encode import KnownNames
@@ -19,7 +19,7 @@ def open_named(
     *,
     label_names: KnownNames | None = None,
     inputs: Mapping[str, InputColumn] | None = None,
-) -> DataSource:
+) -> DatasetBundle:
     """Return opened data. `digits` are scikit-learn's, `moving` made pairs of frames, unless there is such a path.
 
     Arguments and errors are those of `perceivers.data.sources.open.open_data`.
@@ -27,7 +27,7 @@ def open_named(
     Raises:
         ValueError: Also if the digits are given to a run that knows other labels.
     """
-    if isinstance(data, DataSource):
+    if isinstance(data, DatasetBundle):
         return data
     if is_embedded(data, "moving"):
         from perceivers.data.sources.synthetic_flow import moving

@@ -1,4 +1,4 @@
-"""`DataSource`: recognized data, ready to be loaded."""
+"""`DatasetBundle`: recognized data, ready to be loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import Records
+from perceivers.data.base import MapStyleSplit
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.targets.encode import is_known
-from perceivers.data.targets.infer import Moments, TargetKind, TargetReader, moments
+from perceivers.data.targets.infer import Moments, TargetEncoder, TargetKind, moments
 
-__all__ = ["DataSource"]
+__all__ = ["DatasetBundle"]
 
 
 @dataclass(frozen=True)
-class DataSource:
+class DatasetBundle:
     """Data that were recognized, and how they are used.
 
     Attributes:
@@ -37,7 +37,7 @@ class DataSource:
     """
 
     form: str
-    splits: Mapping[str, Records]
+    splits: Mapping[str, MapStyleSplit]
     inputs: Mapping[str, InputColumn]
     target: str | None
     label_names: tuple[str, ...]
@@ -46,7 +46,7 @@ class DataSource:
     streams: Mapping[str, Stream] = field(default_factory=dict[str, Stream])
     target_kind: TargetKind | Literal["several"] = "class"
     stream_moments: Moments | None = None
-    tasks: Mapping[str, TargetReader] = field(default_factory=dict[str, TargetReader])
+    tasks: Mapping[str, TargetEncoder] = field(default_factory=dict[str, TargetEncoder])
 
     def targets(self, split: str) -> list[Any]:
         """Return, for every row of a split, the index of its class; or K labels (0 or 1) or numbers, as float32.

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.base import Records
-from perceivers.data.encoded_item import Media
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.base import MapStyleSplit
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.sources.bundle import DatasetBundle
 
-__all__ = ["TextPieces", "in_pieces"]
+__all__ = ["ChunkedTexts", "chunk_texts"]
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character behind its first
 
 
-class TextPieces:
+class ChunkedTexts:
     """The rows of a split with every text cut into pieces of about one length, none longer than asked for.
 
     No character is cut in two: the piece in which it begins has it if it fits, else nobody.
@@ -25,7 +25,7 @@ class TextPieces:
         length: Bytes of a piece at most.
     """
 
-    def __init__(self, records: Records, column: str, length: int) -> None:
+    def __init__(self, records: MapStyleSplit, column: str, length: int) -> None:
         self.records, self.text = records, column
         self.pieces: list[tuple[int, int, int]] = []  # row, first byte, end
         for row in range(len(records)):
@@ -49,7 +49,7 @@ class TextPieces:
         name = (
             media.name if first == 0 and end >= _size(media) else f"{media.name} from byte {first}"
         )
-        return {**row, self.text: Media(name, data=_whole_characters(data))}
+        return {**row, self.text: EncodedItem(name, data=_whole_characters(data))}
 
     def column(self, name: str) -> Sequence[Any]:
         """Return one column of scalars, each cell as often as its row has pieces."""
@@ -57,9 +57,9 @@ class TextPieces:
         return [cells[row] for row, _, _ in self.pieces]
 
 
-def in_pieces(
-    source: DataSource, modality: str, length: int, *, leave: str | None = None
-) -> DataSource:
+def chunk_texts(
+    source: DatasetBundle, modality: str, length: int, *, leave: str | None = None
+) -> DatasetBundle:
     """Return data whose texts are cut into pieces, and a note that says so.
 
     Args:
@@ -76,7 +76,7 @@ def in_pieces(
         raise ValueError(msg)
     column = source.inputs[modality].column
     splits = {
-        name: TextPieces(split, column, length)
+        name: ChunkedTexts(split, column, length)
         for name, split in source.splits.items()
         if name != leave
     }
@@ -88,13 +88,13 @@ def in_pieces(
     return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
 
 
-def _size(media: Media) -> int:
+def _size(media: EncodedItem) -> int:
     if media.path is not None:
         return media.path.stat().st_size
     return len(_encoded(media))
 
 
-def _bytes(media: Media, first: int, end: int) -> bytes:
+def _bytes(media: EncodedItem, first: int, end: int) -> bytes:
     if media.path is None:
         return _encoded(media)[first:end]
     with media.open() as file:
@@ -102,7 +102,7 @@ def _bytes(media: Media, first: int, end: int) -> bytes:
         return file.read(end - first)
 
 
-def _encoded(media: Media) -> bytes:
+def _encoded(media: EncodedItem) -> bytes:
     if media.data is not None:
         return media.data
     return media.value.encode("utf-8", "surrogatepass") if isinstance(media.value, str) else b""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from perceivers.data.base import require
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import Subset, hold_out
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field
@@ -12,7 +12,7 @@ from perceivers.data.targets.classes import describe_classes
 __all__ = ["digits"]
 
 
-def digits() -> DataSource:
+def digits() -> DatasetBundle:
     """Return scikit-learn's handwritten digits, a stratified fifth of them as test, the same one every time.
 
     Raises:
@@ -33,7 +33,7 @@ def digits() -> DataSource:
         fields={"image": Field("image"), "label": Field("number", names=names)},
     )
     train, test = hold_out(labels, None, 0.2, seed=0)
-    return DataSource(
+    return DatasetBundle(
         form="scikit-learn's handwritten digits",
         splits={"train": Subset(table, train), "test": Subset(table, test)},
         inputs={"image": InputColumn("image", "image")},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perceivers.data.tables.table import ColumnTable, Field
 
-__all__ = ["FramePairFile", "find_pairs", "pair_tables", "pairs_in"]
+__all__ = ["FramePairFile", "find_flow_layout", "flow_tables", "list_frame_pairs"]
 
 _CHAIRS = re.compile(r"(?P<number>.+)_img1\.(?P<suffix>ppm|png|jpg|jpeg|bmp)", re.IGNORECASE)
 _CHAIRS_SPLIT = "FlyingChairs_train_val.txt"
@@ -39,7 +39,7 @@ class FramePairFile:
     split: str = "train"
 
 
-def find_pairs(folder: Path) -> str | None:
+def find_flow_layout(folder: Path) -> str | None:
     """Return in words which layout a folder has, or None."""
     for name, (look, _) in _LAYOUTS.items():
         if look(folder):
@@ -47,7 +47,7 @@ def find_pairs(folder: Path) -> str | None:
     return None
 
 
-def pairs_in(folder: Path) -> list[FramePairFile]:
+def list_frame_pairs(folder: Path) -> list[FramePairFile]:
     """Return the pairs of a folder in a known layout, in order, also those whose flow nobody knows; [] in another."""
     for look, read in _LAYOUTS.values():
         if look(folder):
@@ -55,16 +55,16 @@ def pairs_in(folder: Path) -> list[FramePairFile]:
     return []
 
 
-def pair_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
+def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
     """Return the splits of a folder in a known layout, with columns `first`, `second`, `flow` and `scene`; and notes.
 
     Args:
-        folder: For which `find_pairs` has found a layout.
+        folder: For which `find_flow_layout` has found a layout.
 
     Raises:
         ValueError: If the flow of no pair is there, or a list of splits does not fit the pairs.
     """
-    pairs = pairs_in(folder)
+    pairs = list_frame_pairs(folder)
     known = [pair for pair in pairs if pair.flow is not None]
     if not known:
         msg = (

@@ -14,12 +14,12 @@ from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
 __all__ = [
     "class_table",
     "file_table",
+    "find_image_pair",
+    "image_pair_table",
     "media_files",
     "metadata_splits",
     "metadata_table",
     "one_file",
-    "picture_pair_table",
-    "picture_pairs",
 ]
 
 
@@ -164,7 +164,7 @@ def metadata_splits(table: Table) -> dict[str, Table]:
     }
 
 
-def picture_pairs(entries: Sequence[Path]) -> tuple[Path, Path] | None:
+def find_image_pair(entries: Sequence[Path]) -> tuple[Path, Path] | None:
     """Return the folder of pictures and that of what is learned, if these are two such folders.
 
     Args:
@@ -179,12 +179,12 @@ def picture_pairs(entries: Sequence[Path]) -> tuple[Path, Path] | None:
     return (shown[0], learned[0]) if both else None
 
 
-def picture_pair_table(folder: Path) -> tuple[ColumnTable, list[str]]:
+def image_pair_table(folder: Path) -> tuple[ColumnTable, list[str]]:
     """Return a table of two columns, `image` and `mask` or `target`, a row for each picture; and notes.
 
     A picture whose partner is missing has an empty cell, and is a bad row when it is learned from.
     """
-    pair = picture_pairs(sorted(folder.iterdir()))
+    pair = find_image_pair(sorted(folder.iterdir()))
     assert pair is not None
     shown, learned = pair
     partners = {path.stem: path for path in _pictures(learned)}

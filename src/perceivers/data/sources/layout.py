@@ -15,10 +15,10 @@ from perceivers.data.formats.remote import (
     is_remote,
     suffix_of,
 )
-from perceivers.data.sources.flow_datasets import find_pairs
-from perceivers.data.sources.folders import media_files, picture_pairs
+from perceivers.data.sources.flow_datasets import find_flow_layout
+from perceivers.data.sources.folders import find_image_pair, media_files
 
-__all__ = ["Found", "Place", "recognize"]
+__all__ = ["DetectedLayout", "SplitLocation", "recognize"]
 
 DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".tar", ".npz", ".h5")
 _SPLIT_STEM = (
@@ -43,7 +43,7 @@ Kind = Literal["files", "metadata", "classes", "flat", "saved", "text", "pairs",
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SplitLocation:
     """Where one split lies: data files, or a folder that is read in one way.
 
     Attributes:
@@ -58,7 +58,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedLayout:
     """What was recognized.
 
     Attributes:
@@ -69,12 +69,12 @@ class Found:
     """
 
     form: str
-    places: dict[str, Place]
+    places: dict[str, SplitLocation]
     hub: str | None = None
     notes: tuple[str, ...] = ()
 
 
-def recognize(data: str | Path | Sequence[str | Path]) -> Found:
+def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
     """Return the form of the data at a path, remote address, glob or brace pattern, or hub id.
 
     A path that exists wins over a hub id. A list names the shards of one split.
@@ -100,7 +100,7 @@ def recognize(data: str | Path | Sequence[str | Path]) -> Found:
         and _HUB_ID.fullmatch(text)
         and path.suffix.lower() not in DATA_SUFFIXES
     ):
-        return Found("a data set of the Hugging Face hub", {}, hub=text)
+        return DetectedLayout("a data set of the Hugging Face hub", {}, hub=text)
     msg = (
         f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "
         "like 'name' or 'owner/name'). Check the path."
@@ -108,12 +108,14 @@ def recognize(data: str | Path | Sequence[str | Path]) -> Found:
     raise FileNotFoundError(msg)
 
 
-def _file(path: Path) -> Found:
+def _file(path: Path) -> DetectedLayout:
     suffix = path.suffix.lower()
     if suffix in DATA_SUFFIXES:
-        return Found(f"a file of {_WORDS[suffix]}", {"train": Place("files", (path,))})
+        return DetectedLayout(
+            f"a file of {_WORDS[suffix]}", {"train": SplitLocation("files", (path,))}
+        )
     if kind_of_name(path.name) == "text":
-        return Found("one text", {"train": Place("text", (path,))})
+        return DetectedLayout("one text", {"train": SplitLocation("text", (path,))})
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
         msg = f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."
         raise ValueError(msg)
@@ -121,7 +123,7 @@ def _file(path: Path) -> Found:
     raise ValueError(msg)
 
 
-def _pattern(text: str) -> Found:
+def _pattern(text: str) -> DetectedLayout:
     paths: list[Path] = []
     for one in expand_braces(text):
         pattern = Path(one).expanduser()
@@ -136,10 +138,12 @@ def _pattern(text: str) -> Found:
         msg = f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {', '.join(DATA_SUFFIXES)}."
         raise ValueError(msg)
     word = _WORDS[suffixes.pop()]
-    return Found(f"{len(paths)} files of {word}", {"train": Place("files", tuple(paths))})
+    return DetectedLayout(
+        f"{len(paths)} files of {word}", {"train": SplitLocation("files", tuple(paths))}
+    )
 
 
-def _list(data: Sequence[str | Path]) -> Found:
+def _list(data: Sequence[str | Path]) -> DetectedLayout:
     """Several paths or addresses, whose files are read as one split."""
     paths = tuple(
         path for one in data for place in recognize(one).places.values() for path in place.paths
@@ -149,12 +153,12 @@ def _list(data: Sequence[str | Path]) -> Found:
         seen = f"{', '.join(map(str, data[:4]))}{', ...' if len(data) > 4 else ''}" or "nothing"
         msg = f"Expected a list of files of one kind, of {', '.join(DATA_SUFFIXES)}; got {seen}."
         raise ValueError(msg)
-    return Found(
-        f"{len(paths)} files of {_WORDS[suffixes.pop()]}", {"train": Place("files", paths)}
+    return DetectedLayout(
+        f"{len(paths)} files of {_WORDS[suffixes.pop()]}", {"train": SplitLocation("files", paths)}
     )
 
 
-def _remote(text: str) -> Found:
+def _remote(text: str) -> DetectedLayout:
     """Remote files; where several are named like splits, these splits."""
     paths = [path for path in expand_remote(text) if suffix_of(path) in DATA_SUFFIXES]
     suffixes = sorted({suffix_of(path) for path in paths})
@@ -166,15 +170,15 @@ def _remote(text: str) -> Found:
     splits = [_split_of_stem(path.rpartition("/")[2].partition(".")[0]) for path in paths]
     if len(paths) > 1 and None not in splits and {"train", "test"} & set(splits):
         places = {
-            split: Place(
+            split: SplitLocation(
                 "files", tuple(p for p, s in zip(paths, splits, strict=True) if s == split)
             )
             for split in SPLIT_NAMES
             if split in splits
         }
-        return Found(f"{word}, {_split_into(places)}", places)
+        return DetectedLayout(f"{word}, {_split_into(places)}", places)
     form = f"{'a file' if len(paths) == 1 else f'{len(paths)} files'} of {word}"
-    return Found(form, {"train": Place("files", tuple(paths))})
+    return DetectedLayout(form, {"train": SplitLocation("files", tuple(paths))})
 
 
 def _split_of_stem(stem: str) -> str | None:
@@ -182,14 +186,16 @@ def _split_of_stem(stem: str) -> str | None:
     return split_of(match[1]) if match else None
 
 
-def _folder(folder: Path) -> Found:
+def _folder(folder: Path) -> DetectedLayout:
     entries = _entries(folder)
     names = {entry.name for entry in entries}
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names:
-        return Found("a saved Hugging Face data set", {"train": Place("saved", (folder,))})
-    layout = find_pairs(folder)
+        return DetectedLayout(
+            "a saved Hugging Face data set", {"train": SplitLocation("saved", (folder,))}
+        )
+    layout = find_flow_layout(folder)
     if layout is not None:
-        return Found(layout, {"train": Place("pairs", (folder,))})
+        return DetectedLayout(layout, {"train": SplitLocation("pairs", (folder,))})
     for look in (_split_files, _single_table, _split_folders, _one_folder):
         found = look(folder, entries)
         if found is not None:
@@ -212,7 +218,7 @@ def _entries(folder: Path) -> list[Path]:
     return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _split_files(folder: Path, entries: list[Path]) -> Found | None:
+def _split_files(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     """`train-00000-of-00002.parquet`, `test.tar`, ..., there or in a folder `data` (as the hub keeps them).
 
     Also `ply_data_train0.h5`, as ModelNet's files are called, where some are of train.
@@ -235,10 +241,12 @@ def _split_files(folder: Path, entries: list[Path]) -> Found | None:
     used = {path for paths in splits.values() for path in paths}
     word = _WORDS[next(iter(splits.values()))[0].suffix.lower()]
     ordered = {
-        split: Place("files", tuple(splits[split])) for split in SPLIT_NAMES if split in splits
+        split: SplitLocation("files", tuple(splits[split]))
+        for split in SPLIT_NAMES
+        if split in splits
     }
     notes = _left_out([entry for entry in entries if entry not in used], "no split files")
-    return Found(f"{word}, {_split_into(ordered)}", ordered, notes=notes)
+    return DetectedLayout(f"{word}, {_split_into(ordered)}", ordered, notes=notes)
 
 
 def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
@@ -252,7 +260,7 @@ def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
     return splits
 
 
-def _single_table(folder: Path, entries: list[Path]) -> Found | None:
+def _single_table(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     files = [
         e
         for e in entries
@@ -273,10 +281,10 @@ def _single_table(folder: Path, entries: list[Path]) -> Found | None:
         raise ValueError(msg)
     word = _WORDS[files[0].suffix.lower()]
     form = f"a folder with {'a file' if len(files) == 1 else f'{len(files)} files'} of {word}"
-    return Found(form, {"train": Place("files", tuple(files))})
+    return DetectedLayout(form, {"train": SplitLocation("files", tuple(files))})
 
 
-def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
+def _split_folders(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     splits: dict[str, Path] = {}
     if any((folder / name).is_file() for name in _METADATA):
         return None
@@ -289,7 +297,7 @@ def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
             splits[split] = entry
     if not {"train", "test"} & set(splits):
         return None
-    places: dict[str, Place] = {}
+    places: dict[str, SplitLocation] = {}
     form, notes = "", ()
     for split in (name for name in SPLIT_NAMES if name in splits):
         inner = splits[split]
@@ -302,15 +310,19 @@ def _split_folders(folder: Path, entries: list[Path]) -> Found | None:
     rest = _left_out(
         [entry for entry in entries if entry not in splits.values()], "not part of a split"
     )
-    return Found(f"{form}, {_split_into(places)}", places, notes=(*notes, *rest))
+    return DetectedLayout(f"{form}, {_split_into(places)}", places, notes=(*notes, *rest))
 
 
-def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
+def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     """A folder with metadata, with a folder for each class, or with files only."""
     if any((folder / name).is_file() for name in _METADATA):
-        return Found("a folder with a metadata table", {"train": Place("metadata", (folder,))})
-    if picture_pairs(entries) is not None:
-        return Found("pictures and targets side by side", {"train": Place("targets", (folder,))})
+        return DetectedLayout(
+            "a folder with a metadata table", {"train": SplitLocation("metadata", (folder,))}
+        )
+    if find_image_pair(entries) is not None:
+        return DetectedLayout(
+            "pictures and targets side by side", {"train": SplitLocation("targets", (folder,))}
+        )
     classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
     files = [
         entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()
@@ -322,9 +334,13 @@ def _one_folder(folder: Path, entries: list[Path]) -> Found | None:
             *_left_out(empty, "folders without files that can be read"),
             *_left_out(media, "not in a folder of a class"),
         )
-        return Found("a folder of classes", {"train": Place("classes", (folder,))}, notes=notes)
+        return DetectedLayout(
+            "a folder of classes", {"train": SplitLocation("classes", (folder,))}, notes=notes
+        )
     if files:
-        return Found("a folder of files without labels", {"train": Place("flat", (folder,))})
+        return DetectedLayout(
+            "a folder of files without labels", {"train": SplitLocation("flat", (folder,))}
+        )
     return None
 
 

@@ -9,43 +9,43 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import DataConfig, split_of
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats.files import read_files
 from perceivers.data.formats.huggingface import (
     HuggingFaceTable,
-    from_hub,
-    from_object,
-    from_saved,
     is_dataset,
+    load_hub_dataset,
+    load_saved_dataset,
+    select_splits,
 )
 from perceivers.data.formats.remote import Location, suffix_of
 from perceivers.data.modalities.video.audio_track import with_sound
-from perceivers.data.sources.bundle import DataSource
-from perceivers.data.sources.flow_datasets import pair_tables
+from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.flow_datasets import flow_tables
 from perceivers.data.sources.folders import (
     class_table,
     file_table,
+    image_pair_table,
     metadata_splits,
     metadata_table,
     one_file,
-    picture_pair_table,
 )
-from perceivers.data.sources.layout import Found, Place, recognize
+from perceivers.data.sources.layout import DetectedLayout, SplitLocation, recognize
 from perceivers.data.streaming.shards import (
     FileShard,
     HubShard,
     Shard,
     file_shards,
     hub_shards,
-    sample_fields,
+    infer_fields,
     shards_with_values,
 )
 from perceivers.data.streaming.stream import Stream
-from perceivers.data.tables.columns import Choice, InputColumn, check_paths, choose
+from perceivers.data.tables.columns import ColumnSelection, InputColumn, check_paths, choose
 from perceivers.data.tables.memory import check_memory
 from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Subset, Table
-from perceivers.data.targets.encode import KnownNames, label_splits, wanted_kind
-from perceivers.data.targets.infer import TargetReader, find_targets, is_missing, moments
+from perceivers.data.targets.encode import KnownNames, encode_targets, wanted_kind
+from perceivers.data.targets.infer import TargetEncoder, find_targets, is_missing, moments
 
 __all__ = ["open_data", "open_tables"]
 
@@ -62,7 +62,7 @@ def open_data(
     *,
     label_names: KnownNames | None = None,
     inputs: Mapping[str, InputColumn] | None = None,
-) -> DataSource:
+) -> DatasetBundle:
     """Return the data behind a path, hub id or object.
 
     Args:
@@ -94,12 +94,12 @@ def open_data(
     check_memory(tables.values())
     if config.stream:
         notes = (*notes, "These data are read by index, so streaming changes nothing.")
-    source = DataSource(form, tables, choice.inputs, choice.target, (), choice.ignored, ())
+    source = DatasetBundle(form, tables, choice.inputs, choice.target, (), choice.ignored, ())
     told: tuple[str, ...] = ()
     if choice.target is None:
         source = replace(source, label_names=tuple(label_names or ()))
     else:
-        found = label_splits(tables, choice, config, label_names)
+        found = encode_targets(tables, choice, config, label_names)
         told = found.notes
         source = replace(
             source,
@@ -135,11 +135,11 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         if found.hub:
-            splits, notes = from_object(from_hub(found.hub, stream=False), found.hub)
+            splits, notes = select_splits(load_hub_dataset(found.hub, stream=False), found.hub)
             return found.form, _hugging_face(splits, found.hub), tuple(notes)
         return _found_tables(found)
     if is_dataset(data):
-        splits, notes = from_object(data, "the data set")
+        splits, notes = select_splits(data, "the data set")
         if any(not hasattr(dataset, "__len__") for dataset in splits.values()):
             msg = "An iterable data set is streamed: set stream=True (--stream), or give a Dataset."
             raise ValueError(msg)
@@ -158,7 +158,7 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     raise TypeError(msg)
 
 
-def _found_tables(found: Found) -> tuple[str, dict[str, Table], tuple[str, ...]]:
+def _found_tables(found: DetectedLayout) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     notes = list(found.notes)
     tables: dict[str, Table] = {}
     for split, place in found.places.items():
@@ -174,23 +174,23 @@ def _found_tables(found: Found) -> tuple[str, dict[str, Table], tuple[str, ...]]
     return found.form, tables, tuple(notes)
 
 
-def _place_tables(place: Place) -> tuple[dict[str, Table], list[str]]:
+def _place_tables(place: SplitLocation) -> tuple[dict[str, Table], list[str]]:
     if place.kind == "files":
         return {"train": read_files(place.paths)}, []
     folder = Path(place.paths[0])
     if place.kind == "text":
         return {"train": one_file(folder)}, []
     if place.kind == "saved":
-        splits, notes = from_object(from_saved(folder), str(folder))
+        splits, notes = select_splits(load_saved_dataset(folder), str(folder))
         return _hugging_face(splits, str(folder)), notes
     if place.kind == "pairs":
-        pairs, notes = pair_tables(folder)
+        pairs, notes = flow_tables(folder)
         return {**pairs}, notes
     if place.kind == "metadata":
         table, notes = metadata_table(folder)
         return metadata_splits(table), notes
     if place.kind == "targets":
-        pair, notes = picture_pair_table(folder)
+        pair, notes = image_pair_table(folder)
         return {"train": pair}, notes
     table, notes = class_table(folder) if place.kind == "classes" else file_table(folder)
     return {"train": table}, notes
@@ -247,7 +247,7 @@ def _divide(
     return dict(divided), (f"Rows are divided by column '{column}'.",)
 
 
-def _narrow(table: Table, choice: Choice, split: str) -> Table:
+def _narrow(table: Table, choice: ColumnSelection, split: str) -> Table:
     """Keep the columns that are used. A split may lack the target: then it is left out later, and said so."""
     kept = choice.kept(
         table.fields, f"The split {split} ({table.name})", without_target=split != "train"
@@ -255,7 +255,7 @@ def _narrow(table: Table, choice: Choice, split: str) -> Table:
     return table.keep(kept)
 
 
-def _shared_groups(source: DataSource, config: DataConfig) -> tuple[str, ...]:
+def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]:
     if config.group is None or "train" not in source.splits or "test" not in source.splits:
         return ()
     both = set(source.splits["train"].column(config.group)) & set(
@@ -273,14 +273,14 @@ def _open_streams(
     config: DataConfig,
     label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None,
-) -> DataSource | None:
+) -> DatasetBundle | None:
     """Return the data as streams, or None if their form can only be read by index."""
     if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         form, notes = found.form, list(found.notes)
         if found.hub:
             name = found.hub
-            splits, notes = from_object(from_hub(name, stream=True), name)
+            splits, notes = select_splits(load_hub_dataset(name, stream=True), name)
             source = _stream_hub(splits, name, config, label_names, inputs)
         elif all(place.kind == "files" for place in found.places.values()):
             files = {split: place.paths for split, place in found.places.items()}
@@ -291,7 +291,7 @@ def _open_streams(
             return None
     elif is_dataset(data):
         form = "a Hugging Face data set"
-        splits, notes = from_object(data, form)
+        splits, notes = select_splits(data, form)
         source = _stream_hub(splits, form, config, label_names, inputs)
     else:
         return None
@@ -304,7 +304,7 @@ def _stream_files(
     config: DataConfig,
     label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None = None,
-) -> DataSource:
+) -> DatasetBundle:
     """Return files as streams.
 
     If the class names are unknown, the label column alone is read once. A damaged file is used as far as it can be
@@ -353,7 +353,7 @@ def _stream_hub(
     config: DataConfig,
     label_names: KnownNames | None,
     inputs: Mapping[str, InputColumn] | None = None,
-) -> DataSource:
+) -> DatasetBundle:
     """Return data sets of the `datasets` library as streams.
 
     Raises:
@@ -393,7 +393,7 @@ def _first_readable(paths: Sequence[Location]) -> tuple[Location, dict[str, Fiel
     failure: ValueError | None = None
     for path in paths:
         try:
-            return path, sample_fields(path)
+            return path, infer_fields(path)
         except ValueError as error:
             failure = failure or error
     raise ValueError(str(failure))
@@ -403,22 +403,22 @@ def _first_values(shards: Sequence[Shard], column: str) -> list[Any]:
     """Return the targets of the first rows without reading their media."""
     only = replace(cast("Any", shards[0]), fields={column: shards[0].fields[column]})
     cells = [row[column] for row in islice(Stream([only]), _TARGETS_SEEN)]
-    return [cell.value if isinstance(cell, Media) else cell for cell in cells]
+    return [cell.value if isinstance(cell, EncodedItem) else cell for cell in cells]
 
 
 def _streams(
     shards: Mapping[str, Sequence[Shard]],
-    choice: Choice,
-    reader: TargetReader | None,
+    choice: ColumnSelection,
+    reader: TargetEncoder | None,
     notes: tuple[str, ...],
     config: DataConfig,
-) -> DataSource:
+) -> DatasetBundle:
     streams: dict[str, Stream] = {}
     for split, parts in shards.items():
         labels = reader and replace(reader, holds=parts[0].fields[reader.column])
         stream = Stream(parts, labels=labels)
         streams[split] = stream.shuffled(config.shuffle_buffer, 0) if split == "train" else stream
-    return DataSource(
+    return DatasetBundle(
         form="",
         splits={},
         inputs=choice.inputs,
@@ -440,7 +440,7 @@ def _refuse_split_column(config: DataConfig) -> None:
         raise ValueError(msg)
 
 
-def _one_task(choice: Choice) -> Choice:
+def _one_task(choice: ColumnSelection) -> ColumnSelection:
     """Refuse several targets, which streams do not support."""
     if len(choice.tasks) > 1:
         msg = (

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.base import DataConfig, Records
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.base import DataConfig, MapStyleSplit
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Subset
 
@@ -109,7 +109,7 @@ def _by_group(
     return [row for group in taken or [max(order, key=gain)] for row in members[group]]
 
 
-def with_validation(source: DataSource, config: DataConfig) -> DataSource:
+def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
     """Return the data with a validation split, held out of train where none is given. Never out of test.
 
     Raises:
@@ -122,7 +122,7 @@ def with_validation(source: DataSource, config: DataConfig) -> DataSource:
     if "train" not in source.splits:
         msg = f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
         raise ValueError(msg)
-    train: Records = source.splits["train"]
+    train: MapStyleSplit = source.splits["train"]
     # Sets of labels and numbers have no few values whose shares could be kept.
     labels: Sequence[int] | None = None
     if source.target and source.target_kind == "class":
@@ -151,7 +151,7 @@ def with_validation(source: DataSource, config: DataConfig) -> DataSource:
     return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
 
 
-def _with_validation_stream(source: DataSource, config: DataConfig) -> DataSource:
+def _with_validation_stream(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
     if "validation" in source.streams or config.validation_fraction == 0:
         return source
     if "train" not in source.streams:

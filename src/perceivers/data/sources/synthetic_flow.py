@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.encoded_item import Media, kind_of_name
+from perceivers.data.encoded_item import EncodedItem, kind_of_name
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
 from perceivers.data.modalities.image.decode import decode
-from perceivers.data.sources.bundle import DataSource
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 
-__all__ = ["MovingTable", "moving", "write_pairs"]
+__all__ = ["SyntheticFlowTable", "moving", "write_pairs"]
 
 SIZE, LARGEST = (48, 48), 3.0  # pixels of a frame, and that no pixel moves farther
 _ROWS = {"train": 10_000, "validation": 500, "test": 500}
@@ -27,7 +27,7 @@ _FIELDS = {"first": Field("image"), "second": Field("image"), "flow": Field("flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingTable:
+class SyntheticFlowTable:
     """A table whose rows are made when they are read: row i of a seed is the same in every process.
 
     Attributes:
@@ -69,7 +69,7 @@ class MovingTable:
         picture: npt.NDArray[np.uint8] | None = None
         if self.pictures:
             path = self.pictures[int(numbers.integers(len(self.pictures)))]
-            picture = np.asarray(decode(Media(str(path), path=path), num_channels=3).image)
+            picture = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
             return made_pair(numbers, size=self.size, largest=self.largest, picture=picture)
         except ValueError as error:
@@ -80,9 +80,9 @@ class MovingTable:
         """Return one row."""
         pair, where = self.pair(index), self.where(index)
         cells = {
-            "first": Media(where, array=pair.first),
-            "second": Media(where, array=pair.second),
-            "flow": Media(where, value=pair.flow),
+            "first": EncodedItem(where, array=pair.first),
+            "second": EncodedItem(where, array=pair.second),
+            "flow": EncodedItem(where, value=pair.flow),
         }
         return {name: cells[name] for name in self.fields}
 
@@ -90,7 +90,7 @@ class MovingTable:
         """Return nothing of each row: there are no scalars."""
         return [None] * self.rows if name in self.fields else []
 
-    def keep(self, fields: Mapping[str, Field]) -> "MovingTable":
+    def keep(self, fields: Mapping[str, Field]) -> "SyntheticFlowTable":
         """Return the table with these columns only."""
         return replace(self, fields=dict(fields))
 
@@ -99,17 +99,17 @@ class MovingTable:
         return f"{self.name}, row {index}"
 
 
-def moving() -> DataSource:
+def moving() -> DatasetBundle:
     """Return made pairs of textures of 48 x 48 pixels that move by up to 3 pixels, the same ones every time.
 
     Train, validation and test are made of other textures and other fields.
     """
     splits = {
-        split: MovingTable(name=f"moving ({split})", rows=rows, seed=_SEEDS[split])
+        split: SyntheticFlowTable(name=f"moving ({split})", rows=rows, seed=_SEEDS[split])
         for split, rows in _ROWS.items()
     }
     told = ", ".join(f"{split} {len(table):,} rows" for split, table in splits.items())
-    return DataSource(
+    return DatasetBundle(
         form="made pairs of moving textures",
         splits=splits,
         inputs={
@@ -167,7 +167,7 @@ def write_pairs(
     parts = {"1": files[apart:], "2": files[:apart]}
     marks = ["1"] * (count - held_out) + ["2"] * held_out
     tables = {
-        mark: MovingTable(
+        mark: SyntheticFlowTable(
             name="made pairs", rows=count, seed=seed, size=size, largest=largest, pictures=files
         )
         for mark, files in parts.items()

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import DataConfig, atomic_write, require
-from perceivers.data.encoded_item import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
@@ -200,7 +200,7 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
             continue
         if plan.labels is not None:
             column = plan.labels.column
-            raw = row[column].value if isinstance(row[column], Media) else row[column]
+            raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
             where = plan.table.where(index)
             known = label_name(raw, plan.labels.holds, where) is not None
             cells[column] = plan.labels(raw, where) if known else -1
@@ -225,7 +225,7 @@ def _in_folder(table: Table, column: str) -> bool:
     if table.fields[column].kind not in MEDIA_KINDS or not len(table):
         return False
     cell = table.row(0)[column]
-    return isinstance(cell, Media) and cell.path is not None
+    return isinstance(cell, EncodedItem) and cell.path is not None
 
 
 def _place_key(where: str) -> str:
@@ -264,7 +264,9 @@ def _classes(tables: Mapping[str, Table], target: str, config: DataConfig) -> tu
 
 def _rows_per_shard(table: Table) -> int:
     sizes = [
-        sum(len(c.read()) for c in row.values() if isinstance(c, Media) and (c.path or c.data))
+        sum(
+            len(c.read()) for c in row.values() if isinstance(c, EncodedItem) and (c.path or c.data)
+        )
         for row in islice(_sampled_rows(table), _LOOKED_AT)
     ]
     mean = max(1, sum(sizes) // max(1, len(sizes)))
@@ -377,7 +379,7 @@ def _sampled_rows(table: Table) -> Iterator[Mapping[str, Any]]:
         try:
             row = table.row(int(index))
             for cell in row.values():
-                if isinstance(cell, Media) and cell.path is not None:
+                if isinstance(cell, EncodedItem) and cell.path is not None:
                     cell.read()
         except (OSError, ValueError):
             continue
@@ -386,7 +388,7 @@ def _sampled_rows(table: Table) -> Iterator[Mapping[str, Any]]:
 
 def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
     """Return a cell as it is written: files as their bytes, pictures of arrays as PNG, other values as they are."""
-    if not isinstance(cell, Media):
+    if not isinstance(cell, EncodedItem):
         return _listed(cell)
     if cell.value is not None:
         return _listed(cell.value)
@@ -402,7 +404,7 @@ def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
     return {"bytes": cell.read(), "path": _path(cell, held, folder)}
 
 
-def _path(media: Media, held: Field, folder: Path) -> str | None:
+def _path(media: EncodedItem, held: Field, folder: Path) -> str | None:
     """Return the name under which a file is written: relative, and never one that leads out of a folder."""
     if media.path is not None:
         relative = media.path.is_relative_to(folder) and ".." not in media.path.parts

@@ -8,9 +8,9 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from perceivers.data.encoded_item import MEDIA_KINDS, Media, kind_of_name
+from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
 from perceivers.data.formats.files import csv_rows, jsonl_rows
-from perceivers.data.formats.huggingface import feature_fields, undecoded
+from perceivers.data.formats.huggingface import disable_decoding, feature_fields
 from perceivers.data.formats.parquet import parquet_fields, parquet_file, reading
 from perceivers.data.formats.remote import (
     Location,
@@ -23,15 +23,15 @@ from perceivers.data.formats.remote import (
 )
 from perceivers.data.formats.webdataset import (
     TEXT_SUFFIXES,
+    infer_text_field,
     media_column,
     parse_members,
-    shown_name,
+    printable_name,
     split_key,
     tar_members,
     text_cell,
-    told_by_text,
 )
-from perceivers.data.tables.table import Field, field_of, plain
+from perceivers.data.tables.table import Field, infer_field, plain
 
 __all__ = [
     "FileShard",
@@ -39,7 +39,7 @@ __all__ = [
     "Shard",
     "file_shards",
     "hub_shards",
-    "sample_fields",
+    "infer_fields",
     "shards_with_values",
 ]
 
@@ -68,7 +68,7 @@ class Shard(Protocol):
         ...
 
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
-        """Yield the rows from number `start` on: media as `Media`, the rest as plain values."""
+        """Yield the rows from number `start` on: media as `EncodedItem`, the rest as plain values."""
         ...
 
 
@@ -149,7 +149,7 @@ def hub_shards(dataset: Any, name: str) -> list[HubShard]:
         dataset = dataset.to_iterable_dataset()
     if dataset.features is None:
         dataset = dataset._resolve_features()
-    dataset = undecoded(dataset)
+    dataset = disable_decoding(dataset)
     fields = feature_fields(dataset)
     count = int(dataset.num_shards)
     return [
@@ -158,7 +158,7 @@ def hub_shards(dataset: Any, name: str) -> list[HubShard]:
     ]
 
 
-def sample_fields(path: Location) -> dict[str, Field]:
+def infer_fields(path: Location) -> dict[str, Field]:
     """Return what the columns of a file hold, told from its schema or its first rows.
 
     Raises:
@@ -239,7 +239,7 @@ def _field(cells: Sequence[Any], *, is_tar: bool) -> Field:
     kinds = {cell[1] for cell in cells if isinstance(cell, tuple)}
     if kinds:
         return Field(kinds.pop() if len(kinds) == 1 else "other")
-    return told_by_text(cells) if is_tar else field_of(cells)
+    return infer_text_field(cells) if is_tar else infer_field(cells)
 
 
 def _raw_rows(path: Location, start: int, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -297,12 +297,12 @@ def _tar_rows(
             if suffix in TEXT_SUFFIXES:
                 texts[suffix] = _content(archive, member)
             elif column in columns:
-                row[column] = Media(
-                    f"{path}/{shown_name(member.name)}", data=_content(archive, member)
+                row[column] = EncodedItem(
+                    f"{path}/{printable_name(member.name)}", data=_content(archive, member)
                 )
             else:
                 row[column] = (member.name, kind_of_name(f"x.{suffix}") or "other")
-        yield {**row, **parse_members(texts, f"{path}, key '{shown_name(key)}'")}
+        yield {**row, **parse_members(texts, f"{path}, key '{printable_name(key)}'")}
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -317,7 +317,7 @@ def _cells(
     if suffix_of(path) == ".tar":
         return {
             name: cell
-            if isinstance(cell := raw.get(name), Media)
+            if isinstance(cell := raw.get(name), EncodedItem)
             else text_cell(field, cell, where)
             for name, field in fields.items()
         }
@@ -341,6 +341,6 @@ def _fetched(cell: Any, field: Field, where: str, address: str) -> Any:
     target = join_remote(address, str(name))
     try:
         with open_remote(target) as file:
-            return Media(target, data=file.read())
+            return EncodedItem(target, data=file.read())
     except OSError as error:
-        return Media(f"{where}: {error}", path=Path(target))
+        return EncodedItem(f"{where}: {error}", path=Path(target))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.utils.data import get_worker_info
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.streaming.shards import Shard
 
 __all__ = ["Stream"]
@@ -24,7 +24,7 @@ _Piece = tuple[
 
 @runtime_checkable
 class _Labels(Protocol):
-    """What turns the value of a label into a target: `ClassIndex`, `TargetReader`."""
+    """What turns the value of a label into a target: `ClassIndex`, `TargetEncoder`."""
 
     @property
     def column(self) -> str:
@@ -64,7 +64,7 @@ class _HoldOut:
         """Tell whether this side of the split has the row."""
         name = shard.rpartition("/")[2]  # the same wherever the folder lies
         group = None if self.group is None else row[self.group]
-        if isinstance(group, Media):
+        if isinstance(group, EncodedItem):
             group = group.value
         key = f"{name}/{index}" if self.group is None else str(group)
         digest = hashlib.blake2b(f"{self.seed}/{key}".encode(), digest_size=8).digest()
@@ -186,7 +186,7 @@ class Stream:
         self._resume = state if "keys" in state else None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of this worker: media as `Media`, the target as what is learned of it (the class' index).
+        """Yield the rows of this worker: media as `EncodedItem`, the target as what is learned of it (the class' index).
 
         Raises:
             ValueError: If a label is missing or unknown, or a resumed pass had another number of workers.
@@ -303,7 +303,7 @@ class Stream:
             return row
         column = self.labels.column
         cell = row.get(column)
-        if isinstance(cell, Media):  # long texts and lists are what a model may read, too
+        if isinstance(cell, EncodedItem):  # long texts and lists are what a model may read, too
             cell = cell.value
         return {**row, column: self.labels(cell, f"{shard.name}, row {index}")}
 

@@ -10,7 +10,7 @@ from perceivers.data.tables.table import Field, Table
 
 __all__ = [
     "COLUMN_KINDS",
-    "Choice",
+    "ColumnSelection",
     "InputColumn",
     "check_paths",
     "choose",
@@ -214,7 +214,7 @@ _ALSO = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class ColumnSelection:
     """The columns that are used, and how that was decided.
 
     Attributes:
@@ -291,7 +291,7 @@ def choose(
     name: str,
     *,
     inputs: Mapping[str, InputColumn] | None = None,
-) -> Choice:
+) -> ColumnSelection:
     """Return which columns are used.
 
     Args:
@@ -317,7 +317,7 @@ def choose(
     ignored = tuple(column for column in fields if column not in used)
     notes = _notes(fields, inputs, tuple(targets), ignored)
     tasks = targets if len(targets) > 1 or any(targets.values()) else {}
-    return Choice(dict(inputs), ",".join(targets) or None, about, ignored, notes, tasks)
+    return ColumnSelection(dict(inputs), ",".join(targets) or None, about, ignored, notes, tasks)
 
 
 def check_paths(table: Table, columns: Sequence[str]) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from perceivers.data.encoded_item import MEDIA_KINDS, as_media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import MEDIA_KINDS, as_encoded_item, kind_of_bytes, kind_of_name
 
-__all__ = ["ColumnTable", "Concatenated", "Field", "Subset", "Table", "field_of", "plain"]
+__all__ = ["ColumnTable", "Concatenated", "Field", "Subset", "Table", "infer_field", "plain"]
 
 _SAMPLE = 100  # cells of a column that are looked at to tell what it holds
 _LONG = 100  # characters in the mean from which a column of strings is text, not names
@@ -36,15 +36,15 @@ class Field:
     shape: tuple[int, ...] = ()
 
     def cell(self, raw: Any, where: str, folder: Path) -> Any:
-        """Return a raw cell as rows hand it on: as `Media` if a model may read it, else as a plain value."""
+        """Return a raw cell as rows hand it on: as `EncodedItem` if a model may read it, else as a plain value."""
         if self.kind not in MEDIA_KINDS:
             return plain(raw)
-        return as_media(raw, where, folder, kind=self.kind, by_path=self.by_path)
+        return as_encoded_item(raw, where, folder, kind=self.kind, by_path=self.by_path)
 
 
 @runtime_checkable
 class Table(Protocol):
-    """`Records` that also say what their columns hold."""
+    """`MapStyleSplit` that also say what their columns hold."""
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class Table(Protocol):
         ...
 
     def row(self, index: int) -> Mapping[str, Any]:
-        """Return one row: media as `Media`, the rest as plain values."""
+        """Return one row: media as `EncodedItem`, the rest as plain values."""
         ...
 
     def column(self, name: str) -> Sequence[Any]:
@@ -108,7 +108,7 @@ class ColumnTable:
     unit: str = "row"
 
     def __post_init__(self) -> None:
-        known = {c: self.fields.get(c) or field_of(v) for c, v in self.columns.items()}
+        known = {c: self.fields.get(c) or infer_field(v) for c, v in self.columns.items()}
         object.__setattr__(self, "fields", known)
 
     @property
@@ -206,7 +206,7 @@ class Subset:
     """Some rows of a table, in a given order.
 
     Args:
-        base: The table (or any `Records`).
+        base: The table (or any `MapStyleSplit`).
         indices: Which of its rows.
     """
 
@@ -267,7 +267,7 @@ def plain(cell: Any) -> Any:
     return cell
 
 
-def field_of(cells: Iterable[Any]) -> Field:
+def infer_field(cells: Iterable[Any]) -> Field:
     """Return what a column holds, told from its first cells."""
     sample = [c for c in (plain(cell) for cell in islice(cells, _SAMPLE)) if c is not None]
     if not sample:

@@ -15,9 +15,9 @@ __all__ = [
     "Labelled",
     "class_names",
     "describe_classes",
-    "in_order",
     "label_name",
     "quantity",
+    "sort_names",
 ]
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
@@ -149,7 +149,7 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
         ValueError: If the column holds a quantity or an identifier rather than classes, or only one class.
     """
     names = {label_name(value, field, label) for value in values}
-    known = in_order(name for name in names if name is not None)
+    known = sort_names(name for name in names if name is not None)
     if len(known) == 1:
         msg = (
             f"{label} has one class only, '{known[0]}', in all {len(values)} rows: there is nothing to tell apart. "
@@ -191,7 +191,7 @@ def quantity(values: Sequence[Any], field: Field) -> str | None:
     return f"{len(known)} different numbers with fractions, such as {fractions[0]:g}"
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def sort_names(names: Iterable[str]) -> list[str]:
     """Return names sorted, numbers by size and before words."""
     return sorted(names, key=_order)
 

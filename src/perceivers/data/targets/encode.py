@@ -7,13 +7,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import DataConfig, Records
-from perceivers.data.tables.columns import Choice
+from perceivers.data.base import DataConfig, MapStyleSplit
+from perceivers.data.tables.columns import ColumnSelection
 from perceivers.data.tables.table import Field, Table
 from perceivers.data.targets.classes import Labelled, describe_classes
-from perceivers.data.targets.infer import TargetKind, TargetReader, find_targets, is_missing
+from perceivers.data.targets.infer import TargetEncoder, TargetKind, find_targets, is_missing
 
-__all__ = ["KnownNames", "Labelling", "MultiLabelled", "is_known", "label_splits", "wanted_kind"]
+__all__ = [
+    "KnownNames",
+    "LabelledSplits",
+    "MultiLabelled",
+    "encode_targets",
+    "is_known",
+    "wanted_kind",
+]
 
 KnownNames = Sequence[str] | Mapping[str, Sequence[str]]
 """What a trained model knows: its classes, labels or numbers; of several tasks, those of each by its name."""
@@ -22,7 +29,7 @@ NO_CLASS = -1  # stands in the place of a class that is not known; numbers and l
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelledSplits:
     """Splits with their targets.
 
     Attributes:
@@ -33,10 +40,10 @@ class Labelling:
         notes: Sentences on what was seen.
     """
 
-    splits: dict[str, Records]
+    splits: dict[str, MapStyleSplit]
     kind: TargetKind | Literal["several"]
     names: tuple[str, ...]
-    tasks: dict[str, TargetReader] = field(default_factory=dict[str, TargetReader])
+    tasks: dict[str, TargetEncoder] = field(default_factory=dict[str, TargetEncoder])
     notes: tuple[str, ...] = ()
 
 
@@ -84,9 +91,12 @@ def is_known(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return np.logical_not(np.isnan(targets).any(axis=1))
 
 
-def label_splits(
-    tables: Mapping[str, Table], choice: Choice, config: DataConfig, known: KnownNames | None
-) -> Labelling:
+def encode_targets(
+    tables: Mapping[str, Table],
+    choice: ColumnSelection,
+    config: DataConfig,
+    known: KnownNames | None,
+) -> LabelledSplits:
     """Turn the targets of every split into indices or vectors, and find what they are and how they are called.
 
     Args:
@@ -102,10 +112,10 @@ def label_splits(
         return _label_several(tables, choice, config, known)
     assert choice.target is not None
     names = tuple(known or ())
-    splits: dict[str, Records] = {}
+    splits: dict[str, MapStyleSplit] = {}
     notes: list[str] = []
     told = (describe_classes(names),)
-    reader: TargetReader | None = None
+    reader: TargetEncoder | None = None
     target, wanted = choice.target, wanted_kind(choice, config, choice.target)
     for split, table in tables.items():
         values = table.column(target) if target in table.fields else [None]
@@ -128,16 +138,19 @@ def label_splits(
         found = [reader(value, table.where(row)) for row, value in enumerate(values)]
         splits[split] = Labelled(table, target, reader.stacked(found))
     if reader is None:
-        return Labelling(splits, "class", names, notes=(*told, *notes))
-    return Labelling(splits, reader.kind, reader.names, notes=(*told, *notes))
+        return LabelledSplits(splits, "class", names, notes=(*told, *notes))
+    return LabelledSplits(splits, reader.kind, reader.names, notes=(*told, *notes))
 
 
 def _label_several(
-    tables: Mapping[str, Table], choice: Choice, config: DataConfig, known: KnownNames | None
-) -> Labelling:
+    tables: Mapping[str, Table],
+    choice: ColumnSelection,
+    config: DataConfig,
+    known: KnownNames | None,
+) -> LabelledSplits:
     assert choice.target is not None
     notes: list[str] = []
-    readers: dict[str, TargetReader] = {}
+    readers: dict[str, TargetEncoder] = {}
     targets: dict[str, dict[str, npt.NDArray[Any]]] = {split: {} for split in tables}
     for task in choice.tasks:
         names = known.get(task) if isinstance(known, Mapping) else None
@@ -150,18 +163,18 @@ def _label_several(
             count = int((~is_known(targets[split][task])).sum())
             if count:
                 notes.append(f"{task}: {count:,} of {len(table):,} rows of {split} have no label.")
-    splits: dict[str, Records] = {}
+    splits: dict[str, MapStyleSplit] = {}
     for split, table in tables.items():
         if split != "train" and not any(is_known(found).any() for found in targets[split].values()):
             notes.append(_left_out(split, table))
             continue
         splits[split] = MultiLabelled(table, choice.target, targets[split])
-    return Labelling(splits, "several", tuple(readers), readers, tuple(notes))
+    return LabelledSplits(splits, "several", tuple(readers), readers, tuple(notes))
 
 
 def _reader_of(
     table: Table, task: str, kind: Any, names: Sequence[str] | None
-) -> tuple[TargetReader, tuple[str, ...]]:
+) -> tuple[TargetEncoder, tuple[str, ...]]:
     """Return what reads the targets of a task, and sentences about them.
 
     Raises:
@@ -178,7 +191,7 @@ def _reader_of(
     return find_targets(filled or values, holds, task, table=table.name, kind=kind, names=names)
 
 
-def _read_all(table: Table, reader: TargetReader) -> npt.NDArray[Any]:
+def _read_all(table: Table, reader: TargetEncoder) -> npt.NDArray[Any]:
     """Return the targets of all rows; those that are missing are marked."""
     task = reader.column
     nothing: Any = NO_CLASS
@@ -204,7 +217,7 @@ def _marks(holds: Field) -> tuple[Any, ...]:
     return ("", -1) if holds.names else ("",)
 
 
-def wanted_kind(choice: Choice, config: DataConfig, column: str) -> Any:
+def wanted_kind(choice: ColumnSelection, config: DataConfig, column: str) -> Any:
     """Return what a target column is said to hold: by its own word, else by the one that holds for all."""
     return choice.tasks.get(column) or config.target
 

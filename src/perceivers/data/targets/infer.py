@@ -13,12 +13,12 @@ from perceivers.data.targets.classes import (
     ClassIndex,
     class_names,
     describe_classes,
-    in_order,
     label_name,
     quantity,
+    sort_names,
 )
 
-__all__ = ["Moments", "TargetKind", "TargetReader", "find_targets", "is_missing", "moments"]
+__all__ = ["Moments", "TargetEncoder", "TargetKind", "find_targets", "is_missing", "moments"]
 
 TargetKind = Literal["class", "labels", "number"]
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
@@ -30,7 +30,7 @@ _MANY_LABELS = 20  # rows from which labels of which most occur once are taken f
 
 
 @dataclass(frozen=True)
-class TargetReader:
+class TargetEncoder:
     """Turns the cells of a target column into targets.
 
     Attributes:
@@ -121,7 +121,7 @@ def find_targets(
     table: str,
     kind: Literal["auto", "class", "labels", "number", "nothing"] = "auto",
     names: Sequence[str] | None = None,
-) -> tuple[TargetReader, tuple[str, ...]]:
+) -> tuple[TargetEncoder, tuple[str, ...]]:
     """Return what reads the targets of a column, and sentences on what was seen in it.
 
     Args:
@@ -144,7 +144,7 @@ def find_targets(
             msg = f"{label} holds lists: expected one class a row. Several labels a row are --target labels."
             raise ValueError(msg)
         classes = class_names(values, holds, label) if known is None else known
-        return TargetReader("class", classes, column, holds), (describe_classes(classes),)
+        return TargetEncoder("class", classes, column, holds), (describe_classes(classes),)
     if chosen == "labels":
         return _find_labels(values, holds, column, known, label)
     hint = ""
@@ -232,11 +232,11 @@ def _find_labels(
     column: str,
     known: tuple[str, ...] | None,
     label: str,
-) -> tuple[TargetReader, tuple[str, ...]]:
+) -> tuple[TargetEncoder, tuple[str, ...]]:
     lists = [value for value in values if _is_list(value)]
     if lists and _is_multi_hot(lists):
         names = known or holds.names or tuple(map(str, range(len(lists[0]))))
-        reader = TargetReader("labels", names, column, holds, is_dense=True)
+        reader = TargetEncoder("labels", names, column, holds, is_dense=True)
         return reader, (_describe_labels(names),)
     texts = [value for value in values if isinstance(value, str)]
     separator = ""
@@ -246,7 +246,7 @@ def _find_labels(
     names = known or holds.names
     if not names:
         found = {label_name(cell, holds, label) for cell in cells} - {None}
-        names = tuple(in_order(cast("set[str]", found)))
+        names = tuple(sort_names(cast("set[str]", found)))
         if not names:
             msg = f"{label} names no label in any of its {len(values)} rows: there is nothing to learn."
             raise ValueError(msg)
@@ -260,7 +260,7 @@ def _find_labels(
     none = sum(not _labels_of(value, separator, names) for value in values)
     if none:
         notes.append(f"{none:,} of {len(values):,} rows have none of the labels.")
-    return TargetReader("labels", names, column, holds, separator=separator), tuple(notes)
+    return TargetEncoder("labels", names, column, holds, separator=separator), tuple(notes)
 
 
 def _find_numbers(
@@ -270,14 +270,14 @@ def _find_numbers(
     known: tuple[str, ...] | None,
     label: str,
     hint: str,
-) -> tuple[TargetReader, tuple[str, ...]]:
+) -> tuple[TargetEncoder, tuple[str, ...]]:
     first = next((value for value in values if not is_missing(value)), None)
     names: tuple[str, ...] = (column,)
     if known is not None:
         names = known
     elif _is_list(first):
         names = tuple(f"{column}[{index}]" for index in range(len(cast("list[Any]", first))))
-    reader = TargetReader("number", names, column, holds)
+    reader = TargetEncoder("number", names, column, holds)
     filled = [value for value in values if not is_missing(value)]
     numbers: list[Vector] = []
     for value in filled:

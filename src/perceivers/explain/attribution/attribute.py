@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from perceivers.explain.attribution.cross_attention_maps import (
-    Read,
+    CrossAttentionMap,
     check_single,
     input_reads,
     summarize,
@@ -42,7 +42,7 @@ class Look:
     """
 
     outputs: Any
-    reads: list[Read]
+    reads: list[CrossAttentionMap]
     rolled: RolledUp
     relevance: Float[Tensor, " M"] | None = None
 

@@ -8,11 +8,11 @@ import torch
 from perceivers.explain.attribution.recorder import Call
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Read", "check_single", "input_reads", "only", "summarize"]
+__all__ = ["CrossAttentionMap", "check_single", "input_reads", "only", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class CrossAttentionMap:
     """One read of the input, of the first sample of a batch.
 
     Attributes:
@@ -55,7 +55,7 @@ def input_reads(calls: Sequence[Call]) -> list[Call]:
 
 
 @torch.inference_mode()
-def summarize(call: Call, latents: Sequence[int]) -> Read:
+def summarize(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
     """Return what is kept of a read.
 
     Raises:
@@ -70,7 +70,7 @@ def summarize(call: Call, latents: Sequence[int]) -> Read:
         heads[:, block.elements] += block.weights.sum(dim=1)
     heads /= num_latents
     scores = call.scores(latents)
-    return Read(
+    return CrossAttentionMap(
         name=call.name,
         share=heads.mean(dim=0).cpu(),
         heads=heads.cpu(),
@@ -79,7 +79,7 @@ def summarize(call: Call, latents: Sequence[int]) -> Read:
     )
 
 
-def only(read: Read, place: int | None, head: int | None) -> Read:
+def only(read: CrossAttentionMap, place: int | None, head: int | None) -> CrossAttentionMap:
     """Return a read whose share is that of a single latent, of a single head, or of one latent in one head.
 
     Args:

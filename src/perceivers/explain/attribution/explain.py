@@ -11,7 +11,7 @@ from perceivers.explain.attribution.attribute import MAPS, look, summary_of
 from perceivers.explain.attribution.cross_attention_maps import only
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import CLASSES, class_index
-from perceivers.explain.attribution.layout import Whole, segments_of, views_of
+from perceivers.explain.attribution.layout import SummaryMap, segments_of, views_of
 from perceivers.explain.attribution.query_attribution import trace_query
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
@@ -40,7 +40,7 @@ def explain(
     file: Any,
     *,
     latents: int | Sequence[int] = 8,
-    moment: float = 0.5,
+    clip_position: float = 0.5,
     task: str | None = None,
     map: str | None = None,
     about: str | None = None,
@@ -52,7 +52,7 @@ def explain(
         saved: What `perceivers.hub.checkpoint.load` returned.
         file: As in `perceivers.explain.attribution.sample.read_sample`.
         latents: Whose scores to return: so many, spread evenly over the latent array, or these.
-        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
         task: Which of several tasks the answer is of. By default the first. The reads are the same for all.
         map: What the one picture of the whole model shows, one of
             `perceivers.explain.attribution.attribute.MAPS`. By default
@@ -66,7 +66,7 @@ def explain(
             The message names it.
     """
     config, learned = saved.config, _task_of_run(saved)
-    sample = read_sample(saved, file, moment=moment)
+    sample = read_sample(saved, file, clip_position=clip_position)
     model = saved.model.eval()
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in sample.inputs.items()}
@@ -87,7 +87,7 @@ def explain(
     asked = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(answer.argmax()) if answered.kind in CLASSES else 0]
-    whole = Whole(values=summary.numpy(), kind=kind, about=about)
+    whole = SummaryMap(values=summary.numpy(), kind=kind, about=about)
     return Explanation(
         name=sample.name,
         task=_TASKS.get(answered.kind, answered.kind),

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 
 from perceivers.explain.attribution.attribute import Look
-from perceivers.explain.attribution.query_attribution import Asked
+from perceivers.explain.attribution.query_attribution import QueryAttribution
 from perceivers.explain.attribution.sample import ReadSample
 from perceivers.explain.contents.base import ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
 
-__all__ = ["Segment", "Whole", "segments_of", "step_of", "views_of"]
+__all__ = ["Segment", "SummaryMap", "segments_of", "step_of", "views_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
+class SummaryMap:
     """One map of the whole model.
 
     Attributes:
@@ -108,8 +108,8 @@ def views_of(
     sample: ReadSample,
     segments: Sequence[Segment],
     seen: Look,
-    whole: "Whole",
-    asked: Asked | None,
+    whole: "SummaryMap",
+    asked: QueryAttribution | None,
 ) -> tuple[View, ...]:
     """Return the view of each modality that is there.
 

@@ -10,11 +10,11 @@ from perceivers.explain.attribution.attention import watch_attention
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Asked", "trace_query"]
+__all__ = ["QueryAttribution", "trace_query"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class QueryAttribution:
     """What one query looked at, averaged over heads. Both sum to one.
 
     Attributes:
@@ -30,7 +30,7 @@ class Asked:
 @torch.inference_mode()
 def trace_query(
     model: Any, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, *, query: int
-) -> Asked:
+) -> QueryAttribution:
     """Return what one query of a model with one output looked at.
 
     The maps of all latents and elements exist at once, so this is for texts rather than for films.
@@ -54,4 +54,4 @@ def trace_query(
     # Queries are answered in chunks, one call for each.
     latents = torch.cat(answers, dim=1)[:, query].mean(dim=0).float()
     elements = torch.stack(reads).mean(dim=0).float().T @ latents
-    return Asked(latents=latents.cpu(), elements=elements.cpu())
+    return QueryAttribution(latents=latents.cpu(), elements=elements.cpu())

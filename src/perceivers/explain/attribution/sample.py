@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import Row, nearest
-from perceivers.data.encoded_item import Media, as_media
+from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.loading.sampler import LoaderSettings
-from perceivers.data.loading.transform import BadRowError, Chances, Reader, Sample, own_cell
+from perceivers.data.loading.transform import (
+    BadRowError,
+    Sample,
+    SampleRng,
+    SampleTransform,
+    cell_key,
+)
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
@@ -37,7 +43,7 @@ class ReadSample:
     missing: tuple[str, ...]
 
 
-def read_sample(saved: Saved, file: Any, *, moment: float = 0.5) -> ReadSample:
+def read_sample(saved: Saved, file: Any, *, clip_position: float = 0.5) -> ReadSample:
     """Return one sample as the model reads it.
 
     Args:
@@ -45,7 +51,7 @@ def read_sample(saved: Saved, file: Any, *, moment: float = 0.5) -> ReadSample:
         file: A path, a PIL image, an array or a text, of a model of one modality or of films with their sound; a
             dict with one of these for each modality, where what is missing may be left out; or a `Row`. A sample that
             is read already stays as it is.
-        moment: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
+        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
 
     Raises:
         ValueError: If something cannot be decoded, nothing is there, or the file does not say of which modality it
@@ -60,10 +66,10 @@ def read_sample(saved: Saved, file: Any, *, moment: float = 0.5) -> ReadSample:
         name, row = _from_dict(cast("Mapping[str, Any]", file), columns)
     else:
         name, row = _from_one(file, columns)
-    reader = Reader(columns, saved.config.preprocess, None, LoaderSettings(batch_size=1))
+    reader = SampleTransform(columns, saved.config.preprocess, None, LoaderSettings(batch_size=1))
     try:
-        values, _, _ = reader.decode(row, moment=moment)
-        clips = reader.clips(values, Chances(moment), name)
+        values, _, _ = reader.decode(row, clip_position=clip_position)
+        clips = reader.clips(values, SampleRng(clip_position), name)
     except BadRowError as error:
         raise ValueError(error.reason) from error
     batch = reader.collate([Sample(clips, None, name)])
@@ -95,7 +101,9 @@ def _from_one(file: Any, columns: Mapping[str, InputColumn]) -> tuple[str, dict[
         )
         raise ValueError(msg)
     where = {"image": "picture"}.get(part.kind, modality)
-    media = as_media(file, f"the {where}", Path(), kind=part.kind, by_path=isinstance(file, Path))
+    media = as_encoded_item(
+        file, f"the {where}", Path(), kind=part.kind, by_path=isinstance(file, Path)
+    )
     name = media.path.name if media.path is not None else where
     return name, {part.column: media}
 
@@ -120,10 +128,10 @@ def _from_dict(
         cell = whole
         if whole is None and (part.column == modality or part.column not in columns):
             cell = file.get(part.column)
-        row[own_cell(modality, part, columns)] = as_media(
+        row[cell_key(modality, part, columns)] = as_encoded_item(
             cell, f"the {modality}", Path(), kind=part.kind, by_path=isinstance(cell, Path)
         )
-    media = [cell for cell in row.values() if isinstance(cell, Media)]
+    media = [cell for cell in row.values() if isinstance(cell, EncodedItem)]
     paths = dict.fromkeys(cell.path.name for cell in media if cell.path is not None)
     there = [modality for modality in columns if file.get(modality) is not None]
     return " + ".join(paths) or " + ".join(there) or "sample", row

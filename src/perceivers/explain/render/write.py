@@ -33,7 +33,7 @@ def explain_file(
     *,
     format: str | None = None,
     latents: int = 8,
-    moment: float = 0.5,
+    clip_position: float = 0.5,
     **which: Any,
 ) -> Path:
     """Write the explanation of a sample, and return the path.
@@ -46,7 +46,7 @@ def explain_file(
         format: `png` is a figure; `gif` shows one map after another or, of a video, frame after frame; `html` is a page
             that needs no other file; `npz` holds the arrays of `Explanation`. By default the suffix of `out`.
         latents: Number of latents that are shown one by one.
-        moment: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
         which: `task`, `map` and `about` of `perceivers.explain.attribution.explain.explain`.
 
     Raises:
@@ -58,10 +58,10 @@ def explain_file(
     """
     out = Path(out)
     format = _format_of(out, format, FORMATS, "show attention in")
-    if not 0 <= moment <= 1:
-        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {moment}."
+    if not 0 <= clip_position <= 1:
+        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
         raise ValueError(msg)
-    explanation = explain(saved, file, latents=latents, moment=moment, **which)
+    explanation = explain(saved, file, latents=latents, clip_position=clip_position, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format in ("png", "gif"):
         _draw(explanation, out, animated=format == "gif")

@@ -20,7 +20,7 @@ from perceivers.inputs.audio import SpectrogramInputConfig, WaveInputConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.video import VideoInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
@@ -211,7 +211,7 @@ def audioset_io_mel() -> Recipe:
 
 def _with_query(base: Recipe, *, name: str, latent_channels: int) -> Recipe:
     """Return the experiment with one read, 12 layers and a query of 1,024 channels, however wide the latents are."""
-    asked = AnswerConfig(
+    asked = OutputConfig(
         queries=LearnedQueriesConfig(num_queries=1, channels=1024),
         head=LinearHeadConfig(num_outputs=527),
     )

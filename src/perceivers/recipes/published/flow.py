@@ -9,7 +9,7 @@ from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfi
 from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
 from perceivers.inputs.frame_pair import ConvFramePairInputConfig, FramePairInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import InputQueriesConfig
@@ -129,7 +129,7 @@ def _own(size: str) -> Recipe:
 
 def _decoder(num_outputs: int, **shape: Any) -> DecoderConfig:
     head = LinearHeadConfig(num_outputs=num_outputs, init="zeros", scale=0.01)
-    answer = AnswerConfig(queries=InputQueriesConfig(modality="frame_pair"), head=head)
+    answer = OutputConfig(queries=InputQueriesConfig(modality="frame_pair"), head=head)
     return DecoderConfig(answers={"flow": answer}, **shape)
 
 

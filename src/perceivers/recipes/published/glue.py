@@ -1,7 +1,7 @@
 """GLUE: what a model of masked bytes is fine-tuned to, one task after the other."""
 
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
-from perceivers.models.decoder import AnswerConfig
+from perceivers.models.decoder import OutputConfig
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.recipes.published.language import TEXT_SIZES, text_reading
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
@@ -32,7 +32,7 @@ def glue(size: str = "paper") -> Recipe:
         name="glue",
         inputs={"text": reads.text},
         encoder=reads.encoder,
-        output=reads.decoder({"label": AnswerConfig(queries=reads.queries(), head=head)}),
+        output=reads.decoder({"label": OutputConfig(queries=reads.queries(), head=head)}),
         task=ClassificationConfig(),
         preprocess={"text": TextPreprocessConfig(max_length=reads.length)},
         augment={"text": TextAugmentConfig(crop=False)},

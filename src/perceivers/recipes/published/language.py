@@ -7,7 +7,7 @@ from typing import Literal
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.decoder import AnswerConfig, DecoderConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import TiedHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
@@ -48,7 +48,7 @@ class TextReading:
         assert self.text.max_length is not None
         return self.text.max_length
 
-    def decoder(self, answers: Mapping[str, AnswerConfig]) -> DecoderConfig:
+    def decoder(self, answers: Mapping[str, OutputConfig]) -> DecoderConfig:
         """Return a decoder whose weights are of the same shapes, whatever it is asked."""
         return DecoderConfig(
             answers=dict(answers),
@@ -109,7 +109,7 @@ def mlm_bytes(size: str = "paper") -> Recipe:
         inputs={"text": reads.text},
         encoder=reads.encoder,
         output=reads.decoder(
-            {"text": AnswerConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
+            {"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
         ),
         # From a few books a small model learns spelling long before it guesses whole words.
         task=MaskedBytesConfig(share=0.15, unit="byte" if own else "word"),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 
 __all__ = [
@@ -85,7 +85,7 @@ def one_sentence(name: str, noun: str) -> Generator[None]:
         raise ValueError(_sentence(name, noun, f"it is damaged or cut off ({words})")) from error
 
 
-def read_bytes(media: Media, noun: str) -> bytes:
+def read_bytes(media: EncodedItem, noun: str) -> bytes:
     """Return all bytes of a cell.
 
     Raises:
@@ -110,7 +110,7 @@ def read_bytes(media: Media, noun: str) -> bytes:
     return data
 
 
-def load_arrays(media: Media, noun: str, *groups: tuple[str, ...]) -> list[Array | None]:
+def load_arrays(media: EncodedItem, noun: str, *groups: tuple[str, ...]) -> list[Array | None]:
     """Return one array of a cell for each group of names: the first that is there, None if none is.
 
     A single array, as a file or as a list of numbers, is the first group's. So is the only array of an archive
@@ -162,7 +162,7 @@ def as_numbers(value: Any) -> Array:
     return _checked(array)
 
 
-def read_array(media: Media) -> ArrayValue:
+def read_array(media: EncodedItem) -> ArrayValue:
     """Return the elements of an array, checked.
 
     The last axis holds the channels; an array of one axis has a single one. Where there are more than two axes, the

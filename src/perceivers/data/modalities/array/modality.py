@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import ArrayValue, read_array
 from perceivers.data.modalities.base import DecodedValue, stack_padded
 from perceivers.typing import Bool, Float, Tensor
@@ -115,7 +115,7 @@ class ArrayValues:
         ValueError: If sizes are not known yet.
     """
 
-    timed: bool = False
+    has_clips: bool = False
 
     def __init__(
         self, preprocess: ArraysPreprocessConfig, augment: ArraysAugmentConfig | None = None
@@ -131,12 +131,12 @@ class ArrayValues:
         self.length, self.num_channels = length, channels
         self.num_coordinates = preprocess.num_coordinates
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the elements of a cell as an `ArrayValue` of the configured channels and coordinates.
 
         Args:
             media: See `read_array`.
-            moment: Without meaning here.
+            clip_position: Without meaning here.
 
         Raises:
             MissingValueError: If the cell is empty, or no element is real.
@@ -170,8 +170,8 @@ class ArrayValues:
         self,
         value: Any,
         *,
-        moment: float = 0.5,  # noqa: ARG002
-        chance: np.random.Generator | None = None,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> Numbers:
         """Return one sample: at most `length` x (C + d), values before coordinates.
 
@@ -181,14 +181,14 @@ class ArrayValues:
 
         Args:
             value: Of `decode`.
-            moment: Without meaning here.
-            chance: Where the choice of elements and the augmentation take their chance from. None: nothing is random.
+            clip_position: Without meaning here.
+            rng: Where the choice of elements and the augmentation take their chance from. None: nothing is random.
         """
         array: ArrayValue = value
         values, places, mask = array.values, array.coordinates, array.mask
         if places is not None and mask is not None:
             values, places, mask = values[mask], places[mask], None
-        chosen = self._chosen(values.shape[0], chance)
+        chosen = self._chosen(values.shape[0], rng)
         values = values[chosen]
         hidden = np.zeros(values.shape[0], dtype=bool) if mask is None else ~mask[chosen]
         if len(self.preprocess.mean):
@@ -196,9 +196,9 @@ class ArrayValues:
         if len(self.preprocess.std):
             values = values / np.asarray(self.preprocess.std, dtype=np.float32)
         augment = self.augment
-        if augment is not None and chance is not None:
-            values = _augmented(values, augment, chance)
-            hidden |= _dropped(hidden, augment.drop, chance)
+        if augment is not None and rng is not None:
+            values = _augmented(values, augment, rng)
+            hidden |= _dropped(hidden, augment.drop, rng)
         if places is None:
             return np.where(hidden[:, None], np.float32(np.nan), values)
         kept = ~hidden
@@ -217,16 +217,16 @@ class ArrayValues:
         real = torch.from_numpy(~hidden)
         return stacked, real if mask is None else real & mask
 
-    def _chosen(self, count: int, chance: np.random.Generator | None) -> Any:
+    def _chosen(self, count: int, rng: np.random.Generator | None) -> Any:
         """Return which of so many elements are read, in their order."""
         if count <= self.length:
             return slice(None)
         if not self.num_coordinates:
-            start = 0 if chance is None else int(chance.integers(count - self.length + 1))
+            start = 0 if rng is None else int(rng.integers(count - self.length + 1))
             return slice(start, start + self.length)
-        if chance is None:
+        if rng is None:
             return np.linspace(0, count - 1, self.length).round().astype(np.int64)
-        return np.sort(chance.choice(count, self.length, replace=False))
+        return np.sort(rng.choice(count, self.length, replace=False))
 
     def _scaled(self, places: Numbers) -> Numbers:
         """Return coordinates scaled so that `low` is -1 and `high` is 1."""
@@ -238,32 +238,30 @@ class ArrayValues:
         return (2 * (places - low) / span - 1).astype(np.float32)
 
 
-def _augmented(
-    values: Numbers, augment: ArraysAugmentConfig, chance: np.random.Generator
-) -> Numbers:
+def _augmented(values: Numbers, augment: ArraysAugmentConfig, rng: np.random.Generator) -> Numbers:
     """Return standardized values scaled and with noise."""
     if augment.scale != (1.0, 1.0):
-        values = (values * chance.uniform(*augment.scale)).astype(np.float32)
+        values = (values * rng.uniform(*augment.scale)).astype(np.float32)
     if augment.noise:
-        noise = chance.standard_normal(values.shape, dtype=np.float32)
+        noise = rng.standard_normal(values.shape, dtype=np.float32)
         values = (values + noise * augment.noise).astype(np.float32)
     return values
 
 
 def _dropped(
-    hidden: npt.NDArray[np.bool_], drop: float, chance: np.random.Generator
+    hidden: npt.NDArray[np.bool_], drop: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
     """Return which elements are left out; one of those that are not hidden stays."""
     dropped = np.zeros_like(hidden)
-    real = chance.permutation(np.flatnonzero(~hidden)) if drop else np.empty(0, dtype=np.int64)
+    real = rng.permutation(np.flatnonzero(~hidden)) if drop else np.empty(0, dtype=np.int64)
     if real.size:
-        left = max(1, round(real.size * (1 - chance.uniform(0, drop))))
+        left = max(1, round(real.size * (1 - rng.uniform(0, drop))))
         dropped[real[left:]] = True
     return dropped
 
 
 def measure_arrays(
-    cells: Iterable[Media], config: ArraysPreprocessConfig
+    cells: Iterable[EncodedItem], config: ArraysPreprocessConfig
 ) -> ArraysPreprocessConfig:
     """Return a configuration whose open fields fit a sample of cells.
 

@@ -64,27 +64,27 @@ class AudioAugmentConfig:
 
 
 def augment_samples(
-    samples: Values, augment: AudioAugmentConfig, chance: np.random.Generator
+    samples: Values, augment: AudioAugmentConfig, rng: np.random.Generator
 ) -> Values:
     """Return a clip, n x channels, with another loudness, polarity and some noise.
 
     Args:
         samples: n x channels. Not changed.
         augment: What is random.
-        chance: Where it is drawn from.
+        rng: Where it is drawn from.
     """
-    factor = 10 ** (chance.uniform(-augment.gain, augment.gain) / 20)
-    if augment.polarity and chance.random() < 0.5:
+    factor = 10 ** (rng.uniform(-augment.gain, augment.gain) / 20)
+    if augment.polarity and rng.random() < 0.5:
         factor = -factor
     changed = samples * np.float32(factor)
     if augment.noise:
-        deviation = chance.uniform(0, augment.noise) * float(changed.std())
-        changed += chance.standard_normal(changed.shape, dtype=np.float32) * np.float32(deviation)
+        deviation = rng.uniform(0, augment.noise) * float(changed.std())
+        changed += rng.standard_normal(changed.shape, dtype=np.float32) * np.float32(deviation)
     return changed
 
 
 def mask_axis(
-    values: npt.NDArray[Any], axis: int, *, masks: int, share: float, chance: np.random.Generator
+    values: npt.NDArray[Any], axis: int, *, masks: int, share: float, rng: np.random.Generator
 ) -> None:
     """Set stretches of one axis of an array to zero, in place.
 
@@ -93,11 +93,11 @@ def mask_axis(
         axis: Along which.
         masks: How many stretches. They may overlap.
         share: Longest stretch as a share of the axis.
-        chance: Where lengths and places are drawn from.
+        rng: Where lengths and places are drawn from.
     """
     size = values.shape[axis]
     along = np.moveaxis(values, axis, 0)  # a view
     for _ in range(masks):
-        width = int(chance.integers(0, int(size * share) + 1))
-        begin = int(chance.integers(0, size - width + 1))
+        width = int(rng.integers(0, int(size * share) + 1))
+        begin = int(rng.integers(0, size - width + 1))
         along[begin : begin + width] = 0

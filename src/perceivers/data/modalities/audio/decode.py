@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import EncodedItem, kind_of_bytes, kind_of_name
 from perceivers.data.modalities.audio.decode_av import (
     MOST_SAMPLES,
     Clip,
@@ -57,12 +57,12 @@ class Sound:
 
 
 def decode_sound(
-    media: Media,
+    media: EncodedItem,
     *,
     sample_rate: int | None = None,
     num_channels: int | None = None,
     seconds: float | None = None,
-    moment: float | None = None,
+    clip_position: float | None = None,
 ) -> DecodedValue:
     """Return the sound of a file as a `Sound`, with notes on what was decided.
 
@@ -71,14 +71,18 @@ def decode_sound(
             of two axes has channels on its shorter one and whole numbers are scaled by their type.
         sample_rate: Samples a second wanted. None: those of the file.
         num_channels: 1: the mean of all. More: the file's are dealt out in turn. None: those of the file.
-        seconds: Length of the clip that is wanted at `moment`.
-        moment: Decode only the clip, where that is cheaper: 0 the first possible, 1 the last. None: everything.
+        seconds: Length of the clip that is wanted at `clip_position`.
+        clip_position: Decode only the clip, where that is cheaper: 0 the first possible, 1 the last. None: everything.
 
     Raises:
         MissingValueError: If there is nothing, or a film without a sound track.
         ValueError: If it cannot be decoded. The message names the file and the reason.
     """
-    clip = None if seconds is None or moment is None else Clip(moment, seconds, sample_rate)
+    clip = (
+        None
+        if seconds is None or clip_position is None
+        else Clip(clip_position, seconds, sample_rate)
+    )
     raw = _raw_sound(media, clip)
     notes = list(raw.notes)
     _check_values(media.name, raw.samples, notes)
@@ -89,7 +93,7 @@ def decode_sound(
     return DecodedValue(Sound(samples, rate, start, raw.duration), tuple(notes))
 
 
-def sound_header(media: Media) -> SoundHeader:
+def sound_header(media: EncodedItem) -> SoundHeader:
     """Return rate, channels and length of a sound without decoding it.
 
     Raises:
@@ -107,20 +111,20 @@ def sound_header(media: Media) -> SoundHeader:
         return SoundHeader(file.samplerate, file.channels, file.frames / file.samplerate)
 
 
-def cut_sound(sound: Sound, *, moment: float, seconds: float) -> Samples:
+def cut_sound(sound: Sound, *, clip_position: float, seconds: float) -> Samples:
     """Return a clip of a sound, n x channels, or all of one that is shorter.
 
     Where a film's sound track does not reach, there is silence.
 
     Args:
-        sound: All of it, or the part that `decode_sound` gave for the same `moment` and at least these `seconds`.
-        moment: 0 the first possible clip, 1 the last: it starts at `moment * max(0, duration - seconds)`.
+        sound: All of it, or the part that `decode_sound` gave for the same `clip_position` and at least these `seconds`.
+        clip_position: 0 the first possible clip, 1 the last: it starts at `clip_position * max(0, duration - seconds)`.
         seconds: Length of the clip.
     """
     rate = sound.sample_rate
     total = max(1, round(sound.duration * rate))
     count = min(total, max(1, round(seconds * rate)))
-    begin = min(round(moment * max(0.0, sound.duration - seconds) * rate), total - count)
+    begin = min(round(clip_position * max(0.0, sound.duration - seconds) * rate), total - count)
     begin -= round(sound.start * rate)
     piece = sound.samples[max(begin, 0) : max(begin + count, 0)]
     if piece.shape[0] == count:
@@ -153,13 +157,13 @@ def resample(samples: Samples, rate: float, wanted: float, quality: str = "HQ") 
     return np.concatenate([changed, np.repeat(changed[-1:], count, axis=0)])[:count]
 
 
-def _refuse_missing(media: Media) -> None:
+def _refuse_missing(media: EncodedItem) -> None:
     if media.is_missing:
         msg = f"{media.name} is empty: expected a sound, got nothing."
         raise MissingValueError(msg)
 
 
-def _raw_sound(media: Media, clip: Clip | None) -> RawSound:
+def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawSound:
     _refuse_missing(media)
     if media.value is not None:
         samples, rate = _from_value(media)
@@ -178,7 +182,7 @@ def _raw_sound(media: Media, clip: Clip | None) -> RawSound:
         raise unreadable(media.name, reason) from error
 
 
-def _sound_file(media: Media) -> Any | None:
+def _sound_file(media: EncodedItem) -> Any | None:
     """Open a file with libsndfile. Return None if it cannot and FFmpeg may.
 
     FFmpeg reads other formats, and streams that do not say how long they are.
@@ -217,7 +221,7 @@ def _sound_file(media: Media) -> Any | None:
     return None
 
 
-def _first_bytes(media: Media) -> bytes:
+def _first_bytes(media: EncodedItem) -> bytes:
     try:
         with media.open() as file:
             return file.read(32)
@@ -246,7 +250,7 @@ def _read(name: str, file: Any, clip: Clip | None) -> RawSound:
     )
 
 
-def _from_value(media: Media) -> tuple[Samples, int]:
+def _from_value(media: EncodedItem) -> tuple[Samples, int]:
     """Return decoded samples as n x channels of float32, and their rate."""
     value = media.value
     if isinstance(value, Mapping):

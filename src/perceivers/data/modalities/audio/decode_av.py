@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.video.decode import film_header
 
@@ -77,12 +77,12 @@ class Clip:
     """The part of a recording that is wanted.
 
     Attributes:
-        moment: 0 the first possible clip, 1 the last.
+        clip_position: 0 the first possible clip, 1 the last.
         seconds: Length.
         sample_rate: To which it is resampled afterwards. None: as it is.
     """
 
-    moment: float
+    clip_position: float
     seconds: float
     sample_rate: int | None = None
 
@@ -98,7 +98,7 @@ class Clip:
         """
         wanted = rate if self.sample_rate is None else self.sample_rate
         margin = 0.1 + 1024 / min(rate, wanted)
-        begin = self.moment * max(0.0, duration - self.seconds) - start
+        begin = self.clip_position * max(0.0, duration - self.seconds) - start
         first = max(0, floor((begin - margin) * rate))
         first -= first % (rate // gcd(rate, wanted))
         return first, max(first, ceil((begin + self.seconds + margin) * rate))
@@ -150,7 +150,7 @@ def check_length(name: str, samples: int) -> None:
         raise SoundError(msg)
 
 
-def container_header(media: Media) -> SoundHeader:
+def container_header(media: EncodedItem) -> SoundHeader:
     """Return what a container says of its sound track.
 
     Raises:
@@ -163,7 +163,7 @@ def container_header(media: Media) -> SoundHeader:
         return SoundHeader(codec.sample_rate, codec.layout.nb_channels, seconds)
 
 
-def decode_track(media: Media, clip: Clip | None = None) -> RawSound:
+def decode_track(media: EncodedItem, clip: Clip | None = None) -> RawSound:
     """Return a container's sound, or a clip of it with some margin.
 
     Time zero is that of the first picture; without pictures, that of the first sample.
@@ -190,7 +190,7 @@ def decode_track(media: Media, clip: Clip | None = None) -> RawSound:
             reader = _Reader(media.name, stream)
         else:
             reader = _Reader(media.name, stream, clip=clip, duration=seconds, start=start)
-            begin = clip.moment * max(0.0, seconds - clip.seconds) - start - PREROLL
+            begin = clip.clip_position * max(0.0, seconds - clip.seconds) - start - PREROLL
             if exact and begin > SEEK_AFTER:
                 time = int((_start(stream) + begin) / stream.time_base)
                 container.seek(time, stream=stream)
@@ -255,7 +255,7 @@ class _Reader:
 
 
 @contextmanager
-def _opened(media: Media) -> Generator[Any]:
+def _opened(media: EncodedItem) -> Generator[Any]:
     """Open a container. Every failure until the end of the `with` becomes one sentence."""
     av = require("av", "video")
     try:
@@ -290,7 +290,7 @@ def _start(stream: Any) -> float:
     return 0.0 if stream.start_time is None else stream.start_time * float(stream.time_base)
 
 
-def _claimed_seconds(container: Any, media: Media) -> float | None:
+def _claimed_seconds(container: Any, media: EncodedItem) -> float | None:
     """Return the length that is written for the pictures, else for the sound, else for all streams together."""
     picture = _picture_stream(container)
     if picture is not None:
@@ -301,7 +301,7 @@ def _claimed_seconds(container: Any, media: Media) -> float | None:
     return None if container.duration is None else container.duration / 1_000_000
 
 
-def _picture_seconds(stream: Any, media: Media) -> float:
+def _picture_seconds(stream: Any, media: EncodedItem) -> float:
     """Return the same length as `film_header`, without decoding where it is written in the file."""
     if stream.duration and stream.start_time is not None and stream.container.format.name != "mpeg":
         return stream.duration * float(stream.time_base)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig, augment_samples, mask_axis
 from perceivers.data.modalities.audio.decode import (
     Sound,
@@ -92,7 +92,7 @@ _Config = TypeVar("_Config", WavePreprocessConfig, MelPreprocessConfig)
 class _Audio:
     """What both have in common: decoding and cutting clips. See `perceivers.data.modalities.base.Modality`."""
 
-    timed = True
+    has_clips = True
 
     def __init__(
         self,
@@ -106,12 +106,12 @@ class _Audio:
         self.num_channels = num_channels
         self.augment = augment
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
         """Return a `Sound` of the configured rate and channels.
 
         Args:
             media: A file, its bytes or decoded samples with their rate.
-            moment: Decode only the clip there, where that is cheaper. None: everything.
+            clip_position: Decode only the clip there, where that is cheaper. None: everything.
 
         Raises:
             MissingValueError: If the cell is empty, or a film without a sound track.
@@ -123,20 +123,20 @@ class _Audio:
             sample_rate=self.sample_rate,
             num_channels=self.num_channels,
             seconds=self.seconds * (1 + spare),
-            moment=moment,
+            clip_position=clip_position,
         )
 
-    def clip(self, sound: Sound, moment: float, chance: np.random.Generator | None) -> Values:
+    def clip(self, sound: Sound, clip_position: float, rng: np.random.Generator | None) -> Values:
         """Return the clip at a moment, n x channels, with augmentation if there is chance."""
-        if self.augment is None or chance is None:
-            return cut_sound(sound, moment=moment, seconds=self.seconds)
+        if self.augment is None or rng is None:
+            return cut_sound(sound, clip_position=clip_position, seconds=self.seconds)
         share = self.augment.speed
-        speed = chance.uniform(1 - share, 1 + share)
-        clip = cut_sound(sound, moment=moment, seconds=self.seconds * speed)
+        speed = rng.uniform(1 - share, 1 + share)
+        clip = cut_sound(sound, clip_position=clip_position, seconds=self.seconds * speed)
         if share:
             clip = resample(clip, self.sample_rate * speed, self.sample_rate, "MQ")
             clip = clip[: max(1, round(self.seconds * self.sample_rate))]
-        return augment_samples(clip, self.augment, chance)
+        return augment_samples(clip, self.augment, rng)
 
 
 class WaveAudio(_Audio):
@@ -164,19 +164,19 @@ class WaveAudio(_Audio):
         self.factor = np.float32(1 / preprocess.scale)
 
     def prepare(
-        self, value: Sound, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
 
         Args:
             value: Of `decode`.
-            moment: Where the clip lies: 0 the first possible, 1 the last.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Where the clip lies: 0 the first possible, 1 the last.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        values = self.clip(value, moment, chance) * self.factor
-        if self.augment is not None and chance is not None:
+        values = self.clip(value, clip_position, rng) * self.factor
+        if self.augment is not None and rng is not None:
             masks, share = self.augment.time_masks, self.augment.time_share
-            mask_axis(values, 0, masks=masks, share=share, chance=chance)
+            mask_axis(values, 0, masks=masks, share=share, rng=rng)
         return values
 
     def collate(
@@ -215,25 +215,25 @@ class MelAudio(_Audio):
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)
 
     def prepare(
-        self, value: Sound, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
 
         Args:
             value: Of `decode`.
-            moment: Where the clip lies: 0 the first possible, 1 the last.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Where the clip lies: 0 the first possible, 1 the last.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        clip = self.clip(value, moment, chance)
+        clip = self.clip(value, clip_position, rng)
         values = log_mel(clip[:, 0], self.preprocess)
         values -= self.mean
         values *= self.factor
         augment = self.augment
-        if augment is not None and chance is not None:
+        if augment is not None and rng is not None:
             masks, share = augment.time_masks, augment.time_share
-            mask_axis(values, 0, masks=masks, share=share, chance=chance)
+            mask_axis(values, 0, masks=masks, share=share, rng=rng)
             masks, share = augment.frequency_masks, augment.frequency_share
-            mask_axis(values, 1, masks=masks, share=share, chance=chance)
+            mask_axis(values, 1, masks=masks, share=share, rng=rng)
         return values
 
     def collate(
@@ -245,7 +245,7 @@ class MelAudio(_Audio):
 
 
 def measure_audio(
-    cells: Iterable[Media],
+    cells: Iterable[EncodedItem],
     config: _Config,
     *,
     highest_rate: int = HIGHEST_RATE,
@@ -284,12 +284,12 @@ def measure_audio(
     return config if None not in (config.mean, config.std) else _with_statistics(cells, config)
 
 
-def _with_scale(cells: list[Media], config: WavePreprocessConfig) -> WavePreprocessConfig:
+def _with_scale(cells: list[EncodedItem], config: WavePreprocessConfig) -> WavePreprocessConfig:
     _, deviation = _moments(cells, WaveAudio(replace(config, scale=1.0)))
     return replace(config, scale=_digits(max(deviation, LEAST_DEVIATION)))
 
 
-def _with_statistics(cells: list[Media], config: MelPreprocessConfig) -> MelPreprocessConfig:
+def _with_statistics(cells: list[EncodedItem], config: MelPreprocessConfig) -> MelPreprocessConfig:
     mean, deviation = _moments(cells, MelAudio(replace(config, mean=0.0, std=1.0)))
     return replace(
         config,
@@ -298,12 +298,12 @@ def _with_statistics(cells: list[Media], config: MelPreprocessConfig) -> MelPrep
     )
 
 
-def _moments(cells: list[Media], audio: WaveAudio | MelAudio) -> tuple[float, float]:
+def _moments(cells: list[EncodedItem], audio: WaveAudio | MelAudio) -> tuple[float, float]:
     """Return mean and standard deviation of the values of clips from the middle of some recordings."""
     count, total, squares, seconds = 0, 0.0, 0.0, 0.0
 
-    def prepared(media: Media) -> Values:
-        return audio.prepare(audio.decode(media, moment=0.5).value)
+    def prepared(media: EncodedItem) -> Values:
+        return audio.prepare(audio.decode(media, clip_position=0.5).value)
 
     for values in _read(cells, prepared):
         count += values.size
@@ -321,7 +321,7 @@ def _digits(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def _read(cells: list[Media], read: Any) -> Iterator[Any]:
+def _read(cells: list[EncodedItem], read: Any) -> Iterator[Any]:
     """Yield what is read of those cells that can be read.
 
     Raises:

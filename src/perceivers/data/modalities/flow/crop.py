@@ -58,22 +58,22 @@ class Window:
 
 
 def window_at(
-    moment: float, extent: tuple[int, int], size: tuple[int, int], *, mirror: bool = False
+    clip_position: float, extent: tuple[int, int], size: tuple[int, int], *, mirror: bool = False
 ) -> Window:
     """Return the window of some size at a moment in [0, 1]: at 0.5 in the middle, otherwise anywhere.
 
     A moment is one number, of which all modalities of a sample know; its digits are drawn independently of each other.
 
     Args:
-        moment: Drawn for the sample.
+        clip_position: Drawn for the sample.
         extent: Height and width of what a window is cut from. Smaller than `size`, it is taken whole.
         size: Height and width of the window.
         mirror: Whether it may be mirrored.
     """
-    second = (moment * _DIGITS + 0.5) % 1.0
-    third = (moment * _DIGITS**2) % 1.0
+    second = (clip_position * _DIGITS + 0.5) % 1.0
+    third = (clip_position * _DIGITS**2) % 1.0
     sides: list[tuple[int, int]] = []
-    for share, there, wanted in zip((moment, second), extent, size, strict=True):
+    for share, there, wanted in zip((clip_position, second), extent, size, strict=True):
         spare = max(there - wanted, 0)
         begin = min(int(share * (spare + 1)), spare)
         sides.append((begin, min(begin + wanted, there)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.deep_png import read_deep_png
 
 __all__ = ["read_flow", "write_flo"]
@@ -19,7 +19,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _KITTI_ZERO, _KITTI_STEP = 2**15, 64.0  # (stored - zero) / step are pixels
 
 
-def read_flow(media: Media) -> npt.NDArray[np.float32]:
+def read_flow(media: EncodedItem) -> npt.NDArray[np.float32]:
     """Return the flow of a cell.
 
     Args:

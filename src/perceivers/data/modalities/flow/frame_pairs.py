@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media, as_media
+from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.image.decode import decode
@@ -52,7 +52,7 @@ class FramePairs:
         ValueError: If the size is not known.
     """
 
-    timed = True  # the moment tells the window
+    has_clips = True  # the moment tells the window
 
     def __init__(
         self, preprocess: FramePairPreprocessConfig, augment: PairAugmentConfig | None = None
@@ -62,12 +62,12 @@ class FramePairs:
             raise ValueError(msg)
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return both frames as they are, 2 x Y x X x C of uint8.
 
         Args:
             media: Its value is a mapping or a list of two cells, files or arrays; or one array of both frames.
-            moment: Frames are decoded whole.
+            clip_position: Frames are decoded whole.
 
         Raises:
             MissingValueError: If a frame is missing.
@@ -83,19 +83,19 @@ class FramePairs:
         self,
         value: npt.NDArray[np.uint8],
         *,
-        moment: float = 0.5,
-        chance: np.random.Generator | None = None,  # noqa: ARG002
+        clip_position: float = 0.5,
+        rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.uint8]:
         """Return both frames in the window of this moment, 2 x C x Y x X.
 
         Args:
             value: Of `decode`.
-            moment: Tells the window, and in training whether it is mirrored.
-            chance: The moment is all that is random, as the flow must be cut in the same way.
+            clip_position: Tells the window, and in training whether it is mirrored.
+            rng: The moment is all that is random, as the flow must be cut in the same way.
         """
         if not self.preprocess.whole:
             mirror = self.augment is not None and self.augment.mirror
-            at = 0.5 if self.augment is None else moment
+            at = 0.5 if self.augment is None else clip_position
             window = window_at(at, self.extent(value), self.size, mirror=mirror)
             value = window.of(value, axis=1)
         return np.ascontiguousarray(value.transpose(0, 3, 1, 2))
@@ -139,7 +139,7 @@ def measure_frame_pairs(cells: Any, config: FramePairPreprocessConfig) -> FrameP
     return replace(config, size=(height, width))
 
 
-def _decoded(media: Media, num_channels: int) -> DecodedValue:
+def _decoded(media: EncodedItem, num_channels: int) -> DecodedValue:
     first, second = _frames(media)
     pixels: list[npt.NDArray[np.uint8]] = []
     notes: tuple[str, ...] = ()
@@ -161,7 +161,7 @@ def _decoded(media: Media, num_channels: int) -> DecodedValue:
     return DecodedValue(np.stack(pixels), notes)
 
 
-def _frames(media: Media) -> tuple[Media, Media]:
+def _frames(media: EncodedItem) -> tuple[EncodedItem, EncodedItem]:
     """Return the cells of both frames.
 
     Raises:
@@ -179,7 +179,7 @@ def _frames(media: Media) -> tuple[Media, Media]:
         msg = f"{media.name}: expected two frames, the first and the second, got {got}."
         raise ValueError(msg)
     first, second = (
-        as_media(cell, f"frame {number} of {media.name}", Path(), kind="image")
+        as_encoded_item(cell, f"frame {number} of {media.name}", Path(), kind="image")
         for number, cell in enumerate(cast("Sequence[Any]", held), 1)
     )
     return first, second

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.flow.decode import read_flow
@@ -45,7 +45,7 @@ class FlowFields:
         ValueError: If the size is not known.
     """
 
-    timed = True  # the moment tells the window
+    has_clips = True  # the moment tells the window
 
     def __init__(
         self, preprocess: FlowPreprocessConfig, augment: PairAugmentConfig | None = None
@@ -55,12 +55,12 @@ class FlowFields:
             raise ValueError(msg)
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return a field as it is: Y x X x 3, to the right, down, and whether it is known.
 
         Args:
             media: A `.flo`, a PNG as KITTI's, or an array.
-            moment: Fields are decoded whole.
+            clip_position: Fields are decoded whole.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -79,20 +79,20 @@ class FlowFields:
         self,
         value: npt.NDArray[np.float32],
         *,
-        moment: float = 0.5,
-        chance: np.random.Generator | None = None,  # noqa: ARG002
+        clip_position: float = 0.5,
+        rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.float32]:
         """Return the field in the window of this moment, 3 x Y x X. In a mirror, motions are mirrored too.
 
         Args:
             value: Of `decode`.
-            moment: As for the frames.
-            chance: The moment is all that is random.
+            clip_position: As for the frames.
+            rng: The moment is all that is random.
         """
         if self.preprocess.whole:
             return np.ascontiguousarray(value.transpose(2, 0, 1))
         mirror = self.augment is not None and self.augment.mirror
-        at = 0.5 if self.augment is None else moment
+        at = 0.5 if self.augment is None else clip_position
         window = window_at(at, self.extent(value), self.size, mirror=mirror)
         down, right = (-1.0 if flip else 1.0 for flip in window.flips)
         field = window.of(value, axis=0) * np.array([right, down, 1.0], dtype=np.float32)

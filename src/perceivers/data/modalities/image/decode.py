@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from perceivers.data.encoded_item import Media, kind_of_bytes
+from perceivers.data.encoded_item import EncodedItem, kind_of_bytes
 
 __all__ = [
     "MAX_PIXELS",
@@ -78,7 +78,7 @@ class Header:
     gray: bool
 
 
-def decode_image(media: Media, *, num_channels: int) -> Image.Image:
+def decode_image(media: EncodedItem, *, num_channels: int) -> Image.Image:
     """Return the picture upright, in mode `L` (1 channel) or `RGB` (3 channels).
 
     Args:
@@ -91,7 +91,7 @@ def decode_image(media: Media, *, num_channels: int) -> Image.Image:
     return decode(media, num_channels=num_channels).image
 
 
-def decode(media: Media, *, num_channels: int) -> Decoded:
+def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
     """Return the picture as `decode_image` does, with notes on what was decided.
 
     Args:
@@ -120,7 +120,7 @@ def decode(media: Media, *, num_channels: int) -> Decoded:
         return Decoded(eight_bit, tuple(notes))
 
 
-def decode_indices(media: Media) -> tuple[npt.NDArray[np.uint8], tuple[int, ...]]:
+def decode_indices(media: EncodedItem) -> tuple[npt.NDArray[np.uint8], tuple[int, ...]]:
     """Return the index of each pixel of a gray picture or one with a palette, and the palette: R, G, B, R, ...
 
     Args:
@@ -150,7 +150,7 @@ def _indices(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     return pixels.astype(np.uint8)
 
 
-def read_header(media: Media) -> Header:
+def read_header(media: EncodedItem) -> Header:
     """Return size and kind of a picture without decoding it.
 
     Raises:
@@ -168,7 +168,7 @@ def read_header(media: Media) -> Header:
 
 
 @contextmanager
-def _opened(media: Media) -> Generator[Image.Image]:
+def _opened(media: EncodedItem) -> Generator[Image.Image]:
     """Open a file with Pillow. Every failure until the end of the `with` becomes one sentence."""
     try:
         file = media.open() if media.data is None else io.BytesIO(media.data)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.modalities.image.augment import augment_pixels, check_crop
 from perceivers.data.modalities.image.decode import decode
@@ -29,7 +29,7 @@ class Pictures:
         ValueError: If `crop_scale` or `crop_ratio` are out of range.
     """
 
-    timed = False
+    has_clips = False
 
     def __init__(
         self, preprocess: ImagePreprocessConfig, augment: ImageAugmentConfig | None = None
@@ -39,12 +39,12 @@ class Pictures:
         self.preprocess = preprocess
         self.augment = augment
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return a picture of Pillow's, mode `L` or `RGB`.
 
         Args:
             media: A file, its bytes, or an array of uint8.
-            moment: A picture has none.
+            clip_position: A picture has none.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -60,19 +60,19 @@ class Pictures:
         self,
         value: Image.Image,
         *,
-        moment: float = 0.5,  # noqa: ARG002
-        chance: np.random.Generator | None = None,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> Pixels:
         """Return the pixels that the model sees, Y x X x C of uint8.
 
         Args:
             value: Of `decode`.
-            moment: A picture has none.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: A picture has none.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        if self.augment is None or chance is None:
+        if self.augment is None or rng is None:
             return preprocess_pixels(value, self.preprocess)
-        return augment_pixels(value, self.augment, self.preprocess, chance)
+        return augment_pixels(value, self.augment, self.preprocess, rng)
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
         """Return pictures as B x C x Y x X, normalized; and which of them are there, if some are missing."""

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ConfigDict
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.modalities.image.augment import check_crop, inception_box
 from perceivers.data.modalities.image.decode import decode_indices, read_header
@@ -124,7 +124,7 @@ class ClassMaps:
         ValueError: If something is open, or `crop_scale` or `crop_ratio` are out of range.
     """
 
-    timed = False
+    has_clips = False
 
     def __init__(
         self, preprocess: ClassMapPreprocessConfig, augment: ImageAugmentConfig | None = None
@@ -144,12 +144,12 @@ class ClassMaps:
             keep_aspect=preprocess.keep_aspect,
         )
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the index of each pixel's class, Y x X of uint8.
 
         Args:
             media: A file, its bytes, or an array of uint8.
-            moment: A picture has none.
+            clip_position: A picture has none.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -174,24 +174,24 @@ class ClassMaps:
         self,
         value: npt.NDArray[np.uint8],
         *,
-        moment: float = 0.5,  # noqa: ARG002
-        chance: np.random.Generator | None = None,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts.
 
         Args:
             value: Of `decode`.
-            moment: A picture has none.
-            chance: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
+            clip_position: A picture has none.
+            rng: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
         """
         height, width = value.shape
         flip = False
-        if self.augment is None or chance is None or self.augment.crop_scale is None:
+        if self.augment is None or rng is None or self.augment.crop_scale is None:
             box = evaluation_box(width, height, self._cut)
         else:
-            box = inception_box(width, height, self.augment, self._cut, chance)
-        if self.augment is not None and chance is not None:
-            flip = self.augment.flip and chance.random() < 0.5
+            box = inception_box(width, height, self.augment, self._cut, rng)
+        if self.augment is not None and rng is not None:
+            flip = self.augment.flip and rng.random() < 0.5
         image = Image.fromarray(value).resize(
             (self.size[1], self.size[0]), Image.Resampling.NEAREST, box=box
         )
@@ -207,7 +207,7 @@ class ClassMaps:
         return values, None if bool(there.all()) else there[:, None]
 
 
-def measure_pixels(cells: Iterable[Media], config: PixelsPreprocessConfig) -> Any:
+def measure_pixels(cells: Iterable[EncodedItem], config: PixelsPreprocessConfig) -> Any:
     """Return the configuration with the number of channels filled in: 1 if all of the pictures are gray.
 
     Args:
@@ -223,7 +223,7 @@ def measure_pixels(cells: Iterable[Media], config: PixelsPreprocessConfig) -> An
     return replace(config, num_channels=1 if all(gray) else 3)
 
 
-def measure_class_maps(cells: Iterable[Media], config: ClassMapPreprocessConfig) -> Any:
+def measure_class_maps(cells: Iterable[EncodedItem], config: ClassMapPreprocessConfig) -> Any:
     """Return the configuration with the number of classes and their colors filled in.
 
     Args:
@@ -287,7 +287,7 @@ def _size(value: Any) -> tuple[int, int] | None:
     return None
 
 
-def _readable(cells: Iterable[Media], read: Any) -> list[Any]:
+def _readable(cells: Iterable[EncodedItem], read: Any) -> list[Any]:
     found: list[Any] = []
     failure: ValueError | None = None
     for cell in cells:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig, Records
+from perceivers.data.base import ImagePreprocessConfig, MapStyleSplit
 from perceivers.data.modalities.image.decode import (
     Decoded,
     Header,
@@ -132,7 +132,7 @@ def normalize_pixels(
 
 
 def suggest_image_size(
-    records: Records, column: str, *, largest: int, sample: int = 256
+    records: MapStyleSplit, column: str, *, largest: int, sample: int = 256
 ) -> tuple[int, int]:
     """Return height and width that suit the pictures, from an evenly spaced sample of their headers.
 
@@ -180,7 +180,7 @@ def typical_size(sizes: npt.NDArray[np.float64], *, largest: int, step: int) -> 
     return rounded(float(height)), rounded(float(width))
 
 
-def suggest_num_channels(records: Records, column: str, *, sample: int = 256) -> int:
+def suggest_num_channels(records: MapStyleSplit, column: str, *, sample: int = 256) -> int:
     """Return 1 if every picture of a sample is gray, else 3.
 
     Raises:
@@ -190,7 +190,7 @@ def suggest_num_channels(records: Records, column: str, *, sample: int = 256) ->
 
 
 def measure_mean_std(
-    records: Records,
+    records: MapStyleSplit,
     column: str,
     *,
     num_channels: int,
@@ -250,7 +250,7 @@ class _Failure:
         raise ValueError(msg + str(self.first or "It holds no rows."))
 
 
-def _sampled(records: Records, column: str, sample: int, failure: _Failure) -> Iterator[Any]:
+def _sampled(records: MapStyleSplit, column: str, sample: int, failure: _Failure) -> Iterator[Any]:
     """Yield the cells of evenly spaced rows, in an order that does not go through the classes."""
     indices = np.unique(np.linspace(0, max(len(records) - 1, 0), sample).round().astype(int))
     for index in np.random.default_rng(0).permutation(indices[: len(records)]):
@@ -261,7 +261,7 @@ def _sampled(records: Records, column: str, sample: int, failure: _Failure) -> I
             yield cell
 
 
-def _headers(records: Records, column: str, sample: int) -> list[Header]:
+def _headers(records: MapStyleSplit, column: str, sample: int) -> list[Header]:
     failure = _Failure()
     headers: list[Header] = []
     for media in _sampled(records, column, sample, failure):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import (
     ReasonError,
     load_arrays,
@@ -63,7 +63,7 @@ class Cloud:
     notes: tuple[str, ...] = ()
 
 
-def read_cloud(media: Media) -> Cloud:
+def read_cloud(media: EncodedItem) -> Cloud:
     """Return the points of a file, or of a value, checked.
 
     Args:
@@ -84,7 +84,7 @@ def read_cloud(media: Media) -> Cloud:
     with one_sentence(media.name, _NOUN):
         kind = _kind(media, data)
     if kind == "numpy":
-        points = load_arrays(Media(media.name, data=data), _NOUN, ("points", "xyz"))[0]
+        points = load_arrays(EncodedItem(media.name, data=data), _NOUN, ("points", "xyz"))[0]
         assert points is not None
         with one_sentence(media.name, _NOUN):
             return _checked(Cloud(points))
@@ -95,7 +95,7 @@ def read_cloud(media: Media) -> Cloud:
         return _checked(_READERS.get(kind, _read_by_trimesh)(data, kind))
 
 
-def sample_surface(cloud: Cloud, count: int, chance: np.random.Generator) -> Array:
+def sample_surface(cloud: Cloud, count: int, rng: np.random.Generator) -> Array:
     """Return points drawn from the surface, evenly over its area: count x (3 + E), in no order.
 
     Further channels are interpolated between a triangle's corners.
@@ -103,7 +103,7 @@ def sample_surface(cloud: Cloud, count: int, chance: np.random.Generator) -> Arr
     Args:
         cloud: With faces.
         count: How many points are drawn.
-        chance: Where they are drawn from.
+        rng: Where they are drawn from.
 
     Raises:
         ReasonError: If no triangle has an area.
@@ -117,19 +117,19 @@ def sample_surface(cloud: Cloud, count: int, chance: np.random.Generator) -> Arr
     if not total[-1] > 0:
         reason = f"none of its {areas.size:,} faces has an area"
         raise ReasonError(reason)
-    drawn = np.searchsorted(total, chance.random(count) * total[-1], side="right")
+    drawn = np.searchsorted(total, rng.random(count) * total[-1], side="right")
     corners = cloud.points[cloud.faces[np.minimum(drawn, areas.size - 1)]]
     # The square root spreads points evenly: without it they gather at the first corner.
-    root, second = np.sqrt(chance.random((count, 1))), chance.random((count, 1))
+    root, second = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
     first = corners[:, 0] * (1 - root) + corners[:, 1] * (root * (1 - second))
     return first + corners[:, 2] * (root * second)
 
 
-def draw_points(points: Array, count: int, chance: np.random.Generator) -> Array:
+def draw_points(points: Array, count: int, rng: np.random.Generator) -> Array:
     """Return so many of the points, each at most once, at random and in no order. All if there are no more."""
     if points.shape[0] <= count:
         return points
-    return points[chance.choice(points.shape[0], count, replace=False)]
+    return points[rng.choice(points.shape[0], count, replace=False)]
 
 
 def seed_of(cloud: Cloud) -> int:
@@ -137,7 +137,7 @@ def seed_of(cloud: Cloud) -> int:
     return zlib.crc32(np.ascontiguousarray(cloud.points).tobytes())
 
 
-def _kind(media: Media, data: bytes) -> str:
+def _kind(media: EncodedItem, data: bytes) -> str:
     # A cell of a table is called "table, row 3 (chair.off)".
     name = media.name.rstrip(")") if media.path is None else media.path.name
     kind = _SUFFIXES.get("." + name.rpartition(".")[2].lower())
@@ -365,8 +365,8 @@ def _read_text(data: bytes, _: str) -> Cloud:
 
 def _drawn_lines(data: bytes) -> bytes:
     ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n"))
-    chance = np.random.default_rng(zlib.crc32(data[: 1 << 20]))
-    drawn = np.sort(chance.choice(ends.size - 1, MAX_LINES - 1, replace=False))
+    rng = np.random.default_rng(zlib.crc32(data[: 1 << 20]))
+    drawn = np.sort(rng.choice(ends.size - 1, MAX_LINES - 1, replace=False))
     starts, stops = ends[drawn] + 1, ends[drawn + 1]
     kept = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
     return b"\n".join([data[: ends[0]], *kept])

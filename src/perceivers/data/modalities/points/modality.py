@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import one_sentence
 from perceivers.data.modalities.base import DecodedValue, stack_padded
 from perceivers.data.modalities.points.decode import (
@@ -145,7 +145,7 @@ class PointClouds:
         ValueError: If the numbers of points or channels are not known yet.
     """
 
-    timed: bool = False
+    has_clips: bool = False
 
     def __init__(
         self, preprocess: PointsPreprocessConfig, augment: PointsAugmentConfig | None = None
@@ -159,7 +159,7 @@ class PointClouds:
         self.preprocess, self.augment = preprocess, augment
         self.num_points, self.num_channels = preprocess.num_points, preprocess.num_channels
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the points of a cell: n x (3 + E), float32, at most 4 times as many as a sample has.
 
         Of a mesh so many are drawn from its surface, of a larger cloud from its points. What is drawn depends on
@@ -168,7 +168,7 @@ class PointClouds:
 
         Args:
             media: A file of points or a mesh, or numbers, n x (3 + E).
-            moment: Without meaning here.
+            clip_position: Without meaning here.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -200,36 +200,36 @@ class PointClouds:
         self,
         value: Any,
         *,
-        moment: float = 0.5,  # noqa: ARG002
-        chance: np.random.Generator | None = None,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> Points:
         """Return one sample: at most `num_points` x (3 + E), float32. Fewer where there are no more.
 
         Args:
             value: Of `decode`.
-            moment: Without meaning here.
-            chance: Where the choice of points and the augmentation take their chance from. None: the first points.
+            clip_position: Without meaning here.
+            rng: Where the choice of points and the augmentation take their chance from. None: the first points.
         """
         points: Points = value[: self.num_points]
-        if chance is not None:
-            points = draw_points(value, self.num_points, chance)
-        augment = None if chance is None else self.augment
+        if rng is not None:
+            points = draw_points(value, self.num_points, rng)
+        augment = None if rng is None else self.augment
         xyz, further = points[:, :3], points[:, 3:]
         if len(self.preprocess.mean):
             further = further - np.asarray(self.preprocess.mean, dtype=np.float32)
         if len(self.preprocess.std):
             further = further / np.asarray(self.preprocess.std, dtype=np.float32)
-        if augment is None or chance is None:
+        if augment is None or rng is None:
             return _joined(self._normalized(xyz), further)
         if augment.drop:
-            left = xyz.shape[0] * (1 - chance.uniform(0, augment.drop))
-            kept = chance.permutation(xyz.shape[0])[: max(1, round(left))]
+            left = xyz.shape[0] * (1 - rng.uniform(0, augment.drop))
+            kept = rng.permutation(xyz.shape[0])[: max(1, round(left))]
             xyz, further = xyz[kept], further[kept]
-        xyz = xyz * _uniform(chance, augment.scale, (xyz.shape[0], 1))
-        turn = _turn(augment, chance)
+        xyz = xyz * _uniform(rng, augment.scale, (xyz.shape[0], 1))
+        turn = _turn(augment, rng)
         if turn is not None:
             xyz, further = xyz @ turn.T, self._turned(further, turn)
-        return _joined(_shaken(self._normalized(xyz), augment, chance), further)
+        return _joined(_shaken(self._normalized(xyz), augment, rng), further)
 
     def collate(
         self, samples: Sequence[Any]
@@ -252,8 +252,8 @@ class PointClouds:
             )
             if (first >= 0.9 * every).all():
                 return points
-        chance = np.random.default_rng(seed_of(cloud))
-        return chance.permutation(draw_points(points, most, chance))
+        rng = np.random.default_rng(seed_of(cloud))
+        return rng.permutation(draw_points(points, most, rng))
 
     def _normalized(self, xyz: Points) -> Points:
         way = self.preprocess.normalize
@@ -278,7 +278,7 @@ class PointClouds:
 
 
 def measure_points(
-    cells: Iterable[Media], config: PointsPreprocessConfig
+    cells: Iterable[EncodedItem], config: PointsPreprocessConfig
 ) -> PointsPreprocessConfig:
     """Return a configuration whose open fields fit a sample of cells.
 
@@ -344,11 +344,11 @@ def _joined(xyz: npt.NDArray[Any], further: npt.NDArray[Any]) -> npt.NDArray[Any
     return np.concatenate([xyz, further], axis=1) if further.shape[1] else xyz
 
 
-def _uniform(chance: np.random.Generator, bounds: tuple[float, float], size: Any) -> Points:
-    return chance.uniform(*bounds, size=size).astype(np.float32)
+def _uniform(rng: np.random.Generator, bounds: tuple[float, float], size: Any) -> Points:
+    return rng.uniform(*bounds, size=size).astype(np.float32)
 
 
-def _turn(augment: PointsAugmentConfig, chance: np.random.Generator) -> Points | None:
+def _turn(augment: PointsAugmentConfig, rng: np.random.Generator) -> Points | None:
     """Return a matrix that turns and mirrors, None if nothing is to be turned or mirrored."""
     if augment.rotate == "none" and not any(augment.flip):
         return None
@@ -356,23 +356,23 @@ def _turn(augment: PointsAugmentConfig, chance: np.random.Generator) -> Points |
     if augment.rotate != "none":
         axis = {"z": np.array([0.0, 0.0, 1.0]), "y": np.array([0.0, 1.0, 0.0])}.get(augment.rotate)
         if axis is None:
-            axis = chance.normal(size=3)
+            axis = rng.normal(size=3)
             axis = axis / np.linalg.norm(axis)
-        angle = np.deg2rad(chance.uniform(-augment.max_angle, augment.max_angle))
+        angle = np.deg2rad(rng.uniform(-augment.max_angle, augment.max_angle))
         cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
         turn = turn + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)  # Rodrigues
-    mirrored = chance.random(3) < np.asarray(augment.flip)
+    mirrored = rng.random(3) < np.asarray(augment.flip)
     return (turn * np.where(mirrored, -1.0, 1.0)).astype(np.float32)
 
 
-def _shaken(xyz: Points, augment: PointsAugmentConfig, chance: np.random.Generator) -> Points:
+def _shaken(xyz: Points, augment: PointsAugmentConfig, rng: np.random.Generator) -> Points:
     """Return a normalized cloud scaled as a whole, each point moved a little, and moved as a whole."""
     if augment.cloud_scale != (1.0, 1.0):
-        xyz = xyz * _uniform(chance, augment.cloud_scale, ())
+        xyz = xyz * _uniform(rng, augment.cloud_scale, ())
     deviation, largest = augment.jitter
     if deviation:
-        noise = chance.standard_normal(xyz.shape, dtype=np.float32) * np.float32(deviation)
+        noise = rng.standard_normal(xyz.shape, dtype=np.float32) * np.float32(deviation)
         xyz = xyz + noise.clip(-largest, largest)
     if augment.translate:
-        xyz = xyz + _uniform(chance, (-augment.translate, augment.translate), (1, 3))
+        xyz = xyz + _uniform(rng, (-augment.translate, augment.translate), (1, 3))
     return xyz

@@ -110,7 +110,7 @@ def resampled(name: str, values: Values, times: Times, rate: float) -> Values:
 
 
 def turned(
-    values: Values, times: Times | None, augment: SeriesAugmentConfig, chance: np.random.Generator
+    values: Values, times: Times | None, augment: SeriesAugmentConfig, rng: np.random.Generator
 ) -> tuple[Values, Times | None]:
     """Return a window turned in space and warped in time, in the sensors' own units.
 
@@ -118,65 +118,65 @@ def turned(
         values: L x C.
         times: Of the rows, in [-1, 1]. They are warped in place of the rows.
         augment: What is random.
-        chance: Where chance comes from.
+        rng: Where chance comes from.
     """
     if augment.rotate:
-        turn = _rotation(augment.rotate_degrees, chance)
+        turn = _rotation(augment.rotate_degrees, rng)
         values = (values.reshape(values.shape[0], -1, 3) @ turn).reshape(values.shape)
     if augment.warp and values.shape[0] > 1:
         if times is None:
-            values = _interpolated(values, _warp(values.shape[0], augment.warp, chance))
+            values = _interpolated(values, _warp(values.shape[0], augment.warp, rng))
         else:
             count = 64 * KNOTS
-            warped = _warp(count, augment.warp, chance) * (2 / (count - 1)) - 1
+            warped = _warp(count, augment.warp, rng) * (2 / (count - 1)) - 1
             times = np.interp(times, np.linspace(-1, 1, count), warped)
     return values, times
 
 
 def augmented(
-    values: Values, augment: SeriesAugmentConfig, chance: np.random.Generator, *, flagged: bool
+    values: Values, augment: SeriesAugmentConfig, rng: np.random.Generator, *, flagged: bool
 ) -> Values:
     """Return a window scaled, with noise, and parts of it hidden.
 
     Args:
         values: L x C, normalized, NaN where a value is missing.
         augment: What is random.
-        chance: Where chance comes from.
+        rng: Where chance comes from.
         flagged: Whether the model is told what is missing. Otherwise a hidden channel is its mean, zero.
     """
     length, channels = values.shape
     if augment.scale:
-        factors = 1 + augment.scale * chance.standard_normal(channels, dtype=np.float32)
+        factors = 1 + augment.scale * rng.standard_normal(channels, dtype=np.float32)
         values = (values * factors).astype(np.float32)
     if augment.jitter:
-        noise = augment.jitter * chance.standard_normal(values.shape, dtype=np.float32)
+        noise = augment.jitter * rng.standard_normal(values.shape, dtype=np.float32)
         values = (values + noise).astype(np.float32)
     values = values.copy()
     if augment.drop_channels:
-        hidden = chance.random(channels) < augment.drop_channels
+        hidden = rng.random(channels) < augment.drop_channels
         if hidden.all():
-            hidden[chance.integers(channels)] = False
+            hidden[rng.integers(channels)] = False
         values[:, hidden] = np.nan if flagged else 0.0
     if augment.time_mask:
-        width = int(chance.random() * augment.time_mask * length)
-        first = int(chance.integers(length - width + 1))
+        width = int(rng.random() * augment.time_mask * length)
+        first = int(rng.integers(length - width + 1))
         values[first : first + width] = np.nan
     return values
 
 
-def _rotation(degrees: float, chance: np.random.Generator) -> npt.NDArray[np.float32]:
+def _rotation(degrees: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return a turn around a random axis, 3 x 3 (Rodrigues' formula)."""
-    axis = chance.standard_normal(3)
+    axis = rng.standard_normal(3)
     x, y, z = axis / np.linalg.norm(axis)
-    angle = np.deg2rad(degrees) * chance.uniform(-1, 1)
+    angle = np.deg2rad(degrees) * rng.uniform(-1, 1)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     turn = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
     return turn.astype(np.float32)
 
 
-def _warp(count: int, deviation: float, chance: np.random.Generator) -> Times:
+def _warp(count: int, deviation: float, rng: np.random.Generator) -> Times:
     """Return for each of `count` steps from where it is read: rising, from 0 to count - 1."""
-    speeds = np.exp(deviation * chance.standard_normal(KNOTS))
+    speeds = np.exp(deviation * rng.standard_normal(KNOTS))
     speed = np.interp(np.linspace(0, KNOTS - 1, count - 1), np.arange(KNOTS), speeds)
     place = np.concatenate([[0.0], np.cumsum(speed)])
     return place * ((count - 1) / place[-1])

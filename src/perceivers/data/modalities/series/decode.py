@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 
 __all__ = ["Recording", "is_time_name", "read_recording"]
@@ -68,7 +68,7 @@ def is_time_name(name: str) -> bool:
     return name != "T" and _TIME.fullmatch(name.strip()) is not None
 
 
-def read_recording(media: Media) -> tuple[Recording, tuple[str, ...]]:
+def read_recording(media: EncodedItem) -> tuple[Recording, tuple[str, ...]]:
     """Return a recording, rows in the order of time, with notes on what had to be decided.
 
     Args:
@@ -97,7 +97,7 @@ def read_recording(media: Media) -> tuple[Recording, tuple[str, ...]]:
     return Recording(values, times, tuple(columns)), tuple(notes)
 
 
-def _columns_of_file(media: Media, notes: list[str]) -> dict[str, Any]:
+def _columns_of_file(media: EncodedItem, notes: list[str]) -> dict[str, Any]:
     """Return the columns of a CSV or Parquet file that hold numbers or times, as arrays."""
     pyarrow = require("pyarrow", "data")
     try:
@@ -251,14 +251,20 @@ def _date(name: str, column: str, cell: Any) -> datetime | None:
     if isinstance(cell, date) and not isinstance(cell, datetime):
         return datetime(cell.year, cell.month, cell.day)
     try:
-        moment = cell if isinstance(cell, datetime) else datetime.fromisoformat(str(cell).strip())
+        clip_position = (
+            cell if isinstance(cell, datetime) else datetime.fromisoformat(str(cell).strip())
+        )
     except ValueError:
         msg = (
             f"'{name}', column '{column}': expected numbers or dates like 2024-05-31T12:00:00, got {cell!r}. "
             "Rename the column if it holds no time."
         )
         raise ValueError(msg) from None
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    return (
+        clip_position.astimezone(UTC).replace(tzinfo=None)
+        if clip_position.tzinfo
+        else clip_position
+    )
 
 
 def _stacked(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict
 
 from perceivers.data.base import nearest
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, stack_padded
 from perceivers.data.modalities.series.augment import (
     SeriesAugmentConfig,
@@ -103,7 +103,7 @@ class SeriesWindows:
         ValueError: If length or channels are not known yet, or channels cannot be turned by threes.
     """
 
-    timed: bool = True
+    has_clips: bool = True
 
     def __init__(
         self, preprocess: SeriesPreprocessConfig, augment: SeriesAugmentConfig | None = None
@@ -129,12 +129,12 @@ class SeriesWindows:
         self._mean = np.array(preprocess.mean or [0.0] * count, dtype=np.float32)
         self._scale = (1 / np.array(preprocess.std or [1.0] * count)).astype(np.float32)
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return a whole recording with the model's channels, at the model's rate.
 
         Args:
             media: A CSV or Parquet file, a dict of columns, or an array L x C.
-            moment: Changes nothing: rows are cheap once they are read.
+            clip_position: Changes nothing: rows are cheap once they are read.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -156,24 +156,24 @@ class SeriesWindows:
         return DecodedValue(Recording(values, None, self.names), notes)
 
     def prepare(
-        self, value: Any, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a window: L x V, float32, L at most `length`.
 
         Args:
             value: A `Recording`, as `decode` returns it.
-            moment: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        augment = self.augment if chance is not None else None
-        if augment is not None and chance is not None and augment.shift:
-            moment = chance.random()
-        values, times = self.window(value, moment)
-        if augment is not None and chance is not None:
-            values, times = turned(values, times, augment, chance)
+        augment = self.augment if rng is not None else None
+        if augment is not None and rng is not None and augment.shift:
+            clip_position = rng.random()
+        values, times = self.window(value, clip_position)
+        if augment is not None and rng is not None:
+            values, times = turned(values, times, augment, rng)
         values = ((values - self._mean) * self._scale).astype(np.float32, copy=False)
-        if augment is not None and chance is not None:
-            values = augmented(values, augment, chance, flagged=bool(self.preprocess.has_missing))
+        if augment is not None and rng is not None:
+            values = augmented(values, augment, rng, flagged=bool(self.preprocess.has_missing))
         missing = np.isnan(values)
         parts = [values]
         if self.preprocess.has_missing:
@@ -205,22 +205,22 @@ class SeriesWindows:
         values = values.masked_fill(missing[..., None], 0.0)
         return values, ~missing if mask is None else mask & ~missing
 
-    def window(self, recording: Recording, moment: float) -> tuple[Values, Times | None]:
+    def window(self, recording: Recording, clip_position: float) -> tuple[Values, Times | None]:
         """Return the rows of a window, not normalized, and, where they go into the model, their times in [-1, 1].
 
         Args:
             recording: Of `decode`.
-            moment: 0 for the first possible window, 1 for the last.
+            clip_position: 0 for the first possible window, 1 for the last.
         """
         values, times, duration = recording.values, recording.times, self.preprocess.duration
         begin, end, since = 0, values.shape[0], 0.0
         if times is not None and duration is not None and times[-1] > duration:
-            since = moment * (times[-1] - duration)
+            since = clip_position * (times[-1] - duration)
             begin = min(int(np.searchsorted(times, since)), end - 1)
             end = max(int(np.searchsorted(times, since + duration, side="right")), begin + 1)
         room = end - begin - self.length
         if room > 0:
-            begin += round(moment * room)
+            begin += round(clip_position * room)
             end = begin + self.length
             since = since if times is None else times[begin]
         values = values[begin:end]
@@ -232,7 +232,7 @@ class SeriesWindows:
 
 
 def measure_series(
-    cells: Iterable[Media], config: SeriesPreprocessConfig, *, largest: int = 2048
+    cells: Iterable[EncodedItem], config: SeriesPreprocessConfig, *, largest: int = 2048
 ) -> SeriesPreprocessConfig:
     """Return the configuration with what is not stated taken from recordings.
 
@@ -298,7 +298,7 @@ class _Measured:
     sums: npt.NDArray[np.float64]
 
 
-def _measured(media: Media, channels: tuple[str, ...] | None) -> _Measured:
+def _measured(media: EncodedItem, channels: tuple[str, ...] | None) -> _Measured:
     recording, _ = read_recording(media)
     count = recording.values.shape[1]
     names = channels or recording.names or tuple(str(number) for number in range(count))

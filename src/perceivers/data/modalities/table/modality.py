@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.typing import Bool, Float, Tensor
 
@@ -105,7 +105,7 @@ class TableVectors:
         ValueError: If there is no column, or the names of a category are not known yet.
     """
 
-    timed: bool = False
+    has_clips: bool = False
 
     def __init__(
         self, preprocess: TablePreprocessConfig, augment: TableAugmentConfig | None = None
@@ -128,12 +128,12 @@ class TableVectors:
             for column, names in preprocess.categories.items()
         ]
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the fields of a row: F of float32, NaN where one is missing.
 
         Args:
             media: A dict of cells by column; with one column, the cell alone.
-            moment: Changes nothing.
+            clip_position: Changes nothing.
 
         Raises:
             MissingValueError: If all fields are empty.
@@ -159,28 +159,28 @@ class TableVectors:
         self,
         value: Any,
         *,
-        moment: float = 0.5,  # noqa: ARG002
-        chance: np.random.Generator | None = None,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> Values:
         """Return the fields as the model sees them: F of float32, NaN where one is missing or hidden.
 
         Args:
             value: Of `decode`.
-            moment: Changes nothing.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Changes nothing.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
         values: Values = value
-        if self.augment is None or chance is None:
+        if self.augment is None or rng is None:
             return values
         values = values.copy()
         count = len(self.preprocess.numbers)
         if self.augment.noise:
-            values[:count] += self.augment.noise * chance.standard_normal(count, dtype=np.float32)
+            values[:count] += self.augment.noise * rng.standard_normal(count, dtype=np.float32)
         if self.augment.drop:
             there = np.flatnonzero(~np.isnan(values))
-            hidden = there[chance.random(there.shape[0]) < self.augment.drop]
+            hidden = there[rng.random(there.shape[0]) < self.augment.drop]
             if len(hidden) == len(there) > 0:
-                hidden = np.delete(hidden, chance.integers(len(hidden)))
+                hidden = np.delete(hidden, rng.integers(len(hidden)))
             values[hidden] = np.nan
         return values
 
@@ -197,7 +197,9 @@ class TableVectors:
         return torch.from_numpy(stacked), torch.from_numpy(~missing)
 
 
-def measure_vectors(cells: Iterable[Media], config: TablePreprocessConfig) -> TablePreprocessConfig:
+def measure_vectors(
+    cells: Iterable[EncodedItem], config: TablePreprocessConfig
+) -> TablePreprocessConfig:
     """Return the configuration with what is not stated taken from rows.
 
     Columns that the configuration does not name are added: as numbers where every cell is one, else as
@@ -240,7 +242,7 @@ def measure_vectors(cells: Iterable[Media], config: TablePreprocessConfig) -> Ta
     )
 
 
-def _cells(media: Media, columns: Sequence[str]) -> Mapping[str, Any]:
+def _cells(media: EncodedItem, columns: Sequence[str]) -> Mapping[str, Any]:
     """Return the cells of a row by column."""
     if media.is_missing:
         msg = f"'{media.name}' is empty: expected numbers and categories, got no cell."

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import Media, kind_of_bytes
+from perceivers.data.encoded_item import EncodedItem, kind_of_bytes
 from perceivers.data.modalities.base import DecodedValue, MissingValueError, stack_padded
 from perceivers.data.modalities.text.multi_text import Passages, passages_of, room_of_each
 from perceivers.typing import Bool, Int, Tensor
@@ -122,7 +122,7 @@ class TextBytes:
         ValueError: If `max_length` is not known yet.
     """
 
-    timed: bool
+    has_clips: bool
 
     def __init__(
         self, preprocess: TextPreprocessConfig, augment: TextAugmentConfig | None = None
@@ -135,16 +135,16 @@ class TextBytes:
         self.preprocess = preprocess
         self.augment = TextAugmentConfig(crop=False) if augment is None else augment
         self.max_length = preprocess.max_length
-        self.timed = preprocess.keep == "random"  # then a longer text has many parts
+        self.has_clips = preprocess.keep == "random"  # then a longer text has many parts
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:  # noqa: ARG002
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the bytes of a text, no more of them than may be needed.
 
         Bytes that are not valid UTF-8 are kept, since the model reads bytes; this is noted.
 
         Args:
             media: A text, its bytes or its file; or a dict of several, which are read as one.
-            moment: Changes nothing.
+            clip_position: Changes nothing.
 
         Raises:
             MissingValueError: If the cell is empty.
@@ -167,30 +167,30 @@ class TextBytes:
         return DecodedValue(np.frombuffer(data, dtype=np.uint8), tuple(notes))
 
     def prepare(
-        self, value: Any, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Ids:
         """Return at most `max_length` numbers, one for each byte: L, int64.
 
         Args:
             value: Bytes, as `decode` returns them. Several texts are kept from their start, with SEP between them.
-            moment: Which part of a longer text, where `keep` is `random`.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: Which part of a longer text, where `keep` is `random`.
+            rng: Where augmentation takes its chance from. None: nothing is random.
         """
         if isinstance(value, Passages):
-            return self._joined(value, chance)
+            return self._joined(value, rng)
         text = value
         if self.preprocess.marks and _MASK_WORD in text.tobytes():
             return _marked(_numbers(text))[: self.max_length]
         anywhere = self.preprocess.keep == "random"
-        if chance is not None and (self.augment.crop or anywhere):
-            ids = _window(text, self.max_length, chance.random())
+        if rng is not None and (self.augment.crop or anywhere):
+            ids = _window(text, self.max_length, rng.random())
         elif anywhere:
-            ids = _window(text, self.max_length, moment)
+            ids = _window(text, self.max_length, clip_position)
         elif self.preprocess.keep == "ends" and text.shape[0] > self.max_length:
             ids = _ends(text, self.max_length)
         else:
             ids = _numbers(_start(text, self.max_length))
-        return ids if chance is None else self._augmented(ids, chance)
+        return ids if rng is None else self._augmented(ids, rng)
 
     def collate(
         self, samples: Sequence[Any]
@@ -208,7 +208,7 @@ class TextBytes:
             multiple=MULTIPLE if fits else self.max_length,
         )
 
-    def _read(self, media: Media) -> tuple[bytes, int]:
+    def _read(self, media: EncodedItem) -> tuple[bytes, int]:
         """Return what may be needed of a text, and how many bytes it has."""
         if media.is_missing:
             msg = f"'{media.name}' is empty: expected a text, got no cell."
@@ -231,33 +231,33 @@ class TextBytes:
                 data = _joined(data[:first], file.read(last))
             return data, _length(data, size)
 
-    def _joined(self, texts: Passages, chance: np.random.Generator | None) -> Ids:
+    def _joined(self, texts: Passages, rng: np.random.Generator | None) -> Ids:
         """Return several texts as one; where they are too long, the longest lose their ends."""
         parts = [_numbers(text) for text in texts.parts()]
         if self.preprocess.marks:
             parts = [_marked(ids) if ids.shape[0] >= len(_MASK_WORD) else ids for ids in parts]
-        if chance is not None:
-            parts = [self._augmented(ids, chance) if ids.shape[0] else ids for ids in parts]
+        if rng is not None:
+            parts = [self._augmented(ids, rng) if ids.shape[0] else ids for ids in parts]
         rooms = room_of_each([ids.shape[0] for ids in parts], self.max_length - len(parts) + 1)
         kept = [ids[:room] for ids, room in zip(parts, rooms, strict=True)]
         marked = [part for ids in kept for part in (np.array([SEP]), ids)]
         return np.concatenate(marked[1:])
 
-    def _augmented(self, ids: Ids, chance: np.random.Generator) -> Ids:
+    def _augmented(self, ids: Ids, rng: np.random.Generator) -> Ids:
         """Leave out and hide words."""
         augment = self.augment
         if augment.word_dropout:
             words = _words(ids)
-            kept = (chance.random(words[-1] + 1) >= augment.word_dropout)[words]
+            kept = (rng.random(words[-1] + 1) >= augment.word_dropout)[words]
             ids = ids[kept] if kept.any() else ids
         if augment.mask:
             units = _words(ids) if augment.mask_unit == "word" else np.arange(ids.shape[0])
-            hidden = (chance.random(units[-1] + 1) < augment.mask)[units] & ~_is_blank(ids)
+            hidden = (rng.random(units[-1] + 1) < augment.mask)[units] & ~_is_blank(ids)
             ids = np.where(hidden, MASK, ids)
         return ids
 
 
-def encoded_text(media: Media) -> bytes:
+def encoded_text(media: EncodedItem) -> bytes:
     """Return a text that is already in memory as bytes."""
     text = media.value
     if isinstance(text, bytes):
@@ -336,12 +336,12 @@ def _end(text: Bytes, most: int) -> Bytes:
     return text[start:]
 
 
-def _window(text: Bytes, most: int, moment: float) -> Ids:
+def _window(text: Bytes, most: int, clip_position: float) -> Ids:
     """Return as many bytes as fit, from a place between the first (0) and the last (1) possible."""
     room = text.shape[0] - most
     if room <= 0:
         return _numbers(text)
-    start = round(moment * room)
+    start = round(clip_position * room)
     return _numbers(_start(_end(text, text.shape[0] - start), most))
 
 
@@ -364,7 +364,7 @@ def _words(ids: Ids) -> npt.NDArray[np.intp]:
 
 
 def measure_text(
-    cells: Iterable[Media], config: TextPreprocessConfig, *, largest: int = 2048
+    cells: Iterable[EncodedItem], config: TextPreprocessConfig, *, largest: int = 2048
 ) -> TextPreprocessConfig:
     """Return the configuration with `max_length` taken from texts, where it is not stated.
 
@@ -395,7 +395,7 @@ def measure_text(
     return replace(config, max_length=min(largest, rounded))
 
 
-def _size_of(media: Media) -> int:
+def _size_of(media: EncodedItem) -> int:
     if isinstance(media.path, Path):
         return media.path.stat().st_size
     if media.is_missing:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 
 __all__ = ["Passages", "passages_of", "room_of_each"]
 
@@ -29,7 +29,7 @@ class Passages:
         return np.split(self.data, self.ends[:-1])
 
 
-def passages_of(media: Media, most: int) -> tuple[Passages, tuple[str, ...]] | None:
+def passages_of(media: EncodedItem, most: int) -> tuple[Passages, tuple[str, ...]] | None:
     """Return the texts of a cell that stands for several columns, and notes on those that are empty. Else None.
 
     Args:
@@ -44,7 +44,7 @@ def passages_of(media: Media, most: int) -> tuple[Passages, tuple[str, ...]] | N
     parts: list[bytes] = []
     notes: list[str] = []
     for column, cell in cast("Mapping[str, Any]", media.value).items():
-        text = cell.read() if isinstance(cell, Media) else cell  # a file of its own
+        text = cell.read() if isinstance(cell, EncodedItem) else cell  # a file of its own
         if text is not None and not isinstance(text, str | bytes):
             msg = f"'{column}' of '{media.name}' is no text: expected a string, got {type(text).__name__}."
             raise ValueError(msg)

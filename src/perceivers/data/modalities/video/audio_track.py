@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.encoded_item import Media
-from perceivers.data.tables.columns import Choice, InputColumn
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.tables.columns import ColumnSelection, InputColumn
 
 __all__ = ["with_sound"]
 
 
-def with_sound(choice: Choice, rows: Iterable[Mapping[str, Any]]) -> Choice:
+def with_sound(choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]) -> ColumnSelection:
     """Return the choice of columns, with the sound of its films as a further modality where all have it.
 
     Whether a film has sound may give its class away (in some collections, only some classes have), so that sound
@@ -39,7 +39,7 @@ def with_sound(choice: Choice, rows: Iterable[Mapping[str, Any]]) -> Choice:
     return replace(choice, inputs=inputs, notes=(*choice.notes, note))
 
 
-def _has_sound(media: Media) -> bool | None:
+def _has_sound(media: EncodedItem) -> bool | None:
     """Return whether a film has a sound track; None if it cannot be read."""
     from perceivers.data.modalities.video.decode import film_header
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, TooLongError
 
 __all__ = [
@@ -79,7 +79,7 @@ class FilmError(ValueError):
 
 
 @contextmanager
-def opened_film(media: Media) -> Generator[tuple[Any, Any]]:
+def opened_film(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     """Open a file with FFmpeg and find its picture. Every failure until the end of the `with` becomes one sentence."""
     av = require("av", "video")
     if media.is_missing:
@@ -147,7 +147,7 @@ def average_rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
 
 
-def picture_seconds(media: Media, stream: Any) -> float:
+def picture_seconds(media: EncodedItem, stream: Any) -> float:
     """Return the length of the picture in seconds. A container that does not tell is read through, not decoded.
 
     Args:

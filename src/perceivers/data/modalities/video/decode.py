@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import TooLongError
 from perceivers.data.modalities.video.container import (
     DEFAULT_RATE,
@@ -77,7 +77,7 @@ def window_of(
 ) -> tuple[int, int]:
     """Return the first frame and the number of frames of a clip, counted at `frame_rate` from the beginning.
 
-    The clip begins at `moment * (duration - its own length)`, on the nearest frame. So it shows the window that
+    The clip begins at `clip_position * (duration - its own length)`, on the nearest frame. So it shows the window that
     the sound of the same moment is cut from, and the frames that the whole film has there.
 
     Args:
@@ -88,12 +88,12 @@ def window_of(
     total = max(1, math.ceil(duration * frame_rate - EPSILON))
     if clip is None or clip[0] >= total:
         return 0, total
-    frames, moment = clip
-    start = moment * max(0.0, duration - frames / frame_rate)
+    frames, clip_position = clip
+    start = clip_position * max(0.0, duration - frames / frame_rate)
     return min(total - frames, max(0, math.floor(start * frame_rate + 0.5))), frames
 
 
-def film_header(media: Media) -> FilmHeader:
+def film_header(media: EncodedItem) -> FilmHeader:
     """Return what a film says of itself. One frame is decoded, since frames say how they are turned.
 
     Raises:
@@ -115,7 +115,7 @@ def film_header(media: Media) -> FilmHeader:
 
 
 def decode_film(
-    media: Media,
+    media: EncodedItem,
     *,
     frame_rate: float,
     fit: Fit | None = None,
@@ -317,7 +317,7 @@ def _upright_size(frame: Any, stream: Any) -> tuple[int, int]:
     return (width, frame.height) if _turns(frame) % 2 else (frame.height, width)
 
 
-def _given_frames(media: Media) -> tuple[Frames, float] | None:
+def _given_frames(media: EncodedItem) -> tuple[Frames, float] | None:
     """Return frames that come decoded, and their rate; None where there is a file."""
     frames: Any = media.array if media.array is not None else media.value
     if frames is None:

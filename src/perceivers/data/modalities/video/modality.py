@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ConfigDict
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.encoded_item import Media
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue
 from perceivers.data.modalities.image.augment import inception_box
 from perceivers.data.modalities.image.preprocess import (
@@ -156,7 +156,7 @@ class VideoClips:
         ValueError: If something of `preprocess` is still open.
     """
 
-    timed = True
+    has_clips = True
 
     def __init__(
         self, preprocess: VideoPreprocessConfig, augment: VideoAugmentConfig | None = None
@@ -180,19 +180,19 @@ class VideoClips:
             keep_aspect=preprocess.keep_aspect,
         )
 
-    def decode(self, media: Media, *, moment: float | None = None) -> DecodedValue:
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
         """Return a `Film` at the clip's rate, a little larger than the clip.
 
         Args:
             media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_film`.
-            moment: Decode only the clip there. None: the whole film.
+            clip_position: Decode only the clip there. None: the whole film.
 
         Raises:
             MissingValueError: If the cell is empty, or holds only sound.
             TooLongError: If the whole film would need too much memory.
             ValueError: If it cannot be decoded.
         """
-        clip = None if moment is None else (self.num_frames, moment)
+        clip = None if clip_position is None else (self.num_frames, clip_position)
         film, notes = decode_film(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
         return DecodedValue(film, notes)
 
@@ -208,30 +208,30 @@ class VideoClips:
         return max(1, round(height * tall)), max(1, round(width * wide))
 
     def prepare(
-        self, value: Film, *, moment: float = 0.5, chance: np.random.Generator | None = None
+        self, value: Film, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
         """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
 
         Args:
             value: Of `decode`, of the whole film or of the same moment.
-            moment: 0 for the first possible clip, 1 for the last.
-            chance: Where augmentation takes its chance from. None: nothing is random.
+            clip_position: 0 for the first possible clip, 1 for the last.
+            rng: Where augmentation takes its chance from. None: nothing is random.
 
         Raises:
             ValueError: If only another moment of the film was decoded.
         """
         first, count = window_of(
-            value.duration, frame_rate=self.frame_rate, clip=(self.num_frames, moment)
+            value.duration, frame_rate=self.frame_rate, clip=(self.num_frames, clip_position)
         )
         first -= round(value.start * self.frame_rate)
         frames = value.frames[max(0, first) : first + count]
         if first < 0 or len(frames) < count:
             msg = (
-                f"Expected a film that was decoded as a whole or at the moment {moment:g}, got {len(value.frames)} "
+                f"Expected a film that was decoded as a whole or at the moment {clip_position:g}, got {len(value.frames)} "
                 f"frames from {value.start:.2f} s on."
             )
             raise ValueError(msg)
-        box, flip, color = self._chosen(frames, chance)
+        box, flip, color = self._chosen(frames, rng)
         clip = np.empty((count, *self.size, 3), np.uint8)
         for place, frame in enumerate(frames):
             clip[place] = self._shown(frame, box, color)
@@ -260,20 +260,20 @@ class VideoClips:
         return torch.from_numpy(values), mask
 
     def _chosen(
-        self, frames: Clip, chance: np.random.Generator | None
+        self, frames: Clip, rng: np.random.Generator | None
     ) -> tuple[Box, bool, tuple[float, ...] | None]:
         """Return crop, flip and color matrix of a clip."""
         height, width = frames.shape[1:3]
         augment = self.augment
-        if augment is None or chance is None:
+        if augment is None or rng is None:
             return evaluation_box(width, height, self._image), False, None
         if augment.crop_scale is None:
             box = evaluation_box(width, height, self._image)
         else:
             crop = ImageAugmentConfig(crop_scale=augment.crop_scale, crop_ratio=augment.crop_ratio)
-            box = inception_box(width, height, crop, self._image, chance)
-        flip = augment.flip and chance.random() < 0.5
-        return box, flip, _color_matrix(frames, augment, chance)
+            box = inception_box(width, height, crop, self._image, rng)
+        flip = augment.flip and rng.random() < 0.5
+        return box, flip, _color_matrix(frames, augment, rng)
 
     def _shown(self, frame: Clip, box: Box, color: tuple[float, ...] | None) -> Clip:
         if (
@@ -289,7 +289,7 @@ class VideoClips:
 
 
 def _color_matrix(
-    frames: Clip, augment: VideoAugmentConfig, chance: np.random.Generator
+    frames: Clip, augment: VideoAugmentConfig, rng: np.random.Generator
 ) -> tuple[float, ...] | None:
     """Return brightness, contrast, saturation and hue as one matrix of 3 x 4, row by row; None if all are off.
 
@@ -298,8 +298,8 @@ def _color_matrix(
     strengths = (augment.brightness, augment.contrast, augment.saturation)
     if not any((*strengths, augment.hue)):
         return None
-    bright, contrast, saturation = (chance.uniform(1 - s, 1 + s) for s in strengths)
-    angle = 2 * math.pi * chance.uniform(-augment.hue, augment.hue)
+    bright, contrast, saturation = (rng.uniform(1 - s, 1 + s) for s in strengths)
+    angle = 2 * math.pi * rng.uniform(-augment.hue, augment.hue)
     turn = np.array(
         [[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]]
     )
@@ -312,7 +312,7 @@ def _color_matrix(
 
 
 def measure_video(
-    cells: Iterable[Media], config: VideoPreprocessConfig, *, largest: int = 64
+    cells: Iterable[EncodedItem], config: VideoPreprocessConfig, *, largest: int = 64
 ) -> VideoPreprocessConfig:
     """Return a configuration in which what was None is taken from a sample of the training data.
 
@@ -365,7 +365,7 @@ def _suggested_rate(headers: Sequence[FilmHeader]) -> float:
 
 
 def _mean_std(
-    cells: Sequence[Media], config: VideoPreprocessConfig
+    cells: Sequence[EncodedItem], config: VideoPreprocessConfig
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return mean and deviation of each channel of the clip in the middle of some films."""
     clips = VideoClips(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
@@ -373,7 +373,7 @@ def _mean_std(
     failure: Exception | None = None
     for media in cells:
         try:
-            film = clips.decode(media, moment=0.5).value
+            film = clips.decode(media, clip_position=0.5).value
         except (ValueError, OSError) as error:
             failure = failure or error
             continue
