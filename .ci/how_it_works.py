@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/how-it-works.md with this library's own parts.
+"""Draw the figures of docs/how-it-works.md with the modules of this library.
 
 python .ci/how_it_works.py [FOLDER]    docs/img by default
 """
@@ -15,11 +15,11 @@ from perceivers.runs.report import figure
 
 __all__ = ["main"]
 
-_CELLS, _FEW = 224, 32  # of an axis: as on ImageNet, and so few that each can be seen
+_CELLS, _FEW = 224, 32  # cells of an axis: on ImageNet, and few enough to be visible
 
 
 def main(folder: Path) -> list[Path]:
-    """Write the pictures into a folder and return their paths."""
+    """Write the figures into a folder and return their paths."""
     drawn = {"how-positions.png": _positions(), "how-cost.png": _cost()}
     for name, made in drawn.items():
         made.savefig(folder / name, dpi=110)
@@ -27,7 +27,7 @@ def main(folder: Path) -> list[Path]:
 
 
 def _positions() -> object:
-    """Return the features of an axis, and how alike the position of one pixel is to those of all others."""
+    """Draw the Fourier features of an axis, and the similarity of one position to all others."""
     table = axis_features(axis_coordinates(_CELLS), num_bands=64, max_resolution=_CELLS)
     made = figure(11, 3.6)
     left, middle, right = made.subplots(1, 3, width_ratios=(2, 1, 1))
@@ -37,12 +37,12 @@ def _positions() -> object:
     for axes, row, column in ((middle, 15, 15), (right, 5, 24)):
         alike = (few @ few[row])[:, None] + (few @ few[column])[None]
         axes.imshow((alike / alike.max()).numpy(), cmap="magma", vmin=0, vmax=1)
-        axes.set(title=f"how like row {row}, column {column}", xticks=[], yticks=[])
+        axes.set(title=f"similarity to row {row}, column {column}", xticks=[], yticks=[])
     return made
 
 
 def _cost() -> object:
-    """Return the operations of a sample over the number of elements: the 2021 model, and a Transformer as deep."""
+    """Draw the operations for a sample over the number of elements: the 2021 model and a Transformer of equal depth."""
     recipe = get_recipe("imagenet")
     config = recipe.model_config()
     transformer = replace(
@@ -59,7 +59,7 @@ def _cost() -> object:
         axes.loglog(lengths, flops, label=label, marker=".")
     axes.axvline(_CELLS**2, color="gray", linestyle=":")
     axes.text(_CELLS**2 * 1.2, 2e2, "224 x 224", color="gray")
-    axes.set(xlabel="elements", ylabel="GFLOPs a sample")
+    axes.set(xlabel="elements", ylabel="GFLOPs for a sample")
     axes.grid(alpha=0.3)
     axes.legend()
     return made

@@ -1,6 +1,6 @@
-"""A page for each recipe, made from its docstring and its model when the pages are built, so that none can drift.
+"""Generate a page for each recipe from its docstring and its model when the documentation is built.
 
-MkDocs calls `on_config` and `on_files` (`hooks` in mkdocs.yml); nothing is written beside the pages.
+MkDocs calls `on_config` and `on_files` (`hooks` in mkdocs.yml); nothing is written to docs/.
 """
 
 import inspect
@@ -22,7 +22,7 @@ _SECTION = "Recipes"
 
 
 def recipe_page(name: str) -> str:
-    """Return the Markdown of one recipe: what it is, how it is run, what to expect, its sizes and settings."""
+    """Return the Markdown page of a recipe: description, command, expected result, sizes and settings."""
     parts = _parts(inspect.getdoc(_RECIPES[name]) or "")
     first = get_recipe(name, size=sizes_of(name)[0])
     rows, assumed = _sizes(name)
@@ -35,18 +35,18 @@ def recipe_page(name: str) -> str:
             f"```bash\n{parts['Run']}\n```",
             f"**Expected.** {_linked(parts['Expected'])}",
             f"**Source.** {_linked(parts['Source'])}",
-            "## Size\n\n| size | elements x channels | weights | operations a sample, by the papers |\n"
+            "## Size\n\n| size | elements x channels | parameters | operations for a sample |\n"
             f"|---|---|---|---|\n{rows}",
-            f"What the data decide is assumed here:\n\n{notes}" if notes else "",
-            f"## Settings\n\n`perceivers recipes {name} > my.yaml` writes them, `perceivers fit DATA --recipe my.yaml` "
-            f"uses them.\n\n```yaml\n{dump_recipe(first).rstrip()}\n```",
+            f"Assumed here, and taken from the data by `fit`:\n\n{notes}" if notes else "",
+            f"## Settings\n\n`perceivers recipes {name} > my.yaml` writes them to a file for `perceivers fit DATA "
+            f"--recipe my.yaml`.\n\n```yaml\n{dump_recipe(first).rstrip()}\n```",
         )
         if part
     )
 
 
 def _parts(doc: str) -> dict[str, str]:
-    """Return what a recipe's docstring says, by the words Run, Expected and Source."""
+    """Return the sections of a recipe's docstring: about, Run, Expected and Source."""
     pieces = re.split(r"^(Run|Expected|Source):", doc, flags=re.MULTILINE)
     found = {"about": pieces[0].strip()}
     for word, text in zip(pieces[1::2], pieces[2::2], strict=True):
@@ -55,25 +55,25 @@ def _parts(doc: str) -> dict[str, str]:
 
 
 def _linked(text: str) -> str:
-    """Return a sentence whose files of docs/ are links, as seen from the folder of these pages."""
+    """Return a sentence with links to the files of docs/, relative to the folder of these pages."""
     return re.sub(r"docs/([\w/]+\.md)", r"[\1](../\1)", text)
 
 
 def _sizes(name: str) -> tuple[str, list[str]]:
-    """Return a row of the table for each size, and what had to be assumed."""
+    """Return a row of the table for each size, and the assumptions."""
     rows: list[str] = []
     notes: dict[str, None] = {}
     for size in sizes_of(name):
         recipe, sentences = assume(get_recipe(name, size=size))
         notes |= dict.fromkeys(sentences)
-        elements, channels, weights, flops = _counted(recipe)
-        told = f"{flops / 1e9:,.1f} G" if flops >= 1e9 else f"{flops / 1e6:,.1f} M"
-        rows.append(f"| {size} | {elements:,} x {channels:,} | {weights:,} | {told} |")
+        elements, channels, parameters, flops = _counted(recipe)
+        count = f"{flops / 1e9:,.1f} G" if flops >= 1e9 else f"{flops / 1e6:,.1f} M"
+        rows.append(f"| {size} | {elements:,} x {channels:,} | {parameters:,} | {count} |")
     return "\n".join(rows), list(notes)
 
 
 def _counted(recipe: Recipe) -> tuple[int, int, int, int]:
-    """Return elements, channels, weights and operations of a recipe's model, without allocating it."""
+    """Return elements, channels, parameters and operations of a recipe's model, built on the meta device."""
     config = recipe.model_config()
     with torch.device("meta"):
         model = build(config)
@@ -83,17 +83,23 @@ def _counted(recipe: Recipe) -> tuple[int, int, int, int]:
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages behind that of all recipes."""
-    pages = [{name: f"recipes/{name}.md"} for name in list_recipes()]
+    """Add the pages to the navigation, collapsed below the overview."""
+    groups: dict[str, list[dict[str, str]]] = {"For your data": [], "Published models": []}
+    for name in list_recipes():
+        published = ".published." in _RECIPES[name].__module__
+        group = groups["Published models" if published else "For your data"]
+        group.append({name: f"recipes/{name}.md"})
     nav = [entry for entry in config["nav"] if _SECTION not in entry]
     place = next(i for i, entry in enumerate(config["nav"]) if _SECTION in entry)
-    nav.insert(place, {_SECTION: [{"All recipes": "recipes.md"}, *pages]})
+    nav.insert(
+        place, {_SECTION: [{"Overview": "recipes.md"}, *({k: v} for k, v in groups.items())]}
+    )
     config["nav"] = nav
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages to those that are read from docs/."""
+    """Add the generated pages to the files of docs/."""
     from mkdocs.structure.files import File
 
     for name in list_recipes():

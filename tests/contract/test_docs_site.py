@@ -76,8 +76,9 @@ def test_a_recipe_has_a_page_with_what_to_expect(pages, name):
 def test_the_pages_hang_below_that_of_all_recipes(pages):
     config = pages.on_config({"nav": [{"First": "index.md"}, {"Recipes": "recipes.md"}]})
     (recipes,) = [entry["Recipes"] for entry in config["nav"] if "Recipes" in entry]
-    assert recipes[0] == {"All recipes": "recipes.md"}
-    assert {"imagenet": "recipes/imagenet.md"} in recipes
+    assert recipes[0] == {"Overview": "recipes.md"}
+    assert {"images": "recipes/images.md"} in recipes[1]["For your data"]
+    assert {"imagenet": "recipes/imagenet.md"} in recipes[2]["Published models"]
     assert config["nav"][0] == {"First": "index.md"}
 
 

@@ -114,5 +114,5 @@ def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
 
 def test_any_other_missing_module_is_not_blamed_on_matplotlib(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "perceivers.explain.render.drawing", None)
-    with pytest.raises(ModuleNotFoundError, match=r"perceivers\.explain\.drawing"):
+    with pytest.raises(ModuleNotFoundError, match=r"perceivers\.explain\.render\.drawing"):
         explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")

@@ -27,7 +27,7 @@ _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --faithfulness    deletion and insertion curves of the maps for this image
   perceivers explain runs/birds --faithfulness --samples 300  the same over the test split, with mean areas
   perceivers explain runs/digits spoken.flac                audio, video, mesh, series, array: any modality of the run
-  perceivers explain runs/talks talk.mp4 --clip-position 0         the clip at the beginning; 0.5 is the middle, 1 the end
+  perceivers explain runs/talks talk.mp4 --clip-position 0  the first clip; 0.5 the middle, 1 the last
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
   perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; a missing one may be left out
   perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns

@@ -111,8 +111,7 @@ class Graph(nn.Module):
         """Return the inputs of one sample, with a batch axis of 1.
 
         Args:
-            values: What was decoded of each modality, as `perceivers.data.loading.transform.WorkerResulter.decode` returns
-                it. None, or left out: it is missing.
+            values: What was decoded of each modality, as `SampleTransform.decode` returns it. None or absent: missing.
         """
         found: dict[str, Tensor] = {}
         for name, port in self.ports.items():

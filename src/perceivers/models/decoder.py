@@ -29,7 +29,7 @@ from perceivers.outputs.queries import (
 )
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["DecoderConfig", "PerceiverDecoder", "ReadoutConfig"]
+__all__ = ["DecoderConfig", "OutputConfig", "PerceiverDecoder"]
 
 _PADDING_SCALE = 0.02
 _TAKEN = frozenset(dir(nn.ModuleDict()))  # what a module in it cannot be called: `type`, `values`

@@ -45,8 +45,8 @@ class PerceiverEncoderConfig:
         share_blocks: All blocks have the same weights, the first included (44.9 M weights prove it).
         gelu: Form of the GELU in every MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models.
         latent_init_scale: Standard deviation of the latent array at the start.
-        attn_implementation: How the input is read; all ways give the same numbers up to rounding. `auto` takes the one of
-            the fewest operations; `grid`, `absorbed` and `projected` force one.
+        attn_implementation: How the input is read; all ways give the same numbers up to rounding. `auto` takes
+            the one of the fewest operations; `grid`, `absorbed` and `projected` force one.
         unroll_time: Each read gets its own part of the time axis: read t of T the t-th of T equal parts (one frame, or
             a group of frames). It applies to every segment along its first axis, which is time in films,
             spectrograms, sounds, series and texts; what has fewer cells there than T (a table) is read whole each

@@ -97,8 +97,8 @@ class MaskedBytesTask:
         ids = inputs[name]
         real = masks.get(name)
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
-        rng = torch.rand(ids.shape, device=ids.device) if training else _settled(ids)
-        hidden = hide(ids, real, rng.to(ids.device) < self.config.share, unit=self.config.unit)
+        uniform = torch.rand(ids.shape, device=ids.device) if training else _settled(ids)
+        hidden = hide(ids, real, uniform.to(ids.device) < self.config.share, unit=self.config.unit)
         return Question(
             inputs={**inputs, name: ids.masked_fill(hidden, MASK)},
             masks=masks,

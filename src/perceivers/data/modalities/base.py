@@ -78,7 +78,8 @@ class Modality(Protocol):
 
         Args:
             value: Of `decode`.
-            clip_position: Where the clip lies: 0 the first possible, 1 the last. Modalities of one file cut the same window.
+            clip_position: Position of the clip: 0 the first possible, 1 the last. Modalities of one file use the
+                same window.
             rng: Where augmentation takes its chance from. None: nothing is random.
         """
         ...

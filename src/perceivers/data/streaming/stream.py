@@ -186,7 +186,7 @@ class Stream:
         self._resume = state if "keys" in state else None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of this worker: media as `EncodedItem`, the target as what is learned of it (the class' index).
+        """Yield this worker's rows: inputs as `EncodedItem`, the target as its encoded value (the index of a class).
 
         Raises:
             ValueError: If a label is missing or unknown, or a resumed pass had another number of workers.

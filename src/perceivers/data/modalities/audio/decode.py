@@ -117,7 +117,7 @@ def cut_sound(sound: Sound, *, clip_position: float, seconds: float) -> Samples:
     Where a film's sound track does not reach, there is silence.
 
     Args:
-        sound: All of it, or the part that `decode_sound` gave for the same `clip_position` and at least these `seconds`.
+        sound: All of it, or the part that `decode_sound` gave for the same `clip_position` and at least `seconds`.
         clip_position: 0 the first possible clip, 1 the last: it starts at `clip_position * max(0, duration - seconds)`.
         seconds: Length of the clip.
     """

@@ -227,8 +227,8 @@ class VideoClips:
         frames = value.frames[max(0, first) : first + count]
         if first < 0 or len(frames) < count:
             msg = (
-                f"Expected a film that was decoded as a whole or at the moment {clip_position:g}, got {len(value.frames)} "
-                f"frames from {value.start:.2f} s on."
+                f"Expected a video decoded as a whole or at the position {clip_position:g}, got "
+                f"{len(value.frames)} frames from {value.start:.2f} s on."
             )
             raise ValueError(msg)
         box, flip, color = self._chosen(frames, rng)
