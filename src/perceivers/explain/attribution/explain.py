@@ -1,19 +1,27 @@
-"""From a saved model and a sample to what the model says and where its reads looked."""
+"""Explanation of one sample by a saved model: its output, and the attention to the elements of each modality."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from perceivers.data.base import nearest
-from perceivers.explain.attribution.attribute import MAPS, look, summary_of
-from perceivers.explain.attribution.cross_attention_maps import only
+from perceivers.explain.attribution.attribute import (
+    MAPS,
+    Attribution,
+    attribute,
+    select_map,
+    summary_map,
+)
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import CLASSES, class_index
-from perceivers.explain.attribution.layout import SummaryMap, segments_of, views_of
-from perceivers.explain.attribution.query_attribution import trace_query
-from perceivers.explain.attribution.sample import read_sample
+from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
+from perceivers.explain.attribution.sample import ReadSample, read_sample
+from perceivers.explain.contents.base import ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved
 from perceivers.tasks.autoencode import AutoencodeTask, by_name
 from perceivers.tasks.dense import DenseConfig
@@ -24,10 +32,11 @@ from perceivers.tasks.reconstruction import psnr
 from perceivers.tasks.registry import TaskConfig, build_task, names_of
 from perceivers.typing import Float, Tensor
 
-__all__ = ["explain"]
+__all__ = ["Segment", "explain", "segments_of", "step_of"]
 
+Map = npt.NDArray[np.float32]
 
-# What the answer is drawn as, where it is not the task's own kind.
+# How an output is shown, where that is not the task's kind.
 _TASKS = {
     "masked_bytes": "classification",
     "flow": "regression",
@@ -46,24 +55,22 @@ def explain(
     about: str | None = None,
     alone: tuple[int | None, int | None] = (None, None),
 ) -> Explanation:
-    """Return what a model says about one sample, and where each of its reads looked.
+    """Return the output of a model for one sample, and the attention of each of its cross-attends.
 
     Args:
-        saved: What `perceivers.hub.checkpoint.load` returned.
-        file: As in `perceivers.explain.attribution.sample.read_sample`.
-        latents: Whose scores to return: so many, spread evenly over the latent array, or these.
-        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
-        task: Which of several tasks the answer is of. By default the first. The reads are the same for all.
-        map: What the one picture of the whole model shows, one of
-            `perceivers.explain.attribution.attribute.MAPS`. By default
-            `class` where the run learned classes, `rollup` elsewhere.
-        about: The class, or number, that `class` is about. By default the most probable, or the first number.
-        alone: A latent and a head whose attention alone the reads show. None: the mean of all.
+        saved: Result of `perceivers.hub.checkpoint.load`.
+        file: Sample as in `perceivers.explain.attribution.sample.read_sample`.
+        latents: Latents whose scores are returned: their number, spread evenly over the latent array, or their indices.
+        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        task: Name of the task, of several. By default the first. Attention is the same for all.
+        map: Map of the whole model, one of `perceivers.explain.attribution.attribute.MAPS`. By default `class` where
+            the run learned classes, or else `rollup`.
+        about: Class, or number, of the map `class`. By default the most probable one, or the first number.
+        alone: Indices of a latent and a head whose attention replaces the mean. None: the mean over all.
 
     Raises:
         ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
-            not exist, or the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
-            The message names it.
+            not exist, the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
     """
     config, learned = saved.config, _task_of_run(saved)
     sample = read_sample(saved, file, clip_position=clip_position)
@@ -72,42 +79,52 @@ def explain(
     inputs = {name: x.to(device) for name, x in sample.inputs.items()}
     masks = {name: x.to(device) for name, x in sample.masks.items()}
     segments = segments_of(model, inputs, masks)
-    readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
-    chosen = _chosen(latents, readers, alone[0])
+    count = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
+    chosen = _chosen_latents(latents, count, alone[0])
     answered = _task_of(learned, task)
     blank = _first_blank(answered, inputs, sample.name)
     kind, index = _map_of(answered, map, about)
     which: dict[str, Any] = {"output": _output_of(learned, task), "query": blank}
-    seen = look(model, inputs, masks or None, latents=chosen, **which)
+    found = attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
-    seen = replace(seen, reads=[only(read, place, alone[1]) for read in seen.reads])
-    summary = summary_of(seen, kind, model, inputs, masks or None, index=index, **which)
-    outputs = seen.outputs if which["output"] is None else seen.outputs[which["output"]]
-    names, answer = _answer(answered, inputs, masks, outputs, blank)
-    asked = None if blank is None else trace_query(model, inputs, masks, query=blank)
+    found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
+    summary = summary_map(found, kind, model, inputs, masks or None, index=index, **which)
+    outputs = found.outputs if which["output"] is None else found.outputs[which["output"]]
+    names, values = _output_values(answered, inputs, masks, outputs, blank)
+    query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
-        about = names[int(answer.argmax()) if answered.kind in CLASSES else 0]
-    whole = SummaryMap(values=summary.numpy(), kind=kind, about=about)
+        about = names[int(values.argmax()) if answered.kind in CLASSES else 0]
+    titles = {"mean": "all cross-attends", "last": "last cross-attend", "rollup": "all layers"}
+    views = _Views(
+        saved=saved,
+        sample=sample,
+        found=found,
+        summary=summary.numpy(),
+        title=titles.get(kind, f"for {about}"),
+        query=query,
+        num_real=sum(int(segment.real.sum()) for segment in segments),
+    )
     return Explanation(
         name=sample.name,
         task=_TASKS.get(answered.kind, answered.kind),
         label_names=names,
-        probabilities=answer.float().cpu().numpy(),
+        probabilities=values.float().cpu().numpy(),
         threshold=float(getattr(answered, "threshold", 0.5)),
-        views=views_of(saved, sample, segments, seen, whole, asked),
+        # A learned vector replaces a missing modality, and has no content to show.
+        views=tuple(views.view(segment) for segment in segments if segment.name in sample.inputs),
         latents=chosen,
         missing=sample.missing,
-        asked=None if asked is None else asked.latents.numpy(),
+        asked=None if query is None else query.latents.numpy(),
         map=kind,
         about=about if kind == "class" else None,
     )
 
 
 def _task_of_run(saved: Saved) -> TaskConfig:
-    """Return what a run learned.
+    """Return the task of a run.
 
     Raises:
-        ValueError: If it cannot read files.
+        ValueError: If the run cannot decode files.
     """
     if saved.config.task is None or not saved.config.preprocess:
         msg = (
@@ -119,17 +136,17 @@ def _task_of_run(saved: Saved) -> TaskConfig:
 
 
 def _output_of(config: TaskConfig, name: str | None) -> str | None:
-    """Return which output of the model is meant. None: it has one for all."""
+    """Return the name of the output of the model. None: it has a single one."""
     if not isinstance(config, MultiTaskConfig):
         return None
     return name or next(iter(config.parts))
 
 
 def _first_blank(config: TaskConfig, inputs: dict[str, Tensor], name: str) -> int | None:
-    """Return where the first blank of a text is. None: the run fills none.
+    """Return the position of the first blank of a text. None: the run fills none.
 
     Raises:
-        ValueError: If it fills blanks, and there is none.
+        ValueError: If the run fills blanks, and the text has none.
     """
     if not isinstance(config, MaskedBytesConfig):
         return None
@@ -138,16 +155,16 @@ def _first_blank(config: TaskConfig, inputs: dict[str, Tensor], name: str) -> in
     return int((ids == MASK).nonzero()[0])
 
 
-def _answer(
+def _output_values(
     config: TaskConfig,
     inputs: dict[str, Tensor],
     masks: dict[str, Tensor],
     outputs: Any,
     blank: int | None,
 ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
-    """Return what the numbers of the answer are called, and the numbers."""
+    """Return the names of the numbers of the output, and the numbers."""
     learned = build_task(config)
-    if isinstance(learned, AutoencodeTask):  # how near what is given back comes
+    if isinstance(learned, AutoencodeTask):  # the PSNR of the reconstruction
         return _nearness(learned, inputs, masks, outputs)
     answer = learned.probabilities(outputs)[0]
     if blank is not None:
@@ -158,7 +175,7 @@ def _answer(
 
 
 def _map_of(task: TaskConfig, kind: str | None, about: str | None) -> tuple[str, int | None]:
-    """Return which map shows the whole model and, of one about a class, which number of the answer.
+    """Return the map of the whole model and, of a map for a class, its index in the output.
 
     Raises:
         ValueError: If there is no such map or class, or the task has none.
@@ -206,7 +223,7 @@ def _nearness(
     task: AutoencodeTask, inputs: dict[str, Tensor], masks: dict[str, Tensor], outputs: Any
 ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
     """Return the names of what an autoencoder gives back, and the PSNR of each in dB."""
-    wanted = task.pose(inputs, masks, None, training=False).targets
+    wanted = task.prepare_batch(inputs, masks, None, training=False).targets
     answers = by_name(task.config, outputs)
     found = {
         f"{name}_psnr": psnr(
@@ -224,13 +241,148 @@ def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[tuple[str, ...], Float[Tens
     return ("mean motion", "largest motion", "mean to the right", "mean down"), told
 
 
-def _chosen(wanted: int | Sequence[int], count: int, also: int | None) -> tuple[int, ...]:
-    """Return the latents that are wanted, or so many of `count`, and behind them `also`, if it is not among them."""
-    chosen = _spread(wanted, count) if isinstance(wanted, int) else tuple(wanted)
+def _chosen_latents(wanted: int | Sequence[int], count: int, also: int | None) -> tuple[int, ...]:
+    """Return the indices of latents: `wanted`, or that many spread evenly over `count`, and `also`."""
+    if isinstance(wanted, int):
+        wanted = max(min(wanted, count), 1)
+        chosen = tuple(round((i + 0.5) * count / wanted - 0.5) for i in range(wanted))
+    else:
+        chosen = tuple(wanted)
     return chosen if also is None or also in chosen else (*chosen, also)
 
 
-def _spread(count: int, num_latents: int) -> tuple[int, ...]:
-    """Return `count` latents spread evenly, or all of them if there are fewer."""
-    count = max(min(count, num_latents), 1)
-    return tuple(round((i + 0.5) * num_latents / count - 0.5) for i in range(count))
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Elements of one modality among all elements.
+
+    Attributes:
+        name: Name of the modality.
+        begin: First of its elements.
+        end: Last + 1.
+        real: Mask of its elements: False at padding.
+        order: Index of each element on the axes, after `permute`. None: they are in order.
+        axes: Number of elements along each axis.
+    """
+
+    name: str
+    begin: int
+    end: int
+    real: npt.NDArray[np.bool_]
+    order: npt.NDArray[np.int64] | None
+    axes: tuple[int, ...]
+
+    def place(self, values: Map) -> Map:
+        """Return values of all elements, ... x M, on the axes of this modality; NaN at padding."""
+        found = np.where(self.real, values[..., self.begin : self.end], np.nan).astype(np.float32)
+        if self.order is not None:
+            ordered = np.empty_like(found)
+            ordered[..., self.order] = found
+            found = ordered
+        return found.reshape(*found.shape[:-1], *self.axes)
+
+    def place_shares(self, values: Map) -> Map:
+        """Return the same in multiples of an even share among the real elements of this modality."""
+        found = np.where(self.real, values[..., self.begin : self.end], 0)
+        even = found.sum(axis=-1, keepdims=True) / max(int(self.real.sum()), 1)
+        return self.place((values / np.maximum(even, 1e-30)).astype(np.float32))
+
+
+def segments_of(
+    model: Any, inputs: dict[str, Tensor], masks: dict[str, Tensor]
+) -> tuple[Segment, ...]:
+    """Return the segment of each modality among the elements of a sample."""
+    with torch.inference_mode():
+        elements = model.elements(inputs, masks)
+    found: list[Segment] = []
+    begin = 0
+    # Where a learned vector replaces a missing modality, all modalities have elements.
+    names = sorted(inputs if len(elements) == len(inputs) else model.inputs)
+    for name, part in zip(names, elements, strict=True):
+        count = part.num_elements
+        real = np.ones(count, dtype=bool)
+        if part.mask is not None:
+            real = np.broadcast_to(part.mask[0].cpu().numpy(), count)
+        order = None
+        if model.permutation is not None:
+            order = model._order(name, count).cpu().numpy()
+        axes: tuple[int, ...] = tuple(model.inputs[name].axes)
+        rest = math.prod(axes[1:])  # the first axis may be shorter than configured
+        axes = (count // rest, *axes[1:]) if count % rest == 0 else (count,)
+        end = begin + count
+        found.append(Segment(name=name, begin=begin, end=end, real=real, order=order, axes=axes))
+        begin = end
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Views:
+    """Everything that the views of a sample are made of."""
+
+    saved: Saved
+    sample: ReadSample
+    found: Attribution
+    summary: Map
+    title: str
+    query: QueryAttribution | None
+    num_real: int
+
+    def view(self, segment: Segment) -> View:
+        """Return the view of one modality."""
+        name, maps = segment.name, self.found.maps
+        shares = np.stack([one.share.numpy() for one in maps])
+        received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
+        count = int(segment.real.sum())
+        # A modality without any attention has 0 everywhere, and not 0 / 0.
+        even = np.maximum(received, 1e-12)[:, None] / max(count, 1)
+        weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
+        query = self.query
+        return View(
+            name=name,
+            content=content_of(self._input(name)),
+            attention=segment.place((shares / even).astype(np.float32)),
+            share=received.astype(np.float32),
+            even=count / max(self.num_real, 1),
+            scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
+            summary=segment.place_shares(self.summary),
+            summary_title=self.title,
+            latents=segment.place_shares(weights),
+            rolled=segment.place_shares(self.found.rolled.elements[1:].numpy()),
+            heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
+            head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
+            asked=None if query is None else segment.place_shares(query.elements.numpy()),
+        )
+
+    def _input(self, name: str) -> ModelInput:
+        x = self.sample.inputs[name][0].cpu().numpy()
+        real = np.ones(len(x), dtype=bool)
+        if name in self.sample.masks:
+            real = np.broadcast_to(self.sample.masks[name][0].cpu().numpy(), len(x))
+        return ModelInput(
+            config=self.saved.config.preprocess[name],
+            value=self.sample.values[name],
+            x=x,
+            real=real,
+            step=step_of(self.saved.model.inputs[name]),
+        )
+
+
+def _stacked_heads(maps: Sequence[Map]) -> Map:
+    """Return maps of heads, H x ..., as T x H x ...; the mean over heads where cross-attends differ in their number."""
+    if len({one.shape for one in maps}) > 1:
+        maps = [one.mean(axis=0, keepdims=True) for one in maps]
+    return np.stack(maps)
+
+
+def step_of(adapter: Any) -> tuple[int, ...]:
+    """Return the samples, bytes, steps, pixels ... of the input that one element covers along each axis."""
+    config = getattr(adapter, "config", None)
+    patch, stride = getattr(config, "patch", None), getattr(config, "stride", None)
+    if patch is not None:
+        return (patch,) if isinstance(patch, int) else tuple(patch)
+    if stride is None:
+        return (1,)
+    layers = len(getattr(config, "stem_channels", (1,)))
+    pool = getattr(config, "pool", 1)  # after the convolutions of a text
+    step = tuple(pool * one**layers for one in ((stride,) if isinstance(stride, int) else stride))
+    frames = getattr(adapter, "frame_step", None)
+    return step if frames is None else (frames, *step, *step)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.explain.attribution.deletion import MeanCurves
+from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.attribution.explain import explain
 from perceivers.explain.attribution.explanation import Explanation, arrays_of
 from perceivers.explain.render.page import page_of
