@@ -172,10 +172,10 @@ def made(name: str, data: Path, out: Path) -> Path:
 
 def run(experiment: Experiment, data: Path, out: Path) -> dict[str, object] | None:
     """Fit and evaluate, or return None where the data are missing."""
-    source = "digits" if experiment.data == "digits" else str(data / experiment.data)
+    source = "builtin:digits" if experiment.data == "digits" else str(data / experiment.data)
     if experiment.data in MADE:
         source = str(made(experiment.data, data, out / "data"))
-    if source != "digits" and not Path(source).exists():
+    if experiment.data != "digits" and not Path(source).exists():
         print(f"{experiment.name}: skipped, there is no {source}")
         return None
     folder = out / experiment.name

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.data.sources.builtin import open_named
+from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.hub.device import pick_device
 from perceivers.recipes import get_recipe
@@ -52,7 +52,7 @@ class Bench:
     Args:
         recipe: Its name.
         size: Of the recipe, or None.
-        data: Path of the data, or `digits`.
+        data: Path of the data, or `builtin:digits`.
         device: Where to compute.
         workers: Processes that read. None: as `fit` takes.
     """
@@ -62,7 +62,7 @@ class Bench:
     ) -> None:
         asked = get_recipe(recipe, size=size)
         asked = replace(asked, data=replace(asked.data, workers=workers))
-        source = with_validation(open_named(data, asked.data), asked.data)
+        source = with_validation(open_data(data, asked.data), asked.data)
         self.recipe, self.preprocess = specialize(asked, source)
         self.source, self.device = source, device
         self.place = ProcessInfo(is_gpu=device.type == "cuda")
@@ -197,13 +197,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    cases = [("digits", None, "digits"), ("images", "tiny", args.cifar10)]
+    cases = [("builtin:digits", None, "digits"), ("images", "tiny", args.cifar10)]
     if args.data:
         cases = [(args.recipe, args.size, args.data)]
     device = pick_device("auto")
     rows: list[dict[str, object]] = []
     for recipe, size, data in cases:
-        if data != "digits" and not Path(data).exists():
+        if data != "builtin:digits" and not Path(data).exists():
             print(f"{recipe} skipped: there is no {data}")
             continue
         bench = Bench(recipe, size, data, device=device, workers=args.workers)

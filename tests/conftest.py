@@ -4,6 +4,7 @@ import os
 import random
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,12 @@ ROOT = Path(__file__).parent.parent
 
 # Workers of pytest-xdist share the cores. Two threads each would fight for them.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+# On a busy machine an example may take any time.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

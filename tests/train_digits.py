@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.sources.builtin import digits
 from perceivers.data.sources.bundle import DatasetBundle
-from perceivers.data.sources.digits import digits
-from perceivers.data.sources.split import Subset
+from perceivers.data.tables.table import Subset
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig

@@ -3,7 +3,6 @@
 import shutil
 import socket
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import pytest
 from made_modalities import cloud, frames, tone, write_film, write_off, write_wav
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timing import PATIENCE, wait_until
 from untrained import save_untrained
 
 from perceivers.explain.attribution.explanation import Explanation
@@ -61,12 +61,12 @@ def served(folder: Path, token: str | None = None):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        until(lambda: server.started, seconds=100)
+        wait_until(lambda: server.started)
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
         finally:
             server.should_exit = True
-            thread.join(timeout=20)
+            thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def visited(browser, address: str, token: str | None = None, **how):
     """Open the page, and afterwards hold it to what every visit promises: no error, and no request to elsewhere."""
     context = browser.new_context(**({"viewport": {"width": 1100, "height": 900}} | how))
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(1000 * PATIENCE)
     heard = SimpleNamespace(errors=[], hosts=set(), refused=0)
     page.on("pageerror", lambda error: heard.errors.append(str(error)))
     page.on("request", lambda one: heard.hosts.add(urlsplit(one.url).hostname))
@@ -128,14 +128,6 @@ def drawn(page, place: int = 0) -> str:
     return page.evaluate(
         "place => document.querySelectorAll('canvas.drawn')[place].toDataURL()", place
     )
-
-
-def until(true, seconds: float = 15) -> None:
-    """Wait for something that the page does not tell by an attribute."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.03)
 
 
 def choose(page, name: str, value: int) -> None:
@@ -289,7 +281,7 @@ def test_a_picture_is_answered_and_drawn(tmp_path, browser):
         assert len(set(maps)) == 3
         with page.expect_response("**/explain"):
             choose(page, "#latent", 2)
-        until(lambda: drawn(page) != maps[-1])
+        wait_until(lambda: drawn(page) != maps[-1])
         assert page.inner_text("#latent-said") == "2 of 4"
         page.uncheck("#overlay")
         assert drawn(page) not in maps
@@ -316,9 +308,9 @@ def test_a_sound_plays_with_its_map(tmp_path, browser):
         assert drawn(page) != first
         before = drawn(page)
         page.click("text=Play")
-        until(lambda: page.evaluate("document.querySelector('.player input').value > 0.1"))
+        wait_until(lambda: page.evaluate("document.querySelector('.player input').value > 0.1"))
         assert drawn(page) != before  # where it plays has moved
-        until(lambda: page.evaluate("document.querySelector('.play').textContent === 'Play'"))
+        wait_until(lambda: page.evaluate("document.querySelector('.play').textContent === 'Play'"))
 
         page.set_input_files("#give-audio", spoil(tmp_path / "bad.wav"))
         page.wait_for_selector("#problem:not([hidden])")
@@ -356,7 +348,9 @@ def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
         assert not page.is_checked("#overlay")
         tabbed_to(page, ".play")
         page.keyboard.press("Enter")
-        until(lambda: page.evaluate("document.querySelector('canvas.drawn').dataset.frame > 2"))
+        wait_until(
+            lambda: page.evaluate("document.querySelector('canvas.drawn').dataset.frame > 2")
+        )
         tabbed_to(page, ".player input")
         page.keyboard.press("Home")
         assert page.evaluate("document.querySelector('canvas.drawn').dataset.frame") == "0"

@@ -26,7 +26,9 @@ def test_quickstart_leaves_report_predictions_and_attention(tmp_path, monkeypatc
 
 def test_the_digits_have_their_own_recipe(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "digits", "--max-steps", "1", "--permute", "7", "--no-progress"]) == 0
+    assert (
+        main(["fit", "builtin:digits", "--max-steps", "1", "--permute", "7", "--no-progress"]) == 0
+    )
     out = capsys.readouterr().out
     assert "Recipe digits" in out
     assert "perceivers evaluate runs/digits" in out

@@ -19,7 +19,7 @@ from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
-from perceivers.data.sources.builtin import open_named
+from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.hub.checkpoint import load
 from perceivers.training.prepare import fingerprint
@@ -212,7 +212,7 @@ class TestCache:
     def test_batches_are_the_same_bit_by_bit(self, fitted, tmp_path):
         trained = fitted("audio_video")
         saved = load(trained.run)
-        source = open_named(str(trained.data), DataConfig())
+        source = open_data(str(trained.data), DataConfig())
         batches = {}
         for name, cache in {"none": None, "first": "c", "again": "c"}.items():
             settings = LoaderSettings(
@@ -245,14 +245,14 @@ class TestCache:
             weights = tmp_path / name / "model.safetensors"
             assert weights.read_bytes() == (trained.run / "model.safetensors").read_bytes()
             assert losses(tmp_path / name) == losses(trained.run)
-        assert list((tmp_path / "kept").rglob("*.kept"))
+        assert list((tmp_path / "kept").rglob("*.sample"))
 
     def test_other_data_of_the_same_size_are_not_taken_for_these(self, fitted, tmp_path):
         trained = fitted("audio")
         preprocess = load(trained.run).config.preprocess
 
         def told(data: Path) -> str:
-            return fingerprint(open_named(str(data), DataConfig()), "train", preprocess)
+            return fingerprint(open_data(str(data), DataConfig()), "train", preprocess)
 
         other = made.make_sounds(tmp_path / "other")
         assert told(trained.data) == told(trained.data)

@@ -6,7 +6,6 @@ import shlex
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,14 +15,25 @@ from benchmarks.serving import Load, load_on, request_of, serving, summary
 from doc_pages import ROOT, steps
 from runs import save_run
 from serving import asking
+from timing import PATIENCE, wait_until
 
 
 def exchange(address: str, sent: bytes) -> bytes:
     """Send bytes over a connection of its own and return all that comes back."""
     place = urlsplit(address)
-    with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE) as connection:
         connection.sendall(sent)
         return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def is_refused(address: str) -> bool:
+    """Return whether nothing listens at an address."""
+    place = urlsplit(address)
+    try:
+        socket.create_connection((place.hostname, place.port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def decoder_of(pid: int) -> int:
@@ -57,18 +67,17 @@ def test_clients_at_once_are_answered_and_what_is_accepted_is_finished(tmp_path)
             assert answer.startswith(b"HTTP/1.1 400")
             assert b"no longer than 64 kB" in answer
 
+        metrics = f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         # One request is in the hands of a process that stands still, when the server is told to stop.
         decoder, answers = decoder_of(pid), []
         os.kill(decoder, signal.SIGSTOP)
         thread = threading.Thread(target=lambda: answers.append(exchange(address, asked[0])))
         thread.start()
-        time.sleep(0.5)
+        wait_until(lambda: b"perceivers_queue 1.0" in exchange(address, metrics))
         os.kill(pid, signal.SIGTERM)
-        time.sleep(1.5)
-        with pytest.raises(ConnectionRefusedError):
-            exchange(address, asked[0])
+        wait_until(lambda: is_refused(address))
         os.kill(decoder, signal.SIGCONT)
-        thread.join(30)
+        thread.join(PATIENCE)
         assert answers[0].startswith(b"HTTP/1.1 200")
     # `serving` has seen that it ended with status 0.
 

@@ -19,7 +19,7 @@ scales = st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(lambda pair: tupl
 ratios = st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)).map(lambda pair: tuple(sorted(pair)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=sides,
     height=sides,
@@ -51,7 +51,7 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
         assert pixels.isfinite().all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     width=sides,
     height=sides,
@@ -73,7 +73,7 @@ def test_boxes_lie_inside_the_picture(width, height, size, scale, ratio, fractio
         assert 0 <= top < bottom <= height
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(2, 12),
     size=sizes,
@@ -104,7 +104,7 @@ def test_mixed_targets_sum_to_one_and_pixels_stay_between(
     assert (mixed.inputs["image"] <= highest + 1e-6).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     num_rows=st.integers(1, 60),
     batch_size=st.integers(1, 9),

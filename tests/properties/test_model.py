@@ -25,7 +25,7 @@ TINY = PerceiverEncoderConfig(
 )
 lengths = st.integers(min_value=1, max_value=40)
 seeds = st.integers(min_value=0, max_value=2**16)
-several = settings(max_examples=25, deadline=None)
+several = settings(max_examples=25)
 
 
 @several

@@ -17,7 +17,7 @@ from perceivers.nn.blocks import CrossAttend
 
 WIDTH = 14
 PATHS = ("grid", "absorbed")
-several = settings(max_examples=60, deadline=None)
+several = settings(max_examples=60)
 
 
 @st.composite

@@ -12,7 +12,7 @@ lengths = st.integers(1, 200)
 sizes = st.tuples(st.integers(2, 40), st.integers(2, 40))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(extent=lengths, size=st.integers(2, 120))
 def test_tiles_cover_an_axis_and_overlap_enough(extent, size):
     starts = tile_starts(extent, size)
@@ -44,7 +44,7 @@ def test_every_pixel_of_a_tile_counts_and_the_middle_most(size):
     torch.testing.assert_close(weights, weights.flip(0, 1))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(extent=st.tuples(st.integers(1, 70), st.integers(1, 70)), size=sizes, seed=st.integers(0, 9))
 def test_a_field_that_does_not_depend_on_the_tile_comes_out_as_it_is(extent, size, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -99,7 +99,7 @@ def test_a_row_without_its_answer_or_with_nothing_else_is_bad(tmp_path):
     assert reader().decode({"image": there, "drawn": empty})[0]["drawn"] is None
     for row in ({"image": there, "drawn": empty}, {"image": empty, "drawn": there}):
         with pytest.raises(BadRowError, match="an empty cell is empty: expected a picture"):
-            reader(answers=("drawn",)).decode(row)
+            reader(target_modalities=("drawn",)).decode(row)
 
 
 def test_a_saved_model_knows_what_it_reads_and_what_it_answers():

@@ -6,6 +6,7 @@ import made_modalities as made
 import numpy as np
 import pytest
 from serving import BOUNDS, GOOD_SUFFIX, bad_files, good_file
+from timing import PATIENCE
 from untrained import prepared_as
 
 from perceivers.data.loading.sample_cache import pack, unpack
@@ -184,7 +185,7 @@ def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
     ours.send(Job({"image": Upload(".png", made.png(0, 0))}))
     assert isinstance(unpack(ours.recv_bytes(), decoding.KEY), PreparedSample)
     ours.close()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from runs import save_run
 from starlette.testclient import TestClient
+from timing import PATIENCE
 
 from perceivers.cli.main import main
 from perceivers.data import base
@@ -27,7 +28,7 @@ def still(monkeypatch):
 
 def get(address: str, path: str) -> tuple[int, bytes]:
     place = urlsplit(address)
-    asking = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+    asking = http.client.HTTPConnection(place.hostname, place.port, timeout=PATIENCE)
     with closing(asking):
         asking.request("GET", path)
         answer = asking.getresponse()
@@ -54,12 +55,12 @@ def test_a_server_tells_where_it_is_and_ends_when_it_is_told(tmp_path, still, mo
         target=lambda: status.append(serve(ServerSettings(run=run, port=0), say))
     )
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(PATIENCE)
     address = told[0].split(" at ")[1].split()[0]
     assert get(address, "/health")[0] == 200
     servers[0].handle_exit(signal.SIGTERM, None)
     assert servers[0]._service.stopping
-    thread.join(30)
+    thread.join(PATIENCE)
     assert status == [0]
 
 

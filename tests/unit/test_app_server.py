@@ -2,11 +2,11 @@ import base64
 import os
 import signal
 import threading
-import time
 
 import made_modalities as made
 import pytest
 from serving import asking
+from timing import PATIENCE, wait_until
 
 from perceivers.evaluation.predict import Predictor
 from perceivers.server.app import docs_page
@@ -132,41 +132,34 @@ def test_killing_the_decoder_loses_only_the_request_that_it_worked_on(client):
     ]
     for thread in threads:
         thread.start()
-    until(lambda: client.service.num_requests == 3)
-    time.sleep(0.5)  # the first of them is in the process' hands
+    wait_until(lambda: client.service.num_requests == 3)
+    wait_until(client.service.decoders._free.empty)  # the process has the first of them
     os.kill(process.pid, signal.SIGKILL)
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert sorted(answers) == [200, 200, 500]
     assert client.service.decoders.restarts == before + 1
     os.kill(process.pid, signal.SIGKILL)  # between two requests
-    until(lambda: not process.is_running)
+    wait_until(lambda: not process.is_running)
     assert ask(client).status_code == 200
     assert client.service.decoders.restarts == before + 2
 
 
-def until(true) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
-    with asking(folder, "image", limits=UploadLimits(wait=1.5, queue=1, bytes=30_000)) as client:
+    with asking(folder, "image", limits=UploadLimits(wait=3.0, queue=1, bytes=30_000)) as client:
         (process,) = client.service.decoders.processes
         os.kill(process.pid, signal.SIGSTOP)
         answers = []
         thread = threading.Thread(target=lambda: answers.append(ask(client)))
         thread.start()
-        until(lambda: client.service.num_requests == 1)
+        wait_until(lambda: client.service.num_requests == 1)
         busy = ask(client)
         assert busy.status_code == 503
         assert busy.headers["retry-after"] == "1"
-        thread.join(20)
+        thread.join(PATIENCE)
         assert answers[0].status_code == 504
         assert "longer" in answers[0].json()["error"]
-        until(
+        wait_until(
             lambda: ask(client).status_code == 200
         )  # a new process takes its time on a busy machine
         assert "perceivers_rejected_total 1.0" in client.get("/metrics").text

@@ -102,7 +102,7 @@ def test_a_missing_clip_is_said_by_one_place_of_the_mask():
 
 
 @pytest.mark.parametrize("config", ALL)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), data=st.data())
 def test_padding_changes_no_real_element(config, lengths, data):
     adapter = build_audio_input(config)

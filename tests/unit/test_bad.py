@@ -1,6 +1,6 @@
 import pytest
 
-from perceivers.data.loading.errors import BadRowTracker
+from perceivers.data.loading.loader import BadRowTracker
 from perceivers.data.loading.transform import WorkerResult
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from loading import Pictures
 
-from perceivers.data.loading.image_cache import ImageCache, open_image_cache
+from perceivers.data.loading.sample_cache import ImageCache, open_image_cache
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 

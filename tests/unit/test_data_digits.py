@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from perceivers.data.sources.digits import digits
+from perceivers.data.sources.builtin import digits
 
 
 def test_a_stratified_fifth_is_test_and_always_the_same():

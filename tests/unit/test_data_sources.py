@@ -324,7 +324,7 @@ def test_real_data_of_every_kind(shared_data, name, kind, columns, classes):
 
 def test_reading_pictures_from_folders_needs_no_extra():
     code = (
-        "import sys, perceivers.data.sources.open, perceivers.data.sources.split, perceivers.data.sources.digits; "
+        "import sys, perceivers.data.sources.open, perceivers.data.sources.split, perceivers.data.sources.builtin; "
         "print({'pyarrow', 'pandas', 'datasets', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ def test_the_seed_decides():
     assert hold_out(labels, None, 0.2, seed=1) != hold_out(labels, None, 0.2, seed=2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     labels=st.lists(st.integers(0, 6), min_size=2, max_size=80),
     fraction=st.floats(0.01, 0.99),
@@ -53,7 +53,7 @@ def test_no_class_disappears_from_train(labels, fraction, seed):
     assert repeated <= {labels[i] for i in stay}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 9))
 def test_no_group_is_on_both_sides(data, seed):
     groups = data.draw(st.lists(st.integers(0, 9), min_size=2, max_size=80))

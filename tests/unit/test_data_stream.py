@@ -127,7 +127,7 @@ def test_held_out_rows_come_once_over_all_parts(monkeypatch):
     assert sorted(sides[1]) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(0, 12), min_size=1, max_size=6),
     counted=st.booleans(),

@@ -1,14 +1,13 @@
 import io
 import itertools
 import os
-import signal
-import time
 
 import numpy as np
 import pytest
 import torch
 from loading import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
 from PIL import Image
+from timing import wait_until
 
 from perceivers.data.base import ImageAugmentConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -287,16 +286,14 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
     loader = loader_of(Pictures(8), batch_size=1, num_workers=1)
     batches = iter(loader)
     next(batches)
-    (worker,) = loader._batches._iterator._workers
+    (worker,) = loader._workers._iterator._workers
     assert os.getpgid(worker.pid) != os.getpgid(0)
     del batches
     loader.close()
-    for _ in range(100):
-        if not worker.is_alive():
-            return
-        time.sleep(0.05)
-    os.kill(worker.pid, signal.SIGKILL)
-    pytest.fail("The worker was still there five seconds after close().")
+    try:
+        wait_until(lambda: not worker.is_alive())
+    finally:
+        worker.kill()
 
 
 @pytest.mark.parametrize("prefetch_batches", [0, 1, 3])
@@ -320,12 +317,10 @@ def test_the_next_epoch_is_begun_when_one_has_ended():
     read = records.row
     records.row = lambda index: asked.append(index) or read(index)
     loader = loader_of(records, batch_size=4, training=True)
-    loader._dataset.pictures = None
+    loader._dataset.images = None
     asked.clear()
     list(loader)
-    until = time.monotonic() + 10
-    while len(asked) < 16 and time.monotonic() < until:
-        time.sleep(0.001)
+    wait_until(lambda: len(asked) >= 16)
     assert sorted(asked[8:16]) == list(range(8))  # nobody has asked for them yet
     expected = loader_of(Pictures(8), batch_size=4, training=True)
     expected.set_epoch(1)

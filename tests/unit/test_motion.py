@@ -8,7 +8,6 @@ from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.flow.synthetic import made_field, made_pair, made_texture
 from perceivers.data.sources import synthetic_flow as moving
-from perceivers.data.sources.builtin import open_named
 from perceivers.data.sources.open import open_data
 
 
@@ -70,7 +69,7 @@ def test_a_picture_that_is_too_small_says_how_large_it_must_be():
 
 
 def test_moving_is_the_same_every_time_and_other_in_each_split():
-    source = open_named("moving", DataConfig())
+    source = open_data("builtin:flow", DataConfig())
     assert list(source.splits) == ["train", "validation", "test"]
     rows = [source.splits[split].row(3) for split in ("train", "train", "test")]
     assert (rows[0]["flow"].value == rows[1]["flow"].value).all()
@@ -88,10 +87,10 @@ def test_moving_is_the_same_every_time_and_other_in_each_split():
     assert list(table.keep({"flow": table.fields["flow"]}).row(0)) == ["flow"]
 
 
-def test_a_path_of_this_name_wins(tmp_path, monkeypatch):
+def test_a_folder_named_like_builtin_data_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    moving.write_pairs(tmp_path / "moving", count=3, size=(8, 8), largest=1.0)
-    assert len(open_named("moving", DataConfig()).splits["train"]) == 2
+    moving.write_pairs(tmp_path / "flow", count=3, size=(8, 8), largest=1.0)
+    assert len(open_data("flow", DataConfig()).splits["train"]) == 2
 
 
 def pictures(folder, count=4, size=(40, 40)):

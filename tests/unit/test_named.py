@@ -2,24 +2,32 @@ import pytest
 from runs import make_pictures
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources.builtin import open_named
-from perceivers.data.sources.digits import digits
+from perceivers.data.sources.builtin import digits
+from perceivers.data.sources.open import open_data
 
 
-def test_digits_are_the_embedded_ones(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert open_named("digits", DataConfig()).form == digits().form
-    assert open_named("digits", DataConfig(), label_names=list("0123456789")).label_names[3] == "3"
-    with pytest.raises(ValueError, match=r"have the labels 0, 1, .*; the run learned cat, dog"):
-        open_named("digits", DataConfig(), label_names=["cat", "dog"])
+def test_builtin_digits():
+    assert open_data("builtin:digits", DataConfig()).form == digits().form
+    names = list("0123456789")
+    assert open_data("builtin:digits", DataConfig(), label_names=names).label_names[3] == "3"
+    message = r"builtin:digits has the labels 0, 1, .*; the model was trained on cat, dog"
+    with pytest.raises(ValueError, match=message):
+        open_data("builtin:digits", DataConfig(), label_names=["cat", "dog"])
 
 
-def test_a_path_of_this_name_wins(tmp_path, monkeypatch):
+def test_a_folder_named_like_builtin_data_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_pictures(tmp_path / "digits")
-    assert open_named("digits", DataConfig()).label_names == ("dark", "light")
+    assert open_data("digits", DataConfig()).label_names == ("dark", "light")
+    assert open_data("builtin:digits", DataConfig()).form == digits().form
 
 
-def test_what_is_open_stays_open():
+def test_an_unknown_name_suggests_the_nearest():
+    message = r"no built-in data 'builtin:digit'\. Did you mean 'builtin:digits'\? .* builtin:flow"
+    with pytest.raises(ValueError, match=message):
+        open_data("builtin:digit", DataConfig())
+
+
+def test_opened_data_are_returned_unchanged():
     source = digits()
-    assert open_named(source, DataConfig()) is source
+    assert open_data(source, DataConfig()) is source

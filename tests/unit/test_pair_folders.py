@@ -21,7 +21,9 @@ PREPROCESS = {
 
 
 def read(source, split="train", index=0):
-    reader = SampleTransform(source.inputs, PREPROCESS, None, LoaderSettings(answers=("flow",)))
+    reader = SampleTransform(
+        source.inputs, PREPROCESS, None, LoaderSettings(target_modalities=("flow",))
+    )
     return reader.decode(source.splits[split].row(index))[0]
 
 
@@ -134,7 +136,9 @@ def test_pairs_go_through_shards(tmp_path):
     for config in (DataConfig(), DataConfig(stream=True)):
         source = open_data(tmp_path / "shards", config)
         assert source.inputs["frame_pair"].columns == ("first", "second")
-        reader = SampleTransform(source.inputs, PREPROCESS, None, LoaderSettings(answers=("flow",)))
+        reader = SampleTransform(
+            source.inputs, PREPROCESS, None, LoaderSettings(target_modalities=("flow",))
+        )
         table = source.streams["train"] if config.stream else source.splits["train"]
         found = list(table) if config.stream else [table.row(index) for index in range(3)]
         made = made_flow.pair(0)

@@ -154,7 +154,9 @@ def test_a_map_is_cut_and_flipped_as_its_picture(tmp_path, crop):
             "mask": ClassMapPreprocessConfig(size=(16, 16), num_classes=3),
         },
         augment={"image": augment, "mask": augment},
-        settings=LoaderSettings(batch_size=6, training=True, answers=("mask",), prefetch_batches=0),
+        settings=LoaderSettings(
+            batch_size=6, training=True, target_modalities=("mask",), prefetch_batches=0
+        ),
     )
     (batch,) = loader
     drawn = (batch.inputs["image"][:, 0] * 255 / 80).round().long()
@@ -188,7 +190,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
             "mask": ClassMapPreprocessConfig(size=(8, 8), num_classes=3),
         },
         augment=None,
-        settings=LoaderSettings(batch_size=6, max_bad=0.5, answers=("mask",)),
+        settings=LoaderSettings(batch_size=6, max_bad=0.5, target_modalities=("mask",)),
     )
     (batch,) = loader
     assert len(batch) == 4

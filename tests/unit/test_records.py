@@ -183,11 +183,11 @@ def test_an_entry_that_is_gone_is_decoded_again():
 
 def test_training_draws_a_moment_for_each_row_and_pass():
     reader = reader_of("a", training=True)
-    moments = [rng.clip_position for rng in reader.chances([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
+    moments = [rng.clip_position for rng in reader.rngs([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
     assert len(set(moments)) == 3
     assert all(0 <= clip_position <= 1 for clip_position in moments)
-    assert moments == [c.clip_position for c in reader.chances([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
-    assert reader_of("a").chances([(0, 0, 0)]) == [SampleRng()]
+    assert moments == [c.clip_position for c in reader.rngs([(0, 0, 0), (0, 1, 0), (1, 0, 0)])]
+    assert reader_of("a").rngs([(0, 0, 0)]) == [SampleRng()]
 
 
 def test_vectors_are_targets_too():
@@ -216,20 +216,20 @@ def test_texts_of_about_one_length_share_a_batch():
 
 
 def loader_lengths(rows):
-    from perceivers.data.loading.loader import _lengths
+    from perceivers.data.loading.loader import _text_lengths
 
-    return _lengths(rows, {"text": InputColumn("text", "text")})
+    return _text_lengths(rows, {"text": InputColumn("text", "text")})
 
 
 def test_what_keeps_decoded_values_follows_from_the_settings(tmp_path):
-    from perceivers.data.loading.loader import _caches
+    from perceivers.data.loading.loader import _open_caches
 
     rows, text = Rows({"text": "x"}), {"text": TextPreprocessConfig(max_length=64)}
 
     def kept(**settings):
         columns = {"text": InputColumn("text", "text")}
         reader = SampleTransform(columns, text, None, LoaderSettings(**settings))
-        return _caches(rows, reader, text)[1]
+        return _open_caches(rows, reader, text)[1]
 
     assert kept() is None
     assert kept(sample_cache_bytes=100) is not None

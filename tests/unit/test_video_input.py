@@ -107,7 +107,7 @@ def adapters():
 
 
 @pytest.mark.parametrize("config", adapters())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_padding_changes_nothing(config, data):
     torch.manual_seed(0)

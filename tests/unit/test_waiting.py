@@ -1,4 +1,4 @@
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,45 +9,53 @@ from perceivers.training.data_wait import WARM_UP_STEPS, DataWaitTime, StepTimer
 CPU = torch.device("cpu")
 
 
-def step(watch, *, wait=0.0, work=0.0, pauses=False):
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """A clock that goes on when a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
+
+
+def step(watch, clock, *, wait=0.0, work=0.0, pauses=False):
     watch.begin()
     watch.ask()
-    time.sleep(wait)
+    clock[0] += wait
     watch.receive()
-    time.sleep(work)
+    clock[0] += work
     watch.end(pauses=pauses)
 
 
-def test_the_share_is_waiting_over_the_whole_step():
+def test_the_share_is_waiting_over_the_whole_step(clock):
     watch = StepTimer(CPU)
     for _ in range(WARM_UP_STEPS):
-        step(watch, wait=0.05)  # workers start: not counted
+        step(watch, clock, wait=0.05)  # workers start: not counted
     for _ in range(5):
-        step(watch, wait=0.01, work=0.03)
-        time.sleep(0.05)  # a validation: not counted
+        step(watch, clock, wait=0.01, work=0.03)
+        clock[0] += 0.05  # a validation: not counted
     found = watch.take()
-    assert 0.05 <= found.waiting < 0.09
-    assert 0.2 <= found.seconds < 0.3
+    assert found.waiting == pytest.approx(0.05)
+    assert found.seconds == pytest.approx(0.2)
     assert found.share == found.waiting / found.seconds
     assert watch.take() == DataWaitTime()  # it begins anew
 
 
-def test_all_batches_of_a_step_count():
+def test_all_batches_of_a_step_count(clock):
     watch = StepTimer(CPU)
     for _ in range(WARM_UP_STEPS):
-        step(watch)
+        step(watch, clock)
     watch.begin()
     for _ in range(3):
         watch.ask()
-        time.sleep(0.01)
+        clock[0] += 0.01
         watch.receive()
     watch.end(pauses=True)
-    assert watch.take().waiting >= 0.03
+    assert watch.take().waiting == pytest.approx(0.03)
 
 
-def test_a_run_of_a_few_steps_has_no_share():
+def test_a_run_of_a_few_steps_has_no_share(clock):
     watch = StepTimer(CPU)
-    step(watch)
+    step(watch, clock)
     watch.end(pauses=True)  # nothing was begun
     assert watch.take().share is None
     assert advice(DataWaitTime(), workers=0, threads=2) == ("", "")
@@ -91,7 +99,7 @@ class Event:
         return (other.at - self.at) * 1000
 
 
-def test_on_a_gpu_its_own_idle_time_counts(monkeypatch):
+def test_on_a_gpu_its_own_idle_time_counts(clock, monkeypatch):
     stopped = []
     monkeypatch.setattr(waiting.torch.cuda, "Event", Event)
     monkeypatch.setattr(waiting.torch.cuda, "synchronize", lambda: stopped.append(1))
@@ -102,10 +110,10 @@ def test_on_a_gpu_its_own_idle_time_counts(monkeypatch):
         Event.clock += 0.002  # by the GPU's clock; the process waits for less
         watch.receive()
         Event.clock += 0.010
-        time.sleep(0.012)
+        clock[0] += 0.012
         watch.end(pauses=number == WARM_UP_STEPS + 3)
     found = watch.take()
     assert found.waiting == pytest.approx(4 * 0.002)  # of the steps after the warm-up
-    assert found.seconds >= 4 * 0.012
+    assert found.seconds == pytest.approx(4 * 0.012)
     assert stopped == [1]  # only before a pause
     assert watch.take().waiting == 0

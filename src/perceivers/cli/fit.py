@@ -33,7 +33,7 @@ _EXAMPLES = """
   perceivers fit street.parquet --recipe segmentation --task.answer mask --task.asked 256   the class of every pixel
   perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
   perceivers fit birds/ --recipe my.yaml               of `perceivers recipes images > my.yaml`
-  perceivers fit builtin:digits --permute 7                    embedded digits, their pixels permuted
+  perceivers fit builtin:digits --permute 7            built-in digits, their pixels permuted
 """
 
 
@@ -44,7 +44,7 @@ def run(args: Sequence[str]) -> int:
         # There is nothing to look at: the full reading prints the help, or says that DATA is missing.
         _full_reading(args, _asked(which) or get_recipe("images"))
         wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
-    from perceivers.data.sources.builtin import open_named
+    from perceivers.data.sources.open import open_data
     from perceivers.recipes.resolve import made_for
     from perceivers.recipes.resolve_tasks import for_targets
     from perceivers.runs.folder import goes_on, run_folder
@@ -55,7 +55,7 @@ def run(args: Sequence[str]) -> int:
     resume = goes_on(folder, resume=which.resume)
     asked = _asked(which, folder if resume else None)
     config = _data_config(args, DataConfig() if asked is None else asked.data)
-    source = open_named(data, config)
+    source = open_data(data, config)
     if asked is None:
         chosen, why = suitable_recipe(data, source, size=which.size)
     else:
@@ -121,7 +121,7 @@ _DATA_HELP = """Train on data.
 
 Attributes:
     data: A folder of classes, a table (parquet, csv, jsonl), tar shards, a saved Hugging Face dataset, a
-        hub id, or `digits` for the embedded ones.
+        hub id, or `builtin:digits`.
 """
 
 

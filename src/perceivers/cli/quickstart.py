@@ -40,7 +40,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="quickstart", examples=_EXAMPLES)
-    from perceivers.data.sources.digits import digits
+    from perceivers.data.sources.builtin import digits
     from perceivers.evaluation.evaluate import evaluate_run
     from perceivers.evaluation.metrics_table import evaluation_text, predictions_text
     from perceivers.evaluation.predict import load_predictor
@@ -53,7 +53,7 @@ def run(args: Sequence[str]) -> int:
     changes: dict[str, Any] = {"device": options.device, "permute": options.permute}
     if options.max_epochs is not None:
         changes["max_epochs"] = options.max_epochs
-    fit("digits", "digits", out=folder, **changes)
+    fit("builtin:digits", "digits", out=folder, **changes)
 
     files = _write_digits(digits(), folder / "digits")
     predictions = load_predictor(folder, device=options.device).predict(files)

@@ -12,8 +12,8 @@ import torch
 
 from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
-from perceivers.data.sources.builtin import open_named
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
 from perceivers.evaluation.predict import Predictor, load_predictor
@@ -155,7 +155,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     is_own = data is None or remembered in (str(data), str(Path(str(data)).absolute()))
     if not is_own:  # how the run's data were divided says nothing about others
         config = replace(config, split_column=None, test=None, group=None)
-    source = open_named(
+    source = open_data(
         remembered if data is None else data,
         config,
         label_names=None if predictor.config.task is None else known_names(predictor.config.task),
@@ -301,7 +301,7 @@ def loader_for(
         num_classes=predictor.task.num_outputs,
         max_bad=max_bad,
         num_clips=predictor.clips,
-        answers=predictor.config.answers,
+        target_modalities=predictor.config.answers,
     )
     if source.streams:
         from perceivers.data.loading.stream_loader import make_stream_loader

@@ -19,8 +19,8 @@ from perceivers.data.loading.transform import (
     SampleTransform,
     cell_key,
 )
-from perceivers.data.sources.builtin import open_named
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.exporting.graph import Graph, in_windows
 from perceivers.hub.checkpoint import Saved
@@ -205,7 +205,7 @@ def _own_rows(saved: Saved) -> tuple[str, Iterator[Row]] | None:
         return None
     try:
         config = replace(DataConfig(**told.get("config", {})), stream=False)
-        source = open_named(data, config, inputs=saved.config.input_columns())
+        source = open_data(data, config, inputs=saved.config.input_columns())
         split = next(name for name in _READ_FIRST if name in source.splits)
         return split, _rows(source, split)
     except (ValueError, OSError, KeyError, TypeError, ImportError, RuntimeError, StopIteration):

@@ -97,9 +97,10 @@ def data_path(data: Any) -> str | None:
 
 
 def _name_of(data: Any) -> str:
-    """Return a folder's name for data: `birds` for `data/birds/`, `user/birds` and `birds.parquet`."""
+    """Return a folder's name for data: `birds` for `data/birds/`, `user/birds`, `birds.parquet` and `builtin:birds`."""
     if not isinstance(data, str | Path):
         return "run"
-    last = Path(str(data)).resolve().name if Path(data).exists() else Path(str(data)).name
+    name = str(data).removeprefix("builtin:")
+    last = Path(name).resolve().name if Path(data).exists() else Path(name).name
     stem = last.split(".")[0] or last
     return re.sub(r"\W+", "-", stem).strip("-") or "run"

@@ -327,7 +327,7 @@ def build_loaders(
             world_size=place.world_size,
             rank=place.rank,
             pin_memory=place.is_gpu,
-            answers=answers_of(recipe.task),
+            target_modalities=answers_of(recipe.task),
             cache=recipe.data.cache,
             sample_cache_bytes=sample_cache_bytes(place.local_processes, split),
             fingerprint=fingerprint(source, split, preprocess, augment) if kept else "",

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from perceivers.data.base import DataConfig
-from perceivers.data.sources.builtin import is_embedded, open_named
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.open import open_data
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
@@ -59,7 +59,7 @@ def fit(
     resume = goes_on(folder, resume=resume)
     asked = asked_recipe(recipe, size=size, folder=folder if resume else None)
     config = override_data(DataConfig() if asked is None else asked.data, changes)
-    source = open_named(data, config)
+    source = open_data(data, config)
     if asked is None:
         chosen, why = suitable_recipe(data, source, size=size)
     else:
@@ -105,7 +105,7 @@ def suitable_recipe(
     data: Any, source: DatasetBundle, *, size: str | None = None
 ) -> tuple[Recipe, str]:
     """Return the recipe for data where none is named, and a sentence that says why this one."""
-    if size is None and is_embedded(data, "digits"):
+    if size is None and data == "builtin:digits":
         return get_recipe("digits"), "Recipe digits, made for these."
     return choose_recipe(source, size=size)
 

@@ -150,6 +150,6 @@ def load_hub_dataset(name: str, *, stream: bool) -> Any:
         reason = " ".join(str(error).split())
         msg = (
             f"'{name}' is no path that exists here, and the Hugging Face hub did not give a data set of this name: "
-            f"{reason[:600]}"
+            f"{reason[:600]} Built-in data are named builtin:digits and builtin:flow."
         )
         raise ValueError(msg) from error

@@ -1,4 +1,4 @@
-"""Batches of a split, in this process or from workers: the same for the same seed, resumable at any batch."""
+"""Batches of a split, from this process or from workers: reproducible from the seed and resumable at any batch."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from perceivers.data.base import Batch, MapStyleSplit
 from perceivers.data.encoded_item import kind_of_name
-from perceivers.data.loading.errors import BadRowTracker
-from perceivers.data.loading.image_cache import ImageCache, open_image_cache
-from perceivers.data.loading.sample_cache import SampleCache, open_cache
+from perceivers.data.loading.sample_cache import (
+    ImageCache,
+    SampleCache,
+    open_cache,
+    open_image_cache,
+)
 from perceivers.data.loading.sampler import BatchPlan, BatchSampler, LoaderSettings
 from perceivers.data.loading.transform import (
     BadRowError,
@@ -31,16 +34,27 @@ from perceivers.data.loading.workers import (
     stop_prefetching,
 )
 from perceivers.data.modalities.base import TooLongError
-from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.modalities.image.modality import Pictures, as_image
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = ["Loader", "LoaderSettings", "MapDataset", "divide_cores", "make_loader"]
+__all__ = [
+    "BadRowTracker",
+    "BatchLoader",
+    "Loader",
+    "LoaderSettings",
+    "MapDataset",
+    "divide_cores",
+    "make_loader",
+]
+
+_SHOWN = 3  # bad rows in a message
+_FEWEST = 100  # rows of a stream below which the share of bad ones is not judged
+_ROUND_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def make_loader(
-    records: MapStyleSplit,
+    split: MapStyleSplit,
     inputs: Mapping[str, InputColumn],
     targets: Sequence[Any] | None,
     *,
@@ -48,64 +62,59 @@ def make_loader(
     augment: Mapping[str, Any] | None,
     settings: LoaderSettings,
 ) -> "Loader":
-    """Return a split as batches.
+    """Return a loader of a split whose rows are read by index.
 
-    In training the order follows from (seed, epoch), the augmentation of a row from (seed, epoch, index) and
-    the mixing of a batch from (seed, epoch, number), so that they are the same for any number of workers.
-    Mixing reads two rows for each sample; an epoch then sees every row twice.
+    In training the order depends on (seed, epoch), the augmentation of a row on (seed, epoch, index) and the mixing of
+    a batch on (seed, epoch, number), so they are the same for any number of workers. Mixing reads two rows per sample;
+    an epoch then sees every row twice.
 
     Args:
-        records: The split.
-        inputs: For each input of the model, its column.
-        targets: Class index, or vector, of each row. None: not known.
-        preprocess: For each input, its size and statistics.
-        augment: For each input, what is random. Used in training only.
+        split: Rows of the split.
+        inputs: Column of each model input.
+        targets: Class index or vector of each row. None: unknown.
+        preprocess: Preprocessing configuration of each input.
+        augment: Augmentation configuration of each input, used in training only.
         settings: Batch size, seed, workers, ranks.
 
     Raises:
-        ValueError: If the split has no rows, or fewer than there are ranks in training.
+        ValueError: If the split is empty, or in training has fewer rows than there are ranks.
     """
     fewest = settings.world_size if settings.training else 1
-    if len(records) < fewest:
-        msg = (
-            f"Expected a split of at least {fewest} rows, one for each device, got {len(records)}."
-        )
+    if len(split) < fewest:
+        msg = f"Expected a split of at least {fewest} rows, one for each device, got {len(split)}."
         raise ValueError(msg)
-    reader = SampleTransform(inputs, preprocess, augment, settings)
-    lengths = _lengths(records, inputs) if settings.training else None
-    order = BatchSampler(
-        len(records), settings, in_pairs=reader.mixing is not None, lengths=lengths
-    )
-    pictures, kept = _caches(records, reader, preprocess)
-    return Loader(MapDataset(records, targets, reader, pictures, kept), order)
+    transform = SampleTransform(inputs, preprocess, augment, settings)
+    lengths = _text_lengths(split, inputs) if settings.training else None
+    mixes = transform.mixing is not None
+    sampler = BatchSampler(len(split), settings, in_pairs=mixes, lengths=lengths)
+    images, samples = _open_caches(split, transform, preprocess)
+    return Loader(MapDataset(split, targets, transform, images, samples), sampler)
 
 
-def _lengths(records: MapStyleSplit, inputs: Mapping[str, InputColumn]) -> list[int] | None:
-    """Return the length of each row's text, where a text lies in the table; None where all are alike."""
+def _text_lengths(split: MapStyleSplit, inputs: Mapping[str, InputColumn]) -> list[int] | None:
+    """Return the length of each row's text, None without texts in the table itself."""
     texts = [part.column for part in inputs.values() if part.kind == "text"]
     if not texts:
         return None
-    cells = records.column(texts[0])
+    cells = split.column(texts[0])
     by_path = any(isinstance(cell, str) and kind_of_name(cell) == "text" for cell in cells[:8])
     return None if by_path else [len(cell) if isinstance(cell, str) else 0 for cell in cells]
 
 
-def _caches(
-    records: MapStyleSplit, reader: SampleTransform, preprocess: Mapping[str, Any]
+def _open_caches(
+    split: MapStyleSplit, transform: SampleTransform, preprocess: Mapping[str, Any]
 ) -> tuple[ImageCache | None, SampleCache | None]:
-    """Return where decoded values are kept: small pictures in shared memory, all else in memory or a folder."""
-    settings = reader.settings
-    kinds = [preprocess[name].kind for name in reader.columns]
+    """Return the cache of decoded values: shared memory for small images, else memory or a folder."""
+    settings = transform.settings
+    kinds = [preprocess[name].kind for name in transform.columns]
     if kinds == ["image"] and settings.cache is None:
         shared = FORKS or settings.num_workers == 0
         if not (settings.training and settings.image_cache_bytes and shared):
             return None, None
-        ((name, column),) = reader.columns.items()
+        ((name, column),) = transform.columns.items()
         channels = preprocess[name].num_channels
-        largest = settings.image_cache_bytes
-        return open_image_cache(
-            records, column.column, num_channels=channels, largest=largest
-        ), None
+        limit = settings.image_cache_bytes
+        return open_image_cache(split, column.column, num_channels=channels, largest=limit), None
     if settings.cache is not None:
         return None, open_cache(Path(settings.cache), settings.fingerprint, 0)
     if settings.sample_cache_bytes and settings.num_workers == 0:
@@ -113,55 +122,130 @@ def _caches(
     return None, None
 
 
-class Loader:
-    """Yields the batches of one epoch each time it is iterated.
-
-    The state of an epoch is the number of its next batch, since everything random follows from that. So a run
-    resumes exactly with any number of workers, and nothing that they read ahead is lost.
+class BadRowTracker:
+    """Collects the bad rows that workers report, and stops the run if there are too many.
 
     Args:
-        dataset: What reads a plan.
-        order: Which plans there are.
+        max_bad: Largest share of rows that may fail.
+        num_rows: Rows of the split. None: unknown, the rows read so far count.
+
+    Attributes:
+        bad: Reason by name of each row that failed.
+        notes: Counts of notes on decoding.
     """
 
-    def __init__(self, dataset: "MapDataset", order: BatchSampler) -> None:
-        self.settings = order.settings
-        self._order = order
-        self._plans = _Plans(order)
-        self._dataset = dataset
-        self._intake = BadRowTracker(self.settings.max_bad, len(dataset))
-        self._batches: DataLoader[WorkerResult] | None = None
-        self._reads: Iterator[WorkerResult] | None = (
-            None  # of the epoch that is read, or of the next
+    def __init__(self, max_bad: float, num_rows: int | None) -> None:
+        self.max_bad = max_bad
+        self.num_rows = num_rows
+        self.bad: dict[str, str] = {}
+        self.notes: Counter[str] = Counter()
+        self._num_read = 0
+
+    def take(self, result: WorkerResult) -> Batch | None:
+        """Return the batch of a result, None if none of its rows could be read.
+
+        Raises:
+            ValueError: If more than `max_bad` of the rows have failed; or the error that ended a worker.
+            KeyError: The error that ended a worker.
+            TypeError: The error that ended a worker.
+        """
+        if result.failure is not None:
+            kind, message = result.failure
+            raise kind(message)
+        self._num_read += result.num_rows
+        self.notes.update(result.notes)
+        fresh = {name: reason for name, reason in result.bad if name not in self.bad}
+        if fresh:
+            self.bad.update(fresh)
+            self._check_share()
+        return result.batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, as plain values."""
+        return {"bad": dict(self.bad), "notes": dict(self.notes), "num_read": self._num_read}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.bad, self.notes = dict(state["bad"]), Counter(state["notes"])
+        self._num_read = state["num_read"]
+
+    def _check_share(self) -> None:
+        num_rows = self.num_rows or self._num_read
+        if len(self.bad) <= self.max_bad * (self.num_rows or max(num_rows, _FEWEST)):
+            return
+        share = len(self.bad) / num_rows
+        higher = next((nice for nice in _ROUND_SHARES if nice > share), 1.0)
+        first = " ".join(list(self.bad.values())[:_SHOWN])
+        more = len(self.bad) - _SHOWN
+        msg = (
+            f"{len(self.bad)} of {num_rows:,} rows ({share:.1%}) cannot be read, more than the "
+            f"{self.max_bad:.1%} allowed: {first}{f' And {more} more.' if more > 0 else ''} "
+            f"Repair the data, or go on without such rows with --max-bad {higher:g}."
         )
-        self._begun: tuple[int, int] | None = (
-            None  # the epoch and batch of the pass that waits to be used
-        )
-        self._epoch = 0
-        self._next = 0
+        raise ValueError(msg)
+
+
+class BatchLoader:
+    """Base of the loaders: workers, bad rows and notes.
+
+    Args:
+        settings: Batch size, seed, workers, ranks.
+        num_rows: Rows of the split, None if unknown.
+    """
+
+    def __init__(self, settings: LoaderSettings, num_rows: int | None) -> None:
+        self.settings = settings
+        self._rows = BadRowTracker(settings.max_bad, num_rows)
+        self._workers: DataLoader[WorkerResult] | None = None
+        self._results: Iterator[WorkerResult] | None = None  # of the current epoch, or the next
         self._resumed = False
 
     @property
     def bad(self) -> list[tuple[str, str]]:
         """Name and reason of each row that could not be read so far."""
-        return list(self._intake.bad.items())
+        return list(self._rows.bad.items())
 
     @property
     def notes(self) -> dict[str, int]:
-        """How many pictures of the first epoch were turned, scaled to 8 bit and the like."""
-        return dict(self._intake.notes)
+        """Counts of notes on decoding in the first epoch, such as images that were rotated or scaled to 8 bit."""
+        return dict(self._rows.notes)
+
+    def close(self) -> None:
+        """Stop the workers or the thread. The next iteration starts new ones."""
+        stop_prefetching(self._results)
+        self._workers = self._results = None
+
+
+class Loader(BatchLoader):
+    """Yields the batches of one epoch each time it is iterated.
+
+    The state within an epoch is the number of the next batch, since everything random depends on it. So a run resumes
+    exactly with any number of workers, and prefetched batches are not lost.
+
+    Args:
+        dataset: Reads the rows of a plan.
+        sampler: Plans the batches.
+    """
+
+    def __init__(self, dataset: "MapDataset", sampler: BatchSampler) -> None:
+        super().__init__(sampler.settings, len(dataset))
+        self._dataset = dataset
+        self._plans = _EpochPlans(sampler)
+        self._started: tuple[int, int] | None = None  # epoch and batch of results not yet used
+        self._epoch = 0
+        self._next = 0
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return len(self._order)
+        return len(self._plans.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is. Otherwise each is the one after the last that was finished."""
+        """Set the epoch of the next iteration. By default it follows the last that was finished."""
         if epoch != self._epoch:
             self._epoch, self._next, self._resumed = epoch, 0, False
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of the current epoch; after `load_state_dict`, those not seen yet.
+        """Yield the batches of the current epoch; after `load_state_dict`, the remaining ones.
 
         Raises:
             ValueError: If more than `max_bad` of the rows cannot be read.
@@ -169,161 +253,146 @@ class Loader:
         if not self._resumed:
             self._next = 0
         self._resumed = False
-        for read in self._begin():
+        for result in self._start():
             self._next += 1
-            batch = self._intake.take(read)
+            batch = self._rows.take(result)
             if batch is not None:
                 yield batch
         self._epoch, self._next = self._epoch + 1, 0
         if self.settings.training:
-            # What comes after this epoch, its last step and a validation, need not wait for the next one.
-            self._begin()
-            self._begun = self._epoch, self._next
+            # Prefetch the next epoch during the last step of this one and validation.
+            self._start()
+            self._started = self._epoch, self._next
 
-    def _begin(self) -> Iterator[WorkerResult]:
-        """Return the reads from the current place on; those that were begun early, if they are these."""
-        begun, self._begun = self._begun, None
-        if self._reads is None or begun != (self._epoch, self._next):
-            stop_prefetching(self._reads)
+    def _start(self) -> Iterator[WorkerResult]:
+        """Return the results from the current batch on, reusing those that were started early."""
+        started, self._started = self._started, None
+        if self._results is None or started != (self._epoch, self._next):
+            stop_prefetching(self._results)
             self._plans.epoch, self._plans.start = self._epoch, self._next
-            if self._batches is None:
-                self._batches = start_workers(self._dataset, self.settings, sampler=self._plans)
-            self._reads = iterate(self._batches, self.settings)
-        return self._reads
+            if self._workers is None:
+                self._workers = start_workers(self._dataset, self.settings, sampler=self._plans)
+            self._results = iterate(self._workers, self.settings)
+        return self._results
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the next batch stands and which rows were bad."""
+        """Return the position of the next batch and the bad rows."""
         samples = self._next * self.settings.batch_size * self.settings.world_size
-        return {"epoch": self._epoch, "samples": samples, **self._intake.state_dict()}
+        return {"epoch": self._epoch, "samples": samples, **self._rows.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken. With another batch size, at the nearest batch before."""
+        """Continue from `state_dict`; with another batch size, from the nearest batch before."""
         self._epoch = state["epoch"]
         self._next = state["samples"] // (self.settings.batch_size * self.settings.world_size)
         self._resumed = True
         if self._next >= len(self):
             self._epoch, self._next = self._epoch + 1, 0
-        self._intake.load_state_dict(state)
+        self._rows.load_state_dict(state)
 
     def close(self) -> None:
-        """End the workers, or the thread. The next iteration starts new ones."""
-        stop_prefetching(self._reads)
-        self._batches = self._reads = self._begun = None
+        """Stop the workers or the thread. The next iteration starts new ones."""
+        super().close()
+        self._started = None
 
 
-class _Plans(Sampler[BatchPlan]):
-    """The rest of an epoch, as `DataLoader` wants it."""
+class _EpochPlans(Sampler[BatchPlan]):
+    """The remaining plans of an epoch, as the sampler of `DataLoader`."""
 
-    def __init__(self, order: BatchSampler) -> None:
-        self.order = order
+    def __init__(self, sampler: BatchSampler) -> None:
+        self.sampler = sampler
         self.epoch = 0
         self.start = 0
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        return self.order.plans(self.epoch, self.start)
+        return self.sampler.plans(self.epoch, self.start)
 
 
 class MapDataset(Dataset[WorkerResult]):
-    """Reads plans from a split. `DataLoader` sees each plan as an index and each batch as an item.
+    """Reads batches by index; `DataLoader` sees each plan as an index and each batch as an item.
 
     Args:
-        records: The split.
-        targets: Class index, or vector, of each row. None: not known.
-        reader: What is done with a row.
-        pictures: Keeps small decoded pictures, where they are the one input. Its samples are named by their row.
-        kept: Keeps decoded values of every other kind.
+        split: Rows of the split.
+        targets: Class index or vector of each row. None: unknown.
+        transform: Turns rows into batches.
+        images: Cache of small decoded images, if they are the only input. Its samples are named by their row.
+        samples: Cache of all other decoded values.
     """
 
     def __init__(
         self,
-        records: MapStyleSplit,
+        split: MapStyleSplit,
         targets: Sequence[Any] | None,
-        reader: SampleTransform,
-        pictures: ImageCache | None = None,
-        kept: SampleCache | None = None,
+        transform: SampleTransform,
+        images: ImageCache | None = None,
+        samples: SampleCache | None = None,
     ) -> None:
-        self.records = records
+        self.split = split
         self.targets = None if targets is None else np.asarray(targets)
-        self.reader = reader
-        self.pictures = pictures
-        self.kept = kept
+        self.transform = transform
+        self.images = images
+        self.samples = samples
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.records)
+        return len(self.split)
 
     def __getitem__(self, plan: BatchPlan) -> WorkerResult:
-        """Return the batch of a plan, with what went wrong."""
+        """Return the batch of a plan, with its bad rows."""
         return guarded(lambda: self._read(plan))
 
     def _read(self, plan: BatchPlan) -> WorkerResult:
-        samples: list[Sample] = []
-        bad: list[tuple[str, str]] = []
-        notes: Counter[str] = Counter()
-        first_partner = len(plan.rows) // 2 if self.reader.mixing else len(plan.rows)
         rows = plan.rows.tolist()
+        first_partner = len(rows) // 2 if self.transform.mixing else len(rows)
         keys = [(plan.epoch, row, int(place >= first_partner)) for place, row in enumerate(rows)]
-        with quiet_pillow:
-            for index, chances in zip(rows, self.reader.chances(keys), strict=True):
-                target = None if self.targets is None else self.targets[index]
-                try:
-                    samples.append(self._sample(index, chances, target, notes))
-                except BadRowError as error:
-                    bad.append((error.name, error.reason))
-        if plan.epoch:
-            notes.clear()  # each row was counted in the first epoch
-        batch = self.reader.collate(samples, (plan.epoch, plan.number, self.reader.settings.rank))
-        return WorkerResult(batch=batch, num_rows=len(plan.rows), bad=tuple(bad), notes=dict(notes))
+        key = (plan.epoch, plan.number, self.transform.settings.rank)
+        return self.transform.read_batch(rows, keys, self._sample, key)
 
-    def _sample(self, index: int, chances: SampleRng, target: Any, notes: Counter[str]) -> Sample:
-        """Return one row, from what is kept of it if it is."""
-        if self.pictures is None and self.kept is None:
-            sample, told = self.reader.sample(self._row(index), chances, target)
-            notes.update(told)
-            return sample
-        name = f"row {index}"
-        values = self._kept(index)
+    def _sample(self, index: int, rng: SampleRng) -> tuple[Sample, tuple[str, ...]]:
+        """Return one row as a sample, from the cache if it is there, and notes on decoding."""
+        target = None if self.targets is None else self.targets[index]
+        if self.images is None and self.samples is None:
+            return self.transform.sample(self._row(index), rng, target)
+        name, notes = f"row {index}", ()
+        values = self._cached(index)
         if values is None:
             try:
-                values, name, told = self.reader.decode(self._row(index))
-            except TooLongError:  # nothing of it is kept
-                sample, told = self.reader.sample(self._row(index), chances, target)
-                notes.update(told)
-                return sample
-            notes.update(told)
-            self._keep(index, values)
-        return Sample(self.reader.clips(values, chances, name), target, name)
+                values, name, notes = self.transform.decode(self._row(index))
+            except TooLongError:  # decoded clip by clip, not cached
+                return self.transform.sample(self._row(index), rng, target)
+            self._cache(index, values)
+        return Sample(self.transform.clips(values, rng, name), target, name), notes
 
-    def _keep(self, index: int, values: Mapping[str, Any]) -> None:
-        if self.pictures is not None:
-            self.pictures.put(index, as_pixels(next(iter(values.values()))))
-        elif self.kept is not None:
+    def _cache(self, index: int, values: Mapping[str, Any]) -> None:
+        if self.images is not None:
+            self.images.put(index, as_pixels(next(iter(values.values()))))
+        elif self.samples is not None:
             for modality, value in values.items():
                 if value is not None:
-                    is_picture = isinstance(value, Image.Image)
-                    self.kept.put(f"{index}-{modality}", as_pixels(value) if is_picture else value)
-            self.kept.put(f"{index}", np.array([value is not None for value in values.values()]))
+                    is_image = isinstance(value, Image.Image)
+                    self.samples.put(f"{index}-{modality}", as_pixels(value) if is_image else value)
+            self.samples.put(f"{index}", np.array([value is not None for value in values.values()]))
 
-    def _kept(self, index: int) -> dict[str, Any] | None:
-        """Return the values of a row if all of them are kept: which there are is kept with them."""
-        if self.pictures is not None:
-            pixels = self.pictures.get(index)
-            return None if pixels is None else {next(iter(self.reader.columns)): as_image(pixels)}
-        assert self.kept is not None
-        there = self.kept.get(f"{index}")
-        if there is None or len(there) != len(self.reader.columns):
+    def _cached(self, index: int) -> dict[str, Any] | None:
+        """Return the cached values of a row, or None unless all are cached."""
+        if self.images is not None:
+            pixels = self.images.get(index)
+            modality = next(iter(self.transform.columns))
+            return None if pixels is None else {modality: as_image(pixels)}
+        assert self.samples is not None
+        present = self.samples.get(f"{index}")
+        if present is None or len(present) != len(self.transform.columns):
             return None
         values: dict[str, Any] = {}
-        for modality, is_there in zip(self.reader.columns, there, strict=True):
-            value: Any = self.kept.get(f"{index}-{modality}") if is_there else None
-            if is_there and value is None:
+        for modality, is_present in zip(self.transform.columns, present, strict=True):
+            value: Any = self.samples.get(f"{index}-{modality}") if is_present else None
+            if is_present and value is None:
                 return None
-            is_picture = is_there and isinstance(self.reader.modalities[modality], Pictures)
-            values[modality] = as_image(value) if is_picture else value
+            is_image = is_present and isinstance(self.transform.modalities[modality], Pictures)
+            values[modality] = as_image(value) if is_image else value
         return values
 
     def _row(self, index: int) -> Mapping[str, Any]:
         try:
-            return self.records.row(index)
+            return self.split.row(index)
         except (OSError, ValueError) as error:
             raise BadRowError(f"row {index}", f"Row {index}: {error}") from error

@@ -1,8 +1,9 @@
-"""Mixup and CutMix: two samples become one, and so do their labels.
+"""Mixup and CutMix: two samples and their labels become one.
 
-Source: mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899) as DeepMind's release of Perceiver IO uses them:
-two samples are read for each one that the model sees, and with both kinds on each makes half a batch. Sounds,
-films and series are blended as pictures are. Of sets of points, which nothing pairs, each gives its share.
+Two samples are read per mixed one, and with both kinds on each makes half a batch. Audio, video and series are blended
+like images; unordered elements (points, arrays) are drawn from both samples by their shares.
+
+Reference: mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899), as DeepMind's release of Perceiver IO uses them.
 """
 
 from collections.abc import Mapping
@@ -24,12 +25,12 @@ _CHOSEN = ("points", "array")
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """How samples are mixed.
+    """Configuration of mixing.
 
     Attributes:
         mixup: Alpha of mixup's beta distribution. 0: off.
-        cutmix: Whether boxes are cut out of pictures.
-        chosen: Modalities of whose elements each sample gives its share; the others are blended.
+        cutmix: Replace boxes of images.
+        chosen: Modalities whose elements are drawn from both samples; the others are blended.
     """
 
     mixup: float = 0.0
@@ -38,13 +39,13 @@ class Mixing:
 
 
 def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
-    """Return how samples of these modalities are mixed, None if they are not.
+    """Return the mixing configuration of these modalities, None if they are not mixed.
 
     Args:
-        augment: The `AugmentConfig` of each modality. One that asks for mixing mixes all of them.
+        augment: Augmentation configuration of each modality. If one enables mixing, all are mixed.
 
     Raises:
-        ValueError: If a modality cannot be mixed, or CutMix is asked for beside other modalities than pictures.
+        ValueError: If a modality cannot be mixed, or CutMix is combined with other modalities than images.
     """
     mixup = max((getattr(part, "mixup", 0.0) for part in augment.values()), default=0.0)
     cutmix = any(getattr(part, "cutmix", False) for part in augment.values())
@@ -54,7 +55,7 @@ def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
     if odd or (cutmix and any(part.kind != "image" for part in augment.values())):
         kinds = ", ".join(f"{name} ({part.kind})" for name, part in augment.items())
         msg = (
-            "Mixup mixes pictures, sounds, films, series and sets of points, and CutMix pictures alone; got "
+            "Mixup mixes images, audio, video, series, points and arrays, and CutMix images only; got "
             f"{kinds}. Switch them off with --augment.NAME.mixup 0."
         )
         raise ValueError(msg)
@@ -70,14 +71,14 @@ def mix(
 ) -> Batch:
     """Return a batch of half the size: sample i is mixed from samples i and i + half of the given one.
 
-    An odd sample at the end is left out. Each mixed sample draws its own share. Of several tasks, each target is mixed;
-    one that either sample lacks is not known.
+    An odd last sample is dropped. Each mixed sample draws its share. Of several tasks, each target is mixed, and
+    unknown if it is unknown in either sample.
 
     Args:
-        batch: With targets: class indices, or a vector for each sample.
-        mixing: What is done.
-        num_classes: Width of the new targets, where the given ones are indices; of several tasks, of each.
-        generator: Where chance comes from.
+        batch: Batch with targets: class indices, or a vector per sample.
+        mixing: Mixing configuration.
+        num_classes: Width of the new targets if the given ones are indices; of several tasks, of each.
+        generator: Random number generator.
 
     Raises:
         ValueError: If the batch has no targets or fewer than two samples.
@@ -122,7 +123,7 @@ def mix(
 def _cutmix_box(
     height: int, width: int, generator: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Return top, left, bottom and right of a box whose area is uniform before the edges cut it."""
+    """Return top, left, bottom and right of a box whose area, before clipping to the image, is uniform."""
     side = generator.random() ** 0.5
     y, x = generator.random() * height, generator.random() * width
     top, bottom = round(y - side * height / 2), round(y + side * height / 2)
@@ -135,7 +136,7 @@ def _mix_values(
     shares: Float[Tensor, " B1"],
     boxes: list[tuple[int, int, int, int]],
 ) -> Float[Tensor, "B2 ..."]:
-    """Blend the first pairs by their shares and cut boxes into the others, which are pictures."""
+    """Blend the first pairs by their shares and replace boxes in the other pairs, which are images."""
     first, second = values.chunk(2)
     blended = len(shares)
     mixed = first.clone()
@@ -152,7 +153,7 @@ def _choose(
     shares: Float[Tensor, " B2"],
     generator: np.random.Generator,
 ) -> tuple[Float[Tensor, "B2 L ..."], Bool[Tensor, "B2 L"] | None]:
-    """Take each element from the first sample of a pair with the chance of its share, else from the second."""
+    """Draw each element from the first sample of a pair with the probability of its share, else from the second."""
     first, second = values.chunk(2)
     drawn = torch.from_numpy(generator.random(first.shape[:2], dtype=np.float32))
     ours = drawn < shares[:, None]
@@ -176,7 +177,7 @@ def _mix_targets(
 
 
 def _shares(targets: Tensor, num_classes: int | None) -> Float[Tensor, "B K"]:
-    """Return class indices as one-hot shares, NaN where one is not known. Vectors stay as they are."""
+    """Return class indices as one-hot shares, NaN if unknown. Vectors are unchanged."""
     if targets.ndim == 1:
         known = targets >= 0
         hot = one_hot(targets.clamp_min(0), num_classes or -1).float()

@@ -1,8 +1,9 @@
-"""Cache of decoded samples, in memory or in a folder: videos, audio and meshes are slow to decode and come again."""
+"""Caches of decoded samples: small images in shared memory, other values in memory or in a folder."""
 
 import hashlib
 import importlib
 import json
+import mmap
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from perceivers.data.base import atomic_write
+from perceivers.data.base import MapStyleSplit, atomic_write
+from perceivers.data.modalities.image.decode import read_header
+from perceivers.data.modalities.image.preprocess import Pixels
 
-__all__ = ["SampleCache", "open_cache", "pack", "unpack"]
+__all__ = ["ImageCache", "SampleCache", "open_cache", "open_image_cache", "pack", "unpack"]
 
 _PACKAGE = (
     "perceivers."  # files name dataclasses of this package only, so that none can run other code
@@ -25,6 +28,57 @@ _PACKAGE = (
 _DESCRIPTION = "description"  # name of the array that holds the JSON
 _RESERVED_BYTES = 2**30  # of the disk, left for the run
 _CHECK_EVERY = 64  # writes between two checks of the free space
+_TRIED = 10  # rows of which one has a readable size
+
+
+class ImageCache:
+    """Decoded images of one size by row, in memory that forked workers share.
+
+    The operating system allocates the memory page by page, when it is written.
+
+    Args:
+        num_rows: Rows of the split.
+        shape: Height, width and channels of the images.
+    """
+
+    def __init__(self, num_rows: int, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        size = num_rows * int(np.prod(shape))
+        memory = np.frombuffer(mmap.mmap(-1, size + num_rows), dtype=np.uint8)
+        self._pixels = memory[:size].reshape(num_rows, *shape)
+        self._known = memory[size:]  # 1 where an image is stored; written after the image
+
+    def get(self, row: int) -> Pixels | None:
+        """Return the image of a row, None if it is not stored."""
+        return self._pixels[row] if self._known[row] else None
+
+    def put(self, row: int, pixels: Pixels) -> None:
+        """Store the image of a row, unless it has another shape."""
+        if pixels.shape == self.shape:
+            self._pixels[row] = pixels
+            self._known[row] = 1
+
+
+def open_image_cache(
+    split: MapStyleSplit, column: str, *, num_channels: int, largest: int
+) -> ImageCache | None:
+    """Return an empty cache for images of the size of the first readable one, None if they would not fit.
+
+    Args:
+        split: Rows of the split.
+        column: Column of the images.
+        num_channels: 1 or 3.
+        largest: Size limit in bytes.
+    """
+    for row in range(min(_TRIED, len(split))):
+        try:
+            header = read_header(split.row(row)[column])
+        except (OSError, ValueError):
+            continue
+        shape = (header.height, header.width, num_channels)
+        fits = len(split) * (int(np.prod(shape)) + 1) <= largest
+        return ImageCache(len(split), shape) if fits else None
+    return None
 
 
 class SampleCache:

@@ -1,4 +1,4 @@
-"""Which rows stand in which batch: a function of seed and epoch, so that it can be taken up anywhere."""
+"""Assignment of rows to batches: a function of seed and epoch, so that it can be resumed at any batch."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,31 +11,31 @@ from perceivers.data.loading.rng import make_rng
 
 __all__ = ["BatchPlan", "BatchSampler", "LoaderSettings"]
 
-_POOL = 50  # batches among which rows of different lengths are sorted
+_POOL = 50  # batches within which rows are sorted by length
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderSettings:
-    """How rows are put into batches.
+    """Settings of a loader.
 
     Attributes:
-        batch_size: Samples that one process (rank) gets at a time. Mixed pictures count once.
+        batch_size: Samples per process (rank) and batch. Mixed samples count once.
         training: Random order and augmentation, remainder dropped. Otherwise every row once, in order.
-        seed: Of order, augmentation and mixing.
-        num_workers: Processes that decode. 0: the process itself.
-        num_classes: Width of the targets when pictures are mixed; of several tasks, of each of them.
-        max_bad: Largest share of rows that may fail to decode before reading stops.
-        drop_last: In training, leave out the rows that do not fill the last batch. They are others each epoch.
-        world_size: Processes that share the rows.
-        rank: Which of them this is.
-        image_cache_bytes: Memory for decoded pictures, if all have one size and fit. 0: none.
-        pin_memory: Put batches where a GPU can fetch them from.
-        prefetch_batches: Batches that a thread prepares in training while there are no workers. 0: no thread.
-        num_clips: Clips of each recording in evaluation, spread evenly over it.
-        answers: Modalities that are no inputs but what is learned. A row that lacks one is bad.
-        cache: Folder in which decoded values are kept. None: in memory, as far as `sample_cache_bytes` go.
-        sample_cache_bytes: Memory for decoded values of other kinds than pictures, in a process that reads for itself.
-        fingerprint: Tells kept values of these data from those of others.
+        seed: Seed of order, augmentation and mixing.
+        num_workers: Processes that decode. 0: this process.
+        num_classes: Width of the targets if samples are mixed; of several tasks, of each of them.
+        max_bad: Largest share of rows that may fail to decode before the run stops.
+        drop_last: Drop the last, incomplete batch in training. Each epoch drops other rows.
+        world_size: Number of processes (ranks) that share the rows.
+        rank: Number of this process.
+        image_cache_bytes: Memory for decoded images, used if all have one size and fit. 0: none.
+        pin_memory: Put batches in pinned memory.
+        prefetch_batches: Batches that a thread prefetches in training if there are no workers. 0: no thread.
+        num_clips: Clips per recording in evaluation, evenly spaced.
+        target_modalities: Modalities that are targets, not inputs. A row without one is bad.
+        cache: Folder of cached decoded values. None: in memory, up to `sample_cache_bytes`.
+        sample_cache_bytes: Memory for decoded values other than images, if there are no workers.
+        fingerprint: Identifies the data and the configuration of decoding in the cache.
     """
 
     batch_size: int = 128
@@ -51,13 +51,13 @@ class LoaderSettings:
     pin_memory: bool = False
     prefetch_batches: int = 2
     num_clips: int = 1
-    answers: tuple[str, ...] = ()
+    target_modalities: tuple[str, ...] = ()
     cache: str | None = None
     sample_cache_bytes: int = 0
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing."""
+        """Check the numbers."""
         if self.batch_size < 1:
             msg = f"Expected batch_size of at least 1, got {self.batch_size}."
             raise ValueError(msg)
@@ -79,12 +79,12 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What one batch holds.
+    """Rows of one batch.
 
     Attributes:
-        epoch: Which pass over the rows.
-        number: Which batch of the epoch, over all ranks.
-        rows: Indices of the rows. With mixing, twice as many as samples: first the ones, then their partners.
+        epoch: Number of the epoch.
+        number: Number of the batch in the epoch, over all ranks.
+        rows: Indices of the rows. With mixing, twice as many as samples: first ones, then their partners.
     """
 
     epoch: int
@@ -93,17 +93,17 @@ class BatchPlan:
 
 
 class BatchSampler:
-    """The batches of one rank.
+    """Plans the batches of one rank.
 
-    Rank r of w takes the r-th part of each global batch, so that w ranks with batches of B see the same global
-    batches as one with w * B. In evaluation each row comes once on one rank, and none is repeated.
+    Rank r of w takes the r-th part of each global batch, so that w ranks with batches of B see the same global batches
+    as one rank with w * B. In evaluation each row comes once on one rank, and none is repeated.
 
     Args:
-        num_rows: Length of the split.
+        num_rows: Rows of the split.
         settings: Batch size, seed, ranks.
         in_pairs: Read a partner for each sample, from a second permutation.
-        lengths: Of each row, where they differ. Rows of about one length then share a batch in training, so that
-            little of it is padding.
+        lengths: Length of each row, if they differ. Training batches then hold rows of similar length, which need
+            little padding.
     """
 
     def __init__(
@@ -145,23 +145,23 @@ class BatchSampler:
             )
 
     def _pass(self, epoch: int, turn: int) -> npt.NDArray[np.int64]:
-        """Return all rows in random order; of different lengths, those of about one length side by side."""
+        """Return all rows in random order, grouped by similar length if lengths are known."""
         rng = make_rng("order", self.settings.seed, epoch, turn)
         order = rng.permutation(self.num_rows)
         if self.lengths is None:
             return order
         size = self._global_size()
-        # Sorted within pools of many batches only: who shares a batch with whom stays a matter of chance.
+        # Sorted within pools of batches only, so that batches stay random.
         pools = [order[at : at + _POOL * size] for at in range(0, self.num_rows, _POOL * size)]
         order = np.concatenate(
             [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
         )
-        whole = self.num_rows // size
-        batches = order[: whole * size].reshape(whole, size)
-        return np.concatenate([batches[rng.permutation(whole)].ravel(), order[whole * size :]])
+        full = self.num_rows // size
+        batches = order[: full * size].reshape(full, size)
+        return np.concatenate([batches[rng.permutation(full)].ravel(), order[full * size :]])
 
     def _global_size(self) -> int:
-        """Return the samples of one batch over all ranks: fewer than asked for if there are fewer rows."""
+        """Return the batch size over all ranks, smaller than configured if there are fewer rows."""
         per_rank = min(self.settings.batch_size, self.num_rows // self.settings.world_size)
         return max(1, per_rank) * self.settings.world_size
 

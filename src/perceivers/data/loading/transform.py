@@ -1,5 +1,6 @@
-"""Raw rows become a batch: each modality is decoded, cut to size and augmented, then put together and mixed."""
+"""Transform of raw rows into a batch: decode, cut and augment each modality, then collate and mix."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from perceivers.data.modalities.base import (
     TooLongError,
     clip_positions,
 )
+from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.modalities.image.pixel_targets import check_alike
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.columns import InputColumn
@@ -34,17 +36,17 @@ __all__ = [
     "guarded",
 ]
 
-_MOMENT = 1000  # numbers the generator of a row's moment, beyond those of its modalities
+_CLIP_KEY = 1000  # key of the generator of clip positions, beyond those of the modalities
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row, as far as it can be read alone.
+    """One transformed row.
 
     Attributes:
-        clips: For each clip of it, what each modality prepared; None where that is missing.
-        target: Class index or vector, None where there is none.
-        name: For messages.
+        clips: For each clip, the prepared value of each modality; None if it is missing.
+        target: Class index or vector, None without one.
+        name: Name of the row in messages.
     """
 
     clips: list[dict[str, Any]]
@@ -54,11 +56,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SampleRng:
-    """Where the chance of one row comes from.
+    """Random state of one row.
 
     Attributes:
-        clip_position: Where its clip lies.
-        augment: A generator for each modality that is augmented.
+        clip_position: Position of its clip: 0 the first possible, 1 the last.
+        augment: Generator of each augmented modality.
     """
 
     clip_position: float = 0.5
@@ -69,15 +71,15 @@ class SampleRng:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerResult:
-    """What a worker hands to the main process for one plan.
+    """Result of one batch, sent from a worker to the main process.
 
     Attributes:
-        batch: The samples. None if not one of its rows could be read.
-        num_rows: Rows that were tried.
-        bad: Name and reason of each row that failed.
-        notes: How often which note on decoding was made, in the first epoch.
-        failure: What ended the reading, as type and message: a worker's traceback helps nobody.
-        state: Where a stream stands after it, and which worker reads it.
+        batch: The samples. None if no row could be read.
+        num_rows: Number of rows that were tried.
+        bad: Name and reason of each bad row.
+        notes: Counts of notes on decoding, in the first epoch.
+        failure: Type and message of an error that ends the run, without the worker's traceback.
+        state: Number of the worker and state of its stream after the batch.
     """
 
     batch: Batch | None = None
@@ -88,26 +90,23 @@ class WorkerResult:
     state: tuple[int, dict[str, Any]] | None = None
 
     def pin_memory(self) -> "WorkerResult":
-        """Return the same with tensors in pinned memory. `DataLoader` calls it."""
+        """Return the result with its tensors in pinned memory. `DataLoader` calls it."""
         if self.batch is None:
             return self
-        batch = self.batch.changed(lambda tensor: tensor.pin_memory())
-        return WorkerResult(
-            batch=batch, num_rows=self.num_rows, bad=self.bad, notes=self.notes, state=self.state
-        )
+        return replace(self, batch=self.batch.changed(lambda tensor: tensor.pin_memory()))
 
 
 class SampleTransform:
-    """Turns raw rows into a batch.
+    """Turns raw rows into batches.
 
     Args:
-        columns: For each input of the model, where it lies in the data.
-        preprocess: For each input, its size and statistics.
-        augment: For each input, what is random. None in evaluation.
+        columns: Column of each model input.
+        preprocess: Preprocessing configuration of each input.
+        augment: Augmentation configuration of each input. Ignored in evaluation.
         settings: Seed, clips, and the number of classes for mixing.
 
     Raises:
-        ValueError: If samples are to be mixed and their modalities cannot be, or the number of classes is not known.
+        ValueError: If samples are to be mixed and a modality cannot be, or the number of classes is unknown.
     """
 
     def __init__(
@@ -128,77 +127,103 @@ class SampleTransform:
         self.has_clips = any(modality.has_clips for modality in self.modalities.values())
         self.num_clips = settings.num_clips if self.has_clips and not settings.training else 1
 
+    def read_batch(
+        self,
+        rows: Sequence[Any],
+        keys: Sequence[tuple[int, ...]],
+        read: Callable[[Any, SampleRng], tuple[Sample, tuple[str, ...]]],
+        key: tuple[int, ...],
+    ) -> WorkerResult:
+        """Return rows as a batch, with its bad rows; notes are counted in the first epoch.
+
+        Args:
+            rows: Indices or raw cells.
+            keys: Key of each row's random state; the first number is the epoch.
+            read: Returns a row as a sample, and notes; raises BadRowError for a bad row.
+            key: Key of the random state of the batch.
+        """
+        samples: list[Sample] = []
+        bad: list[tuple[str, str]] = []
+        notes: Counter[str] = Counter()
+        with quiet_pillow:
+            for row, rng in zip(rows, self.rngs(keys), strict=True):
+                try:
+                    sample, found = read(row, rng)
+                except BadRowError as error:
+                    bad.append((error.name, error.reason))
+                    continue
+                samples.append(sample)
+                if key[0] == 0:
+                    notes.update(found)
+        batch = self.collate(samples, key)
+        return WorkerResult(batch=batch, num_rows=len(rows), bad=tuple(bad), notes=dict(notes))
+
     def decode(
         self, row: Mapping[str, Any], *, clip_position: float | None = None
     ) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-        """Return what a row holds of each modality (None: missing), its name, and notes on decoding.
+        """Return the decoded value of each modality (None: missing), the name of the row, and notes on decoding.
 
         Args:
             row: Raw cells.
-            clip_position: Of the clip that is wanted. None: everything is decoded.
+            clip_position: Position of the only clip that is needed. None: everything is decoded.
 
         Raises:
-            BadRowError: If something cannot be decoded, or nothing is there.
-            TooLongError: If all of a recording was asked for, and it is too much for the memory.
+            BadRowError: If a cell cannot be decoded, or all inputs or a target are missing.
+            TooLongError: If everything is to be decoded and does not fit in memory.
             KeyError: If a column is missing.
         """
+        targets = self.settings.target_modalities
         values: dict[str, Any] = {}
         notes: list[str] = []
         name, reason = "", ""
         for modality, column in self.columns.items():
-            own = None if column.columns else row.get(f"{column.column}:{modality}")
+            item = None if column.columns else row.get(f"{column.column}:{modality}")
             try:
-                media = encoded_item_of(row, column) if own is None else own
+                item = encoded_item_of(row, column) if item is None else item
             except ValueError as error:
                 raise BadRowError(name or f"a row's {column.column}", str(error)) from error
-            name = name or media.name
+            name = name or item.name
             try:
-                decoded = self.modalities[modality].decode(media, clip_position=clip_position)
+                decoded = self.modalities[modality].decode(item, clip_position=clip_position)
                 values[modality] = decoded.value
                 notes += decoded.notes
             except MissingValueError as error:
-                if modality in self.settings.answers:
-                    raise BadRowError(media.name, str(error)) from error
+                if modality in targets:
+                    raise BadRowError(item.name, str(error)) from error
                 values[modality], reason = None, reason or str(error)
                 notes.append(f"no {modality}")
             except TooLongError as error:
                 if clip_position is None and self.has_clips:  # a clip of it may still be decoded
                     raise
-                raise BadRowError(media.name, str(error)) from error
+                raise BadRowError(item.name, str(error)) from error
             except ValueError as error:
-                raise BadRowError(media.name, str(error)) from error
-        answers = self.settings.answers
-        if answers and (wrong := check_alike(values, answers)) is not None:
+                raise BadRowError(item.name, str(error)) from error
+        if targets and (wrong := check_alike(values, targets)) is not None:
             raise BadRowError(name, f"'{name}': {wrong}")
-        if all(value is None for modality, value in values.items() if modality not in answers):
+        if all(value is None for modality, value in values.items() if modality not in targets):
             raise BadRowError(name, reason)
         self._check_extents(values, name)
         return values, name, tuple(notes)
 
     def _check_extents(self, values: Mapping[str, Any], name: str) -> None:
-        """Refuse a row whose answer is not as large as the input that it is cut with.
-
-        Raises:
-            BadRowError: If it is not.
-        """
+        """Refuse a row with images, flow or masks of different sizes, which are cropped together."""
         extents = {
             modality: part.extent(value)
             for modality, value in values.items()
             if value is not None and isinstance(part := self.modalities[modality], HasExtent)
         }
         if len(set(extents.values())) > 1:
-            told = ", ".join(
+            sizes = ", ".join(
                 f"{key} {rows} x {columns}" for key, (rows, columns) in extents.items()
             )
-            raise BadRowError(
-                name, f"'{name}': expected all of a row to have one size, got {told}."
-            )
+            reason = f"'{name}': expected all of a row to have one size, got {sizes}."
+            raise BadRowError(name, reason)
 
-    def chances(self, keys: Sequence[tuple[int, ...]]) -> list[SampleRng]:
-        """Return where the chance of each row comes from.
+    def rngs(self, keys: Sequence[tuple[int, ...]]) -> list[SampleRng]:
+        """Return the random state of each row.
 
         Args:
-            keys: One for each row. They seed the generators, together with the run's seed.
+            keys: One per row. They seed the generators, together with the run's seed.
         """
         if not self.settings.training:
             return [SampleRng()] * len(keys)
@@ -207,81 +232,74 @@ class SampleTransform:
             full = np.array([(self.settings.seed, *key, number) for key in keys], dtype=np.int64)
             return make_rngs("augment", full)
 
-        found: list[dict[str, np.random.Generator]] = [{} for _ in keys]
-        names = list(self.columns)
-        shown = [place for place, m in enumerate(names) if m not in self.settings.answers]
-        for place, modality in enumerate(names):
-            # An answer is cut and flipped as what it belongs to.
-            number = shown[0] if modality in self.settings.answers and shown else place
+        augment: list[dict[str, np.random.Generator]] = [{} for _ in keys]
+        targets, names = self.settings.target_modalities, list(self.columns)
+        inputs = [number for number, modality in enumerate(names) if modality not in targets]
+        for number, modality in enumerate(names):
             if modality in self.augment:
-                for rng, numbers in zip(found, generators(number), strict=True):
-                    rng[modality] = numbers
-        moments = [0.5] * len(keys)
+                # A target is cropped and flipped like its input.
+                shared = inputs[0] if modality in targets and inputs else number
+                for of_row, generator in zip(augment, generators(shared), strict=True):
+                    of_row[modality] = generator
+        positions = [0.5] * len(keys)
         if self.has_clips:
-            moments = [float(numbers.random()) for numbers in generators(_MOMENT)]
-        return [
-            SampleRng(clip_position, augment)
-            for clip_position, augment in zip(moments, found, strict=True)
-        ]
+            positions = [float(generator.random()) for generator in generators(_CLIP_KEY)]
+        return [SampleRng(*state) for state in zip(positions, augment, strict=True)]
 
     def sample(
-        self, row: Mapping[str, Any], chances: SampleRng, target: Any = None
+        self, row: Mapping[str, Any], rng: SampleRng, target: Any = None
     ) -> tuple[Sample, tuple[str, ...]]:
-        """Return one row as a sample, and notes on decoding. A recording that is too long is decoded clip by clip.
+        """Return one row as a sample, and notes on decoding. Too long recordings are decoded clip by clip.
 
         Args:
             row: Raw cells.
-            chances: Of `chances`.
+            rng: Random state from `rngs`.
             target: Class index or vector.
 
         Raises:
-            BadRowError: If something cannot be decoded or does not fit the model.
+            BadRowError: If a cell cannot be decoded or does not fit the model.
             KeyError: If a column is missing.
         """
-        if self.num_clips == 1:
-            values, name, notes = self.decode(row, clip_position=chances.clip_position)
-            return Sample(self.clips(values, chances, name), target, name), notes
         try:
-            values, name, notes = self.decode(row)
-            return Sample(self.clips(values, chances, name), target, name), notes
+            position = rng.clip_position if self.num_clips == 1 else None
+            values, name, notes = self.decode(row, clip_position=position)
+            return Sample(self.clips(values, rng, name), target, name), notes
         except TooLongError:
             clips: list[dict[str, Any]] = []
             name, notes = "", ()
-            for clip_position in clip_positions(self.num_clips):
-                values, name, notes = self.decode(row, clip_position=clip_position)
-                clips += self.clips(
-                    values, replace(chances, clip_position=clip_position), name, one=True
-                )
+            for position in clip_positions(self.num_clips):
+                values, name, notes = self.decode(row, clip_position=position)
+                clips += self.clips(values, replace(rng, clip_position=position), name, one=True)
             return Sample(clips, target, name), notes
 
     def clips(
-        self, values: Mapping[str, Any], chances: SampleRng, name: str, *, one: bool = False
+        self, values: Mapping[str, Any], rng: SampleRng, name: str, *, one: bool = False
     ) -> list[dict[str, Any]]:
-        """Return the clips of one row: for each, what each modality prepares of its values.
+        """Return the prepared value of each modality, for each clip of a row.
 
         Args:
-            values: Of `decode`.
-            chances: Of `chances`.
-            name: Of the row.
-            one: Only the clip at the moment of `chances`.
+            values: Decoded values.
+            rng: Random state from `rngs`.
+            name: Name of the row.
+            one: Only the clip at the position of `rng`.
 
         Raises:
-            BadRowError: If a value does not fit the model: other channels, nothing left of it.
+            BadRowError: If a value does not fit the model, such as another number of channels.
         """
         single = one or self.num_clips == 1
-        moments = (chances.clip_position,) if single else clip_positions(self.num_clips)
+        positions = (rng.clip_position,) if single else clip_positions(self.num_clips)
 
-        def prepared(modality: str, value: Any, clip_position: float) -> Any:
-            rng = chances.augment.get(modality)
-            return self.modalities[modality].prepare(value, clip_position=clip_position, rng=rng)
+        def prepared(modality: str, value: Any, position: float) -> Any:
+            generator = rng.augment.get(modality)
+            return self.modalities[modality].prepare(value, clip_position=position, rng=generator)
 
         try:
             return [
                 {
-                    modality: None if value is None else prepared(modality, value, clip_position)
+                    modality: None if value is None else prepared(modality, value, position)
                     for modality, value in values.items()
                 }
-                for clip_position in moments
+                for position in positions
             ]
         except ValueError as error:
             raise BadRowError(name, str(error)) from error
@@ -290,7 +308,7 @@ class SampleTransform:
         """Return samples as one normalized, mixed batch. None if there are too few.
 
         Args:
-            samples: With the same number of clips.
+            samples: Samples with the same number of clips.
             key: Seeds the mixing, together with the run's seed.
         """
         if len(samples) < (2 if self.mixing else 1):
@@ -304,19 +322,19 @@ class SampleTransform:
                 masks[name] = mask
         batch = Batch(
             inputs=inputs,
-            targets=_targets([sample.target for sample in samples]),
+            targets=_stack_targets([sample.target for sample in samples]),
             masks=masks,
             names=tuple(sample.name for sample in samples),
             num_clips=len(samples[0].clips),
         )
         if self.mixing is None:
             return batch
-        numbers = make_rng("mix", self.settings.seed, *key)
-        return mix(batch, self.mixing, self.settings.num_classes, numbers)
+        generator = make_rng("mix", self.settings.seed, *key)
+        return mix(batch, self.mixing, self.settings.num_classes, generator)
 
 
-def _targets(targets: Sequence[Any]) -> torch.Tensor | dict[str, torch.Tensor] | None:
-    """Return class indices, or vectors, as one tensor, of several tasks one for each; None if a sample has none."""
+def _stack_targets(targets: Sequence[Any]) -> torch.Tensor | dict[str, torch.Tensor] | None:
+    """Return class indices or vectors as one tensor (of several tasks, one each); None if a sample has no target."""
     if any(target is None for target in targets):
         return None
     if isinstance(targets[0], dict):
@@ -331,21 +349,21 @@ def _stacked(targets: Sequence[Any]) -> torch.Tensor:
 
 
 def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
-    """Return the key of the cell that is read for a modality: its column's, or one of its own.
+    """Return the key of a modality's cell in a row.
 
-    The pictures and the sound of a film lie in one column; given apart, or only one of them, each has a key.
+    Image frames and audio track of a video share one column; if they are given apart, each has a key of its own.
     """
     alone = [part.column for part in columns.values()].count(column.column) == 1
     return column.column if alone else f"{column.column}:{modality}"
 
 
 def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
-    """Return the cell of one modality; of several columns, a `EncodedItem` whose value holds the cells by column.
+    """Return the cell of one modality; of several columns, an item whose value holds the cells by column.
 
     Raises:
         KeyError: If a column is missing.
-        ValueError: If the cell is neither a file nor its bytes nor a value that was recognized: a name that leads
-            nowhere, as in a table within an archive.
+        ValueError: If the cell is neither encoded nor a recognized value, such as a file name in a table inside an
+            archive.
     """
     if not column.columns:
         cell = row[column.column]
@@ -366,7 +384,7 @@ def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
             cell = cell if is_file else cell.value
         cells[part] = cell
     missing = all(cell is None for cell in cells.values())
-    return EncodedItem(name or f"{', '.join(column.columns)}", value=None if missing else cells)
+    return EncodedItem(name or ", ".join(column.columns), value=None if missing else cells)
 
 
 class BadRowError(Exception):
@@ -379,7 +397,7 @@ class BadRowError(Exception):
 
 
 def guarded(read: Callable[[], WorkerResult]) -> WorkerResult:
-    """Return what `read` returns. In a worker, an error in the data or settings becomes `WorkerResult.failure`."""
+    """Return the result of `read`. In a worker, errors in the data or settings become `WorkerResult.failure`."""
     if get_worker_info() is None:
         return read()
     try:

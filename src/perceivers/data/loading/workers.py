@@ -1,4 +1,4 @@
-"""The processes that read batches, and how many of them a machine should have."""
+"""Processes or a thread that read batches ahead of training, and how many of them suit a machine."""
 
 import os
 import signal
@@ -16,11 +16,18 @@ from torch.utils.data import DataLoader
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import WorkerResult
 
-__all__ = ["FORKS", "Prefetcher", "divide_cores", "iterate", "start_workers", "stop_prefetching"]
+__all__ = [
+    "FORKS",
+    "Prefetcher",
+    "divide_cores",
+    "iterate",
+    "start_workers",
+    "stop_prefetching",
+]
 
 _T = TypeVar("_T")
 
-# A forked worker shares the rows and the cache of decoded pictures; elsewhere each gets a copy.
+# Forked workers share the rows and the image cache; elsewhere each gets a copy.
 FORKS = sys.platform == "linux"
 
 
@@ -30,9 +37,9 @@ def start_workers(
     """Return a loader whose items are whole batches. Its workers start with the first iteration.
 
     Args:
-        dataset: What reads one item.
+        dataset: Reads one batch per item.
         settings: Number of workers.
-        sampler: What to ask the dataset for. None: the dataset is iterated.
+        sampler: Yields the indices of the items. None: the dataset is iterable.
     """
     workers = settings.num_workers
     with warnings.catch_warnings():
@@ -42,19 +49,19 @@ def start_workers(
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=_unchanged,
+            collate_fn=_identity,
             worker_init_fn=_init_worker,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers and FORKS else None,
             pin_memory=settings.pin_memory,
-            generator=torch.Generator(),  # or it would draw from the global one, and resuming would differ
+            generator=torch.Generator(),  # else the global one would advance, and resuming differ
         )
 
 
 def iterate(
     batches: "DataLoader[WorkerResult]", settings: LoaderSettings
 ) -> Iterator[WorkerResult]:
-    """Return the items of one pass, read ahead in training: by the workers, or else by a thread."""
+    """Return the items of one epoch, in training prefetched by the workers or else by a thread."""
     with warnings.catch_warnings():
         # From Python 3.12 on, a fork of a process with threads warns. Workers use neither its threads nor its GPU.
         warnings.simplefilter("ignore")
@@ -64,35 +71,34 @@ def iterate(
 
 
 def stop_prefetching(items: Iterator[WorkerResult] | None) -> None:
-    """End the thread that reads ahead, if there is one."""
+    """Stop the thread that prefetches `items`, if there is one."""
     if isinstance(items, Prefetcher):
         items.close()
 
 
 def divide_cores(cores: int, wanted_workers: int | None = None) -> tuple[int, int]:
-    """Return the threads of the training process and the number of workers.
+    """Return the number of threads of the training process and of workers.
 
-    A worker pays where it reads in the time in which the rest computes. Small pictures are read so fast (10,000 a
-    second and core) that on two or three cores every core is better spent on computing: with T the time that
-    one core computes on a batch and R that for reading it, max(T, R) with a worker is less than T / 2 + R
-    without only if R is more than half of T.
+    A worker pays if it reads while the rest computes. Small images are read so fast (10,000 a second and core) that on
+    two or three cores every core is better spent on computing: if one core takes T to compute a batch and R to read
+    it, max(T, R) with a worker is less than T / 2 + R without only if R is more than half of T.
 
     Args:
-        cores: Those that this process may use.
-        wanted_workers: The user's number. None: a quarter of the cores.
+        cores: Cores that this process may use.
+        wanted_workers: Number of workers. None: a quarter of the cores.
     """
     workers = cores // 4 if wanted_workers is None else wanted_workers
     return max(1, cores - workers), workers
 
 
-def _unchanged(item: _T) -> _T:
+def _identity(item: _T) -> _T:
     return item
 
 
 def _init_worker(_worker: int) -> None:
-    """Leave signals to the main process: it decides whether to save first, then ends its workers."""
+    """Use one thread, and leave signals to the main process, which may save before it ends its workers."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the main process does on it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the main process's handler
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C and `timeout` signal the whole group
 
@@ -101,30 +107,30 @@ _END = object()
 
 
 class Prefetcher(Generic[_T]):
-    """Iterates over `items` in a thread of its own, a few items ahead of who takes them.
+    """Iterates over `items` in a thread, a few items ahead.
 
-    The order is that of `items`, and an error comes out in its place. Pillow and numpy let other threads go
-    on while they decode and resize, and so does torch while it computes.
+    The order is that of `items`, and an error is raised in its place. Pillow, NumPy and PyTorch release the GIL while
+    they decode and compute.
 
     Args:
-        items: Read from by the thread alone, from now on.
-        depth: Items at most that were begun and not taken.
+        items: Iterated by the thread only, from now on.
+        depth: Largest number of items that were started and not taken.
     """
 
     def __init__(self, items: Iterator[_T], depth: int = 2) -> None:
         self._results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        # A queue and no semaphore: those of Python wait for a lock that the thread may hold.
+        # A queue instead of a semaphore: Python's semaphores wait for a lock that the thread may hold.
         self._room: SimpleQueue[None] = SimpleQueue()
         for _ in range(depth):
             self._room.put(None)
         stopped = threading.Event()
         self._thread = threading.Thread(
-            target=_read,
+            target=_prefetch,
             args=(items, self._results, self._room, stopped),
-            name="perceivers reads ahead",
+            name="perceivers prefetch",
             daemon=True,
         )
-        # The thread does not hold this object, so that one that is forgotten ends its thread.
+        # The thread does not hold this object, so that its garbage collection stops the thread.
         self._stop = weakref.finalize(self, _stop, self._results, self._room, stopped)
         self._thread.start()
 
@@ -133,7 +139,7 @@ class Prefetcher(Generic[_T]):
         return self
 
     def __next__(self) -> _T:
-        """Return the next item; wait for it if it is not there yet.
+        """Return the next item, and wait for it if necessary.
 
         Raises:
             StopIteration: After the last item, or `close`.
@@ -142,7 +148,7 @@ class Prefetcher(Generic[_T]):
             raise StopIteration
         item, error = self._results.get()
         if item is _END:
-            self._results.put((_END, None))  # also for who asks again
+            self._results.put((_END, None))  # for further calls
             if error is not None:
                 raise error
             raise StopIteration
@@ -150,18 +156,17 @@ class Prefetcher(Generic[_T]):
         return item
 
     def close(self) -> None:
-        """End the thread, after the item that it is reading."""
+        """Stop the thread after its current item."""
         self._stop()
         self._thread.join()
 
 
-def _read(
+def _prefetch(
     items: Iterator[Any],
     results: SimpleQueue[tuple[Any, BaseException | None]],
     room: SimpleQueue[None],
     stopped: threading.Event,
 ) -> None:
-    """Put item after item while there is room."""
     failure: BaseException | None = None
     try:
         while True:
@@ -172,7 +177,7 @@ def _read(
     except StopIteration:
         pass
     except BaseException as error:
-        failure = error  # it is for who takes the items
+        failure = error  # raised by `__next__`
     results.put((_END, failure))
 
 
@@ -183,4 +188,4 @@ def _stop(
 ) -> None:
     stopped.set()
     room.put(None)
-    results.put((_END, None))  # for who still asks
+    results.put((_END, None))  # for a caller that waits

@@ -1,57 +1,66 @@
-"""Data by path, hub id or object, or by the name of what is embedded."""
+"""Built-in data sets: `builtin:digits` (handwritten digits) and `builtin:flow` (synthetic frame pairs)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import numpy as np
 
-from perceivers.data.base import DataConfig
+from perceivers.data.base import nearest, require
 from perceivers.data.sources.bundle import DatasetBundle
-from perceivers.data.sources.open import open_data
+from perceivers.data.sources.split import hold_out
+from perceivers.data.sources.synthetic_flow import synthetic_flow
 from perceivers.data.tables.columns import InputColumn
-from perceivers.data.targets.encode import KnownNames
+from perceivers.data.tables.table import ColumnTable, Field, Subset
+from perceivers.data.targets.classes import describe_classes
 
-__all__ = ["is_embedded", "open_named"]
+__all__ = ["PREFIX", "digits", "open_builtin"]
 
-
-def open_named(
-    data: Any,
-    config: DataConfig,
-    *,
-    label_names: KnownNames | None = None,
-    inputs: Mapping[str, InputColumn] | None = None,
-) -> DatasetBundle:
-    """Return opened data. `digits` are scikit-learn's, `moving` made pairs of frames, unless there is such a path.
-
-    Arguments and errors are those of `perceivers.data.sources.open.open_data`.
-
-    Raises:
-        ValueError: Also if the digits are given to a run that knows other labels.
-    """
-    if isinstance(data, DatasetBundle):
-        return data
-    if is_embedded(data, "moving"):
-        from perceivers.data.sources.synthetic_flow import moving
-
-        return moving()
-    if is_embedded(data, "digits"):
-        from perceivers.data.sources.digits import digits
-
-        source = digits()
-        if label_names is not None and tuple(label_names) != source.label_names:
-            msg = (
-                f"The embedded digits have the labels {', '.join(source.label_names)}; the run learned "
-                f"{', '.join(label_names)}."
-            )
-            raise ValueError(msg)
-        return source
-    return open_data(data, config, label_names=label_names, inputs=inputs)
+PREFIX = "builtin:"
 
 
-def is_embedded(data: Any, name: str) -> bool:
-    """Return whether these are the embedded data of some name, and no path.
+def open_builtin(name: str) -> DatasetBundle:
+    """Return a built-in data set.
 
     Args:
-        data: What was given.
-        name: `digits` or `moving`.
+        name: `builtin:digits` or `builtin:flow`.
+
+    Raises:
+        ValueError: If there is no such data set.
     """
-    return isinstance(data, str) and data == name and not Path(data).exists()
+    known = {f"{PREFIX}digits": digits, f"{PREFIX}flow": synthetic_flow}
+    if name not in known:
+        msg = f"There are no built-in data '{name}'.{nearest(name, known)} There are {', '.join(known)}."
+        raise ValueError(msg)
+    return known[name]()
+
+
+def digits() -> DatasetBundle:
+    """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fixed, stratified fifth of them is test.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+
+    Reference: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test set.
+    """
+    bunch = require("sklearn.datasets", "quickstart").load_digits()
+    labels = [int(label) for label in bunch.target]
+    names = tuple(str(digit) for digit in range(10))
+    table = ColumnTable(
+        name="digits",
+        columns={
+            # Each pixel counts the dark ones of 4 x 4: 0 to 16.
+            "image": np.rint(bunch.images * (255 / 16)).astype(np.uint8),
+            "label": labels,
+        },
+        fields={"image": Field("image"), "label": Field("number", names=names)},
+    )
+    train, test = hold_out(labels, None, 0.2, seed=0)
+    return DatasetBundle(
+        form="scikit-learn's handwritten digits",
+        splits={"train": Subset(table, train), "test": Subset(table, test)},
+        inputs={"image": InputColumn("image", "image")},
+        target="label",
+        label_names=names,
+        notes=(
+            f"Recognized scikit-learn's handwritten digits, 8 x 8 pixels: train {len(train):,} rows, test "
+            f"{len(test):,} rows (held out, stratified by class).",
+            describe_classes(names),
+        ),
+    )

@@ -20,6 +20,7 @@ from perceivers.data.formats.huggingface import (
 )
 from perceivers.data.formats.remote import Location, suffix_of
 from perceivers.data.modalities.video.audio_track import with_sound
+from perceivers.data.sources.builtin import PREFIX, open_builtin
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.flow_datasets import flow_tables
 from perceivers.data.sources.folders import (
@@ -66,8 +67,9 @@ def open_data(
     """Return the data behind a path, hub id or object.
 
     Args:
-        data: A path, a glob or brace pattern of shards, the id of a data set on the Hugging Face hub; or a pandas
-            `DataFrame`, or a `Dataset` or `DatasetDict` of `datasets`. A path that exists wins over an id.
+        data: A path, a glob or brace pattern of shards, the id of a data set on the Hugging Face hub, `builtin:digits`
+            or `builtin:flow`; or a pandas `DataFrame`, or a `Dataset` or `DatasetDict` of `datasets`. A path that
+            exists wins over an id. Opened data are returned as they are.
         config: What the user said about columns and splits.
         label_names: The classes, labels or numbers that a trained model knows; of several tasks, those of each by its
             name. By default, those of train.
@@ -78,6 +80,10 @@ def open_data(
         OSError: If a file is missing or cannot be read.
         TypeError: If `data` is nothing of this kind.
     """
+    if isinstance(data, DatasetBundle):
+        return data
+    if isinstance(data, str) and data.startswith(PREFIX):
+        return _builtin(data, label_names)
     if config.stream:
         source = _open_streams(data, config, label_names, inputs)
         if source is not None:
@@ -113,6 +119,18 @@ def open_data(
     return replace(
         source, notes=(seen, *choice.notes, *told, *notes, *_shared_groups(source, config))
     )
+
+
+def _builtin(name: str, label_names: KnownNames | None) -> DatasetBundle:
+    """Return a built-in data set, and refuse it for a model with other classes."""
+    source = open_builtin(name)
+    if source.label_names and label_names is not None and tuple(label_names) != source.label_names:
+        msg = (
+            f"{name} has the labels {', '.join(source.label_names)}; the model was trained on "
+            f"{', '.join(label_names)}."
+        )
+        raise ValueError(msg)
+    return source
 
 
 def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], tuple[str, ...]]:

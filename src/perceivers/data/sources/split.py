@@ -11,7 +11,7 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Subset
 
-__all__ = ["Subset", "hold_out", "with_validation"]
+__all__ = ["hold_out", "with_validation"]
 
 _WINDOW = 64  # groups that are compared at a time; all of 10,000 would take minutes
 

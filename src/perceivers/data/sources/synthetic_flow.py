@@ -1,4 +1,4 @@
-"""`moving`: made pairs of frames with exactly known flow, in memory as data to learn from, or written as files."""
+"""Synthetic frame pairs with exactly known flow, made in memory (`builtin:flow`) or written as files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 
-__all__ = ["SyntheticFlowTable", "moving", "write_pairs"]
+__all__ = ["SyntheticFlowTable", "synthetic_flow", "write_pairs"]
 
 SIZE, LARGEST = (48, 48), 3.0  # pixels of a frame, and that no pixel moves farther
 _ROWS = {"train": 10_000, "validation": 500, "test": 500}
@@ -99,13 +99,13 @@ class SyntheticFlowTable:
         return f"{self.name}, row {index}"
 
 
-def moving() -> DatasetBundle:
+def synthetic_flow() -> DatasetBundle:
     """Return made pairs of textures of 48 x 48 pixels that move by up to 3 pixels, the same ones every time.
 
     Train, validation and test are made of other textures and other fields.
     """
     splits = {
-        split: SyntheticFlowTable(name=f"moving ({split})", rows=rows, seed=_SEEDS[split])
+        split: SyntheticFlowTable(name=f"builtin:flow ({split})", rows=rows, seed=_SEEDS[split])
         for split, rows in _ROWS.items()
     }
     told = ", ".join(f"{split} {len(table):,} rows" for split, table in splits.items())

@@ -186,7 +186,7 @@ class Stream:
         self._resume = state if "keys" in state else None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield this worker's rows: inputs as `EncodedItem`, the target as its encoded value (the index of a class).
+        """Yield the rows of this worker: media as `EncodedItem`, the target encoded (a class index, a vector).
 
         Raises:
             ValueError: If a label is missing or unknown, or a resumed pass had another number of workers.

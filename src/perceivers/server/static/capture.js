@@ -49,13 +49,17 @@ export async function photograph() {
   const stream = await streamOf({ video: { facingMode: "environment" } }, "camera");
   const dialog = document.getElementById("camera");
   const video = document.getElementById("camera-picture");
+  const take = document.getElementById("camera-take");
   video.srcObject = stream;
+  take.disabled = true; // until the camera delivers
   dialog.showModal();
   await video.play();
+  take.disabled = false;
+  take.focus();
   return new Promise((resolve) => {
     let taken = null;
     document.getElementById("camera-close").onclick = () => dialog.close();
-    document.getElementById("camera-take").onclick = () => {
+    take.onclick = () => {
       const canvas = document.createElement("canvas");
       canvas.width = video.videoWidth;
       canvas.height = video.videoHeight;
