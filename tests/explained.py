@@ -7,7 +7,7 @@ import numpy as np
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
 from perceivers.explain.contents.audio import SpectrogramContent, WaveformContent
-from perceivers.explain.contents.base import Content, View
+from perceivers.explain.contents.base import Content, ElementsContent, View
 from perceivers.explain.contents.image import ImageContent
 from perceivers.explain.contents.points import PointsContent
 from perceivers.explain.contents.series import SeriesContent
@@ -104,6 +104,7 @@ CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
     "values": (ArrayContent(values=RANDOM.normal(size=(20, 4)).astype(np.float32)), (20,)),
     "positive values": (ArrayContent(values=RANDOM.random((20, 1)).astype(np.float32)), (20,)),
     "nothing measured": (ArrayContent(values=np.full((3, 2), np.nan, np.float32)), (3,)),
+    "elements": (ElementsContent(values=RANDOM.random((6, 4, 2))), (6, 4)),
     "fields": (TableContent(fields=("$age$", "sex", "city"), texts=("4", "", "Rome")), (3,)),
     "many fields": (TableContent(fields=("field",) * 50, texts=("1",) * 50), (50,)),
 }

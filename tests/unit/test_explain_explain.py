@@ -8,12 +8,12 @@ from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
-from perceivers.explain.attribution import attribute as looking
-from perceivers.explain.attribution import layout as placing
+from perceivers.explain.attribution import attribute as attribution
 from perceivers.explain.attribution.attention import cross_attends, watch_attention
-from perceivers.explain.attribution.contents import Passage, Picture
-from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.explain import axes_of, explain
 from perceivers.explain.attribution.sample import read_sample
+from perceivers.explain.contents.image import ImageContent
+from perceivers.explain.contents.text import TextContent
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
@@ -86,7 +86,7 @@ def test_maps_lie_on_the_axes_of_the_adapter(adapter, grid):
     np.testing.assert_allclose(view.share, 1.0, rtol=1e-4)
     np.testing.assert_allclose(view.overall, view.attention.mean(axis=0), rtol=1e-5)
     assert view.even == 1.0
-    assert isinstance(view.content, Picture)
+    assert isinstance(view.content, ImageContent)
     np.testing.assert_allclose(explanation.probabilities.sum(), 1.0, rtol=1e-5)
     assert explanation.label_names == ("cat", "dog", "ship")
 
@@ -115,7 +115,7 @@ class TestSeveralModalities:
         np.testing.assert_allclose(image.share + text.share, 1.0, rtol=1e-4)
         assert image.even == pytest.approx(48 / 52)
         assert np.isnan(text.overall[4:]).all()
-        assert isinstance(text.content, Passage)
+        assert isinstance(text.content, TextContent)
         assert text.content.units.tolist() == list(b"good")
 
     def test_a_missing_one_is_named(self):
@@ -127,7 +127,7 @@ class TestSeveralModalities:
         np.testing.assert_allclose(explanation.views[0].share, 1.0, rtol=1e-4)
 
     def test_one_that_got_nothing_was_looked_at_nowhere(self, monkeypatch):
-        plain = looking.summarize
+        plain = attribution.summarize_call
 
         def one(call, latents):
             read = plain(call, latents)
@@ -135,7 +135,7 @@ class TestSeveralModalities:
             share[0] = 1.0
             return replace(read, share=share, heads=share[None])
 
-        monkeypatch.setattr(looking, "summarize", one)
+        monkeypatch.setattr(attribution, "summarize_call", one)
         run = saved(text=TextInputConfig(max_length=64, channels=16))
         image, text = explain(run, {"image": noise(6, 8), "text": "good"}, latents=1).views
         assert image.attention[0, 0, 0] == 48.0
@@ -184,13 +184,15 @@ def test_reads_of_a_part_of_the_input_are_refused():
         num_self_attends_per_block=0,
         unroll_time=True,
     )
-    with pytest.raises(ValueError, match=r"every read to see all 48 elements, got reads of \[24\]"):
+    with pytest.raises(
+        ValueError, match=r"every cross-attend to see all 48 elements, got cross-attends to \[24\]"
+    ):
         explain(saved(encoder=encoder), noise(6, 8))
 
 
 def test_elements_that_fill_no_grid_lie_in_a_row():
-    assert placing._axes(build(saved().config.model).inputs["image"], 16) == (2, 8)
-    assert placing._axes(build(saved().config.model).inputs["image"], 15) == (15,)
+    assert axes_of(build(saved().config.model).inputs["image"], 16) == (2, 8)
+    assert axes_of(build(saved().config.model).inputs["image"], 15) == (15,)
 
 
 def test_the_map_of_the_whole_model_is_about_a_class():
@@ -207,7 +209,11 @@ def test_the_map_of_the_whole_model_is_about_a_class():
     other = next(name for name in found.label_names if name != best)
     (changed,) = explain(run, noise(6, 8), about=other).views
     assert np.abs(changed.overall - view.overall).max() > 0.1
-    for kind, title in (("rollup", "all layers"), ("last", "last read"), ("mean", "all reads")):
+    for kind, title in (
+        ("rollup", "all layers"),
+        ("last", "last cross-attend"),
+        ("mean", "all cross-attends"),
+    ):
         (view,) = explain(run, noise(6, 8), map=kind).views
         assert view.summary_title == title
     np.testing.assert_allclose(view.overall, view.attention.mean(axis=0), rtol=1e-4)
@@ -217,7 +223,7 @@ def test_the_map_of_the_whole_model_is_about_a_class():
     ("asked", "message"),
     [
         ({"map": "rolup"}, r"a map out of mean, last, rollup, class; got 'rolup'\. .*'rollup'"),
-        ({"about": "cow"}, "no class 'cow' to ask about; the run learned cat, dog, ship"),
+        ({"about": "cow"}, "no class 'cow' to explain; the run learned cat, dog, ship"),
         ({"about": "cat", "map": "mean"}, "A map of mean is of no class"),
     ],
 )

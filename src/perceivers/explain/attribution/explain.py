@@ -32,7 +32,7 @@ from perceivers.tasks.reconstruction import psnr
 from perceivers.tasks.registry import TaskConfig, build_task, names_of
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Segment", "explain", "segments_of", "step_of"]
+__all__ = ["Segment", "axes_of", "explain", "segments_of", "step_of"]
 
 Map = npt.NDArray[np.float32]
 
@@ -305,13 +305,18 @@ def segments_of(
         order = None
         if model.permutation is not None:
             order = model._order(name, count).cpu().numpy()
-        axes: tuple[int, ...] = tuple(model.inputs[name].axes)
-        rest = math.prod(axes[1:])  # the first axis may be shorter than configured
-        axes = (count // rest, *axes[1:]) if count % rest == 0 else (count,)
+        axes = axes_of(model.inputs[name], count)
         end = begin + count
         found.append(Segment(name=name, begin=begin, end=end, real=real, order=order, axes=axes))
         begin = end
     return tuple(found)
+
+
+def axes_of(adapter: Any, count: int) -> tuple[int, ...]:
+    """Return the number of elements along each axis of an input, which may be shorter than configured."""
+    axes: tuple[int, ...] = tuple(adapter.axes)
+    rest = math.prod(axes[1:])
+    return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from perceivers.data.base import nearest
 from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs, summary_map
 from perceivers.explain.attribution.recorder import check_single
 from perceivers.explain.attribution.sample import read_sample
@@ -19,7 +20,6 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig, build_task, names_of
-from perceivers.data.base import nearest
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = [
@@ -68,7 +68,9 @@ class Curves:
         def area(curve: Array) -> float:
             return float(((curve[1:] + curve[:-1]) / 2 * np.diff(self.fractions)).sum())
 
-        return {name: (area(self.deletion[name]), area(self.insertion[name])) for name in self.deletion}
+        return {
+            name: (area(self.deletion[name]), area(self.insertion[name])) for name in self.deletion
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,7 @@ def input_gradients(
     with torch.enable_grad():
         outputs = model_outputs(model, model.encoder(parts), inputs, masks)
         score = probability(outputs)[0].clamp_min(1e-12).log()
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(score, contents, allow_unused=True)
+        gradients: Any = torch.autograd.grad(score, contents, allow_unused=True)
     norms = [
         torch.zeros(x.shape[1]) if gradient is None else gradient[0].norm(dim=-1).cpu()
         for x, gradient in zip(contents, gradients, strict=True)
@@ -272,7 +274,9 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
     names = names_of(task)
     if name not in names:
         known = f"{len(names)} classes" if len(names) > 12 else ", ".join(names) or "none"
-        msg = f"There is no class '{name}' to explain; the run learned {known}.{nearest(name, names)}"
+        msg = (
+            f"There is no class '{name}' to explain; the run learned {known}.{nearest(name, names)}"
+        )
         raise ValueError(msg)
     return names.index(name)
 
@@ -295,7 +299,9 @@ def class_probability(task: TaskConfig, index: int, output: str | None) -> Proba
         )
         raise ValueError(msg)
     learned = build_task(task)
-    return lambda outputs: learned.probabilities(outputs if output is None else outputs[output])[:, index]
+    return lambda outputs: learned.probabilities(outputs if output is None else outputs[output])[
+        :, index
+    ]
 
 
 def _real_elements(elements: Sequence[Elements]) -> Bool[Tensor, " M"]:
@@ -310,7 +316,9 @@ def _real_elements(elements: Sequence[Elements]) -> Bool[Tensor, " M"]:
     )
 
 
-def _top_masks(values: Float[Tensor, " M"], real: Bool[Tensor, " M"], counts: Tensor) -> Bool[Tensor, "S M"]:
+def _top_masks(
+    values: Float[Tensor, " M"], real: Bool[Tensor, " M"], counts: Tensor
+) -> Bool[Tensor, "S M"]:
     """Return the mask of the strongest real elements for each count. Of equal elements, the first comes first."""
     places = real.nonzero()[:, 0]
     order = places[values[places].argsort(descending=True, stable=True)]

@@ -77,7 +77,9 @@ def trace_query(
         raise TypeError(msg)
     with watch_attention(model) as maps:
         model(inputs, masks)
-    cross_attends = [weights[0].mean(dim=0) for name, weights in maps.calls if "cross_attends" in name]
+    cross_attends = [
+        weights[0].mean(dim=0) for name, weights in maps.calls if "cross_attends" in name
+    ]
     outputs = [weights[0] for name, weights in maps.calls if name.startswith("output.")]
     # Queries are decoded in chunks, one call for each.
     latents = torch.cat(outputs, dim=1)[:, query].mean(dim=0).float()
@@ -254,7 +256,7 @@ def check_whole(calls: Sequence[Call], num_elements: int) -> None:
     counts = sorted({call.num_elements for call in input_calls(calls)})
     if counts != [num_elements]:
         msg = (
-            f"Expected every cross-attend to see all {num_elements:,} elements, got cross-attends to {counts}: attention "
-            "of an encoder that receives the input in parts cannot be explained."
+            f"Expected every cross-attend to see all {num_elements:,} elements, got cross-attends to {counts}: "
+            "attention of an encoder that receives the input in parts cannot be explained."
         )
         raise ValueError(msg)

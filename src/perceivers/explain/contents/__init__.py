@@ -1,13 +1,9 @@
-"""Views of the built-in modalities: their content in human units, as JSON for pages, and drawn.
+"""Views of modalities: their content in human units, as JSON for pages, and drawn.
 
-Importing the package registers them.
+Importing the package registers the built-in views.
 """
 
-from perceivers.explain.contents import array as array
-from perceivers.explain.contents import audio as audio
-from perceivers.explain.contents import image as image
-from perceivers.explain.contents import points as points
-from perceivers.explain.contents import series as series
-from perceivers.explain.contents import table as table
-from perceivers.explain.contents import text as text
-from perceivers.explain.contents import video as video
+from importlib import import_module
+
+for _name in ("array", "audio", "image", "points", "series", "table", "text", "video"):
+    import_module(f"{__name__}.{_name}")

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import (
-    Array,
     Content,
     Json,
     ModelInput,
@@ -44,10 +43,6 @@ class ArrayContent(Content):
             "lowest": float(f"{lowest:.5g}"),
             "highest": float(f"{highest:.5g}"),
         }
-
-    def arrange(self, attention: Array, view: View) -> Array:
-        """Return the map as it is: one axis."""
-        return attention
 
     def size(self, view: View) -> tuple[float, float]:
         """Return a size with a track for each map."""

@@ -76,7 +76,7 @@ class Content:
             attention: Map on the axes of the elements.
             view: View of this content.
         """
-        return attention.reshape(-1)
+        return attention
 
     def size(self, view: "View") -> tuple[float, float]:
         """Return width and height of the figure in inches."""

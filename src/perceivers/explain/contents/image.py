@@ -12,7 +12,6 @@ from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import preprocess_pixels
 from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import (
-    Array,
     Content,
     Json,
     ModelInput,
@@ -44,10 +43,6 @@ class ImageContent(Content):
         height, width = self.pixels.shape[:2]
         known = {"width": width, "height": height, "image": image_url(self.pixels)}
         return {"media": "image", "extent": [1.0, 1.0], **known}
-
-    def arrange(self, attention: Array, view: View) -> Array:
-        """Return the map as it is: rows x columns."""
-        return attention
 
     def size(self, view: View) -> tuple[float, float]:
         """Return a size with panels of equal area, whatever the shape of the image."""

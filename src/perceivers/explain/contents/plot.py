@@ -5,13 +5,10 @@ pyplot: no window opens, and no state is shared with the caller.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from perceivers.explain.contents.base import View
 
 __all__ = [
     "BAR",
@@ -49,6 +46,7 @@ COLUMNS = 5  # panels in a row, at most
 STEPS = 800  # bars of a track, at most
 
 Array = npt.NDArray[Any]
+View = Any  # `perceivers.explain.contents.base.View`, which imports this module
 
 
 def palette(name: str) -> Any:
@@ -91,6 +89,8 @@ def bare(axes: Any) -> None:
 def scale_beside(axes: Sequence[Any], drawn: Any, scale: float, **where: Any) -> None:
     """Draw the color scale of attention beside axes, in multiples of an even share."""
     ticks = {0.0: "0", 1.0: "1x", scale: f"{scale:.1f}x"}
+    if scale > 100:  # the two lowest would overlap
+        del ticks[0.0]
     place: dict[str, Any] = {"fraction": 0.02, "pad": 0.01} | where
     bar = axes[0].figure.colorbar(drawn, ax=list(axes), ticks=list(ticks), **place)
     bar.minorticks_off()
@@ -111,14 +111,14 @@ def subplot_rows(figure: Any, heights: Sequence[float]) -> list[Any]:
     )
 
 
-def panels_size(view: "View", width: float, height: float) -> tuple[float, float]:
+def panels_size(view: View, width: float, height: float) -> tuple[float, float]:
     """Return the size of a figure of `draw_panels` with panels of some inches."""
     columns = min(len(view.maps) + 1, COLUMNS)
     return columns * (width + 0.1) + 0.6, -(-(len(view.maps) + 1) // columns) * (height + 0.35)
 
 
 def draw_panels(
-    figure: Any, view: "View", pixels: Array, covered: Sequence[float], **how: Any
+    figure: Any, view: View, pixels: Array, covered: Sequence[float], **how: Any
 ) -> list[Any]:
     """Draw an image and, over gray copies of it, each map of a view; return the axes.
 
@@ -191,12 +191,12 @@ def lay_map(
     return heat
 
 
-def tracks_size(view: "View", height: float) -> tuple[float, float]:
+def tracks_size(view: View, height: float) -> tuple[float, float]:
     """Return the size of a figure with a plot of some inches above the tracks of a view."""
     return WIDE, height + TRACK * len(view.maps) + 0.5
 
 
-def draw_tracks(grid: Sequence[Any], view: "View", edges: Array) -> None:
+def draw_tracks(grid: Sequence[Any], view: View, edges: Array) -> None:
     """Draw attention along one axis, one track for each map: height and color show its strength.
 
     Args:
@@ -205,7 +205,7 @@ def draw_tracks(grid: Sequence[Any], view: "View", edges: Array) -> None:
         edges: Start and end of the elements on the horizontal axis: n + 1 numbers.
     """
     for axes, (title, attention) in zip(grid, view.maps.values(), strict=True):
-        heights = view.content.arrange(attention, view)
+        heights = view.content.arrange(attention, view).reshape(-1)
         _draw_track(axes, heights, edges[: len(heights) + 1], view.scale)
         name_beside(axes, title)
     for axes in grid[:-1]:
@@ -255,7 +255,9 @@ def draw_bars(
     """
     axes.barh(range(len(names)), values, color=colors, height=0.72)
     for place, text in (texts or {}).items():
-        axes.text(max(float(values[place]), 0), place, f" {text}", va="center", color=INK)
+        where = (max(float(values[place]), 0), place)
+        how: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, where, color=INK, **how)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     bare(axes)
     axes.tick_params(axis="y", length=0, colors=INK)

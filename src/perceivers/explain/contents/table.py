@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import Array, Content, Json, ModelInput, View, register_view
+from perceivers.explain.contents.base import Content, Json, ModelInput, View, register_view
 
 __all__ = ["TableContent"]
 
@@ -32,10 +32,6 @@ class TableContent(Content):
         """Return names and values of the fields."""
         known = {"names": list(self.fields), "texts": list(self.texts)}
         return {"media": "table", "extent": [1.0], **known}
-
-    def arrange(self, attention: Array, view: View) -> Array:
-        """Return the map as it is: one axis."""
-        return attention
 
     def size(self, view: View) -> tuple[float, float]:
         """Return a size with bars for each map."""

@@ -229,11 +229,11 @@ def _font_with(character: str) -> str | None:
 
 
 @cache
-def _fonts() -> dict[str, str]:
+def _fonts() -> dict[str, Any]:
     """Return the files of the fonts to use by their names, the monospaced one first."""
     from matplotlib import font_manager
 
-    found = {MONO: font_manager.findfont(MONO)}
+    found: dict[str, Any] = {MONO: font_manager.findfont(MONO)}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.name):
         if any(word in entry.name.lower() for word in OTHERS) and entry.style == "normal":
             found.setdefault(entry.name, entry.fname)

@@ -62,10 +62,6 @@ class VideoContent(Content):
             "step": self.step[0],
         }
 
-    def arrange(self, attention: Array, view: View) -> Array:
-        """Return the map as it is: times x rows x columns."""
-        return attention
-
     def size(self, view: View) -> tuple[float, float]:
         """Return a size with a row of frames for each map."""
         high, wide = self._inches()

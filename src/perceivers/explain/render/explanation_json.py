@@ -1,31 +1,28 @@
 """Explanations as JSON, for the JavaScript views that the self-contained page and the server's page share.
 
-An explanation is an object:
+An explanation is an object with these keys:
 
-| key | value |
-|---|---|
-| `version` | `VERSION`; another version has other keys |
-| `name`, `missing` | name of the sample, and modalities that it lacks |
-| `map`, `about`, `task` | kind of the map of the whole model, the class that it is about, and the kind of the output |
-| `answers` | list of outputs, each with `name`, `kind` and, by kind, `label`, `labels` and `top`, or `values` |
-| `views` | list of one view for each modality |
+- `version`: `VERSION`; another version has other keys;
+- `name`, `missing`: name of the sample, and modalities that it lacks;
+- `task`, `map`, `about`: kind of the output, kind of the map of the whole model, and the class of this map;
+- `answers`: the outputs, each with `name`, `kind` and, by kind, `label`, `labels` and `top`, or `values`;
+- `views`: one view for each modality.
 
-and a view is an object:
+A view is an object with these keys:
 
-| key | value |
-|---|---|
-| `input` | name of the modality |
-| `media` | JavaScript view that draws it, with the content's keys of `Content.to_json` |
-| `extent` | fraction of each axis of the content that the elements cover |
-| `axes` | length of each axis of its maps |
-| `low`, `high` | values of the first and the last color, in multiples of an even share |
-| `maps` | list of maps: `cross_attend` is its number, `all` (the whole model) or `query` (the output's own query), `title`, and `values`: a byte for each element in base64, 0 where it is missing, else 1 for `low` to 255 for `high`; some views also have `numbers` |
-| `share`, `even` | fraction of each cross-attend's attention that the modality received, and its fraction of all elements |
-| `latents` | where asked for: list with `latent`, `attention` and `scores`, each with `low`, `high` and `maps` |
+- `input`: name of the modality;
+- `media`: JavaScript view that draws it, and the keys of `Content.to_json`;
+- `extent`: fraction of each axis of the content that the elements cover;
+- `axes`: length of each axis of its maps;
+- `low`, `high`: values of the first and the last color, in multiples of an even share;
+- `maps`: maps with `cross_attend` (its index, `all` for the whole model, or `query` for the output's own query),
+  `title`, `values` (a byte for each element in base64: 0 where it is missing, else 1 for `low` to 255 for `high`) and,
+  in some views, `numbers`;
+- `share`, `even`: fraction of each cross-attend's attention on the modality, and its fraction of all elements;
+- `latents`: in a page, `latent`, `attention` and `scores` of single latents, each with `low`, `high` and `maps`.
 """
 
 import base64
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -34,6 +31,9 @@ from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.base import Array, Json, View, number_list, scale_of
 
 __all__ = ["VERSION", "explanation_json", "views_json"]
+
+Maps = dict[int | str, tuple[str, Array]]
+"""Title and map by key, as in `View.maps`."""
 
 VERSION = 1
 TOP = 8  # labels
@@ -79,7 +79,7 @@ def views_json(
     """
     views: list[Json] = []
     for view in explanation.views:
-        maps = view.maps
+        maps: Maps = view.maps
         if cross_attend != "all":
             if cross_attend not in maps:
                 last = len(view.attention) - 1
@@ -90,7 +90,7 @@ def views_json(
     return views
 
 
-def _view(view: View, maps: Mapping[int | str, tuple[str, Array]], side: int | None = None) -> Json:
+def _view(view: View, maps: Maps, side: int | None = None) -> Json:
     first = _reduced(view.content.arrange(next(iter(maps.values()))[1], view), side)
     return {
         "input": view.name,
@@ -108,9 +108,9 @@ def _latents(view: View, latents: tuple[int, ...]) -> list[Json]:
         return []
     found: list[Json] = []
     for place, latent in enumerate(latents):
-        maps: dict[int | str, tuple[str, Array]] = {"all": ("all layers", view.rolled[place])}
+        maps: Maps = {"all": ("all layers", view.rolled[place])}
         maps |= {t: (view.maps[t][0], one[place]) for t, one in enumerate(view.latents)}
-        scores = {t: (view.maps[t][0], one[place]) for t, one in enumerate(view.scores)}
+        scores: Maps = {t: (view.maps[t][0], one[place]) for t, one in enumerate(view.scores)}
         scale = scale_of([attention for _, attention in maps.values()])
         seen = view.scores[:, place][np.isfinite(view.scores[:, place])]
         ends = np.percentile(seen, [1, 99.5]) if seen.size else np.array([0.0, 1.0])
@@ -126,7 +126,7 @@ def _latents(view: View, latents: tuple[int, ...]) -> list[Json]:
 
 def _map_set(
     view: View,
-    maps: Mapping[int | str, tuple[str, Array]],
+    maps: Maps,
     ends: tuple[float, float],
     side: int | None,
 ) -> Json:

@@ -42,11 +42,11 @@ def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figur
         head = max(head, 1.0 + 0.24 * (len(views[0].share) + 1))
     sections = [(view.content.size(view), view.content.draw, view) for view in views]
     heights = [head, *(height + 0.35 * several for (_, height), _, _ in sections)]
-    size = None if several or not latents else views[0].content.latents_size(views[0])
-    if size is not None:
-        draw_latents = partial(views[0].content.draw_latents, latents=explanation.latents)
-        sections.append((size, draw_latents, views[0]))
-        heights.append(size[1])
+    for view in views if latents and not several else ():
+        if (size := view.content.latents_size(view)) is not None:
+            draw_latents = partial(view.content.draw_latents, latents=explanation.latents)
+            sections.append((size, draw_latents, view))
+            heights.append(size[1])
     heights.append(0.5)
     width = max(8.0, *(width for (width, _), _, _ in sections))
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
@@ -138,7 +138,10 @@ def _caption(explanation: Explanation) -> str:
         "last": "'last cross-attend': its attention.",
     }.get(explanation.map, "'all cross-attends': their mean attention.")
     within = " within the modality" if len(explanation.views) > 1 else ""
-    words += f"\nCross-attends: attention of all latents and heads, in multiples of an even share{within} (1x: uniform)."
+    words += (
+        "\nCross-attends: attention of all latents and heads, in multiples of an even share"
+        f"{within} (1x: uniform)."
+    )
     if explanation.asked is not None:
         best = np.argsort(-explanation.asked, kind="stable")[:5]
         parts = ", ".join(f"{latent} ({100 * explanation.asked[latent]:.0f} %)" for latent in best)

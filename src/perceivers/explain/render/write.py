@@ -1,20 +1,27 @@
 """Write explanations and faithfulness curves to files: PNG, animated GIF, HTML page or npz archive."""
 
+import json
+import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.attribution.explain import explain
 from perceivers.explain.attribution.explanation import Explanation, arrays_of
-from perceivers.explain.render.page import page_of
+from perceivers.explain.attribution.faithfulness import MeanCurves
+from perceivers.explain.render.explanation_json import explanation_json
 from perceivers.hub.checkpoint import Saved
 
-__all__ = ["FORMATS", "explain_file", "write_curves"]
+__all__ = ["FORMATS", "SCRIPTS", "explain_file", "page_of", "write_curves"]
 
 FORMATS = ("png", "gif", "html", "npz")
+
+_VIEWS = ("view_image", "view_audio", "view_points", "view_lines")
+SCRIPTS = ("dom", "colors", "clock", "lanes", "answers", *_VIEWS, "views", "page")
+"""Modules of the page, each after those that it imports."""
 
 _STYLES: dict[str, dict[str, Any]] = {
     "class": {"color": "#b3242b", "label": "class: roll-up weighted by its gradient"},
@@ -53,8 +60,7 @@ def explain_file(
         ValueError: If the format does not exist, the model cannot decode files, or the file is missing or cannot be
             decoded.
         OSError: If `out` cannot be written.
-        ImportError: If matplotlib is missing for a `png` or `gif`, or a library that decodes the file. The message names
-            the command that installs it.
+        ImportError: If matplotlib is missing for a `png` or `gif`, or a library that decodes the file.
     """
     out = Path(out)
     format = _format_of(out, format, FORMATS, "show attention in")
@@ -70,6 +76,25 @@ def explain_file(
     else:
         _write_arrays(out, arrays_of(explanation))
     return out
+
+
+def page_of(explanation: Explanation) -> str:
+    """Return an explanation as an HTML page: controls for depth and latents, videos that play, points that turn."""
+    data = json.dumps(explanation_json(explanation), separators=(",", ":"), allow_nan=False)
+    data = data.replace("<", "\\u003c")  # no text can end the script
+    scripts = "\n".join(_inlined(_static(f"{name}.js")) for name in SCRIPTS)
+    parts = {"STYLE": _static("style.css"), "DATA": data, "SCRIPT": scripts}
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("page.html"))
+
+
+def _static(name: str) -> str:
+    return (files("perceivers.explain.render") / "static" / name).read_text(encoding="utf-8")
+
+
+def _inlined(script: str) -> str:
+    """Return a module without imports and exports: all modules of a page are one script."""
+    script = re.sub(r"^import .*?;\n", "", script, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^export ", "", script, flags=re.MULTILINE)
 
 
 def write_curves(curves: MeanCurves, out: str | Path, *, format: str | None = None) -> Path:

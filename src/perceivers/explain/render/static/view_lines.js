@@ -75,7 +75,7 @@ export async function arrayView(view, host) {
 /** Draw the map of a modality without a view of its own, element by element. */
 export async function elementsView(view, host) {
   return drawn(host, `attention to the elements of ${view.input}`, BARS + 4 + TICKS, (context, width, map) => {
-    drawMapLane(context, map, view, width, 0, view.axes[0], "");
+    drawMapLane(context, map, view, width, 0, view.axes.reduce((a, b) => a * b), "");
   });
 }
 

@@ -17,7 +17,7 @@ from perceivers.explain.contents.series import SeriesContent
 from perceivers.explain.contents.table import TableContent
 from perceivers.explain.contents.text import TextContent
 from perceivers.explain.contents.video import VideoContent
-from perceivers.server.explanation_json import views
+from perceivers.explain.render.explanation_json import views_json
 
 NAN = float("nan")
 
@@ -43,7 +43,7 @@ def explained(content, attention, asked=None) -> Explanation:
 
 
 def one(content, attention, **options):
-    (view,) = views(explained(content, attention), **options)
+    (view,) = views_json(explained(content, attention), **options)
     json.dumps(view, allow_nan=False)  # a browser reads no NaN
     return view
 
@@ -61,10 +61,10 @@ def pixels(url: str) -> np.ndarray:
 def test_a_picture_and_all_its_maps_on_one_scale():
     shown = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     view = one(ImageContent(pixels=shown), [[[0, 1, 2], [2, 2, 2]], [[4, 4, 4], [4, 4, NAN]]])
-    np.testing.assert_array_equal(pixels(view["picture"]), shown)
-    assert (view["media"], view["width"], view["height"]) == ("picture", 6, 4)
+    np.testing.assert_array_equal(pixels(view["image"]), shown)
+    assert (view["media"], view["width"], view["height"]) == ("image", 6, 4)
     assert (view["axes"], view["extent"]) == ([2, 3], [1.0, 1.0])
-    assert [one["read"] for one in view["maps"]] == ["all", 0, 1]
+    assert [one["cross_attend"] for one in view["maps"]] == ["all", 0, 1]
     assert (view["low"], view["high"]) == (0.0, 4.0)
     assert levels(view, 1) == [1, 1 + round(254 / 4), 128, 128, 128, 128]
     assert levels(view, 2) == [255] * 5 + [0]  # nothing there is no level at all
@@ -74,24 +74,29 @@ def test_a_picture_and_all_its_maps_on_one_scale():
 
 def test_one_read_alone_and_none_that_there_is_not():
     content = TableContent(fields=("age", "color"), texts=("3", ""))
-    view = one(content, [[1, 2], [3, 1]], read=1)
-    assert [one["read"] for one in view["maps"]] == [1]
+    view = one(content, [[1, 2], [3, 1]], cross_attend=1)
+    assert [one["cross_attend"] for one in view["maps"]] == [1]
     assert (view["names"], view["texts"]) == (["age", "color"], ["3", ""])
-    with pytest.raises(ValueError, match=r"Expected a read between 0 and 1, or 'all', got 2\."):
-        one(content, [[1, 2], [3, 1]], read=2)
+    with pytest.raises(
+        ValueError, match=r"Expected a cross-attend between 0 and 1, or 'all', got 2\."
+    ):
+        one(content, [[1, 2], [3, 1]], cross_attend=2)
 
 
 def test_a_model_with_one_read_has_one_map_and_what_its_query_asked():
     content = TextContent(units=np.array([65, 66]))
-    (view,) = views(explained(content, [[1, 1]], asked=[2, 0]))
-    assert [one["read"] for one in view["maps"]] == [0, "asked"]
+    (view,) = views_json(explained(content, [[1, 1]], asked=[2, 0]))
+    assert [one["cross_attend"] for one in view["maps"]] == [0, "query"]
 
 
 def test_what_speaks_for_a_class_is_a_map_even_of_one_read():
     whole = explained(TextContent(units=np.array([65, 66])), [[1, 1]])
     view = replace(whole.views[0], summary=np.array([0, 2], np.float32), summary_title="for cat")
-    (told,) = views(replace(whole, views=(view,), map="class"))
-    assert (told["title"], [one["read"] for one in told["maps"]]) == ("for cat", ["all", 0])
+    (told,) = views_json(replace(whole, views=(view,), map="class"))
+    assert (told["maps"][0]["title"], [one["cross_attend"] for one in told["maps"]]) == (
+        "for cat",
+        ["all", 0],
+    )
     assert levels(told) == [1, 255]
 
 
@@ -110,7 +115,8 @@ def test_a_waveform_keeps_its_peaks_and_loses_its_padding():
     samples = np.zeros((2400, 1), np.float32)
     samples[1001], samples[1002] = 0.5, -0.25
     view = one(WaveformContent(samples=samples, rate=1200.0, step=600), [[1, 2, 1, 1, NAN, NAN]])
-    assert (max(view["highest"]), min(view["lowest"]), len(view["highest"])) == (0.5, -0.25, 800)
+    (wave,) = view["channels"]
+    assert (max(wave["high"]), min(wave["low"]), len(wave["high"])) == (0.5, -0.25, 800)
     assert (view["seconds"], view["axes"], view["extent"]) == (2.0, [4], [1.0])
 
 
@@ -120,7 +126,7 @@ def test_a_spectrogram_has_frequencies_upwards():
     content = SpectrogramContent(values=values, seconds=0.3, hertz=hertz, step=(2, 2))
     view = one(content, [[[1, 2], [3, 4]]])  # 2 elements along time, 2 along frequency
     assert (view["width"], view["height"], view["hertz"]) == (3, 4, [100, 200, 400, 800])
-    shades = pixels(view["picture"])
+    shades = pixels(view["image"])
     assert shades.shape == (4, 3)
     assert shades[0, 0] == 255
     assert (shades[3, 0], shades[0, 2]) == (0, 0)
@@ -134,17 +140,17 @@ def test_points_that_are_padding_or_too_many_are_left_out():
     attention = np.ones((1, 9000), np.float32)
     attention[0, :500] = NAN
     view = one(PointsContent(points=points), attention)
-    assert (len(view["points"]), view["axes"], view["of"]) == (8000, [8000], 9000)
+    assert (len(view["points"]), view["axes"], view["total"]) == (8000, [8000], 9000)
     np.testing.assert_allclose(view["points"][0], points[500], atol=1e-3)
     assert set(levels(view)) == {1 + round(254 / 1.5)}
 
 
-def test_letters_know_their_elements():
+def test_characters_know_their_elements():
     content = TextContent(
         units=np.array([*"aé!".encode(), 259]), marks=("P", "B", "C", "M"), step=2
     )
     view = one(content, [[1, 2, 3, NAN]])
-    assert view["letters"] == [["a", 0], ["é", 0], ["!", 1], ["[M]", 2]]
+    assert view["characters"] == [["a", 0, 1], ["é", 0, 2], ["!", 1, 2], ["[M]", 2, 3]]
     assert view["axes"] == [3]
 
 
@@ -161,9 +167,9 @@ def test_an_array_is_a_picture_of_its_values(fill, least, most):
     values = np.array([[1, fill], [3, 4]], np.float32)
     view = one(ArrayContent(values=values), [[1, 2]])
     assert (view["width"], view["height"]) == (2, 2)
-    assert (view["least"], view["most"]) == (least, most)
+    assert (view["lowest"], view["highest"]) == (least, most)
 
 
 def test_an_array_of_nothing_is_drawn_all_the_same():
     view = one(ArrayContent(values=np.full((2, 2), NAN, np.float32)), [[NAN, NAN]])
-    assert (view["least"], view["most"], levels(view)) == (0, 0, [0, 0])
+    assert (view["lowest"], view["highest"], levels(view)) == (0, 0, [0, 0])
