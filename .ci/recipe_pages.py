@@ -13,7 +13,7 @@ from perceivers.models.cost import decoder_flops, paper_flops
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe, list_recipes
 from perceivers.recipes.files import dump_recipe
-from perceivers.recipes.registry import _RECIPES, Recipe, sizes_of
+from perceivers.recipes.registry import Recipe, recipe_function, sizes_of
 from perceivers.recipes.resolve_sizes import assume
 
 __all__ = ["on_config", "on_files", "recipe_page"]
@@ -23,7 +23,7 @@ _SECTION = "Recipes"
 
 def recipe_page(name: str) -> str:
     """Return the Markdown page of a recipe: description, command, expected result, sizes and settings."""
-    parts = _parts(inspect.getdoc(_RECIPES[name]) or "")
+    parts = _parts(inspect.getdoc(recipe_function(name)) or "")
     first = get_recipe(name, size=sizes_of(name)[0])
     rows, assumed = _sizes(name)
     notes = "\n".join(f"- {sentence}" for sentence in assumed)
@@ -34,7 +34,7 @@ def recipe_page(name: str) -> str:
             parts["about"],
             f"```bash\n{parts['Run']}\n```",
             f"**Expected.** {_linked(parts['Expected'])}",
-            f"**Source.** {_linked(parts['Source'])}",
+            f"**Reference.** {_linked(parts['Reference'])}",
             "## Size\n\n| size | elements x channels | parameters | operations for a sample |\n"
             f"|---|---|---|---|\n{rows}",
             f"Assumed here, and taken from the data by `fit`:\n\n{notes}" if notes else "",
@@ -46,8 +46,8 @@ def recipe_page(name: str) -> str:
 
 
 def _parts(doc: str) -> dict[str, str]:
-    """Return the sections of a recipe's docstring: about, Run, Expected and Source."""
-    pieces = re.split(r"^(Run|Expected|Source):", doc, flags=re.MULTILINE)
+    """Return the sections of a recipe's docstring: about, Run, Expected and Reference."""
+    pieces = re.split(r"^(Run|Expected|Reference):", doc, flags=re.MULTILINE)
     found = {"about": pieces[0].strip()}
     for word, text in zip(pieces[1::2], pieces[2::2], strict=True):
         found[word] = " ".join(text.split())
@@ -86,7 +86,7 @@ def on_config(config: Any) -> Any:
     """Add the pages to the navigation, collapsed below the overview."""
     groups: dict[str, list[dict[str, str]]] = {"For your data": [], "Published models": []}
     for name in list_recipes():
-        published = ".published." in _RECIPES[name].__module__
+        published = ".published." in recipe_function(name).__module__
         group = groups["Published models" if published else "For your data"]
         group.append({name: f"recipes/{name}.md"})
     nav = [entry for entry in config["nav"] if _SECTION not in entry]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from perceivers.exporting.verify_transformers import asked
+from perceivers.exporting.verify import transformers_outputs
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.names import from_huggingface
 from perceivers.models.perceiver import build
@@ -83,7 +83,7 @@ def compare(name: str) -> dict[str, object]:
     config = config_from(settings.to_dict())
     ours = build(config).eval()
     ours.load_state_dict(from_huggingface(theirs.state_dict(), name, config))
-    pairs = asked(name, theirs, ours)
+    pairs = transformers_outputs(name, theirs, ours)
     errors = [
         float((got.reshape(expected.shape) - expected).norm() / expected.norm())
         for expected, got in pairs

@@ -29,17 +29,17 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.data.sources.open import open_data
-from perceivers.data.sources.split import with_validation
 from perceivers.hub.device import pick_device
+from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.recipes.resolve import specialize
+from perceivers.recipes.resolve import resolve
 from perceivers.training.batches import ResumableBatches
+from perceivers.training.build import build_task
 from perceivers.training.data_wait import StepTimer
+from perceivers.training.dataloaders import ProcessInfo, build_loaders
 from perceivers.training.ema import WeightAverage
 from perceivers.training.optim import build_optimizer, clip_gradients
-from perceivers.training.prepare import ProcessInfo, build_loaders, build_model, build_task
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10"
@@ -60,16 +60,14 @@ class Bench:
     def __init__(
         self, recipe: str, size: str | None, data: str, *, device: torch.device, workers: int | None
     ) -> None:
-        asked = get_recipe(recipe, size=size)
-        asked = replace(asked, data=replace(asked.data, workers=workers))
-        source = with_validation(open_data(data, asked.data), asked.data)
-        self.recipe, self.preprocess = specialize(asked, source)
-        self.source, self.device = source, device
+        run = resolve(data, get_recipe(recipe, size=size), overrides={"workers": workers})
+        self.recipe, self.preprocess, self.source = run.recipe, run.preprocess, run.data
+        self.device = device
         self.place = ProcessInfo(is_gpu=device.type == "cuda")
         self.threads, self.workers = self.place.threads_and_workers(workers)
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
-        self._step = training_step(self.recipe, build_task(self.recipe, source), device)
+        self._step = training_step(self.recipe, build_task(self.recipe, self.source), device)
 
     def loader(self, *, prefetch_batches: bool = True) -> Any:
         """Return a fresh loader of train."""
@@ -78,7 +76,7 @@ class Bench:
             self.recipe,
             self.preprocess,
             batch_size=self.recipe.training.batch_size,
-            place=self.place,
+            process=self.place,
         )
         if not prefetch_batches:
             loader.settings = replace(loader.settings, prefetch_batches=0)
@@ -149,7 +147,7 @@ class Bench:
 
 def training_step(recipe: Recipe, task: Any, device: torch.device) -> Callable[[Batch], None]:
     """Return what does one optimizer step of a recipe."""
-    model = build_model(recipe).to(device)
+    model = build(recipe.model_config()).to(device)
     optimizer = build_optimizer(model, recipe.optim)
     ema = recipe.training.ema
     average = None if ema is None else WeightAverage(model, ema)
@@ -197,7 +195,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    cases = [("builtin:digits", None, "digits"), ("images", "tiny", args.cifar10)]
+    cases = [("digits", None, "builtin:digits"), ("images", "tiny", args.cifar10)]
     if args.data:
         cases = [(args.recipe, args.size, args.data)]
     device = pick_device("auto")

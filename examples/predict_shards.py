@@ -1,9 +1,8 @@
-"""Predict shards on any number of processes and machines, restartable at any time.
+"""Predict shards with any number of processes and machines; can be restarted at any time.
 
     torchrun --nproc-per-node 8 examples/predict_shards.py runs/birds "s3://bucket/train-{000..127}.tar" predictions/
 
-Each process takes its part of the shards and writes one Parquet file for each. Started again, it goes on with
-those that are not there yet.
+Each process predicts its part of the shards and writes one Parquet file for each. A restart skips finished shards.
 """
 
 import os
@@ -24,8 +23,12 @@ def main(run: str, data: list[str], out: str) -> None:
     shards = shards_of(data if len(data) > 1 else data[0])
     done = predict_shards(predictor, shards, Path(out), rank=rank, world_size=world_size, model=run)
     for result in done:
-        what = "there already" if result.skipped else f"{result.num_rows} rows, {result.bad} bad"
-        print(f"process {rank}: {result.shard} -> {result.path}: {what}")
+        status = (
+            "already finished"
+            if result.skipped
+            else f"{result.num_rows} rows, {result.bad} invalid"
+        )
+        print(f"process {rank}: {result.shard} -> {result.path}: {status}")
 
 
 if __name__ == "__main__":

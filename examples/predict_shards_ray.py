@@ -3,8 +3,7 @@
     pip install "ray[data]"
     python examples/predict_shards_ray.py runs/birds shards/birds predictions/ --devices 4
 
-Each actor takes shards as they come and predicts them as `examples/predict_shards.py` does: one Parquet file for
-each, and those that are there already are left as they are.
+Each actor predicts shards as `examples/predict_shards.py` does: one Parquet file for each, skipping finished ones.
 """
 
 import argparse
@@ -17,14 +16,14 @@ from perceivers.evaluation.shards import predict_shards, shards_of
 
 
 class ShardPredictor:
-    """Holds one model, and predicts the shards that it is given."""
+    """Actor with one model that predicts shards."""
 
     def __init__(self, run: str, shards: list, out: str) -> None:
         self.predictor = pv.load(run)
         self.run, self.shards, self.out = run, shards, Path(out)
 
     def __call__(self, row: dict) -> dict:
-        # Shard number n is the part of process n of as many processes as there are shards.
+        # With as many processes as shards, process n has shard n.
         (result,) = predict_shards(
             self.predictor,
             self.shards,

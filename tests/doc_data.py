@@ -195,11 +195,17 @@ def _flow(folder: Path) -> None:
         _write(folder / f"{name}.png", _png(low))
 
 
+def _readme(folder: Path) -> None:
+    for number in range(2):
+        _write(folder / "quickstart" / "digits" / f"0{number}-is-3.png", _png(50))
+
+
 def _nothing(folder: Path) -> None:
     """Write nothing: the page makes what it needs."""
 
 
 DATA: dict[str, Callable[[Path], None]] = {
+    "README": _readme,
     "audio": _audio,
     "video": _video,
     "points": _points,

@@ -29,10 +29,13 @@ from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig
+from perceivers.recipes.resolve import ResolvedRun
+from perceivers.runs.folder import is_first_process
 from perceivers.tasks.classification import ClassificationConfig
-from perceivers.training.distributed import is_first_process, whole
-from perceivers.training.fit import Run, fit_source
-from perceivers.training.memory_probe import MemoryProbe
+from perceivers.training.batch_size_finder import MemoryProbe
+from perceivers.training.distributed import whole
+from perceivers.training.fit import Run
+from perceivers.training.fit import train as train_run
 
 PREPROCESS = {
     "image": ImagePreprocessConfig(
@@ -84,6 +87,11 @@ def small_recipe(**training: Any) -> Recipe:
     return replace(recipe, data=replace(recipe.data, workers=workers))
 
 
+def resolved(source: DatasetBundle, recipe: Recipe) -> ResolvedRun:
+    """Return a run of the digits with nothing left open."""
+    return ResolvedRun(recipe=recipe, preprocess=PREPROCESS, data=source)
+
+
 def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
     """Train as the options say, by default on a few of the digits."""
     from perceivers.training import callback as conductor
@@ -121,7 +129,7 @@ def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
             patch.setattr(conductor.TrainingCallback, "_agree", agree_to_save)
         recipe = small_recipe(**options)
         source = small_digits() if source is None else source
-        return fit_source(source, recipe, PREPROCESS, out=out, resume=resume)
+        return train_run(resolved(source, recipe), out=out, resume=resume)
 
 
 def _value(text: str) -> Any:

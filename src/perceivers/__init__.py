@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from perceivers.evaluation.predict import save_model as save
     from perceivers.evaluation.prediction import Prediction as Prediction
     from perceivers.explain.attribution.attention import watch_attention as watch_attention
-    from perceivers.exporting.write import export as export
+    from perceivers.exporting.export import export as export
     from perceivers.hub.checkpoint import from_pretrained as from_pretrained
     from perceivers.inputs.array import ArraysInputConfig as ArraysInputConfig
     from perceivers.inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from perceivers.tasks.classification import ClassificationConfig as ClassificationConfig
     from perceivers.tasks.multilabel import MultiLabelConfig as MultiLabelConfig
     from perceivers.tasks.regression import RegressionConfig as RegressionConfig
-    from perceivers.training.run import fit as fit
+    from perceivers.training.fit import fit as fit
 
     __version__: str
 
@@ -144,8 +144,8 @@ _HOMES = {
     "build_model": "models.perceiver:build",
     "create_model": "evaluation.models:create",
     "evaluate": "evaluation.evaluate:evaluate_run",
-    "export": "exporting.write",
-    "fit": "training.run",
+    "export": "exporting.export",
+    "fit": "training.fit",
     "from_pretrained": "hub.checkpoint",
     "get_recipe": "recipes",
     "list_recipes": "recipes",

@@ -1,10 +1,13 @@
 """Commands, flags, make targets, links, extras and Python names in the README and docs/ exist."""
 
+import contextlib
+import functools
+import io
 import re
 import tomllib
 
 import pytest
-from doc_pages import PAGES, ROOT, blocks, commands, inline_commands
+from doc_pages import BLOCK, PAGES, ROOT, blocks, commands, inline_commands
 
 import perceivers
 from perceivers.cli.main import COMMANDS, main
@@ -33,28 +36,41 @@ def command_lines() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def helps() -> dict[str, str]:
-    return {}
+@functools.cache
+def help_of(command: str) -> str:
+    """Return the help of a command; of `fit`, with the flags of several recipes."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        for recipe in [["--recipe", name] for name in RECIPES] if command == "fit" else [[]]:
+            assert main([command, "--help", *recipe]) == 0
+    return out.getvalue().replace("_", "-")
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines(), ids=lambda x: x.replace("/", "|"))
-def test_command_and_its_flags_exist(page, line, helps, capsys):
+def test_command_and_its_flags_exist(page, line):
     words = re.split(r"\s+", line.split(">")[0].split("|")[0].strip())[1:]
     if words[0].startswith("-"):
         assert words[0] in ("--help", "--version")
         return
     command = words[0]
     assert command in COMMANDS, page
-    if command not in helps:
-        for recipe in [["--recipe", name] for name in RECIPES] if command == "fit" else [[]]:
-            assert main([command, "--help", *recipe]) == 0
-        helps[command] = capsys.readouterr().out
     for flag in [word.split("=")[0] for word in words[1:] if word.startswith("--")]:
-        # An autoencoder is made for the data; its example reads films, other pages pictures.
+        # The flags of an autoencoder depend on the data: its recipe has video, other pages images.
         known = {flag, flag.replace(".image.", ".video.")} if "autoencode" in words else {flag}
-        told = helps[command].replace("_", "-")
-        assert any(one in told for one in known) or flag == "--debug", f"{page}: {flag}"
+        shown = help_of(command)
+        assert any(one in shown for one in known) or flag == "--debug", f"{page}: {flag}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_flags_in_prose_exist(page):
+    if page.name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        return
+    known = {"--debug", "--only", "--list", "--smoke"}  # of every command, and of the benchmarks
+    shown = "".join(help_of(command) for command in COMMANDS)
+    for code in re.findall(r"`([^`\n]+)`", BLOCK.sub("", page.read_text())):
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z0-9]", code):
+            positive = re.sub(r"(^--|[.])no-", r"\1", flag.replace("_", "-"))
+            assert flag in known or "NAME" in code or positive in shown, code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -28,8 +28,8 @@ def measured_enough(part):
 @pytest.mark.parametrize("name", base.list_recipes())
 class TestEveryRecipe:
     def test_says_how_to_run_it_what_to_expect_and_where_it_is_from(self, name):
-        doc = base._RECIPES[name].__doc__ or ""
-        for word in ("Run:", "Expected:", "Source:"):
+        doc = base.recipe_function(name).__doc__ or ""
+        for word in ("Run:", "Expected:", "Reference:"):
             assert word in doc
         assert f"--recipe {name}" in doc
 

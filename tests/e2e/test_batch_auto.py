@@ -6,7 +6,6 @@ import yaml
 from train_digits import train
 
 from perceivers.training import batch_size_finder as batches
-from perceivers.training import memory_probe as probes
 
 
 def weights_of(run):
@@ -56,6 +55,6 @@ def test_what_does_not_fit_is_accumulated_and_the_run_goes_on_so(tmp_path, monke
 
 @pytest.mark.usefixtures("without_a_gpu")  # which is asked by trying
 def test_a_run_in_which_nothing_fits_ends_with_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(probes, "available_memory", lambda: 10)
+    monkeypatch.setattr(batches, "available_memory", lambda: 10)
     with pytest.raises(ValueError, match=r"Not even one sample fits.*Expected a smaller --size"):
         train(str(tmp_path / "run"), max_epochs=1, batch="auto")

@@ -191,15 +191,15 @@ def test_shards_are_streamed_and_measured(tmp_path, capsys):
 
 @pytest.mark.usefixtures("without_a_gpu")
 def test_what_the_recipe_says_of_reading_holds_where_no_flag_does(pictures, monkeypatch):
-    from perceivers.training import run
+    from perceivers.training import fit
 
     recipes = []
 
-    def remember(_source, recipe, **_):
-        recipes.append(recipe)
+    def remember(run, **_):
+        recipes.append(run.recipe)
         raise GeneratorExit  # nothing is trained here
 
-    monkeypatch.setattr(run, "fit_opened", remember)
+    monkeypatch.setattr(fit, "train", remember)
     with pytest.raises(GeneratorExit):
         main(["fit", str(pictures), "--validation-fraction", "0.2"])
     with pytest.raises(GeneratorExit):

@@ -10,15 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tolerance import GOLDEN, relative_error
-from train_digits import PREPROCESS, small_digits, small_recipe, train
+from train_digits import PREPROCESS, resolved, small_digits, small_recipe, train
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_recipe
+from perceivers.runs.metrics import read_metrics
 from perceivers.training import fit as fit_module
 from perceivers.training import stopping as clock
-from perceivers.training.fit import fit_source
-from perceivers.training.metrics_log import read_metrics
 from perceivers.training.module import PerceiverModule
 
 
@@ -189,8 +188,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(tmp_path, monkey
 
 def test_a_run_begins_from_the_weights_of_another(run, tmp_path, capfd):
     recipe = small_recipe(max_steps=1, optim={"lr": 0.0}, ema=None)
-    begun = fit_source(
-        small_digits(), recipe, PREPROCESS, out=tmp_path / "run", init_from=run.folder
+    begun = fit_module.train(
+        resolved(small_digits(), recipe), out=tmp_path / "run", init_from=run.folder
     )
     assert "Began from the weights of" in capfd.readouterr().err
     theirs = load(run.folder).model.state_dict()
@@ -205,7 +204,9 @@ def test_a_run_that_has_nothing_to_begin_with_leaves_no_folder(run, tmp_path):
     wider = replace(recipe, encoder=replace(recipe.encoder, latent_channels=24))
     for source in (run.folder, tmp_path / "nowhere"):
         with pytest.raises((ValueError, OSError), match=r"weights of .* do not fit|does not exist"):
-            fit_source(small_digits(), wider, PREPROCESS, out=tmp_path / "run", init_from=source)
+            fit_module.train(
+                resolved(small_digits(), wider), out=tmp_path / "run", init_from=source
+            )
     assert not (tmp_path / "run").exists()
 
 
@@ -226,7 +227,7 @@ def test_rows_that_cannot_be_read_are_in_the_report(tmp_path):
 
     source, recipe = small_digits(), small_recipe(max_epochs=1)
     source = replace(source, splits={**source.splits, "train": OneBroken(source.splits["train"])})
-    run = fit_source(source, recipe, PREPROCESS, out=tmp_path / "run")
+    run = fit_module.train(resolved(source, recipe), out=tmp_path / "run")
     report = (run.folder / "report.md").read_text()
     assert "1 rows were left out." in report
     assert "broken.png" in report

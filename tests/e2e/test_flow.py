@@ -8,6 +8,7 @@ import made_flow
 import numpy as np
 import pytest
 import torch
+from resolved import specialize
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
@@ -19,10 +20,10 @@ from perceivers.evaluation.frame_pairs import in_pairs
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.prediction import Prediction
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve import choose_recipe, specialize
+from perceivers.recipes.resolve import choose_recipe
 from perceivers.tasks.flow import FlowTask
-from perceivers.training.memory_probe import open_memory_probe
-from perceivers.training.prepare import ProcessInfo
+from perceivers.training.batch_size_finder import open_memory_probe
+from perceivers.training.dataloaders import ProcessInfo
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
@@ -214,8 +215,10 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     filled, preprocess = specialize(drawn, source)
     assert preprocess["flow"].size == preprocess["frame_pair"].size == (32, 32)
     task = FlowTask(filled.task)
-    with open_memory_probe(filled, task, device=torch.device("cpu"), place=ProcessInfo()) as probe:
-        batch = probe._made_up(2)
+    with open_memory_probe(
+        filled, task, device=torch.device("cpu"), process=ProcessInfo()
+    ) as probe:
+        batch = probe._synthetic_batch(2)
     assert batch.inputs["flow"].shape == (2, 3, 32, 32)
     asked = task.pose(batch.inputs, {}, None, training=True)
     assert asked.targets.shape == (2, 8, 16, 3)

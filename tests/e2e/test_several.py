@@ -16,10 +16,10 @@ from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import load_predictor
 from perceivers.recipes.files import read_recipe
-from perceivers.training.memory_probe import MemoryProbe
-from perceivers.training.prepare import ProcessInfo
-from perceivers.training.prepare import build_task as task_of
-from perceivers.training.run import fit
+from perceivers.training.batch_size_finder import MemoryProbe
+from perceivers.training.build import build_task as task_of
+from perceivers.training.dataloaders import ProcessInfo
+from perceivers.training.fit import fit
 
 ROWS = 20
 
@@ -119,11 +119,11 @@ def test_a_step_of_several_tasks_can_be_measured(run):
     recipe = read_recipe(run / "run" / "recipe.yaml")
     source = open_data(run / "birds.csv", DataConfig(label="bird,type,age,tags:labels"))
     task = task_of(recipe, source)
-    probe = MemoryProbe(recipe, task, device=torch.device("cpu"), place=ProcessInfo())
-    assert set(probe._made_up(2).targets) == {"bird", "type", "age", "tags"}
+    probe = MemoryProbe(recipe, task, device=torch.device("cpu"), process=ProcessInfo())
+    assert set(probe._synthetic_batch(2).targets) == {"bird", "type", "age", "tags"}
     mixed = replace(recipe, augment={"image": replace(recipe.augment["image"], mixup=0.2)})
-    probe = MemoryProbe(mixed, task, device=torch.device("cpu"), place=ProcessInfo())
-    probe._step(probe._made_up(2), torch.enable_grad())
+    probe = MemoryProbe(mixed, task, device=torch.device("cpu"), process=ProcessInfo())
+    probe._step(probe._synthetic_batch(2), torch.enable_grad())
 
 
 def test_samples_of_several_tasks_are_mixed(run, tmp_path):

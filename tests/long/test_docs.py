@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from doc_data import DATA, make_data
-from doc_pages import ROOT, steps, words_of
+from doc_pages import ROOT, blocks, commands, steps, words_of
 
 from perceivers.cli.main import main
 
-PAGES = {name: ROOT / "docs" / f"{name}.md" for name in DATA}
+PAGES = {name: ROOT / "docs" / f"{name}.md" for name in DATA if name != "README"}
 
 # Flags that make a run as small as it can be; where the command itself has one, its own holds.
 TINY = {
@@ -70,6 +70,18 @@ def test_every_command_of_a_page_does_what_it_says(page, tmp_path, monkeypatch, 
             assert path.exists(), step.text
         if target:
             Path(target).write_text(out.getvalue())
+
+
+def test_every_command_of_the_readme_does_what_it_says(tmp_path, monkeypatch, capsys):
+    make_data("README", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    session = commands(blocks(ROOT / "README.md", "console"))
+    lines = [line for line in session if line.startswith("perceivers ")]
+    assert [line.split()[1] for line in lines] == ["fit", "evaluate", "predict", "explain"]
+    for line in lines:
+        words, _ = words_of(line, tmp_path)
+        assert main(shortened(words)) == 0, capsys.readouterr().err
+        assert all(path.exists() for path in promised(words)), line
 
 
 @pytest.mark.parametrize(

@@ -29,24 +29,24 @@ def test_each_is_short_and_says_how_it_is_run(path):
     assert f"examples/{path.name}" in ast.get_docstring(ast.parse(text))
 
 
-def test_own_modality_learns():
-    assert load("own_modality").main(steps=40, num_events=64) > 0.5
+def test_a_custom_input_is_learned():
+    assert load("custom_input").main(steps=40, num_events=64) > 0.5
 
 
-def test_own_head_says_how_sure_it_is():
-    error, deviation = load("own_head").main(steps=12)
+def test_a_custom_head_estimates_its_error():
+    error, deviation = load("custom_head").main(steps=12)
     assert 0 < error < 0.5
     assert 0 < deviation < 1
 
 
-def test_fine_tuning_takes_over_what_fits(tmp_path, monkeypatch):
+def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_past_run(tmp_path / "run")
     data = make_pictures(tmp_path / "rare", labels=("a", "b", "c"), count=4)
     found = load("fine_tuning").main(str(run), str(data), str(tmp_path / "out"), max_steps=2)
-    assert found.keys() == {"tuned", "from nothing"}
-    assert (tmp_path / "out" / "tuned" / "init.json").exists()
-    assert not (tmp_path / "out" / "from-nothing" / "init.json").exists()
+    assert found.keys() == {"fine-tuned", "from scratch"}
+    assert (tmp_path / "out" / "fine-tuned" / "init.json").exists()
+    assert not (tmp_path / "out" / "from-scratch" / "init.json").exists()
 
 
 def test_two_processes_train_one_model(tmp_path):

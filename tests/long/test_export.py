@@ -14,8 +14,9 @@ from untrained import save_untrained
 
 from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
-from perceivers.exporting import formats, write
-from perceivers.exporting.graph import graph_of
+from perceivers.exporting import export as exporting
+from perceivers.exporting import formats
+from perceivers.exporting.graph import build_graph
 from perceivers.exporting.verify import compare, make_reference
 from perceivers.hub.checkpoint import load, save
 from perceivers.models.perceiver import build
@@ -65,8 +66,8 @@ def says(folder, files):
 
 def test_onnx_and_torch_export_predict_without_perceivers(run, files, capfd, monkeypatch):
     # Traced once for both: that is most of the time.
-    program = formats.trace(graph_of(load(run)))
-    monkeypatch.setattr(write, "trace", lambda graph: program)
+    program = formats.trace(build_graph(load(run)))
+    monkeypatch.setattr(exporting, "trace", lambda graph: program)
     predictor = load_predictor(run, device="cpu")
     for form, model in (("onnx", "model.onnx"), ("torch", "model.pt2")):
         out = run.parent / form
@@ -90,7 +91,7 @@ def test_onnx_and_torch_export_predict_without_perceivers(run, files, capfd, mon
 def check_other_shapes(run):
     """Compare with another batch and another number of points than were traced."""
     saved = load(run)
-    graph = graph_of(saved)
+    graph = build_graph(saved)
     reference = make_reference(saved, graph)
     longer = {
         name: tensor[:1].repeat(5, *[1] * (tensor.ndim - 1))

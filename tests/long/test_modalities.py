@@ -22,7 +22,7 @@ from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.hub.checkpoint import load
-from perceivers.training.prepare import fingerprint
+from perceivers.training.dataloaders import _fingerprint as fingerprint
 
 pytest.importorskip("soundfile")
 pytest.importorskip("av")

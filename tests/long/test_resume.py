@@ -15,7 +15,7 @@ from train_digits import small_digits, train
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.image.preprocess import decode_image
 from perceivers.data.sources.open import open_data
-from perceivers.training.metrics_log import read_metrics
+from perceivers.runs.metrics import read_metrics
 
 SCRIPT = Path(__file__).parent.parent / "train_digits.py"
 RUN = {"max_epochs": 3, "accumulate": 2}  # 10 steps an epoch

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tolerance import relative_error
 
-from perceivers.exporting.verify_transformers import asked
+from perceivers.exporting.verify import transformers_outputs
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.huggingface_back import config_to
 from perceivers.hub.names import from_huggingface, rows_of, to_huggingface
@@ -73,7 +73,7 @@ def made(name):
 class TestEveryModel:
     def test_says_and_learns_the_same(self, name):
         theirs, config, ours = made(name)
-        pairs = asked(name, theirs, ours)
+        pairs = transformers_outputs(name, theirs, ours)
         for expected, got in pairs:
             assert relative_error(got.reshape(expected.shape), expected) < 1e-9
         weights = [torch.randn_like(expected) for expected, _ in pairs]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from PIL import Image
+from resolved import specialize
 
 from perceivers.data.base import DataConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -16,7 +17,7 @@ from perceivers.evaluation.predict import _without
 from perceivers.hub.checkpoint import SavedConfig
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve import learnable, specialize
+from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import take_answer
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
@@ -80,8 +81,8 @@ def test_a_recipe_is_filled_with_the_answers_size_and_has_no_input_for_it(source
 def test_data_must_hold_the_answer_and_the_inputs(source):
     only = replace(source, inputs={"image": source.inputs["image"]})
     with pytest.raises(ValueError, match=r"no 'drawn' in these data, .* use predict"):
-        learnable(only, DrawnConfig(), {}, None)
-    assert learnable(source, DrawnConfig(), {}, None) is source
+        split_for_task(only, DrawnConfig(), {}, None)
+    assert split_for_task(source, DrawnConfig(), {}, None) is source
     with pytest.raises(ValueError, match="reads image and learns drawn, but the data holds image"):
         specialize(recipe(), only)
 

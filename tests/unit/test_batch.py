@@ -12,9 +12,13 @@ from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch_size_finder as batches
-from perceivers.training.batch_size_finder import BatchSizeFinder, largest_batch, warn_of_batch_norm
-from perceivers.training.memory_probe import MemoryProbe
-from perceivers.training.prepare import ProcessInfo
+from perceivers.training.batch_size_finder import (
+    BatchSizeFinder,
+    MemoryProbe,
+    largest_batch,
+    warn_of_batch_norm,
+)
+from perceivers.training.dataloaders import ProcessInfo
 
 
 class Machine(MemoryProbe):
@@ -86,7 +90,7 @@ def test_a_process_takes_what_fits_in_the_fullest(monkeypatch):
         recipe,
         ClassificationTask(recipe.task),
         size=16,
-        place=ProcessInfo(),
+        process=ProcessInfo(),
         use=lambda batch, why: used.append((batch, why)),
     )
     finder.setup(_trainer(), lightning.LightningModule(), "fit")
@@ -98,7 +102,7 @@ def test_a_process_whose_neighbor_has_no_room_stops_too(monkeypatch):
     monkeypatch.setattr(batches, "largest", lambda values, device: next(others))
     recipe = small_recipe()
     task = ClassificationTask(recipe.task)
-    finder = BatchSizeFinder(recipe, task, size=16, place=ProcessInfo(), use=math.pow)
+    finder = BatchSizeFinder(recipe, task, size=16, process=ProcessInfo(), use=math.pow)
     with pytest.raises(ValueError, match="Another process has too little memory"):
         finder.setup(_trainer(), lightning.LightningModule(), "fit")
 

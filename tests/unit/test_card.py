@@ -4,7 +4,7 @@ import pytest
 import yaml
 from past_runs import make_past_run
 
-from perceivers.report.model_card import model_card, without_place, without_places
+from perceivers.report.publish import file_name_only, file_names_only, model_card
 from perceivers.runs.record import read_run
 
 
@@ -71,9 +71,11 @@ def test_the_body_says_what_one_needs_and_nothing_of_the_machine(folder, tmp_pat
     ],
 )
 def test_places_become_names(word, left):
-    assert without_place(word) == left
+    assert file_name_only(word) == left
 
 
 def test_places_in_sentences_become_names():
     told = "Read from /home/ada/birds, 3/4 of it; see ../x/y.csv. And/or https://host/a/b."
-    assert without_places(told) == "Read from birds, 3/4 of it; see y.csv. And/or https://host/a/b."
+    assert (
+        file_names_only(told) == "Read from birds, 3/4 of it; see y.csv. And/or https://host/a/b."
+    )

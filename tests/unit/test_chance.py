@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from perceivers.training.files import read_payload, save_payload
+from perceivers.training.checkpoint import read_payload, save_payload
 from perceivers.training.seeding import get_rng_state, seed_everything, set_rng_state
 
 

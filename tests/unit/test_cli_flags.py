@@ -1,15 +1,44 @@
+"""Flags of `perceivers fit`: any field of the recipe, and where DATA may stand."""
+
 from dataclasses import replace
 
 import pytest
 
-from perceivers.cli.fit import _first_reading, _full_reading
-from perceivers.cli.flags import Which, apply_flags, flags_of
+from perceivers.cli.flags import recipe_flags, split_flags
+from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.recipes import get_recipe, list_recipes
+from perceivers.recipes.files import write_recipe
+from perceivers.recipes.overrides import override
 
 
 def read(*args: str, recipe: str = "digits"):
-    return _full_reading(["data", *args], get_recipe(recipe))
+    positional, flags = split_flags(args)
+    assert positional == []
+    return override(get_recipe(recipe), flags)
+
+
+@pytest.fixture
+def fitted(monkeypatch, tmp_path):
+    """Return the arguments with which `fit` was called; the recipe is overridden and nothing is trained."""
+    from perceivers.training import fit
+
+    calls = []
+
+    def remember(data, recipe, *, size, out, resume, init_from, **overrides):
+        changed = override(recipe or get_recipe("digits"), overrides)
+        calls.append({"data": data, "size": size, "out": out, "resume": resume, "recipe": changed})
+        raise GeneratorExit
+
+    monkeypatch.setattr(fit, "fit", remember)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: str):
+        with pytest.raises(GeneratorExit):
+            main(["fit", *args])
+        return calls.pop()
+
+    return call
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -21,18 +50,42 @@ def test_training_and_data_need_no_prefix_and_the_rest_does():
     recipe = read(
         *("--batch-size", "7", "--max-time", "10m", "--seed", "3", "--permute", "9"),
         *("--label", "species", "--group", "nest", "--max-bad", "0.5"),
-        *("--optim.lr", "0.5", "--encoder.num-latents", "5", "--no-progress"),
+        *("--optim.lr", "0.5", "--encoder.num-latents=5", "--no-progress"),
         *("--inputs.image.positions.num-bands", "2", "--augment.image.mixup", "0.2"),
+        *("--modality-dropout", "image:0.25", "--augment.image.no-flip", "--encoder.share-blocks"),
+        *(
+            "--inputs.image.size",
+            "4",
+            "6",
+            "--logger",
+            "wandb",
+            "--augment.image.crop-scale",
+            "None",
+        ),
     )
     assert recipe.training.batch_size == 7
     assert recipe.training.max_time == "10m"
     assert (recipe.training.seed, recipe.training.permute) == (3, 9)
     assert recipe.training.progress is False
+    assert recipe.training.logger == ("wandb",)
     assert (recipe.data.label, recipe.data.group, recipe.data.max_bad) == ("species", "nest", 0.5)
     assert recipe.optim.lr == 0.5
     assert recipe.encoder.num_latents == 5
+    assert recipe.encoder.share_blocks is True
     assert recipe.inputs["image"].positions.num_bands == 2
+    assert recipe.inputs["image"].size == (4, 6)
     assert recipe.augment["image"].mixup == 0.2
+    assert recipe.augment["image"].flip is False
+    assert recipe.augment["image"].crop_scale is None
+    assert recipe.fusion.modality_dropout == {"image": 0.25}
+
+
+def test_unions_take_either_kind_of_value():
+    assert read("--batch", "auto").training.batch == "auto"
+    assert read("--batch", "8").training.batch == 8
+    assert read("--task.class-weights", "balanced").task.class_weights == "balanced"
+    weights = ("--task.class-weights", *map(str, range(10)))
+    assert read(*weights).task.class_weights == tuple(map(float, range(10)))
 
 
 def test_columns_are_pairs():
@@ -40,53 +93,62 @@ def test_columns_are_pairs():
     assert read("--columns", "left:image,right:image").data.columns == columns
 
 
-def test_columns_of_the_recipe_are_shown_as_they_are_typed(capsys):
+def test_columns_of_the_recipe_are_shown_as_they_are_typed(capsys, tmp_path):
     recipe = replace(get_recipe("digits"), data=DataConfig(columns={"left": "image"}))
-    with pytest.raises(SystemExit, match="0"):
-        _full_reading(["--help"], recipe)
+    write_recipe(recipe, tmp_path / "mine.yaml")
+    assert main(["fit", "--help-all", "--recipe", str(tmp_path / "mine.yaml")]) == 0
     assert "(default: left:image)" in capsys.readouterr().out
 
 
+def wrong(capsys, *args: str) -> str:
+    """Return the message of wrong arguments."""
+    assert main(["fit", "builtin:digits", "--recipe", "digits", *args]) == 2
+    return capsys.readouterr().err
+
+
 def test_columns_that_are_no_pairs_are_refused(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        read("--columns", "left")
-    assert "expected NAME:KIND" in capsys.readouterr().err
+    assert "--columns: expected NAME:VALUE" in wrong(capsys, "--columns", "left")
 
 
 def test_a_misspelled_flag_suggests_the_nearest(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        read("--encoder.num-latent", "5")
-    text = capsys.readouterr().err
-    assert "Perhaps you meant" in text
-    assert "--encoder.num-latents" in text
+    text = wrong(capsys, "--encoder.num-latent", "5")
+    assert "there is no flag --encoder.num-latent. Did you mean --encoder.num-latents?" in text
 
 
-def test_a_value_of_the_wrong_type_names_the_flag(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        read("--batch-size", "five")
-    assert "--batch-size" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("--batch-size", "five"), "--batch-size: Input should be a valid integer"),
+        (("--batch-size",), "--batch-size: expected a value, got none"),
+        (("--batch-size", "5", "6"), "--batch-size: expected one value, got 5 6"),
+        (("--optim.lr.value", "5"), "--optim.lr.value: 'lr' is 0.002 in this recipe"),
+        (("--optim.betas", "0.9"), "--optim.betas: "),
+        (("--progress", "maybe"), "--progress: Input should be a valid boolean"),
+        (("--size", "huge"), "--size: expected one of tiny, small, base, paper; got huge"),
+        (("--out", "a", "b"), "--out: expected one value, got a b"),
+    ],
+)
+def test_a_wrong_value_names_the_flag(capsys, args, expected):
+    assert expected in wrong(capsys, *args)
 
 
 def test_values_that_do_not_fit_each_other_are_wrong_arguments(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        read("--encoder.num-blocks", "1", "--encoder.num-cross-attends", "3")
-    assert "num_cross_attends=3 must lie between 1 and num_blocks" in capsys.readouterr().err
+    text = wrong(capsys, "--encoder.num-blocks", "1", "--encoder.num-cross-attends", "3")
+    assert "num_cross_attends=3 must lie between 1 and num_blocks" in text
 
 
 def test_what_the_data_say_has_no_flag():
-    names = vars(flags_of(get_recipe("digits")))["__dataclass_fields__"]
-    assert "name" not in names
-    flags = flags_of(get_recipe("digits"))()
-    assert not hasattr(flags.task, "label_names")
-    assert not hasattr(flags.inputs.image, "kind")
+    text = recipe_flags(get_recipe("digits"))
+    assert "--optim.lr FLOAT" in text
+    for name in ("--name", "label-names", ".kind", "num-outputs"):
+        assert name not in text
 
 
 def test_a_part_that_is_absent_in_a_recipe_has_no_flags():
     recipe = get_recipe("digits")
+    assert "--inputs.image.positions" in recipe_flags(recipe)
     bare = replace(recipe.inputs["image"], positions=None, num_channels=3)
-    flags = flags_of(replace(recipe, inputs={"image": bare}))()
-    assert not hasattr(flags.inputs.image, "positions")
-    assert apply_flags(recipe, flags_of(recipe)()) == recipe
+    assert "--inputs.image.positions" not in recipe_flags(replace(recipe, inputs={"image": bare}))
 
 
 @pytest.mark.parametrize(
@@ -97,15 +159,39 @@ def test_a_part_that_is_absent_in_a_recipe_has_no_flags():
         ["--encoder.num-latents", "3", "birds"],
         ["birds", "--inputs.image.size", "3", "3", "--resume", "--recipe", "digits"],
         ["--resume", "--out", "x", "birds"],
-        ["--encoder.num-latents", "3", "birds", "--encoder.num-blocks", "2"],
-        ["--encoder.num-latent", "3", "birds"],
+        ["--encoder.num-latents", "3", "birds", "--encoder.num-blocks", "3"],
+        ["--no-progress", "birds"],
+        ["--encoder.share-blocks", "user/birds"],
     ],
 )
-def test_data_is_found_first_or_last(args):
-    assert _first_reading(args)[1] == "birds"
+def test_data_is_found_first_or_last(fitted, args):
+    if args[2:3] == ["birds"] and len(args) > 3:
+        args = [
+            "birds",
+            *args[:2],
+            *args[3:],
+        ]  # in the middle it would be a value of the flag before
+    assert fitted(*args)["data"].removeprefix("user/") == "birds"
 
 
-def test_the_first_reading_knows_recipe_and_folder():
-    which, data = _first_reading(["--recipe", "images", "--size", "tiny", "--resume", "-h"])
-    assert which == Which(recipe="images", size="tiny", resume=True)
-    assert data is None
+def test_options_of_the_command_are_no_fields_of_the_recipe(fitted):
+    call = fitted("birds", "--recipe", "images", "--size", "small", "--resume", "--out", "run")
+    assert call["recipe"] == get_recipe("images", size="small")
+    assert (call["size"], call["resume"], call["out"]) == ("small", True, "run")
+
+
+@pytest.mark.parametrize("args", [(), ("--max-epochs", "1"), ("--resume", "--out", "x")])
+def test_data_is_needed(capsys, args):
+    assert main(["fit", *args]) == 2
+    assert "Expected DATA" in capsys.readouterr().err
+
+
+def test_help_fits_two_screens_and_help_all_lists_every_flag(capsys):
+    assert main(["fit", "--help"]) == 0
+    brief = capsys.readouterr().out.splitlines()
+    assert len(brief) <= 66
+    assert max(map(len, brief)) <= 80
+    assert main(["fit", "-h", "--help-all", "--recipe", "audio"]) == 0
+    everything = capsys.readouterr().out
+    for flag in ("--preprocess.audio.num-mels", "--encoder.num-latents", "--optim.warmup-steps"):
+        assert flag in everything

@@ -3,13 +3,13 @@ import pytest
 
 from perceivers.data.tables.table import ColumnTable, Field
 from perceivers.data.targets.classes import (
-    ClassIndex,
-    Labelled,
     class_names,
     describe_classes,
     label_name,
     quantity,
 )
+from perceivers.data.targets.encode import LabelledSplit
+from perceivers.data.targets.infer import TargetEncoder
 
 NUMBER = Field("number")
 NAMED = Field("number", names=("ant", "bee"))
@@ -79,20 +79,20 @@ def test_identifiers_are_refused():
 
 
 def test_labels_become_indices():
-    index = ClassIndex(("ant", "bee"), "label", Field("string"))
+    index = TargetEncoder("class", ("ant", "bee"), "label", Field("string"))
     assert [index("bee", "t"), index("ant", "t")] == [1, 0]
 
 
 def test_numbers_without_names_are_indices_of_known_names():
-    assert ClassIndex(("ant", "bee"), "label", NUMBER)(1, "t") == 1
+    assert TargetEncoder("class", ("ant", "bee"), "label", NUMBER)(1, "t") == 1
     with pytest.raises(ValueError, match="has the label '2', which was not seen in training"):
-        ClassIndex(("ant", "bee"), "label", NUMBER)(2, "t")
+        TargetEncoder("class", ("ant", "bee"), "label", NUMBER)(2, "t")
     with pytest.raises(ValueError, match="has the label '0', which was not seen in training"):
-        ClassIndex(("3", "5"), "label", NUMBER)(0, "t")
+        TargetEncoder("class", ("3", "5"), "label", NUMBER)(0, "t")
 
 
 def test_unknown_labels_are_named_with_the_known_ones():
-    index = ClassIndex(("ant", "bee"), "label", Field("string"))
+    index = TargetEncoder("class", ("ant", "bee"), "label", Field("string"))
     with pytest.raises(
         ValueError,
         match=r"t, row 4 has the label 'cow', which was not seen .* there were 2 classes: ant, bee\.",
@@ -103,7 +103,7 @@ def test_unknown_labels_are_named_with_the_known_ones():
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_missing_label_is_named(value):
     with pytest.raises(ValueError, match="t, row 4 has no label: column 'label' is empty there"):
-        ClassIndex(("ant",), "label", Field("string"))(value, "t, row 4")
+        TargetEncoder("class", ("ant",), "label", Field("string"))(value, "t, row 4")
 
 
 def test_many_classes_are_not_all_listed():
@@ -112,7 +112,7 @@ def test_many_classes_are_not_all_listed():
 
 def test_rows_hold_the_index():
     table = ColumnTable(name="t", columns={"label": ["b", "a"], "x": [1, 2]})
-    labelled = Labelled(table, "label", np.array([1, 0]))
+    labelled = LabelledSplit(table, "label", np.array([1, 0]))
     assert len(labelled) == 2
     assert labelled.row(0) == {"label": 1, "x": 1}
     assert labelled.column("label") == [1, 0]
@@ -121,7 +121,7 @@ def test_rows_hold_the_index():
 
 def test_rows_hold_vectors_of_labels_or_numbers():
     table = ColumnTable(name="t", columns={"label": ["b", "a"], "x": [1, 2]})
-    labelled = Labelled(table, "label", np.eye(2, dtype=np.float32))
+    labelled = LabelledSplit(table, "label", np.eye(2, dtype=np.float32))
     assert labelled.row(1)["label"].tolist() == [0, 1]
     assert [row.tolist() for row in labelled.column("label")] == [[1, 0], [0, 1]]
     assert labelled.column("x") == [1, 2]

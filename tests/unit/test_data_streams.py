@@ -35,7 +35,7 @@ from perceivers.data.streaming.shards import (
 )
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Field
-from perceivers.data.targets.classes import ClassIndex
+from perceivers.data.targets.infer import TargetEncoder
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 
@@ -81,7 +81,7 @@ def test_damage_inside_a_shard_is_named(tmp_path):
 def test_labels_become_indices_and_errors_name_the_row(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"label": "cat"}, {"label": "owl"}])
     made = FileShard(path, {"label": Field("string")})
-    labels = ClassIndex(("ant", "cat"), "label", Field("string"))
+    labels = TargetEncoder("class", ("ant", "cat"), "label", Field("string"))
     rows = iter(Stream([made], labels=labels))
     assert next(rows) == {"label": 1}
     with pytest.raises(

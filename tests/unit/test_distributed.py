@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from perceivers.recipes.registry import TrainingConfig
+from perceivers.runs.folder import is_first_process
 from perceivers.training import distributed
 
 CPU = torch.device("cpu")
@@ -46,11 +47,11 @@ def test_devices_are_the_recipes_unless_torchrun_started_others(monkeypatch):
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_only_the_first_process_writes(monkeypatch, name):
-    assert distributed.is_first_process()
+    assert is_first_process()
     monkeypatch.setenv(name, "0")
-    assert distributed.is_first_process()
+    assert is_first_process()
     monkeypatch.setenv(name, "1")
-    assert not distributed.is_first_process()
+    assert not is_first_process()
 
 
 def test_one_process_agrees_with_itself():

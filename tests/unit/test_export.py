@@ -18,9 +18,10 @@ from untrained import save_untrained, untrained
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
-from perceivers.exporting import formats, write
+from perceivers.exporting import export as exporting
+from perceivers.exporting import formats
 from perceivers.exporting import verify as check
-from perceivers.exporting.graph import graph_of, in_windows
+from perceivers.exporting.graph import build_graph, one_window
 from perceivers.exporting.verify import Difference
 from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.multilabel import MultiLabelConfig
@@ -103,7 +104,7 @@ def quickly(monkeypatch):
         path.write_bytes(b"")
         return check.compare(reference, graph)
 
-    monkeypatch.setitem(write._WRITERS, "onnx", written)
+    monkeypatch.setitem(exporting._WRITERS, "onnx", written)
 
 
 def run_script(folder, graph, *words):
@@ -136,10 +137,10 @@ def run_script(folder, graph, *words):
 def test_the_script_predicts_as_perceivers_does(kinds, make, tmp_path, quickly):
     run = save_untrained(tmp_path / "run", *kinds)
     file = make(tmp_path)
-    done = write.export(run, tmp_path / "out", samples=[file])
+    done = exporting.export(run, tmp_path / "out", samples=[file])
     assert done.files == ("model.onnx", "predict.py", "preprocess.json")
-    assert done.difference.told == "1 sample given with --samples"
-    (said,) = run_script(tmp_path / "out", graph_of(load(run)), file)
+    assert done.difference.samples == "1 sample given with --samples"
+    (said,) = run_script(tmp_path / "out", build_graph(load(run)), file)
     (expected,) = load_predictor(run, device="cpu").predict(file)
     assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
@@ -147,9 +148,9 @@ def test_the_script_predicts_as_perceivers_does(kinds, make, tmp_path, quickly):
 def test_modalities_that_are_missing_are_masked(tmp_path, quickly):
     run = save_untrained(tmp_path / "run", "image", "audio")
     file = picture(tmp_path)
-    done = write.export(run, tmp_path / "out", samples=[{"image": file}])
+    done = exporting.export(run, tmp_path / "out", samples=[{"image": file}])
     assert done.difference.largest < 1e-5
-    (said,) = run_script(tmp_path / "out", graph_of(load(run)), f"image={file}")
+    (said,) = run_script(tmp_path / "out", build_graph(load(run)), f"image={file}")
     (expected,) = load_predictor(run, device="cpu").predict({"image": file})
     assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
@@ -167,7 +168,7 @@ def test_what_has_no_script_is_exported_as_the_model_reads_it(kind, tmp_path, qu
     if kind == "table":
         fields = {"columns": ["age", "color"], "kinds": ["number", "category"]}
         saved.config.columns["inputs"]["table"] |= {"column": "age", **fields}
-    done = write.export(saved, tmp_path / "out", samples=[sample])
+    done = exporting.export(saved, tmp_path / "out", samples=[sample])
     assert done.files == ("model.onnx", "preprocess.json")
     assert done.notes[0].startswith("there is no predict.py for inputs of kind")
     assert done.difference.largest < 1e-5
@@ -188,7 +189,7 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
             task=task,
             columns={"inputs": {"image": "image"}},
         )
-        write.export(run, out)
+        exporting.export(run, out)
         told = json.loads((out / "preprocess.json").read_text())
         assert told["outputs"][name]["names"] == list(LABELS)
         assert told["outputs"]["logits"]["names"] is None
@@ -197,7 +198,7 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
             "dtype": "uint8",
             "meaning": "pixels from 0 to 255, cropped and resized: height x width x channels (RGB, or gray)",
         }
-        (said,) = run_script(out, graph_of(load(run)), path)
+        (said,) = run_script(out, build_graph(load(run)), path)
         (expected,) = load_predictor(run, device="cpu").predict(path)
         wanted = expected.values or expected.probabilities
         assert said[name] == pytest.approx(wanted, abs=1e-5)
@@ -209,40 +210,43 @@ def test_several_tasks_have_outputs_of_their_own():
     config = SavedConfig(
         model=model.config, preprocess=preprocess, task=MultiTaskConfig(parts=parts)
     )
-    graph = graph_of(Saved(model=model, config=config, folder=Path("run")))
+    graph = build_graph(Saved(model=model, config=config, folder=Path("run")))
     logits = torch.randn(3, 2)
-    found = graph.readable({"a": logits, "b": -logits})
+    found = graph.named_outputs({"a": logits, "b": -logits})
     assert list(found) == ["a_logits", "a_probabilities", "b_logits", "b_probabilities"]
     torch.testing.assert_close(found["b_probabilities"], (-logits).sigmoid())
 
 
 def test_frames_that_are_put_together_of_windows_are_exported_as_one_window():
     whole = FramePairPreprocessConfig(size=(8, 8), whole=True)
-    assert in_windows(whole).whole is False
-    assert in_windows(ImagePreprocessConfig()) == ImagePreprocessConfig()
+    assert one_window(whole).whole is False
+    assert one_window(ImagePreprocessConfig()) == ImagePreprocessConfig()
 
 
 def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):
     data = make_pictures(tmp_path / "pictures", count=3)
     (data / "dark" / "0.png").write_bytes(b"no picture")
     run = save_run(tmp_path / "run", data=data)
-    assert "4 samples of the run's train split" in write.export(run, tmp_path / "a").difference.told
+    assert (
+        "4 samples of the run's train split"
+        in exporting.export(run, tmp_path / "a").difference.samples
+    )
     run = save_run(tmp_path / "run2", data=tmp_path / "gone")
-    assert "3 made-up samples" in write.export(run, tmp_path / "b").difference.told
+    assert "3 made-up samples" in exporting.export(run, tmp_path / "b").difference.samples
 
 
 def test_a_predictor_is_exported_and_stays_as_it_is(tmp_path, quickly, monkeypatch):
     predictor = load_predictor(save_run(tmp_path / "run"), device="cpu")
-    write.export(predictor, tmp_path / "out")
+    exporting.export(predictor, tmp_path / "out")
     assert predictor.model.encoder.attn_implementation == "auto"
-    monkeypatch.setattr(write, "is_quantized", lambda model: model is predictor.model)
+    monkeypatch.setattr(exporting, "is_quantized", lambda model: model is predictor.model)
     with pytest.raises(ValueError, match="with int8 weights"):
-        write.export(predictor, tmp_path / "out")
+        exporting.export(predictor, tmp_path / "out")
 
 
 def test_weights_are_written_with_a_table_of_their_keys(tmp_path):
     run = save_run(tmp_path / "run")
-    done = write.export(run, tmp_path / "out", format="safetensors")
+    done = exporting.export(run, tmp_path / "out", format="safetensors")
     assert done.files == ("KEYS.md", "config.json", "model.safetensors", "preprocess.json")
     assert done.difference.largest < 1e-5
     keys = (tmp_path / "out" / "KEYS.md").read_text()
@@ -259,51 +263,53 @@ def test_too_large_a_difference_leaves_nothing(tmp_path, monkeypatch):
 
         return check.compare(reference, run)
 
-    monkeypatch.setitem(write._WRITERS, "onnx", wrong)
+    monkeypatch.setitem(exporting._WRITERS, "onnx", wrong)
     with pytest.raises(RuntimeError, match="differs from the model by up to inf on 3 made-up"):
-        write.export(save_run(tmp_path / "run"), tmp_path / "out")
+        exporting.export(save_run(tmp_path / "run"), tmp_path / "out")
     assert [one.name for one in tmp_path.iterdir()] == ["run"]
 
 
 def test_only_what_an_export_wrote_is_replaced(tmp_path, quickly):
     run = save_run(tmp_path / "run")
-    write.export(run, tmp_path / "out")
+    exporting.export(run, tmp_path / "out")
     (tmp_path / "out" / "mine.txt").write_text("stays")
-    done = write.export(run, tmp_path / "out", format="safetensors")
+    done = exporting.export(run, tmp_path / "out", format="safetensors")
     assert {one.name for one in done.folder.iterdir()} == {*done.files, "mine.txt"}
     with pytest.raises(OSError, match="exists, and no earlier export wrote it"):
-        write.export(run, run)
+        exporting.export(run, run)
     with pytest.raises(OSError, match=r"Expected a folder for --out, got the name of a file"):
-        write.export(run, tmp_path / "model.onnx")
+        exporting.export(run, tmp_path / "model.onnx")
 
 
 def test_what_cannot_be_exported_says_why(tmp_path, quickly, monkeypatch):
     run = save_run(tmp_path / "run")
     with pytest.raises(ValueError, match="Expected format to be one of onnx, torch"):
-        write.export(run, tmp_path / "out", format="tflite")
+        exporting.export(run, tmp_path / "out", format="tflite")
     with pytest.raises(OSError, match="does not exist"):
-        write.export(tmp_path / "nothing", tmp_path / "out")
+        exporting.export(tmp_path / "nothing", tmp_path / "out")
     save(tmp_path / "bare", tiny_model())
     with pytest.raises(ValueError, match="saved without its labels or its preprocessing"):
-        write.export(tmp_path / "bare", tmp_path / "out")
+        exporting.export(tmp_path / "bare", tmp_path / "out")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"bad\.png"):
-        write.export(run, tmp_path / "out", samples=[bad])
+        exporting.export(run, tmp_path / "out", samples=[bad])
     several = save_untrained(tmp_path / "several", "image", "audio")
     with pytest.raises(ValueError, match="Expected samples to be dicts of"):
-        write.export(several, tmp_path / "out", samples=[bad])
-    monkeypatch.setattr(write, "export_huggingface", lambda source, folder: "Hf")
-    monkeypatch.setattr(write, "compare_theirs", lambda *_: Difference(largest=1.0, told="this"))
+        exporting.export(several, tmp_path / "out", samples=[bad])
+    monkeypatch.setattr(exporting, "export_huggingface", lambda source, folder: "Hf")
+    monkeypatch.setattr(
+        exporting, "compare_transformers", lambda *_: Difference(largest=1.0, samples="this")
+    )
     with pytest.raises(RuntimeError, match="differs from the model by up to"):
-        write.export(load(run), tmp_path / "hf", format="huggingface")
+        exporting.export(load(run), tmp_path / "hf", format="huggingface")
     assert not (tmp_path / "hf").exists()
-    monkeypatch.setattr(write, "compare_theirs", lambda *_: None)  # without transformers
-    assert write.export(load(run), tmp_path / "hf", format="huggingface").notes == ("Hf",)
+    monkeypatch.setattr(exporting, "compare_transformers", lambda *_: None)  # without transformers
+    assert exporting.export(load(run), tmp_path / "hf", format="huggingface").notes == ("Hf",)
 
 
 def test_a_graph_that_exporters_refuse_becomes_one_sentence(tmp_path, monkeypatch):
-    graph = graph_of(load(save_run(tmp_path / "run")))
+    graph = build_graph(load(save_run(tmp_path / "run")))
 
     def refuse(*args, **kwargs):
         raise RuntimeError("no\nsuch   operator")
@@ -316,7 +322,7 @@ def test_a_graph_that_exporters_refuse_becomes_one_sentence(tmp_path, monkeypatc
         formats.write_onnx(object.__new__(torch.export.ExportedProgram), graph, tmp_path / "x.onnx")
 
 
-def test_the_package_can_be_called(tmp_path, quickly):
-    import perceivers.exporting as package
+def test_export_is_a_public_function(tmp_path, quickly):
+    import perceivers as pv
 
-    assert package(save_run(tmp_path / "run"), tmp_path / "out").folder == tmp_path / "out"
+    assert pv.export(save_run(tmp_path / "run"), tmp_path / "out").folder == tmp_path / "out"

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from perceivers.training.files import read_payload, save_payload
+from perceivers.training.checkpoint import read_payload, save_payload
 
 
 def names_in(folder):
@@ -26,7 +26,7 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path):
     before = (tmp_path / "a.ckpt").read_bytes()
     program = (
         "import resource, sys, torch; from pathlib import Path\n"
-        "from perceivers.training.files import save_payload\n"
+        "from perceivers.training.checkpoint import save_payload\n"
         "before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))\n"
         "try: save_payload(Path(sys.argv[1]), {'a': torch.zeros(100_000)})\n"

@@ -16,8 +16,8 @@ from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig, TiedHeadC
 from perceivers.outputs.queries import FourierQueriesConfig, InputQueriesConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.registry import get_recipe
-from perceivers.recipes.resolve_autoencoder import fill_autoencoder, fill_label
 from perceivers.recipes.resolve_sizes import assume
+from perceivers.recipes.resolve_tasks import fill_autoencoder, fill_label
 from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
 

@@ -7,6 +7,7 @@ import pytest
 import small_data
 import torch
 from PIL import Image
+from resolved import specialize
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
@@ -15,7 +16,7 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Subset
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve import choose_recipe, specialize
+from perceivers.recipes.resolve import choose_recipe
 
 
 def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):
@@ -125,8 +126,7 @@ def test_few_samples_are_learned_from_in_small_steps(source):
 
 
 def test_what_was_asked_for_is_taken(source):
-    recipe, why = choose_recipe(source, name="imagenet")
-    assert (recipe.name, why) == ("imagenet", "Recipe imagenet, as asked for.")
+    assert choose_recipe(source, get_recipe("imagenet")) == (get_recipe("imagenet"), None)
     recipe, why = choose_recipe(source, size="base")
     assert recipe.encoder == get_recipe("images", size="base").encoder
     assert "as asked for" in why

@@ -5,7 +5,7 @@ import pytest
 from perceivers.recipes import get_recipe
 from perceivers.recipes.files import write_recipe
 from perceivers.runs import folder as folders
-from perceivers.runs.folder import data_path, goes_on, next_free, run_folder
+from perceivers.runs.folder import data_path, is_resumed, next_free, run_folder
 
 
 @pytest.fixture(autouse=True)
@@ -87,15 +87,15 @@ def test_of_several_processes_the_first_one_chooses(monkeypatch):
         run_folder("birds")
 
 
-def test_a_job_that_slurm_starts_again_goes_on_with_its_run(monkeypatch):
+def test_a_job_that_slurm_starts_again_is_resumed_with_its_run(monkeypatch):
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    assert goes_on(Path("run"), resume=True)
+    assert is_resumed(Path("run"), resume=True)
     Path("runs/birds").mkdir(parents=True)
     Path("runs/birds/recipe.yaml").write_text("")
-    assert not goes_on(Path("runs/birds"), resume=False)
+    assert not is_resumed(Path("runs/birds"), resume=False)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert run_folder("birds") == Path("runs/birds")
-    assert goes_on(Path("runs/birds"), resume=False)
-    assert not goes_on(
+    assert is_resumed(Path("runs/birds"), resume=False)
+    assert not is_resumed(
         Path("run"), resume=False
     )  # it was interrupted before it had written anything

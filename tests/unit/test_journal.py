@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from perceivers.training.metrics_log import MetricsLogger, build_loggers, read_metrics
+from perceivers.runs.metrics import MetricsLogger, read_metrics
+from perceivers.training.engine import build_loggers
 
 
 class Recorder:

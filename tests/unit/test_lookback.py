@@ -1,13 +1,11 @@
 import json
 
 import pytest
-import torch
 from past_runs import make_past_run
 from runs import save_run
 
 from perceivers.models.perceiver import build
 from perceivers.runs.record import read_run
-from perceivers.training.files import save_payload
 
 
 def test_a_run_that_has_ended(tmp_path):
@@ -32,17 +30,6 @@ def test_a_run_before_its_first_report(tmp_path):
     run = read_run(folder)
     assert run.state == "unfinished, before a report"
     assert (run.metrics, run.steps, run.seconds, run.samples_per_second) == ({}, None, None, None)
-
-
-def test_a_run_of_an_earlier_version_is_told_by_its_checkpoint(tmp_path):
-    folder = make_past_run(tmp_path / "a", facts=False)
-    (folder / "report.md").write_text("# a\n\n| | |\n|---|---|\n| command | `perceivers fit b` |\n")
-    assert read_run(folder).facts is None
-    best = {"metrics": {"accuracy": 0.5}, "step": 10, "confusion": torch.eye(2).long()}
-    save_payload(folder / "checkpoints" / "best.ckpt", {"model": {"w": torch.ones(3)}, **best})
-    facts = read_run(folder).facts
-    assert (facts.command, facts.num_parameters, facts.steps) == ("perceivers fit b", 3, 20)
-    assert facts.label_names == ("dark", "light")
 
 
 def test_a_model_that_was_saved_by_hand_has_a_cost_and_no_curves(tmp_path):

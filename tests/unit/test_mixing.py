@@ -37,7 +37,7 @@ def test_how_samples_are_mixed_follows_from_the_augmentation():
 def test_what_cannot_be_mixed_is_refused():
     with pytest.raises(ValueError, match=r"got image \(image\), text \(text\)\. Switch them off"):
         mixing_of({"image": ImageAugmentConfig(mixup=0.2), "text": TextAugmentConfig()})
-    with pytest.raises(ValueError, match="CutMix pictures alone; got image"):
+    with pytest.raises(ValueError, match="CutMix images only; got image"):
         mixing_of({"image": ImageAugmentConfig(cutmix=True), "sound": AudioAugmentConfig()})
 
 

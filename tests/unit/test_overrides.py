@@ -3,7 +3,7 @@ import pytest
 from perceivers.data.base import DataConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.recipes import get_recipe
-from perceivers.training.overrides import override, override_data
+from perceivers.recipes.overrides import override, override_data
 
 
 def test_fields_are_named_with_dots_or_as_flags_are():
@@ -39,7 +39,7 @@ def test_an_unknown_name_suggests_the_nearest(name, nearest):
 
 
 def test_a_field_of_something_absent_is_refused():
-    with pytest.raises(KeyError, match=r"'lr' in 'optim\.lr\.value' is [0-9.]+ in this recipe"):
+    with pytest.raises(ValueError, match=r"optim\.lr\.value: 'lr' is [0-9.]+ in this recipe"):
         override(get_recipe("digits"), {"optim.lr.value": 1})
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from resolved import specialize
 
 import perceivers as pv
 from perceivers.cli.main import main
@@ -24,7 +25,7 @@ from perceivers.data.modalities.text.modality import (
 from perceivers.data.modalities.text.multi_text import passages_of, room_of_each
 from perceivers.data.sources.open import open_data
 from perceivers.recipes.registry import get_recipe
-from perceivers.recipes.resolve import joined, specialize
+from perceivers.recipes.resolve import _join_texts
 
 # The columns of GLUE's tasks of two sentences, and what their labels are.
 PAIRS = {
@@ -116,7 +117,7 @@ def glue_like(task, rows=12):
 def opened(task, recipe):
     first, second, _ = PAIRS[task]
     config = DataConfig(columns={first: "text", second: "text"})
-    return joined(open_data(glue_like(task), config), recipe)
+    return _join_texts(open_data(glue_like(task), config), recipe)
 
 
 @pytest.mark.parametrize("task", PAIRS)
@@ -140,7 +141,7 @@ def test_other_recipes_read_them_apart_or_not_at_all():
     ):
         opened("mnli", words)
     one = open_data(glue_like("mnli"), DataConfig(columns={"premise": "text"}))
-    assert joined(one, words) is one
+    assert _join_texts(one, words) is one
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from perceivers.data.sources.chunking import ChunkedTexts, chunk_texts
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.table import ColumnTable, Field
-from perceivers.recipes.resolve import learnable
+from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.masked import MaskedBytesConfig
 
 CONFIG = DataConfig(target="nothing")
@@ -95,7 +95,7 @@ def test_what_is_learned_from_has_room_and_never_overlaps_what_is_measured(tmp_p
     (tmp_path / "book.txt").write_text(text)
     preprocess = {"text": TextPreprocessConfig(max_length=64)}
     source = open_data(str(tmp_path / "book.txt"), CONFIG)
-    found = learnable(source, MaskedBytesConfig(), preprocess, CONFIG)
+    found = split_for_task(source, MaskedBytesConfig(), preprocess, CONFIG)
     train, held = (
         [media.data.decode() for media in texts_of(found, split)]
         for split in ("train", "validation")
@@ -106,5 +106,5 @@ def test_what_is_learned_from_has_room_and_never_overlaps_what_is_measured(tmp_p
     assert not {part for one in train for part in one.split()[1:-1]} & {
         part for one in held for part in one.split()[1:-1]
     }
-    whole = learnable(source, MaskedBytesConfig(), preprocess, None)
+    whole = split_for_task(source, MaskedBytesConfig(), preprocess, None)
     assert set(whole.splits) == {"train"}

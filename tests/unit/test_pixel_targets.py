@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from resolved import specialize
 
 from perceivers.data.base import DataConfig, ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -26,9 +27,9 @@ from perceivers.data.sources.open import open_data
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.files import dump_recipe
-from perceivers.recipes.resolve import learnable, specialize
-from perceivers.recipes.resolve_dense import fill_dense, for_pairs
+from perceivers.recipes.resolve import split_for_task
 from perceivers.recipes.resolve_sizes import assume
+from perceivers.recipes.resolve_tasks import bind_image_pair, fill_dense
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
 WHOLE = [*PALETTE, *[9] * (3 * 253)]  # fewer colors would be written in fewer bits
@@ -228,7 +229,7 @@ def test_a_recipe_learns_classes(tmp_path):
     assert preprocess["mask"].size == (8, 8)
     outputs = build(recipe.model_config())({"image": torch.rand(2, 3, 8, 8)})
     assert outputs.shape == (2, 4, 48)
-    assert learnable(source, recipe.task, preprocess, None) is source
+    assert split_for_task(source, recipe.task, preprocess, None) is source
     assert "segmentation" in dump_recipe(recipe)
     again, _ = specialize(recipe, source)
     assert again.task == recipe.task
@@ -250,7 +251,7 @@ def test_the_cost_of_a_dense_recipe_can_be_told():
 def named(folder, columns, **changes):
     recipe = get_recipe("segmentation")
     source = open_data(folder, replace(recipe.data, columns=columns))
-    return for_pairs(replace(recipe, task=replace(recipe.task, **changes)), source)
+    return bind_image_pair(replace(recipe, task=replace(recipe.task, **changes)), source)
 
 
 def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
@@ -266,10 +267,8 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     assert recipe.output.answers["pixels"].queries.modality == "photo"
     with pytest.raises(ValueError, match=r"photo and classes_of .* --task.answer classes_of"):
         named(folder / "t.csv", two)
-    with pytest.raises(ValueError, match="needs two columns of pictures, what is read and what is"):
+    with pytest.raises(ValueError, match="needs two columns of images, the input and the target"):
         named(folder / "t.csv", {"photo": "image"})
-    images = get_recipe("images")
-    assert for_pairs(images, open_data(folder, DataConfig())) is images
 
 
 def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
@@ -284,7 +283,7 @@ def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
         fill_dense(replace(recipe, output=get_recipe("images").output))
     tied = get_recipe("mlm_bytes").output.answers["text"]
     odd = replace(recipe.output, answers={"pixels": tied})
-    with pytest.raises(ValueError, match="answered by a linear head, got one of kind tied"):
+    with pytest.raises(ValueError, match="predicted by a linear head, got one of kind tied"):
         fill_dense(replace(recipe, output=odd))
     mixed = replace(recipe, augment={"image": ImageAugmentConfig(mixup=0.2)})
     with pytest.raises(ValueError, match="expected no randaugment, mixup and cutmix"):

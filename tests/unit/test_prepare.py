@@ -7,15 +7,13 @@ from train_digits import PREPROCESS, small_digits, small_recipe
 from perceivers.data.base import DataConfig
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.recipes.registry import TrainingConfig
-from perceivers.training import prepare
-from perceivers.training.prepare import (
+from perceivers.runs.folder import open_folder, with_found_batch, write_run_recipe
+from perceivers.training import dataloaders
+from perceivers.training.build import build_task
+from perceivers.training.dataloaders import (
     ProcessInfo,
-    as_begun,
     build_loaders,
-    build_task,
-    keep_recipe,
     num_rows,
-    open_folder,
     step_parts,
     step_size,
     step_text,
@@ -70,7 +68,9 @@ def test_a_run_is_not_resumed_with_another_recipe(tmp_path):
 
 
 def test_cores_are_shared_by_the_processes(monkeypatch):
-    monkeypatch.setattr(prepare.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setattr(
+        dataloaders.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False
+    )
     assert ProcessInfo().threads_and_workers(None) == (12, 4)
     assert ProcessInfo(local_processes=4).threads_and_workers(None) == (3, 1)
     assert ProcessInfo(local_processes=64).threads_and_workers(None) == (1, 0)
@@ -108,7 +108,7 @@ def test_fewer_rows_than_parts_of_a_step_are_refused():
 def test_loaders_give_train_in_whole_batches_and_validation_whole():
     source = small_digits()
     train, validation = build_loaders(
-        source, RECIPE, PREPROCESS, batch_size=16, place=ProcessInfo()
+        source, RECIPE, PREPROCESS, batch_size=16, process=ProcessInfo()
     )
     assert num_rows(source, "train") == 160
     assert len(train) == 10
@@ -142,7 +142,9 @@ def test_a_stream_is_read_as_a_stream(tmp_path):
     preprocess = {
         "image": replace(PREPROCESS["image"], num_channels=3, mean=(0.5,) * 3, std=(1.0,) * 3)
     }
-    train, validation = build_loaders(source, recipe, preprocess, batch_size=4, place=ProcessInfo())
+    train, validation = build_loaders(
+        source, recipe, preprocess, batch_size=4, process=ProcessInfo()
+    )
     assert not hasattr(train, "__len__")
     assert sum(batch.targets.shape[0] for batch in train) == 8
     assert sum(batch.targets.shape[0] for batch in validation) == 4
@@ -195,11 +197,13 @@ def test_a_step_is_told_in_words():
 
 def test_auto_is_what_the_run_has_found(tmp_path):
     recipe = small_recipe(batch="auto")
-    assert as_begun(recipe, tmp_path) == recipe  # there is no run
-    keep_recipe(tmp_path, recipe)
-    assert as_begun(recipe, tmp_path) == recipe  # which was interrupted before it knew
+    assert with_found_batch(recipe, tmp_path) == recipe  # there is no run
+    write_run_recipe(tmp_path, recipe)
+    assert with_found_batch(recipe, tmp_path) == recipe  # which was interrupted before it knew
     found = replace(recipe, training=replace(recipe.training, batch=4))
-    keep_recipe(tmp_path, found)
-    assert as_begun(recipe, tmp_path) == found
+    write_run_recipe(tmp_path, found)
+    assert with_found_batch(recipe, tmp_path) == found
     other = replace(recipe, training=replace(recipe.training, batch=2))
-    assert as_begun(other, tmp_path) == other  # a number is compared, and refused, as everything is
+    assert (
+        with_found_batch(other, tmp_path) == other
+    )  # a number is compared, and refused, as everything is

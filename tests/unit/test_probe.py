@@ -5,15 +5,15 @@ import torch
 from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
-from perceivers.training import memory_probe as probes
-from perceivers.training.memory_probe import open_memory_probe
-from perceivers.training.prepare import ProcessInfo
+from perceivers.training import batch_size_finder as probes
+from perceivers.training.batch_size_finder import open_memory_probe
+from perceivers.training.dataloaders import ProcessInfo
 
 
 def opened(device="cpu", **training):
     recipe = small_recipe(**training)
     task = ClassificationTask(recipe.task)
-    return open_memory_probe(recipe, task, device=torch.device(device), place=ProcessInfo())
+    return open_memory_probe(recipe, task, device=torch.device(device), process=ProcessInfo())
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": {}, "grad_checkpointing": True, "ema": None}])
@@ -33,7 +33,7 @@ def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
     for count in (1, 2):
         place = ProcessInfo(local_processes=count, world_size=count)
         task = ClassificationTask(recipe.task)
-        with open_memory_probe(recipe, task, device=torch.device("cpu"), place=place) as p:
+        with open_memory_probe(recipe, task, device=torch.device("cpu"), process=place) as p:
             found.append(p.budget)
     assert found == [800, 400]
 
@@ -49,7 +49,7 @@ def test_a_mac_tells_its_highest_peak(monkeypatch, tmp_path):
     monkeypatch.setattr(probes, "Path", lambda name: tmp_path / "absent")
     monkeypatch.setattr(probes.sys, "platform", "darwin")
     assert probes._resident() == probes._resident(at_peak=True) > 0
-    probes._forget_peak()  # which it cannot
+    probes._reset_peak()  # which it cannot
 
 
 def test_a_gpu_that_is_full_is_no_error(monkeypatch):
@@ -67,7 +67,7 @@ def test_a_gpu_that_is_full_is_no_error(monkeypatch):
     with opened() as probe:
         probe._device = torch.device("cuda")
         assert probe._free(ProcessInfo()) == 900
-        monkeypatch.setattr(probe, "_made_up", lambda size: None)
+        monkeypatch.setattr(probe, "_synthetic_batch", lambda size: None)
         monkeypatch.setattr(probe, "_step", lambda batch, precision: None)
         assert probe.peak(4, nullcontext()) == 640
 

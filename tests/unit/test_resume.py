@@ -5,8 +5,8 @@ import pytest
 import torch
 from train_digits import small_recipe
 
-from perceivers.training.files import save_payload
-from perceivers.training.resume import Before, check_same_recipe, differing_fields, read_place
+from perceivers.runs.folder import check_same_recipe, differing_fields
+from perceivers.training.checkpoint import CheckpointPosition, read_position, save_payload
 
 OLD = small_recipe(max_epochs=2)
 
@@ -62,10 +62,10 @@ def test_the_place_of_a_checkpoint_is_read(tmp_path):
         "state_dict": {"a": torch.ones(1)},
     }
     save_payload(tmp_path / "a.ckpt", payload)
-    assert read_place(tmp_path / "a.ckpt") == Before(step=7, world_size=2)
+    assert read_position(tmp_path / "a.ckpt") == CheckpointPosition(step=7, world_size=2)
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     save_payload(tmp_path / "a.ckpt", {"global_step": 7})
     with pytest.raises(OSError, match=r"a.ckpt is not a checkpoint of perceivers"):
-        read_place(tmp_path / "a.ckpt")
+        read_position(tmp_path / "a.ckpt")

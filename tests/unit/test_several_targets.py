@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import small_data
 import torch
+from resolved import specialize
 
 from perceivers.data.base import Batch, DataConfig
 from perceivers.data.loading.loader import LoaderSettings, make_loader
@@ -20,9 +21,8 @@ from perceivers.models.perceiver import build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve import specialize
 from perceivers.recipes.resolve_sizes import assume
-from perceivers.recipes.resolve_tasks import for_targets
+from perceivers.recipes.resolve_tasks import bind_targets
 from perceivers.tasks.multitask import MultiTaskConfig
 
 ROWS = 12
@@ -255,12 +255,12 @@ def test_recipes_and_labels_that_do_not_fit_each_other(tmp_path):
         specialized(path, "bird,type", recipe)
     source = opened(path, "bird,type")
     words = get_recipe("mlm_bytes", size="tiny")
-    assert for_targets(words, source) is words
+    assert bind_targets(words, source) is words
 
 
 def test_the_cost_of_a_recipe_of_several_tasks_can_be_told(tmp_path):
     recipe, _, source = specialized(table(tmp_path), "bird,age")
-    empty = for_targets(get_recipe("images", size="tiny"), source)
+    empty = bind_targets(get_recipe("images", size="tiny"), source)
     assumed, _ = assume(empty)
     assert [one.head.num_outputs for one in assumed.output.answers.values()] == [10, 10]
     assert [one.head.num_outputs for one in assume(recipe)[0].output.answers.values()] == [2, 1]

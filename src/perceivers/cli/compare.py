@@ -147,7 +147,7 @@ def _table(comparison: "Comparison") -> str:
 
 def _told(comparison: "Comparison") -> dict[str, list[str]]:
     """Return the rows of the table on size and cost, without those that nothing is known of."""
-    from perceivers.training.progress import readable_duration
+    from perceivers.runs.summary import readable_duration
 
     formats = {
         "state": "{}",

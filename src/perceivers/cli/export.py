@@ -1,4 +1,4 @@
-"""`perceivers export`: a run in a form that other programs read."""
+"""`perceivers export`: a run in a format that other programs read."""
 
 import sys
 from collections.abc import Sequence
@@ -28,13 +28,12 @@ class Options:
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        out: The folder to write, made if need be. What an earlier export wrote is replaced, nothing else.
-        format: `onnx`: model.onnx for onnxruntime. `torch`: model.pt2, which torch.export.load reads. `safetensors`:
-            the weights, their configuration and a table of what each is. All with preprocess.json, which says what goes
-            in and comes out, the first two with predict.py, which needs no perceivers. `huggingface`: what
-            `transformers` loads, of a model that has the shape of one of its six Perceivers.
-        samples: Files to compare on, as `predict` takes them. By default some of the run's own data, or else made-up
-            ones.
+        out: The folder to write, created if need be. Only the files of an earlier export are replaced.
+        format: `onnx`: model.onnx for onnxruntime. `torch`: model.pt2 for torch.export.load. `safetensors`: the
+            weights, their configuration and a table of their keys. All with preprocess.json, a manifest of inputs and
+            outputs, the first two with predict.py, which needs no perceivers. `huggingface`: for `transformers`, of a
+            model that has the shape of one of its six Perceivers.
+        samples: Files to compare on, as for `predict`. By default some of the run's own data, or else random inputs.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -46,7 +45,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="export", examples=_EXAMPLES)
-    from perceivers.exporting.write import export
+    from perceivers.exporting.export import export
 
     samples: list[Any] | None = None
     if options.samples and options.format != "huggingface":
@@ -61,20 +60,16 @@ def run(args: Sequence[str]) -> int:
         print(
             f"{done.folder} holds a {name}: transformers.{name}.from_pretrained('{done.folder}')."
         )
-        if done.difference is None:
-            missing = "not compared with the model: pip install transformers, and export again"
-            print(f"perceivers export: {missing}.", file=sys.stderr)
-        else:
-            told = f"{done.difference.largest:.1e}, on {done.difference.told}"
-            print(f"largest difference to the model: {told}")
-        return 0
-    assert done.difference is not None
-    print(f"{done.folder} holds {', '.join(done.files)}.")
-    if "predict.py" in done.files:
-        print(f"Predict without perceivers: python {done.folder / 'predict.py'} FILE...")
-    for note in done.notes:
-        print(f"perceivers export: {note}.", file=sys.stderr)
-    print(
-        f"largest difference to the model: {done.difference.largest:.1e}, on {done.difference.told}"
-    )
+    else:
+        print(f"{done.folder} holds {', '.join(done.files)}.")
+        if "predict.py" in done.files:
+            print(f"Predict without perceivers: python {done.folder / 'predict.py'} FILE...")
+        for note in done.notes:
+            print(f"perceivers export: {note}.", file=sys.stderr)
+    if done.difference is None:
+        missing = "not compared with the model: pip install transformers, and export again"
+        print(f"perceivers export: {missing}.", file=sys.stderr)
+    else:
+        compared = f"{done.difference.largest:.1e}, on {done.difference.samples}"
+        print(f"largest difference to the model: {compared}")
     return 0

@@ -1,150 +1,149 @@
-"""`perceivers fit`: train on data.
+"""`perceivers fit`: train on data."""
 
-The arguments are read twice: first those that say which data and which recipe, then, with that recipe's
-values as defaults, all of them.
-"""
-
-from collections.abc import Sequence
-from dataclasses import make_dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from perceivers.cli.flags import Which, apply_flags, flags_of
-from perceivers.cli.parsing import parse, parse_known, wrong_arguments
-from perceivers.data.base import DataConfig
-from perceivers.recipes import get_recipe
-from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig
+from perceivers.cli.flags import flag_name, recipe_flags, split_flags
+from perceivers.cli.parsing import wrong_arguments
+from perceivers.recipes.files import find_recipe
+from perceivers.recipes.overrides import FlagWords, OverrideError, UnknownFieldError
+from perceivers.recipes.registry import Recipe, get_recipe
 
 if TYPE_CHECKING:
     from perceivers.training.fit import Run
 
 __all__ = ["run"]
 
-_ABOUT = "Train on data. Looks at them, says what it saw, chooses a recipe and writes a run folder."
+_USAGE = """\
+usage: perceivers fit DATA [--FLAG VALUE ...]
 
-_EXAMPLES = """
-  perceivers fit birds/                                a folder of classes; the rest is chosen
-  perceivers fit birds/ --max-time 10m --out runs/a    ends, annealed, after ten minutes
-  perceivers fit birds/ --out runs/a --resume          goes on after an interruption
-  perceivers fit table.parquet --label species --group nest
-  perceivers fit table.parquet --label species,age --task.weights age:0.5     two tasks on the same latents
-  perceivers fit street.parquet --recipe segmentation --task.answer mask --task.asked 256   the class of every pixel
-  perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
-  perceivers fit birds/ --recipe my.yaml               of `perceivers recipes images > my.yaml`
-  perceivers fit builtin:digits --permute 7            built-in digits, their pixels permuted
+Train on data. Recognizes it, chooses a recipe and writes a run folder.
+
+  DATA                     a folder of classes, a table (parquet, csv, jsonl),
+                           tar shards, a saved Hugging Face dataset, a hub id,
+                           or builtin:digits
+
+which recipe, and where the run goes:
+  --recipe NAME|FILE       a recipe's name, a YAML file, or module:function;
+                           by default one that fits the data
+  --size {tiny,small,base} by default one that fits the machine
+  --out FOLDER             by default a new one in runs/, named like the data
+  --resume                 resume the run in --out from its last checkpoint
+  --init-from RUN          start from the weights of a run or hub model that fit
 """
+
+_COMMON = {
+    "the data": [
+        "label",
+        "target",
+        "columns",
+        "group",
+        "validation_fraction",
+        "max_bad",
+        "workers",
+    ],
+    "the training": [
+        *("max_time", "max_epochs", "batch_size", "batch", "precision", "device", "devices"),
+        *("early_stopping", "ema", "seed", "permute", "optim.lr", "optim.weight_decay"),
+    ],
+}
+
+_EXAMPLES = """\
+examples:
+  perceivers fit birds/ --max-time 10m --out runs/a
+  perceivers fit birds/ --out runs/a --resume      after an interruption
+  perceivers fit table.parquet --label species --group nest
+  perceivers fit table.parquet --label species,age --task.weights age:0.5
+  perceivers fit birds/ --size small --optim.lr 5e-4 --augment.image.mixup 0.2
+  perceivers recipes images > my.yaml; perceivers fit birds/ --recipe my.yaml
+
+`perceivers fit --help-all` lists every flag, of --recipe NAME if one is given.
+"""
+
+_SIZES = ("tiny", "small", "base", "paper")
+_SWITCHES = ("resume", "progress", "no_progress", "stream", "compile", "grad_checkpointing")
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    which, data = _first_reading(args)
-    if data is None or {"-h", "--help"} & set(args):
-        # There is nothing to look at: the full reading prints the help, or says that DATA is missing.
-        _full_reading(args, _asked(which) or get_recipe("images"))
-        wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
-    from perceivers.data.sources.open import open_data
-    from perceivers.recipes.resolve import made_for
-    from perceivers.recipes.resolve_tasks import for_targets
-    from perceivers.runs.folder import goes_on, run_folder
-    from perceivers.training.distributed import is_first_process
-    from perceivers.training.run import fit_opened, suitable_recipe
+    positional, flags = split_flags(["--help" if arg == "-h" else arg for arg in args])
+    everything, brief = "help_all" in flags, "help" in flags
+    if everything or brief:
+        print(_help(_recipe(flags) or get_recipe("images"), everything=everything))
+        return 0
+    data = _take_data(positional, flags)
+    recipe, size = _recipe(flags), _word(flags, "size")
+    flags.pop("recipe", None)
+    options: dict[str, Any] = {name: _word(flags, name) for name in ("out", "init_from")}
+    resume = flags.pop("resume", None)
+    if resume:
+        wrong_arguments("fit", f"--resume: expected no value, got {' '.join(resume)}.")
+    if "data" in flags or "say" in flags:
+        wrong_arguments("fit", "--data and --say are no flags: DATA is the first argument.")
+    from perceivers.runs.folder import is_first_process
+    from perceivers.training.fit import fit
 
-    folder = run_folder(data, which.out, resume=which.resume)
-    resume = goes_on(folder, resume=which.resume)
-    asked = _asked(which, folder if resume else None)
-    config = _data_config(args, DataConfig() if asked is None else asked.data)
-    source = open_data(data, config)
-    if asked is None:
-        chosen, why = suitable_recipe(data, source, size=which.size)
-    else:
-        chosen, why = made_for(asked, source, size=which.size), None
-    # Before anything is printed or made: a misspelled flag ends here.
-    recipe = _full_reading(_data_first(args, data), for_targets(chosen, source))
-    if why and is_first_process():
-        print(why)
-    result = fit_opened(
-        source, recipe, data=data, folder=folder, resume=resume, init_from=which.init_from
-    )
+    try:
+        result = fit(data, recipe, size=size, resume=resume is not None, **options, **flags)
+    except OverrideError as error:  # nothing was printed or written yet
+        wrong_arguments("fit", _explain(error))
     if is_first_process():
         _report(result)
     return 0
 
 
-def _first_reading(args: Sequence[str]) -> tuple[Which, str | None]:
-    """Return what is known before the recipe is, and DATA if it is there.
-
-    The flags of model and augmentation depend on the recipe and stay unread here, with their values. Where
-    DATA does not stand before them, the flags of a likely recipe tell it from their values.
-    """
-    parts = {
-        "which": Which(),
-        "data": DataConfig(),
-        "training": TrainingConfig(),
-        "optim": OptimConfig(),
-    }
-    known, rest = parse_known(flags_of(parts), _without_help(args), command="fit")
-    which = apply_flags(Which(), known.which)
-    if rest and rest[0].startswith("-"):
-        likely = _asked(which) or get_recipe("images")
-        rest = parse_known(flags_of(likely), rest, command="fit")[1]
-    data = next((arg for arg in (*rest[:1], *rest[-1:]) if not arg.startswith("-")), None)
-    return which, data
+def _take_data(positional: Sequence[str], flags: dict[str, FlagWords]) -> str:
+    """Return DATA: the first argument, or the last one after the words of the last flag."""
+    if len(positional) > 1:
+        wrong_arguments("fit", f"Expected one DATA, got {', '.join(positional)}.")
+    if positional:
+        return positional[0]
+    last = next(reversed(flags), None)
+    if last is not None and flags[last]:
+        *words, data = flags[last]
+        if words or last in _SWITCHES or "/" in data or Path(data).exists():
+            flags[last] = FlagWords(words)
+            return data
+    return wrong_arguments("fit", "Expected DATA, a path or a hub id, as the first argument.")
 
 
-def _data_config(args: Sequence[str], config: DataConfig) -> DataConfig:
-    """Return how the data are read: what the flags say, on top of `config`."""
-    known, _ = parse_known(flags_of({"data": config}), _without_help(args), command="fit")
-    return apply_flags(config, known.data)
+def _word(flags: dict[str, FlagWords], name: str) -> str | None:
+    """Remove a flag with one word, and return the word."""
+    words = flags.pop(name, None)
+    if words is not None and len(words) != 1:
+        wrong_arguments(
+            "fit", f"{flag_name(name)}: expected one value, got {' '.join(words) or 'none'}."
+        )
+    return None if words is None else words[0]
 
 
-def _full_reading(args: Sequence[str], recipe: Recipe) -> Recipe:
-    """Return the recipe with all flags applied, or leave with exit status 2."""
-    flags: Any = make_dataclass(
-        "Fit",
-        [
-            ("data", Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]),
-            ("which", Annotated[flags_of(Which()), tyro.conf.arg(name="")]),
-            ("recipe", Annotated[flags_of(recipe), tyro.conf.arg(name="")]),
-        ],
-    )
-    flags.__doc__ = _DATA_HELP
-    parsed = parse(flags, args, command="fit", examples=_EXAMPLES, about=_ABOUT)
+def _recipe(flags: Mapping[str, FlagWords]) -> Recipe | None:
+    """Return the recipe that --recipe names; None if there is no such flag."""
+    named = dict(flags)
+    spec, size = _word(named, "recipe"), _word(named, "size")
+    if size is not None and size not in _SIZES:
+        wrong_arguments("fit", f"--size: expected one of {', '.join(_SIZES)}; got {size}.")
     try:
-        return apply_flags(recipe, parsed.recipe)
-    except ValueError as error:  # values that do not fit each other, as the configuration says
-        wrong_arguments("fit", str(error))
-
-
-_DATA_HELP = """Train on data.
-
-Attributes:
-    data: A folder of classes, a table (parquet, csv, jsonl), tar shards, a saved Hugging Face dataset, a
-        hub id, or `builtin:digits`.
-"""
-
-
-def _asked(which: Which, folder: Path | None = None) -> Recipe | None:
-    """Return the recipe that was named, or that of the run to resume; else the data will decide."""
-    from perceivers.training.run import asked_recipe
-
-    try:
-        return asked_recipe(which.recipe, size=which.size, folder=folder)
+        return None if spec is None else find_recipe(spec, size=size)
     except (KeyError, ValueError, OSError) as error:
-        if which.recipe is None:  # the run's own recipe, which nobody typed
-            raise
         wrong_arguments("fit", str(error.args[0] if isinstance(error, KeyError) else error))
 
 
-def _data_first(args: Sequence[str], data: str) -> list[str]:
-    """Return the arguments with DATA in front, where no misspelled flag can claim it as its value."""
-    place = list(args).index(data)
-    return [data, *args[:place], *args[place + 1 :]]
+def _explain(error: OverrideError) -> str:
+    """Return an error of an override in terms of flags."""
+    if isinstance(error, UnknownFieldError):
+        hint = f" Did you mean {flag_name(error.near)}?" if error.near else ""
+        return f"there is no flag {flag_name(error.key)}.{hint} `perceivers fit --help-all` lists them all."
+    return f"{flag_name(error.key)}: {error.hint}" if error.key else error.hint
 
 
-def _without_help(args: Sequence[str]) -> list[str]:
-    return [arg for arg in args if arg not in ("-h", "--help")]
+def _help(recipe: Recipe, *, everything: bool) -> str:
+    """Return the help: the common flags, or those of every field of a recipe."""
+    if everything:
+        return f"{_USAGE}\n{recipe_flags(recipe)}"
+    common = [f"{title}:\n{recipe_flags(recipe, only=only)}" for title, only in _COMMON.items()]
+    return "\n".join([_USAGE, *common, _EXAMPLES]).rstrip()
 
 
 def _report(result: "Run") -> None:

@@ -1,166 +1,134 @@
-"""The flags of a recipe: one for each of its fields, with the recipe's own values as defaults.
-
-tyro reads flags into dataclasses. Those of a recipe hold unions and mappings, whose choice a flag does not
-change (a file does), so tyro is given copies in which each of them is what it is in this recipe.
-"""
+"""Flags of `perceivers fit`: any field of the recipe by its dotted name, and their help."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import tyro
+from perceivers.recipes.overrides import UNPREFIXED, FlagWords
+from perceivers.recipes.registry import Recipe
 
-from perceivers.cli.parsing import Switch
-from perceivers.data.base import DataConfig
-from perceivers.inputs.fusion import FusionConfig
-from perceivers.recipes.registry import Recipe, TrainingConfig
+__all__ = ["flag_name", "recipe_flags", "split_flags"]
 
-__all__ = ["Which", "apply_flags", "flags_of"]
-
-Config = TypeVar("Config")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Which:
-    """Which recipe, and where the run goes.
-
-    Attributes:
-        recipe: A recipe's name or a YAML file. By default one that suits the data.
-        size: Which size of the recipe. By default one that suits the machine.
-        out: The run's folder. By default a new one in runs/, named like the data.
-        resume: Go on from the last checkpoint of the run in `out`.
-        init_from: A run folder or hub id, from which the model takes over the weights that fit.
-    """
-
-    recipe: str | None = None
-    size: Literal["tiny", "small", "base", "paper"] | None = None
-    out: Path | None = None
-    resume: Switch = False
-    init_from: str | None = None
-
-
-# Their fields are flags without a prefix: --max-time, --label. So are the parts of a recipe.
-_UNPREFIXED = (TrainingConfig, DataConfig, FusionConfig, Recipe, Which)
-
-# Not for a flag: what tells a union's members apart, and what the data say.
+# Fields that are no flags: tags of unions, and what is filled in from the data.
 _HIDDEN = {"kind", "label_names", "target_names", "num_outputs"}
 
-
-def _columns(text: str) -> dict[str, str]:
-    """Read `left_image:image,right_image:image`."""
-    pairs = [part.partition(":") for part in text.split(",")]
-    if any(not name or not kind for name, _, kind in pairs):
-        msg = f"expected NAME:KIND,... (left_image:image,right_image:image), got '{text}'"
-        raise ValueError(msg)
-    return {name.strip(): kind.strip() for name, _, kind in pairs}
+_WIDTH = 80
 
 
-def _shares(text: str) -> dict[str, float]:
-    """Read `video:0.3,audio:0.1`."""
-    try:
-        return {name: float(share) for name, share in _columns(text).items()}
-    except ValueError as error:
-        msg = f"expected NAME:SHARE,... (video:0.3,audio:0.1), got '{text}'"
-        raise ValueError(msg) from error
+def split_flags(args: Sequence[str]) -> tuple[list[str], dict[str, FlagWords]]:
+    """Return the arguments before the first flag, and the words that follow each flag.
+
+    `--batch-size 8` and `--batch-size=8` are the same. The last one of a repeated flag counts.
+    """
+    positional: list[str] = []
+    words: dict[str, list[str]] = {}
+    here = positional
+    for arg in args:
+        if arg.startswith("--"):
+            name, has_value, value = arg[2:].partition("=")
+            words.pop(name := name.replace("-", "_"), None)
+            here = words[name] = [value] if has_value else []
+        else:
+            here.append(arg)
+    return positional, {name: FlagWords(found) for name, found in words.items()}
 
 
-def _written(columns: Mapping[str, Any] | None) -> list[str]:
-    """Return columns as they are typed, for the help."""
-    if not columns:
-        return ["None"]
-    return [",".join(f"{name}:{kind}" for name, kind in columns.items())]
+def flag_name(key: str) -> str:
+    """Return the flag of a field: `--batch-size`, `--optim.lr`."""
+    return f"--{key.replace('_', '-')}"
 
 
-_COLUMNS: tyro.constructors.PrimitiveConstructorSpec[Any] = (
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="NAME:KIND,...",
-        instance_from_str=lambda args: _columns(args[0]),
-        is_instance=lambda value: value is None or isinstance(value, dict),
-        str_from_instance=_written,
-    )
-)
+def recipe_flags(recipe: Recipe, *, only: Sequence[str] | None = None) -> str:
+    """Return the help of the flags of a recipe: name, type, description and default of each.
+
+    Args:
+        recipe: Its fields and defaults.
+        only: Names of flags, to list these with one line of description each. By default all are listed.
+    """
+    found = {name: (hint, text, value) for name, hint, text, value in _fields(recipe, "")}
+    if only is not None:
+        return "".join(_row(name, *found[name], brief=True) for name in only if name in found)
+    sections: dict[str, str] = {}
+    for name, (hint, text, value) in found.items():
+        title = name.rpartition(".")[0]
+        sections[title] = sections.get(title, "") + _row(name, hint, text, value)
+    return "\n".join(f"{title or 'run'}:\n{rows}" for title, rows in sections.items())
 
 
-_SHARES: tyro.constructors.PrimitiveConstructorSpec[Any] = (
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="NAME:SHARE,...",
-        instance_from_str=lambda args: _shares(args[0]),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=_written,
-    )
-)
-
-
-def flags_of(config: Any) -> type:
-    """Return a dataclass for tyro whose fields and defaults are those of `config`, a dataclass or mapping."""
+def _fields(config: Any, prefix: str) -> Iterator[tuple[str, Any, str, Any]]:
+    """Yield name, type, description and value of each field of nested configurations."""
     if isinstance(config, Mapping):
-        parts = cast("Mapping[str, Any]", config)
-        return _dataclass("Parts", {name: _part(part) for name, part in parts.items()}, None)
-    hints = get_type_hints(type(config), include_extras=True)
-    fields: dict[str, tuple[Any, Any]] = {}
+        for name, part in config.items():
+            yield from _fields(part, f"{prefix}{name}.")
+        return
+    hints, texts = get_type_hints(type(config)), _descriptions(type(config))
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
         if one.name in _HIDDEN or (isinstance(config, Recipe) and one.name == "name"):
             continue
-        if one.name == "columns":
-            fields[one.name] = Annotated[hints[one.name], _COLUMNS], value
-        elif one.name in {"modality_dropout", "weights"}:
-            fields[one.name] = Annotated[hints[one.name], _SHARES], value
-        elif isinstance(value, Mapping) and not _holds_config(hints[one.name]):
-            continue  # names that the data tell
-        elif dataclasses.is_dataclass(value) or isinstance(value, Mapping):
-            fields[one.name] = _part(value)
-        elif not _holds_config(hints[one.name]):
-            fields[one.name] = hints[one.name], value
-    return _dataclass(type(config).__name__, fields, type(config).__doc__)
-
-
-def apply_flags(config: Config, flags: Any) -> Config:
-    """Return `config` with the values of the flags that tyro has read.
-
-    Raises:
-        ValueError: If the values do not fit each other, as the configuration itself says.
-    """
-    if isinstance(config, Mapping):
-        parts = cast("Mapping[str, Any]", config)
-        return cast(
-            "Config", {k: apply_flags(part, getattr(flags, k)) for k, part in parts.items()}
+        holds_configs = isinstance(value, Mapping) and any(
+            map(dataclasses.is_dataclass, value.values())
         )
-    changes: dict[str, Any] = {}
-    for one in dataclasses.fields(flags):
-        old, new = getattr(config, one.name), getattr(flags, one.name)
-        nested = dataclasses.is_dataclass(new)
-        changes[one.name] = apply_flags(old, new) if nested else new
-    return cast("Config", dataclasses.replace(cast("Any", config), **changes))
+        if dataclasses.is_dataclass(value) or holds_configs:
+            inner = "" if one.name in UNPREFIXED and not prefix else f"{prefix}{one.name}."
+            yield from _fields(value, inner)
+        elif not _holds_configs(hints[one.name]):
+            yield f"{prefix}{one.name}", hints[one.name], texts.get(one.name, ""), value
 
 
-def _part(value: Any) -> tuple[Any, Any]:
-    """Return the type and the default of a nested configuration."""
-    kind = flags_of(value)
-    prefix = (tyro.conf.arg(name=""),) if isinstance(value, _UNPREFIXED) else ()
-    return (Annotated[kind, *prefix] if prefix else kind), kind()
+def _holds_configs(hint: Any) -> bool:
+    """Return whether values of this type are configurations. A field that is None or empty has no flags then."""
+    return dataclasses.is_dataclass(hint) or any(map(_holds_configs, get_args(hint)))
 
 
-def _dataclass(name: str, fields: Mapping[str, tuple[Any, Any]], doc: str | None) -> type:
-    made = dataclasses.make_dataclass(
-        name,
-        [
-            (key, kind, dataclasses.field(default_factory=lambda value=value: value))
-            for key, (kind, value) in fields.items()
-        ],
-        frozen=True,
-        kw_only=True,
-    )
-    made.__doc__ = doc or ""
-    return made
+def _descriptions(config: type) -> dict[str, str]:
+    """Return the description of each field from the section Attributes of a docstring."""
+    _, _, text = (inspect.getdoc(config) or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in entries}
 
 
-def _holds_config(hint: Any) -> bool:
-    """Return whether a dataclass may stand in a field of this type. None stands there in this recipe."""
-    if dataclasses.is_dataclass(hint):
-        return True
-    return any(_holds_config(part) for part in getattr(hint, "__args__", ()))
+def _row(name: str, hint: Any, text: str, value: Any, *, brief: bool = False) -> str:
+    """Return the help of one flag; a brief one in one or two lines."""
+    head = f"  {flag_name(name)} {_type_text(hint)}".rstrip()
+    if brief:
+        text = re.split(r"[.;]\s", text)[0].rstrip(".")
+    else:
+        text += f" (default: {_value_text(value)})"
+    gap = 27 if brief else 8
+    lines = textwrap.wrap(text, _WIDTH - gap, break_on_hyphens=False, break_long_words=False)
+    if brief and len(head) < gap - 1:
+        return head.ljust(gap) + f"\n{' ' * gap}".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in [head, *(" " * gap + line for line in lines)])
+
+
+def _type_text(hint: Any) -> str:
+    """Return a type as the help shows it: `INT`, `{adamw,lamb}`, `FLOAT FLOAT`; nothing of a switch."""
+    members = [hint] if get_origin(hint) in (None, tuple, dict, Literal) else get_args(hint)
+    texts: list[str] = []
+    for member in members:
+        origin, args = get_origin(member), get_args(member)
+        if member is bool or member is type(None):
+            continue
+        if origin is Literal:
+            texts.append("{" + ",".join(map(str, args)) + "}")
+        elif origin is dict:
+            texts.append("NAME:VALUE,...")
+        elif origin is tuple:
+            inner = [_type_text(one) for one in args if one is not Ellipsis]
+            texts.append(" ".join(inner) + ("..." if Ellipsis in args else ""))
+        else:
+            texts.append(getattr(member, "__name__", str(member)).upper())
+    return "|".join(dict.fromkeys(texts))
+
+
+def _value_text(value: Any) -> str:
+    """Return a value as it is typed after its flag."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}:{one}" for name, one in value.items()) or "none"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value)

@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
     from perceivers.explain.render.write import explain_file
     from perceivers.hub.checkpoint import load
     from perceivers.runs.folder import next_free
-    from perceivers.training.run import fit
+    from perceivers.training.fit import fit
 
     folder = options.out or next_free(Path("quickstart"))
     changes: dict[str, Any] = {"device": options.device, "permute": options.permute}

@@ -52,10 +52,9 @@ def run(args: Sequence[str]) -> int:
 
 
 def _describe(name: str) -> tuple[str, str]:
-    """Return the first line of a recipe's docstring, and its sentence on what to expect, as one line."""
-    from perceivers import recipes
+    """Return the first line of a recipe's docstring, and its section Expected, as one line."""
+    from perceivers.recipes.registry import recipe_function
 
-    functions = (getattr(module, name, None) for module in vars(recipes).values())
-    doc = inspect.getdoc(next(f for f in functions if inspect.isfunction(f))) or ""
-    expected = doc.partition("Expected:")[2].partition("Source:")[0]
-    return doc.splitlines()[0], f"Expected: {' '.join(expected.split())}"
+    doc = inspect.getdoc(recipe_function(name)) or ""
+    expected = doc.partition("Expected:")[2].partition("Reference:")[0]
+    return doc.splitlines()[0] if doc else "", f"Expected: {' '.join(expected.split())}"

@@ -38,7 +38,7 @@ def run(args: Sequence[str]) -> int:
     options: Options = parse(Options, args, command="report", examples=_EXAMPLES)
     if options.examples < 0:
         wrong_arguments("report", f"Expected --examples of 0 or more, got {options.examples}.")
-    from perceivers.report.report import write_html_report
+    from perceivers.report.html_report import write_html_report
 
     out = options.out or Path(options.run) / "report.html"
     for sentence in write_html_report(options.run, out, examples=options.examples):

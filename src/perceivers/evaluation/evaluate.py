@@ -18,7 +18,7 @@ from perceivers.data.sources.split import with_validation
 from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
-from perceivers.recipes.resolve import learnable
+from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.autoencode import AutoencodeTask
 from perceivers.tasks.base import Details, Meter, Task, combine_clips
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, MultiTaskMeter
@@ -164,7 +164,7 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     # The same hold-out as in training: fixed by a seed that the run remembers.
     held_out, task = config if is_own else None, predictor.config.task
     if task is not None and target_of(task) == "nothing":
-        return learnable(source, task, predictor.preprocess, held_out)
+        return split_for_task(source, task, predictor.preprocess, held_out)
     return source if held_out is None else with_validation(source, held_out)
 
 

@@ -1,4 +1,4 @@
-"""A graph as ONNX and as an archive of torch.export: written, read again, and run as other programs run it."""
+"""File formats of exported models: ONNX, torch.export and safetensors, each written and opened again."""
 
 import logging
 import warnings
@@ -10,54 +10,88 @@ from typing import Any
 import torch
 
 from perceivers.data.base import require
-from perceivers.exporting.graph import Graph
+from perceivers.exporting.graph import ExportGraph, build_graph
 from perceivers.exporting.verify import Run
+from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.typing import Tensor
 
-__all__ = ["OPSET", "open_onnx", "open_program", "trace", "write_onnx", "write_program"]
+__all__ = [
+    "OPSET",
+    "open_onnx",
+    "open_program",
+    "open_weights",
+    "trace",
+    "write_onnx",
+    "write_program",
+    "write_weights",
+]
 
 OPSET = 20
 _LARGEST_BATCH = 65_536
 _BATCH = "batch"
 
+# Prefixes of the names of weights, for KEYS.md.
+_PARTS = {
+    "inputs": "input adapter of a modality",
+    "encoder.latents": "latent array, N x D",
+    "encoder.cross_attends": "cross-attention of the latents to the elements; the number counts those with weights of "
+    "their own",
+    "encoder.blocks": "self-attention of the latents: number of the block, then of the layer in it",
+    "encoder": "encoder",
+    "output": "predictions from the latents",
+    "fusion.tags": "modality embedding",
+    "fusion": "projection of modalities to one width",
+}
+_LAYERS = {
+    "to_query": "queries",
+    "to_key": "keys",
+    "to_value": "values",
+    "to_output": "output projection",
+    "to_logits": "predictions from the mean of the latents",
+    "embedding": "embedding of each byte",
+    "places": "embedding of each position",
+    "convolutions": "convolution of the stem",
+}
 
-def trace(graph: Graph) -> torch.export.ExportedProgram:
-    """Return the graph as torch.export sees it: any batch, and any number of points.
+
+def trace(graph: ExportGraph) -> torch.export.ExportedProgram:
+    """Return the graph traced by torch.export, for any batch size and number of points.
 
     Raises:
         ValueError: If the model cannot be traced.
     """
     inputs = graph.made(2)
     batch = torch.export.Dim(_BATCH, min=1, max=_LARGEST_BATCH)
-    shapes: dict[str, Any] = {}
-    for name, told in graph.signatures().items():
-        shapes[name] = {0: batch, 1: torch.export.Dim.DYNAMIC} if told.free else {0: batch}
+    shapes: dict[str, Any] = {
+        name: {0: batch, 1: torch.export.Dim.DYNAMIC} if one.free else {0: batch}
+        for name, one in graph.signatures().items()
+    }
     try:
         with _quiet(), torch.no_grad():
             return torch.export.export(graph, (inputs,), dynamic_shapes=(shapes,), strict=False)
-    except Exception as error:  # what tracing raises is the exporter's choice
-        raise ValueError(_why("torch.export", error)) from error
+    except Exception as error:  # the exporter raises many kinds
+        raise ValueError(_reason("torch.export", error)) from error
 
 
 def write_program(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Write an archive that `torch.export.load` reads."""
+    """Write an archive for `torch.export.load`."""
     with _quiet():
         torch.export.save(program, path)
 
 
 def open_program(path: Path) -> Run:
-    """Return an archive, read anew, as a function of inputs by name."""
+    """Return an archive of torch.export as a function of inputs by name."""
     with _quiet():
         module: Run = torch.export.load(path).module()
     return lambda inputs: module(dict(inputs))
 
 
-def write_onnx(program: torch.export.ExportedProgram, graph: Graph, path: Path) -> None:
-    """Write a model that onnxruntime runs.
+def write_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, path: Path) -> None:
+    """Write a model for onnxruntime.
 
     Args:
-        program: Of `trace`.
-        graph: Of which it is, for the names.
+        program: Result of `trace`.
+        graph: The traced graph, for the names of inputs and outputs.
         path: The file. Weights beyond 2 GB lie beside it.
 
     Raises:
@@ -83,12 +117,12 @@ def write_onnx(program: torch.export.ExportedProgram, graph: Graph, path: Path) 
             assert found is not None
             _name_axes(found.model, graph)
             found.save(str(path))
-    except Exception as error:  # what the exporter raises is its choice
-        raise ValueError(_why("ONNX", error)) from error
+    except Exception as error:  # the exporter raises many kinds
+        raise ValueError(_reason("ONNX", error)) from error
 
 
 def open_onnx(path: Path) -> Run:
-    """Return a model in onnxruntime, on the CPU, as a function of inputs by name.
+    """Return a model of onnxruntime, on the CPU, as a function of inputs by name.
 
     Raises:
         ImportError: If onnxruntime is missing.
@@ -104,30 +138,74 @@ def open_onnx(path: Path) -> Run:
     return run
 
 
-def _name_axes(model: Any, graph: Graph) -> None:
-    """Call the free axes of inputs and outputs by what they are, in place of the tracer's numbers."""
+def write_weights(saved: Saved, folder: Path) -> None:
+    """Write `model.safetensors`, `config.json` and `KEYS.md` into a folder, which `perceivers.load` reads, too."""
+    config = saved.config
+    save(
+        folder,
+        saved.model,
+        preprocess=config.preprocess,
+        task=config.task,
+        columns=config.columns,
+    )
+    weights = saved.model.state_dict()
+    total = sum(tensor.numel() for tensor in weights.values())
+    lines = [
+        "# Keys of model.safetensors",
+        "",
+        f"{total:,} numbers in {len(weights)} tensors, as in PyTorch: a linear layer's is outputs x inputs.",
+        "`model` in `config.json` defines how often layers are used, and in which order.",
+        "",
+        "| key | shape | meaning |",
+        "|---|---|---|",
+    ]
+    for name, tensor in weights.items():
+        shape = " x ".join(map(str, tensor.shape)) or "1"
+        lines.append(f"| `{name}` | {shape} | {_meaning(name)} |")
+    (folder / "KEYS.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def open_weights(folder: Path) -> Run:
+    """Return a model loaded from its weights as a function of inputs by name."""
+    graph = build_graph(load(folder))
+    return lambda inputs: graph(dict(inputs))
+
+
+def _meaning(name: str) -> str:
+    part = next((text for prefix, text in _PARTS.items() if name.startswith(prefix)), "a weight")
+    layer = next((text for key, text in _LAYERS.items() if key in name.split(".")), None)
+    if layer is None and "norm" in name:
+        layer = "LayerNorm"
+    elif layer is None and "mlp" in name:
+        layer = "MLP"
+    return part if layer is None else f"{part}: {layer}"
+
+
+def _name_axes(model: Any, graph: ExportGraph) -> None:
+    """Name the free axes of inputs and outputs, in place of the tracer's symbols."""
     names: dict[str, str] = {}
+    signatures = graph.signatures()
     for value in model.graph.inputs:
         names.setdefault(str(value.shape[0]), _BATCH)
-        if graph.signatures()[value.name].free:
+        if signatures[value.name].free:
             names.setdefault(str(value.shape[1]), value.name.removesuffix("_mask"))
     for value in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]:
-        for place, length in enumerate(value.shape or ()):
+        for axis, length in enumerate(value.shape or ()):
             if str(length) in names:
-                value.shape[place] = names[str(length)]
+                value.shape[axis] = names[str(length)]
 
 
-def _why(what: str, error: Exception) -> str:
-    words = " ".join(str(error).split())[:300] or type(error).__name__
+def _reason(target: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     return (
-        f"This model could not be expressed in {what}: {words}. Its weights can be taken elsewhere with --format "
+        f"This model could not be expressed in {target}: {reason}. Its weights can be exported with --format "
         "safetensors."
     )
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep from the user what the exporters say of libraries that are not needed and of their own ways."""
+    """Hide the exporters' warnings and log messages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

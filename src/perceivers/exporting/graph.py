@@ -1,6 +1,6 @@
-"""The module that is exported: raw arrays by name in, the model's outputs and what people read of them out."""
+"""The exported graph: raw arrays by name in, outputs of the model and their readable form out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -8,134 +8,143 @@ import numpy as np
 import torch
 from torch import nn
 
-from perceivers.data.modalities.audio.modality import MelAudio, WaveAudio
-from perceivers.data.modalities.image.modality import Pictures
-from perceivers.data.modalities.points.modality import PointClouds
 from perceivers.data.modalities.registry import build_modality
-from perceivers.data.modalities.series.modality import SeriesWindows
-from perceivers.data.modalities.text.modality import TextBytes
-from perceivers.data.modalities.video.modality import VideoClips
 from perceivers.exporting.preprocessing import (
-    FilmPort,
-    MelPort,
-    PicturePort,
-    PlainPort,
-    PointsPort,
-    Port,
-    SeriesPort,
+    GraphPreprocessor,
+    ModelInput,
     Signature,
-    TextPort,
-    WavePort,
+    build_preprocessor,
     mask_name,
 )
-from perceivers.hub.checkpoint import Saved, SavedConfig
+from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Tensor
 
-__all__ = ["READABLE", "Graph", "graph_of", "in_windows", "named_outputs"]
+__all__ = ["ExportGraph", "build_graph", "one_window"]
+
 
 READABLE = {
-    "classification": "probabilities",
-    "multilabel": "probabilities",
-    "regression": "values",
-    "masked_bytes": "probabilities",
+    "classification": (
+        "probabilities",
+        "probability of each class (softmax of the logits); they sum to one",
+    ),
+    "multilabel": (
+        "probabilities",
+        "probability of each label (sigmoid of the logits); they do not sum to one",
+    ),
+    "regression": (
+        "values",
+        "numbers in their own units (the logits times their deviation, plus their mean)",
+    ),
+    "masked_bytes": (
+        "probabilities",
+        "probability of each byte's number at each place (softmax of the logits)",
+    ),
 }
-"""What people read of a task's outputs, by its kind. Of other tasks the graph gives the model's outputs alone."""
-
-_PORTS: tuple[tuple[type[Any], type[Any]], ...] = (
-    (VideoClips, FilmPort),
-    (WaveAudio, WavePort),
-    (MelAudio, MelPort),
-    (PointClouds, PointsPort),
-    (TextBytes, TextPort),
-    (SeriesWindows, SeriesPort),
-)
+"""Name and meaning of the readable output of a task, by its kind."""
 
 
-class Graph(nn.Module):
-    """A model with what stands before it and behind it.
+def subtasks_of(config: TaskConfig) -> Mapping[str, TaskConfig]:
+    """Return the configuration of each of several tasks by name; of a single one by ""."""
+    return config.parts if isinstance(config, MultiTaskConfig) else {"": config}
+
+
+class ExportGraph(nn.Module):
+    """A model with its preprocessing and the readable form of its outputs.
 
     Args:
-        model: In evaluation mode. It is read by its `projected` path, which consists of plain operations alone.
-        ports: What each modality enters by.
-        task: What its outputs mean. None: nothing is known of that.
+        model: In evaluation mode. Its cross-attention is `projected`, which consists of plain operations.
+        preprocessors: In-graph preprocessing by modality.
+        task: The model's task.
     """
 
     def __init__(
-        self, model: Perceiver, ports: Mapping[str, Port], task: TaskConfig | None
+        self, model: Perceiver, preprocessors: Mapping[str, GraphPreprocessor], task: TaskConfig
     ) -> None:
         super().__init__()
         self.model = model
-        self.ports = nn.ModuleDict(ports)
-        self.config = task
-        self.task = None if task is None else build_task(task)
+        self.preprocessors = nn.ModuleDict(preprocessors)
+        self.task_config = task
+        self.task = build_task(task)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
 
         Args:
-            inputs: By name, as `signatures` says.
+            inputs: By name, as in `signatures`.
         """
         tensors: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
-        for name, port in self.ports.items():
-            values, mask = port(inputs[name], inputs.get(mask_name(name)))
+        for name, preprocessor in self.preprocessors.items():
+            values, mask = preprocessor(inputs[name], inputs.get(mask_name(name)))
             tensors[name] = values
             if mask is not None:
                 masks[name] = mask
-        return self.readable(self.model(tensors, masks or None))
+        return self.named_outputs(self.model(tensors, masks or None))
 
-    def readable(self, outputs: Any) -> dict[str, Tensor]:
-        """Return outputs of the model by name, and beside them what people read of them."""
-        found = named_outputs(outputs)
-        config = self.config
-        if isinstance(config, MultiTaskConfig):
-            told = cast("Any", self.task).probabilities(outputs)
-            for name, part in config.parts.items():
-                found[f"{name}_{READABLE[part.kind]}"] = told[name]
-        elif config is not None and config.kind in READABLE:
-            found[READABLE[config.kind]] = cast("Any", self.task).probabilities(outputs)
+    def named_outputs(self, outputs: Any) -> dict[str, Tensor]:
+        """Return the model's outputs as `logits` or `NAME_logits`, and their readable form, such as `probabilities`."""
+        if isinstance(outputs, Tensor):
+            found = {"logits": outputs}
+        else:
+            found = {f"{name}_logits": part for name, part in outputs.items()}
+        readable = list(self.readable_outputs())
+        if readable:
+            values: Any = cast("Any", self.task).probabilities(outputs)
+            for name, task, _ in readable:
+                found[name] = values[task] if task else values
         return dict(sorted(found.items()))
 
+    def readable_outputs(self) -> Iterator[tuple[str, str, TaskConfig]]:
+        """Yield name, name of the task ("" of a single one) and its configuration, of each readable output."""
+        for task, part in subtasks_of(self.task_config).items():
+            if part.kind in READABLE:
+                output = READABLE[part.kind][0]
+                yield f"{task}_{output}" if task else output, task, part
+
     def signatures(self) -> dict[str, Signature]:
-        """Return the inputs by name, in the order in which the graph has them."""
+        """Return the inputs by name, in the graph's order."""
         found: dict[str, Signature] = {}
-        for port in self.ports.values():
-            found |= cast("Port", port).signatures()
+        for preprocessor in self._preprocessors():
+            found |= preprocessor.signatures()
         return dict(sorted(found.items()))
 
     def arrays(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the inputs of one sample, with a batch axis of 1.
 
         Args:
-            values: What was decoded of each modality, as `SampleTransform.decode` returns it. None or absent: missing.
+            values: Decoded value of each modality, as `SampleTransform.decode` returns it. None, or left out: it is
+                missing.
         """
         found: dict[str, Tensor] = {}
-        for name, port in self.ports.items():
-            arrays = cast("Port", port).arrays(values.get(name))
+        for preprocessor in self._preprocessors():
+            arrays = preprocessor.arrays(values.get(preprocessor.name))
             found |= {key: torch.from_numpy(array)[None] for key, array in arrays.items()}
         return dict(sorted(found.items()))
 
     def made(self, count: int = 3, seed: int = 0) -> dict[str, Tensor]:
-        """Return made-up inputs of some samples."""
+        """Return random inputs of some samples."""
         rng = np.random.default_rng(seed)
         found: dict[str, Tensor] = {}
-        for port in self.ports.values():
-            made = cast("Port", port).made(count, rng)
+        for preprocessor in self._preprocessors():
+            made = preprocessor.made(count, rng)
             found |= {key: torch.from_numpy(array) for key, array in made.items()}
         return dict(sorted(found.items()))
 
+    def _preprocessors(self) -> list[GraphPreprocessor]:
+        return cast("list[GraphPreprocessor]", list(self.preprocessors.values()))
 
-def graph_of(saved: Saved) -> Graph:
-    """Return what is exported of a saved model.
 
-    Its model is read by the `projected` path from now on.
+def build_graph(saved: Saved) -> ExportGraph:
+    """Return the graph to export of a saved model.
+
+    The cross-attention of its model is `projected` from now on.
 
     Raises:
-        ValueError: If it was saved without its labels or preprocessing.
+        ValueError: If the model was saved without its task or preprocessing.
     """
     config = saved.config
     if config.task is None or not config.preprocess:
@@ -145,34 +154,21 @@ def graph_of(saved: Saved) -> Graph:
         )
         raise ValueError(msg)
     saved.model.set_attn_implementation("projected")
-    ports = {
-        name: _port(name, saved.model, config)
-        for name in sorted(config.preprocess)
-        if name not in config.answers
-    }
-    return Graph(saved.model, ports, config.task).eval()
+    names = sorted(set(config.preprocess).difference(config.answers))
+    preprocessors: dict[str, GraphPreprocessor] = {}
+    for name in names:
+        preprocess = one_window(config.preprocess[name])
+        source = ModelInput(
+            name=name,
+            preprocess=preprocess,
+            modality=build_modality(preprocess),
+            example=cast("InputAdapter", saved.model.inputs[name]).example(1),
+            is_optional=len(names) > 1,
+        )
+        preprocessors[name] = build_preprocessor(source)
+    return ExportGraph(saved.model, preprocessors, config.task).eval()
 
 
-def named_outputs(outputs: Any) -> dict[str, Tensor]:
-    """Return a model's outputs by name: `logits` of one alone, `digit_logits` of several."""
-    if isinstance(outputs, Tensor):
-        return {"logits": outputs}
-    return {f"{name}_logits": part for name, part in outputs.items()}
-
-
-def in_windows(preprocess: Any) -> Any:
-    """Return how a modality is prepared in the model's own size, also where prediction puts windows together."""
+def one_window(preprocess: Any) -> Any:
+    """Return the preprocessing of a single window of the model's size, also where prediction puts several together."""
     return replace(preprocess, whole=False) if getattr(preprocess, "whole", False) else preprocess
-
-
-def _port(name: str, model: Perceiver, config: SavedConfig) -> Port:
-    preprocess: Any = in_windows(config.preprocess[name])
-    modality = build_modality(preprocess)
-    for reader, port in _PORTS:
-        if isinstance(modality, reader):
-            return port(name, modality)
-    if isinstance(modality, Pictures):
-        several = len(config.preprocess) - len(config.answers) > 1
-        return PicturePort(name, modality, may_lack=several)
-    adapter = cast("InputAdapter", model.inputs[name])
-    return PlainPort(name, modality, adapter.example(1), preprocess.kind)

@@ -1,28 +1,296 @@
-"""predict.py beside an exported model: what of a file is read, prepared and said, without perceivers."""
+"""predict.py beside an exported model: reads files, prepares them and prints predictions, without perceivers.
 
-from collections.abc import Mapping, Sequence
+The script is put together from templates. Each reads the files of one kind of preprocessing: its function takes a path,
+the preprocessing and the position of the clip (0 the first, 1 the last), and returns an array without padding.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from perceivers.exporting.script_templates import READERS, SHARED
+__all__ = [
+    "READ_AUDIO",
+    "READ_IMAGE",
+    "READ_POINTS",
+    "READ_SERIES",
+    "READ_TEXT",
+    "READ_VIDEO",
+    "ScriptTemplate",
+    "script_of",
+]
 
-__all__ = ["SCRIPTED_TASKS", "script_of", "unscripted"]
 
-SCRIPTED_TASKS = ("classification", "multilabel", "regression", "masked_bytes", "multitask")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScriptTemplate:
+    """A function of the script.
 
-_HEAD = '''"""What {model} says of files: python predict.py {usage}
+    Attributes:
+        name: Name of the function.
+        text: Source code.
+        imports: Modules that it needs, or whole lines `from x import y`.
+        uses: Templates of functions that it calls.
+        beside: Replacement, if the model reads another kind too, by that kind: the audio track of the same video.
+    """
 
-Needs {needs}; not perceivers. All that it knows stands in preprocess.json.
+    name: str
+    text: str
+    imports: tuple[str, ...] = ()
+    uses: "tuple[ScriptTemplate, ...]" = ()
+    beside: "Mapping[str, ScriptTemplate]" = field(default_factory=dict[str, "ScriptTemplate"])
+
+
+_CROP = ScriptTemplate(
+    name="crop",
+    imports=("from PIL import Image",),
+    text='''
+def crop(width, height, how):
+    """The box of an image that the model sees: left, top, right, bottom."""
+    if not how["keep_aspect"]:
+        return 0, 0, width, height
+    aspect = how["size"][1] / how["size"][0]
+    wide = min(width, height * aspect) * how["crop_fraction"]
+    across, down = min(width, max(1, round(wide))), min(height, max(1, round(wide / aspect)))
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down
+
+
+def resized(image, how):
+    """The pixels that the model sees: height x width x channels."""
+    height, width = how["size"]
+    box = crop(image.width, image.height, how)
+    pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+''',
+)
+
+READ_IMAGE = ScriptTemplate(
+    name="read_image",
+    imports=("from PIL import Image, ImageOps",),
+    uses=(_CROP,),
+    text="""
+def read_image(path, how, position):
+    image = Image.open(path)
+    upright = ImageOps.exif_transpose(image)
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        upright = Image.new("RGB", clear.size, "white")
+        upright.paste(clear, mask=clear.getchannel("A"))
+    return resized(upright.convert("L" if how["num_channels"] == 1 else "RGB"), how)
+""",
+)
+
+READ_VIDEO = ScriptTemplate(
+    name="read_video",
+    imports=("av", "math", "from PIL import Image"),
+    uses=(_CROP,),
+    text='''
+def read_video(path, how, position):
+    """The frames on screen at even times of the clip."""
+    (height, width), rate, count = how["size"], how["frame_rate"], how["num_frames"]
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        step = float(stream.time_base)
+        seconds = stream.duration * step if stream.duration else video.duration / 1e6
+        total, first = max(1, math.ceil(seconds * rate - 1e-3)), 0
+        if count < total:
+            start = math.floor(position * max(0.0, seconds - count / rate) * rate + 0.5)
+            first = min(total - count, max(0, start))
+        times = (first + np.arange(min(count, total))) / rate
+        origin = None if video.format.name == "avi" else stream.start_time
+        aspect = float(stream.sample_aspect_ratio or 1)
+        frames, last = [], None
+        for frame in video.decode(stream):
+            stamp = frame.dts if frame.pts is None else frame.pts
+            origin = stamp if origin is None else origin
+            until = np.searchsorted(times, (stamp - origin) * step - 1e-3)
+            if last is not None and until > len(frames):
+                frames += [small(last, aspect, how)] * (until - len(frames))
+            last = frame
+            if len(frames) == len(times):
+                break
+        frames += [small(last, aspect, how)] * (len(times) - len(frames))
+    return np.stack(frames)
+
+
+def small(frame, aspect, how):
+    """One frame, upright and of the model's size."""
+    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+    height, width = frame.height, max(1, round(frame.width * aspect))
+    height, width = (width, height) if turns % 2 else (height, width)
+    left, top, right, bottom = crop(width, height, how)
+    tall = min(1.0, how["size"][0] / (bottom - top))
+    wide = min(1.0, how["size"][1] / (right - left))
+    if how["keep_aspect"]:
+        tall = wide = max(tall, wide)
+    size = [max(1, round(height * tall)), max(1, round(width * wide))][:: -1 if turns % 2 else 1]
+    pixels = frame.reformat(size[1], size[0], "rgb24").to_ndarray()
+    return resized(Image.fromarray(np.rot90(pixels, turns) if turns else pixels), how)
+''',
+)
+
+_CLIP = ScriptTemplate(
+    name="clip_of",
+    text='''
+def clip_of(samples, rate, start, duration, how, position):
+    """The clip at the model's sample rate, with silence where there is no audio."""
+    wanted, seconds = how["sample_rate"], how["seconds"]
+    if how.get("num_channels", 1) == 1:
+        samples = samples.mean(axis=1, keepdims=True)
+    if rate != wanted:
+        import soxr
+
+        samples = soxr.resample(np.ascontiguousarray(samples), rate, wanted)
+    total = max(1, round(duration * wanted))
+    count = min(total, max(1, round(seconds * wanted)))
+    begin = min(round(position * max(0.0, duration - seconds) * wanted), total - count)
+    begin -= round(start * wanted)
+    clip, piece = np.zeros((count, samples.shape[1]), np.float32), samples[max(begin, 0) : max(begin + count, 0)]
+    clip[max(-begin, 0) :][: len(piece)] = piece
+    return clip[:, 0] if how["kind"] == "mel" else clip
+''',
+)
+
+_READ_AUDIO_TRACK = ScriptTemplate(
+    name="read_audio_track",
+    uses=(_CLIP,),
+    text='''
+def read_audio_track(path, how, position):
+    """The clip of a container's audio track, on the time line of its frames if there are any."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream, floats = container.streams.audio[0], av.AudioResampler(format="fltp")
+        frames = container.streams.video[0] if container.streams.video else None
+        parts = [part for frame in container.decode(stream) for part in floats.resample(frame)]
+        samples = np.concatenate([part.to_ndarray() for part in parts], axis=1).T
+        rate, start, duration = stream.rate, 0.0, samples.shape[0] / stream.rate
+        if frames is not None:
+            step = float(frames.time_base)
+            start = float((stream.start_time or 0) * stream.time_base) - (frames.start_time or 0) * step
+            duration = frames.duration * step if frames.duration else container.duration / 1e6
+    return clip_of(samples, rate, start, duration, how, position)
+''',
+)
+
+READ_AUDIO = ScriptTemplate(
+    name="read_audio",
+    imports=("soundfile",),
+    uses=(_CLIP, _READ_AUDIO_TRACK),
+    beside={"video": _READ_AUDIO_TRACK},
+    text="""
+def read_audio(path, how, position):
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:  # m4a, videos, ...
+        return read_audio_track(path, how, position)
+    return clip_of(samples, rate, 0.0, len(samples) / rate, how, position)
+""",
+)
+
+READ_POINTS = ScriptTemplate(
+    name="read_points",
+    imports=("zlib",),
+    text='''
+def read_points(path, how, position):
+    """Points of .npy, .npz or text, x y z first; of more than the model reads, those that perceivers draws."""
+    name, most = str(path), how["num_points"]
+    points = np.load(path) if name.endswith((".npy", ".npz")) else np.loadtxt(path, ndmin=2)
+    if name.endswith(".npz"):
+        points = points["points"] if "points" in points else points[points.files[0]]
+    points = points[:, : 3 + how["num_channels"]]
+    spread = np.ptp(points[:most, :3], axis=0) >= 0.9 * np.ptp(points[:, :3], axis=0)
+    if len(points) > most and (len(points) > 4 * most or not spread.all()):
+        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(points).tobytes()))
+        if len(points) > 4 * most:
+            points = points[rng.choice(len(points), 4 * most, replace=False)]
+        points = rng.permutation(points)
+    points = points.astype(np.float64)
+    if how["normalize"] != "none":  # exactly, before digits are lost
+        points[:, :3] -= points[:, :3].mean(axis=0)
+    return points[:most]
+''',
+)
+
+READ_TEXT = ScriptTemplate(
+    name="read_text",
+    text='''
+def read_text(path, how, position):
+    """The ids of a file's bytes, or of the given text itself."""
+    is_file = len(path) < 250 and Path(path).is_file()
+    data, most = Path(path).read_bytes() if is_file else path.encode(), how["max_length"]
+    data = data.removeprefix(b"\\xef\\xbb\\xbf")
+    if how["marks"] and b"[MASK]" in data:
+        parts = [list(part) for part in data.split(b"[MASK]")]
+        ids = [number for part in parts for number in [3, *(byte + 6 for byte in part)]][1:]
+        return np.array(ids[:most])
+    if how["keep"] == "ends" and len(data) > most:
+        half = (most - 1) // 2
+        tail = whole(data, len(data) - (most - 1 - half), most)
+        return np.array([*(byte + 6 for byte in whole(data, 0, half)), 5, *(byte + 6 for byte in tail)])
+    begin = round(position * max(0, len(data) - most)) if how["keep"] == "random" else 0
+    return np.array([byte + 6 for byte in whole(data, begin, most)])
+
+
+def whole(data, begin, most):
+    """At most so many bytes from a position on, no character cut in two."""
+    while 0 < begin < len(data) and data[begin] & 0xC0 == 0x80:
+        begin += 1
+    end = begin + most
+    while end < len(data) and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return data[begin:end]
+''',
+)
+
+READ_SERIES = ScriptTemplate(
+    name="read_series",
+    imports=("csv",),
+    text='''
+def read_series(path, how, position):
+    """Rows of a CSV file with the channels' names, or of .npy, at the model's rate; NaN where a value is missing."""
+    if str(path).endswith(".npy"):
+        rows, times = np.load(path).astype(np.float32), None
+    else:
+        with open(path, newline="", encoding="utf-8") as file:
+            cells = list(csv.DictReader(file))
+        rows = np.array([[float(row[name] or "nan") for name in how["channels"]] for row in cells], np.float32)
+        times = [float(row[name]) for row in cells for name in row if name.lower().startswith("time")]
+    begin, end, since = 0, len(rows), 0.0
+    duration = how["duration"]
+    if how["irregular"]:
+        times = np.array(times) - times[0]
+        if duration and times[-1] > duration:
+            since = position * (times[-1] - duration)
+            begin = min(int(np.searchsorted(times, since)), end - 1)
+            end = max(int(np.searchsorted(times, since + duration, side="right")), begin + 1)
+    room = end - begin - how["length"]
+    if room > 0:
+        begin += round(position * room)
+        end = begin + how["length"]
+        since = times[begin] if how["irregular"] else since
+    if not how["irregular"]:
+        return rows[begin:end]
+    times = times[begin:end] - since
+    span = duration or times[-1]
+    times = np.clip(times * (2 / span) - 1, -1, 1) if span else times - 1
+    return np.concatenate([rows[begin:end], times[:, None]], axis=1, dtype=np.float32)
+''',
+)
+
+_HEAD = '''"""Predictions of {model}: python predict.py {usage}
+
+Needs {needs}; not perceivers. preprocess.json describes inputs and outputs.
 """
 
 {imports}
 
 HERE = Path(__file__).parent
-TOLD = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
+MANIFEST = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
 '''
 
 _RUN = {
     "onnx": """
-session = onnxruntime.InferenceSession(str(HERE / TOLD["model"]))
+session = onnxruntime.InferenceSession(str(HERE / MANIFEST["model"]))
 
 
 def run(feed):
@@ -31,7 +299,7 @@ def run(feed):
 
 """,
     "torch": """
-program = torch.export.load(HERE / TOLD["model"]).module()
+program = torch.export.load(HERE / MANIFEST["model"]).module()
 
 
 def run(feed):
@@ -43,13 +311,13 @@ def run(feed):
 }
 
 _FEED = '''
-def feed_of(files, moment):
-    """Each input, padded to its shape; the mask says what of it is real."""
+def feed_of(files, position):
+    """Each input, padded to its shape; its mask is True where it is real."""
     feed = {}
-    for name, how in TOLD["modalities"].items():
+    for name, how in MANIFEST["modalities"].items():
         array, mask = np.zeros(how["shape"], how["dtype"]), np.zeros(how["mask"] or 0, bool)
         if name in files:
-            found = READ[how["kind"]](files[name], how, moment)
+            found = READ[how["kind"]](files[name], how, position)
             array[: len(found)], mask[: len(found)] = found, True
         feed[name] = array[None]
         if how["mask"]:
@@ -58,117 +326,98 @@ def feed_of(files, moment):
 
 
 def files_of(word):
-    """image=a.jpg,audio=b.wav names one file for each modality; a path alone is that of all."""
+    """image=a.jpg,audio=b.wav is one file for each modality; a path alone is that of all."""
     if "=" in word and not Path(word).exists():
         return dict(pair.split("=", 1) for pair in word.split(","))
-    return dict.fromkeys(TOLD["modalities"], word)
+    return dict.fromkeys(MANIFEST["modalities"], word)
 
 '''
 
-_SAY = """
+_PRINT_VALUES = """
 for word in sys.argv[1:]:
-    feeds = [feed_of(files_of(word), moment) for moment in TOLD["moments"]]
+    feeds = [feed_of(files_of(word), position) for position in MANIFEST["clip_positions"]]
     clips = [run(feed) for feed in feeds]
-    said = {"file": word}
-    for output, how in TOLD["outputs"].items():
+    prediction = {"file": word}
+    for output, how in MANIFEST["outputs"].items():
         if how["names"]:
             mean = np.mean([clip[output] for clip in clips], axis=0)[0]
-            said[output] = dict(zip(how["names"], mean.tolist()))
-    print(json.dumps(said, ensure_ascii=False))
+            prediction[output] = dict(zip(how["names"], mean.tolist()))
+    print(json.dumps(prediction, ensure_ascii=False))
 """
 
-_FILL = """
+_PRINT_FILLED_TEXT = """
 for word in sys.argv[1:]:
     feed = feed_of(files_of(word), 0.5)
     ids, mask = feed["{text}"][0], feed["{text}_mask"][0]
-    shares = run(feed)["probabilities"][0, :, 6:]  # what is said of the bytes at each place
+    shares = run(feed)["probabilities"][0, :, 6:]  # of each byte at each position
     filled = np.where(ids == 3, shares.argmax(axis=1), ids - 6)[mask]
     blanks = shares[(ids == 3) & mask].max(axis=1).tolist()
     text = bytes(filled.clip(0, 255).astype(np.uint8)).decode(errors="replace")
     print(json.dumps({{"file": word, "text": text, "probabilities": blanks}}, ensure_ascii=False))
 """
 
-
-def unscripted(task: str, kinds: Sequence[str]) -> str | None:
-    """Return why there is no script for a task and modalities of some kinds; None if there is one."""
-    if task not in SCRIPTED_TASKS:
-        return (
-            f"there is no predict.py for the task '{task}': the graph gives the model's outputs, and preprocess.json "
-            "says what it reads"
-        )
-    unknown = [kind for kind in kinds if kind not in READERS]
-    if unknown:
-        return (
-            f"there is no predict.py for inputs of kind '{unknown[0]}': the graph takes them as perceivers prepares "
-            "them, which config.json says"
-        )
-    return None
+_PACKAGES = {
+    "PIL": "Pillow",
+    "soundfile": "soundfile (soxr for other sample rates, av for videos)",
+    "av": "av",
+}
+_STANDARD = {"json", "sys", "csv", "math", "zlib", "from pathlib import Path"}
 
 
-def script_of(told: Mapping[str, Any], *, runtime: str, task: str) -> str:
-    """Return the script, as text.
+def script_of(
+    manifest: Mapping[str, Any],
+    templates: Mapping[str, ScriptTemplate],
+    *,
+    runtime: str,
+    masked_text: str | None = None,
+) -> str:
+    """Return the source of predict.py.
 
     Args:
-        told: What stands in preprocess.json.
+        manifest: Content of preprocess.json.
+        templates: For each kind of preprocessing in it.
         runtime: `onnx` or `torch`.
-        task: Its kind, one of `SCRIPTED_TASKS`.
+        masked_text: Modality of a text with blanks that are filled. None: outputs with names are printed.
     """
-    modalities: Mapping[str, Any] = told["modalities"]
-    readers = {how["kind"]: READERS[how["kind"]] for how in modalities.values()}
-    if "video" in readers and {"mel", "wave"} & set(readers):
-        for kind in {"mel", "wave"} & set(readers):
-            readers[kind] = READERS[f"{kind} of a film"]
-    shared = list(dict.fromkeys(name for reader in readers.values() for name in reader.uses))
+    readers = {
+        kind: next((other for name, other in one.beside.items() if name in templates), one)
+        for kind, one in templates.items()
+    }
+    parts = list(dict.fromkeys(_with_uses(readers.values())))
     imports = {"json", "sys", "from pathlib import Path", "numpy"}
     imports |= {"onnxruntime" if runtime == "onnx" else "torch"}
-    parts = [*(SHARED[name] for name in shared), *readers.values()]
     imports |= {name for part in parts for name in part.imports}
-    usage = " ".join(["FILE"] if len(modalities) == 1 or _one_file(readers) else [_pairs(told)])
+    names = list(manifest["modalities"])
+    is_one_file = len(names) == 1 or readers != templates
     head = _HEAD.format(
-        model=told["model"], usage=usage, needs=_needs(imports), imports=_imports(imports)
+        model=manifest["model"],
+        usage="FILE" if is_one_file else ",".join(f"{name}=FILE" for name in names),
+        needs=_needs(imports),
+        imports=f"{_lines(imports & _STANDARD)}\n\n{_lines(imports - _STANDARD)}",
     )
     table = ", ".join(f'"{kind}": {reader.name}' for kind, reader in readers.items())
     body = "".join(f"\n{part.text}\n" for part in parts)
-    said = _SAY
-    if task == "masked_bytes":
-        said = _FILL.format(text=next(iter(modalities)))
-    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{said}"
+    end = _PRINT_FILLED_TEXT.format(text=masked_text) if masked_text else _PRINT_VALUES
+    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{end}"
 
 
-def _one_file(readers: Mapping[str, Any]) -> bool:
-    return any(reader.name.endswith("of_film") for reader in readers.values())
-
-
-def _pairs(told: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}=FILE" for name in told["modalities"])
-
-
-_PACKAGES = {
-    "PIL": "Pillow",
-    "soundfile": "soundfile (soxr for other sample rates, av for films)",
-    "av": "av",
-}
+def _with_uses(templates: Iterable[ScriptTemplate]) -> Iterator[ScriptTemplate]:
+    for one in templates:
+        yield from _with_uses(one.uses)
+        yield one
 
 
 def _needs(imports: set[str]) -> str:
-    found = ["numpy"]
-    found += [name for name in ("onnxruntime", "torch") if name in imports]
+    found = ["numpy", *(name for name in ("onnxruntime", "torch") if name in imports)]
     roots = {name.removeprefix("from ").split()[0] for name in imports}
-    found += [package for module, package in _PACKAGES.items() if module in roots]
-    return ", ".join(found)
+    return ", ".join([*found, *(name for module, name in _PACKAGES.items() if module in roots)])
 
 
-def _imports(names: set[str]) -> str:
-    """Return the lines of imports: the standard library first."""
-    standard = {"json", "sys", "csv", "math", "zlib", "from pathlib import Path"}
-
-    def line(name: str) -> str:
-        if name == "numpy":
-            return "import numpy as np"
-        return name if name.startswith("from ") else f"import {name}"
-
-    def lines(group: set[str]) -> str:
-        plain = sorted(line(name) for name in group if not name.startswith("from "))
-        return "\n".join([*plain, *sorted(name for name in group if name.startswith("from "))])
-
-    return f"{lines(names & standard)}\n\n{lines(names - standard)}"
+def _lines(imports: set[str]) -> str:
+    """Return sorted lines of imports, `import x` before `from x import y`."""
+    whole = sorted(name for name in imports if name.startswith("from "))
+    plain = sorted(
+        "import numpy as np" if name == "numpy" else f"import {name}"
+        for name in imports.difference(whole)
+    )
+    return "\n".join([*plain, *whole])

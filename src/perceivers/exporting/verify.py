@@ -1,8 +1,11 @@
-"""An exported model is compared with the model itself, on samples that it would really be given."""
+"""Comparison of an exported model with the original, on samples prepared as in prediction."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,52 +22,64 @@ from perceivers.data.loading.transform import (
     SampleTransform,
     cell_key,
 )
-from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
-from perceivers.exporting.graph import Graph, in_windows
+from perceivers.exporting.graph import ExportGraph, one_window
 from perceivers.hub.checkpoint import Saved
-from perceivers.typing import Tensor
+from perceivers.models.perceiver import Perceiver
+from perceivers.typing import Float, Tensor
 
-__all__ = ["TOLERANCE", "Difference", "Reference", "Run", "compare", "make_reference"]
+__all__ = [
+    "TOLERANCE",
+    "Difference",
+    "Reference",
+    "Run",
+    "compare",
+    "compare_transformers",
+    "make_reference",
+    "transformers_outputs",
+]
 
 TOLERANCE = 1e-4
-"""Largest difference of an output of the model."""
+"""Largest allowed difference of an output of the model."""
 
 COUNT = 4  # samples that are compared
-_OWN_UNITS = "values"
-_READ_FIRST = ("test", "validation", "train")
+_SPLITS = ("test", "validation", "train")  # of the run's own data, in order of preference
+_PIXELS_AT_ONCE = 6272  # queries of a video that are decoded at once, as in DeepMind's release
 
 Run = Callable[[Mapping[str, Tensor]], Mapping[str, Any]]
 """An exported model: inputs by name -> outputs by name."""
 
+Pairs = list[tuple[Tensor, Tensor]]
+"""Outputs of transformers and of this library."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Samples and what the model itself says of them.
+    """Samples and the outputs of the original model.
 
     Attributes:
-        inputs: Of the exported graph, all samples as one batch.
-        outputs: Of the model, by name: read, prepared and computed as in prediction.
-        told: Which samples they are, in words.
+        inputs: Inputs of the exported graph, all samples as one batch.
+        outputs: Outputs by name, computed as in prediction.
+        samples: Description of the samples.
     """
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
-    told: str
+    samples: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far an exported model is from the model.
+    """Difference between an exported model and the original.
 
     Attributes:
         largest: Largest absolute difference of an output.
-        told: Which samples were compared, in words.
+        samples: Description of the compared samples.
     """
 
     largest: float
-    told: str
+    samples: str
 
     @property
     def fits(self) -> bool:
@@ -73,59 +88,57 @@ class Difference:
 
 
 @dataclass
-class _Chosen:
-    """Decoded samples, until there are enough."""
+class _Decoded:
+    """Decoded samples."""
 
     values: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     samples: list[Sample] = field(default_factory=list[Sample])
 
 
-def make_reference(saved: Saved, graph: Graph, samples: Sequence[Any] | None = None) -> Reference:
-    """Return what an exported model is compared with. Call it before the graph is exported.
+def make_reference(
+    saved: Saved, graph: ExportGraph, samples: Sequence[Any] | None = None
+) -> Reference:
+    """Return samples and the outputs of the model, before the graph is exported.
 
     Args:
-        saved: Of which the graph is made.
-        graph: What will be exported.
-        samples: Paths, dicts of a path for each modality, or `Row`s. None: those that the run can find in its own data,
-            else made-up ones.
+        saved: The model.
+        graph: Its graph.
+        samples: Paths, dicts of a path for each modality, or `Row`s. None: some of the run's own data where it is
+            found, else random inputs.
 
     Raises:
-        ValueError: If one of `samples` cannot be read.
+        ValueError: If one of `samples` cannot be decoded.
     """
     config = saved.config
-    preprocess = {
-        name: in_windows(part)
-        for name, part in config.preprocess.items()
-        if name not in config.answers
-    }
     columns = config.input_columns()
+    preprocess = {name: one_window(config.preprocess[name]) for name in columns}
     reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
     if samples is not None:
         rows = [_row_of(one, columns) for one in samples]
-        chosen = _read(reader, rows, skip=False)
-        return _reference(saved, graph, reader, chosen, "given with --samples")
-    found = _own_rows(saved)
+        decoded = _decode(reader, rows, skip=False)
+        return _reference(saved, graph, reader, decoded, "given with --samples")
+    found = _open_run_data(saved)
     if found is not None:
-        split, own = found
-        chosen = _read(reader, own, skip=True)
-        if chosen.samples:
-            return _reference(saved, graph, reader, chosen, f"of the run's {split} split")
+        split, rows = found
+        decoded = _decode(reader, rows, skip=True)
+        if decoded.samples:
+            return _reference(saved, graph, reader, decoded, f"of the run's {split} split")
     inputs = graph.made()
-    told = (
+    description = (
         f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data are not to be found "
         "(--samples FILE... compares real ones)"
     )
     with torch.inference_mode():
-        return Reference(inputs=inputs, outputs=graph(inputs), told=told)
+        return Reference(inputs=inputs, outputs=graph(inputs), samples=description)
 
 
 def compare(reference: Reference, run: Run) -> Difference:
-    """Return how far an exported model is from what the model says, of all samples at once and of one alone.
+    """Return the difference of an exported model to the original, for a batch and for a single sample.
 
-    Numbers in their own units are left out: they are the standardized ones times a constant.
+    Values in their own units are left out: they are the standardized ones times a constant.
 
     Args:
-        reference: Of `make_reference`.
+        reference: Result of `make_reference`.
         run: The exported model: inputs by name -> outputs by name.
     """
     one = {name: tensor[:1] for name, tensor in reference.inputs.items()}
@@ -133,48 +146,45 @@ def compare(reference: Reference, run: Run) -> Difference:
     for inputs in (reference.inputs, one):
         with torch.inference_mode():
             got = run(inputs)
-        for name, expected in reference.outputs.items():
-            if name.endswith(_OWN_UNITS):
+        for name, outputs in reference.outputs.items():
+            if name.endswith("values"):
                 continue
-            there = np.asarray(got[name], dtype=np.float64)
-            wanted = expected[: there.shape[0]].double().numpy()
-            away = np.nan_to_num(np.abs(there - wanted), nan=math.inf)
-            largest = max(largest, float(away.max()))
-    return Difference(largest=largest, told=reference.told)
+            actual = np.asarray(got[name], dtype=np.float64)
+            expected = outputs[: actual.shape[0]].double().numpy()
+            difference = np.nan_to_num(np.abs(actual - expected), nan=math.inf)
+            largest = max(largest, float(difference.max()))
+    return Difference(largest=largest, samples=reference.samples)
 
 
 def _reference(
-    saved: Saved, graph: Graph, reader: SampleTransform, chosen: _Chosen, whence: str
+    saved: Saved, graph: ExportGraph, reader: SampleTransform, decoded: _Decoded, origin: str
 ) -> Reference:
-    """Return samples with what the model says when they are read as in prediction."""
-    batch = reader.collate(chosen.samples)
+    """Return samples and the outputs of the model as in prediction."""
+    batch = reader.collate(decoded.samples)
     assert batch is not None  # nothing is mixed
-    each = [graph.arrays(values) for values in chosen.values]
+    each = [graph.arrays(values) for values in decoded.values]
     inputs = {name: torch.cat([one[name] for one in each]) for name in each[0]}
     with torch.inference_mode():
         outputs = saved.model(batch.inputs, batch.masks or None)
-    if isinstance(outputs, Tensor) and outputs.ndim > 2:
-        outputs = _filled_up(graph, inputs, outputs)
-    count = len(chosen.samples)
-    told = f"{count} sample{'s' if count > 1 else ''} {whence}"
-    return Reference(inputs=inputs, outputs=graph.readable(outputs), told=told)
+        if isinstance(outputs, Tensor) and outputs.ndim > 2:
+            # The graph also has outputs at the padding of a text, which mean nothing.
+            padded = graph(inputs)["logits"].clone()
+            padded[:, : outputs.shape[1]] = outputs
+            outputs = padded
+    count = len(decoded.samples)
+    description = f"{count} sample{'s' if count > 1 else ''} {origin}"
+    return Reference(inputs=inputs, outputs=graph.named_outputs(outputs), samples=description)
 
 
-def _filled_up(graph: Graph, inputs: dict[str, Tensor], outputs: Tensor) -> Tensor:
-    """Return an answer for each element of a text also for its padding, where it means nothing."""
-    with torch.inference_mode():
-        whole = graph(inputs)["logits"].clone()
-        whole[:, : outputs.shape[1]] = outputs
-    return whole
-
-
-def _read(reader: SampleTransform, rows: Sequence[Row] | Iterator[Row], *, skip: bool) -> _Chosen:
-    """Return the first rows that can be read.
+def _decode(
+    reader: SampleTransform, rows: Sequence[Row] | Iterator[Row], *, skip: bool
+) -> _Decoded:
+    """Return the first rows that can be decoded.
 
     Raises:
-        ValueError: If one cannot be and `skip` is off.
+        ValueError: If a row cannot be decoded and `skip` is off.
     """
-    chosen = _Chosen()
+    decoded = _Decoded()
     for row in rows:
         try:
             values, name, _ = reader.decode(row.row, clip_position=0.5)
@@ -184,46 +194,43 @@ def _read(reader: SampleTransform, rows: Sequence[Row] | Iterator[Row], *, skip:
                 continue
             reason = error.reason if isinstance(error, BadRowError) else str(error)
             raise ValueError(reason) from error
-        chosen.values.append(values)
-        chosen.samples.append(Sample(clips, None, name))
-        if skip and len(chosen.samples) == COUNT:
+        decoded.values.append(values)
+        decoded.samples.append(Sample(clips, None, name))
+        if skip and len(decoded.samples) == COUNT:
             break
-    return chosen
+    return decoded
 
 
 @dataclass(frozen=True)
-class _Named:
+class _NamedRow:
     name: str
     row: Mapping[str, Any]
 
 
-def _own_rows(saved: Saved) -> tuple[str, Iterator[Row]] | None:
-    """Return a split of the data that a run learned from and some of its rows; None if it is not there any more."""
-    told = saved.config.columns
-    data = told.get("data")
+def _open_run_data(saved: Saved) -> tuple[str, Iterator[Row]] | None:
+    """Return a split of the run's own data and some of its rows, or None where the data are not found."""
+    columns = saved.config.columns
+    data = columns.get("data")
     if data is None:
         return None
     try:
-        config = replace(DataConfig(**told.get("config", {})), stream=False)
+        config = replace(DataConfig(**columns.get("config", {})), stream=False)
         source = open_data(data, config, inputs=saved.config.input_columns())
-        split = next(name for name in _READ_FIRST if name in source.splits)
-        return split, _rows(source, split)
+        split = next(name for name in _SPLITS if name in source.splits)
     except (ValueError, OSError, KeyError, TypeError, ImportError, RuntimeError, StopIteration):
         return None
-
-
-def _rows(source: DatasetBundle, split: str) -> Iterator[Row]:
     records = source.splits[split]
-    # Far apart, so that they are of several classes; more than needed, since some may not be read.
-    for place in np.linspace(0, len(records) - 1, min(4 * COUNT, len(records))).astype(int)[::-1]:
-        yield _Named(f"row {place}", records.row(int(place)))
+    # Far apart, so that they are of several classes; more than needed, since some may not be readable.
+    count = min(4 * COUNT, len(records))
+    indices = np.linspace(0, len(records) - 1, count).astype(int)[::-1]
+    return split, (_NamedRow(f"row {index}", records.row(int(index))) for index in indices)
 
 
 def _row_of(item: Any, columns: Mapping[str, InputColumn]) -> Row:
-    """Return one sample that was given, as a row.
+    """Return a given sample as a row.
 
     Raises:
-        ValueError: If it does not say of which modality it is.
+        ValueError: If it does not name its modalities.
     """
     given: dict[str, Any]
     if isinstance(item, Mapping):
@@ -247,4 +254,106 @@ def _row_of(item: Any, columns: Mapping[str, InputColumn]) -> Row:
             path, modality, Path(), kind=part.kind, by_path=isinstance(path, Path)
         )
         row[cell_key(modality, part, columns) if modality in given else part.column] = media
-    return _Named("sample", row)
+    return _NamedRow("sample", row)
+
+
+@torch.no_grad()
+def compare_transformers(name: str, folder: Path, model: Perceiver) -> Difference | None:
+    """Return the difference between `transformers` and this library on random input, or None without `transformers`.
+
+    Args:
+        name: Name of the class in transformers.
+        folder: The exported model.
+        model: The original.
+    """
+    if find_spec("transformers") is None:
+        return None
+    import transformers
+
+    with warnings.catch_warnings(), _quiet(transformers):
+        warnings.simplefilter("ignore")
+        loaded = getattr(transformers, name).from_pretrained(folder).eval()
+        generator = torch.Generator().manual_seed(0)
+        pairs = transformers_outputs(name, loaded, model.cpu().eval(), generator)
+    largest = max(float((theirs.reshape(ours.shape) - ours).abs().max()) for theirs, ours in pairs)
+    return Difference(largest=largest, samples="made-up input")
+
+
+def transformers_outputs(
+    name: str, theirs: Any, ours: Perceiver, generator: torch.Generator | None = None
+) -> Pairs:
+    """Run a model of transformers and its equivalent on the same random input; return paired outputs.
+
+    Args:
+        name: Name of the class in transformers.
+        theirs: The model of transformers. Its configuration and precision determine the input.
+        ours: The model of this library with the same weights.
+        generator: Source of the random input.
+    """
+    settings, dtype = theirs.config, theirs.dtype
+
+    def normal(*shape: int) -> Float[Tensor, "..."]:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    if "ImageClassification" in name:
+        side = settings.image_size if "Learned" in name else 224
+        image = normal(1, 3, side, side)
+        return [(theirs(inputs=image).logits, ours({"image": image}))]
+    if name == "PerceiverForMaskedLM":
+        length = settings.max_position_embeddings
+        ids = torch.randint(6, 262, (2, length), generator=generator)
+        mask = torch.arange(length) < torch.tensor([[length], [length * 3 // 5]])  # padding
+        found = theirs(inputs=ids, attention_mask=mask.long()).logits
+        return [(found[mask], _tensor(ours({"text": ids}, {"text": mask}))[mask])]
+    if name == "PerceiverForOpticalFlow":
+        height, width = settings.train_size
+        frames = normal(1, 2, 3, height, width).tanh()
+        around = torch.nn.functional.pad(frames, (1, 1, 1, 1)).unfold(3, 3, 1).unfold(4, 3, 1)
+        patches = around.permute(0, 1, 5, 6, 2, 3, 4).reshape(1, 2, 27, height, width)
+        return [(theirs(inputs=patches).logits.flatten(1, 2), _tensor(ours({"frames": frames})))]
+    return _autoencoder_outputs(theirs, ours, normal)
+
+
+def _autoencoder_outputs(theirs: Any, ours: Perceiver, normal: Any) -> Pairs:
+    """Return paired outputs for the first and last chunk of a video and its audio, and the label."""
+    settings = theirs.config
+    frames, height, width = settings.output_shape[1:]
+    samples = frames * settings.audio_samples_per_frame
+    video, audio = normal(1, frames, 3, height, width), normal(1, samples, 1)
+    latents = ours.encode({"video": video, "audio": audio})
+    given = {"image": video, "audio": audio, "label": normal(1, settings.num_labels) * 0}
+    count = max(1, frames * height * width // _PIXELS_AT_ONCE)
+    pixels = torch.arange(frames * height * width).chunk(count)
+    patches = torch.arange(samples // settings.samples_per_patch).chunk(count)
+    pairs: Pairs = []
+    for part in (0, -1)[:count]:
+        parts = {"image": pixels[part], "audio": patches[part]}
+        found = theirs(inputs=given, subsampled_output_points={**parts, "label": None}).logits
+        got = ours.decode(latents, index={"video": parts["image"], "audio": parts["audio"]})
+        assert isinstance(got, dict)
+        pairs += [
+            (found["image"], got["video"]),
+            (found["audio"], got["audio"].flatten(1)),
+            (found["label"], got["label"]),
+        ]
+    return pairs
+
+
+def _tensor(outputs: Any) -> Tensor:
+    assert isinstance(outputs, Tensor)
+    return outputs
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Generator[None]:
+    """Hide progress bars, and warnings that concern training."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -11,14 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 from perceivers.typing import Tensor
 
-__all__ = ["recompute"]
+__all__ = ["recompute", "return_freed_memory"]
 
 
 def recompute(function: Callable[..., Tensor], *args: Any) -> Tensor:
     """Return `function(*args)`, keeping nothing but the arguments for the backward pass."""
     out: Tensor = checkpoint(function, *args, use_reentrant=False)  # pyright: ignore
     if out.device.type == "cpu" and not torch.compiler.is_compiling():
-        _give_back()
+        return_freed_memory()
         if out.requires_grad:
             out.register_hook(_after)
     return out
@@ -27,14 +27,14 @@ def recompute(function: Callable[..., Tensor], *args: Any) -> Tensor:
 def _after(gradient: Tensor) -> None:
     """Follow the backward pass of what came after."""
     del gradient
-    _give_back()
+    return_freed_memory()
 
 
-def _give_back() -> None:
-    """Give memory that was used in between back to the system.
+def return_freed_memory() -> None:
+    """Return freed memory to the system, on Linux.
 
     The C library keeps freed memory between what is still held, in holes that the next tensors do not fit: with
-    little kept and much in between, half of a process is holes. It is asked on Linux, where it can be.
+    little kept and much in between, half of a process is holes.
     """
     trim = _trim()
     if trim is not None:

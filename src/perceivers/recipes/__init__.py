@@ -1,6 +1,6 @@
-"""Runs as data. Importing this package lists every recipe."""
+"""Recipes: registered configurations of runs. Importing this package registers all built-in recipes."""
 
-from perceivers.recipes import autoencode, dense, digits, images, multimodal, own_data, text_io
+from perceivers.recipes import autoencode, own_data
 from perceivers.recipes.published import audioset, flow, glue, imagenet, language, modelnet
 from perceivers.recipes.registry import (
     OptimConfig,
@@ -16,17 +16,12 @@ __all__ = [
     "TrainingConfig",
     "audioset",
     "autoencode",
-    "dense",
-    "digits",
     "flow",
     "get_recipe",
     "glue",
     "imagenet",
-    "images",
     "language",
     "list_recipes",
     "modelnet",
-    "multimodal",
     "own_data",
-    "text_io",
 ]

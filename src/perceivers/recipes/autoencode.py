@@ -121,7 +121,7 @@ def autoencoder_for(
     )
 
 
-@recipe
+@recipe(sizes=SIZES)
 def autoencode(size: str = "tiny") -> Recipe:
     """Your own pictures, films, sounds, recordings and arrays, through a small latent array and back.
 
@@ -130,12 +130,9 @@ def autoencode(size: str = "tiny") -> Recipe:
 
     Run:      perceivers fit DATA --recipe autoencode
     Expected: docs/results/autoencoding.md has films of a talker.
-    Source:   Ours, of the parts of Perceiver IO (arXiv:2107.14795), section 4.3.
+    Reference: Ours, of the parts of Perceiver IO (arXiv:2107.14795), section 4.3.
     """
     return autoencoder_for({"audio": "audio", "video": "video"}, size, has_label=True)
-
-
-autoencode.sizes = tuple(SIZES)  # type: ignore[attr-defined]
 
 
 @recipe
@@ -147,7 +144,7 @@ def kinetics_autoencoder() -> Recipe:
 
     Run:      perceivers fit DATA --recipe kinetics_autoencoder
     Expected: 19,858,855 weights; video PSNR 24.37, audio PSNR 26.97, top-1 10.2 % as published (not reproduced here).
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.3, appendix I, table 3; widths as in DeepMind's release.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.3, appendix I, table 3; widths as in DeepMind's release.
     """
     frames, side, samples, patch, classes = 16, 224, 16 * 1920, 16, 700
     finest = (frames, side // 4, side // 4)  # of patches, also where single pixels are asked for

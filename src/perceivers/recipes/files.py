@@ -1,7 +1,9 @@
-"""Recipes as YAML files that people edit: written whole, read strictly."""
+"""Recipes as YAML files: every field is written, unknown keys are refused."""
 
 import dataclasses
 import difflib
+import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -9,9 +11,59 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from perceivers.recipes.registry import Recipe
+from perceivers.recipes.registry import Recipe, get_recipe
 
-__all__ = ["dump_recipe", "parse_recipe", "read_recipe", "write_recipe"]
+__all__ = [
+    "dump_recipe",
+    "field_path",
+    "find_recipe",
+    "parse_recipe",
+    "read_recipe",
+    "write_recipe",
+]
+
+
+def find_recipe(spec: str | Path | Recipe, *, size: str | None = None) -> Recipe:
+    """Return the recipe that a user names on the command line or in Python.
+
+    Args:
+        spec: The name of a registered recipe, a YAML or JSON file, `module:function` of a function that returns a
+            recipe, or a recipe.
+        size: Size of a registered recipe, or argument of the function.
+
+    Raises:
+        KeyError: If no recipe has this name.
+        ValueError: If the recipe does not have this size, the file is not a recipe, or the function cannot be found.
+        OSError: If the file cannot be read.
+    """
+    if isinstance(spec, Recipe):
+        return spec
+    path = Path(spec)
+    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+        if size is not None:
+            msg = f"The recipe in '{path}' has its sizes written out; leave --size {size} away."
+            raise ValueError(msg)
+        return read_recipe(path)
+    if ":" in str(spec):
+        return _from_function(str(spec), size)
+    return get_recipe(str(spec), size=size)
+
+
+def _from_function(spec: str, size: str | None) -> Recipe:
+    """Return the recipe of `module:function`. The module is searched in the working directory, too."""
+    module, _, name = spec.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"Expected --recipe MODULE:FUNCTION that can be imported, got '{spec}': {error}."
+        raise ValueError(msg) from error
+    made = function() if size is None else function(size=size)
+    if not isinstance(made, Recipe):
+        msg = f"Expected '{spec}' to return a Recipe, got {type(made).__name__}."
+        raise ValueError(msg)
+    return made
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -43,7 +95,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
-    """Return the recipe written in `text` (YAML or JSON). `name` stands in messages."""
+    """Return the recipe written in `text` (YAML or JSON). Messages call it `name`."""
     try:
         plain = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -61,24 +113,29 @@ def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
 
 
 def _explain(problem: Any) -> str:
-    """Return one problem that pydantic found as a sentence."""
+    """Return one of pydantic's errors as a sentence."""
     place = [str(part) for part in problem["loc"]]
     kind = problem["type"]
     if kind in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _fields_at(place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
-        where = f" in {_path(place[:-1])}" if place[:-1] else ""
+        where = f" in {field_path(place[:-1])}" if place[:-1] else ""
         return f"'{place[-1]}' is not a key{where}.{hint}"
     if kind in {"missing", "missing_argument"}:
-        return f"'{_path(place)}' is missing."
+        return f"'{field_path(place)}' is missing."
     given = problem.get("input")
-    return f"{_path(place)}: {problem['msg']}; got {given!r}."
+    return f"{field_path(place)}: {problem['msg']}; got {given!r}."
 
 
-def _path(place: Sequence[str]) -> str:
-    """Return a place as it stands in the file, without the tags of unions that pydantic puts in."""
-    here: Any = Recipe
+def field_path(place: Sequence[str], config: type = Recipe) -> str:
+    """Return the dotted path of a field from pydantic's location, which also holds the tags of unions.
+
+    Args:
+        place: Steps of the location.
+        config: The configuration where it begins.
+    """
+    here: Any = config
     shown: list[str] = []
     for step in place:
         tags = [f.default for m in _members(here) for f in _fields_of(m) if f.name == "kind"]
@@ -93,10 +150,7 @@ def _fields_of(member: Any) -> Sequence[dataclasses.Field[Any]]:
 
 
 def _fields_at(place: Sequence[str]) -> list[str]:
-    """Return the names of the fields at a place in a recipe, as pydantic names places.
-
-    A step is the name of a field, a key of a mapping, or the tag of one member of a union.
-    """
+    """Return the names of the fields at a location of pydantic: names of fields, keys of mappings, tags of unions."""
     here: Any = Recipe
     for step in place:
         here = _step(here, step)
@@ -122,7 +176,7 @@ def _step(here: Any, step: str) -> Any:
 
 
 def _members(here: Any) -> list[Any]:
-    """Return the types that may stand here: those of a union, or the one type itself."""
+    """Return the types of a union, or the one type itself."""
     if hasattr(here, "__metadata__"):  # Annotated
         return _members(get_args(here)[0])
     if dataclasses.is_dataclass(here) or get_origin(here) is dict:

@@ -1,17 +1,17 @@
-"""A recipe: everything that a run is, as plain data. And the list of them."""
+"""Recipes: the complete configuration of a run as plain data, and the registry of their names."""
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import ConfigDict
 
-from perceivers.data.base import DataConfig
+from perceivers.data.base import DataConfig, nearest
 from perceivers.data.modalities.registry import AugmentConfig, PreprocessConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.registry import InputConfig
 from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutConfig
+from perceivers.plugins import load_plugins
 from perceivers.tasks.registry import TaskConfig
 
 __all__ = [
@@ -21,28 +21,29 @@ __all__ = [
     "get_recipe",
     "list_recipes",
     "recipe",
+    "recipe_function",
     "sizes_of",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How weights follow the gradient.
+    """Optimizer and learning-rate schedule.
 
     Attributes:
         name: `lamb` as in DeepMind's release, or `adamw`.
-        lr: Learning rate at its highest.
-        betas: Decay of the first and second moment.
-        eps: Added to the root of the second moment.
-        weight_decay: Pull to zero of everything but biases and norms.
+        lr: Peak learning rate.
+        betas: Decay rates of the first and second moment.
+        eps: Added to the square root of the second moment.
+        weight_decay: Decoupled weight decay of all parameters but biases and those of norms.
         clip_norm: Largest global norm of the gradient. None: no clipping.
-        schedule: How the rate falls. `steps` multiplies it by `decay` at each milestone; `cosine` falls to
-            zero; `constant_cosine` stays for `constant_fraction` of the run and then does.
-        milestones: Shares of the run, in (0, 1), at which `steps` decays.
+        schedule: Decay of the learning rate. `steps` multiplies it by `decay` at each milestone; `cosine` decays to
+            zero; `constant_cosine` does so after `constant_fraction` of the run.
+        milestones: Fractions of the run, in (0, 1), at which `steps` decays.
         decay: Factor of `steps`.
-        constant_fraction: Share of the run in which `constant_cosine` stays.
-        warmup_steps: Optimizer steps in which the rate rises from zero.
-        warmup_fraction: The same as a share of the run, for runs limited by time. The longer of the two holds.
+        constant_fraction: Fraction of the run before the decay of `constant_cosine`.
+        warmup_steps: Optimizer steps of linear warm-up.
+        warmup_fraction: Warm-up as a fraction of the run, for runs limited by time. The longer of the two holds.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -63,30 +64,30 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How long, how large and on what a run trains.
+    """Length, batch size, precision and devices of training.
 
     Attributes:
         batch_size: Samples in one optimizer step, over all devices and accumulated batches.
-        max_epochs: Passes over train. None: no limit.
+        max_epochs: Passes over the training split. None: no limit.
         max_steps: Optimizer steps. None: no limit.
         max_time: `45s`, `10m`, `2h` or `1h30m` of training. None: no limit. The first limit reached ends the run.
-        accumulate: Batches whose gradients make one step.
-        batch: Samples that a device computes at once; `accumulate` then follows from `batch_size`, which stays
-            the step. `auto`: as many as fit in its memory. None: as `accumulate` says.
+        accumulate: Batches whose gradients are accumulated in one step.
+        batch: Samples that a device computes at once; `accumulate` then follows from `batch_size`. `auto`: as many as
+            fit in its memory. None: `batch_size` divided by `accumulate` and the number of devices.
         precision: Arithmetic of the matrix products. Weights, positions and statistics stay float32.
-        ema: Decay of the running mean of the weights, which is then evaluated and saved. None: off.
+        ema: Decay of the exponential moving average of the weights, which is evaluated and saved. None: off.
         compile: Use `torch.compile`.
-        grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
-        mlp_checkpointing: Recompute only those of each MLP with its norm: less is saved, and nearly nothing slower.
-        early_stopping: Validations without a better result after which the run ends. None: never.
-        seed: Of weights, order and augmentation.
-        permute: Seed of one fixed permutation of the elements of every input. None: their own order.
-        device: Where to compute. `auto` takes an accelerator if there is one.
-        devices: How many devices on each node.
-        nodes: How many machines.
+        grad_checkpointing: Recompute activations in the backward pass instead of storing them.
+        mlp_checkpointing: Recompute only those of each MLP with its norm: saves less memory, at nearly no cost.
+        early_stopping: Validations without improvement after which the run ends. None: never.
+        seed: Seed of weights, sample order and augmentation.
+        permute: Seed of one fixed permutation of the elements of every input. None: no permutation.
+        device: Where to compute. `auto` uses an accelerator if there is one.
+        devices: Number of devices on each node.
+        nodes: Number of machines.
         strategy: `auto`, `ddp` or `fsdp`.
-        logger: Loggers beside `metrics.jsonl` and TensorBoard.
-        progress: Show the live progress bar.
+        logger: Loggers besides `metrics.jsonl` and TensorBoard.
+        progress: Show the progress bar.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -115,23 +116,23 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that a run is.
+    """The complete configuration of a run.
 
     Attributes:
-        name: The recipe that this one began as.
-        inputs: An adapter for each modality.
-        encoder: What reads the elements.
-        output: What turns latents into predictions.
+        name: Name of the registered recipe that it is based on.
+        inputs: Input adapter of each modality.
+        encoder: Encoder.
+        output: Head or decoder: predictions from latents.
         task: Loss and metrics. Its kind follows the target of the data.
-        preprocess: For each modality, what turns a file into the model's array. What is None there is taken from the
-            data. Pictures need nothing: their size is that of their input, their statistics those of the data. Also for
-            the modality that the task's `answer` names, which is read to be learned and is no input.
-        fusion: How several modalities are read together.
-        init: How weights begin, as `PerceiverConfig` says.
-        data: Which data, and how they are read.
-        augment: What is random in training, for each modality.
-        optim: How weights follow the gradient.
-        training: How long, how large and on what.
+        preprocess: For each modality, the conversion from a file to the model's array. Fields that are None are
+            measured on the data. Images need none: their size is that of their input, their statistics those of the
+            data. Also for a target modality (the task's `answer`), which is no input.
+        fusion: Combination of several modalities.
+        init: Weight initialization, see `PerceiverConfig`.
+        data: Columns, splits and loading of the data.
+        augment: Augmentation of each modality in training.
+        optim: Optimizer and learning-rate schedule.
+        training: Length, batch size, precision and devices of training.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -150,7 +151,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def model_config(self) -> PerceiverConfig:
-        """Return what determines the model's weights."""
+        """Return the configuration of the model."""
         return PerceiverConfig(
             inputs=dict(self.inputs),
             encoder=self.encoder,
@@ -161,23 +162,57 @@ class Recipe:
         )
 
 
-_RECIPES: dict[str, Callable[..., Recipe]] = {}
+Function = TypeVar("Function", bound=Callable[..., Recipe])
+
+_RECIPES: dict[str, tuple[Callable[..., Recipe], tuple[str, ...]]] = {}
 
 
-def recipe(function: Callable[..., Recipe]) -> Callable[..., Recipe]:
-    """List a function under its own name. Its docstring states Run, Expected and Source."""
-    _RECIPES[function.__name__] = function
+@overload
+def recipe(function: Function) -> Function: ...
+@overload
+def recipe(*, sizes: Iterable[str]) -> Callable[[Function], Function]: ...
+def recipe(function: Any = None, *, sizes: Iterable[str] = ("paper",)) -> Any:
+    """Register a function that returns a `Recipe`, under the function's name: `@pv.recipe`.
+
+    Its docstring begins with one line for the list of recipes and has the sections Run, Expected and Reference.
+
+    Args:
+        function: Without arguments, or with the argument `size`.
+        sizes: Values of `size`: `@pv.recipe(sizes=("tiny", "small"))`. A published recipe has one size, `paper`.
+    """
+    if function is None:
+        return lambda function: _register(function, tuple(sizes))
+    return _register(function, tuple(sizes))
+
+
+def _register(function: Function, sizes: tuple[str, ...]) -> Function:
+    _RECIPES[function.__name__] = function, sizes
     return function
 
 
 def list_recipes() -> list[str]:
     """Return the names of all recipes, sorted."""
+    load_plugins()
     return sorted(_RECIPES)
 
 
+def recipe_function(name: str) -> Callable[..., Recipe]:
+    """Return the registered function of a recipe.
+
+    Raises:
+        KeyError: If there is no such recipe. The message names the nearest.
+    """
+    known = list_recipes()
+    if name not in _RECIPES:
+        msg = f"No recipe is called '{name}'.{nearest(name, known)} There are: {', '.join(known)}."
+        raise KeyError(msg)
+    return _RECIPES[name][0]
+
+
 def sizes_of(name: str) -> tuple[str, ...]:
-    """Return the sizes in which a recipe comes. `paper` alone if it has only the published one."""
-    return getattr(_RECIPES[name], "sizes", ("paper",))
+    """Return the sizes of a recipe. `paper` alone if it has only the published one."""
+    recipe_function(name)
+    return _RECIPES[name][1]
 
 
 def get_recipe(name: str, *, size: str | None = None) -> Recipe:
@@ -185,21 +220,15 @@ def get_recipe(name: str, *, size: str | None = None) -> Recipe:
 
     Args:
         name: One of `list_recipes()`.
-        size: `tiny`, `small` or `base`, for the recipes that come in sizes; `paper` for those that do not.
+        size: One of `sizes_of(name)`: `tiny`, `small` or `base`, or `paper`. By default the smallest.
 
     Raises:
         KeyError: If there is no such recipe. The message names the nearest.
-        ValueError: If the recipe does not come in this size.
+        ValueError: If the recipe does not have this size.
     """
-    if name not in _RECIPES:
-        near = difflib.get_close_matches(name, _RECIPES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        msg = f"No recipe is called '{name}'.{hint} There are: {', '.join(list_recipes())}."
-        raise KeyError(msg)
-    function = _RECIPES[name]
+    function, sizes = recipe_function(name), sizes_of(name)
     if size is None:
         return function()
-    sizes = sizes_of(name)
     if size not in sizes:
         msg = f"Recipe '{name}' comes in the sizes {', '.join(sizes)}; got '{size}'."
         raise ValueError(msg)

@@ -18,8 +18,7 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.models.perceiver import ReadoutConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import Recipe
-from perceivers.recipes.resolve_autoencoder import fill_autoencoder, fill_label
-from perceivers.recipes.resolve_dense import fill_dense
+from perceivers.recipes.resolve_tasks import fill_autoencoder, fill_dense, fill_label
 from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.dense import DenseConfig
 from perceivers.tasks.multitask import MultiTaskConfig

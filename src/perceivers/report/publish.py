@@ -1,40 +1,61 @@
-"""A run goes to the Hugging Face hub: what others need to use it, with a card, and nothing else."""
+"""Upload of a run to the Hugging Face Hub, with a model card and without paths of the machine that trained it."""
 
+import re
+import shlex
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig
 from perceivers.recipes.files import write_recipe
-from perceivers.report.model_card import model_card, without_place
-from perceivers.runs.record import read_run
-from perceivers.training.prepare import RECIPE_FILE
+from perceivers.report.html_report import limits_of, metric_rows
+from perceivers.runs.folder import RECIPE_FILE
+from perceivers.runs.record import LoadedRun, read_run
+from perceivers.runs.report import table_rows
 
-__all__ = ["prepare_push", "push_to_hub"]
+__all__ = ["file_name_only", "file_names_only", "model_card", "prepare_push", "push_to_hub"]
 
-_PICTURES = ("curves.png", "confusion*.png")
+# File patterns of the images that are uploaded, and their labels in the card.
+_IMAGES = {"curves.png": "Curves of training", "confusion*.png": "Confusion on validation"}
+# The hub's names of tasks, by input modality and task.
+_PIPELINES = {
+    ("image", "classification"): "image-classification",
+    ("audio", "classification"): "audio-classification",
+    ("video", "classification"): "video-classification",
+    ("text", "classification"): "text-classification",
+    ("table", "classification"): "tabular-classification",
+    ("table", "regression"): "tabular-regression",
+    ("text", "masked_bytes"): "fill-mask",
+    ("image", "segmentation"): "image-segmentation",
+}
+# Absolute paths, and those that begin at home or further up.
+_PATH = re.compile(
+    r"(?<![\w/:.])(?:~|\.{1,2})?(?:/[^\s/'\"`,;:()]+)+/?|(?<!\w)[A-Za-z]:\\[^\s'\"`,;()]+"
+)
 
 
 def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Upload a run to the Hugging Face hub and return its address.
+    """Upload a run to the Hugging Face Hub and return its address.
 
-    `config.json`, `model.safetensors`, `recipe.yaml`, the pictures of the report, and a card (`README.md`) written from
-    the run travel. Checkpoints, the optimizer's state, data, logs and paths of the machine that trained do not. The
+    Uploaded are `config.json`, `model.safetensors`, `recipe.yaml`, the images of the report, and a model card
+    (`README.md`). Checkpoints, the optimizer's state, data, logs and paths of the machine that trained are not. The
     token is huggingface_hub's: `hf auth login`, or HF_TOKEN.
 
     Args:
         folder: A run folder, ended.
-        repo_id: `user/name` on the hub. Made if it does not exist.
-        private: Whether only you can see a new one.
+        repo_id: `user/name` on the hub. Created if it does not exist.
+        private: Whether only you can see a new repository.
 
     Raises:
         OSError: If the folder is no run that has ended, or the hub cannot be reached or refuses.
-        ValueError: If `repo_id` is no name of the hub, or a file of the run is something else than it should be.
+        ValueError: If `repo_id` is no name of the hub, or a file of the run is invalid.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
@@ -64,54 +85,200 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> s
 
 
 def prepare_push(folder: str | Path, out: str | Path, *, repo_id: str | None = None) -> Path:
-    """Write what `push_to_hub` uploads into a folder, and return it.
+    """Write the files that `push_to_hub` uploads into a folder, and return it.
 
     Args:
         folder: A run folder, ended.
         out: The folder to write, new or empty.
-        repo_id: Where it is going to be, for the card.
+        repo_id: `user/name` on the hub, for the model card.
 
     Raises:
         OSError: If the folder is no run that has ended, or `out` is not empty or cannot be written.
-        ValueError: If a file of the run is something else than it should be.
+        ValueError: If a file of the run is invalid.
     """
-    past, out = read_run(folder), Path(out)
-    if past.saved is None or past.state != "ended":
-        msg = f"{folder} is {past.state}. Only what has ended can be pushed: go on with `perceivers fit --resume`."
+    run, out = read_run(folder), Path(out)
+    if run.saved is None or run.state != "ended":
+        msg = f"{folder} is {run.state}. Only what has ended can be pushed: go on with `perceivers fit --resume`."
         raise OSError(msg)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         msg = f"{out} is not empty. Expected a new folder for what would be pushed."
         raise OSError(msg)
     out.mkdir(parents=True, exist_ok=True)
-    config = TypeAdapter(SavedConfig).dump_json(_without_places(past.saved), indent=2)
+    columns = {**run.saved.columns, "data": None}
+    if isinstance(columns.get("config"), dict):
+        known = DataConfig(**cast("dict[str, Any]", columns["config"]))
+        columns["config"] = asdict(_without_paths(known))
+    config = TypeAdapter(SavedConfig).dump_json(replace(run.saved, columns=columns), indent=2)
     (out / CONFIG_FILE).write_bytes(config + b"\n")
-    shutil.copyfile(past.folder / WEIGHTS_FILE, out / WEIGHTS_FILE)
-    card = model_card(past, repo_id)
-    if past.recipe is not None:
-        write_recipe(replace(past.recipe, data=_shared(past.recipe.data)), out / RECIPE_FILE)
-        for picture in sorted(path for name in _PICTURES for path in past.folder.glob(name)):
-            shutil.copyfile(picture, out / picture.name)
-            words = "Curves of training" if picture.stem == "curves" else "Confusion on validation"
-            card += f"\n![{words}]({picture.name})\n"
+    shutil.copyfile(run.folder / WEIGHTS_FILE, out / WEIGHTS_FILE)
+    card = model_card(run, repo_id)
+    if run.recipe is not None:
+        recipe = replace(run.recipe, data=_without_paths(run.recipe.data))
+        write_recipe(recipe, out / RECIPE_FILE)
+        for pattern, label in _IMAGES.items():
+            for image in sorted(run.folder.glob(pattern)):
+                shutil.copyfile(image, out / image.name)
+                card += f"\n![{label}]({image.name})\n"
     (out / "README.md").write_text(card, encoding="utf-8")
     return out
 
 
-def _without_places(saved: SavedConfig) -> SavedConfig:
-    """Return what is saved with a model, without where its data lay."""
-    columns = dict(saved.columns)
-    columns["data"] = None
-    if isinstance(columns.get("config"), dict):
-        known = DataConfig(**cast("dict[str, Any]", columns["config"]))
-        columns["config"] = asdict(_shared(known))
-    return replace(saved, columns=columns)
+def model_card(run: LoadedRun, repo_id: str | None = None) -> str:
+    """Return the model card: metadata for the hub's search, then Markdown.
+
+    Paths of the machine that trained are left out, as are the names of rows that could not be read.
+
+    Args:
+        run: The run, ended.
+        repo_id: `user/name` on the hub.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    name = repo_id.rpartition("/")[2] if repo_id else run.name
+    inputs = list(run.model.inputs) if run.model else []
+    kind = run.task_config.kind if run.task_config else ""
+    pipeline = _PIPELINES.get((inputs[0], kind)) if len(inputs) == 1 else None
+    results = _results(run, pipeline or "other")
+    data = ModelCardData(
+        library_name="perceivers",
+        tags=list(dict.fromkeys(["perceivers", "perceiver", *inputs, *([kind] if kind else [])])),
+        pipeline_tag=pipeline,
+        metrics=list(dict.fromkeys(one.metric_type for one in results)) or None,
+        eval_results=results or None,
+        model_name=name if results else None,
+    )
+    body = "\n\n".join(part for part in _sections(run, name, repo_id, kind, inputs) if part)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def _shared(data: DataConfig) -> DataConfig:
-    """Return how data were read, without places on the machine that did."""
+def file_name_only(word: str) -> str:
+    """Return the last part of a path, an address without its query and credentials, or any other word unchanged."""
+    if "://" in word:
+        parts = urlsplit(word)
+        return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    if re.match(r"[A-Za-z]:[\\/]", word):
+        return PureWindowsPath(word).name
+    return PurePosixPath(word).name if word.startswith(("/", "./", "../", "~")) else word
+
+
+def file_names_only(text: str) -> str:
+    """Return a text with every path in it reduced to its last part."""
+
+    def last_part(found: re.Match[str]) -> str:
+        path = found[0].rstrip(".")
+        return file_name_only(path.rstrip("/")) + "." * (len(found[0]) - len(path))
+
+    return _PATH.sub(last_part, text)
+
+
+def _without_paths(data: DataConfig) -> DataConfig:
+    """Return the configuration without paths."""
     changed = {
-        name: without_place(value)
+        name: file_name_only(value)
         for name, value in asdict(data).items()
-        if isinstance(value, str) and without_place(value) != value
+        if isinstance(value, str) and file_name_only(value) != value
     }
     return replace(data, **{**changed, "cache": None})
+
+
+def _results(run: LoadedRun, task: str) -> list[Any]:
+    """Return each metric of each split for the card's metadata."""
+    from huggingface_hub import EvalResult
+
+    source = _data_name(run) or "own data"
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_type=re.sub(r"[^\w-]+", "-", source.lower()).strip("-"),
+            dataset_name=source,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(value, 6),
+        )
+        for split, found in run.metrics.items()
+        for metric, value in found.items()
+        if metric.rpartition("/")[2] != "samples"
+    ]
+
+
+def _data_name(run: LoadedRun) -> str:
+    return "" if run.data is None else file_name_only(run.data.rstrip("/"))
+
+
+def _sections(
+    run: LoadedRun, name: str, repo_id: str | None, kind: str, inputs: Sequence[str]
+) -> list[str]:
+    source = _data_name(run)
+    learned = f" It learned from `{source}`." if source else ""
+    task = kind.replace("_", " ") or "a model"
+    use = f'import perceivers as pv\n\npredictor = pv.load("{repo_id or "USER/NAME"}")\npredictor.predict("FILE")'
+    return [
+        f"# {name}",
+        f"A Perceiver for {task} of {', '.join(inputs) or 'unknown inputs'}.{learned}",
+        f'## Use\n\n```bash\npip install "perceivers[all]"\n```\n\n```python\n{use}\n```',
+        _metrics(run),
+        _data(run),
+        _setup(run),
+        _cost(run),
+        "## Limits\n\n" + "\n".join(f"- {one}" for one in limits_of(run)),
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _metrics(run: LoadedRun) -> str:
+    splits, rows = metric_rows(run, ("test", "validation", "train"))
+    if not splits:
+        return ""
+    best = f"The weights are those with the best {run.main_metric} on validation."
+    return f"## Measures\n\n{_table(['', *splits], rows)}\n\n{best}"
+
+
+def _data(run: LoadedRun) -> str:
+    if run.facts is None or not run.facts.notes:
+        return ""
+    # The whole path first: in a sentence, a path with spaces has no visible end.
+    path = run.data or "\0"
+    lines = [
+        f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.facts.notes
+    ]
+    if run.facts.bad:
+        lines.append(f"- {len(run.facts.bad):,} rows could not be read and were left out.")
+    return "## Data\n\n" + "\n".join(lines)
+
+
+def _setup(run: LoadedRun) -> str:
+    """Return command, duration, device and versions of the training."""
+    if run.facts is None:
+        return ""
+    rows = [list(row) for row in table_rows(run.facts) if row[0] != "command"]
+    parts = ["## How it was made"]
+    if run.facts.command:
+        try:
+            words = shlex.split(run.facts.command)
+        except ValueError:
+            words = run.facts.command.split()
+        parts.append(f"```bash\n{shlex.join(_word_without_path(word) for word in words)}\n```")
+    versions: Mapping[str, str] = run.facts.versions
+    if versions:
+        rows.append(["versions", ", ".join(f"{key} {value}" for key, value in versions.items())])
+    return "\n\n".join([*parts, _table(["", ""], rows)])
+
+
+def _word_without_path(word: str) -> str:
+    """Return a word of a command without its path, also behind `--flag=`."""
+    flag, sign, value = word.partition("=")
+    return f"{flag}={file_name_only(value)}" if sign else file_name_only(word)
+
+
+def _cost(run: LoadedRun) -> str:
+    if run.cost is None:
+        return ""
+    return (
+        f"## Size and cost\n\n{run.cost.num_parameters:,} parameters; {run.cost.flops / 1e9:,.3g} GFLOPs a sample, "
+        f"{run.cost.paper_flops / 1e9:,.3g} by the papers' formulas; {run.cost.num_elements:,} elements of "
+        f"{run.cost.input_channels} channels are read."
+    )

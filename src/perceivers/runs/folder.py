@@ -1,23 +1,63 @@
-"""Where runs go, and where their data can be found again."""
+"""Run folders: their names, their files, and the checks before a run is started or resumed in one."""
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from perceivers.training.distributed import is_first_process
-from perceivers.training.prepare import RECIPE_FILE
+from perceivers.data.base import atomic_write
+from perceivers.recipes.files import dump_recipe, read_recipe
+from perceivers.recipes.registry import Recipe
 
-__all__ = ["data_path", "goes_on", "next_free", "run_folder"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "RECIPE_FILE",
+    "check_same_recipe",
+    "data_path",
+    "differing_fields",
+    "is_first_process",
+    "is_resumed",
+    "next_free",
+    "open_folder",
+    "run_folder",
+    "with_found_batch",
+    "write_run_recipe",
+]
 
-RUNS = Path("runs")
+RECIPE_FILE = "recipe.yaml"
+LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+
+_RUNS = Path("runs")
 _CHOSEN = "PERCEIVERS_RUN_FOLDER"
+
+# Fields that a resumed run may change: where it computes and what it shows.
+_FREE = (
+    "training.device",
+    "training.devices",
+    "training.nodes",
+    "training.strategy",
+    "training.logger",
+    "training.progress",
+    "data.workers",
+)
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes files and messages; known before the processes are connected.
+
+    torchrun sets RANK, SLURM sets SLURM_PROCID, and Lightning sets LOCAL_RANK and NODE_RANK.
+    """
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return not any(int(os.environ.get(name) or 0) for name in names)
 
 
 def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False) -> Path:
     """Return the folder of a run: `out`, or the next free one of the data's name in `runs/`.
 
-    Of several processes that run together, only the first looks at what is there already.
+    Of several processes, only the first looks at existing folders.
 
     Raises:
         ValueError: If `out` holds something that is not a run, or a run that is not to be resumed; if
@@ -26,12 +66,12 @@ def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False
     if not is_first_process():
         return _folder_of_first(out)
     folder = _free_folder(data, out, resume=resume or _is_requeued())
-    os.environ[_CHOSEN] = str(folder)  # for the processes that this one starts
+    os.environ[_CHOSEN] = str(folder)  # for the processes that this one launches
     return folder
 
 
-def goes_on(folder: Path, *, resume: bool) -> bool:
-    """Return whether a run is gone on with: if asked, or if SLURM has started its job again."""
+def is_resumed(folder: Path, *, resume: bool) -> bool:
+    """Return True if resuming was requested, or if SLURM has requeued the job of a run that has begun."""
     return resume or (_is_requeued() and (folder / RECIPE_FILE).is_file())
 
 
@@ -41,7 +81,7 @@ def _is_requeued() -> bool:
 
 def _free_folder(data: Any, out: str | Path | None, *, resume: bool) -> Path:
     if out is None:
-        first = RUNS / _name_of(data)
+        first = _RUNS / _name_of(data)
         return _latest(first) if resume else next_free(first)
     folder = Path(out)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -104,3 +144,97 @@ def _name_of(data: Any) -> str:
     last = Path(name).resolve().name if Path(data).exists() else Path(name).name
     stem = last.split(".")[0] or last
     return re.sub(r"\W+", "-", stem).strip("-") or "run"
+
+
+def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path | None:
+    """Create a run folder, or find the checkpoint to resume from.
+
+    Args:
+        out: The folder.
+        recipe: Recipe of the run.
+        resume: Resume the run in the folder.
+        last: Path of its last checkpoint.
+
+    Returns:
+        The checkpoint, or None if the run starts from the beginning.
+
+    Raises:
+        ValueError: If the folder holds a run that is not to be resumed, or one with another recipe.
+        OSError: If there is no run to resume, or the folder cannot be created.
+    """
+    recipe_file = out / RECIPE_FILE
+    if resume:
+        if not recipe_file.exists():
+            msg = (
+                f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
+                "run that was interrupted; without --resume, a new one begins."
+            )
+            raise OSError(msg)
+        check_same_recipe(read_recipe(recipe_file), recipe, out)
+        return last if last.exists() else None  # it was interrupted before its first checkpoint
+    if recipe_file.exists() or last.exists():
+        msg = (
+            f"{out} holds a run already. Go on with it by --resume, or choose another --out "
+            "for a new one."
+        )
+        raise ValueError(msg)
+    if out.exists() and not out.is_dir():
+        msg = f"{out} is a file. Expected a folder for the run, new or empty (--out)."
+        raise ValueError(msg)
+    write_run_recipe(out, recipe)
+    return None
+
+
+def write_run_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe of a run into its folder."""
+    with atomic_write(folder / RECIPE_FILE) as new:
+        new.write_bytes(dump_recipe(recipe).encode())
+
+
+def with_found_batch(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with the batch size that a resumed run has found before, if it is `auto`."""
+    path = folder / RECIPE_FILE
+    if recipe.training.batch != "auto" or not path.exists():
+        return recipe
+    found = read_recipe(path).training
+    training = replace(recipe.training, batch=found.batch, accumulate=found.accumulate)
+    return replace(recipe, training=training)
+
+
+def differing_fields(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the fields in which two recipes differ, by dotted name, with both values."""
+    before, after = _flatten(asdict(old)), _flatten(asdict(new))
+    names = sorted(before.keys() | after.keys())
+    return {
+        name: (before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name)
+    }
+
+
+def check_same_recipe(old: Recipe, new: Recipe, folder: Path) -> None:
+    """Refuse to resume a run with another recipe.
+
+    Raises:
+        ValueError: If they differ in more than where to compute and what to show. The message names the fields.
+    """
+    differing = {k: v for k, v in differing_fields(old, new).items() if k not in _FREE}
+    if not differing:
+        return
+    lines = "; ".join(
+        f"{name} was {a!r}, now {b!r}" for name, (a, b) in list(differing.items())[:5]
+    )
+    more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
+    msg = (
+        f"A resumed run must have the recipe that it began with, and this one differs from "
+        f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or begin a new run with another "
+        f"--out (with --init-from {folder} it starts from the weights of this one)."
+    )
+    raise ValueError(msg)
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: list(tree) if isinstance(tree, tuple) else tree}
+    parts = (_flatten(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in tree.items())
+    return {name: value for part in parts for name, value in part.items()}

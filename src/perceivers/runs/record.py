@@ -4,20 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig, read_config
 from perceivers.models.cost import Cost, cost
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes.files import read_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.runs.summary import RunSummary, TaskSummary, read_summary
+from perceivers.runs.folder import RECIPE_FILE
+from perceivers.runs.metrics import METRICS_FILE, read_metrics
+from perceivers.runs.summary import RunSummary, read_summary
 from perceivers.tasks.base import Task
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, build_task, names_of
-from perceivers.training.files import read_payload
-from perceivers.training.metrics_log import METRICS_FILE, read_metrics
-from perceivers.training.prepare import BEST, RECIPE_FILE
+from perceivers.tasks.registry import TaskConfig, build_task
 
 __all__ = ["LoadedRun", "read_run"]
 
@@ -169,8 +167,6 @@ def read_run(folder: str | Path) -> LoadedRun:
     saved = read_config(folder / CONFIG_FILE) if has_config else None
     state = _state(folder, rows, ended=saved is not None)
     facts = read_summary(folder)
-    if facts is None and saved is not None and recipe is not None:
-        facts = _facts_of_parts(folder, recipe, rows)
     return LoadedRun(
         folder=folder,
         recipe=recipe,
@@ -217,49 +213,4 @@ def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             msg = f"{path} is not what `perceivers evaluate` wrote. Remove it, and measure again."
             raise ValueError(msg) from error
-    return found
-
-
-def _facts_of_parts(
-    folder: Path, recipe: Recipe, rows: Sequence[Mapping[str, Any]]
-) -> RunSummary | None:
-    """Return how a run ended that was trained before `report.json` was written, from its checkpoint."""
-    if not (folder / BEST).is_file() or not rows:
-        return None
-    best = read_payload(folder / BEST, lazily=True)
-    told = _rows_of_report(folder / "report.md")
-    tasks = cast("Mapping[str, Any]", best.get("tasks", {}))
-    parts = recipe.task.parts if isinstance(recipe.task, MultiTaskConfig) else {}
-    weights = cast("Mapping[str, Any]", best["model"])
-    return RunSummary(
-        name=recipe.name,
-        command=told.get("command", "").strip("`").replace("__main__.py", "perceivers", 1),
-        metrics=best["metrics"],
-        main_metric=build_task(recipe.task).main_metric,
-        num_parameters=sum(tensor.numel() for tensor in weights.values()),
-        steps=int(rows[-1]["step"]),
-        best_step=best["step"],
-        epochs=float(rows[-1]["epoch"]),
-        seconds=float(rows[-1]["elapsed"]),
-        device=told.get("device", ""),
-        batch=told.get("step", ""),
-        waiting=told.get("waiting for data", ""),
-        label_names=names_of(recipe.task),
-        confusion=best["confusion"],
-        details=best.get("details", []),
-        tasks={
-            name: TaskSummary(label_names=names_of(parts[name]), **found)
-            for name, found in tasks.items()
-            if name in parts
-        },
-    )
-
-
-def _rows_of_report(path: Path) -> dict[str, str]:
-    """Return the first table of a `report.md`, by the names of its rows."""
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        cells = [cell.strip() for cell in line.split("|")]
-        if len(cells) == 4 and cells[1] and cells[2]:
-            found.setdefault(cells[1], cells[2])
     return found

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
+from perceivers.runs.metrics import METRICS_FILE, read_metrics
+from perceivers.runs.summary import RunSummary, TaskSummary, readable_duration, write_summary
 from perceivers.tasks.base import is_share
-from perceivers.training.metrics_log import METRICS_FILE, read_metrics
-from perceivers.training.progress import readable_duration
 from perceivers.typing import Int, Tensor
 
 __all__ = ["curves_figure", "figure", "table_rows", "write_report"]
@@ -83,21 +82,11 @@ def _classes(facts: TaskSummary, task: str = "") -> str:
     """Return the share found of each class, the hardest first."""
     if facts.confusion is None:
         return ""
-    rows: list[tuple[float, str]] = []
-    for index, row in enumerate(facts.confusion):
-        total = int(row.sum())
-        if not total:
-            continue
-        others = row.clone()
-        others[index] = -1
-        worst = int(others.argmax())
-        recall = int(row[index]) / total
-        mistaken = f"{facts.label_names[worst]} ({int(row[worst])})" if int(row[worst]) > 0 else ""
-        rows.append(
-            (recall, f"| {facts.label_names[index]} | {total} | {recall:.1%} | {mistaken} |")
-        )
-    rows.sort(key=lambda row: row[0])
-    lines = [text for _, text in rows[:_SHOWN_CLASSES]]
+    rows = [
+        f"| {name} | {total} | {recall:.1%} | {mistaken} |"
+        for name, total, recall, mistaken in facts.recalls()
+    ]
+    lines = rows[:_SHOWN_CLASSES]
     more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
     head = [
         f"## Classes of {task}" if task else "## Classes",

@@ -22,6 +22,7 @@ __all__ = [
     "TaskSummary",
     "command_line",
     "read_summary",
+    "readable_duration",
     "versions",
     "write_summary",
 ]
@@ -42,6 +43,17 @@ class TaskSummary:
     label_names: Sequence[str] = ()
     confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
     details: Details = field(default_factory=Details)
+
+    def recalls(self) -> list[tuple[str, int, float, str]]:
+        """Return name, samples, recall and most frequent wrong class of each class with samples, hardest first."""
+        rows: list[tuple[str, int, float, str]] = []
+        for index, row in enumerate([] if self.confusion is None else self.confusion.tolist()):
+            if total := sum(row):
+                others = [0 if place == index else count for place, count in enumerate(row)]
+                worst = max(range(len(row)), key=others.__getitem__)
+                mistaken = f"{self.label_names[worst]} ({others[worst]})" if others[worst] else ""
+                rows.append((self.label_names[index], total, row[index] / total, mistaken))
+        return sorted(rows, key=lambda row: row[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +114,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def readable_duration(seconds: float) -> str:
+    """Return `48 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def write_summary(folder: Path, facts: RunSummary) -> None:

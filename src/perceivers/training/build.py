@@ -1,7 +1,6 @@
-"""The parts of a run, put together for the processes and the device at hand."""
+"""Build the parts of a training run: trainer, model, task, data loaders and callback."""
 
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,45 +10,49 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from perceivers.data.sources.bundle import DatasetBundle
-from perceivers.models.perceiver import Perceiver
+from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe
+from perceivers.recipes.resolve import ResolvedRun
+from perceivers.runs.folder import is_first_process, write_run_recipe
+from perceivers.runs.metrics import MetricsLogger
+from perceivers.tasks.base import Task
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.registry import TaskConfig
+from perceivers.tasks.registry import build_task as task_of
 from perceivers.training.batch_size_finder import BatchSizeFinder, warn_of_batch_norm
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.callback import TrainingCallback
+from perceivers.training.checkpoint import CheckpointPosition, read_position
 from perceivers.training.data_wait import StepTimer
-from perceivers.training.distributed import is_first_process, whole_step
-from perceivers.training.engine import build_trainer
-from perceivers.training.metrics_log import MetricsLogger, build_loggers
-from perceivers.training.module import PerceiverModule
-from perceivers.training.optim import warn_of_warmup
-from perceivers.training.prepare import (
+from perceivers.training.dataloaders import (
     ProcessInfo,
     build_loaders,
-    build_model,
-    build_task,
-    keep_recipe,
     num_rows,
     step_parts,
     step_text,
 )
+from perceivers.training.distributed import whole_step
+from perceivers.training.engine import build_loggers, build_trainer
+from perceivers.training.module import PerceiverModule
+from perceivers.training.optim import warn_of_warmup
 from perceivers.training.progress import ProgressDisplay
-from perceivers.training.resume import Before, read_place
 from perceivers.training.stopping import StoppingCriteria, StopSignals
 
-__all__ = ["TrainerParts", "build_trainer_parts"]
+__all__ = ["TrainingParts", "build_parts", "build_task"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerParts:
-    """Everything that takes part in a run.
+class TrainingParts:
+    """The objects that take part in a training run.
 
     Attributes:
-        trainer: Does the steps.
-        module: What a step is.
-        model: That learns; inside of `module`.
-        feed: Batches of train.
-        conductor: Everything between the steps.
-        display: What the user sees.
+        trainer: Lightning's trainer.
+        module: Training step.
+        model: The model that is trained, inside of `module`.
+        feed: Training batches.
+        conductor: Callback between the steps: log, validation, checkpoints.
+        display: Progress display.
         notes: Sentences for the report.
     """
 
@@ -67,48 +70,41 @@ class TrainerParts:
         return self.conductor.validation
 
     def note(self, text: str) -> None:
-        """Say a sentence and keep it for the report."""
+        """Print a sentence and keep it for the report."""
         if text:
             self.notes.append(text)
             if self.trainer.is_global_zero:
                 self.display.note(text)
 
 
-def build_trainer_parts(
-    source: DatasetBundle,
-    recipe: Recipe,
-    preprocess: Mapping[str, Any],
-    *,
-    folder: Path,
-    limits: StoppingCriteria,
-    last: Path | None,
-) -> TrainerParts:
-    """Return the parts of a run.
+def build_parts(
+    run: ResolvedRun, *, folder: Path, limits: StoppingCriteria, last: Path | None
+) -> TrainingParts:
+    """Build the parts of a run for the processes and devices of this machine.
 
     Args:
-        source: With train and validation.
-        recipe: Of the run.
-        preprocess: For each input, its size and statistics.
-        folder: The run's.
-        limits: Where it ends.
-        last: Checkpoint with which it goes on, if it does.
+        run: Recipe, preprocessing and data.
+        folder: The run folder.
+        limits: Stopping criteria.
+        last: Checkpoint to resume from, if any.
 
     Raises:
         ValueError: If the machine or the data do not fit the recipe.
     """
+    recipe, source, preprocess = run.recipe, run.data, run.preprocess
     config = recipe.training
-    before = None if last is None else read_place(last)
+    before = None if last is None else read_position(last)
     step = None if before is None else before.step
     loggers = build_loggers(config.logger, folder, step=step) if is_first_process() else []
     trainer = build_trainer(config, folder=folder, loggers=loggers)
-    place = _place(trainer)
+    process = _process_info(trainer)
     rows = num_rows(source, "train")
-    batch_size, accumulate, too_few = step_parts(config, place.world_size, rows)
+    batch_size, accumulate, too_few = step_parts(config, process.world_size, rows)
     trainer.accumulate_grad_batches = accumulate
     train, validation = build_loaders(
-        source, recipe, preprocess, batch_size=batch_size, place=place
+        source, recipe, preprocess, batch_size=batch_size, process=process
     )
-    module, model = _module(recipe, source, place)
+    module, model = _module(recipe, source, process)
     device = trainer.strategy.root_device
     feed = _feed(train, accumulate=accumulate, device=device)
     display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
@@ -123,7 +119,7 @@ def build_trainer_parts(
         early_stopping=config.early_stopping,
     )
     trainer.callbacks.append(conductor)  # pyright: ignore[reportAttributeAccessIssue]
-    assembly = TrainerParts(
+    parts = TrainingParts(
         trainer=trainer,
         module=module,
         model=model,
@@ -131,21 +127,21 @@ def build_trainer_parts(
         conductor=conductor,
         display=display,
     )
-    assembly.note(too_few)
-    assembly.note(warn_of_warmup(recipe.optim, model))
+    parts.note(too_few)
+    parts.note(warn_of_warmup(recipe.optim, model))
     if config.batch == "auto":
-        finder = _finder(assembly, source, recipe, preprocess, size=batch_size, place=place)
+        finder = _batch_finder(parts, run, size=batch_size, process=process)
         trainer.callbacks.insert(0, finder)  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        parts = accumulate * place.world_size
-        assembly.note(warn_of_batch_norm(model, batch=batch_size, parts=parts))
+        batches = accumulate * process.world_size
+        parts.note(warn_of_batch_norm(model, batch=batch_size, parts=batches))
     if before is not None:
-        assembly.note(_going_on(before, place.world_size))
-    return assembly
+        parts.note(_resumed(before, process.world_size))
+    return parts
 
 
-def _place(trainer: lightning.Trainer) -> ProcessInfo:
-    """Return which process this is."""
+def _process_info(trainer: lightning.Trainer) -> ProcessInfo:
+    """Return the rank of this process."""
     return ProcessInfo(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
@@ -155,7 +151,7 @@ def _place(trainer: lightning.Trainer) -> ProcessInfo:
 
 
 def _feed(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatches:
-    """Return the batches of train as a run takes them."""
+    """Return the training batches."""
     return ResumableBatches(
         train,
         accumulate=accumulate,
@@ -164,21 +160,16 @@ def _feed(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatc
     )
 
 
-def _finder(
-    assembly: TrainerParts,
-    source: DatasetBundle,
-    recipe: Recipe,
-    preprocess: Mapping[str, Any],
-    *,
-    size: int,
-    place: ProcessInfo,
+def _batch_finder(
+    parts: TrainingParts, run: ResolvedRun, *, size: int, process: ProcessInfo
 ) -> BatchSizeFinder:
-    """Return what finds the batch, and changes the parts that depend on it.
+    """Return the batch size finder, which updates the parts that depend on the batch size.
 
     Raises:
-        ValueError: If the weights are sharded: what fits then depends on all processes.
+        ValueError: If the weights are sharded: the memory of a step then depends on all processes.
     """
-    if recipe.training.strategy == "fsdp" and place.world_size > 1:
+    recipe = run.recipe
+    if recipe.training.strategy == "fsdp" and process.world_size > 1:
         msg = (
             "--batch auto measures a model that is whole on each device, and --strategy fsdp spreads it. "
             "Give a number (--batch 16), or --accumulate."
@@ -189,38 +180,51 @@ def _finder(
         accumulate = size // batch
         if accumulate > 1:
             train, validation = build_loaders(
-                source, recipe, preprocess, batch_size=batch, place=place
+                run.data, recipe, run.preprocess, batch_size=batch, process=process
             )
-            assembly.feed.use(train, accumulate=accumulate)
-            assembly.conductor.validation = validation
-            assembly.trainer.accumulate_grad_batches = accumulate
+            parts.feed.use(train, accumulate=accumulate)
+            parts.conductor.validation = validation
+            parts.trainer.accumulate_grad_batches = accumulate
         found = replace(recipe.training, batch=batch, accumulate=1)
-        if assembly.trainer.is_global_zero:
-            keep_recipe(assembly.conductor.folder, replace(recipe, training=found))
-        text = step_text(assembly.feed.loader.settings, accumulate)
-        assembly.note(f"--batch auto: a step of {text} ({why}).")
-        parts = accumulate * place.world_size
-        assembly.note(warn_of_batch_norm(assembly.model, batch=batch, parts=parts))
+        if parts.trainer.is_global_zero:
+            write_run_recipe(parts.conductor.folder, replace(recipe, training=found))
+        text = step_text(parts.feed.loader.settings, accumulate)
+        parts.note(f"--batch auto: a step of {text} ({why}).")
+        batches = accumulate * process.world_size
+        parts.note(warn_of_batch_norm(parts.model, batch=batch, parts=batches))
 
-    task = assembly.module.task
-    return BatchSizeFinder(recipe, task, size=size, place=place, use=use)
+    task = parts.module.task
+    return BatchSizeFinder(recipe, task, size=size, process=process, use=use)
 
 
 def _module(
-    recipe: Recipe, source: DatasetBundle, place: ProcessInfo
+    recipe: Recipe, source: DatasetBundle, process: ProcessInfo
 ) -> tuple[PerceiverModule, Perceiver]:
-    """Return what a step is, and the model in it."""
+    """Return the Lightning module and the model inside of it."""
     config = recipe.training
-    model = build_model(recipe)
+    model = build(recipe.model_config())
     model.set_grad_checkpointing(config.grad_checkpointing, mlp=config.mlp_checkpointing)
     if config.compile:
-        model.compile()  # in place, so that the names of the weights stay
-    shard = config.strategy == "fsdp" and place.world_size > 1
+        model.compile()  # in process: the weights keep their names
+    shard = config.strategy == "fsdp" and process.world_size > 1
     task = build_task(recipe, source)
     return PerceiverModule(model, task, recipe.optim, ema=config.ema, shard=shard), model
 
 
-def _going_on(before: Before, world_size: int) -> str:
+def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
+    """Return the task of a recipe; balanced class weights are counted in the training split."""
+    task = recipe.task
+    if isinstance(task, MultiTaskConfig):
+        balanced = [name for name, part in task.parts.items() if _is_balanced(part)]
+        return task_of(task, {name: source.class_counts("train", name) for name in balanced})
+    return task_of(task, source.class_counts("train") if _is_balanced(task) else None)
+
+
+def _is_balanced(task: TaskConfig) -> bool:
+    return isinstance(task, ClassificationConfig) and task.class_weights == "balanced"
+
+
+def _resumed(before: CheckpointPosition, world_size: int) -> str:
     text = f"Going on from step {before.step:,}."
     if before.world_size != world_size:
         text += (
@@ -231,6 +235,6 @@ def _going_on(before: Before, world_size: int) -> str:
 
 
 def _signals() -> list[signal.Signals]:
-    """Return what asks a run to stop. SLURM warns by SIGUSR1 before a job's time is over."""
+    """Return the signals that stop a run. SLURM sends SIGUSR1 before the time limit of a job."""
     early = [signal.SIGUSR1] if SLURMEnvironment.detect() else []
     return [signal.SIGTERM, signal.SIGINT, *early]

@@ -11,14 +11,14 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
+from perceivers.runs.folder import BEST, LAST
+from perceivers.runs.metrics import MetricsLogger
 from perceivers.tasks.base import Meter, Task
 from perceivers.training import distributed
 from perceivers.training.batches import ResumableBatches
+from perceivers.training.checkpoint import save_payload
 from perceivers.training.data_wait import DataWaitTime
-from perceivers.training.files import save_payload
-from perceivers.training.metrics_log import MetricsLogger
 from perceivers.training.module import PerceiverModule
-from perceivers.training.prepare import BEST, LAST
 from perceivers.training.progress import ProgressDisplay
 from perceivers.training.seeding import get_rng_state, set_rng_state
 from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals

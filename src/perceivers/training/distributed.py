@@ -13,7 +13,6 @@ from perceivers.typing import Float, Tensor
 __all__ = [
     "all_true",
     "gather_objects",
-    "is_first_process",
     "is_sharded",
     "largest",
     "num_devices",
@@ -47,15 +46,6 @@ def num_devices(config: TrainingConfig) -> tuple[int, int]:
     if local is not None and world is not None and "TORCHELASTIC_RUN_ID" in os.environ:
         return int(local), max(1, int(world) // int(local))
     return config.devices, config.nodes
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one that writes, also before the processes have found each other.
-
-    torchrun sets RANK, SLURM sets SLURM_PROCID, and Lightning numbers its own by LOCAL_RANK and NODE_RANK.
-    """
-    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return not any(int(os.environ.get(name) or 0) for name in names)
 
 
 def _is_distributed() -> bool:

@@ -1,5 +1,6 @@
-"""Lightning, set up: the trainer, quiet, with checkpoints that are written whole."""
+"""Set up Lightning: the trainer, its loggers, and no messages of its own."""
 
+import importlib.util
 import logging
 import warnings
 from collections.abc import Generator, Sequence
@@ -13,21 +14,21 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from perceivers.hub.device import pick_device
 from perceivers.recipes.registry import TrainingConfig
+from perceivers.training.checkpoint import read_payload, save_payload
 from perceivers.training.distributed import num_devices, pick_precision
-from perceivers.training.files import read_payload, save_payload
 
-__all__ = ["build_trainer", "quiet"]
+__all__ = ["build_loggers", "build_trainer", "quiet"]
 
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "torch.distributed")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the one from before and moves it over, so that one of them is always whole."""
+    """Lightning plugin that writes checkpoints atomically: the previous one is kept until the new one is complete."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint whole or not at all."""
+        """Write a checkpoint atomically."""
         assert storage_options is None
         save_payload(Path(path), checkpoint)
 
@@ -43,19 +44,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def build_trainer(
     config: TrainingConfig, *, folder: Path, loggers: Sequence[Any]
 ) -> lightning.Trainer:
-    """Return a trainer that does the steps and leaves the rest to a callback.
+    """Return a trainer that runs the optimizer steps and leaves everything else to a callback.
 
-    It sees one epoch without end, see `perceivers.training.batches`.
+    It sees a single endless epoch, see `perceivers.training.batches`.
 
     Raises:
-        ValueError: If this machine cannot do what the configuration asks for.
+        ValueError: If this machine does not have the devices or the precision.
     """
     accelerator = pick_device(config.device).type
     precision = pick_precision(config.precision, accelerator)
     devices, nodes = num_devices(config)
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
-        # Saving and requeueing inside of a signal handler is not exact; we save between two steps.
+        # Saving and requeueing in a signal handler is not exact; the callback saves between two steps.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return lightning.Trainer(
         accelerator=accelerator,
@@ -88,9 +89,48 @@ def _strategy(name: str, world_size: int) -> Any:
     )
 
 
+def build_loggers(names: Sequence[str], folder: Path, *, step: int | None = None) -> list[Any]:
+    """Return the TensorBoard logger and those that were named.
+
+    Args:
+        names: `wandb`, `mlflow`.
+        folder: The run folder.
+        step: Last step of a resumed run; later events of TensorBoard are dropped.
+
+    Raises:
+        ImportError: If the package of a logger is not installed.
+    """
+    loggers: list[Any] = []
+    if importlib.util.find_spec("tensorboard"):
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        purge = None if step is None else step + 1
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge))
+    for name in names:
+        package, found = {"wandb": ("wandb", ("wandb",)), "mlflow": ("mlflow", _MLFLOW)}[name]
+        if not any(importlib.util.find_spec(candidate) for candidate in found):
+            msg = f"--logger {name} needs a package that is not installed: pip install {package}"
+            raise ImportError(msg)
+        loggers.append(_build_logger(name, folder))
+    return loggers
+
+
+_MLFLOW = ("mlflow", "mlflow_skinny")
+
+
+def _build_logger(name: str, folder: Path) -> Any:
+    from lightning.pytorch import loggers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if name == "wandb":
+            return loggers.WandbLogger(name=folder.name, project="perceivers", save_dir=folder)
+        return loggers.MLFlowLogger(experiment_name="perceivers", run_name=folder.name)
+
+
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep Lightning's adverts, tips and harmless warnings from the user inside of the `with`."""
+    """Suppress Lightning's tips and harmless warnings in the context."""
     before = {name: logging.getLogger(name).level for name in _LOGGERS}
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,107 +1,164 @@
-"""`fit_source`: from data and a recipe to a run folder."""
+"""Train a model: `fit` from any data, `train` from a resolved run."""
 
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from perceivers.data.modalities.image.decode import quiet_pillow
-from perceivers.data.sources.bundle import DatasetBundle
-from perceivers.data.sources.split import with_validation
 from perceivers.hub import checkpoint as hub
+from perceivers.models.compression import compression
+from perceivers.models.perceiver import build
+from perceivers.recipes.files import find_recipe, read_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.runs.report import write_report
-from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import names_of
-from perceivers.training.data_wait import advice
-from perceivers.training.distributed import is_first_process
-from perceivers.training.files import read_payload
-from perceivers.training.finetune import WarmStart, plan_warm_start
-from perceivers.training.prepare import (
+from perceivers.recipes.resolve import ResolvedRun, resolve
+from perceivers.runs.folder import (
     BEST,
     LAST,
-    ProcessInfo,
-    as_begun,
-    build_model,
+    RECIPE_FILE,
+    data_path,
+    is_first_process,
+    is_resumed,
     open_folder,
-    step_text,
+    run_folder,
+    with_found_batch,
 )
+from perceivers.runs.report import write_report
+from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
+from perceivers.tasks.autoencode import AutoencodeConfig
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.registry import names_of
+from perceivers.training.checkpoint import read_payload
+from perceivers.training.data_wait import advice
+from perceivers.training.dataloaders import ProcessInfo, step_text
+from perceivers.training.finetune import WarmStart, plan_warm_start
 from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
 
 if TYPE_CHECKING:
-    from perceivers.training.build import TrainerParts
+    from perceivers.training.build import TrainingParts
 
-__all__ = ["Run", "fit_source"]
+__all__ = ["Run", "fit", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that has ended.
+    """A finished run.
 
     Attributes:
-        folder: Where everything of it is.
-        metrics: Of the validation split, by the weights that were saved.
+        folder: The run folder.
+        metrics: Metrics of the validation split, with the saved weights.
     """
 
     folder: Path
     metrics: Mapping[str, float]
 
 
-def fit_source(
-    source: DatasetBundle,
-    recipe: Recipe,
-    preprocess: Mapping[str, Any],
+def fit(
+    data: Any,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    size: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    say: Callable[[str], object] = print,
+    **overrides: Any,
+) -> Run:
+    """Train on data and return the run: its folder and its metrics.
+
+    Args:
+        data: A path, a hub id, a Hugging Face dataset or a DataFrame.
+        recipe: A recipe's name, a YAML file, `module:function`, or a `Recipe`. By default one that fits the data.
+        size: `tiny`, `small` or `base`. By default one that fits the machine.
+        out: The run folder. By default a new one in `runs/`, named like the data.
+        resume: Resume the run from its last checkpoint.
+        init_from: A run folder or hub id: the model starts from its weights where they fit.
+        say: Called with each message.
+        overrides: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
+
+    Raises:
+        KeyError: If there is no such recipe or field. The message names the nearest.
+        ValueError: If the data cannot be learned from, or `out` holds something else.
+    """
+    folder = run_folder(data, out, resume=resume)
+    resume = is_resumed(folder, resume=resume)
+    if recipe is None and resume and (folder / RECIPE_FILE).is_file():
+        chosen = read_recipe(folder / RECIPE_FILE)
+    else:
+        chosen = None if recipe is None else find_recipe(recipe, size=size)
+    run = resolve(data, chosen, size=size, overrides=overrides)
+    if is_first_process():
+        for sentence in _summary(run, folder, resume=resume):
+            say(sentence)
+    return train(run, out=folder, resume=resume, init_from=init_from, data=data_path(data))
+
+
+def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
+    """Yield what was recognized and chosen, and the size of the model."""
+    if run.reason is not None:
+        yield run.reason
+    yield from run.data.notes
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
+    yield f"Model: {count:,} parameters. The run goes to {folder}."
+    if isinstance(run.recipe.task, AutoencodeConfig):
+        yield f"Compression: {compression(run.recipe.model_config()).sentence()}."
+    if resume and (folder / hub.WEIGHTS_FILE).is_file():  # written when a run ends
+        yield f"The run in {folder} has ended already; only its report is written again."
+
+
+def train(
+    run: ResolvedRun,
     *,
     out: str | Path,
     resume: bool = False,
     init_from: str | Path | None = None,
     data: str | None = None,
 ) -> Run:
-    """Train a model and leave a run folder.
+    """Train a model and write a run folder.
 
-    The folder gets `recipe.yaml` at the start; `metrics.jsonl`, TensorBoard events and
-    `checkpoints/` on the way; `model.safetensors`, `config.json` and `report.md` at the end.
+    The folder gets `recipe.yaml` at the start; `metrics.jsonl`, TensorBoard events and `checkpoints/` during training;
+    `model.safetensors`, `config.json` and `report.md` at the end.
 
-    Several processes (`training.devices`, torchrun, SLURM) all call this; the first of them writes.
+    With several processes (`training.devices`, torchrun, SLURM) each of them calls this; the first one writes.
 
     Args:
-        source: Data, with labels.
-        recipe: Everything about the run, with nothing left open (`specialize` fills it in).
-        preprocess: For each input, what turns a cell into the model's array.
+        run: Recipe, preprocessing and data with a validation split, with nothing left open.
         out: The run folder, new unless `resume`.
-        resume: Go on with the run in `out`, exactly where it was interrupted.
-        init_from: A run folder or hub id, from which the model takes over what fits (`warm_start`). What became of
-            each weight stands in `init.json`.
-        data: Path of the data, for the record: `evaluate` finds them there.
+        resume: Resume the run in `out`, exactly where it was interrupted.
+        init_from: A run folder or hub id: the model starts from its weights where they fit. `init.json` lists the
+            source of each weight.
+        data: Path of the data, saved for `evaluate`.
 
     Raises:
         ValueError: If recipe, data, machine and folder do not fit each other, or the loss diverges.
-        OSError: If something cannot be read or written. The last good checkpoint is then unharmed.
-        ImportError: If Lightning, or what a logger needs, is not installed.
+        OSError: If something cannot be read or written. The last checkpoint is then unchanged.
+        ImportError: If Lightning, or the package of a logger, is not installed.
         SystemExit: With status 143 after SIGTERM and 130 after Ctrl-C, once the run is saved.
     """
     if not importlib.util.find_spec("lightning"):
         msg = 'Training needs Lightning: pip install "perceivers[train]"'
         raise ImportError(msg)
-    from perceivers.training.build import build_trainer_parts
+    from perceivers.training.build import build_parts
     from perceivers.training.engine import quiet
 
-    folder = Path(out)
+    folder, recipe = Path(out), run.recipe
     limits = StoppingCriteria.of(recipe.training)
-    source = with_validation(source, recipe.data)
     last = folder / LAST
-    resume = resume or _is_requeued(last)
-    recipe = as_begun(recipe, folder) if resume else recipe
-    start = None  # is planned before the folder is made: what does not fit leaves nothing behind
+    resume = is_resumed(folder, resume=resume)
+    if resume:
+        recipe = with_found_batch(recipe, folder)
+        run = replace(run, recipe=recipe)
+    start = None
     if init_from is not None and not (resume and last.exists()):
+        # Before the folder is created: the weights may not fit.
         start = plan_warm_start(recipe.model_config(), init_from)
     if is_first_process():
         restored = open_folder(folder, recipe, resume=resume, last=last)
@@ -109,61 +166,49 @@ def fit_source(
         restored = last if resume and last.exists() else None
     with quiet(), quiet_pillow, _threads(recipe):
         seed_everything(recipe.training.seed)
-        assembly = build_trainer_parts(
-            source, recipe, preprocess, folder=folder, limits=limits, last=restored
-        )
+        parts = build_parts(run, folder=folder, limits=limits, last=restored)
         if start is not None:
-            _begin(assembly, start)
-        trainer = assembly.trainer
+            _apply(start, parts)
+        trainer = parts.trainer
         try:
-            trainer.fit(assembly.module, assembly.feed, ckpt_path=restored, weights_only=True)
+            trainer.fit(parts.module, parts.feed, ckpt_path=restored, weights_only=True)
             if trainer.is_global_zero:
-                _finish(assembly, source, recipe, preprocess, data)
+                _finish(parts, run, data)
         finally:
-            for loader in (assembly.feed.loader, assembly.validation):
-                loader.close()  # its workers end here, not when the garbage is collected
-    return Run(folder=folder, metrics=dict(assembly.conductor.standing.metrics))
+            for loader in (parts.feed.loader, parts.validation):
+                loader.close()  # ends its worker processes now, not at garbage collection
+    return Run(folder=folder, metrics=dict(parts.conductor.standing.metrics))
 
 
-def _begin(assembly: "TrainerParts", start: WarmStart) -> None:
-    """Give the model the weights that it takes over, and say which."""
-    start.apply(assembly.model)
+def _apply(start: WarmStart, parts: "TrainingParts") -> None:
+    """Load the weights that are taken over, and note which."""
+    start.apply(parts.model)
     for sentence in start.sentences():
-        assembly.note(sentence)
-    if assembly.trainer.is_global_zero:
-        start.write(assembly.conductor.folder)
-
-
-def _is_requeued(last: Path) -> bool:
-    """Return whether SLURM has started this job again, and there is something to go on with."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and last.exists()
+        parts.note(sentence)
+    if parts.trainer.is_global_zero:
+        start.write(parts.conductor.folder)
 
 
 @contextmanager
 def _threads(recipe: Recipe) -> Generator[None]:
-    """Use this process' share of the cores inside of the `with`, unless OMP_NUM_THREADS says otherwise."""
+    """Use this process' share of the cores in the context, unless OMP_NUM_THREADS is set."""
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", recipe.training.devices))
-        place = ProcessInfo(local_processes=local)
-        torch.set_num_threads(place.threads_and_workers(recipe.data.workers)[0])
+        process = ProcessInfo(local_processes=local)
+        torch.set_num_threads(process.threads_and_workers(recipe.data.workers)[0])
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _finish(
-    assembly: "TrainerParts",
-    source: DatasetBundle,
-    recipe: Recipe,
-    preprocess: Mapping[str, Any],
-    data: str | None,
-) -> None:
+def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
     """Save the best weights and write the report."""
-    conductor, trainer = assembly.conductor, assembly.trainer
+    recipe, source = run.recipe, run.data
+    conductor, trainer = parts.conductor, parts.trainer
     best = read_payload(conductor.folder / BEST)
-    model = build_model(recipe)  # the one that was trained may be spread over devices
+    model = build(recipe.model_config())  # the trained one may be sharded over devices
     model.load_state_dict(best["model"])
     columns = {
         "data": data,
@@ -172,8 +217,8 @@ def _finish(
         "target": source.target,
         "config": asdict(recipe.data),
     }
-    hub.save(conductor.folder, model, preprocess=preprocess, task=recipe.task, columns=columns)
-    workers = assembly.feed.loader.settings.num_workers
+    hub.save(conductor.folder, model, preprocess=run.preprocess, task=recipe.task, columns=columns)
+    workers = parts.feed.loader.settings.num_workers
     waiting, what_to_do = advice(
         conductor.waited,
         workers=workers,
@@ -181,39 +226,39 @@ def _finish(
         processes=trainer.world_size,
     )
     if what_to_do:
-        assembly.note(what_to_do)
+        parts.note(what_to_do)
     elif waiting:
-        assembly.display.note(f"Waiting for data: {waiting}.")
+        parts.display.note(f"Waiting for data: {waiting}.")
     facts = RunSummary(
         name=recipe.name,
         command=command_line(),
         metrics=best["metrics"],
-        main_metric=assembly.module.task.main_metric,
+        main_metric=parts.module.task.main_metric,
         num_parameters=sum(p.numel() for p in model.parameters()),
         steps=trainer.global_step,
         best_step=best["step"],
-        epochs=assembly.feed.epochs_done,
+        epochs=parts.feed.epochs_done,
         seconds=conductor.clock.elapsed,
-        device=f"{trainer.world_size} x {assembly.module.device.type}, {recipe.training.precision}",
-        batch=step_text(assembly.feed.loader.settings, assembly.feed.accumulate),
+        device=f"{trainer.world_size} x {parts.module.device.type}, {recipe.training.precision}",
+        batch=step_text(parts.feed.loader.settings, parts.feed.accumulate),
         waiting=waiting,
-        notes=[*source.notes, *assembly.notes, *_decoding(assembly)],
-        bad=[*assembly.feed.loader.bad, *assembly.validation.bad],
+        notes=[*source.notes, *parts.notes, *_decoding(parts)],
+        bad=[*parts.feed.loader.bad, *parts.validation.bad],
         versions=versions(),
         label_names=names_of(recipe.task),
         confusion=best["confusion"],
         details=best.get("details", []),
         tasks={
-            name: TaskSummary(label_names=names_of(recipe.task.parts[name]), **told)
-            for name, told in best.get("tasks", {}).items()
+            name: TaskSummary(label_names=names_of(recipe.task.parts[name]), **found)
+            for name, found in best.get("tasks", {}).items()
             if isinstance(recipe.task, MultiTaskConfig)
         },
     )
     write_report(conductor.folder, facts)
 
 
-def _decoding(assembly: "TrainerParts") -> list[str]:
-    """Return how often something had to be decided on decoding, as a sentence of the report."""
-    notes = Counter(assembly.feed.loader.notes) + Counter(assembly.validation.notes)
-    told = ", ".join(f"{note} ({count:,})" for note, count in sorted(notes.items()))
-    return [f"On decoding: {told}."] if told else []
+def _decoding(parts: "TrainingParts") -> list[str]:
+    """Return the decisions made in decoding, such as conversions, with their counts, as a sentence."""
+    notes = Counter(parts.feed.loader.notes) + Counter(parts.validation.notes)
+    text = ", ".join(f"{note} ({count:,})" for note, count in sorted(notes.items()))
+    return [f"On decoding: {text}."] if text else []

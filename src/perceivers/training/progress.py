@@ -6,21 +6,12 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from perceivers.runs.summary import readable_duration
 from perceivers.tasks.base import is_share
 
-__all__ = ["ProgressDisplay", "readable_duration"]
+__all__ = ["ProgressDisplay"]
 
 LINE_EVERY_SECONDS = 30.0
-
-
-def readable_duration(seconds: float) -> str:
-    """Return `48 s`, `3 min 20 s` or `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class ProgressDisplay:

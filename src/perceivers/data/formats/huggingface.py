@@ -6,7 +6,7 @@ from typing import Any
 
 from perceivers.data.base import require, split_of
 from perceivers.data.formats.parquet import field_of_feature
-from perceivers.data.tables.table import Field, infer_field, plain
+from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 __all__ = [
     "HuggingFaceTable",
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-class HuggingFaceTable:
+class HuggingFaceTable(Table):
     """A `datasets.Dataset` as a table. Its rows stay on the disk, and its media encoded.
 
     Args:
@@ -31,7 +31,6 @@ class HuggingFaceTable:
         dataset = disable_decoding(dataset.with_format(None))
         self.name = name
         self.folder = Path()
-        self.num_bytes = 0
         self.fields = feature_fields(dataset) if fields is None else dict(fields)
         self._dataset = dataset
 
@@ -54,10 +53,6 @@ class HuggingFaceTable:
     def keep(self, fields: Mapping[str, Field]) -> "HuggingFaceTable":
         """Return the table with these columns only."""
         return HuggingFaceTable(self._dataset.select_columns(list(fields)), self.name, fields)
-
-    def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
-        return f"{self.name}, row {index}"
 
 
 def disable_decoding(dataset: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from perceivers.data.base import require
 from perceivers.data.encoded_item import MEDIA_KINDS
 from perceivers.data.formats.remote import Location, folder_of, open_remote
-from perceivers.data.tables.table import Field, infer_field, plain
+from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 __all__ = ["ParquetTable", "field_of_feature", "parquet_fields", "parquet_file", "reading"]
 
@@ -17,7 +17,7 @@ _LISTS = ("list", "large_list", "fixed_size_list")
 _FEATURES = {"Image": "image", "Audio": "audio", "Video": "video"}
 
 
-class ParquetTable:
+class ParquetTable(Table):
     """One Parquet file.
 
     Opening reads the schema. The kept columns are read whole when the first row is asked for, since rows in
@@ -73,10 +73,6 @@ class ParquetTable:
     def keep(self, fields: Mapping[str, Field]) -> "ParquetTable":
         """Return the table with these columns only."""
         return ParquetTable(self.path, fields)
-
-    def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
-        return f"{self.path}, row {index}"
 
 
 def _value(scalar: Any, kind: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
 from perceivers.data.formats.remote import Location, open_binary
-from perceivers.data.tables.table import Field, infer_field, plain
+from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 __all__ = [
     "TEXT_SUFFIXES",
@@ -30,7 +30,7 @@ _BLOCK = 512  # what a tar file is made of; one of zeros ends it
 _LONG = 100  # characters from which a .txt beside a picture is a caption, not the name of its class
 
 
-class TarTable:
+class TarTable(Table):
     """One tar file, read by index: its headers are walked once, its media are read where they lie.
 
     Args:
@@ -45,7 +45,6 @@ class TarTable:
         self.path = path
         self.name = str(path)
         self.folder = path.parent
-        self.num_bytes = 0
         self.keys: list[str] = []
         places: list[dict[str, tuple[str, int, int]]] = []
         scalars: list[dict[str, Any]] = []

@@ -433,7 +433,7 @@ def _streams(
 ) -> DatasetBundle:
     streams: dict[str, Stream] = {}
     for split, parts in shards.items():
-        labels = reader and replace(reader, holds=parts[0].fields[reader.column])
+        labels = reader and replace(reader, field=parts[0].fields[reader.column])
         stream = Stream(parts, labels=labels)
         streams[split] = stream.shuffled(config.shuffle_buffer, 0) if split == "train" else stream
     return DatasetBundle(

@@ -16,7 +16,7 @@ from perceivers.data.modalities.image.decode import decode
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
-from perceivers.data.tables.table import Field
+from perceivers.data.tables.table import Field, Table
 
 __all__ = ["SyntheticFlowTable", "synthetic_flow", "write_pairs"]
 
@@ -27,7 +27,7 @@ _FIELDS = {"first": Field("image"), "second": Field("image"), "flow": Field("flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticFlowTable:
+class SyntheticFlowTable(Table):
     """A table whose rows are made when they are read: row i of a seed is the same in every process.
 
     Attributes:
@@ -49,11 +49,6 @@ class SyntheticFlowTable:
     pictures: tuple[Path, ...] = ()
     fields: Mapping[str, Field] = field(default_factory=lambda: dict(_FIELDS))
     folder: Path = field(default_factory=Path)
-
-    @property
-    def num_bytes(self) -> int:
-        """Nothing stays in memory."""
-        return 0
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -93,10 +88,6 @@ class SyntheticFlowTable:
     def keep(self, fields: Mapping[str, Field]) -> "SyntheticFlowTable":
         """Return the table with these columns only."""
         return replace(self, fields=dict(fields))
-
-    def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
-        return f"{self.name}, row {index}"
 
 
 def synthetic_flow() -> DatasetBundle:

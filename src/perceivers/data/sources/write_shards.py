@@ -18,7 +18,8 @@ from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
-from perceivers.data.targets.classes import ClassIndex, class_names, label_name
+from perceivers.data.targets.classes import class_names, label_name
+from perceivers.data.targets.infer import TargetEncoder
 
 __all__ = ["Written", "write_shards"]
 
@@ -60,7 +61,7 @@ class _Plan:
     split: str
     table: Table
     keys: list[str] | None
-    labels: ClassIndex | None
+    labels: TargetEncoder | None
     schema: Any
     texts: frozenset[str]
     rows_per_shard: int
@@ -114,7 +115,7 @@ def write_shards(
         table = whole_table.keep(_written_fields(whole_table))
         index = None
         if classes and target in table.fields:
-            index = ClassIndex(classes, target, table.fields[target])
+            index = TargetEncoder("class", classes, target, table.fields[target])
         schema, texts = _schema_of(table, index and target, classes)
         size = rows_per_shard or _rows_per_shard(table)
         plan = _Plan(split, table, _keys(table), index, schema, texts, size)
@@ -202,7 +203,7 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
             column = plan.labels.column
             raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
             where = plan.table.where(index)
-            known = label_name(raw, plan.labels.holds, where) is not None
+            known = label_name(raw, plan.labels.field, where) is not None
             cells[column] = plan.labels(raw, where) if known else -1
         cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
         yield {**cells, "key": key}

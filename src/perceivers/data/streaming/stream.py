@@ -24,7 +24,7 @@ _Piece = tuple[
 
 @runtime_checkable
 class _Labels(Protocol):
-    """What turns the value of a label into a target: `ClassIndex`, `TargetEncoder`."""
+    """Encodes a target; `TargetEncoder`."""
 
     @property
     def column(self) -> str:

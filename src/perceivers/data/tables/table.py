@@ -1,4 +1,4 @@
-"""Tables: rows and named columns whose media stay encoded until a row is asked for."""
+"""Tables: rows with named columns, whose images, audio, ... stay encoded until they are decoded by a modality."""
 
 import datetime as dt
 import math
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,19 +15,19 @@ from perceivers.data.encoded_item import MEDIA_KINDS, as_encoded_item, kind_of_b
 
 __all__ = ["ColumnTable", "Concatenated", "Field", "Subset", "Table", "infer_field", "plain"]
 
-_SAMPLE = 100  # cells of a column that are looked at to tell what it holds
-_LONG = 100  # characters in the mean from which a column of strings is text, not names
+_SAMPLE = 100  # cells that decide the kind of a column
+_LONG = 100  # mean length from which strings are text instead of names
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a column holds.
+    """Content of a column.
 
     Attributes:
-        kind: A kind of media, or `array`, `number`, `string`, `other`.
-        names: Names of the classes whose indices stand in the column, where the file tells them.
-        by_path: The kind is only told by the suffix of paths.
-        shape: Of the first array, where the column holds such.
+        kind: A kind of encoded item, or `array`, `number`, `string`, `other`.
+        names: Class names of the indices in the column, if the file names them.
+        by_path: The kind was inferred from the suffix of paths.
+        shape: Shape of the first array, in a column of arrays.
     """
 
     kind: str
@@ -36,68 +36,59 @@ class Field:
     shape: tuple[int, ...] = ()
 
     def cell(self, raw: Any, where: str, folder: Path) -> Any:
-        """Return a raw cell as rows hand it on: as `EncodedItem` if a model may read it, else as a plain value."""
+        """Return a raw cell as an `EncodedItem` if a model may read it, else as a plain value."""
         if self.kind not in MEDIA_KINDS:
             return plain(raw)
         return as_encoded_item(raw, where, folder, kind=self.kind, by_path=self.by_path)
 
 
-@runtime_checkable
-class Table(Protocol):
-    """`MapStyleSplit` that also say what their columns hold."""
+class Table:
+    """Base of all tables: a `MapStyleSplit` with typed columns.
 
-    @property
-    def name(self) -> str:
-        """What to call the table in messages."""
-        ...
+    Attributes:
+        name: Name in messages.
+        folder: Folder of relative paths in cells.
+        fields: Content of each column.
+        num_bytes: Memory that reading rows takes, 0 if rows stay on the disk.
+    """
 
-    @property
-    def folder(self) -> Path:
-        """What relative paths in its cells are relative to."""
-        ...
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """What each column holds."""
-        ...
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that reading rows takes, in bytes; 0 where rows stay on the disk."""
-        ...
+    name: str
+    folder: Path
+    fields: Mapping[str, Field]
+    num_bytes: int = 0
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        ...
+        raise NotImplementedError
 
     def row(self, index: int) -> Mapping[str, Any]:
-        """Return one row: media as `EncodedItem`, the rest as plain values."""
-        ...
+        """Return one row: `EncodedItem`s and plain values."""
+        raise NotImplementedError
 
     def column(self, name: str) -> Sequence[Any]:
-        """Return the plain values of one column, without reading media."""
-        ...
+        """Return the plain values of one column, without reading files."""
+        raise NotImplementedError
 
     def keep(self, fields: Mapping[str, Field]) -> "Table":
-        """Return the table with these columns only, so that no other is ever read, holding what is said."""
-        ...
+        """Return the table with these columns only, read as declared. No other column is ever read."""
+        raise NotImplementedError
 
     def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
-        ...
+        """Return the name of a row in messages."""
+        return f"{self.name}, row {index}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColumnTable:
-    """A table whose columns lie in memory: a list of paths, a CSV file, arrays.
+class ColumnTable(Table):
+    """A table whose columns are in memory: a list of paths, a CSV file, arrays.
 
     Attributes:
-        name: What to call it in messages.
-        columns: The cells: lists or arrays, all equally long.
-        fields: What each column holds. By default, told from the cells.
-        folder: What relative paths are relative to.
-        first: Number of the first row in messages: 2 for a CSV file, whose first line is the header.
-        unit: What a row is called there.
+        name: Name in messages.
+        columns: Lists or arrays of cells, of equal length.
+        fields: Content of each column. By default inferred from the cells.
+        folder: Folder of relative paths.
+        first: Number of the first row in messages: 2 for a CSV file with a header.
+        unit: Word for a row in messages.
     """
 
     name: str
@@ -110,11 +101,6 @@ class ColumnTable:
     def __post_init__(self) -> None:
         known = {c: self.fields.get(c) or infer_field(v) for c, v in self.columns.items()}
         object.__setattr__(self, "fields", known)
-
-    @property
-    def num_bytes(self) -> int:
-        """Nothing more is read than what is there already."""
-        return 0
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -136,18 +122,18 @@ class ColumnTable:
         return replace(self, columns={c: self.columns[c] for c in fields}, fields=fields)
 
     def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
+        """Return the name of a row in messages."""
         return f"{self.name}, {self.unit} {index + self.first}"
 
 
-class Concatenated:
-    """Several tables of the same columns, one after the other: the shards of a split.
+class Concatenated(Table):
+    """Several tables with the same columns, such as the shards of a split.
 
     Args:
-        tables: The tables. What the first says of its columns holds for all.
+        tables: The tables. The columns of the first hold for all.
 
     Raises:
-        ValueError: If a table lacks a column of the first, or gives its classes other names.
+        ValueError: If a table lacks a column of the first, or names its classes differently.
     """
 
     def __init__(self, tables: Sequence[Table]) -> None:
@@ -169,11 +155,7 @@ class Concatenated:
         self.name = first.name if len(tables) == 1 else f"{first.name} and {len(tables) - 1} more"
         self.folder = first.folder
         self.fields = dict(first.fields)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that reading rows takes, in bytes."""
-        return sum(table.num_bytes for table in self.tables)
+        self.num_bytes = sum(table.num_bytes for table in tables)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -197,42 +179,25 @@ class Concatenated:
         return Concatenated([table.keep(fields) for table in self.tables])
 
     def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
+        """Return the name of a row in messages."""
         table, inside = self._find(index)
         return table.where(inside)
 
 
-class Subset:
+class Subset(Table):
     """Some rows of a table, in a given order.
 
     Args:
-        base: The table (or any `MapStyleSplit`).
-        indices: Which of its rows.
+        base: A table, or any `MapStyleSplit`; the subset then has rows and columns only.
+        indices: Rows of the base.
     """
 
     def __init__(self, base: Any, indices: Sequence[int]) -> None:
         self.base = base
         self.indices = np.asarray(indices, dtype=np.int64)
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        return self.base.name
-
-    @property
-    def folder(self) -> Path:
-        """What relative paths are relative to."""
-        return self.base.folder
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """What each column holds."""
-        return self.base.fields
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that reading rows takes: that of the whole table."""
-        return self.base.num_bytes
+        if isinstance(base, Table):
+            self.name, self.folder, self.fields = base.name, base.folder, base.fields
+            self.num_bytes = base.num_bytes
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -252,23 +217,23 @@ class Subset:
         return Subset(self.base.keep(fields), self.indices.tolist())
 
     def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
+        """Return the name of a row in messages."""
         return self.base.where(int(self.indices[index]))
 
 
 def plain(cell: Any) -> Any:
-    """Return a scalar as the Python value it stands for; a missing one as None; the rest unchanged."""
+    """Return a scalar as a Python value and a missing one as None; other cells unchanged."""
     if isinstance(cell, np.generic):
         cell = cell.item()
     if isinstance(cell, float) and math.isnan(cell):
         return None
-    if type(cell).__name__ in {"NAType", "NaTType"}:  # pandas' two other ways to say missing
+    if type(cell).__name__ in {"NAType", "NaTType"}:  # pandas' other missing values
         return None
     return cell
 
 
 def infer_field(cells: Iterable[Any]) -> Field:
-    """Return what a column holds, told from its first cells."""
+    """Infer the content of a column from its first cells."""
     sample = [c for c in (plain(cell) for cell in islice(cells, _SAMPLE)) if c is not None]
     if not sample:
         return Field("other")
@@ -290,7 +255,7 @@ def _field_of_strings(sample: Sequence[str]) -> Field:
 
 
 def _shape_of(cell: Any) -> tuple[int, ...]:
-    """Return the shape of an array or of nested lists; () where it holds no numbers, or ragged rows."""
+    """Return the shape of an array or of nested lists; () if it is not numeric or ragged."""
     try:
         array = np.asarray(cell)
     except ValueError:
@@ -313,6 +278,6 @@ def _kind_of_cell(cell: Any) -> str:
     if hasattr(cell, "getexif"):
         return "image"
     if isinstance(cell, np.ndarray):
-        picture = cell.ndim == 2 or (cell.ndim == 3 and cell.shape[-1] in {1, 3, 4})
-        return "image" if picture and cell.dtype == np.uint8 else "array"
+        is_image = cell.ndim == 2 or (cell.ndim == 3 and cell.shape[-1] in {1, 3, 4})
+        return "image" if is_image and cell.dtype == np.uint8 else "array"
     return "array" if isinstance(cell, Sequence) else "other"

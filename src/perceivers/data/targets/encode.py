@@ -1,4 +1,4 @@
-"""Cells of target columns -> what a loss compares with, in every split; of several tasks, one beside the other."""
+"""Encoded target columns of all splits, of one task or several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,34 +10,68 @@ import numpy.typing as npt
 from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.tables.columns import ColumnSelection
 from perceivers.data.tables.table import Field, Table
-from perceivers.data.targets.classes import Labelled, describe_classes
+from perceivers.data.targets.classes import describe_classes
 from perceivers.data.targets.infer import TargetEncoder, TargetKind, find_targets, is_missing
 
 __all__ = [
     "KnownNames",
+    "LabelledSplit",
     "LabelledSplits",
-    "MultiLabelled",
     "encode_targets",
     "is_known",
     "wanted_kind",
 ]
 
 KnownNames = Sequence[str] | Mapping[str, Sequence[str]]
-"""What a trained model knows: its classes, labels or numbers; of several tasks, those of each by its name."""
+"""Classes, labels or numbers of a trained model; of several tasks, those of each by its name."""
 
-NO_CLASS = -1  # stands in the place of a class that is not known; numbers and labels are NaN there
+UNKNOWN_CLASS = -1  # unknown numbers and labels are NaN
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """A split whose target column holds encoded targets.
+
+    Attributes:
+        base: Rows of the split.
+        target: Name of the target column.
+        targets: N class indices, or N x K labels or numbers. Of several tasks, these by task, -1 or NaN if unknown.
+    """
+
+    base: Table
+    target: str
+    targets: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.base)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row."""
+        return {**self.base.row(index), self.target: self._target(index)}
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of one column."""
+        if name != self.target:
+            return self.base.column(name)
+        return [self._target(index) for index in range(len(self))]
+
+    def _target(self, index: int) -> Any:
+        if isinstance(self.targets, Mapping):
+            return {name: values[index] for name, values in self.targets.items()}
+        return self.targets[index] if self.targets.ndim > 1 else int(self.targets[index])
 
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """Splits with their targets.
+    """Splits with encoded targets.
 
     Attributes:
-        splits: Those that have any.
-        kind: What the target of a row is.
-        names: Of the classes, labels or numbers; of several tasks, of these.
-        tasks: Of several tasks, what reads the target of each.
-        notes: Sentences on what was seen.
+        splits: Splits that have targets.
+        kind: Kind of the target.
+        names: Names of the classes, labels or numbers; of several tasks, names of the tasks.
+        tasks: Encoder of each of several tasks.
+        notes: Sentences about the targets.
     """
 
     splits: dict[str, MapStyleSplit]
@@ -47,47 +81,14 @@ class LabelledSplits:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class MultiLabelled:
-    """A split with the targets of several tasks.
-
-    Attributes:
-        base: The split as it was read.
-        target: Under what name all targets of a row stand together.
-        targets: For each task and row, the index of its class, -1 if that is not known; or N x K, its labels or
-            numbers, NaN if they are not.
-    """
-
-    base: Table
-    target: str
-    targets: Mapping[str, npt.NDArray[Any]]
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.base)
-
-    def row(self, index: int) -> dict[str, Any]:
-        """Return one row."""
-        return {**self.base.row(index), self.target: self._of(index)}
-
-    def column(self, name: str) -> Sequence[Any]:
-        """Return the values of one column."""
-        if name != self.target:
-            return self.base.column(name)
-        return [self._of(index) for index in range(len(self))]
-
-    def _of(self, index: int) -> dict[str, Any]:
-        return {name: values[index] for name, values in self.targets.items()}
-
-
 def is_known(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Tell for each row whether its target is known, N.
+    """Return for each row whether its target is known, N.
 
     Args:
-        targets: Of one task: N indices of classes, or N x K.
+        targets: Targets of one task: N class indices, or N x K.
     """
     if targets.ndim == 1:
-        return targets != NO_CLASS
+        return targets != UNKNOWN_CLASS
     return np.logical_not(np.isnan(targets).any(axis=1))
 
 
@@ -97,128 +98,121 @@ def encode_targets(
     config: DataConfig,
     known: KnownNames | None,
 ) -> LabelledSplits:
-    """Turn the targets of every split into indices or vectors, and find what they are and how they are called.
+    """Encode the targets of every split, and infer their kind and names from the first.
 
     Args:
-        tables: The splits as they were read.
-        choice: Which columns are targets.
-        config: What the user said about them.
-        known: What a trained model knows. None: it is found in the first split.
+        tables: The splits.
+        choice: Target columns.
+        config: Kind of the targets, if configured.
+        known: Names of a trained model. None: inferred.
 
     Raises:
         ValueError: If a target is missing or of another kind; of several tasks, if one has no target at all.
     """
-    if len(choice.tasks) > 1:
-        return _label_several(tables, choice, config, known)
     assert choice.target is not None
+    if len(choice.tasks) > 1:
+        return _encode_tasks(tables, choice, config, known)
     names = tuple(known or ())
     splits: dict[str, MapStyleSplit] = {}
     notes: list[str] = []
-    told = (describe_classes(names),)
-    reader: TargetEncoder | None = None
+    found = (describe_classes(names),)
+    encoder: TargetEncoder | None = None
     target, wanted = choice.target, wanted_kind(choice, config, choice.target)
     for split, table in tables.items():
         values = table.column(target) if target in table.fields else [None]
-        is_number = (reader.kind if reader else wanted) == "number"
+        is_number = (encoder.kind if encoder else wanted) == "number"
         marks = ("",) if is_number else ("", -1)
         if split != "train" and all(is_missing(value, marks=marks) for value in values):
             notes.append(_left_out(split, table))
             continue
-        holds = table.fields[target]
-        if reader is None:
-            reader, told = find_targets(
+        column = table.fields[target]
+        if encoder is None:
+            encoder, found = find_targets(
                 values,
-                holds,
+                column,
                 target,
                 table=table.name,
                 kind=wanted,
                 names=None if known is None else names,
             )
-        reader = replace(reader, holds=holds)
-        found = [reader(value, table.where(row)) for row, value in enumerate(values)]
-        splits[split] = Labelled(table, target, reader.stacked(found))
-    if reader is None:
-        return LabelledSplits(splits, "class", names, notes=(*told, *notes))
-    return LabelledSplits(splits, reader.kind, reader.names, notes=(*told, *notes))
+        encoder = replace(encoder, field=column)
+        targets = [encoder(value, table.where(row)) for row, value in enumerate(values)]
+        splits[split] = LabelledSplit(table, target, encoder.stacked(targets))
+    kind, names = (encoder.kind, encoder.names) if encoder else ("class", names)
+    return LabelledSplits(splits, kind, names, notes=(*found, *notes))
 
 
-def _label_several(
+def _encode_tasks(
     tables: Mapping[str, Table],
     choice: ColumnSelection,
     config: DataConfig,
     known: KnownNames | None,
 ) -> LabelledSplits:
-    assert choice.target is not None
     notes: list[str] = []
-    readers: dict[str, TargetEncoder] = {}
+    encoders: dict[str, TargetEncoder] = {}
     targets: dict[str, dict[str, npt.NDArray[Any]]] = {split: {} for split in tables}
     for task in choice.tasks:
         names = known.get(task) if isinstance(known, Mapping) else None
         first = next(table for table in tables.values() if task in table.fields)
-        reader, told = _reader_of(first, task, wanted_kind(choice, config, task), names)
-        readers[task] = reader
-        notes += [f"{task}: {note}" for note in told]
+        encoder, found = _find_task(first, task, wanted_kind(choice, config, task), names)
+        encoders[task] = encoder
+        notes += [f"{task}: {note}" for note in found]
         for split, table in tables.items():
-            targets[split][task] = _read_all(table, reader)
+            targets[split][task] = _encode_known(table, encoder)
             count = int((~is_known(targets[split][task])).sum())
             if count:
                 notes.append(f"{task}: {count:,} of {len(table):,} rows of {split} have no label.")
     splits: dict[str, MapStyleSplit] = {}
     for split, table in tables.items():
-        if split != "train" and not any(is_known(found).any() for found in targets[split].values()):
+        if split != "train" and not any(is_known(part).any() for part in targets[split].values()):
             notes.append(_left_out(split, table))
             continue
-        splits[split] = MultiLabelled(table, choice.target, targets[split])
-    return LabelledSplits(splits, "several", tuple(readers), readers, tuple(notes))
+        splits[split] = LabelledSplit(table, choice.target or "", targets[split])
+    return LabelledSplits(splits, "several", tuple(encoders), encoders, tuple(notes))
 
 
-def _reader_of(
+def _find_task(
     table: Table, task: str, kind: Any, names: Sequence[str] | None
 ) -> tuple[TargetEncoder, tuple[str, ...]]:
-    """Return what reads the targets of a task, and sentences about them.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    values, holds = table.column(task), table.fields[task]
-    filled = [value for value in values if not is_missing(value, marks=_marks(holds))]
+    """Return the encoder of one of several tasks, some of whose rows may have no target, and notes."""
+    values, column = table.column(task), table.fields[task]
+    filled = [value for value in values if not is_missing(value, marks=_marks(column))]
     if names is None and not filled:
         msg = (
             f"Column '{task}' of {table.name} is empty in all of its {len(values):,} rows, so there is nothing to "
             "learn for this task. Leave it out of --label."
         )
         raise ValueError(msg)
-    return find_targets(filled or values, holds, task, table=table.name, kind=kind, names=names)
+    return find_targets(filled or values, column, task, table=table.name, kind=kind, names=names)
 
 
-def _read_all(table: Table, reader: TargetEncoder) -> npt.NDArray[Any]:
-    """Return the targets of all rows; those that are missing are marked."""
-    task = reader.column
-    nothing: Any = NO_CLASS
-    if reader.kind != "class":
-        nothing = np.full(len(reader.names), np.nan, dtype=np.float32)
-    if task not in table.fields:
-        return reader.stacked([nothing] * len(table))
-    reader = replace(reader, holds=table.fields[task])
-    marks = _marks(reader.holds)
-    # An empty text names none of several labels: it is an answer, as it is where they are the only task.
-    says_none = reader.kind == "labels" and bool(reader.separator)
-    found = [
-        nothing
-        if is_missing(value, marks=marks) and not says_none
-        else reader(value, table.where(row))
-        for row, value in enumerate(table.column(task))
+def _encode_known(table: Table, encoder: TargetEncoder) -> npt.NDArray[Any]:
+    """Return the targets of all rows, missing ones as -1 or NaN."""
+    missing: Any = UNKNOWN_CLASS
+    if encoder.kind != "class":
+        missing = np.full(len(encoder.names), np.nan, dtype=np.float32)
+    if encoder.column not in table.fields:
+        return encoder.stacked([missing] * len(table))
+    encoder = replace(encoder, field=table.fields[encoder.column])
+    marks = _marks(encoder.field)
+    # An empty text means that a row has none of several labels, as if they were the only task.
+    empty_is_none = encoder.kind == "labels" and bool(encoder.separator)
+    targets = [
+        missing
+        if is_missing(value, marks=marks) and not empty_is_none
+        else encoder(value, table.where(row))
+        for row, value in enumerate(table.column(encoder.column))
     ]
-    return reader.stacked(found)
+    return encoder.stacked(targets)
 
 
-def _marks(holds: Field) -> tuple[Any, ...]:
-    """Return what says that a cell is empty; -1 where classes are named, as Hugging Face writes it."""
-    return ("", -1) if holds.names else ("",)
+def _marks(column: Field) -> tuple[Any, ...]:
+    """Return the values of empty cells; -1 if classes are named, as Hugging Face writes it."""
+    return ("", -1) if column.names else ("",)
 
 
 def wanted_kind(choice: ColumnSelection, config: DataConfig, column: str) -> Any:
-    """Return what a target column is said to hold: by its own word, else by the one that holds for all."""
+    """Return the declared kind of a target column; default: `config.target`."""
     return choice.tasks.get(column) or config.target
 
 

@@ -1,8 +1,9 @@
-"""What the target of a sample is: one class, several labels or numbers; and how a cell becomes it."""
+"""Kind of a target column (one class, several labels, or numbers), and the encoder of its cells."""
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from perceivers.data.tables.table import Field
 from perceivers.data.targets.classes import (
-    ClassIndex,
+    INTEGER,
     class_names,
     describe_classes,
     label_name,
@@ -25,51 +26,56 @@ Moments = tuple[tuple[float, ...], tuple[float, ...]]
 Vector = npt.NDArray[np.float32]
 
 _SEPARATORS = (";", "|", ",")
-_LOOKED_AT = 1000  # lists by whose content it is told what they are
-_MANY_LABELS = 20  # rows from which labels of which most occur once are taken for texts
+_LOOKED_AT = 1000  # lists that decide what all are
+_MANY_LABELS = 20  # rows from which labels that mostly occur once are taken for texts
 
 
 @dataclass(frozen=True)
 class TargetEncoder:
-    """Turns the cells of a target column into targets.
+    """Encodes the cells of a target column.
 
     Attributes:
-        kind: One class (an index), several labels (a vector of 0 and 1), or numbers (a vector).
-        names: Of the classes, of the labels, or of the numbers.
-        column: The target column.
-        holds: What it holds in the split that is read.
-        separator: Stands between the labels of a text. "": cells are lists.
-        is_dense: The labels are given as 0 or 1 for each, not as a list of those that there are.
+        kind: One class (encoded as an index), several labels (a vector of 0 and 1), or numbers (a vector).
+        names: Names of the classes, labels or numbers.
+        column: Name of the column.
+        field: Content of the column in the split that is read.
+        separator: Separator of the labels in a text. "": cells are lists.
+        is_dense: Cells hold 0 or 1 for each label instead of a list of labels.
     """
 
     kind: TargetKind
     names: tuple[str, ...]
     column: str
-    holds: Field
+    field: Field
     separator: str = ""
     is_dense: bool = False
-    _classes: ClassIndex = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_classes", ClassIndex(self.names, self.column, self.holds))
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def _accepts_indices(self) -> bool:
+        """Whether whole numbers are indices: if the known classes have names and these numbers have none."""
+        return not self.field.names and not any(INTEGER.fullmatch(name) for name in self.names)
 
     def __call__(self, value: Any, where: str) -> int | Vector:
-        """Return the index of the class, or a vector of as many numbers as there are names.
+        """Return the class index, or a vector with one number per name.
 
         Args:
             value: The cell.
             where: Table and row, for messages.
 
         Raises:
-            ValueError: If the target is missing, or is nothing of this kind.
+            ValueError: If the target is missing, unknown or of another kind.
         """
         if self.kind == "class":
-            return self._classes(value, where)
+            return self._class_index(value, where)
         if self.kind == "number" or self.is_dense:
             return self._numbers(value, where)
         found = np.zeros(len(self.names), dtype=np.float32)
         for label in _labels_of(value, self.separator, self.names):
-            found[self._classes(label, where)] = 1.0
+            found[self._class_index(label, where)] = 1.0
         if value is None and not self.separator:
             msg = (
                 f"{where} has no labels: column '{self.column}' is empty there. Give an empty list if it has none of "
@@ -78,8 +84,20 @@ class TargetEncoder:
             raise ValueError(msg)
         return found
 
+    def _class_index(self, value: Any, where: str) -> int:
+        name = label_name(value, self.field, where)
+        if name is None:
+            msg = f"{where} has no label: column '{self.column}' is empty there. Fill it in, or remove the row."
+            raise ValueError(msg)
+        if name in self._indices:
+            return self._indices[name]
+        if self._accepts_indices and INTEGER.fullmatch(name) and 0 <= int(name) < len(self.names):
+            return int(name)
+        msg = f"{where} has the label '{name}', which was not seen in training, where there were "
+        raise ValueError(msg + describe_classes(self.names))
+
     def stacked(self, targets: Sequence[int | Vector]) -> npt.NDArray[np.int64] | Vector:
-        """Return the targets of all rows as one array: N indices, or N x K."""
+        """Stack the targets of all rows: N indices, or N x K."""
         if self.kind == "class":
             return np.asarray(targets, dtype=np.int64)
         return np.stack(cast("Sequence[Vector]", targets))
@@ -115,61 +133,52 @@ class TargetEncoder:
 
 def find_targets(
     values: Sequence[Any],
-    holds: Field,
+    field: Field,
     column: str,
     *,
     table: str,
     kind: Literal["auto", "class", "labels", "number", "nothing"] = "auto",
     names: Sequence[str] | None = None,
 ) -> tuple[TargetEncoder, tuple[str, ...]]:
-    """Return what reads the targets of a column, and sentences on what was seen in it.
+    """Return the encoder of a target column, and notes about it.
 
     Args:
-        values: The column in train.
-        holds: What it holds.
-        column: Its name.
+        values: Cells of the column in train.
+        field: Content of the column.
+        column: Name of the column.
         table: Name of the table, for messages.
-        kind: What the targets are. `auto`: lists of names, or of indices of different number, are labels, and so are
-            lists of 0 and 1 that are no indices; other lists and numbers with fractions are quantities.
-        names: Classes, labels or numbers that a trained model knows. By default those of these values.
+        kind: Kind of the targets. `auto`: lists of names, or of indices of different number, are labels, and so are
+            lists of 0 and 1 that cannot be indices; other lists and numbers with fractions are quantities.
+        names: Classes, labels or numbers of a trained model. By default those of the values.
 
     Raises:
-        ValueError: If the values are nothing of this kind, or there is nothing to tell apart in them.
+        ValueError: If the values are not of this kind, or all the same.
     """
     label = f"Column '{column}' of {table}"
     known = tuple(names) if names is not None else None
-    chosen = _kind_of(values, holds, known, label) if kind == "auto" else kind
+    chosen = _kind_of(values, field, known, label) if kind == "auto" else kind
     if chosen == "class":
         if any(_is_list(value) for value in values):
             msg = f"{label} holds lists: expected one class a row. Several labels a row are --target labels."
             raise ValueError(msg)
-        classes = class_names(values, holds, label) if known is None else known
-        return TargetEncoder("class", classes, column, holds), (describe_classes(classes),)
+        classes = class_names(values, field, label) if known is None else known
+        return TargetEncoder("class", classes, column, field), (describe_classes(classes),)
     if chosen == "labels":
-        return _find_labels(values, holds, column, known, label)
+        return _find_labels(values, field, column, known, label)
     hint = ""
     first = next((value for value in values if _is_list(value)), ())
     if kind == "auto" and len(first) and all(float(number).is_integer() for number in first):
         hint = " If they are indices of labels, say --target labels."
-    return _find_numbers(values, holds, column, known, label, hint)
+    return _find_numbers(values, field, column, known, label, hint)
 
 
 def is_missing(value: Any, *, marks: Sequence[Any] = ("",)) -> bool:
-    """Tell whether a cell holds nothing.
-
-    Args:
-        value: The cell.
-        marks: Values that say so, beside None.
-    """
+    """Return True for an empty cell: None, or one of `marks`."""
     return value is None or (isinstance(value, str | int | float) and value in marks)
 
 
 def moments(targets: Vector) -> Moments:
-    """Return mean and standard deviation (1 where it is 0) of each of several numbers.
-
-    Args:
-        targets: N x K.
-    """
+    """Return mean and standard deviation (1 instead of 0) of each of K numbers; `targets` is N x K."""
     wide = targets.astype(np.float64)
     std = wide.std(axis=0)
     return tuple(wide.mean(axis=0).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
@@ -180,7 +189,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _labels_of(value: Any, separator: str, names: Sequence[str]) -> list[Any]:
-    """Return the single labels that stand in a cell."""
+    """Return the labels of a cell."""
     if is_missing(value):
         return []
     if _is_list(value):
@@ -191,17 +200,17 @@ def _labels_of(value: Any, separator: str, names: Sequence[str]) -> list[Any]:
 
 
 def _kind_of(
-    values: Sequence[Any], holds: Field, known: tuple[str, ...] | None, label: str
+    values: Sequence[Any], field: Field, known: tuple[str, ...] | None, label: str
 ) -> TargetKind:
     lists = [value for value in values if _is_list(value)]
     if not lists:
-        return "number" if known is None and quantity(values, holds) is not None else "class"
+        return "number" if known is None and quantity(values, field) is not None else "class"
     looked_at = lists[:_LOOKED_AT]
     cells = [cell for value in looked_at for cell in np.asarray(value, dtype=object).reshape(-1)]
     if any(isinstance(cell, str) for cell in cells) or _is_multi_hot(lists):
         return "labels"
     whole = all(float(cell).is_integer() for cell in cells if isinstance(cell, int | float))
-    if len({len(value) for value in lists}) == 1 and not holds.names:
+    if len({len(value) for value in lists}) == 1 and not field.names:
         return "number"
     if whole:
         return "labels"
@@ -213,7 +222,7 @@ def _kind_of(
 
 
 def _is_multi_hot(lists: Sequence[Any]) -> bool:
-    """Tell whether lists say yes or no to each label: 0 and 1 only, and in a way that no list of indices does."""
+    """Return True for lists with 0 or 1 for each label that cannot be lists of indices."""
     if len({len(value) for value in lists}) != 1:
         return False
     try:
@@ -228,24 +237,24 @@ def _is_multi_hot(lists: Sequence[Any]) -> bool:
 
 def _find_labels(
     values: Sequence[Any],
-    holds: Field,
+    field: Field,
     column: str,
     known: tuple[str, ...] | None,
     label: str,
 ) -> tuple[TargetEncoder, tuple[str, ...]]:
     lists = [value for value in values if _is_list(value)]
     if lists and _is_multi_hot(lists):
-        names = known or holds.names or tuple(map(str, range(len(lists[0]))))
-        reader = TargetEncoder("labels", names, column, holds, is_dense=True)
-        return reader, (_describe_labels(names),)
+        names = known or field.names or tuple(map(str, range(len(lists[0]))))
+        encoder = TargetEncoder("labels", names, column, field, is_dense=True)
+        return encoder, (_describe_labels(names),)
     texts = [value for value in values if isinstance(value, str)]
     separator = ""
     if texts and not lists:
         separator = next((mark for mark in _SEPARATORS if any(mark in text for text in texts)), ";")
     cells = [cell for value in values for cell in _labels_of(value, separator, known or ())]
-    names = known or holds.names
+    names = known or field.names
     if not names:
-        found = {label_name(cell, holds, label) for cell in cells} - {None}
+        found = {label_name(cell, field, label) for cell in cells} - {None}
         names = tuple(sort_names(cast("set[str]", found)))
         if not names:
             msg = f"{label} names no label in any of its {len(values)} rows: there is nothing to learn."
@@ -260,12 +269,12 @@ def _find_labels(
     none = sum(not _labels_of(value, separator, names) for value in values)
     if none:
         notes.append(f"{none:,} of {len(values):,} rows have none of the labels.")
-    return TargetEncoder("labels", names, column, holds, separator=separator), tuple(notes)
+    return TargetEncoder("labels", names, column, field, separator=separator), tuple(notes)
 
 
 def _find_numbers(
     values: Sequence[Any],
-    holds: Field,
+    field: Field,
     column: str,
     known: tuple[str, ...] | None,
     label: str,
@@ -277,12 +286,12 @@ def _find_numbers(
         names = known
     elif _is_list(first):
         names = tuple(f"{column}[{index}]" for index in range(len(cast("list[Any]", first))))
-    reader = TargetEncoder("number", names, column, holds)
+    encoder = TargetEncoder("number", names, column, field)
     filled = [value for value in values if not is_missing(value)]
     numbers: list[Vector] = []
     for value in filled:
-        with suppress(ValueError):  # the row is named when its target is read
-            numbers.append(cast("Vector", reader(value, label)))
+        with suppress(ValueError):  # reported with its row when it is encoded
+            numbers.append(cast("Vector", encoder(value, label)))
     if not numbers or not names:
         got = f", such as {first!r:.60}" if filled else ""
         msg = f"{label} holds no numbers in its {len(values)} rows{got}: there is nothing to learn."
@@ -295,7 +304,7 @@ def _find_numbers(
     ranges = [f"{n} ({a:g} to {b:g})" for n, a, b in zip(names, low, high, strict=True)]
     shown = ", ".join(ranges[:20]) + (", ..." if len(ranges) > 20 else "")
     what = "a number" if len(names) == 1 else f"{len(names)} numbers"
-    return reader, (f"{label} holds {what} to learn: {shown}.{hint}",)
+    return encoder, (f"{label} holds {what} to learn: {shown}.{hint}",)
 
 
 def _describe_labels(names: Sequence[str]) -> str:

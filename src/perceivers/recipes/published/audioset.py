@@ -49,7 +49,7 @@ def audioset_raw() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_raw --label labels
     Expected: 38.3 mAP as published (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.2 and table 3.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3.
     """
     return _audioset("audioset_raw", {"audio": _RAW})
 
@@ -60,7 +60,7 @@ def audioset_mel() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_mel --label labels
     Expected: 38.4 mAP as published (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.2 and table 3.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3.
     """
     return _audioset("audioset_mel", {"audio": _MEL})
 
@@ -71,7 +71,7 @@ def audioset_video() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_video --columns video:video --label labels
     Expected: 25.8 mAP as published (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.2 and table 3.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3.
     """
     return _audioset("audioset_video", {"video": _VIDEO})
 
@@ -82,7 +82,7 @@ def audioset_av_raw() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_av_raw --columns video:film --label labels
     Expected: 43.5 mAP as published (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the film is zeroed.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the film is zeroed.
     """
     return _audioset("audioset_av_raw", {"audio": _RAW, "video": _VIDEO}, dropout={"video": 0.3})
 
@@ -93,7 +93,7 @@ def audioset_av_mel() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_av_mel --columns video:film --label labels
     Expected: 43.2 mAP as published (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the film is zeroed.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the film is zeroed.
     """
     return _audioset("audioset_av_mel", {"audio": _MEL, "video": _VIDEO}, dropout={"video": 0.3})
 
@@ -104,7 +104,7 @@ def audioset_av_mel_tuned() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_av_mel_tuned --columns video:film --label labels
     Expected: 44.2 mAP as published (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.2 and table 3, the last row.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3, the last row.
     """
     made = _audioset(
         "audioset_av_mel_tuned",
@@ -190,7 +190,7 @@ def audioset_io_raw() -> Recipe:
     Run:      perceivers fit DATA --recipe audioset_io_raw --columns video:film --label labels
     Expected: 43.3 mAP as published (not reproduced here); 24,922,228 weights beside the vectors that tell the
               modalities apart; 52.7 GFLOPs (52.9 are printed).
-    Source:   Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the film is zeroed, as
+    Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the film is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
     return _with_query(audioset_av_raw(), name="audioset_io_raw", latent_channels=512)
@@ -203,7 +203,7 @@ def audioset_io_mel() -> Recipe:
     Run:      perceivers fit DATA --recipe audioset_io_mel --columns video:film --label labels
     Expected: 44.9 mAP as published (not reproduced here); 86,568,052 weights beside the vectors that tell the
               modalities apart (88.2 M are printed); 129.3 GFLOPs (129.5 are printed).
-    Source:   Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the film is zeroed, as
+    Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the film is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
     return _with_query(audioset_av_mel(), name="audioset_io_mel", latent_channels=1024)

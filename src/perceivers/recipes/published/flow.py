@@ -26,7 +26,7 @@ _CELL = 4  # pixels on each side of what one element of the stem stands for
 _WINDOWS = {"tiny": 32, "small": 64, "base": 128}
 
 
-@recipe
+@recipe(sizes=_SIZES)
 def flow(size: str = "paper") -> Recipe:
     """Optical flow at full resolution: 2,048 latents read 182,528 pixels of two frames, which then ask where they go.
 
@@ -37,7 +37,7 @@ def flow(size: str = "paper") -> Recipe:
     Expected: 41,057,134 weights in `paper`; `tiny` 0.15 pixels after 30 minutes on one core, on made pairs where saying
               zero is off by 1.12 (docs/results/flow.md). Published: end-point errors of 1.81 on Sintel (clean) and 2.42
               (final) after 480 epochs of AutoFlow, which is not reproduced here.
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; scales from DeepMind's release. The loss is
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; scales from DeepMind's release. The loss is
               not stated; the end-point error is ours.
     """
     return _paper("flow", num_latents=2048, num_layers=24) if size == "paper" else _own(size)
@@ -49,7 +49,7 @@ def flow_small() -> Recipe:
 
     Run:      perceivers fit DATA --recipe flow_small
     Expected: 27,908,974 weights (printed: 27.9 M).
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H.
     """
     return _paper("flow_small", num_latents=1024, num_layers=16)
 
@@ -142,6 +142,3 @@ def _preprocess(size: tuple[int, int]) -> dict[str, Any]:
 
 def _augment() -> dict[str, Any]:
     return {"frame_pair": PairAugmentConfig(), "flow": PairAugmentConfig()}
-
-
-flow.sizes = _SIZES  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from perceivers.tasks.classification import ClassificationConfig
 __all__ = ["glue"]
 
 
-@recipe
+@recipe(sizes=TEXT_SIZES)
 def glue(size: str = "paper") -> Recipe:
     """A task of GLUE by the bytes of one sentence or of two, which are read as one text with the mark SEP between them.
 
@@ -23,7 +23,7 @@ def glue(size: str = "paper") -> Recipe:
               80.95 in the mean, published for single tasks (not reproduced here). All at once, published: 81.49
               with one input token, 81.76 with a token for each task, 81.79 with a query for each; not in this recipe,
               which learns one task.
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.4, tables 2 and 14. CoLA is by Matthews'
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.4, tables 2 and 14. CoLA is by Matthews'
               correlation there and STS-B by Pearson's.
     """
     reads = text_reading(size)
@@ -47,6 +47,3 @@ def glue(size: str = "paper") -> Recipe:
         ),
         training=TrainingConfig(batch_size=32, max_epochs=10),
     )
-
-
-glue.sizes = TEXT_SIZES  # type: ignore[attr-defined]

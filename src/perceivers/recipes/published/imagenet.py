@@ -32,7 +32,7 @@ def imagenet() -> Recipe:
 
     Run:      perceivers fit DATA --recipe imagenet
     Expected: 78.0 % top-1 as published (not reproduced here); 44,912,254 weights; 707.2 GFLOPs.
-    Source:   Perceiver (arXiv:2103.03206), section 4.1, tables 1, 6 and 7.
+    Reference: Perceiver (arXiv:2103.03206), section 4.1, tables 1, 6 and 7.
     """
     return Recipe(
         name="imagenet",
@@ -77,7 +77,7 @@ def imagenet_learned() -> Recipe:
 
     Run:      perceivers fit DATA --recipe imagenet_learned
     Expected: 70.9 % top-1 as published (not reproduced here); 48,189,577 weights.
-    Source:   Perceiver (arXiv:2103.03206), section 4.1, table 2 and appendix B.
+    Reference: Perceiver (arXiv:2103.03206), section 4.1, table 2 and appendix B.
     """
     base = imagenet()
     return replace(
@@ -103,7 +103,7 @@ def imagenet_transformer() -> Recipe:
 
     Run:      perceivers fit DATA --recipe imagenet_transformer
     Expected: 57.0 % top-1 as published, with sizes unknown (not reproduced here).
-    Source:   Perceiver (arXiv:2103.03206), section 4.1, tables 1 and 2.
+    Reference: Perceiver (arXiv:2103.03206), section 4.1, tables 1 and 2.
     """
     return replace(
         imagenet(),
@@ -121,7 +121,7 @@ def imagenet_io() -> Recipe:
 
     Run:      perceivers fit DATA --recipe imagenet_io
     Expected: 79.0 % top-1 as published (not reproduced here); 48,440,627 weights; 407 GFLOPs.
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7; training as in DeepMind's release.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7; training as in DeepMind's release.
     """
     base = imagenet()
     return replace(
@@ -154,7 +154,7 @@ def imagenet_io_learned() -> Recipe:
     Run:      perceivers fit DATA --recipe imagenet_io_learned
     Expected: 72.7 % top-1 as published (not reproduced here); 62,255,848 weights; 471 GFLOPs by the formulas (407 are
               printed, as for the other models, whose elements are half as wide).
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7. The query is not added to what it
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7. The query is not added to what it
               reads, as in DeepMind's release of this model.
     """
     positions = LearnedPositionsConfig(channels=256, init_scale=0.02, project_channels=256)
@@ -173,7 +173,7 @@ def imagenet_io_conv() -> Recipe:
 
     Run:      perceivers fit DATA --recipe imagenet_io_conv
     Expected: 82.1 % top-1 as published (not reproduced here); 48,646,522 weights; 369 GFLOPs.
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7.
     """
     return replace(
         imagenet_io(), name="imagenet_io_conv", inputs={"image": ConvInputConfig(size=(224, 224))}

@@ -88,7 +88,7 @@ def text_reading(size: str) -> TextReading:
     )
 
 
-@recipe
+@recipe(sizes=TEXT_SIZES)
 def mlm_bytes(size: str = "paper") -> Recipe:
     """Masked bytes: 2,048 of them read by 256 latents, and as many queries that tell what was hidden.
 
@@ -98,7 +98,7 @@ def mlm_bytes(size: str = "paper") -> Recipe:
     Run:      perceivers fit DATA --recipe mlm_bytes --size tiny
     Expected: 201,108,230 weights in `paper`; 81.0 on GLUE after fine-tuning as published (not reproduced here).
               `tiny`: 61.8 % of hidden bytes of Shakespeare, 40 minutes on one core (docs/results/masked_bytes.md).
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, tables 6 and 11; heads and widths of the
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, tables 6 and 11; heads and widths of the
               comparison as in DeepMind's release.
     """
     reads = text_reading(size)
@@ -128,7 +128,7 @@ def mlm_bytes_plus() -> Recipe:
 
     Run:      perceivers fit DATA --recipe mlm_bytes_plus
     Expected: 425,607,430 weights; 81.8 on GLUE after fine-tuning as published (not reproduced here).
-    Source:   Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, table 11.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, table 11.
     """
     base = mlm_bytes()
     encoder = PerceiverEncoderConfig(
@@ -187,6 +187,3 @@ def _optim(lr: float) -> OptimConfig:
         schedule="cosine",
         warmup_steps=1000,
     )
-
-
-mlm_bytes.sizes = TEXT_SIZES  # type: ignore[attr-defined]

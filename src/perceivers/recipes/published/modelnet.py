@@ -20,7 +20,7 @@ def modelnet40() -> Recipe:
 
     Run:      perceivers fit DATA --recipe modelnet40
     Expected: 85.7 % top-1 as published (not reproduced here); 44,772,202 weights.
-    Source:   Perceiver (arXiv:2103.03206), section 4.3 and table 4.
+    Reference: Perceiver (arXiv:2103.03206), section 4.3 and table 4.
     """
     return Recipe(
         name="modelnet40",

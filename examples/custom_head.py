@@ -1,9 +1,9 @@
-"""A head of your own behind a Perceiver: not a number alone, but how sure it is of it.
+"""A Perceiver with a custom head that predicts a mean and a standard deviation.
 
-    python examples/own_head.py
+    python examples/custom_head.py
 
-The model reads pictures of handwritten digits and says how much ink they have, as a mean and a deviation of its own, by
-the likelihood of what is true. What it is less sure of should be where it errs more.
+The model estimates the mean brightness of images of handwritten digits and its uncertainty, trained by the Gaussian
+negative log-likelihood.
 """
 
 from dataclasses import replace
@@ -16,17 +16,17 @@ import perceivers as pv
 
 
 class MeanAndDeviation(nn.Module):
-    """B x N x D latents -> B x 2: what a number is likely to be, and how far off that may be."""
+    """B x N x D latents -> B x 2: mean and standard deviation of a number."""
 
     def __init__(self, latent_channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(latent_channels)
         self.to_both = nn.Linear(latent_channels, 2)
-        nn.init.zeros_(self.to_both.weight)  # the first answer is the same for all
+        nn.init.zeros_(self.to_both.weight)  # the initial output is the same for all samples
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        mean, width = self.to_both(self.norm(latents.mean(dim=1))).unbind(-1)
-        return torch.stack([mean, 0.01 + nn.functional.softplus(width)], dim=-1)
+        mean, raw_deviation = self.to_both(self.norm(latents.mean(dim=1))).unbind(-1)
+        return torch.stack([mean, 0.01 + nn.functional.softplus(raw_deviation)], dim=-1)
 
 
 def main(steps: int = 200) -> tuple[float, float]:
@@ -34,12 +34,12 @@ def main(steps: int = 200) -> tuple[float, float]:
     recipe = pv.get_recipe("digits")
     gray = replace(recipe.inputs["image"], num_channels=1)
     recipe = replace(recipe, inputs={"image": gray})
-    parts = pv.create_model(recipe)  # its adapter and encoder; the head is ours
+    parts = pv.create_model(recipe)  # input adapter and encoder
     model = pv.Perceiver(
         parts.inputs, parts.encoder, MeanAndDeviation(recipe.encoder.latent_channels)
     )
-    pictures = torch.from_numpy(load_digits().images).float()[:, None] / 16
-    train, test = pictures[:1400], pictures[1400:]
+    images = torch.from_numpy(load_digits().images).float()[:, None] / 16
+    train, test = images[:1400], images[1400:]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(steps):
         batch = train[torch.randint(len(train), (32,))]
@@ -51,7 +51,7 @@ def main(steps: int = 200) -> tuple[float, float]:
     with torch.inference_mode():
         mean, deviation = model({"image": test}).unbind(-1)
     error = (mean - test.mean(dim=(1, 2, 3))).abs()
-    print(f"Mean error {error.mean():.3f} of full ink; the model says {deviation.mean():.3f}.")
+    print(f"mean error {error.mean():.3f}, predicted deviation {deviation.mean():.3f}")
     return error.mean().item(), deviation.mean().item()
 
 

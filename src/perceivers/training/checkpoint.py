@@ -1,5 +1,6 @@
 """Checkpoint files: tensors and plain values, written atomically and read without running code."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from perceivers.data.base import atomic_write
 
-__all__ = ["read_payload", "save_payload"]
+__all__ = ["CheckpointPosition", "read_payload", "read_position", "save_payload"]
 
 
 def save_payload(path: Path, payload: dict[str, Any]) -> None:
@@ -27,8 +28,8 @@ def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:
     """Read what `save_payload` wrote, without running code from the file.
 
     Args:
-        path: Of the file.
-        lazily: Leave the tensors on the disk until they are looked at.
+        path: The file.
+        lazily: Memory-map the tensors.
 
     Raises:
         OSError: If the file is missing, truncated or something else.
@@ -48,3 +49,32 @@ def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:
         msg = f"{path} holds a {type(payload).__name__}, not a checkpoint of perceivers."
         raise OSError(msg)
     return payload
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointPosition:
+    """Progress of an interrupted run.
+
+    Attributes:
+        step: Optimizer steps done.
+        world_size: Number of processes.
+    """
+
+    step: int
+    world_size: int
+
+
+def read_position(path: Path) -> CheckpointPosition:
+    """Return the progress that a checkpoint holds.
+
+    Raises:
+        OSError: If it cannot be read, or is another program's.
+    """
+    payload = read_payload(path, lazily=True)
+    state = payload.get("perceivers")
+    if not isinstance(state, dict):
+        msg = (
+            f"{path} is not a checkpoint of perceivers. A run is resumed from its own folder only."
+        )
+        raise OSError(msg)
+    return CheckpointPosition(step=payload["global_step"], world_size=state["world_size"])

@@ -1,0 +1,219 @@
+"""Recipes changed by dotted names: the flags of `perceivers fit` and the keywords of `pv.fit`."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from perceivers.data.base import DataConfig, nearest
+from perceivers.inputs.fusion import FusionConfig
+from perceivers.recipes.files import field_path
+from perceivers.recipes.registry import Recipe, TrainingConfig
+
+__all__ = [
+    "UNPREFIXED",
+    "FieldValueError",
+    "FlagWords",
+    "OverrideError",
+    "UnknownFieldError",
+    "override",
+    "override_data",
+]
+
+# Sections whose fields are given without a prefix: `max_time`, not `training.max_time`.
+UNPREFIXED: dict[str, type] = {
+    "training": TrainingConfig,
+    "data": DataConfig,
+    "fusion": FusionConfig,
+}
+
+Config = TypeVar("Config", Recipe, DataConfig)
+
+
+class FlagWords(tuple[str, ...]):
+    """The words that follow a flag on the command line; converted by the type of the flag's field."""
+
+    __slots__ = ()
+
+
+class OverrideError(Exception):
+    """A field that cannot be overridden.
+
+    Attributes:
+        key: The name that was given. Empty if several values contradict each other.
+        hint: What to do, or what is wrong with the value.
+    """
+
+    key: str
+    hint: str
+
+
+class UnknownFieldError(OverrideError, KeyError):
+    """The recipe has no such field.
+
+    Attributes:
+        near: The most similar name of a field, or "".
+    """
+
+    def __init__(self, key: str, known: Iterable[str]) -> None:
+        known = list(known)
+        suggestion = nearest(key, known)
+        self.key, self.near = key, suggestion.partition("'")[2].rpartition("'")[0]
+        self.hint = f"{suggestion} There are: {', '.join(known)}."
+        super().__init__(f"A recipe has no '{key}'.{self.hint}")
+
+
+class FieldValueError(OverrideError, ValueError):
+    """A value that does not fit its field, or values that contradict each other."""
+
+    def __init__(self, key: str, hint: str) -> None:
+        self.key, self.hint = key, hint
+        super().__init__(f"{key}: {hint}" if key else hint)
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with some of its fields changed.
+
+    Args:
+        recipe: Values of all other fields.
+        changes: New values by name: `{"max_time": "10m", "label": "species", "optim.lr": 1e-3}`. Fields of `training`,
+            `data` and `fusion` need no prefix; `-` and `_` are the same.
+
+    Raises:
+        UnknownFieldError: If there is no such field (a `KeyError`). The message names the nearest.
+        FieldValueError: If a value does not fit its field (a `ValueError`).
+    """
+    if not changes:
+        return recipe
+    plain = dataclasses.asdict(recipe)
+    names: dict[str, str] = {}
+    for key, given in changes.items():
+        name, value = _name_and_value(recipe, key, _full_name(key), given)
+        names[name] = key
+        _set(plain, key, name, value)
+    return _validated(Recipe, plain, names)
+
+
+def override_data(config: DataConfig, changes: Mapping[str, Any]) -> DataConfig:
+    """Return the data configuration with those of the changes that concern it.
+
+    Raises:
+        FieldValueError: If a value does not fit its field.
+    """
+    plain = dataclasses.asdict(config)
+    names: dict[str, str] = {}
+    for key, given in changes.items():
+        prefix, _, name = _full_name(key).partition(".")
+        if prefix != "data":
+            continue
+        name, value = _name_and_value(config, key, name, given)
+        if name in plain:
+            plain[name] = value
+            names[name] = key
+    return _validated(DataConfig, plain, names)
+
+
+def _validated(config: type[Config], plain: Mapping[str, Any], names: Mapping[str, str]) -> Config:
+    """Return the configuration of nested dictionaries; an error names the key under which its value was given."""
+    try:
+        return TypeAdapter(config).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = field_path([str(part) for part in first["loc"]], config)
+        key = next((key for name, key in names.items() if f"{place}.".startswith(f"{name}.")), "")
+        if (
+            first["type"] == "value_error"
+        ):  # of the configuration itself: values that contradict each other
+            raise FieldValueError(key, str(first["ctx"]["error"])) from error
+        raise FieldValueError(key or place, f"{first['msg']}, got {first['input']!r}.") from error
+
+
+def _full_name(key: str) -> str:
+    """Return the name with its section: `max_time` -> `training.max_time`."""
+    name = key.replace("-", "_")
+    for prefix, section in UNPREFIXED.items():
+        known = section.__dataclass_fields__  # pyright: ignore[reportAttributeAccessIssue]
+        if name.partition(".")[0] in known or name.removeprefix("no_") in known:
+            return f"{prefix}.{name}"
+    return name
+
+
+def _set(plain: dict[str, Any], key: str, name: str, value: Any) -> None:
+    """Set one field of nested dictionaries, which must exist."""
+    *parents, last = name.split(".")
+    here = plain
+    for depth, part in enumerate([*parents, last]):
+        if part not in here:
+            raise UnknownFieldError(key, _names_beside(here, ".".join(parents[:depth])))
+        if depth < len(parents):
+            inside = here[part]
+            if not isinstance(inside, dict):
+                msg = f"'{part}' is {inside!r} in this recipe: it has no fields to set."
+                raise FieldValueError(key, msg)
+            here = cast("dict[str, Any]", inside)
+    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    here[last] = dataclasses.asdict(cast("Any", value)) if is_config else value
+
+
+def _names_beside(fields: Iterable[str], parent: str) -> list[str]:
+    """Return the names that could have been meant, as they are given."""
+    if parent in UNPREFIXED:
+        return list(fields)
+    if parent:
+        return [f"{parent}.{name}" for name in fields]
+    sections = [UNPREFIXED[name] for name in UNPREFIXED]
+    return [*fields, *(one.name for part in sections for one in dataclasses.fields(part))]
+
+
+def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, Any]:
+    """Return the name of a field and its value. The flag `--no-progress` is `progress` and False."""
+    if not isinstance(words, FlagWords):
+        return name, words
+    hint = _type_of(config, name)
+    parent, _, last = name.rpartition(".")
+    if hint is None and not words and last.startswith("no_"):
+        positive = f"{parent}.{last[3:]}".lstrip(".")
+        if _type_of(config, positive) is bool:
+            return positive, False
+    kinds = _members(hint)
+    if not words:
+        if bool not in kinds and hint is not None:
+            raise FieldValueError(key, "expected a value, got none.")
+        return name, True
+    if type(None) in kinds and words == ("None",):
+        return name, None
+    if any(get_origin(kind) is dict for kind in kinds):
+        return name, _pairs(key, words)
+    is_literal = len(words) == 1 and any(words[0] in get_args(kind) for kind in kinds)
+    if any(get_origin(kind) is tuple for kind in kinds) and not is_literal:
+        return name, list(words)
+    if len(words) > 1:
+        raise FieldValueError(key, f"expected one value, got {' '.join(words)}.")
+    return name, words[0]
+
+
+def _pairs(key: str, words: FlagWords) -> dict[str, str]:
+    """Return the dictionary that is written `left_image:image,right_image:image`."""
+    pairs = [part.partition(":") for part in ",".join(words).split(",")]
+    if any(not name or not value for name, _, value in pairs):
+        msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
+        raise FieldValueError(key, msg)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _type_of(config: Any, name: str) -> Any:
+    """Return the type of a field of nested configurations; None if it is unknown."""
+    *parents, last = name.split(".")
+    for part in parents:
+        config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
+    if not dataclasses.is_dataclass(config):
+        return None
+    return get_type_hints(type(config)).get(last)
+
+
+def _members(hint: Any) -> list[Any]:
+    """Return the types of a union, or the one type itself."""
+    if get_origin(hint) in (None, tuple, dict, list, Literal):
+        return [hint]
+    return [member for part in get_args(hint) for member in _members(part)]

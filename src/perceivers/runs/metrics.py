@@ -1,0 +1,52 @@
+"""`metrics.jsonl` of a run: one JSON object for each logged step."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceivers.data.base import atomic_write
+
+__all__ = ["METRICS_FILE", "MetricsLogger", "read_metrics"]
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `metrics.jsonl`. An incomplete last line is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class MetricsLogger:
+    """Append metrics to `metrics.jsonl`, one JSON object per line, and send them to the loggers.
+
+    Args:
+        folder: The run folder.
+        loggers: Loggers of Lightning, each with `log_metrics`.
+    """
+
+    def __init__(self, folder: Path, loggers: Sequence[Any] = ()) -> None:
+        self.path = folder / METRICS_FILE
+        self._loggers = loggers
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Write one line: step, epoch, elapsed seconds, and all metrics."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        numbers = {name: value for name, value in row.items() if name not in ("step", "elapsed")}
+        for logger in self._loggers:
+            logger.log_metrics(numbers, step=int(row["step"]))
+
+    def cut_after(self, step: int) -> None:
+        """Drop the lines after `step`: those after the checkpoint from which a run is resumed."""
+        if self.path.exists():
+            rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            with atomic_write(self.path) as new:
+                new.write_bytes(text.encode())

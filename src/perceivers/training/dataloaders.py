@@ -1,0 +1,256 @@
+"""Data loaders of a run: batch sizes, worker processes and caches that fit the machine."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.loading.stream_loader import make_stream_loader
+from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.tables.memory import available_memory
+from perceivers.recipes.registry import Recipe, TrainingConfig
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.registry import answers_of, names_of
+
+__all__ = ["ProcessInfo", "build_loaders", "num_rows", "step_parts", "step_size", "step_text"]
+
+_CACHE_SHARE = 0.3  # of the free memory, for decoded samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessInfo:
+    """Rank of this process and its share of the machine.
+
+    Attributes:
+        rank: Rank of this process.
+        world_size: Number of processes.
+        local_processes: Number of processes on this machine.
+        is_gpu: Whether it computes on a GPU.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_processes: int = 1
+    is_gpu: bool = False
+
+    def threads_and_workers(self, workers: int | None) -> tuple[int, int]:
+        """Return this process' share of the cores: compute threads and worker processes.
+
+        Args:
+            workers: Number of worker processes. None: a share of the cores.
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return divide_cores(max(1, (cores or 1) // self.local_processes), workers)
+
+
+def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
+    """Return the number of outputs, the width of mixed targets; of several tasks, of each."""
+    if isinstance(recipe.task, MultiTaskConfig):
+        return {name: len(names_of(part)) for name, part in recipe.task.parts.items()}
+    return recipe.output.num_outputs
+
+
+def num_rows(source: DatasetBundle, split: str) -> int | None:
+    """Return the number of rows of a split; None for a stream that has not been read yet."""
+    if split in source.streams:
+        return source.streams[split].num_rows
+    return len(source.splits[split])
+
+
+def step_size(
+    batch_size: int, accumulate: int, world_size: int, rows: int | None
+) -> tuple[int, str]:
+    """Return the samples of one batch of one process, and a sentence if there are too few rows for it.
+
+    Args:
+        batch_size: Samples of an optimizer step, over all batches and processes.
+        accumulate: Batches of a step.
+        world_size: Number of processes.
+        rows: Training samples; None if unknown.
+
+    Raises:
+        ValueError: If a step cannot be divided into equal batches.
+    """
+    parts = accumulate * world_size
+    if accumulate < 1 or batch_size < 1 or batch_size % parts:
+        msg = (
+            f"--batch-size is the whole optimizer step and must be a multiple of "
+            f"--accumulate times the number of devices; got {batch_size} for {accumulate} x "
+            f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
+        )
+        raise ValueError(msg)
+    if rows is None or rows >= batch_size:
+        return batch_size // parts, ""
+    if rows < parts:
+        msg = f"Expected at least {parts} training samples for {accumulate} x {world_size}, got {rows}."
+        raise ValueError(msg)
+    size = rows // parts
+    return (
+        size,
+        f"Steps of {size * parts} samples: train has {rows}, fewer than the {batch_size} asked for.",
+    )
+
+
+def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tuple[int, int, str]:
+    """Return the samples of a batch of one process, the batches of a step, and the sentence of `step_size`.
+
+    With `batch="auto"` the batch is the whole step of the process, until the batch size finder has run.
+
+    Args:
+        config: Size of a step and of its batches.
+        world_size: Number of processes.
+        rows: Training samples; None if unknown.
+
+    Raises:
+        ValueError: If a step cannot be divided into equal batches.
+    """
+    if config.batch is None:
+        size, text = step_size(config.batch_size, config.accumulate, world_size, rows)
+        return size, config.accumulate, text
+    size, text = step_size(config.batch_size, 1, world_size, rows)
+    if config.batch == "auto":
+        return size, 1, text
+    if config.accumulate != 1:
+        msg = (
+            f"Give --batch or --accumulate, not both: with --batch {config.batch}, the batches of a step follow "
+            f"from --batch-size {config.batch_size}. Expected --accumulate 1, got {config.accumulate}."
+        )
+        raise ValueError(msg)
+    is_full = size * world_size == config.batch_size  # otherwise there are too few training samples
+    if config.batch < 1 or (is_full and size % config.batch):
+        fitting = [n for n in range(1, size + 1) if size % n == 0]
+        msg = (
+            f"--batch must divide the {size} samples that each device has in a step (--batch-size "
+            f"{config.batch_size}, devices {world_size}); got {config.batch}. Expected one of "
+            f"{', '.join(map(str, fitting[-8:]))}, or auto."
+        )
+        raise ValueError(msg)
+    batch = min(config.batch, size)
+    return batch, size // batch, text
+
+
+def step_text(settings: LoaderSettings, accumulate: int) -> str:
+    """Describe a step: `128 samples: 4 batches of 16 on each of 2 devices`."""
+    size, devices = settings.batch_size, settings.world_size
+    parts = f"{accumulate} batches of {size}" if accumulate > 1 else f"one batch of {size}"
+    where = f" on each of {devices} devices" if devices > 1 else ""
+    return f"{size * accumulate * devices} samples: {parts}{where}"
+
+
+def _cache_bytes(local_processes: int, split: str) -> int:
+    """Return the cache size of a split in bytes: a share of the free memory, most of it for train."""
+    share = _CACHE_SHARE * (0.8 if split == "train" else 0.2)
+    return int(share * (available_memory() or 0) / local_processes)
+
+
+def _fingerprint(
+    source: DatasetBundle,
+    split: str,
+    preprocess: Mapping[str, Any],
+    augment: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a hash of data, split and preprocessing, the key of decoded samples in a shared cache.
+
+    Data are identified by a few of their rows: names, sizes and times of files, or the cells of the table.
+    """
+    columns = {name: asdict(column) for name, column in source.inputs.items()}
+    settings = {name: asdict(part) for name, part in preprocess.items()}
+    # Videos are stored larger if crops are cut from them.
+    crops = {
+        n: getattr(part, "crop_scale", None) is not None for n, part in (augment or {}).items()
+    }
+    known = [sorted(part.items()) for part in (columns, settings, crops)]
+    content = repr((source.notes, split, known, _few_rows(source, split)))
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+
+
+def _few_rows(source: DatasetBundle, split: str) -> list[str]:
+    """Return the identities of a few rows, spread over the split."""
+    records = source.splits.get(split)
+    names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
+    found: list[str] = []
+    for index in sorted({round(i * (len(records) - 1) / 15) for i in range(16)} if records else ()):
+        assert records is not None
+        try:
+            row = records.row(index)
+        except (OSError, ValueError):  # reported and counted in training
+            continue
+        found += [_identity(row.get(name)) for name in names]
+    return found
+
+
+def _identity(cell: Any) -> str:
+    """Return the identity of a cell: name, size and time of a file, or its value."""
+    if not isinstance(cell, EncodedItem):
+        return repr(cell)
+    if cell.path is not None:
+        try:
+            about = cell.path.stat()
+        except OSError:
+            return cell.name
+        return f"{cell.path.absolute()} {about.st_size} {about.st_mtime_ns}"
+    return f"{cell.name} {zlib.crc32(cell.data or b'')} {cell.value!r}"
+
+
+def build_loaders(
+    source: DatasetBundle,
+    recipe: Recipe,
+    preprocess: Mapping[str, Any],
+    *,
+    batch_size: int,
+    process: ProcessInfo,
+) -> tuple[Any, Any]:
+    """Return the data loaders of the training and the validation split.
+
+    Args:
+        source: Data with both splits.
+        recipe: Augmentation and loading.
+        preprocess: Preprocessing of each modality, inputs and targets.
+        batch_size: Samples of one batch of this process.
+        process: Rank of this process.
+    """
+    is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
+
+    def loader(split: str, *, training: bool) -> Any:
+        augment = recipe.augment if training else None
+        settings = LoaderSettings(
+            batch_size=batch_size,
+            training=training,
+            seed=recipe.training.seed,
+            num_workers=process.threads_and_workers(recipe.data.workers)[1],
+            num_classes=_num_classes(recipe),
+            max_bad=recipe.data.max_bad,
+            world_size=process.world_size,
+            rank=process.rank,
+            pin_memory=process.is_gpu,
+            target_modalities=answers_of(recipe.task),
+            cache=recipe.data.cache,
+            sample_cache_bytes=_cache_bytes(process.local_processes, split),
+            fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
+        )
+        if split in source.streams:
+            stream = source.streams[split]
+            if training:
+                stream = stream.shuffled(recipe.data.shuffle_buffer, settings.seed)
+            return make_stream_loader(
+                stream,
+                source.inputs,
+                source.target,
+                preprocess=preprocess,
+                augment=augment,
+                settings=settings,
+            )
+        return make_loader(
+            source.splits[split],
+            source.inputs,
+            None if source.target is None else source.targets(split),
+            preprocess=preprocess,
+            augment=augment,
+            settings=settings,
+        )
+
+    return loader("train", training=True), loader("validation", training=False)
