@@ -11,6 +11,11 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 
+# Scripts of tests/support run in processes of their own.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")])
+)
+
 # Workers of pytest-xdist share the cores. Two threads each would fight for them.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 

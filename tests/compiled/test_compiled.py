@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
+from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=3)
 ENCODER = PerceiverEncoderConfig(

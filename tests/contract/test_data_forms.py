@@ -6,11 +6,11 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
-from small_data import CLASSES, FORMS, SPLITS, STREAMED, WITH_SPLIT_COLUMN, label, pixels
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
+from support.image_data import CLASSES, FORMS, SPLITS, STREAMED, WITH_SPLIT_COLUMN, label, pixels
 
 EXPECTED = {
     split: sorted((pixels(n).tobytes(), label(n)) for n in numbers)

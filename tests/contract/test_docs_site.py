@@ -5,11 +5,11 @@ import re
 
 import pytest
 import yaml
-from doc_pages import ROOT
 
 import perceivers as pv
 from perceivers.cli.main import COMMANDS
 from perceivers.recipes import list_recipes
+from support.docs import ROOT
 
 DOCS = ROOT / "docs"
 

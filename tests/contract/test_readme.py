@@ -7,11 +7,11 @@ import re
 import tomllib
 
 import pytest
-from doc_pages import BLOCK, PAGES, ROOT, blocks, commands, inline_commands
 
 import perceivers
 from perceivers.cli.main import COMMANDS, main
 from perceivers.recipes import list_recipes
+from support.docs import BLOCK, PAGES, ROOT, blocks, commands, inline_commands
 
 README = (ROOT / "README.md").read_text()
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from runs import make_pictures, needs_int8, save_run
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
@@ -16,6 +15,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
+from support.runs import make_pictures, needs_int8, save_run
 
 # Nothing that shows help or labels a picture has a use for these. Most take longer to import than torch.
 HEAVY = {

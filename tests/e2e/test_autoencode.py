@@ -8,15 +8,15 @@ import wave
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import made_modalities as made
 import numpy as np
 import pytest
 from PIL import Image
-from runs import make_pictures
 
 from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load
+from support import modality_data as made
+from support.runs import make_pictures
 
 pytest.importorskip("soundfile")
 av = pytest.importorskip("av")

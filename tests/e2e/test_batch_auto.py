@@ -3,9 +3,9 @@
 import pytest
 import torch
 import yaml
-from train_digits import train
 
 from perceivers.training import batch_size_finder as batches
+from support.training import train
 
 
 def weights_of(run):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import small_data
-from runs import TINY, make_pictures
 
 import perceivers as pv
 from perceivers.cli.main import main
+from support import image_data
+from support.runs import TINY, make_pictures
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +177,11 @@ def test_fit_from_python_takes_a_data_frame_and_dotted_changes(pictures):
 
 
 def test_shards_are_streamed_and_measured(tmp_path, capsys):
-    features = small_data.FEATURES
+    features = image_data.FEATURES
     for split, numbers in (("train", range(40)), ("test", range(40, 52))):
-        cells = [{"bytes": small_data.png(i), "path": f"{i}.png"} for i in numbers]
-        columns = {"image": cells, "label": [small_data.label(i) for i in numbers]}
-        small_data.write_parquet(tmp_path / f"data/{split}-00000.parquet", columns, features)
+        cells = [{"bytes": image_data.png(i), "path": f"{i}.png"} for i in numbers]
+        columns = {"image": cells, "label": [image_data.label(i) for i in numbers]}
+        image_data.write_parquet(tmp_path / f"data/{split}-00000.parquet", columns, features)
     flags = ["--stream", "--batch-size", "8", "--max-bad", "0.1"]
     assert main(["fit", "data", "--out", "run", *flags, *TINY]) == 0
     assert re.search(r"accuracy +\d+\.\d %", capsys.readouterr().out)

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-import small_data
 from PIL import Image
-from runs import make_pictures, needs_int8, save_run
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.hub import quantize
+from support import image_data
+from support.runs import make_pictures, needs_int8, save_run
 
 
 @pytest.fixture
@@ -195,10 +195,10 @@ class TestQuantize:
 def test_shards_are_predicted_into_a_folder_and_not_twice(run, tmp_path, capsys):
     parquet = pytest.importorskip("pyarrow.parquet")
     cells = [
-        {"bytes": small_data.png(1), "path": "1.png"},
+        {"bytes": image_data.png(1), "path": "1.png"},
         {"bytes": b"no picture", "path": "2.png"},
     ]
-    shard = small_data.write_parquet(tmp_path / "a.parquet", {"image": cells})
+    shard = image_data.write_parquet(tmp_path / "a.parquet", {"image": cells})
     out = tmp_path / "predictions"
     command = ["predict", run, str(shard), "--shards", str(out)]
     assert main(command) == 1  # one row has an error

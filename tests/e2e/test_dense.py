@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY
 
 from perceivers.cli.main import main
 from perceivers.evaluation.dense_output import save_pictures
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.prediction import Prediction
+from support.runs import TINY
 
 COLORS = [0, 0, 0, 250, 20, 30]
 

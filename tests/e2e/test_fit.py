@@ -9,8 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tolerance import GOLDEN, relative_error
-from train_digits import PREPROCESS, resolved, small_digits, small_recipe, train
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.hub.checkpoint import load
@@ -19,6 +17,8 @@ from perceivers.runs.metrics import read_metrics
 from perceivers.training import fit as fit_module
 from perceivers.training import stopping as clock
 from perceivers.training.module import PerceiverModule
+from support.tolerance import GOLDEN, relative_error
+from support.training import PREPROCESS, resolved, small_digits, small_recipe, train
 
 
 @pytest.fixture(autouse=True)

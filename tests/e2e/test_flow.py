@@ -4,11 +4,9 @@ import json
 import shutil
 from dataclasses import replace
 
-import made_flow
 import numpy as np
 import pytest
 import torch
-from resolved import specialize
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
@@ -24,6 +22,8 @@ from perceivers.recipes.resolve import choose_recipe
 from perceivers.tasks.flow import FlowTask
 from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import ProcessInfo
+from resolved import specialize
+from support import flow_data
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
@@ -37,7 +37,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chairs")
-    return made_flow.make_chairs(folder, count=10, size=(40, 52), marks="1" * 7 + "2" * 3)
+    return flow_data.make_chairs(folder, count=10, size=(40, 52), marks="1" * 7 + "2" * 3)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_measures_stand_beside_saying_that_nothing_moves(run, data, capsys):
     assert status == 0
     found = json.loads(out)
     assert (found["split"], found["num_samples"]) == ("validation", 3)
-    flows = [made_flow.pair(number, (40, 52)).flow for number in (7, 8, 9)]
+    flows = [flow_data.pair(number, (40, 52)).flow for number in (7, 8, 9)]
     zero = np.mean([np.linalg.norm(flow, axis=-1).mean() for flow in flows])
     assert found["metrics"]["zero_epe"] == pytest.approx(zero, rel=1e-5)
     status, out, _ = command(capsys, "evaluate", run, data, "--split", "train")
@@ -132,7 +132,7 @@ def test_frames_of_any_size_are_read_in_tiles(run):
 
 def test_arrays_pairs_and_dicts_are_taken(run, data):
     predictor = load_predictor(run, device="cpu")
-    made = made_flow.pair(1, (40, 52))
+    made = flow_data.pair(1, (40, 52))
     both = np.stack([made.first, made.second])
     one, other = predictor.predict([both, (made.first, made.second)])
     third, *_ = predictor.predict({"first": made.first, "second": made.second})
@@ -169,7 +169,7 @@ def test_attention_is_drawn_over_the_first_frame(run, data, tmp_path, capsys):
     assert status == 0
     arrays = np.load(tmp_path / "a.npz")
     assert arrays["picture"].shape == (32, 32, 3)
-    assert (arrays["picture"] == made_flow.pair(1, (40, 52)).first[4:36, 10:42]).all()
+    assert (arrays["picture"] == flow_data.pair(1, (40, 52)).first[4:36, 10:42]).all()
     assert arrays["attention"].shape == (1, 8, 8)
     assert arrays["label_names"].tolist()[:2] == ["mean motion", "largest motion"]
     status, _, _ = command(capsys, "explain", run, data, "--row", "2", "--out", tmp_path / "b.png")
@@ -199,7 +199,7 @@ def test_bad_rows_are_counted_and_too_many_stop(data, tmp_path, capsys):
 
 
 def test_data_without_flow_are_not_learned_from(tmp_path, capsys):
-    made_flow.make_kitti(tmp_path)
+    flow_data.make_kitti(tmp_path)
     status, _, err = command(capsys, "fit", tmp_path / "testing", "--recipe", "flow")
     assert status == 1
     assert "the flow of none of them" in err

@@ -7,10 +7,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from past_runs import make_past_run
-from runs import make_pictures
 
 from perceivers.cli.main import main
+from support.past_runs import make_past_run
+from support.runs import make_pictures
 
 
 @pytest.fixture(scope="module")

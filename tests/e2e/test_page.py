@@ -10,12 +10,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from explained import explanation, view
-from made_modalities import cloud, frames, tone, write_film, write_off, write_wav
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from timing import PATIENCE, wait_until
-from untrained import save_untrained
 
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
@@ -27,6 +23,10 @@ from perceivers.explain.contents.text import TextContent
 from perceivers.explain.render import explanation_json
 from perceivers.explain.render.write import page_of
 from perceivers.server import app as served_app
+from support.explanations import explanation, view
+from support.modality_data import cloud, frames, tone, write_film, write_off, write_wav
+from support.models import save_untrained
+from support.timing import PATIENCE, wait_until
 
 SHARED = Path(explanation_json.__file__).with_name("static")
 STATIC = Path(served_app.__file__).with_name("static")

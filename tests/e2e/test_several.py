@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import TINY, make_pictures, save_run
-from small_data import write_csv, write_png
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
@@ -20,6 +18,8 @@ from perceivers.training.batch_size_finder import MemoryProbe
 from perceivers.training.build import build_task as task_of
 from perceivers.training.dataloaders import ProcessInfo
 from perceivers.training.fit import fit
+from support.image_data import write_csv, write_png
+from support.runs import TINY, make_pictures, save_run
 
 ROWS = 20
 

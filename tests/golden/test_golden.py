@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tolerance import GOLDEN
 
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.models.perceiver import PerceiverConfig, build
@@ -18,6 +17,7 @@ from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes import OptimConfig, Recipe, get_recipe
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training.optim import build_optimizer, learning_rate
+from support.tolerance import GOLDEN
 
 STEPS = 20
 LABELS = tuple("abcde")

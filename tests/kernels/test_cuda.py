@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 import torch
-from tolerance import READ_FLOOR, READ_TIMES, relative_error
 
 from perceivers.cross_attention import streaming
 from perceivers.cross_attention.operator import read_elements
 from perceivers.cross_attention.tiles import GridFeatures
 from perceivers.cross_attention.triton import dispatch as triton_dispatch
 from perceivers.inputs.elements import Elements, GridPositions
+from support.tolerance import READ_FLOOR, READ_TIMES, relative_error
 
 if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
     pytest.skip("needs a GPU with CUDA, and Triton", allow_module_level=True)

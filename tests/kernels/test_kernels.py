@@ -9,11 +9,11 @@ import os
 
 import pytest
 import torch
-from tolerance import READ_FLOOR, READ_TIMES, relative_error
 
 from perceivers.cross_attention import streaming
 from perceivers.cross_attention.tiles import GridFeatures
 from perceivers.inputs.elements import Elements, GridPositions
+from support.tolerance import READ_FLOOR, READ_TIMES, relative_error
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"

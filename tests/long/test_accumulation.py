@@ -5,13 +5,14 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from exact_steps import train
 
-SCRIPT = Path(__file__).parent.parent / "exact_steps.py"
+from support.docs import ROOT
+from support.exact_steps import train
+
+SCRIPT = ROOT / "tests" / "support" / "exact_steps.py"
 EXACT = 1e-12
 DIVIDED = [(name, parts) for name in ("adamw", "lamb") for parts in ([[6], [6]], [[3, 4], [4, 1]])]
 

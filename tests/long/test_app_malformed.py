@@ -1,7 +1,8 @@
-import made_modalities as made
 import pytest
-from bad_files import ARRAYS, FILMS, RECORDINGS, SHAPES, SOUNDS
-from serving import BOUNDS, GOOD_SUFFIX, asking, bad_files, bad_forms, good_file
+
+from support import modality_data as made
+from support.bad_files import ARRAYS, FILMS, RECORDINGS, SHAPES, SOUNDS
+from support.server import BOUNDS, GOOD_SUFFIX, asking, bad_files, bad_forms, good_file
 
 BAD = {"audio": SOUNDS, "video": FILMS, "points": SHAPES, "series": RECORDINGS, "array": ARRAYS}
 

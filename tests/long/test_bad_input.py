@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY, make_pictures, save_run
 
 from perceivers.cli.main import main
+from support.runs import TINY, make_pictures, save_run
 
 
 def noise(height: int = 12, width: int = 12) -> Image.Image:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import made_modalities as made
 import numpy as np
 import pytest
-from bad_files import (
+
+from perceivers.cli.main import main
+from support import modality_data as made
+from support.bad_files import (
     ARRAYS,
     FILMS,
     RECORDINGS,
@@ -23,10 +25,8 @@ from bad_files import (
     rotated,
     vary,
 )
-from modality_cases import SMALL
-from untrained import save_untrained
-
-from perceivers.cli.main import main
+from support.modality_cases import SMALL
+from support.models import save_untrained
 
 pytest.importorskip("soundfile")
 pytest.importorskip("av")

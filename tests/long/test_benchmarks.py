@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import make_pictures
 
 from perceivers.recipes import get_recipe
+from support.runs import make_pictures
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 

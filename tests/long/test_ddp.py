@@ -5,15 +5,16 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from tolerance import GOLDEN, relative_error
-from train_digits import train
 
-SCRIPT = Path(__file__).parent.parent / "train_digits.py"
+from support.docs import ROOT
+from support.tolerance import GOLDEN, relative_error
+from support.training import train
+
+SCRIPT = ROOT / "tests" / "support" / "training.py"
 RUN = {"max_epochs": 2, "augment": {}}  # no mixing: partners are chosen within a process
 
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from doc_data import DATA, make_data
-from doc_pages import ROOT, blocks, commands, steps, words_of
 
 from perceivers.cli.main import main
+from support.docs import ROOT, blocks, commands, steps, words_of
+from support.docs_data import DATA, make_data
 
 PAGES = {name: ROOT / "docs" / f"{name}.md" for name in DATA if name != "README"}
 

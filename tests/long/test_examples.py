@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from past_runs import make_past_run
-from runs import make_pictures
+
+from support.past_runs import make_past_run
+from support.runs import make_pictures
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -5,12 +5,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import made_modalities as made
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from untrained import save_untrained
 
 from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
@@ -20,6 +18,8 @@ from perceivers.exporting.graph import build_graph
 from perceivers.exporting.verify import compare, make_reference
 from perceivers.hub.checkpoint import load, save
 from perceivers.models.perceiver import build
+from support import modality_data as made
+from support.models import save_untrained
 
 KINDS = ("audio", "image", "points")
 

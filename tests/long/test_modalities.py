@@ -9,11 +9,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import made_modalities as made
 import numpy as np
 import pytest
 import torch
-from modality_cases import CASES, SMALL, Case
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
@@ -23,6 +21,8 @@ from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.hub.checkpoint import load
 from perceivers.training.dataloaders import _fingerprint as fingerprint
+from support import modality_data as made
+from support.modality_cases import CASES, SMALL, Case
 
 pytest.importorskip("soundfile")
 pytest.importorskip("av")

@@ -5,19 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from small_data import write_parquet
-from train_digits import small_digits, train
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.image.preprocess import decode_image
 from perceivers.data.sources.open import open_data
 from perceivers.runs.metrics import read_metrics
+from support.docs import ROOT
+from support.image_data import write_parquet
+from support.training import small_digits, train
 
-SCRIPT = Path(__file__).parent.parent / "train_digits.py"
+SCRIPT = ROOT / "tests" / "support" / "training.py"
 RUN = {"max_epochs": 3, "accumulate": 2}  # 10 steps an epoch
 
 

@@ -9,13 +9,14 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import made_modalities as made
 import pytest
 from benchmarks.serving import Load, load_on, request_of, serving, summary
-from doc_pages import ROOT, steps
-from runs import save_run
-from serving import asking
-from timing import PATIENCE, wait_until
+
+from support import modality_data as made
+from support.docs import ROOT, steps
+from support.runs import save_run
+from support.server import asking
+from support.timing import PATIENCE, wait_until
 
 
 def exchange(address: str, sent: bytes) -> bytes:

@@ -7,7 +7,6 @@ import warnings
 
 import pytest
 import torch
-from tolerance import PARITY, relative_error
 
 from perceivers.hub.names import LAYER
 from perceivers.inputs.elements import Elements
@@ -16,6 +15,7 @@ from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.blocks import CrossAttend
 from perceivers.nn.position import axis_coordinates, fourier_features
+from support.tolerance import PARITY, relative_error
 
 transformers = pytest.importorskip("transformers")
 with warnings.catch_warnings():

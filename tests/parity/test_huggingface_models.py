@@ -5,13 +5,13 @@ import warnings
 
 import pytest
 import torch
-from tolerance import relative_error
 
 from perceivers.exporting.verify import transformers_outputs
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
 from perceivers.hub.huggingface_back import config_to
 from perceivers.hub.names import from_huggingface, rows_of, to_huggingface
 from perceivers.models.perceiver import build
+from support.tolerance import relative_error
 
 transformers = pytest.importorskip("transformers")
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import assert_close
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
@@ -14,6 +13,7 @@ from perceivers.models.cost import paper_flops
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.patches import depth_to_space, space_to_depth
+from support.tolerance import assert_close
 
 TINY = PerceiverEncoderConfig(
     num_latents=4,

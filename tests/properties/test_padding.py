@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_modalities import RATE, cloud, frames, recording, sentence, tone
-from tolerance import assert_close
-from untrained import prepared_as, untrained
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.registry import build_modality
+from support.modality_data import RATE, cloud, frames, recording, sentence, tone
+from support.models import prepared_as, untrained
+from support.tolerance import assert_close
 
 KINDS = (
     *("audio", "wave", "video", "points", "text", "series", "irregular", "array", "places"),

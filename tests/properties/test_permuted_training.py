@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.image import ConvInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
@@ -12,6 +11,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.training.optim import build_optimizer
+from support.tolerance import assert_close
 
 DIGITS = get_recipe("digits")
 LEARNED = replace(DIGITS.inputs["image"], positions=LearnedPositionsConfig(channels=6))

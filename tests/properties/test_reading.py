@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import EXACT, READ_FLOOR, READ_TIMES, relative_error
 
 from perceivers.cross_attention import streaming
 from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.nn.blocks import CrossAttend
+from support.tolerance import EXACT, READ_FLOOR, READ_TIMES, relative_error
 
 WIDTH = 14
 PATHS = ("grid", "absorbed")

@@ -3,9 +3,9 @@ import threading
 import time
 
 import pytest
-from timing import wait_until
 
 from perceivers.data.loading.workers import Prefetcher
+from support.timing import wait_until
 
 
 def threads():

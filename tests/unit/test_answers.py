@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from PIL import Image
-from resolved import specialize
 
 from perceivers.data.base import DataConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -22,6 +21,7 @@ from perceivers.tasks.base import take_answer
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.registry import TARGET_KINDS, answers_of
+from resolved import specialize
 
 PICTURE = ImagePreprocessConfig(size=(4, 4))
 

@@ -3,9 +3,9 @@ import threading
 import time
 
 import pytest
-from timing import PATIENCE
 
 from perceivers.server.batching import Batcher, ModelGoneError
+from support.timing import PATIENCE
 
 
 def soon() -> float:

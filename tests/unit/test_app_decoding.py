@@ -2,12 +2,8 @@ import dataclasses
 import multiprocessing
 import threading
 
-import made_modalities as made
 import numpy as np
 import pytest
-from serving import BOUNDS, GOOD_SUFFIX, bad_files, good_file
-from timing import PATIENCE
-from untrained import prepared_as
 
 from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.tables.columns import InputColumn
@@ -25,6 +21,10 @@ from perceivers.server.forms import input_fields
 from perceivers.server.settings import UploadLimits
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
+from support import modality_data as made
+from support.models import prepared_as
+from support.server import BOUNDS, GOOD_SUFFIX, bad_files, good_file
+from support.timing import PATIENCE
 
 
 @pytest.fixture(scope="module")

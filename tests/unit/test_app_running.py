@@ -7,9 +7,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
-from runs import save_run
 from starlette.testclient import TestClient
-from timing import PATIENCE
 
 from perceivers.cli.main import main
 from perceivers.data import base
@@ -18,6 +16,8 @@ from perceivers.server.decoding import DecoderPool
 from perceivers.server.runner import app_from_environment, serve
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings, UploadLimits
+from support.runs import save_run
+from support.timing import PATIENCE
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@ import os
 import signal
 import threading
 
-import made_modalities as made
 import pytest
-from serving import asking
-from timing import PATIENCE, wait_until
 
 from perceivers.evaluation.predict import Predictor
 from perceivers.server.app import docs_page
 from perceivers.server.settings import UploadLimits
+from support import modality_data as made
+from support.server import asking
+from support.timing import PATIENCE, wait_until
 
 PICTURE = made.png(0, 0)
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from tolerance import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceivers.nn.attention import Attention
+from support.tolerance import assert_close
 
 
 @pytest.mark.parametrize(("qk", "v"), [(8, 8), (4, 8), (8, 4)])

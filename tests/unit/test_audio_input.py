@@ -2,7 +2,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import assert_close
 from torch.nn.functional import pad
 
 from perceivers.inputs.audio import (
@@ -18,6 +17,7 @@ from perceivers.inputs.audio import (
 )
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
 LEARNED = LearnedPositionsConfig(channels=5)

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch_size_finder as batches
@@ -19,6 +18,7 @@ from perceivers.training.batch_size_finder import (
     warn_of_batch_norm,
 )
 from perceivers.training.dataloaders import ProcessInfo
+from support.training import small_recipe
 
 
 class Machine(MemoryProbe):

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.nn.blocks import MLP, CrossAttend, SelfAttend
+from support.tolerance import assert_close
 
 
 def count(module):

@@ -2,9 +2,9 @@ import os
 
 import numpy as np
 import pytest
-from loading import Pictures
 
 from perceivers.data.loading.sample_cache import ImageCache, open_image_cache
+from support.loaders import Pictures
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 import yaml
-from past_runs import make_past_run
 
 from perceivers.report.publish import file_name_only, file_names_only, model_card
 from perceivers.runs.record import read_run
+from support.past_runs import make_past_run
 
 
 def split(card):

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 from sklearn.metrics import matthews_corrcoef
-from tolerance import assert_close
 
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from support.tolerance import assert_close
 
 NAMES = ("ant", "bee", "cat")
 

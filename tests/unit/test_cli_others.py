@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import save_run
 
 from perceivers.cli import doctor
 from perceivers.cli.main import main
 from perceivers.recipes import get_recipe, list_recipes
 from perceivers.recipes.files import read_recipe
+from support.runs import save_run
 
 
 class TestDoctor:

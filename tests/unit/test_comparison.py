@@ -1,13 +1,13 @@
 from dataclasses import replace
 
 import pytest
-from past_runs import make_past_run, make_recipe
 from PIL import Image
-from runs import make_pictures
 
 from perceivers.runs.comparison import compare_runs, differences
 from perceivers.runs.comparison_plot import draw_comparison
 from perceivers.tasks.regression import RegressionConfig
+from support.past_runs import make_past_run, make_recipe
+from support.runs import make_pictures
 
 
 def test_settings_that_differ_are_told_by_their_place():

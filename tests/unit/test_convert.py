@@ -4,11 +4,8 @@ import json
 import pickle
 import warnings
 
-import made_flow
-import made_modalities
 import pytest
 import torch
-from runs import make_pictures, save_run
 from safetensors.torch import load_file, save_file
 
 from perceivers.cli.main import main
@@ -18,6 +15,8 @@ from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load
 from perceivers.hub.convert import convert, export_huggingface
 from perceivers.tasks.masked import MaskedBytesConfig
+from support import flow_data, modality_data
+from support.runs import make_pictures, save_run
 
 transformers = pytest.importorskip("transformers")
 
@@ -83,11 +82,11 @@ def test_the_autoencoder_becomes_a_run_that_gives_films_back(tmp_path, monkeypat
     )
     model.save_pretrained(tmp_path / "theirs")
     assert main(["convert", "theirs", "--out", "run"]) == 0
-    film = made_modalities.write_film(
+    film = modality_data.write_film(
         tmp_path / "a.mp4",
-        made_modalities.frames(0, 1),
+        modality_data.frames(0, 1),
         rate=25,
-        sound=made_modalities.tone(0, 1, rate=16_000),
+        sound=modality_data.tone(0, 1, rate=16_000),
     )
     assert main(["predict", "run", str(film), "--save", "back"]) == 0
     table = capsys.readouterr().out
@@ -256,7 +255,7 @@ def test_the_hub_is_asked_for_what_is_no_folder(folder, tmp_path, monkeypatch):
 
 
 def test_the_model_of_flow_becomes_a_run_that_tells_where_pixels_go(tmp_path, capsys):
-    made_flow.make_chairs(tmp_path / "pairs", count=1, size=(12, 20))
+    flow_data.make_chairs(tmp_path / "pairs", count=1, size=(12, 20))
     theirs = theirs_of("PerceiverForOpticalFlow", train_size=[8, 12], d_model=322)
     theirs.save_pretrained(tmp_path / "theirs")
     run = tmp_path / "run"

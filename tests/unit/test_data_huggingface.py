@@ -1,6 +1,5 @@
 import datasets
 import pytest
-from small_data import CLASSES, SPLITS, dataset_dict, png, write_png
 
 from perceivers.data.base import DataConfig
 from perceivers.data.formats import huggingface
@@ -13,6 +12,7 @@ from perceivers.data.formats.huggingface import (
 )
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.table import Field, Table
+from support.image_data import CLASSES, SPLITS, dataset_dict, png, write_png
 
 
 def test_rows_stay_encoded():

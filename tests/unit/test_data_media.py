@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_data import pixels, png, write_png
 
 from perceivers.data.encoded_item import (
     EncodedItem,
@@ -14,6 +13,7 @@ from perceivers.data.encoded_item import (
     kind_of_name,
     to_pictures,
 )
+from support.image_data import pixels, png, write_png
 
 
 def test_bytes_and_files_are_read_alike(tmp_path):

@@ -2,11 +2,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from small_data import cells, write_parquet
 
 from perceivers.data.formats.parquet import ParquetTable
 from perceivers.data.tables import memory
 from perceivers.data.tables.memory import available_memory, check_memory
+from support.image_data import cells, write_parquet
 
 
 def test_there_is_memory():

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import pixels, write_csv, write_jsonl
 
 from perceivers.data.formats.files import csv_rows, jsonl_rows, read_files
 from perceivers.data.tables.table import Field
+from support.image_data import pixels, write_csv, write_jsonl
 
 
 def test_text_of_numbers_is_numbers(tmp_path):

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from small_data import write_csv, write_png
 
 from perceivers.data.base import split_of
 from perceivers.data.sources.folders import media_files
 from perceivers.data.sources.layout import recognize
+from support.image_data import write_csv, write_png
 
 
 def touch(*paths):

@@ -8,17 +8,6 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
-from small_data import (
-    FEATURES,
-    cells,
-    members,
-    name,
-    png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-    write_tar,
-)
 
 from perceivers.data.base import DataConfig
 from perceivers.data.formats import remote
@@ -36,6 +25,17 @@ from perceivers.data.sources.layout import recognize
 from perceivers.data.sources.open import open_data
 from perceivers.data.streaming import shards
 from perceivers.data.streaming.shards import file_shards, infer_fields
+from support.image_data import (
+    FEATURES,
+    cells,
+    members,
+    name,
+    png,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+    write_tar,
+)
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 

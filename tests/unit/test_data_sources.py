@@ -4,7 +4,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from small_data import (
+
+from perceivers.data.base import DataConfig
+from perceivers.data.sources.open import open_data
+from support.image_data import (
     FEATURES,
     cells,
     dataset_dict,
@@ -16,9 +19,6 @@ from small_data import (
     write_png,
     write_tar,
 )
-
-from perceivers.data.base import DataConfig
-from perceivers.data.sources.open import open_data
 
 PLAIN = DataConfig()
 

@@ -6,21 +6,6 @@ from itertools import chain
 import datasets
 import numpy as np
 import pytest
-from small_data import (
-    CLASSES,
-    FEATURES,
-    cells,
-    dataset_dict,
-    label,
-    members,
-    name,
-    png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-    write_png,
-    write_tar,
-)
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
@@ -36,6 +21,21 @@ from perceivers.data.streaming.shards import (
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Field
 from perceivers.data.targets.infer import TargetEncoder
+from support.image_data import (
+    CLASSES,
+    FEATURES,
+    cells,
+    dataset_dict,
+    label,
+    members,
+    name,
+    png,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+    write_png,
+    write_tar,
+)
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 

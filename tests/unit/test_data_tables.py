@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_data import pixels, png
 
 from perceivers.data.base import MapStyleSplit
 from perceivers.data.tables.table import (
@@ -17,6 +16,7 @@ from perceivers.data.tables.table import (
     infer_field,
     plain,
 )
+from support.image_data import pixels, png
 
 
 def table(name="t", **columns):

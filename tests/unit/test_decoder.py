@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
@@ -19,6 +18,7 @@ from perceivers.outputs.queries import (
     InputQueriesConfig,
     LearnedQueriesConfig,
 )
+from support.tolerance import assert_close
 
 ENCODER = PerceiverEncoderConfig(
     num_latents=4,

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import Elements, GridPositions, Replaced, dense
 from perceivers.inputs.positions import FourierPositions, FourierPositionsConfig
 from perceivers.nn.position import axis_coordinates, fourier_features
+from support.tolerance import assert_close
 
 
 def grid(*sizes, num_bands=3):

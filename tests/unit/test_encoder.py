@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver
+from support.tolerance import assert_close
 
 TINY = PerceiverEncoderConfig(
     num_latents=4,

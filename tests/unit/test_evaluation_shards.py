@@ -8,16 +8,6 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
-from small_data import (
-    cells,
-    members,
-    png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-    write_png,
-    write_tar,
-)
 
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation import shards as module
@@ -28,6 +18,16 @@ from perceivers.evaluation.shards import (
     predict_shards,
     rank_from_environment,
     shards_of,
+)
+from support.image_data import (
+    cells,
+    members,
+    png,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+    write_png,
+    write_tar,
 )
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

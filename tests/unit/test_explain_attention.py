@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tolerance import assert_close
 from torch import nn
 
 from perceivers.explain.attribution.attention import cross_attends, watch_attention
 from perceivers.inputs.elements import Elements
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.nn.attention import Attention
+from support.tolerance import assert_close
 
 
 def encoder(**changes) -> PerceiverEncoder:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.explain.attribution.faithfulness import (
     all_maps,
@@ -25,6 +24,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.regression import RegressionConfig
+from support.tolerance import assert_close
 
 TASK = ClassificationConfig(label_names=("cat", "dog"))
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}

@@ -5,10 +5,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from explained import CONTENTS, explanation, picture, view
 from matplotlib.figure import Figure
 
 from perceivers.explain.render.figure import draw_explanation
+from support.explanations import CONTENTS, explanation, picture, view
 
 
 def axes_of(figure):

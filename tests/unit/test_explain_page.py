@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from explained import CONTENTS, explanation, view
 from PIL import Image
 
 from perceivers.explain.contents import points
@@ -15,6 +14,7 @@ from perceivers.explain.render import explanation_json as described
 from perceivers.explain.render.explanation_json import VERSION
 from perceivers.explain.render.figure import write_gif
 from perceivers.explain.render.write import SCRIPTS, page_of
+from support.explanations import CONTENTS, explanation, view
 
 
 def data_of(text: str) -> dict:

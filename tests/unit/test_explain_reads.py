@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.explain.attribution import recorder as calls
 from perceivers.explain.attribution.attention import cross_attends, watch_attention
@@ -11,6 +10,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
+from support.tolerance import assert_close
 
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.explain.attribution import recorder as calls
 from perceivers.explain.attribution.attention import watch_attention
@@ -16,6 +15,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
+from support.tolerance import assert_close
 
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}
 ENCODER = PerceiverEncoderConfig(

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from explained import explanation, view
 
 from perceivers.explain.contents import text
 from perceivers.explain.contents.text import TextContent
 from perceivers.explain.render.figure import draw_explanation
+from support.explanations import explanation, view
 
 
 def passage(data: bytes) -> TextContent:

@@ -7,13 +7,10 @@ import sys
 import types
 from pathlib import Path
 
-import made_modalities as made
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import LABELS, make_pictures, save_run, tiny_model
-from untrained import save_untrained, untrained
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
@@ -27,6 +24,9 @@ from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.regression import RegressionConfig
+from support import modality_data as made
+from support.models import save_untrained, untrained
+from support.runs import LABELS, make_pictures, save_run, tiny_model
 
 
 def picture(folder):

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import made_modalities
 import pytest
 
 from perceivers.data.base import DataConfig
@@ -14,6 +13,7 @@ from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve_sizes import assume, fill_input, fill_output, measured
+from support import modality_data
 
 
 def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():
@@ -44,7 +44,7 @@ def test_what_is_open_is_measured_on_cells():
 
 
 def test_films_are_as_large_as_the_recipe_allows(tmp_path):
-    folder = made_modalities.make_films(tmp_path, sound=False)
+    folder = modality_data.make_films(tmp_path, sound=False)
     cells = [EncodedItem(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
     large = measured(VideoPreprocessConfig(), cells, largest_image=64).size
     small = measured(VideoPreprocessConfig(), cells, largest_image=8).size

@@ -2,12 +2,9 @@
 
 from dataclasses import replace
 
-import made_modalities
 import pytest
-import small_data
 import torch
 from PIL import Image
-from resolved import specialize
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
@@ -17,6 +14,8 @@ from perceivers.data.tables.table import Subset
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
+from resolved import specialize
+from support import image_data, modality_data
 
 
 def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):
@@ -154,7 +153,7 @@ def test_every_modality_has_its_recipe(source, kinds, name):
 
 
 def test_the_sound_of_a_film_has_clips_as_long_as_its_pictures(tmp_path):
-    source = open_data(made_modalities.make_films(tmp_path, sound=True), DataConfig())
+    source = open_data(modality_data.make_films(tmp_path, sound=True), DataConfig())
     recipe, preprocess = specialize(choose_recipe(source)[0], source)
     film = preprocess["video"]
     assert preprocess["audio"].seconds == pytest.approx(film.num_frames / film.frame_rate)
@@ -167,9 +166,9 @@ def test_the_sound_of_a_film_has_clips_as_long_as_its_pictures(tmp_path):
 @pytest.fixture
 def stream(tmp_path):
     pytest.importorskip("pyarrow")
-    cells = [{"bytes": small_data.png(i), "path": f"{i}.png"} for i in range(20)]
+    cells = [{"bytes": image_data.png(i), "path": f"{i}.png"} for i in range(20)]
     columns = {"image": cells, "label": [i % 2 for i in range(20)]}
-    small_data.write_parquet(tmp_path / "train.parquet", columns)
+    image_data.write_parquet(tmp_path / "train.parquet", columns)
     config = DataConfig(stream=True)
     return with_validation(open_data(tmp_path / "train.parquet", config), config)
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.frame_pair import FramePairInput, FramePairInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.registry import build_input
+from support.tolerance import assert_close
 
 POSITIONS = FourierPositionsConfig(num_bands=2)
 BARE = FramePairInputConfig(size=(4, 5), project_channels=None, positions=POSITIONS)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from made_flow import pair
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
@@ -15,6 +14,7 @@ from perceivers.data.modalities.flow.frame_pairs import (
 )
 from perceivers.data.modalities.flow.modality import FlowFields, FlowPreprocessConfig
 from perceivers.data.modalities.registry import build_modalities
+from support.flow_data import pair
 
 AUGMENT = PairAugmentConfig()
 

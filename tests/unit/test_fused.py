@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tolerance import assert_close
 from torch import nn
 
 from perceivers.nn import attention as attention_module
 from perceivers.nn.attention import Attention
 from perceivers.nn.fused import can_fuse, fused_linear
+from support.tolerance import assert_close
 
 
 def layers(dtype=torch.float64):

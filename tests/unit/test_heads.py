@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.outputs.heads import (
     LinearHeadConfig,
@@ -9,6 +8,7 @@ from perceivers.outputs.heads import (
     TiedHeadConfig,
     build_head,
 )
+from support.tolerance import assert_close
 
 
 def test_the_mean_comes_before_the_projection():

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.image import (
     ConvInput,
@@ -12,6 +11,7 @@ from perceivers.inputs.image import (
     build_image_input,
 )
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from runs import make_pictures
 
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import samples_of
+from support.runs import make_pictures
 
 IMAGE = {"image": InputColumn("image", "image")}
 PAIR = {name: InputColumn(name, "image") for name in ("left", "right")}

@@ -5,14 +5,14 @@ import os
 import numpy as np
 import pytest
 import torch
-from loading import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
 from PIL import Image
-from timing import wait_until
 
 from perceivers.data.base import ImageAugmentConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.tables.columns import InputColumn
+from support.loaders import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
+from support.timing import wait_until
 
 
 def content(batches):

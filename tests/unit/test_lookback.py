@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from past_runs import make_past_run
-from runs import save_run
 
 from perceivers.models.perceiver import build
 from perceivers.runs.record import read_run
+from support.past_runs import make_past_run
+from support.runs import save_run
 
 
 def test_a_run_that_has_ended(tmp_path):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
-from tolerance import assert_close
 
 from perceivers.tasks.base import combine_clips
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask, average_precision
+from support.tolerance import assert_close
 
 NAMES = ("dog", "rain", "wind")
 

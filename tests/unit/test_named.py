@@ -1,9 +1,9 @@
 import pytest
-from runs import make_pictures
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.builtin import digits
 from perceivers.data.sources.open import open_data
+from support.runs import make_pictures
 
 
 def test_builtin_digits():

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from torch import nn
-from train_digits import small_recipe
 
 from perceivers.models.perceiver import build
 from perceivers.recipes.registry import OptimConfig
 from perceivers.training.optim import Lamb, build_optimizer, parameter_groups, warn_of_warmup
+from support.training import small_recipe
 
 
 def names_in(groups, model):

@@ -1,6 +1,5 @@
 """Published layouts of pairs with flow are recognized, and what they lack is said."""
 
-import made_flow
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +12,7 @@ from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
 from perceivers.data.sources.flow_datasets import find_flow_layout, list_frame_pairs
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.write_shards import write_shards
+from support import flow_data
 
 PREPROCESS = {
     "frame_pair": FramePairPreprocessConfig(size=(12, 16)),
@@ -32,18 +32,18 @@ def names(pairs):
 
 
 def test_flying_chairs(tmp_path):
-    source = open_data(made_flow.make_chairs(tmp_path), DataConfig())
+    source = open_data(flow_data.make_chairs(tmp_path), DataConfig())
     assert "as FlyingChairs keeps them: train 4 rows" in source.notes[0]
     assert source.inputs["frame_pair"].all_columns == ("first", "second")
     assert source.target is None
     values = read(source, index=2)
-    made = made_flow.pair(2)
+    made = flow_data.pair(2)
     assert (values["frame_pair"] == np.stack([made.first, made.second])).all()
     assert (values["flow"][..., :2] == made.flow).all()
 
 
 def test_flying_chairs_list_of_splits_is_kept(tmp_path):
-    source = open_data(made_flow.make_chairs(tmp_path, marks="1121"), DataConfig())
+    source = open_data(flow_data.make_chairs(tmp_path, marks="1121"), DataConfig())
     assert {split: len(table) for split, table in source.splits.items()} == {
         "train": 3,
         "validation": 1,
@@ -54,7 +54,7 @@ def test_flying_chairs_list_of_splits_is_kept(tmp_path):
 
 
 def test_flying_chairs_as_it_is_unpacked(tmp_path):
-    made_flow.make_chairs(tmp_path / "data", count=2)
+    flow_data.make_chairs(tmp_path / "data", count=2)
     (tmp_path / "FlyingChairs_train_val.txt").write_text("1\n2\n")
     (tmp_path / "data" / "00009_img1.ppm").touch()  # without a second frame
     assert len(list_frame_pairs(tmp_path)) == 2
@@ -62,7 +62,7 @@ def test_flying_chairs_as_it_is_unpacked(tmp_path):
 
 
 def test_sintel(tmp_path):
-    made_flow.make_sintel(tmp_path)
+    flow_data.make_sintel(tmp_path)
     (tmp_path / "training/clean/alley/cover.png").touch()
     source = open_data(tmp_path, DataConfig())
     assert "as Sintel keeps them: train 8 rows" in source.notes[0]
@@ -77,13 +77,13 @@ def test_sintel(tmp_path):
 
 
 def test_kitti(tmp_path):
-    made_flow.make_kitti(tmp_path)
+    flow_data.make_kitti(tmp_path)
     source = open_data(tmp_path, DataConfig())
     assert "as KITTI keeps them: train 2 rows" in source.notes[0]
     values = read(source, index=1)
     known = values["flow"][..., 2] > 0
     assert known.sum() == 12 * 16 - 1
-    assert np.abs(values["flow"][..., :2] - made_flow.pair(1).flow)[known].max() <= 0.5 / 64
+    assert np.abs(values["flow"][..., :2] - flow_data.pair(1).flow)[known].max() <= 0.5 / 64
     assert names(list_frame_pairs(tmp_path / "testing")) == [
         ("000000_10.png", "000000_11.png", None)
     ]
@@ -100,7 +100,7 @@ def test_other_folders_are_none_of_these(tmp_path):
 
 
 def rows(folder):
-    made_flow.make_chairs(folder, count=3)
+    flow_data.make_chairs(folder, count=3)
     found = [f"{n:05d}" for n in range(3)]
     return {
         "one": [f"{n}_img1.ppm" for n in found],
@@ -131,7 +131,7 @@ def test_a_table_of_files_has_pairs_beside_a_flow(tmp_path):
 def test_pairs_go_through_shards(tmp_path):
     pytest.importorskip("pyarrow")
     pytest.importorskip("datasets")
-    made_flow.make_chairs(tmp_path / "files", count=3)
+    flow_data.make_chairs(tmp_path / "files", count=3)
     write_shards(str(tmp_path / "files"), tmp_path / "shards")
     for config in (DataConfig(), DataConfig(stream=True)):
         source = open_data(tmp_path / "shards", config)
@@ -141,16 +141,16 @@ def test_pairs_go_through_shards(tmp_path):
         )
         table = source.streams["train"] if config.stream else source.splits["train"]
         found = list(table) if config.stream else [table.row(index) for index in range(3)]
-        made = made_flow.pair(0)
+        made = flow_data.pair(0)
         each = [reader.decode(row)[0] for row in found]
         (same,) = [one for one in each if (one["frame_pair"][0] == made.first).all()]
         assert (same["flow"][..., :2] == made.flow).all()
 
 
 def test_a_row_whose_sizes_differ_is_bad(tmp_path):
-    made_flow.make_chairs(tmp_path, count=1)
-    small_flow = made_flow.pair(5, size=(8, 16)).flow
-    made_flow.write_flo(tmp_path / "00000_flow.flo", small_flow)
+    flow_data.make_chairs(tmp_path, count=1)
+    small_flow = flow_data.pair(5, size=(8, 16)).flow
+    flow_data.write_flo(tmp_path / "00000_flow.flo", small_flow)
     source = open_data(tmp_path, DataConfig())
     with pytest.raises(BadRowError, match=r"one size, got frame_pair 12 x 16, flow 8 x 16"):
         read(source)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import GridPositions
 from perceivers.inputs.fusion import FusionConfig
@@ -14,6 +13,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
+from support.tolerance import assert_close
 
 ENCODER = PerceiverEncoderConfig(
     num_latents=4,

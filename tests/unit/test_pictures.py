@@ -3,7 +3,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from loading import png
 from PIL import Image
 
 from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
@@ -12,6 +11,7 @@ from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.image.modality import Pictures, as_image
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.text.modality import TextAugmentConfig
+from support.loaders import png
 
 CONFIG = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from resolved import specialize
 
 from perceivers.data.base import DataConfig, ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -30,6 +29,7 @@ from perceivers.recipes.files import dump_recipe
 from perceivers.recipes.resolve import split_for_task
 from perceivers.recipes.resolve_sizes import assume
 from perceivers.recipes.resolve_tasks import bind_image_pair, fill_dense
+from resolved import specialize
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
 WHOLE = [*PALETTE, *[9] * (3 * 253)]  # fewer colors would be written in fewer bits

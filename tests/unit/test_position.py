@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.nn.position import (
     axis_channels,
@@ -11,6 +10,7 @@ from perceivers.nn.position import (
     fourier_features,
     num_channels,
 )
+from support.tolerance import assert_close
 
 
 def test_both_ends_of_an_axis_are_included():

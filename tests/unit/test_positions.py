@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.positions import (
     FourierPositions,
@@ -9,6 +8,7 @@ from perceivers.inputs.positions import (
     LearnedPositionsConfig,
     build_positions,
 )
+from support.tolerance import assert_close
 
 CPU = torch.device("cpu")
 

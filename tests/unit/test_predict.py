@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import make_pictures, needs_int8, save_run, tiny_model
 
 from perceivers.data.base import Batch
 from perceivers.evaluation import predict
@@ -10,6 +9,7 @@ from perceivers.evaluation.inputs import samples_of
 from perceivers.evaluation.predict import Predictor, load_predictor, save_model
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
+from support.runs import make_pictures, needs_int8, save_run, tiny_model
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from train_digits import PREPROCESS, small_digits, small_recipe
 
 from perceivers.data.base import DataConfig
 from perceivers.data.loading.sampler import LoaderSettings
@@ -18,6 +17,7 @@ from perceivers.training.dataloaders import (
     step_size,
     step_text,
 )
+from support.training import PREPROCESS, small_digits, small_recipe
 
 RECIPE = small_recipe(max_epochs=1)
 
@@ -126,9 +126,8 @@ def test_balanced_weights_are_counted_in_train():
 
 
 def test_a_stream_is_read_as_a_stream(tmp_path):
-    from small_data import members, write_tar
-
     from perceivers.data.sources.open import open_data
+    from support.image_data import members, write_tar
 
     write_tar(tmp_path / "train-0.tar", members(range(8)))
     write_tar(tmp_path / "validation-0.tar", members(range(8, 12)))

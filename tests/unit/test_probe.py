@@ -2,12 +2,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from train_digits import small_recipe
 
 from perceivers.tasks.classification import ClassificationTask
 from perceivers.training import batch_size_finder as probes
 from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import ProcessInfo
+from support.training import small_recipe
 
 
 def opened(device="cpu", **training):

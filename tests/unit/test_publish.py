@@ -3,11 +3,11 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from past_runs import make_past_run
 
 import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.report.publish import prepare_push, push_to_hub
+from support.past_runs import make_past_run
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from runs import tiny_model
-from tolerance import INT8, relative_error
 from torch import nn
 
 from perceivers.hub import quantize
@@ -12,6 +10,8 @@ from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
+from support.runs import tiny_model
+from support.tolerance import INT8, relative_error
 
 if not quantize._has_kernels():  # pragma: no cover: another processor
     pytest.skip("no exact int8 kernels on this processor", allow_module_level=True)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.nn.position import axis_coordinates, fourier_features
 from perceivers.outputs.queries import (
@@ -10,6 +9,7 @@ from perceivers.outputs.queries import (
     LearnedQueriesConfig,
     build_queries,
 )
+from support.tolerance import assert_close
 
 NOTHING = ExplainRequest({}, {}, {})
 INPUTS = {"text": (5, 12)}  # of 12 elements of 5 channels

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.cross_attention import streaming
 from perceivers.cross_attention.choice import choose, operations
@@ -18,6 +17,7 @@ from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
+from support.tolerance import assert_close
 
 
 def grid(*sizes, batch=1, content=3, width=20, **parts):

@@ -2,13 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from loading import INPUTS, PREPROCESS, Pictures
 
 from perceivers.data.base import Batch
 from perceivers.data.loading import transform as reading
 from perceivers.data.loading.loader import MapDataset
 from perceivers.data.loading.sampler import BatchPlan, LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleTransform, WorkerResult, guarded
+from support.loaders import INPUTS, PREPROCESS, Pictures
 
 
 def raising(error):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from loading import png
 
 from perceivers.data.base import Batch, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
@@ -14,6 +13,7 @@ from perceivers.data.loading.transform import SampleRng, SampleTransform
 from perceivers.data.modalities.base import DecodedValue, MissingValueError, TooLongError
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
+from support.loaders import png
 
 
 class Lines:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-from tolerance import assert_close
 
 from perceivers.tasks.regression import RegressionConfig, RegressionTask
+from support.tolerance import assert_close
 
 
 def task(names=("age", "height"), mean=(40.0, 1.7), std=(10.0, 0.1), **changes):

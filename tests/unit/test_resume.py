@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_digits import small_recipe
 
 from perceivers.runs.folder import check_same_recipe, differing_fields
 from perceivers.training.checkpoint import CheckpointPosition, read_position, save_payload
+from support.training import small_recipe
 
 OLD = small_recipe(max_epochs=2)
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import assert_close
 
 from perceivers.inputs.elements import GridPositions, InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
@@ -15,6 +14,7 @@ from perceivers.inputs.series import (
     build_series_input,
 )
 from perceivers.nn.position import fourier_features
+from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
 LEARNED = LearnedPositionsConfig(channels=5)

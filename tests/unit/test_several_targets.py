@@ -5,9 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import small_data
 import torch
-from resolved import specialize
 
 from perceivers.data.base import Batch, DataConfig
 from perceivers.data.loading.loader import LoaderSettings, make_loader
@@ -24,6 +22,8 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve_sizes import assume
 from perceivers.recipes.resolve_tasks import bind_targets
 from perceivers.tasks.multitask import MultiTaskConfig
+from resolved import specialize
+from support import image_data
 
 ROWS = 12
 
@@ -31,7 +31,7 @@ ROWS = 12
 def table(path, **columns):
     """Write pictures and a table of them; return it."""
     for number in range(ROWS):
-        small_data.write_png(path / f"{number}.png", number)
+        image_data.write_png(path / f"{number}.png", number)
     known = {
         "bird": ["robin", "wren"] * 6,
         "type": ["a", "", "b"] * 4,
@@ -43,7 +43,7 @@ def table(path, **columns):
         {"file": f"{n}.png", **{name: cells[n] for name, cells in known.items()}}
         for n in range(ROWS)
     ]
-    return small_data.write_csv(path / "birds.csv", rows)
+    return image_data.write_csv(path / "birds.csv", rows)
 
 
 def opened(path, label="bird,type,age,tags:labels", **config):
@@ -103,13 +103,13 @@ def test_one_label_may_say_what_it_holds(tmp_path):
 def test_a_split_may_lack_some_targets_or_all(tmp_path):
     for split in ("train", "test"):
         for number in range(2):
-            small_data.write_png(tmp_path / split / f"{number}.png", number)
+            image_data.write_png(tmp_path / split / f"{number}.png", number)
     rows = [{"file": f"{n}.png", "a": "xy"[n], "b": "uv"[n]} for n in range(2)]
-    small_data.write_csv(tmp_path / "train" / "t.csv", rows)
-    small_data.write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "a": "y"}])
+    image_data.write_csv(tmp_path / "train" / "t.csv", rows)
+    image_data.write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "a": "y"}])
     source = open_data(tmp_path, DataConfig(label="a,b"))
     assert source.targets("test") == [{"a": 1, "b": -1}]
-    small_data.write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "c": "y"}])
+    image_data.write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "c": "y"}])
     source = open_data(tmp_path, DataConfig(label="a,b"))
     assert list(source.splits) == ["train"]
     assert "Left out: test, as none of its 1 rows has a label." in source.notes
@@ -149,14 +149,14 @@ def test_minus_one_of_named_classes_is_missing(tmp_path):
             "b": datasets.ClassLabel(names=["x", "y"]),
         }
     )
-    rows = [{"image": small_data.png(n), "a": n % 2, "b": (1, 0, -1, -1)[n]} for n in range(4)]
+    rows = [{"image": image_data.png(n), "a": n % 2, "b": (1, 0, -1, -1)[n]} for n in range(4)]
     rows = [{**row, "image": {"bytes": row["image"], "path": None}} for row in rows]
     source = open_data(datasets.Dataset.from_list(rows, features=features), DataConfig(label="a,b"))
     assert [one["b"] for one in source.targets("train")] == [1, 0, -1, -1]
 
 
 def test_streams_refuse_several_labels(tmp_path):
-    frame = pd.DataFrame({"image": [small_data.png(n) for n in range(4)], "a": [0, 1] * 2})
+    frame = pd.DataFrame({"image": [image_data.png(n) for n in range(4)], "a": [0, 1] * 2})
     frame.assign(b=frame["a"]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"Several labels \(a, b\) are learned from rows that are"):
         open_data(tmp_path / "a.parquet", DataConfig(label="a,b", stream=True))

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from small_data import write_csv, write_jsonl, write_png
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
+from support.image_data import write_csv, write_jsonl, write_png
 
 PLAIN = DataConfig()
 

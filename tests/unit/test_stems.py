@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.stems import ConvStem, pooled_mask
+from support.tolerance import assert_close
 
 
 def real(length: int, *counts: int) -> torch.Tensor:

@@ -3,13 +3,13 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from loading import AUGMENT, INPUTS, MIXING, PREPROCESS, png
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings
 from perceivers.data.loading.stream_loader import make_stream_loader
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Field
+from support.loaders import AUGMENT, INPUTS, MIXING, PREPROCESS, png
 
 
 class Numbers:

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import GridPositions, InputAdapter
 from perceivers.inputs.text import (
@@ -10,6 +9,7 @@ from perceivers.inputs.text import (
     TextInputConfig,
     build_text_input,
 )
+from support.tolerance import assert_close
 
 SMALL = TextInputConfig(max_length=32, channels=8)
 CONVOLVED = ConvTextInputConfig(

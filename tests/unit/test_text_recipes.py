@@ -5,7 +5,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from resolved import specialize
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
@@ -14,6 +13,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes.published.language import text_reading
 from perceivers.recipes.registry import get_recipe
 from perceivers.training.finetune import plan_warm_start
+from resolved import specialize
 
 TEXTS = ["A fine film. " * 12, "Two hours of my life. " * 9, "Neither. " * 16] * 2
 TARGETS = {

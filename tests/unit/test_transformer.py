@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import Elements
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
+from support.tolerance import assert_close
 
 CONFIG = TransformerEncoderConfig(channels=8, num_self_attends=2, num_self_attend_heads=2)
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tolerance import assert_close
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.table import TableInput, TableInputConfig, build_table_input
+from support.tolerance import assert_close
 
 CONFIG = TableInputConfig(num_numbers=2, category_sizes=(3, 2), channels=4)
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerance import assert_close
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
@@ -16,6 +15,7 @@ from perceivers.inputs.video import (
     build_video_input,
 )
 from perceivers.nn.position import fourier_features
+from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
 SMALL = VideoInputConfig(num_frames=4, size=(4, 6), patch=(2, 2, 3), positions=FEW)

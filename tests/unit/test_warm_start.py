@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, interpolate
-from train_digits import PREPROCESS, small_recipe
 
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
@@ -19,6 +18,7 @@ from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.training.finetune import plan_warm_start
+from support.training import PREPROCESS, small_recipe
 
 RECIPE = small_recipe(max_epochs=1)
 ENCODER = PerceiverEncoderConfig(

@@ -2,11 +2,11 @@ import signal
 
 import pytest
 import torch
-from loading import Pictures, loader_of
 
 from perceivers.data.loading import workers
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.workers import divide_cores, iterate, start_workers
+from support.loaders import Pictures, loader_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_data import (
+
+from perceivers.cli.main import main
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities.image.decode import decode
+from perceivers.data.sources import write_shards as write_module
+from perceivers.data.sources.open import open_data
+from perceivers.data.sources.write_shards import write_shards
+from support.image_data import (
     CLASSES,
     FORMS,
     WITH_SPLIT_COLUMN,
@@ -20,13 +27,6 @@ from small_data import (
     write_png,
     write_tar,
 )
-
-from perceivers.cli.main import main
-from perceivers.data.base import DataConfig
-from perceivers.data.modalities.image.decode import decode
-from perceivers.data.sources import write_shards as write_module
-from perceivers.data.sources.open import open_data
-from perceivers.data.sources.write_shards import write_shards
 
 STREAMED = DataConfig(stream=True)
 

@@ -1,6 +1,6 @@
 """A few optimizer steps in float64, divided over batches and processes as one likes. Not a test.
 
-usage: torchrun ... exact_steps.py OUT RUNS with RUNS as JSON: a list of [OPTIMIZER, PARTS], where PARTS are, for each
+usage: torchrun support/exact_steps.py OUT RUNS, RUNS as JSON: a list of [OPTIMIZER, PARTS], where PARTS are, for each
 process, the sizes of the batches of each step. Each process writes the weights that it ends each of the runs with.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from runs import tiny_model
 
 from perceivers.data.base import Batch
 from perceivers.recipes.registry import OptimConfig, TrainingConfig
@@ -21,6 +20,7 @@ from perceivers.training.batches import ResumableBatches
 from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_trainer, quiet
 from perceivers.training.module import PerceiverModule
+from support.runs import tiny_model
 
 STEPS, SAMPLES = 5, 12
 

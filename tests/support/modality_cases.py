@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import made_modalities as made
-from runs import TINY
+from support import modality_data as made
+from support.runs import TINY
 
 __all__ = ["CASES", "SMALL", "Case"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import LABELS, make_pictures, save_run, tiny_model
 
 from perceivers.data.base import DataConfig
 from perceivers.recipes.files import write_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.runs.summary import RunSummary, write_summary
 from perceivers.tasks.classification import ClassificationConfig
+from support.runs import LABELS, make_pictures, save_run, tiny_model
 
 __all__ = ["make_past_run", "make_recipe"]
 

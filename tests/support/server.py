@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import made_modalities as made
 import numpy as np
 from starlette.testclient import TestClient
-from untrained import save_untrained
 
 from perceivers.server.app import create_app
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings, UploadLimits
+from support import modality_data as made
+from support.models import save_untrained
 
 __all__ = ["BOUNDS", "GOOD_SUFFIX", "Sent", "asking", "bad_files", "bad_forms", "good_file"]
 

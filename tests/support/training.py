@@ -1,6 +1,6 @@
 """A tiny run in a process of its own, which can be told to die in the middle. Not a test.
 
-usage: train_digits.py OUT [field=value ...] [+ OUT [field=value ...]] with fields of TrainingConfig, and
+usage: support/training.py OUT [field=value ...] [+ OUT [field=value ...]] with fields of TrainingConfig, and
     die=SIGTERM:17   send the signal to oneself after step 17
     save_every=5     save a checkpoint every 5 steps (they are seconds otherwise)
     attn_implementation=grid   how the input is read

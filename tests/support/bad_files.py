@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import made_modalities as made
 import numpy as np
+
+from support import modality_data as made
 
 __all__ = [
     "ARRAYS",

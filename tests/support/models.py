@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from made_modalities import LABELS, RATE
 
 from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
@@ -23,6 +22,7 @@ from perceivers.recipes.common import Size
 from perceivers.recipes.modality_defaults import part_of
 from perceivers.recipes.resolve_sizes import fill_input
 from perceivers.tasks.classification import ClassificationConfig
+from support.modality_data import LABELS, RATE
 
 __all__ = ["prepared_as", "save_untrained", "untrained"]
 

@@ -1,0 +1,1 @@
+"""Data, models, runs and comparisons that tests share."""
