@@ -19,7 +19,7 @@ from perceivers.data.base import Batch
 from perceivers.data.sources.chunking import chunk_texts
 from perceivers.evaluation.evaluate import choose_split, evaluate_source, loader_for, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
-from perceivers.tasks.masked import NOT_ASKED, VOCAB_SIZE, MaskedBytesConfig
+from perceivers.tasks.masked import IGNORED, VOCAB_SIZE, MaskedBytesConfig
 
 _PASSES = 5  # over the training texts, with other words hidden each time
 
@@ -31,7 +31,7 @@ def questions(
     task = predictor.config.task
     assert isinstance(task, MaskedBytesConfig)
     for batch in batches:
-        asked = predictor.task.pose(batch.inputs, batch.masks, None, training=training)
+        asked = predictor.task.prepare_batch(batch.inputs, batch.masks, None, training=training)
         yield batch.inputs[task.modality], asked.inputs[task.modality], asked.targets
 
 
@@ -54,13 +54,13 @@ class Trigrams:
 
     def learn(self, real: Tensor, shown: Tensor, targets: Tensor) -> None:
         """Count the hidden bytes of a batch."""
-        asked = targets != NOT_ASKED
+        asked = targets != IGNORED
         cells = neighbors(self.seen(real, shown))[asked] * VOCAB_SIZE + targets[asked]
         self.counts += torch.bincount(cells, minlength=len(self.counts)).int()
 
     def right(self, real: Tensor, shown: Tensor, targets: Tensor) -> tuple[int, int]:
         """Return how many hidden bytes of a batch are told, and how many there are."""
-        asked = targets != NOT_ASKED
+        asked = targets != IGNORED
         table = self.counts.view(VOCAB_SIZE**2, VOCAB_SIZE)
         cells = neighbors(self.seen(real, shown))[asked]
         answers = table[cells].argmax(dim=-1)

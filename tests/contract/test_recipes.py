@@ -10,7 +10,6 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import registry as base
 from perceivers.recipes.files import dump_recipe, parse_recipe
 from perceivers.recipes.resolve_sizes import assume
-from perceivers.tasks.registry import answers_of
 
 
 def measured_enough(part):
@@ -60,9 +59,9 @@ class TestEveryRecipe:
 
     def test_augments_and_prepares_only_what_it_reads(self, name):
         recipe = base.get_recipe(name)
-        assert set(recipe.augment) <= {*recipe.inputs, *answers_of(recipe.task)}
-        assert set(recipe.preprocess) <= {*recipe.inputs, *answers_of(recipe.task)}
-        assert set(answers_of(recipe.task)).isdisjoint(recipe.inputs)
+        assert set(recipe.augment) <= {*recipe.inputs, *recipe.task.target_modalities}
+        assert set(recipe.preprocess) <= {*recipe.inputs, *recipe.task.target_modalities}
+        assert set(recipe.task.target_modalities).isdisjoint(recipe.inputs)
         assert set(recipe.fusion.modality_dropout) <= set(recipe.inputs)
         filled, _ = assume(recipe)
         build_modalities(

@@ -67,7 +67,7 @@ class TestFilms:
         config = load(run).config
         assert (
             set(config.model.inputs)
-            == set(config.model.output.answers)
+            == set(config.model.output.outputs)
             == {"audio", "label", "video"}
         )
         assert config.task.label_names == ("high", "low")
@@ -222,12 +222,12 @@ def test_a_class_that_is_there_can_be_left_out(tmp_path):
 
 def test_a_flag_of_what_the_data_hold_counts(tmp_path):
     pictures = make_pictures(tmp_path / "birds")
-    flags = ["--task.parts.image.queries", "3", "--task.label-weight", "0.5"]
+    flags = ["--task.parts.image.num-train-queries", "3", "--task.label-weight", "0.5"]
     run, _ = trained(tmp_path, pictures, *flags, "--inputs.image.size", "8", "8")
     config = load(run).config
-    assert config.task.parts["image"].queries == 3
+    assert config.task.parts["image"].num_train_queries == 3
     assert config.task.label_weight == 0.5
-    assert config.model.output.answers["image"].queries.size == (2, 2)
+    assert config.model.output.outputs["image"].queries.size == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from perceivers.cli.main import main
-from perceivers.evaluation.dense_output import save_pictures
 from perceivers.evaluation.predict import load_predictor
-from perceivers.evaluation.prediction import Prediction
+from perceivers.evaluation.save import save_images
+from perceivers.tasks.prediction import Prediction
 from support.runs import TINY
 
 COLORS = [0, 0, 0, 250, 20, 30]
@@ -33,7 +33,7 @@ def scenes(folder, target):
 def segmented(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
     data = scenes(folder / "street", "masks")
-    flags = ["--task.asked", "3", "--inputs.image.patch", "2", "2", "--batch", "auto"]
+    flags = ["--task.num-train-queries", "3", "--inputs.image.patch", "2", "2", "--batch", "auto"]
     args = ["fit", str(data), "--recipe", "segmentation", "--out", str(folder / "run"), *TINY]
     assert main([*args, *flags]) == 0
     return folder
@@ -73,12 +73,12 @@ def test_a_second_picture_is_learned_and_written(tmp_path):
     assert main(["evaluate", str(run)]) == 0
     predictor = load_predictor(run, device="cpu")
     told = predictor.predict(data / "images")
-    written = save_pictures([*told[:2], told[0]], tmp_path / "out")
+    written = save_images([*told[:2], told[0]], tmp_path / "out")
     assert [path.name for path in written] == ["0.png", "1.png", "0-2.png"]
     with Image.open(written[0]) as image:
         assert (image.mode, image.size) == ("L", (8, 8))
     with pytest.raises(ValueError, match="--save is for runs that answer with pictures"):
-        save_pictures([Prediction(name="a", label="x")], tmp_path / "out")
+        save_images([Prediction(name="a", label="x")], tmp_path / "out")
 
 
 def test_data_without_targets_are_refused(segmented, tmp_path, capsys):

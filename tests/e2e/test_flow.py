@@ -13,13 +13,13 @@ from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.data.sources.open import open_data
-from perceivers.evaluation.flow import flow_field, save_flows
-from perceivers.evaluation.frame_pairs import in_pairs
+from perceivers.evaluation.inputs import join_frame_pairs
 from perceivers.evaluation.predict import load_predictor
-from perceivers.evaluation.prediction import Prediction
+from perceivers.evaluation.save import save_flows
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
 from perceivers.tasks.flow import FlowTask
+from perceivers.tasks.prediction import Prediction
 from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import ProcessInfo
 from resolved import specialize
@@ -112,6 +112,11 @@ def test_one_file_or_a_folder_without_pairs_says_what_is_missing(run, data, tmp_
     assert status == 1
 
 
+def field_of(predictor, frames):
+    batch = predictor.task.prediction_batch({"frame_pair": frames}, {})
+    return predictor.task.field(predictor.infer(batch), tuple(frames.shape[-2:])).float()
+
+
 def test_frames_of_any_size_are_read_in_tiles(run):
     predictor = load_predictor(run, device="cpu")
     assert isinstance(predictor.task, FlowTask)
@@ -120,12 +125,9 @@ def test_frames_of_any_size_are_read_in_tiles(run):
     frames = torch.randn(1, 2, 3, 32, 32)
     with torch.no_grad():
         alone = predictor.task.field(predictor.model({"frame_pair": frames}), size)
-        found = flow_field(predictor.model, predictor.task, {"frame_pair": frames}, {})
-    assert torch.equal(found, alone)  # one tile suffices
+    assert torch.equal(field_of(predictor, frames), alone)  # one tile suffices
     for shape in ((20, 9), (32, 70), (75, 33)):
-        field = flow_field(
-            predictor.model, predictor.task, {"frame_pair": torch.randn(1, 2, 3, *shape)}, {}
-        )
+        field = field_of(predictor, torch.randn(1, 2, 3, *shape))
         assert field.shape == (1, *shape, 2)
         assert field.isfinite().all()
 
@@ -144,11 +146,11 @@ def test_arrays_pairs_and_dicts_are_taken(run, data):
 
 
 def test_pairs_are_found_among_items():
-    assert in_pairs(["a.png", "b.png", "c=d"]) == [("a.png", "b.png"), "c=d"]
+    assert join_frame_pairs(["a.png", "b.png", "c=d"]) == [("a.png", "b.png"), "c=d"]
     frame = np.zeros((4, 4, 3))
-    assert len(in_pairs([frame, frame])) == 1
+    assert len(join_frame_pairs([frame, frame])) == 1
     with pytest.raises(ValueError, match="'ndarray' has no second one"):
-        in_pairs([frame])
+        join_frame_pairs([frame])
 
 
 def test_equal_names_are_numbered(tmp_path):
@@ -211,7 +213,7 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     recipe, why = choose_recipe(source)
     assert recipe.name == "flow"
     assert "Recipe flow in size tiny" in why
-    drawn = replace(recipe, task=replace(recipe.task, queries_per_step=8))
+    drawn = replace(recipe, task=replace(recipe.task, num_train_queries=8))
     filled, preprocess = specialize(drawn, source)
     assert preprocess["flow"].size == preprocess["frame_pair"].size == (32, 32)
     task = FlowTask(filled.task)
@@ -220,7 +222,7 @@ def test_queries_can_be_drawn_and_memory_is_measured(data):
     ) as probe:
         batch = probe._synthetic_batch(2)
     assert batch.inputs["flow"].shape == (2, 3, 32, 32)
-    asked = task.pose(batch.inputs, {}, None, training=True)
+    asked = task.prepare_batch(batch.inputs, {}, None, training=True)
     assert asked.targets.shape == (2, 8, 16, 3)
 
 

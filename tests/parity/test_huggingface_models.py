@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from perceivers.exporting.verify import transformers_outputs
-from perceivers.hub.huggingface import ARCHITECTURES, config_from
-from perceivers.hub.huggingface_back import config_to
-from perceivers.hub.names import from_huggingface, rows_of, to_huggingface
+from perceivers.hub.convert import from_huggingface, rows_of, to_huggingface
+from perceivers.hub.huggingface import ARCHITECTURES, config_from, config_to
 from perceivers.models.perceiver import build
 from support.tolerance import relative_error
 

@@ -122,7 +122,7 @@ def test_the_multimodal_autoencoder_has_its_size_and_outputs():
     ours = get_recipe("kinetics_autoencoder").model_config()
     assert count(config) == count(ours) == 19_858_855
     assert ours.inputs == config.inputs
-    assert ours.output.answers == config.output.answers
+    assert ours.output.outputs == config.output.outputs
     assert ours.fusion == config.fusion
     with torch.device("meta"):
         model = build(config)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceivers.evaluation.tiles import OVERLAP, blended, tile_starts, tile_weights, tiled
+from perceivers.tasks.flow import OVERLAP, blend_tiles, predict_tiles, tile_starts, tile_weights
 
 lengths = st.integers(1, 200)
 sizes = st.tuples(st.integers(2, 40), st.integers(2, 40))
@@ -56,7 +56,7 @@ def test_a_field_that_does_not_depend_on_the_tile_comes_out_as_it_is(extent, siz
         calls.append(tile)
         return torch.stack([tile[:, 0, 0] - tile[:, 1, 2], tile[:, 1, 1] * 2], dim=-1)
 
-    found = tiled(read, frames, size)
+    found = predict_tiles(read, frames, size)
     expected = torch.stack([frames[:, 0, 0] - frames[:, 1, 2], frames[:, 1, 1] * 2], dim=-1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     if extent[0] <= size[0] and extent[1] <= size[1]:
@@ -66,7 +66,7 @@ def test_a_field_that_does_not_depend_on_the_tile_comes_out_as_it_is(extent, siz
 
 def test_where_tiles_differ_each_counts_by_its_distance_to_the_edge():
     zeros, ones = torch.zeros(1, 5, 6, 1), torch.ones(1, 5, 6, 1)
-    whole = blended({(0, 0): zeros, (0, 2): ones}, (5, 8))
+    whole = blend_tiles({(0, 0): zeros, (0, 2): ones}, (5, 8))
     assert not whole[:, :, :2].any()
     assert (whole[:, :, 6:] == 1).all()
     inside = whole[0, 2, 2:6, 0]

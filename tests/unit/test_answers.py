@@ -17,10 +17,9 @@ from perceivers.hub.checkpoint import SavedConfig
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import split_for_task
-from perceivers.tasks.base import take_answer
+from perceivers.tasks.base import split_target
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.registry import TARGET_KINDS, answers_of
 from resolved import specialize
 
 PICTURE = ImagePreprocessConfig(size=(4, 4))
@@ -28,9 +27,10 @@ PICTURE = ImagePreprocessConfig(size=(4, 4))
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnConfig(MaskedBytesConfig):  # which needs no labels
-    """A task whose answer is the picture `drawn`."""
+    """A task whose target is the image `drawn`."""
 
-    answer: str = "drawn"
+    target_modalities = ("drawn",)
+    chunked_modality = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,9 @@ class OpenConfig(ImagePreprocessConfig):
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
+def source(tmp_path):
     for number in range(3):
         Image.new("RGB", (8, 6), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    monkeypatch.setattr("perceivers.recipes.resolve.fit_task", lambda task, *_: task)
     found = open_data(tmp_path, DataConfig())
     column = found.inputs["image"]
     return replace(found, inputs={"image": column, "drawn": column})
@@ -56,19 +55,20 @@ def recipe(**changes):
 
 
 def test_the_task_names_its_answer():
-    assert answers_of(DrawnConfig()) == ("drawn",)
-    assert answers_of(ClassificationConfig()) == answers_of(None) == ()
-    assert TARGET_KINDS[DrawnConfig().kind] == "nothing"
+    assert DrawnConfig().target_modalities == ("drawn",)
+    assert ClassificationConfig().target_modalities == ()
+    assert SavedConfig(model=PerceiverConfig(inputs={})).target_modalities == ()
+    assert DrawnConfig().target_kind == "nothing"
 
 
 def test_the_answer_is_taken_out_of_the_inputs():
     inputs = {"image": torch.zeros(2, 3), "drawn": torch.ones(2, 3)}
     masks = {"image": torch.ones(2, 1, dtype=torch.bool)}
-    answer, shown, left = take_answer("drawn", inputs, masks | {"drawn": masks["image"]})
+    answer, shown, left = split_target("drawn", inputs, masks | {"drawn": masks["image"]})
     assert answer is inputs["drawn"]
     assert list(shown) == list(left) == ["image"]
-    with pytest.raises(ValueError, match=r"need 'drawn', which is the answer.*has only image"):
-        take_answer("drawn", shown, left)
+    with pytest.raises(ValueError, match=r"need the target 'drawn'.*has only image"):
+        split_target("drawn", shown, left)
 
 
 def test_a_recipe_is_filled_with_the_answers_size_and_has_no_input_for_it(source):
@@ -109,9 +109,9 @@ def test_a_saved_model_knows_what_it_reads_and_what_it_answers():
         preprocess={"image": PICTURE, "drawn": PICTURE},
         task=DrawnConfig(),
     )
-    assert config.answers == ("drawn",)
+    assert config.target_modalities == ("drawn",)
     assert list(config.input_columns()) == ["image"]
-    assert list(config.input_columns(answers=True)) == ["image", "drawn"]
+    assert list(config.input_columns(targets=True)) == ["image", "drawn"]
 
 
 def test_answers_cannot_be_left_out():

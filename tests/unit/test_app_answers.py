@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from perceivers.data.tables.columns import InputColumn
-from perceivers.evaluation.prediction import Prediction, Reconstruction
 from perceivers.server.decoding import Upload
 from perceivers.server.forms import InputField, RefusedError, input_fields, parse_form
 from perceivers.server.service import output_schemas, outputs_as_json
@@ -16,6 +15,7 @@ from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.prediction import Prediction, Reconstruction
 from perceivers.tasks.regression import RegressionConfig
 
 CLASSES = ClassificationConfig(label_names=("low", "high"))

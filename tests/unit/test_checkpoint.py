@@ -5,7 +5,6 @@ import pickle
 import resource
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -55,21 +54,18 @@ def test_loading_draws_no_random_numbers_and_leaves_other_models_alone(folder):
     saved = checkpoint.load(folder)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.device.type == "cpu" and p.requires_grad for p in saved.model.parameters())
-    assert torch.nn.Linear(2, 2).weight.device.type == "cpu"  # the hook is gone
+    assert torch.nn.Linear(2, 2).weight.device.type == "cpu"
 
 
-def test_what_another_thread_builds_while_a_model_is_loaded_is_filled():
-    made = []
-    with checkpoint._parameters_unfilled():
-        thread = threading.Thread(target=lambda: made.append(torch.nn.Linear(2, 2)))
-        thread.start()
-        thread.join()
-        own = torch.nn.Linear(2, 2)
-        assert own.weight.device.type == "meta"
-    assert made[0].weight.device.type == "cpu"
-    assert made[0].weight.std() > 0
-    assert own.weight.device.type == "cpu"
-    assert own.weight.shape == (2, 2)
+def test_constants_that_are_not_saved_are_computed(folder, monkeypatch):
+    def build_scaled(config):
+        """Return a model with a constant that is neither saved nor on a fixed device."""
+        model = build(config)
+        model.inputs["image"].register_buffer("scale", torch.arange(1.0, 3.0), persistent=False)
+        return model
+
+    monkeypatch.setattr(checkpoint, "build", build_scaled)
+    assert checkpoint.load(folder).model.inputs["image"].scale.tolist() == [1.0, 2.0]
 
 
 def test_int8_weights_are_not_saved(tmp_path, model):
@@ -154,6 +150,15 @@ def test_a_config_with_an_unknown_key_is_refused(folder):
         checkpoint.load(folder)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"at the file: Invalid JSON"):
+        checkpoint.load(folder)
+
+
+def test_a_run_of_version_0_1_is_refused(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(
+        ValueError, match=r"by perceivers 0.1: expected format 2, got 1. Train again"
+    ):
         checkpoint.load(folder)
 
 

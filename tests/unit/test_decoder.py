@@ -13,11 +13,12 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import (
-    ExplainRequest,
     FourierQueriesConfig,
     InputQueriesConfig,
     LearnedQueriesConfig,
+    QueryContext,
 )
+from perceivers.tasks.base import OutputPart
 from support.tolerance import assert_close
 
 ENCODER = PerceiverEncoderConfig(
@@ -37,7 +38,7 @@ def answer(queries, outputs=3):
 
 
 SEVERAL = DecoderConfig(
-    answers={
+    outputs={
         "label": answer(LearnedQueriesConfig(channels=6)),
         "pixels": answer(InputQueriesConfig(modality="image"), 5),
         "places": answer(FourierQueriesConfig(size=(5, 3), num_bands=2), 2),
@@ -46,7 +47,7 @@ SEVERAL = DecoderConfig(
     project_channels=7,
 )
 LANGUAGE = DecoderConfig(
-    answers={
+    outputs={
         "text": OutputConfig(
             queries=LearnedQueriesConfig(num_queries=12, channels=8, follows="text"),
             head=TiedHeadConfig(),
@@ -70,7 +71,7 @@ def test_a_class_is_asked_for_by_one_query():
     read = model.output.cross_attend(query, model.encode(image))
     assert_close(logits, model.output.heads["label"].to_logits(read)[:, 0])
     assert model.config.output.num_outputs == 3
-    assert model.config.output.with_num_outputs(9).num_outputs == 9
+    assert model.config.output.fit_to({"label": OutputPart(num_outputs=9)}).num_outputs == 9
 
 
 def test_several_outputs_come_by_name_and_each_may_be_asked_alone():
@@ -160,19 +161,19 @@ def test_bytes_are_told_by_the_vectors_they_come_in_by():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DecoderConfig(answers={}), "at least one answer"),
+        (lambda: DecoderConfig(outputs={}), "at least one output"),
         (lambda: replace(SEVERAL, chunk=0), "a chunk of at least 1, got 2 and 0"),
         (
             lambda: model_of(
                 replace(
                     LANGUAGE,
-                    answers={
+                    outputs={
                         "a": OutputConfig(queries=LearnedQueriesConfig(), head=TiedHeadConfig())
                     },
                 ),
                 {"text": TEXT},
             ),
-            "16 channels; the model has vectors of 'text' of 8",
+            "16 channels; the model has embeddings of 'text' of 8",
         ),
         (lambda: model_of(DecoderConfig.classifier(None)), "Expected the number of classes"),
     ],
@@ -184,10 +185,8 @@ def test_what_cannot_be_built_is_refused(make, message):
 
 @pytest.mark.parametrize("config", [SEVERAL, LANGUAGE])
 def test_classes_are_for_one_linear_head(config):
-    with pytest.raises(
-        ValueError, match="one output with a linear head to learn the labels of data"
-    ):
-        config.with_num_outputs(3)
+    with pytest.raises(ValueError, match=r"decoder with the outputs label; got|a linear head for"):
+        config.fit_to({"label": OutputPart(num_outputs=3)})
 
 
 def test_an_unknown_output_is_named():
@@ -208,11 +207,11 @@ def test_outputs_may_be_called_anything():
     wide = OutputConfig(
         queries=LearnedQueriesConfig(channels=6), head=LinearHeadConfig(num_outputs=3)
     )
-    config = DecoderConfig(answers={**dict.fromkeys(names, answer), "keys": wide})
+    config = DecoderConfig(outputs={**dict.fromkeys(names, answer), "keys": wide})
     decoder = PerceiverDecoder(config, latent_channels=8, inputs={}, tables={})
-    asked = ExplainRequest(lengths={}, arrays={}, masks={})
-    found = decoder(torch.randn(2, 3, 8), asked)
+    context = QueryContext(lengths={}, arrays={}, masks={})
+    found = decoder(torch.randn(2, 3, 8), context)
     assert list(found) == sorted([*names, "keys"])
     assert found["keys"].shape == (2, 3)
     assert decoder.num_outputs("a.b") == 2
-    assert set(decoder(torch.randn(2, 3, 8), asked, outputs=["type"])) == {"type"}
+    assert set(decoder(torch.randn(2, 3, 8), context, outputs=["type"])) == {"type"}

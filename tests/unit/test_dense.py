@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from perceivers.tasks.base import ask
+from perceivers.tasks.base import TargetInfo, forward_task
 from perceivers.tasks.dense import ImageToImageConfig, SegmentationConfig
-from perceivers.tasks.registry import TARGET_KINDS, answers_of, build_task, fit_task, names_of
+from perceivers.tasks.registry import build_task, fit_to_target
 
 NAMES = ("sky", "road", "car")
 
@@ -36,34 +36,36 @@ def test_pixels_stand_under_the_query_of_their_patch(patch):
     assert cells[0, 0, 0] == classes[0, 0, 0]
     if columns > 1:
         assert cells[1, 1, 0] == classes[1, 0, patch[1]]
-    said = task.picture(task.probabilities(logits_for(task, classes)))
+    said = task.image(task.probabilities(logits_for(task, classes)))
     assert said.shape == (2, 3, 4, 6)
     assert torch.equal(said.argmax(dim=1), classes)
     values = torch.rand(2, 2, 4, 6)
     other = to_image(patch=patch)
-    assert torch.equal(other.picture(other.cells(values)), values)
+    assert torch.equal(other.image(other.cells(values)), values)
 
 
 def test_the_model_is_shown_the_picture_and_not_the_answer():
     task = segmentation()
     image, mask = torch.rand(2, 3, 4, 6), torch.randint(0, 3, (2, 4, 6))
-    asked = task.pose({"image": image, "target": mask}, {}, None, training=True)
+    asked = task.prepare_batch({"image": image, "target": mask}, {}, None, training=True)
     assert set(asked.inputs) == {"image"}
     assert not asked.index
-    assert ask(lambda inputs, masks: len(inputs), asked) == 1
-    with pytest.raises(ValueError, match="need 'target', which is the answer"):
-        task.pose({"image": image}, {}, None, training=False)
+    assert forward_task(lambda inputs, masks: len(inputs), asked) == 1
+    with pytest.raises(ValueError, match="need the target 'target'"):
+        task.prepare_batch({"image": image}, {}, None, training=False)
 
 
 def test_some_queries_are_asked_in_training_and_all_of_them_otherwise():
-    task = segmentation(asked=5)
+    task = segmentation(num_train_queries=5)
     batch = {"image": torch.rand(2, 3, 4, 6), "target": torch.randint(0, 3, (2, 4, 6))}
-    asked = task.pose(batch, {}, None, training=True)
+    asked = task.prepare_batch(batch, {}, None, training=True)
     chosen = asked.index["pixels"]
     assert chosen.shape == (5,)
     assert torch.equal(asked.targets[:, :, 0], batch["target"].flatten(1)[:, chosen])
-    assert not task.pose(batch, {}, None, training=False).index
-    assert not segmentation(asked=99).pose(batch, {}, None, training=True).index
+    assert not task.prepare_batch(batch, {}, None, training=False).index
+    assert (
+        not segmentation(num_train_queries=99).prepare_batch(batch, {}, None, training=True).index
+    )
 
 
 def test_pixels_of_no_class_teach_and_count_nothing():
@@ -142,14 +144,14 @@ def test_clips_are_averaged():
 
 
 def test_what_a_dense_task_says_of_itself():
-    config = SegmentationConfig(label_names=NAMES, answer="mask", patch=(2, 2))
+    config = SegmentationConfig(label_names=NAMES, target="mask", patch=(2, 2))
     assert build_task(config).num_outputs == 12
-    assert build_task(config).names == names_of(config) == NAMES
-    values = ImageToImageConfig(answer="depth")
-    assert build_task(values).names == names_of(values) == ()
-    assert (answers_of(config), answers_of(values)) == (("mask",), ("depth",))
-    assert fit_task(config, "class", ()) is config
-    assert TARGET_KINDS["segmentation"] == TARGET_KINDS["image_to_image"] == "nothing"
-    with pytest.raises(ValueError, match="at least one query to be asked in a step, got asked=0"):
-        SegmentationConfig(asked=0)
+    assert build_task(config).names == config.output_names == NAMES
+    values = ImageToImageConfig(target="depth")
+    assert build_task(values).names == values.output_names == ()
+    assert (config.target_modalities, values.target_modalities) == (("mask",), ("depth",))
+    assert fit_to_target(config, TargetInfo(kind="class", names=())) is config
+    assert config.target_kind == values.target_kind == "nothing"
+    with pytest.raises(ValueError, match="num_train_queries of at least 1, or None for all, got 0"):
+        SegmentationConfig(num_train_queries=0)
     assert math.isclose(build_task(values).meter().compute()["rmse"], 1.0)

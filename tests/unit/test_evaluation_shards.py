@@ -11,7 +11,6 @@ import pytest
 
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation import shards as module
-from perceivers.evaluation.prediction import Prediction
 from perceivers.evaluation.shards import (
     RowPredictor,
     ShardResult,
@@ -19,6 +18,7 @@ from perceivers.evaluation.shards import (
     rank_from_environment,
     shards_of,
 )
+from perceivers.tasks.prediction import Prediction
 from support.image_data import (
     cells,
     members,

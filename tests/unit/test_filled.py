@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from perceivers.evaluation.fill_mask import filled_texts
-from perceivers.tasks.masked import check_blanks
+from perceivers.tasks.masked import MaskedBytesConfig, filled_texts
 
 MASK = 3
 
@@ -57,8 +56,9 @@ def test_bytes_that_are_no_text_together_become_letters():
 
 
 def test_a_text_without_a_blank_is_refused():
-    check_blanks([MASK], "a")
+    config = MaskedBytesConfig()
+    config.check_sample({"text": torch.tensor([MASK])}, "a")
     with pytest.raises(
         ValueError, match=r"'a' has no blank to fill: expected \[MASK\] once for each"
     ):
-        check_blanks([70, 71], "a")
+        config.check_sample({"text": torch.tensor([70, 71])}, "a")

@@ -12,7 +12,7 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve_sizes import assume, fill_input, fill_output, measured
+from perceivers.recipes.resolve_sizes import assume, fill_input, measured
 from support import modality_data
 
 
@@ -77,7 +77,7 @@ def test_queries_that_follow_a_text_are_as_many_as_it_has_bytes():
     text = replace(recipe.preprocess["text"], max_length=64)
     filled, sentences = assume(replace(recipe, preprocess={"text": text}))
     assert filled.inputs["text"].max_length == 64
-    assert filled.output.answers["text"].queries.num_queries == 64
+    assert filled.output.outputs["text"].queries.num_queries == 64
     assert sentences == []
     classifier = get_recipe("imagenet_io").output
-    assert fill_output(classifier, {}) == classifier
+    assert classifier.fit_to_inputs({}) == classifier

@@ -17,9 +17,15 @@ from perceivers.outputs.queries import FourierQueriesConfig, InputQueriesConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve_sizes import assume
-from perceivers.recipes.resolve_tasks import fill_autoencoder, fill_label
-from perceivers.tasks.autoencode import AutoencodeConfig
-from perceivers.tasks.reconstruction import ReconstructionConfig
+from perceivers.recipes.resolve_tasks import fill_label
+from perceivers.tasks.autoencode import AutoencodeConfig, ReconstructionConfig
+
+
+def fill_autoencoder(task, output, inputs, preprocess):
+    """Return the task and the output with sizes of the inputs."""
+    names = tuple(map(str, range(getattr(inputs.get("label"), "num_classes", 0) or 0)))
+    task = replace(task, label_names=names).fit_to_inputs(inputs, preprocess)
+    return task, output.fit_to(task.output_parts())
 
 
 def filled(part, patch, preprocess=None, queries=None):
@@ -29,11 +35,11 @@ def filled(part, patch, preprocess=None, queries=None):
     )
     task, output = fill_autoencoder(
         AutoencodeConfig(parts={"x": ReconstructionConfig(patch=patch)}),
-        DecoderConfig(answers={"x": answer}),
+        DecoderConfig(outputs={"x": answer}),
         {"x": part},
         {} if preprocess is None else {"x": preprocess},
     )
-    return task.parts["x"], output.answers["x"]
+    return task.parts["x"], output.outputs["x"]
 
 
 def test_pictures_come_back_in_pixels():
@@ -79,15 +85,15 @@ def test_what_is_no_grid_is_refused():
 def test_outputs_must_be_what_is_reconstructed():
     recipe = get_recipe("kinetics_autoencoder")
     label = replace(recipe.task, label_weight=None)
-    with pytest.raises(ValueError, match=r"for audio, video, .*got audio, label, video"):
+    with pytest.raises(ValueError, match="outputs audio, video; got audio, label, video"):
         fill_autoencoder(label, recipe.output, recipe.inputs, {})
     with pytest.raises(ValueError, match="got mean_pool"):
         fill_autoencoder(recipe.task, MeanPoolConfig(), recipe.inputs, {})
-    answers = dict(recipe.output.answers)
-    answers["label"] = replace(answers["label"], head=TiedHeadConfig())
-    with pytest.raises(ValueError, match="Expected a linear head for what is reconstructed, label"):
+    outputs = dict(recipe.output.outputs)
+    outputs["label"] = replace(outputs["label"], head=TiedHeadConfig())
+    with pytest.raises(ValueError, match="Expected a linear head for the output 'label'"):
         fill_autoencoder(
-            recipe.task, replace(recipe.output, answers=answers), recipe.inputs, recipe.preprocess
+            recipe.task, replace(recipe.output, outputs=outputs), recipe.inputs, recipe.preprocess
         )
 
 
@@ -103,9 +109,9 @@ def test_the_published_settings_are_what_their_inputs_say():
 def test_without_data_sizes_and_classes_are_assumed_and_said():
     recipe, sentences = assume(get_recipe("autoencode"))
     assert recipe.inputs["label"] == LabelInputConfig(num_classes=10)
-    assert recipe.output.answers["label"].head.num_outputs == 10
+    assert recipe.output.outputs["label"].head.num_outputs == 10
     assert sentences[-1] == "The data decide the classes; assuming 10."
     alone, sentences = assume(autoencoder_for({"image": "image", "array": "array"}))
-    assert set(alone.output.answers) == {"array", "image"}
-    assert alone.output.answers["array"].queries.num_queries == 100
+    assert set(alone.output.outputs) == {"array", "image"}
+    assert alone.output.outputs["array"].queries.num_queries == 100
     assert not any("classes" in sentence for sentence in sentences)

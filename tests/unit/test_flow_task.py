@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perceivers.tasks.flow import FlowConfig, FlowTask, cells_of
-from perceivers.tasks.registry import answers_of, build_task, fit_task, names_of
+from perceivers.tasks.base import TargetInfo
+from perceivers.tasks.flow import FlowConfig, FlowTask, flow_cells
+from perceivers.tasks.registry import build_task, fit_to_target
 
 CONFIG = FlowConfig(scale=20.0)
 
@@ -14,7 +15,7 @@ CONFIG = FlowConfig(scale=20.0)
 def posed(field, *, training=False, **config):
     task = FlowTask(replace(CONFIG, **config))
     inputs = {"frame_pair": torch.zeros(field.shape[0], 2, 3, *field.shape[2:]), "flow": field}
-    return task, task.pose(inputs, {}, None, training=training)
+    return task, task.prepare_batch(inputs, {}, None, training=training)
 
 
 def infer_field(rows, columns, batch=2):
@@ -30,23 +31,23 @@ def test_the_flow_is_the_answer_and_no_input():
     assert list(asked.inputs) == ["frame_pair"]
     assert asked.index == {}
     torch.testing.assert_close(asked.targets[:, :, 0], field.flatten(2).transpose(1, 2))
-    with pytest.raises(ValueError, match="need 'flow', which is the answer"):
-        task.pose(asked.inputs, {}, None, training=True)
+    with pytest.raises(ValueError, match="need the target 'flow'"):
+        task.prepare_batch(asked.inputs, {}, None, training=True)
     assert isinstance(build_task(CONFIG), FlowTask)
-    assert answers_of(CONFIG) == ("flow",)
-    assert names_of(CONFIG) == task.names == ()
-    assert fit_task(CONFIG, "class", ["a"]) == CONFIG
+    assert CONFIG.target_modalities == ("flow",)
+    assert CONFIG.output_names == task.names == ()
+    assert fit_to_target(CONFIG, TargetInfo(kind="class", names=("a",))) == CONFIG
     assert task.num_outputs == 2
 
 
 def test_some_pixels_are_asked_in_training_and_all_otherwise():
     field = infer_field(4, 6)
-    _, asked = posed(field, training=True, queries_per_step=5)
+    _, asked = posed(field, training=True, num_train_queries=5)
     index = asked.index["flow"]
     assert index.unique().shape == (5,)
     torch.testing.assert_close(asked.targets[:, :, 0], field.flatten(2).transpose(1, 2)[:, index])
-    assert posed(field, queries_per_step=5)[1].index == {}
-    assert posed(field, training=True, queries_per_step=24)[1].index == {}
+    assert posed(field, num_train_queries=5)[1].index == {}
+    assert posed(field, training=True, num_train_queries=24)[1].index == {}
 
 
 @pytest.mark.parametrize("extent", [(8, 12), (6, 9), (3, 3)])
@@ -54,8 +55,8 @@ def test_cells_and_back_is_the_same_field(extent):
     task = FlowTask(replace(CONFIG, cell=4))
     assert task.num_outputs == 32
     field = torch.randn(2, *extent, 2)
-    torch.testing.assert_close(task.field(task.outputs_of(field), extent), field)
-    cells = cells_of(field, 4)
+    torch.testing.assert_close(task.field(flow_cells(field / 20.0, 4).flatten(2), extent), field)
+    cells = flow_cells(field, 4)
     assert cells.shape == (2, -(-extent[0] // 4) * -(-extent[1] // 4), 16, 2)
     torch.testing.assert_close(cells.sum(), field.sum())  # zeros lie beyond the border
 
@@ -135,9 +136,9 @@ def test_clips_are_averaged():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scale": 0.0}, "scale, by which outputs become pixels, must be larger than 0, got 0"),
+        ({"scale": 0.0}, "scale, the factor from outputs to pixels, must be larger than 0, got 0"),
         ({"cell": 0}, "a cell of at least one pixel, got 0"),
-        ({"queries_per_step": 0}, "queries_per_step of at least 1, or None for all, got 0"),
+        ({"num_train_queries": 0}, "num_train_queries of at least 1, or None for all, got 0"),
     ],
 )
 def test_what_has_no_meaning_is_refused(wrong, message):

@@ -8,6 +8,7 @@ from perceivers.outputs.heads import (
     TiedHeadConfig,
     build_head,
 )
+from perceivers.tasks.base import OutputPart
 from support.tolerance import assert_close
 
 
@@ -45,12 +46,15 @@ def test_a_tied_head_compares_with_the_vectors_it_is_given():
     torch.nn.init.normal_(head.bias)
     x, table = torch.randn(2, 3, 8), torch.randn(6, 8)
     assert_close(head(x, table), x @ table.T + head.bias)
-    with pytest.raises(ValueError, match="8 channels; the model has vectors of none"):
+    with pytest.raises(ValueError, match="8 channels; the model has embeddings of none"):
         build_head(TiedHeadConfig(), channels=8, tables={})
 
 
 def test_the_number_of_classes_can_be_told_later():
-    assert MeanPoolConfig(num_outputs=None).with_num_outputs(4).num_outputs == 4
+    assert (
+        MeanPoolConfig(num_outputs=None).fit_to({"label": OutputPart(num_outputs=4)}).num_outputs
+        == 4
+    )
 
 
 def test_a_hidden_layer_has_a_tanh_behind_it():

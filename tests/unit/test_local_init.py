@@ -11,7 +11,7 @@ from perceivers.hub.checkpoint import load, save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
-from perceivers.models.local_attention_init import place_sines
+from perceivers.models.local_attention_init import position_sines
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend
@@ -30,7 +30,7 @@ def models() -> dict[str, Perceiver]:
     torch.manual_seed(0)
     return {
         "papers": build(replace(config, init="papers")),
-        "local": build(replace(config, init="local")),
+        "local": build(replace(config, init="local_attention")),
     }
 
 
@@ -100,11 +100,11 @@ def test_what_was_learned_is_read_back(models: dict[str, Perceiver], tmp_path: P
 
 def test_sines_tell_places_apart() -> None:
     """A place is most like itself, and less and less like those up to a wave away."""
-    sines = place_sines(64, 64, length=64, highest=3.1)
+    sines = position_sines(64, 64, length=64, highest=3.1)
     likeness = sines @ sines.T / 64
     assert torch.allclose(likeness.diagonal(), torch.ones(64), atol=1e-5)
     assert bool((likeness - 2 * torch.eye(64)).max() < 0.5)
-    assert place_sines(3, 5, length=6, highest=1.0).shape == (3, 5)
+    assert position_sines(3, 5, length=6, highest=1.0).shape == (3, 5)
 
 
 @pytest.mark.parametrize("changes", [{"inputs": {"image": PixelInputConfig(size=(8, 8))}}, {}])
@@ -113,5 +113,7 @@ def test_only_models_of_one_text_begin_so(changes: dict[str, Any]) -> None:
     config = get_recipe("mlm_bytes", size="tiny").model_config()
     encoder = config.encoder if changes else TransformerEncoderConfig()
     whole = replace(config, output=MeanPoolConfig(num_outputs=2), encoder=encoder, **changes)
-    with pytest.raises(ValueError, match="init='local' is for a Perceiver that reads one text"):
+    with pytest.raises(
+        ValueError, match="init='local_attention' is for a Perceiver with one text as input"
+    ):
         build(whole)

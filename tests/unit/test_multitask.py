@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from perceivers.tasks.base import combine_clips, is_share, metric_text
+from perceivers.tasks.base import TargetInfo, combine_clips, is_share, metric_text
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, is_known
-from perceivers.tasks.registry import build_task, fit_task, known_names, names_of, part_for
+from perceivers.tasks.registry import build_task, config_for_target, fit_to_target
 from perceivers.tasks.regression import RegressionConfig
 
 DIGIT = ClassificationConfig(label_names=("zero", "one", "two"))
@@ -41,7 +41,7 @@ def test_the_loss_is_the_weighted_sum_of_the_tasks():
     torch.testing.assert_close(task.loss(outputs, targets), parts["digit"] + 0.5 * parts["age"])
     assert task.names == ("digit", "tags", "age")
     assert task.num_outputs == 6
-    asked = task.pose({"x": torch.zeros(4, 1)}, {}, targets, training=True)
+    asked = task.prepare_batch({"x": torch.zeros(4, 1)}, {}, targets, training=True)
     assert asked.targets is targets
 
 
@@ -175,17 +175,29 @@ def test_balanced_weights_are_those_of_the_task():
 
 def test_what_a_recipe_says_of_a_task_stays_where_it_fits():
     smooth = ClassificationConfig(label_smoothing=0.1)
-    assert part_for(smooth, "class") is smooth
-    assert part_for(smooth, "labels") == MultiLabelConfig(label_smoothing=0.1)
-    assert part_for(TAGS, "labels") is TAGS
-    assert part_for(smooth, "number") == RegressionConfig()
-    assert part_for(AGE, "number") is AGE
-    assert part_for(AGE, "class") == ClassificationConfig()
+    assert config_for_target(smooth, "class") is smooth
+    assert config_for_target(smooth, "labels") == MultiLabelConfig(label_smoothing=0.1)
+    assert config_for_target(TAGS, "labels") is TAGS
+    assert config_for_target(smooth, "number") == RegressionConfig()
+    assert config_for_target(AGE, "number") is AGE
+    assert config_for_target(AGE, "class") == ClassificationConfig()
     config = MultiTaskConfig(parts={"digit": DIGIT, "age": AGE})
-    assert fit_task(config, "several", ("digit", "age")) is config
-    assert names_of(config) == ("digit", "age")
-    assert known_names(config) == {"digit": ("zero", "one", "two"), "age": ("age",)}
-    assert known_names(DIGIT) == ("zero", "one", "two")
+    assert (
+        fit_to_target(
+            config,
+            TargetInfo(
+                kind="several",
+                names=(
+                    "digit",
+                    "age",
+                ),
+            ),
+        )
+        is config
+    )
+    assert config.output_names == ("digit", "age")
+    assert config.known_names == {"digit": ("zero", "one", "two"), "age": ("age",)}
+    assert DIGIT.known_names == ("zero", "one", "two")
 
 
 def test_measures_behind_the_name_of_a_task_read_as_they_do_alone():

@@ -28,7 +28,8 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.files import dump_recipe
 from perceivers.recipes.resolve import split_for_task
 from perceivers.recipes.resolve_sizes import assume
-from perceivers.recipes.resolve_tasks import bind_image_pair, fill_dense
+from perceivers.recipes.resolve_tasks import bind_modalities, fill_task
+from perceivers.tasks.base import TargetInfo
 from resolved import specialize
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
@@ -222,9 +223,9 @@ def specialized(folder, name="segmentation"):
 def test_a_recipe_learns_classes(tmp_path):
     (recipe, preprocess), source = specialized(write_pairs(tmp_path))
     assert recipe.task.label_names == ("0", "1", "2")
-    assert (recipe.task.answer, recipe.task.modality) == ("mask", "image")
+    assert (recipe.task.target, recipe.task.modality) == ("mask", "image")
     assert (recipe.task.size, recipe.task.patch) == ((8, 8), (4, 4))
-    assert recipe.output.answers["pixels"].head.num_outputs == 48
+    assert recipe.output.outputs["pixels"].head.num_outputs == 48
     assert recipe.augment["mask"] == recipe.augment["image"]
     assert preprocess["mask"].size == (8, 8)
     outputs = build(recipe.model_config())({"image": torch.rand(2, 3, 8, 8)})
@@ -238,7 +239,7 @@ def test_a_recipe_learns_classes(tmp_path):
 def test_a_recipe_learns_values(tmp_path):
     (recipe, preprocess), _ = specialized(write_pairs(tmp_path, target="targets"), "dense")
     assert recipe.task.num_channels == preprocess["target"].num_channels
-    assert recipe.output.answers["pixels"].head.num_outputs == 16 * recipe.task.num_channels
+    assert recipe.output.outputs["pixels"].head.num_outputs == 16 * recipe.task.num_channels
 
 
 def test_the_cost_of_a_dense_recipe_can_be_told():
@@ -251,7 +252,8 @@ def test_the_cost_of_a_dense_recipe_can_be_told():
 def named(folder, columns, **changes):
     recipe = get_recipe("segmentation")
     source = open_data(folder, replace(recipe.data, columns=columns))
-    return bind_image_pair(replace(recipe, task=replace(recipe.task, **changes)), source)
+    kinds = {name: part.kind for name, part in source.inputs.items()}
+    return bind_modalities(replace(recipe, task=replace(recipe.task, **changes)), kinds)
 
 
 def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
@@ -261,34 +263,42 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     )
     (folder / "t.csv").write_text(rows)
     two = {"photo": "image", "classes_of": "image"}
-    recipe = named(folder / "t.csv", two, answer="classes_of")
+    recipe = named(folder / "t.csv", two, target="classes_of")
     assert set(recipe.inputs) == {"photo"}
     assert set(recipe.preprocess) == {"classes_of"}
-    assert recipe.output.answers["pixels"].queries.modality == "photo"
-    with pytest.raises(ValueError, match=r"photo and classes_of .* --task.answer classes_of"):
+    assert recipe.output.outputs["pixels"].queries.modality == "photo"
+    with pytest.raises(ValueError, match=r"photo and classes_of .* --task.target classes_of"):
         named(folder / "t.csv", two)
     with pytest.raises(ValueError, match="needs two columns of images, the input and the target"):
         named(folder / "t.csv", {"photo": "image"})
+
+
+def fill(recipe):
+    return fill_task(recipe, TargetInfo(kind="nothing"), recipe.preprocess)
 
 
 def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
     (recipe, _), _ = specialized(write_pairs(tmp_path))
     stem = replace(recipe, inputs=get_recipe("images").inputs)
     with pytest.raises(ValueError, match="an input of kind pixels or patches, got convolved"):
-        fill_dense(stem)
+        fill(stem)
     two = replace(recipe, task=replace(recipe.task, label_names=("a", "b")))
     with pytest.raises(ValueError, match="a name for each of the 3 classes of pixels, got 2"):
-        fill_dense(two)
-    with pytest.raises(ValueError, match="expected a decoder with an output 'pixels'"):
-        fill_dense(replace(recipe, output=get_recipe("images").output))
-    tied = get_recipe("mlm_bytes").output.answers["text"]
-    odd = replace(recipe.output, answers={"pixels": tied})
-    with pytest.raises(ValueError, match="predicted by a linear head, got one of kind tied"):
-        fill_dense(replace(recipe, output=odd))
+        fill(two)
+    with pytest.raises(
+        ValueError, match="Expected a decoder with the outputs pixels; got mean_pool"
+    ):
+        fill(replace(recipe, output=get_recipe("images").output))
+    tied = get_recipe("mlm_bytes").output.outputs["text"]
+    odd = replace(recipe.output, outputs={"pixels": tied})
+    with pytest.raises(
+        ValueError, match=r"a linear head for the output 'pixels'.*got one of kind tied"
+    ):
+        fill(replace(recipe, output=odd))
     mixed = replace(recipe, augment={"image": ImageAugmentConfig(mixup=0.2)})
     with pytest.raises(ValueError, match="expected no randaugment, mixup and cutmix"):
-        fill_dense(mixed)
-    assert fill_dense(replace(recipe, augment={})).augment == {}
+        fill(mixed)
+    assert fill(replace(recipe, augment={})).augment == {}
 
 
 def test_folders_with_other_names_are_no_pairs(tmp_path):

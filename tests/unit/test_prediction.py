@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from perceivers.evaluation.prediction import Prediction, predictions_of
+from perceivers.tasks.base import TaskBatch
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
+from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
 
@@ -14,7 +15,9 @@ NAMES = ("ant", "bee", "cat")
 
 def predicted(config, outputs, **options):
     names = [f"{number}.png" for number in range(outputs.shape[0])]
-    return list(predictions_of(config, build_task(config), names, outputs, **options))
+    batch = TaskBatch(inputs={}, masks={}, targets=None)
+    task = build_task(config)
+    return list(task.predictions(names, batch, outputs, preprocess={}, **options))
 
 
 def test_one_class():

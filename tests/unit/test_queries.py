@@ -3,15 +3,15 @@ import torch
 
 from perceivers.nn.position import axis_coordinates, fourier_features
 from perceivers.outputs.queries import (
-    ExplainRequest,
     FourierQueriesConfig,
     InputQueriesConfig,
     LearnedQueriesConfig,
+    QueryContext,
     build_queries,
 )
 from support.tolerance import assert_close
 
-NOTHING = ExplainRequest({}, {}, {})
+NOTHING = QueryContext({}, {}, {})
 INPUTS = {"text": (5, 12)}  # of 12 elements of 5 channels
 
 
@@ -30,9 +30,9 @@ def test_learned_queries_are_as_wide_as_latents_unless_told_otherwise():
 
 def test_queries_that_follow_a_text_are_as_many_as_its_elements():
     queries = made(LearnedQueriesConfig(num_queries=12, channels=5, follows="text"))
-    assert queries.count(ExplainRequest({"text": 9}, {}, {})) == 9
+    assert queries.count(QueryContext({"text": 9}, {}, {})) == 9
     with pytest.raises(ValueError, match=r"at most num_queries=12 elements of 'text'.*got 13"):
-        queries.count(ExplainRequest({"text": 13}, {}, {}))
+        queries.count(QueryContext({"text": 13}, {}, {}))
 
 
 @pytest.mark.parametrize("last_included", [True, False])
@@ -61,7 +61,7 @@ def test_elements_of_the_input_are_queries():
     queries = made(InputQueriesConfig(modality="text"))
     assert (queries.channels, queries.num_queries) == (5, 12)
     array = torch.randn(2, 8, 5)
-    asked = ExplainRequest({"text": 8}, {"text": array}, {})
+    asked = QueryContext({"text": 8}, {"text": array}, {})
     assert queries.count(asked) == 8
     assert torch.equal(queries(torch.tensor([7, 1]), asked), array[:, [7, 1]])
 

@@ -1,7 +1,13 @@
 import pytest
 
 from perceivers.recipes import get_recipe, list_recipes
-from perceivers.recipes.files import dump_recipe, parse_recipe, read_recipe, write_recipe
+from perceivers.recipes.files import (
+    dump_recipe,
+    parse_recipe,
+    read_recipe,
+    read_run_recipe,
+    write_recipe,
+)
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -50,3 +56,14 @@ def test_what_is_no_recipe_says_so(tmp_path):
         read_recipe(tmp_path / "x.yaml")
     with pytest.raises(OSError, match="nowhere"):
         read_recipe(tmp_path / "nowhere.yaml")
+
+
+def test_a_run_of_version_0_1_is_refused(tmp_path):
+    text = "\n".join(line for line in dump_recipe(get_recipe("digits")).splitlines()[1:])
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"recipe.yaml was written by perceivers 0.1: expected "):
+        read_run_recipe(tmp_path)
+    assert parse_recipe(text) == get_recipe("digits")  # written by hand it needs no format
+    for number, version in ((1, "0.1"), (3, "another version")):
+        with pytest.raises(ValueError, match=rf"by perceivers {version}: .*Train again with this"):
+            parse_recipe(f"format: {number}\n{text}")

@@ -228,7 +228,7 @@ def test_mixing_mixes_every_target():
 
 def test_a_recipe_gets_a_query_for_each_label(tmp_path):
     recipe, _, _ = specialized(table(tmp_path), "bird,age")
-    assert list(recipe.output.answers) == ["bird", "age"]
+    assert list(recipe.output.outputs) == ["bird", "age"]
     assert recipe.output.num_outputs is None
     assert recipe.task.parts["bird"].label_names == ("robin", "wren")
     assert recipe.task.parts["bird"].label_smoothing == get_recipe("images").task.label_smoothing
@@ -239,7 +239,7 @@ def test_a_recipe_gets_a_query_for_each_label(tmp_path):
 
 def test_a_decoder_of_one_query_is_asked_once_for_each_label(tmp_path):
     recipe, _, _ = specialized(table(tmp_path), "bird,type", get_recipe("imagenet_io_conv"))
-    heads = {name: one.head.num_outputs for name, one in recipe.output.answers.items()}
+    heads = {name: one.head.num_outputs for name, one in recipe.output.outputs.items()}
     assert heads == {"bird": 2, "type": 2}
     assert (
         recipe.output.use_query_residual is get_recipe("imagenet_io_conv").output.use_query_residual
@@ -262,15 +262,15 @@ def test_the_cost_of_a_recipe_of_several_tasks_can_be_told(tmp_path):
     recipe, _, source = specialized(table(tmp_path), "bird,age")
     empty = bind_targets(get_recipe("images", size="tiny"), source)
     assumed, _ = assume(empty)
-    assert [one.head.num_outputs for one in assumed.output.answers.values()] == [10, 10]
-    assert [one.head.num_outputs for one in assume(recipe)[0].output.answers.values()] == [2, 1]
+    assert [one.head.num_outputs for one in assumed.output.outputs.values()] == [10, 10]
+    assert [one.head.num_outputs for one in assume(recipe)[0].output.outputs.values()] == [2, 1]
     assert isinstance(empty.task, MultiTaskConfig)
 
 
 def test_a_decoder_that_cannot_answer_tasks_says_so():
     answer = OutputConfig(queries=LearnedQueriesConfig(), head=TiedHeadConfig())
-    with pytest.raises(ValueError, match=r"or of those of the tasks a, b, with linear heads; got"):
-        DecoderConfig(answers={"text": answer}).for_tasks({"a": 2, "b": 2})
+    with pytest.raises(ValueError, match="Expected a linear head for the output"):
+        DecoderConfig(outputs={"text": answer}).for_tasks(("a", "b"))
     linear = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig())
     with pytest.raises(ValueError, match="got the outputs a, c"):
-        DecoderConfig(answers={"a": linear, "c": linear}).for_tasks({"a": 2, "b": 2})
+        DecoderConfig(outputs={"a": linear, "c": linear}).for_tasks(("a", "b"))

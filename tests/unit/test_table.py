@@ -7,7 +7,7 @@ import pytest
 
 from perceivers.evaluation.evaluate import Evaluation
 from perceivers.evaluation.metrics_table import evaluation_text, in_columns, predictions_text
-from perceivers.evaluation.prediction import Prediction
+from perceivers.tasks.prediction import Prediction
 
 EVALUATION = Evaluation(
     split="test",

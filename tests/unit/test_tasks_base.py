@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from perceivers.tasks.base import Meter, Question, Task, ask, combine_clips, metric_text
+from perceivers.tasks.base import Meter, Task, TaskBatch, combine_clips, forward_task, metric_text
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.registry import build_task
@@ -72,7 +72,7 @@ def test_a_model_is_asked_for_what_the_question_names():
         return given
 
     inputs = {"a": torch.zeros(1)}
-    whole = Question(inputs=inputs, masks={}, targets=None)
-    assert ask(model, whole) == (inputs, {})
-    part = Question(inputs=inputs, masks={}, targets=None, index={"b": torch.arange(2)})
-    assert ask(model, part)[2] is part.index
+    whole = TaskBatch(inputs=inputs, masks={}, targets=None)
+    assert forward_task(model, whole) == (inputs, {})
+    part = TaskBatch(inputs=inputs, masks={}, targets=None, index={"b": torch.arange(2)})
+    assert forward_task(model, part)[2] is part.index

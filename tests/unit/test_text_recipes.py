@@ -12,6 +12,7 @@ from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
 from perceivers.recipes.published.language import text_reading
 from perceivers.recipes.registry import get_recipe
+from perceivers.tasks.base import OutputPart
 from perceivers.training.finetune import plan_warm_start
 from resolved import specialize
 
@@ -49,7 +50,7 @@ def test_text_io_takes_over_everything_but_its_question(tmp_path):
     words = build(get_recipe("mlm_bytes", size="tiny").model_config())
     save(tmp_path, words)
     config = get_recipe("text_io").model_config()
-    config = replace(config, output=config.output.with_num_outputs(2))
+    config = replace(config, output=config.output.fit_to({"label": OutputPart(num_outputs=2)}))
     plan = plan_warm_start(config, tmp_path)
     assert set(plan.fresh) == {
         "output.queries.label.table",

@@ -46,7 +46,7 @@ def masked_texts(length, *, channels=8):
         inputs={"text": TextInputConfig(max_length=length, channels=channels)},
         encoder=ENCODER,
         output=DecoderConfig(
-            answers={"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
+            outputs={"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
         ),
     )
 
@@ -159,14 +159,14 @@ def test_queries_that_follow_nothing_are_questions_of_their_own(tmp_path):
     config = masked_texts(16)
     saved(tmp_path, config)
     queries = LearnedQueriesConfig(num_queries=3, channels=8)
-    answer = replace(config.output.answers["text"], queries=queries)
+    answer = replace(config.output.outputs["text"], queries=queries)
     _, plan = begun(
-        replace(config, output=replace(config.output, answers={"text": answer})), tmp_path
+        replace(config, output=replace(config.output, outputs={"text": answer})), tmp_path
     )
     assert plan.fresh == {"output.queries.text.table": "another shape"}
     cells = replace(answer, queries=FourierQueriesConfig(size=(2,), num_bands=2))
     output = replace(
-        config.output, answers={"text": replace(cells, head=answer.head)}, min_padding=3
+        config.output, outputs={"text": replace(cells, head=answer.head)}, min_padding=3
     )
     assert build(replace(config, output=output)) is not None
     assert "output.queries.text.table" in begun(replace(config, output=output), tmp_path)[1].left

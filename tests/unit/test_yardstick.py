@@ -5,10 +5,7 @@ import math
 import pytest
 import torch
 
-from perceivers.data.base import Batch
-from perceivers.evaluation.mean_baseline import MeanAnswers, mean_answers
-from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
-from perceivers.tasks.reconstruction import ReconstructionConfig
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask, ReconstructionConfig
 
 TASK = AutoencodeTask(
     AutoencodeConfig(
@@ -25,19 +22,20 @@ def test_padding_and_what_is_missing_do_not_count():
     mask = torch.tensor([[True, True, False], [True, True, True]])
     picture = torch.stack([torch.full((1, 2, 2), 4.0), torch.zeros(1, 2, 2)])
     masks = {"audio": mask, "image": torch.tensor([[True], [False]])}
-    batch = Batch(inputs={"audio": sound, "image": picture}, masks=masks)
-    means = mean_answers(TASK, [batch, batch], torch.device("cpu"))
+    inputs = {"audio": sound, "image": picture}
+    batch = TASK.prepare_batch(inputs, masks, None, training=False)
+    means = TASK.fit_baseline([batch, batch]).means
     assert means["audio"].tolist() == [[2.0, 3.0], [6.0, 0.0]]
     assert means["image"].flatten().tolist() == [4.0] * 4
 
 
 def test_it_is_measured_as_answers_are():
-    means = {"image": torch.zeros(4, 1)}
-    yardstick = MeanAnswers(TASK, means)
+    zeros = TASK.prepare_batch({"image": torch.zeros(1, 1, 2, 2)}, {}, None, training=False)
+    baseline = TASK.fit_baseline([zeros])
     for value in (0.1, 0.01):
         inputs = {"image": torch.full((1, 1, 2, 2), value), "audio": torch.ones(1, 4, 1)}
-        yardstick.update(TASK.pose(inputs, {}, None, training=False).targets)
-    told = yardstick.beside({"audio_psnr": 1.0, "image_psnr": 2.0, "loss": 3.0})
+        baseline.update(TASK.prepare_batch(inputs, {}, None, training=False).targets)
+    told = baseline.add_to({"audio_psnr": 1.0, "image_psnr": 2.0, "loss": 3.0})
     assert list(told) == ["audio_psnr", "image_psnr", "image_mean_psnr", "loss"]
     expected = (-20 * math.log10(0.1) - 20 * math.log10(0.01)) / 2
     assert told["image_mean_psnr"] == pytest.approx(expected)

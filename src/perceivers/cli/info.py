@@ -51,11 +51,10 @@ def run(args: Sequence[str]) -> int:
         wrong_arguments("info", f"Expected --batch of at least 1, got {options.batch}.")
     from perceivers.models.compression import compression
     from perceivers.models.cost import cost
-    from perceivers.tasks.autoencode import AutoencodeConfig
 
     config, task, assumed = _model_of(options)
     result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
-    small = compression(config) if isinstance(task, AutoencodeConfig) else None
+    small = compression(config) if task is not None and task.reports_compression else None
     if options.format == "json":
         told = {} if small is None else {"compression": dataclasses.asdict(small)}
         print(json.dumps({**dataclasses.asdict(result), **told, "assumed": assumed}, indent=2))
@@ -79,13 +78,11 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, li
 
         config = load(path).config
         return config.model, config.task, []
-    from perceivers.recipes import get_recipe
-    from perceivers.recipes.files import read_recipe
+    from perceivers.recipes.files import find_recipe
     from perceivers.recipes.resolve_sizes import assume
 
     try:
-        is_file = path.suffix in (".yaml", ".yml", ".json")
-        recipe = read_recipe(path) if is_file else get_recipe(options.what, size=options.size)
+        recipe = find_recipe(options.what, size=options.size)
     except (KeyError, ValueError, OSError) as error:
         wrong_arguments("info", str(error.args[0] if isinstance(error, KeyError) else error))
     recipe, sentences = assume(recipe)

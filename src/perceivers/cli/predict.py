@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
-    from perceivers.evaluation.prediction import Prediction
+    from perceivers.tasks.prediction import Prediction
 
 _EXAMPLES = """
   perceivers predict runs/birds robin.jpg --top 3
@@ -133,16 +133,9 @@ def _save(predictions: "list[Prediction]", folder: Path) -> None:
     Raises:
         ValueError: If there are none.
     """
-    from perceivers.evaluation.dense_output import save_pictures
-    from perceivers.evaluation.flow import save_flows
-    from perceivers.evaluation.reconstruction import write_reconstruction
+    from perceivers.evaluation.save import save_predictions
 
-    if any(one.reconstructions for one in predictions):
-        written = [path for one in predictions for path in write_reconstruction(one, folder)]
-    elif any(one.flow is not None for one in predictions):
-        written = save_flows(predictions, folder)
-    else:
-        written = save_pictures(predictions, folder)
+    written = save_predictions(predictions, folder)
     print(f"{len(written)} files in {folder}", file=sys.stderr)
 
 

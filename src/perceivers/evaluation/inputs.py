@@ -10,12 +10,12 @@ from perceivers.data.base import nearest
 from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
 from perceivers.data.formats.files import read_files
 from perceivers.data.loading.transform import cell_key
+from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Table
-from perceivers.evaluation.frame_pairs import in_pairs, pair_row, reads_pairs
 
-__all__ = ["Sample", "samples_of"]
+__all__ = ["Sample", "join_frame_pairs", "samples_of"]
 
 _LONGEST_NAME = 300  # of a sample that is called by its text
 
@@ -48,7 +48,7 @@ def samples_of(
         TypeError: If an item is of another kind, or does not say which modality it is of.
     """
     several = list(items) if _is_list(items) else [items]
-    for place, item in enumerate(in_pairs(several) if reads_pairs(columns) else several):
+    for place, item in enumerate(join_frame_pairs(several) if _reads_pairs(columns) else several):
         is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
         name = str(item) if is_named else f"item {place}"
         try:
@@ -105,7 +105,7 @@ def _from_one(item: Any, name: str, columns: Columns) -> Sample:
         raise TypeError(msg)
     part = next(iter(columns.values()))
     if part.kind == "frame_pair":
-        name, row = pair_row(item, part, name)
+        name, row = _pair_row(item, part, name)
         return Sample(name=name, row=row)
     if part.columns:
         msg = (
@@ -222,3 +222,79 @@ def _files(item: str | Path, columns: Columns) -> list[Path]:
         msg = f"There is no file, folder or match for '{item}'."
         raise FileNotFoundError(msg)
     return matches
+
+
+def _reads_pairs(columns: Columns) -> bool:
+    """Return whether frame pairs are the only input of a model."""
+    return [part.kind for part in columns.values()] == ["frame_pair"]
+
+
+def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
+    """Return items with every two image files as one pair, and folders as the pairs in them.
+
+    Args:
+        items: Paths, and any other items, which stay.
+
+    Raises:
+        ValueError: If an image is left without a second, or a folder holds no pairs.
+    """
+    found: list[Any] = []
+    first: Any = None
+    for item in items:
+        if isinstance(item, str | Path) and Path(item).is_dir():
+            pairs = [(pair.first, pair.second) for pair in list_frame_pairs(Path(item))]
+            if not pairs:
+                msg = (
+                    f"Expected pairs of frames in the folder '{item}', laid out as FlyingChairs (1_img1.ppm, "
+                    "1_img2.ppm), Sintel or KITTI; found none. Give two files instead."
+                )
+                raise ValueError(msg)
+            found += pairs
+        elif not _is_frame(item):
+            found.append(item)
+        elif first is None:
+            first = item
+        else:
+            found.append((first, item))
+            first = None
+    if first is not None:
+        msg = f"Expected two frames, the first and the second: '{_file_name(first)}' has no second one."
+        raise ValueError(msg)
+    return found
+
+
+def _pair_row(item: Any, column: InputColumn, name: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the cells of a pair.
+
+    Args:
+        item: Two files, images or arrays; or one array of both.
+        column: Columns of frame pairs in the training data.
+        name: Name of the pair, if its first frame is no file.
+
+    Raises:
+        TypeError: If it is no pair.
+    """
+    if isinstance(item, str | Path) or not hasattr(item, "__len__") or len(item) != 2:
+        msg = (
+            "This model reads pairs of frames: give two files, the first and the second, a folder of pairs, an array "
+            f"of 2 x height x width x 3, or a table with the columns {', '.join(column.columns)}; got '{name}'."
+        )
+        raise TypeError(msg)
+    frames = cast("Sequence[Any]", item)
+    cells = {
+        key: as_encoded_item(frame, f"frame {number} of {name}", Path())
+        for number, (key, frame) in enumerate(zip(column.columns, frames, strict=True), 1)
+    }
+    paths = [str(cell.path) for cell in cells.values() if cell.path is not None]
+    return " -> ".join(paths) or name, cells
+
+
+def _is_frame(item: Any) -> bool:
+    """Return whether an item is a single frame."""
+    if isinstance(item, str | Path):
+        return kind_of_name(str(item)) == "image" and "=" not in str(item)
+    return hasattr(item, "getexif") or getattr(item, "ndim", 0) in {2, 3}
+
+
+def _file_name(item: Any) -> str:
+    return str(item) if isinstance(item, str | Path) else type(item).__name__

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from perceivers.evaluation.evaluate import Evaluation, as_dict
-from perceivers.evaluation.prediction import Prediction, columns_of
 from perceivers.tasks.base import metric_text
+from perceivers.tasks.prediction import Prediction
 
 __all__ = ["evaluation_text", "in_columns", "metrics_text", "predictions_text"]
 
@@ -192,9 +192,9 @@ def _csv(predictions: Sequence[Prediction]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     first = predictions[0] if predictions else Prediction(name="")
     if first.tasks:
-        writer.writerow(["name", *columns_of(first)])
+        writer.writerow(["name", *first.columns()])
         for one in predictions:
-            writer.writerow([one.name, *(_cell(cell) for cell in columns_of(one).values())])
+            writer.writerow([one.name, *(_cell(cell) for cell in one.columns().values())])
         return buffer.getvalue().rstrip("\n")
     if first.values:
         names = list(dict.fromkeys(name for one in predictions for name in one.values))

@@ -15,7 +15,7 @@ from perceivers.data.sources.layout import recognize
 from perceivers.data.streaming.shards import FileShard, infer_fields
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
-from perceivers.evaluation.prediction import Prediction, columns_of
+from perceivers.tasks.prediction import Prediction
 
 __all__ = [
     "RowPredictor",
@@ -99,7 +99,7 @@ def predict_shards(
 ) -> Iterator[ShardResult]:
     """Predict every row of this process' part of the shards. Each becomes one Parquet file in `out`.
 
-    It has a row for each row of the shard: its key (or number), what `columns_of` says of its prediction, and `error`,
+    It has a row for each row of the shard: its key (or number), the columns of its prediction, and `error`,
     which says why a row has none. Where a shard is damaged, a last row without a key says so.
     A file appears whole or not at all; a shard whose file is there is not predicted again.
 
@@ -204,7 +204,7 @@ def _told(
         if isinstance(prediction, Exception):
             row["error"] = " ".join(str(prediction).split()) or type(prediction).__name__
         else:
-            row |= columns_of(prediction)
+            row |= prediction.columns()
         yield row
     if rows.damage is not None:
         yield {key: None, "error": rows.damage}

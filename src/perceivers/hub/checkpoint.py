@@ -1,14 +1,13 @@
-"""A saved model: `model.safetensors` beside a `config.json` that says all that prediction needs.
+"""Saved models: `model.safetensors` beside a `config.json` with all that prediction needs.
 
-Nothing here runs code from a file: weights are safetensors, and a pickle from elsewhere is read by
-PyTorch's restricted loader or refused.
+No code from a file is run: weights are safetensors, and other pickles are loaded by PyTorch's restricted loader or
+refused.
 """
 
+import json
 import pickle
-import threading
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from perceivers.data.base import atomic_write
 from perceivers.data.modalities.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.tasks.registry import TaskConfig, answers_of
+from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
 __all__ = [
@@ -33,6 +31,8 @@ __all__ = [
     "WEIGHTS_FILE",
     "Saved",
     "SavedConfig",
+    "build_with_weights",
+    "check_format",
     "compare_weights",
     "find_folder",
     "from_pretrained",
@@ -44,21 +44,21 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-FORMAT = 1
-# What is prepared in several ways: sound, and pictures that are learned.
+FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
+# Kind of a modality by the kind of its preprocessing, where they differ.
 _AUDIO = {"wave": "audio", "mel": "audio", "pixels": "image", "class_map": "image"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:
-    """What `config.json` holds.
+    """Contents of `config.json`.
 
     Attributes:
         format: Version of this file.
-        model: Everything that determines the weights.
-        preprocess: For each modality, what turns a file into the model's array; also for the answers that are one.
-        task: Label names, and how predictions are to be read.
-        columns: Where the data came from: its path, form, input columns and target.
+        model: Architecture of the model.
+        preprocess: Preprocessing of each modality, target modalities included.
+        task: Task with its label names.
+        columns: Origin of the training data: path, form, input columns and target.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -70,39 +70,47 @@ class SavedConfig:
     columns: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def answers(self) -> tuple[str, ...]:
-        """Modalities that the model does not read, but was taught to answer with."""
-        return answers_of(self.task)
+    def target_modalities(self) -> tuple[str, ...]:
+        """Modalities that are targets and never inputs of the model."""
+        return () if self.task is None else self.task.target_modalities
 
-    def input_columns(self, *, answers: bool = False) -> dict[str, InputColumn]:
-        """Return where each modality lay in the data that the model learned from.
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Target modalities."""
+        return self.target_modalities
+
+    def input_columns(self, *, targets: bool = False) -> dict[str, InputColumn]:
+        """Return the columns of each modality in the training data.
 
         Args:
-            answers: Also those that the model does not read, which only learning and measuring need.
+            targets: Include target modalities, which only training and evaluation need.
         """
         known: dict[str, Any] = self.columns.get("inputs", {})
         found: dict[str, InputColumn] = {}
         for name, part in self.preprocess.items():
-            if name in self.answers and not answers:
+            if name in self.target_modalities and not targets:
                 continue
-            told = known.get(name, name)
-            if isinstance(told, str):  # of a model that was saved by hand, or by an earlier version
-                found[name] = InputColumn(told, _AUDIO.get(part.kind, part.kind))
+            column = known.get(name, name)
+            if isinstance(column, str):  # a model that was saved without its data
+                found[name] = InputColumn(column, _AUDIO.get(part.kind, part.kind))
             else:
                 found[name] = InputColumn(
-                    told["column"], told["kind"], tuple(told["columns"]), tuple(told["kinds"])
+                    column["column"],
+                    column["kind"],
+                    tuple(column["columns"]),
+                    tuple(column["kinds"]),
                 )
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A model with what it was saved with.
+    """A loaded model.
 
     Attributes:
-        model: In evaluation mode.
-        config: All that prediction needs beside the weights.
-        folder: Where it was read from.
+        model: The model, in evaluation mode.
+        config: Its saved configuration.
+        folder: Its folder.
     """
 
     model: Perceiver
@@ -118,26 +126,24 @@ def save(
     task: TaskConfig | None = None,
     columns: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model into a folder, which is made if need be.
+    """Write a model into a folder, which is created if it does not exist. Each file is written atomically.
 
     Args:
-        folder: Where to.
+        folder: The folder.
         model: A `Perceiver`, compiled by `torch.compile` or not.
-        preprocess: For each modality, what turns a file into the model's array.
-        task: Label names, and how predictions are to be read.
-        columns: Where the data came from.
-
-    Each file appears whole or not at all: an older one survives a full disk.
+        preprocess: Preprocessing of each modality.
+        task: Task with its label names.
+        columns: Origin of the training data.
 
     Raises:
         OSError: If a file cannot be written. The message names it.
-        ValueError: If the model holds int8 weights.
+        ValueError: If the model has int8 weights, or was made without a configuration.
     """
-    inner: Any = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    inner: Any = getattr(model, "_orig_mod", model)  # unwrap torch.compile
     if is_quantized(inner):
         msg = (
-            f"Expected a model in float32 to save in {folder}, got one with int8 weights, which have "
-            "lost digits. Load it again without quantize, and save that."
+            f"Expected a model in float32 to save in {folder}, got one with int8 weights, which are less precise. Load "
+            "it again without quantize, and save that."
         )
         raise ValueError(msg)
     folder = Path(folder)
@@ -162,37 +168,67 @@ def save(
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
-    """Return a saved model, ready to predict.
+    """Return a saved model, in evaluation mode.
 
     Args:
         source: A run folder, or the id of a model on the Hugging Face hub. A path that exists wins.
-        device: Where the weights go.
+        device: Device of the weights.
 
     Raises:
-        OSError: If nothing is saved there, or a file is unreadable or truncated.
+        OSError: If no model is saved there, or a file is unreadable or truncated.
         ValueError: If the files are not a saved model, or do not fit each other.
     """
     folder = _find(source)
     config = read_config(folder / CONFIG_FILE)
-    weights = read_weights(folder)
-    with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in build(config.model).state_dict().items()}
-    compare_weights(expected, {name: tuple(t.shape) for name, t in weights.items()}, folder)
-    with _parameters_unfilled():
-        model = build(config.model)
-    model.load_state_dict(weights)
+    model = build_with_weights(config.model, read_weights(folder), folder)
     return Saved(model=model.to(device).eval(), config=config, folder=folder)
 
 
+def build_with_weights(
+    config: PerceiverConfig, weights: Mapping[str, Tensor], folder: Path
+) -> Perceiver:
+    """Return the model of a configuration with these weights; initial weights are never drawn.
+
+    Args:
+        config: Configuration of the model.
+        weights: All of its weights by name.
+        folder: Their folder, for error messages.
+
+    Raises:
+        ValueError: If the weights are not those of the configuration.
+    """
+    with torch.device("meta"):
+        model = build(config)
+    empty = model.state_dict()
+    compare_weights(
+        {name: tuple(tensor.shape) for name, tensor in empty.items()},
+        {name: tuple(tensor.shape) for name, tensor in weights.items()},
+        folder,
+    )
+    typed = {name: tensor.to(empty[name].dtype) for name, tensor in weights.items()}
+    if any(map(_has_constants, model.modules())):  # which are not saved: they must be computed
+        model = build(config)
+    model.load_state_dict(typed, assign=True)
+    return model
+
+
+def _has_constants(module: nn.Module) -> bool:
+    """Return whether a module on the meta device has tensors beside its weights."""
+    saved = module.state_dict(keep_vars=True).values()
+    tensors = [value for value in vars(module).values() if isinstance(value, Tensor)]
+    tensors += module.buffers(recurse=False)
+    return any(tensor.is_meta and all(tensor is not one for one in saved) for tensor in tensors)
+
+
 def from_pretrained(source: str | Path, *, device: str | torch.device = "cpu") -> Perceiver:
-    """Return the model of a run as a plain module, in evaluation mode; `perceivers.load` brings its preprocessing too.
+    """Return the model of a run as a module, in evaluation mode; `perceivers.load` adds its preprocessing.
 
     Args:
         source: A run folder, or the id of a model on the Hugging Face hub. A path that exists wins.
-        device: Where the weights go.
+        device: Device of the weights.
 
     Raises:
-        OSError: If nothing is saved there, or a file is unreadable or truncated.
+        OSError: If no model is saved there, or a file is unreadable or truncated.
         ValueError: If the files are not a saved model, or do not fit each other.
     """
     return load(source, device=device).model
@@ -203,11 +239,11 @@ def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path
 
     Args:
         source: A folder, or `user/name` on the hub. A path that exists wins.
-        expected: What it should be, for messages.
-        files: Names or patterns of what is fetched from the hub.
+        expected: Description of the folder, for error messages.
+        files: Names or patterns of the files that are downloaded.
 
     Raises:
-        OSError: If there is no such folder, and it cannot be fetched.
+        OSError: If there is no such folder, and it cannot be downloaded.
     """
     folder, name = Path(source), str(source)
     if folder.is_dir():
@@ -222,7 +258,7 @@ def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # the hub's errors share no base class
+    except Exception as error:  # errors of the hub have no common base class
         msg = (
             f"There is no folder {name}, and it could not be loaded from the Hugging Face hub either: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -244,17 +280,24 @@ def _find(source: str | Path) -> Path:
 
 
 def read_config(path: Path) -> SavedConfig:
-    """Return what a `config.json` holds.
+    """Return the contents of a `config.json`.
 
     Raises:
         OSError: If it is missing.
-        ValueError: If it is something else. The message says where.
+        ValueError: If it is no saved configuration. The message names the first wrong field.
     """
     try:
-        return TypeAdapter(SavedConfig).validate_json(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError as error:
         msg = f"{path} is missing: {path.parent} is not a saved model of perceivers."
         raise OSError(msg) from error
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None  # refused below
+    check_format(content, path)
+    try:
+        return TypeAdapter(SavedConfig).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -265,16 +308,36 @@ def read_config(path: Path) -> SavedConfig:
         raise ValueError(msg) from error
 
 
-def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
-    """Return the weights of a folder by name: of a safetensors file, or else of a pickle of nothing but tensors.
+def check_format(content: Any, path: Path) -> None:
+    """Refuse a file of a run that another version wrote.
 
     Args:
-        folder: Where they lie.
-        name: Of the file.
+        content: The parsed file. Its key `format` is the version; without one, it is of version 0.1.
+        path: For the message.
+
+    Raises:
+        ValueError: If the format is not `FORMAT`.
+    """
+    found = content.get("format", 1) if isinstance(content, dict) else FORMAT
+    if found != FORMAT:
+        version = "0.1" if found == 1 else "another version"
+        msg = (
+            f"{path} was written by perceivers {version}: expected format {FORMAT}, got {found}. Train again with this "
+            "version, or use the run with the version that wrote it."
+        )
+        raise ValueError(msg)
+
+
+def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
+    """Return the weights of a folder by name, from a safetensors file or else a pickle of tensors.
+
+    Args:
+        folder: The folder.
+        name: Name of the file.
 
     Raises:
         OSError: If there is no such file, or it is truncated.
-        ValueError: If there is only a pickle that holds something else.
+        ValueError: If there is only a pickle of other objects.
     """
     path = folder / name
     if not path.is_file():
@@ -297,9 +360,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a pickle that holds nothing else."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of old pickle protocols, which are read or refused all the same
+            warnings.simplefilter("ignore")  # about old pickle protocols
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         msg = (
@@ -313,42 +374,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-@contextmanager
-def _parameters_unfilled() -> Generator[None]:
-    """Let models that this thread builds begin with whatever their memory holds.
-
-    For one that is about to be filled: drawing 45 million weights takes longer than reading them. While a
-    module makes its parameters they have no memory, so that filling them costs nothing.
-    """
-    thread = threading.get_ident()
-    made: list[tuple[nn.Module, str]] = []
-
-    def emptied(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
-        if parameter is None or threading.get_ident() != thread:
-            return parameter
-        made.append((module, name))
-        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-
-    handle = register_module_parameter_registration_hook(emptied)
-    try:
-        yield
-    finally:
-        handle.remove()
-    for module, name in made:
-        hollow = module.get_parameter(name)
-        filled = torch.empty(hollow.shape, dtype=hollow.dtype)
-        setattr(module, name, nn.Parameter(filled, requires_grad=hollow.requires_grad))
-
-
 def compare_weights(
     expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], folder: Path
 ) -> None:
-    """Refuse weights that are not those of the configuration.
+    """Check that weights are those of a configuration.
 
     Args:
         expected: Shape of each weight by its name.
-        got: The same, of what was found.
-        folder: Where, for the message.
+        got: Shape of each weight that was found.
+        folder: Folder of the weights, for the error message.
 
     Raises:
         ValueError: If they differ. The message names the first that do.

@@ -1,6 +1,6 @@
-"""DeepMind's published weights, in their Hugging Face form, become a run folder; and a run folder becomes that form.
+"""Conversion of Hugging Face's Perceiver models, with DeepMind's published weights, to run folders and back.
 
-Nothing here runs code from a file: weights are safetensors, or a pickle that holds nothing but tensors.
+No code from a file is run: weights are safetensors, or a pickle of nothing but tensors.
 """
 
 import json
@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors.torch import save_file
 
 from perceivers.data.base import ImagePreprocessConfig
@@ -21,25 +20,32 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.checkpoint import (
     WEIGHTS_FILE,
-    compare_weights,
+    build_with_weights,
     find_folder,
     load,
     read_weights,
     save,
 )
-from perceivers.hub.huggingface import architecture_of, config_from, num_labels
-from perceivers.hub.huggingface_back import config_to
-from perceivers.hub.names import from_huggingface, to_huggingface
-from perceivers.models.perceiver import PerceiverConfig, build
-from perceivers.tasks.autoencode import AutoencodeConfig
+from perceivers.hub.huggingface import architecture_of, config_from, config_to, num_labels
+from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver import PerceiverConfig
+from perceivers.tasks.autoencode import AutoencodeConfig, ReconstructionConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.reconstruction import ReconstructionConfig
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
-__all__ = ["Converted", "convert", "export_huggingface"]
+__all__ = [
+    "LAYER",
+    "Converted",
+    "Row",
+    "convert",
+    "export_huggingface",
+    "from_huggingface",
+    "rows_of",
+    "to_huggingface",
+]
 
 _THEIR_CONFIG, _THEIR_IMAGES, _INDEX = (
     "config.json",
@@ -95,11 +101,7 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     name = architecture_of(theirs)
     config = config_from(theirs)
     weights = from_huggingface(_read_all(folder), name, config)
-    with torch.device("meta"):
-        model = build(config)
-    expected = {key: tuple(t.shape) for key, t in model.state_dict().items()}
-    compare_weights(expected, {key: tuple(t.shape) for key, t in weights.items()}, folder)
-    model.load_state_dict(weights, assign=True)
+    model = build_with_weights(config, weights, folder)
     preprocess, task = _how_to_use(config, theirs, folder)
     save(out, model, preprocess=preprocess, task=task, columns=_columns(preprocess))
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -281,3 +283,195 @@ def _read_all(folder: Path) -> dict[str, Tensor]:
             raise ValueError(msg)
         found |= read_weights(folder, name)
     return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """Name and axes of one weight in both libraries.
+
+    Attributes:
+        theirs: Name in Hugging Face's model.
+        ours: Name in our model.
+        leading: Leading axes of length 1 of Hugging Face's weight.
+        trailing: Trailing axes of length 1 of Hugging Face's weight.
+    """
+
+    theirs: str
+    ours: str
+    leading: int = 0
+    trailing: int = 0
+
+
+# Modules of a layer; a self-attend has a single norm before the attention.
+LAYER = {
+    "attention.self.layernorm1": "query_norm",
+    "attention.self.layernorm2": "source_norm",
+    "attention.self.query": "attention.to_query",
+    "attention.self.key": "attention.to_key",
+    "attention.self.value": "attention.to_value",
+    "attention.output.dense": "attention.to_output",
+    "layernorm": "mlp_norm",
+    "mlp.dense1": "mlp.0",
+    "mlp.dense2": "mlp.2",
+}
+
+_PRE, _DEC = "perceiver.input_preprocessor", "perceiver.decoder.decoder"
+
+
+def _linear(theirs: str, ours: str, *, trailing: int = 0) -> list[Row]:
+    return [
+        Row(f"{theirs}.weight", f"{ours}.weight", trailing=trailing),
+        Row(f"{theirs}.bias", f"{ours}.bias"),
+    ]
+
+
+def _layer(theirs: str, ours: str, *, is_cross: bool) -> list[Row]:
+    """Return the rows of a cross-attend, or of a self-attend, which has a single norm before the attention."""
+    names = dict(LAYER)
+    if not is_cross:
+        names["attention.self.layernorm1"] = "norm"
+        del names["attention.self.layernorm2"]
+    return [row for a, b in names.items() for row in _linear(f"{theirs}.{a}", f"{ours}.{b}")]
+
+
+def _classifier() -> list[Row]:
+    queries = f"{_DEC}.output_position_encodings.position_embeddings"
+    return [
+        Row(queries, "output.queries.label.table"),
+        *_layer(f"{_DEC}.decoding_cross_attention", "output.cross_attend", is_cross=True),
+        *_linear(f"{_DEC}.final_layer", "output.heads.label.to_logits"),
+    ]
+
+
+def _learned() -> list[Row]:
+    return [
+        *_linear(f"{_PRE}.convnet_1x1", "inputs.image.project", trailing=2),
+        Row(f"{_PRE}.position_embeddings.position_embeddings", "inputs.image.positions.table"),
+        *_linear(f"{_PRE}.positions_projection", "inputs.image.positions.project"),
+    ]
+
+
+def _convolved() -> list[Row]:
+    counts = ("running_mean", "running_var", "num_batches_tracked")
+    norm = (f"{_PRE}.convnet.batchnorm", "inputs.image.norm")
+    return [
+        Row(f"{_PRE}.convnet.conv.weight", "inputs.image.convolution.weight"),
+        *_linear(*norm),
+        *(Row(f"{norm[0]}.{name}", f"{norm[1]}.{name}") for name in counts),
+    ]
+
+
+def _language() -> list[Row]:
+    decoder = "perceiver.decoder"
+    return [
+        Row(f"{_PRE}.embeddings.weight", "inputs.text.embedding.weight"),
+        Row(f"{_PRE}.position_embeddings.weight", "inputs.text.places"),
+        Row(
+            f"{decoder}.output_position_encodings.position_embeddings", "output.queries.text.table"
+        ),
+        *_layer(f"{decoder}.decoding_cross_attention", "output.cross_attend", is_cross=True),
+        Row("embedding_decoder.bias", "output.heads.text.bias"),
+    ]
+
+
+def _optical_flow() -> list[Row]:
+    return [
+        *_linear(f"{_PRE}.conv_after_patches", "inputs.frames.project"),
+        *_layer(f"{_DEC}.decoding_cross_attention", "output.cross_attend", is_cross=True),
+        *_linear(f"{_DEC}.final_layer", "output.heads.flow.to_logits"),
+    ]
+
+
+def _multimodal() -> list[Row]:
+    found: list[Row] = []
+    for theirs, ours in (("audio", "audio"), ("image", "video"), ("label", "label")):
+        head = f"perceiver.output_postprocessor.modalities.{theirs}.classifier"
+        found += [
+            Row(f"{_PRE}.padding.{theirs}", f"fusion.tags.{ours}", leading=1),
+            Row(f"{_PRE}.mask.{theirs}", f"fusion.tokens.{ours}", leading=1),
+            Row(f"perceiver.decoder.padding.{theirs}", f"output.padding.{ours}", leading=1),
+            *_linear(head, f"output.heads.{ours}.to_logits"),
+        ]
+    label = "perceiver.decoder.modalities.label.decoder.output_position_encodings"
+    return [
+        *found,
+        Row(f"{label}.position_embeddings", "output.queries.label.table"),
+        *_layer(f"{_DEC}.decoding_cross_attention", "output.cross_attend", is_cross=True),
+        *_linear(f"{_DEC}.final_layer", "output.project"),
+    ]
+
+
+_ROWS = {
+    "PerceiverForImageClassificationFourier": _classifier,
+    "PerceiverForImageClassificationLearned": lambda: [*_learned(), *_classifier()],
+    "PerceiverForImageClassificationConvProcessing": lambda: [*_convolved(), *_classifier()],
+    "PerceiverForMaskedLM": _language,
+    "PerceiverForOpticalFlow": _optical_flow,
+    "PerceiverForMultimodalAutoencoding": _multimodal,
+}
+
+
+def rows_of(architecture: str, config: PerceiverConfig) -> list[Row]:
+    """Return the names of every weight of a model.
+
+    Args:
+        architecture: Name of Hugging Face's model.
+        config: Our configuration of the model.
+    """
+    encoder = config.encoder
+    if not isinstance(encoder, PerceiverEncoderConfig):
+        raise AssertionError
+    found = [Row("perceiver.embeddings.latents", "encoder.latents")]
+    found += _layer("perceiver.encoder.cross_attention", "encoder.cross_attends.0", is_cross=True)
+    for layer in range(encoder.num_self_attends_per_block):
+        found += _layer(
+            f"perceiver.encoder.self_attends.{layer}", f"encoder.blocks.0.{layer}", is_cross=False
+        )
+    return found + _ROWS[architecture]()
+
+
+def from_huggingface(
+    weights: Mapping[str, Tensor], architecture: str, config: PerceiverConfig
+) -> dict[str, Tensor]:
+    """Return Hugging Face's weights under our names.
+
+    Args:
+        weights: Weights of Hugging Face's model by name.
+        architecture: Name of Hugging Face's model.
+        config: Our configuration of the model.
+
+    Raises:
+        ValueError: If a weight is missing, or the model has no such weight. The message names them.
+    """
+    table = rows_of(architecture, config)
+    missing = [row.theirs for row in table if row.theirs not in weights]
+    extra = sorted(set(weights) - {row.theirs for row in table})
+    if missing or extra:
+        problems = [f"{name} is missing" for name in missing]
+        problems += [f"{name} is not part of it" for name in extra]
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        msg = (
+            f"The weights are not those of a {architecture}: {'; '.join(problems[:3])}{more}. Expected the file that "
+            "`save_pretrained` has written beside its config.json."
+        )
+        raise ValueError(msg)
+    return {row.ours: _without_axes(weights[row.theirs], row) for row in table}
+
+
+def to_huggingface(
+    weights: Mapping[str, Tensor], architecture: str, config: PerceiverConfig
+) -> dict[str, Tensor]:
+    """Return our weights under Hugging Face's names: the inverse of `from_huggingface`."""
+    return {row.theirs: _with_axes(weights[row.ours], row) for row in rows_of(architecture, config)}
+
+
+def _with_axes(tensor: Tensor, row: Row) -> Tensor:
+    """Return a weight with Hugging Face's axes of length 1."""
+    return tensor.reshape((1,) * row.leading + tuple(tensor.shape) + (1,) * row.trailing)
+
+
+def _without_axes(tensor: Tensor, row: Row) -> Tensor:
+    """Return a weight without Hugging Face's axes of length 1."""
+    if row.trailing:
+        return tensor.reshape(tensor.shape[: tensor.ndim - row.trailing])
+    return tensor.reshape(tensor.shape[row.leading :])

@@ -75,7 +75,9 @@ class TableInput(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.num_numbers, self.channels))
         self.categories = _vectors(sum(sizes), config)
         self.fields = _vectors(self.num_elements, config)
-        starts = torch.tensor([0, *accumulate(sizes)][: len(sizes)], dtype=torch.int64)
+        starts = torch.tensor(
+            [0, *accumulate(sizes)][: len(sizes)], dtype=torch.int64, device="cpu"
+        )
         self.register_buffer("starts", starts, persistent=False)
 
     def forward(

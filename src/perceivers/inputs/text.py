@@ -162,6 +162,11 @@ class BytesInput(_TextInput):
         self.places = nn.Parameter(torch.empty(self.max_length, config.channels))
         truncated_normal_(self.places, config.position_init_scale)
 
+    @property
+    def token_positions(self) -> nn.Parameter:
+        """Learned vector of each position, L x C."""
+        return self.places
+
     def forward(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None = None
     ) -> Elements:

@@ -1,9 +1,9 @@
-"""The decoder of Perceiver IO: output queries read the latents, once, and each answers for itself."""
+"""Decoder of Perceiver IO: output queries cross-attend to the latents, independently of each other."""
 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import ConfigDict
@@ -20,28 +20,31 @@ from perceivers.outputs.heads import (
     build_head,
 )
 from perceivers.outputs.queries import (
-    ExplainRequest,
     InputQueriesConfig,
     LearnedQueriesConfig,
     Queries,
     QueriesConfig,
+    QueryContext,
     build_queries,
 )
+from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["DecoderConfig", "OutputConfig", "PerceiverDecoder"]
 
 _PADDING_SCALE = 0.02
-_TAKEN = frozenset(dir(nn.ModuleDict()))  # what a module in it cannot be called: `type`, `values`
+_RESERVED = frozenset(
+    dir(nn.ModuleDict())
+)  # names that modules in it cannot have: `type`, `values`
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """One output: what is asked, and what makes the answer.
+    """One output of a decoder: its queries and its head.
 
     Attributes:
-        queries: What the latents are asked.
-        head: What turns each answer into predictions.
+        queries: Queries that cross-attend to the latents.
+        head: Layer from each decoded query to predictions.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -49,29 +52,47 @@ class OutputConfig:
     queries: QueriesConfig
     head: HeadConfig
 
+    def with_num_outputs(self, name: str, num_outputs: int | None) -> "OutputConfig":
+        """Return the same output with the size of its head.
+
+        Args:
+            name: Name of the output, for the error message.
+            num_outputs: Numbers for each query. None: not known yet.
+
+        Raises:
+            ValueError: If the size of the head does not follow from the data.
+        """
+        if not isinstance(self.head, LinearHeadConfig):
+            msg = (
+                f"Expected a linear head for the output '{name}', whose size follows from the data; got one of kind "
+                f"{self.head.kind}."
+            )
+            raise ValueError(msg)
+        return replace(self, head=replace(self.head, num_outputs=num_outputs))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """Shape of the decoder. Build one for a class with `classifier`.
 
     Attributes:
-        answers: Each output by its name: `label`, tasks, or modalities.
-        num_heads: Heads of the read.
-        qk_channels: Width in which queries and latents are compared. By default that of the latents, D.
-        v_channels: Width of what is collected. By default as the comparison's.
-        widening_factor: Width of the MLP after the read, as a multiple of the queries'.
-        use_query_residual: Add the query to what it read. Off where queries say what the input or the position is.
+        outputs: Each output by its name: `label`, tasks, or modalities.
+        num_heads: Heads of the cross-attention.
+        qk_channels: Width of queries and keys. By default that of the latents, D.
+        v_channels: Width of the values. By default `qk_channels`.
+        widening_factor: Width of the MLP after the cross-attention, as a multiple of the queries'.
+        use_query_residual: Add the query to the attention output. Off where queries hold the input or positions.
         gelu: Form of the GELU in the MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models.
-        min_padding: Channels of the learned vector of the output with the widest queries; narrower ones get more. 0:
-            none where all queries have one width.
-        project_channels: Width after a linear layer between the read and all heads. None: no such layer.
-        chunk: Queries that are answered at once when nothing is learned, so that any number fits in memory.
+        min_padding: Channels of the learned vector that pads the widest queries; narrower ones get more. 0: none if
+            all queries have one width.
+        project_channels: Width of a linear layer between the cross-attention and all heads. None: no such layer.
+        chunk: Queries that are decoded at once without gradients, so that any number fits in memory.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["decoder"] = "decoder"
-    answers: dict[str, OutputConfig]
+    outputs: dict[str, OutputConfig]
     num_heads: int = 1
     qk_channels: int | None = None
     v_channels: int | None = None
@@ -83,9 +104,9 @@ class DecoderConfig:
     chunk: int = 8192
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        if not self.answers:
-            msg = "Expected at least one answer in answers={name: OutputConfig(...)}, got none."
+        """Check the values."""
+        if not self.outputs:
+            msg = "Expected at least one output in outputs={name: OutputConfig(...)}, got none."
             raise ValueError(msg)
         if self.min_padding < 0 or self.chunk < 1:
             msg = (
@@ -98,69 +119,103 @@ class DecoderConfig:
     def classifier(
         cls, num_outputs: int | None = 1000, *, use_query_residual: bool = True
     ) -> "DecoderConfig":
-        """Return a decoder that asks one learned query for the class.
+        """Return a decoder with one learned query for the class.
 
         Args:
-            num_outputs: Classes. None: taken from the data before the model is built.
+            num_outputs: Number of classes. None: taken from the data before the model is built.
             use_query_residual: On in the release's Fourier and convolved models, off in that with learned positions.
 
-        Source: Perceiver IO (arXiv:2107.14795), section 4.5.
+        Reference: Perceiver IO (arXiv:2107.14795), section 4.5.
         """
-        answer = OutputConfig(
+        label = OutputConfig(
             queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=num_outputs)
         )
-        return cls(answers={"label": answer}, use_query_residual=use_query_residual)
+        return cls(outputs={"label": label}, use_query_residual=use_query_residual)
 
     @property
     def num_outputs(self) -> int | None:
         """Classes, or numbers to predict, of the only output. None: not known yet, or it has several."""
-        heads = [answer.head for answer in self.answers.values()]
+        heads = [output.head for output in self.outputs.values()]
         one = heads[0]
         return one.num_outputs if len(heads) == 1 and isinstance(one, LinearHeadConfig) else None
 
-    def for_tasks(self, num_outputs: Mapping[str, int | None]) -> "DecoderConfig":
-        """Return the same decoder with one answer for each of several tasks, all asked as its only one is.
+    def for_tasks(self, names: Collection[str]) -> "DecoderConfig":
+        """Return the same decoder with one output for each of several tasks.
 
         Args:
-            num_outputs: Of each task, classes, labels or numbers. None: taken from the data later.
+            names: Names of the tasks. Those without an output get a copy of its only one.
 
         Raises:
-            ValueError: If it has other outputs already, or heads whose outputs do not follow from the task.
+            ValueError: If it has other outputs already.
         """
-        first = next(iter(self.answers.values()))
-        answers: dict[str, OutputConfig] = {}
-        for name, count in num_outputs.items():
-            answer = self.answers.get(name, first)
-            if not isinstance(answer.head, LinearHeadConfig) or (
-                len(self.answers) > 1 and set(self.answers) != set(num_outputs)
-            ):
-                msg = (
-                    f"Expected a decoder of one output, or of those of the tasks {', '.join(num_outputs)}, with linear "
-                    f"heads; got the outputs {', '.join(self.answers)}."
-                )
-                raise ValueError(msg)
-            answers[name] = replace(answer, head=replace(answer.head, num_outputs=count))
-        return replace(self, answers=answers)
-
-    def with_num_outputs(self, num_outputs: int) -> "DecoderConfig":
-        """Return the same decoder with the number of classes of its only output.
-
-        Raises:
-            ValueError: If it has several outputs, or one whose number follows from a text.
-        """
-        name, answer = next(iter(self.answers.items()))
-        if len(self.answers) > 1 or not isinstance(answer.head, LinearHeadConfig):
+        if len(self.outputs) > 1 and set(self.outputs) != set(names):
             msg = (
-                "Expected a decoder of one output with a linear head to learn the labels of data, got the outputs "
-                f"{', '.join(self.answers)} with heads of kind {', '.join(a.head.kind for a in self.answers.values())}."
+                f"Expected a decoder of one output, or of those of the tasks {', '.join(names)}; got the outputs "
+                f"{', '.join(self.outputs)}."
             )
             raise ValueError(msg)
-        head = replace(answer.head, num_outputs=num_outputs)
-        return replace(self, answers={name: replace(answer, head=head)})
+        first = next(iter(self.outputs.values()))
+        outputs = {
+            name: self.outputs.get(name, first).with_num_outputs(name, None) for name in names
+        }
+        return replace(self, outputs=outputs)
+
+    def fit_to(self, parts: Mapping[str, OutputPart]) -> "DecoderConfig":
+        """Return the same decoder with outputs of the size that a task needs.
+
+        Args:
+            parts: Size of each output, of `task.output_parts()`. `label` alone stands for the only output. Empty: the
+                outputs are complete.
+
+        Raises:
+            ValueError: If the decoder has other outputs, or one whose size does not follow from the data.
+        """
+        if not parts:
+            return self
+        if set(parts) == {"label"} and len(self.outputs) == 1:
+            parts = dict(zip(self.outputs, parts.values(), strict=True))
+        if set(parts) != set(self.outputs):
+            msg = f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {', '.join(self.outputs)}."
+            raise ValueError(msg)
+        outputs: dict[str, OutputConfig] = {}
+        for name, output in self.outputs.items():
+            sized = output.with_num_outputs(name, parts[name].num_outputs or None)
+            grid = parts[name].grid
+            queries = output.queries if grid is None else output.queries.fit_to(grid)
+            outputs[name] = replace(sized, queries=queries)
+        return replace(self, outputs=outputs)
+
+    def fit_to_inputs(self, inputs: Mapping[str, Any]) -> "DecoderConfig":
+        """Return the same decoder with as many queries as the texts that they follow have bytes.
+
+        Args:
+            inputs: Input configuration of each modality, complete.
+        """
+        outputs = dict(self.outputs)
+        for name, output in outputs.items():
+            follows = getattr(output.queries, "follows", None)
+            length = getattr(inputs.get(follows), "max_length", None)
+            if length is not None:
+                outputs[name] = replace(output, queries=output.queries.fit_to((length,)))
+        return replace(self, outputs=outputs)
+
+    def rename_modalities(self, names: Mapping[str, str]) -> "DecoderConfig":
+        """Return the same decoder with queries made of renamed modalities.
+
+        Args:
+            names: New name of each modality that is renamed.
+        """
+        outputs = dict(self.outputs)
+        for name, output in outputs.items():
+            queries = output.queries
+            if isinstance(queries, InputQueriesConfig):
+                queries = replace(queries, modality=names.get(queries.modality, queries.modality))
+                outputs[name] = replace(output, queries=queries)
+        return replace(self, outputs=outputs)
 
 
 class PerceiverDecoder(nn.Module):
-    """Answers queries from the latents. No answer depends on another, so any part of them may be asked for.
+    """Decodes output queries from the latents. No output depends on another, so any subset can be computed.
 
     Args:
         config: Shape of the decoder.
@@ -171,17 +226,17 @@ class PerceiverDecoder(nn.Module):
     Raises:
         ValueError: If the widths of queries differ and nothing pads them, or a modality does not exist.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 3.2 and appendix E.
+    Reference: Perceiver IO (arXiv:2107.14795), section 3.2 and appendix E.
     """
 
     reads: tuple[str, ...]
     """Modalities whose elements are queries."""
 
     tied: tuple[str, ...]
-    """Texts whose learned vectors the heads compare with."""
+    """Texts whose byte embeddings the heads are tied to."""
 
     names: tuple[str, ...]
-    """Of the outputs, sorted."""
+    """Names of the outputs, sorted."""
 
     def __init__(
         self,
@@ -193,18 +248,18 @@ class PerceiverDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        answers = {name: config.answers[name] for name in sorted(config.answers)}
-        self.names = tuple(answers)
-        queries = [answer.queries for answer in answers.values()]
+        outputs = {name: config.outputs[name] for name in sorted(config.outputs)}
+        self.names = tuple(outputs)
+        queries = [output.queries for output in outputs.values()]
         self.reads = tuple(q.modality for q in queries if isinstance(q, InputQueriesConfig))
-        heads = [answer.head for answer in answers.values()]
+        heads = [output.head for output in outputs.values()]
         self.tied = tuple(head.modality for head in heads if isinstance(head, TiedHeadConfig))
-        asking = {
-            name: build_queries(answer.queries, latent_channels=latent_channels, inputs=inputs)
-            for name, answer in answers.items()
+        made = {
+            name: build_queries(output.queries, latent_channels=latent_channels, inputs=inputs)
+            for name, output in outputs.items()
         }
-        self.queries = nn.ModuleDict({_key(name): part for name, part in asking.items()})
-        widths = {name: part.channels for name, part in asking.items()}
+        self.queries = nn.ModuleDict({_key(name): part for name, part in made.items()})
+        widths = {name: part.channels for name, part in made.items()}
         channels = max(widths.values()) + config.min_padding
         self.padding = nn.ParameterDict()
         for name, width in widths.items():
@@ -227,31 +282,31 @@ class PerceiverDecoder(nn.Module):
             channels = config.project_channels
         self.heads = nn.ModuleDict(
             {
-                _key(name): build_head(answer.head, channels=channels, tables=tables)
-                for name, answer in answers.items()
+                _key(name): build_head(output.head, channels=channels, tables=tables)
+                for name, output in outputs.items()
             }
         )
 
     def forward(
         self,
         latents: Float[Tensor, "B N D"],
-        asked: ExplainRequest,
+        context: QueryContext,
         *,
         tables: Mapping[str, Float[Tensor, "_ _"]] | None = None,
         index: Mapping[str, Int[Tensor, " _"]] | None = None,
         outputs: Collection[str] | None = None,
     ) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the answers by name, B x O x K, or B x K of one learned query that stands for the whole sample.
+        """Return the outputs by name, B x O x K, or B x K for one learned query that stands for the whole sample.
 
         Args:
-            latents: What the encoder has read.
-            asked: What queries may take from the input.
-            tables: The learned vectors of each text.
-            index: For some outputs, which of their queries are asked. Otherwise all are.
-            outputs: Which outputs. None: all.
+            latents: Output of the encoder.
+            context: Parts of the input that queries are made of.
+            tables: Byte embeddings of each text.
+            index: For some outputs, the indices of the queries to decode. Otherwise all are.
+            outputs: Names of the outputs to decode. None: all.
 
         Raises:
-            KeyError: If there is no such output, or queries need a modality that is not there.
+            KeyError: If there is no such output, or queries need a modality that is missing.
         """
         wanted = list(self.names) if outputs is None else sorted(outputs)
         index = {} if index is None else index
@@ -260,50 +315,50 @@ class PerceiverDecoder(nn.Module):
             msg = f"Expected outputs out of {', '.join(self.names)}, got '{unknown[0]}'."
             raise KeyError(msg)
         return {
-            name: self._answers(name, latents, asked, tables or {}, index.get(name))
+            name: self._decode(name, latents, context, tables or {}, index.get(name))
             for name in wanted
         }
 
-    def _answers(
+    def _decode(
         self,
         name: str,
         latents: Float[Tensor, "B N D"],
-        asked: ExplainRequest,
+        context: QueryContext,
         tables: Mapping[str, Tensor],
         index: Int[Tensor, " _"] | None,
     ) -> Float[Tensor, "B ..."]:
-        """Return one output, in chunks where nothing is learned."""
-        queries = self._queries(name)
-        if queries.modality is not None and queries.modality not in asked.lengths:
+        """Return one output, in chunks where no gradients are needed."""
+        queries = self.queries_of(name)
+        if queries.modality is not None and queries.modality not in context.lengths:
             msg = f"Queries of '{name}' are made of the modality '{queries.modality}', which was not given."
             raise KeyError(msg)
         if index is None:
-            count = queries.count(asked)
+            count = queries.count(context)
             index = torch.arange(count, device=latents.device)
         size = index.shape[0] if torch.is_grad_enabled() else self.config.chunk
         parts = [
-            self._chunk(name, latents, asked, tables, part) for part in index.split(max(size, 1))
+            self._chunk(name, latents, context, tables, part) for part in index.split(max(size, 1))
         ]
-        answers = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        output = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         single = queries.modality is None and queries.num_queries == 1
-        return answers[:, 0] if single else answers
+        return output[:, 0] if single else output
 
     def _chunk(
         self,
         name: str,
         latents: Float[Tensor, "B N D"],
-        asked: ExplainRequest,
+        context: QueryContext,
         tables: Mapping[str, Tensor],
         index: Int[Tensor, " O"],
     ) -> Float[Tensor, "B O K"]:
-        asking, head = self._queries(name), self.config.answers[name].head
-        queries = asking(index, asked).to(latents.dtype)
+        made, head = self.queries_of(name), self.config.outputs[name].head
+        queries = made(index, context).to(latents.dtype)
         queries = queries.expand(latents.shape[0], -1, -1)
         if _key(name) in self.padding:
             padding = self.padding[_key(name)].expand(*queries.shape[:2], -1)
             queries = torch.cat([queries, padding.to(queries.dtype)], dim=-1)
-        # Of elements that are padding, nothing is asked.
-        mask = None if asking.modality is None else asked.masks.get(asking.modality)
+        # Queries of padded elements are masked.
+        mask = None if made.modality is None else context.masks.get(made.modality)
         mask = None if mask is None else mask[:, index]
         x = self.cross_attend(queries, latents, query_mask=mask)
         if self.project is not None:
@@ -312,14 +367,15 @@ class PerceiverDecoder(nn.Module):
         return self.heads[_key(name)](x, table)
 
     def num_outputs(self, name: str) -> int:
-        """Return how many numbers each answer of an output has."""
+        """Return the numbers for each query of an output, K."""
         return cast("LinearHead | TiedHead", self.heads[_key(name)]).num_outputs
 
-    def _queries(self, name: str) -> Queries:
+    def queries_of(self, name: str) -> Queries:
+        """Return the module that makes the queries of an output."""
         return cast("Queries", self.queries[_key(name)])
 
 
 def _key(name: str) -> str:
-    """Return under what name the parts of an output are kept: modules have no dots in theirs, and own some words."""
-    mark = r"^." if name in _TAKEN else r"[^0-9A-Za-z_-]"
+    """Return the module name of an output: module names have no dots, and some words are reserved."""
+    mark = r"^." if name in _RESERVED else r"[^0-9A-Za-z_-]"
     return re.sub(mark, lambda found: f"_{ord(found[0]):x}_", name)

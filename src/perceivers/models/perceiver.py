@@ -1,4 +1,4 @@
-"""The whole model: adapters make elements, an encoder reads them, a head or output queries make predictions."""
+"""The complete model: input adapters, encoder, and head or decoder."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,17 +12,16 @@ from perceivers.cross_attention.choice import PATHS
 from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
 from perceivers.inputs.registry import InputConfig, build_input
-from perceivers.inputs.text import BytesInput
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
-from perceivers.models.local_attention_init import init_local_attention
+from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
-from perceivers.outputs.heads import MeanPool, MeanPoolConfig
-from perceivers.outputs.queries import ExplainRequest
+from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
+from perceivers.outputs.queries import QueryContext
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build"]
+__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build", "build_model"]
 
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
@@ -32,17 +31,17 @@ ReadoutConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="k
 
 @dataclass(frozen=True, kw_only=True)
 class PerceiverConfig:
-    """Everything that determines a model's weights. Saved beside them.
+    """Architecture and initialization of a model. Saved beside its weights.
 
     Attributes:
-        inputs: How each modality becomes elements.
-        encoder: What reads them.
-        output: What turns latents into predictions.
-        fusion: How several modalities are read together. One alone needs nothing of it.
-        permute: Seed of one fixed permutation of the elements of every input, applied when they already
-            have their positions (the papers' permuted ImageNet). None: their own order.
-        init: How weights begin: as the `papers`', or `local`, for models of one text: attention begins as a map of
-            places (`init_local_attention`), which small models need to learn masked bytes at all.
+        inputs: Input adapter of each modality.
+        encoder: Encoder of the elements.
+        output: Head or decoder from latents to predictions.
+        fusion: Fusion of several modalities. Unused for a single one.
+        permute: Seed of one fixed permutation of the elements of every input, applied after their positions are added
+            (the papers' permuted ImageNet). None: no permutation.
+        init: Initial weights: as in the `papers`, or `local_attention`, for models of one text: attention begins
+            local (`init_local_attention`), which small models need to learn masked bytes at all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -52,24 +51,26 @@ class PerceiverConfig:
     output: ReadoutConfig = field(default_factory=MeanPoolConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     permute: int | None = None
-    init: Literal["papers", "local"] = "papers"
+    init: Literal["papers", "local_attention"] = "papers"
 
 
 class Perceiver(nn.Module):
-    """A Perceiver of parts that are passed in; `build` makes them from a configuration.
+    """A Perceiver made of modules; `build` makes them from a configuration.
 
     Args:
-        inputs: An adapter for each modality.
+        inputs: Input adapter of each modality.
         encoder: Elements of all modalities -> latents.
         output: Latents -> predictions.
-        fusion: Gives several modalities one width C. None: they have it.
+        fusion: Projects several modalities to one width C. None: they have it.
         permute: Seed of the permutation of elements, see `PerceiverConfig`.
+        config: Configuration of these modules. None: the model cannot be saved.
 
-    Source: Perceiver (arXiv:2103.03206), figure 1; Perceiver IO (arXiv:2107.14795), figure 2.
+    Reference: Perceiver (arXiv:2103.03206), figure 1; Perceiver IO (arXiv:2107.14795), figure 2.
     """
 
-    config: PerceiverConfig
     input_channels: int
+    """Width of the elements that the encoder reads, C."""
+
     encoder: PerceiverEncoder | TransformerEncoder
 
     def __init__(
@@ -80,13 +81,32 @@ class Perceiver(nn.Module):
         *,
         fusion: Fusion | None = None,
         permute: int | None = None,
+        config: PerceiverConfig | None = None,
     ) -> None:
         super().__init__()
+        self._config = config
         self.inputs = nn.ModuleDict(inputs)
         self.encoder = encoder
         self.output = output
         self.fusion = fusion
+        widths = [cast("InputAdapter", adapter).channels for adapter in inputs.values()]
+        self.input_channels = fusion.channels if fusion is not None else (widths or [0])[0]
         self.set_permutation(permute)
+
+    @property
+    def config(self) -> PerceiverConfig:
+        """Configuration of the model.
+
+        Raises:
+            ValueError: If the model was made of modules without one.
+        """
+        if self._config is None:
+            msg = (
+                "This model has no configuration, so it can be neither saved nor exported: make it by "
+                "pv.build_model(config); pv.register_input and pv.register_task make own parts known to it."
+            )
+            raise ValueError(msg)
+        return self._config
 
     def forward(
         self,
@@ -100,17 +120,17 @@ class Perceiver(nn.Module):
             inputs: A tensor for each modality; its first axis is the batch. Modalities that no sample has may be
                 left out.
             masks: B x L for modalities that were padded or that some samples lack: True where the second axis of
-                the input is real. L = 1 says it of whole samples.
-            index: For some outputs, which of their queries are asked. Otherwise all are.
+                the input is real. L = 1 masks whole samples.
+            index: For some outputs, the indices of the queries to decode. Otherwise all are.
         """
         segments = self._segments(inputs, masks)
-        latents = self.encoder(self._read(segments))
-        return self._answers(latents, segments, index, None)
+        latents = self.encoder(self._fused(segments))
+        return self._decode(latents, segments, index, None)
 
     def encode(
         self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B N D"]:
-        """Return the latents after reading a batch. Arguments as for `forward`."""
+        """Return the latents of a batch. Arguments as for `forward`."""
         return self.encoder(self.elements(inputs, masks))
 
     def decode(
@@ -122,35 +142,35 @@ class Perceiver(nn.Module):
         index: Mapping[str, Tensor] | None = None,
         outputs: Collection[str] | None = None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
-        """Return predictions from latents: encode once, ask as often as you like.
+        """Return predictions from latents: a batch that is encoded once can be decoded several times.
 
         Args:
-            latents: What `encode` returned.
+            latents: Output of `encode`.
             inputs: The batch again, where queries are made of its elements or follow their number.
             masks: As for `forward`.
             index: As for `forward`.
-            outputs: Names of the outputs that are wanted. None: all.
+            outputs: Names of the outputs to decode. None: all.
 
         Raises:
             KeyError: If queries need a modality that is not given, or there is no such output.
         """
         segments = {} if inputs is None else self._segments(inputs, masks)
-        return self._answers(latents, segments, index, outputs)
+        return self._decode(latents, segments, index, outputs)
 
     def elements(
         self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
     ) -> list[Elements]:
-        """Return what the encoder reads: the elements of each modality, in sorted order of names.
+        """Return the input of the encoder: the elements of each modality, in sorted order of names.
 
         Raises:
-            KeyError: If a modality is unknown, or none is there.
+            KeyError: If a modality is unknown, or none is given.
         """
-        return self._read(self._segments(inputs, masks))
+        return self._fused(self._segments(inputs, masks))
 
     def _segments(
         self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None
     ) -> dict[str, Elements]:
-        """Return the elements of each modality as its adapter makes them."""
+        """Return the elements of each modality from its adapter."""
         if not inputs or not set(inputs) <= set(self.inputs):
             msg = f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}."
             raise KeyError(msg)
@@ -162,7 +182,7 @@ class Perceiver(nn.Module):
     def _with_missing(
         self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the batch with a made-up input for each modality that is left out, none of which is real."""
+        """Return the batch with a fully masked input for each modality that is left out."""
         given = next(iter(inputs.values()))
         inputs, masks = dict(inputs), dict(masks)
         for name in set(self.inputs) - set(inputs):
@@ -171,12 +191,12 @@ class Perceiver(nn.Module):
             masks[name] = torch.zeros(given.shape[0], 1, dtype=torch.bool, device=given.device)
         return inputs, masks
 
-    def _read(self, segments: Mapping[str, Elements]) -> list[Elements]:
-        """Return what the encoder reads: permuted, and of one width."""
+    def _fused(self, segments: Mapping[str, Elements]) -> list[Elements]:
+        """Return the elements permuted and projected to one width."""
         if self.permutation is not None:
             segments = {
                 name: segment.permuted(
-                    self._order(name, segment.num_elements).to(segment.content.device)
+                    self.element_order(name, segment.num_elements).to(segment.content.device)
                 )
                 for name, segment in segments.items()
             }
@@ -184,17 +204,17 @@ class Perceiver(nn.Module):
             segments = self.fusion(segments)
         return list(segments.values())
 
-    def _answers(
+    def _decode(
         self,
         latents: Float[Tensor, "B N D"],
         segments: Mapping[str, Elements],
         index: Mapping[str, Tensor] | None,
         outputs: Collection[str] | None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
-        """Return the head's predictions, or the answers to queries."""
+        """Return the predictions of the head, or of the decoder."""
         if not isinstance(self.output, PerceiverDecoder):
             return self.output(latents)
-        asked = ExplainRequest(
+        context = QueryContext(
             lengths={name: part.num_elements for name, part in segments.items()},
             arrays={
                 name: dense([segments[name]])[0] for name in self.output.reads if name in segments
@@ -205,14 +225,14 @@ class Perceiver(nn.Module):
             name: cast("nn.Embedding", self.inputs.get_submodule(f"{name}.embedding")).weight
             for name in self.output.tied
         }
-        answers = self.output(latents, asked, tables=tables, index=index, outputs=outputs)
-        return answers if len(self.output.names) > 1 else next(iter(answers.values()))
+        named = self.output(latents, context, tables=tables, index=index, outputs=outputs)
+        return named if len(self.output.names) > 1 else next(iter(named.values()))
 
     def set_permutation(self, seed: int | None) -> None:
-        """Permute the elements of every input by one fixed permutation from now on, or (None) do not."""
+        """Permute the elements of every input by one fixed permutation from now on. None: do not."""
         self.permutation = seed
         for name, adapter in self.inputs.items():
-            # Known lengths are drawn here, so that compiled and exported graphs hold a constant.
+            # Permutations of known lengths are drawn here, so that compiled and exported graphs hold a constant.
             count = getattr(adapter, "num_elements", None)
             order = None if seed is None or count is None else _permutation(count, seed)
             self.register_buffer(f"order_{name}", order, persistent=False)
@@ -231,20 +251,26 @@ class Perceiver(nn.Module):
                 module.recompute_mlp = mlp and not enabled
 
     def set_attn_implementation(self, path: str) -> None:
-        """Read inputs by one of the exact ways: `auto`, `grid`, `absorbed` or `projected`.
+        """Set the implementation of cross-attention to the inputs: `auto`, `structured`, `absorbed` or `projected`.
 
-        All give the same numbers up to rounding. `auto` takes that of the fewest operations for each read.
+        All give the same numbers up to rounding. `auto` chooses the one with the fewest operations for each of them.
 
         Raises:
-            ValueError: If there is no such way.
+            ValueError: If there is no such implementation.
         """
         if path not in PATHS:
-            msg = f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}."
+            msg = f"Expected attn_implementation out of {', '.join(PATHS)}; got {path!r}."
             raise ValueError(msg)
         if isinstance(self.encoder, PerceiverEncoder):
             self.encoder.attn_implementation = path
 
-    def _order(self, name: str, count: int) -> Int[Tensor, " M"]:
+    def element_order(self, name: str, count: int) -> Int[Tensor, " M"]:
+        """Return the permutation of the elements of a modality.
+
+        Args:
+            name: Name of the modality.
+            count: Number of its elements, M.
+        """
         order = getattr(self, f"order_{name}")
         if order is None or order.shape[0] != count:
             return _permutation(count, self.permutation or 0)
@@ -252,7 +278,7 @@ class Perceiver(nn.Module):
 
 
 def build(config: PerceiverConfig) -> Perceiver:
-    """Return a fresh model.
+    """Return a new model with initial weights.
 
     Raises:
         ValueError: If there is no modality, or a size is not known yet.
@@ -278,39 +304,42 @@ def build(config: PerceiverConfig) -> Perceiver:
             tables={
                 name: tuple(part.embedding.weight.shape)
                 for name, part in adapters.items()
-                if hasattr(part, "embedding")
+                if isinstance(part, HasEmbedding)
             },
         )
     else:
         output = MeanPool(config.output, latent_channels=encoder.out_channels)
-    model = Perceiver(adapters, encoder, output, fusion=fusion, permute=config.permute)
-    model.config = config
-    model.input_channels = input_channels
-    if config.init == "local":
+    model = Perceiver(
+        adapters, encoder, output, fusion=fusion, permute=config.permute, config=config
+    )
+    if config.init == "local_attention":
         _begin_locally(model)
     return model
 
 
 def _begin_locally(model: Perceiver) -> None:
-    """Begin with local attention.
+    """Initialize local attention.
 
     Raises:
-        ValueError: If the model does not read one text, byte by byte, by latents.
+        ValueError: If the input of the model is not a single text, or it has no latents.
     """
     text = next(iter(model.inputs.values()))
     if (
         len(model.inputs) > 1
-        or not isinstance(text, BytesInput)
+        or not isinstance(text, ReadsTokens)
         or isinstance(model.encoder, TransformerEncoder)
     ):
         msg = (
-            "init='local' is for a Perceiver that reads one text, byte by byte (inputs of kind 'bytes'); got inputs of "
+            "init='local_attention' is for a Perceiver with one text as input (of kind 'bytes'); got inputs of "
             f"kind {', '.join(part.kind for part in model.config.inputs.values())}. Leave init at 'papers'."
         )
         raise ValueError(msg)
-    init_local_attention(text.places, text.embedding, model.encoder, model.output)
+    init_local_attention(text.token_positions, text.embedding, model.encoder, model.output)
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(count, generator=generator, device="cpu")
+
+
+build_model = build

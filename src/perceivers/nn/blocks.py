@@ -55,7 +55,7 @@ class _MLPResidual(nn.Module):
     recompute_mlp = False
     """Whether training computes the MLP and its norm again in the backward pass instead of keeping them."""
 
-    def think(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
+    def mlp_residual(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         """Return the elements after the MLP, with the residual."""
         if self.recompute_mlp and self.training and torch.is_grad_enabled():
             return x + recompute(self._mlp, x)
@@ -128,7 +128,7 @@ class CrossAttend(_MLPResidual):
         normalized = norm(source) if isinstance(source, Tensor) else source.normalized(norm)
         read = self.attention(self.query_norm(query), normalized, source_mask, query_mask)
         x = query + read if self.use_query_residual else read
-        return self.think(x)
+        return self.mlp_residual(x)
 
 
 class SelfAttend(_MLPResidual):
@@ -173,4 +173,4 @@ class SelfAttend(_MLPResidual):
         """Return the array after one layer. `mask` is True where an element is real."""
         y = self.norm(x)
         x = x + self.attention(y, y, mask)
-        return self.think(x)
+        return self.mlp_residual(x)

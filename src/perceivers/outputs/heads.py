@@ -1,7 +1,8 @@
-"""From what was read to predictions: the mean of the latents (2021), or one layer behind each query (Perceiver IO)."""
+"""Heads: the mean of the latents (2021), or one layer behind each output query (Perceiver IO)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import ConfigDict, Field
@@ -9,9 +10,11 @@ from torch import nn
 from torch.nn.functional import linear
 
 from perceivers.nn.init import truncated_linear
+from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Tensor
 
 __all__ = [
+    "HasEmbedding",
     "HeadConfig",
     "LinearHead",
     "LinearHeadConfig",
@@ -36,9 +39,33 @@ class MeanPoolConfig:
     kind: Literal["mean_pool"] = "mean_pool"
     num_outputs: int | None = 1000
 
-    def with_num_outputs(self, num_outputs: int) -> "MeanPoolConfig":
-        """Return the same head for so many classes."""
-        return replace(self, num_outputs=num_outputs)
+    def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
+        """Return the same head with the size that a task needs.
+
+        Args:
+            parts: Size of each output, of `task.output_parts()`. Empty: the head is complete.
+
+        Raises:
+            ValueError: If the task needs other outputs than `label`, one row of numbers for each sample.
+        """
+        if not parts:
+            return self
+        if set(parts) != {"label"}:
+            msg = (
+                f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {self.kind}."
+            )
+            raise ValueError(msg)
+        return replace(self, num_outputs=parts["label"].num_outputs or None)
+
+    def fit_to_inputs(self, inputs: Mapping[str, Any]) -> "MeanPoolConfig":
+        """Return the same head, which is independent of the inputs."""
+        del inputs
+        return self
+
+    def rename_modalities(self, names: Mapping[str, str]) -> "MeanPoolConfig":
+        """Return the same head, which is independent of the inputs."""
+        del names
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +74,9 @@ class LinearHeadConfig:
 
     Attributes:
         num_outputs: Classes, or numbers to predict for each query. None: taken from the data before the model is built.
-        init: How its weights begin: `truncated` as any projection, or at `zeros`, as those of optical flow.
-        scale: What its outputs are multiplied by; 0.01 for optical flow.
-        hidden_channels: Width of a first layer, whose tanh the second reads, as behind GLUE's queries. None: there is
-            only one layer.
+        init: Initial weights: `truncated` as any projection, or `zeros`, as for optical flow.
+        scale: Factor of its outputs; 0.01 for optical flow.
+        hidden_channels: Width of a first layer, followed by tanh, as behind GLUE's queries. None: only one layer.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -64,10 +90,10 @@ class LinearHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TiedHeadConfig:
-    """The vectors of the bytes that the input is made of, which the answers are compared with.
+    """Dot products with the byte embeddings of an input.
 
     Attributes:
-        modality: The text whose vectors they are.
+        modality: The text whose embeddings they are.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -79,10 +105,17 @@ class TiedHeadConfig:
 HeadConfig = Annotated[LinearHeadConfig | TiedHeadConfig, Field(discriminator="kind")]
 
 
-class MeanPool(nn.Module):
-    """Averages over the latents first and projects then, in this order.
+@runtime_checkable
+class HasEmbedding(Protocol):
+    """An input adapter with an embedding of each token, which a head can be tied to."""
 
-    The weights begin at zero, as in the papers' release: the first prediction is the same for all classes.
+    embedding: nn.Embedding
+
+
+class MeanPool(nn.Module):
+    """Averages over the latents, then projects.
+
+    The initial weights are zero, as in the papers' release: the first prediction is the same for all classes.
 
     Args:
         config: Number of outputs.
@@ -91,7 +124,7 @@ class MeanPool(nn.Module):
     Raises:
         ValueError: If the number of outputs is not known yet.
 
-    Source: Perceiver (arXiv:2103.03206), appendices C and F.
+    Reference: Perceiver (arXiv:2103.03206), appendices C and F.
     """
 
     def __init__(self, config: MeanPoolConfig, *, latent_channels: int) -> None:
@@ -110,13 +143,13 @@ class LinearHead(nn.Module):
     """One linear layer for every query, or two.
 
     Args:
-        config: Number of outputs and how the weights begin.
-        channels: Width of what was read.
+        config: Number of outputs and initial weights.
+        channels: Width of the decoded queries, E.
 
     Raises:
         ValueError: If the number of outputs is not known yet.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix E; the release's `final_layer`. Two layers: its section
+    Reference: Perceiver IO (arXiv:2107.14795), appendix E; the release's `final_layer`. Two layers: its section
     4.1 and appendix F.
     """
 
@@ -145,12 +178,12 @@ class LinearHead(nn.Module):
 
 
 class TiedHead(nn.Module):
-    """Compares what was read with the vector of every byte. The vectors are those of the input; only a bias is its own.
+    """Compares decoded queries with the embedding of every byte, shared with the input. Only the bias is separate.
 
     Args:
-        num_outputs: Bytes and special marks.
+        num_outputs: Number of bytes and special tokens.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.1; the release's `EmbeddingDecoder`.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1; the release's `EmbeddingDecoder`.
     """
 
     def __init__(self, num_outputs: int) -> None:
@@ -164,8 +197,8 @@ class TiedHead(nn.Module):
         """Return a logit for every byte.
 
         Args:
-            x: What each query has read.
-            table: The vector of each byte.
+            x: Decoded queries.
+            table: Embedding of each byte.
         """
         return linear(x, table, self.bias)
 
@@ -176,20 +209,20 @@ def build_head(
     """Return the module for a configuration.
 
     Args:
-        config: Of the head.
-        channels: Width of what was read.
-        tables: Number and width of the learned vectors of each text.
+        config: Configuration of the head.
+        channels: Width of the decoded queries.
+        tables: Number and width of the byte embeddings of each text.
 
     Raises:
-        ValueError: If the vectors that the head is tied to do not exist or have another width.
+        ValueError: If the embeddings that the head is tied to do not exist or have another width.
     """
     if isinstance(config, LinearHeadConfig):
         return LinearHead(config, channels=channels)
     if tables.get(config.modality, (0, 0))[1] != channels:
         known = ", ".join(f"'{name}' of {width}" for name, (_, width) in tables.items()) or "none"
         msg = (
-            f"Expected the vectors of the text '{config.modality}' to be as wide as what is compared with them, "
-            f"{channels} channels; the model has vectors of {known}."
+            f"Expected the byte embeddings of the text '{config.modality}' to be as wide as the decoded queries, "
+            f"{channels} channels; the model has embeddings of {known}."
         )
         raise ValueError(msg)
     return TiedHead(tables[config.modality][0])

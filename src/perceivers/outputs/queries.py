@@ -1,11 +1,11 @@
-"""Output queries: what the latents are asked, one vector for each answer.
+"""Output queries, one vector for each output: learned, computed from positions, or taken from the input.
 
-They are learned, computed from positions, or taken from the input. A module of queries makes any part of them, so that
-answers can be drawn in training and given in chunks afterwards: nothing of the length of all answers need exist.
+A module of queries makes any subset of them, so that they can be drawn in training and decoded in chunks: no array of
+the length of all outputs need exist.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
@@ -23,7 +23,6 @@ from perceivers.nn.position import (
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
-    "ExplainRequest",
     "FourierQueries",
     "FourierQueriesConfig",
     "InputQueries",
@@ -32,20 +31,21 @@ __all__ = [
     "LearnedQueriesConfig",
     "Queries",
     "QueriesConfig",
+    "QueryContext",
     "build_queries",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedQueriesConfig:
-    """One learned vector for each answer: for a class, for each task, for each place of a text.
+    """One learned vector for each output: for a class, for each task, for each position of a text.
 
     Attributes:
-        num_queries: How many. One alone gives an answer without an axis of queries.
+        num_queries: Number of queries. A single one gives an output without an axis of queries.
         channels: Width of the vectors. None: that of the latents.
-        init_scale: Standard deviation at the start.
-        follows: A modality that has as many queries as elements, from the first on, and whose padding is not asked for.
-            None: all of them are asked, always.
+        init_scale: Standard deviation of the initial vectors.
+        follows: Modality with one query for each of its elements, from the first on, whose padding is masked. None:
+            all queries are always used.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -56,18 +56,22 @@ class LearnedQueriesConfig:
     init_scale: float = 0.02
     follows: str | None = None
 
+    def fit_to(self, grid: tuple[int, ...]) -> "LearnedQueriesConfig":
+        """Return one query for each cell of a grid."""
+        return replace(self, num_queries=math.prod(grid))
+
 
 @dataclass(frozen=True, kw_only=True)
 class FourierQueriesConfig:
-    """The Fourier features of each cell of a grid: what is there?
+    """Fourier features of each cell of a grid.
 
     Attributes:
         size: Cells of the grid along each axis. None: taken from the data before the model is built.
         num_bands: Frequencies for each axis. None: one for each whole frequency up to the finest axis' highest, at
             most 64, as in `FourierPositionsConfig`.
         max_resolution: For each axis, cells at its finest; the highest frequency is half of it. By default `size`.
-        last_included: Whether coordinates reach 1 at the last cell, as those of the input do. DeepMind's release puts
-            cell i of n at -1 + 2 i / n where it decodes a part of the outputs.
+        last_included: Whether coordinates reach 1 at the last cell, like those of the input. DeepMind's release puts
+            cell i of n at -1 + 2 i / n where it decodes a subset of the outputs.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -78,19 +82,28 @@ class FourierQueriesConfig:
     max_resolution: tuple[int, ...] | None = None
     last_included: bool = True
 
+    def fit_to(self, grid: tuple[int, ...]) -> "FourierQueriesConfig":
+        """Return one query for each cell of a grid."""
+        return replace(self, size=grid)
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputQueriesConfig:
-    """The elements of a modality themselves, with their positions: what becomes of this one?
+    """The elements of a modality with their positions.
 
     Attributes:
-        modality: Whose elements.
+        modality: Name of the modality.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["input"] = "input"
     modality: str
+
+    def fit_to(self, grid: tuple[int, ...]) -> "InputQueriesConfig":
+        """Return the same queries: there is one for each element of the input."""
+        del grid
+        return self
 
 
 QueriesConfig = Annotated[
@@ -99,13 +112,13 @@ QueriesConfig = Annotated[
 
 
 @dataclass(frozen=True)
-class ExplainRequest:
-    """What queries may take from the input.
+class QueryContext:
+    """Parts of the input that queries are made of.
 
     Attributes:
-        lengths: Elements of each modality.
-        arrays: Elements with their positions, of the modalities that `InputQueries` name.
-        masks: True where an element is real, of the modalities that were padded.
+        lengths: Number of elements of each modality.
+        arrays: Elements with their positions, for the modalities of `InputQueries`.
+        masks: True where an element is real, for the modalities that were padded.
     """
 
     lengths: dict[str, int]
@@ -115,27 +128,27 @@ class ExplainRequest:
 
 @runtime_checkable
 class Queries(Protocol):
-    """What makes the queries of one output. A module, with parameters or without."""
+    """The queries of one output. A module, with parameters or without."""
 
     channels: int
-    """Width of a query."""
+    """Width of a query, Cq."""
 
     num_queries: int
-    """Queries of an input of the configured size, O."""
+    """Number of queries for an input of the configured size, O."""
 
     modality: str | None
-    """The modality whose elements have one query each. None: the queries know nothing of the input."""
+    """The modality whose elements have one query each. None: the queries are independent of the input."""
 
-    def count(self, asked: ExplainRequest) -> int:
-        """Return how many queries there are for this input."""
+    def count(self, context: QueryContext) -> int:
+        """Return the number of queries for this input."""
         ...
 
-    def __call__(self, index: Int[Tensor, " O"], asked: ExplainRequest) -> Float[Tensor, "#B O Cq"]:
+    def __call__(self, index: Int[Tensor, " O"], context: QueryContext) -> Float[Tensor, "#B O Cq"]:
         """Return some of the queries; a batch of 1 serves all samples.
 
         Args:
-            index: Which of them.
-            asked: Of the input.
+            index: Indices of the queries.
+            context: Parts of the input that they are made of.
         """
         ...
 
@@ -147,7 +160,7 @@ class LearnedQueries(nn.Module):
         config: Number, width and initial scale.
         latent_channels: Width where the configuration leaves it open (D).
 
-    Source: Perceiver IO (arXiv:2107.14795), section 3.2.
+    Reference: Perceiver IO (arXiv:2107.14795), section 3.2.
     """
 
     def __init__(self, config: LearnedQueriesConfig, *, latent_channels: int) -> None:
@@ -158,7 +171,7 @@ class LearnedQueries(nn.Module):
         self.table = nn.Parameter(torch.empty(self.num_queries, self.channels))
         truncated_normal_(self.table, config.init_scale)
 
-    def count(self, asked: ExplainRequest) -> int:
+    def count(self, context: QueryContext) -> int:
         """Return how many queries there are for this input.
 
         Raises:
@@ -166,7 +179,7 @@ class LearnedQueries(nn.Module):
         """
         if self.modality is None:
             return self.num_queries
-        count = asked.lengths[self.modality]
+        count = context.lengths[self.modality]
         if count > self.num_queries:
             msg = (
                 f"Expected at most num_queries={self.num_queries} elements of '{self.modality}', which have one query "
@@ -178,13 +191,13 @@ class LearnedQueries(nn.Module):
     def forward(
         self,
         index: Int[Tensor, " O"],
-        asked: ExplainRequest,  # noqa: ARG002
+        context: QueryContext,  # noqa: ARG002
     ) -> Float[Tensor, "1 O Cq"]:
         """Return some of the queries."""
         return self.table[index][None]
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
-        """Return the queries of other places of the same modality. Those that follow none are each its own question."""
+        """Return the queries resized from those of another length of the same modality; {} if they follow none."""
         if not isinstance(theirs, LearnedQueries) or theirs.channels != self.channels:
             return {}
         if self.modality is None or theirs.modality != self.modality:
@@ -193,7 +206,7 @@ class LearnedQueries(nn.Module):
 
 
 class FourierQueries(nn.Module):
-    """Fourier features of the cells of a grid, in reading order.
+    """Fourier features of the cells of a grid, in row-major order.
 
     Args:
         config: Grid and bands.
@@ -201,7 +214,7 @@ class FourierQueries(nn.Module):
     Raises:
         ValueError: If the grid is not known, or there is not one resolution for each axis.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 3.2 and table 6.
+    Reference: Perceiver IO (arXiv:2107.14795), section 3.2 and table 6.
     """
 
     def __init__(self, config: FourierQueriesConfig) -> None:
@@ -217,30 +230,30 @@ class FourierQueries(nn.Module):
             msg = f"Expected one max_resolution for each of the {len(self.size)} axes, got {self.max_resolution}."
             raise ValueError(msg)
         self.config = config
-        whole = min(64, max(1, max(self.max_resolution) // 2))
-        self.num_bands = whole if config.num_bands is None else config.num_bands
+        default = min(64, max(1, max(self.max_resolution) // 2))
+        self.num_bands = default if config.num_bands is None else config.num_bands
         self.num_queries = math.prod(self.size)
         self.channels = num_channels(len(self.size), self.num_bands)
         self.modality = None
 
-    def count(self, asked: ExplainRequest) -> int:  # noqa: ARG002
-        """Return how many queries there are: one for each cell."""
+    def count(self, context: QueryContext) -> int:  # noqa: ARG002
+        """Return the number of queries: one for each cell."""
         return self.num_queries
 
     def forward(
         self,
         index: Int[Tensor, " O"],
-        asked: ExplainRequest,  # noqa: ARG002
+        context: QueryContext,  # noqa: ARG002
     ) -> Float[Tensor, "1 O Cq"]:
         """Return the features of some of the cells."""
         bands, num_axes = self.num_bands, len(self.size)
         encoded = torch.empty(index.shape[0], self.channels, device=index.device)
-        places = torch.unravel_index(index, self.size)
-        for axis, (cells, place) in enumerate(zip(self.size, places, strict=True)):
+        positions = torch.unravel_index(index, self.size)
+        for axis, (cells, position) in enumerate(zip(self.size, positions, strict=True)):
             if self.config.last_included:
-                coordinates = axis_coordinates(cells, index.device)[place]
+                coordinates = axis_coordinates(cells, index.device)[position]
             else:
-                coordinates = -1.0 + 2.0 * place.float() / cells
+                coordinates = -1.0 + 2.0 * position.float() / cells
             channels = list(axis_channels(axis, num_axes=num_axes, num_bands=bands))
             encoded[:, channels] = axis_features(
                 coordinates, num_bands=bands, max_resolution=self.max_resolution[axis]
@@ -249,27 +262,27 @@ class FourierQueries(nn.Module):
 
 
 class InputQueries(nn.Module):
-    """The elements of a modality with their positions, as the encoder's adapter made them.
+    """The elements of a modality with their positions, from its input adapter.
 
     Args:
-        config: Which modality.
+        config: Name of the modality.
         channels: Width of its elements.
-        num_elements: Elements of an input of the configured size.
+        num_elements: Number of elements of an input of the configured size.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H (optical flow).
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H (optical flow).
     """
 
     def __init__(self, config: InputQueriesConfig, *, channels: int, num_elements: int) -> None:
         super().__init__()
         self.channels, self.num_queries, self.modality = channels, num_elements, config.modality
 
-    def count(self, asked: ExplainRequest) -> int:
-        """Return how many queries there are: as many as elements."""
-        return asked.lengths[self.modality]
+    def count(self, context: QueryContext) -> int:
+        """Return the number of queries: one for each element."""
+        return context.lengths[self.modality]
 
-    def forward(self, index: Int[Tensor, " O"], asked: ExplainRequest) -> Float[Tensor, "B O Cq"]:
+    def forward(self, index: Int[Tensor, " O"], context: QueryContext) -> Float[Tensor, "B O Cq"]:
         """Return some of the elements."""
-        return asked.arrays[self.modality][:, index]
+        return context.arrays[self.modality][:, index]
 
 
 def build_queries(
@@ -281,18 +294,14 @@ def build_queries(
     """Return the module for a configuration.
 
     Args:
-        config: Of the queries.
+        config: Configuration of the queries.
         latent_channels: Width of the latents (D).
-        inputs: Width of the elements of each modality, and their number.
+        inputs: Width and number of the elements of each modality.
 
     Raises:
-        ValueError: If they are to come from a modality that the model does not have.
+        ValueError: If they are made of a modality that the model does not have.
     """
-    named = (
-        config.modality
-        if isinstance(config, InputQueriesConfig)
-        else getattr(config, "follows", None)
-    )
+    named = getattr(config, "modality", getattr(config, "follows", None))
     if named is not None and named not in inputs:
         msg = (
             f"Expected queries of one of the modalities {', '.join(sorted(inputs))}, got '{named}'."

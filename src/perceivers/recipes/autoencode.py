@@ -23,8 +23,7 @@ from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
-from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
-from perceivers.tasks.reconstruction import ReconstructionConfig
+from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, ReconstructionConfig
 
 __all__ = ["autoencode", "autoencoder_for", "kinetics_autoencoder"]
 
@@ -74,14 +73,14 @@ def autoencoder_for(
     parts = {name: _KINDS[kind]() for name, kind in kinds.items()}
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
-    answers = {
+    outputs = {
         name: OutputConfig(queries=part.queries, head=LinearHeadConfig(num_outputs=None))
         for name, part in parts.items()
     }
     if has_label:
         inputs[LABEL] = LabelInputConfig(num_classes=None)
         queries = LearnedQueriesConfig(channels=32)
-        answers[LABEL] = OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
+        outputs[LABEL] = OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
     width = dials.latent_channels
     return Recipe(
         name="autoencode",
@@ -98,7 +97,7 @@ def autoencoder_for(
             cross_attend_v_channels=width,
         ),
         output=DecoderConfig(
-            answers=answers,
+            outputs=outputs,
             num_heads=16,
             qk_channels=width // 2,
             v_channels=width,
@@ -169,7 +168,7 @@ def kinetics_autoencoder() -> Recipe:
             num_self_attend_heads=8,
         ),
         output=DecoderConfig(
-            answers={
+            outputs={
                 "audio": _asked((samples // patch,), 192, (samples,), patch),
                 LABEL: OutputConfig(
                     queries=LearnedQueriesConfig(channels=1024),
@@ -182,8 +181,8 @@ def kinetics_autoencoder() -> Recipe:
         ),
         task=AutoencodeConfig(
             parts={
-                "audio": ReconstructionConfig(weight=1.0, patch=(patch,), queries=512),
-                "video": ReconstructionConfig(weight=0.03, patch=(1, 1, 1), queries=512),
+                "audio": ReconstructionConfig(weight=1.0, patch=(patch,), num_train_queries=512),
+                "video": ReconstructionConfig(weight=0.03, patch=(1, 1, 1), num_train_queries=512),
             },
             label_weight=1e-4,
         ),
@@ -236,7 +235,7 @@ def _image() -> _Kind:
         PatchInputConfig(size=None, patch=(4, 4), positions=_AUTO),
         None,
         ImageAugmentConfig(crop_scale=None, flip=True),
-        ReconstructionConfig(patch=(4, 4), queries=128),
+        ReconstructionConfig(patch=(4, 4), num_train_queries=128),
         _grid_queries(),
     )
 
@@ -248,7 +247,7 @@ def _video() -> _Kind:
         VideoAugmentConfig(
             crop_scale=None, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
         ),
-        ReconstructionConfig(patch=(1, 4, 4), queries=192),
+        ReconstructionConfig(patch=(1, 4, 4), num_train_queries=192),
         _grid_queries(),
     )
 
@@ -258,7 +257,7 @@ def _audio() -> _Kind:
         WaveInputConfig(patch=64, positions=FourierPositionsConfig(num_bands=32)),
         WavePreprocessConfig(),
         AudioAugmentConfig(time_masks=0, frequency_masks=0),
-        ReconstructionConfig(patch=(64,), queries=64),
+        ReconstructionConfig(patch=(64,), num_train_queries=64),
         FourierQueriesConfig(size=None, num_bands=32),
     )
 
@@ -268,7 +267,7 @@ def _series() -> _Kind:
         SeriesInputConfig(length=None, num_channels=None, patch=4, positions=_AUTO),
         SeriesPreprocessConfig(),
         SeriesAugmentConfig(jitter=0.0),
-        ReconstructionConfig(patch=(4,), queries=128),
+        ReconstructionConfig(patch=(4,), num_train_queries=128),
         _grid_queries(),
     )
 
@@ -278,7 +277,7 @@ def _array() -> _Kind:
         ArraysInputConfig(length=None, num_channels=None, num_coordinates=None),
         ArraysPreprocessConfig(),
         ArraysAugmentConfig(),
-        ReconstructionConfig(patch=(1,), queries=256),
+        ReconstructionConfig(patch=(1,), num_train_queries=256),
         LearnedQueriesConfig(num_queries=1, channels=64),
     )
 

@@ -98,4 +98,4 @@ def own_decoder(names: Iterable[str]) -> DecoderConfig:
         names: Of the tasks.
     """
     answer = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=None))
-    return DecoderConfig(answers=dict.fromkeys(names, answer), num_heads=4, use_query_residual=True)
+    return DecoderConfig(outputs=dict.fromkeys(names, answer), num_heads=4, use_query_residual=True)

@@ -11,16 +11,37 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from perceivers.hub.checkpoint import FORMAT, check_format
+from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe, get_recipe
 
 __all__ = [
+    "RECIPE_FILE",
+    "create_model",
     "dump_recipe",
     "field_path",
     "find_recipe",
     "parse_recipe",
     "read_recipe",
+    "read_run_recipe",
     "write_recipe",
 ]
+
+RECIPE_FILE = "recipe.yaml"  # in a run folder
+
+
+def create_model(recipe: str | Path | Recipe, *, size: str | None = None) -> Perceiver:
+    """Return a new model of a recipe, with initial weights.
+
+    Args:
+        recipe: Name of a recipe, a YAML file, `module:function`, or a `Recipe`.
+        size: Size of a named recipe.
+
+    Raises:
+        KeyError: If no recipe has this name. The message names the nearest.
+        ValueError: If the recipe leaves sizes to the data, like `images`: `pv.fit` fills them in.
+    """
+    return build(find_recipe(recipe, size=size).model_config())
 
 
 def find_recipe(spec: str | Path | Recipe, *, size: str | None = None) -> Recipe:
@@ -67,8 +88,8 @@ def _from_function(spec: str, size: str | None) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML, every field written out."""
-    plain = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    """Return a recipe as YAML: the format version and every field."""
+    plain = {"format": FORMAT, **TypeAdapter(Recipe).dump_python(recipe, mode="json")}
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
@@ -85,31 +106,53 @@ def read_recipe(path: str | Path) -> Recipe:
         ValueError: If it is no YAML, or holds an unknown key or a wrong value. An unknown key's message
             names the nearest known one.
     """
-    path = Path(path)
+    return parse_recipe(_read_text(Path(path)), name=str(path))
+
+
+def read_run_recipe(folder: Path) -> Recipe:
+    """Return the recipe in a run folder.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If another version wrote it, or it is no recipe.
+    """
+    path = folder / RECIPE_FILE
+    text = _read_text(path)
+    check_format(_load_yaml(text, str(path)), path)
+    return parse_recipe(text, name=str(path))
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         msg = f"{path} is not a text file. Expected a recipe in YAML (`perceivers recipes images`)."
         raise ValueError(msg) from error
-    return parse_recipe(text, name=str(path))
 
 
 def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
     """Return the recipe written in `text` (YAML or JSON). Messages call it `name`."""
-    try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"{name} is not YAML: {' '.join(str(error).split())}."
-        raise ValueError(msg) from error
+    plain = _load_yaml(text, name)
     if not isinstance(plain, dict):
         msg = f"{name} holds no recipe. Expected the keys that `perceivers recipes images` prints."
         raise ValueError(msg)
+    if "format" in plain:
+        check_format(plain, Path(name))
+        del plain["format"]
     try:
         return TypeAdapter(Recipe).validate_python(plain)
     except ValidationError as error:
         problems = [_explain(problem) for problem in error.errors()]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ValueError(f"{name}: {' '.join(problems[:3])}{more}") from error
+
+
+def _load_yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{name} is not YAML: {' '.join(str(error).split())}."
+        raise ValueError(msg) from error
 
 
 def _explain(problem: Any) -> str:

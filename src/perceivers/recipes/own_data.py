@@ -287,7 +287,7 @@ def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
         ),
         # With a residual of the query: a pixel is a good predictor of its own target.
         output=DecoderConfig(
-            answers={PIXELS: answer},
+            outputs={PIXELS: answer},
             num_heads=4,
             qk_channels=width,
             v_channels=width,

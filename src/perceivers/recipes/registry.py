@@ -144,7 +144,7 @@ class Recipe:
     task: TaskConfig
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
     fusion: FusionConfig = field(default_factory=FusionConfig)
-    init: Literal["papers", "local"] = "papers"
+    init: Literal["papers", "local_attention"] = "papers"
     data: DataConfig = field(default_factory=DataConfig)
     augment: dict[str, AugmentConfig] = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)

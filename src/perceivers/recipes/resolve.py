@@ -22,20 +22,15 @@ from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.overrides import override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
-from perceivers.recipes.resolve_sizes import fill_answer, fill_input, fill_output, measured
+from perceivers.recipes.resolve_sizes import fill_answer, fill_input, measured
 from perceivers.recipes.resolve_tasks import (
-    bind_image_pair,
+    bind_modalities,
     bind_targets,
-    fill_autoencoder,
-    fill_dense,
-    fill_label,
-    fill_tasks,
+    fill_task,
+    target_info,
 )
-from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
-from perceivers.tasks.dense import DenseConfig
-from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, answers_of, fit_task, target_of
+from perceivers.tasks.autoencode import LABEL
+from perceivers.tasks.registry import TaskConfig
 
 __all__ = ["ResolvedRun", "choose_recipe", "resolve", "split_for_task"]
 
@@ -210,15 +205,14 @@ def _bind_columns(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, Datase
     Raises:
         ValueError: If the data hold other modalities than the recipe.
     """
-    if isinstance(recipe.task, DenseConfig):
-        recipe = bind_image_pair(recipe, source)
+    recipe = bind_modalities(recipe, _kinds(source))
     source = _join_texts(source, recipe)
-    if {*_input_names(recipe), *answers_of(recipe.task)} == set(source.inputs):
+    if {*_input_names(recipe), *recipe.task.target_modalities} == set(source.inputs):
         return recipe, source
     seen = ", ".join(f"{name} ({kind})" for name, kind in _kinds(source).items())
     column = next(iter(source.inputs.values())).column
     kind = next(iter(recipe.inputs))
-    targets = "".join(f" and learns {name}" for name in answers_of(recipe.task))
+    targets = "".join(f" and learns {name}" for name in recipe.task.target_modalities)
     msg = (
         f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{targets}, but the data holds {seen}. Say which "
         f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
@@ -241,7 +235,7 @@ def _join_texts(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
     ):
         return source
     columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
-    if isinstance(recipe.task, MaskedBytesConfig):
+    if recipe.task.chunked_modality is not None:
         msg = (
             f"Masked bytes are learned from one column of texts, and these were named: {', '.join(columns)}. Name one "
             f"of them: --columns {columns[0]}:text."
@@ -276,27 +270,28 @@ def split_for_task(
         return source if data is None else with_validation(source, data)
 
     _require_targets(source, task)
-    if answers_of(task) or not isinstance(task, MaskedBytesConfig):
+    text = task.chunked_modality
+    if text is None:
         return held_out(source)
-    if task.modality not in source.inputs:
+    if text not in source.inputs:
         msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
         raise ValueError(msg)
-    length = getattr(preprocess.get(task.modality), "max_length", None) or _CHUNK
-    source = held_out(chunk_texts(source, task.modality, _CHUNKS_PER_TEXT * length))
+    length = getattr(preprocess.get(text), "max_length", None) or _CHUNK
+    source = held_out(chunk_texts(source, text, _CHUNKS_PER_TEXT * length))
     # Cut again after the split: chunks of train and validation never overlap.
-    return chunk_texts(source, task.modality, length, leave="train")
+    return chunk_texts(source, text, length, leave="train")
 
 
 def _require_targets(source: DatasetBundle, task: TaskConfig) -> None:
     """Refuse data without the labels or target modalities of the task."""
-    for name in answers_of(task):
+    for name in task.target_modalities:
         if name not in source.inputs:
             msg = (
                 f"There is no '{name}' in these data, the target of training and evaluation: they hold "
                 f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
             )
             raise ValueError(msg)
-    if target_of(task) != "nothing" and not source.label_names:
+    if task.target_kind != "nothing" and not source.label_names:
         msg = (
             "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
             "a column of labels (--label COLUMN)."
@@ -327,7 +322,7 @@ def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, A
         name: fill_answer(
             recipe.preprocess[name], _cells(train, source.inputs[name]), inputs=preprocess
         )
-        for name in answers_of(recipe.task)
+        for name in recipe.task.target_modalities
     }
     recipe = replace(recipe, inputs=inputs, preprocess={**recipe.preprocess, **targets})
     return recipe, preprocess | targets
@@ -404,20 +399,7 @@ def _training_rows(source: DatasetBundle) -> MapStyleSplit:
 
 def _fill_in(recipe: Recipe, source: DatasetBundle, preprocess: Mapping[str, Any]) -> Recipe:
     """Fill in the length of training; names and statistics of the targets in the task; the sizes of the output."""
-    recipe = _with_limit(recipe, source)
-    if isinstance(recipe.task, MultiTaskConfig):
-        return fill_tasks(recipe, source)
-    if isinstance(recipe.task, DenseConfig):
-        return fill_dense(recipe)
-    task = fit_task(recipe.task, source.target_kind, source.label_names, source.target_moments())
-    if isinstance(task, AutoencodeConfig):
-        inputs = fill_label(recipe.inputs, len(source.label_names))
-        task, output = fill_autoencoder(task, recipe.output, inputs, preprocess)
-        return replace(recipe, inputs=inputs, task=task, output=output)
-    if target_of(task) == "nothing":
-        return replace(recipe, task=task, output=fill_output(recipe.output, recipe.inputs))
-    output = recipe.output.with_num_outputs(len(source.label_names))
-    return replace(recipe, task=task, output=output)
+    return fill_task(_with_limit(recipe, source), target_info(source), preprocess)
 
 
 def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:

@@ -14,17 +14,10 @@ from perceivers.data.modalities.series.modality import measure_series
 from perceivers.data.modalities.table.modality import measure_vectors
 from perceivers.data.modalities.text.modality import measure_text
 from perceivers.data.modalities.video.modality import measure_video
-from perceivers.models.decoder import DecoderConfig
-from perceivers.models.perceiver import ReadoutConfig
-from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import Recipe
-from perceivers.recipes.resolve_tasks import fill_autoencoder, fill_dense, fill_label
-from perceivers.tasks.autoencode import AutoencodeConfig
-from perceivers.tasks.dense import DenseConfig
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import answers_of, names_of, target_of
+from perceivers.recipes.resolve_tasks import fill_label
 
-__all__ = ["assume", "fill_answer", "fill_input", "fill_output", "measured"]
+__all__ = ["assume", "fill_answer", "fill_input", "measured"]
 
 _MEASURES: dict[str, Callable[..., Any]] = {
     "wave": measure_audio,
@@ -78,31 +71,34 @@ def measured(config: Any, cells: Iterable[EncodedItem], *, largest_image: int = 
 def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """Return a recipe with what it leaves to the data assumed, where there are none yet; and sentences about it."""
     inputs, preprocess, sentences = _assumed_inputs(recipe)
-    if isinstance(recipe.task, DenseConfig):
-        target: Any = preprocess[recipe.task.answer]
+    for name in recipe.task.target_modalities:
         known = {"num_classes": _ASSUMED_CLASSES, "num_channels": 3}
-        missing = {key: n for key, n in known.items() if getattr(target, key, n) is None}
-        preprocess[recipe.task.answer] = replace(target, **missing)
+        missing = {key: n for key, n in known.items() if getattr(preprocess[name], key, n) is None}
+        preprocess[name] = replace(preprocess[name], **missing)
         sentences += [
             f"The data decide {key} of the target; assuming {missing[key]}." for key in missing
         ]
-        return fill_dense(replace(recipe, inputs=inputs, preprocess=preprocess)), sentences
-    task, output = recipe.task, fill_output(recipe.output, inputs)
-    knows_classes = output.num_outputs is not None or target_of(task) == "nothing"
-    if isinstance(task, MultiTaskConfig) and isinstance(output, DecoderConfig):
-        counts = {name: len(names_of(part)) for name, part in task.parts.items()}
-        knows_classes = all(counts.values())
-        output = output.for_tasks({name: n or _ASSUMED_CLASSES for name, n in counts.items()})
-    elif isinstance(task, AutoencodeConfig):
-        labels = [part.num_classes for part in inputs.values() if part.kind == "label"]
-        knows_classes = None not in labels
-        inputs = inputs if knows_classes else fill_label(inputs, _ASSUMED_CLASSES)
-        task, output = fill_autoencoder(task, output, inputs, {})
-    elif not knows_classes:
-        output = output.with_num_outputs(_ASSUMED_CLASSES)
-    if not knows_classes:
-        sentences.append(f"The data decide the classes; assuming {_ASSUMED_CLASSES}.")
-    filled = replace(recipe, inputs=inputs, preprocess=preprocess, output=output, task=task)
+    task = recipe.task.fit_to_inputs(inputs, preprocess)
+    output, parts = recipe.output.fit_to_inputs(inputs), task.output_parts()
+    unknown = [name for name, part in parts.items() if not part.num_outputs]
+    if unknown and output.num_outputs is not None:
+        unknown, parts = [], {}
+    if unknown:
+        sizes = {part.num_classes for part in inputs.values() if part.kind == "label"}
+        count = next(iter(sizes - {None}), None)
+        if count is None:
+            count = _ASSUMED_CLASSES
+            inputs = fill_label(inputs, count)
+            sentences.append(f"The data decide the classes; assuming {count}.")
+        parts |= {name: replace(parts[name], num_outputs=count) for name in unknown}
+    filled = replace(
+        recipe,
+        inputs=inputs,
+        preprocess=preprocess,
+        output=output.fit_to(parts),
+        task=task,
+        augment=task.fit_augment(recipe.augment),
+    )
     return filled, sentences
 
 
@@ -128,7 +124,7 @@ def _assumed_inputs(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any], lis
         if missing:
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
-    preprocess |= {name: _sized(preprocess[name], inputs) for name in answers_of(recipe.task)}
+    preprocess |= {name: _sized(preprocess[name], inputs) for name in recipe.task.target_modalities}
     return inputs, preprocess, sentences
 
 
@@ -189,26 +185,6 @@ def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
         if hasattr(config, name) and hasattr(sized[0], name)
     }
     return replace(config, size=sized[0].size, **cut)
-
-
-def fill_output(output: ReadoutConfig, inputs: Mapping[str, Any]) -> ReadoutConfig:
-    """Return an `ReadoutConfig` with as many queries as the text that they follow has bytes.
-
-    Args:
-        output: Of the recipe.
-        inputs: Of each modality, with nothing open.
-    """
-    if not isinstance(output, DecoderConfig):
-        return output
-    answers = dict(output.answers)
-    for name, answer in answers.items():
-        queries = answer.queries
-        if not isinstance(queries, LearnedQueriesConfig) or queries.follows is None:
-            continue
-        length = getattr(inputs[queries.follows], "max_length", None)
-        if length is not None:
-            answers[name] = replace(answer, queries=replace(queries, num_queries=length))
-    return replace(output, answers=answers)
 
 
 def _of_wave(config: Any) -> dict[str, Any]:

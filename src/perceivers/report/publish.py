@@ -14,9 +14,8 @@ from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig
-from perceivers.recipes.files import write_recipe
+from perceivers.recipes.files import RECIPE_FILE, write_recipe
 from perceivers.report.html_report import limits_of, metric_rows
-from perceivers.runs.folder import RECIPE_FILE
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import table_rows
 

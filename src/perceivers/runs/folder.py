@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.recipes.files import dump_recipe, read_recipe
+from perceivers.recipes.files import RECIPE_FILE, dump_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
 
 __all__ = [
     "BEST",
     "LAST",
-    "RECIPE_FILE",
     "check_same_recipe",
     "data_path",
     "differing_fields",
@@ -27,7 +26,6 @@ __all__ = [
     "write_run_recipe",
 ]
 
-RECIPE_FILE = "recipe.yaml"
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 
 _RUNS = Path("runs")
@@ -170,7 +168,7 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path 
                 "run that was interrupted; without --resume, a new one begins."
             )
             raise OSError(msg)
-        check_same_recipe(read_recipe(recipe_file), recipe, out)
+        check_same_recipe(read_run_recipe(out), recipe, out)
         return last if last.exists() else None  # it was interrupted before its first checkpoint
     if recipe_file.exists() or last.exists():
         msg = (
@@ -196,7 +194,7 @@ def with_found_batch(recipe: Recipe, folder: Path) -> Recipe:
     path = folder / RECIPE_FILE
     if recipe.training.batch != "auto" or not path.exists():
         return recipe
-    found = read_recipe(path).training
+    found = read_run_recipe(folder).training
     training = replace(recipe.training, batch=found.batch, accumulate=found.accumulate)
     return replace(recipe, training=training)
 

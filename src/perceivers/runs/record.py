@@ -9,9 +9,8 @@ from typing import Any
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig, read_config
 from perceivers.models.cost import Cost, cost
 from perceivers.models.perceiver import PerceiverConfig
-from perceivers.recipes.files import read_recipe
+from perceivers.recipes.files import RECIPE_FILE, read_run_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.runs.folder import RECIPE_FILE
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.summary import RunSummary, read_summary
 from perceivers.tasks.base import Task
@@ -162,7 +161,7 @@ def read_run(folder: str | Path) -> LoadedRun:
     if not has_recipe and not has_config:
         msg = f"{folder} is not a run: it has neither {RECIPE_FILE} nor {CONFIG_FILE}. Expected {expected}."
         raise OSError(msg)
-    recipe = read_recipe(folder / RECIPE_FILE) if has_recipe else None
+    recipe = read_run_recipe(folder) if has_recipe else None
     rows = read_metrics(folder / METRICS_FILE)
     saved = read_config(folder / CONFIG_FILE) if has_config else None
     state = _state(folder, rows, ended=saved is not None)

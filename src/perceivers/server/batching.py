@@ -1,4 +1,4 @@
-"""Requests that come at the same time go through the model together: one thread, one batch after the other."""
+"""Dynamic batching: concurrent requests share forward passes, computed one after another in one thread."""
 
 import asyncio
 import queue
@@ -13,37 +13,37 @@ __all__ = ["Batcher", "ModelGoneError"]
 
 
 class ModelGoneError(RuntimeError):
-    """The thread that runs the model has ended."""
+    """The model's thread has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """One thing to compute.
+class _Task:
+    """A queued computation.
 
     Attributes:
-        work: What is computed alone. None: `item` joins a batch.
+        work: Computation that runs alone. None: `item` joins a batch.
         item: One sample of a batch.
-        deadline: When nobody waits for it any more, by `time.monotonic`.
-        done: Where the result goes.
+        deadline: Time by `time.monotonic` after which the result is not needed.
+        result: Receives the result.
     """
 
     work: Callable[[], Any] | None
     item: Any
     deadline: float
-    done: "Future[Any]" = field(default_factory=Future[Any])
+    result: "Future[Any]" = field(default_factory=Future[Any])
 
 
 class Batcher:
-    """Joins what waits into batches.
+    """Collects queued samples into batches.
 
-    A batch starts when it is full, when `wait` is over, or when all that could still join it is there: a single
+    A batch starts when it is full, after `wait` seconds, or as soon as it holds all requests in progress: a single
     request never waits for others.
 
     Args:
         compute: Returns one result for each item of a batch, in their order.
-        largest: Items of a batch at most.
+        largest: Maximum number of items of a batch.
         wait: Seconds that the first item of a batch waits for others.
-        expected: Returns how many requests are on their way or here. None: not known.
+        expected: Returns the number of requests in progress. None: unknown.
         on_batch: Called with the size of every batch.
     """
 
@@ -61,7 +61,7 @@ class Batcher:
         self.wait = wait
         self._expected = expected or (lambda: largest)
         self._on_batch = on_batch
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     @property
@@ -71,7 +71,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many wait for the model."""
+        """Number of queued items."""
         return self._queue.qsize()
 
     def start(self) -> None:
@@ -79,7 +79,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let it finish what waits, and end it."""
+        """Finish the queued items and end the thread."""
         self._queue.put(None)
         self._thread.join()
 
@@ -88,65 +88,63 @@ class Batcher:
 
         Args:
             item: One sample.
-            deadline: When it must be done, by `time.monotonic`.
+            deadline: Latest time of the result, by `time.monotonic`.
 
         Raises:
-            TimeoutError: If it was not.
+            TimeoutError: If it is not ready by then.
             ModelGoneError: If the model's thread has ended.
         """
-        return await self._wait_for(_Waiting(None, item, deadline))
+        return await self._wait_for(_Task(None, item, deadline))
 
     async def alone(self, work: Callable[[], Any], deadline: float) -> Any:
-        """Return what `work` does, called in the model's thread. Raises what `submit` and `work` raise."""
-        return await self._wait_for(_Waiting(work, None, deadline))
+        """Return the result of `work`, called in the model's thread. Raises what `submit` and `work` raise."""
+        return await self._wait_for(_Task(work, None, deadline))
 
-    async def _wait_for(self, waiting: _Waiting) -> Any:
+    async def _wait_for(self, task: _Task) -> Any:
         if not self.is_alive:
             msg = "The model does not run any more. Start the server again."
             raise ModelGoneError(msg)
-        self._queue.put(waiting)
-        async with asyncio.timeout(max(waiting.deadline - time.monotonic(), 0)):
-            return await asyncio.wrap_future(waiting.done)
+        self._queue.put(task)
+        async with asyncio.timeout(max(task.deadline - time.monotonic(), 0)):
+            return await asyncio.wrap_future(task.result)
 
     def _run(self) -> None:
-        left: _Waiting | None = None
+        following: _Task | None = None
         while True:
-            first = left or self._queue.get()
-            left = None
+            first = following or self._queue.get()
+            following = None
             if first is None:
                 return
             if first.work is not None:
-                self._finish([first], _worked)
+                self._finish([first], lambda batch: [one.work() for one in batch if one.work])
                 continue
-            batch, left, is_over = self._gather(first)
+            batch, following, is_last = self._gather(first)
             self._finish(batch, lambda batch: self._compute([one.item for one in batch]))
-            if is_over:
+            if is_last:
                 return
 
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], _Waiting | None, bool]:
-        """Return a batch, what came behind it that goes alone, and whether it is the last."""
+    def _gather(self, first: _Task) -> tuple[list[_Task], _Task | None, bool]:
+        """Return a batch, a task that was queued behind it and runs alone, and whether the batch is the last."""
         batch, until = [first], time.monotonic() + self.wait
         while len(batch) < self.largest:
             seconds = until - time.monotonic()
-            enough = len(batch) >= self._expected() or seconds <= 0
+            is_complete = len(batch) >= self._expected() or seconds <= 0
             try:
-                found = self._queue.get_nowait() if enough else self._queue.get(timeout=seconds)
+                task = self._queue.get_nowait() if is_complete else self._queue.get(timeout=seconds)
             except queue.Empty:
                 break
-            if found is None:
+            if task is None:
                 return batch, None, True
-            if found.work is not None:
-                return batch, found, False
-            batch.append(found)
+            if task.work is not None:
+                return batch, task, False
+            batch.append(task)
         return batch, None, False
 
-    def _finish(
-        self, batch: list[_Waiting], compute: Callable[[list[_Waiting]], Sequence[Any]]
-    ) -> None:
-        """Compute a batch; if it fails, each of it by itself, so that one sample spoils no other."""
+    def _finish(self, batch: list[_Task], compute: Callable[[list[_Task]], Sequence[Any]]) -> None:
+        """Compute a batch; after an error, compute each of its tasks alone, so that one sample fails no other."""
         now = time.monotonic()
         batch = [
-            one for one in batch if now < one.deadline and one.done.set_running_or_notify_cancel()
+            one for one in batch if now < one.deadline and one.result.set_running_or_notify_cancel()
         ]
         if not batch:
             return
@@ -154,20 +152,13 @@ class Batcher:
             self._on_batch(len(batch))
         try:
             for one, result in zip(batch, compute(batch), strict=True):
-                one.done.set_result(result)
+                one.result.set_result(result)
         except Exception as error:
             if len(batch) == 1:
-                batch[0].done.set_exception(error)
+                batch[0].result.set_exception(error)
                 return
             for one in batch:
-                self._one(one, compute)
-
-    def _one(self, one: _Waiting, compute: Callable[[list[_Waiting]], Sequence[Any]]) -> None:
-        try:
-            one.done.set_result(compute([one])[0])
-        except Exception as error:
-            one.done.set_exception(error)
-
-
-def _worked(batch: list[_Waiting]) -> list[Any]:
-    return [one.work() for one in batch if one.work is not None]
+                try:
+                    one.result.set_result(compute([one])[0])
+                except Exception as alone:
+                    one.result.set_exception(alone)

@@ -33,7 +33,6 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import samples_of
 from perceivers.server.limits import TooLargeError, check
 from perceivers.server.settings import UploadLimits
-from perceivers.tasks.masked import MaskedBytesConfig, check_blanks
 from perceivers.tasks.registry import TaskConfig
 
 __all__ = [
@@ -184,8 +183,7 @@ class Decoder:
             read = Sample(reader.clips(values, SampleRng(), sample.name), None, sample.name)
         else:
             read, _ = reader.sample(sample.row, SampleRng())
-        if isinstance(task, MaskedBytesConfig):
-            check_blanks(read.clips[0][task.modality].tolist(), "the text")
+        task.check_sample(read.clips[0], "the text")
         modalities = tuple(reader.columns)
         clips = tuple(tuple(clip[name] for name in modalities) for clip in read.clips)
         decoded = tuple(_plain(values[name]) for name in modalities) if job.explained else ()

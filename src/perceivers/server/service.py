@@ -19,7 +19,6 @@ from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.predict import Predictor
-from perceivers.evaluation.prediction import Prediction
 from perceivers.explain.attribution.explain import explain
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import ReadSample
@@ -29,8 +28,8 @@ from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, Prepar
 from perceivers.server.forms import InputField, RefusedError, SampleRequest, input_fields
 from perceivers.server.metrics import Metrics
 from perceivers.server.settings import ServerSettings
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, names_of
+from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.registry import TaskConfig
 
 __all__ = ["BusyError", "Service", "output_schemas", "outputs_as_json"]
 
@@ -218,7 +217,7 @@ class Service:
 def output_schemas(task: TaskConfig) -> list[dict[str, Any]]:
     """Return name, kind and classes (or names of numbers) of each output of a model."""
     return [
-        {"name": name, "kind": part.kind, "classes": list(names_of(part))}
+        {"name": name, "kind": part.kind, "classes": list(part.output_names)}
         for name, part in _parts_of(task).items()
     ]
 
@@ -245,7 +244,7 @@ def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> l
 
 
 def _parts_of(task: TaskConfig) -> Mapping[str, Any]:
-    return task.parts if isinstance(task, MultiTaskConfig) else {"answer": task}
+    return task.subtasks or {"answer": task}
 
 
 def _output(prediction: Prediction, top: int) -> dict[str, Any]:

@@ -1,1 +1,26 @@
-"""Predictions and targets -> loss and metrics. Knows neither models nor training engines."""
+"""Predictions and targets -> loss, metrics and readable predictions. Independent of models and training engines.
+
+Importing the package registers the built-in tasks.
+"""
+
+from perceivers.tasks import (
+    autoencode,
+    classification,
+    dense,
+    flow,
+    masked,
+    multilabel,
+    multitask,
+    regression,
+)
+
+__all__ = [
+    "autoencode",
+    "classification",
+    "dense",
+    "flow",
+    "masked",
+    "multilabel",
+    "multitask",
+    "regression",
+]

@@ -1,16 +1,28 @@
-"""Autoencoding: everything that the model was shown is asked for again, from the latents alone."""
+"""Autoencoding: every modality is reconstructed from the latents, by output queries."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ConfigDict
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy, one_hot, pad
 
-from perceivers.tasks.base import Details, Question
-from perceivers.tasks.reconstruction import ReconstructionConfig, cells_of, in_units, psnr
+from perceivers.tasks.base import (
+    Baseline,
+    BaseTaskConfig,
+    Meter,
+    OutputPart,
+    TargetInfo,
+    Task,
+    TaskBatch,
+    to_float,
+)
+from perceivers.tasks.prediction import Prediction, Reconstruction, class_predictions
+from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = [
@@ -19,25 +31,104 @@ __all__ = [
     "AutoencodeMeter",
     "AutoencodeTargets",
     "AutoencodeTask",
-    "by_name",
+    "MeanBaseline",
+    "ReconstructionConfig",
+    "psnr",
+    "reconstruction_cells",
+    "to_data_units",
 ]
 
 LABEL = "label"
 """Name of the input and of the output that hold the class of a sample."""
 
+_LEAST_ERROR = 1e-10  # of an exact reconstruction, which has no finite PSNR: 100 dB of a peak of 1
+
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencodeConfig:
-    """What is reconstructed, and how much each part counts.
+class ReconstructionConfig:
+    """Loss, patches and units of one modality's reconstruction.
 
     Attributes:
-        parts: How each modality is reconstructed, by its name.
-        label_weight: Of the cross-entropy of the class, which the model then reads as one more input in training,
-            never in evaluation. None: labels of the data are not looked at.
-        label_names: Name of each class. () until the data are known.
+        weight: Weight of its mean error in the loss.
+        loss: The mean absolute (`l1`) or squared (`l2`) error, of values in the units of the model's input.
+        patch: Cells that one query reconstructs: frames, rows and columns of a video; rows and columns of an image;
+            frames and bands of a spectrogram; samples or steps of audio, series and arrays.
+        num_train_queries: Queries that are drawn for a step of training, the same for all samples of a batch. None:
+            all.
+        size: Cells along each of these axes. None: taken from the data before the model is built.
+        num_channels: Values of a cell that are reconstructed. None: taken from the data.
+        has_missing: Whether the values are followed by a flag for each, 1 where it is present: only these count.
+        mean: Mean of each channel, added before errors are measured, so that errors are in the data's units. (): 0.
+        std: Factor of each channel, applied before the mean is added. (): 1.
+        low: Lower limit to which reconstructions are clipped before errors are measured. None: no limit.
+        high: Upper limit, likewise.
+        peak: Largest value, to which PSNR is relative, in the same units.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+
+    weight: float = 1.0
+    loss: Literal["l1", "l2"] = "l1"
+    patch: tuple[int, ...] = (1,)
+    num_train_queries: int | None = 512
+    size: tuple[int, ...] | None = None
+    num_channels: int | None = None
+    has_missing: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    peak: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.weight < 0 or self.peak <= 0 or min(self.patch, default=0) < 1:
+            msg = (
+                "Expected a weight of at least 0, a peak above 0 and a patch of at least 1 along each axis, got "
+                f"weight={self.weight}, peak={self.peak} and patch={self.patch}."
+            )
+            raise ValueError(msg)
+        if self.num_train_queries is not None and self.num_train_queries < 1:
+            msg = f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
+            raise ValueError(msg)
+        if self.size is not None and len(self.size) != len(self.patch):
+            msg = f"Expected one size for each axis of patch={self.patch}, got {self.size}."
+            raise ValueError(msg)
+
+    @property
+    def num_values(self) -> int:
+        """Values of all cells."""
+        return math.prod(self.size or ()) * (self.num_channels or 1)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Queries along each axis.
+
+        Raises:
+            ValueError: If the size is still unknown.
+        """
+        if self.size is None:
+            msg = "Expected the size of the modality that is reconstructed, got None: it is taken from the data."
+            raise ValueError(msg)
+        return tuple(-(-n // p) for n, p in zip(self.size, self.patch, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencodeConfig(BaseTaskConfig):
+    """Modalities that are reconstructed, and their weights.
+
+    Attributes:
+        parts: Reconstruction of each modality, by its name.
+        label_weight: Weight of the cross-entropy of the class, which is then one more input in training, never in
+            evaluation. None: labels of the data are not used.
+        label_names: Name of each class. () until the data are known.
+    """
+
+    reports_compression = True
+    supports_clips = False
 
     kind: Literal["autoencode"] = "autoencode"
     parts: dict[str, ReconstructionConfig] = field(default_factory=dict[str, ReconstructionConfig])
@@ -45,7 +136,7 @@ class AutoencodeConfig:
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a task of nothing, and a class that is weighed by less than nothing."""
+        """Check the values."""
         if not self.parts or LABEL in self.parts:
             msg = (
                 "Expected at least one modality to reconstruct in parts={name: ReconstructionConfig(...)}, beside the "
@@ -56,15 +147,60 @@ class AutoencodeConfig:
             msg = f"Expected a label_weight of at least 0, or None, got {self.label_weight}."
             raise ValueError(msg)
 
+    @property
+    def target_kind(self) -> str:
+        """The label column holds classes if they are learned."""
+        return "nothing" if self.label_weight is None else "class"
+
+    @property
+    def requires_labels(self) -> bool:
+        """Samples without a label can be reconstructed."""
+        return False
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.label_names
+
+    def fit_to(self, target: TargetInfo) -> "AutoencodeConfig":
+        """Return the configuration with the names of the classes, if they are learned."""
+        return self if self.label_weight is None else replace(self, label_names=target.names)
+
+    def fit_to_inputs(
+        self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]
+    ) -> "AutoencodeConfig":
+        """Return the configuration with the sizes and units of each modality.
+
+        Raises:
+            ValueError: If a modality is no grid, so that no query can address its values.
+        """
+        parts = {
+            name: replace(part, **_extent(name, inputs[name]), **_units(preprocess.get(name)))
+            for name, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return one output for each modality, with a query for each patch, and one for the class."""
+        parts = {
+            name: OutputPart(
+                num_outputs=math.prod(part.patch) * (part.num_channels or 1), grid=part.grid
+            )
+            for name, part in self.parts.items()
+        }
+        if self.label_weight is not None:
+            parts[LABEL] = OutputPart(num_outputs=len(self.label_names))
+        return parts
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencodeTargets:
-    """What the answers are held against.
+    """Targets of the output queries.
 
     Attributes:
-        values: Of each modality, B x O x V: for each query that is asked the values that it answers for.
-        real: Of the modalities that were padded, are missing in some samples or hold gaps: where values are real.
-        label: The share of each class, B x K. None: nothing is known.
+        values: Values of each query, B x O x V, for each modality.
+        real: True where values are real, for the modalities that were padded, are missing in some samples or have gaps.
+        label: Share of each class, B x K. None: unknown.
     """
 
     values: dict[str, Float[Tensor, "B _ _"]]
@@ -72,94 +208,92 @@ class AutoencodeTargets:
     label: Float[Tensor, "B K"] | None = None
 
 
-class AutoencodeTask:
-    """Learns to give back what it has read; the latents are what is left of it in between.
+class AutoencodeTask(Task):
+    """Reconstruction of all modalities from the latents, and the class of a sample.
 
     Args:
-        config: What is reconstructed.
+        config: Modalities and their weights.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.3 and appendix I.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.3 and appendix I.
     """
 
+    config: AutoencodeConfig
     higher_is_better = True
     score_name = "psnr"
+    has_baseline = True
 
     def __init__(self, config: AutoencodeConfig) -> None:
         self.config = config
-        self.main_part = max(config.parts, key=lambda name: _num_values(config.parts[name]))
+        self.main_part = max(config.parts, key=lambda name: config.parts[name].num_values)
         self.main_metric = f"{self.main_part}_psnr"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name of each class. None where labels are not learned."""
-        return self.config.label_names
-
-    @property
-    def num_outputs(self) -> int:
-        """Classes."""
-        return len(self.config.label_names)
-
-    def pose(
+    def prepare_batch(
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Tensor | None,
+        targets: Any,
         *,
         training: bool,
-    ) -> Question:
-        """Return the inputs, with the class as one of them in training, and all of it as what is asked.
+    ) -> TaskBatch:
+        """Return the inputs, with the class as one of them in training, and the targets of the output queries.
 
-        A sample's class is hidden in training as the model's fusion says (`modality_dropout`), otherwise always.
-        In training some queries of each modality are drawn; otherwise all are asked.
+        In training the class is dropped at the rate of the model's fusion (`modality_dropout`), otherwise always.
+        In training some queries of each modality are drawn; otherwise all are used.
         """
-        shown = {name: x for name, x in inputs.items() if name != LABEL}
+        inputs = {name: x for name, x in inputs.items() if name != LABEL}
         values: dict[str, Tensor] = {}
         real: dict[str, Tensor] = {}
         index: dict[str, Tensor] = {}
         for name, part in self.config.parts.items():
-            if name not in shown:
+            if name not in inputs:
                 continue
-            cells, there = cells_of(part, shown[name], masks.get(name))
-            count = cells.shape[1]
-            if training and part.queries is not None and part.queries < count:
-                drawn = torch.randperm(count, device=cells.device)[: part.queries]
-                index[name] = drawn
-                cells, there = cells[:, drawn], None if there is None else there[:, drawn]
+            cells, present = reconstruction_cells(part, inputs[name], masks.get(name))
+            count, drawn = cells.shape[1], part.num_train_queries
+            if training and drawn is not None and drawn < count:
+                chosen = torch.randperm(count, device=cells.device)[:drawn]
+                index[name] = chosen
+                cells, present = cells[:, chosen], None if present is None else present[:, chosen]
             values[name] = cells
-            if there is not None:
-                real[name] = there
+            if present is not None:
+                real[name] = present
         label = self._shares(targets)
         if training and label is not None:
-            shown[LABEL] = label
+            inputs[LABEL] = label
         masks = {name: mask for name, mask in masks.items() if name != LABEL}
-        answers = AutoencodeTargets(values=values, real=real, label=label)
-        return Question(inputs=shown, masks=masks, targets=answers, index=index)
+        wanted = AutoencodeTargets(values=values, real=real, label=label)
+        return TaskBatch(inputs=inputs, masks=masks, targets=wanted, index=index)
+
+    def prediction_batch(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> TaskBatch:
+        """Return the batch of a prediction, with the inputs as targets."""
+        return self.prepare_batch(inputs, masks, None, training=False)
 
     def loss(self, outputs: Any, targets: AutoencodeTargets) -> Float[Tensor, ""]:
         """Return the weighted sum of the mean errors of each modality and of the class."""
-        answers = by_name(self.config, outputs)
-        total = torch.zeros((), device=next(iter(answers.values())).device)
-        for name, wanted in targets.values.items():
+        named = self.named_outputs(outputs)
+        total = torch.zeros((), device=next(iter(named.values())).device)
+        for name, values in targets.values.items():
             part = self.config.parts[name]
-            error = _float(answers[name]) - wanted
+            error = to_float(named[name]) - values
             error = error.abs() if part.loss == "l1" else error.square()
             total = total + part.weight * _mean(error, targets.real.get(name))
         if targets.label is not None and self.config.label_weight is not None:
-            nats = cross_entropy(_float(answers[LABEL]), targets.label)
+            nats = cross_entropy(to_float(named[LABEL]), targets.label)
             total = total + self.config.label_weight * nats
         return total
 
     def probabilities(self, outputs: Any) -> dict[str, Tensor]:
-        """Return each modality's reconstruction in the data's own units, B x O x V, and each class's probability."""
+        """Return each modality's reconstruction in the data's units, B x O x V, and each class's probability."""
         return {
-            name: _float(answer).softmax(dim=-1)
+            name: to_float(output).softmax(dim=-1)
             if name == LABEL
-            else in_units(self.config.parts[name], _float(answer))
-            for name, answer in by_name(self.config, outputs).items()
+            else to_data_units(self.config.parts[name], to_float(output))
+            for name, output in self.named_outputs(outputs).items()
         }
 
     def combine(self, outputs: Any) -> Any:
-        """Refuse: what different clips look like has no mean.
+        """Refuse: different clips have no meaningful mean.
 
         Raises:
             ValueError: Always.
@@ -169,73 +303,154 @@ class AutoencodeTask:
         raise ValueError(msg)
 
     def training_score(self, outputs: Any, targets: AutoencodeTargets) -> Float[Tensor, ""]:
-        """Return the sum over samples of the PSNR of the modality with the most values, over the queries asked."""
+        """Return the sum over samples of the PSNR of the modality with the most values, over the drawn queries."""
         name = self.main_part
         if name not in targets.values:
             return torch.zeros(())
-        errors, there = self.errors(name, by_name(self.config, outputs)[name], targets)
-        return torch.where(there, psnr(errors, self.config.parts[name].peak), 0.0).sum()
+        errors, present = self.errors(name, self.named_outputs(outputs)[name], targets)
+        return torch.where(present, psnr(errors, self.config.parts[name].peak), 0.0).sum()
 
     def errors(
-        self, name: str, answers: Float[Tensor, "B O V"], targets: AutoencodeTargets
+        self, name: str, outputs: Float[Tensor, "B O V"], targets: AutoencodeTargets
     ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-        """Return the mean squared error of each sample in the data's own units, clipped; and where there is one."""
+        """Return the mean squared error of each sample in the data's units, clipped; and whether it has values."""
         part, real = self.config.parts[name], targets.real.get(name)
-        wanted = in_units(part, targets.values[name])
-        squares = (in_units(part, _float(answers)) - wanted).square()
+        values = to_data_units(part, targets.values[name])
+        squares = (to_data_units(part, to_float(outputs)) - values).square()
         if real is None:
             return squares.mean(dim=(1, 2)), torch.ones_like(squares[:, 0, 0], dtype=torch.bool)
         count = real.sum(dim=(1, 2))
         return (squares * real).sum(dim=(1, 2)) / count.clamp_min(1), count > 0
 
     def meter(self) -> "AutoencodeMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return AutoencodeMeter(self)
 
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Any,
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield the reconstructions of each sample, their PSNR, and the most probable class."""
+        targets, named = batch.targets, self.named_outputs(outputs)
+        decibels: dict[str, list[float | None]] = {}
+        pairs: dict[str, list[Reconstruction]] = {}
+        for name, part in self.config.parts.items():
+            if name not in targets.values:
+                continue
+            errors, present = self.errors(name, named[name], targets)
+            found = psnr(errors, part.peak).tolist()
+            decibels[name] = [d if is_in else None for d, is_in in zip(found, present, strict=True)]
+            inputs, mask = batch.inputs[name], batch.masks.get(name)
+            pairs[name] = _reconstructions(part, preprocess[name], inputs, mask, named[name])
+        classes: Iterator[Prediction] = iter(Prediction(name=name) for name in names)
+        if LABEL in named:
+            probabilities = named[LABEL].float().softmax(dim=-1).cpu()
+            classes = class_predictions(names, self.names, probabilities, top=top)
+        for row, one in enumerate(classes):
+            measured = {name: d[row] for name, d in decibels.items()}
+            yield replace(
+                one,
+                values={f"{name}_psnr": d for name, d in measured.items() if d is not None},
+                reconstructions={
+                    name: pairs[name][row] for name, d in measured.items() if d is not None
+                },
+            )
+
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Tensor | None:
+        """Return shares of classes, if classes are learned."""
+        del mixed
+        if self.config.label_weight is None:
+            return None
+        return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
+
+    def fit_baseline(self, batches: Iterable[TaskBatch]) -> "MeanBaseline":
+        """Return the mean of every value over the training split."""
+        return MeanBaseline(self, batches)
+
+    def remarks(self, *, has_baseline: bool) -> list[str]:
+        """Return what PSNR is relative to, and what it is compared with."""
+        peaks = ", ".join(f"{part.peak:g} of {name}" for name, part in self.config.parts.items())
+        return [
+            f"PSNR is relative to a peak of {peaks}: pixels are in [0, 1], samples in [-1, 1], others in deviations.",
+            "..._mean_psnr is the PSNR of the mean of every value over the training split."
+            if has_baseline
+            else "The training data are not available, so that the PSNR of their mean is not measured.",
+        ]
+
+    def explained_output(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        outputs: Any,
+        query: int | None,
+    ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+        """Return the PSNR of each modality in dB."""
+        del query
+        targets = self.prediction_batch(inputs, masks).targets
+        named = self.named_outputs(outputs)
+        found = {
+            f"{name}_psnr": psnr(
+                self.errors(name, named[name], targets)[0], self.config.parts[name].peak
+            )
+            for name in targets.values
+        }
+        return tuple(found), torch.cat(list(found.values()))
+
+    def named_outputs(self, outputs: Any) -> dict[str, Tensor]:
+        """Return the outputs by name, also those of a model with a single one."""
+        if isinstance(outputs, Mapping):
+            return dict(outputs)
+        return {next(iter(self.config.parts)): outputs}
+
     def _shares(self, targets: Tensor | None) -> Float[Tensor, "B K"] | None:
-        """Return classes as shares of each; None where they are not learned."""
+        """Return the share of each class. None: classes are not learned."""
         if targets is None or self.config.label_weight is None:
             return None
-        if targets.ndim == 2:  # samples that were mixed
+        if targets.ndim == 2:  # mixed samples
             return targets.float()
         return one_hot(targets.long(), self.num_outputs).float()
 
 
-class AutoencodeMeter:
-    """Means over samples: of each one's error and of its PSNR.
+class AutoencodeMeter(Meter):
+    """Means over samples of each modality's error and PSNR.
 
     Args:
-        task: Whose answers are measured.
+        task: Task that defines the errors.
     """
 
     def __init__(self, task: AutoencodeTask) -> None:
         self.task = task
         self.sums = {name: torch.zeros(3, dtype=torch.float64) for name in task.config.parts}
-        self.counts = torch.zeros(4, dtype=torch.float64)  # loss, right, of those asked, samples
+        self.counts = torch.zeros(4, dtype=torch.float64)  # loss, correct, labeled, samples
 
     def update(self, outputs: Any, targets: AutoencodeTargets) -> None:
-        """Take in one batch: the answers to all queries, and what they are held against."""
-        answers = by_name(self.task.config, outputs)
-        size = next(iter(answers.values())).shape[0]
+        """Add one batch: the outputs of all queries and their targets."""
+        named = self.task.named_outputs(outputs)
+        size = next(iter(named.values())).shape[0]
         for name in targets.values:
-            errors, there = self.task.errors(name, answers[name], targets)
-            errors = errors[there]
+            errors, present = self.task.errors(name, named[name], targets)
+            errors = errors[present]
             decibels = psnr(errors, self.task.config.parts[name].peak)
             row = (decibels.sum().item(), errors.sum().item(), float(len(errors)))
             self.sums[name] += torch.tensor(row, dtype=torch.float64)
-        right = asked = 0.0
-        if targets.label is not None and LABEL in answers:
-            told = answers[LABEL].argmax(dim=-1) == targets.label.argmax(dim=-1)
-            right, asked = told.sum().item(), float(size)
+        correct = labeled = 0.0
+        if targets.label is not None and LABEL in named:
+            hits = named[LABEL].argmax(dim=-1) == targets.label.argmax(dim=-1)
+            correct, labeled = hits.sum().item(), float(size)
         loss = size * self.task.loss(outputs, targets).item()
-        self.counts += torch.tensor([loss, right, asked, float(size)], dtype=torch.float64)
+        self.counts += torch.tensor([loss, correct, labeled, float(size)], dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
         """Return the sums."""
         return {"sums": self.sums, "counts": self.counts}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the samples of these meters."""
+        """Replace the sums by those of these meters added up."""
         self.sums = {
             name: torch.stack([state["sums"][name] for state in states]).sum(dim=0)
             for name in self.sums
@@ -245,34 +460,214 @@ class AutoencodeMeter:
     def compute(self) -> dict[str, float]:
         """Return the metrics.
 
-        Of each modality `..._psnr`: the mean over samples of 10 log10(peak² / error), in dB, and `..._mse`: the mean
-        of the errors; both in the data's own units, after clipping. `label_accuracy`: share of the classes that are
-        told from the other modalities alone. `loss`: as in training. `samples`: how many.
+        For each modality `..._psnr`: the mean over samples of 10 log10(peak² / error), in dB, and `..._mse`: the mean
+        error; both in the data's units, after clipping. `label_accuracy`: share of the classes that are predicted from
+        the other modalities alone. `loss`: as in training. `samples`: their number.
         """
-        loss, right, asked, samples = self.counts.tolist()
+        loss, correct, labeled, samples = self.counts.tolist()
         found: dict[str, float] = {}
         for name, sums in self.sums.items():
             decibels, error, count = sums.tolist()
             found[f"{name}_psnr"] = decibels / max(count, 1.0)
             found[f"{name}_mse"] = error / max(count, 1.0)
-        if asked:
-            found["label_accuracy"] = right / asked
+        if labeled:
+            found["label_accuracy"] = correct / labeled
         return {**found, "loss": loss / max(samples, 1.0), "samples": samples}
 
-    def details(self) -> Details:
-        """Return nothing: the metrics tell each modality."""
-        return []
+
+class MeanBaseline(Baseline):
+    """The mean of every value over the training split, measured as if it were the reconstruction of every sample.
+
+    Args:
+        task: Task that defines the errors.
+        batches: Batches of the training split, as evaluation prepares them.
+    """
+
+    def __init__(self, task: AutoencodeTask, batches: Iterable[TaskBatch]) -> None:
+        self._task = task
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        for batch in batches:
+            for name, values in batch.targets.values.items():
+                real = batch.targets.real.get(name, torch.ones_like(values, dtype=torch.bool))
+                sums[name] = sums.get(name, 0.0) + (values * real).sum(dim=0, dtype=torch.float64)
+                counts[name] = counts.get(name, 0) + real.sum(dim=0)
+        self.means: dict[str, Float[Tensor, "O V"]] = {
+            name: (sums[name] / counts[name].clamp_min(1)).float() for name in sums
+        }
+        self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in self.means}
+
+    def update(self, targets: AutoencodeTargets) -> None:
+        """Add the targets of one batch."""
+        for name, values in targets.values.items():
+            if name not in self.means:
+                continue
+            outputs = self.means[name].to(values.device).expand_as(values)
+            errors, present = self._task.errors(name, outputs, targets)
+            decibels = psnr(errors[present], self._task.config.parts[name].peak)
+            row = [decibels.sum().item(), float(len(decibels))]
+            self._sums[name] += torch.tensor(row, dtype=torch.float64)
+
+    def add_to(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return metrics with each modality's `..._mean_psnr` after its `..._psnr`."""
+        found: dict[str, float] = {}
+        for key, value in metrics.items():
+            found[key] = value
+            name = key.removesuffix("_psnr")
+            if name != key and name in self._sums:
+                decibels, count = self._sums[name].tolist()
+                found[f"{name}_mean_psnr"] = decibels / max(count, 1.0)
+        return found
 
 
-def by_name(config: AutoencodeConfig, outputs: Any) -> dict[str, Tensor]:
-    """Return the answers by name, also those of a model that gives a single one."""
-    if isinstance(outputs, Mapping):
-        return dict(outputs)
-    return {next(iter(config.parts)): outputs}
+def psnr(errors: Float[Tensor, " B"], peak: float) -> Float[Tensor, " B"]:
+    """Return the peak signal-to-noise ratio in dB, of mean squared errors in the units of the peak."""
+    return -10 * torch.log10(errors.clamp_min(_LEAST_ERROR) / peak**2)
 
 
-def _float(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))  # float64 stays
+def to_data_units(
+    part: ReconstructionConfig, values: Float[Tensor, "B O V"]
+) -> Float[Tensor, "B O V"]:
+    """Return values in the units of the model's input as values in the data's units, clipped to their range."""
+    if part.std:
+        std = values.new_tensor(part.std)
+        values = values * std.repeat(values.shape[-1] // std.shape[0])
+    if part.mean:
+        mean = values.new_tensor(part.mean)
+        values = values + mean.repeat(values.shape[-1] // mean.shape[0])
+    if part.low is None and part.high is None:
+        return values
+    return values.clamp(part.low, part.high)
+
+
+def reconstruction_cells(
+    part: ReconstructionConfig, x: Tensor, mask: Bool[Tensor, "B L"] | None
+) -> tuple[Float[Tensor, "B O V"], Bool[Tensor, "B O V"] | None]:
+    """Return the values of each query, and where they are real; None if all are.
+
+    Args:
+        part: Patch, size and channels.
+        x: Input of the model: B x T x C x Y x X, B x C x Y x X, B x frames x bands or B x L x C.
+        mask: Where the second axis is real, or (L = 1) whether a sample has the modality at all.
+    """
+    axes = len(part.patch)
+    is_image = axes == 2 and x.ndim == 4
+    if axes == 2 and not is_image:
+        x = x[:, None]
+    elif not is_image:
+        x = x.transpose(1, 2)
+    channels = x.shape[1] if part.num_channels is None else part.num_channels
+    real: Tensor | None = None
+    if mask is not None:
+        real = mask.reshape(mask.shape[0], 1, -1, *[1] * (axes - 1))
+    if part.has_missing:
+        flags = x[:, channels : 2 * channels] > 0
+        real = flags if real is None else flags & real
+    x = x[:, :channels]
+    sizes = x.shape[2:] if part.size is None else part.size
+    missing = [
+        -(-n // p) * p - have for n, p, have in zip(sizes, part.patch, x.shape[2:], strict=True)
+    ]
+    widths = [width for count in reversed(missing) for width in (0, count)]
+    if real is None and any(missing):
+        real = torch.ones_like(x[:, :1], dtype=torch.bool)
+    values = _patches(pad(x, widths), part.patch)
+    if real is None:
+        return values, None
+    real = _patches(pad(real.expand_as(x).to(x.dtype), widths), part.patch) > 0
+    return values.masked_fill(~real, 0.0), None if real.all() else real
+
+
+def _patches(x: Float[Tensor, "B C *sizes"], patch: tuple[int, ...]) -> Float[Tensor, "B O V"]:
+    """Return the values of each patch side by side, its channels last, like the input adapters of videos and images."""
+    for axis, step in enumerate(patch):
+        x = x.unfold(2 + axis, step, step)  # the cells of a patch become a new last axis
+    axes = len(patch)
+    return x.permute(0, *range(2, 2 + 2 * axes), 1).flatten(1, axes).flatten(2)
+
+
+def _unpatched(part: ReconstructionConfig, cells: Float[Tensor, "B O V"]) -> Float[Tensor, "B ..."]:
+    """Return the values of all queries on their grid, channels last: the inverse of `reconstruction_cells`."""
+    assert part.size is not None
+    axes = len(part.patch)
+    x = cells.reshape(cells.shape[0], *part.grid, *part.patch, -1)
+    order = (i for axis in range(axes) for i in (1 + axis, 1 + axes + axis))
+    x = x.permute(0, *order, 1 + 2 * axes)
+    for axis in range(axes):
+        x = x.flatten(1 + axis, 2 + axis)
+    return x[(slice(None), *(slice(n) for n in part.size))]
+
+
+def _reconstructions(
+    part: ReconstructionConfig,
+    preprocess: Any,
+    inputs: Tensor,
+    mask: Bool[Tensor, "B L"] | None,
+    outputs: Float[Tensor, "B O V"],
+) -> list[Reconstruction]:
+    """Return each sample of a modality and its reconstruction, in the units of the data, channels last."""
+    cells, _ = reconstruction_cells(part, inputs, None)
+    both = [_unpatched(part, to_data_units(part, x.float().cpu())) for x in (cells, outputs)]
+    found: list[Reconstruction] = []
+    for row in range(outputs.shape[0]):
+        original, restored = (_scaled(x[row].numpy(), preprocess) for x in both)
+        if mask is not None and mask.shape[1] > 1:  # drop the padding
+            end = int(mask[row].nonzero()[-1]) + 1 if mask[row].any() else 0
+            original, restored = original[:end], restored[:end]
+        rate = getattr(preprocess, "frame_rate", None) or getattr(preprocess, "sample_rate", None)
+        kind = preprocess.kind
+        found.append(Reconstruction(kind=kind, original=original, restored=restored, rate=rate))
+    return found
+
+
+def _scaled(values: npt.NDArray[np.float32], preprocess: Any) -> npt.NDArray[Any]:
+    """Return pixels as bytes, and other values in the units of the data."""
+    if preprocess.kind in ("image", "video"):
+        return np.round(values * 255).astype(np.uint8)
+    if preprocess.kind in ("series", "array") and preprocess.mean and preprocess.std:
+        return values * np.float32(preprocess.std) + np.float32(preprocess.mean)
+    return values
+
+
+def _extent(name: str, part: Any) -> dict[str, Any]:
+    """Return size and channels of a modality, from its input configuration.
+
+    Raises:
+        ValueError: If it is no grid, so that no query can address its values.
+    """
+    if part.kind in ("pixels", "patches", "convolved"):
+        return {"size": part.size, "num_channels": part.num_channels}
+    if part.kind in ("video", "video_convolved"):
+        return {"size": (part.num_frames, *part.size), "num_channels": part.num_channels}
+    if part.kind in ("wave", "wave_convolved"):
+        return {"size": (part.num_samples,), "num_channels": part.num_channels}
+    if part.kind in ("spectrogram", "spectrogram_convolved"):
+        return {"size": part.size, "num_channels": 1}
+    if part.kind in ("series", "series_convolved"):
+        channels = {"num_channels": part.num_channels, "has_missing": part.has_missing}
+        return {"size": (part.length,), **channels}
+    if part.kind == "array" and not part.num_coordinates:
+        return {"size": (part.length,), "num_channels": part.num_channels}
+    why = "its elements have coordinates" if part.kind == "array" else "it is no grid"
+    msg = (
+        f"'{name}' ({part.kind}) cannot be reconstructed: {why}, so no query can address its values. Leave it out with "
+        "--columns."
+    )
+    raise ValueError(msg)
+
+
+def _units(preprocess: Any) -> dict[str, Any]:
+    """Return how values are converted to the units of the data: pixels in [0, 1], samples in [-1, 1].
+
+    Other values keep the units of the model's input, deviations of the training data, which are then the peak, too.
+    """
+    if preprocess is None:
+        return {}
+    if preprocess.kind in ("image", "video"):
+        return {"mean": preprocess.mean or (), "std": preprocess.std or (), "low": 0.0, "high": 1.0}
+    if preprocess.kind == "wave":
+        return {"std": (preprocess.scale,), "low": -1.0, "high": 1.0}
+    return {}
 
 
 def _mean(errors: Float[Tensor, "B O V"], real: Bool[Tensor, "B O V"] | None) -> Float[Tensor, ""]:
@@ -281,5 +676,4 @@ def _mean(errors: Float[Tensor, "B O V"], real: Bool[Tensor, "B O V"] | None) ->
     return (errors * real).sum() / real.sum().clamp_min(1)
 
 
-def _num_values(part: ReconstructionConfig) -> int:
-    return math.prod(part.size or ()) * (part.num_channels or 1)
+register_task(AutoencodeConfig, AutoencodeTask)

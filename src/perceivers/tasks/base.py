@@ -1,29 +1,40 @@
-"""What every task offers to training and evaluation."""
+"""Interface of tasks: configuration, loss, metrics, predictions, and what export and explanations need."""
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Self, cast
 
 import torch
+from pydantic import ConfigDict
 
-from perceivers.typing import Float, Tensor
+from perceivers.tasks.prediction import Prediction
+from perceivers.typing import Float, Int, Tensor
 
 __all__ = [
     "SHARES",
+    "BaseTaskConfig",
+    "Baseline",
+    "ConfusionMeter",
     "Details",
+    "ExportOutput",
     "Meter",
-    "Question",
+    "Moments",
+    "OutputPart",
     "SummedMeter",
-    "Supervised",
+    "SupervisedTask",
+    "TargetInfo",
     "Task",
-    "ask",
+    "TaskBatch",
     "combine_clips",
+    "forward_task",
     "is_share",
     "metric_text",
-    "take_answer",
+    "split_target",
+    "to_float",
 ]
 
-# Measures that are shares in [0, 1] and read better as percentages.
+# Metrics that are shares in [0, 1] and are printed as percentages.
 SHARES = frozenset(
     {
         *("score", "mIoU", "within_1px", "within_3px", "within_5px", "fl"),
@@ -33,18 +44,208 @@ SHARES = frozenset(
 )
 
 Details = list[dict[str, float | None]]
-"""For each output of the model, its measures by name; None where one cannot be told."""
+"""Metrics of each output of the model, by name; None where one is undefined."""
+
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each number of a target."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What the model is shown and asked, and what it should answer.
+class TargetInfo:
+    """Label columns of the data.
+
+    Attributes:
+        kind: `class`, `labels`, `number`, `several` or `nothing`.
+        names: Name of each class, label or number.
+        moments: Mean and standard deviation of each number. None: not measured.
+        parts: Each of several label columns, by name.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    moments: Moments | None = None
+    parts: Mapping[str, "TargetInfo"] = field(default_factory=dict[str, "TargetInfo"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPart:
+    """Size of one output of a model.
+
+    Attributes:
+        num_outputs: Numbers for each query.
+        grid: Queries along each axis. None: the output configuration determines their number.
+    """
+
+    num_outputs: int
+    grid: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseTaskConfig:
+    """Base class of task configurations. A subclass sets `kind` and is registered with `pv.register_task`.
+
+    The defaults are those of a task whose data need no labels and that has one output.
+
+    Attributes:
+        kind: Name of the task in files.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: str
+
+    default_for: ClassVar[str | None] = None
+    """Kind of label column for which this is the default task: `class`, `labels` or `number`."""
+
+    reports_compression: ClassVar[bool] = False
+    """Print how much smaller the latents are than the input."""
+
+    supports_clips: ClassVar[bool] = True
+    """Predictions of several clips of a sample can be averaged."""
+
+    @property
+    def target_kind(self) -> str:
+        """Kind of the label column: `class`, `labels`, `number`, `auto` (one per task) or `nothing`."""
+        return "nothing"
+
+    @property
+    def requires_labels(self) -> bool:
+        """Whether each sample needs a label."""
+        return self.target_kind != "nothing"
+
+    @property
+    def target_modalities(self) -> tuple[str, ...]:
+        """Modalities that are targets and never inputs of the model."""
+        return ()
+
+    @property
+    def chunked_modality(self) -> str | None:
+        """Text that is split into chunks of the model's length. None: samples are used as they are."""
+        return None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each output: classes, labels, numbers, or tasks. Empty for bytes, pixels and flow."""
+        return ()
+
+    @property
+    def subtasks(self) -> Mapping[str, "BaseTaskConfig"]:
+        """Configuration of each of several tasks, by name. Empty for a single task."""
+        return {}
+
+    @property
+    def known_names(self) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+        """Name of each output; for several tasks, those of each."""
+        if self.subtasks:
+            return {name: part.output_names for name, part in self.subtasks.items()}
+        return self.output_names
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether the task is built with the number of training samples of each class."""
+        return False
+
+    def select_subtask(self, name: str | None) -> tuple[str | None, "BaseTaskConfig"]:
+        """Return the name of the model's output and the configuration of one of several tasks.
+
+        Args:
+            name: Name of the task. None: the first, or the only one.
+
+        Raises:
+            ValueError: If no task has this name.
+        """
+        parts = self.subtasks
+        if name is None and not parts:
+            return None, self
+        name = next(iter(parts)) if name is None else name
+        if name not in parts:
+            learned = (
+                f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
+            )
+            msg = f"There is no task '{name}': {learned}."
+            raise ValueError(msg)
+        return name, parts[name]
+
+    def bind_modalities(
+        self,
+        kinds: Mapping[str, str],
+        *,
+        inputs: Collection[str],
+        targets: Collection[str],
+        recipe: str,
+    ) -> tuple["BaseTaskConfig", dict[str, str]]:
+        """Return the configuration for the data's columns, and new names of the recipe's modalities.
+
+        Args:
+            kinds: Kind of each column of the data, by name.
+            inputs: Names of the recipe's inputs.
+            targets: Names of the recipe's target modalities.
+            recipe: Name of the recipe, for error messages.
+
+        Raises:
+            ValueError: If the columns do not fit the task.
+        """
+        del kinds, inputs, targets, recipe
+        return self, {}
+
+    def fit_to(self, target: TargetInfo) -> "BaseTaskConfig":
+        """Return the configuration with names and statistics of the target filled in.
+
+        Raises:
+            ValueError: If numbers are to be learned and their moments are unknown.
+        """
+        del target
+        return self
+
+    def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
+        """Return the configuration with sizes filled in from the modalities.
+
+        Args:
+            inputs: Input configuration of each modality, complete.
+            preprocess: Preprocessing of each modality, targets included, complete.
+
+        Raises:
+            ValueError: If a modality does not fit the task.
+        """
+        del inputs, preprocess
+        return self
+
+    def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the augmentation of each modality as the task needs it.
+
+        Raises:
+            ValueError: If an augmentation does not fit the task.
+        """
+        return dict(augment)
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return the size of each output of the model that follows from the task, by its name.
+
+        Empty: the output configuration of the recipe is complete. A single part fits an output of any name.
+        """
+        return {}
+
+    def check_sample(self, values: Mapping[str, Any], name: str) -> None:
+        """Check that a sample can be predicted.
+
+        Args:
+            values: Array of each modality.
+            name: Name of the sample, for the error message.
+
+        Raises:
+            ValueError: If not.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskBatch:
+    """Inputs of the model and the targets of its outputs.
 
     Attributes:
         inputs: A tensor for each modality.
         masks: For the modalities that were padded or are missing in some samples.
-        targets: What the answers are held against.
-        index: For some outputs, which of their queries are asked. Otherwise all are.
+        targets: Targets of the loss and the metrics.
+        index: For some outputs, the indices of the queries that are computed. Otherwise all are.
     """
 
     inputs: Mapping[str, Tensor]
@@ -53,84 +254,45 @@ class Question:
     index: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
-class Supervised:
-    """A task whose answers come with the data: the question is the input as it is."""
+class Meter(ABC):
+    """Accumulates metrics batch by batch; meters of several devices are merged by their states."""
 
-    def pose(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,  # noqa: ARG002
-    ) -> Question:
-        """Return the inputs and their targets.
+    @property
+    def confusion(self) -> Tensor | None:
+        """Samples by true class (rows) and predicted class (columns). None: the task has no confusion matrix."""
+        return None
 
-        Raises:
-            ValueError: If there are no targets.
-        """
-        if targets is None:
-            msg = "Learning and measuring need labels, and this batch has none."
-            raise ValueError(msg)
-        return Question(inputs=inputs, masks=masks, targets=targets)
+    @property
+    def parts(self) -> Mapping[str, "Meter"]:
+        """Meter of each of several tasks, by name. Empty for a single task."""
+        return {}
 
-
-def take_answer(
-    name: str, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Return the modality that is the answer, and the inputs and masks without it.
-
-    For the `pose` of a task whose configuration has a field `answer`: a modality that is read as any other and
-    that the model never sees. Rows that lack it are bad rows, so that it has no mask.
-
-    Args:
-        name: Of the modality.
-        inputs: A tensor for each modality, the answer among them.
-        masks: As in `Question`.
-
-    Raises:
-        ValueError: If it is not there.
-    """
-    if name not in inputs:
-        msg = (
-            f"Learning and measuring need '{name}', which is the answer, beside what the model reads; this batch has "
-            f"only {', '.join(inputs)}."
-        )
-        raise ValueError(msg)
-    shown = {key: values for key, values in inputs.items() if key != name}
-    return inputs[name], shown, {key: mask for key, mask in masks.items() if key != name}
-
-
-@runtime_checkable
-class Meter(Protocol):
-    """Collects predictions batch by batch. Those of several devices are put together by their states."""
-
+    @abstractmethod
     def update(self, outputs: Any, targets: Any) -> None:
-        """Take in one batch."""
-        ...
+        """Add one batch."""
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Return what was collected: tensors on the CPU and numbers, which another process can take."""
-        ...
+        """Return the accumulated state: CPU tensors and numbers, which can be sent to another process."""
 
+    @abstractmethod
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold what these meters have collected together, instead of what it held before."""
-        ...
+        """Replace the state by the sum of these states."""
 
+    @abstractmethod
     def compute(self) -> dict[str, float]:
         """Return the metrics by name."""
-        ...
 
     def details(self) -> Details:
-        """Return the measures of each output by itself. Empty where a confusion matrix tells more."""
-        ...
+        """Return the metrics of each output. Empty where a confusion matrix says more, or outputs have no names."""
+        return []
 
 
-class SummedMeter:
-    """A meter that keeps nothing but sums, of outputs that have no names.
+class SummedMeter(Meter):
+    """A meter whose state is a vector of sums.
 
     Args:
-        count: How many sums.
+        count: Number of sums, S.
     """
 
     sums: Float[Tensor, " S"]
@@ -143,93 +305,315 @@ class SummedMeter:
         return {"sums": self.sums}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the sums of these meters added up."""
+        """Replace the sums by those of these meters added up."""
         self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
 
-    def details(self) -> Details:
-        """Return nothing: there is nothing to say of each output."""
-        return []
 
+class ConfusionMeter(Meter):
+    """A meter with the counts of a confusion matrix and some sums.
 
-@runtime_checkable
-class Task(Protocol):
-    """A loss, and the metrics that say how good the predictions are.
-
-    Attributes:
-        main_metric: The metric by which runs are compared.
-        higher_is_better: Whether it is to be large.
-        score_name: What `training_score` measures.
+    Args:
+        num_classes: Number of classes, K.
+        count: Number of sums, S.
     """
 
+    sums: Float[Tensor, " S"]
+
+    def __init__(self, num_classes: int, count: int) -> None:
+        self._confusion: Int[Tensor, "K K"] = torch.zeros(
+            num_classes, num_classes, dtype=torch.long
+        )
+        self.sums = torch.zeros(count, dtype=torch.float64)
+
+    @property
+    def confusion(self) -> Int[Tensor, "K K"]:
+        """Counts by true class (rows) and predicted class (columns)."""
+        return self._confusion
+
+    def count(self, targets: Int[Tensor, " n"], predicted: Int[Tensor, " n"]) -> None:
+        """Add pairs of a true and a predicted class."""
+        size = self._confusion.shape[0]
+        cells = (targets * size + predicted).cpu()
+        self._confusion += cells.bincount(minlength=size**2).view(size, size)
+
+    def state(self) -> dict[str, Any]:
+        """Return the counts and sums."""
+        return {"confusion": self._confusion, "sums": self.sums}
+
+    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+        """Replace counts and sums by those of these meters added up."""
+        self._confusion = torch.stack([state["confusion"] for state in states]).sum(dim=0)
+        self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+
+
+class Baseline(ABC):
+    """A constant prediction, measured beside the model's."""
+
+    @abstractmethod
+    def update(self, targets: Any) -> None:
+        """Add the targets of one batch."""
+
+    @abstractmethod
+    def add_to(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of a model with those of the baseline beside them."""
+
+
+@dataclass(frozen=True)
+class ExportOutput:
+    """A readable output that an exported graph has beside the logits.
+
+    Attributes:
+        name: `probabilities` or `values`.
+        meaning: Description for the manifest.
+    """
+
+    name: str
+    meaning: str
+
+
+class Task(ABC):
+    """A loss, the metrics that say how good predictions are, and the predictions themselves.
+
+    Attributes:
+        config: Configuration of the task.
+        main_metric: The metric by which runs are compared.
+        higher_is_better: Whether a larger value of it is better.
+        score_name: Name of the value that `training_score` returns.
+    """
+
+    config: BaseTaskConfig
     main_metric: str
     higher_is_better: bool
     score_name: str
 
+    has_baseline: ClassVar[bool] = False
+    """Whether `fit_baseline` returns one, for which evaluation reads the training split."""
+
+    export_output: ClassVar[ExportOutput | None] = None
+    """Readable output of an exported graph: `probabilities` of the outputs. None: the graph has logits alone."""
+
+    explain_as: ClassVar[str] = "regression"
+    """How an explanation shows the output: `classification`, `multilabel` or `regression`."""
+
+    explains_outputs: ClassVar[bool] = False
+    """Whether each output can be explained by itself: a class, label or number."""
+
+    @property
+    def parts(self) -> Mapping[str, "Task"]:
+        """Each of several tasks, by name. Empty for a single task."""
+        return {}
+
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each output: classes, labels, or what the numbers are."""
-        ...
+        """Name of each output: classes, labels or numbers."""
+        return self.config.output_names
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that the model must predict for a sample."""
-        ...
+        """Numbers that the model predicts for a sample, or for each query."""
+        return len(self.names)
 
-    def pose(
+    @property
+    def has_classes(self) -> bool:
+        """Whether the outputs are probabilities of classes or labels."""
+        return self.explains_outputs and self.explain_as != "regression"
+
+    @abstractmethod
+    def prepare_batch(
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         targets: Any,
         *,
         training: bool,
-    ) -> Question:
-        """Return what the model is shown and asked, and what it should answer.
+    ) -> TaskBatch:
+        """Return the inputs of the model and the targets of its outputs.
 
         Args:
             inputs: A tensor for each modality.
             masks: For the modalities that were padded or are missing in some samples.
-            targets: What the data hold, by name of several tasks. None: nothing.
-            training: Whether something may be random.
+            targets: Labels of the data, by name for several tasks. None: there are none.
+            training: Whether masking and the choice of queries may be random.
 
         Raises:
             ValueError: If the task needs targets and there are none.
         """
-        ...
 
+    def prediction_batch(
+        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> TaskBatch:
+        """Return the batch of a prediction, without targets."""
+        return TaskBatch(inputs=inputs, masks=masks, targets=None)
+
+    def infer(self, model: Any, batch: TaskBatch) -> Any:
+        """Return the outputs of a trained model, in float32. Overridden where a model is applied in tiles."""
+        outputs = forward_task(model, batch)
+        if isinstance(outputs, Mapping):
+            named = cast("Mapping[str, Tensor]", outputs)
+            return {name: part.float() for name, part in named.items()}
+        return outputs.float()
+
+    @abstractmethod
     def loss(self, outputs: Any, targets: Any) -> Float[Tensor, ""]:
-        """Return the mean loss of a batch. Outputs are B x K, or what the queries of the task's models give."""
-        ...
+        """Return the mean loss of a batch.
 
+        Args:
+            outputs: B x K, B x O x K for O queries, or a dict of these.
+            targets: As in the `TaskBatch`.
+        """
+
+    @abstractmethod
     def probabilities(self, outputs: Any) -> Any:
-        """Return outputs on a scale that people read: probabilities, or numbers in their own units."""
-        ...
+        """Return the outputs in readable units: probabilities, or numbers in their own units."""
 
+    @abstractmethod
     def combine(self, outputs: Any) -> Any:
-        """Return the outputs that stand for the mean over S clips of what people read."""
-        ...
+        """Return the outputs whose readable values are the mean over S clips, B x S x ... -> B x ..."""
 
+    @abstractmethod
     def training_score(self, outputs: Any, targets: Any) -> Float[Tensor, ""]:
-        """Return the sum over samples of what the training log shows beside the loss. It stays on the device."""
-        ...
+        """Return the sum over samples of the value that the training log shows beside the loss, on the device."""
 
+    @abstractmethod
     def meter(self) -> Meter:
-        """Return a fresh meter."""
-        ...
+        """Return a new meter."""
+
+    @abstractmethod
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Any,
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield the prediction for each sample of a batch.
+
+        Args:
+            names: Names of the samples.
+            batch: As `prediction_batch` returned it.
+            outputs: Outputs of the model, clips already combined.
+            preprocess: Preprocessing of each modality, targets included: units, class colors.
+            top: How many of the best labels each prediction lists, at least one.
+        """
+
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
+        """Return synthetic targets of the labels' shape and type, to measure memory. None: the task uses no labels.
+
+        Args:
+            batch_size: Number of samples, B.
+            mixed: Whether samples are mixed (mixup, CutMix), so that classes are shares.
+        """
+        del batch_size, mixed
+
+    def fit_baseline(self, batches: Iterable[TaskBatch]) -> Baseline | None:
+        """Return a constant prediction made of the training split. None: the task has none."""
+        del batches
+        return None
+
+    def remarks(self, *, has_baseline: bool) -> list[str]:
+        """Return sentences that are needed to read the metrics."""
+        del has_baseline
+        return []
+
+    def check_explainable(self) -> None:  # noqa: B027 - most tasks are
+        """Check that attention can explain the outputs.
+
+        Raises:
+            ValueError: If not.
+        """
+
+    def explained_query(self, inputs: Mapping[str, Tensor]) -> int | None:
+        """Return the index of the output query that an explanation of one sample is about. None: all of them."""
+        del inputs
+        return None
+
+    def explained_output(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        outputs: Any,
+        query: int | None,
+    ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+        """Return name and value of each number that an explanation of one sample shows.
+
+        Args:
+            inputs: The sample, with a batch axis of 1.
+            masks: As in the `TaskBatch`.
+            outputs: Outputs of the model.
+            query: Index of the output query, of `explained_query`.
+        """
+        del inputs, masks, query
+        return self.names, self.probabilities(outputs)[0]
 
 
-def ask(model: Callable[..., Any], question: Question) -> Any:
-    """Return the answers of a model."""
-    if question.index:
-        return model(question.inputs, question.masks, question.index)
-    return model(question.inputs, question.masks)
+class SupervisedTask(Task):
+    """A task whose targets are the labels of the data: inputs are used as they are."""
+
+    def prepare_batch(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        targets: Any,
+        *,
+        training: bool,
+    ) -> TaskBatch:
+        """Return the inputs and their labels.
+
+        Raises:
+            ValueError: If there are no labels.
+        """
+        del training
+        if targets is None:
+            msg = "Learning and measuring need labels, and this batch has none."
+            raise ValueError(msg)
+        return TaskBatch(inputs=inputs, masks=masks, targets=targets)
+
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
+        """Return a row of equal numbers for each sample."""
+        del mixed
+        return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
+
+
+def split_target(
+    name: str, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Return the modality that is the target, and the inputs and masks without it.
+
+    Rows that lack the target are bad rows, so that it has no mask.
+
+    Args:
+        name: Name of the modality.
+        inputs: A tensor for each modality, the target included.
+        masks: As in `TaskBatch`.
+
+    Raises:
+        ValueError: If the batch lacks it.
+    """
+    if name not in inputs:
+        msg = (
+            f"Learning and measuring need the target '{name}' beside the inputs; this batch has only "
+            f"{', '.join(inputs)}."
+        )
+        raise ValueError(msg)
+    rest = {key: values for key, values in inputs.items() if key != name}
+    return inputs[name], rest, {key: mask for key, mask in masks.items() if key != name}
+
+
+def forward_task(model: Callable[..., Any], batch: TaskBatch) -> Any:
+    """Return the outputs of a model for a batch."""
+    if batch.index:
+        return model(batch.inputs, batch.masks, batch.index)
+    return model(batch.inputs, batch.masks)
 
 
 def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
-    """Return one row of outputs for each sample, B x K; of several tasks, by name.
+    """Return one row of outputs for each sample, B x K; for several tasks, by name.
 
     Args:
-        task: Which knows how clips are averaged.
-        outputs: Of the clips, those of one sample side by side.
+        task: Task that defines how clips are averaged.
+        outputs: Outputs of the clips, those of one sample side by side.
         num_clips: Clips of each sample.
     """
     if num_clips == 1:
@@ -240,18 +624,23 @@ def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
     return task.combine(outputs.unflatten(0, (-1, num_clips)))
 
 
+def to_float(x: Tensor) -> Tensor:
+    """Return a tensor in float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def is_share(name: str) -> bool:
-    """Tell whether a measure is a share in [0, 1], which reads better as a percentage. `digit/accuracy` is one."""
+    """Return whether a metric is a share in [0, 1], which is printed as a percentage, as is `digit/accuracy`."""
     return name.rpartition("/")[2] in SHARES
 
 
 def metric_text(name: str, value: float, *, digits: int = 1) -> str:
-    """Return a measure as people read it.
+    """Return a metric as text.
 
     Args:
-        name: Of the measure.
+        name: Name of the metric.
         value: Its value.
-        digits: Behind the point, of a percentage.
+        digits: Digits behind the point, of a percentage.
     """
     if is_share(name):
         return f"{100 * value:.{digits}f} %"

@@ -1,23 +1,33 @@
-"""One label for each sample: softmax cross-entropy, accuracy, confusion."""
+"""Classification: one label for each sample."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy, one_hot
 
-from perceivers.tasks.base import Details, Supervised
+from perceivers.tasks.base import (
+    BaseTaskConfig,
+    ConfusionMeter,
+    ExportOutput,
+    OutputPart,
+    SupervisedTask,
+    TargetInfo,
+    TaskBatch,
+    to_float,
+)
+from perceivers.tasks.prediction import Prediction, class_predictions
+from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = ["ClassificationConfig", "ClassificationMeter", "ClassificationTask"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
-    """How one label is learned and named.
+class ClassificationConfig(BaseTaskConfig):
+    """Loss and class names of a classification.
 
     Attributes:
         label_names: Name of each class, in the order of the outputs. Taken from the data when empty.
@@ -26,7 +36,7 @@ class ClassificationConfig:
             share of train, so that rare classes count as much as common ones.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    default_for: ClassVar[str | None] = "class"
 
     kind: Literal["classification"] = "classification"
     label_names: tuple[str, ...] = ()
@@ -34,27 +44,56 @@ class ClassificationConfig:
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
             msg = f"label_smoothing must lie in [0, 1), got {self.label_smoothing}."
             raise ValueError(msg)
 
+    @property
+    def target_kind(self) -> str:
+        """The label column holds classes."""
+        return "class"
 
-class ClassificationTask(Supervised):
-    """Single-label classification.
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.label_names
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Balanced weights follow from the class counts."""
+        return self.class_weights == "balanced"
+
+    def fit_to(self, target: TargetInfo) -> "ClassificationConfig":
+        """Return the configuration with the names of the classes."""
+        return replace(self, label_names=target.names)
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return one output with a logit for each class."""
+        return {"label": OutputPart(num_outputs=len(self.label_names))}
+
+
+class ClassificationTask(SupervisedTask):
+    """Single-label classification with softmax cross-entropy.
 
     Args:
         config: Names, smoothing and weights of the classes.
-        class_counts: Samples of each class in train, which `balanced` weights are made of. None where
-            nothing is trained: predictions and metrics know no weights.
+        class_counts: Samples of each class in train, for `balanced` weights. None where nothing is trained:
+            predictions and metrics use no weights.
 
     Raises:
         ValueError: If counts or weights do not fit the number of classes.
     """
 
+    config: ClassificationConfig
     main_metric = "accuracy"
     higher_is_better = True
     score_name = "accuracy"
+    explain_as = "classification"
+    explains_outputs = True
+    export_output = ExportOutput(
+        "probabilities", "probability of each class (softmax of the logits); they sum to one"
+    )
 
     def __init__(
         self, config: ClassificationConfig, class_counts: Sequence[int] | None = None
@@ -79,16 +118,6 @@ class ClassificationTask(Supervised):
                 raise ValueError(msg)
             self.class_weights = counts.sum() / (self.num_outputs * counts)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name of each class."""
-        return self.config.label_names
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of classes, K."""
-        return len(self.config.label_names)
-
     def loss(
         self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"] | Float[Tensor, "B K"]
     ) -> Float[Tensor, ""]:
@@ -102,7 +131,7 @@ class ClassificationTask(Supervised):
             targets: Class indices, or shares of each class that sum to one (mixup, CutMix).
 
         Raises:
-            ValueError: If balanced weights are wanted and nobody has counted the classes.
+            ValueError: If weights are balanced and the class counts are unknown.
         """
         if self.class_weights is None and self.config.class_weights is not None:
             msg = (
@@ -110,7 +139,7 @@ class ClassificationTask(Supervised):
                 "ClassificationTask(config, class_counts); got None."
             )
             raise ValueError(msg)
-        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # float64 stays
+        logits = to_float(outputs)
         shares = targets
         if not targets.is_floating_point():
             shares = one_hot(targets, outputs.shape[1]).to(logits.dtype)
@@ -126,63 +155,67 @@ class ClassificationTask(Supervised):
         return outputs.float().softmax(dim=-1)
 
     def combine(self, outputs: Float[Tensor, "B S K"]) -> Float[Tensor, "B K"]:
-        """Return the logarithm of the mean over clips of each class' probability, itself good as logits."""
-        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        return precise.log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
+        """Return the logarithm of each class' mean probability over clips, which serves as logits."""
+        return to_float(outputs).log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
 
     def training_score(
         self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"] | Float[Tensor, "B K"]
     ) -> Float[Tensor, ""]:
-        """Return how many samples are right. With mixed targets, right is the class of the larger share."""
+        """Return the number of correct samples. The class of a mixed target is that of the larger share."""
         truth = targets.argmax(dim=-1) if targets.is_floating_point() else targets
         return (outputs.argmax(dim=-1) == truth).sum().float()
 
     def meter(self) -> "ClassificationMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return ClassificationMeter(self.num_outputs)
 
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Float[Tensor, "B K"],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield the most probable classes of each sample."""
+        del batch, preprocess
+        return class_predictions(names, self.names, self.probabilities(outputs).cpu(), top=top)
 
-class ClassificationMeter:
-    """Counts of a confusion matrix, hits among the first five, and the sum of losses.
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Tensor:
+        """Return class indices, or shares of classes where samples are mixed."""
+        if mixed:
+            return super().example_targets(batch_size, mixed=mixed)
+        return torch.zeros(batch_size, dtype=torch.long)
+
+
+class ClassificationMeter(ConfusionMeter):
+    """Confusion matrix, hits among the first five, and sum of losses.
 
     Args:
         num_classes: Number of classes, K.
     """
 
     def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.confusion: Int[Tensor, "K K"] = torch.zeros(num_classes, num_classes, dtype=torch.long)
-        self.top5 = 0
-        self.loss = 0.0
+        super().__init__(num_classes, 2)  # hits among the first five, nats
 
     def update(self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"]) -> None:
-        """Take in one batch: logits and the true class indices."""
+        """Add one batch: logits and the true class indices."""
         outputs, targets = outputs.detach().float().cpu(), targets.cpu()
-        self.loss += cross_entropy(outputs, targets, reduction="sum").item()
-        # Rows are the truth, columns the prediction.
-        cells = targets * self.num_classes + outputs.argmax(dim=-1)
-        counts = cells.bincount(minlength=self.num_classes**2)
-        self.confusion += counts.view(self.num_classes, self.num_classes)
-        best = outputs.topk(min(5, self.num_classes), dim=-1).indices
-        self.top5 += int((best == targets[:, None]).any(dim=-1).sum())
-
-    def state(self) -> dict[str, Any]:
-        """Return all sums."""
-        return {"confusion": self.confusion, "top5": self.top5, "loss": self.loss}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the sums of these meters added up."""
-        self.confusion = torch.stack([state["confusion"] for state in states]).sum(dim=0)
-        self.top5 = sum(state["top5"] for state in states)
-        self.loss = math.fsum(state["loss"] for state in states)
+        nats = cross_entropy(outputs, targets, reduction="sum").item()
+        self.count(targets, outputs.argmax(dim=-1))
+        best = outputs.topk(min(5, outputs.shape[1]), dim=-1).indices
+        hits = (best == targets[:, None]).any(dim=-1).sum().item()
+        self.sums += torch.tensor([hits, nats], dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics; shares lie in [0, 1].
 
-        `accuracy` (top-1), `top5`, `loss` (nats, without smoothing or weights), and `mean_recall`: the
-        mean over the classes that occur of the share found, which rare classes move as much as common ones.
-        `matthews` is the correlation of answers and labels, -1 to 1 (0: chance), for any number of classes.
+        `accuracy` (top-1), `top5`, `loss` (nats, without smoothing or weights), and `mean_recall`: the mean recall
+        over the classes that occur, in which rare classes count as much as common ones. `matthews` is the correlation
+        of predictions and labels, -1 to 1 (0: chance), for any number of classes.
         """
+        top5, nats = self.sums.tolist()
         count = int(self.confusion.sum())
         if count == 0:
             names = ("accuracy", "top5", "mean_recall", "matthews", "loss", "samples")
@@ -192,24 +225,23 @@ class ClassificationMeter:
         recall = (hits[present] / rows[present]).mean().item()
         return {
             "accuracy": int(hits.sum()) / count,
-            "top5": self.top5 / count,
+            "top5": top5 / count,
             "mean_recall": recall,
             "matthews": _matthews(self.confusion.double()),
-            "loss": self.loss / count,
+            "loss": nats / count,
             "samples": float(count),
         }
 
-    def details(self) -> Details:
-        """Return nothing: the confusion matrix tells all about each class."""
-        return []
-
 
 def _matthews(confusion: Float[Tensor, "K K"]) -> float:
-    """Return the correlation of two labelings: 0 where one of them knows a single class only.
+    """Return the correlation of two labelings: 0 if one of them has a single class only.
 
-    Source: Gorodkin (2004), "Comparing two K-category assignments by a K-category correlation coefficient".
+    Reference: Gorodkin (2004), "Comparing two K-category assignments by a K-category correlation coefficient".
     """
-    count, labels, answers = confusion.sum(), confusion.sum(dim=1), confusion.sum(dim=0)
-    spreads = (count.square() - labels.square().sum()) * (count.square() - answers.square().sum())
-    together = confusion.trace() * count - (labels * answers).sum()
+    count, labels, predicted = confusion.sum(), confusion.sum(dim=1), confusion.sum(dim=0)
+    spreads = (count.square() - labels.square().sum()) * (count.square() - predicted.square().sum())
+    together = confusion.trace() * count - (labels * predicted).sum()
     return (together / spreads.sqrt()).item() if spreads > 0 else 0.0
+
+
+register_task(ClassificationConfig, ClassificationTask)

@@ -1,16 +1,28 @@
-"""An answer for every pixel: a second picture (colors, depth, less noise), or a map of classes."""
+"""Dense outputs: a value or class for every pixel of an image (colors, depth, denoising, segmentation)."""
 
+import colorsys
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
 from einops import rearrange
-from pydantic import ConfigDict
+from PIL import Image
 from torch.nn.functional import cross_entropy, pad
 
-from perceivers.tasks.base import Details, Question, SummedMeter, take_answer
+from perceivers.tasks.base import (
+    BaseTaskConfig,
+    ConfusionMeter,
+    OutputPart,
+    SummedMeter,
+    Task,
+    TaskBatch,
+    split_target,
+    to_float,
+)
+from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Int, Tensor
 
 __all__ = [
@@ -25,277 +37,395 @@ __all__ = [
 ]
 
 PIXELS = "pixels"
-"""What the output of the model is called."""
+"""Name of the model's output."""
 
-NO_CLASS = 255  # of a pixel whose class nobody knows, and that is not asked for
-_LEAST = 1e-10  # mean squared error below which a picture counts as met: 100 dB
+NO_CLASS = 255  # class of pixels that are ignored
+_LEAST = 1e-10  # mean squared error below which an image counts as exact: 100 dB
+_HUE_STEP = 0.618034  # share of the color wheel from class to class, so that neighbors differ
+
+_TARGET_NAMES = (
+    *("target", "targets", "mask", "masks", "label", "labels", "annotation", "annotations"),
+    *("segmentation", "classes", "output", "outputs", "truth", "gt"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig:
-    """What is asked of a picture.
+class DenseConfig(BaseTaskConfig):
+    """Pixels that are predicted from an image.
 
     Attributes:
-        answer: The modality that is learned, a picture of the same aspect.
-        modality: The picture that is read, whose elements are the queries.
+        target: The modality that is learned, an image of the same aspect ratio.
+        modality: The input image, whose elements are the queries.
         size: Height and width of both. Taken from the data when 0.
-        patch: Height and width of the pixels for which a query answers: those of its element.
-        asked: Queries that are drawn for a step of training. None: all of them.
+        patch: Height and width of the pixels that a query predicts: those of its element.
+        num_train_queries: Queries that are drawn for a step of training. None: all of them.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    answer: str = "target"
+    target: str = "target"
     modality: str = "image"
     size: tuple[int, int] = (0, 0)
     patch: tuple[int, int] = (1, 1)
-    asked: int | None = None
+    num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        if self.asked is not None and self.asked < 1:
-            msg = f"Expected at least one query to be asked in a step, got asked={self.asked}."
+        """Check the values."""
+        if self.num_train_queries is not None and self.num_train_queries < 1:
+            msg = f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
             raise ValueError(msg)
+
+    @property
+    def target_modalities(self) -> tuple[str, ...]:
+        """The target image is no input."""
+        return (self.target,)
+
+    def bind_modalities(
+        self,
+        kinds: Mapping[str, str],
+        *,
+        inputs: Collection[str],
+        targets: Collection[str],
+        recipe: str,
+    ) -> tuple["DenseConfig", dict[str, str]]:
+        """Return the configuration for two columns of images.
+
+        The target is the column that `target` names, or whose name says so (`mask`, `labels`, ...).
+
+        Raises:
+            ValueError: If the data have no two columns of images, or it is ambiguous which is the target.
+        """
+        images = [name for name, kind in kinds.items() if kind == "image"]
+        if len(kinds) != 2 or len(images) != 2:
+            found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+            msg = (
+                f"Recipe {recipe} needs two columns of images, the input and the target, but the data hold {found}. "
+                "Name them with --columns A:image,B:image, or keep the images in folders images/ and masks/ (or "
+                "targets/) under the same names."
+            )
+            raise ValueError(msg)
+        named = [name for name in images if name.lower() in _TARGET_NAMES]
+        if self.target in images:
+            named = [self.target]
+        if len(named) != 1:
+            msg = (
+                f"Which of the columns {' and '.join(images)} is the target cannot be determined from their names. "
+                f"Name it with --task.target {images[1]}."
+            )
+            raise ValueError(msg)
+        target = named[0]
+        modality = next(name for name in images if name != target)
+        names = {**dict.fromkeys(targets, target), **dict.fromkeys(inputs, modality)}
+        return replace(self, target=target, modality=modality), names
+
+    def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
+        """Return the configuration with the size of the images and of the patches.
+
+        Raises:
+            ValueError: If an element of the input is no pixel and no patch.
+        """
+        part, target = inputs[self.modality], preprocess[self.target]
+        if part.kind not in ("pixels", "patches"):
+            msg = (
+                "An output query predicts the pixels of its input element: expected an input of kind pixels or "
+                f"patches, got {part.kind}."
+            )
+            raise ValueError(msg)
+        patch = part.patch if part.kind == "patches" else (1, 1)
+        return replace(self, size=getattr(target, "size", None), patch=patch)
+
+    def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the augmentation with the target cropped and flipped like the image.
+
+        Raises:
+            ValueError: If images are mixed or their colors changed at random.
+        """
+        changes: Any = augment.get(self.modality)
+        if changes is None:
+            return dict(augment)
+        if changes.randaugment is not None or changes.mixup or changes.cutmix:
+            msg = (
+                "An image and its target are cropped and flipped alike, and nothing else: expected no randaugment, "
+                f"mixup and cutmix in augment of '{self.modality}'."
+            )
+            raise ValueError(msg)
+        return {**augment, self.target: changes}
+
+    @property
+    def num_values(self) -> int:
+        """Values of a pixel: classes or channels."""
+        raise NotImplementedError
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return one output with the values of all pixels of a query."""
+        return {PIXELS: OutputPart(num_outputs=self.num_values * math.prod(self.patch))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig(DenseConfig):
-    """How the class of every pixel is learned. Pixels of class 255 are left out.
+    """Classes of the pixels of an image. Pixels of class 255 are ignored.
 
     Attributes:
-        answer: The modality that is learned, a picture of the same aspect.
-        modality: The picture that is read, whose elements are the queries.
-        size: Height and width of both. Taken from the data when 0.
-        patch: Height and width of the pixels for which a query answers: those of its element.
-        asked: Queries that are drawn for a step of training. None: all of them.
         label_names: Name of each class, in the order of the indices. Numbers when empty.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["segmentation"] = "segmentation"
     label_names: tuple[str, ...] = ()
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.label_names
+
+    @property
+    def num_values(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
+        """Return the configuration with sizes and the names of the classes.
+
+        Raises:
+            ValueError: If an element of the input is no pixel and no patch, or the number of names is wrong.
+        """
+        count = getattr(preprocess[self.target], "num_classes", 0)
+        names = self.label_names or tuple(map(str, range(count)))
+        if len(names) != count:
+            msg = f"Expected a name for each of the {count} classes of pixels, got {len(names)}."
+            raise ValueError(msg)
+        return replace(super().fit_to_inputs(inputs, preprocess), label_names=names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageToImageConfig(DenseConfig):
-    """How a second picture is learned, of values in [0, 1].
+    """Values of a second image, in [0, 1].
 
     Attributes:
-        answer: The modality that is learned, a picture of the same aspect.
-        modality: The picture that is read, whose elements are the queries.
-        size: Height and width of both. Taken from the data when 0.
-        patch: Height and width of the pixels for which a query answers: those of its element.
-        asked: Queries that are drawn for a step of training. None: all of them.
-        num_channels: Of the second picture.
+        num_channels: Channels of the target.
         loss: Absolute or squared error.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["image_to_image"] = "image_to_image"
     num_channels: int = 3
     loss: Literal["l1", "mse"] = "l1"
 
+    @property
+    def num_values(self) -> int:
+        """Number of channels."""
+        return self.num_channels
 
-class _Dense:
-    """What both tasks share: pixels are put under the queries that answer for them, and back.
+    def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
+        """Return the configuration with sizes and the number of channels.
+
+        Raises:
+            ValueError: If an element of the input is no pixel and no patch.
+        """
+        channels = getattr(preprocess[self.target], "num_channels", 3)
+        return replace(super().fit_to_inputs(inputs, preprocess), num_channels=channels)
+
+
+class _DenseTask(Task):
+    """Assignment of pixels to the queries that predict them, and back.
 
     Args:
-        config: Of the task.
+        config: Configuration of the task.
     """
 
-    def __init__(self, config: Any) -> None:
+    config: Any
+
+    def __init__(self, config: DenseConfig) -> None:
         self.config = config
 
-    def pose(
+    @property
+    def num_outputs(self) -> int:
+        """Numbers for each query: the values of all of its pixels."""
+        return self.config.num_values * math.prod(self.config.patch)
+
+    def prepare_batch(
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Any,  # noqa: ARG002
+        targets: Any,
         *,
         training: bool,
-    ) -> Question:
-        """Return the picture, and what is to be said of its pixels; in training of some of them, drawn anew.
+    ) -> TaskBatch:
+        """Return the image and the values of its pixels; in training those of randomly drawn queries.
 
         Raises:
-            ValueError: If the answer is not there.
+            ValueError: If the batch lacks the target.
         """
-        answer, shown, masks = take_answer(self.config.answer, inputs, masks)
-        cells = self.cells(answer)
+        del targets
+        target, inputs, masks = split_target(self.config.target, inputs, masks)
+        cells = self.cells(target)
         index: dict[str, Tensor] = {}
-        count = cells.shape[1]
-        if training and self.config.asked is not None and self.config.asked < count:
-            chosen = torch.randperm(count, device=cells.device)[: self.config.asked].sort().values
+        count, drawn = cells.shape[1], self.config.num_train_queries
+        if training and drawn is not None and drawn < count:
+            chosen = torch.randperm(count, device=cells.device)[:drawn].sort().values
             cells, index = cells[:, chosen], {PIXELS: chosen}
-        return Question(inputs=shown, masks=masks, targets=cells, index=index)
+        return TaskBatch(inputs=inputs, masks=masks, targets=cells, index=index)
 
-    def cells(self, answer: Tensor) -> Tensor:
-        """Return B x O x P or B x O x P x C of a picture: for each query, in reading order, the pixels of its patch."""
+    def cells(self, target: Tensor) -> Tensor:
+        """Return the pixels of each query's patch, in row-major order: B x O x P, or B x O x P x C of values."""
         p, q = self.config.patch
-        height, width = answer.shape[-2:]
+        height, width = target.shape[-2:]
         missing = (0, -width % q, 0, -height % p)
-        if answer.is_floating_point():
-            answer = pad(answer, missing, value=torch.nan)
-            return rearrange(answer, "B C (h p) (w q) -> B (h w) (p q) C", p=p, q=q)
-        answer = pad(answer, missing, value=NO_CLASS)
-        return rearrange(answer, "B (h p) (w q) -> B (h w) (p q)", p=p, q=q)
+        if target.is_floating_point():
+            target = pad(target, missing, value=torch.nan)
+            return rearrange(target, "B C (h p) (w q) -> B (h w) (p q) C", p=p, q=q)
+        target = pad(target, missing, value=NO_CLASS)
+        return rearrange(target, "B (h p) (w q) -> B (h w) (p q)", p=p, q=q)
 
-    def picture(self, cells: Float[Tensor, "B O P C"]) -> Float[Tensor, "B C Y X"]:
-        """Return what queries say as a picture: what `cells` undoes."""
+    def image(self, cells: Float[Tensor, "B O P C"]) -> Float[Tensor, "B C Y X"]:
+        """Return the values of all queries as an image: the inverse of `cells`."""
         p, q = self.config.patch
         height, width = self.config.size
         rows = -(-height // p)
-        whole = rearrange(cells, "B (h w) (p q) C -> B C (h p) (w q)", h=rows, p=p, q=q)
-        return whole[..., :height, :width]
+        padded = rearrange(cells, "B (h w) (p q) C -> B C (h p) (w q)", h=rows, p=p, q=q)
+        return padded[..., :height, :width]
 
     def combine(self, outputs: Float[Tensor, "B S O K"]) -> Float[Tensor, "B O K"]:
-        """Return the mean over clips. Pictures have one."""
+        """Return the mean over clips. Images have one."""
         return outputs.float().mean(dim=1)
 
-    def _of_pixels(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P C"]:
-        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # float64 stays
-        return precise.unflatten(-1, (self.config.patch[0] * self.config.patch[1], -1))
+    def check_explainable(self) -> None:
+        """Refuse: attention of one output says nothing of all pixels.
+
+        Raises:
+            ValueError: Always.
+        """
+        msg = (
+            "This run predicts every pixel, and a map of attention explains a single output. Draw its prediction "
+            "instead: perceivers predict RUN FILE --save FOLDER."
+        )
+        raise ValueError(msg)
+
+    def _pixels(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P C"]:
+        return to_float(outputs).unflatten(-1, (math.prod(self.config.patch), -1))
 
 
-class SegmentationTask(_Dense):
+class SegmentationTask(_DenseTask):
     """The class of every pixel.
 
     Args:
-        config: Names of the classes and how queries are asked.
+        config: Names of the classes and the queries.
 
-    Source: Dense outputs by queries as in Perceiver IO (arXiv:2107.14795), section 4.2; the task is ours.
+    Reference: Dense outputs by queries as in Perceiver IO (arXiv:2107.14795), section 4.2; the task is ours.
     """
 
     main_metric = "mIoU"
     higher_is_better = True
     score_name = "accuracy"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name of each class."""
-        return self.config.label_names
-
-    @property
-    def num_outputs(self) -> int:
-        """Numbers of a query: the classes of all of its pixels."""
-        return len(self.names) * self.config.patch[0] * self.config.patch[1]
-
     def loss(
         self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]
     ) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy over pixels whose class is known, in nats. Zero where none is."""
-        logits = self._of_pixels(outputs).flatten(0, 2)
+        """Return the mean cross-entropy over pixels whose class is known, in nats. Zero if none is."""
+        logits = self._pixels(outputs).flatten(0, 2)
         losses = cross_entropy(logits, targets.flatten(), ignore_index=NO_CLASS, reduction="sum")
         return losses / (targets != NO_CLASS).sum().clamp_min(1)
 
     def probabilities(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P C"]:
         """Return the probability of each class at each pixel of each query."""
-        return self._of_pixels(outputs).softmax(dim=-1)
+        return self._pixels(outputs).softmax(dim=-1)
 
     def training_score(
         self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]
     ) -> Float[Tensor, ""]:
-        """Return the share of pixels that are right, times the samples."""
+        """Return the share of correct pixels, times the samples."""
         known = targets != NO_CLASS
-        right = (self._of_pixels(outputs).argmax(dim=-1) == targets) & known
+        right = (self._pixels(outputs).argmax(dim=-1) == targets) & known
         return right.sum() / known.sum().clamp_min(1) * outputs.shape[0]
 
     def meter(self) -> "SegmentationMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return SegmentationMeter(self)
 
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Float[Tensor, "B O K"],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield an image of classes with a palette for each sample, and the share of each class.
 
-class SegmentationMeter:
-    """Counts of a confusion matrix of pixels, and the sum of losses.
+        Colors are chosen for the classes that the palette of the training data lacks.
+        """
+        del batch, top
+        palette = getattr(preprocess[self.config.target], "palette", ())
+        colors = _class_colors(len(self.names), palette)
+        classes = self.image(self.probabilities(outputs)).float().cpu().argmax(dim=1)
+        for name, one in zip(names, classes, strict=True):
+            shares = one.flatten().bincount(minlength=len(self.names)) / one.numel()
+            image = Image.fromarray(one.to(torch.uint8).numpy())
+            image.putpalette(colors)
+            values = dict(zip(self.names, shares.tolist(), strict=True))
+            yield Prediction(name=name, values=values, picture=image)
+
+
+class SegmentationMeter(ConfusionMeter):
+    """Confusion matrix of pixels, and the sum of losses.
 
     Args:
-        task: Which knows the classes.
+        task: Task with the classes.
     """
 
     def __init__(self, task: SegmentationTask) -> None:
+        super().__init__(len(task.names), 2)  # nats, images
         self._task = task
-        count = len(task.names)
-        self.confusion: Int[Tensor, "K K"] = torch.zeros(count, count, dtype=torch.long)
-        self.sums = torch.zeros(2, dtype=torch.float64)  # nats, pictures
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]) -> None:
-        """Take in one batch: logits, and the true classes of the pixels."""
+        """Add one batch: logits, and the true classes of the pixels."""
         known = targets != NO_CLASS
         nats = self._task.loss(outputs, targets).double() * known.sum()
         self.sums += torch.stack([nats.cpu(), torch.tensor(float(outputs.shape[0]))])
-        said = self._task.probabilities(outputs).argmax(dim=-1)
-        count = self.confusion.shape[0]
-        cells = (targets * count + said)[known].cpu()
-        self.confusion += cells.bincount(minlength=count**2).view(count, count)
-
-    def state(self) -> dict[str, Any]:
-        """Return all sums."""
-        return {"confusion": self.confusion, "sums": self.sums}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the sums of these meters added up."""
-        self.confusion = torch.stack([state["confusion"] for state in states]).sum(dim=0)
-        self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+        predicted = self._task.probabilities(outputs).argmax(dim=-1)
+        self.count(targets[known], predicted[known])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics; shares lie in [0, 1].
 
-        `mIoU`: the mean, over classes that occur in truth or answer, of the pixels that are of the class in both as a
-        share of those that are in either; `accuracy`: share of the pixels that are right; `mean_recall`: the mean over
-        classes of the share found; `loss`: nats for each pixel; `samples`: pictures.
+        `mIoU`: the mean intersection over union, over the classes that occur in targets or predictions; `accuracy`:
+        share of the pixels that are correct; `mean_recall`: the mean recall over the classes that occur; `loss`: nats
+        for each pixel; `samples`: images.
         """
-        nats, pictures = self.sums.tolist()
+        nats, images = self.sums.tolist()
         hits, rows = self.confusion.diagonal().double(), self.confusion.sum(dim=1)
-        either = rows + self.confusion.sum(dim=0) - self.confusion.diagonal()
+        union = rows + self.confusion.sum(dim=0) - self.confusion.diagonal()
         pixels = max(int(rows.sum()), 1)
         return {
-            "mIoU": _mean_share(hits, either),
+            "mIoU": _mean_share(hits, union),
             "accuracy": hits.sum().item() / pixels,
             "mean_recall": _mean_share(hits, rows),
             "loss": nats / pixels,
-            "samples": pictures,
+            "samples": images,
         }
 
-    def details(self) -> Details:
-        """Return nothing: the confusion matrix tells all about each class."""
-        return []
 
-
-class ImageToImageTask(_Dense):
-    """The values of a second picture at every pixel.
+class ImageToImageTask(_DenseTask):
+    """The values of a second image at every pixel.
 
     Args:
-        config: Channels, loss and how queries are asked.
+        config: Channels, loss and the queries.
 
-    Source: Dense outputs by queries as in Perceiver IO (arXiv:2107.14795), section 4.2; the task is ours.
+    Reference: Dense outputs by queries as in Perceiver IO (arXiv:2107.14795), section 4.2; the task is ours.
     """
 
     main_metric = "psnr"
     higher_is_better = True
     score_name = "mae"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Nothing has a name of its own: outputs are channels of pixels."""
-        return ()
-
-    @property
-    def num_outputs(self) -> int:
-        """Numbers of a query: the channels of all of its pixels."""
-        return self.config.num_channels * self.config.patch[0] * self.config.patch[1]
-
     def loss(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]
     ) -> Float[Tensor, ""]:
-        """Return the mean error over pixels and channels, absolute or squared. NaN is outside of the picture."""
+        """Return the mean error over pixels and channels, absolute or squared. Targets outside of the image are NaN."""
         errors = self._errors(outputs, targets)
         errors = errors.abs() if self.config.loss == "l1" else errors.square()
         return errors.sum() / (~targets.isnan()).sum().clamp_min(1)
 
     def probabilities(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P C"]:
         """Return values in [0, 1]."""
-        return self._of_pixels(outputs).clamp(0.0, 1.0)
+        return self._pixels(outputs).clamp(0.0, 1.0)
 
     def training_score(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]
@@ -305,64 +435,96 @@ class ImageToImageTask(_Dense):
         return errors / (~targets.isnan()).sum().clamp_min(1) * outputs.shape[0]
 
     def meter(self) -> "ImageToImageMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return ImageToImageMeter(self)
+
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Float[Tensor, "B O K"],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield an image for each sample, and the mean of its values."""
+        del batch, preprocess, top
+        images = self.image(self.probabilities(outputs)).float().cpu()
+        for name, one in zip(names, images, strict=True):
+            pixels = one.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+            yield Prediction(name=name, values={"mean": one.mean().item()}, picture=image)
 
     def _errors(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]
     ) -> Float[Tensor, "B O P C"]:
-        """Return how far each value is off; 0 outside of the picture."""
-        return torch.where(targets.isnan(), 0.0, self._of_pixels(outputs) - targets.nan_to_num())
+        """Return the error of each value; 0 outside of the image."""
+        return torch.where(targets.isnan(), 0.0, self._pixels(outputs) - targets.nan_to_num())
 
 
 class ImageToImageMeter(SummedMeter):
-    """Sums over pictures of their errors.
+    """Sums of errors over images.
 
     Args:
-        task: Which knows the loss.
+        task: Task with the loss.
     """
 
     def __init__(self, task: ImageToImageTask) -> None:
-        super().__init__(4)  # dB, |error|, loss, pictures
+        super().__init__(4)  # dB, |error|, loss, images
         self._task = task
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]) -> None:
-        """Take in one batch: what the queries say, and the values."""
-        said = self._task.probabilities(outputs)
-        there = ~targets.isnan()
-        errors = torch.where(there, said - targets.nan_to_num(), 0.0).double().flatten(1)
-        count = there.flatten(1).sum(dim=1)
+        """Add one batch: outputs of the queries, and the true values."""
+        predicted = self._task.probabilities(outputs)
+        inside = ~targets.isnan()
+        errors = torch.where(inside, predicted - targets.nan_to_num(), 0.0).double().flatten(1)
+        count = inside.flatten(1).sum(dim=1)
         squared = (errors.square().sum(dim=1) / count).clamp_min(_LEAST)
-        pictures = float(outputs.shape[0])
+        images = float(outputs.shape[0])
         sums = [
             (-10 * squared.log10()).sum().item(),
             (errors.abs().sum(dim=1) / count).sum().item(),
-            self._task.loss(outputs, targets).item() * pictures,
-            pictures,
+            self._task.loss(outputs, targets).item() * images,
+            images,
         ]
         self.sums += torch.tensor(sums, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics, means over pictures.
+        """Return the metrics, means over images.
 
         `psnr`: peak signal-to-noise ratio in dB, -10 log10 of the mean squared error of values in [0, 1], at most 100;
-        `mae`: mean absolute error; `rmse`: root of the mean squared error that the mean `psnr` stands for; `loss`;
-        `samples`: pictures.
+        `mae`: mean absolute error; `rmse`: root of the mean squared error that the mean `psnr` corresponds to; `loss`;
+        `samples`: images.
         """
-        decibels, absolute, loss, pictures = self.sums.tolist()
-        each = max(pictures, 1.0)
+        decibels, absolute, loss, images = self.sums.tolist()
+        count = max(images, 1.0)
         return {
-            "psnr": decibels / each,
-            "mae": absolute / each,
-            "rmse": math.pow(10.0, -decibels / each / 20),
-            "loss": loss / each,
-            "samples": pictures,
+            "psnr": decibels / count,
+            "mae": absolute / count,
+            "rmse": math.pow(10.0, -decibels / count / 20),
+            "loss": loss / count,
+            "samples": images,
         }
 
 
+def _class_colors(count: int, palette: Sequence[int]) -> list[int]:
+    """Return red, green and blue of each class; without a palette, distant colors, and black for class 0."""
+    colors = list(palette[: 3 * count])
+    for number in range(len(colors) // 3, count):
+        rgb = (
+            colorsys.hsv_to_rgb(number * _HUE_STEP % 1.0, 0.75, 1.0) if number else (0.0, 0.0, 0.0)
+        )
+        colors += [round(255 * part) for part in rgb]
+    return colors
+
+
 def _mean_share(part: Tensor, whole: Tensor) -> float:
-    """Return the mean of the shares where there is a whole."""
+    """Return the mean of the shares whose whole is positive; 0 without any."""
     present = whole > 0
     if not bool(present.any()):
         return 0.0
     return (part[present].double() / whole[present]).mean().item()
+
+
+register_task(SegmentationConfig, SegmentationTask)
+register_task(ImageToImageConfig, ImageToImageTask)

@@ -1,76 +1,97 @@
-"""Optical flow: where every pixel of the first frame goes; measured by the distance to where it really went."""
+"""Optical flow: the motion of every pixel of the first frame, measured by its end-point error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from pydantic import ConfigDict
 from torch.nn.functional import pad
 
-from perceivers.tasks.base import Details, Question, take_answer
+from perceivers.tasks.base import (
+    BaseTaskConfig,
+    Meter,
+    Task,
+    TaskBatch,
+    split_target,
+    to_float,
+)
+from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["FlowConfig", "FlowMeter", "FlowTask", "cells_of"]
+__all__ = [
+    "FlowConfig",
+    "FlowMeter",
+    "FlowTask",
+    "blend_tiles",
+    "flow_cells",
+    "predict_tiles",
+    "tile_starts",
+    "tile_weights",
+]
 
-_FAR, _FAR_SHARE = (
-    3.0,
-    0.05,
-)  # pixels, and share of the true motion, beyond which KITTI calls a pixel wrong
+OVERLAP = 20  # pixels that neighboring tiles share at least, where they are large enough for it
+
+# Pixels, and share of the true motion, beyond which KITTI counts a pixel as wrong.
+_FAR, _FAR_SHARE = 3.0, 0.05
 _NEAR = (1.0, 3.0, 5.0)
-_SMALLEST = 1e-6  # squared pixels: keeps the root's slope finite where a vector is met exactly
+_SMALLEST = 1e-6  # squared pixels: keeps the slope of the root finite where the error is zero
 _SOFT, _POWER = 0.01, 0.4  # of the robust loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowConfig:
-    """How flow is learned.
+class FlowConfig(BaseTaskConfig):
+    """Loss and queries of optical flow.
 
     Attributes:
-        answer: The modality that is learned: the flow of the first frame.
-        modality: The input: pairs of frames. The model asks one query for each of its pixels.
+        target: The modality that is learned: the flow of the first frame.
+        modality: The input: pairs of frames. The model has one query for each of its cells.
         loss: `epe`, the distance between the end points (L2); `l1`, the sum of both distances along the axes; `robust`,
-            (l1 + 0.01)^0.4, under which far misses count less. The paper does not say which it takes.
-        scale: The model's outputs times this are pixels. 20, as in DeepMind's release, whose head divides by 100.
-        cell: Side in pixels of the square that a query answers for. 1: a query for each pixel, as published. 4 behind a
+            (l1 + 0.01)^0.4, in which large errors count less. The paper does not state its loss.
+        scale: Factor from the model's outputs to pixels. 20, as in DeepMind's release, whose head divides by 100.
+        cell: Side in pixels of the square that a query predicts. 1: a query for each pixel, as published. 4 behind a
             stem that makes one element of 4 x 4 pixels.
-        queries_per_step: Queries that are asked in a training step, others each time, the same in all samples of a
-            batch. None: all.
+        num_train_queries: Queries that are drawn for a step of training, the same in all samples of a batch. None: all.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["flow"] = "flow"
-    answer: str = "flow"
+    target: str = "flow"
     modality: str = "frame_pair"
     loss: Literal["epe", "l1", "robust"] = "epe"
     scale: float = 20.0
     cell: int = 1
-    queries_per_step: int | None = None
+    num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Check the values."""
         if not self.scale > 0:
-            msg = f"scale, by which outputs become pixels, must be larger than 0, got {self.scale}."
+            msg = f"scale, the factor from outputs to pixels, must be larger than 0, got {self.scale}."
             raise ValueError(msg)
         if self.cell < 1:
             msg = f"Expected a cell of at least one pixel, got {self.cell}."
             raise ValueError(msg)
-        if self.queries_per_step is not None and self.queries_per_step < 1:
-            msg = f"Expected queries_per_step of at least 1, or None for all, got {self.queries_per_step}."
+        if self.num_train_queries is not None and self.num_train_queries < 1:
+            msg = f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
             raise ValueError(msg)
 
+    @property
+    def target_modalities(self) -> tuple[str, ...]:
+        """The flow is no input."""
+        return (self.target,)
 
-class FlowTask:
+
+class FlowTask(Task):
     """Optical flow of pairs of frames.
 
     Args:
-        config: Names, loss, scale, and how many pixels are asked.
+        config: Names, loss, scale and queries.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; the scale from DeepMind's release.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; the scale from DeepMind's release.
     """
 
+    config: FlowConfig
     main_metric = "epe"
     higher_is_better = False
     score_name = "epe"
@@ -79,51 +100,61 @@ class FlowTask:
         self.config = config
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Nothing has a name of its own: outputs are pixels' motions."""
-        return ()
-
-    @property
     def num_outputs(self) -> int:
-        """Numbers of each query: of each pixel of its cell, to the right and down."""
+        """Numbers for each query: the motion to the right and down of each pixel of its cell."""
         return 2 * self.config.cell**2
 
-    def pose(
+    def prepare_batch(
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Tensor | None,  # noqa: ARG002
+        targets: Any,
         *,
         training: bool,
-    ) -> Question:
-        """Return the frames, and the flow of the pixels that are asked: B x O x P x 3, right, down, known (0 or 1).
+    ) -> TaskBatch:
+        """Return the frames, and the flow of the P pixels of each cell: B x O x P x 3, right, down, known (0 or 1).
 
-        P are the pixels of a cell. Beyond the border nothing is known.
+        Beyond the border nothing is known. In training some cells are drawn at random.
 
         Raises:
-            ValueError: If there is no flow.
+            ValueError: If the batch lacks the flow.
         """
-        name, most = self.config.answer, self.config.queries_per_step
-        flow, shown, masks = take_answer(name, inputs, masks)
-        wanted = cells_of(flow.movedim(1, -1), self.config.cell)
+        del targets
+        name, drawn = self.config.target, self.config.num_train_queries
+        flow, inputs, masks = split_target(name, inputs, masks)
+        cells = flow_cells(flow.movedim(1, -1), self.config.cell)
         index: dict[str, Tensor] = {}
-        if training and most is not None and most < wanted.shape[1]:
-            index[name] = torch.randperm(wanted.shape[1], device=flow.device)[:most]
-            wanted = wanted[:, index[name]]
-        return Question(inputs=shown, masks=masks, targets=wanted, index=index)
+        if training and drawn is not None and drawn < cells.shape[1]:
+            index[name] = torch.randperm(cells.shape[1], device=flow.device)[:drawn]
+            cells = cells[:, index[name]]
+        return TaskBatch(inputs=inputs, masks=masks, targets=cells, index=index)
+
+    def infer(self, model: Any, batch: TaskBatch) -> Float[Tensor, "B O K"]:
+        """Return the outputs for frames of any size, blended from tiles where they exceed the model's window."""
+        name = self.config.modality
+        size = model.config.inputs[name].size
+
+        def predict(tile: Tensor) -> Tensor:
+            return self.field(
+                model({**batch.inputs, name: tile}, batch.masks or None).float(), size
+            )
+
+        field = predict_tiles(predict, batch.inputs[name], size)
+        # In float64, so that dividing by the scale and multiplying again gives the same flow.
+        wide = field if field.device.type == "mps" else field.double()
+        return flow_cells(wide / self.config.scale, self.config.cell).flatten(2)
 
     def loss(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]
     ) -> Float[Tensor, ""]:
-        """Return the mean loss over pixels whose flow is known. Zero where none is."""
-        missed, known = self._missed(outputs, targets), targets[..., 2] > 0
-        each = {"epe": _distance, "l1": _along_axes, "robust": _robust}[self.config.loss](missed)
+        """Return the mean loss over pixels whose flow is known. Zero if none is."""
+        errors, known = self._errors(outputs, targets), targets[..., 2] > 0
+        each = {"epe": _distance, "l1": _along_axes, "robust": _robust}[self.config.loss](errors)
         return (each * known).sum() / known.sum().clamp_min(1)
 
     def probabilities(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P 2"]:
         """Return the motion of each pixel, in pixels to the right and down."""
-        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # float64 stays
-        return (precise * self.config.scale).unflatten(-1, (-1, 2))
+        return (to_float(outputs) * self.config.scale).unflatten(-1, (-1, 2))
 
     def field(
         self, outputs: Float[Tensor, "B O K"], extent: tuple[int, int]
@@ -131,26 +162,22 @@ class FlowTask:
         """Return the motion of each pixel of a frame.
 
         Args:
-            outputs: For all queries of the frame.
-            extent: Its height and width.
+            outputs: Outputs of all queries of the frame.
+            extent: Height and width of the frame.
         """
         side = self.config.cell
         rows, columns = (-(-n // side) for n in extent)
-        whole = rearrange(
+        padded = rearrange(
             self.probabilities(outputs),
             "B (Y X) (y x) D -> B (Y y) (X x) D",
             Y=rows,
             X=columns,
             y=side,
         )
-        return whole[:, : extent[0], : extent[1]]
-
-    def outputs_of(self, field: Float[Tensor, "B Y X 2"]) -> Float[Tensor, "B O K"]:
-        """Return the outputs that say a field, beyond whose border they say nothing moves."""
-        return cells_of(field / self.config.scale, self.config.cell).flatten(2)
+        return padded[:, : extent[0], : extent[1]]
 
     def combine(self, outputs: Float[Tensor, "B S O K"]) -> Float[Tensor, "B O K"]:
-        """Return the mean over clips, of which a pair of frames has one."""
+        """Return the mean over clips. Pairs of frames have one."""
         return outputs.float().mean(dim=1)
 
     def training_score(
@@ -158,26 +185,58 @@ class FlowTask:
     ) -> Float[Tensor, ""]:
         """Return the mean end-point error in pixels, times the samples."""
         known = targets[..., 2] > 0
-        missed = self._missed(outputs, targets).norm(dim=-1)
-        return (missed * known).sum() / known.sum().clamp_min(1) * outputs.shape[0]
+        errors = self._errors(outputs, targets).norm(dim=-1)
+        return (errors * known).sum() / known.sum().clamp_min(1) * outputs.shape[0]
 
     def meter(self) -> "FlowMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return FlowMeter(self)
 
-    def _missed(
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Float[Tensor, "B O K"],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield the flow of each pair, and its mean and largest length."""
+        del preprocess, top
+        height, width = batch.inputs[self.config.modality].shape[-2:]
+        field = self.field(outputs, (height, width)).float().cpu()
+        for name, one in zip(names, field, strict=True):
+            length = one.norm(dim=-1)
+            values = {"mean motion": length.mean().item(), "largest motion": length.max().item()}
+            yield Prediction(name=name, values=values, flow=one.numpy())
+
+    def explained_output(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        outputs: Float[Tensor, "B O K"],
+        query: int | None,
+    ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+        """Return the mean and largest length of the flow, and its mean along each axis."""
+        del inputs, masks, query
+        motion = self.probabilities(outputs)[0]
+        length, means = motion.norm(dim=-1), motion.mean(dim=(0, 1))
+        values = torch.stack([length.mean(), length.max(), means[0], means[1]])
+        return ("mean motion", "largest motion", "mean to the right", "mean down"), values
+
+    def _errors(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]
     ) -> Float[Tensor, "B O P 2"]:
-        """Return by how much each pixel's end point is missed; 0 where its flow is not known."""
+        """Return the error of each pixel's end point; 0 where its flow is not known."""
         known = targets[..., 2:] > 0
         return (self.probabilities(outputs) - targets[..., :2]).masked_fill(~known, 0.0)
 
 
-class FlowMeter:
+class FlowMeter(Meter):
     """Sums over all pixels whose flow is known.
 
     Args:
-        task: Which knows the loss and the scale.
+        task: Task with the loss and the scale.
     """
 
     def __init__(self, task: FlowTask) -> None:
@@ -188,16 +247,17 @@ class FlowMeter:
         self._pixels = 0
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]) -> None:
-        """Take in one batch."""
+        """Add one batch."""
+        outputs = outputs.detach().float()
         known: Bool[Tensor, "B O P"] = targets[..., 2] > 0
         pixels = int(known.sum())
         motion = targets[..., :2][known].double().norm(dim=-1)
-        found = self._task.probabilities(outputs.detach())[known].double()
-        missed = (found - targets[..., :2][known]).norm(dim=-1)
-        wrong = (missed > _FAR) & (missed > _FAR_SHARE * motion)
-        loss = self._task.loss(outputs.detach(), targets).double() * pixels
-        counts = [(missed < near).sum() for near in _NEAR]
-        sums = [loss, missed.sum(), motion.sum(), *counts, wrong.sum()]
+        predicted = self._task.probabilities(outputs)[known].double()
+        errors = (predicted - targets[..., :2][known]).norm(dim=-1)
+        wrong = (errors > _FAR) & (errors > _FAR_SHARE * motion)
+        loss = self._task.loss(outputs, targets).double() * pixels
+        counts = [(errors < near).sum() for near in _NEAR]
+        sums = [loss, errors.sum(), motion.sum(), *counts, wrong.sum()]
         self._sums += torch.stack([part.double().cpu() for part in sums])
         self._pixels += pixels
         self._samples += outputs.shape[0]
@@ -207,7 +267,7 @@ class FlowMeter:
         return {"samples": self._samples, "pixels": self._pixels, "sums": self._sums}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the sums of these meters added up."""
+        """Replace the sums by those of these meters added up."""
         self._samples = sum(state["samples"] for state in states)
         self._pixels = sum(state["pixels"] for state in states)
         self._sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
@@ -215,8 +275,8 @@ class FlowMeter:
     def compute(self) -> dict[str, float]:
         """Return the metrics, means over all known pixels of all samples.
 
-        `epe`, the end-point error in pixels; `zero_epe`, that of saying that nothing moves; `within_1px`, `within_3px`,
-        `within_5px`, shares of pixels off by less; `fl`, the share off by more than 3 pixels and 5 % of the motion.
+        `epe`, the end-point error in pixels; `zero_epe`, that of zero flow; `within_1px`, `within_3px`, `within_5px`,
+        shares of pixels off by less; `fl`, the share off by more than 3 pixels and 5 % of the motion.
         """
         means: list[float] = (self._sums / max(self._pixels, 1)).tolist()
         loss, epe, zero, *near, wrong = means
@@ -229,30 +289,102 @@ class FlowMeter:
             "samples": float(self._samples),
         }
 
-    def details(self) -> Details:
-        """Return nothing: outputs have no names."""
-        return []
 
-
-def cells_of(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O P C"]:
-    """Return the pixels of each square cell of a field, cells in reading order; zeros lie beyond the border.
+def flow_cells(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O P C"]:
+    """Return the pixels of each square cell of a field, cells in row-major order; zeros beyond the border.
 
     Args:
         field: Values of each pixel.
-        side: Of a cell, in pixels.
+        side: Side of a cell, in pixels.
     """
     missing = [-n % side for n in field.shape[1:3]]
     padded = pad(field, (0, 0, 0, missing[1], 0, missing[0]))
     return rearrange(padded, "B (Y y) (X x) C -> B (Y X) (y x) C", y=side, x=side)
 
 
-def _distance(missed: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
-    return (missed.square().sum(dim=-1) + _SMALLEST).sqrt()
+def tile_starts(extent: int, size: int, overlap: int = OVERLAP) -> tuple[int, ...]:
+    """Return where tiles begin along an axis: as few as cover it, evenly spaced.
+
+    Args:
+        extent: Length of the axis, at least `size`.
+        size: Length of a tile.
+        overlap: Overlap of neighbors, at least. For small tiles it is a quarter of the tile.
+    """
+    shared = min(overlap, size // 4)
+    if extent <= size:
+        return (0,)
+    count = -(-(extent - shared) // (size - shared))
+    return tuple((extent - size) * number // (count - 1) for number in range(count))
 
 
-def _along_axes(missed: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
-    return missed.abs().sum(dim=-1)
+def tile_weights(size: tuple[int, int]) -> Float[Tensor, "Y X"]:
+    """Return the weight of each pixel of a tile: its distance to the nearest edge, plus one.
+
+    Reference: Perceiver IO (arXiv:2107.14795), appendix H; DeepMind's release adds the one.
+    """
+    rows, columns = (torch.minimum(torch.arange(n), torch.arange(n).flip(0)) for n in size)
+    return torch.minimum(rows[:, None], columns[None, :]).float() + 1.0
 
 
-def _robust(missed: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
-    return (_along_axes(missed) + _SOFT) ** _POWER
+def blend_tiles(
+    fields: dict[tuple[int, int], Float[Tensor, "B Yt Xt C"]], extent: tuple[int, int]
+) -> Float[Tensor, "B Y X C"]:
+    """Return the mean of overlapping tiles, weighted by `tile_weights`.
+
+    Args:
+        fields: Values of each tile, by its first row and column. All have one size and together cover the frame.
+        extent: Height and width of the frame.
+    """
+    one = next(iter(fields.values()))
+    size = (one.shape[1], one.shape[2])
+    weights = tile_weights(size).to(one.device)[..., None]
+    sums = one.new_zeros(one.shape[0], *extent, one.shape[3])
+    total = one.new_zeros(*extent, 1)
+    for (row, column), field in fields.items():
+        window = (slice(row, row + size[0]), slice(column, column + size[1]))
+        sums[:, *window] += weights * field
+        total[window] += weights
+    return sums / total
+
+
+def predict_tiles(
+    predict: Callable[[Float[Tensor, "B T Ci Yt Xt"]], Float[Tensor, "B Yt Xt C"]],
+    frames: Float[Tensor, "B T Ci Y X"],
+    size: tuple[int, int],
+) -> Float[Tensor, "B Y X C"]:
+    """Return the predictions of a model with a fixed window for frames of any size.
+
+    Frames smaller than the window are padded with zeros below and on the right, as in training.
+
+    Args:
+        predict: The model: a vector for each pixel of a tile of `size`.
+        frames: Frames of any size.
+        size: Height and width of the window.
+    """
+    height, width = frames.shape[-2:]
+    missing = (max(size[0] - height, 0), max(size[1] - width, 0))
+    if any(missing):
+        frames = pad(frames, (0, missing[1], 0, missing[0]))
+    extent = (height + missing[0], width + missing[1])
+    starts = product(*(tile_starts(n, tile) for n, tile in zip(extent, size, strict=True)))
+    fields = {
+        (row, column): predict(frames[..., row : row + size[0], column : column + size[1]])
+        for row, column in starts
+    }
+    field = next(iter(fields.values())) if len(fields) == 1 else blend_tiles(fields, extent)
+    return field[:, :height, :width]
+
+
+def _distance(errors: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
+    return (errors.square().sum(dim=-1) + _SMALLEST).sqrt()
+
+
+def _along_axes(errors: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
+    return errors.abs().sum(dim=-1)
+
+
+def _robust(errors: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
+    return (_along_axes(errors) + _SOFT) ** _POWER
+
+
+register_task(FlowConfig, FlowTask)

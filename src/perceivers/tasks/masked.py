@@ -1,47 +1,53 @@
-"""Masked bytes: some words of a text are hidden, and the model tells each of their bytes."""
+"""Masked bytes: words of a text are masked, and the model predicts each of their bytes."""
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy
 
-from perceivers.tasks.base import Question, SummedMeter
+from perceivers.tasks.base import (
+    BaseTaskConfig,
+    ExportOutput,
+    SummedMeter,
+    Task,
+    TaskBatch,
+    to_float,
+)
+from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Int, Tensor
 
 __all__ = [
     "MaskedBytesConfig",
     "MaskedBytesMeter",
     "MaskedBytesTask",
-    "byte_name",
-    "check_blanks",
-    "hide",
+    "filled_texts",
+    "mask_bytes",
 ]
 
 MASK, FIRST_BYTE, VOCAB_SIZE = 3, 6, 262
-"""The mark that hides a byte; the number of byte 0, below which all are marks; how many numbers there are."""
+"""Token of a masked byte; token of byte 0, below which all are special; number of tokens."""
 
-NOT_ASKED = -1  # stands in the targets where nothing was hidden
+IGNORED = -1  # target of the bytes that are not masked
 
 _BLANKS = tuple(FIRST_BYTE + byte for byte in b" \t\n\r\v\f")
+_ASCII = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedBytesConfig:
-    """How a text is hidden.
+class MaskedBytesConfig(BaseTaskConfig):
+    """Masking of a text.
 
     Attributes:
-        share: Share of the words that are hidden, each by itself. What stands there is always the mark: whether the
-            papers sometimes leave the byte or put another one, they do not say.
+        share: Share of the words that are masked, independently. A masked byte is always replaced by the mask token;
+            the papers do not state whether they sometimes keep or change it instead.
         unit: Whole words between blanks, as in Perceiver IO, or single bytes.
-        modality: Which input is the text.
+        modality: Input that is the text.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["masked_bytes"] = "masked_bytes"
     share: float = 0.15
@@ -49,118 +55,170 @@ class MaskedBytesConfig:
     modality: str = "text"
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Check the values."""
         if not 0.0 < self.share < 1.0:
-            msg = f"share of the words that are hidden must lie in (0, 1), got {self.share}."
+            msg = f"share of the words that are masked must lie in (0, 1), got {self.share}."
+            raise ValueError(msg)
+
+    @property
+    def chunked_modality(self) -> str:
+        """Texts are split into chunks of the model's length."""
+        return self.modality
+
+    def check_sample(self, values: Mapping[str, Any], name: str) -> None:
+        """Check that a text has a blank to fill.
+
+        Raises:
+            ValueError: If not.
+        """
+        if MASK not in values[self.modality]:
+            msg = (
+                f"'{name}' has no blank to fill: expected [MASK] once for each byte that is to be predicted, as in "
+                "'the [MASK][MASK][MASK] sat'. A text that is longer than the model reads is cut behind its end."
+            )
             raise ValueError(msg)
 
 
-class MaskedBytesTask:
-    """Learns from texts alone: the question is made of the answer.
+class MaskedBytesTask(Task):
+    """Masked language modeling on bytes: targets are made from the text.
 
     Args:
-        config: How texts are hidden.
+        config: Masking of the texts.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.1: every byte is decoded, the hidden ones are scored.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1: every byte is decoded, the masked ones are scored.
     """
 
+    config: MaskedBytesConfig
     main_metric = "accuracy"
     higher_is_better = True
     score_name = "accuracy"
+    explain_as = "classification"
+    export_output = ExportOutput(
+        "probabilities", "probability of each token at each position (softmax of the logits)"
+    )
 
     def __init__(self, config: MaskedBytesConfig) -> None:
         self.config = config
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Nothing has a name of its own: outputs are bytes."""
-        return ()
-
-    @property
     def num_outputs(self) -> int:
-        """Numbers that a byte can be."""
+        """Number of tokens."""
         return VOCAB_SIZE
 
-    def pose(
+    def prepare_batch(
         self,
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        targets: Any,  # noqa: ARG002
+        targets: Any,
         *,
         training: bool,
-    ) -> Question:
-        """Return the texts with words hidden, and what was there. Labels of the data are not looked at.
+    ) -> TaskBatch:
+        """Return the texts with words masked, and the masked bytes. Labels of the data are ignored.
 
-        In training other words are hidden each time; otherwise a text always loses the same ones.
+        In training other words are masked each time; otherwise the masked words are fixed by the text.
         """
+        del targets
         name = self.config.modality
         ids = inputs[name]
         real = masks.get(name)
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
-        uniform = torch.rand(ids.shape, device=ids.device) if training else _settled(ids)
-        hidden = hide(ids, real, uniform.to(ids.device) < self.config.share, unit=self.config.unit)
-        return Question(
-            inputs={**inputs, name: ids.masked_fill(hidden, MASK)},
+        draws = torch.rand(ids.shape, device=ids.device) if training else _fixed_draws(ids)
+        chosen = draws.to(ids.device) < self.config.share
+        masked = mask_bytes(ids, real, chosen, unit=self.config.unit)
+        return TaskBatch(
+            inputs={**inputs, name: ids.masked_fill(masked, MASK)},
             masks=masks,
-            targets=ids.masked_fill(~hidden, NOT_ASKED),
+            targets=ids.masked_fill(~masked, IGNORED),
         )
 
     def loss(
         self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy over hidden bytes, in nats. Zero where none is hidden."""
-        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # float64 stays
+        """Return the mean cross-entropy over masked bytes, in nats. Zero if none is masked."""
+        logits = to_float(outputs)
         losses = cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_ASKED, reduction="sum"
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
-        return losses / (targets != NOT_ASKED).sum().clamp_min(1)
+        return losses / (targets != IGNORED).sum().clamp_min(1)
 
     def probabilities(self, outputs: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
-        """Return the probability of each byte at each place."""
+        """Return the probability of each token at each position."""
         return outputs.float().softmax(dim=-1)
 
     def combine(self, outputs: Float[Tensor, "B S L K"]) -> Float[Tensor, "B L K"]:
-        """Return the logarithm of the mean over clips of each byte's probability."""
+        """Return the logarithm of each token's mean probability over clips."""
         return outputs.float().log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
 
     def training_score(
         self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
-        """Return the share of hidden bytes that were told, times the samples."""
-        asked = targets != NOT_ASKED
-        right = (outputs.argmax(dim=-1) == targets) & asked
-        return right.sum() / asked.sum().clamp_min(1) * outputs.shape[0]
+        """Return the share of masked bytes that are predicted correctly, times the samples."""
+        masked = targets != IGNORED
+        correct = (outputs.argmax(dim=-1) == targets) & masked
+        return correct.sum() / masked.sum().clamp_min(1) * outputs.shape[0]
 
     def meter(self) -> "MaskedBytesMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return MaskedBytesMeter()
+
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Float[Tensor, "B L K"],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield each text with its blanks filled."""
+        del preprocess
+        name = self.config.modality
+        mask = batch.masks.get(name)
+        ids, mask = batch.inputs[name].cpu(), None if mask is None else mask.cpu()
+        return filled_texts(names, ids, mask, outputs.cpu(), top)
+
+    def explained_query(self, inputs: Mapping[str, Tensor]) -> int:
+        """Return the position of the first blank of a text."""
+        return int((inputs[self.config.modality][0] == MASK).nonzero()[0])
+
+    def explained_output(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        outputs: Float[Tensor, "B L K"],
+        query: int | None,
+    ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+        """Return the name and probability of each byte in a blank."""
+        del inputs, masks
+        probabilities = self.probabilities(outputs)[0, query, FIRST_BYTE:]
+        return tuple(_byte_name(byte) for byte in range(256)), probabilities
 
 
 class MaskedBytesMeter(SummedMeter):
-    """Counts over all hidden bytes, so that long texts weigh as much as they hold."""
+    """Sums over all masked bytes, so that long texts weigh more."""
 
     def __init__(self) -> None:
-        super().__init__(4)  # nats, right, hidden, texts
+        super().__init__(4)  # nats, correct, masked, texts
 
     def update(self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]) -> None:
-        """Take in one batch: logits, and the hidden bytes."""
-        asked = targets != NOT_ASKED
-        logits, bytes_ = outputs[asked].float(), targets[asked]
+        """Add one batch: logits, and the masked bytes."""
+        masked = targets != IGNORED
+        logits, bytes_ = outputs[masked].float(), targets[masked]
         nats = cross_entropy(logits, bytes_, reduction="sum") if len(bytes_) else torch.zeros(())
-        right = (logits.argmax(dim=-1) == bytes_).sum()
-        counts = [float(nats), float(right), float(len(bytes_)), float(outputs.shape[0])]
+        correct = (logits.argmax(dim=-1) == bytes_).sum()
+        counts = [float(nats), float(correct), float(len(bytes_)), float(outputs.shape[0])]
         self.sums += torch.tensor(counts, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
 
-        `accuracy`: share of the hidden bytes that are told; `loss`: nats for each of them; `bits`: the same in bits;
-        `hidden`: how many there were; `samples`: texts.
+        `accuracy`: share of the masked bytes that are predicted correctly; `loss`: nats for each of them; `bits`: the
+        same in bits; `hidden`: their number; `samples`: texts.
         """
-        nats, right, hidden, texts = self.sums.tolist()
+        nats, correct, hidden, texts = self.sums.tolist()
         each = max(hidden, 1.0)
         return {
-            "accuracy": right / each,
+            "accuracy": correct / each,
             "loss": nats / each,
             "bits": nats / each / math.log(2),
             "hidden": hidden,
@@ -168,24 +226,24 @@ class MaskedBytesMeter(SummedMeter):
         }
 
 
-def hide(
+def mask_bytes(
     ids: Int[Tensor, "B L"],
     real: Bool[Tensor, "B L"],
     chosen: Bool[Tensor, "B L"],
     *,
     unit: Literal["word", "byte"] = "word",
 ) -> Bool[Tensor, "B L"]:
-    """Return which bytes are hidden: never blanks, marks or padding.
+    """Return which bytes are masked: never blanks, special tokens or padding.
 
     Args:
-        ids: Texts.
-        real: Where they are no padding.
-        chosen: Whether the n-th unit of a text is hidden.
+        ids: Tokens of the texts.
+        real: True where they are no padding.
+        chosen: Whether the n-th unit of a text is masked.
         unit: Whole words, or bytes.
     """
     blank = torch.zeros_like(real)
-    for number in _BLANKS:
-        blank |= ids == number
+    for token in _BLANKS:
+        blank |= ids == token
     if unit == "word":
         begins = torch.zeros_like(ids)
         begins[:, 1:] = (~blank[:, 1:] & blank[:, :-1]).to(ids.dtype)
@@ -193,35 +251,81 @@ def hide(
     return chosen & real & ~blank & (ids >= FIRST_BYTE)
 
 
-def check_blanks(ids: Sequence[int], name: str) -> None:
-    """Refuse a text without blanks.
+def filled_texts(
+    names: Sequence[str],
+    ids: Int[Tensor, "B L"],
+    mask: Bool[Tensor, "B Lm"] | None,
+    outputs: Float[Tensor, "B L K"],
+    top: int = 5,
+) -> Iterator[Prediction]:
+    """Yield each text with its blanks filled.
+
+    Every blank gets its most probable byte. If the bytes together are no UTF-8 (a blank beside a part of a character,
+    or several that do not fit), each gets its most probable ASCII character instead.
 
     Args:
-        ids: Of the text, as the model reads it.
-        name: Of the text, for the message.
-
-    Raises:
-        ValueError: If there is none.
+        names: Names of the texts.
+        ids: Tokens of the texts: bytes, and MASK in the blanks.
+        mask: True where they are no padding. None: everywhere.
+        outputs: Logits of each token at each position.
+        top: Number of best bytes that each blank lists.
     """
-    if MASK not in ids:
-        msg = (
-            f"'{name}' has no blank to fill: expected [MASK] once for each byte that is to be told, as in 'the "
-            "[MASK][MASK][MASK] sat'. A text that is longer than the model reads has lost those behind its end."
+    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.expand_as(ids)
+    for row, name in enumerate(names):
+        text, kept = ids[row], real[row]
+        blanks = (text == MASK) & kept
+        shares = outputs[row][blanks][:, FIRST_BYTE:].float().softmax(dim=-1)
+        filled = _fill(text[kept], _best(shares, 256))
+        try:
+            decoded = filled.decode()
+        except UnicodeDecodeError:
+            filled = _fill(text[kept], _best(shares, _ASCII))
+            decoded = filled.decode(errors="replace")
+        chosen = [filled[position] for position in blanks[kept].nonzero()[:, 0].tolist()]
+        best = shares.topk(min(max(top, 1), shares.shape[1]), dim=-1)
+        listed = tuple(
+            tuple((_byte_name(byte), p) for byte, p in zip(bytes_, ps, strict=True))
+            for bytes_, ps in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
-        raise ValueError(msg)
+        picked = [shares[i, byte].item() for i, byte in enumerate(chosen)]
+        yield Prediction(
+            name=name,
+            text=decoded,
+            probability=sum(picked) / max(len(picked), 1),
+            blanks=listed,
+        )
 
 
-def byte_name(byte: int) -> str:
-    """Return a byte as people read it: a character, or its number."""
+def _best(shares: Float[Tensor, "n 256"], count: int) -> Int[Tensor, " n"]:
+    """Return the most probable of the first bytes; of ASCII, only printable characters, tab and newline."""
+    allowed = shares[:, :count].clone()
+    if count == _ASCII:
+        allowed[:, [*range(9), 11, 12, *range(14, 32), 127]] = -1.0
+    return allowed.argmax(dim=-1)
+
+
+def _fill(text: Int[Tensor, " n"], chosen: Int[Tensor, " m"]) -> bytes:
+    """Return the bytes of a text with the chosen ones in its blanks; other special tokens become a space."""
+    bytes_ = text - FIRST_BYTE
+    bytes_[text < FIRST_BYTE] = ord(" ")
+    bytes_[text == MASK] = chosen
+    return bytes(bytes_.tolist())
+
+
+def _byte_name(byte: int) -> str:
+    """Return a byte as a printable character, or as its hexadecimal number."""
     return chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
 
 
-def _settled(ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-    """Return numbers in [0, 1) that follow from each text alone, whatever it is batched with and padded to."""
+def _fixed_draws(ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """Return numbers in [0, 1) that follow from each text alone, independent of its batch and padding."""
     rows: list[Tensor] = []
     for row in ids.cpu():
         text = row[row >= FIRST_BYTE].to(torch.int16)
-        # The numbers come one after the other, so that padding behind a text changes none of those in front.
+        # Numbers are drawn in sequence, so that padding behind a text changes none of those in front.
         generator = torch.Generator().manual_seed(zlib.crc32(text.numpy().tobytes()))
         rows.append(torch.rand(ids.shape[1], generator=generator))
     return torch.stack(rows)
+
+
+register_task(MaskedBytesConfig, MaskedBytesTask)

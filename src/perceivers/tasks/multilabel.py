@@ -1,31 +1,42 @@
-"""Several labels for each sample, or none: sigmoid cross-entropy, mean average precision."""
+"""Multi-label classification: any number of labels for each sample."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from perceivers.tasks.base import Details, Supervised
+from perceivers.tasks.base import (
+    BaseTaskConfig,
+    Details,
+    ExportOutput,
+    Meter,
+    OutputPart,
+    SupervisedTask,
+    TargetInfo,
+    TaskBatch,
+    to_float,
+)
+from perceivers.tasks.prediction import Prediction, class_predictions
+from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = ["MultiLabelConfig", "MultiLabelMeter", "MultiLabelTask", "average_precision"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelConfig:
-    """How several labels are learned and named.
+class MultiLabelConfig(BaseTaskConfig):
+    """Loss, threshold and names of several labels.
 
     Attributes:
         label_names: Name of each label, in the order of the outputs. Taken from the data when empty.
-        label_smoothing: Share of each target (yes or no) that is spread over both answers.
+        label_smoothing: Share of each target (yes or no) that is spread over both.
         threshold: Probability from which a label counts as predicted.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    default_for: ClassVar[str | None] = "labels"
 
     kind: Literal["multilabel"] = "multilabel"
     label_names: tuple[str, ...] = ()
@@ -33,7 +44,7 @@ class MultiLabelConfig:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
             msg = f"label_smoothing must lie in [0, 1), got {self.label_smoothing}."
             raise ValueError(msg)
@@ -41,30 +52,44 @@ class MultiLabelConfig:
             msg = f"threshold must lie between 0 and 1, got {self.threshold}."
             raise ValueError(msg)
 
+    @property
+    def target_kind(self) -> str:
+        """The label column holds lists of labels."""
+        return "labels"
 
-class MultiLabelTask(Supervised):
-    """Any number of labels for each sample, each predicted for itself.
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.label_names
+
+    def fit_to(self, target: TargetInfo) -> "MultiLabelConfig":
+        """Return the configuration with the names of the labels."""
+        return replace(self, label_names=target.names)
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return one output with a logit for each label."""
+        return {"label": OutputPart(num_outputs=len(self.label_names))}
+
+
+class MultiLabelTask(SupervisedTask):
+    """Any number of labels for each sample, predicted independently with sigmoid cross-entropy.
 
     Args:
         config: Names, smoothing and threshold of the labels.
     """
 
+    config: MultiLabelConfig
     main_metric = "mAP"
     higher_is_better = True
     score_name = "hit1"
+    explain_as = "multilabel"
+    explains_outputs = True
+    export_output = ExportOutput(
+        "probabilities", "probability of each label (sigmoid of the logits); they do not sum to one"
+    )
 
     def __init__(self, config: MultiLabelConfig) -> None:
         self.config = config
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        return self.config.label_names
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of labels, K."""
-        return len(self.config.label_names)
 
     def loss(
         self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]
@@ -75,7 +100,7 @@ class MultiLabelTask(Supervised):
             outputs: Logits.
             targets: 1 where a sample has the label, 0 where not; shares in between (mixup).
         """
-        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # float64 stays
+        logits = to_float(outputs)
         smoothing = self.config.label_smoothing
         smooth = targets.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2
         return binary_cross_entropy_with_logits(logits, smooth)
@@ -87,25 +112,39 @@ class MultiLabelTask(Supervised):
     def combine(self, outputs: Float[Tensor, "B S K"]) -> Float[Tensor, "B K"]:
         """Return the logits of the mean over clips of each label's probability.
 
-        It is computed from logarithms of both answers: near 0 and 1 probabilities cannot be told apart any more,
+        It is computed from the logarithms of both probabilities: near 0 and 1 probabilities round to the same number,
         and samples would lose their order.
         """
-        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        precise = to_float(outputs)
         return logsigmoid(precise).logsumexp(dim=1) - logsigmoid(-precise).logsumexp(dim=1)
 
     def training_score(
         self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""]:
-        """Return for how many samples the most probable label is right."""
+        """Return the number of samples whose most probable label is correct."""
         return _hits(outputs, targets).sum().float()
 
     def meter(self) -> "MultiLabelMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return MultiLabelMeter(self.num_outputs, threshold=self.config.threshold)
 
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Float[Tensor, "B K"],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield the labels of each sample."""
+        del batch, preprocess
+        probabilities, threshold = self.probabilities(outputs).cpu(), self.config.threshold
+        return class_predictions(names, self.names, probabilities, threshold=threshold, top=top)
 
-class MultiLabelMeter:
-    """Keeps the scores of all samples: average precision depends on their order.
+
+class MultiLabelMeter(Meter):
+    """Scores of all samples: average precision depends on their order.
 
     Args:
         num_labels: Number of labels, K.
@@ -120,7 +159,7 @@ class MultiLabelMeter:
         self.loss = 0.0
 
     def update(self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]) -> None:
-        """Take in one batch: logits, and 1 where a sample has the label."""
+        """Add one batch: logits, and 1 where a sample has the label."""
         outputs, targets = outputs.detach().float().cpu(), targets.cpu().float()
         losses = binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         self.loss += losses.double().mean(dim=1).sum().item()
@@ -136,7 +175,7 @@ class MultiLabelMeter:
         }
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold the samples of these meters."""
+        """Replace the samples by those of these meters."""
         self._outputs = [state["outputs"] for state in states]
         self._targets = [state["targets"] for state in states]
         self.loss = math.fsum(state["loss"] for state in states)
@@ -146,8 +185,8 @@ class MultiLabelMeter:
 
         `mAP`: the mean over the labels that some sample has of the average precision over samples; `micro_mAP`:
         that of all pairs of sample and label at once; `auc`: the mean over labels of the area under the ROC
-        curve; `hit1`: share of samples whose most probable label is right; `exact`: share of samples of which
-        exactly the right labels are predicted; `loss` (nats, mean over samples and labels, without smoothing).
+        curve; `hit1`: share of samples whose most probable label is correct; `exact`: share of samples whose
+        predicted labels are exactly the true ones; `loss` (nats, mean over samples and labels, without smoothing).
         """
         outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
         count = outputs.shape[0]
@@ -179,10 +218,10 @@ def average_precision(
 ) -> tuple[float | None, float | None]:
     """Return average precision and the area under the ROC curve of one label.
 
-    Samples of equal score are one step: neither depends on the order in which they come.
+    Samples of equal score are one step: neither depends on the order of the samples.
 
     Args:
-        scores: Of the samples, higher where the label is more probable.
+        scores: Score of each sample, higher where the label is more probable.
         targets: Whether a sample has the label.
 
     Returns:
@@ -214,3 +253,6 @@ def _hits(outputs: Float[Tensor, "B K"], targets: Tensor) -> Bool[Tensor, " B"]:
 def _mean(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else 0.0
+
+
+register_task(MultiLabelConfig, MultiLabelTask)

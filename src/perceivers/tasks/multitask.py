@@ -1,41 +1,41 @@
-"""Several tasks at once: each has its own answer, loss and metrics, and all share what was read."""
+"""Multi-task learning: several tasks on the same latents, each with an output, a loss and metrics."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
-
-from perceivers.tasks.base import SHARES, Details, Meter, Supervised, Task
-from perceivers.tasks.classification import ClassificationConfig
-from perceivers.tasks.multilabel import MultiLabelConfig
-from perceivers.tasks.regression import RegressionConfig
+from perceivers.tasks.base import (
+    SHARES,
+    BaseTaskConfig,
+    Meter,
+    OutputPart,
+    SupervisedTask,
+    TargetInfo,
+    Task,
+    TaskBatch,
+)
+from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["MultiTask", "MultiTaskConfig", "MultiTaskMeter", "PartConfig", "is_known"]
-
-PartConfig = Annotated[
-    ClassificationConfig | MultiLabelConfig | RegressionConfig, Field(discriminator="kind")
-]
+__all__ = ["MultiTask", "MultiTaskConfig", "MultiTaskMeter", "is_known", "multitask_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiTaskConfig:
-    """What is learned together.
+class MultiTaskConfig(BaseTaskConfig):
+    """Tasks that are learned together.
 
     Attributes:
-        parts: Each task by its name: the column of its target, and the name of its answer in the model.
-        weights: What the loss of a task is multiplied by; 1 where nothing is said.
+        parts: Each task by its name: the column of its label, and the name of its output in the model.
+        weights: Factor of the loss of each task, by name. Default: 1.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["multitask"] = "multitask"
-    parts: dict[str, PartConfig] = field(default_factory=dict[str, PartConfig])
+    parts: dict[str, TaskConfig] = field(default_factory=dict[str, BaseTaskConfig])
     weights: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
+        """Check the values."""
         for name, weight in self.weights.items():
             if self.parts and name not in self.parts:
                 msg = f"weights names '{name}', which is none of the tasks {', '.join(self.parts)}."
@@ -43,9 +43,71 @@ class MultiTaskConfig:
             if not weight >= 0:
                 msg = f"The weight of a task must be at least 0, got {weight} for '{name}'."
                 raise ValueError(msg)
+        unlabeled = [name for name, part in self.parts.items() if not part.requires_labels]
+        if unlabeled:
+            msg = (
+                "Expected tasks that learn a label column (classification, multilabel, regression), got "
+                f"{self.parts[unlabeled[0]].kind} for '{unlabeled[0]}'."
+            )
+            raise ValueError(msg)
+
+    @property
+    def target_kind(self) -> str:
+        """Each task has a label column of its kind."""
+        return "auto"
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each task."""
+        return tuple(self.parts)
+
+    @property
+    def subtasks(self) -> Mapping[str, BaseTaskConfig]:
+        """Configuration of each task."""
+        return self.parts
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Some classification among the tasks may have balanced weights."""
+        return any(part.needs_class_counts for part in self.parts.values())
+
+    def fit_to(self, target: TargetInfo) -> "MultiTaskConfig":
+        """Return the configuration with names and statistics of each task's target."""
+        if not target.parts:
+            return self
+        parts = {name: part.fit_to(target.parts[name]) for name, part in self.parts.items()}
+        return replace(self, parts=parts)
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return one output for each task."""
+        return {name: next(iter(part.output_parts().values())) for name, part in self.parts.items()}
 
 
-class MultiTask(Supervised):
+def multitask_config(
+    config: TaskConfig, kinds: Mapping[str, str], *, recipe: str
+) -> MultiTaskConfig:
+    """Return the configuration of one task for each of several label columns.
+
+    Args:
+        config: Configuration of a recipe: several tasks, or one whose settings all tasks get.
+        kinds: Kind of each label column, by name: `class`, `labels` or `number`.
+        recipe: Name of the recipe, for error messages.
+
+    Raises:
+        ValueError: If the recipe learns a column that the data lack.
+    """
+    known = config if isinstance(config, MultiTaskConfig) else MultiTaskConfig()
+    unknown = [name for name in known.parts if name not in kinds]
+    if unknown:
+        msg = f"Recipe {recipe} learns '{unknown[0]}', which is none of the labels {', '.join(kinds)}."
+        raise ValueError(msg)
+    parts = {
+        name: config_for_target(known.parts.get(name, config), kind) for name, kind in kinds.items()
+    }
+    return replace(known, parts=parts)
+
+
+class MultiTask(SupervisedTask):
     """Several tasks on the same latents. Outputs and targets are dicts by the name of the task.
 
     A sample may lack the target of some tasks (-1 for a class, NaN for labels and numbers): the loss and the metrics of
@@ -53,29 +115,30 @@ class MultiTask(Supervised):
 
     Args:
         config: Weights of the tasks.
-        parts: The tasks themselves, by name.
+        parts: The tasks, by name.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 3.2 and table 2: one learned query for each task.
+    Reference: Perceiver IO (arXiv:2107.14795), section 3.2 and table 2: one learned query for each task.
     """
 
+    config: MultiTaskConfig
     main_metric = "score"
     higher_is_better = True
 
     def __init__(self, config: MultiTaskConfig, parts: Mapping[str, Task]) -> None:
         self.config = config
-        self.parts = dict(parts)
-        # Errors in the units of different numbers cannot be added up; right answers can.
+        self._parts = dict(parts)
+        # Errors in the units of different numbers cannot be added up; shares of correct predictions can.
         self._scored = [name for name, part in parts.items() if part.score_name in SHARES]
         self.score_name = "score" if self._scored else "loss"
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Name of each task."""
-        return tuple(self.parts)
+    def parts(self) -> Mapping[str, Task]:
+        """Each task by its name."""
+        return self._parts
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that are predicted for a sample, of all tasks."""
+        """Numbers that are predicted for a sample, of all tasks together."""
         return sum(part.num_outputs for part in self.parts.values())
 
     def loss(
@@ -84,63 +147,91 @@ class MultiTask(Supervised):
         """Return the sum over tasks of their weighted losses, each the mean over the samples that have its target."""
         losses: list[Tensor] = []
         for name, part in self.parts.items():
-            own, truth = _of_known(outputs[name], targets[name])
+            known, truth = _of_known(outputs[name], targets[name])
             # Without any target the loss is zero, and so is its gradient: all weights still take part in the step.
-            loss = part.loss(own, truth) if truth.shape[0] else outputs[name].float().sum() * 0.0
+            loss = part.loss(known, truth) if truth.shape[0] else outputs[name].float().sum() * 0.0
             losses.append(loss * self.config.weights.get(name, 1.0))
         return sum(losses[1:], start=losses[0])
 
     def probabilities(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what each task says on a scale that people read."""
+        """Return the readable outputs of each task."""
         return {name: part.probabilities(outputs[name]) for name, part in self.parts.items()}
 
     def combine(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return for each task the outputs that stand for the mean over clips."""
+        """Return the combined outputs of each task."""
         return {name: part.combine(outputs[name]) for name, part in self.parts.items()}
 
     def training_score(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> Float[Tensor, ""]:
-        """Return the mean over the tasks that count right answers of their share, times the samples.
+        """Return the mean score over the tasks whose score is a share, times the samples.
 
-        Where all tasks are numbers it is the loss, times the samples.
+        If all tasks are regressions it is the loss, times the samples.
         """
         count = next(iter(targets.values())).shape[0]
         if not self._scored:
             return self.loss(outputs, targets) * count
         shares: list[Tensor] = []
         for name in self._scored:
-            own, truth = _of_known(outputs[name], targets[name])
+            known, truth = _of_known(outputs[name], targets[name])
             if truth.shape[0]:
-                shares.append(self.parts[name].training_score(own, truth) / truth.shape[0])
+                shares.append(self.parts[name].training_score(known, truth) / truth.shape[0])
         if not shares:
             return outputs[self._scored[0]].new_zeros(())
         return sum(shares[1:], start=shares[0]) / len(shares) * count
 
     def meter(self) -> "MultiTaskMeter":
-        """Return a fresh meter."""
+        """Return a new meter."""
         return MultiTaskMeter(self)
 
+    def predictions(
+        self,
+        names: Sequence[str],
+        batch: TaskBatch,
+        outputs: Mapping[str, Tensor],
+        *,
+        preprocess: Mapping[str, Any],
+        top: int = 5,
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of the first task of each sample, with those of all tasks in `tasks`."""
+        predicted = {
+            name: part.predictions(names, batch, outputs[name], preprocess=preprocess, top=top)
+            for name, part in self.parts.items()
+        }
+        for row in zip(*predicted.values(), strict=True):
+            yield replace(row[0], tasks=dict(zip(predicted, row, strict=True)))
 
-class MultiTaskMeter:
+    def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
+        """Return synthetic targets of each task."""
+        return {
+            name: part.example_targets(batch_size, mixed=mixed) for name, part in self.parts.items()
+        }
+
+
+class MultiTaskMeter(Meter):
     """A meter for each task.
 
     Args:
-        task: Which knows its parts and their weights.
+        task: Tasks and their weights.
     """
 
     def __init__(self, task: MultiTask) -> None:
         self._task = task
         self._samples = 0
-        self.parts: dict[str, Meter] = {name: part.meter() for name, part in task.parts.items()}
+        self._parts = {name: part.meter() for name, part in task.parts.items()}
+
+    @property
+    def parts(self) -> Mapping[str, Meter]:
+        """Meter of each task."""
+        return self._parts
 
     def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         self._samples += next(iter(targets.values())).shape[0]
         for name, meter in self.parts.items():
-            own, truth = _of_known(outputs[name], targets[name])
+            known, truth = _of_known(outputs[name], targets[name])
             if truth.shape[0]:
-                meter.update(own, truth)
+                meter.update(known, truth)
 
     def state(self) -> dict[str, Any]:
         """Return the state of each meter."""
@@ -148,7 +239,7 @@ class MultiTaskMeter:
         return {"samples": self._samples, "parts": parts}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Hold what these meters have collected together."""
+        """Replace the state of each meter by the sum of these."""
         self._samples = sum(state["samples"] for state in states)
         for name, meter in self.parts.items():
             meter.merge([state["parts"][name] for state in states])
@@ -156,33 +247,28 @@ class MultiTaskMeter:
     def compute(self) -> dict[str, float]:
         """Return the metrics.
 
-        `score`: the mean over tasks of what each is judged by, all of which are 1 at best: accuracy of classes, mAP of
-        labels, and the share explained (R2, 0 where it is below) of numbers; `loss`: the sum that is learned, without
-        smoothing; `samples`; and all metrics of each task behind its name, `digit/accuracy`. A task of which no sample
-        has a target is left out.
+        `score`: the mean over tasks of a metric that is 1 at best: accuracy of classes, mAP of labels, and R2 of
+        numbers (at least 0); `loss`: the weighted sum, without smoothing; `samples`; and all metrics of each task
+        prefixed by its name, `digit/accuracy`. A task without a sample that has a target is left out.
         """
         found: dict[str, float] = {}
         scores: list[float] = []
         loss = 0.0
         for name, meter in self.parts.items():
-            own = meter.compute()
-            if not own["samples"]:
+            metrics = meter.compute()
+            if not metrics["samples"]:
                 continue
             main = self._task.parts[name].main_metric
-            # Numbers that are told worse than by their mean are as bad as not told at all.
-            scores.append(own[main] if main in SHARES else max(own["r2"], 0.0))
-            loss += own["loss"] * self._task.config.weights.get(name, 1.0)
-            found |= {f"{name}/{metric}": value for metric, value in own.items()}
+            # Predictions worse than the mean count as no prediction.
+            scores.append(metrics[main] if main in SHARES else max(metrics["r2"], 0.0))
+            loss += metrics["loss"] * self._task.config.weights.get(name, 1.0)
+            found |= {f"{name}/{metric}": value for metric, value in metrics.items()}
         score = sum(scores) / max(len(scores), 1)
         return {"score": score, "loss": loss, "samples": float(self._samples), **found}
 
-    def details(self) -> Details:
-        """Return nothing: each task tells its own."""
-        return []
-
 
 def is_known(targets: Tensor) -> Bool[Tensor, " B"]:
-    """Tell which samples have a target: classes that are not -1, shares, labels and numbers that are not NaN."""
+    """Return which samples have a target: classes that are not -1, shares, labels and numbers that are not NaN."""
     if targets.is_floating_point():
         return ~targets.isnan().flatten(1).any(dim=1)
     return targets >= 0
@@ -194,3 +280,14 @@ def _of_known(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if bool(known.all()):
         return outputs, targets
     return outputs[known], targets[known.to(targets.device)]
+
+
+def _build(
+    config: MultiTaskConfig, class_counts: Mapping[str, Sequence[int]] | None = None
+) -> MultiTask:
+    counts = class_counts or {}
+    parts = {name: build_task(part, counts.get(name)) for name, part in config.parts.items()}
+    return MultiTask(config, parts)
+
+
+register_task(MultiTaskConfig, _build)

@@ -1,90 +1,40 @@
-"""Every task by its configuration, and which one fits what the data hold."""
+"""Registry of tasks by the kind of their configuration."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
 
-from pydantic import Field
-
-from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
-from perceivers.tasks.base import Task
-from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
-from perceivers.tasks.dense import (
-    DenseConfig,
-    ImageToImageConfig,
-    ImageToImageTask,
-    SegmentationConfig,
-    SegmentationTask,
-)
-from perceivers.tasks.flow import FlowConfig, FlowTask
-from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
-from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
-from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, PartConfig
-from perceivers.tasks.regression import RegressionConfig, RegressionTask
+from perceivers.registry import ConfigRegistry
+from perceivers.tasks.base import BaseTaskConfig, TargetInfo, Task
 
 __all__ = [
-    "TARGET_KINDS",
+    "TASKS",
     "TaskConfig",
-    "answers_of",
     "build_task",
-    "fit_part",
-    "fit_task",
-    "known_names",
+    "config_for_target",
+    "fit_to_target",
     "names_of",
-    "part_for",
-    "target_of",
+    "register_task",
 ]
 
-TaskConfig = Annotated[
-    ClassificationConfig
-    | MultiLabelConfig
-    | RegressionConfig
-    | MaskedBytesConfig
-    | FlowConfig
-    | MultiTaskConfig
-    | SegmentationConfig
-    | ImageToImageConfig
-    | AutoencodeConfig,
-    Field(discriminator="kind"),
-]
+TASKS = ConfigRegistry("task")
+"""Registered tasks. The built-in ones are registered when `perceivers.tasks` is imported."""
 
-TARGET_KINDS = {
-    "classification": "class",
-    "multilabel": "labels",
-    "regression": "number",
-    "masked_bytes": "nothing",
-    "flow": "nothing",
-    "multitask": "auto",
-    "segmentation": "nothing",
-    "image_to_image": "nothing",
-    "autoencode": "nothing",
-}
-"""What the target of a task is in the data, by the kind of the task.
-
-`auto`: each of several has its own. `nothing`: no column of labels. The inputs are all it learns from, or what
-`answers_of` says, which is read as they are.
-"""
+TaskConfig = Annotated[BaseTaskConfig, TASKS]
+"""Type of a field that holds the configuration of any registered task."""
 
 
-def target_of(config: TaskConfig) -> str:
-    """Return what the target of a task is in the data. An autoencoder may reconstruct the class, too."""
-    if isinstance(config, AutoencodeConfig) and config.label_weight is not None:
-        return "class"
-    return TARGET_KINDS[config.kind]
+def register_task(config_class: type[BaseTaskConfig], build: Callable[..., Task]) -> None:
+    """Register a task, so that recipes, files and commands can name it by the `kind` of its configuration.
 
+    Args:
+        config_class: A frozen dataclass, subclass of `BaseTaskConfig`, with `kind: Literal["..."] = "..."`.
+        build: Called with a configuration, and with `class_counts` if it `needs_class_counts` and trains.
 
-# What needs nothing but its configuration.
-_TASKS: dict[str, Any] = {
-    "multilabel": MultiLabelTask,
-    "regression": RegressionTask,
-    "masked_bytes": MaskedBytesTask,
-    "flow": FlowTask,
-    "segmentation": SegmentationTask,
-    "image_to_image": ImageToImageTask,
-    "autoencode": AutoencodeTask,
-}
-
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
+    Raises:
+        ValueError: If another class is registered under this kind.
+    """
+    TASKS.register(config_class, build)
 
 
 def build_task(
@@ -93,114 +43,56 @@ def build_task(
     """Return the task of a configuration.
 
     Args:
-        config: Of any task.
-        class_counts: Samples of each class in train, for classification with balanced weights; of several tasks, of
-            those that need them.
+        config: Configuration of any registered task.
+        class_counts: Samples of each class in train, for classification with balanced weights; for several tasks, by
+            the name of those that need them.
 
     Raises:
-        ValueError: If counts or weights do not fit the number of classes.
+        ValueError: If the kind is not registered, or counts or weights do not fit the number of classes.
     """
-    if isinstance(config, MultiTaskConfig):
-        counts = class_counts if isinstance(class_counts, Mapping) else {}
-        parts = {name: build_task(part, counts.get(name)) for name, part in config.parts.items()}
-        return MultiTask(config, parts)
-    if isinstance(config, ClassificationConfig):
-        return ClassificationTask(config, cast("Sequence[int] | None", class_counts))
-    return _TASKS[config.kind](config)
+    counts: tuple[Any, ...] = () if class_counts is None else (class_counts,)
+    return TASKS.build(config, *(counts if config.needs_class_counts else ()))
 
 
-def answers_of(config: TaskConfig | None) -> tuple[str, ...]:
-    """Return the modalities that are read only to be learned from and measured against: never an input of the model.
-
-    A task has one if its configuration has a field `answer`, which names it: a field of flow, a map of classes, a
-    second picture. Its `preprocess` stands in the recipe beside that of the inputs.
+def config_for_target(config: TaskConfig, kind: str) -> TaskConfig:
+    """Return the configuration if it learns such a label column, else the default for it; label smoothing stays.
 
     Args:
-        config: Of a task. None: of a model that was saved without one.
+        config: Configuration of a recipe, which does not know the data.
+        kind: Kind of the label column: `class`, `labels` or `number`.
+
+    Raises:
+        ValueError: If no task learns such a column.
     """
-    answer: str | None = getattr(config, "answer", None)
-    return () if answer is None else (answer,)
+    if not config.requires_labels or config.target_kind == kind:
+        return config
+    for default in TASKS:
+        if default.default_for == kind:
+            known = {one.name for one in fields(default)}
+            smoothing = getattr(config, "label_smoothing", None)
+            has_smoothing = smoothing is not None and "label_smoothing" in known
+            return default(label_smoothing=smoothing) if has_smoothing else default()
+    msg = f"No registered task learns a label column of kind '{kind}'."
+    raise ValueError(msg)
+
+
+def fit_to_target(config: TaskConfig, target: TargetInfo) -> TaskConfig:
+    """Return the configuration with names and statistics of the target filled in.
+
+    A configuration of another task than the target needs is replaced by the default task for it.
+
+    Args:
+        config: Configuration of a recipe, which does not know the data.
+        target: Label columns of the data.
+
+    Raises:
+        ValueError: If numbers are to be learned and their moments are unknown.
+    """
+    if target.kind in {"class", "labels", "number"}:
+        config = config_for_target(config, target.kind)
+    return config.fit_to(target)
 
 
 def names_of(config: TaskConfig) -> tuple[str, ...]:
-    """Return the name of each output: classes, labels, numbers, several tasks; none of bytes, pixels and flow."""
-    if isinstance(config, MaskedBytesConfig | FlowConfig | ImageToImageConfig):
-        return ()
-    if isinstance(config, MultiTaskConfig):
-        return tuple(config.parts)
-    return config.target_names if isinstance(config, RegressionConfig) else config.label_names
-
-
-def known_names(config: TaskConfig) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
-    """Return what a trained model knows: the name of each output; of several tasks, those of each."""
-    if isinstance(config, MultiTaskConfig):
-        return {name: names_of(part) for name, part in config.parts.items()}
-    return names_of(config)
-
-
-def fit_task(
-    config: TaskConfig, target_kind: str, names: Sequence[str], moments: Moments | None = None
-) -> TaskConfig:
-    """Return the configuration with what the data say filled in.
-
-    A configuration of another task than the target needs is replaced by that task's own; label smoothing stays.
-
-    Args:
-        config: Of a recipe, which does not know the data.
-        target_kind: What the target is: `class`, `labels` or `number`.
-        names: Name of each class, label or number.
-        moments: Mean and standard deviation of each number, of a target of numbers.
-
-    Raises:
-        ValueError: If numbers are to be learned and their moments are not known.
-    """
-    if isinstance(config, MaskedBytesConfig | FlowConfig | MultiTaskConfig | DenseConfig):
-        return config
-    if isinstance(config, AutoencodeConfig):
-        return config if config.label_weight is None else replace(config, label_names=tuple(names))
-    return fit_part(part_for(config, target_kind), names, moments)
-
-
-def part_for(config: TaskConfig, target_kind: str) -> PartConfig:
-    """Return the configuration if it learns such a target, else that of a task that does; label smoothing stays.
-
-    Args:
-        config: Of a recipe, which does not know the data.
-        target_kind: What the target is: `class`, `labels` or `number`.
-    """
-    smoothing = getattr(config, "label_smoothing", 0.0)
-    if target_kind == "number":
-        return config if isinstance(config, RegressionConfig) else RegressionConfig()
-    if target_kind == "labels":
-        if isinstance(config, MultiLabelConfig):
-            return config
-        return MultiLabelConfig(label_smoothing=smoothing)
-    if isinstance(config, ClassificationConfig):
-        return config
-    return ClassificationConfig(label_smoothing=smoothing)
-
-
-def fit_part(
-    chosen: PartConfig, names: Sequence[str], moments: Moments | None = None
-) -> PartConfig:
-    """Return the configuration of a task of one target with what the data say filled in.
-
-    Args:
-        chosen: Of a task that learns such a target.
-        names: Name of each class, label or number.
-        moments: Mean and standard deviation of each number, of a target of numbers.
-
-    Raises:
-        ValueError: If numbers are to be learned and their moments are not known.
-    """
-    if isinstance(chosen, RegressionConfig):
-        if chosen.mean and chosen.std:
-            return replace(chosen, target_names=tuple(names))
-        if moments is None:
-            msg = (
-                "The mean and deviation of the numbers to predict are not known before training, as the data are "
-                "streamed. Give them in the recipe (task.mean and task.std), or leave --stream out."
-            )
-            raise ValueError(msg)
-        return replace(chosen, target_names=tuple(names), mean=moments[0], std=moments[1])
-    return replace(chosen, label_names=tuple(names))
+    """Return the name of each output."""
+    return config.output_names

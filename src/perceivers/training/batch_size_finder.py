@@ -23,9 +23,7 @@ from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import build
 from perceivers.nn.recompute import return_freed_memory
 from perceivers.recipes.registry import Recipe
-from perceivers.tasks.base import Task, ask
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, answers_of, names_of
+from perceivers.tasks.base import Task, forward_task
 from perceivers.training.dataloaders import ProcessInfo
 from perceivers.training.distributed import largest
 from perceivers.training.optim import build_optimizer, clip_gradients
@@ -72,12 +70,10 @@ class MemoryProbe:
     ) -> None:
         self._task, self._device = task, device
         self._clip_norm = recipe.optim.clip_norm
-        self._num_outputs = task.num_outputs
         self._is_mixed = mixing_of(recipe.augment) is not None
-        self._answers = build_modalities(
-            {name: recipe.preprocess[name] for name in answers_of(recipe.task)}
+        self._target_modalities = build_modalities(
+            {name: recipe.preprocess[name] for name in recipe.task.target_modalities}
         )
-        self._config = recipe.task
         self.budget = self._free(process)
         _reset_peak()
         self._before = _resident()
@@ -117,10 +113,10 @@ class MemoryProbe:
         return max(_resident(at_peak=True) - self._before, 0)
 
     def _step(self, batch: Batch, precision: AbstractContextManager[object]) -> None:
-        asked = self._task.pose(batch.inputs, batch.masks, batch.targets, training=True)
+        prepared = self._task.prepare_batch(batch.inputs, batch.masks, batch.targets, training=True)
         with precision:
-            outputs = ask(self._model, asked)
-            loss = self._task.loss(outputs, asked.targets)
+            outputs = forward_task(self._model, prepared)
+            loss = self._task.loss(outputs, prepared.targets)
         loss.backward()
         clip_gradients(self._model.parameters(), self._clip_norm)
         self._optimizer.step()
@@ -132,23 +128,10 @@ class MemoryProbe:
             name: cast("InputAdapter", adapter).example(size).to(self._device)
             for name, adapter in self._model.inputs.items()
         }
-        for name, modality in self._answers.items():
+        for name, modality in self._target_modalities.items():
             inputs[name] = modality.collate([None] * size)[0].to(self._device)
-        if not isinstance(self._config, MultiTaskConfig):
-            return Batch(
-                inputs=inputs, targets=self._targets(size, self._config, self._num_outputs)
-            )
-        targets = {
-            name: self._targets(size, part, len(names_of(part)))
-            for name, part in self._config.parts.items()
-        }
-        return Batch(inputs=inputs, targets=targets)
-
-    def _targets(self, size: int, config: TaskConfig, width: int) -> Tensor:
-        """Return synthetic targets of one task: indices, or vectors."""
-        if self._is_mixed or config.kind != "classification":
-            return torch.full((size, width), 1 / width).to(self._device)
-        return torch.zeros(size, dtype=torch.long, device=self._device)
+        targets = self._task.example_targets(size, mixed=self._is_mixed)
+        return Batch(inputs=inputs, targets=targets).to(self._device)
 
     def _free(self, process: ProcessInfo) -> int | None:
         """Return the bytes that this process may use, or None if unknown."""

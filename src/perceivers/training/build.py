@@ -16,10 +16,7 @@ from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.folder import is_first_process, write_run_recipe
 from perceivers.runs.metrics import MetricsLogger
 from perceivers.tasks.base import Task
-from perceivers.tasks.classification import ClassificationConfig
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig
-from perceivers.tasks.registry import build_task as task_of
+from perceivers.tasks.registry import build_task as build_configured_task
 from perceivers.training.batch_size_finder import BatchSizeFinder, warn_of_batch_norm
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.callback import TrainingCallback
@@ -214,14 +211,13 @@ def _module(
 def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
     """Return the task of a recipe; balanced class weights are counted in the training split."""
     task = recipe.task
-    if isinstance(task, MultiTaskConfig):
-        balanced = [name for name, part in task.parts.items() if _is_balanced(part)]
-        return task_of(task, {name: source.class_counts("train", name) for name in balanced})
-    return task_of(task, source.class_counts("train") if _is_balanced(task) else None)
-
-
-def _is_balanced(task: TaskConfig) -> bool:
-    return isinstance(task, ClassificationConfig) and task.class_weights == "balanced"
+    if not task.needs_class_counts:
+        return build_configured_task(task)
+    if not task.subtasks:
+        return build_configured_task(task, source.class_counts("train"))
+    balanced = [name for name, part in task.subtasks.items() if part.needs_class_counts]
+    counts = {name: source.class_counts("train", name) for name in balanced}
+    return build_configured_task(task, counts)
 
 
 def _resumed(before: CheckpointPosition, world_size: int) -> str:

@@ -13,8 +13,6 @@ from perceivers.data.loading.stream_loader import make_stream_loader
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
 from perceivers.recipes.registry import Recipe, TrainingConfig
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import answers_of, names_of
 
 __all__ = ["ProcessInfo", "build_loaders", "num_rows", "step_parts", "step_size", "step_text"]
 
@@ -49,8 +47,8 @@ class ProcessInfo:
 
 def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
     """Return the number of outputs, the width of mixed targets; of several tasks, of each."""
-    if isinstance(recipe.task, MultiTaskConfig):
-        return {name: len(names_of(part)) for name, part in recipe.task.parts.items()}
+    if recipe.task.subtasks:
+        return {name: len(part.output_names) for name, part in recipe.task.subtasks.items()}
     return recipe.output.num_outputs
 
 
@@ -227,7 +225,7 @@ def build_loaders(
             world_size=process.world_size,
             rank=process.rank,
             pin_memory=process.is_gpu,
-            target_modalities=answers_of(recipe.task),
+            target_modalities=recipe.task.target_modalities,
             cache=recipe.data.cache,
             sample_cache_bytes=_cache_bytes(process.local_processes, split),
             fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",

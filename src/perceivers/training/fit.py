@@ -15,13 +15,12 @@ from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
-from perceivers.recipes.files import find_recipe, read_recipe
+from perceivers.recipes.files import RECIPE_FILE, find_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun, resolve
 from perceivers.runs.folder import (
     BEST,
     LAST,
-    RECIPE_FILE,
     data_path,
     is_first_process,
     is_resumed,
@@ -31,9 +30,6 @@ from perceivers.runs.folder import (
 )
 from perceivers.runs.report import write_report
 from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
-from perceivers.tasks.autoencode import AutoencodeConfig
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import names_of
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import ProcessInfo, step_text
@@ -90,7 +86,7 @@ def fit(
     folder = run_folder(data, out, resume=resume)
     resume = is_resumed(folder, resume=resume)
     if recipe is None and resume and (folder / RECIPE_FILE).is_file():
-        chosen = read_recipe(folder / RECIPE_FILE)
+        chosen = read_run_recipe(folder)
     else:
         chosen = None if recipe is None else find_recipe(recipe, size=size)
     run = resolve(data, chosen, size=size, overrides=overrides)
@@ -108,7 +104,7 @@ def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
     yield f"Model: {count:,} parameters. The run goes to {folder}."
-    if isinstance(run.recipe.task, AutoencodeConfig):
+    if run.recipe.task.reports_compression:
         yield f"Compression: {compression(run.recipe.model_config()).sentence()}."
     if resume and (folder / hub.WEIGHTS_FILE).is_file():  # written when a run ends
         yield f"The run in {folder} has ended already; only its report is written again."
@@ -245,13 +241,12 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         notes=[*source.notes, *parts.notes, *_decoding(parts)],
         bad=[*parts.feed.loader.bad, *parts.validation.bad],
         versions=versions(),
-        label_names=names_of(recipe.task),
+        label_names=recipe.task.output_names,
         confusion=best["confusion"],
         details=best.get("details", []),
         tasks={
-            name: TaskSummary(label_names=names_of(recipe.task.parts[name]), **found)
+            name: TaskSummary(label_names=recipe.task.subtasks[name].output_names, **found)
             for name, found in best.get("tasks", {}).items()
-            if isinstance(recipe.task, MultiTaskConfig)
         },
     )
     write_report(conductor.folder, facts)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from perceivers.recipes.registry import OptimConfig
-from perceivers.tasks.base import Task, ask
+from perceivers.tasks.base import Task, forward_task
 from perceivers.training.batches import TrainBatch
 from perceivers.training.distributed import shard_blocks
 from perceivers.training.ema import WeightAverage
@@ -108,11 +108,11 @@ class PerceiverModule(lightning.LightningModule):
     def training_step(self, train_batch: TrainBatch) -> Float[Tensor, ""]:
         """Return the loss of one batch, so that the step's gradient is that of the mean over its samples."""
         batch = train_batch.batch
-        asked = self.task.pose(batch.inputs, batch.masks, batch.targets, training=True)
-        outputs = ask(self.model, asked)
-        loss = self.task.loss(outputs, asked.targets)
+        prepared = self.task.prepare_batch(batch.inputs, batch.masks, batch.targets, training=True)
+        outputs = forward_task(self.model, prepared)
+        loss = self.task.loss(outputs, prepared.targets)
         with torch.no_grad():
-            score = self.task.training_score(outputs, asked.targets)
+            score = self.task.training_score(outputs, prepared.targets)
         self.sums.add_batch(loss, score, len(batch))
         return loss * train_batch.weight
 

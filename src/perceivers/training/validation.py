@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from perceivers.data.base import Batch
-from perceivers.tasks.base import Meter, ask, combine_clips
+from perceivers.tasks.base import Meter, combine_clips, forward_task
 from perceivers.training.distributed import all_true, gather_objects
 from perceivers.training.module import PerceiverModule
 
@@ -45,10 +45,12 @@ def validate(
         with averaged, torch.no_grad(), precision.val_step_context():
             for batch, counts in _in_step(iter(loader), module.device, is_sharded=is_sharded):
                 moved = batch.to(module.device)
-                asked = task.pose(moved.inputs, moved.masks, moved.targets, training=False)
-                outputs = ask(module.model, asked)
+                prepared = task.prepare_batch(
+                    moved.inputs, moved.masks, moved.targets, training=False
+                )
+                outputs = forward_task(module.model, prepared)
                 if counts:
-                    meter.update(combine_clips(task, outputs, moved.num_clips), asked.targets)
+                    meter.update(combine_clips(task, outputs, moved.num_clips), prepared.targets)
                 if should_stop():
                     return None
     finally:

@@ -1,10 +1,12 @@
-"""WebDataset shards: tar files whose members of one key, `cat_1.jpg` and `cat_1.cls`, make one row."""
+"""WebDataset shards: tar files whose members of one key, `cat_1.jpg` and `cat_1.cls`, are one row."""
 
+import copy
 import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -13,31 +15,30 @@ from perceivers.data.formats.remote import Location, open_binary
 from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 __all__ = [
-    "TEXT_SUFFIXES",
     "TarTable",
     "infer_text_field",
+    "kind_of_members",
     "media_column",
-    "parse_members",
     "printable_name",
-    "split_key",
     "tar_members",
+    "tar_rows",
     "text_cell",
 ]
 
-TEXT_SUFFIXES = frozenset({"cls", "json", "txt", "text"})
-_PLAIN = ("text", "array", "series")  # what a value can be without being a file
-_BLOCK = 512  # what a tar file is made of; one of zeros ends it
-_LONG = 100  # characters from which a .txt beside a picture is a caption, not the name of its class
+_TEXT_SUFFIXES = frozenset({"cls", "json", "txt", "text"})
+_PLAIN = ("text", "array", "series")  # kinds of values that need no file
+_BLOCK = 512  # block size of tar files; a block of zeros is the end
+_LONG = 100  # characters from which a .txt is a caption instead of a class name
 
 
 class TarTable(Table):
-    """One tar file, read by index: its headers are walked once, its media are read where they lie.
+    """One tar file, read by index: its headers are read once, its files on demand.
 
     Args:
-        path: The file. Not compressed: nothing in a compressed one can be reached without reading all before it.
+        path: The file, not compressed: a compressed one must be read from its beginning.
 
     Raises:
-        ValueError: If the file is no tar file or is cut off, or a member cannot be parsed.
+        ValueError: If the file is not a tar file or is cut off, or a member cannot be parsed.
         OSError: If it cannot be read.
     """
 
@@ -45,19 +46,20 @@ class TarTable(Table):
         self.path = path
         self.name = str(path)
         self.folder = path.parent
-        self.keys: list[str] = []
-        places: list[dict[str, tuple[str, int, int]]] = []
-        scalars: list[dict[str, Any]] = []
-        for key, row in _index(path):
-            self.keys.append(key)
-            places.append({c: cell for c, cell in row.items() if isinstance(cell, tuple)})
-            scalars.append({c: cell for c, cell in row.items() if not isinstance(cell, tuple)})
-        media = dict.fromkeys(c for row in places for c in row)
+        rows: dict[str, tuple[dict[str, _Member], dict[str, bytes]]] = {}
+        for key, cells, texts in _keys(path, 0, ()):
+            known = rows.setdefault(key, ({}, {}))
+            known[0].update(cells)
+            known[1].update(texts)
+        self.keys = list(rows)
+        members = [cells for cells, _ in rows.values()]
+        scalars = [_parse_texts(texts, self._where(key)) for key, (_, texts) in rows.items()]
+        media = dict.fromkeys(c for row in members for c in row)
         others = dict.fromkeys(c for row in scalars for c in row)
-        self._places = {c: [row.get(c) for row in places] for c in media}
+        self._members = {c: [row.get(c) for row in members] for c in media}
         self._scalars = {c: [row.get(c) for row in scalars] for c in others if c not in media}
         self.fields: dict[str, Field] = {
-            **{c: Field(_kind(cells)) for c, cells in self._places.items()},
+            **{c: kind_of_members(cells) for c, cells in self._members.items()},
             **{c: infer_text_field(cells) for c, cells in self._scalars.items()},
         }
 
@@ -66,55 +68,107 @@ class TarTable(Table):
         return len(self.keys)
 
     def row(self, index: int) -> dict[str, Any]:
-        """Return one row; media are read from the archive."""
+        """Return one row; files are read from the archive."""
         cells: dict[str, Any] = {}
-        for column in self.fields:
+        for column, held in self.fields.items():
             if column in self._scalars:
-                raw = self._scalars[column][index]
-                cells[column] = text_cell(self.fields[column], raw, self.where(index))
+                cells[column] = text_cell(held, self._scalars[column][index], self.where(index))
             else:
-                cells[column] = self._read(self._places[column][index], index)
+                cells[column] = self._read(self._members[column][index], index)
         return cells
 
-    def _read(self, place: tuple[str, int, int] | None, index: int) -> EncodedItem:
-        if place is None:
+    def _read(self, member: "_Member | None", index: int) -> EncodedItem:
+        if member is None:
             return EncodedItem(self.where(index))
-        member, offset, size = place
+        name, offset, size = member
         with self.path.open("rb") as file:
             file.seek(offset)
-            return EncodedItem(f"{self.path}/{printable_name(member)}", data=file.read(size))
+            return EncodedItem(f"{self.path}/{printable_name(name)}", data=file.read(size))
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of one column; of media, the names of the members."""
+        """Return the values of one column; of files, the names of the members."""
         if name in self._scalars:
             return [plain(cell) for cell in self._scalars[name]]
-        return [None if place is None else place[0] for place in self._places[name]]
+        return [None if member is None else member[0] for member in self._members[name]]
 
     def keep(self, fields: Mapping[str, Field]) -> "TarTable":
         """Return the table with these columns only."""
-        other = object.__new__(TarTable)
-        other.__dict__.update(self.__dict__)
-        other._places = {c: cells for c, cells in self._places.items() if c in fields}
+        other = copy.copy(self)
+        other._members = {c: cells for c, cells in self._members.items() if c in fields}
         other._scalars = {c: cells for c, cells in self._scalars.items() if c in fields}
         other.fields = dict(fields)
         return other
 
     def where(self, index: int) -> str:
-        """Return what to call a row in messages."""
-        return f"{self.path}, key '{printable_name(self.keys[index])}'"
+        """Return the name of a row in messages."""
+        return self._where(self.keys[index])
+
+    def _where(self, key: str) -> str:
+        return f"{self.path}, key '{printable_name(key)}'"
+
+
+_Member = tuple[str, int, int]
+"""Name, offset and size of a file in an archive."""
+
+
+def tar_rows(
+    path: Location, start: int = 0, columns: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a tar file whose members of one key are adjacent, from number `start` on.
+
+    Files are read for the named columns. In others, a cell is the member's name, offset and size.
+
+    Raises:
+        ValueError: If the file is not a tar file or is cut off, or a member cannot be parsed.
+        OSError: If it cannot be read.
+    """
+    for key, cells, texts in _keys(path, start, columns):
+        yield {**cells, **_parse_texts(texts, f"{path}, key '{printable_name(key)}'")}
+
+
+def _keys(
+    path: Location, start: int, columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any], dict[str, bytes]]]:
+    """Yield each group of adjacent members with one key: the key, its cells, and contents of text members by suffix."""
+    keyed = groupby(tar_members(path), lambda pair: _split_key(pair[1].name)[0])
+    for key, members in islice(keyed, start, None):
+        cells: dict[str, Any] = {}
+        texts: dict[str, bytes] = {}
+        for archive, member in members:
+            suffix = _split_key(member.name)[1]
+            # A member of an unknown kind is a column too, so that it is seen and listed.
+            column = media_column(suffix) or suffix or "file"
+            if suffix in _TEXT_SUFFIXES:
+                texts[suffix] = _content(archive, member)
+            elif column in columns:
+                name = f"{path}/{printable_name(member.name)}"
+                cells[column] = EncodedItem(name, data=_content(archive, member))
+            else:
+                cells[column] = (member.name, member.offset_data, member.size)
+        yield key, cells, texts
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
+
+
+def kind_of_members(cells: Iterable[_Member | None]) -> Field:
+    """Return the content of a column of files, by the suffixes of their names."""
+    kinds = {kind_of_name(cell[0]) or "other" for cell in cells if cell is not None}
+    return Field(kinds.pop() if len(kinds) == 1 else "other")
 
 
 def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the files in a tar file, in order, with the opened archive. Nothing is ever unpacked to the disk.
+    """Yield the files in a tar file, in order, with the opened archive. Nothing is ever extracted to the disk.
 
-    Links, devices and sparse files are passed over: only what lies in the archive itself is read. Names of
-    members are names only, whatever they look like.
+    Links, devices, sparse and hidden files are skipped. Names of members are never used as paths.
 
     Args:
-        path: A local file, or the address of a remote one, of which only what is needed is fetched.
+        path: A local file, or the address of a remote one, of which only the needed parts are downloaded.
 
     Raises:
-        ValueError: If it is no tar file, or is cut off.
+        ValueError: If it is not a tar file, or is cut off.
         OSError: If it cannot be read.
     """
     with open_binary(path) as file:
@@ -126,16 +180,12 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
                     if member.size < 0 or member.offset_data + member.size > size:
                         msg = f"{path} is cut off inside '{printable_name(member.name)}': copy or download it again."
                         raise ValueError(msg)
-                    cast(
-                        "Any", archive
-                    ).members = []  # tarfile keeps every header; a large shard has a million
-                    if (
-                        member.isreg()
-                        and not member.issparse()
-                        and not PurePosixPath(member.name).name.startswith(".")
-                    ):
+                    # tarfile keeps every header, and a large shard has a million.
+                    cast("Any", archive).members = []
+                    hidden = PurePosixPath(member.name).name.startswith(".")
+                    if member.isreg() and not member.issparse() and not hidden:
                         yield archive, member
-                # tarfile takes a header that it cannot read for the end.
+                # tarfile treats an unreadable header as the end.
                 file.seek(archive.offset)
                 if file.read(_BLOCK) != bytes(_BLOCK):
                     msg = (
@@ -149,14 +199,14 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
 
 
 def printable_name(name: str) -> str:
-    """Return the name of a member as it may be printed: without characters that steer a terminal."""
+    """Return the name of a member without terminal control characters."""
     return "".join(mark if mark.isprintable() else "?" for mark in name)
 
 
 def infer_text_field(cells: Iterable[Any]) -> Field:
-    """Return what a column holds whose values stand in .json, .cls and .txt members.
+    """Infer the content of a column of .json, .cls and .txt members.
 
-    What looks like the path of a file there is not one: an archive never says what is read from this disk.
+    Strings there are never paths: an archive must not decide which local files are read.
     """
     field = infer_field(cells)
     if field.by_path:
@@ -165,58 +215,30 @@ def infer_text_field(cells: Iterable[Any]) -> Field:
 
 
 def text_cell(field: Field, raw: Any, where: str) -> Any:
-    """Return a value of such a column as rows hand it on. It never becomes a path."""
+    """Return a value of a text member as an `EncodedItem` or a plain value, never as a path."""
     raw = plain(raw)
     return raw if field.kind not in MEDIA_KINDS else EncodedItem(where, value=raw)
 
 
-def split_key(name: str) -> tuple[str, str]:
-    """Return key and suffix of a member: all before and after the first dot of its file name."""
+def _split_key(name: str) -> tuple[str, str]:
+    """Return key and suffix of a member: before and after the first dot of its file name."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
 def media_column(suffix: str) -> str | None:
-    """Return the column of a member with media: `left` for KEY.left.jpg, else what it holds (`image`)."""
+    """Return the column of a file: `left` for KEY.left.jpg, else its kind (`image`); None for text members."""
     kind = kind_of_name(f"x.{suffix}")
     name, _, last = suffix.rpartition(".")
-    return None if kind is None or last in TEXT_SUFFIXES else name or kind
+    return None if kind is None or last in _TEXT_SUFFIXES else name or kind
 
 
-def _index(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each key with its cells: parsed scalars, and (member, offset, size) for media."""
-    rows: dict[str, dict[str, Any]] = {}
-    texts: dict[str, dict[str, bytes]] = {}
-    for archive, member in tar_members(path):
-        key, suffix = split_key(member.name)
-        row = rows.setdefault(key, {})
-        if suffix in TEXT_SUFFIXES:
-            file = archive.extractfile(member)
-            texts.setdefault(key, {})[suffix] = file.read() if file else b""
-        else:
-            # A member of an unknown kind is a column too, so that it is seen and listed.
-            column = media_column(suffix) or suffix or "file"
-            row[column] = (member.name, member.offset_data, member.size)
-    for key, row in rows.items():
-        yield (
-            key,
-            {**row, **parse_members(texts.get(key, {}), f"{path}, key '{printable_name(key)}'")},
-        )
+def _parse_texts(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
+    """Parse the text members of one key, given by suffix.
 
-
-def parse_members(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
-    """Return the columns that the text members of one key stand for.
-
-    `json` gives a column for each of its names, `cls` gives `label`, and `txt` gives `label` where neither
-    of them does and it is short, else `txt`.
-
-    Args:
-        texts: Contents by suffix.
-        where: Archive and key, for messages.
-
-    Raises:
-        ValueError: If a member cannot be parsed.
+    `json` gives a column for each of its names, `cls` gives `label`, and `txt` gives `label` if it is short and
+    neither of them does, else `txt`.
     """
     cells: dict[str, Any] = {}
     for suffix, raw in texts.items():
@@ -239,8 +261,3 @@ def parse_members(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
     if isinstance(text, str) and "label" not in cells and len(text) <= _LONG and "\n" not in text:
         cells["label"] = cells.pop("txt")
     return cells
-
-
-def _kind(cells: Sequence[tuple[str, int, int] | None]) -> str:
-    kinds = {kind_of_name(cell[0]) or "other" for cell in cells if cell is not None}
-    return kinds.pop() if len(kinds) == 1 else "other"

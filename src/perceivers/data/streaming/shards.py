@@ -1,14 +1,13 @@
-"""Shards: files, or parts of a data set on the hub, whose rows are read one after the other."""
+"""Shards: files, or parts of a data set on the hub, whose rows are read in order."""
 
-import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
+from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem
 from perceivers.data.formats.files import csv_rows, jsonl_rows
 from perceivers.data.formats.huggingface import disable_decoding, feature_fields
 from perceivers.data.formats.parquet import parquet_fields, parquet_file, reading
@@ -22,13 +21,9 @@ from perceivers.data.formats.remote import (
     suffix_of,
 )
 from perceivers.data.formats.webdataset import (
-    TEXT_SUFFIXES,
     infer_text_field,
-    media_column,
-    parse_members,
-    printable_name,
-    split_key,
-    tar_members,
+    kind_of_members,
+    tar_rows,
     text_cell,
 )
 from perceivers.data.tables.table import Field, infer_field, plain
@@ -43,32 +38,32 @@ __all__ = [
     "shards_with_values",
 ]
 
-_SAMPLE = 100  # rows that are looked at to tell what the columns hold
-_TRIES = 4  # of reading the next row of a remote file, while the network fails
-_PAUSE = 1.0  # seconds before the second try, twice as many before each further one
+_SAMPLE = 100  # rows that decide the content of columns
+_TRIES = 4  # attempts to read the next row of a remote file
+_PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 
 
 @runtime_checkable
 class Shard(Protocol):
-    """Rows that are read in their order, from any one on."""
+    """Rows that are read in order, from any one on."""
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Name in messages."""
         ...
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """The columns that are read, and what they hold."""
+        """Content of the columns that are read."""
         ...
 
     @property
     def num_rows(self) -> int | None:
-        """Number of rows, where it is known without reading them."""
+        """Number of rows, None if unknown before they are read."""
         ...
 
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
-        """Yield the rows from number `start` on: media as `EncodedItem`, the rest as plain values."""
+        """Yield the rows from number `start` on: `EncodedItem`s and plain values."""
         ...
 
 
@@ -78,8 +73,8 @@ class FileShard:
 
     Attributes:
         path: The file, or the address of a remote one.
-        fields: The columns to read, and what they hold. Empty: all, as raw cells.
-        num_rows: Number of rows, if it was counted. What cannot be read behind them counts as one row.
+        fields: Content of the columns to read. Empty: all, as raw cells.
+        num_rows: Number of rows, if counted. A damaged rest of the file counts as one row.
     """
 
     path: Location
@@ -88,14 +83,14 @@ class FileShard:
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Name in messages."""
         return str(self.path)
 
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
         """Yield the rows from number `start` on.
 
         Raises:
-            ValueError: Where the file is damaged or cut short, after the rows before that.
+            ValueError: If the file is damaged or cut off, after the rows before that.
             OSError: If it is missing or cannot be reached.
         """
         tries = 1
@@ -107,7 +102,7 @@ class FileShard:
                     yield cells
             except (ValueError, FileNotFoundError):
                 raise
-            except Exception as error:  # each kind of storage has its own
+            except Exception as error:  # storage backends raise their own
                 if not is_remote(self.path):
                     raise
                 if tries == _TRIES:
@@ -126,9 +121,9 @@ class HubShard:
 
     Attributes:
         dataset: The shard.
-        name: What to call it in messages.
-        fields: The columns to read, and what they hold.
-        num_rows: Not known before they are read.
+        name: Name in messages.
+        fields: Content of the columns to read.
+        num_rows: Unknown.
     """
 
     dataset: Any
@@ -144,7 +139,7 @@ class HubShard:
 
 
 def hub_shards(dataset: Any, name: str) -> list[HubShard]:
-    """Return the shards of a data set (iterable or not) of the `datasets` library."""
+    """Return the shards of a `datasets.Dataset` or `IterableDataset`."""
     if not hasattr(dataset, "num_shards") or hasattr(dataset, "to_iterable_dataset"):
         dataset = dataset.to_iterable_dataset()
     if dataset.features is None:
@@ -159,10 +154,10 @@ def hub_shards(dataset: Any, name: str) -> list[HubShard]:
 
 
 def infer_fields(path: Location) -> dict[str, Field]:
-    """Return what the columns of a file hold, told from its schema or its first rows.
+    """Infer the columns of a file from its schema or first rows.
 
     Raises:
-        ValueError: If it holds no rows or is not what its suffix says.
+        ValueError: If it has no rows or another format than its suffix.
     """
     if suffix_of(path) == ".parquet":
         return parquet_fields(parquet_file(path))
@@ -176,7 +171,7 @@ def infer_fields(path: Location) -> dict[str, Field]:
 
 
 def file_shards(paths: Sequence[Location], fields: Mapping[str, Field]) -> list[FileShard]:
-    """Return files as shards that yield the named columns. Their rows are counted; media are not read for that.
+    """Return files as shards with these columns. Rows are counted without reading images, audio, ...
 
     Raises:
         OSError: If a file is missing or cannot be reached.
@@ -187,9 +182,9 @@ def file_shards(paths: Sequence[Location], fields: Mapping[str, Field]) -> list[
 def shards_with_values(
     paths: Sequence[Location], fields: Mapping[str, Field], column: str
 ) -> tuple[list[FileShard], list[Any]]:
-    """Return files as shards, and the plain values of a column of all of them, without reading media.
+    """Return files as shards, and the plain values of one column of all of them, without reading images, audio, ...
 
-    Of a damaged file, there are the values before the damage.
+    A damaged file gives the values before the damage.
 
     Raises:
         OSError: If a file is missing or cannot be reached.
@@ -199,7 +194,7 @@ def shards_with_values(
     for path in paths:
         is_tar = suffix_of(path) == ".tar"
         count = None if is_tar or suffix_of(path) == ".csv" else _count(path)
-        rows = _tar_rows(path) if is_tar else _raw_rows(path, 0, [column])
+        rows = tar_rows(path) if is_tar else _raw_rows(path, 0, [column])
         found, damage = _intact([], (plain(row.get(column)) for row in rows))
         values += found
         if count is None:
@@ -209,7 +204,7 @@ def shards_with_values(
 
 
 def _count(path: Location) -> int:
-    """Return the number of rows of a file. What cannot be read behind them counts as a row."""
+    """Return the number of rows of a file. A damaged rest of the file counts as a row."""
     suffix = suffix_of(path)
     if suffix == ".jsonl":
         with open_binary(path) as file:
@@ -219,26 +214,25 @@ def _count(path: Location) -> int:
             return int(parquet_file(path).metadata.num_rows)
         except ValueError:
             return 1
-    # As `shards_with_values` counts: a run that is resumed, whose classes are known, must find as many.
-    rows, damage = _intact([], (None for _ in (_tar_rows if suffix == ".tar" else csv_rows)(path)))
+    # The same count as `shards_with_values`, since resuming checks it.
+    rows, damage = _intact([], (None for _ in (tar_rows if suffix == ".tar" else csv_rows)(path)))
     return len(rows) + (damage is not None)
 
 
 def _intact(found: list[Any], rows: Iterator[Any]) -> tuple[list[Any], str | None]:
-    """Return rows up to where they cannot be read on, and why that is."""
+    """Append readable rows to `found`; return them and the reason why reading stopped, if it failed."""
     try:
         for row in rows:
-            found.append(row)  # noqa: PERF402  (what was read before an error stays)
+            found.append(row)  # noqa: PERF402  (rows before an error stay)
     except ValueError as error:
         return found, str(error)
     return found, None
 
 
 def _field(cells: Sequence[Any], *, is_tar: bool) -> Field:
-    """Return what a column holds; the members of tar files tell their kind themselves."""
-    kinds = {cell[1] for cell in cells if isinstance(cell, tuple)}
-    if kinds:
-        return Field(kinds.pop() if len(kinds) == 1 else "other")
+    members = [cell for cell in cells if isinstance(cell, tuple)]
+    if members:
+        return kind_of_members(members)
     return infer_text_field(cells) if is_tar else infer_field(cells)
 
 
@@ -247,12 +241,12 @@ def _raw_rows(path: Location, start: int, columns: Sequence[str]) -> Iterator[Ma
     if suffix == ".parquet":
         return _parquet_rows(path, start, columns)
     if suffix == ".tar":
-        return _tar_rows(path, start, columns)
+        return tar_rows(path, start, columns)
     return jsonl_rows(path, start) if suffix == ".jsonl" else islice(_csv_cells(path), start, None)
 
 
 def _csv_cells(path: Location) -> Iterator[dict[str, str | None]]:
-    """Yield rows of text; types are not told, which would take a pass over the file. Empty is missing."""
+    """Yield rows of strings, empty cells as None. Inferring types would need a pass over the file."""
     for row in csv_rows(path):
         yield {name: cell or None for name, cell in row.items()}
 
@@ -278,42 +272,10 @@ def _parquet_rows(
             start = max(0, start - batch.num_rows)
 
 
-def _tar_rows(
-    path: Location, start: int = 0, columns: Sequence[str] = ()
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a tar file, whose members of one key follow each other.
-
-    Media are read for the named columns. Of the others, a cell is the member's name and kind.
-    """
-    keyed = groupby(tar_members(path), lambda pair: split_key(pair[1].name)[0])
-    for index, (key, members) in enumerate(keyed):
-        if index < start:
-            continue
-        row: dict[str, Any] = {}
-        texts: dict[str, bytes] = {}
-        for archive, member in members:
-            suffix = split_key(member.name)[1]
-            column = media_column(suffix) or suffix or "file"
-            if suffix in TEXT_SUFFIXES:
-                texts[suffix] = _content(archive, member)
-            elif column in columns:
-                row[column] = EncodedItem(
-                    f"{path}/{printable_name(member.name)}", data=_content(archive, member)
-                )
-            else:
-                row[column] = (member.name, kind_of_name(f"x.{suffix}") or "other")
-        yield {**row, **parse_members(texts, f"{path}, key '{printable_name(key)}'")}
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return file.read() if file else b""
-
-
 def _cells(
     raw: Mapping[str, Any], fields: Mapping[str, Field], where: str, path: Location
 ) -> dict[str, Any]:
-    """Return the cells of a row. Of an archive and on a remote disk, no cell says what is read from this one."""
+    """Return the cells of a row. Cells of archives and remote tables never name local files."""
     if suffix_of(path) == ".tar":
         return {
             name: cell
@@ -329,7 +291,7 @@ def _cells(
 
 
 def _fetched(cell: Any, field: Field, where: str, address: str) -> Any:
-    """Return a cell of a remote table; where it names a file beside the table, that file."""
+    """Return a cell of a remote table, downloaded if it names a file beside the table."""
     if field.kind not in MEDIA_KINDS:
         return cell
     name = cell if isinstance(cell, str) and (field.kind != "text" or field.by_path) else None

@@ -18,30 +18,18 @@ from perceivers.explain.attribution.attribute import (
     summary_map,
 )
 from perceivers.explain.attribution.explanation import Explanation
-from perceivers.explain.attribution.faithfulness import CLASSES, class_index
+from perceivers.explain.attribution.faithfulness import class_index
 from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved
-from perceivers.tasks.autoencode import AutoencodeTask, by_name
-from perceivers.tasks.dense import DenseConfig
-from perceivers.tasks.flow import FlowConfig
-from perceivers.tasks.masked import FIRST_BYTE, MASK, MaskedBytesConfig, byte_name, check_blanks
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.reconstruction import psnr
-from perceivers.tasks.registry import TaskConfig, build_task, names_of
-from perceivers.typing import Float, Tensor
+from perceivers.tasks.base import Task
+from perceivers.tasks.registry import build_task
+from perceivers.typing import Tensor
 
 __all__ = ["Segment", "axes_of", "explain", "segments_of", "step_of"]
 
 Map = npt.NDArray[np.float32]
-
-# How an output is shown, where that is not the task's kind.
-_TASKS = {
-    "masked_bytes": "classification",
-    "flow": "regression",
-    "autoencode": "regression",
-}
 
 
 def explain(
@@ -72,46 +60,40 @@ def explain(
         ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
             not exist, the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
     """
-    config, learned = saved.config, _task_of_run(saved)
+    learned = _task_of_run(saved)
+    learned.check_explainable()
+    output, config = learned.config.select_subtask(task)
+    learned = learned if output is None else learned.parts[output]
     sample = read_sample(saved, file, clip_position=clip_position)
     model = saved.model.eval()
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in sample.inputs.items()}
     masks = {name: x.to(device) for name, x in sample.masks.items()}
+    config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
     segments = segments_of(model, inputs, masks)
-    count = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
-    chosen = _chosen_latents(latents, count, alone[0])
-    answered = _task_of(learned, task)
-    blank = _first_blank(answered, inputs, sample.name)
-    kind, index = _map_of(answered, map, about)
-    which: dict[str, Any] = {"output": _output_of(learned, task), "query": blank}
+    chosen = _chosen_latents(latents, model.encoder, segments[-1].end, alone[0])
+    blank = learned.explained_query(inputs)
+    kind, index = _map_of(learned, map, about)
+    which: dict[str, Any] = {"output": output, "query": blank}
     found = attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
     found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
     summary = summary_map(found, kind, model, inputs, masks or None, index=index, **which)
-    outputs = found.outputs if which["output"] is None else found.outputs[which["output"]]
-    names, values = _output_values(answered, inputs, masks, outputs, blank)
+    outputs = found.outputs if output is None else found.outputs[output]
+    names, values = learned.explained_output(inputs, masks, outputs, blank)
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
-        about = names[int(values.argmax()) if answered.kind in CLASSES else 0]
+        about = names[int(values.argmax()) if learned.has_classes else 0]
     titles = {"mean": "all cross-attends", "last": "last cross-attend", "rollup": "all layers"}
-    views = _Views(
-        saved=saved,
-        sample=sample,
-        found=found,
-        summary=summary.numpy(),
-        title=titles.get(kind, f"for {about}"),
-        query=query,
-        num_real=sum(int(segment.real.sum()) for segment in segments),
-    )
+    title = titles.get(kind, f"for {about}")
+    views = _Views(saved, sample, found, summary.numpy(), title, query, segments)
     return Explanation(
         name=sample.name,
-        task=_TASKS.get(answered.kind, answered.kind),
+        task=learned.explain_as,
         label_names=names,
         probabilities=values.float().cpu().numpy(),
-        threshold=float(getattr(answered, "threshold", 0.5)),
-        # A learned vector replaces a missing modality, and has no content to show.
-        views=tuple(views.view(segment) for segment in segments if segment.name in sample.inputs),
+        threshold=float(getattr(config, "threshold", 0.5)),
+        views=views.views(),
         latents=chosen,
         missing=sample.missing,
         asked=None if query is None else query.latents.numpy(),
@@ -120,7 +102,7 @@ def explain(
     )
 
 
-def _task_of_run(saved: Saved) -> TaskConfig:
+def _task_of_run(saved: Saved) -> Task:
     """Return the task of a run.
 
     Raises:
@@ -132,49 +114,10 @@ def _task_of_run(saved: Saved) -> TaskConfig:
             "pv.save(predictor, folder) or `perceivers fit` save both."
         )
         raise ValueError(msg)
-    return saved.config.task
+    return build_task(saved.config.task)
 
 
-def _output_of(config: TaskConfig, name: str | None) -> str | None:
-    """Return the name of the output of the model. None: it has a single one."""
-    if not isinstance(config, MultiTaskConfig):
-        return None
-    return name or next(iter(config.parts))
-
-
-def _first_blank(config: TaskConfig, inputs: dict[str, Tensor], name: str) -> int | None:
-    """Return the position of the first blank of a text. None: the run fills none.
-
-    Raises:
-        ValueError: If the run fills blanks, and the text has none.
-    """
-    if not isinstance(config, MaskedBytesConfig):
-        return None
-    ids = inputs[config.modality][0]
-    check_blanks(ids.tolist(), name)
-    return int((ids == MASK).nonzero()[0])
-
-
-def _output_values(
-    config: TaskConfig,
-    inputs: dict[str, Tensor],
-    masks: dict[str, Tensor],
-    outputs: Any,
-    blank: int | None,
-) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
-    """Return the names of the numbers of the output, and the numbers."""
-    learned = build_task(config)
-    if isinstance(learned, AutoencodeTask):  # the PSNR of the reconstruction
-        return _nearness(learned, inputs, masks, outputs)
-    answer = learned.probabilities(outputs)[0]
-    if blank is not None:
-        return tuple(byte_name(byte) for byte in range(256)), answer[blank, FIRST_BYTE:]
-    if isinstance(config, FlowConfig):
-        return _motion(answer)
-    return names_of(config), answer
-
-
-def _map_of(task: TaskConfig, kind: str | None, about: str | None) -> tuple[str, int | None]:
+def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int | None]:
     """Return the map of the whole model and, of a map for a class, its index in the output.
 
     Raises:
@@ -183,67 +126,27 @@ def _map_of(task: TaskConfig, kind: str | None, about: str | None) -> tuple[str,
     if kind is not None and kind not in MAPS:
         msg = f"Expected a map out of {', '.join(MAPS)}; got '{kind}'.{nearest(kind, MAPS)}"
         raise ValueError(msg)
-    has_classes = task.kind in (*CLASSES, "regression")
-    if (about is not None or kind == "class") and not has_classes:
-        msg = f"This run learned {task.kind.replace('_', ' ')} and no classes: there is none to explain."
+    if (about is not None or kind == "class") and not task.explains_outputs:
+        learned = task.config.kind.replace("_", " ")
+        msg = f"This run learned {learned} and no classes: there is none to explain."
         raise ValueError(msg)
     if about is not None and kind not in (None, "class"):
         msg = f"A map of {kind} is of no class: leave out the class, or the map."
         raise ValueError(msg)
-    kind = kind or ("class" if about is not None or task.kind in CLASSES else "rollup")
-    index = class_index(task, about)
-    if index is None and task.kind == "regression":
+    kind = kind or ("class" if about is not None or task.has_classes else "rollup")
+    index = class_index(task.config, about)
+    if index is None and task.explains_outputs and not task.has_classes:
         index = 0
     return kind, index
 
 
-def _task_of(config: TaskConfig, name: str | None) -> TaskConfig:
-    """Return the configuration of the task that is explained.
-
-    Raises:
-        ValueError: If there is no such task.
-    """
-    if isinstance(config, DenseConfig):
-        msg = (
-            "This run answers for every pixel, and what a picture of attention says of one label it cannot say of all "
-            "of them. Draw what it predicts instead: perceivers predict RUN FILE --save FOLDER."
-        )
-        raise ValueError(msg)
-    parts = config.parts if isinstance(config, MultiTaskConfig) else {}
-    if name is None:
-        return next(iter(parts.values()), config)
-    if name not in parts:
-        told = f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
-        msg = f"There is no task '{name}': {told}.{nearest(name, parts)}"
-        raise ValueError(msg)
-    return parts[name]
-
-
-def _nearness(
-    task: AutoencodeTask, inputs: dict[str, Tensor], masks: dict[str, Tensor], outputs: Any
-) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
-    """Return the names of what an autoencoder gives back, and the PSNR of each in dB."""
-    wanted = task.prepare_batch(inputs, masks, None, training=False).targets
-    answers = by_name(task.config, outputs)
-    found = {
-        f"{name}_psnr": psnr(
-            task.errors(name, answers[name], wanted)[0], task.config.parts[name].peak
-        )
-        for name in wanted.values
-    }
-    return tuple(found), torch.cat(list(found.values()))
-
-
-def _motion(answer: Float[Tensor, "O P 2"]) -> tuple[tuple[str, ...], Float[Tensor, " 4"]]:
-    """Return what the numbers are called that tell how the pixels of a first frame move, and the numbers."""
-    length, means = answer.norm(dim=-1), answer.mean(dim=(0, 1))
-    told = torch.stack([length.mean(), length.max(), means[0], means[1]])
-    return ("mean motion", "largest motion", "mean to the right", "mean down"), told
-
-
-def _chosen_latents(wanted: int | Sequence[int], count: int, also: int | None) -> tuple[int, ...]:
-    """Return the indices of latents: `wanted`, or that many spread evenly over `count`, and `also`."""
+def _chosen_latents(
+    wanted: int | Sequence[int], encoder: Any, num_elements: int, also: int | None
+) -> tuple[int, ...]:
+    """Return the indices of latents: `wanted`, or that many spread evenly over all, and `also`."""
     if isinstance(wanted, int):
+        # The elements of an encoder without latents are its latents.
+        count = getattr(encoder.config, "num_latents", None) or num_elements
         wanted = max(min(wanted, count), 1)
         chosen = tuple(round((i + 0.5) * count / wanted - 0.5) for i in range(wanted))
     else:
@@ -304,7 +207,7 @@ def segments_of(
             real = np.broadcast_to(part.mask[0].cpu().numpy(), count)
         order = None
         if model.permutation is not None:
-            order = model._order(name, count).cpu().numpy()
+            order = model.element_order(name, count).cpu().numpy()
         axes = axes_of(model.inputs[name], count)
         end = begin + count
         found.append(Segment(name=name, begin=begin, end=end, real=real, order=order, axes=axes))
@@ -319,9 +222,9 @@ def axes_of(adapter: Any, count: int) -> tuple[int, ...]:
     return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Views:
-    """Everything that the views of a sample are made of."""
+    """Builder of the views of a sample."""
 
     saved: Saved
     sample: ReadSample
@@ -329,10 +232,14 @@ class _Views:
     summary: Map
     title: str
     query: QueryAttribution | None
-    num_real: int
+    segments: Sequence[Segment]
 
-    def view(self, segment: Segment) -> View:
-        """Return the view of one modality."""
+    def views(self) -> tuple[View, ...]:
+        """Return a view of each modality of the sample. A vector replaces a missing one: it has nothing to show."""
+        found = [segment for segment in self.segments if segment.name in self.sample.inputs]
+        return tuple(self._view(segment) for segment in found)
+
+    def _view(self, segment: Segment) -> View:
         name, maps = segment.name, self.found.maps
         shares = np.stack([one.share.numpy() for one in maps])
         received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
@@ -346,7 +253,7 @@ class _Views:
             content=content_of(self._input(name)),
             attention=segment.place((shares / even).astype(np.float32)),
             share=received.astype(np.float32),
-            even=count / max(self.num_real, 1),
+            even=count / max(sum(int(one.real.sum()) for one in self.segments), 1),
             scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
             summary=segment.place_shares(self.summary),
             summary_title=self.title,

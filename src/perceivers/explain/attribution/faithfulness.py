@@ -18,8 +18,7 @@ from perceivers.explain.attribution.recorder import check_single
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, build_task, names_of
+from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Bool, Float, Tensor
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
 BASELINES = ("gradients", "random")
 """Orders that maps are compared with: the norm of the gradient by each element's content, and a random order."""
 
-CLASSES = ("classification", "multilabel")
 STEPS = 11
 BATCH = 64
 
@@ -234,13 +232,10 @@ def curves_of_files(
         ValueError: If the run has no classes, or no such class or task, or a sample cannot be decoded.
     """
     config = saved.config.task
-    output: str | None = None
-    if isinstance(config, MultiTaskConfig):
-        output = task or next(iter(config.parts))
-        config = config.parts[output]
     if config is None:
         msg = f"The model in {saved.folder} was saved without its labels, so it has no class to measure."
         raise ValueError(msg)
+    output, config = config.select_subtask(task)
     wanted, model = class_index(config, about), saved.model.eval()
     device = next(model.parameters()).device
     class_probability(config, 0, output)
@@ -271,7 +266,7 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
     """
     if name is None:
         return None
-    names = names_of(task)
+    names = task.output_names
     if name not in names:
         known = f"{len(names)} classes" if len(names) > 12 else ", ".join(names) or "none"
         msg = (
@@ -292,13 +287,13 @@ def class_probability(task: TaskConfig, index: int, output: str | None) -> Proba
     Raises:
         ValueError: If the task has no classes.
     """
-    if task.kind not in CLASSES:
+    learned = build_task(task)
+    if not learned.has_classes:
         msg = (
             "Deletion and insertion curves show the probability of a class, and this run learned "
-            f"{task.kind.replace('_', ' ')}: expected one of {', '.join(CLASSES)}."
+            f"{task.kind.replace('_', ' ')}: expected a task of classes or labels."
         )
         raise ValueError(msg)
-    learned = build_task(task)
     return lambda outputs: learned.probabilities(outputs if output is None else outputs[output])[
         :, index
     ]

@@ -98,7 +98,7 @@ def output_queries(
     """Return the indices of the queries that stand for an output: `which`, or all, or `QUERIES` of more."""
     if which is None:
         count = 1
-        if model.output._queries(name).num_queries != 1:
+        if model.output.queries_of(name).num_queries != 1:
             outputs = model.decode(states, inputs, masks, outputs=[name])
             outputs = outputs[name] if isinstance(outputs, dict) else outputs
             count = outputs.shape[1]

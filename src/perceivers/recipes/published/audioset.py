@@ -225,5 +225,5 @@ def _with_query(base: Recipe, *, name: str, latent_channels: int) -> Recipe:
             num_blocks=1,
             num_self_attends_per_block=12,
         ),
-        output=DecoderConfig(answers={"label": asked}, use_query_residual=True),
+        output=DecoderConfig(outputs={"label": asked}, use_query_residual=True),
     )

@@ -130,7 +130,7 @@ def _own(size: str) -> Recipe:
 def _decoder(num_outputs: int, **shape: Any) -> DecoderConfig:
     head = LinearHeadConfig(num_outputs=num_outputs, init="zeros", scale=0.01)
     answer = OutputConfig(queries=InputQueriesConfig(modality="frame_pair"), head=head)
-    return DecoderConfig(answers={"flow": answer}, **shape)
+    return DecoderConfig(outputs={"flow": answer}, **shape)
 
 
 def _preprocess(size: tuple[int, int]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class TextReading:
     qk_channels: int
     batch_size: int
     lr: float
-    init: Literal["papers", "local"] = "papers"
+    init: Literal["papers", "local_attention"] = "papers"
 
     @property
     def length(self) -> int:
@@ -48,10 +48,10 @@ class TextReading:
         assert self.text.max_length is not None
         return self.text.max_length
 
-    def decoder(self, answers: Mapping[str, OutputConfig]) -> DecoderConfig:
-        """Return a decoder whose weights are of the same shapes, whatever it is asked."""
+    def decoder(self, outputs: Mapping[str, OutputConfig]) -> DecoderConfig:
+        """Return a decoder whose weights have the same shapes for any outputs."""
         return DecoderConfig(
-            answers=dict(answers),
+            outputs=dict(outputs),
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
             v_channels=self.text.channels,
@@ -173,7 +173,7 @@ def _own(size: str) -> TextReading:
         qk_channels=channels,
         batch_size=batch,
         lr=lr,
-        init="local",
+        init="local_attention",
     )
 
 

@@ -1,0 +1,120 @@
+# Data, recipes and runs
+from .data.base import DataConfig as DataConfig
+from .evaluation.evaluate import Evaluation as Evaluation
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.predict import Predictor as Predictor
+from .evaluation.predict import load as load
+from .evaluation.predict import save as save
+from .explain.attribution.attention import watch_attention as watch_attention
+from .explain.attribution.explain import explain as explain
+from .exporting.export import export as export
+from .hub.checkpoint import from_pretrained as from_pretrained
+from .recipes.files import create_model as create_model
+from .recipes.registry import OptimConfig as OptimConfig
+from .recipes.registry import Recipe as Recipe
+from .recipes.registry import TrainingConfig as TrainingConfig
+from .recipes.registry import get_recipe as get_recipe
+from .recipes.registry import list_recipes as list_recipes
+from .recipes.registry import recipe as recipe
+from .report.publish import push_to_hub as push_to_hub
+from .tasks.prediction import Prediction as Prediction
+from .tasks.prediction import Reconstruction as Reconstruction
+from .training.fit import fit as fit
+
+# Preprocessing and augmentation
+from .data.base import ImageAugmentConfig as ImageAugmentConfig
+from .data.base import ImagePreprocessConfig as ImagePreprocessConfig
+from .data.modalities.array.modality import ArraysAugmentConfig as ArraysAugmentConfig
+from .data.modalities.array.modality import ArraysPreprocessConfig as ArraysPreprocessConfig
+from .data.modalities.audio.modality import AudioAugmentConfig as AudioAugmentConfig
+from .data.modalities.audio.modality import MelPreprocessConfig as MelPreprocessConfig
+from .data.modalities.audio.modality import WavePreprocessConfig as WavePreprocessConfig
+from .data.modalities.flow.crop import PairAugmentConfig as PairAugmentConfig
+from .data.modalities.flow.frame_pairs import FramePairPreprocessConfig as FramePairPreprocessConfig
+from .data.modalities.flow.modality import FlowPreprocessConfig as FlowPreprocessConfig
+from .data.modalities.image.pixel_targets import (
+    ClassMapPreprocessConfig as ClassMapPreprocessConfig,
+)
+from .data.modalities.image.pixel_targets import PixelsPreprocessConfig as PixelsPreprocessConfig
+from .data.modalities.points.modality import PointsAugmentConfig as PointsAugmentConfig
+from .data.modalities.points.modality import PointsPreprocessConfig as PointsPreprocessConfig
+from .data.modalities.series.modality import SeriesAugmentConfig as SeriesAugmentConfig
+from .data.modalities.series.modality import SeriesPreprocessConfig as SeriesPreprocessConfig
+from .data.modalities.table.modality import TableAugmentConfig as TableAugmentConfig
+from .data.modalities.table.modality import TablePreprocessConfig as TablePreprocessConfig
+from .data.modalities.text.modality import TextAugmentConfig as TextAugmentConfig
+from .data.modalities.text.modality import TextPreprocessConfig as TextPreprocessConfig
+from .data.modalities.video.modality import VideoAugmentConfig as VideoAugmentConfig
+from .data.modalities.video.modality import VideoPreprocessConfig as VideoPreprocessConfig
+
+# Input adapters
+from .inputs.array import ArraysInputConfig as ArraysInputConfig
+from .inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
+from .inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
+from .inputs.audio import SpectrogramInputConfig as SpectrogramInputConfig
+from .inputs.audio import WaveInputConfig as WaveInputConfig
+from .inputs.elements import Elements as Elements
+from .inputs.elements import GridPositions as GridPositions
+from .inputs.elements import InputAdapter as InputAdapter
+from .inputs.frame_pair import ConvFramePairInputConfig as ConvFramePairInputConfig
+from .inputs.frame_pair import FramePairInputConfig as FramePairInputConfig
+from .inputs.fusion import FusionConfig as FusionConfig
+from .inputs.image import ConvInput as ConvInput
+from .inputs.image import ConvInputConfig as ConvInputConfig
+from .inputs.image import PatchInput as PatchInput
+from .inputs.image import PatchInputConfig as PatchInputConfig
+from .inputs.image import PixelInput as PixelInput
+from .inputs.image import PixelInputConfig as PixelInputConfig
+from .inputs.label import LabelInputConfig as LabelInputConfig
+from .inputs.points import PointsInputConfig as PointsInputConfig
+from .inputs.positions import FourierPositionsConfig as FourierPositionsConfig
+from .inputs.positions import LearnedPositionsConfig as LearnedPositionsConfig
+from .inputs.series import ConvSeriesInputConfig as ConvSeriesInputConfig
+from .inputs.series import SeriesInputConfig as SeriesInputConfig
+from .inputs.table import TableInputConfig as TableInputConfig
+from .inputs.text import ConvTextInputConfig as ConvTextInputConfig
+from .inputs.text import TextInputConfig as TextInputConfig
+from .inputs.video import ConvVideoInputConfig as ConvVideoInputConfig
+from .inputs.video import VideoInputConfig as VideoInputConfig
+
+# Models, output queries and heads
+from .models.decoder import DecoderConfig as DecoderConfig
+from .models.decoder import OutputConfig as OutputConfig
+from .models.decoder import PerceiverDecoder as PerceiverDecoder
+from .models.encoder import PerceiverEncoder as PerceiverEncoder
+from .models.encoder import PerceiverEncoderConfig as PerceiverEncoderConfig
+from .models.perceiver import Perceiver as Perceiver
+from .models.perceiver import PerceiverConfig as PerceiverConfig
+from .models.perceiver import build_model as build_model
+from .models.transformer import TransformerEncoderConfig as TransformerEncoderConfig
+from .outputs.heads import LinearHeadConfig as LinearHeadConfig
+from .outputs.heads import MeanPool as MeanPool
+from .outputs.heads import MeanPoolConfig as MeanPoolConfig
+from .outputs.heads import TiedHeadConfig as TiedHeadConfig
+from .outputs.queries import FourierQueriesConfig as FourierQueriesConfig
+from .outputs.queries import InputQueriesConfig as InputQueriesConfig
+from .outputs.queries import LearnedQueriesConfig as LearnedQueriesConfig
+
+# Tasks
+from .tasks.autoencode import AutoencodeConfig as AutoencodeConfig
+from .tasks.autoencode import ReconstructionConfig as ReconstructionConfig
+from .tasks.base import BaseTaskConfig as BaseTaskConfig
+from .tasks.base import Meter as Meter
+from .tasks.base import OutputPart as OutputPart
+from .tasks.base import SupervisedTask as SupervisedTask
+from .tasks.base import TargetInfo as TargetInfo
+from .tasks.base import Task as Task
+from .tasks.base import TaskBatch as TaskBatch
+from .tasks.classification import ClassificationConfig as ClassificationConfig
+from .tasks.dense import ImageToImageConfig as ImageToImageConfig
+from .tasks.dense import SegmentationConfig as SegmentationConfig
+from .tasks.flow import FlowConfig as FlowConfig
+from .tasks.masked import MaskedBytesConfig as MaskedBytesConfig
+from .tasks.multilabel import MultiLabelConfig as MultiLabelConfig
+from .tasks.multitask import MultiTaskConfig as MultiTaskConfig
+from .tasks.regression import RegressionConfig as RegressionConfig
+
+# Registries
+from .tasks.registry import register_task as register_task
+
+__version__: str

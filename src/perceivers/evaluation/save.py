@@ -1,0 +1,170 @@
+"""Files of predictions: images, optical flow and reconstructions."""
+
+import re
+import wave
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from perceivers.data.base import atomic_write, require
+from perceivers.data.modalities.flow.decode import write_flo
+from perceivers.evaluation.color_wheel import flow_colors
+from perceivers.tasks.prediction import Prediction, Reconstruction
+
+__all__ = ["save_flows", "save_images", "save_predictions", "save_reconstructions"]
+
+_SHOWN_ROWS = 192  # smaller images and videos are enlarged to about so many rows
+_GAP = 2  # pixels between the original and its reconstruction, before they are enlarged
+
+
+def save_predictions(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+    """Write the flow, the images or the reconstructions of predictions, and return the files.
+
+    Args:
+        predictions: Predictions of one run.
+        folder: Created if it does not exist.
+
+    Raises:
+        ValueError: If the predictions have none of these.
+        OSError: If a file cannot be written.
+        ImportError: If PyAV is needed for a video and not installed.
+    """
+    if any(one.reconstructions for one in predictions):
+        return [path for one in predictions for path in save_reconstructions(one, folder)]
+    if any(one.flow is not None for one in predictions):
+        return save_flows(predictions, folder)
+    return save_images(predictions, folder)
+
+
+def save_images(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+    """Write the image of each prediction as PNG, named like the input file, and return the paths.
+
+    Files of one name get numbers.
+
+    Raises:
+        ValueError: If a prediction has no image.
+        OSError: If one cannot be written.
+    """
+    if any(one.picture is None for one in predictions):
+        msg = (
+            "--save is for runs that predict images, flow or reconstructions, and this one does not. Use --out for a "
+            "table of the predictions."
+        )
+        raise ValueError(msg)
+    written: list[Path] = []
+    for number, one in enumerate(predictions):
+        stem = Path(one.name).stem
+        path = folder / f"{stem}.png"
+        if path in written:
+            path = folder / f"{stem}-{number}.png"
+        image: Any = one.picture
+        with atomic_write(path) as new:
+            image.save(new, format="PNG")
+        written.append(path)
+    return written
+
+
+def save_flows(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+    """Write the flow of each prediction as `.flo` and as a color image, and return the files.
+
+    They are named like the first frame of each pair; pairs of one name get numbers.
+
+    Args:
+        predictions: Those without flow are skipped.
+        folder: Created if it does not exist.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    used: set[str] = set()
+    for one in predictions:
+        if one.flow is None:
+            continue
+        stem = base = Path(one.name.partition(" -> ")[0]).stem or "flow"
+        number = 1
+        while stem in used:
+            number += 1
+            stem = f"{base}-{number}"
+        used.add(stem)
+        paths = [folder / f"{stem}.flo", folder / f"{stem}.png"]
+        write_flo(paths[0], one.flow)
+        Image.fromarray(flow_colors(one.flow)).save(paths[1])
+        written += paths
+    return written
+
+
+def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
+    """Write the reconstructions of one sample, and return the files.
+
+    A video becomes an .mp4 and an image a .png, the original on the left and the reconstruction on the right; audio
+    two .wav files; any other modality an .npz of `original` and `reconstruction`.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ImportError: If PyAV is needed for a video and not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first = prediction.name.partition(" + ")[0]
+    stem = re.sub(r"[^\w.-]+", "_", Path(first).stem).strip("._") or "sample"
+    number = 1
+    while any(folder.glob(f"{stem}.*")):  # of another folder, or of an earlier call
+        number += 1
+        stem = f"{re.sub(r'-[0-9]+$', '', stem)}-{number}"
+    written: list[Path] = []
+    for name, pair in prediction.reconstructions.items():
+        path = folder / f"{stem}.{name}"
+        if pair.kind == "image":
+            both = Image.fromarray(_side_by_side(pair.original, pair.restored))
+            written.append(path.with_name(path.name + ".png"))
+            both.save(written[-1])
+        elif pair.kind == "video":
+            written.append(path.with_name(path.name + ".mp4"))
+            _write_video(written[-1], pair)
+        elif pair.kind == "wave":
+            for suffix, samples in ((".original.wav", pair.original), (".wav", pair.restored)):
+                written.append(path.with_name(path.name + suffix))
+                _write_audio(written[-1], samples, round(pair.rate or 1))
+        else:
+            written.append(path.with_name(path.name + ".npz"))
+            np.savez(written[-1], original=pair.original, reconstruction=pair.restored)
+    return written
+
+
+def _side_by_side(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Return two images, or videos frame by frame, next to each other; small ones are enlarged."""
+    gap = np.full_like(left[..., :_GAP, :], 255)
+    both = np.concatenate([left, gap, right], axis=-2)
+    times = max(1, _SHOWN_ROWS // both.shape[-3])
+    both = both.repeat(times, axis=-3).repeat(times, axis=-2)
+    return both[..., 0] if both.shape[-1] == 1 else both
+
+
+def _write_video(path: Path, pair: Reconstruction) -> None:
+    av = require("av", "video")
+    frames = _side_by_side(pair.original, pair.restored)
+    odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+    frames = np.pad(frames, odd, mode="edge")  # H.264 needs even sides
+    rate = Fraction(pair.rate or 1).limit_denominator(1000)
+    with av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=rate, options={"crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            output.mux(stream.encode(picture))
+        output.mux(stream.encode(None))
+
+
+def _write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None:
+    steps = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(steps.tobytes())

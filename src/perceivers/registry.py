@@ -1,0 +1,114 @@
+"""Registries of configuration classes: a saved file names registered kinds, never code."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Union
+
+from pydantic import Field, GetCoreSchemaHandler, SerializationInfo, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+
+from perceivers.plugins import load_plugins
+
+__all__ = ["ConfigRegistry"]
+
+
+class ConfigRegistry:
+    """Configuration dataclasses by their `kind`, each with the function that builds an object from it.
+
+    As metadata of a type, it lets pydantic resolve a mapping by its `kind`. Kinds may be registered before and after
+    such a type is used:
+
+        INPUTS = ConfigRegistry("input adapter")
+        InputConfig = Annotated[Any, INPUTS]
+
+    Args:
+        title: What is registered, for error messages.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._entries: dict[str, tuple[type, Callable[..., Any]]] = {}
+        self._adapter: TypeAdapter[Any] | None = None
+
+    def register(self, config_class: type, build: Callable[..., Any]) -> None:
+        """Add a configuration class.
+
+        Args:
+            config_class: A frozen dataclass with a field `kind: Literal["name"] = "name"`.
+            build: Called with a configuration (and what `build` of this registry is given beside it).
+
+        Raises:
+            TypeError: If the class has no default for `kind`.
+            ValueError: If another class is registered under this kind.
+        """
+        kind = getattr(config_class, "kind", None)
+        if not isinstance(kind, str):
+            msg = f'{config_class.__name__} needs a field kind: Literal["name"] = "name".'
+            raise TypeError(msg)
+        known = self._entries.get(kind)
+        if known is not None and known[0].__qualname__ != config_class.__qualname__:
+            msg = (
+                f"The {self.title} kind '{kind}' is already registered, by {known[0].__qualname__}."
+            )
+            raise ValueError(msg)
+        self._entries[kind] = config_class, build
+        self._adapter = None
+
+    def __iter__(self) -> Iterator[type]:
+        """Iterate over the registered classes, in the order of registration."""
+        load_plugins()
+        return (config_class for config_class, _ in self._entries.values())
+
+    def __contains__(self, kind: str) -> bool:
+        """Return whether a kind is registered."""
+        load_plugins()
+        return kind in self._entries
+
+    def builder(self, kind: str) -> Callable[..., Any]:
+        """Return the function that builds an object of this kind.
+
+        Raises:
+            ValueError: If the kind is not registered. The message names those that are.
+        """
+        if kind not in self:
+            msg = (
+                f"No {self.title} of kind '{kind}' is registered. Registered are: {', '.join(self._entries)}. Import "
+                "the package that defines it first."
+            )
+            raise ValueError(msg)
+        return self._entries[kind][1]
+
+    def build(self, config: Any, *args: Any) -> Any:
+        """Return the object of a configuration. Raises what `builder` raises."""
+        return self.builder(config.kind)(config, *args)
+
+    def validate(self, value: Any) -> Any:
+        """Return a configuration from a mapping with `kind`, or a configuration as it is.
+
+        Raises:
+            pydantic.ValidationError: If the kind is not registered or a field does not fit.
+        """
+        return self._union().validate_python(value)
+
+    def dump(self, config: Any, info: SerializationInfo) -> Any:
+        """Return a configuration as plain data."""
+        return self._union().dump_python(config, mode=info.mode)
+
+    def _union(self) -> TypeAdapter[Any]:
+        """Return the adapter of the union of all registered classes, in which `kind` discriminates."""
+        if self._adapter is None:
+            classes = tuple(self)
+            union: Any = Union[classes]  # noqa: UP007  # of a tuple
+            many = len(classes) > 1
+            self._adapter = TypeAdapter(
+                Annotated[union, Field(discriminator="kind")] if many else union
+            )
+        return self._adapter
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic validate and dump through this registry."""
+        return core_schema.no_info_plain_validator_function(
+            self.validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                self.dump, info_arg=True
+            ),
+        )
