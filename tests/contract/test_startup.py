@@ -15,7 +15,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
-from support.runs import make_pictures, needs_int8, save_run
+from support.runs import make_image_folder, needs_int8, save_run
 
 # Nothing that shows help or labels a picture has a use for these. Most take longer to import than torch.
 HEAVY = {
@@ -50,7 +50,7 @@ def loaded(*args: str) -> set[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("startup")
-    pictures = make_pictures(folder / "birds", count=4)
+    pictures = make_image_folder(folder / "birds", count=4)
     return str(save_run(folder / "run", data=pictures)), str(pictures / "dark" / "0.png")
 
 

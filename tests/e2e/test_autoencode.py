@@ -16,7 +16,7 @@ from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load
 from support import modality_data as made
-from support.runs import make_pictures
+from support.runs import make_image_folder
 
 pytest.importorskip("soundfile")
 av = pytest.importorskip("av")
@@ -34,7 +34,7 @@ SMALL = [
 ]
 
 
-def typed(*args: object) -> tuple[int, str, str]:
+def run_command(*args: object) -> tuple[int, str, str]:
     """Return exit status, output and errors of a command."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -44,7 +44,7 @@ def typed(*args: object) -> tuple[int, str, str]:
 
 def trained(folder: Path, data: Path, *flags: str) -> tuple[Path, str]:
     run = folder / "run"
-    status, out, err = typed("fit", data, *SMALL, *flags, "--out", run)
+    status, out, err = run_command("fit", data, *SMALL, *flags, "--out", run)
     assert status == 0, err
     return run, out
 
@@ -53,7 +53,7 @@ def trained(folder: Path, data: Path, *flags: str) -> tuple[Path, str]:
 def films(tmp_path_factory) -> tuple[Path, Path, str]:
     """Films with their sound and a class: data, run, and what `fit` said."""
     folder = tmp_path_factory.mktemp("films")
-    data = made.make_films(folder / "data", sound=True)
+    data = made.make_videos(folder / "data", sound=True)
     return data, *trained(folder, data, "--preprocess.audio.sample-rate", "4000")
 
 
@@ -78,14 +78,14 @@ class TestFilms:
 
     def test_evaluate_measures_it_beside_the_mean_of_training(self, films):
         data, run, _ = films
-        status, out, err = typed("evaluate", run)
+        status, out, err = run_command("evaluate", run)
         assert status == 0, err
         assert re.search(r"video_psnr +\d+\.\d\d dB\nvideo_mean_psnr +\d+\.\d\d dB", out)
         assert "label_accuracy" in out
         assert "Compression: 512 values" in out
         assert "a peak of 1 of audio, 1 of video" in out
         assert re.fullmatch(r"test video_psnr: \d+\.\d\d dB", out.splitlines()[-1])
-        found = json.loads(typed("evaluate", run, "--format", "json")[1])
+        found = json.loads(run_command("evaluate", run, "--format", "json")[1])
         pixels = np.stack([f / 255 for f in _frames(data / "train")])
         errors = (
             (np.stack([f / 255 for f in _frames(data / "test")]) - pixels.mean(axis=0)) ** 2
@@ -96,8 +96,8 @@ class TestFilms:
 
     def test_other_data_are_measured_against_the_same_mean(self, films):
         data, run, _ = films
-        found = json.loads(typed("evaluate", run, data / "test", "--format", "json")[1])
-        own = json.loads(typed("evaluate", run, "--format", "json")[1])
+        found = json.loads(run_command("evaluate", run, data / "test", "--format", "json")[1])
+        own = json.loads(run_command("evaluate", run, "--format", "json")[1])
         assert found["metrics"]["video_mean_psnr"] == pytest.approx(
             own["metrics"]["video_mean_psnr"], rel=1e-6
         )
@@ -106,7 +106,7 @@ class TestFilms:
         data, run, _ = films
         monkeypatch.chdir(tmp_path)
         file = data / "test" / "low" / "low6.mp4"
-        status, out, err = typed("predict", run, file, "--format", "csv", "--save", "given")
+        status, out, err = run_command("predict", run, file, "--format", "csv", "--save", "given")
         assert status == 0, err
         (row,) = csv.DictReader(io.StringIO(out))
         assert set(row) == {"name", "audio_psnr", "video_psnr", "label", "probability"}
@@ -117,11 +117,11 @@ class TestFilms:
         assert frames[0].shape == (192, 12 * (24 + 2 + 24), 3)  # each pixel a square of 12
         with wave.open(str(tmp_path / "given" / "low6.audio.wav")) as sound:
             assert (sound.getframerate(), sound.getnframes()) == (4000, 3200)
-        table = typed("predict", run, file, data / "test", "--save", "back")[1]
+        table = run_command("predict", run, file, data / "test", "--save", "back")[1]
         assert re.search(r"low6\.mp4 +\d+\.\d\d dB +\d+\.\d\d dB +\w+ +\d+\.\d %", table)
         assert len(list(Path("back").glob("low6*.video.mp4"))) == 2  # none is written over
         (told,) = json.loads(
-            typed("predict", run, file, "--format", "json", "--drop-modality", "audio")[1]
+            run_command("predict", run, file, "--format", "json", "--drop-modality", "audio")[1]
         )
         assert set(told["values"]) == {"video_psnr"}
         assert told["label"] in ("low", "high")
@@ -141,10 +141,10 @@ class TestFilms:
     def test_shards_get_psnr_and_class(self, films, tmp_path):
         data, run, _ = films
         parquet = pytest.importorskip("pyarrow.parquet")
-        status, _, err = typed("shard", data, "--out", tmp_path / "shards")
+        status, _, err = run_command("shard", data, "--out", tmp_path / "shards")
         assert status == 0, err
         shard = next((tmp_path / "shards").rglob("test*.parquet"))
-        status, _, err = typed("predict", run, shard, "--shards", tmp_path / "told")
+        status, _, err = run_command("predict", run, shard, "--shards", tmp_path / "told")
         assert status == 0, err
         table = parquet.read_table(next((tmp_path / "told").glob("*.parquet")))
         assert {"audio_psnr", "video_psnr", "label", "probability"} <= set(table.column_names)
@@ -152,28 +152,30 @@ class TestFilms:
     def test_explain_draws_the_reads_and_the_nearness(self, films, tmp_path):
         data, run, _ = films
         out = tmp_path / "read.npz"
-        status, _, err = typed("explain", run, data / "test" / "low" / "low6.mp4", "--out", out)
+        status, _, err = run_command(
+            "explain", run, data / "test" / "low" / "low6.mp4", "--out", out
+        )
         assert status == 0, err
         kept = np.load(out)
         assert kept["label_names"].tolist() == ["audio_psnr", "video_psnr"]
         assert kept["modalities"].tolist() == ["audio", "video"]
         pytest.importorskip("matplotlib")
-        status, _, err = typed(
+        status, _, err = run_command(
             "explain", run, data / "test" / "low" / "low6.mp4", "--out", tmp_path / "read.png"
         )
         assert status == 0, err
 
     def test_a_film_without_sound_is_given_back_without(self, films, tmp_path):
         _, run, _ = films
-        silent = made.write_film(tmp_path / "silent.mp4", made.frames(0, 3))
+        silent = made.write_video(tmp_path / "silent.mp4", made.frames(0, 3))
         (found,) = load_predictor(run).predict(silent)
         assert set(found.reconstructions) == {"video"}
 
     def test_inspect_tells_both_ratios(self, films):
         _, run, _ = films
-        out = typed("info", run)[1]
+        out = run_command("info", run)[1]
         assert re.search(r"compression +512 values of the latents stand for", out)
-        told = json.loads(typed("info", run, "--format", "json")[1])["compression"]
+        told = json.loads(run_command("info", run, "--format", "json")[1])["compression"]
         assert told["raw_values"] == 8 * 16 * 24 * 3 + 3200 + 2
         assert told["latent_values"] == 4 * 128
 
@@ -181,7 +183,7 @@ class TestFilms:
         data, run, _ = films
         for command in ("evaluate", "predict"):
             files = [data / "test"] if command == "predict" else []
-            status, _, err = typed(command, run, *files, "--clips", "2")
+            status, _, err = run_command(command, run, *files, "--clips", "2")
             assert status == 1
             assert "expected --clips 1 of a run that autoencodes, got 2" in err
 
@@ -194,26 +196,26 @@ def _frames(folder: Path, name: str = "*.mp4"):
 
 def test_pictures_without_a_class(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pictures = make_pictures(tmp_path / "birds", size=12)
+    pictures = make_image_folder(tmp_path / "birds", size=12)
     run, said = trained(tmp_path, pictures / "dark")
     assert "There are no labels" in said or "label" not in said
     assert set(load(run).config.model.inputs) == {"image"}
-    status, out, err = typed("evaluate", run)
+    status, out, err = run_command("evaluate", run)
     assert status == 0, err
     assert "image_mean_psnr" in out
     assert "label_accuracy" not in out
-    status, out, err = typed("predict", run, pictures / "dark" / "0.png", "--save", "back")
+    status, out, err = run_command("predict", run, pictures / "dark" / "0.png", "--save", "back")
     assert (status, out.splitlines()[0].split()) == (0, ["file", "image_psnr"]), err
     with Image.open("back/0.image.png") as picture:
         shown = np.asarray(picture)
     size = load(run).config.preprocess["image"].size
     assert shown.shape[1] == (2 * size[1] + 2) * (192 // size[0])
-    status, out, err = typed("evaluate", run, pictures / "light")
+    status, out, err = run_command("evaluate", run, pictures / "light")
     assert status == 0, err
 
 
 def test_a_class_that_is_there_can_be_left_out(tmp_path):
-    pictures = make_pictures(tmp_path / "birds")
+    pictures = make_image_folder(tmp_path / "birds")
     run, _ = trained(tmp_path, pictures, "--target", "nothing", "--inputs.image.patch", "4", "4")
     config = load(run).config
     assert set(config.model.inputs) == {"image"}
@@ -221,7 +223,7 @@ def test_a_class_that_is_there_can_be_left_out(tmp_path):
 
 
 def test_a_flag_of_what_the_data_hold_counts(tmp_path):
-    pictures = make_pictures(tmp_path / "birds")
+    pictures = make_image_folder(tmp_path / "birds")
     flags = ["--task.parts.image.num-train-queries", "3", "--task.label-weight", "0.5"]
     run, _ = trained(tmp_path, pictures, *flags, "--inputs.image.size", "8", "8")
     config = load(run).config
@@ -233,8 +235,8 @@ def test_a_flag_of_what_the_data_hold_counts(tmp_path):
 @pytest.mark.parametrize(
     ("make", "file", "kept"),
     [
-        (made.make_sounds, "test/low/low6.wav", "low6.audio.wav"),
-        (made.make_recordings, "test/low/low6.csv", "low6.series.npz"),
+        (made.make_audio, "test/low/low6.wav", "low6.audio.wav"),
+        (made.make_series, "test/low/low6.csv", "low6.series.npz"),
         (
             lambda folder: made.make_arrays(folder, places=False),
             "test/low/low6.npy",
@@ -247,13 +249,13 @@ def test_other_modalities(make, file, kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = make(tmp_path / "data")
     run, _ = trained(tmp_path, data)
-    status, out, err = typed("evaluate", run)
+    status, out, err = run_command("evaluate", run)
     assert status == 0, err
     assert "_mean_psnr" in out
     path = data / file
     if not path.exists():
         path = next((data / "test" / "low").iterdir())
-    status, out, err = typed("predict", run, path, "--save", "back")
+    status, out, err = run_command("predict", run, path, "--save", "back")
     assert status == 0, err
     written = {p.name for p in Path("back").iterdir()}
     assert kept.partition(".")[2] in {name.partition(".")[2] for name in written}
@@ -282,7 +284,7 @@ def test_other_modalities(make, file, kept, tmp_path, monkeypatch):
 )
 def test_what_cannot_be_asked_for_is_refused(make, message, tmp_path):
     data = make(tmp_path / "data")
-    status, _, err = typed("fit", data, *SMALL, "--out", tmp_path / "run")
+    status, _, err = run_command("fit", data, *SMALL, "--out", tmp_path / "run")
     assert status == 1
     assert message in " ".join(err.split())
 
@@ -290,6 +292,6 @@ def test_what_cannot_be_asked_for_is_refused(make, message, tmp_path):
 def test_a_table_of_numbers_alone_is_nothing_to_reconstruct(tmp_path):
     table = made.make_table(tmp_path / "table.csv")
     columns = ["--columns", "age:number,color:category", "--label", "label"]
-    status, _, err = typed("fit", table, *SMALL[:2], *columns, "--out", tmp_path / "run")
+    status, _, err = run_command("fit", table, *SMALL[:2], *columns, "--out", tmp_path / "run")
     assert status == 1
     assert "numbers and categories side by side have no common error" in " ".join(err.split())

@@ -11,12 +11,12 @@ import pytest
 import perceivers as pv
 from perceivers.cli.main import main
 from support import image_data
-from support.runs import TINY, make_pictures
+from support.runs import TINY, make_image_folder
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    return make_pictures(tmp_path_factory.mktemp("data") / "birds")
+    return make_image_folder(tmp_path_factory.mktemp("data") / "birds")
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.hub import quantize
 from support import image_data
-from support.runs import make_pictures, needs_int8, save_run
+from support.runs import make_image_folder, needs_int8, save_run
 
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    return make_pictures(tmp_path / "birds")
+    return make_image_folder(tmp_path / "birds")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ class TestEvaluate:
 
     def test_measures_the_test_split_when_there_is_one(self, tmp_path, monkeypatch, capsys):
         for split in ("train", "test"):
-            make_pictures(tmp_path / "birds" / split)
+            make_image_folder(tmp_path / "birds" / split)
         run = save_run(tmp_path / "run", data=tmp_path / "birds")
         assert main(["evaluate", str(run)]) == 0
         assert capsys.readouterr().out.splitlines()[-1].startswith("test accuracy: ")
@@ -42,7 +42,7 @@ class TestEvaluate:
         assert "validation split" in capsys.readouterr().out
 
     def test_measures_all_of_other_data(self, run, tmp_path, capsys):
-        other = make_pictures(tmp_path / "others", count=3)
+        other = make_image_folder(tmp_path / "others", count=3)
         assert main(["evaluate", run, str(other), "--format", "json", "--out", "r.json"]) == 0
         result = json.loads(capsys.readouterr().out)
         assert (result["split"], result["num_samples"]) == ("train", 6)
@@ -72,7 +72,7 @@ class TestEvaluate:
         )
 
     def test_a_label_that_was_not_seen_in_training_is_named(self, run, tmp_path, capsys):
-        other = make_pictures(tmp_path / "others", labels=("dark", "striped"))
+        other = make_image_folder(tmp_path / "others", labels=("dark", "striped"))
         assert main(["evaluate", run, str(other)]) == 1
         assert "striped" in capsys.readouterr().err
 

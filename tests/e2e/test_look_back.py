@@ -9,17 +9,17 @@ from html.parser import HTMLParser
 import pytest
 
 from perceivers.cli.main import main
-from support.past_runs import make_past_run
-from support.runs import make_pictures
+from support.past_runs import make_finished_run
+from support.runs import make_image_folder
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs of which one has ended, and a folder that is none."""
     folder = tmp_path_factory.mktemp("runs")
-    data = make_pictures(folder / "birds")
-    make_past_run(folder / "a", data=data)
-    make_past_run(folder / "b", data=data, ended=False)
+    data = make_image_folder(folder / "birds")
+    make_finished_run(folder / "a", data=data)
+    make_finished_run(folder / "b", data=data, ended=False)
     (folder / "empty").mkdir()
     return folder
 
@@ -129,7 +129,7 @@ class TestReport:
 
 
 def test_an_evaluation_on_the_runs_own_data_is_kept(tmp_path, capsys):
-    folder = make_past_run(tmp_path / "a")
+    folder = make_finished_run(tmp_path / "a")
     assert main(["evaluate", str(folder), "--permute", "1"]) == 0
     assert not list(folder.glob("evaluation-*.json"))
     assert main(["evaluate", str(folder)]) == 0

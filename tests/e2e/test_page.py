@@ -24,7 +24,7 @@ from perceivers.explain.render import explanation_json
 from perceivers.explain.render.write import page_of
 from perceivers.server import app as served_app
 from support.explanations import explanation, view
-from support.modality_data import cloud, frames, tone, write_film, write_off, write_wav
+from support.modality_data import frames, points, tone, write_off, write_video, write_wav
 from support.models import save_untrained
 from support.timing import PATIENCE, wait_until
 
@@ -362,7 +362,7 @@ def test_a_sound_plays_with_its_map(tmp_path, browser):
 
 def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
     heard_there = tone(1, 2, seconds=0.8, rate=16_000)
-    file = write_film(tmp_path / "a.mp4", frames(0, 1), sound=heard_there)
+    file = write_video(tmp_path / "a.mp4", frames(0, 1), sound=heard_there)
     folder = save_looking(tmp_path / "run", "video", "audio")
     with served(folder) as address, visited(browser, address) as (page, _):
         tabbed_to(page, "#give-file")
@@ -393,7 +393,7 @@ def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
 
 
 def test_points_turn_on_a_phone_in_the_dark(tmp_path, browser):
-    file = write_off(tmp_path / "a.off", cloud(0, 1, count=32))
+    file = write_off(tmp_path / "a.off", points(0, 1, count=32))
     folder = save_looking(tmp_path / "run", "points")
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "has_touch": True}
     with (

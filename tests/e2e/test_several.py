@@ -19,7 +19,7 @@ from perceivers.training.build import build_task as task_of
 from perceivers.training.dataloaders import ProcessInfo
 from perceivers.training.fit import fit
 from support.image_data import write_csv, write_png
-from support.runs import TINY, make_pictures, save_run
+from support.runs import TINY, make_image_folder, save_run
 
 ROWS = 20
 
@@ -108,7 +108,7 @@ def test_explain_draws_the_answer_of_one_task(run, tmp_path, capsys):
 
 
 def test_a_run_of_one_task_has_no_other(tmp_path, capsys):
-    picture = make_pictures(tmp_path / "pictures", count=1) / "dark" / "0.png"
+    picture = make_image_folder(tmp_path / "pictures", count=1) / "dark" / "0.png"
     run = save_run(tmp_path / "run")
     args = ["explain", str(run), str(picture), "--task", "age", "--out", str(tmp_path / "a.png")]
     assert main(args) == 1

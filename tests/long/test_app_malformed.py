@@ -1,10 +1,10 @@
 import pytest
 
 from support import modality_data as made
-from support.bad_files import ARRAYS, FILMS, RECORDINGS, SHAPES, SOUNDS
-from support.server import BOUNDS, GOOD_SUFFIX, asking, bad_files, bad_forms, good_file
+from support.bad_files import ARRAY, AUDIO, POINTS, SERIES, VIDEO
+from support.server import BOUNDS, GOOD_SUFFIX, bad_files, bad_forms, client_of, good_file
 
-BAD = {"audio": SOUNDS, "video": FILMS, "points": SHAPES, "series": RECORDINGS, "array": ARRAYS}
+BAD = {"audio": AUDIO, "video": VIDEO, "points": POINTS, "series": SERIES, "array": ARRAY}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def sent(client, kind, name, data):
 @pytest.mark.parametrize("kind", GOOD_SUFFIX)
 def test_malformed_files_get_a_reason_and_the_next_good_one_an_answer(kind, folder):
     malformed = [one for one in bad_files(folder) if one.kind == kind]
-    with asking(folder, kind, limits=BOUNDS) as client:
+    with client_of(folder, kind, limits=BOUNDS) as client:
         answers = [(one.name, sent(client, kind, one.name, one.data), True) for one in malformed]
         for bad in BAD.get(kind, ()):
             bad.write(folder / bad.name)
@@ -52,7 +52,7 @@ def test_there_are_two_hundred_of_them(folder):
 
 def test_malformed_forms_get_a_reason_and_the_next_good_one_an_answer(folder):
     good = made.png(0, 0)
-    with asking(folder, "image", limits=BOUNDS) as client:
+    with client_of(folder, "image", limits=BOUNDS) as client:
         answers = [
             (kind, body[:90], client.post("/predict", content=body, headers={"content-type": kind}))
             for kind, body in bad_forms(good)

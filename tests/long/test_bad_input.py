@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from perceivers.cli.main import main
-from support.runs import TINY, make_pictures, save_run
+from support.runs import TINY, make_image_folder, save_run
 
 
 def noise(height: int = 12, width: int = 12) -> Image.Image:
@@ -93,7 +93,7 @@ def run(tmp_path) -> str:
 @pytest.fixture
 def pictures(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return make_pictures(tmp_path / "data")
+    return make_image_folder(tmp_path / "data")
 
 
 @pytest.mark.parametrize("make", [corrupt_jpeg, truncated_jpeg, text_as_png, empty_png, bomb])
@@ -131,7 +131,7 @@ def test_a_folder_named_like_a_picture_is_told(run, tmp_path, capsys):
 
 
 def test_a_file_that_may_not_be_read_is_told(run, tmp_path, monkeypatch, capsys):
-    path = make_pictures(tmp_path / "data", count=1) / "dark" / "0.png"
+    path = make_image_folder(tmp_path / "data", count=1) / "dark" / "0.png"
     real = Path.open
 
     def refuse(self, *args, **kwargs):  # root may read everything
@@ -175,7 +175,7 @@ def test_data_that_do_not_exist_are_told(capsys):
 
 
 def test_a_single_class_is_nothing_to_learn(tmp_path, capsys):
-    folder = make_pictures(tmp_path / "data", labels=("dark",))
+    folder = make_image_folder(tmp_path / "data", labels=("dark",))
     assert main(["fit", str(folder), *TINY]) == 1
     error = capsys.readouterr().err
     assert "dark" in error
@@ -184,7 +184,7 @@ def test_a_single_class_is_nothing_to_learn(tmp_path, capsys):
 
 def test_a_missing_column_is_told_with_those_that_there_are(tmp_path, capsys):
     table = tmp_path / "birds.csv"
-    folder = make_pictures(tmp_path / "data")
+    folder = make_image_folder(tmp_path / "data")
     rows = [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
     table.write_text("\n".join(["picture,species", *rows]))
     assert main(["fit", str(table), "--label", "specie"]) == 1
@@ -200,6 +200,6 @@ def test_a_missing_column_is_told_with_those_that_there_are(tmp_path, capsys):
 def test_a_truncated_run_is_told(run, tmp_path, capsys):
     weights = Path(run) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    path = make_pictures(tmp_path / "data", count=1)
+    path = make_image_folder(tmp_path / "data", count=1)
     assert main(["predict", run, str(path)]) == 1
     assert "truncated" in capsys.readouterr().err

@@ -14,12 +14,12 @@ import pytest
 from perceivers.cli.main import main
 from support import modality_data as made
 from support.bad_files import (
-    ARRAYS,
-    FILMS,
-    RECORDINGS,
-    SHAPES,
-    SOUNDS,
-    TEXTS,
+    ARRAY,
+    AUDIO,
+    POINTS,
+    SERIES,
+    TEXT,
+    VIDEO,
     Bad,
     longer_sound,
     rotated,
@@ -34,32 +34,32 @@ pytest.importorskip("av")
 KINDS: dict[str, tuple[tuple[str, ...], list[Bad], Callable[[Path], Path], tuple[str, ...]]] = {
     "audio": (
         ("audio",),
-        SOUNDS,
-        made.make_sounds,
+        AUDIO,
+        made.make_audio,
         ("--inputs.audio.stem-channels", "4", "8"),
     ),
     "video": (
         ("video",),
-        FILMS,
-        lambda folder: made.make_films(folder, sound=False),
+        VIDEO,
+        lambda folder: made.make_videos(folder, sound=False),
         ("--inputs.video.stem-channels", "4", "8"),
     ),
     "points": (
         ("points",),
-        SHAPES,
+        POINTS,
         made.make_meshes,
         ("--inputs.points.mlp-channels", "8", "8"),
     ),
-    "text": (("text",), TEXTS, made.make_texts, ("--inputs.text.stem-channels", "8")),
+    "text": (("text",), TEXT, made.make_texts, ("--inputs.text.stem-channels", "8")),
     "series": (
         ("series",),
-        RECORDINGS,
-        made.make_recordings,
+        SERIES,
+        made.make_series,
         ("--inputs.series.stem-channels", "4", "8"),
     ),
     "array": (
         ("array",),
-        ARRAYS,
+        ARRAY,
         lambda folder: made.make_arrays(folder, places=False),
         ("--inputs.array.project-channels", "8"),
     ),
@@ -74,7 +74,7 @@ GOOD = {
 }
 
 
-def typed(*args: object) -> tuple[int, str, str]:
+def run_command(*args: object) -> tuple[int, str, str]:
     """Return exit status, output and errors of a command."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -131,7 +131,9 @@ def test_predict_names_the_file_and_labels_the_others(run_of, data_of, tmp_path,
     good = data_of(kind) / "test" / "low" / f"low6{GOOD[kind]}"
     path = tmp_path / bad.name
     bad.write(path)
-    status, out, err = typed("predict", run_of(*KINDS[kind][0]), path, good, "--format", "csv")
+    status, out, err = run_command(
+        "predict", run_of(*KINDS[kind][0]), path, good, "--format", "csv"
+    )
     assert status == 1
     told(err, path)
     assert bad.why in err
@@ -143,7 +145,7 @@ def test_predict_names_the_file_and_labels_the_others(run_of, data_of, tmp_path,
 def test_predict_reads_what_is_only_unusual(run_of, tmp_path, kind, bad):
     path = tmp_path / bad.name
     bad.write(path)
-    status, out, err = typed("predict", run_of(*KINDS[kind][0]), path, "--format", "csv")
+    status, out, err = run_command("predict", run_of(*KINDS[kind][0]), path, "--format", "csv")
     assert (status, err) == (0, "")
     (row,) = csv.DictReader(io.StringIO(out))
     assert float(row["p(low)"]) + float(row["p(high)"]) == pytest.approx(1, abs=1e-5)
@@ -156,7 +158,7 @@ def test_fit_skips_and_counts_what_cannot_be_read_and_goes_on(tmp_path, kind):
     # A class has as many bad files as good ones; those of the test split are not read.
     for place, bad in enumerate(bads):
         bad.write(data / "train" / made.LABELS[place % 2] / bad.name)
-    status, out, err = typed(
+    status, out, err = run_command(
         *("fit", data, "--out", tmp_path / "run", "--max-bad", "0.5"),
         *(*SMALL, *flags, "--max-steps", "8"),  # more than an epoch, so that every row is tried
     )
@@ -174,34 +176,36 @@ def test_fit_skips_and_counts_what_cannot_be_read_and_goes_on(tmp_path, kind):
 
 class TestFit:
     def test_too_many_bad_files_stop_the_run(self, tmp_path):
-        data = made.make_sounds(tmp_path / "data")
-        for number, bad in enumerate(SOUNDS[:3]):
+        data = made.make_audio(tmp_path / "data")
+        for number, bad in enumerate(AUDIO[:3]):
             bad.write(data / "train" / made.LABELS[number % 2] / bad.name)
         flags = KINDS["audio"][3]
-        status, _, err = typed("fit", data, "--out", tmp_path / "run", *SMALL, *flags)
+        status, _, err = run_command("fit", data, "--out", tmp_path / "run", *SMALL, *flags)
         assert status == 1
         assert "cannot be read, more than the 1.0% allowed" in err
         assert "--max-bad" in err
         assert "Traceback" not in err
 
     def test_the_report_counts_what_was_decided_on_decoding(self, tmp_path):
-        data = made.make_sounds(tmp_path / "data")
-        for bad in SOUNDS:
+        data = made.make_audio(tmp_path / "data")
+        for bad in AUDIO:
             if bad.note:
                 bad.write(data / "train" / "low" / bad.name)
         flags = [*KINDS["audio"][3], "--max-steps", "8"]
-        assert typed("fit", data, "--out", tmp_path / "run", *SMALL, *flags)[0] == 0
+        assert run_command("fit", data, "--out", tmp_path / "run", *SMALL, *flags)[0] == 0
         report = (tmp_path / "run" / "report.md").read_text()
         assert "mixed to mono" in report
         assert "silent" in report
         assert "clipped" in report
 
     def test_sound_that_is_asked_for_and_not_there_is_told(self, tmp_path):
-        data = made.make_films(tmp_path / "data", sound=False)
+        data = made.make_videos(tmp_path / "data", sound=False)
         rows = [f"{path},{path.parent.name}" for path in sorted((data / "train").rglob("*.mp4"))]
         (tmp_path / "films.csv").write_text("\n".join(["film,label", *rows]))
         flags = [*SMALL, "--columns", "film:film"]
-        status, _, err = typed("fit", tmp_path / "films.csv", "--out", tmp_path / "run", *flags)
+        status, _, err = run_command(
+            "fit", tmp_path / "films.csv", "--out", tmp_path / "run", *flags
+        )
         assert status == 1
         assert "has no sound track" in err
         assert "Traceback" not in err
@@ -209,13 +213,13 @@ class TestFit:
 
 class TestFilmsAndTheirSound:
     def test_a_model_of_sound_says_that_a_film_has_none(self, run_of, tmp_path):
-        silent = made.write_film(tmp_path / "silent.mp4", made.frames(0, 0))
-        heard = made.write_film(
+        silent = made.write_video(tmp_path / "silent.mp4", made.frames(0, 0))
+        heard = made.write_video(
             tmp_path / "heard.mp4",
             made.frames(0, 0),
             sound=made.tone(0, 0, seconds=0.8, rate=16_000),
         )
-        status, out, err = typed("predict", run_of("audio"), silent, heard, "--format", "csv")
+        status, out, err = run_command("predict", run_of("audio"), silent, heard, "--format", "csv")
         assert status == 1
         told(err, silent)
         assert "has no sound track" in err
@@ -226,7 +230,7 @@ class TestFilmsAndTheirSound:
     def test_a_model_of_both_reads_what_there_is(self, run_of, tmp_path, write):
         write(tmp_path / "film.mp4")
         run = run_of("audio", "video")
-        status, out, err = typed("predict", run, tmp_path / "film.mp4", "--format", "csv")
+        status, out, err = run_command("predict", run, tmp_path / "film.mp4", "--format", "csv")
         assert (status, err) == (0, "")
         assert len(out.splitlines()) == 2
 
@@ -236,7 +240,7 @@ def test_ten_million_points_take_seconds(run_of, tmp_path):
     np.save(tmp_path / "large.npy", points.astype(np.float16))
     run = run_of("points")
     start = time.process_time()
-    status, out, err = typed("predict", run, tmp_path / "large.npy", "--format", "csv")
+    status, out, err = run_command("predict", run, tmp_path / "large.npy", "--format", "csv")
     assert (status, err) == (0, "")
     assert len(out.splitlines()) == 2
     assert time.process_time() - start < 10
@@ -268,7 +272,7 @@ class TestShards:
         whole = write_tar(tmp_path / "whole.tar", spoken(2))
         cut = write_tar(tmp_path / "cut.tar", spoken(2, first=2))
         cut.write_bytes(cut.read_bytes()[:2500])
-        status, out, err = typed("predict", run_of("audio"), cut, whole, "--format", "csv")
+        status, out, err = run_command("predict", run_of("audio"), cut, whole, "--format", "csv")
         assert status == 1
         told(err, cut)
         assert "cut off" in err
@@ -279,7 +283,7 @@ class TestShards:
         whole = made.write_parquet(tmp_path / "whole.parquet", {"audio": sounds})
         cut = tmp_path / "cut.parquet"
         cut.write_bytes(whole.read_bytes()[:-20])
-        status, out, err = typed("predict", run_of("audio"), cut, whole, "--format", "csv")
+        status, out, err = run_command("predict", run_of("audio"), cut, whole, "--format", "csv")
         assert status == 1
         told(err, cut)
         assert len(out.splitlines()) == 1 + 3
@@ -292,7 +296,7 @@ class TestShards:
         cut.write_bytes(cut.read_bytes()[:5000])
         how = ["--stream", "--max-epochs", "1"] if stream else []
         flags = [*SMALL, *KINDS["audio"][3], "--max-steps", "50", *how]
-        status, _, err = typed("fit", tmp_path, "--out", tmp_path / "run", *flags)
+        status, _, err = run_command("fit", tmp_path, "--out", tmp_path / "run", *flags)
         assert status == 1
         assert "train-2.tar is cut off" in err
         assert "Traceback" not in err
@@ -306,7 +310,7 @@ class TestShards:
         members = {"../../evil.wav": sound, "../../evil.cls": b"low", "/tmp/evil2.wav": sound}
         tar = write_tar(inner / "shard.tar", members, links={"linked.wav": str(secret)})
         before = sorted(tmp_path.rglob("*"))
-        status, out, err = typed("predict", run_of("audio"), tar, "--format", "csv")
+        status, out, err = run_command("predict", run_of("audio"), tar, "--format", "csv")
         assert (status, err) == (0, "")
         rows = list(csv.DictReader(io.StringIO(out)))
         assert len(rows) == 2  # a link leads to nothing
@@ -318,7 +322,7 @@ class TestShards:
         secret = made.write_wav(tmp_path / "secret.wav", made.tone(1, 0))
         members = {"k.json": f'{{"audio": "{secret}"}}'.encode(), "k.cls": b"low"}
         tar = write_tar(tmp_path / "shard.tar", members)
-        status, out, err = typed("predict", run_of("audio"), tar)
+        status, out, err = run_command("predict", run_of("audio"), tar)
         assert status == 1
         assert "No predictions." in out
         assert "which is no audio and names no file of these data" in " ".join(err.split())

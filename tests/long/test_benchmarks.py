@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perceivers.recipes import get_recipe
-from support.runs import make_pictures
+from support.runs import make_image_folder
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 
@@ -48,7 +48,7 @@ def test_reading_and_stepping_are_measured(monkeypatch, tmp_path):
     recipe = get_recipe("images")
     few = replace(recipe, training=replace(recipe.training, batch_size=4))
     monkeypatch.setattr(throughput, "get_recipe", lambda name, size: few)
-    pictures = make_pictures(tmp_path, count=25)
+    pictures = make_image_folder(tmp_path, count=25)
     bench = throughput.Bench(
         "images", None, str(pictures), device=throughput.torch.device("cpu"), workers=0
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.past_runs import make_past_run
-from support.runs import make_pictures
+from support.past_runs import make_finished_run
+from support.runs import make_image_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -42,8 +42,8 @@ def test_a_custom_head_estimates_its_error():
 
 def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = make_past_run(tmp_path / "run")
-    data = make_pictures(tmp_path / "rare", labels=("a", "b", "c"), count=4)
+    run = make_finished_run(tmp_path / "run")
+    data = make_image_folder(tmp_path / "rare", labels=("a", "b", "c"), count=4)
     found = load("fine_tuning").main(str(run), str(data), str(tmp_path / "out"), max_steps=2)
     assert found.keys() == {"fine-tuned", "from scratch"}
     assert (tmp_path / "out" / "fine-tuned" / "init.json").exists()
@@ -51,7 +51,7 @@ def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
 
 
 def test_two_processes_train_one_model(tmp_path):
-    data = make_pictures(tmp_path / "birds", count=10)
+    data = make_image_folder(tmp_path / "birds", count=10)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [

@@ -42,7 +42,7 @@ def files(run):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(run.parent / "a.png")
     made.write_wav(run.parent / "a.wav", made.tone(0, 1))
-    np.save(run.parent / "a.npy", made.cloud(0, 1))
+    np.save(run.parent / "a.npy", made.points(0, 1))
     names = {"image": "a.png", "audio": "a.wav", "points": "a.npy"}
     return {name: str(run.parent / file) for name, file in names.items()}
 

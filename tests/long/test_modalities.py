@@ -40,7 +40,7 @@ class Trained:
         return str(self.data / self.case.file) if self.case.file else str(self.data)
 
 
-def typed(*args: object) -> tuple[int, str, str]:
+def run_command(*args: object) -> tuple[int, str, str]:
     """Return exit status, output and errors of a command."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -58,7 +58,9 @@ def fitted(tmp_path_factory) -> Callable[[str], Trained]:
             folder = tmp_path_factory.mktemp(name)
             case = CASES[name]
             data = case.make(folder / "data")
-            status, out, err = typed("fit", data, "--out", folder / "run", *SMALL, *case.flags)
+            status, out, err = run_command(
+                "fit", data, "--out", folder / "run", *SMALL, *case.flags
+            )
             assert status == 0, err
             known[name] = Trained(case, data, folder / "run", out)
         return known[name]
@@ -73,7 +75,7 @@ def one(request, fitted) -> Trained:
 
 def predicted(*args: object) -> list[dict[str, str]]:
     """Return the table of `predict`."""
-    status, out, err = typed("predict", *args, "--format", "csv")
+    status, out, err = run_command("predict", *args, "--format", "csv")
     assert (status, err) == (0, "")
     return list(csv.DictReader(io.StringIO(out)))
 
@@ -85,7 +87,7 @@ def shares(row: dict[str, str]) -> list[float]:
 def test_fit_leaves_a_run_that_evaluate_measures_on_the_test_split(one):
     assert f"The run is in {one.run}" in one.said
     assert "trained | 2 steps" in (one.run / "report.md").read_text()
-    status, out, err = typed("evaluate", one.run)
+    status, out, err = run_command("evaluate", one.run)
     assert (status, err) == (0, "")
     assert f"{one.case.measured} samples." in out.splitlines()[0]
     assert re.fullmatch(rf"test {one.case.metric}: [\d.,]+( %)?", out.splitlines()[-1])
@@ -107,13 +109,13 @@ def test_predict_answers_for_every_sample_of_a_file(one):
 
 
 def test_inspect_counts_the_elements(one):
-    status, out, err = typed("info", one.run)
+    status, out, err = run_command("info", one.run)
     assert (status, err) == (0, "")
     assert out.splitlines()[0].startswith(f"input                 {one.case.num_elements:,} elem")
 
 
 def test_explain_writes_where_every_read_looked(one, tmp_path):
-    status, out, err = typed("explain", one.run, one.file, "--out", tmp_path / "x.npz")
+    status, out, err = run_command("explain", one.run, one.file, "--out", tmp_path / "x.npz")
     assert (status, err) == (0, "")
     assert "x.npz" in out
     with np.load(tmp_path / "x.npz") as arrays:
@@ -159,7 +161,7 @@ def test_the_mean_of_three_clips_is_that_of_their_probabilities(fitted, tmp_path
     assert shares(row) == pytest.approx(expected, abs=1e-5)
     (middle,) = predicted(trained.run, path)
     assert shares(middle) == pytest.approx(found[1][0].tolist(), abs=1e-5)
-    status, out, _ = typed("evaluate", trained.run, "--clips", "3")
+    status, out, _ = run_command("evaluate", trained.run, "--clips", "3")
     assert status == 0
     assert "6 samples" in out
 
@@ -172,14 +174,14 @@ class TestWithoutAModality:
         (given,) = load_predictor(trained.run).predict({"audio": Path(trained.file)})
         assert shares(heard) == pytest.approx(list(given.probabilities.values()), abs=2e-6)
         assert shares(heard) != shares(both[0])
-        status, out, _ = typed("evaluate", trained.run, "--drop-modality", "video")
+        status, out, _ = run_command("evaluate", trained.run, "--drop-modality", "video")
         assert status == 0
         assert "6 samples" in out
         assert out.splitlines()[-1].startswith("test accuracy: ")
 
     def test_a_film_without_a_sound_track_is_its_pictures(self, fitted, tmp_path):
         trained = fitted("audio_video")
-        film = made.write_film(tmp_path / "silent.mp4", made.frames(0, 6))
+        film = made.write_video(tmp_path / "silent.mp4", made.frames(0, 6))
         (seen,) = predicted(trained.run, film)
         (without,) = predicted(trained.run, film, "--drop-modality", "audio")
         assert shares(seen) == pytest.approx(shares(without), abs=2e-6)
@@ -193,17 +195,19 @@ class TestWithoutAModality:
         (alone,) = predicted(trained.run, f"image={photo}")
         assert shares(both) != shares(alone)
         assert sum(shares(alone)) == pytest.approx(1, abs=1e-5)
-        one = made.recording(0, 9, length=20)
+        one = made.series(0, 9, length=20)
         series = {"x": one["x"].tolist(), "y": one["y"].tolist()}
         (found,) = load_predictor(trained.run).predict({"series": series})
         assert sum(found.probabilities.values()) == pytest.approx(1)
-        status, _, err = typed("predict", trained.run, photo)
+        status, _, err = run_command("predict", trained.run, photo)
         assert status == 1
         assert "image, audio, series together" in err
 
     def test_a_modality_that_is_not_there_is_told(self, fitted):
         trained = fitted("audio_video")
-        status, _, err = typed("predict", trained.run, trained.file, "--drop-modality", "vidio")
+        status, _, err = run_command(
+            "predict", trained.run, trained.file, "--drop-modality", "vidio"
+        )
         assert status == 1
         assert "Did you mean 'video'?" in err
 
@@ -241,7 +245,7 @@ class TestCache:
         trained = fitted("audio")
         flags = [*SMALL, *trained.case.flags, "--cache", str(tmp_path / "kept")]
         for name in ("first", "again"):
-            assert typed("fit", trained.data, "--out", tmp_path / name, *flags)[0] == 0
+            assert run_command("fit", trained.data, "--out", tmp_path / name, *flags)[0] == 0
             weights = tmp_path / name / "model.safetensors"
             assert weights.read_bytes() == (trained.run / "model.safetensors").read_bytes()
             assert losses(tmp_path / name) == losses(trained.run)
@@ -254,7 +258,7 @@ class TestCache:
         def told(data: Path) -> str:
             return fingerprint(open_data(str(data), DataConfig()), "train", preprocess)
 
-        other = made.make_sounds(tmp_path / "other")
+        other = made.make_audio(tmp_path / "other")
         assert told(trained.data) == told(trained.data)
         assert told(other) != told(trained.data)
         before = told(other)
@@ -272,16 +276,18 @@ class TestShards:
     def test_a_stream_of_shards_is_learned_from_and_predicted(self, fitted, tmp_path, name):
         trained = fitted(name)
         shards = tmp_path / "shards"
-        status, out, err = typed("shard", trained.data, "--out", shards, "--rows-per-shard", "4")
+        status, out, err = run_command(
+            "shard", trained.data, "--out", shards, "--rows-per-shard", "4"
+        )
         assert (status, err) == (0, "")
         assert out.splitlines()[:2] == ["train: 12 rows in 3 shards", "test: 6 rows in 2 shards"]
         run = tmp_path / "run"
-        status, out, err = typed(
+        status, out, err = run_command(
             "fit", shards, "--stream", "--out", run, *SMALL, *trained.case.flags
         )
         assert status == 0, err
         assert "trained | 2 steps" in (run / "report.md").read_text()
-        status, out, err = typed("evaluate", run)
+        status, out, err = run_command("evaluate", run)
         assert (status, err) == (0, "")
         assert "6 samples" in out
         # The bytes in the shards say what the files say.

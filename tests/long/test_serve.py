@@ -15,7 +15,7 @@ from benchmarks.serving import Load, load_on, request_of, serving, summary
 from support import modality_data as made
 from support.docs import ROOT, steps
 from support.runs import save_run
-from support.server import asking
+from support.server import client_of
 from support.timing import PATIENCE, wait_until
 
 
@@ -100,7 +100,7 @@ def test_the_requests_of_the_page_are_answered(tmp_path):
         step.text for step in steps(ROOT / "docs" / "serve.md") if step.text.startswith("curl ")
     ]
     assert len(asked) == 7
-    with asking(tmp_path, "image") as client:
+    with client_of(tmp_path, "image") as client:
         for text in asked:
             words = iter(shlex.split(text)[1:])
             files, fields, headers, address = {}, {}, {}, ""

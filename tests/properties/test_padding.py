@@ -8,8 +8,8 @@ import torch
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.registry import build_modality
-from support.modality_data import RATE, cloud, frames, recording, sentence, tone
-from support.models import prepared_as, untrained
+from support.modality_data import RATE, frames, points, sentence, series, tone
+from support.models import preprocess_of, untrained
 from support.tolerance import assert_close
 
 KINDS = (
@@ -29,13 +29,11 @@ def cell(kind: str, seed: int, share: float) -> EncodedItem:
         count = max(1, round(8 * share))
         value = {"frames": frames(seed % 2, seed, count=count, width=16), "frame_rate": 10.0}
     elif kind == "points":
-        value = cloud(seed % 2, seed, count=max(2, round(32 * share)))
+        value = points(seed % 2, seed, count=max(2, round(32 * share)))
     elif kind == "text":
         value = (sentence(seed % 2, seed) * 40)[: max(3, round(256 * share))]
     elif kind in ("series", "irregular"):
-        value = {
-            k: v.copy() for k, v in recording(0, seed, length=max(2, round(32 * share))).items()
-        }
+        value = {k: v.copy() for k, v in series(0, seed, length=max(2, round(32 * share))).items()}
         if kind == "series":
             value["x"][1:3] = np.nan
         else:
@@ -51,12 +49,12 @@ def cell(kind: str, seed: int, share: float) -> EncodedItem:
 
 
 def prepared(kind: str, seed: int, share: float) -> Any:
-    modality = build_modality(prepared_as(kind))
+    modality = build_modality(preprocess_of(kind))
     return modality.prepare(modality.decode(cell(kind, seed, share)).value)
 
 
 def collated(kind: str, *samples: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    values, mask = build_modality(prepared_as(kind)).collate(samples)
+    values, mask = build_modality(preprocess_of(kind)).collate(samples)
     return (values.double() if values.is_floating_point() else values), mask
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from support import modality_data as made
 
 __all__ = [
-    "ARRAYS",
-    "FILMS",
-    "RECORDINGS",
-    "SHAPES",
-    "SOUNDS",
-    "TEXTS",
+    "ARRAY",
+    "AUDIO",
+    "POINTS",
+    "SERIES",
+    "TEXT",
+    "VIDEO",
     "Bad",
     "longer_sound",
     "rotated",
@@ -46,7 +46,7 @@ def with_nan() -> np.ndarray:
     return samples
 
 
-SOUNDS = [
+AUDIO = [
     Bad("nothing.wav", lambda path: path.write_bytes(b""), "the file is empty"),
     Bad("zero.wav", wav(np.zeros(0)), "no samples"),
     Bad("nan.wav", wav(with_nan(), subtype="FLOAT"), "not finite"),
@@ -68,27 +68,27 @@ def no_frames(path: Path) -> None:
 
 
 def cut_film(path: Path) -> None:
-    made.write_film(path, made.frames(0, 0))
+    made.write_video(path, made.frames(0, 0))
     path.write_bytes(path.read_bytes()[:400])
 
 
 def vary(path: Path) -> None:
-    made.write_film(path, made.frames(0, 0), times=[0, 5, 10, 40, 42, 44, 70, 100])
+    made.write_video(path, made.frames(0, 0), times=[0, 5, 10, 40, 42, 44, 70, 100])
 
 
 def rotated(path: Path) -> None:
-    made.write_film(path, made.frames(0, 0), rotation=90)
+    made.write_video(path, made.frames(0, 0), rotation=90)
 
 
 def longer_sound(path: Path) -> None:
     sound = made.tone(0, 0, seconds=2.5, rate=16_000)
-    made.write_film(path, made.frames(0, 0), sound=sound)
+    made.write_video(path, made.frames(0, 0), sound=sound)
 
 
-FILMS = [
+VIDEO = [
     Bad("no_frames.avi", no_frames, "no_frames.avi"),
     Bad("cut.mp4", cut_film, "damaged"),
-    Bad("one_frame.mp4", lambda path: made.write_film(path, made.frames(0, 0, count=1))),
+    Bad("one_frame.mp4", lambda path: made.write_video(path, made.frames(0, 0, count=1))),
     Bad("varying.mp4", vary),
     Bad("rotated.mp4", rotated, note="turned as its rotation says"),
     Bad("longer_sound.mp4", longer_sound),
@@ -101,7 +101,7 @@ def cloud_of(points: np.ndarray) -> Callable[[Path], object]:
     return lambda path: np.save(path, np.asarray(points, np.float32))
 
 
-SHAPES = [
+POINTS = [
     Bad("nothing.off", lambda path: path.write_bytes(b""), "the file is empty"),
     Bad("empty.off", lambda path: made.write_off(path, np.zeros((0, 3))), "no points"),
     Bad("nan.xyz", lambda path: path.write_text("0 0 0\n1 nan 1\n"), "nan"),
@@ -119,7 +119,7 @@ SHAPES = [
     Bad("no_faces.off", lambda path: made.write_off(path, CORNERS), note="mesh without faces"),
 ]
 
-TEXTS = [
+TEXT = [
     Bad("empty.txt", lambda path: path.write_bytes(b""), "expected a text, got nothing"),
     Bad("picture.txt", lambda path: path.write_bytes(made.png(0, 0)), "it holds image"),
     Bad(
@@ -135,16 +135,16 @@ def recorded(**changes: object) -> Callable[[Path], object]:
     """Return a writer of a recording of which some columns are changed by a function."""
 
     def write(path: Path) -> None:
-        columns = made.recording(0, 0)
+        columns = made.series(0, 0)
         for name, change in changes.items():
             columns[name] = change(columns[name].copy())
-        made.write_recording(path, columns)
+        made.write_series(path, columns)
 
     return write
 
 
 def ragged(path: Path) -> None:
-    made.write_recording(path, made.recording(0, 0))
+    made.write_series(path, made.series(0, 0))
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:5], lines[5] + ",7", *lines[6:]]))
 
@@ -154,7 +154,7 @@ def with_gap(values: np.ndarray) -> np.ndarray:
     return values
 
 
-RECORDINGS = [
+SERIES = [
     Bad("nothing.csv", lambda path: path.write_bytes(b""), "nothing.csv"),
     Bad("header.csv", lambda path: path.write_text("time,x,y\n"), "header.csv"),
     Bad("ragged.csv", ragged, "expected 3 cells"),
@@ -166,7 +166,7 @@ RECORDINGS = [
     Bad("repeated.csv", recorded(time=lambda v: v.round(1)), note="repeated time stamps averaged"),
 ]
 
-ARRAYS = [
+ARRAY = [
     Bad("nothing.npy", lambda path: path.write_bytes(b""), "the file is empty"),
     Bad("nan.npy", lambda path: np.save(path, np.full((4, 3), np.nan)), "nan or infinite"),
     Bad("wide.npy", lambda path: np.save(path, np.zeros((4, 7))), "Expected 3 channels"),

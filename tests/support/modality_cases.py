@@ -48,16 +48,16 @@ RAW = ("--inputs.audio.stem-channels", "4", "4", "8", "--inputs.audio.stride", "
 
 CASES = {
     # 0.25 s become 0.3 s: 30 frames of 64 bands, and a stem of two strides of 2.
-    "audio": Case(made.make_sounds, "test/low/low6.wav", 8 * 16, SOUND),
+    "audio": Case(made.make_audio, "test/low/low6.wav", 8 * 16, SOUND),
     # 1200 samples, and three strides of 4: 300, 75, 19.
-    "audio_raw": Case(made.make_sounds, "test/low/low6.wav", 19, ("--recipe", "audio_raw", *RAW)),
+    "audio_raw": Case(made.make_audio, "test/low/low6.wav", 19, ("--recipe", "audio_raw", *RAW)),
     # 8 frames of 16 x 24, a stem of two strides of 2, and two frames in an element.
     "video": Case(
-        lambda folder: made.make_films(folder, sound=False), "test/low/low6.mp4", 4 * 4 * 6, FILM
+        lambda folder: made.make_videos(folder, sound=False), "test/low/low6.mp4", 4 * 4 * 6, FILM
     ),
     # The same, and the sound of the 0.8 s that its frames last: 80 frames of 64 bands, strides of 2.
     "audio_video": Case(
-        lambda folder: made.make_films(folder, sound=True),
+        lambda folder: made.make_videos(folder, sound=True),
         "test/low/low6.mp4",
         4 * 4 * 6 + 20 * 16,
         (*FILM, *SOUND),
@@ -67,7 +67,7 @@ CASES = {
     # At most 64 bytes, and 8 in an element.
     "text": Case(made.make_texts, "test/low/low6.txt", 8, WORDS),
     # 30 steps, and two strides of 2.
-    "recordings": Case(made.make_recordings, "test/low/low6.csv", 8, STEPS),
+    "recordings": Case(made.make_series, "test/low/low6.csv", 8, STEPS),
     "series_table": Case(made.make_series_table, "test.parquet", 5, STEPS, samples=6),
     "arrays": Case(
         made.make_arrays, "test/low/low6.npz", 12, ("--inputs.array.project-channels", "8")

@@ -14,28 +14,28 @@ from PIL import Image
 __all__ = [
     "LABELS",
     "RATE",
-    "cloud",
     "frames",
     "make_arrays",
+    "make_audio",
     "make_classes",
-    "make_films",
     "make_meshes",
     "make_mixed",
     "make_point_table",
-    "make_recordings",
+    "make_series",
     "make_series_table",
-    "make_sounds",
     "make_table",
     "make_texts",
+    "make_videos",
     "png",
-    "recording",
+    "points",
     "sentence",
+    "series",
     "tone",
     "wav_bytes",
-    "write_film",
     "write_off",
     "write_parquet",
-    "write_recording",
+    "write_series",
+    "write_video",
     "write_wav",
 ]
 
@@ -75,7 +75,7 @@ def write_wav(path: Path, samples: Numbers, rate: int = RATE, **how: Any) -> Pat
     return path
 
 
-def make_sounds(folder: Path) -> Path:
+def make_audio(folder: Path) -> Path:
     """Write WAV files of a quarter of a second."""
     return make_classes(
         folder, lambda path, place, number: write_wav(path.with_suffix(".wav"), tone(place, number))
@@ -96,7 +96,7 @@ def frames(
     return film
 
 
-def write_film(
+def write_video(
     path: Path,
     pictures: Numbers,
     *,
@@ -134,17 +134,17 @@ def write_film(
     return path
 
 
-def make_films(folder: Path, *, sound: bool) -> Path:
+def make_videos(folder: Path, *, sound: bool) -> Path:
     """Write films of 0.8 s, 8 frames of 16 x 24 pixels, with a sound track or without."""
 
     def write(path: Path, place: int, number: int) -> None:
         heard = tone(place, number, seconds=0.8, rate=16_000) if sound else None
-        write_film(path.with_suffix(".mp4"), frames(place, number), sound=heard)
+        write_video(path.with_suffix(".mp4"), frames(place, number), sound=heard)
 
     return make_classes(folder, write)
 
 
-def cloud(place: int, number: int, *, count: int = 24) -> Numbers:
+def points(place: int, number: int, *, count: int = 24) -> Numbers:
     """Return points in a ball, or in the second class near a plane."""
     rng = np.random.default_rng((place, number))
     return (rng.standard_normal((count, 3)) * (1, 1, (1, 0.05)[place])).astype(np.float32)
@@ -165,7 +165,7 @@ def make_meshes(folder: Path) -> Path:
     return make_classes(
         folder,
         lambda path, place, number: write_off(
-            path.with_suffix(".off"), cloud(place, number, count=12), faces
+            path.with_suffix(".off"), points(place, number, count=12), faces
         ),
     )
 
@@ -177,7 +177,7 @@ def make_point_table(folder: Path) -> Path:
         rows = [(place, number) for place in (0, 1) for number in numbers]
         np.savez(
             folder / f"{split}.npz",
-            points=np.stack([cloud(*row) for row in rows]),
+            points=np.stack([points(*row) for row in rows]),
             label=np.array([place for place, _ in rows]),
             label_names=np.array(LABELS),
         )
@@ -206,7 +206,7 @@ def make_texts(folder: Path) -> Path:
     )
 
 
-def recording(place: int, number: int, *, length: int = 30) -> dict[str, Numbers]:
+def series(place: int, number: int, *, length: int = 30) -> dict[str, Numbers]:
     """Return a recording with time stamps of 20 a second: two channels, faster in the second class."""
     rng = np.random.default_rng((place, number))
     time = np.arange(length) / 20
@@ -216,7 +216,7 @@ def recording(place: int, number: int, *, length: int = 30) -> dict[str, Numbers
     return {"time": time, "x": np.sin(turn) + noise[0], "y": np.cos(turn) + noise[1]}
 
 
-def write_recording(path: Path, columns: dict[str, Numbers]) -> Path:
+def write_series(path: Path, columns: dict[str, Numbers]) -> Path:
     """Write columns as CSV; NaN becomes an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -226,12 +226,12 @@ def write_recording(path: Path, columns: dict[str, Numbers]) -> Path:
     return path
 
 
-def make_recordings(folder: Path) -> Path:
+def make_series(folder: Path) -> Path:
     """Write CSV files of 28 to 30 rows."""
     return make_classes(
         folder,
-        lambda path, place, number: write_recording(
-            path.with_suffix(".csv"), recording(place, number, length=28 + number % 3)
+        lambda path, place, number: write_series(
+            path.with_suffix(".csv"), series(place, number, length=28 + number % 3)
         ),
     )
 
@@ -250,7 +250,7 @@ def make_series_table(folder: Path) -> Path:
     """Write `train.parquet` and `test.parquet`: two channels as lists of 20 numbers, and a subject to be ignored."""
     for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
         rows = [(place, number) for number in numbers for place in (0, 1)]
-        found = [recording(*row, length=20) for row in rows]
+        found = [series(*row, length=20) for row in rows]
         write_parquet(
             folder / f"{split}.parquet",
             {
@@ -316,7 +316,7 @@ def make_mixed(folder: Path) -> Path:
     """Write Parquet tables of pictures, sounds and a series, of which every third row lacks one."""
     for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
         rows = [(place, number) for number in numbers for place in (0, 1)]
-        found = [recording(*row, length=20) for row in rows]
+        found = [series(*row, length=20) for row in rows]
         columns: dict[str, list[Any]] = {
             "photo": [png(*row) for row in rows],
             "voice": [wav_bytes(tone(*row)) for row in rows],

@@ -24,10 +24,10 @@ from perceivers.recipes.resolve_sizes import fill_input
 from perceivers.tasks.classification import ClassificationConfig
 from support.modality_data import LABELS, RATE
 
-__all__ = ["prepared_as", "save_untrained", "untrained"]
+__all__ = ["preprocess_of", "save_untrained", "untrained"]
 
 
-def prepared_as(kind: str) -> Any:
+def preprocess_of(kind: str) -> Any:
     """Return how the cells of one kind become a sample of a tiny model; nothing is left open."""
 
     half = (0.5, 0.5, 0.5)
@@ -60,7 +60,7 @@ def untrained(*kinds: str) -> tuple[Perceiver, dict[str, Any]]:
     """Return a tiny model that learned nothing, whose head is not zero, and what prepares samples for it."""
 
     size = Size(4, 16, 2, 1, 1, 4, 1e-3, 8, 16)
-    preprocess = {kind: prepared_as(kind) for kind in kinds}
+    preprocess = {kind: preprocess_of(kind) for kind in kinds}
     inputs: dict[str, Any] = {}
     for kind, known in preprocess.items():
         part = part_of(SAME.get(kind, kind), size).input

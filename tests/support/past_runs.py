@@ -12,9 +12,9 @@ from perceivers.recipes.files import write_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.runs.summary import RunSummary, write_summary
 from perceivers.tasks.classification import ClassificationConfig
-from support.runs import LABELS, make_pictures, save_run, tiny_model
+from support.runs import LABELS, make_image_folder, save_run, tiny_model
 
-__all__ = ["make_past_run", "make_recipe"]
+__all__ = ["make_finished_run", "make_recipe"]
 
 
 def make_recipe(**changes: Any) -> Recipe:
@@ -30,7 +30,7 @@ def make_recipe(**changes: Any) -> Recipe:
     return replace(recipe, **changes)
 
 
-def make_past_run(
+def make_finished_run(
     folder: Path,
     *,
     data: Path | None = None,
@@ -40,7 +40,7 @@ def make_past_run(
 ) -> Path:
     """Write a run of 20 steps on pictures, dark or light, which was right in three quarters of 8."""
     recipe = make_recipe(**changes)
-    data = data or make_pictures(folder.parent / "birds")
+    data = data or make_image_folder(folder.parent / "birds")
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder / "recipe.yaml")
     rows: list[dict[str, float]] = []

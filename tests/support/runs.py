@@ -19,7 +19,7 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 
-__all__ = ["TINY", "make_pictures", "needs_int8", "save_run", "tiny_model"]
+__all__ = ["TINY", "make_image_folder", "needs_int8", "save_run", "tiny_model"]
 
 LABELS = ("dark", "light")
 
@@ -37,7 +37,7 @@ TINY = [
 ]
 
 
-def make_pictures(
+def make_image_folder(
     folder: Path, *, labels: Sequence[str] = LABELS, count: int = 10, size: int = 10
 ) -> Path:
     """Write a folder of classes with `count` pictures each; later classes are lighter."""

@@ -18,7 +18,7 @@ from perceivers.server.settings import ServerSettings, UploadLimits
 from support import modality_data as made
 from support.models import save_untrained
 
-__all__ = ["BOUNDS", "GOOD_SUFFIX", "Sent", "asking", "bad_files", "bad_forms", "good_file"]
+__all__ = ["BOUNDS", "GOOD_SUFFIX", "Sent", "bad_files", "bad_forms", "client_of", "good_file"]
 
 GOOD_SUFFIX = {
     "image": ".png",
@@ -32,7 +32,7 @@ GOOD_SUFFIX = {
 
 
 @contextmanager
-def asking(
+def client_of(
     folder: Path, *kinds: str, limits: UploadLimits | None = None, token: str | None = None
 ) -> Iterator[TestClient]:
     """Serve a tiny run to a client within this process. `client.service` is what answers."""
@@ -55,13 +55,13 @@ def good_file(kind: str, folder: Path) -> bytes:
         elif kind == "audio":
             made.write_wav(path, made.tone(0, 0))
         elif kind == "video":
-            made.write_film(path, made.frames(0, 0))
+            made.write_video(path, made.frames(0, 0))
         elif kind == "points":
-            made.write_off(path, made.cloud(0, 0))
+            made.write_off(path, made.points(0, 0))
         elif kind == "text":
             path.write_text(made.sentence(0, 0))
         elif kind == "series":
-            made.write_recording(path, made.recording(0, 0))
+            made.write_series(path, made.series(0, 0))
         else:
             np.save(path, np.zeros((5, 3), np.float32))
     return path.read_bytes()

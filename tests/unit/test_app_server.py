@@ -9,7 +9,7 @@ from perceivers.evaluation.predict import Predictor
 from perceivers.server.app import docs_page
 from perceivers.server.settings import UploadLimits
 from support import modality_data as made
-from support.server import asking
+from support.server import client_of
 from support.timing import PATIENCE, wait_until
 
 PICTURE = made.png(0, 0)
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    with asking(folder, "image") as client:
+    with client_of(folder, "image") as client:
         yield client
 
 
@@ -146,7 +146,7 @@ def test_killing_the_decoder_loses_only_the_request_that_it_worked_on(client):
 
 
 def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
-    with asking(folder, "image", limits=UploadLimits(wait=3.0, queue=1, bytes=30_000)) as client:
+    with client_of(folder, "image", limits=UploadLimits(wait=3.0, queue=1, bytes=30_000)) as client:
         (process,) = client.service.decoders.processes
         os.kill(process.pid, signal.SIGSTOP)
         answers = []
@@ -185,7 +185,7 @@ def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
 
 
 def test_a_token_is_asked_for_where_there_is_something_to_learn(folder):
-    with asking(folder, "image", token="secret") as client:
+    with client_of(folder, "image", token="secret") as client:
         for route in ("/run", "/metrics"):
             answer = client.get(route)
             assert answer.status_code == 401

@@ -5,7 +5,7 @@ import yaml
 
 from perceivers.report.publish import file_name_only, file_names_only, model_card
 from perceivers.runs.record import read_run
-from support.past_runs import make_past_run
+from support.past_runs import make_finished_run
 
 
 def split(card):
@@ -15,7 +15,7 @@ def split(card):
 
 @pytest.fixture
 def folder(tmp_path):
-    return make_past_run(tmp_path / "secret" / "run")
+    return make_finished_run(tmp_path / "secret" / "run")
 
 
 def test_metadata_are_what_the_hub_searches(folder):

@@ -16,7 +16,7 @@ from perceivers.hub.checkpoint import load
 from perceivers.hub.convert import convert, export_huggingface
 from perceivers.tasks.masked import MaskedBytesConfig
 from support import flow_data, modality_data
-from support.runs import make_pictures, save_run
+from support.runs import make_image_folder, save_run
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,7 +59,7 @@ def test_a_classifier_becomes_a_run_that_labels_pictures(folder, tmp_path, capsy
         torch.testing.assert_close(load(out).model({"image": image}), expected)
     predictor = load_predictor(out)
     assert predictor.label_names == ("dark", "light", "blue")
-    pictures = make_pictures(tmp_path / "pictures", count=1)
+    pictures = make_image_folder(tmp_path / "pictures", count=1)
     (found,) = predictor.predict(pictures / "dark" / "0.png")
     assert sum(found.probabilities.values()) == pytest.approx(1)
 
@@ -82,7 +82,7 @@ def test_the_autoencoder_becomes_a_run_that_gives_films_back(tmp_path, monkeypat
     )
     model.save_pretrained(tmp_path / "theirs")
     assert main(["convert", "theirs", "--out", "run"]) == 0
-    film = modality_data.write_film(
+    film = modality_data.write_video(
         tmp_path / "a.mp4",
         modality_data.frames(0, 1),
         rate=25,

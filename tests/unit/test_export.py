@@ -26,7 +26,7 @@ from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.regression import RegressionConfig
 from support import modality_data as made
 from support.models import save_untrained, untrained
-from support.runs import LABELS, make_pictures, save_run, tiny_model
+from support.runs import LABELS, make_image_folder, save_run, tiny_model
 
 
 def picture(folder):
@@ -46,18 +46,18 @@ def short_sound(folder):
 
 def film(folder):
     heard = made.tone(1, 0, seconds=1.5, rate=16_000)
-    return made.write_film(folder / "a.mp4", made.frames(0, 0, count=15), sound=heard)
+    return made.write_video(folder / "a.mp4", made.frames(0, 0, count=15), sound=heard)
 
 
 def points(folder):
     path = folder / "a.npy"
-    np.save(path, made.cloud(0, 0, count=150) + 40)
+    np.save(path, made.points(0, 0, count=150) + 40)
     return path
 
 
 def few_points(folder):
     path = folder / "b.npy"
-    np.save(path, made.cloud(1, 0, count=20).astype(np.float64))
+    np.save(path, made.points(1, 0, count=20).astype(np.float64))
     return path
 
 
@@ -224,7 +224,7 @@ def test_frames_that_are_put_together_of_windows_are_exported_as_one_window():
 
 
 def test_the_runs_own_data_are_compared_or_else_made_up_ones(tmp_path, quickly):
-    data = make_pictures(tmp_path / "pictures", count=3)
+    data = make_image_folder(tmp_path / "pictures", count=3)
     (data / "dark" / "0.png").write_bytes(b"no picture")
     run = save_run(tmp_path / "run", data=data)
     assert (

@@ -44,7 +44,7 @@ def test_what_is_open_is_measured_on_cells():
 
 
 def test_films_are_as_large_as_the_recipe_allows(tmp_path):
-    folder = modality_data.make_films(tmp_path, sound=False)
+    folder = modality_data.make_videos(tmp_path, sound=False)
     cells = [EncodedItem(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
     large = measured(VideoPreprocessConfig(), cells, largest_image=64).size
     small = measured(VideoPreprocessConfig(), cells, largest_image=8).size

@@ -4,7 +4,7 @@ from PIL import Image
 
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.inputs import samples_of
-from support.runs import make_pictures
+from support.runs import make_image_folder
 
 IMAGE = {"image": InputColumn("image", "image")}
 PAIR = {name: InputColumn(name, "image") for name in ("left", "right")}
@@ -16,7 +16,7 @@ def names(items, columns=IMAGE, **kwargs):
 
 @pytest.fixture
 def pictures(tmp_path):
-    return make_pictures(tmp_path / "pictures", count=2)
+    return make_image_folder(tmp_path / "pictures", count=2)
 
 
 def test_a_file_a_folder_and_a_glob_are_samples(pictures):

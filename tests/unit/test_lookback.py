@@ -4,12 +4,12 @@ import pytest
 
 from perceivers.models.perceiver import build
 from perceivers.runs.record import read_run
-from support.past_runs import make_past_run
+from support.past_runs import make_finished_run
 from support.runs import save_run
 
 
 def test_a_run_that_has_ended(tmp_path):
-    run = read_run(make_past_run(tmp_path / "a"))
+    run = read_run(make_finished_run(tmp_path / "a"))
     assert (run.name, run.state, run.main_metric) == ("a", "ended", "accuracy")
     assert run.metrics == {"validation": {"accuracy": 0.75, "loss": 0.1, "samples": 8.0}}
     assert run.samples_per_second == 20 * 16 / 4
@@ -18,14 +18,14 @@ def test_a_run_that_has_ended(tmp_path):
 
 
 def test_a_run_that_has_not_ended_tells_its_best_so_far(tmp_path):
-    run = read_run(make_past_run(tmp_path / "a", ended=False))
+    run = read_run(make_finished_run(tmp_path / "a", ended=False))
     assert run.state == "unfinished, 20 steps done"
     assert run.metrics["validation"] == {"loss": 0.1, "accuracy": 0.75, "samples": 8.0}
     assert (run.steps, run.seconds, run.data, run.facts) == (20, 4.0, None, None)
 
 
 def test_a_run_before_its_first_report(tmp_path):
-    folder = make_past_run(tmp_path / "a", ended=False)
+    folder = make_finished_run(tmp_path / "a", ended=False)
     (folder / "metrics.jsonl").unlink()
     run = read_run(folder)
     assert run.state == "unfinished, before a report"
@@ -40,7 +40,7 @@ def test_a_model_that_was_saved_by_hand_has_a_cost_and_no_curves(tmp_path):
 
 
 def test_what_was_evaluated_is_told_by_split(tmp_path):
-    folder = make_past_run(tmp_path / "a")
+    folder = make_finished_run(tmp_path / "a")
     told = {"split": "test", "metrics": {"accuracy": 0.5}}
     (folder / "evaluation-test.json").write_text(json.dumps(told))
     assert read_run(folder).metrics["test"] == {"accuracy": 0.5}
@@ -61,7 +61,7 @@ def test_what_is_no_run_is_told(tmp_path):
 
 
 def test_truncated_weights_are_told(tmp_path):
-    path = make_past_run(tmp_path / "a") / "model.safetensors"
+    path = make_finished_run(tmp_path / "a") / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(OSError, match="truncated"):
         read_run(path.parent)

@@ -3,7 +3,7 @@ import pytest
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.builtin import digits
 from perceivers.data.sources.open import open_data
-from support.runs import make_pictures
+from support.runs import make_image_folder
 
 
 def test_builtin_digits():
@@ -17,7 +17,7 @@ def test_builtin_digits():
 
 def test_a_folder_named_like_builtin_data_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_pictures(tmp_path / "digits")
+    make_image_folder(tmp_path / "digits")
     assert open_data("digits", DataConfig()).label_names == ("dark", "light")
     assert open_data("builtin:digits", DataConfig()).form == digits().form
 

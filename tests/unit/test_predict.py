@@ -9,7 +9,7 @@ from perceivers.evaluation.inputs import samples_of
 from perceivers.evaluation.predict import Predictor, load_predictor, save_model
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
-from support.runs import make_pictures, needs_int8, save_run, tiny_model
+from support.runs import make_image_folder, needs_int8, save_run, tiny_model
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def predictor(tmp_path) -> Predictor:
 
 
 def test_a_prediction_agrees_with_the_model(predictor, tmp_path):
-    path = make_pictures(tmp_path / "pictures", count=1) / "dark" / "0.png"
+    path = make_image_folder(tmp_path / "pictures", count=1) / "dark" / "0.png"
     (one,) = predictor.predict(path)
     batch = predictor.read(list(samples_of(path, predictor.columns)))
     with torch.no_grad():
@@ -32,7 +32,7 @@ def test_a_prediction_agrees_with_the_model(predictor, tmp_path):
 
 
 def test_batches_change_nothing(predictor, tmp_path):
-    folder = make_pictures(tmp_path / "pictures", count=4)
+    folder = make_image_folder(tmp_path / "pictures", count=4)
     together = predictor.predict(folder)
     assert len(together) == 8
     for one in together:
@@ -41,7 +41,7 @@ def test_batches_change_nothing(predictor, tmp_path):
 
 
 def test_file_array_and_picture_give_the_same(predictor, tmp_path):
-    path = make_pictures(tmp_path / "pictures", count=1) / "light" / "0.png"
+    path = make_image_folder(tmp_path / "pictures", count=1) / "light" / "0.png"
     picture = Image.open(path)
     values = {one.probability for one in predictor.predict([path, np.asarray(picture), picture])}
     assert max(values) - min(values) < 1e-6
@@ -50,13 +50,13 @@ def test_file_array_and_picture_give_the_same(predictor, tmp_path):
 
 
 def test_top_is_cut_to_what_there_is(predictor, tmp_path):
-    path = make_pictures(tmp_path / "pictures", count=1)
+    path = make_image_folder(tmp_path / "pictures", count=1)
     assert len(predictor.predict(path, top=1)[0].top) == 1
     assert len(predictor.predict(path, top=9)[0].top) == 2
 
 
 def test_a_bad_file_is_raised_or_reported(predictor, tmp_path):
-    folder = make_pictures(tmp_path / "pictures", count=2)
+    folder = make_image_folder(tmp_path / "pictures", count=2)
     bad = folder / "dark" / "1.png"
     bad.write_text("text")
     with pytest.raises(ValueError, match=r"1\.png"):
@@ -91,7 +91,7 @@ def test_what_is_saved_is_what_is_loaded(predictor, tmp_path):
 @needs_int8
 def test_quantized_predictions_are_close_and_say_what_was_done(tmp_path):
     folder = save_run(tmp_path / "run")
-    pictures = make_pictures(tmp_path / "pictures", count=3)
+    pictures = make_image_folder(tmp_path / "pictures", count=3)
     plain, int8 = (load_predictor(folder, device="cpu", quantize=q) for q in (None, "int8-always"))
     assert plain.quantization is None
     assert int8.quantization.sentence() == "int8 weights in 8 of 8 linear layers."

@@ -7,13 +7,13 @@ import pytest
 import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.report.publish import prepare_push, push_to_hub
-from support.past_runs import make_past_run
+from support.past_runs import make_finished_run
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A run with all that training leaves, in a place whose name must not travel."""
-    folder = make_past_run(tmp_path / "secret" / "run")
+    folder = make_finished_run(tmp_path / "secret" / "run")
     (folder / "checkpoints").mkdir()
     for name in ("checkpoints/last.ckpt", "report.md", "curves.png", "confusion.png"):
         (folder / name).write_bytes(b"secret" if name.endswith("ckpt") else b"\x89PNG")
@@ -108,6 +108,6 @@ def test_other_names_are_refused(folder, name, capsys):
 
 
 def test_only_what_has_ended_is_pushed(tmp_path):
-    going = make_past_run(tmp_path / "going", ended=False)
+    going = make_finished_run(tmp_path / "going", ended=False)
     with pytest.raises(OSError, match="Only what has ended can be pushed"):
         prepare_push(going, tmp_path / "pushed")
