@@ -17,17 +17,6 @@ from perceivers.explain.attribution.rollup import (
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "MAPS",
-    "Attribution",
-    "CrossAttentionMap",
-    "attribute",
-    "model_outputs",
-    "select_map",
-    "summarize_call",
-    "summary_map",
-]
-
 MAPS = ("mean", "last", "rollup", "class")
 """Maps of a whole model: the mean of all cross-attends, the last one, the rollup, or the rollup weighted by the
 gradient of a class."""
@@ -164,8 +153,7 @@ def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
     """
     num_latents = call.query.shape[1]
     if not all(0 <= latent < num_latents for latent in latents):
-        msg = f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}.")
     heads = torch.zeros(call.attention.num_heads, call.num_elements, device=call.query.device)
     for block in call.blocks():
         heads[:, block.elements] += block.weights.sum(dim=1)
@@ -192,8 +180,7 @@ def select_map(found: CrossAttentionMap, latent: int | None, head: int | None) -
         ValueError: If there is no such head.
     """
     if head is not None and not 0 <= head < len(found.heads):
-        msg = f"Expected a head between 0 and {len(found.heads) - 1}, got {head}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected a head between 0 and {len(found.heads) - 1}, got {head}.")
     if latent is None and head is None:
         return found
     weights = found.heads if latent is None else found.weights[:, latent]

@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from perceivers.explain.contents.base import View
 
-__all__ = ["Explanation", "arrays_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:

@@ -21,19 +21,6 @@ from perceivers.inputs.elements import Elements
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "BASELINES",
-    "Curves",
-    "MeanCurves",
-    "all_maps",
-    "class_index",
-    "class_probability",
-    "curves_of_files",
-    "deletion_curves",
-    "input_gradients",
-    "mean_curves",
-]
-
 BASELINES = ("gradients", "random")
 """Orders that maps are compared with: the norm of the gradient by each element's content, and a random order."""
 
@@ -194,8 +181,7 @@ def mean_curves(found: Sequence[Curves]) -> MeanCurves:
         ValueError: If there are none.
     """
     if not found:
-        msg = "Expected the curves of at least one sample, got none."
-        raise ValueError(msg)
+        raise ValueError("Expected the curves of at least one sample, got none.")
     names = list(found[0].deletion)
     areas = {name: np.array([one.areas()[name] for one in found]) for name in names}
     gains: dict[str, tuple[MeanAndError, MeanAndError]] = {}
@@ -233,8 +219,9 @@ def curves_of_files(
     """
     config = saved.config.task
     if config is None:
-        msg = f"The model in {saved.folder} was saved without its labels, so it has no class to measure."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The model in {saved.folder} was saved without its labels, so it has no class to measure."
+        )
     output, config = config.select_subtask(task)
     wanted, model = class_index(config, about), saved.model.eval()
     device = next(model.parameters()).device
@@ -269,10 +256,9 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
     names = task.output_names
     if name not in names:
         known = f"{len(names)} classes" if len(names) > 12 else ", ".join(names) or "none"
-        msg = (
+        raise ValueError(
             f"There is no class '{name}' to explain; the run learned {known}.{nearest(name, names)}"
         )
-        raise ValueError(msg)
     return names.index(name)
 
 
@@ -289,11 +275,10 @@ def class_probability(task: TaskConfig, index: int, output: str | None) -> Proba
     """
     learned = build_task(task)
     if not learned.has_classes:
-        msg = (
+        raise ValueError(
             "Deletion and insertion curves show the probability of a class, and this run learned "
             f"{task.kind.replace('_', ' ')}: expected a task of classes or labels."
         )
-        raise ValueError(msg)
     return lambda outputs: learned.probabilities(outputs if output is None else outputs[output])[
         :, index
     ]

@@ -19,8 +19,6 @@ from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["Block", "Call", "check_single", "input_calls", "record_calls"]
-
 CHUNK = 2**24  # scores in memory at once: 64 MB
 PIECE = 2**14  # elements that are assembled at once
 
@@ -150,8 +148,9 @@ def check_single(inputs: Mapping[str, Tensor]) -> None:
     """
     samples = {name: x.shape[0] for name, x in inputs.items()}
     if set(samples.values()) != {1}:
-        msg = f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
+        )
 
 
 def input_calls(calls: Sequence[Call]) -> list[Call]:

@@ -15,16 +15,6 @@ from perceivers.explain.attribution.recorder import Call, check_single, input_ca
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "QueryAttribution",
-    "RolledUp",
-    "check_whole",
-    "output_queries",
-    "relevance",
-    "roll_up_calls",
-    "trace_query",
-]
-
 QUERIES = 256  # of an output with more queries, as many stand for all
 
 
@@ -73,8 +63,9 @@ def trace_query(
         TypeError: If the model has no output queries.
     """
     if not isinstance(model.output, PerceiverDecoder):
-        msg = f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
-        raise TypeError(msg)
+        raise TypeError(
+            f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
+        )
     with watch_attention(model) as maps:
         model(inputs, masks)
     cross_attends = [
@@ -255,8 +246,7 @@ def check_whole(calls: Sequence[Call], num_elements: int) -> None:
     """
     counts = sorted({call.num_elements for call in input_calls(calls)})
     if counts != [num_elements]:
-        msg = (
+        raise ValueError(
             f"Expected every cross-attend to see all {num_elements:,} elements, got cross-attends to {counts}: "
             "attention of an encoder that receives the input in parts cannot be explained."
         )
-        raise ValueError(msg)

@@ -17,8 +17,6 @@ from perceivers.explain.contents.base import (
     shades_of,
 )
 
-__all__ = ["ArrayContent"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayContent(Content):

@@ -20,8 +20,6 @@ from perceivers.explain.contents.base import (
     shades_of,
 )
 
-__all__ = ["SpectrogramContent", "WaveformContent"]
-
 COLUMNS = 800  # of a waveform: about the pixels of a screen
 HERTZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
 

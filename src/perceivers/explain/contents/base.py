@@ -12,20 +12,6 @@ from PIL import Image
 
 from perceivers.explain.contents import plot
 
-__all__ = [
-    "Array",
-    "Content",
-    "ElementsContent",
-    "Json",
-    "ModelInput",
-    "View",
-    "content_of",
-    "image_url",
-    "number_list",
-    "register_view",
-    "shades_of",
-]
-
 Array = npt.NDArray[Any]
 Json = dict[str, Any]
 

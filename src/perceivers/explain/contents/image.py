@@ -20,8 +20,6 @@ from perceivers.explain.contents.base import (
     register_view,
 )
 
-__all__ = ["ImageContent", "shown_pixels"]
-
 TILE = 1.5  # inches of the scores of a latent
 SHOWN = 512  # pixels of the longer side, for an image that has them
 

@@ -10,29 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "BAR",
-    "INK",
-    "PALE",
-    "QUIET",
-    "TRACK",
-    "bare",
-    "draw_bars",
-    "draw_panels",
-    "draw_tracks",
-    "envelope",
-    "lay_image",
-    "lay_map",
-    "name_beside",
-    "norm_of",
-    "palette",
-    "panels_size",
-    "scale_beside",
-    "shorten",
-    "subplot_rows",
-    "tracks_size",
-]
-
 INK, QUIET, BAR, PALE = "#1b1f27", "#6b7280", "#3b6fb6", "#c9d3e0"
 _PALETTES = {
     # On white paper: without attention the ground stays white, so that text on it is legible.

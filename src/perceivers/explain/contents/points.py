@@ -17,8 +17,6 @@ from perceivers.explain.contents.base import (
     register_view,
 )
 
-__all__ = ["PointsContent"]
-
 POINTS = 8000  # shown at most: a page turns them while a finger moves
 TURNS = 24  # frames of an animation
 COLUMNS = 4

@@ -17,8 +17,6 @@ from perceivers.explain.contents.base import (
     register_view,
 )
 
-__all__ = ["SeriesContent"]
-
 CHANNELS = 24  # drawn in a PNG, at most
 STEPS = 4000  # of a series on a page, at most
 

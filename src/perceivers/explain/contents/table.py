@@ -8,8 +8,6 @@ import numpy as np
 from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import Content, Json, ModelInput, View, register_view
 
-__all__ = ["TableContent"]
-
 FIELDS = 30  # drawn in a PNG, at most
 COLUMNS = 5
 

@@ -13,8 +13,6 @@ from perceivers.data.modalities.text.modality import BYTE_OFFSET
 from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import Array, Content, Json, ModelInput, View, register_view
 
-__all__ = ["Character", "TextContent"]
-
 SPECIAL = ("PAD", "BOS", "EOS", "MASK", "CLS", "SEP")
 COLUMNS = 76  # cells of a line
 LINES = 18  # of the passage with the most attention, where the text is longer

@@ -17,8 +17,6 @@ from perceivers.explain.contents.base import (
     register_view,
 )
 
-__all__ = ["VideoContent"]
-
 FRAMES = 8  # shown side by side, at most
 AREA = 1.5  # square inches of a frame
 

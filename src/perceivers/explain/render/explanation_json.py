@@ -30,8 +30,6 @@ import numpy as np
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.base import Array, Json, View, number_list, scale_of
 
-__all__ = ["VERSION", "explanation_json", "views_json"]
-
 Maps = dict[int | str, tuple[str, Array]]
 """Title and map by key, as in `View.maps`."""
 
@@ -83,8 +81,9 @@ def views_json(
         if cross_attend != "all":
             if cross_attend not in maps:
                 last = len(view.attention) - 1
-                msg = f"Expected a cross-attend between 0 and {last}, or 'all', got {cross_attend}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"Expected a cross-attend between 0 and {last}, or 'all', got {cross_attend}."
+                )
             maps = {cross_attend: maps[cross_attend]}
         views.append(_view(view, maps))
     return views

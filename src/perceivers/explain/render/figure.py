@@ -17,8 +17,6 @@ from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import View
 from perceivers.explain.contents.plot import BAR, INK, PALE, QUIET, shorten
 
-__all__ = ["draw_explanation", "write_gif"]
-
 BARS = 5  # most probable labels
 NUMBERS = 8  # of a regression
 SECONDS = 1.4  # of a map in an animation

@@ -15,8 +15,6 @@ from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.render.explanation_json import explanation_json
 from perceivers.hub.checkpoint import Saved
 
-__all__ = ["FORMATS", "SCRIPTS", "explain_file", "page_of", "write_curves"]
-
 FORMATS = ("png", "gif", "html", "npz")
 
 _VIEWS = ("view_image", "view_audio", "view_points", "view_lines")
@@ -65,8 +63,9 @@ def explain_file(
     out = Path(out)
     format = _format_of(out, format, FORMATS, "show attention in")
     if not 0 <= clip_position <= 1:
-        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
+        )
     explanation = explain(saved, file, latents=latents, clip_position=clip_position, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format in ("png", "gif"):
@@ -133,8 +132,7 @@ def _format_of(out: Path, format: str | None, known: tuple[str, ...], purpose: s
     format = format or out.suffix.removeprefix(".").lower()
     if format not in known:
         names = f"{', '.join(known[:-1])} or {known[-1]}"
-        msg = f"Expected the format {names} to {purpose}, got '{format}' for {out}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected the format {names} to {purpose}, got '{format}' for {out}.")
     return format
 
 
