@@ -8,7 +8,7 @@ import torch
 
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.attribution.attention import watch_attention
-from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import arrays_of
 from perceivers.explain.attribution.rollup import trace_query
 from perceivers.explain.render.figure import draw_explanation
@@ -78,7 +78,7 @@ def test_the_first_blank_is_explained_and_drawn(tmp_path):
             "config": {},
         },
     )
-    found = explain(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
+    found = explain_sample(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
     arrays = arrays_of(found)
     assert arrays["asked_latents"].shape == (64,)
     assert arrays["asked"].shape == (64,)

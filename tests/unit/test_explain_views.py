@@ -15,6 +15,7 @@ from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.explain.attribution.explain import step_of
+from perceivers.explain.contents import base
 from perceivers.explain.contents.base import ElementsContent, ModelInput, content_of, register_view
 from perceivers.explain.contents.image import shown_pixels
 from perceivers.explain.contents.table import TableContent
@@ -183,7 +184,7 @@ def test_fields_of_a_table_are_what_stood_in_it():
 
 
 def test_a_kind_without_a_view_shows_its_elements_and_another_can_be_registered(monkeypatch):
-    monkeypatch.setattr("perceivers.explain.contents.base._VIEWS", {})
+    monkeypatch.setattr(base, "_VIEWS", {})
     config, x = SimpleNamespace(kind="events"), np.zeros((4, 2), np.float32)
     assert isinstance(content(config, None, x, ALL, (1,)), ElementsContent)
     register_view("events", lambda given: TableContent(fields=("a",), texts=(str(given.step),)))

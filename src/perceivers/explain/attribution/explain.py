@@ -30,7 +30,7 @@ from perceivers.typing import Tensor
 Map = npt.NDArray[np.float32]
 
 
-def explain(
+def explain_sample(
     saved: Saved,
     file: Any,
     *,

@@ -46,7 +46,7 @@ def explanation_json(explanation: Explanation) -> Json:
     numbers.
 
     Args:
-        explanation: Result of `perceivers.explain.attribution.explain.explain`.
+        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
     """
     return {
         "version": VERSION,
@@ -69,7 +69,7 @@ def views_json(
     """Return the view of each modality as JSON.
 
     Args:
-        explanation: Result of `perceivers.explain.attribution.explain.explain`.
+        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
         cross_attend: Index of the only cross-attend whose map is returned. By default all, after the summary.
 
     Raises:

@@ -27,7 +27,7 @@ def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figur
     """Return a figure with the output of the model and, for each modality, the input and the maps of attention.
 
     Args:
-        explanation: Result of `perceivers.explain.attribution.explain.explain`.
+        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
         latents: Whether the scores of single latents are drawn below a single image.
     """
     views = explanation.views

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation, arrays_of
 from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.render.explanation_json import explanation_json
@@ -52,7 +52,7 @@ def explain_file(
             that needs no other file; `npz` holds the arrays of `Explanation`. By default the suffix of `out`.
         latents: Number of latents that are shown one by one.
         clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
-        which: `task`, `map` and `about` of `perceivers.explain.attribution.explain.explain`.
+        which: `task`, `map` and `about` of `perceivers.explain.attribution.explain.explain_sample`.
 
     Raises:
         ValueError: If the format does not exist, the model cannot decode files, or the file is missing or cannot be
@@ -66,7 +66,7 @@ def explain_file(
         raise ValueError(
             f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
         )
-    explanation = explain(saved, file, latents=latents, clip_position=clip_position, **which)
+    explanation = explain_sample(saved, file, latents=latents, clip_position=clip_position, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format in ("png", "gif"):
         _draw(explanation, out, animated=format == "gif")
