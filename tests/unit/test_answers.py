@@ -20,7 +20,7 @@ from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import split_target
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
-from resolved import specialize
+from support.resolved import specialize
 
 PICTURE = ImagePreprocessConfig(size=(4, 4))
 

@@ -14,8 +14,8 @@ from perceivers.data.tables.table import Subset
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
-from resolved import specialize
 from support import image_data, modality_data
+from support.resolved import specialize
 
 
 def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):

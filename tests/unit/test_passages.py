@@ -25,7 +25,7 @@ from perceivers.data.modalities.text.multi_text import passages_of, room_of_each
 from perceivers.data.sources.open import open_data
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import _join_texts
-from resolved import specialize
+from support.resolved import specialize
 
 # The columns of GLUE's tasks of two sentences, and what their labels are.
 PAIRS = {

@@ -30,7 +30,7 @@ from perceivers.recipes.resolve import split_for_task
 from perceivers.recipes.resolve_sizes import assume
 from perceivers.recipes.resolve_tasks import bind_modalities, fill_task
 from perceivers.tasks.base import TargetInfo
-from resolved import specialize
+from support.resolved import specialize
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
 WHOLE = [*PALETTE, *[9] * (3 * 253)]  # fewer colors would be written in fewer bits

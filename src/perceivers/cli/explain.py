@@ -116,7 +116,7 @@ def _stem(options: Options) -> str:
 
 def _sample(saved: "Saved", options: Options) -> Any:
     """Return the sample to explain: FILE or, of a table, the row asked for."""
-    from perceivers.evaluation.inputs import samples_of
+    from perceivers.data.sources.samples import samples_of
 
     columns = saved.config.input_columns()
     if options.text:
@@ -173,8 +173,8 @@ def _measure_faithfulness(options: Options) -> int:
 
 def _samples_of_run(saved: "Saved", options: Options) -> tuple[list[Any], str]:
     """Return the samples to measure on, and their description."""
+    from perceivers.data.sources.samples import Sample, samples_of
     from perceivers.evaluation.evaluate import choose_split, open_for_run
-    from perceivers.evaluation.inputs import Sample, samples_of
     from perceivers.evaluation.predict import Predictor
 
     if options.file is not None:

@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
 
     samples: list[Any] | None = None
     if options.samples and options.format != "huggingface":
-        from perceivers.evaluation.inputs import samples_of
+        from perceivers.data.sources.samples import samples_of
         from perceivers.hub.checkpoint import load
 
         columns = load(options.run).config.input_columns()

@@ -83,10 +83,13 @@ def _holds_configs(hint: Any) -> bool:
 
 
 def _descriptions(config: type) -> dict[str, str]:
-    """Return the description of each field from the section Attributes of a docstring."""
-    _, _, text = (inspect.getdoc(config) or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in entries}
+    """Return the description of each field from the sections Attributes of a class and its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        _, _, text = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Attributes:\n")
+        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
+        found |= {name: " ".join(words.split()) for name, words in entries}
+    return found
 
 
 def _row(name: str, hint: Any, text: str, value: Any, *, brief: bool = False) -> str:

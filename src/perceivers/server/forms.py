@@ -223,7 +223,7 @@ def parse_form(
         if cell is not None:
             cells[one.name] = cell
     if not cells:
-        reason = f"Nothing was sent. Expected a field for {' or '.join(known)}."
+        reason = f"The form is empty. Expected a field for {' or '.join(known)}."
         raise RefusedError(400, reason)
     top = chosen.pop("top", None)
     job = Job(_with_audio_tracks(cells, inputs), explained=counts is not None)

@@ -338,15 +338,6 @@ def _stacked(targets: Sequence[Any]) -> torch.Tensor:
     return torch.tensor([int(target) for target in targets])
 
 
-def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
-    """Return the key of a modality's cell in a row.
-
-    Image frames and audio track of a video share one column; if they are given apart, each has a key of its own.
-    """
-    alone = [part.column for part in columns.values()].count(column.column) == 1
-    return column.column if alone else f"{column.column}:{modality}"
-
-
 def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
     """Return the cell of one modality; of several columns, an item whose value holds the cells by column.
 

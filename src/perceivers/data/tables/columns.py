@@ -33,6 +33,15 @@ class InputColumn:
         return self.columns or (self.column,)
 
 
+def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
+    """Return the key of a modality's cell in a row.
+
+    Image frames and audio track of a video share one column; if they are given apart, each has a key of its own.
+    """
+    alone = [part.column for part in columns.values()].count(column.column) == 1
+    return column.column if alone else f"{column.column}:{modality}"
+
+
 def frame_pair(frames: Sequence[str], name: str) -> list[InputColumn]:
     """Return two columns of pictures as pairs of frames, the first and the second.
 
