@@ -206,6 +206,6 @@ def test_what_the_recipe_says_of_reading_holds_where_no_flag_does(pictures, monk
         pv.fit(pictures, validation_fraction=0.2)
     for recipe in recipes:
         assert (
-            recipe.data.largest_image == 64
+            recipe.preprocess["image"].max_side == 64
         )  # of size `tiny`, not what flags have without a recipe
         assert recipe.data.validation_fraction == 0.2

@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 from perceivers.data.modalities.flow.decode import write_flo
-from perceivers.data.modalities.flow.synthetic import made_pair
+from perceivers.data.modalities.flow.synthetic import synthetic_pair
 
 __all__ = ["deep_png", "make_chairs", "make_kitti", "make_sintel", "pair"]
 
 
 def pair(number=0, size=(12, 16), largest=1.5):
     """Return made frames and their flow."""
-    return made_pair(np.random.default_rng(number), size=size, largest=largest)
+    return synthetic_pair(np.random.default_rng(number), size=size, largest=largest)
 
 
 def save(pixels, path: Path) -> None:

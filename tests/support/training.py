@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.sources.builtin import digits
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.table import Subset
@@ -38,7 +38,7 @@ from perceivers.training.fit import Run
 from perceivers.training.fit import train as train_run
 
 PREPROCESS = {
-    "image": ImagePreprocessConfig(
+    "image": ImagePreprocessConfig.imagenet(
         size=(8, 8), num_channels=1, mean=(0.3,), std=(0.3,), crop_fraction=1.0
     )
 }

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
@@ -18,7 +18,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 
-IMAGE = ImagePreprocessConfig(size=(4, 4))
+IMAGE = ImagePreprocessConfig.imagenet(size=(4, 4))
 MODEL = PerceiverConfig(  # nothing of it matters but that there is one
     inputs={"image": PixelInputConfig(size=(4, 4))},
     encoder=PerceiverEncoderConfig(

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.exporting import export as exporting
 from perceivers.exporting import formats, preprocessing
@@ -228,7 +228,7 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
         save(
             run,
             tiny_model(),
-            preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+            preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))},
             task=task,
             columns={"inputs": {"image": "image"}},
         )

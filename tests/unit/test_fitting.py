@@ -69,7 +69,7 @@ def test_a_limit_that_was_given_is_the_only_one(source, limit):
 def test_the_largest_side_is_bounded_by_the_recipe(tmp_path):
     source = open_data(folder(tmp_path / "large", size=(300, 200)), DataConfig())
     recipe, _ = specialize(get_recipe("images"), source)
-    assert max(recipe.inputs["image"].size) <= recipe.data.largest_image == 64
+    assert max(recipe.inputs["image"].size) <= recipe.preprocess["image"].max_side == 64
 
 
 def test_data_without_labels_say_what_is_missing(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from perceivers.recipes.overrides import UNPREFIXED, FlagWords
 from perceivers.recipes.registry import Recipe
+from perceivers.registry import ConfigRegistry
 
 # Fields that are no flags: tags of unions, and what is filled in from the data.
 _HIDDEN = {"kind", "label_names", "target_names", "num_outputs"}
@@ -62,7 +63,8 @@ def _fields(config: Any, prefix: str) -> Iterator[tuple[str, Any, str, Any]]:
         for name, part in config.items():
             yield from _fields(part, f"{prefix}{name}.")
         return
-    hints, texts = get_type_hints(type(config)), _descriptions(type(config))
+    hints = get_type_hints(type(config), include_extras=True)
+    texts = _descriptions(type(config))
     for one in dataclasses.fields(config):
         value = getattr(config, one.name)
         if one.name in _HIDDEN or (isinstance(config, Recipe) and one.name == "name"):
@@ -79,7 +81,11 @@ def _fields(config: Any, prefix: str) -> Iterator[tuple[str, Any, str, Any]]:
 
 def _holds_configs(hint: Any) -> bool:
     """Return whether values of this type are configurations. A field that is None or empty has no flags then."""
-    return dataclasses.is_dataclass(hint) or any(map(_holds_configs, get_args(hint)))
+    if dataclasses.is_dataclass(hint) or any(
+        isinstance(one, ConfigRegistry) for one in getattr(hint, "__metadata__", ())
+    ):
+        return True
+    return any(map(_holds_configs, get_args(hint)))
 
 
 def _descriptions(config: type) -> dict[str, str]:

@@ -76,10 +76,6 @@ class DataConfig:
         workers: Processes that decode. By default, a share of the cores.
         stream: Read rows in the order of the shards instead of by index (data larger than the disk).
         shuffle_buffer: Rows among which a stream is shuffled.
-        normalization: Where the mean and deviation of each channel come from: the training `data`, or
-            `imagenet`'s well-known ones.
-        crop_fraction: Side of the central crop in evaluation, as a share of the shorter side.
-        largest_image: Longest side in pixels where the picture's size is taken from the data.
         clips: Overlapping clips of a longer recording whose scores are averaged, in `evaluate` and `predict`.
         cache: A folder in which decoded samples are kept between epochs and runs. By default they are kept in
             memory, as far as it goes.
@@ -99,59 +95,8 @@ class DataConfig:
     workers: int | None = None
     stream: bool = False
     shuffle_buffer: int = 2048
-    normalization: Literal["data", "imagenet"] = "data"
-    crop_fraction: float = 1.0
-    largest_image: int = 224
     clips: int = 1
     cache: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImagePreprocessConfig:
-    """What turns a picture into the model's array when nothing is random. Saved with the model.
-
-    Attributes:
-        size: Height and width in pixels.
-        num_channels: 3 for RGB, 1 for gray.
-        mean: Subtracted from each channel, of pixels in [0, 1].
-        std: Each channel is divided by it after that.
-        crop_fraction: Side of the central crop as a share of the shorter side; 224 of 256 on ImageNet.
-        keep_aspect: Crop to the aspect of `size` first. Otherwise the whole picture is stretched.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    kind: Literal["image"] = "image"
-    size: tuple[int, int] = (224, 224)
-    num_channels: int = 3
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop_fraction: float = 0.875
-    keep_aspect: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageAugmentConfig:
-    """What is random about a picture in training.
-
-    Attributes:
-        crop_scale: Smallest and largest area of the Inception crop, as a share of the picture. None: no crop.
-        crop_ratio: Narrowest and widest aspect (width / height) of the crop.
-        flip: Mirror half of the pictures left to right.
-        randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
-        mixup: Alpha of mixup's beta distribution. 0: off.
-        cutmix: Whether CutMix is used. With mixup too, each gets half of every batch.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    kind: Literal["image"] = "image"
-    crop_scale: tuple[float, float] | None = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
-    randaugment: tuple[int, int] | None = None
-    mixup: float = 0.0
-    cutmix: bool = False
 
 
 @runtime_checkable

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.base import clip_positions
-from perceivers.data.modalities.registry import PreprocessConfig, build_modality
+from perceivers.data.modalities.registry import build_modality
+from perceivers.data.registry import PreprocessConfig
 from perceivers.exporting.formats import (
     open_onnx,
     open_program,

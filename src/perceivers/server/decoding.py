@@ -28,7 +28,7 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Sample, SampleRng, SampleTransform
-from perceivers.data.modalities.series.decode import is_time_name, read_recording
+from perceivers.data.modalities.series.decode import is_time_name, read_series
 from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server.limits import TooLargeError, check
@@ -396,7 +396,7 @@ def _series_columns(media: EncodedItem, part: InputColumn) -> dict[str, Any]:
     Raises:
         ValueError: If a column is missing.
     """
-    series, _ = read_recording(media)
+    series, _ = read_series(media)
     found: dict[str, Any] = {name: series.values[:, i] for i, name in enumerate(series.names)}
     if series.times is not None:
         times = series.times

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import to_pictures
+from perceivers.data.encoded_item import to_uint8_images
 from perceivers.data.formats.parquet import ParquetTable
 from perceivers.data.formats.remote import Location, open_binary, suffix_of
 from perceivers.data.formats.webdataset import TarTable
@@ -214,7 +214,7 @@ def _pictures(array: Any, where: str) -> Any:
         )
     if array.ndim == 4 and array.shape[-1] not in {1, 3, 4} and array.shape[1] in {1, 3, 4}:
         array = np.moveaxis(array, 1, -1)  # channels first, as PyTorch writes them
-    return to_pictures(array, where)
+    return to_uint8_images(array, where)
 
 
 def _text(cell: Any) -> Any:

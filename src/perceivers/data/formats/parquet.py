@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import MEDIA_KINDS
 from perceivers.data.formats.remote import Location, folder_of, open_remote
+from perceivers.data.registry import media_kinds
 from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 _LISTS = ("list", "large_list", "fixed_size_list")
@@ -75,7 +75,7 @@ class ParquetTable(Table):
 
 def _value(scalar: Any, kind: str) -> Any:
     """Return a cell as a Python value; a list of numbers that a model reads as an array, ten times faster."""
-    if kind not in MEDIA_KINDS or not str(scalar.type).startswith(_LISTS) or not scalar.is_valid:
+    if kind not in media_kinds() or not str(scalar.type).startswith(_LISTS) or not scalar.is_valid:
         return scalar.as_py()
     values = scalar.values
     if values.null_count:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import Row, nearest
-from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
+from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.formats.files import read_files
+from perceivers.data.registry import kind_of_name, noun_of
 from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn, cell_key
@@ -230,7 +231,7 @@ def _files(item: str | Path, columns: Columns) -> list[Path]:
             file for file in path.rglob("*") if file.is_file() and kind_of_name(file.name) in kinds
         )
         if not files:
-            words = " or ".join(WORDS[kind] for kind in sorted(kinds))
+            words = " or ".join(noun_of(kind) for kind in sorted(kinds))
             raise ValueError(f"Expected {words} in the folder '{path}'; found none.")
         return files
     if path.exists():

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.encoded_item import EncodedItem, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import write_flo
-from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
+from perceivers.data.modalities.flow.synthetic import MotionPair, synthetic_pair
 from perceivers.data.modalities.image.decode import decode
+from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
@@ -64,7 +65,7 @@ class SyntheticFlowTable(Table):
             path = self.pictures[int(numbers.integers(len(self.pictures)))]
             picture = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
-            return made_pair(numbers, size=self.size, largest=self.largest, picture=picture)
+            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=picture)
         except ValueError as error:
             raise ValueError(f"{self.where(index)}: {error}") from error
 

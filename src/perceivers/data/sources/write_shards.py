@@ -14,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import DataConfig, atomic_write, require
-from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.registry import kind_of_name, media_kinds
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
@@ -222,7 +223,7 @@ def _keys(table: Table) -> list[str] | None:
 
 def _in_folder(table: Table, column: str) -> bool:
     """Return True for a column of files on the disk."""
-    if table.fields[column].kind not in MEDIA_KINDS or not len(table):
+    if table.fields[column].kind not in media_kinds() or not len(table):
         return False
     cell = table.row(0)[column]
     return isinstance(cell, EncodedItem) and cell.path is not None

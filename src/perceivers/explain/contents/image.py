@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import preprocess_pixels
 from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import (
@@ -86,9 +86,8 @@ class ImageContent(Content):
 
 def shown_pixels(image: Image.Image, config: ImagePreprocessConfig) -> npt.NDArray[np.uint8]:
     """Return the region that the model receives, rows x columns x 3, in a finer resolution if the image has it."""
-    assert config.size is not None
-    height, width = config.size
-    finer = min(image.height // height, image.width // width, math.ceil(SHOWN / max(config.size)))
+    height, width = config.known_size
+    finer = min(image.height // height, image.width // width, math.ceil(SHOWN / max(height, width)))
     finer = max(finer, 1)
     shown = preprocess_pixels(image, replace(config, size=(height * finer, width * finer)))
     return np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown[..., :3]
