@@ -1,7 +1,7 @@
 // Where things are given: a zone for each input, to drop a file on, to choose one, to record, to write.
 
 import { canCapture, listen, photograph } from "./capture.js";
-import { make } from "./dom.js";
+import { make } from "./shared/dom.js";
 
 const WORDS = {
   image: "an image", frame_pair: "an image", audio: "an audio file", video: "a video", points: "a point cloud or mesh",
