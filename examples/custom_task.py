@@ -50,7 +50,7 @@ def main(folder: str = "runs/focal", data: Any = "builtin:digits", **changes: An
     run = pv.fit(data, recipe, out=folder, **changes)
     print(pv.evaluate(run.folder).metrics)
     image = torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()
-    print(pv.explain(run.folder, image).label_names)
+    print(pv.explain_sample(run.folder, image).label_names)
     pv.export(run.folder, Path(folder) / "export", format="torch")
     return pv.load(run.folder).predict(image)[0]
 

@@ -159,7 +159,7 @@ def test_it_predicts_explains_and_exports(run, data, tmp_path, capsys):
     assert main(["predict", str(run), image, "--format", "json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["label"] in "abc"
-    explanation = pv.explain(run, image)
+    explanation = pv.explain_sample(run, image)
     assert explanation.label_names == ("a", "b", "c")
     assert explanation.probabilities.sum() == pytest.approx(1.0, abs=1e-5)
     assert main(["export", str(run), "--out", str(tmp_path / "out"), "--format", "torch"]) == 0
