@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from perceivers.explain.attribution.contents import Fields, Passage, Recording, Values, Wave
 from perceivers.explain.attribution.explanation import Explanation, View
 from perceivers.server import explanation_json as maps
-from support.modality_data import frames, points, tone, write_off, write_video, write_wav
+from support.files import write_off, write_video, write_wav
+from support.modality_data import frames, points, tone
 from support.models import save_untrained
 from support.timing import PATIENCE, wait_until
 
