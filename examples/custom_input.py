@@ -38,10 +38,10 @@ def make_events(count: int, num_events: int) -> tuple[torch.Tensor, torch.Tensor
 def main(steps: int = 200, num_events: int = 128) -> float:
     torch.manual_seed(0)
     adapter = EventsInput(num_events)
-    sizes = {"num_latents": 8, "latent_channels": 32, "num_blocks": 1, "num_cross_attends": 1}
-    encoder = pv.PerceiverEncoder(
-        pv.PerceiverEncoderConfig(**sizes), input_channels=adapter.channels
+    config = pv.PerceiverEncoderConfig(
+        num_latents=8, latent_channels=32, num_blocks=1, num_cross_attends=1
     )
+    encoder = pv.PerceiverEncoder(config, input_channels=adapter.channels)
     head = pv.MeanPool(pv.MeanPoolConfig(num_outputs=4), latent_channels=32)
     model = pv.Perceiver({"events": adapter}, encoder, head)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
