@@ -73,7 +73,7 @@ def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
         soundfile.write(file, samples, 16_000, format=form, subtype=subtype)
         data = file.getvalue()
         config = WavePreprocessConfig(sample_rate=16_000, seconds=10.0, scale=1.0)
-        bare = lambda: soundfile.read(io.BytesIO(data), dtype="float32")  # noqa: E731
+        bare = lambda: soundfile.read(io.BytesIO(data), dtype="float32")
         return bare, _ours(config, EncodedItem(f"a.{form.lower()}", data=data))
 
     return make

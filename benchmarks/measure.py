@@ -24,7 +24,7 @@ TOLERANCE_OF_ONE = 1e-2
 MIB = 2**20
 
 
-class Disagreement(Exception):  # noqa: N818
+class Disagreement(Exception):
     """Two contestants that must compute the same do not."""
 
 

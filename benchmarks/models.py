@@ -152,7 +152,7 @@ def huggingface_io(setting: Setting) -> Rival:
         Skip: If transformers is not installed, or in smoke shapes, which its classifier does not take.
     """
     if setting.smoke:
-        raise Skip("its classifier takes 224 x 224 pictures only, and this is a smoke run")  # noqa: EM101
+        raise Skip("its classifier takes 224 x 224 pictures only, and this is a smoke run")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -122,7 +122,7 @@ def checkpointed(make: Make) -> Make:
 
     def checkpoint(setting: Setting) -> Rival:
         rival = make(setting)
-        getattr(rival.model, "encoder").grad_checkpointing = True  # noqa: B009, of either model
+        getattr(rival.model, "encoder").grad_checkpointing = True
         return rival
 
     return checkpoint
@@ -148,7 +148,7 @@ def int8(setting: Setting) -> Rival:
         Skip: Where it is not for this device.
     """
     if setting.device != "cpu":
-        raise Skip("weights of 8 bits are for prediction on a CPU")  # noqa: EM101
+        raise Skip("weights of 8 bits are for prediction on a CPU")
     try:
         from perceivers.hub.quantize import quantize_int8
     except ImportError as error:

@@ -8,8 +8,6 @@ In the plugin's `pyproject.toml`:
 
 from importlib.metadata import entry_points
 
-__all__ = ["GROUP", "load_plugins"]
-
 GROUP = "perceivers.plugins"
 
 _loaded = False
@@ -30,8 +28,7 @@ def load_plugins() -> None:
             plugin.load()
         except Exception as error:
             _loaded = False
-            msg = (
+            raise ImportError(
                 f"The plugin {plugin.name} ({plugin.value}) cannot be imported: {error}. Fix it, or uninstall the "
                 "package that brings it."
-            )
-            raise ImportError(msg) from error
+            ) from error

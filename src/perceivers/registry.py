@@ -8,8 +8,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from perceivers.plugins import load_plugins
 
-__all__ = ["ConfigRegistry"]
-
 
 class ConfigRegistry:
     """Configuration dataclasses by their `kind`, each with the function that builds an object from it.
@@ -42,14 +40,14 @@ class ConfigRegistry:
         """
         kind = getattr(config_class, "kind", None)
         if not isinstance(kind, str):
-            msg = f'{config_class.__name__} needs a field kind: Literal["name"] = "name".'
-            raise TypeError(msg)
+            raise TypeError(
+                f'{config_class.__name__} needs a field kind: Literal["name"] = "name".'
+            )
         known = self._entries.get(kind)
         if known is not None and known[0].__qualname__ != config_class.__qualname__:
-            msg = (
+            raise ValueError(
                 f"The {self.title} kind '{kind}' is already registered, by {known[0].__qualname__}."
             )
-            raise ValueError(msg)
         self._entries[kind] = config_class, build
         self._adapter = None
 
@@ -70,11 +68,10 @@ class ConfigRegistry:
             ValueError: If the kind is not registered. The message names those that are.
         """
         if kind not in self:
-            msg = (
+            raise ValueError(
                 f"No {self.title} of kind '{kind}' is registered. Registered are: {', '.join(self._entries)}. Import "
                 "the package that defines it first."
             )
-            raise ValueError(msg)
         return self._entries[kind][1]
 
     def build(self, config: Any, *args: Any) -> Any:

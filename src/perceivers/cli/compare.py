@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from perceivers.runs.comparison import Comparison
     from perceivers.runs.record import LoadedRun
 
-__all__ = ["run"]
 
 _EXAMPLES = """
   perceivers compare runs/birds runs/birds-small

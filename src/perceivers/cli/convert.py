@@ -9,8 +9,6 @@ import tyro
 
 from perceivers.cli.parsing import parse
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers convert deepmind/vision-perceiver-fourier --out runs/imagenet
   perceivers convert my_model/ --out runs/mine

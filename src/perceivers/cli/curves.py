@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from perceivers.explain.attribution.deletion import MeanCurves
     from perceivers.hub.checkpoint import Saved
 
-__all__ = ["draw_run"]
 
 SEED = 0
 

@@ -13,8 +13,6 @@ from typing import Literal
 
 from perceivers.cli.parsing import parse
 
-__all__ = ["Finding", "run"]
-
 _EXAMPLES = """
   perceivers doctor
 """

@@ -10,8 +10,6 @@ import tyro
 
 from perceivers.cli.parsing import Device, Quantize, check_quantize, parse
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers evaluate runs/birds                        its test split, or else its validation split
   perceivers evaluate runs/birds birds/2024             other data with the same labels

@@ -13,7 +13,6 @@ from perceivers.cli.parsing import Device, Switch, parse, texts_of, wrong_argume
 if TYPE_CHECKING:
     from perceivers.hub.checkpoint import Saved
 
-__all__ = ["Options", "run"]
 
 _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --out robin.png
@@ -135,6 +134,7 @@ def _sample(saved: "Saved", options: Options) -> Any:
         return next(iter(samples_of(given, columns)))
     samples = list(islice(samples_of(Path(str(options.file)), columns), options.row + 1))
     if not 0 <= options.row < len(samples):
-        msg = f"{options.file} holds {len(samples)} samples: there is no --row {options.row}; they count from 0."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{options.file} holds {len(samples)} samples: there is no --row {options.row}; they count from 0."
+        )
     return samples[options.row]

@@ -10,8 +10,6 @@ import tyro
 
 from perceivers.cli.parsing import parse
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers export runs/birds --out exported/birds                 ONNX, for onnxruntime
   perceivers export runs/birds --format torch --out exported/birds  an archive of torch.export

@@ -13,7 +13,6 @@ from perceivers.recipes.registry import Recipe, get_recipe
 if TYPE_CHECKING:
     from perceivers.training.fit import Run
 
-__all__ = ["run"]
 
 _USAGE = """\
 usage: perceivers fit DATA [--FLAG VALUE ...]

@@ -10,8 +10,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from perceivers.recipes.overrides import UNPREFIXED, FlagWords
 from perceivers.recipes.registry import Recipe
 
-__all__ = ["flag_name", "recipe_flags", "split_flags"]
-
 # Fields that are no flags: tags of unions, and what is filled in from the data.
 _HIDDEN = {"kind", "label_names", "target_names", "num_outputs"}
 

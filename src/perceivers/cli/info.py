@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from perceivers.models.perceiver import PerceiverConfig
     from perceivers.tasks.registry import TaskConfig
 
-__all__ = ["run"]
 
 _EXAMPLES = """
   perceivers info imagenet

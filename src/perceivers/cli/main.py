@@ -13,8 +13,6 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-__all__ = ["COMMANDS", "main", "readable"]
-
 COMMANDS = {
     "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",
     "fit": "Train on your data. Recognizes them and chooses a recipe.",

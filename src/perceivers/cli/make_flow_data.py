@@ -6,8 +6,6 @@ from pathlib import Path
 
 from perceivers.cli.parsing import parse
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers make-flow-data --out pairs --count 2000
   perceivers make-flow-data --out pairs --pictures photos/ --size 128 128 --largest 8

@@ -7,18 +7,6 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
-__all__ = [
-    "Device",
-    "Quantize",
-    "Switch",
-    "check_quantize",
-    "parse",
-    "parse_known",
-    "summary",
-    "texts_of",
-    "wrong_arguments",
-]
-
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 # As in perceivers.hub.quantize, which imports torch.

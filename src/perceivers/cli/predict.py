@@ -18,8 +18,6 @@ from perceivers.cli.parsing import (
     wrong_arguments,
 )
 
-__all__ = ["run"]
-
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
     from perceivers.tasks.prediction import Prediction

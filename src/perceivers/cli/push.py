@@ -9,8 +9,6 @@ import tyro
 
 from perceivers.cli.parsing import Switch, parse, wrong_arguments
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers push runs/birds somebody/birds --private
   perceivers push runs/birds somebody/birds --dry-run pushed/   look at it first; nothing is sent

@@ -10,7 +10,6 @@ from perceivers.cli.parsing import Device, parse
 if TYPE_CHECKING:
     from perceivers.data.sources.bundle import DatasetBundle
 
-__all__ = ["run"]
 
 _EXAMPLES = """
   perceivers quickstart

@@ -9,8 +9,6 @@ import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers recipes
   perceivers recipes images --size tiny > my.yaml

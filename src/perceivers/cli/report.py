@@ -10,8 +10,6 @@ import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers report runs/birds                          writes runs/birds/report.html
   perceivers report runs/birds --out birds.html --examples 6

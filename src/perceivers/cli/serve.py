@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from perceivers.cli.parsing import parse, wrong_arguments
 from perceivers.server.settings import ServerSettings
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers serve runs/birds                            then open http://127.0.0.1:8000
   perceivers serve runs/birds --port 8080 --workers 2    two processes, each with the model

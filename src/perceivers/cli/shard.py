@@ -10,8 +10,6 @@ import tyro
 
 from perceivers.cli.parsing import parse
 
-__all__ = ["run"]
-
 _EXAMPLES = """
   perceivers shard birds/ --out shards/birds
   perceivers shard clips.csv --out shards/clips --rows-per-shard 500

@@ -8,8 +8,6 @@ from typing import Literal, get_args
 from perceivers.cross_attention.grid import TILE_COST, choose_tile
 from perceivers.inputs.elements import Elements, GridPositions
 
-__all__ = ["PATHS", "AttnImplementation", "Choice", "choose", "operations"]
-
 AttnImplementation = Literal["auto", "grid", "absorbed", "projected"]
 PATHS: tuple[str, ...] = get_args(AttnImplementation)
 

@@ -14,8 +14,6 @@ from perceivers.cross_attention.features import Sums as SumsProtocol
 from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["DenseFeatures"]
-
 TILE = 512
 """Elements of a tile. The basis is the same in all, so it only has to fit the cache."""
 

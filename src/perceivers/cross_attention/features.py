@@ -19,8 +19,6 @@ from typing import Protocol, runtime_checkable
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["VOID", "Chunk", "Features", "Queries", "Sums", "Tiles", "chunk_samples", "normal_scale"]
-
 VOID = -1e30
 """Score of elements that do not exist: below every real one, and exp(VOID - VOID) is still a number."""
 

@@ -18,8 +18,6 @@ from perceivers.cross_attention.features import Chunk, Tiles, chunk_samples, nor
 from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.typing import Float, Tensor
 
-__all__ = ["TILE_COST", "Grid", "choose_tile"]
-
 TILE_COST = 100.0
 """Elements of a tile whose products cost as much as handling the tile's queries and sums once."""
 

@@ -17,8 +17,6 @@ from perceivers.cross_attention.triton.dispatch import read_backward, read_forwa
 from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.typing import Float, Tensor
 
-__all__ = ["count_read", "read_elements"]
-
 
 def read_elements(
     vectors: Float[Tensor, "P C R"],

@@ -13,8 +13,6 @@ import torch
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.typing import Tensor
 
-__all__ = ["Layout", "describe", "flatten", "layouts", "restore"]
-
 
 @dataclass(frozen=True)
 class Layout:

@@ -18,8 +18,6 @@ from perceivers.inputs.elements import Elements, dense
 from perceivers.nn.attention import Attention
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["ElementSource"]
-
 KeysValues = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -49,12 +47,12 @@ class ElementSource:
         keep: bool = True,
     ) -> None:
         if path not in PATHS:
-            msg = f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}.")
         widths = [segment.num_channels for segment in segments]
         if len(set(widths)) != 1:
-            msg = f"Expected modalities of one common width C to be read together, got {widths}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected modalities of one common width C to be read together, got {widths}."
+            )
         self.segments, self.path, self.dtype = list(segments), path, dtype
         self.reads, self.keep = (reads if keep else 1), keep
         self.array: tuple[Tensor, Tensor | None] | None = None

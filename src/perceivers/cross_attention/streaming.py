@@ -18,8 +18,6 @@ import torch
 from perceivers.cross_attention.features import Features, Tiles
 from perceivers.typing import Float, Tensor
 
-__all__ = ["read_backward", "read_forward"]
-
 CHUNK_NUMBERS = 5_000_000
 """Numbers in the queries of a chunk: 20 MB, which a large cache still holds when they are used."""
 

@@ -9,8 +9,6 @@ from perceivers.cross_attention.features import VOID, Chunk, Sums, Tiles
 from perceivers.cross_attention.grid import Grid
 from perceivers.typing import Float, Tensor
 
-__all__ = ["GridFeatures", "GridGradients", "GridQueries", "GridSums"]
-
 
 class GridFeatures(Grid):
     """Elements of a grid as features of their tiles. See `features.Features`."""

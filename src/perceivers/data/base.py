@@ -15,19 +15,6 @@ from pydantic import ConfigDict
 
 from perceivers.typing import Tensor
 
-__all__ = [
-    "Batch",
-    "DataConfig",
-    "ImageAugmentConfig",
-    "ImagePreprocessConfig",
-    "MapStyleSplit",
-    "Row",
-    "atomic_write",
-    "nearest",
-    "require",
-    "split_of",
-]
-
 
 def require(module: str, extra: str | None) -> Any:
     """Return an imported module that is not part of the core.
@@ -44,8 +31,9 @@ def require(module: str, extra: str | None) -> Any:
     except ImportError as error:
         name = module.partition(".")[0]
         package = f'"perceivers[{extra}]"' if extra else name
-        msg = f"{name} is needed for this. Install it: pip install {package}"
-        raise ImportError(msg) from error
+        raise ImportError(
+            f"{name} is needed for this. Install it: pip install {package}"
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -263,11 +251,10 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         kept = " The previous file is unchanged." if path.is_file() else ""
-        msg = (
+        raise OSError(
             f"Could not write {path}: {reason}.{kept} Make room on the disk or choose another folder, then start "
             "again (a training run continues with --resume)."
-        )
-        raise OSError(msg) from error
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -11,17 +11,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "MEDIA_KINDS",
-    "WORDS",
-    "EncodedItem",
-    "as_encoded_item",
-    "kind_of_bytes",
-    "kind_of_name",
-    "suffixes_of",
-    "to_pictures",
-]
-
 _SUFFIXES = {
     "image": "jpg jpeg jpe jfif png gif bmp dib webp tif tiff ppm pgm pbm pnm tga ico jp2 avif",
     "audio": "wav flac ogg oga mp3 opus aif aiff m4a aac",
@@ -106,13 +95,10 @@ class EncodedItem:
             try:
                 return self.path.open("rb")
             except OSError as error:
-                msg = f"'{self.name}' cannot be read: {error.strerror}."
-                raise type(error)(msg) from error
+                raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
         if self.array is not None:
-            msg = f"{self.name} is a decoded picture and has no bytes; use its array."
-            raise ValueError(msg)
-        msg = f"{self.name} is empty: expected a file, got nothing."
-        raise ValueError(msg)
+            raise ValueError(f"{self.name} is a decoded picture and has no bytes; use its array.")
+        raise ValueError(f"{self.name} is empty: expected a file, got nothing.")
 
     def read(self) -> bytes:
         """Return all bytes of the encoded file. Raises what `open` raises."""
@@ -122,8 +108,7 @@ class EncodedItem:
             try:
                 return file.read()
             except OSError as error:
-                msg = f"'{self.name}' cannot be read: {error.strerror}."
-                raise type(error)(msg) from error
+                raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
 
 
 def kind_of_name(name: str) -> str | None:
@@ -179,8 +164,9 @@ def as_encoded_item(
         return _from_numbers(cast("Any", cell), where, kind)
     if hasattr(cell, "getexif"):
         return _from_pil(cell, where)
-    msg = f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
-    raise TypeError(msg)
+    raise TypeError(
+        f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
+    )
 
 
 def _from_numbers(numbers: Any, where: str, kind: str) -> EncodedItem:
@@ -211,18 +197,16 @@ def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "iuf":
-        msg = f"{where}: expected pictures as numbers, got an array of {array.dtype}."
-        raise ValueError(msg)
+        raise ValueError(f"{where}: expected pictures as numbers, got an array of {array.dtype}.")
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if array.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(array * 255).astype(np.uint8)
     if array.dtype.kind != "f" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
-    msg = (
+    raise ValueError(
         f"{where}: expected pictures of uint8 (0 to 255) or of numbers in [0, 1], got {array.dtype} "
         f"from {low:g} to {high:g}. Scale them first."
     )
-    raise ValueError(msg)
 
 
 def _from_pil(image: Any, where: str) -> EncodedItem:

@@ -3,8 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["flow_colors"]
-
 # Steps between the six colors of the wheel, more where the eye tells more hues apart: red to yellow, yellow to green,
 # green to cyan, cyan to blue, blue to magenta, magenta to red.
 _STEPS = (15, 6, 4, 11, 13, 6)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from perceivers.data.base import DataConfig, atomic_write
-from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.loading.workers import divide_cores
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
@@ -18,8 +19,6 @@ from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
 from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import Baseline, Details, Meter, Task, combine_clips
-
-__all__ = ["Evaluation", "evaluate", "evaluate_run", "evaluate_source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +142,10 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     config = data_config(predictor)
     remembered = predictor.config.columns.get("data")
     if data is None and remembered is None:
-        msg = (
+        raise ValueError(
             f"The run '{predictor.folder}' does not know which data it learned from: they were an "
             "object, not a path. Give the data to measure on: perceivers evaluate RUN DATA."
         )
-        raise ValueError(msg)
     is_own = data is None or remembered in (str(data), str(Path(str(data)).absolute()))
     if not is_own:  # the split of the training data does not apply to other data
         config = replace(config, split_column=None, test=None, group=None)
@@ -192,8 +190,9 @@ def choose_split(source: DatasetBundle, split: str | None, *, own: bool) -> str:
     for name in order:
         if name in known:
             return name
-    msg = f"Expected a {' or '.join(order)} split in the data; there is: {', '.join(known)}."
-    raise ValueError(msg)
+    raise ValueError(
+        f"Expected a {' or '.join(order)} split in the data; there is: {', '.join(known)}."
+    )
 
 
 @torch.inference_mode()
@@ -219,8 +218,9 @@ def evaluate_source(
     """
     config = predictor.config.task
     if source.target is None and (config is None or config.requires_labels):
-        msg = f"These data have no labels to measure against ({source.form}). Use predict instead."
-        raise ValueError(msg)
+        raise ValueError(
+            f"These data have no labels to measure against ({source.form}). Use predict instead."
+        )
     task = predictor.task
     meter = task.meter()
     loader = loader_for(predictor, source, split, max_bad)

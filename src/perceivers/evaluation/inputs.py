@@ -15,8 +15,6 @@ from perceivers.data.sources.layout import DATA_SUFFIXES
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Table
 
-__all__ = ["Sample", "join_frame_pairs", "samples_of"]
-
 _LONGEST_NAME = 300  # of a sample that is called by its text
 
 OnError = Callable[[str, Exception], None]
@@ -98,21 +96,19 @@ def _from_one(item: Any, name: str, columns: Columns) -> Sample:
     places = {part.all_columns for part in columns.values()}
     if len(places) > 1:
         example = ",".join(f"{key}=..." for key in columns)
-        msg = (
+        raise TypeError(
             f"This model reads {', '.join(columns)} together: give a dict with one of each, or {example} on the "
             "command line. What is missing may be left out."
         )
-        raise TypeError(msg)
     part = next(iter(columns.values()))
     if part.kind == "frame_pair":
         name, row = _pair_row(item, part, name)
         return Sample(name=name, row=row)
     if part.columns:
-        msg = (
+        raise TypeError(
             f"This model reads the columns {', '.join(part.columns)}: give a table that has them (parquet, csv, "
             f"jsonl), or a dict; got '{name}'."
         )
-        raise TypeError(msg)
     media = as_encoded_item(item, name, Path(), kind=part.kind, by_path=isinstance(item, Path))
     return Sample(name=name, row={part.column: media})
 
@@ -123,11 +119,10 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
     unknown = [key for key in item if key not in known]
     if unknown or not item:
         key = unknown[0] if unknown else ""
-        msg = (
+        raise KeyError(
             f"Expected a dict with some of {', '.join(known)}; got {f'{key!r} in {name}' if unknown else 'none'}."
             f"{nearest(key, known)}"
         )
-        raise KeyError(msg)
     row: dict[str, Any] = {}
     for key, part in columns.items():
         whole = item.get(key)
@@ -157,10 +152,9 @@ def _pairs(text: str) -> dict[str, Any]:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals:
-            msg = (
+            raise ValueError(
                 f"Expected NAME=FILE,NAME=FILE,... for a model of several modalities, got '{text}'."
             )
-            raise ValueError(msg)
         try:
             pairs[key.strip()] = float(value)
         except ValueError:
@@ -193,11 +187,10 @@ def _rows(path: Path, columns: Columns) -> Iterator[Sample]:
     wanted = list(dict.fromkeys(c for part in columns.values() for c in part.all_columns))
     missing = [column for column in wanted if column not in table.fields]
     if missing:
-        msg = (
+        raise ValueError(
             f"{path} has no column '{missing[0]}', which the model reads.{nearest(missing[0], table.fields)} Its "
             f"columns are {', '.join(table.fields)}."
         )
-        raise ValueError(msg)
     kept = table.keep({column: table.fields[column] for column in wanted})
     for index in range(len(kept)):
         yield Sample(name=kept.where(index), row=dict(kept.row(index)))
@@ -212,15 +205,13 @@ def _files(item: str | Path, columns: Columns) -> list[Path]:
         )
         if not files:
             words = " or ".join(WORDS[kind] for kind in sorted(kinds))
-            msg = f"Expected {words} in the folder '{path}'; found none."
-            raise ValueError(msg)
+            raise ValueError(f"Expected {words} in the folder '{path}'; found none.")
         return files
     if path.exists():
         return [path]
     matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207
     if not matches:
-        msg = f"There is no file, folder or match for '{item}'."
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(f"There is no file, folder or match for '{item}'.")
     return matches
 
 
@@ -244,11 +235,10 @@ def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
         if isinstance(item, str | Path) and Path(item).is_dir():
             pairs = [(pair.first, pair.second) for pair in list_frame_pairs(Path(item))]
             if not pairs:
-                msg = (
+                raise ValueError(
                     f"Expected pairs of frames in the folder '{item}', laid out as FlyingChairs (1_img1.ppm, "
                     "1_img2.ppm), Sintel or KITTI; found none. Give two files instead."
                 )
-                raise ValueError(msg)
             found += pairs
         elif not _is_frame(item):
             found.append(item)
@@ -258,8 +248,9 @@ def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
             found.append((first, item))
             first = None
     if first is not None:
-        msg = f"Expected two frames, the first and the second: '{_file_name(first)}' has no second one."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected two frames, the first and the second: '{_file_name(first)}' has no second one."
+        )
     return found
 
 
@@ -275,11 +266,10 @@ def _pair_row(item: Any, column: InputColumn, name: str) -> tuple[str, dict[str,
         TypeError: If it is no pair.
     """
     if isinstance(item, str | Path) or not hasattr(item, "__len__") or len(item) != 2:
-        msg = (
+        raise TypeError(
             "This model reads pairs of frames: give two files, the first and the second, a folder of pairs, an array "
             f"of 2 x height x width x 3, or a table with the columns {', '.join(column.columns)}; got '{name}'."
         )
-        raise TypeError(msg)
     frames = cast("Sequence[Any]", item)
     cells = {
         key: as_encoded_item(frame, f"frame {number} of {name}", Path())

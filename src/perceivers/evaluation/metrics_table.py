@@ -10,8 +10,6 @@ from perceivers.evaluation.evaluate import Evaluation, as_dict
 from perceivers.tasks.base import metric_text
 from perceivers.tasks.prediction import Prediction
 
-__all__ = ["evaluation_text", "in_columns", "metrics_text", "predictions_text"]
-
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Return rows of cells as aligned text. The first row is the head.

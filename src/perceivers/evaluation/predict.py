@@ -24,8 +24,6 @@ from perceivers.tasks.base import TaskBatch, combine_clips
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import build_task
 
-__all__ = ["Predictor", "load", "load_predictor", "save", "save_model", "uncut"]
-
 
 class Predictor:
     """Decodes, preprocesses and batches samples as in training, and predicts.
@@ -56,11 +54,10 @@ class Predictor:
     ) -> None:
         config = saved.config
         if config.task is None or not config.preprocess:
-            msg = (
+            raise ValueError(
                 f"The model in {saved.folder} was saved without its labels or its preprocessing, so it "
                 "cannot read files: pv.save(predictor, folder) or `perceivers fit` save both."
             )
-            raise ValueError(msg)
         self.config = config
         self.folder = saved.folder
         is_free = device == "auto" and quantize is not None  # int8 weights are for the CPU
@@ -80,8 +77,9 @@ class Predictor:
             DataConfig(**config.columns.get("config", {})).clips if clips is None else clips
         )
         if not config.task.supports_clips and self.clips != 1:
-            msg = f"Predictions of this run cannot be averaged over clips: expected --clips 1, got {self.clips}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Predictions of this run cannot be averaged over clips: expected --clips 1, got {self.clips}."
+            )
         settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
         self.reader = SampleTransform(self.columns, self.preprocess, None, settings)
 
@@ -193,14 +191,14 @@ class Predictor:
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):
-            msg = f"Expected quantize to be one of {', '.join(get_args(Quantize))}, or None; got {how!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected quantize to be one of {', '.join(get_args(Quantize))}, or None; got {how!r}."
+            )
         if self.device.type != "cpu":
-            msg = (
+            raise ValueError(
                 f"int8 weights are for prediction on the CPU, and this is on '{self.device.type}'. Choose "
                 "the device cpu, or predict without quantizing: there it would not be faster."
             )
-            raise ValueError(msg)
         plan = plan_int8(self.model, always=how == "int8-always")
         quantize_int8(self.model, plan)
         return plan
@@ -240,12 +238,14 @@ def _without(
     inputs = [name for name in preprocess if name not in targets]
     for name in without:
         if name not in inputs:
-            msg = f"The model has no modality '{name}'.{nearest(name, inputs)} It reads {', '.join(inputs)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"The model has no modality '{name}'.{nearest(name, inputs)} It reads {', '.join(inputs)}."
+            )
     left = {name: part for name, part in preprocess.items() if name not in without}
     if not set(left) - set(targets):
-        msg = f"The model reads {', '.join(inputs)}: without {', '.join(without)} nothing is left."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The model reads {', '.join(inputs)}: without {', '.join(without)} nothing is left."
+        )
     return left
 
 

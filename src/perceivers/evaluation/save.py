@@ -16,8 +16,6 @@ from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.tasks.prediction import Prediction, Reconstruction
 
-__all__ = ["save_flows", "save_images", "save_predictions", "save_reconstructions"]
-
 _SHOWN_ROWS = 192  # smaller images and videos are enlarged to about so many rows
 _GAP = 2  # pixels between the original and its reconstruction, before they are enlarged
 
@@ -51,11 +49,10 @@ def save_images(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
         OSError: If one cannot be written.
     """
     if any(one.picture is None for one in predictions):
-        msg = (
+        raise ValueError(
             "--save is for runs that predict images, flow or reconstructions, and this one does not. Use --out for a "
             "table of the predictions."
         )
-        raise ValueError(msg)
     written: list[Path] = []
     for number, one in enumerate(predictions):
         stem = Path(one.name).stem

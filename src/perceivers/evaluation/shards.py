@@ -17,14 +17,6 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 from perceivers.tasks.prediction import Prediction
 
-__all__ = [
-    "RowPredictor",
-    "ShardResult",
-    "predict_shards",
-    "rank_from_environment",
-    "shards_of",
-]
-
 _GROUP = 1024  # rows that are written at a time
 _STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
 
@@ -82,8 +74,9 @@ def shards_of(data: Any) -> list[Location]:
     found = recognize(data)
     paths = [path for place in found.places.values() for path in place.paths]
     if any(place.kind != "files" for place in found.places.values()) or not paths:
-        msg = f"'{data}' is {found.form}: expected shards, files of {', '.join(_STREAMED)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{data}' is {found.form}: expected shards, files of {', '.join(_STREAMED)}."
+        )
     return paths
 
 
@@ -120,8 +113,7 @@ def predict_shards(
         OSError: If a shard is missing, or a file cannot be written.
     """
     if not 0 <= rank < world_size:
-        msg = f"Expected rank from 0 to world_size - 1 = {world_size - 1}, got {rank}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected rank from 0 to world_size - 1 = {world_size - 1}, got {rank}.")
     targets = _targets(paths, out)
     for shard, path in list(zip(paths, targets, strict=True))[rank::world_size]:
         mark = json.dumps({"shard": str(shard), "model": model})
@@ -148,8 +140,9 @@ def _finished(path: Path, mark: str) -> bool:
     except (ValueError, OSError):
         found = ""
     if found != mark:
-        msg = f"{path} stands there already and holds something else. Choose another --out, or remove it."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path} stands there already and holds something else. Choose another --out, or remove it."
+        )
     return True
 
 
@@ -242,11 +235,10 @@ class _Rows:
         }
         fields = {n: replace(found[n], kind=kind) for n, kind in kinds.items() if n in found}
         if not fields:
-            msg = (
+            raise ValueError(
                 f"{shard} has none of the columns that the model reads, {', '.join(kinds)}; its columns are "
                 f"{', '.join(found)}."
             )
-            raise ValueError(msg)
         self._missing = {n: Field(kind) for n, kind in kinds.items() if n not in found}
         self.has_key = key in found
         if self.has_key:

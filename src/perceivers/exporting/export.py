@@ -44,8 +44,6 @@ from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.registry import TaskConfig, names_of
 from perceivers.typing import Tensor
 
-__all__ = ["FORMATS", "Export", "HasModel", "export"]
-
 FORMATS = ("onnx", "torch", "safetensors", "huggingface")
 
 MANIFEST_FILE = "preprocess.json"
@@ -121,8 +119,7 @@ def export(
         ValueError: If the model cannot be exported to this format, or a sample cannot be read.
     """
     if format not in FORMATS:
-        msg = f"Expected format to be one of {', '.join(FORMATS)}; got {format!r}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected format to be one of {', '.join(FORMATS)}; got {format!r}.")
     folder = Path(path)
     _check_folder(folder)
     if format == "huggingface":
@@ -176,11 +173,10 @@ def _export_huggingface(run: str | Path | HasModel, folder: Path) -> Export:
 def _check_difference(difference: Difference, folder: Path) -> None:
     """Raise RuntimeError if the export differs from the model."""
     if not difference.fits:
-        msg = (
+        raise RuntimeError(
             f"The exported model differs from the model by up to {difference.largest:.1e} on {difference.samples}; "
             f"at most 1e-4 is allowed. Nothing was written to {folder}. Try another --format."
         )
-        raise RuntimeError(msg)
 
 
 def _copy_to_cpu(run: str | Path | HasModel) -> Saved:
@@ -192,11 +188,10 @@ def _copy_to_cpu(run: str | Path | HasModel) -> Saved:
     if isinstance(run, str | Path):
         return load(run)
     if is_quantized(run.model):
-        msg = (
+        raise ValueError(
             "Expected a model in float32 to export, got one with int8 weights, whose layers other programs do not "
             "have. Load it again without quantize, and export that."
         )
-        raise ValueError(msg)
     model = copy.deepcopy(run.model).cpu().eval()
     return Saved(model=model, config=run.config, folder=Path(run.folder))
 
@@ -204,8 +199,9 @@ def _copy_to_cpu(run: str | Path | HasModel) -> Saved:
 def _check_folder(folder: Path) -> None:
     """Raise OSError if the folder has other contents than an earlier export."""
     if folder.suffix in (".onnx", ".pt2", ".safetensors"):
-        msg = f"Expected a folder for --out, got the name of a file: {folder}. Try --out {folder.with_suffix('')}."
-        raise OSError(msg)
+        raise OSError(
+            f"Expected a folder for --out, got the name of a file: {folder}. Try --out {folder.with_suffix('')}."
+        )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
@@ -214,8 +210,9 @@ def _check_folder(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         is_export = False
     if not is_export:
-        msg = f"{folder} exists, and no earlier export wrote it. Choose another folder for --out."
-        raise OSError(msg)
+        raise OSError(
+            f"{folder} exists, and no earlier export wrote it. Choose another folder for --out."
+        )
 
 
 @contextmanager

@@ -15,17 +15,6 @@ from perceivers.exporting.verify import Run
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.typing import Tensor
 
-__all__ = [
-    "OPSET",
-    "open_onnx",
-    "open_program",
-    "open_weights",
-    "trace",
-    "write_onnx",
-    "write_program",
-    "write_weights",
-]
-
 OPSET = 20
 _LARGEST_BATCH = 65_536
 _BATCH = "batch"

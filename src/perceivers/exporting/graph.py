@@ -23,9 +23,6 @@ from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Tensor
 
-__all__ = ["ExportGraph", "build_graph", "one_window"]
-
-
 READABLE = {
     "classification": (
         "probabilities",
@@ -148,11 +145,10 @@ def build_graph(saved: Saved) -> ExportGraph:
     """
     config = saved.config
     if config.task is None or not config.preprocess:
-        msg = (
+        raise ValueError(
             f"The model in {saved.folder} was saved without its labels or its preprocessing, so that nothing can be "
             "said of its inputs: pv.save(predictor, folder) or `perceivers fit` save both. Or call torch.export on it."
         )
-        raise ValueError(msg)
     saved.model.set_attn_implementation("projected")
     names = sorted(set(config.preprocess).difference(config.answers))
     preprocessors: dict[str, GraphPreprocessor] = {}

@@ -20,16 +20,6 @@ from perceivers.exporting import script
 from perceivers.exporting.script import ScriptTemplate
 from perceivers.typing import Bool, Float, Tensor, UInt8
 
-__all__ = [
-    "GraphPreprocessor",
-    "ModelInput",
-    "Signature",
-    "build_preprocessor",
-    "mask_name",
-    "register_preprocessing",
-    "script_template",
-]
-
 Arrays = dict[str, npt.NDArray[Any]]
 _SMALLEST = (
     1e-30  # size of a point cloud that is scaled, as in perceivers.data.modalities.points.modality

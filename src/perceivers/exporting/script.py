@@ -8,17 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = [
-    "READ_AUDIO",
-    "READ_IMAGE",
-    "READ_POINTS",
-    "READ_SERIES",
-    "READ_TEXT",
-    "READ_VIDEO",
-    "ScriptTemplate",
-    "script_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScriptTemplate:

@@ -29,17 +29,6 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.models.perceiver import Perceiver
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "TOLERANCE",
-    "Difference",
-    "Reference",
-    "Run",
-    "compare",
-    "compare_transformers",
-    "make_reference",
-    "transformers_outputs",
-]
-
 TOLERANCE = 1e-4
 """Largest allowed difference of an output of the model."""
 
@@ -238,8 +227,7 @@ def _row_of(item: Any, columns: Mapping[str, InputColumn]) -> Row:
     elif not isinstance(item, str | Path) and isinstance(item, Row):
         return item
     elif len({part.all_columns for part in columns.values()}) > 1:
-        msg = f"Expected samples to be dicts of {', '.join(columns)}, got {item!r}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected samples to be dicts of {', '.join(columns)}, got {item!r}.")
     else:
         given = {next(iter(columns.values())).column: item}
     row: dict[str, Any] = {}

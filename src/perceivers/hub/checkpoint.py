@@ -26,22 +26,6 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
-__all__ = [
-    "CONFIG_FILE",
-    "WEIGHTS_FILE",
-    "Saved",
-    "SavedConfig",
-    "build_with_weights",
-    "check_format",
-    "compare_weights",
-    "find_folder",
-    "from_pretrained",
-    "load",
-    "read_config",
-    "read_weights",
-    "save",
-]
-
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
@@ -141,11 +125,10 @@ def save(
     """
     inner: Any = getattr(model, "_orig_mod", model)  # unwrap torch.compile
     if is_quantized(inner):
-        msg = (
+        raise ValueError(
             f"Expected a model in float32 to save in {folder}, got one with int8 weights, which are less precise. Load "
             "it again without quantize, and save that."
         )
-        raise ValueError(msg)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = SavedConfig(
@@ -249,21 +232,20 @@ def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path
     if folder.is_dir():
         return folder
     if folder.exists():
-        msg = f"{folder} is a file. Expected {expected}."
-        raise OSError(msg)
+        raise OSError(f"{folder} is a file. Expected {expected}.")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        msg = f"{source} does not exist. Expected {expected}, or `user/name` of a model on the hub."
-        raise OSError(msg)
+        raise OSError(
+            f"{source} does not exist. Expected {expected}, or `user/name` of a model on the hub."
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # errors of the hub have no common base class
-        msg = (
+        raise OSError(
             f"There is no folder {name}, and it could not be loaded from the Hugging Face hub either: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        )
-        raise OSError(msg) from error
+        ) from error
 
 
 def _find(source: str | Path) -> Path:
@@ -274,8 +256,9 @@ def _find(source: str | Path) -> Path:
     )
     folder = find_folder(source, expected, (CONFIG_FILE, WEIGHTS_FILE))
     if not (folder / CONFIG_FILE).is_file():
-        msg = f"{folder} is not a run folder: it has no {CONFIG_FILE}. Expected {expected}."
-        raise OSError(msg)
+        raise OSError(
+            f"{folder} is not a run folder: it has no {CONFIG_FILE}. Expected {expected}."
+        )
     return folder
 
 
@@ -289,8 +272,9 @@ def read_config(path: Path) -> SavedConfig:
     try:
         text = path.read_bytes()
     except FileNotFoundError as error:
-        msg = f"{path} is missing: {path.parent} is not a saved model of perceivers."
-        raise OSError(msg) from error
+        raise OSError(
+            f"{path} is missing: {path.parent} is not a saved model of perceivers."
+        ) from error
     try:
         content = json.loads(text)
     except ValueError:
@@ -301,11 +285,10 @@ def read_config(path: Path) -> SavedConfig:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        msg = (
+        raise ValueError(
             f"{path} is not a configuration of perceivers: at {place}: {first['msg']}. Expected the "
             f"{CONFIG_FILE} that `perceivers fit` or `pv.save` wrote, unchanged."
-        )
-        raise ValueError(msg) from error
+        ) from error
 
 
 def check_format(content: Any, path: Path) -> None:
@@ -321,11 +304,10 @@ def check_format(content: Any, path: Path) -> None:
     found = content.get("format", 1) if isinstance(content, dict) else FORMAT
     if found != FORMAT:
         version = "0.1" if found == 1 else "another version"
-        msg = (
+        raise ValueError(
             f"{path} was written by perceivers {version}: expected format {FORMAT}, got {found}. Train again with this "
             "version, or use the run with the version that wrote it."
         )
-        raise ValueError(msg)
 
 
 def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
@@ -344,16 +326,16 @@ def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
         others = sorted(p for end in ("*.bin", "*.pt", "*.pth") for p in folder.glob(end))
         if others:
             return _read_pickle(others[0])
-        msg = f"{folder} has no {WEIGHTS_FILE}. If its training was interrupted: `fit --resume`."
-        raise OSError(msg)
+        raise OSError(
+            f"{folder} has no {WEIGHTS_FILE}. If its training was interrupted: `fit --resume`."
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        msg = (
+        raise OSError(
             f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file. "
             "Copy it again from where it came from."
-        )
-        raise OSError(msg) from error
+        ) from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -363,14 +345,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about old pickle protocols
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        msg = (
+        raise ValueError(
             f"{path} was refused: it is not a plain file of tensors, and unpickling anything else could "
             f"run code. Expected {WEIGHTS_FILE}."
-        )
-        raise ValueError(msg) from error
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        msg = f"{path} does not hold weights by name. Expected {WEIGHTS_FILE}."
-        raise ValueError(msg)
+        raise ValueError(f"{path} does not hold weights by name. Expected {WEIGHTS_FILE}.")
     return loaded
 
 
@@ -396,8 +376,7 @@ def compare_weights(
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        msg = (
+        raise ValueError(
             f"The weights in {folder} do not fit its {CONFIG_FILE}: {'; '.join(problems[:3])}{more}. "
             "The two files belong to different models."
         )
-        raise ValueError(msg)

@@ -36,17 +36,6 @@ from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
-__all__ = [
-    "LAYER",
-    "Converted",
-    "Row",
-    "convert",
-    "export_huggingface",
-    "from_huggingface",
-    "rows_of",
-    "to_huggingface",
-]
-
 _THEIR_CONFIG, _THEIR_IMAGES, _INDEX = (
     "config.json",
     "preprocessor_config.json",
@@ -93,8 +82,7 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
-        msg = f"{out} is not empty. Give a new folder for the converted model (--out)."
-        raise ValueError(msg)
+        raise ValueError(f"{out} is not empty. Give a new folder for the converted model (--out).")
     expected = "the folder that `save_pretrained` has written"
     folder = find_folder(source, expected, ("*.json", "*.safetensors", "*.bin"))
     theirs = _read_json(folder / _THEIR_CONFIG)
@@ -260,14 +248,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        msg = f"{path.parent} has no {path.name}. Expected the folder that `save_pretrained` has written."
-        raise OSError(msg) from error
+        raise OSError(
+            f"{path.parent} has no {path.name}. Expected the folder that `save_pretrained` has written."
+        ) from error
     except ValueError as error:
-        msg = f"{path} is not JSON ({error}). Copy it again from where it came from."
-        raise OSError(msg) from error
+        raise OSError(
+            f"{path} is not JSON ({error}). Copy it again from where it came from."
+        ) from error
     if not isinstance(found, dict):
-        msg = f"{path} holds no settings: expected a JSON object."
-        raise OSError(msg)
+        raise OSError(f"{path} holds no settings: expected a JSON object.")
     return found
 
 
@@ -279,8 +268,7 @@ def _read_all(folder: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name in sorted(set(_read_json(index).get("weight_map", {}).values())):
         if Path(name).name != name:  # a path that leads elsewhere
-            msg = f"{index} names the file '{name}', which does not lie beside it."
-            raise ValueError(msg)
+            raise ValueError(f"{index} names the file '{name}', which does not lie beside it.")
         found |= read_weights(folder, name)
     return found
 
@@ -450,11 +438,10 @@ def from_huggingface(
         problems = [f"{name} is missing" for name in missing]
         problems += [f"{name} is not part of it" for name in extra]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        msg = (
+        raise ValueError(
             f"The weights are not those of a {architecture}: {'; '.join(problems[:3])}{more}. Expected the file that "
             "`save_pretrained` has written beside its config.json."
         )
-        raise ValueError(msg)
     return {row.ours: _without_axes(weights[row.theirs], row) for row in table}
 
 

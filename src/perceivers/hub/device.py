@@ -4,8 +4,6 @@ from typing import Literal, get_args
 
 import torch
 
-__all__ = ["DeviceName", "pick_device"]
-
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -25,6 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if not there.get(name):
         known = ", ".join(get_args(DeviceName))
         here = ", ".join(kind for kind, available in there.items() if available)
-        msg = f"Expected a device of {known} that this machine has ({here}); got '{name}'."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a device of {known} that this machine has ({here}); got '{name}'."
+        )
     return torch.device(name)

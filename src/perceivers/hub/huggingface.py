@@ -29,8 +29,6 @@ from perceivers.outputs.queries import (
     LearnedQueriesConfig,
 )
 
-__all__ = ["ARCHITECTURES", "DEFAULTS", "architecture_of", "config_from", "config_to", "num_labels"]
-
 # What their configuration takes a key for that its file leaves out.
 DEFAULTS: dict[str, Any] = {
     "num_latents": 256,
@@ -80,11 +78,10 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         if name in ARCHITECTURES:
             return name
     found = names[0] if names else config.get("model_type", "nothing")
-    msg = (
+    raise ValueError(
         f"Expected the configuration of a Perceiver with an architecture out of {', '.join(ARCHITECTURES)}; got "
         f"{found}. Give the folder that `save_pretrained` of one of these has written."
     )
-    raise ValueError(msg)
 
 
 def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
@@ -99,8 +96,9 @@ def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
     build = ARCHITECTURES[architecture_of(config)]
     known = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     if known["hidden_act"] not in _GELUS:
-        msg = f"Expected hidden_act out of {', '.join(_GELUS)}, got {known['hidden_act']}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected hidden_act out of {', '.join(_GELUS)}, got {known['hidden_act']}."
+        )
     return build(known)
 
 
@@ -284,23 +282,21 @@ def config_to(
         theirs |= {"label2id": {name: i for i, name in enumerate(names)}}
     differ = _differences(_flat(_plain(config)), _flat(_plain(config_from(theirs))))
     if differ:
-        msg = (
+        raise ValueError(
             f"Hugging Face's {name} is the nearest to this model, but cannot be exactly it: {'; '.join(differ[:3])}. "
             "Expected a model of the shape of one of the six, such as a recipe whose name has _io in it with "
             "encoder.gelu exact, or what `perceivers convert` has written."
         )
-        raise ValueError(msg)
     return name, theirs
 
 
 def _nearest(config: PerceiverConfig) -> str:
     kinds = {part.kind for part in config.inputs.values()}
     if not isinstance(config.output, DecoderConfig) or config.permute is not None:
-        msg = (
+        raise ValueError(
             "Hugging Face's models answer output queries over elements in their own order; this one has "
             f"output of kind {config.output.kind} and permute={config.permute}. Expected a Perceiver IO model."
         )
-        raise ValueError(msg)
     if "bytes" in kinds:
         return "PerceiverForMaskedLM"
     if "frame_pair" in kinds:
@@ -318,8 +314,7 @@ def _guess(config: PerceiverConfig) -> dict[str, Any]:
     """Return their configuration with every value that ours tells."""
     encoder, output = config.encoder, config.output
     if not isinstance(encoder, PerceiverEncoderConfig) or not isinstance(output, DecoderConfig):
-        msg = f"Expected the encoder of a Perceiver, got one of kind {encoder.kind}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected the encoder of a Perceiver, got one of kind {encoder.kind}.")
     theirs: dict[str, Any] = {
         "num_latents": encoder.num_latents,
         "d_latents": encoder.latent_channels,

@@ -16,8 +16,6 @@ from torch import nn
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.typing import Float, Int, Tensor, UInt8
 
-__all__ = ["Int8Linear", "Int8Plan", "Quantize", "is_quantized", "plan_int8", "quantize_int8"]
-
 Model = TypeVar("Model", bound=nn.Module)
 
 # `int8` stays in float32 where int8 would not be faster; `int8-always` does not ask.
@@ -139,8 +137,7 @@ def plan_int8(model: nn.Module, *, always: bool = False) -> Int8Plan:
     if not _has_kernels():
         plan = Int8Plan(names=(), num_layers=len(layers), speeds={}, has_kernels=False)
         if always:
-            msg = plan.sentence().replace("Staying in float32", "Expected int8 kernels")
-            raise ValueError(msg)
+            raise ValueError(plan.sentence().replace("Staying in float32", "Expected int8 kernels"))
         return plan
     if always:
         return Int8Plan(names=tuple(layers), num_layers=len(layers), speeds={})
@@ -166,11 +163,10 @@ def quantize_int8(model: Model, plan: Int8Plan | None = None) -> Model:
     """
     devices = {parameter.device.type for parameter in model.parameters()}
     if devices - {"cpu"}:
-        msg = (
+        raise ValueError(
             f"int8 weights are for prediction on the CPU; the model is on {', '.join(sorted(devices))}. "
             "Choose the device cpu, or leave the model in float32."
         )
-        raise ValueError(msg)
     plan = plan_int8(model) if plan is None else plan
     if not plan.names:
         return model

@@ -14,8 +14,6 @@ from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import fourier_features, num_channels
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["ArraysInput", "ArraysInputConfig", "build_arrays_input"]
-
 MOST_BANDS = 64
 
 
@@ -52,17 +50,14 @@ class ArraysInputConfig:
     def __post_init__(self) -> None:
         sizes = (self.length, self.num_channels, self.num_bands, self.project_channels)
         if min(1 if size is None else size for size in (*sizes, self.position_channels)) < 1:
-            msg = f"Expected length, channels and num_bands of at least 1, got {self}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected length, channels and num_bands of at least 1, got {self}.")
         if (self.num_coordinates or 0) < 0:
-            msg = f"Expected num_coordinates of at least 0, got {self.num_coordinates}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected num_coordinates of at least 0, got {self.num_coordinates}.")
         if self.max_resolution is not None and self.max_resolution < 2:
-            msg = (
+            raise ValueError(
                 "Expected max_resolution of at least 2 cells, which is a highest frequency of 1, got "
                 f"{self.max_resolution}."
             )
-            raise ValueError(msg)
 
 
 class ArraysInput(nn.Module):
@@ -86,8 +81,9 @@ class ArraysInput(nn.Module):
         sizes = (config.length, config.num_channels, config.num_coordinates)
         length, values, coordinates = sizes
         if length is None or values is None or coordinates is None:
-            msg = f"Expected length, num_channels and num_coordinates of the arrays, got {sizes}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected length, num_channels and num_coordinates of the arrays, got {sizes}."
+            )
         self.config = config
         self.num_elements, self.axes = length, (length,)
         self.num_values, self.num_coordinates = values, coordinates
@@ -122,11 +118,10 @@ class ArraysInput(nn.Module):
         """
         width = self.num_values + self.num_coordinates
         if x.shape[2] != width:
-            msg = (
+            raise ValueError(
                 f"Expected elements of {width} numbers ({self.num_values} values and {self.num_coordinates} "
                 f"coordinates), got shape {tuple(x.shape)}."
             )
-            raise ValueError(msg)
         if mask is not None:  # what stands in padding must reach nothing, nan included
             mask = mask.expand(-1, x.shape[1])
             x = x.masked_fill(~mask[..., None], 0.0)
@@ -149,11 +144,10 @@ class ArraysInput(nn.Module):
                 max_resolution=(self.max_resolution,) * self.num_coordinates,
             )
         if x.shape[1] > self.num_elements:
-            msg = (
+            raise ValueError(
                 f"Expected at most {self.num_elements} elements, one for each learned position, got {x.shape[1]}. "
                 "Give elements coordinates to read any number of them."
             )
-            raise ValueError(msg)
         table = self.positions((self.num_elements,), x.device)
         return table[: x.shape[1]]
 

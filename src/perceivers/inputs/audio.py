@@ -19,20 +19,6 @@ from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "AudioInput",
-    "AudioInputConfig",
-    "ConvSpectrogramInput",
-    "ConvSpectrogramInputConfig",
-    "ConvWaveInput",
-    "ConvWaveInputConfig",
-    "SpectrogramInput",
-    "SpectrogramInputConfig",
-    "WaveInput",
-    "WaveInputConfig",
-    "build_audio_input",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class WaveInputConfig:
@@ -184,11 +170,10 @@ class AudioInput(nn.Module, ABC):
         """
         length, values = self.size
         if x.shape[2] != values or x.shape[1] > length:
-            msg = (
+            raise ValueError(
                 f"Expected clips of shape batch x length x {values} with a length of at most {length}, "
                 f"got shape {tuple(x.shape)}."
             )
-            raise ValueError(msg)
         if mask is not None:
             mask = mask.expand(-1, x.shape[1])
             # What is padded shares patches with what is real.
@@ -253,8 +238,7 @@ class _ConvolvedAudio(AudioInput):
         config: ConvWaveInputConfig | ConvSpectrogramInputConfig,
     ) -> None:
         if not config.stem_channels:
-            msg = "Expected channels of at least one convolution, got stem_channels=()."
-            raise ValueError(msg)
+            raise ValueError("Expected channels of at least one convolution, got stem_channels=().")
         num_axes = 1 if isinstance(config.kernel, int) else 2
         stem = ConvStem(
             in_channels,
@@ -356,15 +340,13 @@ def build_audio_input(
 
 def _known_samples(num_samples: int | None) -> int:
     if num_samples is None:
-        msg = "Expected the samples of a clip, num_samples=rate x seconds, got None."
-        raise ValueError(msg)
+        raise ValueError("Expected the samples of a clip, num_samples=rate x seconds, got None.")
     return num_samples
 
 
 def _known_size(size: tuple[int, int] | None) -> tuple[int, int]:
     if size is None:
-        msg = "Expected the size of the spectrograms, size=(frames, bands), got None."
-        raise ValueError(msg)
+        raise ValueError("Expected the size of the spectrograms, size=(frames, bands), got None.")
     return size
 
 

@@ -14,15 +14,6 @@ import torch
 
 from perceivers.typing import Bool, Float, Int, Tensor
 
-__all__ = [
-    "Elements",
-    "GridPositions",
-    "InputAdapter",
-    "Replaced",
-    "check_readable",
-    "dense",
-]
-
 
 @dataclass(frozen=True)
 class GridPositions:
@@ -199,8 +190,9 @@ def dense(
     """
     widths = [segment.num_channels for segment in segments]
     if len(set(widths)) != 1:
-        msg = f"Expected modalities of one common width C to be read together, got {widths}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected modalities of one common width C to be read together, got {widths}."
+        )
     array = torch.cat([segment.dense(dtype) for segment in segments], dim=1)
     if all(segment.mask is None for segment in segments):
         return array, None
@@ -249,8 +241,7 @@ def check_readable(num_channels: int, expected: str) -> None:
         ValueError: If there are fewer than two.
     """
     if num_channels < 2:
-        msg = (
+        raise ValueError(
             "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend turns "
             f"any single number into zero. Expected positions (for example FourierPositionsConfig()), {expected}."
         )
-        raise ValueError(msg)

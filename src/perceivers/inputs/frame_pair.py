@@ -16,14 +16,6 @@ from perceivers.inputs.stems import ConvStem
 from perceivers.nn.init import truncated_linear
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "ConvFramePairInput",
-    "ConvFramePairInputConfig",
-    "FramePairInput",
-    "FramePairInputConfig",
-    "check_pairs",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FramePairInputConfig:
@@ -49,10 +41,9 @@ class FramePairInputConfig:
     def __post_init__(self) -> None:
         """Refuse a neighborhood without a middle."""
         if self.patch < 1 or self.patch % 2 == 0:
-            msg = (
+            raise ValueError(
                 f"Expected patch, the side of a pixel's neighborhood, to be odd, got {self.patch}."
             )
-            raise ValueError(msg)
 
 
 class FramePairInput(nn.Module):
@@ -75,8 +66,7 @@ class FramePairInput(nn.Module):
     def __init__(self, config: FramePairInputConfig) -> None:
         super().__init__()
         if config.size is None:
-            msg = "Expected the size of the frames, size=(height, width), got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the size of the frames, size=(height, width), got None.")
         self.config, self.size, self.axes = config, config.size, config.size
         self.num_elements = config.size[0] * config.size[1]
         self.channels = 2 * config.num_channels * config.patch**2
@@ -127,8 +117,9 @@ def check_pairs(frames: Float[Tensor, "B T Ci Y X"], num_channels: int) -> None:
         ValueError: If there are not two frames, or they have another number of channels.
     """
     if tuple(frames.shape[1:3]) != (2, num_channels):
-        msg = f"Expected pairs of frames (B x 2 x {num_channels} x height x width), got shape {tuple(frames.shape)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected pairs of frames (B x 2 x {num_channels} x height x width), got shape {tuple(frames.shape)}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +166,7 @@ class ConvFramePairInput(nn.Module):
     def __init__(self, config: ConvFramePairInputConfig) -> None:
         super().__init__()
         if config.size is None:
-            msg = "Expected the size of the frames, size=(height, width), got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the size of the frames, size=(height, width), got None.")
         self.config, self.size = config, config.size
         self.stem = ConvStem(
             2 * config.num_channels,

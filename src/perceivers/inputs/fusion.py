@@ -16,8 +16,6 @@ from perceivers.inputs.elements import Elements, Replaced
 from perceivers.nn.init import truncated_normal_
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["Fusion", "FusionConfig"]
-
 _TAG_SCALE = 0.02
 
 
@@ -44,12 +42,10 @@ class FusionConfig:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         if self.min_padding < 1:
-            msg = f"min_padding must be at least 1, got {self.min_padding}."
-            raise ValueError(msg)
+            raise ValueError(f"min_padding must be at least 1, got {self.min_padding}.")
         for name, share in self.modality_dropout.items():
             if not 0.0 <= share < 1.0:
-                msg = f"modality_dropout of '{name}' must lie in [0, 1), got {share}."
-                raise ValueError(msg)
+                raise ValueError(f"modality_dropout of '{name}' must lie in [0, 1), got {share}.")
 
 
 class Fusion(nn.Module):
@@ -70,8 +66,9 @@ class Fusion(nn.Module):
         super().__init__()
         unknown = sorted(set(config.modality_dropout) - set(widths))
         if unknown:
-            msg = f"modality_dropout names '{unknown[0]}', but the modalities are {', '.join(sorted(widths))}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"modality_dropout names '{unknown[0]}', but the modalities are {', '.join(sorted(widths))}."
+            )
         self.config = config
         self.channels = max(widths.values()) + config.min_padding
         self.tags = nn.ParameterDict(

@@ -21,17 +21,6 @@ from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "ConvInput",
-    "ConvInputConfig",
-    "ImageInputConfig",
-    "PatchInput",
-    "PatchInputConfig",
-    "PixelInput",
-    "PixelInputConfig",
-    "build_image_input",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PixelInputConfig:
@@ -122,8 +111,7 @@ class _ImageInput(nn.Module, ABC):
         super().__init__()
         self.num_channels = config.num_channels
         if config.size is None:
-            msg = "Expected the size of the pictures, size=(height, width), got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the size of the pictures, size=(height, width), got None.")
         grid = self.grid(*config.size)
         self.axes, self.size = grid, config.size
         self.num_elements = math.prod(grid)
@@ -159,11 +147,10 @@ class _ImageInput(nn.Module, ABC):
             ValueError: If the picture has another number of channels than the configuration says.
         """
         if image.shape[1] != self.num_channels:
-            msg = (
+            raise ValueError(
                 f"Expected pictures of {self.num_channels} channels (B x {self.num_channels} x height x "
                 f"width), got shape {tuple(image.shape)}."
             )
-            raise ValueError(msg)
         content = self.content(image)
         grid = (content.shape[2], content.shape[3])
         positions = None if self.positions is None else self.positions(grid, image.device)

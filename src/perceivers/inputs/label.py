@@ -10,8 +10,6 @@ from torch import nn
 from perceivers.inputs.elements import Elements
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["LabelInput", "LabelInputConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LabelInputConfig:
@@ -46,8 +44,9 @@ class LabelInput(nn.Module):
     def __init__(self, config: LabelInputConfig) -> None:
         super().__init__()
         if config.num_classes is None or config.num_classes < 2:
-            msg = f"Expected the number of classes of a label, at least two, got num_classes={config.num_classes}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected the number of classes of a label, at least two, got num_classes={config.num_classes}."
+            )
         self.channels = config.num_classes
 
     def forward(self, x: Float[Tensor, "B K"], mask: Bool[Tensor, "B 1"] | None = None) -> Elements:
@@ -61,8 +60,9 @@ class LabelInput(nn.Module):
             ValueError: If there are other classes than the configuration says.
         """
         if x.shape[1] != self.channels:
-            msg = f"Expected shares of {self.channels} classes (B x {self.channels}), got shape {tuple(x.shape)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected shares of {self.channels} classes (B x {self.channels}), got shape {tuple(x.shape)}."
+            )
         return Elements(x[:, None], mask=mask)
 
     def example(self, batch_size: int) -> Float[Tensor, "B K"]:

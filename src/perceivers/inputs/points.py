@@ -12,8 +12,6 @@ from perceivers.nn.init import lecun_linear, truncated_linear
 from perceivers.nn.position import fourier_features
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["PointsInput", "PointsInputConfig", "build_points_input"]
-
 AXES = 3
 
 
@@ -50,14 +48,14 @@ class PointsInputConfig:
     def __post_init__(self) -> None:
         widths = (*self.mlp_channels, self.project_channels or 1, self.num_points or 1)
         if min(widths) < 1 or self.num_channels < 0 or self.num_bands < 1:
-            msg = f"Expected widths, num_points and num_bands of at least 1, num_channels of at least 0, got {self}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected widths, num_points and num_bands of at least 1, num_channels of at least 0, got {self}."
+            )
         if self.max_resolution < 2:
-            msg = (
+            raise ValueError(
                 "Expected max_resolution of at least 2 cells, which is a highest frequency of 1, got "
                 f"{self.max_resolution}."
             )
-            raise ValueError(msg)
 
 
 class PointsInput(nn.Module):
@@ -80,8 +78,7 @@ class PointsInput(nn.Module):
     def __init__(self, config: PointsInputConfig) -> None:
         super().__init__()
         if config.num_points is None:
-            msg = "Expected the number of points of a sample, num_points, got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the number of points of a sample, num_points, got None.")
         self.config = config
         self.num_elements, self.axes = config.num_points, (config.num_points,)
         self.in_channels = AXES + config.num_channels
@@ -108,11 +105,10 @@ class PointsInput(nn.Module):
             ValueError: If a point has another number of channels than the configuration says.
         """
         if x.shape[2] != self.in_channels:
-            msg = (
+            raise ValueError(
                 f"Expected points of {self.in_channels} numbers (x, y, z and {self.config.num_channels} further "
                 f"channels), got shape {tuple(x.shape)}."
             )
-            raise ValueError(msg)
         if mask is not None:  # what stands in padding must reach nothing, nan included
             mask = mask.expand(-1, x.shape[1])
             x = x.masked_fill(~mask[..., None], 0.0)

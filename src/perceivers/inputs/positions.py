@@ -19,15 +19,6 @@ from perceivers.nn.position import (
 )
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "FourierPositions",
-    "FourierPositionsConfig",
-    "LearnedPositions",
-    "LearnedPositionsConfig",
-    "PositionsConfig",
-    "build_positions",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FourierPositionsConfig:
@@ -93,11 +84,10 @@ class FourierPositions(nn.Module):
         whole = min(64, max(1, max(self.max_resolution) // 2))
         self.num_bands = whole if config.num_bands is None else config.num_bands
         if len(self.max_resolution) != len(grid):
-            msg = (
+            raise ValueError(
                 f"Expected one max_resolution for each of the {len(grid)} axes, "
                 f"got {self.max_resolution}."
             )
-            raise ValueError(msg)
         self.channels = num_channels(len(grid), self.num_bands)
 
     def forward(self, grid: tuple[int, ...], device: torch.device) -> GridPositions:

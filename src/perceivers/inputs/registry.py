@@ -36,8 +36,6 @@ from perceivers.inputs.table import TableInputConfig, build_table_input
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig, build_text_input
 from perceivers.inputs.video import ConvVideoInputConfig, VideoInputConfig, build_video_input
 
-__all__ = ["InputConfig", "build_input"]
-
 InputConfig = Annotated[
     PixelInputConfig
     | PatchInputConfig

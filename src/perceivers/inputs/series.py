@@ -21,15 +21,6 @@ from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import axis_features
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "ConvSeriesInput",
-    "ConvSeriesInputConfig",
-    "RowPositions",
-    "SeriesInput",
-    "SeriesInputConfig",
-    "build_series_input",
-]
-
 
 def _whole_bands() -> FourierPositionsConfig:
     return FourierPositionsConfig(num_bands=None)
@@ -127,8 +118,9 @@ class RowPositions(nn.Module):
             TypeError: If positions are learned, which are of places that can be counted.
         """
         if isinstance(self.table, LearnedPositions):
-            msg = "Learned positions are of elements that follow evenly; expected Fourier features for places."
-            raise TypeError(msg)
+            raise TypeError(
+                "Learned positions are of elements that follow evenly; expected Fourier features for places."
+            )
         return axis_features(
             places, num_bands=self.table.num_bands, max_resolution=self.table.max_resolution[0]
         )
@@ -156,11 +148,10 @@ class _SeriesInput(nn.Module, ABC):
             self.positions = RowPositions(config.positions, self.num_elements)
             self.channels += self.positions.channels
         if config.irregular and not isinstance(config.positions, FourierPositionsConfig):
-            msg = (
+            raise ValueError(
                 "Times that are not even need Fourier features as positions (FourierPositionsConfig()), got "
                 f"positions={config.positions}."
             )
-            raise ValueError(msg)
         check_readable(self.channels, "or larger patches; got positions=None")
 
     @abstractmethod
@@ -183,11 +174,10 @@ class _SeriesInput(nn.Module, ABC):
         """
         width = self.values + self.irregular
         if x.shape[2] != width or x.shape[1] > self.length:
-            msg = (
+            raise ValueError(
                 f"Expected recordings of at most {self.length} steps and of {width} values a step "
                 f"(B x L x {width}), got shape {tuple(x.shape)}."
             )
-            raise ValueError(msg)
         if mask is not None:
             mask = mask.expand(-1, x.shape[1])
             x = x.masked_fill(~mask[..., None], 0.0)
@@ -274,11 +264,10 @@ def build_series_input(
 def _known(config: SeriesInputConfig | ConvSeriesInputConfig) -> tuple[int, int]:
     """Return the steps of a recording, and the values of a step without its time."""
     if config.length is None or config.num_channels is None:
-        msg = (
+        raise ValueError(
             "Expected length and num_channels of the recordings, got "
             f"length={config.length} and num_channels={config.num_channels}."
         )
-        raise ValueError(msg)
     return config.length, config.num_channels * (2 if config.has_missing else 1)
 
 

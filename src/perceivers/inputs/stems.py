@@ -10,8 +10,6 @@ from torch.nn.functional import pad
 from perceivers.nn.init import truncated_normal_
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["ConvStem", "pooled_mask"]
-
 
 class ConvStem(nn.Module):
     """Convolutions with a stride, each followed by a LayerNorm over channels and a ReLU.
@@ -44,11 +42,10 @@ class ConvStem(nn.Module):
         self.stride = (stride,) * num_axes if isinstance(stride, int) else tuple(stride)
         steps = zip(self.kernel, self.stride, strict=True)
         if not channels or any(not 1 <= step <= width for width, step in steps):
-            msg = (
+            raise ValueError(
                 "Expected channels for at least one convolution, and strides from 1 to the kernel's width, got "
                 f"channels={tuple(channels)}, kernel={self.kernel} and stride={self.stride}."
             )
-            raise ValueError(msg)
         layer: type[nn.Conv1d | nn.Conv2d] = nn.Conv1d if num_axes == 1 else nn.Conv2d
         widths = [in_channels, *channels]
         # Their types are told apart by `num_axes`, which a checker cannot follow.

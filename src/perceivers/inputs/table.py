@@ -12,8 +12,6 @@ from perceivers.inputs.elements import Elements
 from perceivers.nn.init import truncated_normal_
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["TableInput", "TableInputConfig", "build_table_input"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TableInputConfig:
@@ -55,22 +53,20 @@ class TableInput(nn.Module):
         super().__init__()
         self.config = config
         if config.num_numbers is None or config.category_sizes is None:
-            msg = (
+            raise ValueError(
                 "Expected how many fields there are, got "
                 f"num_numbers={config.num_numbers} and category_sizes={config.category_sizes}."
             )
-            raise ValueError(msg)
         sizes = config.category_sizes
         self.num_numbers = config.num_numbers
         self.num_elements = config.num_numbers + len(sizes)
         self.axes = (self.num_elements,)
         self.channels = config.channels
         if self.num_elements < 1 or min(sizes, default=1) < 1 or self.channels < 2:
-            msg = (
+            raise ValueError(
                 "Expected at least one field, one name for each category and two channels, got "
                 f"num_numbers={config.num_numbers}, category_sizes={sizes} and channels={config.channels}."
             )
-            raise ValueError(msg)
         self.weight = _vectors(self.num_numbers, config)
         self.bias = nn.Parameter(torch.zeros(self.num_numbers, self.channels))
         self.categories = _vectors(sum(sizes), config)
@@ -93,8 +89,9 @@ class TableInput(nn.Module):
             ValueError: If there are other fields than the configuration says.
         """
         if x.shape[1] != self.num_elements:
-            msg = f"Expected rows of {self.num_elements} fields (B x {self.num_elements}), got shape {tuple(x.shape)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected rows of {self.num_elements} fields (B x {self.num_elements}), got shape {tuple(x.shape)}."
+            )
         if mask is not None:
             mask = mask.expand(-1, x.shape[1])
             x = x.masked_fill(

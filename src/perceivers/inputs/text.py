@@ -16,15 +16,6 @@ from perceivers.nn.init import truncated_normal_
 from perceivers.nn.position import resize_row
 from perceivers.typing import Bool, Float, Int, Tensor
 
-__all__ = [
-    "BytesInput",
-    "ConvBytesInput",
-    "ConvTextInputConfig",
-    "TextConfig",
-    "TextInputConfig",
-    "build_text_input",
-]
-
 _LETTER = 97 + 6  # "a" behind the six special marks
 
 
@@ -105,8 +96,7 @@ class _TextInput(nn.Module):
     ) -> None:
         super().__init__()
         if config.max_length is None:
-            msg = "Expected the length of texts in bytes, max_length, got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the length of texts in bytes, max_length, got None.")
         self.max_length = config.max_length
         self.channels = channels
         self.num_elements = -(-config.max_length // step)
@@ -121,11 +111,10 @@ class _TextInput(nn.Module):
             ValueError: If there are more of them than `max_length`.
         """
         if ids.shape[1] > self.max_length:
-            msg = (
+            raise ValueError(
                 f"Expected texts of at most {self.max_length} bytes, got shape {tuple(ids.shape)}. Cut them, or build "
                 "the model with a larger max_length."
             )
-            raise ValueError(msg)
         return self.embedding(ids)
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:

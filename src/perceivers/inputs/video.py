@@ -21,14 +21,6 @@ from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "ConvVideoInput",
-    "ConvVideoInputConfig",
-    "VideoInput",
-    "VideoInputConfig",
-    "build_video_input",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInputConfig:
@@ -61,8 +53,9 @@ class VideoInputConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be cut."""
         if min(self.patch) < 1:
-            msg = f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +96,15 @@ class ConvVideoInputConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         if not self.stem_channels or min(self.stem_channels) < 1:
-            msg = f"stem_channels must name a width of at least 1 for each convolution, got {self.stem_channels}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"stem_channels must name a width of at least 1 for each convolution, got {self.stem_channels}."
+            )
         if not 1 <= self.stride <= self.kernel:
-            msg = f"stride={self.stride} must lie between 1 and kernel={self.kernel}, or pixels are left out."
-            raise ValueError(msg)
+            raise ValueError(
+                f"stride={self.stride} must lie between 1 and kernel={self.kernel}, or pixels are left out."
+            )
         if self.frame_step < 1:
-            msg = f"frame_step must be at least 1, got {self.frame_step}."
-            raise ValueError(msg)
+            raise ValueError(f"frame_step must be at least 1, got {self.frame_step}.")
 
 
 class _VideoInput(nn.Module, ABC):
@@ -160,11 +154,10 @@ class _VideoInput(nn.Module, ABC):
             ValueError: If frames have another number of channels than the configuration says.
         """
         if clip.shape[2] != self.num_channels:
-            msg = (
+            raise ValueError(
                 f"Expected clips of {self.num_channels} channels (B x frames x {self.num_channels} x height x "
                 f"width), got shape {tuple(clip.shape)}."
             )
-            raise ValueError(msg)
         if mask is not None:
             mask = mask.expand(-1, clip.shape[1])
             clip = clip.masked_fill(~mask[:, :, None, None, None], 0.0)
@@ -277,9 +270,8 @@ def build_video_input(
 def _sizes(config: VideoInputConfig | ConvVideoInputConfig) -> tuple[int, int, int]:
     """Return frames, height and width of a clip."""
     if config.num_frames is None or config.size is None:
-        msg = (
+        raise ValueError(
             "Expected the length and size of the clips, num_frames and size=(height, width), got "
             f"num_frames={config.num_frames} and size={config.size}."
         )
-        raise ValueError(msg)
     return config.num_frames, *config.size

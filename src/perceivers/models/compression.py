@@ -9,8 +9,6 @@ from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 
-__all__ = ["Compression", "compression"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Compression:

@@ -28,8 +28,6 @@ from perceivers.nn.blocks import CrossAttend
 from perceivers.outputs.queries import Queries
 from perceivers.typing import Tensor
 
-__all__ = ["Cost", "attend_flops", "cost", "decoder_flops", "paper_flops"]
-
 _BYTES = 4  # of a float32
 
 

@@ -30,8 +30,6 @@ from perceivers.outputs.queries import (
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["DecoderConfig", "OutputConfig", "PerceiverDecoder"]
-
 _PADDING_SCALE = 0.02
 _RESERVED = frozenset(
     dir(nn.ModuleDict())
@@ -63,11 +61,10 @@ class OutputConfig:
             ValueError: If the size of the head does not follow from the data.
         """
         if not isinstance(self.head, LinearHeadConfig):
-            msg = (
+            raise ValueError(
                 f"Expected a linear head for the output '{name}', whose size follows from the data; got one of kind "
                 f"{self.head.kind}."
             )
-            raise ValueError(msg)
         return replace(self, head=replace(self.head, num_outputs=num_outputs))
 
 
@@ -106,14 +103,14 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         if not self.outputs:
-            msg = "Expected at least one output in outputs={name: OutputConfig(...)}, got none."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected at least one output in outputs={name: OutputConfig(...)}, got none."
+            )
         if self.min_padding < 0 or self.chunk < 1:
-            msg = (
+            raise ValueError(
                 "Expected min_padding of at least 0 and a chunk of at least 1, got "
                 f"{self.min_padding} and {self.chunk}."
             )
-            raise ValueError(msg)
 
     @classmethod
     def classifier(
@@ -149,11 +146,10 @@ class DecoderConfig:
             ValueError: If it has other outputs already.
         """
         if len(self.outputs) > 1 and set(self.outputs) != set(names):
-            msg = (
+            raise ValueError(
                 f"Expected a decoder of one output, or of those of the tasks {', '.join(names)}; got the outputs "
                 f"{', '.join(self.outputs)}."
             )
-            raise ValueError(msg)
         first = next(iter(self.outputs.values()))
         outputs = {
             name: self.outputs.get(name, first).with_num_outputs(name, None) for name in names
@@ -175,8 +171,9 @@ class DecoderConfig:
         if set(parts) == {"label"} and len(self.outputs) == 1:
             parts = dict(zip(self.outputs, parts.values(), strict=True))
         if set(parts) != set(self.outputs):
-            msg = f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {', '.join(self.outputs)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {', '.join(self.outputs)}."
+            )
         outputs: dict[str, OutputConfig] = {}
         for name, output in self.outputs.items():
             sized = output.with_num_outputs(name, parts[name].num_outputs or None)
@@ -312,8 +309,7 @@ class PerceiverDecoder(nn.Module):
         index = {} if index is None else index
         unknown = sorted((set(wanted) | set(index)) - set(self.names))
         if unknown:
-            msg = f"Expected outputs out of {', '.join(self.names)}, got '{unknown[0]}'."
-            raise KeyError(msg)
+            raise KeyError(f"Expected outputs out of {', '.join(self.names)}, got '{unknown[0]}'.")
         return {
             name: self._decode(name, latents, context, tables or {}, index.get(name))
             for name in wanted
@@ -330,8 +326,9 @@ class PerceiverDecoder(nn.Module):
         """Return one output, in chunks where no gradients are needed."""
         queries = self.queries_of(name)
         if queries.modality is not None and queries.modality not in context.lengths:
-            msg = f"Queries of '{name}' are made of the modality '{queries.modality}', which was not given."
-            raise KeyError(msg)
+            raise KeyError(
+                f"Queries of '{name}' are made of the modality '{queries.modality}', which was not given."
+            )
         if index is None:
             count = queries.count(context)
             index = torch.arange(count, device=latents.device)

@@ -16,8 +16,6 @@ from perceivers.nn.init import truncated_normal_
 from perceivers.nn.recompute import recompute
 from perceivers.typing import Float, Tensor
 
-__all__ = ["PerceiverEncoder", "PerceiverEncoderConfig", "run_layer"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PerceiverEncoderConfig:
@@ -82,20 +80,17 @@ class PerceiverEncoderConfig:
         """Refuse what cannot be built."""
         for name in ("num_latents", "latent_channels", "num_cross_attends", "num_blocks"):
             if getattr(self, name) < 1:
-                msg = f"{name} must be at least 1, got {getattr(self, name)}."
-                raise ValueError(msg)
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.num_self_attends_per_block < 0:
-            msg = (
+            raise ValueError(
                 "num_self_attends_per_block must not be negative, got "
                 f"{self.num_self_attends_per_block}."
             )
-            raise ValueError(msg)
         if self.cross_attends_at == "interleaved" and self.num_cross_attends > self.num_blocks:
-            msg = (
+            raise ValueError(
                 f"num_cross_attends={self.num_cross_attends} must lie between 1 and num_blocks="
                 f"{self.num_blocks} to be interleaved with them; cross_attends_at='start' takes any."
             )
-            raise ValueError(msg)
 
     def reads_before(self, block: int) -> tuple[int, ...]:
         """Return which of the T reads (0 to T - 1) happen just before this block."""
@@ -174,11 +169,10 @@ class PerceiverEncoder(nn.Module):
             return [self.source(segments)] * reads
         lengths = [segment.first_axis for segment in segments]
         if max(lengths) < reads:
-            msg = (
+            raise ValueError(
                 f"unroll_time divides the first axis of the input among num_cross_attends={reads} reads, but it has "
                 f"only {max(lengths)} cells. Use fewer reads, longer clips or shorter patches."
             )
-            raise ValueError(msg)
         return [
             self.source(
                 [

@@ -12,8 +12,6 @@ from perceivers.nn.attention import Attention
 from perceivers.outputs.queries import LearnedQueries
 from perceivers.typing import Float, Tensor
 
-__all__ = ["ReadsTokens", "init_local_attention", "position_sines"]
-
 _LATENT_SCALE = 1.5  # relative to the input of about 1, so that latents keep their positions
 _QUERY_GAIN = 3.0  # puts two thirds of the attention on the bytes within two of a latent's position
 _LAYER_GAIN = 0.2  # scale of the initial residuals, so that latents keep their positions

@@ -21,8 +21,6 @@ from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import QueryContext
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["EncoderConfig", "Perceiver", "PerceiverConfig", "ReadoutConfig", "build", "build_model"]
-
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
 ]
@@ -101,11 +99,10 @@ class Perceiver(nn.Module):
             ValueError: If the model was made of modules without one.
         """
         if self._config is None:
-            msg = (
+            raise ValueError(
                 "This model has no configuration, so it can be neither saved nor exported: make it by "
                 "pv.build_model(config); pv.register_input and pv.register_task make own parts known to it."
             )
-            raise ValueError(msg)
         return self._config
 
     def forward(
@@ -172,8 +169,7 @@ class Perceiver(nn.Module):
     ) -> dict[str, Elements]:
         """Return the elements of each modality from its adapter."""
         if not inputs or not set(inputs) <= set(self.inputs):
-            msg = f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}."
-            raise KeyError(msg)
+            raise KeyError(f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}.")
         masks = {} if masks is None else masks
         if self.fusion is not None and self.fusion.config.dropped == "token":
             inputs, masks = self._with_missing(inputs, masks)
@@ -259,8 +255,9 @@ class Perceiver(nn.Module):
             ValueError: If there is no such implementation.
         """
         if path not in PATHS:
-            msg = f"Expected attn_implementation out of {', '.join(PATHS)}; got {path!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected attn_implementation out of {', '.join(PATHS)}; got {path!r}."
+            )
         if isinstance(self.encoder, PerceiverEncoder):
             self.encoder.attn_implementation = path
 
@@ -286,8 +283,7 @@ def build(config: PerceiverConfig) -> Perceiver:
     adapters: dict[str, Any] = {name: build_input(part) for name, part in config.inputs.items()}
     widths = {name: adapter.channels for name, adapter in adapters.items()}
     if not widths:
-        msg = "Expected at least one modality in inputs, got none."
-        raise ValueError(msg)
+        raise ValueError("Expected at least one modality in inputs, got none.")
     fusion = Fusion(config.fusion, widths) if len(widths) > 1 else None
     input_channels = next(iter(widths.values())) if fusion is None else fusion.channels
     encoder: PerceiverEncoder | TransformerEncoder
@@ -329,11 +325,10 @@ def _begin_locally(model: Perceiver) -> None:
         or not isinstance(text, ReadsTokens)
         or isinstance(model.encoder, TransformerEncoder)
     ):
-        msg = (
+        raise ValueError(
             "init='local_attention' is for a Perceiver with one text as input (of kind 'bytes'); got inputs of "
             f"kind {', '.join(part.kind for part in model.config.inputs.values())}. Leave init at 'papers'."
         )
-        raise ValueError(msg)
     init_local_attention(text.token_positions, text.embedding, model.encoder, model.output)
 
 

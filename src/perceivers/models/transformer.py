@@ -13,8 +13,6 @@ from perceivers.nn.blocks import SelfAttend
 from perceivers.nn.init import lecun_linear
 from perceivers.typing import Float, Tensor
 
-__all__ = ["TransformerEncoder", "TransformerEncoderConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerEncoderConfig:
@@ -75,11 +73,10 @@ class TransformerEncoder(nn.Module):
         """
         inputs, mask = dense(segments, self.project.weight.dtype)
         if mask is not None:
-            msg = (
+            raise ValueError(
                 "The Transformer baseline averages over its elements and takes no mask; expected inputs "
                 "of one length, got a padded batch. Use a Perceiver encoder for it."
             )
-            raise ValueError(msg)
         x = self.project(inputs)
         for self_attend in self.self_attends:
             x = run_layer(self, self_attend, x)

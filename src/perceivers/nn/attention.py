@@ -14,8 +14,6 @@ from perceivers.nn.fused import can_fuse, fused_linear
 from perceivers.nn.init import lecun_linear
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["Attention", "ReadableSource"]
-
 
 @runtime_checkable
 class ReadableSource(Protocol):
@@ -65,8 +63,7 @@ class Attention(nn.Module):
         v_channels = qk_channels if v_channels is None else v_channels
         for name, width in (("qk_channels", qk_channels), ("v_channels", v_channels)):
             if width < 1 or num_heads < 1 or width % num_heads:
-                msg = f"num_heads={num_heads} does not divide {name}={width}."
-                raise ValueError(msg)
+                raise ValueError(f"num_heads={num_heads} does not divide {name}={width}.")
 
         self.num_heads = num_heads
         self.scale = (qk_channels / num_heads) ** -0.5

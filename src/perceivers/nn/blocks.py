@@ -13,8 +13,6 @@ from perceivers.nn.init import lecun_linear
 from perceivers.nn.recompute import recompute
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["MLP", "CrossAttend", "Gelu", "SelfAttend", "Source"]
-
 LAYER_NORM_EPS = 1e-5  # dm-haiku's default, which the release uses
 
 Gelu = Literal["tanh", "exact"]

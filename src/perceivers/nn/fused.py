@@ -13,8 +13,6 @@ from torch.nn.functional import linear
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["can_fuse", "fused_linear"]
-
 
 def can_fuse(layers: Sequence[nn.Module], x: Tensor) -> bool:
     """Return whether the layers are plain linear ones, on a device that gains from it.

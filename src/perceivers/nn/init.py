@@ -15,8 +15,6 @@ from torch import nn
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["lecun_linear", "truncated_linear", "truncated_normal_"]
-
 # Standard deviation of a unit normal after everything beyond 2 has been cut away.
 _SD_OF_TRUNCATED = 0.87962566103423978
 

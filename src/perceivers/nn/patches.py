@@ -7,8 +7,6 @@ from torch.nn.functional import pad
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["depth_to_space", "pad_to_multiple", "space_to_depth"]
-
 
 def pad_to_multiple(
     x: Float[Tensor, "B C *sizes"], patch: Sequence[int]
@@ -36,8 +34,9 @@ def space_to_depth(
     """
     sizes = x.shape[2:]
     if len(patch) != len(sizes) or any(n % p for n, p in zip(sizes, patch, strict=True)):
-        msg = f"Expected a grid that divides into patches of {tuple(patch)}, got {tuple(sizes)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a grid that divides into patches of {tuple(patch)}, got {tuple(sizes)}."
+        )
     grid = [n // p for n, p in zip(sizes, patch, strict=True)]
     split = x.reshape(*x.shape[:2], *(s for pair in zip(grid, patch, strict=True) for s in pair))
     axes = len(patch)
@@ -56,8 +55,9 @@ def depth_to_space(
     axes = len(patch)
     grid, values = x.shape[1:-1], x.shape[-1]
     if len(grid) != axes or values % math.prod(patch):
-        msg = f"Expected {axes} axes and whole patches of {tuple(patch)}, got {tuple(x.shape)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected {axes} axes and whole patches of {tuple(patch)}, got {tuple(x.shape)}."
+        )
     split = x.reshape(x.shape[0], *grid, *patch, values // math.prod(patch))
     order = (0, 1 + 2 * axes, *(i for a in range(axes) for i in (1 + a, 1 + axes + a)))
     sizes = [n * p for n, p in zip(grid, patch, strict=True)]

@@ -20,17 +20,6 @@ from torch.nn.functional import interpolate
 
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "Resizable",
-    "axis_channels",
-    "axis_coordinates",
-    "axis_features",
-    "fourier_features",
-    "num_channels",
-    "resize_row",
-    "resize_table",
-]
-
 _MODES = ("linear", "bilinear", "trilinear")  # of one, two and three axes
 
 
@@ -98,11 +87,10 @@ def fourier_features(
     """
     num_axes = positions.shape[-1]
     if len(max_resolution) != num_axes:
-        msg = (
+        raise ValueError(
             f"Expected one max_resolution for each of the {num_axes} axes of the positions, "
             f"got {len(max_resolution)}: {tuple(max_resolution)}."
         )
-        raise ValueError(msg)
     encoded = positions.new_empty(
         (*positions.shape[:-1], num_channels(num_axes, num_bands)), dtype=torch.float32
     )

@@ -11,8 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from perceivers.typing import Tensor
 
-__all__ = ["recompute", "return_freed_memory"]
-
 
 def recompute(function: Callable[..., Tensor], *args: Any) -> Tensor:
     """Return `function(*args)`, keeping nothing but the arguments for the backward pass."""

@@ -13,18 +13,6 @@ from perceivers.nn.init import truncated_linear
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "HasEmbedding",
-    "HeadConfig",
-    "LinearHead",
-    "LinearHeadConfig",
-    "MeanPool",
-    "MeanPoolConfig",
-    "TiedHead",
-    "TiedHeadConfig",
-    "build_head",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MeanPoolConfig:
@@ -51,10 +39,9 @@ class MeanPoolConfig:
         if not parts:
             return self
         if set(parts) != {"label"}:
-            msg = (
+            raise ValueError(
                 f"Expected a decoder with the outputs {', '.join(sorted(parts))}; got {self.kind}."
             )
-            raise ValueError(msg)
         return replace(self, num_outputs=parts["label"].num_outputs or None)
 
     def fit_to_inputs(self, inputs: Mapping[str, Any]) -> "MeanPoolConfig":
@@ -220,16 +207,14 @@ def build_head(
         return LinearHead(config, channels=channels)
     if tables.get(config.modality, (0, 0))[1] != channels:
         known = ", ".join(f"'{name}' of {width}" for name, (_, width) in tables.items()) or "none"
-        msg = (
+        raise ValueError(
             f"Expected the byte embeddings of the text '{config.modality}' to be as wide as the decoded queries, "
             f"{channels} channels; the model has embeddings of {known}."
         )
-        raise ValueError(msg)
     return TiedHead(tables[config.modality][0])
 
 
 def _known(num_outputs: int | None) -> int:
     if num_outputs is None:
-        msg = "Expected the number of classes, num_outputs=K, got None."
-        raise ValueError(msg)
+        raise ValueError("Expected the number of classes, num_outputs=K, got None.")
     return num_outputs

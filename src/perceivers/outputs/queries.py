@@ -22,19 +22,6 @@ from perceivers.nn.position import (
 )
 from perceivers.typing import Bool, Float, Int, Tensor
 
-__all__ = [
-    "FourierQueries",
-    "FourierQueriesConfig",
-    "InputQueries",
-    "InputQueriesConfig",
-    "LearnedQueries",
-    "LearnedQueriesConfig",
-    "Queries",
-    "QueriesConfig",
-    "QueryContext",
-    "build_queries",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedQueriesConfig:
@@ -181,11 +168,10 @@ class LearnedQueries(nn.Module):
             return self.num_queries
         count = context.lengths[self.modality]
         if count > self.num_queries:
-            msg = (
+            raise ValueError(
                 f"Expected at most num_queries={self.num_queries} elements of '{self.modality}', which have one query "
                 f"each, got {count}."
             )
-            raise ValueError(msg)
         return count
 
     def forward(
@@ -220,15 +206,17 @@ class FourierQueries(nn.Module):
     def __init__(self, config: FourierQueriesConfig) -> None:
         super().__init__()
         if config.size is None:
-            msg = "Expected the grid of the queries, size=(rows, columns, ...), got None."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected the grid of the queries, size=(rows, columns, ...), got None."
+            )
         self.size = config.size
         self.max_resolution = (
             config.size if config.max_resolution is None else config.max_resolution
         )
         if len(self.max_resolution) != len(self.size):
-            msg = f"Expected one max_resolution for each of the {len(self.size)} axes, got {self.max_resolution}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected one max_resolution for each of the {len(self.size)} axes, got {self.max_resolution}."
+            )
         self.config = config
         default = min(64, max(1, max(self.max_resolution) // 2))
         self.num_bands = default if config.num_bands is None else config.num_bands
@@ -303,10 +291,9 @@ def build_queries(
     """
     named = getattr(config, "modality", getattr(config, "follows", None))
     if named is not None and named not in inputs:
-        msg = (
+        raise ValueError(
             f"Expected queries of one of the modalities {', '.join(sorted(inputs))}, got '{named}'."
         )
-        raise ValueError(msg)
     if isinstance(config, InputQueriesConfig):
         channels, count = inputs[config.modality]
         return InputQueries(config, channels=channels, num_elements=count)

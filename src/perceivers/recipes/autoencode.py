@@ -25,8 +25,6 @@ from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, ReconstructionConfig
 
-__all__ = ["autoencode", "autoencoder_for", "kinetics_autoencoder"]
-
 _AUTO = FourierPositionsConfig(num_bands=None)
 
 # Why the kinds that are not here are not reconstructed.
@@ -197,11 +195,10 @@ def _require_known(kinds: Mapping[str, str]) -> None:
     """Refuse modalities of which no query can ask for a part."""
     for name, kind in kinds.items():
         if kind not in _KINDS:
-            msg = (
+            raise ValueError(
                 f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {_REFUSED[kind]}. It reconstructs "
                 f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
             )
-            raise ValueError(msg)
 
 
 def _film_and_sound(frames: int, side: int) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import OptimConfig
 
-__all__ = ["SIZES", "Size", "own_decoder", "own_encoder", "own_optim", "own_output"]
-
 
 @dataclass(frozen=True)
 class Size:

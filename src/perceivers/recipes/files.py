@@ -15,18 +15,6 @@ from perceivers.hub.checkpoint import FORMAT, check_format
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe, get_recipe
 
-__all__ = [
-    "RECIPE_FILE",
-    "create_model",
-    "dump_recipe",
-    "field_path",
-    "find_recipe",
-    "parse_recipe",
-    "read_recipe",
-    "read_run_recipe",
-    "write_recipe",
-]
-
 RECIPE_FILE = "recipe.yaml"  # in a run folder
 
 
@@ -62,8 +50,9 @@ def find_recipe(spec: str | Path | Recipe, *, size: str | None = None) -> Recipe
     path = Path(spec)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         if size is not None:
-            msg = f"The recipe in '{path}' has its sizes written out; leave --size {size} away."
-            raise ValueError(msg)
+            raise ValueError(
+                f"The recipe in '{path}' has its sizes written out; leave --size {size} away."
+            )
         return read_recipe(path)
     if ":" in str(spec):
         return _from_function(str(spec), size)
@@ -78,12 +67,12 @@ def _from_function(spec: str, size: str | None) -> Recipe:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"Expected --recipe MODULE:FUNCTION that can be imported, got '{spec}': {error}."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"Expected --recipe MODULE:FUNCTION that can be imported, got '{spec}': {error}."
+        ) from error
     made = function() if size is None else function(size=size)
     if not isinstance(made, Recipe):
-        msg = f"Expected '{spec}' to return a Recipe, got {type(made).__name__}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected '{spec}' to return a Recipe, got {type(made).__name__}.")
     return made
 
 
@@ -126,16 +115,18 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        msg = f"{path} is not a text file. Expected a recipe in YAML (`perceivers recipes images`)."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"{path} is not a text file. Expected a recipe in YAML (`perceivers recipes images`)."
+        ) from error
 
 
 def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
     """Return the recipe written in `text` (YAML or JSON). Messages call it `name`."""
     plain = _load_yaml(text, name)
     if not isinstance(plain, dict):
-        msg = f"{name} holds no recipe. Expected the keys that `perceivers recipes images` prints."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{name} holds no recipe. Expected the keys that `perceivers recipes images` prints."
+        )
     if "format" in plain:
         check_format(plain, Path(name))
         del plain["format"]
@@ -151,8 +142,7 @@ def _load_yaml(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        msg = f"{name} is not YAML: {' '.join(str(error).split())}."
-        raise ValueError(msg) from error
+        raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def _explain(problem: Any) -> str:

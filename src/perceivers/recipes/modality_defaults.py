@@ -32,8 +32,6 @@ from perceivers.inputs.text import ConvTextInputConfig
 from perceivers.inputs.video import ConvVideoInputConfig
 from perceivers.recipes.common import Size
 
-__all__ = ["Part", "part_of"]
-
 _AUTO = FourierPositionsConfig(num_bands=None)  # as many bands as the grid has use for
 
 

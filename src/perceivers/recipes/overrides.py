@@ -11,16 +11,6 @@ from perceivers.inputs.fusion import FusionConfig
 from perceivers.recipes.files import field_path
 from perceivers.recipes.registry import Recipe, TrainingConfig
 
-__all__ = [
-    "UNPREFIXED",
-    "FieldValueError",
-    "FlagWords",
-    "OverrideError",
-    "UnknownFieldError",
-    "override",
-    "override_data",
-]
-
 # Sections whose fields are given without a prefix: `max_time`, not `training.max_time`.
 UNPREFIXED: dict[str, type] = {
     "training": TrainingConfig,

@@ -24,24 +24,6 @@ from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, rec
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 
-__all__ = [
-    "arrays",
-    "audio",
-    "audio_raw",
-    "audio_video",
-    "dense",
-    "digits",
-    "images",
-    "multimodal",
-    "points",
-    "recipe_for",
-    "segmentation",
-    "series",
-    "text",
-    "text_io",
-    "video",
-]
-
 
 def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "multimodal") -> Recipe:
     """Return a recipe for these modalities together.

@@ -14,17 +14,6 @@ from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutC
 from perceivers.plugins import load_plugins
 from perceivers.tasks.registry import TaskConfig
 
-__all__ = [
-    "OptimConfig",
-    "Recipe",
-    "TrainingConfig",
-    "get_recipe",
-    "list_recipes",
-    "recipe",
-    "recipe_function",
-    "sizes_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -204,8 +193,9 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
     """
     known = list_recipes()
     if name not in _RECIPES:
-        msg = f"No recipe is called '{name}'.{nearest(name, known)} There are: {', '.join(known)}."
-        raise KeyError(msg)
+        raise KeyError(
+            f"No recipe is called '{name}'.{nearest(name, known)} There are: {', '.join(known)}."
+        )
     return _RECIPES[name][0]
 
 
@@ -230,6 +220,5 @@ def get_recipe(name: str, *, size: str | None = None) -> Recipe:
     if size is None:
         return function()
     if size not in sizes:
-        msg = f"Recipe '{name}' comes in the sizes {', '.join(sizes)}; got '{size}'."
-        raise ValueError(msg)
+        raise ValueError(f"Recipe '{name}' comes in the sizes {', '.join(sizes)}; got '{size}'.")
     return function() if size == "paper" else function(size=size)

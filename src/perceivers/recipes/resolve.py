@@ -32,8 +32,6 @@ from perceivers.recipes.resolve_tasks import (
 from perceivers.tasks.autoencode import LABEL
 from perceivers.tasks.registry import TaskConfig
 
-__all__ = ["ResolvedRun", "choose_recipe", "resolve", "split_for_task"]
-
 # Rows of a stream, and cells of a split, on which sizes and statistics are measured.
 _STREAM_ROWS, _MEASURED_CELLS = 256, 192
 
@@ -213,11 +211,10 @@ def _bind_columns(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, Datase
     column = next(iter(source.inputs.values())).column
     kind = next(iter(recipe.inputs))
     targets = "".join(f" and learns {name}" for name in recipe.task.target_modalities)
-    msg = (
+    raise ValueError(
         f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{targets}, but the data holds {seen}. Say which "
         f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
     )
-    raise ValueError(msg)
 
 
 def _join_texts(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
@@ -236,11 +233,10 @@ def _join_texts(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
         return source
     columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
     if recipe.task.chunked_modality is not None:
-        msg = (
+        raise ValueError(
             f"Masked bytes are learned from one column of texts, and these were named: {', '.join(columns)}. Name one "
             f"of them: --columns {columns[0]}:text."
         )
-        raise ValueError(msg)
     name = next(iter(recipe.inputs))
     one = InputColumn(columns[0], "text", columns, ("text",) * len(columns))
     note = f"Read as one text with a mark between them: {', '.join(columns)}."
@@ -274,8 +270,9 @@ def split_for_task(
     if text is None:
         return held_out(source)
     if text not in source.inputs:
-        msg = f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
+        )
     length = getattr(preprocess.get(text), "max_length", None) or _CHUNK
     source = held_out(chunk_texts(source, text, _CHUNKS_PER_TEXT * length))
     # Cut again after the split: chunks of train and validation never overlap.
@@ -286,17 +283,15 @@ def _require_targets(source: DatasetBundle, task: TaskConfig) -> None:
     """Refuse data without the labels or target modalities of the task."""
     for name in task.target_modalities:
         if name not in source.inputs:
-            msg = (
+            raise ValueError(
                 f"There is no '{name}' in these data, the target of training and evaluation: they hold "
                 f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
             )
-            raise ValueError(msg)
     if task.target_kind != "nothing" and not source.label_names:
-        msg = (
+        raise ValueError(
             "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
             "a column of labels (--label COLUMN)."
         )
-        raise ValueError(msg)
 
 
 # -- measure ---------------------------------------------------------------------------------------------------------
@@ -385,8 +380,9 @@ def _training_rows(source: DatasetBundle) -> MapStyleSplit:
     if "train" in source.splits:
         return source.splits["train"]
     if "train" not in source.streams:
-        msg = f"Expected a split called train, got {sorted({*source.splits, *source.streams})}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a split called train, got {sorted({*source.splits, *source.streams})}."
+        )
     rows = list(islice(source.streams["train"], _STREAM_ROWS))
     names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
     columns = {name: [row[name] for row in rows] for name in names}
@@ -413,10 +409,9 @@ def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
         return recipe
     num_rows = _num_rows(source)
     if num_rows is None:
-        msg = (
+        raise ValueError(
             "How many rows the stream has is not known, so how long to train must be said: "
             "--max-time 1h, --max-steps 10000 or --max-epochs 10."
         )
-        raise ValueError(msg)
     epochs = min(max(round(_SAMPLES / max(num_rows, 1)), _MIN_EPOCHS), _MAX_EPOCHS)
     return replace(recipe, training=replace(training, max_epochs=epochs))

@@ -17,8 +17,6 @@ from perceivers.data.modalities.video.modality import measure_video
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve_tasks import fill_label
 
-__all__ = ["assume", "fill_answer", "fill_input", "measured"]
-
 _MEASURES: dict[str, Callable[..., Any]] = {
     "wave": measure_audio,
     "mel": measure_audio,
@@ -149,11 +147,10 @@ def fill_input(part: Any, preprocess: Any) -> Any:
     """
     if preprocess.kind not in _FILLS or part.kind not in _FILLS[preprocess.kind][0]:
         fitting = [kind for kind, (parts, _) in _FILLS.items() if part.kind in parts]
-        msg = (
+        raise ValueError(
             f"An input of kind '{part.kind}' reads what is prepared as {' or '.join(fitting) or 'a picture'}; got "
             f"preprocess of kind '{preprocess.kind}'. Change one of the two in the recipe."
         )
-        raise ValueError(msg)
     return replace(part, **_FILLS[preprocess.kind][1](preprocess))
 
 

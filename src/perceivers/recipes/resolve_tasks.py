@@ -12,8 +12,6 @@ from perceivers.tasks.base import TargetInfo
 from perceivers.tasks.multitask import multitask_config
 from perceivers.tasks.registry import fit_to_target
 
-__all__ = ["bind_modalities", "bind_targets", "fill_label", "fill_task", "target_info"]
-
 
 def target_info(source: DatasetBundle) -> TargetInfo:
     """Return kind, names and statistics of the label columns of the data."""
@@ -45,11 +43,10 @@ def bind_targets(recipe: Recipe, source: DatasetBundle) -> Recipe:
     if source.target_kind != "several":
         if task.target_kind == "auto":
             wanted = ",".join(task.subtasks) or "digit,color"
-            msg = (
+            raise ValueError(
                 f"Recipe {recipe.name} learns several tasks, but the data have one label, '{source.target}'. Name a "
                 f"column for each: --label {wanted}."
             )
-            raise ValueError(msg)
         return recipe
     if not task.requires_labels:
         return recipe

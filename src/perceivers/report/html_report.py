@@ -22,8 +22,6 @@ from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import curves_figure, table_rows
 from perceivers.tasks.base import metric_text
 
-__all__ = ["limits_of", "metric_rows", "write_html_report"]
-
 _MAX_CLASSES = 30  # of a confusion matrix as a table
 _MAX_BAD_ROWS = 50
 

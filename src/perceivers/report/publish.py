@@ -19,8 +19,6 @@ from perceivers.report.html_report import limits_of, metric_rows
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import table_rows
 
-__all__ = ["file_name_only", "file_names_only", "model_card", "prepare_push", "push_to_hub"]
-
 # File patterns of the images that are uploaded, and their labels in the card.
 _IMAGES = {"curves.png": "Curves of training", "confusion*.png": "Confusion on validation"}
 # The hub's names of tasks, by input modality and task.
@@ -60,8 +58,9 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> s
     from huggingface_hub.utils import validate_repo_id
 
     if repo_id.count("/") != 1:
-        msg = f"Expected USER/NAME, where the model goes on the Hugging Face hub; got '{repo_id}'."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected USER/NAME, where the model goes on the Hugging Face hub; got '{repo_id}'."
+        )
     validate_repo_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="perceivers-push-") as temporary:
         made = prepare_push(folder, Path(temporary) / "model", repo_id=repo_id)
@@ -75,12 +74,11 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = False) -> s
             )
         except Exception as error:  # the hub's errors share no base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            msg = (
+            raise OSError(
                 f"{folder} could not be pushed to {repo_id} on the Hugging Face hub: {reason} Log in with "
                 "`hf auth login` (or set HF_TOKEN to a token that may write), and look whether the hub can be reached "
                 "from here. `--dry-run FOLDER` writes what would be pushed."
-            )
-            raise OSError(msg) from error
+            ) from error
 
 
 def prepare_push(folder: str | Path, out: str | Path, *, repo_id: str | None = None) -> Path:
@@ -97,11 +95,11 @@ def prepare_push(folder: str | Path, out: str | Path, *, repo_id: str | None = N
     """
     run, out = read_run(folder), Path(out)
     if run.saved is None or run.state != "ended":
-        msg = f"{folder} is {run.state}. Only what has ended can be pushed: go on with `perceivers fit --resume`."
-        raise OSError(msg)
+        raise OSError(
+            f"{folder} is {run.state}. Only what has ended can be pushed: go on with `perceivers fit --resume`."
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"{out} is not empty. Expected a new folder for what would be pushed."
-        raise OSError(msg)
+        raise OSError(f"{out} is not empty. Expected a new folder for what would be pushed.")
     out.mkdir(parents=True, exist_ok=True)
     columns = {**run.saved.columns, "data": None}
     if isinstance(columns.get("config"), dict):

@@ -10,8 +10,6 @@ from pydantic import TypeAdapter
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.record import LoadedRun, read_run
 
-__all__ = ["Comparison", "compare_runs", "differences"]
-
 # What decides which rows are held out. Beside where the data are, it makes measures comparable.
 _SPLITS = ("label", "target", "split_column", "test", "group", "validation_fraction", "split_seed")
 _MISSING = object()
@@ -62,8 +60,9 @@ def compare_runs(folders: Sequence[str | Path]) -> Comparison:
         except (OSError, ValueError) as error:
             left_out.append((str(folder), " ".join(str(error).split())))
     if not runs:
-        msg = "None of these can be compared. " + " ".join(reason for _, reason in left_out)
-        raise ValueError(msg)
+        raise ValueError(
+            "None of these can be compared. " + " ".join(reason for _, reason in left_out)
+        )
     recipes = [run.recipe for run in runs]
     plain = [_MISSING if one is None else _plain(one) for one in recipes]
     return Comparison(runs=runs, settings=differences(plain), notes=_notes(runs), left_out=left_out)

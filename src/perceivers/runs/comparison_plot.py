@@ -9,8 +9,6 @@ from perceivers.runs.comparison import Comparison
 from perceivers.runs.record import LoadedRun
 from perceivers.runs.report import figure
 
-__all__ = ["comparison_figure", "draw_comparison"]
-
 _MARKED = 20  # curves of fewer points show each
 
 

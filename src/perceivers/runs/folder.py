@@ -11,21 +11,6 @@ from perceivers.data.base import atomic_write
 from perceivers.recipes.files import RECIPE_FILE, dump_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
 
-__all__ = [
-    "BEST",
-    "LAST",
-    "check_same_recipe",
-    "data_path",
-    "differing_fields",
-    "is_first_process",
-    "is_resumed",
-    "next_free",
-    "open_folder",
-    "run_folder",
-    "with_found_batch",
-    "write_run_recipe",
-]
-
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 
 _RUNS = Path("runs")
@@ -85,17 +70,15 @@ def _free_folder(data: Any, out: str | Path | None, *, resume: bool) -> Path:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return folder
     if not (folder / RECIPE_FILE).is_file():
-        msg = (
+        raise ValueError(
             f"'{folder}' exists and is not a run (it has no {RECIPE_FILE}). Expected a new folder, an "
             "empty one, or a run to go on with; nothing was written."
         )
-        raise ValueError(msg)
     if not resume:
-        msg = (
+        raise ValueError(
             f"'{folder}' already holds a run. Expected another --out, or --resume to go on with it; "
             "nothing was written."
         )
-        raise ValueError(msg)
     return folder
 
 
@@ -120,8 +103,7 @@ def _folder_of_first(out: str | Path | None) -> Path:
     """Return the folder that the first of several processes writes into."""
     chosen = os.environ.get(_CHOSEN) if out is None else out
     if chosen is None:
-        msg = "Several processes must know the folder of the run: say where with --out."
-        raise ValueError(msg)
+        raise ValueError("Several processes must know the folder of the run: say where with --out.")
     return Path(chosen)
 
 
@@ -163,22 +145,19 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path 
     recipe_file = out / RECIPE_FILE
     if resume:
         if not recipe_file.exists():
-            msg = (
+            raise OSError(
                 f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
                 "run that was interrupted; without --resume, a new one begins."
             )
-            raise OSError(msg)
         check_same_recipe(read_run_recipe(out), recipe, out)
         return last if last.exists() else None  # it was interrupted before its first checkpoint
     if recipe_file.exists() or last.exists():
-        msg = (
+        raise ValueError(
             f"{out} holds a run already. Go on with it by --resume, or choose another --out "
             "for a new one."
         )
-        raise ValueError(msg)
     if out.exists() and not out.is_dir():
-        msg = f"{out} is a file. Expected a folder for the run, new or empty (--out)."
-        raise ValueError(msg)
+        raise ValueError(f"{out} is a file. Expected a folder for the run, new or empty (--out).")
     write_run_recipe(out, recipe)
     return None
 
@@ -223,12 +202,11 @@ def check_same_recipe(old: Recipe, new: Recipe, folder: Path) -> None:
         f"{name} was {a!r}, now {b!r}" for name, (a, b) in list(differing.items())[:5]
     )
     more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
-    msg = (
+    raise ValueError(
         f"A resumed run must have the recipe that it began with, and this one differs from "
         f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or begin a new run with another "
         f"--out (with --init-from {folder} it starts from the weights of this one)."
     )
-    raise ValueError(msg)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,8 +7,6 @@ from typing import Any
 
 from perceivers.data.base import atomic_write
 
-__all__ = ["METRICS_FILE", "MetricsLogger", "read_metrics"]
-
 METRICS_FILE = "metrics.jsonl"
 
 

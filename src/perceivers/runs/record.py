@@ -16,8 +16,6 @@ from perceivers.runs.summary import RunSummary, read_summary
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import TaskConfig, build_task
 
-__all__ = ["LoadedRun", "read_run"]
-
 EVALUATIONS = "evaluation-*.json"  # which `perceivers evaluate` keeps, one for each split
 
 
@@ -155,12 +153,12 @@ def read_run(folder: str | Path) -> LoadedRun:
     expected = "a run folder, as `perceivers fit` writes it (its last lines name it)"
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        msg = f"{folder} {what}. Expected {expected}."
-        raise OSError(msg)
+        raise OSError(f"{folder} {what}. Expected {expected}.")
     has_recipe, has_config = (folder / RECIPE_FILE).is_file(), (folder / CONFIG_FILE).is_file()
     if not has_recipe and not has_config:
-        msg = f"{folder} is not a run: it has neither {RECIPE_FILE} nor {CONFIG_FILE}. Expected {expected}."
-        raise OSError(msg)
+        raise OSError(
+            f"{folder} is not a run: it has neither {RECIPE_FILE} nor {CONFIG_FILE}. Expected {expected}."
+        )
     recipe = read_run_recipe(folder) if has_recipe else None
     rows = read_metrics(folder / METRICS_FILE)
     saved = read_config(folder / CONFIG_FILE) if has_config else None
@@ -191,8 +189,9 @@ def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> s
             with safe_open(path, framework="pt"):
                 return "ended"
         except (SafetensorError, OSError) as error:
-            msg = f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file."
-            raise OSError(msg) from error
+            raise OSError(
+                f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file."
+            ) from error
     return f"unfinished, {rows[-1]['step']:,} steps done" if rows else "unfinished, before a report"
 
 
@@ -210,6 +209,7 @@ def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
             told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             found[str(told["split"])] = {**told, "metrics": dict(told["metrics"])}
         except (ValueError, KeyError, TypeError) as error:
-            msg = f"{path} is not what `perceivers evaluate` wrote. Remove it, and measure again."
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"{path} is not what `perceivers evaluate` wrote. Remove it, and measure again."
+            ) from error
     return found

@@ -11,8 +11,6 @@ from perceivers.runs.summary import RunSummary, TaskSummary, readable_duration, 
 from perceivers.tasks.base import is_share
 from perceivers.typing import Int, Tensor
 
-__all__ = ["curves_figure", "figure", "table_rows", "write_report"]
-
 _SHOWN_BAD = 50
 _SHOWN_CLASSES = 30  # in the table and as labels of the picture
 

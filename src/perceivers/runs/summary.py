@@ -16,17 +16,6 @@ from perceivers.data.base import atomic_write
 from perceivers.tasks.base import Details
 from perceivers.typing import Int, Tensor
 
-__all__ = [
-    "FACTS_FILE",
-    "RunSummary",
-    "TaskSummary",
-    "command_line",
-    "read_summary",
-    "readable_duration",
-    "versions",
-    "write_summary",
-]
-
 FACTS_FILE = "report.json"
 
 
@@ -148,11 +137,10 @@ def read_summary(folder: Path) -> RunSummary | None:
         told["bad"] = [(name, reason) for name, reason in told["bad"]]
         return RunSummary(**_filled(told), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        msg = (
+        raise ValueError(
             f"{path} is not what `perceivers fit` wrote ({' '.join(str(error).split())[:120]}). Without it the report "
             "is made of what else the run holds: move the file away."
-        )
-        raise ValueError(msg) from error
+        ) from error
 
 
 def _plain(facts: TaskSummary) -> dict[str, Any]:

@@ -25,8 +25,6 @@ from perceivers.server.decoding import DecoderDiedError
 from perceivers.server.forms import RefusedError, parse_form, read_form
 from perceivers.server.service import BusyError, Service
 
-__all__ = ["RequestGuard", "create_app", "docs_page"]
-
 STATIC = Path(__file__).with_name("static")
 # The page loads from this server only, and may embed media as data.
 SECURITY_HEADERS = {

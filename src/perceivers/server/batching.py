@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Batcher", "ModelGoneError"]
-
 
 class ModelGoneError(RuntimeError):
     """The model's thread has ended."""
@@ -102,8 +100,7 @@ class Batcher:
 
     async def _wait_for(self, task: _Task) -> Any:
         if not self.is_alive:
-            msg = "The model does not run any more. Start the server again."
-            raise ModelGoneError(msg)
+            raise ModelGoneError("The model does not run any more. Start the server again.")
         self._queue.put(task)
         async with asyncio.timeout(max(task.deadline - time.monotonic(), 0)):
             return await asyncio.wrap_future(task.result)

@@ -35,18 +35,6 @@ from perceivers.server.limits import TooLargeError, check
 from perceivers.server.settings import UploadLimits
 from perceivers.tasks.registry import TaskConfig
 
-__all__ = [
-    "Decoder",
-    "DecoderDiedError",
-    "DecoderPool",
-    "DecoderSettings",
-    "Job",
-    "PreparedSample",
-    "Refusal",
-    "Upload",
-    "serve_jobs",
-]
-
 KEY = "upload"  # of packed results
 _START_SECONDS = 120.0
 
@@ -399,8 +387,9 @@ def _row(cells: Mapping[str, EncodedItem], columns: Mapping[str, InputColumn]) -
         elif len(part.columns) == 1:
             row[part.columns[0]] = media.value if media.data is None else media
         else:
-            msg = f"'{name}' is made of {', '.join(part.columns)}: send each of them as a field of its own."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{name}' is made of {', '.join(part.columns)}: send each of them as a field of its own."
+            )
     return row
 
 
@@ -418,6 +407,7 @@ def _series_columns(media: EncodedItem, part: InputColumn) -> dict[str, Any]:
     missing = [name for name in part.columns if name not in found and not is_time_name(name)]
     if missing:
         names = ", ".join(series.names) or "columns without names"
-        msg = f"'{media.name}' has no column '{missing[0]}'. Expected {', '.join(part.columns)}; got {names}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{media.name}' has no column '{missing[0]}'. Expected {', '.join(part.columns)}; got {names}."
+        )
     return {name: found.get(name) for name in part.columns}

@@ -23,8 +23,6 @@ from perceivers.explain.attribution.contents import (
 )
 from perceivers.explain.attribution.explanation import Explanation, View
 
-__all__ = ["views"]
-
 POINTS = 8000  # drawn at most: a page turns them while a finger moves
 COLUMNS = 800  # of a waveform: about what a screen has
 STEPS = 4000  # of a recording that are drawn
@@ -80,8 +78,7 @@ def _maps(view: View, read: Which, kind: str) -> list[tuple[int | str, Array]]:
     count = len(view.attention)
     if read != "all":
         if not 0 <= read < count:
-            msg = f"Expected a read between 0 and {count - 1}, or 'all', got {read}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected a read between 0 and {count - 1}, or 'all', got {read}.")
         return [(read, view.attention[read])]
     together = [("all", view.overall)] if count > 1 or kind not in ("mean", "last") else []
     asked = [] if view.asked is None else [("asked", view.asked)]

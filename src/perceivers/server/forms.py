@@ -18,8 +18,6 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.server.decoding import Job, Upload
 from perceivers.server.settings import UploadLimits
 
-__all__ = ["InputField", "RefusedError", "SampleRequest", "input_fields", "parse_form", "read_form"]
-
 FormField = tuple[str, str | bytes, str]
 """Name, content and file name ("" of a plain field)."""
 

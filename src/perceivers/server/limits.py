@@ -14,8 +14,6 @@ from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.video.container import opened_film, picture_seconds
 from perceivers.server.settings import UploadLimits
 
-__all__ = ["TooLargeError", "check"]
-
 _BYTES_PER_NUMBER = 8
 _SHORTEST_POINT = 6  # bytes of a point in text: `0 0 0` and the end of its line
 _CLAIMS = re.compile(rb"element (?:vertex|face) (\d+)")
@@ -46,8 +44,9 @@ def check(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
 def _refuse(media: EncodedItem, count: float, unit: str, most: float) -> None:
     """Raise if the count is above the limit."""
     if not count <= most:  # nor is what is no number
-        msg = f"'{media.name}' holds {count:,.10g} {unit}; at most {most:,.10g} are accepted here. Send a smaller one."
-        raise TooLargeError(msg)
+        raise TooLargeError(
+            f"'{media.name}' holds {count:,.10g} {unit}; at most {most:,.10g} are accepted here. Send a smaller one."
+        )
 
 
 def _picture(media: EncodedItem, limits: UploadLimits) -> None:
@@ -102,8 +101,9 @@ def _recording(media: EncodedItem, limits: UploadLimits) -> None:
         try:
             told = reader.ParquetFile(io.BytesIO(data)).metadata
         except Exception as error:  # what damaged files raise is the library's choice
-            msg = f"Cannot read '{media.name}' as a recording: it is damaged or cut off ({error})."
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"Cannot read '{media.name}' as a recording: it is damaged or cut off ({error})."
+            ) from error
         groups = (told.row_group(place) for place in range(told.num_row_groups))
         size = sum(group.total_byte_size for group in groups)
         _refuse(media, max(told.num_rows * told.num_columns, 0), "numbers", limits.numbers)
@@ -130,8 +130,9 @@ def _array(media: EncodedItem, limits: UploadLimits) -> None:
     except TooLargeError:
         raise
     except Exception as error:  # archives are damaged in as many ways as there are
-        msg = f"Cannot read '{media.name}' as arrays: it is damaged or cut off ({error or type(error).__name__})."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"Cannot read '{media.name}' as arrays: it is damaged or cut off ({error or type(error).__name__})."
+        ) from error
 
 
 def _numbers_of_npy(data: bytes) -> int:

@@ -5,8 +5,6 @@ from typing import Any
 
 from perceivers.data.base import require
 
-__all__ = ["MULTIPROCESS_FOLDER", "Metrics"]
-
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus-client reads on import: folder shared by the workers."""
 

@@ -24,8 +24,6 @@ from perceivers.server.metrics import MULTIPROCESS_FOLDER
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings
 
-__all__ = ["app_from_environment", "serve"]
-
 _SETTINGS = "PERCEIVERS_SERVE"  # passes the settings to the worker processes
 _TOKEN = "PERCEIVERS_TOKEN"
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
@@ -164,11 +162,10 @@ def _listen(settings: ServerSettings) -> Generator[socket.socket]:
             listening.bind((settings.host, settings.port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            msg = (
+            raise OSError(
                 f"Cannot listen at {settings.host}, port {settings.port}: {reason}. Choose another --port (0 takes a "
                 "free one), or stop what listens there."
-            )
-            raise OSError(msg) from error
+            ) from error
         listening.listen(512)  # early connections wait instead of being refused
         listening.set_inheritable(True)
         yield listening

@@ -31,8 +31,6 @@ from perceivers.server.settings import ServerSettings
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig
 
-__all__ = ["BusyError", "Service", "output_schemas", "outputs_as_json"]
-
 
 class BusyError(RuntimeError):
     """The queue of requests is full."""
@@ -109,8 +107,9 @@ class Service:
         """
         if self.num_requests >= self.limits.queue:
             self.metrics.rejected.inc()
-            msg = f"The server works on {self.limits.queue} requests already, and takes no more. Try again in a second."
-            raise BusyError(msg)
+            raise BusyError(
+                f"The server works on {self.limits.queue} requests already, and takes no more. Try again in a second."
+            )
         self.num_requests += 1
         try:
             yield time.monotonic() + self.limits.wait

@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-__all__ = ["ServerSettings", "UploadLimits"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
@@ -45,8 +43,7 @@ class UploadLimits:
         for one in fields(self):
             value = getattr(self, one.name)
             if not (value > 0 and math.isfinite(value)):
-                msg = f"Expected a limit above zero for {one.name}, got {value}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected a limit above zero for {one.name}, got {value}.")
 
 
 @dataclass(frozen=True)

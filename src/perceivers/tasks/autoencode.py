@@ -25,19 +25,6 @@ from perceivers.tasks.prediction import Prediction, Reconstruction, class_predic
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "LABEL",
-    "AutoencodeConfig",
-    "AutoencodeMeter",
-    "AutoencodeTargets",
-    "AutoencodeTask",
-    "MeanBaseline",
-    "ReconstructionConfig",
-    "psnr",
-    "reconstruction_cells",
-    "to_data_units",
-]
-
 LABEL = "label"
 """Name of the input and of the output that hold the class of a sample."""
 
@@ -86,17 +73,18 @@ class ReconstructionConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.weight < 0 or self.peak <= 0 or min(self.patch, default=0) < 1:
-            msg = (
+            raise ValueError(
                 "Expected a weight of at least 0, a peak above 0 and a patch of at least 1 along each axis, got "
                 f"weight={self.weight}, peak={self.peak} and patch={self.patch}."
             )
-            raise ValueError(msg)
         if self.num_train_queries is not None and self.num_train_queries < 1:
-            msg = f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
+            )
         if self.size is not None and len(self.size) != len(self.patch):
-            msg = f"Expected one size for each axis of patch={self.patch}, got {self.size}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected one size for each axis of patch={self.patch}, got {self.size}."
+            )
 
     @property
     def num_values(self) -> int:
@@ -111,8 +99,9 @@ class ReconstructionConfig:
             ValueError: If the size is still unknown.
         """
         if self.size is None:
-            msg = "Expected the size of the modality that is reconstructed, got None: it is taken from the data."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected the size of the modality that is reconstructed, got None: it is taken from the data."
+            )
         return tuple(-(-n // p) for n, p in zip(self.size, self.patch, strict=True))
 
 
@@ -138,14 +127,14 @@ class AutoencodeConfig(BaseTaskConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         if not self.parts or LABEL in self.parts:
-            msg = (
+            raise ValueError(
                 "Expected at least one modality to reconstruct in parts={name: ReconstructionConfig(...)}, beside the "
                 f"label, whose weight is label_weight; got {', '.join(self.parts) or 'none'}."
             )
-            raise ValueError(msg)
         if self.label_weight is not None and self.label_weight < 0:
-            msg = f"Expected a label_weight of at least 0, or None, got {self.label_weight}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected a label_weight of at least 0, or None, got {self.label_weight}."
+            )
 
     @property
     def target_kind(self) -> str:
@@ -299,8 +288,9 @@ class AutoencodeTask(Task):
             ValueError: Always.
         """
         del outputs
-        msg = "A reconstruction is of one clip: expected --clips 1 of a run that autoencodes."
-        raise ValueError(msg)
+        raise ValueError(
+            "A reconstruction is of one clip: expected --clips 1 of a run that autoencodes."
+        )
 
     def training_score(self, outputs: Any, targets: AutoencodeTargets) -> Float[Tensor, ""]:
         """Return the sum over samples of the PSNR of the modality with the most values, over the drawn queries."""
@@ -649,11 +639,10 @@ def _extent(name: str, part: Any) -> dict[str, Any]:
     if part.kind == "array" and not part.num_coordinates:
         return {"size": (part.length,), "num_channels": part.num_channels}
     why = "its elements have coordinates" if part.kind == "array" else "it is no grid"
-    msg = (
+    raise ValueError(
         f"'{name}' ({part.kind}) cannot be reconstructed: {why}, so no query can address its values. Leave it out with "
         "--columns."
     )
-    raise ValueError(msg)
 
 
 def _units(preprocess: Any) -> dict[str, Any]:

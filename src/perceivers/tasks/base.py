@@ -11,29 +11,6 @@ from pydantic import ConfigDict
 from perceivers.tasks.prediction import Prediction
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = [
-    "SHARES",
-    "BaseTaskConfig",
-    "Baseline",
-    "ConfusionMeter",
-    "Details",
-    "ExportOutput",
-    "Meter",
-    "Moments",
-    "OutputPart",
-    "SummedMeter",
-    "SupervisedTask",
-    "TargetInfo",
-    "Task",
-    "TaskBatch",
-    "combine_clips",
-    "forward_task",
-    "is_share",
-    "metric_text",
-    "split_target",
-    "to_float",
-]
-
 # Metrics that are shares in [0, 1] and are printed as percentages.
 SHARES = frozenset(
     {
@@ -162,8 +139,7 @@ class BaseTaskConfig:
             learned = (
                 f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
             )
-            msg = f"There is no task '{name}': {learned}."
-            raise ValueError(msg)
+            raise ValueError(f"There is no task '{name}': {learned}.")
         return name, parts[name]
 
     def bind_modalities(
@@ -566,8 +542,7 @@ class SupervisedTask(Task):
         """
         del training
         if targets is None:
-            msg = "Learning and measuring need labels, and this batch has none."
-            raise ValueError(msg)
+            raise ValueError("Learning and measuring need labels, and this batch has none.")
         return TaskBatch(inputs=inputs, masks=masks, targets=targets)
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
@@ -592,11 +567,10 @@ def split_target(
         ValueError: If the batch lacks it.
     """
     if name not in inputs:
-        msg = (
+        raise ValueError(
             f"Learning and measuring need the target '{name}' beside the inputs; this batch has only "
             f"{', '.join(inputs)}."
         )
-        raise ValueError(msg)
     rest = {key: values for key, values in inputs.items() if key != name}
     return inputs[name], rest, {key: mask for key, mask in masks.items() if key != name}
 

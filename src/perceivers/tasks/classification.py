@@ -22,8 +22,6 @@ from perceivers.tasks.prediction import Prediction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = ["ClassificationConfig", "ClassificationMeter", "ClassificationTask"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(BaseTaskConfig):
@@ -46,8 +44,7 @@ class ClassificationConfig(BaseTaskConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
-            msg = f"label_smoothing must lie in [0, 1), got {self.label_smoothing}."
-            raise ValueError(msg)
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
 
     @property
     def target_kind(self) -> str:
@@ -103,19 +100,17 @@ class ClassificationTask(SupervisedTask):
         if isinstance(config.class_weights, tuple):
             self.class_weights = torch.tensor(config.class_weights)
             if len(config.class_weights) != self.num_outputs:
-                msg = (
+                raise ValueError(
                     f"Expected one of class_weights for each of the {self.num_outputs} classes, got "
                     f"{len(config.class_weights)}."
                 )
-                raise ValueError(msg)
         elif config.class_weights == "balanced" and class_counts is not None:
             counts = torch.tensor(class_counts)
             if counts.shape[0] != self.num_outputs or counts.min() < 1:
-                msg = (
+                raise ValueError(
                     "class_weights='balanced' needs at least one training sample of each of the "
                     f"{self.num_outputs} classes; got the counts {list(class_counts)}."
                 )
-                raise ValueError(msg)
             self.class_weights = counts.sum() / (self.num_outputs * counts)
 
     def loss(
@@ -134,11 +129,10 @@ class ClassificationTask(SupervisedTask):
             ValueError: If weights are balanced and the class counts are unknown.
         """
         if self.class_weights is None and self.config.class_weights is not None:
-            msg = (
+            raise ValueError(
                 "class_weights='balanced' needs the number of training samples of each class to learn: "
                 "ClassificationTask(config, class_counts); got None."
             )
-            raise ValueError(msg)
         logits = to_float(outputs)
         shares = targets
         if not targets.is_floating_point():

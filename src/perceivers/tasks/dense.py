@@ -25,17 +25,6 @@ from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Int, Tensor
 
-__all__ = [
-    "PIXELS",
-    "DenseConfig",
-    "ImageToImageConfig",
-    "ImageToImageMeter",
-    "ImageToImageTask",
-    "SegmentationConfig",
-    "SegmentationMeter",
-    "SegmentationTask",
-]
-
 PIXELS = "pixels"
 """Name of the model's output."""
 
@@ -70,8 +59,9 @@ class DenseConfig(BaseTaskConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         if self.num_train_queries is not None and self.num_train_queries < 1:
-            msg = f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
+            )
 
     @property
     def target_modalities(self) -> tuple[str, ...]:
@@ -96,21 +86,19 @@ class DenseConfig(BaseTaskConfig):
         images = [name for name, kind in kinds.items() if kind == "image"]
         if len(kinds) != 2 or len(images) != 2:
             found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-            msg = (
+            raise ValueError(
                 f"Recipe {recipe} needs two columns of images, the input and the target, but the data hold {found}. "
                 "Name them with --columns A:image,B:image, or keep the images in folders images/ and masks/ (or "
                 "targets/) under the same names."
             )
-            raise ValueError(msg)
         named = [name for name in images if name.lower() in _TARGET_NAMES]
         if self.target in images:
             named = [self.target]
         if len(named) != 1:
-            msg = (
+            raise ValueError(
                 f"Which of the columns {' and '.join(images)} is the target cannot be determined from their names. "
                 f"Name it with --task.target {images[1]}."
             )
-            raise ValueError(msg)
         target = named[0]
         modality = next(name for name in images if name != target)
         names = {**dict.fromkeys(targets, target), **dict.fromkeys(inputs, modality)}
@@ -124,11 +112,10 @@ class DenseConfig(BaseTaskConfig):
         """
         part, target = inputs[self.modality], preprocess[self.target]
         if part.kind not in ("pixels", "patches"):
-            msg = (
+            raise ValueError(
                 "An output query predicts the pixels of its input element: expected an input of kind pixels or "
                 f"patches, got {part.kind}."
             )
-            raise ValueError(msg)
         patch = part.patch if part.kind == "patches" else (1, 1)
         return replace(self, size=getattr(target, "size", None), patch=patch)
 
@@ -142,11 +129,10 @@ class DenseConfig(BaseTaskConfig):
         if changes is None:
             return dict(augment)
         if changes.randaugment is not None or changes.mixup or changes.cutmix:
-            msg = (
+            raise ValueError(
                 "An image and its target are cropped and flipped alike, and nothing else: expected no randaugment, "
                 f"mixup and cutmix in augment of '{self.modality}'."
             )
-            raise ValueError(msg)
         return {**augment, self.target: changes}
 
     @property
@@ -189,8 +175,9 @@ class SegmentationConfig(DenseConfig):
         count = getattr(preprocess[self.target], "num_classes", 0)
         names = self.label_names or tuple(map(str, range(count)))
         if len(names) != count:
-            msg = f"Expected a name for each of the {count} classes of pixels, got {len(names)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected a name for each of the {count} classes of pixels, got {len(names)}."
+            )
         return replace(super().fit_to_inputs(inputs, preprocess), label_names=names)
 
 
@@ -291,11 +278,10 @@ class _DenseTask(Task):
         Raises:
             ValueError: Always.
         """
-        msg = (
+        raise ValueError(
             "This run predicts every pixel, and a map of attention explains a single output. Draw its prediction "
             "instead: perceivers predict RUN FILE --save FOLDER."
         )
-        raise ValueError(msg)
 
     def _pixels(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P C"]:
         return to_float(outputs).unflatten(-1, (math.prod(self.config.patch), -1))

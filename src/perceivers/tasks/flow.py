@@ -21,17 +21,6 @@ from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "FlowConfig",
-    "FlowMeter",
-    "FlowTask",
-    "blend_tiles",
-    "flow_cells",
-    "predict_tiles",
-    "tile_starts",
-    "tile_weights",
-]
-
 OVERLAP = 20  # pixels that neighboring tiles share at least, where they are large enough for it
 
 # Pixels, and share of the true motion, beyond which KITTI counts a pixel as wrong.
@@ -67,14 +56,15 @@ class FlowConfig(BaseTaskConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         if not self.scale > 0:
-            msg = f"scale, the factor from outputs to pixels, must be larger than 0, got {self.scale}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"scale, the factor from outputs to pixels, must be larger than 0, got {self.scale}."
+            )
         if self.cell < 1:
-            msg = f"Expected a cell of at least one pixel, got {self.cell}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected a cell of at least one pixel, got {self.cell}.")
         if self.num_train_queries is not None and self.num_train_queries < 1:
-            msg = f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
+            )
 
     @property
     def target_modalities(self) -> tuple[str, ...]:

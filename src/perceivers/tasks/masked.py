@@ -21,14 +21,6 @@ from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Int, Tensor
 
-__all__ = [
-    "MaskedBytesConfig",
-    "MaskedBytesMeter",
-    "MaskedBytesTask",
-    "filled_texts",
-    "mask_bytes",
-]
-
 MASK, FIRST_BYTE, VOCAB_SIZE = 3, 6, 262
 """Token of a masked byte; token of byte 0, below which all are special; number of tokens."""
 
@@ -57,8 +49,9 @@ class MaskedBytesConfig(BaseTaskConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0.0 < self.share < 1.0:
-            msg = f"share of the words that are masked must lie in (0, 1), got {self.share}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"share of the words that are masked must lie in (0, 1), got {self.share}."
+            )
 
     @property
     def chunked_modality(self) -> str:
@@ -72,11 +65,10 @@ class MaskedBytesConfig(BaseTaskConfig):
             ValueError: If not.
         """
         if MASK not in values[self.modality]:
-            msg = (
+            raise ValueError(
                 f"'{name}' has no blank to fill: expected [MASK] once for each byte that is to be predicted, as in "
                 "'the [MASK][MASK][MASK] sat'. A text that is longer than the model reads is cut behind its end."
             )
-            raise ValueError(msg)
 
 
 class MaskedBytesTask(Task):

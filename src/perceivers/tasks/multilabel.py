@@ -23,8 +23,6 @@ from perceivers.tasks.prediction import Prediction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["MultiLabelConfig", "MultiLabelMeter", "MultiLabelTask", "average_precision"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabelConfig(BaseTaskConfig):
@@ -46,11 +44,9 @@ class MultiLabelConfig(BaseTaskConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
-            msg = f"label_smoothing must lie in [0, 1), got {self.label_smoothing}."
-            raise ValueError(msg)
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
         if not 0.0 < self.threshold < 1.0:
-            msg = f"threshold must lie between 0 and 1, got {self.threshold}."
-            raise ValueError(msg)
+            raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}.")
 
     @property
     def target_kind(self) -> str:

@@ -18,8 +18,6 @@ from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["MultiTask", "MultiTaskConfig", "MultiTaskMeter", "is_known", "multitask_config"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTaskConfig(BaseTaskConfig):
@@ -38,18 +36,19 @@ class MultiTaskConfig(BaseTaskConfig):
         """Check the values."""
         for name, weight in self.weights.items():
             if self.parts and name not in self.parts:
-                msg = f"weights names '{name}', which is none of the tasks {', '.join(self.parts)}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"weights names '{name}', which is none of the tasks {', '.join(self.parts)}."
+                )
             if not weight >= 0:
-                msg = f"The weight of a task must be at least 0, got {weight} for '{name}'."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"The weight of a task must be at least 0, got {weight} for '{name}'."
+                )
         unlabeled = [name for name, part in self.parts.items() if not part.requires_labels]
         if unlabeled:
-            msg = (
+            raise ValueError(
                 "Expected tasks that learn a label column (classification, multilabel, regression), got "
                 f"{self.parts[unlabeled[0]].kind} for '{unlabeled[0]}'."
             )
-            raise ValueError(msg)
 
     @property
     def target_kind(self) -> str:
@@ -99,8 +98,9 @@ def multitask_config(
     known = config if isinstance(config, MultiTaskConfig) else MultiTaskConfig()
     unknown = [name for name in known.parts if name not in kinds]
     if unknown:
-        msg = f"Recipe {recipe} learns '{unknown[0]}', which is none of the labels {', '.join(kinds)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Recipe {recipe} learns '{unknown[0]}', which is none of the labels {', '.join(kinds)}."
+        )
     parts = {
         name: config_for_target(known.parts.get(name, config), kind) for name, kind in kinds.items()
     }

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["Prediction", "Reconstruction", "class_predictions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:

@@ -7,16 +7,6 @@ from typing import Annotated, Any
 from perceivers.registry import ConfigRegistry
 from perceivers.tasks.base import BaseTaskConfig, TargetInfo, Task
 
-__all__ = [
-    "TASKS",
-    "TaskConfig",
-    "build_task",
-    "config_for_target",
-    "fit_to_target",
-    "names_of",
-    "register_task",
-]
-
 TASKS = ConfigRegistry("task")
 """Registered tasks. The built-in ones are registered when `perceivers.tasks` is imported."""
 
@@ -72,8 +62,7 @@ def config_for_target(config: TaskConfig, kind: str) -> TaskConfig:
             smoothing = getattr(config, "label_smoothing", None)
             has_smoothing = smoothing is not None and "label_smoothing" in known
             return default(label_smoothing=smoothing) if has_smoothing else default()
-    msg = f"No registered task learns a label column of kind '{kind}'."
-    raise ValueError(msg)
+    raise ValueError(f"No registered task learns a label column of kind '{kind}'.")
 
 
 def fit_to_target(config: TaskConfig, target: TargetInfo) -> TaskConfig:

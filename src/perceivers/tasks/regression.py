@@ -22,8 +22,6 @@ from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Tensor
 
-__all__ = ["RegressionConfig", "RegressionMeter", "RegressionTask"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig(BaseTaskConfig):
@@ -49,11 +47,11 @@ class RegressionConfig(BaseTaskConfig):
         """Check the values."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values and len(values) != len(self.target_names):
-                msg = f"Expected a {name} for each of the {len(self.target_names)} numbers, got {len(values)}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"Expected a {name} for each of the {len(self.target_names)} numbers, got {len(values)}."
+                )
         if any(not value > 0 for value in self.std):
-            msg = f"Each std must be larger than 0, got {self.std}."
-            raise ValueError(msg)
+            raise ValueError(f"Each std must be larger than 0, got {self.std}.")
 
     @property
     def target_kind(self) -> str:
@@ -74,11 +72,10 @@ class RegressionConfig(BaseTaskConfig):
         if self.mean and self.std:
             return replace(self, target_names=target.names)
         if target.moments is None:
-            msg = (
+            raise ValueError(
                 "The mean and deviation of the numbers to predict are not known before training, as the data are "
                 "streamed. Give them in the recipe (task.mean and task.std), or leave --stream out."
             )
-            raise ValueError(msg)
         return replace(
             self, target_names=target.names, mean=target.moments[0], std=target.moments[1]
         )

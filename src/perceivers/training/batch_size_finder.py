@@ -30,14 +30,6 @@ from perceivers.training.optim import build_optimizer, clip_gradients
 from perceivers.training.seeding import get_rng_state, set_rng_state
 from perceivers.typing import Tensor
 
-__all__ = [
-    "BatchSizeFinder",
-    "MemoryProbe",
-    "largest_batch",
-    "open_memory_probe",
-    "warn_of_batch_norm",
-]
-
 # A line through two measured steps is extrapolated to at most that many times the samples of the larger.
 _FAR, _GROWTH = 8, 4
 

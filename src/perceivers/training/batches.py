@@ -12,8 +12,6 @@ import torch
 from perceivers.data.base import Batch
 from perceivers.training.data_wait import StepTimer
 
-__all__ = ["ResumableBatches", "TrainBatch"]
-
 ENDLESS = 2**40  # a length, so that Lightning does not read ahead to look for the end
 
 
@@ -98,8 +96,9 @@ class ResumableBatches:
             if self.batches:
                 self.steps_per_epoch = self.batches // self.accumulate
             elif not was_resumed:
-                msg = "Expected at least one whole batch in train, got none that could be read."
-                raise ValueError(msg)
+                raise ValueError(
+                    "Expected at least one whole batch in train, got none that could be read."
+                )
             self.epoch, self.batches, self.at_epoch_end = self.epoch + 1, 0, False
 
     @property

@@ -36,8 +36,6 @@ from perceivers.training.optim import warn_of_warmup
 from perceivers.training.progress import ProgressDisplay
 from perceivers.training.stopping import StoppingCriteria, StopSignals
 
-__all__ = ["TrainingParts", "build_parts", "build_task"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParts:
@@ -167,11 +165,10 @@ def _batch_finder(
     """
     recipe = run.recipe
     if recipe.training.strategy == "fsdp" and process.world_size > 1:
-        msg = (
+        raise ValueError(
             "--batch auto measures a model that is whole on each device, and --strategy fsdp spreads it. "
             "Give a number (--batch 16), or --accumulate."
         )
-        raise ValueError(msg)
 
     def use(batch: int, why: str) -> None:
         accumulate = size // batch

@@ -25,8 +25,6 @@ from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals
 from perceivers.training.validation import validate
 from perceivers.typing import Tensor
 
-__all__ = ["BestResult", "TrainingCallback"]
-
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_SECONDS = 300.0
 
@@ -288,12 +286,11 @@ class TrainingCallback(lightning.Callback):
         """
         means = module.sums.means(distributed.summed(module.sums.values, module.device))
         if not math.isfinite(means["loss"]):
-            msg = (
+            raise ValueError(
                 f"The loss was {means['loss']} before step {trainer.global_step}: the run has diverged. "
                 f"Use a lower rate (--optim.lr, now {module.optim.lr:g}), a warm-up "
                 "(--optim.warmup-steps 500) or a smaller --optim.clip-norm."
             )
-            raise ValueError(msg)
         return means
 
     def _close_epoch(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:

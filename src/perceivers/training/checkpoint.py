@@ -8,8 +8,6 @@ import torch
 
 from perceivers.data.base import atomic_write
 
-__all__ = ["CheckpointPosition", "read_payload", "read_position", "save_payload"]
-
 
 def save_payload(path: Path, payload: dict[str, Any]) -> None:
     """Write tensors and plain values atomically.
@@ -40,14 +38,12 @@ def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:
         raise
     except Exception as error:  # a broken file shows itself in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        msg = (
+        raise OSError(
             f"{path} cannot be read as a checkpoint: it is truncated or another kind of file "
             f"({reason}). Take a copy of it from elsewhere, or start anew."
-        )
-        raise OSError(msg) from error
+        ) from error
     if not isinstance(payload, dict):
-        msg = f"{path} holds a {type(payload).__name__}, not a checkpoint of perceivers."
-        raise OSError(msg)
+        raise OSError(f"{path} holds a {type(payload).__name__}, not a checkpoint of perceivers.")
     return payload
 
 
@@ -73,8 +69,7 @@ def read_position(path: Path) -> CheckpointPosition:
     payload = read_payload(path, lazily=True)
     state = payload.get("perceivers")
     if not isinstance(state, dict):
-        msg = (
+        raise OSError(
             f"{path} is not a checkpoint of perceivers. A run is resumed from its own folder only."
         )
-        raise OSError(msg)
     return CheckpointPosition(step=payload["global_step"], world_size=state["world_size"])

@@ -8,8 +8,6 @@ import torch
 
 from perceivers.training.distributed import largest
 
-__all__ = ["DataWaitTime", "StepTimer", "advice"]
-
 WARM_UP_STEPS = 3  # of each process: workers start, kernels are compiled, caches are cold
 MUCH, LONG = 0.1, 10.0  # a share, and seconds of steps from which it is taken seriously
 

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.loading.loader import LoaderSettings, divide_cores, make_loader
+from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
+from perceivers.data.loading.workers import divide_cores
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
 from perceivers.recipes.registry import Recipe, TrainingConfig
-
-__all__ = ["ProcessInfo", "build_loaders", "num_rows", "step_parts", "step_size", "step_text"]
 
 _CACHE_SHARE = 0.3  # of the free memory, for decoded samples
 
@@ -75,17 +74,17 @@ def step_size(
     """
     parts = accumulate * world_size
     if accumulate < 1 or batch_size < 1 or batch_size % parts:
-        msg = (
+        raise ValueError(
             f"--batch-size is the whole optimizer step and must be a multiple of "
             f"--accumulate times the number of devices; got {batch_size} for {accumulate} x "
             f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
         )
-        raise ValueError(msg)
     if rows is None or rows >= batch_size:
         return batch_size // parts, ""
     if rows < parts:
-        msg = f"Expected at least {parts} training samples for {accumulate} x {world_size}, got {rows}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected at least {parts} training samples for {accumulate} x {world_size}, got {rows}."
+        )
     size = rows // parts
     return (
         size,
@@ -113,20 +112,18 @@ def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tup
     if config.batch == "auto":
         return size, 1, text
     if config.accumulate != 1:
-        msg = (
+        raise ValueError(
             f"Give --batch or --accumulate, not both: with --batch {config.batch}, the batches of a step follow "
             f"from --batch-size {config.batch_size}. Expected --accumulate 1, got {config.accumulate}."
         )
-        raise ValueError(msg)
     is_full = size * world_size == config.batch_size  # otherwise there are too few training samples
     if config.batch < 1 or (is_full and size % config.batch):
         fitting = [n for n in range(1, size + 1) if size % n == 0]
-        msg = (
+        raise ValueError(
             f"--batch must divide the {size} samples that each device has in a step (--batch-size "
             f"{config.batch_size}, devices {world_size}); got {config.batch}. Expected one of "
             f"{', '.join(map(str, fitting[-8:]))}, or auto."
         )
-        raise ValueError(msg)
     batch = min(config.batch, size)
     return batch, size // batch, text
 

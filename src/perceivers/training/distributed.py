@@ -10,20 +10,6 @@ from torch import nn
 from perceivers.recipes.registry import TrainingConfig
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "all_true",
-    "gather_objects",
-    "is_sharded",
-    "largest",
-    "num_devices",
-    "pick_precision",
-    "shard_blocks",
-    "summed",
-    "whole",
-    "whole_step",
-    "world_size",
-]
-
 
 def pick_precision(name: str, accelerator: str) -> Any:
     """Return what Lightning calls the precision `float32`, `bf16` or `fp16`.
@@ -32,11 +18,10 @@ def pick_precision(name: str, accelerator: str) -> Any:
         ValueError: If the device cannot compute so.
     """
     if name == "fp16" and accelerator == "cpu":
-        msg = (
+        raise ValueError(
             "--precision fp16 needs a GPU: a CPU has no loss scaling and is slower with it. "
             "Use float32 or bf16."
         )
-        raise ValueError(msg)
     return {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[name]
 
 

@@ -12,8 +12,6 @@ from torch import nn
 from perceivers.training.optim import local
 from perceivers.typing import Tensor
 
-__all__ = ["WeightAverage"]
-
 
 class WeightAverage:
     """Keeps an exponential moving average of a model's parameters.
@@ -32,8 +30,9 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 < decay < 1:
-            msg = f"Expected training.ema to be a decay in (0, 1), such as 0.9999, got {decay}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected training.ema to be a decay in (0, 1), such as 0.9999, got {decay}."
+            )
         self.decay = decay
         self.averages = {name: p.detach().clone() for name, p in model.named_parameters()}
 

@@ -17,8 +17,6 @@ from perceivers.recipes.registry import TrainingConfig
 from perceivers.training.checkpoint import read_payload, save_payload
 from perceivers.training.distributed import num_devices, pick_precision
 
-__all__ = ["build_loggers", "build_trainer", "quiet"]
-
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "torch.distributed")
 
 
@@ -109,8 +107,9 @@ def build_loggers(names: Sequence[str], folder: Path, *, step: int | None = None
     for name in names:
         package, found = {"wandb": ("wandb", ("wandb",)), "mlflow": ("mlflow", _MLFLOW)}[name]
         if not any(importlib.util.find_spec(candidate) for candidate in found):
-            msg = f"--logger {name} needs a package that is not installed: pip install {package}"
-            raise ImportError(msg)
+            raise ImportError(
+                f"--logger {name} needs a package that is not installed: pip install {package}"
+            )
         loggers.append(_build_logger(name, folder))
     return loggers
 

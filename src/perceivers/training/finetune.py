@@ -14,8 +14,6 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.nn.position import Resizable
 from perceivers.typing import Tensor
 
-__all__ = ["START_FILE", "WarmStart", "plan_warm_start"]
-
 START_FILE = "init.json"
 _DEPTH = 3  # parts of a name, such as encoder.blocks.0, below which weights are told together
 _FEWEST = 0.1  # of the weights

@@ -40,8 +40,6 @@ from perceivers.training.stopping import StoppingCriteria
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
 
-__all__ = ["Run", "fit", "train"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -140,8 +138,7 @@ def train(
         SystemExit: With status 143 after SIGTERM and 130 after Ctrl-C, once the run is saved.
     """
     if not importlib.util.find_spec("lightning"):
-        msg = 'Training needs Lightning: pip install "perceivers[train]"'
-        raise ImportError(msg)
+        raise ImportError('Training needs Lightning: pip install "perceivers[train]"')
     from perceivers.training.build import build_parts
     from perceivers.training.engine import quiet
 

@@ -13,8 +13,6 @@ from perceivers.training.ema import WeightAverage
 from perceivers.training.optim import build_optimizer, clip_gradients, learning_rate
 from perceivers.typing import Float, Tensor
 
-__all__ = ["PerceiverModule", "TrainingSums"]
-
 
 class TrainingSums:
     """Sums over the batches since the last line of the log. They stay on the device until they are read.

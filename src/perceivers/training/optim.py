@@ -12,18 +12,6 @@ from torch.optim import AdamW, Optimizer
 from perceivers.recipes.registry import OptimConfig
 from perceivers.typing import Float, Tensor
 
-__all__ = [
-    "Lamb",
-    "build_optimizer",
-    "clip_gradients",
-    "learning_rate",
-    "local",
-    "parameter_groups",
-    "parse_duration",
-    "tensor_norms",
-    "warn_of_warmup",
-]
-
 # The foreach kernels are what torch.optim itself is made of; they are "private" by their underscore only.
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
 
@@ -57,8 +45,9 @@ def tensor_norms(
     if not sharded:
         return norms
     if len(sharded) > 1 or next(iter(sharded)).ndim > 1:
-        msg = f"Norms need all parameters sharded over one line of devices; got {sharded}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Norms need all parameters sharded over one line of devices; got {sharded}."
+        )
     squares = norms.square()
     torch.distributed.all_reduce(squares, group=next(iter(sharded)).get_group())
     is_sharded = torch.tensor([mesh is not None for mesh in meshes], device=norms.device)
@@ -134,8 +123,7 @@ def parse_duration(text: str) -> float:
     parts = found.groups(default="0") if found else ("0", "0", "0")
     seconds = sum(float(n) * unit for n, unit in zip(parts, _UNITS.values(), strict=True))
     if seconds <= 0:
-        msg = f"Expected a duration such as 45s, 10m, 2h or 1h30m, got '{text}'."
-        raise ValueError(msg)
+        raise ValueError(f"Expected a duration such as 45s, 10m, 2h or 1h30m, got '{text}'.")
     return seconds
 
 
@@ -179,11 +167,9 @@ class Lamb(Optimizer):
     ) -> None:
         for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
             if not value >= 0:
-                msg = f"Expected {name} to be 0 or more, got {value}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} to be 0 or more, got {value}.")
         if not all(0 <= beta < 1 for beta in betas):
-            msg = f"Expected betas in [0, 1), got {betas}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected betas in [0, 1), got {betas}.")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 

@@ -9,8 +9,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from perceivers.runs.summary import readable_duration
 from perceivers.tasks.base import is_share
 
-__all__ = ["ProgressDisplay"]
-
 LINE_EVERY_SECONDS = 30.0
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["get_rng_state", "seed_everything", "set_rng_state"]
-
 
 def seed_everything(number: int) -> None:
     """Let every global source of chance begin from `number`."""

@@ -9,8 +9,6 @@ from types import FrameType
 from perceivers.recipes.registry import TrainingConfig
 from perceivers.training.optim import parse_duration
 
-__all__ = ["RunClock", "StopSignals", "StoppingCriteria"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingCriteria:
@@ -36,16 +34,14 @@ class StoppingCriteria:
         for name in ("max_epochs", "max_steps"):
             value = getattr(config, name)
             if value is not None and value < 1:
-                msg = f"Expected training.{name} to be 1 or more, got {value}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected training.{name} to be 1 or more, got {value}.")
         seconds = None if config.max_time is None else parse_duration(config.max_time)
         limits = cls(epochs=config.max_epochs, steps=config.max_steps, seconds=seconds)
         if limits == cls():
-            msg = (
+            raise ValueError(
                 "The run would never end: give --max-time, --max-epochs or "
                 "--max-steps, or use a recipe that has one of them."
             )
-            raise ValueError(msg)
         return limits
 
     def progress(

@@ -11,8 +11,6 @@ from perceivers.tasks.base import Meter, combine_clips, forward_task
 from perceivers.training.distributed import all_true, gather_objects
 from perceivers.training.module import PerceiverModule
 
-__all__ = ["validate"]
-
 
 def validate(
     module: PerceiverModule,
@@ -78,10 +76,9 @@ def _in_step(
         if all_true(batch is None, device):
             return
         if batch is None and last is None:
-            msg = (
+            raise ValueError(
                 "Expected at least one sample of validation for each device; give fewer --devices."
             )
-            raise ValueError(msg)
         last = last if batch is None else batch
         assert last is not None
         yield last, batch is not None

@@ -15,19 +15,6 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-__all__ = [
-    "centred",
-    "collect",
-    "no_content",
-    "read_block",
-    "read_cells",
-    "read_rows",
-    "scores",
-    "store_content",
-    "store_gradient",
-    "weigh_rows",
-]
-
 
 @triton.jit
 @no_type_check

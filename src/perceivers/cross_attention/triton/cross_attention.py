@@ -13,8 +13,6 @@ from perceivers.cross_attention.tiles import GridFeatures, GridGradients
 from perceivers.cross_attention.triton.launch import NOTHING, GridReader
 from perceivers.typing import Float, Tensor
 
-__all__ = ["read_backward", "read_forward"]
-
 
 def read_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[GridFeatures]

@@ -20,8 +20,6 @@ from perceivers.cross_attention.features import Features
 from perceivers.cross_attention.tiles import GridFeatures
 from perceivers.typing import Float, Tensor
 
-__all__ = ["FAILED", "SWITCH", "available", "read_backward", "read_forward", "suits"]
-
 SWITCH = "PERCEIVERS_KERNELS"
 """Environment variable: 0 turns the kernels off."""
 

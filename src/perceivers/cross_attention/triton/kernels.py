@@ -29,8 +29,6 @@ from perceivers.cross_attention.triton.cells import (
     weigh_rows,
 )
 
-__all__ = ["combine", "log_sums", "spread"]
-
 NOTHING = tl.constexpr(-1e30)
 """Score of a cell that does not exist."""
 

@@ -17,8 +17,6 @@ from perceivers.cross_attention.tiles import GridFeatures, GridGradients, GridQu
 from perceivers.cross_attention.triton import kernels
 from perceivers.typing import Float, Tensor
 
-__all__ = ["NOTHING", "GridReader", "Rows", "Slab"]
-
 NOTHING = -1e30
 """Score of a row that has found nothing yet, as in the kernels."""
 

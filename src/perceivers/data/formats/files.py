@@ -18,8 +18,6 @@ from perceivers.data.formats.remote import Location, open_binary, suffix_of
 from perceivers.data.formats.webdataset import TarTable
 from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Table, infer_field
 
-__all__ = ["csv_rows", "jsonl_rows", "read_files"]
-
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")  # 007 is a name, not the number 7
 _CLOUDS = ("points", "point_cloud", "xyz", "data")  # `data` in ModelNet's HDF5 files
 _NUMBER = re.compile(r"-?\d+\.?\d*([eE][-+]?\d+)?|-?\.\d+")
@@ -35,8 +33,7 @@ def read_files(paths: Sequence[Location]) -> Table:
     tables = [_read_file(path) for path in paths]
     full = [table for table in tables if len(table)]
     if not full:
-        msg = f"{tables[0].name} holds no rows."
-        raise ValueError(msg)
+        raise ValueError(f"{tables[0].name} holds no rows.")
     return full[0] if len(full) == 1 else Concatenated(full)
 
 
@@ -44,8 +41,9 @@ def _read_file(path: Location) -> Table:
     if isinstance(path, str):
         if suffix_of(path) == ".parquet":
             return ParquetTable(path)
-        msg = f"{path} is remote: only Parquet files are then read by index. Use --stream, or download it first."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path} is remote: only Parquet files are then read by index. Use --stream, or download it first."
+        )
     readers: dict[str, Callable[[Path], Table]] = {
         ".parquet": ParquetTable,
         ".csv": _read_csv,
@@ -59,8 +57,7 @@ def _read_file(path: Location) -> Table:
     except OSError as error:
         if error.strerror is None:  # told in words already
             raise
-        msg = f"'{path}' cannot be read: {error.strerror}."
-        raise type(error)(msg) from error
+        raise type(error)(f"'{path}' cannot be read: {error.strerror}.") from error
 
 
 def csv_rows(path: Location) -> Iterator[dict[str, str]]:
@@ -82,20 +79,21 @@ def csv_rows(path: Location) -> Iterator[dict[str, str]]:
             )
             names = next(reader, [])
             if not names or len(set(names)) < len(names):
-                msg = f"{path} is no CSV file with a header: expected different names in its first line, got {names}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"{path} is no CSV file with a header: expected different names in its first line, got {names}."
+                )
             for cells in reader:
                 if cells and len(cells) != len(names):
-                    msg = (
+                    raise ValueError(
                         f"{path}, line {reader.line_num}: expected {len(names)} cells ({', '.join(names)}), "
                         f"got {len(cells)}. Cells with commas in them must stand in quotes."
                     )
-                    raise ValueError(msg)
                 if cells:
                     yield dict(zip(names, cells, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            msg = f"{path} cannot be read as CSV: {error}. It must be text in UTF-8 with a header line."
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"{path} cannot be read as CSV: {error}. It must be text in UTF-8 with a header line."
+            ) from error
 
 
 def jsonl_rows(path: Location, start: int = 0) -> Iterator[dict[str, Any]]:
@@ -114,11 +112,11 @@ def jsonl_rows(path: Location, start: int = 0) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                msg = f"{path}, line {number} is not JSON: {error}."
-                raise ValueError(msg) from error
+                raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
             if not isinstance(row, dict):
-                msg = f'{path}, line {number}: expected an object like {{"image": "a.png"}}, got {row!r:.40}.'
-                raise ValueError(msg)
+                raise ValueError(
+                    f'{path}, line {number}: expected an object like {{"image": "a.png"}}, got {row!r:.40}.'
+                )
             yield cast("dict[str, Any]", row)
 
 
@@ -154,8 +152,9 @@ def _read_npz(path: Path) -> ColumnTable:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        msg = f"{path} cannot be read as .npz: {error}. Arrays of objects (pickles) are refused."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"{path} cannot be read as .npz: {error}. Arrays of objects (pickles) are refused."
+        ) from error
     return _from_arrays(path, arrays)
 
 
@@ -165,8 +164,7 @@ def _read_h5(path: Path) -> ColumnTable:
         with h5py.File(path, "r") as file:
             arrays = {name: np.asarray(file[name]) for name in file if hasattr(file[name], "dtype")}
     except OSError as error:
-        msg = f"{path} cannot be read as HDF5: {error}."
-        raise OSError(msg) from error
+        raise OSError(f"{path} cannot be read as HDF5: {error}.") from error
     return _from_arrays(path, arrays)
 
 
@@ -198,8 +196,9 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
     if names and "label" in fields:
         fields["label"] = Field("number", names=names)
     if "label" not in columns and "label" in arrays:
-        msg = f"{path}: expected as many labels as samples, {length}, got {len(arrays['label'])}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path}: expected as many labels as samples, {length}, got {len(arrays['label'])}."
+        )
     return ColumnTable(name=str(path), columns=columns, fields=fields, folder=path.parent)
 
 
@@ -210,8 +209,9 @@ def _is_cloud(array: Any) -> bool:
 
 def _pictures(array: Any, where: str) -> Any:
     if array.ndim not in {3, 4}:
-        msg = f"{where}: expected pictures x rows x columns [x channels], got the shape {array.shape}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where}: expected pictures x rows x columns [x channels], got the shape {array.shape}."
+        )
     if array.ndim == 4 and array.shape[-1] not in {1, 3, 4} and array.shape[1] in {1, 3, 4}:
         array = np.moveaxis(array, 1, -1)  # channels first, as PyTorch writes them
     return to_pictures(array, where)

@@ -8,15 +8,6 @@ from perceivers.data.base import require, split_of
 from perceivers.data.formats.parquet import field_of_feature
 from perceivers.data.tables.table import Field, Table, infer_field, plain
 
-__all__ = [
-    "HuggingFaceTable",
-    "feature_fields",
-    "is_dataset",
-    "load_hub_dataset",
-    "load_saved_dataset",
-    "select_splits",
-]
-
 
 class HuggingFaceTable(Table):
     """A `datasets.Dataset` as a table. Its rows stay on the disk, and its media encoded.
@@ -98,15 +89,15 @@ def select_splits(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
         if split is None:
             left.append(str(key))
         elif split in splits:
-            msg = f"{name} has two splits for {split}. Give one of them."
-            raise ValueError(msg)
+            raise ValueError(f"{name} has two splits for {split}. Give one of them.")
         else:
             splits[split] = dataset
     if not splits and len(left) == 1:
         return {"train": data[left[0]]}, []
     if not splits:
-        msg = f"{name} has no split called train, validation or test; it has {', '.join(left) or 'none'}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{name} has no split called train, validation or test; it has {', '.join(left) or 'none'}."
+        )
     order = [split for split in ("train", "validation", "test") if split in splits]
     notes = (
         [f"Left out (splits that are neither train, validation nor test): {', '.join(left)}."]
@@ -126,8 +117,9 @@ def load_saved_dataset(folder: Path) -> Any:
     try:
         return datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever pyarrow, json and the library raise
-        msg = f"'{folder}' looks like a saved Hugging Face data set, but cannot be read: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"'{folder}' looks like a saved Hugging Face data set, but cannot be read: {error}"
+        ) from error
 
 
 def load_hub_dataset(name: str, *, stream: bool) -> Any:
@@ -143,8 +135,7 @@ def load_hub_dataset(name: str, *, stream: bool) -> Any:
         return datasets.load_dataset(*arguments, streaming=stream)
     except Exception as error:  # network, missing, private, several subsets: the library says which
         reason = " ".join(str(error).split())
-        msg = (
+        raise ValueError(
             f"'{name}' is no path that exists here, and the Hugging Face hub did not give a data set of this name: "
             f"{reason[:600]} Built-in data are named builtin:digits and builtin:flow."
-        )
-        raise ValueError(msg) from error
+        ) from error

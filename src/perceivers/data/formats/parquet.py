@@ -11,8 +11,6 @@ from perceivers.data.encoded_item import MEDIA_KINDS
 from perceivers.data.formats.remote import Location, folder_of, open_remote
 from perceivers.data.tables.table import Field, Table, infer_field, plain
 
-__all__ = ["ParquetTable", "field_of_feature", "parquet_fields", "parquet_file", "reading"]
-
 _LISTS = ("list", "large_list", "fixed_size_list")
 _FEATURES = {"Image": "image", "Audio": "audio", "Video": "video"}
 
@@ -111,8 +109,9 @@ def reading(path: Location) -> Generator[None]:
         yield
     except (ValueError, OSError) as error:
         reason = str(error).strip().rstrip(".")
-        msg = f"{path} cannot be read as Parquet: {reason}. The file may be cut off, damaged or something else."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"{path} cannot be read as Parquet: {reason}. The file may be cut off, damaged or something else."
+        ) from error
 
 
 def parquet_fields(file: Any) -> dict[str, Field]:

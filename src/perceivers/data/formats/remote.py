@@ -11,18 +11,6 @@ from urllib.parse import urlsplit
 
 from perceivers.data.base import require
 
-__all__ = [
-    "Location",
-    "expand_braces",
-    "expand_remote",
-    "folder_of",
-    "is_remote",
-    "join_remote",
-    "open_binary",
-    "open_remote",
-    "suffix_of",
-]
-
 Location = Path | str
 """A local file, or the address of a remote one."""
 
@@ -83,14 +71,14 @@ def open_remote(address: str) -> Any:
                 file.close()
         return _fetched(files, path)
     except FileNotFoundError as error:
-        msg = f"'{address}' does not exist or cannot be reached. Check the address."
-        raise FileNotFoundError(msg) from error
+        raise FileNotFoundError(
+            f"'{address}' does not exist or cannot be reached. Check the address."
+        ) from error
     except (
         Exception
     ) as error:  # each kind of storage has its own errors: no network, no permission, ...
         reason = " ".join(str(error).split()) or type(error).__name__
-        msg = f"'{address}' cannot be read: {reason[:300]}."
-        raise OSError(msg) from error
+        raise OSError(f"'{address}' cannot be read: {reason[:300]}.") from error
 
 
 def expand_remote(text: str) -> list[str]:
@@ -110,12 +98,14 @@ def expand_remote(text: str) -> list[str]:
             names = files.glob(path if "*" in path or "[" in path else f"{path.rstrip('/')}/*")
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            msg = f"'{one}' cannot be listed: {reason[:300]}. Name the files, or use a pattern such as {{000..012}}."
-            raise OSError(msg) from error
+            raise OSError(
+                f"'{one}' cannot be listed: {reason[:300]}. Name the files, or use a pattern such as {{000..012}}."
+            ) from error
         found += sorted(files.unstrip_protocol(name) for name in cast("Sequence[str]", names))
     if not found:
-        msg = f"No file matches '{text}'. Put the pattern in quotes, and check its folder."
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(
+            f"No file matches '{text}'. Put the pattern in quotes, and check its folder."
+        )
     return list(dict.fromkeys(found))
 
 
@@ -155,8 +145,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
     except ImportError:
         raise
     except Exception as error:  # an unknown kind of address, settings that are missing
-        msg = f"'{address}' cannot be opened: {' '.join(str(error).split())}."
-        raise OSError(msg) from error
+        raise OSError(f"'{address}' cannot be opened: {' '.join(str(error).split())}.") from error
     return files, str(path)
 
 

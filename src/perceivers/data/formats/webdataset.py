@@ -14,17 +14,6 @@ from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
 from perceivers.data.formats.remote import Location, open_binary
 from perceivers.data.tables.table import Field, Table, infer_field, plain
 
-__all__ = [
-    "TarTable",
-    "infer_text_field",
-    "kind_of_members",
-    "media_column",
-    "printable_name",
-    "tar_members",
-    "tar_rows",
-    "text_cell",
-]
-
 _TEXT_SUFFIXES = frozenset({"cls", "json", "txt", "text"})
 _PLAIN = ("text", "array", "series")  # kinds of values that need no file
 _BLOCK = 512  # block size of tar files; a block of zeros is the end
@@ -178,8 +167,9 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     if member.size < 0 or member.offset_data + member.size > size:
-                        msg = f"{path} is cut off inside '{printable_name(member.name)}': copy or download it again."
-                        raise ValueError(msg)
+                        raise ValueError(
+                            f"{path} is cut off inside '{printable_name(member.name)}': copy or download it again."
+                        )
                     # tarfile keeps every header, and a large shard has a million.
                     cast("Any", archive).members = []
                     hidden = PurePosixPath(member.name).name.startswith(".")
@@ -188,14 +178,14 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
                 # tarfile treats an unreadable header as the end.
                 file.seek(archive.offset)
                 if file.read(_BLOCK) != bytes(_BLOCK):
-                    msg = (
+                    raise ValueError(
                         f"{path} is cut off or damaged at byte {archive.offset:,}: expected another file or the mark "
                         "that ends a tar file. Copy or download it again."
                     )
-                    raise ValueError(msg)
         except tarfile.TarError as error:
-            msg = f"{path} cannot be read as tar: {error}. It must be a tar file, complete and not compressed."
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"{path} cannot be read as tar: {error}. It must be a tar file, complete and not compressed."
+            ) from error
 
 
 def printable_name(name: str) -> str:
@@ -246,8 +236,7 @@ def _parse_texts(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
             text = raw.decode()
             parsed = json.loads(text) if suffix == "json" else text.strip()
         except ValueError as error:
-            msg = f"{where}: the member .{suffix} cannot be read: {error}."
-            raise ValueError(msg) from error
+            raise ValueError(f"{where}: the member .{suffix} cannot be read: {error}.") from error
         if suffix == "json":
             cells |= (
                 cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {"json": parsed}

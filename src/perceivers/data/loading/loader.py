@@ -28,7 +28,6 @@ from perceivers.data.loading.transform import (
 )
 from perceivers.data.loading.workers import (
     FORKS,
-    divide_cores,
     iterate,
     start_workers,
     stop_prefetching,
@@ -37,16 +36,6 @@ from perceivers.data.modalities.base import TooLongError
 from perceivers.data.modalities.image.modality import Pictures, as_image
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.tables.columns import InputColumn
-
-__all__ = [
-    "BadRowTracker",
-    "BatchLoader",
-    "Loader",
-    "LoaderSettings",
-    "MapDataset",
-    "divide_cores",
-    "make_loader",
-]
 
 _SHOWN = 3  # bad rows in a message
 _FEWEST = 100  # rows of a stream below which the share of bad ones is not judged
@@ -81,8 +70,9 @@ def make_loader(
     """
     fewest = settings.world_size if settings.training else 1
     if len(split) < fewest:
-        msg = f"Expected a split of at least {fewest} rows, one for each device, got {len(split)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a split of at least {fewest} rows, one for each device, got {len(split)}."
+        )
     transform = SampleTransform(inputs, preprocess, augment, settings)
     lengths = _text_lengths(split, inputs) if settings.training else None
     mixes = transform.mixing is not None
@@ -177,12 +167,11 @@ class BadRowTracker:
         higher = next((nice for nice in _ROUND_SHARES if nice > share), 1.0)
         first = " ".join(list(self.bad.values())[:_SHOWN])
         more = len(self.bad) - _SHOWN
-        msg = (
+        raise ValueError(
             f"{len(self.bad)} of {num_rows:,} rows ({share:.1%}) cannot be read, more than the "
             f"{self.max_bad:.1%} allowed: {first}{f' And {more} more.' if more > 0 else ''} "
             f"Repair the data, or go on without such rows with --max-bad {higher:g}."
         )
-        raise ValueError(msg)
 
 
 class BatchLoader:

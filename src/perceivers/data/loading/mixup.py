@@ -17,8 +17,6 @@ from torch.nn.functional import one_hot
 from perceivers.data.base import Batch
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["Mixing", "mix", "mixing_of"]
-
 _BLENDED = ("image", "audio", "video", "series")
 _CHOSEN = ("points", "array")
 
@@ -54,11 +52,10 @@ def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
     odd = [name for name, part in augment.items() if part.kind not in (*_BLENDED, *_CHOSEN)]
     if odd or (cutmix and any(part.kind != "image" for part in augment.values())):
         kinds = ", ".join(f"{name} ({part.kind})" for name, part in augment.items())
-        msg = (
+        raise ValueError(
             "Mixup mixes images, audio, video, series, points and arrays, and CutMix images only; got "
             f"{kinds}. Switch them off with --augment.NAME.mixup 0."
         )
-        raise ValueError(msg)
     chosen = frozenset(name for name, part in augment.items() if part.kind in _CHOSEN)
     return Mixing(mixup=mixup, cutmix=cutmix, chosen=chosen)
 
@@ -85,11 +82,10 @@ def mix(
     """
     half = len(batch) // 2
     if batch.targets is None or half == 0:
-        msg = (
+        raise ValueError(
             "Mixup and CutMix need labeled samples, at least two in a batch; got "
             f"{len(batch)} with {'no ' if batch.targets is None else ''}labels."
         )
-        raise ValueError(msg)
     num_mixup = half if not mixing.cutmix else half // 2 if mixing.mixup > 0 else 0
     height, width = next(iter(batch.inputs.values())).shape[-2:] if mixing.cutmix else (1, 1)
     boxes = [_cutmix_box(height, width, generator) for _ in range(half - num_mixup)]

@@ -7,8 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random.bit_generator import ISeedSequence
 
-__all__ = ["make_rng", "make_rngs"]
-
 _PURPOSES = ("order", "augment", "mix")
 
 _Words = npt.NDArray[np.uint32]

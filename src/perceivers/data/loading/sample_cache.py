@@ -20,8 +20,6 @@ from perceivers.data.base import MapStyleSplit, atomic_write
 from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.image.preprocess import Pixels
 
-__all__ = ["ImageCache", "SampleCache", "open_cache", "open_image_cache", "pack", "unpack"]
-
 _PACKAGE = (
     "perceivers."  # files name dataclasses of this package only, so that none can run other code
 )
@@ -160,8 +158,9 @@ def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> Sampl
     try:
         inside.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"The folder '{folder}' for decoded samples cannot be made: {error.strerror}. Choose another --cache."
-        raise type(error)(msg) from error
+        raise type(error)(
+            f"The folder '{folder}' for decoded samples cannot be made: {error.strerror}. Choose another --cache."
+        ) from error
     return SampleCache(inside, limit_bytes)
 
 
@@ -205,8 +204,7 @@ def _describe(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
         if array.dtype.kind == "U":
             return {"strings": array.tolist(), "dtype": array.dtype.str}
         if array.dtype.kind not in "biuf":
-            msg = f"Expected an array of numbers to keep, got one of {array.dtype}."
-            raise TypeError(msg)
+            raise TypeError(f"Expected an array of numbers to keep, got one of {array.dtype}.")
         arrays[str(len(arrays))] = np.asarray(array, order="C")  # safetensors ignores strides
         return {"array": str(len(arrays) - 1)}
     if isinstance(value, tuple):
@@ -215,11 +213,10 @@ def _describe(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
         kind = type(value)
         parts = {one.name: _describe(getattr(value, one.name), arrays) for one in fields(value)}
         return {"class": [kind.__module__, kind.__qualname__], "fields": parts}
-    msg = (
+    raise TypeError(
         "Expected an array, or a frozen dataclass of arrays, numbers, strings and None to keep, got "
         f"{type(value).__name__}."
     )
-    raise TypeError(msg)
 
 
 def _restore(description: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
@@ -236,7 +233,6 @@ def _restore(description: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
     module, name = parts["class"]
     kind = getattr(importlib.import_module(module), name) if module.startswith(_PACKAGE) else None
     if not is_dataclass(kind):
-        msg = f"{module}.{name} is no dataclass of this package."
-        raise ValueError(msg)
+        raise ValueError(f"{module}.{name} is no dataclass of this package.")
     values = {key: _restore(part, arrays) for key, part in parts["fields"].items()}
     return cast("Any", kind)(**values)

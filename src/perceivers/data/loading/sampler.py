@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from perceivers.data.loading.rng import make_rng
 
-__all__ = ["BatchPlan", "BatchSampler", "LoaderSettings"]
-
 _POOL = 50  # batches within which rows are sorted by length
 
 
@@ -59,22 +57,20 @@ class LoaderSettings:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.batch_size < 1:
-            msg = f"Expected batch_size of at least 1, got {self.batch_size}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected batch_size of at least 1, got {self.batch_size}.")
         if not 0 <= self.rank < self.world_size:
-            msg = (
+            raise ValueError(
                 f"Expected rank from 0 to world_size - 1 = {self.world_size - 1}, got {self.rank}."
             )
-            raise ValueError(msg)
         if min(self.seed, self.num_workers, self.prefetch_batches) < 0:
-            msg = (
+            raise ValueError(
                 f"Expected seed={self.seed}, num_workers={self.num_workers} and "
                 f"prefetch_batches={self.prefetch_batches} not to be negative."
             )
-            raise ValueError(msg)
         if not 0 <= self.max_bad <= 1:
-            msg = f"Expected max_bad, a share of the rows, from 0 to 1, got {self.max_bad}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected max_bad, a share of the rows, from 0 to 1, got {self.max_bad}."
+            )
 
 
 @dataclass(frozen=True, slots=True)

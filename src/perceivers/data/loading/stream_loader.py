@@ -22,8 +22,6 @@ from perceivers.data.loading.workers import iterate, start_workers, stop_prefetc
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = ["StreamLoader", "make_stream_loader"]
-
 
 def make_stream_loader(
     stream: Stream,
@@ -121,11 +119,10 @@ class StreamLoader(BatchLoader):
             ValueError: If the number of workers differs.
         """
         if state["num_workers"] != self.settings.num_workers:
-            msg = (
+            raise ValueError(
                 f"The stream was read by {state['num_workers']} workers and cannot go on with "
                 f"{self.settings.num_workers}: each reads its own part. Use --workers {state['num_workers']}."
             )
-            raise ValueError(msg)
         self._state = {key: state[key] for key in ("epoch", "workers", "next")}
         self._resumed = bool(state["workers"])
         self._rows.load_state_dict(state)

@@ -25,17 +25,6 @@ from perceivers.data.modalities.image.pixel_targets import check_alike
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.columns import InputColumn
 
-__all__ = [
-    "BadRowError",
-    "Sample",
-    "SampleRng",
-    "SampleTransform",
-    "WorkerResult",
-    "cell_key",
-    "encoded_item_of",
-    "guarded",
-]
-
 _CLIP_KEY = 1000  # key of the generator of clip positions, beyond those of the modalities
 
 
@@ -122,8 +111,9 @@ class SampleTransform:
         self.settings = settings
         self.mixing = mixing_of(self.augment)
         if self.mixing and settings.num_classes is None:
-            msg = "Mixup and CutMix need to know the number of classes; got num_classes=None."
-            raise ValueError(msg)
+            raise ValueError(
+                "Mixup and CutMix need to know the number of classes; got num_classes=None."
+            )
         self.has_clips = any(modality.has_clips for modality in self.modalities.values())
         self.num_clips = settings.num_clips if self.has_clips and not settings.training else 1
 
@@ -368,11 +358,10 @@ def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
     if not column.columns:
         cell = row[column.column]
         if not isinstance(cell, EncodedItem):
-            msg = (
+            raise ValueError(
                 f"The column '{column.column}' holds {str(cell)[:60]!r}, which is no {column.kind} and names no file "
                 "of these data. Put the file beside the table, or take the row out."
             )
-            raise ValueError(msg)
         return cell
     cells: dict[str, Any] = {}
     name = ""

@@ -16,15 +16,6 @@ from torch.utils.data import DataLoader
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import WorkerResult
 
-__all__ = [
-    "FORKS",
-    "Prefetcher",
-    "divide_cores",
-    "iterate",
-    "start_workers",
-    "stop_prefetching",
-]
-
 _T = TypeVar("_T")
 
 # Forked workers share the rows and the image cache; elsewhere each gets a copy.

@@ -11,16 +11,6 @@ import torch
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.typing import Bool, Tensor
 
-__all__ = [
-    "DecodedValue",
-    "HasExtent",
-    "MissingValueError",
-    "Modality",
-    "TooLongError",
-    "clip_positions",
-    "stack_padded",
-]
-
 
 class MissingValueError(ValueError):
     """There is nothing of this modality: an empty cell, a film without a sound track.
@@ -104,8 +94,7 @@ class HasExtent(Protocol):
 def clip_positions(num_clips: int) -> tuple[float, ...]:
     """Return where so many clips lie, spread evenly over the whole recording; one lies in the middle."""
     if num_clips < 1:
-        msg = f"Expected at least one clip of a recording, got num_clips={num_clips}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected at least one clip of a recording, got num_clips={num_clips}.")
     if num_clips == 1:
         return (0.5,)
     return tuple(clip / (num_clips - 1) for clip in range(num_clips))
@@ -137,8 +126,7 @@ def stack_padded(
         if array is None:
             continue
         if array.shape[1:] != like[1:]:
-            msg = f"Expected samples of shape L x {like[1:]}, got {array.shape}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected samples of shape L x {like[1:]}, got {array.shape}.")
         stacked[place, : array.shape[0]] = array
     values = torch.from_numpy(stacked)
     if all(length == longest for length in lengths):

@@ -55,8 +55,6 @@ from perceivers.data.modalities.video.modality import (
     VideoPreprocessConfig,
 )
 
-__all__ = ["AugmentConfig", "PreprocessConfig", "build_modalities", "build_modality"]
-
 PreprocessConfig = Annotated[
     ImagePreprocessConfig
     | WavePreprocessConfig
@@ -118,8 +116,9 @@ def build_modality(preprocess: Any, augment: Any = None) -> Modality:
     """
     reader, fitting = _READERS[preprocess.kind]
     if augment is not None and augment.kind != fitting:
-        msg = f"Expected augmentation of kind '{fitting}' for '{preprocess.kind}', got '{augment.kind}'."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected augmentation of kind '{fitting}' for '{preprocess.kind}', got '{augment.kind}'."
+        )
     return reader(preprocess, augment)
 
 
@@ -134,9 +133,8 @@ def build_modalities(
     augment = augment or {}
     cut = {n: (part.size, augment.get(n)) for n, part in preprocess.items() if part.kind in _CUT}
     if len({repr(how) for how in cut.values()}) > 1:
-        msg = (
+        raise ValueError(
             f"{' and '.join(cut)} are cut to the same window, so they need one size and one augmentation; got "
             f"{' and '.join(f'{size} with {changes}' for size, changes in cut.values())}."
         )
-        raise ValueError(msg)
     return {name: build_modality(part, augment.get(name)) for name, part in preprocess.items()}

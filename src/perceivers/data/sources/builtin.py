@@ -10,8 +10,6 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field, Subset
 from perceivers.data.targets.classes import describe_classes
 
-__all__ = ["PREFIX", "digits", "open_builtin"]
-
 PREFIX = "builtin:"
 
 
@@ -26,8 +24,9 @@ def open_builtin(name: str) -> DatasetBundle:
     """
     known = {f"{PREFIX}digits": digits, f"{PREFIX}flow": synthetic_flow}
     if name not in known:
-        msg = f"There are no built-in data '{name}'.{nearest(name, known)} There are {', '.join(known)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"There are no built-in data '{name}'.{nearest(name, known)} There are {', '.join(known)}."
+        )
     return known[name]()
 
 

@@ -13,8 +13,6 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.data.targets.encode import is_known
 from perceivers.data.targets.infer import Moments, TargetEncoder, TargetKind, moments
 
-__all__ = ["DatasetBundle"]
-
 
 @dataclass(frozen=True)
 class DatasetBundle:
@@ -58,11 +56,11 @@ class DatasetBundle:
         """
         if split not in self.splits:
             there = ", ".join(self.splits) or "none that is read by index"
-            msg = f"There is no split '{split}' in {self.form}; there is {there}."
-            raise ValueError(msg)
+            raise ValueError(f"There is no split '{split}' in {self.form}; there is {there}.")
         if self.target is None:
-            msg = f"There are no labels in {self.form}, so there is nothing to compare with."
-            raise ValueError(msg)
+            raise ValueError(
+                f"There are no labels in {self.form}, so there is nothing to compare with."
+            )
         column = self.splits[split].column(self.target)
         return [int(index) for index in column] if self.target_kind == "class" else list(column)
 
@@ -96,10 +94,9 @@ class DatasetBundle:
         kind = self.target_kind if task is None else self.tasks[task].kind
         names = self.label_names if task is None else self.tasks[task].names
         if kind == "number":
-            msg = (
+            raise ValueError(
                 f"The target '{task or self.target}' is a number, so there are no classes to count."
             )
-            raise ValueError(msg)
         if kind == "labels":
             return targets.sum(axis=0).astype(int).tolist()
         return np.bincount(targets, minlength=len(names)).tolist()

@@ -9,8 +9,6 @@ from perceivers.data.base import MapStyleSplit
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.sources.bundle import DatasetBundle
 
-__all__ = ["ChunkedTexts", "chunk_texts"]
-
 _CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character behind its first
 
 
@@ -72,8 +70,9 @@ def chunk_texts(
         ValueError: If the data are streamed, since nobody knows where a piece begins then, or hold no text at all.
     """
     if source.streams:
-        msg = "Texts are cut into pieces, which must be read by index. Leave --stream out."
-        raise ValueError(msg)
+        raise ValueError(
+            "Texts are cut into pieces, which must be read by index. Leave --stream out."
+        )
     column = source.inputs[modality].column
     splits = {
         name: ChunkedTexts(split, column, length)
@@ -82,8 +81,7 @@ def chunk_texts(
     }
     counts = ", ".join(f"{name} {len(pieces):,}" for name, pieces in splits.items())
     if not all(map(len, splits.values())):
-        msg = f"A split has no text in column '{column}' that is not empty: {counts}."
-        raise ValueError(msg)
+        raise ValueError(f"A split has no text in column '{column}' that is not empty: {counts}.")
     note = f"Texts are cut into pieces of at most {length} bytes: {counts}."
     return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
 

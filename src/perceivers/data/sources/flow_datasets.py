@@ -7,8 +7,6 @@ from pathlib import Path
 
 from perceivers.data.tables.table import ColumnTable, Field
 
-__all__ = ["FramePairFile", "find_flow_layout", "flow_tables", "list_frame_pairs"]
-
 _CHAIRS = re.compile(r"(?P<number>.+)_img1\.(?P<suffix>ppm|png|jpg|jpeg|bmp)", re.IGNORECASE)
 _CHAIRS_SPLIT = "FlyingChairs_train_val.txt"
 _KITTI_FRAMES, _KITTI_FLOW = ("image_2", "colored_0"), ("flow_occ", "flow_noc")
@@ -67,11 +65,10 @@ def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
     pairs = list_frame_pairs(folder)
     known = [pair for pair in pairs if pair.flow is not None]
     if not known:
-        msg = (
+        raise ValueError(
             f"The folder '{folder}' holds {len(pairs)} pairs of frames and the flow of none of them, so there is "
             "nothing to learn or measure. Use predict instead."
         )
-        raise ValueError(msg)
     notes = [
         f"Left out of {folder} (their flow is not there): {len(pairs) - len(known)} pairs of frames."
     ]
@@ -126,11 +123,10 @@ def _chairs(folder: Path) -> Iterator[FramePairFile]:
         return
     marks = listed.read_text(encoding="ascii", errors="replace").split()
     if len(marks) != len(found) or set(marks) - {"1", "2"}:
-        msg = (
+        raise ValueError(
             f"'{listed}' must have a line for each of the {len(found)} pairs, 1 for train and 2 for validation; it has "
             f"{len(marks)} lines of {', '.join(sorted(set(marks))[:5])}. Remove it to have a split drawn."
         )
-        raise ValueError(msg)
     for pair, mark in zip(found, marks, strict=True):
         yield replace(pair, split="train" if mark == "1" else "validation")
 

@@ -11,18 +11,6 @@ from perceivers.data.encoded_item import MEDIA_KINDS, WORDS, kind_of_name
 from perceivers.data.formats.files import read_files
 from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
 
-__all__ = [
-    "class_table",
-    "file_table",
-    "find_image_pair",
-    "image_pair_table",
-    "media_files",
-    "metadata_splits",
-    "metadata_table",
-    "one_file",
-]
-
-
 _LISTED = (
     "image",
     "audio",
@@ -49,8 +37,7 @@ def media_files(folder: Path) -> Iterator[Path]:
 
 
 def _unreadable(error: OSError) -> None:
-    msg = f"The folder '{error.filename}' cannot be read: {error.strerror}."
-    raise type(error)(msg) from error
+    raise type(error)(f"The folder '{error.filename}' cannot be read: {error.strerror}.") from error
 
 
 def class_table(folder: Path) -> tuple[Table, list[str]]:
@@ -122,14 +109,14 @@ def metadata_table(folder: Path) -> tuple[Table, list[str]]:
     """
     paths = [p for s in ("csv", "jsonl", "parquet") if (p := folder / f"metadata.{s}").is_file()]
     if len(paths) > 1:
-        msg = f"'{folder}' holds {' and '.join(p.name for p in paths)}. Keep one."
-        raise ValueError(msg)
+        raise ValueError(f"'{folder}' holds {' and '.join(p.name for p in paths)}. Keep one.")
     table = read_files(paths)
     named = [c for c in table.fields if c == "file_name" or c.endswith("_file_name")]
     if not named and not any(field.kind in MEDIA_KINDS for field in table.fields.values()):
         hint = nearest("file_name", table.fields)
-        msg = f"{paths[0]} has no column 'file_name'.{hint} Its columns are {', '.join(table.fields)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{paths[0]} has no column 'file_name'.{hint} Its columns are {', '.join(table.fields)}."
+        )
     listed: set[str] = set()
     for column in named:
         listed |= {str(Path(str(cell))) for cell in table.column(column) if cell is not None}

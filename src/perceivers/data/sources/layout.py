@@ -18,8 +18,6 @@ from perceivers.data.formats.remote import (
 from perceivers.data.sources.flow_datasets import find_flow_layout
 from perceivers.data.sources.folders import find_image_pair, media_files
 
-__all__ = ["DetectedLayout", "SplitLocation", "recognize"]
-
 DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".tar", ".npz", ".h5")
 _SPLIT_STEM = (
     rf"({'|'.join(name for names in SPLIT_NAMES.values() for name in names)})(-.*|[_.]\d.*)?"
@@ -101,11 +99,10 @@ def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
         and path.suffix.lower() not in DATA_SUFFIXES
     ):
         return DetectedLayout("a data set of the Hugging Face hub", {}, hub=text)
-    msg = (
+    raise FileNotFoundError(
         f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "
         "like 'name' or 'owner/name'). Check the path."
     )
-    raise FileNotFoundError(msg)
 
 
 def _file(path: Path) -> DetectedLayout:
@@ -117,10 +114,12 @@ def _file(path: Path) -> DetectedLayout:
     if kind_of_name(path.name) == "text":
         return DetectedLayout("one text", {"train": SplitLocation("text", (path,))})
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
-        msg = f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."
-        raise ValueError(msg)
-    msg = f"{path} is no data file: expected {', '.join(DATA_SUFFIXES)} or a folder, got '{suffix or path.name}'."
-    raise ValueError(msg)
+        raise ValueError(
+            f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."
+        )
+    raise ValueError(
+        f"{path} is no data file: expected {', '.join(DATA_SUFFIXES)} or a folder, got '{suffix or path.name}'."
+    )
 
 
 def _pattern(text: str) -> DetectedLayout:
@@ -131,12 +130,14 @@ def _pattern(text: str) -> DetectedLayout:
         paths += sorted(Path(pattern.anchor).glob(str(inside)))
     paths = [path for path in dict.fromkeys(paths) if path.is_file()]
     if not paths:
-        msg = f"No file matches '{text}'. Put the pattern in quotes, and check its folder."
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(
+            f"No file matches '{text}'. Put the pattern in quotes, and check its folder."
+        )
     suffixes = {path.suffix.lower() for path in paths}
     if len(suffixes) > 1 or not suffixes <= set(DATA_SUFFIXES):
-        msg = f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {', '.join(DATA_SUFFIXES)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {', '.join(DATA_SUFFIXES)}."
+        )
     word = _WORDS[suffixes.pop()]
     return DetectedLayout(
         f"{len(paths)} files of {word}", {"train": SplitLocation("files", tuple(paths))}
@@ -151,8 +152,9 @@ def _list(data: Sequence[str | Path]) -> DetectedLayout:
     suffixes = {suffix_of(path) for path in paths}
     if len(suffixes) != 1 or not suffixes <= set(DATA_SUFFIXES):
         seen = f"{', '.join(map(str, data[:4]))}{', ...' if len(data) > 4 else ''}" or "nothing"
-        msg = f"Expected a list of files of one kind, of {', '.join(DATA_SUFFIXES)}; got {seen}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a list of files of one kind, of {', '.join(DATA_SUFFIXES)}; got {seen}."
+        )
     return DetectedLayout(
         f"{len(paths)} files of {_WORDS[suffixes.pop()]}", {"train": SplitLocation("files", paths)}
     )
@@ -164,8 +166,7 @@ def _remote(text: str) -> DetectedLayout:
     suffixes = sorted({suffix_of(path) for path in paths})
     if len(suffixes) != 1:
         seen = f"files of {', '.join(suffixes)}" if suffixes else "no such file"
-        msg = f"'{text}' names {seen}: expected one of {', '.join(DATA_SUFFIXES)}."
-        raise ValueError(msg)
+        raise ValueError(f"'{text}' names {seen}: expected one of {', '.join(DATA_SUFFIXES)}.")
     word = f"{_WORDS[suffixes[0]]} at {text.partition('://')[0]}://"
     splits = [_split_of_stem(path.rpartition("/")[2].partition(".")[0]) for path in paths]
     if len(paths) > 1 and None not in splits and {"train", "test"} & set(splits):
@@ -201,20 +202,18 @@ def _folder(folder: Path) -> DetectedLayout:
         if found is not None:
             return found
     seen = ", ".join(sorted(names)[:8]) or "nothing"
-    msg = (
+    raise ValueError(
         f"No data are recognized in the folder '{folder}': expected files (pictures, sounds, films, shapes, texts, "
         f"recordings, arrays), a folder of them for each class, or files of {', '.join(DATA_SUFFIXES)}; it holds "
         f"{seen}."
     )
-    raise ValueError(msg)
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        msg = f"The folder '{folder}' cannot be read: {error.strerror}."
-        raise type(error)(msg) from error
+        raise type(error)(f"The folder '{folder}' cannot be read: {error.strerror}.") from error
     return [entry for entry in entries if not entry.name.startswith(".")]
 
 
@@ -236,8 +235,9 @@ def _split_files(folder: Path, entries: list[Path]) -> DetectedLayout | None:
         )
     for split, paths in splits.items():
         if len({path.suffix.lower() for path in paths}) > 1:
-            msg = f"'{folder}' holds {split} in several forms: {_listed(paths)}. Keep one, or give the path of a file."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{folder}' holds {split} in several forms: {_listed(paths)}. Keep one, or give the path of a file."
+            )
     used = {path for paths in splits.values() for path in paths}
     word = _WORDS[next(iter(splits.values()))[0].suffix.lower()]
     ordered = {
@@ -274,11 +274,10 @@ def _single_table(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     ):
         return None  # a list of something else beside folders of pictures
     if len(same) > 1:
-        msg = (
+        raise ValueError(
             f"'{folder}' holds several tables, {_listed(files)}, and none is called train, validation or test. "
             "Rename them so, or give the path of one."
         )
-        raise ValueError(msg)
     word = _WORDS[files[0].suffix.lower()]
     form = f"a folder with {'a file' if len(files) == 1 else f'{len(files)} files'} of {word}"
     return DetectedLayout(form, {"train": SplitLocation("files", tuple(files))})
@@ -292,8 +291,9 @@ def _split_folders(folder: Path, entries: list[Path]) -> DetectedLayout | None:
         split = split_of(entry.name)
         if split and entry.is_dir():
             if split in splits:
-                msg = f"'{folder}' holds two folders for {split}: {splits[split].name} and {entry.name}. Keep one."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"'{folder}' holds two folders for {split}: {splits[split].name} and {entry.name}. Keep one."
+                )
             splits[split] = entry
     if not {"train", "test"} & set(splits):
         return None
@@ -303,8 +303,9 @@ def _split_folders(folder: Path, entries: list[Path]) -> DetectedLayout | None:
         inner = splits[split]
         found = _single_table(inner, _entries(inner)) or _one_folder(inner, _entries(inner))
         if found is None:
-            msg = f"The folder '{inner}' is empty: expected the files of {split}, or a folder for each class."
-            raise ValueError(msg)
+            raise ValueError(
+                f"The folder '{inner}' is empty: expected the files of {split}, or a folder for each class."
+            )
         places[split] = found.places["train"]
         form, notes = form or found.form, (*notes, *found.notes)
     rest = _left_out(

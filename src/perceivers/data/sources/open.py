@@ -48,8 +48,6 @@ from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Subse
 from perceivers.data.targets.encode import KnownNames, encode_targets, wanted_kind
 from perceivers.data.targets.infer import TargetEncoder, find_targets, is_missing, moments
 
-__all__ = ["open_data", "open_tables"]
-
 _LOOKED_AT = 12  # rows, for what is not told by names
 
 
@@ -125,11 +123,10 @@ def _builtin(name: str, label_names: KnownNames | None) -> DatasetBundle:
     """Return a built-in data set, and refuse it for a model with other classes."""
     source = open_builtin(name)
     if source.label_names and label_names is not None and tuple(label_names) != source.label_names:
-        msg = (
+        raise ValueError(
             f"{name} has the labels {', '.join(source.label_names)}; the model was trained on "
             f"{', '.join(label_names)}."
         )
-        raise ValueError(msg)
     return source
 
 
@@ -159,21 +156,20 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     if is_dataset(data):
         splits, notes = select_splits(data, "the data set")
         if any(not hasattr(dataset, "__len__") for dataset in splits.values()):
-            msg = "An iterable data set is streamed: set stream=True (--stream), or give a Dataset."
-            raise ValueError(msg)
+            raise ValueError(
+                "An iterable data set is streamed: set stream=True (--stream), or give a Dataset."
+            )
         return "a Hugging Face data set", _hugging_face(splits, "the data set"), tuple(notes)
     if type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "columns"):
         columns = {str(name): data[name].tolist() for name in data.columns}
         table = ColumnTable(name="the DataFrame", columns=columns)
         if not len(table):
-            msg = "The DataFrame holds no rows."
-            raise ValueError(msg)
+            raise ValueError("The DataFrame holds no rows.")
         return "a DataFrame", {"train": table}, ()
-    msg = (
+    raise TypeError(
         "Expected a path, a hub id, a pandas DataFrame or a Hugging Face Dataset or DatasetDict, got "
         f"{type(data).__name__}."
     )
-    raise TypeError(msg)
 
 
 def _found_tables(found: DetectedLayout) -> tuple[str, dict[str, Table], tuple[str, ...]]:
@@ -218,8 +214,7 @@ def _hugging_face(splits: Mapping[str, Any], name: str) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for split, dataset in splits.items():
         if not len(dataset):
-            msg = f"The split {split} of {name} holds no rows."
-            raise ValueError(msg)
+            raise ValueError(f"The split {split} of {name} holds no rows.")
         tables[split] = HuggingFaceTable(dataset, f"{name} ({split})" if len(splits) > 1 else name)
     return tables
 
@@ -230,8 +225,9 @@ def _divide(
     """Divide the rows by the column that tells their split, if one is named."""
     if config.split_column is None:
         if config.test is not None:
-            msg = f"test='{config.test}' says a value, but not of which column. Add --split-column COLUMN."
-            raise ValueError(msg)
+            raise ValueError(
+                f"test='{config.test}' says a value, but not of which column. Add --split-column COLUMN."
+            )
         return tables, ()
     parts = list(tables.values())
     whole = parts[0] if len(parts) == 1 else Concatenated(parts)
@@ -246,22 +242,23 @@ def _divide(
     seen = sorted({str(value) for value in values})
     shown = ", ".join(seen[:20]) + (", ..." if len(seen) > 20 else "")
     if config.test is not None and "test" not in names:
-        msg = f"No row of {whole.name} has '{config.test}' in column '{column}'; the values there are {shown}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"No row of {whole.name} has '{config.test}' in column '{column}'; the values there are {shown}."
+        )
     if None in names:
-        msg = (
+        raise ValueError(
             f"Column '{column}' of {whole.name} must say train, validation or test, but its values are {shown}. Say "
             "which of them is the test split with --test VALUE."
         )
-        raise ValueError(msg)
     divided = {
         split: Subset(whole, [i for i, name in enumerate(names) if name == split])
         for split in ("train", "validation", "test")
         if split in names
     }
     if "train" not in divided:
-        msg = f"Every row of {whole.name} is in {' or '.join(divided)} by column '{column}': nothing is left to train."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Every row of {whole.name} is in {' or '.join(divided)} by column '{column}': nothing is left to train."
+        )
     return dict(divided), (f"Rows are divided by column '{column}'.",)
 
 
@@ -389,12 +386,11 @@ def _stream_hub(
         return _streams(shards, choice, None, (), config)
     field = fields[choice.target]
     if label_names is None and not field.names and config.target != "number":
-        msg = (
+        raise ValueError(
             f"Column '{choice.target}' of {name} does not name its classes, and reading all of it to find them "
             "would take as long as training. Leave --stream out, or use data whose label is a ClassLabel; a quantity "
             "is learned with --target number."
         )
-        raise ValueError(msg)
     reader, notes = find_targets(
         _first_values(next(iter(shards.values())), choice.target),
         field,
@@ -451,19 +447,17 @@ def _streams(
 
 def _refuse_split_column(config: DataConfig) -> None:
     if config.split_column is not None:
-        msg = (
+        raise ValueError(
             f"Rows are told apart by column '{config.split_column}' only when they are read by index. Leave --stream "
             "out, or keep each split in files of its own."
         )
-        raise ValueError(msg)
 
 
 def _one_task(choice: ColumnSelection) -> ColumnSelection:
     """Refuse several targets, which streams do not support."""
     if len(choice.tasks) > 1:
-        msg = (
+        raise ValueError(
             f"Several labels ({', '.join(choice.tasks)}) are learned from rows that are read by index. Leave --stream "
             "out, or give one label."
         )
-        raise ValueError(msg)
     return choice

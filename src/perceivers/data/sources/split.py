@@ -11,8 +11,6 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Subset
 
-__all__ = ["hold_out", "with_validation"]
-
 _WINDOW = 64  # groups that are compared at a time; all of 10,000 would take minutes
 
 
@@ -35,8 +33,7 @@ def hold_out(
         ValueError: If the fraction is not in (0, 1), or there is only one row or group.
     """
     if not 0 < fraction < 1:
-        msg = f"Expected a fraction between 0 and 1 to hold out, got {fraction}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected a fraction between 0 and 1 to hold out, got {fraction}.")
     length = len(labels if labels is not None else groups if groups is not None else ())
     classes: Sequence[int] = [0] * length if labels is None else labels
     held = (
@@ -53,8 +50,7 @@ def _by_class(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
     for row, label in enumerate(labels):
         rows.setdefault(label, []).append(row)
     if len(labels) < 2:
-        msg = f"Expected at least two rows to hold some out, got {len(labels)}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected at least two rows to hold some out, got {len(labels)}.")
     wanted = {label: len(rows[label]) * fraction for label in sorted(rows)}
     counts = {label: min(int(share), len(rows[label]) - 1) for label, share in wanted.items()}
     # The rest goes to the classes that rounding down took most from.
@@ -77,12 +73,14 @@ def _by_group(
     members: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         if group is None:
-            msg = f"Row {row} has no group. Fill it in, so that it can be kept on one side of the split."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Row {row} has no group. Fill it in, so that it can be kept on one side of the split."
+            )
         members.setdefault(group, []).append(row)
     if len(members) < 2:
-        msg = f"Expected at least two groups to hold one out, got only {next(iter(members), 'none')!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected at least two groups to hold one out, got only {next(iter(members), 'none')!r}."
+        )
     counts = {group: Counter(labels[row] for row in rows) for group, rows in members.items()}
     total = Counter(labels)
     held: Counter[int] = Counter()
@@ -120,8 +118,9 @@ def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
     if "validation" in source.splits or config.validation_fraction == 0:
         return source
     if "train" not in source.splits:
-        msg = f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
+        )
     train: MapStyleSplit = source.splits["train"]
     # Sets of labels and numbers have no few values whose shares could be kept.
     labels: Sequence[int] | None = None
@@ -155,8 +154,9 @@ def _with_validation_stream(source: DatasetBundle, config: DataConfig) -> Datase
     if "validation" in source.streams or config.validation_fraction == 0:
         return source
     if "train" not in source.streams:
-        msg = f"There is no train split to hold validation out of; there is {', '.join(source.streams)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"There is no train split to hold validation out of; there is {', '.join(source.streams)}."
+        )
     train: Stream = source.streams["train"]
     stay, held = train.hold_out(config.validation_fraction, config.split_seed, config.group)
     how = f"by '{config.group}'" if config.group else "at random"

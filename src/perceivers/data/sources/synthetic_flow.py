@@ -18,8 +18,6 @@ from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field, Table
 
-__all__ = ["SyntheticFlowTable", "synthetic_flow", "write_pairs"]
-
 SIZE, LARGEST = (48, 48), 3.0  # pixels of a frame, and that no pixel moves farther
 _ROWS = {"train": 10_000, "validation": 500, "test": 500}
 _SEEDS = {"train": 0, "validation": 1, "test": 2}
@@ -68,8 +66,7 @@ class SyntheticFlowTable(Table):
         try:
             return made_pair(numbers, size=self.size, largest=self.largest, picture=picture)
         except ValueError as error:
-            msg = f"{self.where(index)}: {error}"
-            raise ValueError(msg) from error
+            raise ValueError(f"{self.where(index)}: {error}") from error
 
     def row(self, index: int) -> dict[str, Any]:
         """Return one row."""
@@ -144,14 +141,12 @@ def write_pairs(
         OSError: If a file cannot be written.
     """
     if count < 2 or largest <= 0 or min(size) < 2 or not 0 < validation < 1:
-        msg = (
+        raise ValueError(
             "Expected at least two pairs of frames of at least 2 x 2 pixels, a motion above 0 and a share of "
             f"validation in (0, 1); got count={count}, size={size}, largest={largest:g}, validation={validation:g}."
         )
-        raise ValueError(msg)
     if out.is_dir() and any(out.iterdir()):
-        msg = f"{out} is not empty. Give a new folder for the pairs (--out)."
-        raise ValueError(msg)
+        raise ValueError(f"{out} is not empty. Give a new folder for the pairs (--out).")
     held_out = min(max(round(count * validation), 1), count - 1)
     files = _pictures(pictures) if pictures is not None else ()
     apart = min(max(round(len(files) * validation), 1), max(len(files) - 1, 0))
@@ -181,7 +176,8 @@ def _pictures(folder: Path) -> tuple[Path, ...]:
     """
     files = [path for path in media_files(folder) if kind_of_name(path.name) == "image"]
     if len(files) < 2:
-        msg = f"Expected pictures in the folder '{folder}', some for train and some for validation; found {len(files)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected pictures in the folder '{folder}', some for train and some for validation; found {len(files)}."
+        )
     order = np.random.default_rng(0).permutation(len(files))
     return tuple(files[index] for index in order)

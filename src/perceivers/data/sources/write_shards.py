@@ -21,8 +21,6 @@ from perceivers.data.tables.table import Concatenated, Field, Subset, Table
 from perceivers.data.targets.classes import class_names, label_name
 from perceivers.data.targets.infer import TargetEncoder
 
-__all__ = ["Written", "write_shards"]
-
 SHARD_BYTES = 2**28  # about which a shard is long where nobody says how many rows it has
 MOST_ROWS = 10_000
 _GROUP_BYTES, _GROUP_ROWS = 2**26, 256  # of a row group: what a reader holds in memory at once
@@ -96,13 +94,15 @@ def write_shards(
     """
     config = config or DataConfig()
     if rows_per_shard is not None and rows_per_shard < 1:
-        msg = f"Expected at least one row in a shard, got rows_per_shard={rows_per_shard}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected at least one row in a shard, got rows_per_shard={rows_per_shard}."
+        )
     form, tables, _ = open_tables(data, config)
     unknown = [split for split in splits if split not in tables]
     if unknown:
-        msg = f"There is no split '{unknown[0]}' in {form}; there is {', '.join(tables)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"There is no split '{unknown[0]}' in {form}; there is {', '.join(tables)}."
+        )
     first = tables.get("train") or next(iter(tables.values()))
     labels = tuple(label_columns(config.label, first.fields)) or ("label",)
     target = labels[0]  # of several, each is written as it is
@@ -129,8 +129,9 @@ def _write_split(plan: _Plan, folder: Path, max_bad: float) -> Written:
     paths = [folder / f"{plan.split}-{i:05d}-of-{count:05d}.parquet" for i in range(count)]
     others = set(folder.glob(f"{plan.split}-*-of-*.parquet")) - set(paths)
     if others:
-        msg = f"'{folder}' holds other shards of {plan.split}, such as {min(others).name}. Choose another --out."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{folder}' holds other shards of {plan.split}, such as {min(others).name}. Choose another --out."
+        )
     there = total = 0
     for number, path in enumerate(paths):
         span = range(number * size, min(rows, (number + 1) * size))
@@ -143,11 +144,10 @@ def _write_split(plan: _Plan, folder: Path, max_bad: float) -> Written:
         total += known
         if len(plan.bad) > max_bad * rows:
             name, reason = plan.bad[0]
-            msg = (
+            raise ValueError(
                 f"{len(plan.bad)} of {rows:,} rows of {plan.split} cannot be read, more than the {max_bad:.1%} "
                 f"allowed. The first is {name}: {reason} Repair the data, or go on without them with --max-bad."
             )
-            raise ValueError(msg)
     return Written(plan.split, tuple(paths), total, there, tuple(plan.bad))
 
 
@@ -169,8 +169,9 @@ def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
                     for name, cells in columns.items()
                 ]
             except (arrow.ArrowException, TypeError) as error:
-                msg = f"The rows of {plan.table.name} do not have one type in each column: {error}."
-                raise ValueError(msg) from error
+                raise ValueError(
+                    f"The rows of {plan.table.name} do not have one type in each column: {error}."
+                ) from error
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
             total += len(group)
     return total
@@ -301,8 +302,9 @@ def _finished(path: Path, mark: str) -> int | None:
         metadata = parquet.read_metadata(path)
         if (metadata.metadata or {}).get(_MARK) == mark.encode():
             return int(metadata.num_rows)
-    msg = f"{path} stands there already and holds other rows. Choose another --out, or remove it."
-    raise ValueError(msg)
+    raise ValueError(
+        f"{path} stands there already and holds other rows. Choose another --out, or remove it."
+    )
 
 
 def _schema_of(

@@ -28,16 +28,6 @@ from perceivers.data.formats.webdataset import (
 )
 from perceivers.data.tables.table import Field, infer_field, plain
 
-__all__ = [
-    "FileShard",
-    "HubShard",
-    "Shard",
-    "file_shards",
-    "hub_shards",
-    "infer_fields",
-    "shards_with_values",
-]
-
 _SAMPLE = 100  # rows that decide the content of columns
 _TRIES = 4  # attempts to read the next row of a remote file
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
@@ -107,8 +97,9 @@ class FileShard:
                     raise
                 if tries == _TRIES:
                     reason = " ".join(str(error).split()) or type(error).__name__
-                    msg = f"{self.path} cannot be read from row {start} on, tried {_TRIES} times: {reason[:300]}."
-                    raise OSError(msg) from error
+                    raise OSError(
+                        f"{self.path} cannot be read from row {start} on, tried {_TRIES} times: {reason[:300]}."
+                    ) from error
                 time.sleep(_PAUSE * 2 ** (tries - 1))
                 tries += 1
             else:
@@ -163,8 +154,7 @@ def infer_fields(path: Location) -> dict[str, Field]:
         return parquet_fields(parquet_file(path))
     rows, damage = _intact([], islice(_raw_rows(path, 0, []), _SAMPLE))
     if not rows:
-        msg = damage or f"{path} holds no rows."
-        raise ValueError(msg)
+        raise ValueError(damage or f"{path} holds no rows.")
     names = dict.fromkeys(name for row in rows for name in row)
     is_tar = suffix_of(path) == ".tar"
     return {name: _field([row.get(name) for row in rows], is_tar=is_tar) for name in names}

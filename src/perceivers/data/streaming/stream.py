@@ -14,8 +14,6 @@ from torch.utils.data import get_worker_info
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.streaming.shards import Shard
 
-__all__ = ["Stream"]
-
 _Key = tuple[int, int]  # the how-manieth piece of this part, and the row in its shard
 _Piece = tuple[
     Shard, int, int | None
@@ -220,17 +218,15 @@ class Stream:
         )
         if state is not None:
             if (state["part"], state["parts"]) != (part, parts):
-                msg = (
+                raise ValueError(
                     f"The stream was at part {state['part']} of {state['parts']} and cannot go on as part {part} of "
                     f"{parts}. Resume with the same number of devices and workers."
                 )
-                raise ValueError(msg)
             if (state["how"], state["rows"]) != (self._how(parts), self._total()):
-                msg = (
+                raise ValueError(
                     f"The stream had {state['rows']} rows, divided by {state['how']}, and now has {self._total()}, "
                     f"divided by {self._how(parts)}: the shards are others than before. Resume with the same data."
                 )
-                raise ValueError(msg)
             progress.piece, progress.row = state["piece"], state["row"]
             keys = [(int(piece), int(row)) for piece, row in state["keys"]]
             version, internal, gauss = state["generator"]

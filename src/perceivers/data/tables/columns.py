@@ -8,19 +8,6 @@ from perceivers.data.base import DataConfig, nearest
 from perceivers.data.encoded_item import MEDIA_KINDS, WORDS
 from perceivers.data.tables.table import Field, Table
 
-__all__ = [
-    "COLUMN_KINDS",
-    "ColumnSelection",
-    "InputColumn",
-    "check_paths",
-    "choose",
-    "frame_pair",
-    "known_column",
-    "label_columns",
-    "target_columns",
-    "with_pairs",
-]
-
 
 @dataclass(frozen=True)
 class InputColumn:
@@ -57,11 +44,10 @@ def frame_pair(frames: Sequence[str], name: str) -> list[InputColumn]:
         ValueError: If there are not two.
     """
     if len(frames) != 2:
-        msg = (
+        raise ValueError(
             f"Expected two columns of frames in {name}, the first and the second: --columns one:frame,two:frame; got "
             f"{', '.join(frames)}."
         )
-        raise ValueError(msg)
     return [InputColumn(frames[0], "frame_pair", tuple(frames), ("image", "image"))]
 
 
@@ -104,16 +90,14 @@ def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
         if part not in known and ":" in part:
             column, _, kind = part.rpartition(":")
             if kind not in _KINDS:
-                msg = (
+                raise ValueError(
                     f"Label '{column}' is said to be '{kind}': expected one of {', '.join(_KINDS)}."
                 )
-                raise ValueError(msg)
         if not column or column in found:
             reason = f"'{column}' comes twice" if column else "a name is empty"
-            msg = (
+            raise ValueError(
                 f"Expected different columns as labels, COLUMN,COLUMN,..., got '{label}': {reason}."
             )
-            raise ValueError(msg)
         found[column] = kind
     return found
 
@@ -125,8 +109,9 @@ def known_column(column: str, fields: Mapping[str, Field], name: str) -> Field:
         ValueError: If there is no such column. The message suggests the nearest.
     """
     if column not in fields:
-        msg = f"{name} has no column '{column}'.{nearest(column, fields)} Its columns are {', '.join(fields)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{name} has no column '{column}'.{nearest(column, fields)} Its columns are {', '.join(fields)}."
+        )
     return fields[column]
 
 
@@ -153,25 +138,22 @@ def target_columns(
     for target in targets:
         kind = known_column(target, fields, name).kind
         if target in inputs:
-            msg = f"Column '{target}' of {name} cannot be both the label and an input."
-            raise ValueError(msg)
+            raise ValueError(f"Column '{target}' of {name} cannot be both the label and an input.")
         if kind not in {"number", "string", "other", "text", "array"}:
-            msg = (
+            raise ValueError(
                 f"Column '{target}' of {name} holds {WORDS[kind]}, not classes: expected names, whole "
                 "numbers, lists of them, or quantities."
             )
-            raise ValueError(msg)
     if targets:
         return targets
     taken = {*inputs, config.group, config.split_column}
     candidates = [c for c, f in fields.items() if f.kind in {"number", "string"} and c not in taken]
     if not candidates:
         return {}
-    msg = (
+    raise ValueError(
         f"{name} has no column 'label', so the target cannot be told. Say which column it is, with --label: "
         f"{', '.join(candidates)}."
     )
-    raise ValueError(msg)
 
 
 # What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table, and
@@ -271,8 +253,7 @@ class ColumnSelection:
             if column not in fields:
                 if column in self.targets and without_target:
                     continue
-                msg = f"{name} lacks the column '{column}' that the others have."
-                raise ValueError(msg)
+                raise ValueError(f"{name} lacks the column '{column}' that the others have.")
             known = fields[column]
             if column in kinds:
                 kind = (
@@ -331,11 +312,10 @@ def check_paths(table: Table, columns: Sequence[str]) -> None:
             continue
         first = next((cell for cell in table.column(column) if cell is not None), None)
         if first is not None and not (table.folder / Path(str(first)).expanduser()).exists():
-            msg = (
+            raise FileNotFoundError(
                 f"Column '{column}' of {table.name} names files, but the first, '{first}', is not there: looked for "
                 f"'{table.folder / str(first)}'. Paths are relative to the folder of the table, or absolute."
             )
-            raise FileNotFoundError(msg)
 
 
 def _named_inputs(
@@ -349,12 +329,14 @@ def _named_inputs(
     for column, kind in named.items():
         field = known_column(column, fields, name)
         if kind not in COLUMN_KINDS:
-            msg = f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
+            )
         if kind != field.kind and kind not in _ALSO.get(field.kind, ()):
             wanted = _PARTS.get(kind) or WORDS[kind]
-            msg = f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
+            )
         if kind in {"number", "category"}:
             table[column] = kind
         elif kind == "frame":
@@ -413,11 +395,10 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
         if hint
         else " If a column does hold such, name it with --columns COLUMN:KIND."
     )
-    msg = (
+    raise ValueError(
         f"{name} has no column of pictures, sound, video, shapes, text, series or arrays: {seen}. Expected encoded "
         f"files (PNG, WAV, MP4, OFF, ...), paths of files with such a suffix, texts or lists of numbers.{advice}"
     )
-    raise ValueError(msg)
 
 
 def _kind_of_array(column: str, field: Field) -> str | None:
@@ -454,8 +435,9 @@ def _fitting(
     if not fitting:
         words = ", ".join(f"{key} ({WORDS[part.kind]})" for key, part in wanted.items())
         seen = ", ".join(_described(part) for part in found.values())
-        msg = f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
+        )
     return fitting
 
 

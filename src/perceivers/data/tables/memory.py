@@ -6,8 +6,6 @@ from pathlib import Path
 
 from perceivers.data.tables.table import Table
 
-__all__ = ["available_memory", "check_memory"]
-
 _SHARE = 0.8  # of the free memory; the model and the workers need some too
 
 
@@ -20,11 +18,10 @@ def check_memory(tables: Iterable[Table]) -> None:
     parts = list(tables)
     need, free = sum(table.num_bytes for table in parts), available_memory()
     if free is not None and need > _SHARE * free:
-        msg = (
+        raise ValueError(
             f"{parts[0].name} needs {need / 2**30:.1f} GiB of memory and only {free / 2**30:.1f} GiB are free. Use "
             "--stream, which reads rows in the order of the files and holds few of them at a time."
         )
-        raise ValueError(msg)
 
 
 def available_memory() -> int | None:

@@ -13,8 +13,6 @@ import numpy as np
 
 from perceivers.data.encoded_item import MEDIA_KINDS, as_encoded_item, kind_of_bytes, kind_of_name
 
-__all__ = ["ColumnTable", "Concatenated", "Field", "Subset", "Table", "infer_field", "plain"]
-
 _SAMPLE = 100  # cells that decide the kind of a column
 _LONG = 100  # mean length from which strings are text instead of names
 
@@ -141,15 +139,15 @@ class Concatenated(Table):
         for table in tables[1:]:
             missing = [c for c in first.fields if c not in table.fields]
             if missing:
-                msg = (
+                raise ValueError(
                     f"{table.name} lacks the column '{missing[0]}' that {first.name} has. Files that make one "
                     "split must have the same columns."
                 )
-                raise ValueError(msg)
             for column, known in first.fields.items():
                 if known.names and table.fields[column].names != known.names:
-                    msg = f"{table.name} and {first.name} give the classes of column '{column}' different names."
-                    raise ValueError(msg)
+                    raise ValueError(
+                        f"{table.name} and {first.name} give the classes of column '{column}' different names."
+                    )
         self.tables = tuple(tables)
         self.ends = np.cumsum([len(table) for table in tables])
         self.name = first.name if len(tables) == 1 else f"{first.name} and {len(tables) - 1} more"

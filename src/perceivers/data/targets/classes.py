@@ -6,8 +6,6 @@ from typing import Any
 
 from perceivers.data.tables.table import Field
 
-__all__ = ["INTEGER", "class_names", "describe_classes", "label_name", "quantity", "sort_names"]
-
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FEW_NUMBERS = 20  # distinct fractions that may be grades instead of a quantity
 _MANY_ROWS = 20  # rows from which a class for every second row is taken for a mistake
@@ -31,8 +29,9 @@ def label_name(value: Any, field: Field, where: str) -> str | None:
         if value == -1:  # Hugging Face's mark of a hidden test label
             return None
         if value != int(value) or not 0 <= value < len(field.names):
-            msg = f"{where}: the label {value} is no index of {len(field.names)} named classes (0 is the first)."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{where}: the label {value} is no index of {len(field.names)} named classes (0 is the first)."
+            )
         return field.names[int(value)]
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -53,27 +52,24 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
     names = {label_name(value, field, label) for value in values}
     known = sort_names(name for name in names if name is not None)
     if len(known) == 1:
-        msg = (
+        raise ValueError(
             f"{label} has one class only, '{known[0]}', in all {len(values)} rows: there is nothing to tell apart. "
             "Expected at least two classes."
         )
-        raise ValueError(msg)
     if field.names:
         return field.names
     found = quantity(values, field)
     if found is not None:
-        msg = (
+        raise ValueError(
             f"{label} holds {found}: a quantity, not classes. Expected whole numbers or names; name another column "
             "with --label, or learn the number itself with --target number."
         )
-        raise ValueError(msg)
     if len(values) >= _MANY_ROWS and len(known) > len(values) / 2:
-        msg = (
+        raise ValueError(
             f"{label} has {len(known)} different values in {len(values)} rows, such as '{known[0]:.40}': rather an "
             "identifier or a text than a class. Name another column with --label, or say what it is with --target "
             "(labels: several in a cell; number: a quantity)."
         )
-        raise ValueError(msg)
     return tuple(known)
 
 

@@ -13,15 +13,6 @@ from perceivers.data.tables.table import Field, Table
 from perceivers.data.targets.classes import describe_classes
 from perceivers.data.targets.infer import TargetEncoder, TargetKind, find_targets, is_missing
 
-__all__ = [
-    "KnownNames",
-    "LabelledSplit",
-    "LabelledSplits",
-    "encode_targets",
-    "is_known",
-    "wanted_kind",
-]
-
 KnownNames = Sequence[str] | Mapping[str, Sequence[str]]
 """Classes, labels or numbers of a trained model; of several tasks, those of each by its name."""
 
@@ -178,11 +169,10 @@ def _find_task(
     values, column = table.column(task), table.fields[task]
     filled = [value for value in values if not is_missing(value, marks=_marks(column))]
     if names is None and not filled:
-        msg = (
+        raise ValueError(
             f"Column '{task}' of {table.name} is empty in all of its {len(values):,} rows, so there is nothing to "
             "learn for this task. Leave it out of --label."
         )
-        raise ValueError(msg)
     return find_targets(filled or values, column, task, table=table.name, kind=kind, names=names)
 
 

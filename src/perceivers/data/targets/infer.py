@@ -19,8 +19,6 @@ from perceivers.data.targets.classes import (
     sort_names,
 )
 
-__all__ = ["Moments", "TargetEncoder", "TargetKind", "find_targets", "is_missing", "moments"]
-
 TargetKind = Literal["class", "labels", "number"]
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 Vector = npt.NDArray[np.float32]
@@ -77,18 +75,18 @@ class TargetEncoder:
         for label in _labels_of(value, self.separator, self.names):
             found[self._class_index(label, where)] = 1.0
         if value is None and not self.separator:
-            msg = (
+            raise ValueError(
                 f"{where} has no labels: column '{self.column}' is empty there. Give an empty list if it has none of "
                 "the labels, or remove the row."
             )
-            raise ValueError(msg)
         return found
 
     def _class_index(self, value: Any, where: str) -> int:
         name = label_name(value, self.field, where)
         if name is None:
-            msg = f"{where} has no label: column '{self.column}' is empty there. Fill it in, or remove the row."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{where} has no label: column '{self.column}' is empty there. Fill it in, or remove the row."
+            )
         if name in self._indices:
             return self._indices[name]
         if self._accepts_indices and INTEGER.fullmatch(name) and 0 <= int(name) < len(self.names):
@@ -106,28 +104,28 @@ class TargetEncoder:
         count = len(self.names)
         what = "labels of 0 or 1" if self.is_dense else "number" if count == 1 else "numbers"
         if is_missing(value):
-            msg = f"{where} has no {what}: column '{self.column}' is empty there. Fill it in, or remove the row."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{where} has no {what}: column '{self.column}' is empty there. Fill it in, or remove the row."
+            )
         try:
             with np.errstate(over="ignore"):
                 numbers = np.atleast_1d(np.asarray(value, dtype=np.float64)).astype(np.float32)
         except (TypeError, ValueError) as error:
-            msg = f"{where}: expected {count} {what} in column '{self.column}', got {value!r:.60}."
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"{where}: expected {count} {what} in column '{self.column}', got {value!r:.60}."
+            ) from error
         if numbers.shape != (count,):
             shape = " x ".join(map(str, numbers.shape))
-            msg = (
+            raise ValueError(
                 f"{where}: expected {count} {what} in column '{self.column}', as many as in the first row of train, "
                 f"got {shape}."
             )
-            raise ValueError(msg)
         wrong = ~np.isin(numbers, (0, 1)) if self.is_dense else ~np.isfinite(numbers)
         if wrong.any():
             known = (
                 "neither 0 nor 1, as the labels of other rows are" if self.is_dense else "no number"
             )
-            msg = f"{where}: {numbers[wrong][0]} in column '{self.column}' is {known}."
-            raise ValueError(msg)
+            raise ValueError(f"{where}: {numbers[wrong][0]} in column '{self.column}' is {known}.")
         return numbers
 
 
@@ -159,8 +157,9 @@ def find_targets(
     chosen = _kind_of(values, field, known, label) if kind == "auto" else kind
     if chosen == "class":
         if any(_is_list(value) for value in values):
-            msg = f"{label} holds lists: expected one class a row. Several labels a row are --target labels."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{label} holds lists: expected one class a row. Several labels a row are --target labels."
+            )
         classes = class_names(values, field, label) if known is None else known
         return TargetEncoder("class", classes, column, field), (describe_classes(classes),)
     if chosen == "labels":
@@ -214,11 +213,10 @@ def _kind_of(
         return "number"
     if whole:
         return "labels"
-    msg = (
+    raise ValueError(
         f"{label} holds lists of numbers with fractions, of different lengths: neither labels nor equally many "
         "quantities a row. Name another column with --label."
     )
-    raise ValueError(msg)
 
 
 def _is_multi_hot(lists: Sequence[Any]) -> bool:
@@ -257,14 +255,14 @@ def _find_labels(
         found = {label_name(cell, field, label) for cell in cells} - {None}
         names = tuple(sort_names(cast("set[str]", found)))
         if not names:
-            msg = f"{label} names no label in any of its {len(values)} rows: there is nothing to learn."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{label} names no label in any of its {len(values)} rows: there is nothing to learn."
+            )
         if len(values) >= _MANY_LABELS and len(names) > len(cells) / 2:
-            msg = (
+            raise ValueError(
                 f"{label} has {len(names)} different labels in {len(values)} rows, such as '{names[0]:.40}': rather "
                 "texts than labels. Name another column with --label."
             )
-            raise ValueError(msg)
     notes = [_describe_labels(names)]
     none = sum(not _labels_of(value, separator, names) for value in values)
     if none:
@@ -294,13 +292,15 @@ def _find_numbers(
             numbers.append(cast("Vector", encoder(value, label)))
     if not numbers or not names:
         got = f", such as {first!r:.60}" if filled else ""
-        msg = f"{label} holds no numbers in its {len(values)} rows{got}: there is nothing to learn."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{label} holds no numbers in its {len(values)} rows{got}: there is nothing to learn."
+        )
     low, high = np.min(numbers, axis=0), np.max(numbers, axis=0)
     if known is None and len(numbers) == len(filled) and (low == high).any():
         at = int((low == high).argmax())
-        msg = f"{label}: '{names[at]}' is {low[at]:g} in all rows, so there is nothing to learn."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{label}: '{names[at]}' is {low[at]:g} in all rows, so there is nothing to learn."
+        )
     ranges = [f"{n} ({a:g} to {b:g})" for n, a, b in zip(names, low, high, strict=True)]
     shown = ", ".join(ranges[:20]) + (", ..." if len(ranges) > 20 else "")
     what = "a number" if len(names) == 1 else f"{len(names)} numbers"

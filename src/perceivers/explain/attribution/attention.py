@@ -13,8 +13,6 @@ from torch import nn
 from perceivers.nn.attention import Attention
 from perceivers.typing import Float, Tensor
 
-__all__ = ["AttentionMaps", "cross_attends", "on_attention", "watch_attention"]
-
 Watcher = Callable[[str, Attention, tuple[Tensor, Tensor, Tensor | None]], None]
 
 
@@ -31,8 +29,9 @@ class AttentionMaps(Mapping[str, list[Tensor]]):
     def __getitem__(self, name: str) -> list[Tensor]:
         maps = [attention for called, attention in self.calls if called == name]
         if not maps:
-            msg = f"No map of '{name}'. There are maps of: {', '.join(self) or 'nothing yet'}."
-            raise KeyError(msg)
+            raise KeyError(
+                f"No map of '{name}'. There are maps of: {', '.join(self) or 'nothing yet'}."
+            )
         return maps
 
     def __iter__(self) -> Iterator[str]:
@@ -58,8 +57,7 @@ def watch_attention(model: nn.Module, kind: str = "weights") -> Generator[Attent
         ValueError: If `kind` is neither, or if the model holds no `Attention`.
     """
     if kind not in ("weights", "scores"):
-        msg = f"Expected kind='weights' or kind='scores', got {kind!r}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected kind='weights' or kind='scores', got {kind!r}.")
     maps = AttentionMaps()
 
     def record(
@@ -106,8 +104,9 @@ def on_attention(model: nn.Module, watcher: Watcher) -> Generator[None]:
         if isinstance(module, Attention)
     ]
     if not handles:
-        msg = f"Expected a model with attention to watch, got {type(model).__name__} without any."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a model with attention to watch, got {type(model).__name__} without any."
+        )
     try:
         yield
     finally:

@@ -23,8 +23,6 @@ from perceivers.explain.attribution.rollup import (
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = ["MAPS", "Look", "look", "summary_of"]
-
 MAPS = ("mean", "last", "rollup", "class")
 """What one picture of a whole model may show: the mean of all reads, the last read, the roll-up, or the roll-up
 weighted by the gradient of a class."""

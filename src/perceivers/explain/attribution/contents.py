@@ -5,21 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Cloud",
-    "Content",
-    "Fields",
-    "Film",
-    "Letter",
-    "Passage",
-    "Picture",
-    "Recording",
-    "Spectrogram",
-    "Values",
-    "Wave",
-    "letters_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:

@@ -8,8 +8,6 @@ import torch
 from perceivers.explain.attribution.recorder import Call
 from perceivers.typing import Float, Tensor
 
-__all__ = ["CrossAttentionMap", "check_single", "input_reads", "only", "summarize"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CrossAttentionMap:
@@ -44,8 +42,9 @@ def check_single(inputs: Mapping[str, Tensor]) -> None:
     """
     samples = {name: x.shape[0] for name, x in inputs.items()}
     if set(samples.values()) != {1}:
-        msg = f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
+        )
 
 
 def input_reads(calls: Sequence[Call]) -> list[Call]:
@@ -63,8 +62,7 @@ def summarize(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
     """
     num_latents = call.query.shape[1]
     if not all(0 <= latent < num_latents for latent in latents):
-        msg = f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}.")
     heads = torch.zeros(call.attention.num_heads, call.num_elements, device=call.query.device)
     for block in call.blocks():
         heads[:, block.elements] += block.weights.sum(dim=1)
@@ -91,8 +89,7 @@ def only(read: CrossAttentionMap, place: int | None, head: int | None) -> CrossA
         ValueError: If there is no such head.
     """
     if head is not None and not 0 <= head < len(read.heads):
-        msg = f"Expected a head between 0 and {len(read.heads) - 1}, got {head}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected a head between 0 and {len(read.heads) - 1}, got {head}.")
     if place is None and head is None:
         return read
     own = read.heads if place is None else read.weights[:, place]

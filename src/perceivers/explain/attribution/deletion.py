@@ -18,16 +18,6 @@ from perceivers.inputs.elements import Elements
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "BESIDE",
-    "Curves",
-    "MeanCurves",
-    "curves_of",
-    "input_gradients",
-    "maps_of",
-    "mean_curves",
-]
-
 BESIDE = ("gradients", "random")
 """What maps are held against: the length of the answer's gradient by each element's content, and chance."""
 
@@ -192,8 +182,7 @@ def mean_curves(found: Sequence[Curves]) -> MeanCurves:
         ValueError: If there are none.
     """
     if not found:
-        msg = "Expected the curves of at least one sample, got none."
-        raise ValueError(msg)
+        raise ValueError("Expected the curves of at least one sample, got none.")
     names = list(found[0].deletion)
     areas = {name: np.array([one.areas()[name] for one in found]) for name in names}
     gains: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {}

@@ -16,8 +16,6 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
 
-__all__ = ["explain"]
-
 
 def explain(
     saved: Saved,
@@ -97,11 +95,10 @@ def _task_of_run(saved: Saved) -> Task:
         ValueError: If it cannot read files.
     """
     if saved.config.task is None or not saved.config.preprocess:
-        msg = (
+        raise ValueError(
             f"The model in {saved.folder} was saved without its labels or its preprocessing, so it cannot read files: "
             "pv.save(predictor, folder) or `perceivers fit` save both."
         )
-        raise ValueError(msg)
     return build_task(saved.config.task)
 
 
@@ -112,15 +109,14 @@ def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int |
         ValueError: If there is no such map or class, or the task has none.
     """
     if kind is not None and kind not in MAPS:
-        msg = f"Expected a map out of {', '.join(MAPS)}; got '{kind}'.{nearest(kind, MAPS)}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a map out of {', '.join(MAPS)}; got '{kind}'.{nearest(kind, MAPS)}"
+        )
     if (about is not None or kind == "class") and not task.explains_outputs:
         learned = task.config.kind.replace("_", " ")
-        msg = f"This run learned {learned} and no classes: there is none to explain."
-        raise ValueError(msg)
+        raise ValueError(f"This run learned {learned} and no classes: there is none to explain.")
     if about is not None and kind not in (None, "class"):
-        msg = f"A map of {kind} is of no class: leave out the class, or the map."
-        raise ValueError(msg)
+        raise ValueError(f"A map of {kind} is of no class: leave out the class, or the map.")
     kind = kind or ("class" if about is not None or task.has_classes else "rollup")
     index = class_index(task.config, about)
     if index is None and task.explains_outputs and not task.has_classes:

@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from perceivers.explain.attribution.contents import Content
 
-__all__ = ["Explanation", "View", "arrays_of"]
-
 # Names that say more in an archive, where everything lies side by side.
 _KEPT = {"pixels": "picture", "units": "text"}
 

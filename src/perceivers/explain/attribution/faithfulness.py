@@ -12,8 +12,6 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Float, Tensor
 
-__all__ = ["class_index", "curves_of_files", "sure_of"]
-
 
 def class_index(task: TaskConfig, name: str | None) -> int | None:
     """Return which number of the answer a class is. None: no class was named.
@@ -30,8 +28,9 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
     names = task.output_names
     if name not in names:
         told = f"{len(names)} classes" if len(names) > 12 else ", ".join(names) or "none"
-        msg = f"There is no class '{name}' to ask about; the run learned {told}.{nearest(name, names)}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"There is no class '{name}' to ask about; the run learned {told}.{nearest(name, names)}"
+        )
     return names.index(name)
 
 
@@ -50,11 +49,10 @@ def sure_of(
     """
     learned = build_task(task)
     if not learned.has_classes:
-        msg = (
+        raise ValueError(
             "Deletion and insertion curves show the probability of a class, and this run learned "
             f"{task.kind.replace('_', ' ')}: expected a task of classes or labels."
         )
-        raise ValueError(msg)
 
     def answer(outputs: Any) -> Float[Tensor, " B"]:
         own = (
@@ -83,8 +81,9 @@ def curves_of_files(
     """
     config = saved.config.task
     if config is None:
-        msg = f"The model in {saved.folder} was saved without its labels, so there is no class to ask about."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The model in {saved.folder} was saved without its labels, so there is no class to ask about."
+        )
     output, config = config.select_subtask(task)
     wanted, model = class_index(config, about), saved.model.eval()
     device = next(model.parameters()).device

@@ -17,8 +17,6 @@ from perceivers.explain.attribution.views import content_of, step_of
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
 
-__all__ = ["Segment", "SummaryMap", "segments_of", "views_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:

@@ -10,8 +10,6 @@ from perceivers.explain.attribution.attention import watch_attention
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = ["QueryAttribution", "trace_query"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class QueryAttribution:
@@ -45,8 +43,9 @@ def trace_query(
         TypeError: If the model has no output queries.
     """
     if not isinstance(model.output, PerceiverDecoder):
-        msg = f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
-        raise TypeError(msg)
+        raise TypeError(
+            f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
+        )
     with watch_attention(model) as maps:
         model(inputs, masks)
     reads = [weights[0].mean(dim=0) for name, weights in maps.calls if "cross_attends" in name]

@@ -19,8 +19,6 @@ from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["Block", "Call", "record_calls"]
-
 CHUNK = 2**24  # scores in memory at once: 64 MB
 PIECE = 2**14  # elements that are put together at once
 

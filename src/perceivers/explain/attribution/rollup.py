@@ -15,8 +15,6 @@ from perceivers.explain.attribution.recorder import Call, record_calls
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-__all__ = ["RolledUp", "answer_queries", "check_whole", "relevance", "roll_up_calls"]
-
 QUERIES = 256  # of an output with more, as many stand for all
 
 
@@ -203,8 +201,7 @@ def check_whole(calls: Sequence[Call], num_elements: int) -> None:
     """
     counts = sorted({call.num_elements for call in input_reads(calls)})
     if counts != [num_elements]:
-        msg = (
+        raise ValueError(
             f"Expected every read to see all {num_elements:,} elements, got reads of {counts}: attention of an encoder "
             "that reads a part of the input at a time cannot be drawn."
         )
-        raise ValueError(msg)

@@ -19,8 +19,6 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.checkpoint import Saved
 from perceivers.typing import Tensor
 
-__all__ = ["ReadSample", "read_sample"]
-
 _AUDIO = {"wave": "audio", "mel": "audio"}
 
 
@@ -88,18 +86,16 @@ def _from_one(file: Any, columns: Mapping[str, InputColumn]) -> tuple[str, dict[
     """Return name and cells of a sample that is one file: of the only modality, or a film with its sound."""
     if len({part.all_columns for part in columns.values()}) > 1:
         example = ",".join(f"{name}=..." for name in columns)
-        msg = (
+        raise ValueError(
             f"This model reads {', '.join(columns)} together, so one file does not say what it is: give a dict with "
             f"one of each, or {example} on the command line. What is missing may be left out."
         )
-        raise ValueError(msg)
     modality, part = next(iter(columns.items()))
     if part.columns:
-        msg = (
+        raise ValueError(
             f"This model reads the columns {', '.join(part.columns)} together: give a table that has them (parquet, "
             "csv, jsonl), or a dict with one of each."
         )
-        raise ValueError(msg)
     where = {"image": "picture"}.get(part.kind, modality)
     media = as_encoded_item(
         file, f"the {where}", Path(), kind=part.kind, by_path=isinstance(file, Path)
@@ -116,8 +112,7 @@ def _from_dict(
     unknown = [key for key in file if key not in known]
     if unknown or not file:
         got = f"'{unknown[0]}'.{nearest(unknown[0], known)}" if unknown else "none."
-        msg = f"Expected a dict with some of {', '.join(known)}; got {got}"
-        raise ValueError(msg)
+        raise ValueError(f"Expected a dict with some of {', '.join(known)}; got {got}")
     row: dict[str, Any] = {}
     for modality, part in columns.items():
         whole = file.get(modality)

@@ -29,8 +29,6 @@ from perceivers.explain.attribution.contents import (
     Wave,
 )
 
-__all__ = ["content_of", "show_pixels", "step_of"]
-
 DRAWN = 512  # pixels of the longer side, for a picture that has them
 MARKS = ("PAD", "BOS", "EOS", "MASK", "CLS", "SEP")
 

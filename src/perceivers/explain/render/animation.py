@@ -18,8 +18,6 @@ from perceivers.explain.render.drawing import draw_explanation
 from perceivers.explain.render.drawing_video import draw_turned
 from perceivers.explain.render.plot import HEAT, INK, heat_top, read_maps, read_titles
 
-__all__ = ["write_moving"]
-
 SIDE = 256  # pixels of the longer side of a frame, at least
 TURNS = 24
 SLOW = 1400  # milliseconds for each map

@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from perceivers.explain.attribution.deletion import MeanCurves
 
-__all__ = ["write_curves"]
-
 _COLORS = {"class": "#b3242b", "rollup": "#3b6fb6", "mean": "#e39b3b", "last": "#5f9e6e"}
 _BESIDE = {"gradients": ("#7d6bb2", (0, (4, 2))), "random": ("#6b7280", (0, (1, 1.5)))}
 _WORDS = {
@@ -38,8 +36,9 @@ def write_curves(curves: MeanCurves, out: str | Path, *, format: str | None = No
     out = Path(out)
     format = format or out.suffix.removeprefix(".").lower()
     if format not in ("png", "npz"):
-        msg = f"Expected the format png or npz to write curves in, got '{format}' for {out}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected the format png or npz to write curves in, got '{format}' for {out}."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     if format == "png":
         _figure(curves).savefig(out, format="png", dpi=110, facecolor="white")
@@ -56,8 +55,7 @@ def _figure(curves: MeanCurves) -> Any:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        msg = 'Drawing needs matplotlib: pip install "perceivers[viz]".'
-        raise ImportError(msg) from error
+        raise ImportError('Drawing needs matplotlib: pip install "perceivers[viz]".') from error
     figure = Figure(figsize=(10, 5.8), layout="constrained")
     areas = curves.areas()
     drawn = [*curves.deletion.values(), *curves.insertion.values()]

@@ -41,8 +41,6 @@ from perceivers.explain.render.drawing_text import draw_text, text_size
 from perceivers.explain.render.drawing_video import cloud_size, draw_cloud, draw_film, film_size
 from perceivers.explain.render.plot import INK, QUIET, draw_bars, draw_shares, legend_of, shorten
 
-__all__ = ["draw_explanation"]
-
 _Size = Callable[[View], tuple[float, float]]
 _Draw = Callable[[SubFigure, View], None]
 _SECTIONS: dict[type, tuple[_Size, _Draw]] = {

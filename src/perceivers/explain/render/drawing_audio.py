@@ -22,8 +22,6 @@ from perceivers.explain.render.plot import (
     scale_beside,
 )
 
-__all__ = ["draw_spectrogram", "draw_wave", "spectrogram_size", "wave_size"]
-
 WIDE = 9.5  # inches
 TRACK = 0.5
 PANEL = 1.7

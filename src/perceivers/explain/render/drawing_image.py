@@ -23,8 +23,6 @@ from perceivers.explain.render.plot import (
     shorten_path,
 )
 
-__all__ = ["draw_picture", "draw_single_picture", "picture_size"]
-
 TILE, LARGE = 1.5, 2.8  # inches
 
 Pixels = npt.NDArray[np.uint8]

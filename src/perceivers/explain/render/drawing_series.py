@@ -22,15 +22,6 @@ from perceivers.explain.render.plot import (
     shorten,
 )
 
-__all__ = [
-    "draw_fields",
-    "draw_recording",
-    "draw_values",
-    "fields_size",
-    "recording_size",
-    "values_size",
-]
-
 WIDE = 9.5  # inches
 TRACK = 0.5
 CHANNELS = 24  # drawn as lines at most

@@ -25,8 +25,6 @@ from perceivers.explain.render.plot import (
     scale_beside,
 )
 
-__all__ = ["draw_text", "text_size"]
-
 WIDE = 9.5  # inches
 TRACK = 0.5
 COLUMNS = 92  # cells of a line

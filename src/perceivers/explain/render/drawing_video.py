@@ -20,8 +20,6 @@ from perceivers.explain.render.plot import (
     scale_beside,
 )
 
-__all__ = ["cloud_size", "draw_cloud", "draw_film", "draw_turned", "film_size"]
-
 FRAMES = 8  # shown at most
 POINTS = 6000
 AREA = 1.5  # inches squared that a frame takes

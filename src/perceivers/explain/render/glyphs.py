@@ -13,10 +13,6 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from perceivers.explain.attribution.contents import Letter, letters_of
-
-__all__ = ["Letter", "cells_of", "letters_of", "outlines"]
-
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 ADVANCE = 0.602  # of its letters, as a multiple of the size
 # Where letters that it lacks are looked for, by words in the names of the installed fonts.

@@ -25,8 +25,6 @@ from perceivers.explain.attribution.contents import (
 )
 from perceivers.explain.attribution.explanation import Explanation, View
 
-__all__ = ["page_of"]
-
 MOST = 2**23  # numbers of single latents in a page; beyond it they are left to the npz
 COLUMNS = 900
 SIDE = 128  # cells of a picture's map along each axis

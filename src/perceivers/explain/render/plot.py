@@ -13,29 +13,6 @@ from matplotlib.figure import SubFigure
 
 from perceivers.explain.attribution.explanation import Explanation, View
 
-__all__ = [
-    "BAR",
-    "GLOW",
-    "HEAT",
-    "INK",
-    "PALE",
-    "QUIET",
-    "SCORES",
-    "WARM",
-    "bare",
-    "draw_bars",
-    "draw_shares",
-    "draw_tracks",
-    "heat_top",
-    "legend_of",
-    "overlay",
-    "read_maps",
-    "read_titles",
-    "scale_beside",
-    "shorten",
-    "shorten_path",
-]
-
 INK, QUIET, BAR, PALE = "#1b1f27", "#6b7280", "#3b6fb6", "#c9d3e0"
 HEAT, SCORES = "inferno", "viridis"  # over pictures, which are drawn gray beneath
 # Over white paper: what got nothing stays white, so that ink on it can be read.

@@ -10,8 +10,6 @@ from perceivers.explain.attribution.explanation import Explanation, arrays_of
 from perceivers.explain.render.page import page_of
 from perceivers.hub.checkpoint import Saved
 
-__all__ = ["FORMATS", "explain_file", "explain_image"]
-
 FORMATS = ("png", "gif", "html", "npz")
 
 
@@ -49,11 +47,13 @@ def explain_file(
     format = format or out.suffix.removeprefix(".").lower()
     if format not in FORMATS:
         told = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        msg = f"Expected the format {told} to show attention in, got '{format}' for {out}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected the format {told} to show attention in, got '{format}' for {out}."
+        )
     if not 0 <= clip_position <= 1:
-        msg = f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
+        )
     explanation = explain(saved, file, latents=latents, clip_position=clip_position, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format in ("png", "gif"):
@@ -77,8 +77,7 @@ def _draw(explanation: Explanation, out: Path, *, moving: bool) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise
-        msg = 'Drawing needs matplotlib: pip install "perceivers[viz]".'
-        raise ImportError(msg) from error
+        raise ImportError('Drawing needs matplotlib: pip install "perceivers[viz]".') from error
     if moving:
         write_moving(explanation, out)
         return

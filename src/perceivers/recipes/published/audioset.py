@@ -27,17 +27,6 @@ from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.multilabel import MultiLabelConfig
 
-__all__ = [
-    "audioset_av_mel",
-    "audioset_av_mel_tuned",
-    "audioset_av_raw",
-    "audioset_io_mel",
-    "audioset_io_raw",
-    "audioset_mel",
-    "audioset_raw",
-    "audioset_video",
-]
-
 _RATE, _SECONDS = 48_000, 1.28  # 32 frames at 25 a second; 61,440 samples
 _NUM_FRAMES, _SIZE = 32, (224, 224)
 _RAW, _MEL, _VIDEO = "raw", "mel", "video"

@@ -17,8 +17,6 @@ from perceivers.recipes.common import own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.flow import FlowConfig
 
-__all__ = ["flow", "flow_small"]
-
 _SIZES = ("paper", "tiny", "small", "base")
 _SIZE = (368, 496)
 _CELL = 4  # pixels on each side of what one element of the stem stands for

@@ -7,8 +7,6 @@ from perceivers.recipes.published.language import TEXT_SIZES, text_reading
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 
-__all__ = ["glue"]
-
 
 @recipe(sizes=TEXT_SIZES)
 def glue(size: str = "paper") -> Recipe:

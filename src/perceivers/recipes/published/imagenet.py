@@ -16,15 +16,6 @@ from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 
-__all__ = [
-    "imagenet",
-    "imagenet_io",
-    "imagenet_io_conv",
-    "imagenet_io_learned",
-    "imagenet_learned",
-    "imagenet_transformer",
-]
-
 
 @recipe
 def imagenet() -> Recipe:

@@ -15,8 +15,6 @@ from perceivers.recipes.common import own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.masked import MaskedBytesConfig
 
-__all__ = ["TEXT_SIZES", "TextReading", "mlm_bytes", "mlm_bytes_plus", "text_reading"]
-
 TEXT_SIZES = ("paper", "tiny", "small")
 
 

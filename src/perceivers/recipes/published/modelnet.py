@@ -7,8 +7,6 @@ from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 
-__all__ = ["modelnet40"]
-
 
 @recipe
 def modelnet40() -> Recipe:

@@ -16,18 +16,6 @@ from numpy.lib import format as npy
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_ELEMENTS",
-    "ArrayValue",
-    "ReasonError",
-    "as_numbers",
-    "load_arrays",
-    "one_sentence",
-    "read_array",
-    "read_bytes",
-]
-
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.float32]
 
@@ -93,8 +81,7 @@ def read_bytes(media: EncodedItem, noun: str) -> bytes:
         ValueError: If the file is empty, above `MAX_BYTES`, missing or cannot be read. The message names it.
     """
     if media.is_missing:
-        msg = f"{media.name} is empty: expected {noun}, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected {noun}, got nothing.")
     try:
         size = media.path.stat().st_size if media.data is None and media.path is not None else 0
         if size > MAX_BYTES:
@@ -103,8 +90,7 @@ def read_bytes(media: EncodedItem, noun: str) -> bytes:
         data = media.read()
     except OSError as error:
         words = f"'{media.name}' cannot be read: {error.strerror}." if error.strerror else error
-        msg = f"{words} Replace it or take it out of the data."
-        raise ValueError(msg) from error
+        raise ValueError(f"{words} Replace it or take it out of the data.") from error
     if not data:
         raise ValueError(_sentence(media.name, noun, "the file is empty"))
     return data
@@ -200,8 +186,9 @@ def read_array(media: EncodedItem) -> ArrayValue:
             coordinates = _finite(places.reshape(count, -1), mask, "coordinates")
             return ArrayValue(values, coordinates, mask)
     if mask is not None and not mask.any():
-        msg = f"{media.name} is empty: its mask says that none of its {count:,} elements is real."
-        raise MissingValueError(msg)
+        raise MissingValueError(
+            f"{media.name} is empty: its mask says that none of its {count:,} elements is real."
+        )
     if len(grid) == 1:
         return ArrayValue(values, None, mask)
     axes = [np.linspace(-1, 1, size) if size > 1 else np.zeros(1) for size in grid]

@@ -14,8 +14,6 @@ from perceivers.data.modalities.array.decode import ArrayValue, read_array
 from perceivers.data.modalities.base import DecodedValue, stack_padded
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["ArrayValues", "ArraysAugmentConfig", "ArraysPreprocessConfig", "measure_arrays"]
-
 Numbers = npt.NDArray[np.float32]
 
 MOST_ELEMENTS = 16_384  # of a model, where their number is taken from the data
@@ -55,21 +53,18 @@ class ArraysPreprocessConfig:
         for name, smallest in least.items():
             number = getattr(self, name)
             if number is not None and number < smallest:
-                msg = f"Expected {name} of at least {smallest}, got {number}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} of at least {smallest}, got {number}.")
         channels, axes = self.num_channels or 0, self.num_coordinates or 0
         if {len(self.mean), len(self.std)} - {0, channels} or min(self.std, default=1) <= 0:
-            msg = (
+            raise ValueError(
                 f"Expected mean and std of {channels} numbers each, std above 0, for num_channels="
                 f"{self.num_channels}; got mean={self.mean} and std={self.std}."
             )
-            raise ValueError(msg)
         if len(self.low) != len(self.high) or len(self.low) not in {0, axes}:
-            msg = (
+            raise ValueError(
                 f"Expected low and high of {axes} numbers each for num_coordinates={self.num_coordinates}, "
                 f"got low={self.low} and high={self.high}."
             )
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +92,10 @@ class ArraysAugmentConfig:
     def __post_init__(self) -> None:
         low, high = self.scale
         if self.noise < 0 or self.mixup < 0 or not 0 <= self.drop < 1 or not 0 < low <= high:
-            msg = (
+            raise ValueError(
                 "Expected noise and mixup of at least 0, drop in [0, 1) and scale=(smallest, largest) above 0, "
                 f"got {self}."
             )
-            raise ValueError(msg)
 
 
 class ArrayValues:
@@ -122,11 +116,10 @@ class ArrayValues:
     ) -> None:
         length, channels = preprocess.length, preprocess.num_channels
         if length is None or channels is None or preprocess.num_coordinates is None:
-            msg = (
+            raise ValueError(
                 f"Expected sizes of the arrays, got length={length}, num_channels={channels} and num_coordinates="
                 f"{preprocess.num_coordinates}. Measure them first."
             )
-            raise ValueError(msg)
         self.preprocess, self.augment = preprocess, augment
         self.length, self.num_channels = length, channels
         self.num_coordinates = preprocess.num_coordinates
@@ -145,21 +138,19 @@ class ArrayValues:
         array = read_array(media)
         notes: list[str] = []
         if array.values.shape[1] != self.num_channels:
-            msg = (
+            raise ValueError(
                 f"Expected {self.num_channels} channels for each element of '{media.name}' (M x {self.num_channels}), "
                 f"got {array.values.shape[0]:,} x {array.values.shape[1]}. Give all arrays the same channels."
             )
-            raise ValueError(msg)
         there = 0 if array.coordinates is None else array.coordinates.shape[1]
         if self.num_coordinates == 0 and there:
             array = replace(array, coordinates=None)
             notes.append("coordinates left out")
         elif there != self.num_coordinates:
-            msg = (
+            raise ValueError(
                 f"Expected {self.num_coordinates} coordinates for each element of '{media.name}', got {there}. An .npz "
                 "file holds them beside its 'values' as 'coordinates', M x d."
             )
-            raise ValueError(msg)
         elif array.made:
             notes.append("coordinates made from the array's axes")
         if array.values.shape[0] > self.length:
@@ -283,8 +274,7 @@ def measure_arrays(
         except ValueError as error:
             failure = failure or error
     if not arrays:
-        msg = f"No array of a sample can be read. {failure or 'It holds no rows.'}"
-        raise ValueError(msg)
+        raise ValueError(f"No array of a sample can be read. {failure or 'It holds no rows.'}")
     widths = [array.values.shape[1] for array in arrays]
     channels = config.num_channels or max(widths, key=widths.count)
     depths = [0 if array.coordinates is None else array.coordinates.shape[1] for array in arrays]

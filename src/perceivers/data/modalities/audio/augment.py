@@ -7,8 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-__all__ = ["AudioAugmentConfig", "augment_samples", "mask_axis"]
-
 Values = npt.NDArray[np.float32]
 
 
@@ -52,15 +50,14 @@ class AudioAugmentConfig:
     def __post_init__(self) -> None:
         for name in ("time_masks", "frequency_masks", "gain", "noise", "mixup"):
             if not getattr(self, name) >= 0:
-                msg = f"Expected {name} of 0 or more, got {getattr(self, name)}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} of 0 or more, got {getattr(self, name)}.")
         for name in ("time_share", "frequency_share"):
             if not 0 <= getattr(self, name) <= 1:
-                msg = f"Expected {name} between 0 and 1, got {getattr(self, name)}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} between 0 and 1, got {getattr(self, name)}.")
         if not 0 <= self.speed < 1:
-            msg = f"Expected speed to be a share of at least 0 and below 1, got {self.speed}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected speed to be a share of at least 0 and below 1, got {self.speed}."
+            )
 
 
 def augment_samples(

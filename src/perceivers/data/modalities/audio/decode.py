@@ -11,7 +11,6 @@ import numpy.typing as npt
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem, kind_of_bytes, kind_of_name
 from perceivers.data.modalities.audio.decode_av import (
-    MOST_SAMPLES,
     Clip,
     RawSound,
     Samples,
@@ -23,16 +22,6 @@ from perceivers.data.modalities.audio.decode_av import (
     unreadable,
 )
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
-
-__all__ = [
-    "MOST_SAMPLES",
-    "Sound",
-    "SoundHeader",
-    "cut_sound",
-    "decode_sound",
-    "resample",
-    "sound_header",
-]
 
 FULL_SCALE = 0.999  # 16-bit sound ends at 32767/32768
 CLIPPED = 0.001  # share of samples at full scale from which on a sound counts as clipped
@@ -159,8 +148,7 @@ def resample(samples: Samples, rate: float, wanted: float, quality: str = "HQ") 
 
 def _refuse_missing(media: EncodedItem) -> None:
     if media.is_missing:
-        msg = f"{media.name} is empty: expected a sound, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
 
 
 def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawSound:
@@ -226,8 +214,7 @@ def _first_bytes(media: EncodedItem) -> bytes:
         with media.open() as file:
             return file.read(32)
     except OSError as error:
-        msg = f"{error} Replace it or take it out of the data."
-        raise SoundError(msg) from error
+        raise SoundError(f"{error} Replace it or take it out of the data.") from error
 
 
 def _read(name: str, file: Any, clip: Clip | None) -> RawSound:
@@ -261,25 +248,22 @@ def _from_value(media: EncodedItem) -> tuple[Samples, int]:
     else:
         array, rate = value, None
     if array is None:
-        msg = f"{media.name} is empty: expected a sound, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
     if not isinstance(rate, int | float | np.integer | np.floating) or not rate >= 1:
-        msg = (
+        raise SoundError(
             f"{media.name}: expected samples with their rate, as {{'array': ..., 'sampling_rate': 16000}} or "
             f"(array, 16000), got the rate {rate!r}."
         )
-        raise SoundError(msg)
     return _as_samples(media.name, array), int(rate)
 
 
 def _as_samples(name: str, array: Any) -> Samples:
     values: npt.NDArray[Any] = np.asarray(array)
     if values.ndim not in (1, 2) or values.dtype.kind not in "iuf":
-        msg = (
+        raise SoundError(
             f"{name}: expected samples as numbers, n or n x channels, got an array of {values.dtype} of shape "
             f"{values.shape}."
         )
-        raise SoundError(msg)
     if values.size == 0:
         raise unreadable(name, "it holds no samples")
     if values.ndim == 1:

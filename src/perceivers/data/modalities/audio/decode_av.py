@@ -14,18 +14,6 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.video.decode import film_header
 
-__all__ = [
-    "MOST_SAMPLES",
-    "Clip",
-    "RawSound",
-    "SoundError",
-    "SoundHeader",
-    "check_length",
-    "container_header",
-    "decode_track",
-    "unreadable",
-]
-
 Samples = npt.NDArray[np.float32]
 
 # A file of a few bytes can claim any length. Four hours of one channel at 48 kHz are 2.8 GB once decoded.
@@ -143,11 +131,10 @@ def check_length(name: str, samples: int) -> None:
         ValueError: If they are more than `MOST_SAMPLES`.
     """
     if samples > MOST_SAMPLES:
-        msg = (
+        raise SoundError(
             f"Cannot read '{name}': it claims {samples:,} samples; at most {MOST_SAMPLES:,} are decoded (4 hours of "
             "one channel at 48 kHz), since a small file could fill the memory. Cut it into pieces."
         )
-        raise SoundError(msg)
 
 
 def container_header(media: EncodedItem) -> SoundHeader:
@@ -274,8 +261,7 @@ def _first_words(error: Exception) -> str:
 
 def _sound_stream(container: Any, name: str) -> Any:
     if not container.streams.audio:
-        msg = f"'{name}' has no sound track."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"'{name}' has no sound track.")
     return container.streams.audio[0]
 
 

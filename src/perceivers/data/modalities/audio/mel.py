@@ -9,16 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-__all__ = [
-    "MelPreprocessConfig",
-    "MelScale",
-    "fft_size",
-    "log_mel",
-    "mel_edges",
-    "mel_frames",
-    "mel_matrices",
-]
-
 MelScale = Literal["htk", "slaney"]
 Values = npt.NDArray[np.float32]
 
@@ -71,23 +61,20 @@ class MelPreprocessConfig:
         positive |= {name: value for name, value in optional.items() if value is not None}
         for name, value in positive.items():
             if not value > 0:
-                msg = f"Expected {name} above 0 of a mel spectrogram, got {value}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} above 0 of a mel spectrogram, got {value}.")
         if self.hop > self.window:
-            msg = (
+            raise ValueError(
                 f"Expected a hop not longer than the window, or sound between the frames would be lost; got "
                 f"hop={self.hop} s and window={self.window} s."
             )
-            raise ValueError(msg)
         half = None if self.sample_rate is None else self.sample_rate / 2
         highest = half if self.highest_hz is None else self.highest_hz
         bad = highest is not None and not 0 <= self.lowest_hz < highest
         if bad or (highest is not None and half is not None and highest > half):
-            msg = (
+            raise ValueError(
                 f"Expected bands between 0 and half the sample rate ({half} Hz), got lowest_hz={self.lowest_hz} "
                 f"and highest_hz={self.highest_hz}."
             )
-            raise ValueError(msg)
 
     @property
     def num_frames(self) -> int:
@@ -98,8 +85,9 @@ class MelPreprocessConfig:
         """
         rate, hop, _ = self.steps
         if self.seconds is None:
-            msg = "Expected seconds of a clip, got None: they are taken from the data first."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected seconds of a clip, got None: they are taken from the data first."
+            )
         return mel_frames(max(1, round(self.seconds * rate)), hop)
 
     @property
@@ -110,8 +98,9 @@ class MelPreprocessConfig:
             ValueError: If `sample_rate` is still unknown.
         """
         if self.sample_rate is None:
-            msg = "Expected sample_rate in Hz, got None: it is taken from the data first."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected sample_rate in Hz, got None: it is taken from the data first."
+            )
         rate = self.sample_rate
         return rate, max(1, round(self.hop * rate)), max(2, round(self.window * rate))
 
@@ -168,11 +157,10 @@ def fft_size(window: int, sample_rate: int, edges: Values) -> int:
     needed = max(window, sample_rate / max(narrowest, 1e-6))
     size = 1 << int(np.ceil(np.log2(needed)))
     if size > LARGEST_FFT and size > 2 * window:
-        msg = (
+        raise ValueError(
             f"Expected bands that can be told apart, got {len(edges) - 2} between {edges[0]:g} and {edges[-1]:g} Hz: "
             f"the narrowest are {narrowest:.2g} Hz apart. Use fewer bands, num_mels."
         )
-        raise ValueError(msg)
     return size
 
 

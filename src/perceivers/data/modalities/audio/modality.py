@@ -23,15 +23,6 @@ from perceivers.data.modalities.audio.mel import MelPreprocessConfig, log_mel
 from perceivers.data.modalities.base import DecodedValue, stack_padded
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = [
-    "AudioAugmentConfig",
-    "MelAudio",
-    "MelPreprocessConfig",
-    "WaveAudio",
-    "WavePreprocessConfig",
-    "measure_audio",
-]
-
 Values = npt.NDArray[np.float32]
 
 # For own data: speech and most sounds of nature are told by what lies below 8 kHz.
@@ -67,8 +58,7 @@ class WavePreprocessConfig:
         for name in ("sample_rate", "seconds", "num_channels", "scale"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                msg = f"Expected {name} above 0 of a waveform, got {value}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} above 0 of a waveform, got {value}.")
 
     @property
     def num_samples(self) -> int:
@@ -78,11 +68,10 @@ class WavePreprocessConfig:
             ValueError: If `sample_rate` or `seconds` is still unknown.
         """
         if self.sample_rate is None or self.seconds is None:
-            msg = (
+            raise ValueError(
                 "Expected sample_rate in Hz and seconds, the length of a clip; got sample_rate="
                 f"{self.sample_rate} and seconds={self.seconds}: they are taken from the data first."
             )
-            raise ValueError(msg)
         return max(1, round(self.sample_rate * self.seconds))
 
 
@@ -155,8 +144,9 @@ class WaveAudio(_Audio):
     ) -> None:
         self.num_samples = preprocess.num_samples
         if preprocess.sample_rate is None or preprocess.seconds is None or preprocess.scale is None:
-            msg = "Expected the scale of the samples, got scale=None: it is taken from the data first."
-            raise ValueError(msg)
+            raise ValueError(
+                "Expected the scale of the samples, got scale=None: it is taken from the data first."
+            )
         super().__init__(
             preprocess.sample_rate, preprocess.seconds, preprocess.num_channels, augment
         )
@@ -205,11 +195,10 @@ class MelAudio(_Audio):
         rate, seconds = preprocess.sample_rate, preprocess.seconds
         mean, std = preprocess.mean, preprocess.std
         if rate is None or seconds is None or mean is None or std is None:
-            msg = (
+            raise ValueError(
                 "Expected mean and std of the mel spectrograms, got "
                 f"mean={mean} and std={std}: they are taken from the data first."
             )
-            raise ValueError(msg)
         super().__init__(rate, seconds, 1, augment)
         self.preprocess = preprocess
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)

@@ -11,8 +11,6 @@ from pydantic import ConfigDict
 
 from perceivers.typing import Float, Tensor
 
-__all__ = ["PairAugmentConfig", "Window", "stack_fields", "window_at"]
-
 _DIGITS = 4096.0  # a moment's further digits tell the column, and those behind them the mirror
 
 

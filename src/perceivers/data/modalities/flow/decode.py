@@ -9,8 +9,6 @@ import numpy.typing as npt
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.deep_png import read_deep_png
 
-__all__ = ["read_flow", "write_flo"]
-
 _MAGIC = 202021.25  # a float that reads PIEH as text and shows that bytes are in order
 _HEADER = struct.Struct("<fii")
 _UNKNOWN = 1e9  # a component beyond it marks a pixel whose motion is not known
@@ -55,25 +53,25 @@ def write_flo(path: Path, flow: npt.NDArray[np.float32]) -> None:
 
 def _of_flo(data: bytes, name: str) -> npt.NDArray[np.float32]:
     if len(data) < _HEADER.size:
-        msg = f"'{name}' is no .flo file: it has {len(data)} bytes, fewer than its head of {_HEADER.size}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}' is no .flo file: it has {len(data)} bytes, fewer than its head of {_HEADER.size}."
+        )
     magic, width, height = _HEADER.unpack_from(data)
     if magic != _MAGIC:
-        msg = (
+        raise ValueError(
             f"'{name}' is no .flo file: expected it to begin with the number {_MAGIC} (the letters PIEH), got "
             f"{data[:4]!r}."
         )
-        raise ValueError(msg)
     if not (0 < width <= _MOST and 0 < height <= _MOST and width * height <= _MOST):
-        msg = (
+        raise ValueError(
             f"'{name}' says that it is {width} pixels wide and {height} high: its head is damaged."
         )
-        raise ValueError(msg)
     expected = _HEADER.size + 8 * width * height
     if len(data) != expected:
         what = "cut off" if len(data) < expected else "too long"
-        msg = f"'{name}' is {what}: a flow of {height} x {width} has {expected} bytes, and it has {len(data)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}' is {what}: a flow of {height} x {width} has {expected} bytes, and it has {len(data)}."
+        )
     field = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).reshape(height, width, 2)
     farther = np.abs(field).max(axis=-1)
     return _with_known(field, ~(np.isfinite(farther) & (farther >= _UNKNOWN)), name)
@@ -89,14 +87,14 @@ def _of_array(values: object, name: str) -> npt.NDArray[np.float32]:
     try:
         field = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        msg = f"{name}: expected a flow as numbers, got {type(values).__name__}."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"{name}: expected a flow as numbers, got {type(values).__name__}."
+        ) from error
     if field.ndim != 3 or field.shape[2] not in (2, 3) or not field.size:
-        msg = (
+        raise ValueError(
             f"{name}: expected a flow of height x width x 2 (right, down) or x 3 (and whether it is known), got shape "
             f"{field.shape}."
         )
-        raise ValueError(msg)
     if field.shape[2] == 3:
         return _with_known(field[..., :2], field[..., 2] > 0, name)
     return _with_known(field, np.asarray(~np.isnan(field).any(axis=-1)), name)
@@ -113,15 +111,13 @@ def _with_known(
     broken = known & ~np.isfinite(field).all(axis=-1)
     if broken.any():
         row, column = np.argwhere(broken)[0]
-        msg = (
+        raise ValueError(
             f"'{name}' holds a motion that is no number at row {row}, column {column}: {field[row, column]}. A pixel "
             f"whose motion is not known has a component above {_UNKNOWN:g}."
         )
-        raise ValueError(msg)
     if not known.any():
-        msg = (
+        raise ValueError(
             f"'{name}' knows the motion of no pixel, so there is nothing to learn or measure in it."
         )
-        raise ValueError(msg)
     whole = np.concatenate([np.where(known[..., None], field, 0), known[..., None]], axis=-1)
     return np.ascontiguousarray(whole, dtype=np.float32)

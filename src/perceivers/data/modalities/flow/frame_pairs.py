@@ -16,8 +16,6 @@ from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields
 from perceivers.data.modalities.image.decode import decode
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["FramePairPreprocessConfig", "FramePairs", "measure_frame_pairs"]
-
 _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 
@@ -58,8 +56,7 @@ class FramePairs:
         self, preprocess: FramePairPreprocessConfig, augment: PairAugmentConfig | None = None
     ) -> None:
         if preprocess.size is None:
-            msg = "Expected the size of the frames, size=(height, width), got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the size of the frames, size=(height, width), got None.")
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
@@ -133,8 +130,7 @@ def measure_frame_pairs(cells: Any, config: FramePairPreprocessConfig) -> FrameP
         except ValueError as error:
             reason = str(error)
     if not sizes:
-        msg = f"No pair of frames could be read, so their size is not known: {reason}"
-        raise ValueError(msg)
+        raise ValueError(f"No pair of frames could be read, so their size is not known: {reason}")
     height, width = (min(size[axis] for size in (*sizes, _LARGEST)) for axis in (0, 1))
     return replace(config, size=(height, width))
 
@@ -145,19 +141,17 @@ def _decoded(media: EncodedItem, num_channels: int) -> DecodedValue:
     notes: tuple[str, ...] = ()
     for frame in (first, second):
         if frame.is_missing:
-            msg = f"{frame.name} is empty: expected a frame, got nothing."
-            raise MissingValueError(msg)
+            raise MissingValueError(f"{frame.name} is empty: expected a frame, got nothing.")
         found = decode(frame, num_channels=num_channels)
         array = np.asarray(found.image)
         pixels.append(array[..., None] if array.ndim == 2 else array)
         notes += found.notes
     if pixels[0].shape != pixels[1].shape:
         (y, x), (other_y, other_x) = (one.shape[:2] for one in pixels)
-        msg = (
+        raise ValueError(
             f"The frames of a pair must have one size: '{first.name}' is {y} x {x} and '{second.name}' is "
             f"{other_y} x {other_x}."
         )
-        raise ValueError(msg)
     return DecodedValue(np.stack(pixels), notes)
 
 
@@ -169,15 +163,13 @@ def _frames(media: EncodedItem) -> tuple[EncodedItem, EncodedItem]:
         ValueError: If there are not two.
     """
     if media.is_missing:
-        msg = f"{media.name} is empty: expected two frames, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected two frames, got nothing.")
     held: Any = media.value if media.array is None else media.array
     if isinstance(held, Mapping):
         held = list(cast("Mapping[str, Any]", held).values())
     if not isinstance(held, list | tuple | np.ndarray) or len(held) != 2:
         got = f"{len(held)}" if isinstance(held, list | tuple | np.ndarray) else "one file"
-        msg = f"{media.name}: expected two frames, the first and the second, got {got}."
-        raise ValueError(msg)
+        raise ValueError(f"{media.name}: expected two frames, the first and the second, got {got}.")
     first, second = (
         as_encoded_item(cell, f"frame {number} of {media.name}", Path(), kind="image")
         for number, cell in enumerate(cast("Sequence[Any]", held), 1)

@@ -15,8 +15,6 @@ from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["FlowFields", "FlowPreprocessConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FlowPreprocessConfig:
@@ -51,8 +49,7 @@ class FlowFields:
         self, preprocess: FlowPreprocessConfig, augment: PairAugmentConfig | None = None
     ) -> None:
         if preprocess.size is None:
-            msg = "Expected the size of the flow, size=(height, width), got None."
-            raise ValueError(msg)
+            raise ValueError("Expected the size of the flow, size=(height, width), got None.")
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
@@ -67,8 +64,7 @@ class FlowFields:
             ValueError: If it cannot be decoded.
         """
         if media.is_missing:
-            msg = f"{media.name} is empty: expected a flow, got nothing."
-            raise MissingValueError(msg)
+            raise MissingValueError(f"{media.name} is empty: expected a flow, got nothing.")
         return DecodedValue(read_flow(media))
 
     def extent(self, value: npt.NDArray[np.float32]) -> tuple[int, int]:

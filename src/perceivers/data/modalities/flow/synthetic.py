@@ -12,8 +12,6 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import grid_sample
 
-__all__ = ["MotionPair", "made_field", "made_pair", "made_texture"]
-
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 
@@ -59,11 +57,10 @@ def made_pair(
     if picture is None:
         picture = made_texture(numbers, (height, width))
     if picture.shape[0] < height or picture.shape[1] < width:
-        msg = (
+        raise ValueError(
             f"Expected a picture of at least {height} x {width} pixels for frames of {size[0]} x {size[1]} that move "
             f"by up to {largest:g} pixels, got {picture.shape[0]} x {picture.shape[1]}."
         )
-        raise ValueError(msg)
     top = int(numbers.integers(picture.shape[0] - height + 1))
     left = int(numbers.integers(picture.shape[1] - width + 1))
     window = picture[top : top + height, left : left + width]

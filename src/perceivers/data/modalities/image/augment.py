@@ -21,8 +21,6 @@ from perceivers.data.modalities.image.preprocess import (
 from perceivers.data.modalities.image.randaugment import randaugment
 from perceivers.typing import Float, Tensor
 
-__all__ = ["augment_image", "augment_pixels", "check_crop", "inception_box"]
-
 TRIES = 10
 
 # RandAugment on a photograph of 12 megapixels would take seconds. A crop of at least four times the
@@ -92,11 +90,10 @@ def check_crop(augment: ImageAugmentConfig) -> None:
     """
     scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
     if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
-        msg = (
+        raise ValueError(
             "Expected crop_scale=(smallest, largest) with 0 < smallest <= largest <= 1 and "
             f"crop_ratio=(narrowest, widest) with 0 < narrowest <= widest, got {scale} and {ratio}."
         )
-        raise ValueError(msg)
 
 
 def inception_box(

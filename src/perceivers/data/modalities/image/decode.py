@@ -16,17 +16,6 @@ from PIL import Image, UnidentifiedImageError
 
 from perceivers.data.encoded_item import EncodedItem, kind_of_bytes
 
-__all__ = [
-    "MAX_PIXELS",
-    "Decoded",
-    "Header",
-    "decode",
-    "decode_image",
-    "decode_indices",
-    "quiet_pillow",
-    "read_header",
-]
-
 # A picture of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
 MAX_PIXELS = 100_000_000
 
@@ -102,8 +91,9 @@ def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
         ValueError: If it cannot be read. The message names the file and the reason.
     """
     if num_channels not in (1, 3):
-        msg = f"Pictures are read with num_channels=1 (gray) or 3 (RGB); got {num_channels}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Pictures are read with num_channels=1 (gray) or 3 (RGB); got {num_channels}."
+        )
     if media.array is not None:
         image, notes = _from_array(media.name, media.array), []
         return Decoded(_to_mode(image, num_channels, notes), tuple(notes))
@@ -142,11 +132,10 @@ def _indices(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     if image.mode == "1":
         return pixels.astype(np.uint8)
     if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255 or pixels.dtype.kind == "f":
-        msg = (
+        raise ValueError(
             f"Expected '{name}' to be a picture of class indices from 0 to 255, gray or with a palette, got mode "
             f"{image.mode}. Colors that stand for classes must be turned into indices first."
         )
-        raise ValueError(msg)
     return pixels.astype(np.uint8)
 
 
@@ -173,8 +162,7 @@ def _opened(media: EncodedItem) -> Generator[Image.Image]:
     try:
         file = media.open() if media.data is None else io.BytesIO(media.data)
     except (OSError, ValueError) as error:
-        msg = f"{error} Replace it or take it out of the data."
-        raise ValueError(msg) from error
+        raise ValueError(f"{error} Replace it or take it out of the data.") from error
     start = b""
     try:
         with quiet_pillow, file:
@@ -242,12 +230,11 @@ def _from_array(name: str, array: npt.NDArray[Any]) -> Image.Image:
     shape = array.shape
     known = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
     if array.dtype != np.uint8 or not known or 0 in shape:
-        msg = (
+        raise ValueError(
             f"Expected '{name}' to be an array of uint8 of shape H x W or H x W x C (C from 1 to 4), got "
             f"{array.dtype} of shape {' x '.join(map(str, shape))}. Scale the values to 0..255, "
             "then use .astype('uint8')."
         )
-        raise ValueError(msg)
     if shape[0] * shape[1] > MAX_PIXELS:
         raise _bomb(name, shape[0] * shape[1])
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)

@@ -6,8 +6,6 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["read_deep_png"]
-
 _HEADER = struct.Struct(">IIBBBBB")
 _PIXEL = 6  # bytes
 _MOST = 2**27  # pixels; a header that says more is damaged
@@ -29,34 +27,32 @@ def read_deep_png(data: bytes, name: str) -> npt.NDArray[np.uint16]:
     """
     chunks = _chunks(data, name)
     if len(chunks.get(b"IHDR", b"")) != _HEADER.size:
-        msg = f"'{name}' is no PNG: it has no head."
-        raise ValueError(msg)
+        raise ValueError(f"'{name}' is no PNG: it has no head.")
     width, height, depth, color, _, _, interlaced = _HEADER.unpack(chunks[b"IHDR"])
     if (depth, color, interlaced) != (16, 2, 0):
-        msg = (
+        raise ValueError(
             f"'{name}' is no flow: expected a PNG of 16 bit and three channels, not interlaced, as KITTI's; got "
             f"{depth} bit, color type {color}{', interlaced' if interlaced else ''}."
         )
-        raise ValueError(msg)
     if not 0 < width * height <= _MOST:
-        msg = (
+        raise ValueError(
             f"'{name}' says that it is {width} pixels wide and {height} high: its head is damaged."
         )
-        raise ValueError(msg)
     length = height * (1 + _PIXEL * width)
     unpacker = zlib.decompressobj()
     try:
         raw = unpacker.decompress(chunks.get(b"IDAT", b""), length)
     except zlib.error as error:
-        msg = f"'{name}' is damaged: {error}."
-        raise ValueError(msg) from error
+        raise ValueError(f"'{name}' is damaged: {error}.") from error
     if len(raw) < length:
-        msg = f"'{name}' is cut off: {len(raw):,} of {length:,} bytes of its pixels are there."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}' is cut off: {len(raw):,} of {length:,} bytes of its pixels are there."
+        )
     rows = np.frombuffer(raw, dtype=np.uint8).reshape(height, 1 + _PIXEL * width)
     if rows[:, 0].max() > 4:
-        msg = f"'{name}' is damaged: a row has the filter {rows[:, 0].max()}, of which there are 0 to 4."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}' is damaged: a row has the filter {rows[:, 0].max()}, of which there are 0 to 4."
+        )
     filtered = rows[:, 1:].reshape(height, width, _PIXEL)
     return _unfiltered(rows[:, 0], filtered).view(">u2").astype(np.uint16)
 
@@ -70,8 +66,9 @@ def _chunks(data: bytes, name: str) -> dict[bytes, bytes]:
         kind = data[place + 4 : place + 8]
         part = data[place + 8 : place + 8 + length]
         if len(part) < length:
-            msg = f"'{name}' is cut off: its part {kind.decode('latin1')} has {len(part)} of {length} bytes."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{name}' is cut off: its part {kind.decode('latin1')} has {len(part)} of {length} bytes."
+            )
         found[kind] = found.get(kind, b"") + part
         if kind == b"IEND":
             break

@@ -15,8 +15,6 @@ from perceivers.data.modalities.image.decode import decode
 from perceivers.data.modalities.image.preprocess import Pixels, normalize_pixels, preprocess_pixels
 from perceivers.typing import Bool, Tensor
 
-__all__ = ["Pictures", "as_image"]
-
 
 class Pictures:
     """How cells become pictures. See `perceivers.data.modalities.base.Modality`.
@@ -51,8 +49,7 @@ class Pictures:
             ValueError: If it cannot be decoded.
         """
         if media.is_missing:
-            msg = f"{media.name} is empty: expected a picture, got nothing."
-            raise MissingValueError(msg)
+            raise MissingValueError(f"{media.name} is empty: expected a picture, got nothing.")
         decoded = decode(media, num_channels=self.preprocess.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 

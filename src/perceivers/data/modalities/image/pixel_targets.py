@@ -19,17 +19,6 @@ from perceivers.data.modalities.image.modality import Pictures
 from perceivers.data.modalities.image.preprocess import evaluation_box
 from perceivers.typing import Bool, Tensor
 
-__all__ = [
-    "NO_CLASS",
-    "ClassMapPreprocessConfig",
-    "ClassMaps",
-    "PixelValues",
-    "PixelsPreprocessConfig",
-    "check_alike",
-    "measure_class_maps",
-    "measure_pixels",
-]
-
 NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
 _SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may differ by rounding
 
@@ -80,8 +69,9 @@ class ClassMapPreprocessConfig:
     def __post_init__(self) -> None:
         """Refuse what an index of 8 bit cannot tell."""
         if self.num_classes is not None and not 2 <= self.num_classes <= NO_CLASS:
-            msg = f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
+            )
 
 
 class PixelValues(Pictures):
@@ -99,8 +89,9 @@ class PixelValues(Pictures):
         self, preprocess: PixelsPreprocessConfig, augment: ImageAugmentConfig | None = None
     ) -> None:
         if preprocess.size is None or preprocess.num_channels is None:
-            msg = f"Expected size and num_channels of a picture to learn, got {preprocess}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected size and num_channels of a picture to learn, got {preprocess}."
+            )
         count = preprocess.num_channels
         plain = ImagePreprocessConfig(
             size=preprocess.size,
@@ -130,8 +121,9 @@ class ClassMaps:
         self, preprocess: ClassMapPreprocessConfig, augment: ImageAugmentConfig | None = None
     ) -> None:
         if preprocess.size is None or preprocess.num_classes is None:
-            msg = f"Expected size and num_classes of a map of classes, got {preprocess}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected size and num_classes of a map of classes, got {preprocess}."
+            )
         if augment is not None:
             check_crop(augment)
         self.size = preprocess.size
@@ -156,18 +148,18 @@ class ClassMaps:
             ValueError: If it cannot be decoded, or holds colors or a class that is not known.
         """
         if media.is_missing:
-            msg = f"{media.name} is empty: expected a map of classes, got nothing."
-            raise MissingValueError(msg)
+            raise MissingValueError(
+                f"{media.name} is empty: expected a map of classes, got nothing."
+            )
         indices, _ = decode_indices(media)
         if self.is_binary:
             indices = np.where(indices == NO_CLASS, 1, indices).astype(np.uint8)
         odd = indices[(indices >= self.num_classes) & (indices != NO_CLASS)]
         if odd.size:
-            msg = (
+            raise ValueError(
                 f"{media.name} holds the class {odd[0]}: expected indices below {self.num_classes}, the number of "
                 f"classes, or {NO_CLASS} where nobody knows. If there are more, say so with num_classes in preprocess."
             )
-            raise ValueError(msg)
         return DecodedValue(indices)
 
     def prepare(
@@ -239,11 +231,10 @@ def measure_class_maps(cells: Iterable[EncodedItem], config: ClassMapPreprocessC
     highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
     count = config.num_classes or highest + 1
     if count < 2:
-        msg = (
+        raise ValueError(
             "The maps of classes hold class 0 alone: there is nothing to tell apart. Expected a picture with a "
             "palette, or a gray one whose pixels are 0, 1, 2, ..."
         )
-        raise ValueError(msg)
     palette = config.palette or next((colors for _, colors in found if colors), ())
     return replace(
         config, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
@@ -296,6 +287,7 @@ def _readable(cells: Iterable[EncodedItem], read: Any) -> list[Any]:
         except ValueError as error:  # it is named and counted when it is to be learned from
             failure = failure or error
     if not found:
-        msg = f"None of the pictures to learn can be read. The first: {failure or 'there are none'}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"None of the pictures to learn can be read. The first: {failure or 'there are none'}"
+        )
     return found

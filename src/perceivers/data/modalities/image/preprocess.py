@@ -10,29 +10,11 @@ from PIL import Image
 
 from perceivers.data.base import ImagePreprocessConfig, MapStyleSplit
 from perceivers.data.modalities.image.decode import (
-    Decoded,
     Header,
-    decode,
     decode_image,
     read_header,
 )
 from perceivers.typing import Float, Tensor, UInt8
-
-__all__ = [
-    "Decoded",
-    "as_pixels",
-    "decode",
-    "decode_image",
-    "evaluation_box",
-    "measure_mean_std",
-    "normalize_pixels",
-    "preprocess_image",
-    "preprocess_pixels",
-    "resize_pixels",
-    "suggest_image_size",
-    "suggest_num_channels",
-    "typical_size",
-]
 
 Box = tuple[int, int, int, int]
 Pixels = npt.NDArray[np.uint8]
@@ -117,11 +99,10 @@ def normalize_pixels(
     """
     channels = pixels.shape[-1]
     if len(config.mean) != channels or len(config.std) != channels:
-        msg = (
+        raise ValueError(
             f"Expected mean and std of {channels} numbers for pictures of {channels} channels, got "
             f"mean={config.mean} and std={config.std}."
         )
-        raise ValueError(msg)
     mean = np.asarray(config.mean, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255)
     scale = 1 / (np.asarray(config.std, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255))
     # By numpy: torch would open a team of threads for it, beside that of the thread that trains.

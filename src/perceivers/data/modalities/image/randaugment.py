@@ -11,8 +11,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-__all__ = ["MAX_LEVEL", "OPERATIONS", "randaugment"]
-
 MAX_LEVEL = 10
 FILL = 128  # gray of what comes in from outside the picture, and of the cut-out square
 
@@ -40,11 +38,10 @@ def randaugment(
         ValueError: If `layers` is negative or `magnitude` is not in 0 to 10.
     """
     if layers < 0 or not 0 <= magnitude <= MAX_LEVEL:
-        msg = (
+        raise ValueError(
             f"Expected randaugment=(layers, magnitude) with layers >= 0 and magnitude from 0 to {MAX_LEVEL}, "
             f"got ({layers}, {magnitude})."
         )
-        raise ValueError(msg)
     for drawn in generator.integers(len(OPERATIONS), size=layers):
         image = _OPERATIONS[int(drawn)](image, magnitude, generator)
     return image

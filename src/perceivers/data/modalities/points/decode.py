@@ -20,8 +20,6 @@ from perceivers.data.modalities.array.decode import (
     read_bytes,
 )
 
-__all__ = ["MAX_POINTS", "Cloud", "draw_points", "read_cloud", "sample_surface", "seed_of"]
-
 Array = npt.NDArray[Any]
 
 # Points or triangles of one file. Scanners write some million; a few bytes of a header can claim any number.

@@ -21,8 +21,6 @@ from perceivers.data.modalities.points.decode import (
 )
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["PointClouds", "PointsAugmentConfig", "PointsPreprocessConfig", "measure_points"]
-
 Points = npt.NDArray[np.float32]
 
 MOST_POINTS = 2048  # of a model, where their number is taken from the data; as in the paper
@@ -64,20 +62,19 @@ class PointsPreprocessConfig:
     def __post_init__(self) -> None:
         channels = self.num_channels or 0
         if (self.num_points is not None and self.num_points < 1) or channels < 0:
-            msg = (
+            raise ValueError(
                 f"Expected num_points of at least 1 and num_channels of at least 0, got {self.num_points} "
                 f"and {self.num_channels}."
             )
-            raise ValueError(msg)
         if {len(self.mean), len(self.std)} - {0, channels} or min(self.std, default=1) <= 0:
-            msg = (
+            raise ValueError(
                 f"Expected mean and std of {channels} numbers each, std above 0, for num_channels="
                 f"{self.num_channels}; got mean={self.mean} and std={self.std}."
             )
-            raise ValueError(msg)
         if self.normals is not None and not 0 <= self.normals <= channels - 3:
-            msg = f"Expected three of {channels} further channels for normals={self.normals}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected three of {channels} further channels for normals={self.normals}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +119,16 @@ class PointsAugmentConfig:
         for name in ("scale", "cloud_scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                msg = f"Expected {name}=(smallest, largest), both above 0, got {(low, high)}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"Expected {name}=(smallest, largest), both above 0, got {(low, high)}."
+                )
         small = (*self.jitter, self.translate, self.max_angle, self.mixup)
         shares = (*self.flip, self.drop)
         if min(small) < 0 or min(shares) < 0 or max(self.flip) > 1 or self.drop >= 1:
-            msg = (
+            raise ValueError(
                 "Expected jitter, translate, max_angle and mixup of at least 0, flip in [0, 1] and drop in [0, 1), "
                 f"got {self}."
             )
-            raise ValueError(msg)
 
 
 class PointClouds:
@@ -151,11 +148,10 @@ class PointClouds:
         self, preprocess: PointsPreprocessConfig, augment: PointsAugmentConfig | None = None
     ) -> None:
         if preprocess.num_points is None or preprocess.num_channels is None:
-            msg = (
+            raise ValueError(
                 "Expected the numbers of points and of further channels of a point, got num_points="
                 f"{preprocess.num_points} and num_channels={preprocess.num_channels}. Measure them first."
             )
-            raise ValueError(msg)
         self.preprocess, self.augment = preprocess, augment
         self.num_points, self.num_channels = preprocess.num_points, preprocess.num_channels
 
@@ -178,11 +174,10 @@ class PointClouds:
         width, notes = 3 + self.num_channels, list(cloud.notes)
         there = cloud.points.shape[1]
         if there < width:
-            msg = (
+            raise ValueError(
                 f"Expected {width} numbers for each point of '{media.name}' (x, y, z and {self.num_channels} further "
                 f"channels), got {there}. Give all files the same channels, or set num_channels={there - 3}."
             )
-            raise ValueError(msg)
         if there > width:
             cloud = replace(cloud, points=cloud.points[:, :width])
             notes.append("further channels left out")
@@ -306,8 +301,9 @@ def measure_points(
         counts[MESH_POINTS if cloud.faces is not None else most] += 1
         clouds.append(draw_points(cloud.points, MOST_POINTS, np.random.default_rng(0)))
     if not clouds:
-        msg = f"No point cloud of a sample can be read. {failure or 'It holds no rows.'}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"No point cloud of a sample can be read. {failure or 'It holds no rows.'}"
+        )
     if config.num_points is None:
         config = replace(config, num_points=counts.most_common(1)[0][0])
     if config.num_channels is not None:

@@ -7,8 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-__all__ = ["SeriesAugmentConfig", "augmented", "resampled", "turned"]
-
 MOST_STEPS = 20_000_000
 """Rows that a recording may have at the model's rate: one wrong time stamp would otherwise fill the memory."""
 
@@ -55,12 +53,10 @@ class SeriesAugmentConfig:
     def __post_init__(self) -> None:
         for name in ("scale", "jitter", "rotate_degrees", "warp", "mixup"):
             if getattr(self, name) < 0:
-                msg = f"Expected {name} of zero or more, got {getattr(self, name)}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} of zero or more, got {getattr(self, name)}.")
         for name in ("drop_channels", "time_mask"):
             if not 0 <= getattr(self, name) < 1:
-                msg = f"Expected {name} in [0, 1), got {getattr(self, name)}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} in [0, 1), got {getattr(self, name)}.")
 
 
 def resampled(name: str, values: Values, times: Times, rate: float) -> Values:
@@ -79,11 +75,10 @@ def resampled(name: str, values: Values, times: Times, rate: float) -> Values:
         ValueError: If the result would have more than 20 million steps.
     """
     if times[-1] * rate >= MOST_STEPS:
-        msg = (
+        raise ValueError(
             f"'{name}' would have {times[-1] * rate:,.0f} steps at {rate:g} in a second; at most {MOST_STEPS:,} are "
             f"made. Its time stamps span {times[-1]:,.0f} seconds: look for a wrong one, or cut the recording."
         )
-        raise ValueError(msg)
     count = int(np.floor(times[-1] * rate + 1e-6)) + 1
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
     sampled = np.full((count, values.shape[1]), np.nan, dtype=np.float32)

@@ -16,8 +16,6 @@ from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 
-__all__ = ["Recording", "is_time_name", "read_recording"]
-
 Numbers = npt.NDArray[np.float64]
 
 _TIME = re.compile(
@@ -80,8 +78,7 @@ def read_recording(media: EncodedItem) -> tuple[Recording, tuple[str, ...]]:
         ValueError: If there are no numbers in it, or rows differ in length. The message names file and line.
     """
     if media.is_missing:
-        msg = f"'{media.name}' is empty: expected a recording, got no cell."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"'{media.name}' is empty: expected a recording, got no cell.")
     notes: list[str] = []
     if media.value is None and media.array is None:
         columns = _columns_of_file(media, notes)
@@ -105,8 +102,7 @@ def _columns_of_file(media: EncodedItem, notes: list[str]) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(str(error)) from error
     if not data.strip():
-        msg = f"'{media.name}' is empty: expected a header and rows of numbers."
-        raise ValueError(msg)
+        raise ValueError(f"'{media.name}' is empty: expected a header and rows of numbers.")
     try:
         table = _parquet(data) if data[:4] == b"PAR1" else _csv(data, notes)
         names = [name.strip() for name in table.column_names]
@@ -116,8 +112,9 @@ def _columns_of_file(media: EncodedItem, notes: list[str]) -> dict[str, Any]:
     except Exception as error:  # what damaged files raise is the library's choice
         raise ValueError(_why(media.name, data, error)) from error
     if len(found) < len(names):
-        msg = f"'{media.name}' has columns of the same name: {', '.join(names)}. Give each its own."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{media.name}' has columns of the same name: {', '.join(names)}. Give each its own."
+        )
     texts = [n for n, a in found.items() if a.dtype.kind not in "biuf" and not is_time_name(n)]
     if texts:
         notes.append("columns without numbers left out")
@@ -255,11 +252,10 @@ def _date(name: str, column: str, cell: Any) -> datetime | None:
             cell if isinstance(cell, datetime) else datetime.fromisoformat(str(cell).strip())
         )
     except ValueError:
-        msg = (
+        raise ValueError(
             f"'{name}', column '{column}': expected numbers or dates like 2024-05-31T12:00:00, got {cell!r}. "
             "Rename the column if it holds no time."
-        )
-        raise ValueError(msg) from None
+        ) from None
     return (
         clip_position.astimezone(UTC).replace(tzinfo=None)
         if clip_position.tzinfo
@@ -270,8 +266,7 @@ def _date(name: str, column: str, cell: Any) -> datetime | None:
 def _stacked(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """Return columns side by side."""
     if not columns:
-        msg = f"'{name}' has no column of numbers. Expected one for each channel."
-        raise ValueError(msg)
+        raise ValueError(f"'{name}' has no column of numbers. Expected one for each channel.")
     cells = list(columns.values())
     try:
         with np.errstate(over="ignore"):  # what is too large for float32 is taken as missing
@@ -293,17 +288,18 @@ def _stacked_with_care(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.
             continue
         array = _matrix(f"{name}, column {column}", cells)
         if array.shape[1] != 1 or np.ndim(cells) > 1:
-            msg = f"'{name}', column '{column}': expected a list of numbers, got the shape {np.shape(cells)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{name}', column '{column}': expected a list of numbers, got the shape {np.shape(cells)}."
+            )
         arrays[column] = array[:, 0]
     if not arrays:
-        msg = f"'{name}' is empty: none of the columns {', '.join(columns)} holds anything."
-        raise MissingValueError(msg)
+        raise MissingValueError(
+            f"'{name}' is empty: none of the columns {', '.join(columns)} holds anything."
+        )
     lengths = {column: array.shape[0] for column, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{column} {length}" for column, length in lengths.items())
-        msg = f"'{name}': expected channels of one length, got {told}."
-        raise ValueError(msg)
+        raise ValueError(f"'{name}': expected channels of one length, got {told}.")
     nothing = np.full(next(iter(lengths.values())), np.nan, dtype=np.float32)
     return np.stack([arrays.get(column, nothing) for column in columns], axis=1)
 
@@ -317,11 +313,13 @@ def _matrix(name: str, value: Any) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):
             array = np.array(cells, dtype=np.float32)
     except (ValueError, TypeError) as error:
-        msg = f"'{name}' is no list of numbers: {error}. Expected rows of one length, and None where one is missing."
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"'{name}' is no list of numbers: {error}. Expected rows of one length, and None where one is missing."
+        ) from error
     if array.ndim not in (1, 2):
-        msg = f"'{name}': expected an array of moments x channels, got the shape {array.shape}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}': expected an array of moments x channels, got the shape {array.shape}."
+        )
     return array[:, None] if array.ndim == 1 else array
 
 
@@ -334,8 +332,9 @@ def _checked(
         ValueError: If there is none.
     """
     if values.size == 0:
-        msg = f"'{name}' holds no rows: expected at least one moment, got the shape {values.shape}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}' holds no rows: expected at least one moment, got the shape {values.shape}."
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(values.sum())  # fast; nearly always all is well
     if suspicious:
@@ -344,8 +343,9 @@ def _checked(
             notes.append("infinite values taken as missing")
             values = np.where(infinite, np.float32(np.nan), values)
         if np.isnan(values).all():
-            msg = f"'{name}' holds no value: every one of its {values.shape[0]} rows is empty."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{name}' holds no value: every one of its {values.shape[0]} rows is empty."
+            )
     return values
 
 
@@ -354,8 +354,9 @@ def _in_order(
 ) -> tuple[npt.NDArray[np.float32], Numbers]:
     """Return rows in the order of time, each time once; times from zero on."""
     if times.shape[0] != values.shape[0]:
-        msg = f"'{name}': expected a time for each of the {values.shape[0]} rows, got {times.shape[0]}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{name}': expected a time for each of the {values.shape[0]} rows, got {times.shape[0]}."
+        )
     known = np.isfinite(times)
     if not known.all():
         notes.append("rows without a time left out")

@@ -21,8 +21,6 @@ from perceivers.data.modalities.series.augment import (
 from perceivers.data.modalities.series.decode import Recording, read_recording
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["SeriesAugmentConfig", "SeriesPreprocessConfig", "SeriesWindows", "measure_series"]
-
 MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
 COMMON = 0.9  # share of the recordings that must have a channel for it to be one of the model
 
@@ -69,23 +67,19 @@ class SeriesPreprocessConfig:
         for name in ("length", "rate", "duration"):
             number = getattr(self, name)
             if number is not None and not number > 0:
-                msg = f"Expected {name} above zero, got {number}."
-                raise ValueError(msg)
+                raise ValueError(f"Expected {name} above zero, got {number}.")
         if self.channels is not None and len(set(self.channels)) < max(len(self.channels), 1):
-            msg = f"Expected channels of different names, got {self.channels}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected channels of different names, got {self.channels}.")
         for numbers in (self.mean, self.std):
             if None not in (numbers, self.channels) and len(numbers or ()) != len(
                 self.channels or ()
             ):
-                msg = (
+                raise ValueError(
                     f"Expected mean and std of a number for each of the channels {self.channels}, got "
                     f"mean={self.mean} and std={self.std}."
                 )
-                raise ValueError(msg)
         if self.std is not None and min(self.std, default=1.0) <= 0:
-            msg = f"Expected std above zero, got {self.std}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected std above zero, got {self.std}.")
 
 
 class SeriesWindows:
@@ -109,17 +103,15 @@ class SeriesWindows:
         self, preprocess: SeriesPreprocessConfig, augment: SeriesAugmentConfig | None = None
     ) -> None:
         if preprocess.length is None or not preprocess.channels:
-            msg = (
+            raise ValueError(
                 f"Expected length and channels of the recordings, got {preprocess.length} and "
                 f"{preprocess.channels}. Measure them with measure_series, or state them."
             )
-            raise ValueError(msg)
         if augment is not None and augment.rotate and len(preprocess.channels) % 3:
-            msg = (
+            raise ValueError(
                 "rotate turns channels by threes (x, y and z of each sensor), but there are "
                 f"{len(preprocess.channels)}: {', '.join(preprocess.channels)}. Set rotate=False."
             )
-            raise ValueError(msg)
         self.preprocess = preprocess
         self.augment = augment
         self.length = preprocess.length
@@ -145,11 +137,10 @@ class SeriesWindows:
         config = self.preprocess
         if config.irregular:
             if recording.times is None:
-                msg = (
+                raise ValueError(
                     f"'{media.name}' has no time stamps, which this model reads. Expected a column named time or "
                     "timestamp."
                 )
-                raise ValueError(msg)
             return DecodedValue(Recording(values, recording.times, self.names), notes)
         if config.rate is not None and recording.times is not None:
             values = resampled(media.name, values, recording.times, config.rate)
@@ -256,14 +247,16 @@ def measure_series(
         except ValueError as error:
             failure = str(error)
     if not found:
-        msg = f"The channels of recordings cannot be measured, since none can be read: {failure}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"The channels of recordings cannot be measured, since none can be read: {failure}"
+        )
     counts = Counter(name for one in found for name in one.names)
     channels = tuple(name for name, count in counts.items() if count >= COMMON * len(found))
     fitting = [one for one in found if set(channels) <= set(one.names)]
     if not channels or not fitting:
-        msg = f"The recordings have no channel in common: {found[0].names} and {found[-1].names}, for example."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The recordings have no channel in common: {found[0].names} and {found[-1].names}, for example."
+        )
     found = fitting
     config = _timing(found, config)
     missing = any(one.missing for one in found)
@@ -362,14 +355,14 @@ def _chosen(name: str, recording: Recording, channels: tuple[str, ...]) -> Value
         return recording.values
     if not recording.names:
         if count != len(channels):
-            msg = f"'{name}': expected {len(channels)} channels ({', '.join(channels)}), got {count} without names."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{name}': expected {len(channels)} channels ({', '.join(channels)}), got {count} without names."
+            )
         return recording.values
     absent = [channel for channel in channels if channel not in recording.names]
     if absent:
-        msg = (
+        raise ValueError(
             f"'{name}' has no channel '{absent[0]}'.{nearest(absent[0], recording.names)} Expected the channels "
             f"{', '.join(channels)}, got {', '.join(recording.names)}; columns of text are no channels."
         )
-        raise ValueError(msg)
     return recording.values[:, [recording.names.index(channel) for channel in channels]]

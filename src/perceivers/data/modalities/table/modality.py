@@ -15,8 +15,6 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["TableAugmentConfig", "TablePreprocessConfig", "TableVectors", "measure_vectors"]
-
 MOST_CATEGORIES = 1000
 """Different values of a field above which it is a name of the row, and no category."""
 
@@ -48,18 +46,17 @@ class TablePreprocessConfig:
     def __post_init__(self) -> None:
         columns = (*self.numbers, *self.categories)
         if len(set(columns)) < len(columns):
-            msg = f"Expected every column once, as a number or as a category, got {', '.join(columns)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected every column once, as a number or as a category, got {', '.join(columns)}."
+            )
         for numbers in (self.means, self.stds):
             if numbers is not None and len(numbers) != len(self.numbers):
-                msg = (
+                raise ValueError(
                     f"Expected means and stds of a number for each of the columns {self.numbers}, got "
                     f"means={self.means} and stds={self.stds}."
                 )
-                raise ValueError(msg)
         if self.stds is not None and min(self.stds, default=1.0) <= 0:
-            msg = f"Expected stds above zero, got {self.stds}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected stds above zero, got {self.stds}.")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,8 +84,9 @@ class TableAugmentConfig:
 
     def __post_init__(self) -> None:
         if self.noise < 0 or not 0 <= self.drop < 1:
-            msg = f"Expected noise of zero or more and drop in [0, 1), got {self.noise} and {self.drop}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected noise of zero or more and drop in [0, 1), got {self.noise} and {self.drop}."
+            )
 
 
 class TableVectors:
@@ -113,11 +111,10 @@ class TableVectors:
         unknown = [column for column, names in preprocess.categories.items() if not names]
         if not preprocess.columns or unknown:
             told = f"no names for {', '.join(unknown)}" if unknown else "no column"
-            msg = (
+            raise ValueError(
                 f"Expected columns of numbers and the names of every category, got {told}. Measure them with "
                 "measure_vectors, or state them."
             )
-            raise ValueError(msg)
         self.preprocess = preprocess
         self.augment = augment
         count = len(preprocess.numbers)
@@ -151,8 +148,9 @@ class TableVectors:
             indices.append(math.nan if name is None else places.get(name, math.nan))
         values = np.array([*normalized, *indices], dtype=np.float32)
         if np.isnan(values).all() and not notes:
-            msg = f"'{media.name}' is empty: none of {', '.join(self.preprocess.columns)} holds anything."
-            raise MissingValueError(msg)
+            raise MissingValueError(
+                f"'{media.name}' is empty: none of {', '.join(self.preprocess.columns)} holds anything."
+            )
         return DecodedValue(values, tuple(dict.fromkeys(notes)))
 
     def prepare(
@@ -215,8 +213,7 @@ def measure_vectors(
     rows = [(media.name, _cells(media, config.columns)) for media in cells if not media.is_missing]
     columns = dict.fromkeys(column for _, row in rows for column in row)
     if not columns:
-        msg = "Numbers and categories cannot be measured, since there are no rows."
-        raise ValueError(msg)
+        raise ValueError("Numbers and categories cannot be measured, since there are no rows.")
     numbers, categories = list(config.numbers), dict(config.categories)
     for column in columns:
         if column not in config.columns:
@@ -245,15 +242,17 @@ def measure_vectors(
 def _cells(media: EncodedItem, columns: Sequence[str]) -> Mapping[str, Any]:
     """Return the cells of a row by column."""
     if media.is_missing:
-        msg = f"'{media.name}' is empty: expected numbers and categories, got no cell."
-        raise MissingValueError(msg)
+        raise MissingValueError(
+            f"'{media.name}' is empty: expected numbers and categories, got no cell."
+        )
     value = media.value
     if isinstance(value, Mapping):
         return cast("Mapping[str, Any]", value)
     if len(columns) == 1 and isinstance(value, str | Real):
         return {columns[0]: value}
-    msg = f"'{media.name}': expected a cell for each of {', '.join(columns) or 'the columns'}, got {value!r:.60}."
-    raise ValueError(msg)
+    raise ValueError(
+        f"'{media.name}': expected a cell for each of {', '.join(columns) or 'the columns'}, got {value!r:.60}."
+    )
 
 
 def _is_empty(cell: Any) -> bool:
@@ -277,11 +276,10 @@ def _number(name: str, column: str, cell: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.inf
     if not math.isfinite(number):
-        msg = (
+        raise ValueError(
             f"'{name}', column '{column}': expected a finite number, got {cell!r:.40}. Name the column as a category, "
             "or leave the cell empty where the number is not known."
         )
-        raise ValueError(msg)
     return number
 
 
@@ -293,9 +291,8 @@ def _name(cell: Any) -> str | None:
 def _names(column: str, cells: Sequence[Any]) -> tuple[str, ...]:
     names = sorted({name for name in map(_name, cells) if name is not None})
     if not 0 < len(names) <= MOST_CATEGORIES:
-        msg = (
+        raise ValueError(
             f"Column '{column}' has {len(names):,} different values; expected from 1 to {MOST_CATEGORIES:,} names of a "
             "category. Leave the column out, or read it as text."
         )
-        raise ValueError(msg)
     return tuple(names)

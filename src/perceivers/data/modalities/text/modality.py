@@ -15,22 +15,6 @@ from perceivers.data.modalities.base import DecodedValue, MissingValueError, sta
 from perceivers.data.modalities.text.multi_text import Passages, passages_of, room_of_each
 from perceivers.typing import Bool, Int, Tensor
 
-__all__ = [
-    "BOS",
-    "BYTE_OFFSET",
-    "CLS",
-    "EOS",
-    "MASK",
-    "PAD",
-    "SEP",
-    "VOCAB_SIZE",
-    "TextAugmentConfig",
-    "TextBytes",
-    "TextPreprocessConfig",
-    "encoded_text",
-    "measure_text",
-]
-
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 BYTE_OFFSET = 6
 """The byte b is the number b + 6."""
@@ -76,8 +60,9 @@ class TextPreprocessConfig:
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < SHORTEST:
-            msg = f"Expected max_length of at least {SHORTEST} bytes, got {self.max_length}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected max_length of at least {SHORTEST} bytes, got {self.max_length}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +89,10 @@ class TextAugmentConfig:
 
     def __post_init__(self) -> None:
         if not (0 <= self.mask < 1 and 0 <= self.word_dropout < 1):
-            msg = (
+            raise ValueError(
                 f"Expected shares of the text in [0, 1), got mask={self.mask} and "
                 f"word_dropout={self.word_dropout}."
             )
-            raise ValueError(msg)
 
 
 class TextBytes:
@@ -128,10 +112,9 @@ class TextBytes:
         self, preprocess: TextPreprocessConfig, augment: TextAugmentConfig | None = None
     ) -> None:
         if preprocess.max_length is None:
-            msg = (
+            raise ValueError(
                 "Expected max_length in bytes, got None. Measure it with measure_text, or state it."
             )
-            raise ValueError(msg)
         self.preprocess = preprocess
         self.augment = TextAugmentConfig(crop=False) if augment is None else augment
         self.max_length = preprocess.max_length
@@ -156,8 +139,9 @@ class TextBytes:
         data, length = self._read(media)
         data = data.removeprefix(_BYTE_ORDER_MARK)
         if not data:
-            msg = f"'{media.name}' is empty: expected a text, got nothing. Write one or take it out of the data."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{media.name}' is empty: expected a text, got nothing. Write one or take it out of the data."
+            )
         notes: list[str] = []
         if length > self.max_length:
             notes.append(f"cut to {self.max_length} bytes")
@@ -211,8 +195,7 @@ class TextBytes:
     def _read(self, media: EncodedItem) -> tuple[bytes, int]:
         """Return what may be needed of a text, and how many bytes it has."""
         if media.is_missing:
-            msg = f"'{media.name}' is empty: expected a text, got no cell."
-            raise MissingValueError(msg)
+            raise MissingValueError(f"'{media.name}' is empty: expected a text, got no cell.")
         whole = self.preprocess.keep == "random" or self.augment.crop
         most = self.max_length * (len(_MASK_WORD) if self.preprocess.marks else 1)
         first = MOST_BYTES if whole else most + len(_BYTE_ORDER_MARK)
@@ -263,8 +246,9 @@ def encoded_text(media: EncodedItem) -> bytes:
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str):
-        msg = f"'{media.name}' is no text: expected a string, got {type(text).__name__}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{media.name}' is no text: expected a string, got {type(text).__name__}."
+        )
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -295,11 +279,10 @@ def _complain_if_binary(name: str, data: bytes) -> None:
     if kind is None and data.rstrip(b"\0").count(0) * 1000 <= len(data):
         return
     found = f"it holds {kind}" if kind else "it is full of NUL bytes, so it is binary, or UTF-16"
-    msg = (
+    raise ValueError(
         f"Cannot read '{name}' as a text: {found}; it begins with the bytes {data[:8].hex(' ')}. "
         "Save it as text in UTF-8 or take it out of the data."
     )
-    raise ValueError(msg)
 
 
 def _numbers(text: Bytes) -> Ids:
@@ -388,8 +371,9 @@ def measure_text(
         except (ValueError, OSError) as error:
             failure = str(error)
     if not lengths:
-        msg = f"The length of texts cannot be measured, since none can be read: {failure}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"The length of texts cannot be measured, since none can be read: {failure}"
+        )
     most = int(np.percentile(lengths, 95, method="higher"))
     rounded = max(MULTIPLE, -(-most // MULTIPLE) * MULTIPLE)
     return replace(config, max_length=min(largest, rounded))
@@ -399,8 +383,7 @@ def _size_of(media: EncodedItem) -> int:
     if isinstance(media.path, Path):
         return media.path.stat().st_size
     if media.is_missing:
-        msg = f"'{media.name}' is empty."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"'{media.name}' is empty.")
     several = passages_of(media, MOST_BYTES)
     if several is not None:
         return several[0].data.shape[0] + several[0].ends.shape[0] - 1

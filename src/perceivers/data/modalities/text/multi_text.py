@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from perceivers.data.encoded_item import EncodedItem
 
-__all__ = ["Passages", "passages_of", "room_of_each"]
-
 
 @dataclass(frozen=True, slots=True)
 class Passages:
@@ -46,15 +44,17 @@ def passages_of(media: EncodedItem, most: int) -> tuple[Passages, tuple[str, ...
     for column, cell in cast("Mapping[str, Any]", media.value).items():
         text = cell.read() if isinstance(cell, EncodedItem) else cell  # a file of its own
         if text is not None and not isinstance(text, str | bytes):
-            msg = f"'{column}' of '{media.name}' is no text: expected a string, got {type(text).__name__}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"'{column}' of '{media.name}' is no text: expected a string, got {type(text).__name__}."
+            )
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b""
         parts.append(data[:most])
         if not data:
             notes.append(f"no {column}")
     if not any(parts):
-        msg = f"'{media.name}' is empty: expected texts, got nothing. Write them or take the row out of the data."
-        raise ValueError(msg)
+        raise ValueError(
+            f"'{media.name}' is empty: expected texts, got nothing. Write them or take the row out of the data."
+        )
     ends = np.cumsum([len(part) for part in parts])
     joined = np.frombuffer(b"".join(parts), dtype=np.uint8)
     return Passages(joined, ends.astype(np.int64)), tuple(notes)

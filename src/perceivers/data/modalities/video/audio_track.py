@@ -7,8 +7,6 @@ from typing import Any
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.tables.columns import ColumnSelection, InputColumn
 
-__all__ = ["with_sound"]
-
 
 def with_sound(choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]) -> ColumnSelection:
     """Return the choice of columns, with the sound of its films as a further modality where all have it.

@@ -9,18 +9,6 @@ from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, TooLongError
 
-__all__ = [
-    "DEFAULT_RATE",
-    "MAX_FRAME_PIXELS",
-    "FilmError",
-    "average_rate",
-    "damaged",
-    "has_index",
-    "no_frames",
-    "opened_film",
-    "picture_seconds",
-]
-
 DEFAULT_RATE = 25.0  # frames per second where nothing is known
 
 # 8K has 33 million. A decoder keeps up to 16 frames, so that a small file could ask for gigabytes.
@@ -83,13 +71,11 @@ def opened_film(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     """Open a file with FFmpeg and find its picture. Every failure until the end of the `with` becomes one sentence."""
     av = require("av", "video")
     if media.is_missing:
-        msg = f"{media.name} is empty: expected a film, got nothing."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"{media.name} is empty: expected a film, got nothing.")
     try:
         file = media.open()
     except OSError as error:
-        msg = f"{error} Replace it or take it out of the data."
-        raise FilmError(msg) from error
+        raise FilmError(f"{error} Replace it or take it out of the data.") from error
     try:
         with file, av.open(file, mode="r", options=_OPTIONS) as container:
             yield container, _picture(container, media.name)
@@ -104,18 +90,17 @@ def _picture(container: Any, name: str) -> Any:
     cover = 0x400  # FFmpeg's "attached picture": the cover of a record is no film
     streams = [s for s in container.streams.video if not int(s.disposition) & cover]
     if not streams:
-        msg = f"'{name}' has no pictures: expected a film, got only sound."
-        raise MissingValueError(msg)
+        raise MissingValueError(f"'{name}' has no pictures: expected a film, got only sound.")
     codec = streams[0].codec_context
     if codec is None:
-        msg = f"Cannot read '{name}' as a film: its codec is not known here. Convert it, for example to H.264."
-        raise FilmError(msg)
+        raise FilmError(
+            f"Cannot read '{name}' as a film: its codec is not known here. Convert it, for example to H.264."
+        )
     if codec.width * codec.height > MAX_FRAME_PIXELS:
-        msg = (
+        raise FilmError(
             f"Cannot read '{name}': its header claims frames of {codec.width * codec.height:,} pixels; at most "
             f"{MAX_FRAME_PIXELS:,} are decoded, since a small file could fill the memory. Make it smaller."
         )
-        raise FilmError(msg)
     codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # frames may grow later on
     codec.thread_count = 1
     return streams[0]

@@ -23,8 +23,6 @@ from perceivers.data.modalities.video.container import (
     picture_seconds,
 )
 
-__all__ = ["Film", "FilmHeader", "decode_film", "film_header", "window_of"]
-
 MAX_FILM_BYTES = 512 * 1024**2  # of the frames kept of one film, at the size and rate asked for
 # Containers write times in steps of up to a millisecond: 1/30 s is kept as 33 ms, two of it as 67.
 EPSILON = 1e-3
@@ -194,11 +192,10 @@ class _Sampler:
         length = float((shown.duration or 0) * (shown.time_base or 0)) or 1 / average_rate(stream)
         missing = float(self.times[-1]) - (last + length)
         if missing > MISSING_SECONDS:
-            msg = (
+            raise FilmError(
                 f"Cannot read '{self.name}' as a film: it is cut off or damaged. Its pictures end after "
                 f"{last + length:.2f} s of {self.seconds:.2f} s. Replace it or take it out of the data."
             )
-            raise FilmError(msg)
         if missing > EPSILON:
             self.notes.append("last frame held to the end")
         return self._fill(result, slice(taken, count), shown, stream)
@@ -222,11 +219,10 @@ class _Sampler:
     def _room(self, height: int, width: int) -> Frames:
         count = len(self.times)
         if count * height * width * 3 > MAX_FILM_BYTES:
-            msg = (
+            raise TooLongError(
                 f"'{self.name}' is too long to be kept as a whole: {count:,} frames of {height} x {width} are more "
                 f"than {MAX_FILM_BYTES >> 20} MiB. Decode clips of it (moment=...), or ask for fewer or smaller frames."
             )
-            raise TooLongError(msg)
         return np.empty((count, height, width, 3), np.uint8)
 
 
@@ -333,16 +329,14 @@ def _given_frames(media: EncodedItem) -> tuple[Frames, float] | None:
             if shape
             else type(frames).__name__
         )
-        msg = (
+        raise ValueError(
             f"Expected '{media.name}' to be frames as an array of uint8 of shape T x H x W x 3 (or a mapping of "
             f"frames and frame_rate), got {found}."
         )
-        raise ValueError(msg)
     if 0 in shape:
         raise no_frames(media.name)
     if not (math.isfinite(rate) and rate > 0):
-        msg = f"Expected '{media.name}' to have a frame_rate above 0, got {rate}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected '{media.name}' to have a frame_rate above 0, got {rate}.")
     return frames, rate
 
 

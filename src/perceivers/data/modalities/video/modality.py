@@ -31,8 +31,6 @@ from perceivers.data.modalities.video.decode import (
 )
 from perceivers.typing import Bool, Float, Tensor
 
-__all__ = ["VideoAugmentConfig", "VideoClips", "VideoPreprocessConfig", "measure_video"]
-
 Clip = npt.NDArray[np.uint8]
 
 # Frames are kept a little larger than the model's, so that smaller crops do not lose what was there.
@@ -80,22 +78,23 @@ class VideoPreprocessConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be prepared."""
         if self.num_frames is not None and self.num_frames < 1:
-            msg = f"A clip needs num_frames of at least 1, got {self.num_frames}."
-            raise ValueError(msg)
+            raise ValueError(f"A clip needs num_frames of at least 1, got {self.num_frames}.")
         if self.frame_rate is not None and not (
             math.isfinite(self.frame_rate) and self.frame_rate > 0
         ):
-            msg = f"Expected a frame_rate above 0 frames per second, got {self.frame_rate}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected a frame_rate above 0 frames per second, got {self.frame_rate}."
+            )
         if self.size is not None and min(self.size) < 1:
-            msg = f"Expected size=(height, width) of at least 1 pixel each, got {self.size}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Expected size=(height, width) of at least 1 pixel each, got {self.size}."
+            )
         if self.std is not None and min(self.std) <= 0:
-            msg = f"Expected a std above 0 for each channel, got {self.std}."
-            raise ValueError(msg)
+            raise ValueError(f"Expected a std above 0 for each channel, got {self.std}.")
         if not 0 < self.crop_fraction <= 1:
-            msg = f"crop_fraction must lie above 0 and not above 1, got {self.crop_fraction}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"crop_fraction must lie above 0 and not above 1, got {self.crop_fraction}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +131,11 @@ class VideoAugmentConfig:
         """Refuse what cannot be drawn."""
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
-                msg = f"{name} must lie between 0 and 1, got {getattr(self, name)}."
-                raise ValueError(msg)
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")
         if not 0 <= self.hue <= 0.5:
-            msg = f"hue must lie between 0 and 0.5 (half a turn), got {self.hue}."
-            raise ValueError(msg)
+            raise ValueError(f"hue must lie between 0 and 0.5 (half a turn), got {self.hue}.")
         if self.mixup < 0:
-            msg = f"mixup must not be negative, got {self.mixup}."
-            raise ValueError(msg)
+            raise ValueError(f"mixup must not be negative, got {self.mixup}.")
 
 
 class VideoClips:
@@ -163,11 +159,10 @@ class VideoClips:
     ) -> None:
         known = (preprocess.num_frames, preprocess.frame_rate, preprocess.size)
         if None in known or preprocess.mean is None or preprocess.std is None:
-            msg = (
+            raise ValueError(
                 "Expected num_frames, frame_rate, size, mean and std of clips to be known before films are read, got "
                 f"{preprocess}. measure_video() takes them from the training data."
             )
-            raise ValueError(msg)
         assert preprocess.num_frames is not None
         assert preprocess.frame_rate is not None
         assert preprocess.size is not None
@@ -226,11 +221,10 @@ class VideoClips:
         first -= round(value.start * self.frame_rate)
         frames = value.frames[max(0, first) : first + count]
         if first < 0 or len(frames) < count:
-            msg = (
+            raise ValueError(
                 f"Expected a video decoded as a whole or at the position {clip_position:g}, got "
                 f"{len(value.frames)} frames from {value.start:.2f} s on."
             )
-            raise ValueError(msg)
         box, flip, color = self._chosen(frames, rng)
         clip = np.empty((count, *self.size, 3), np.uint8)
         for place, frame in enumerate(frames):
@@ -340,8 +334,7 @@ def measure_video(
         except (ValueError, OSError) as error:
             failure = failure or error
     if not headers:
-        msg = f"No film of a sample can be read. {failure or 'It holds no rows.'}"
-        raise ValueError(msg)
+        raise ValueError(f"No film of a sample can be read. {failure or 'It holds no rows.'}")
     rate = config.frame_rate or _suggested_rate(headers)
     seconds = float(np.percentile([header.seconds for header in headers], 75))
     frames = min(MOST_FRAMES, -(-math.ceil(seconds * rate - 0.01) // FRAME_STEP) * FRAME_STEP)
@@ -381,8 +374,7 @@ def _mean_std(
         sums += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
     if not count:
-        msg = f"No film of a sample can be read. {failure}"
-        raise ValueError(msg)
+        raise ValueError(f"No film of a sample can be read. {failure}")
     mean = sums[0] / count
     std = np.sqrt(np.maximum(sums[1] / count - np.square(mean), MIN_STD**2))
     red, green, blue = (round(float(m), 4) for m in mean)
