@@ -67,7 +67,7 @@ def read_cases() -> Iterator[Case]:
         yield Case(
             name=suffix(name, backward=True),
             what=f"{what}, forward + backward",
-            contestants=readers(scene, True, 0.0),
+            contestants=readers(scene, True, 0.0),  # noqa: FBT003
             targets=(faster("plain"),),
         )
 
@@ -77,7 +77,7 @@ def clip_cases() -> Iterator[Case]:
     yield Case(
         name="clip-forward",
         what="one read of 32 x 224 x 224 single pixels (1.6 M elements, C = 390), forward",
-        contestants=readers(reads.clip(), False, 13.0)[:2],
+        contestants=readers(reads.clip(), False, 13.0)[:2],  # noqa: FBT003
         targets=(faster("plain", 15.0),),
     )
     yield Case(

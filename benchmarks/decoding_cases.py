@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayPreprocessConfig
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
@@ -59,7 +59,7 @@ def _jpeg(_: Path) -> Ways:
     def bare() -> object:
         return Image.open(io.BytesIO(data)).convert("RGB")
 
-    return bare, _ours(ImagePreprocessConfig(), EncodedItem("a.jpg", data=data))
+    return bare, _ours(ImagePreprocessConfig.imagenet(), EncodedItem("a.jpg", data=data))
 
 
 def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
@@ -73,7 +73,7 @@ def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
         soundfile.write(file, samples, 16_000, format=form, subtype=subtype)
         data = file.getvalue()
         config = WavePreprocessConfig(sample_rate=16_000, seconds=10.0, scale=1.0)
-        bare = lambda: soundfile.read(io.BytesIO(data), dtype="float32")
+        bare = lambda: soundfile.read(io.BytesIO(data), dtype="float32")  # noqa: E731
         return bare, _ours(config, EncodedItem(f"a.{form.lower()}", data=data))
 
     return make
@@ -177,7 +177,7 @@ def _npz(folder: Path) -> Ways:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name].astype(np.float32) for name in archive.files}
 
-    config = ArraysPreprocessConfig(
+    config = ArrayPreprocessConfig(
         length=5000,
         num_channels=8,
         num_coordinates=3,

@@ -24,7 +24,7 @@ TOLERANCE_OF_ONE = 1e-2
 MIB = 2**20
 
 
-class Disagreement(Exception):
+class Disagreement(Exception):  # noqa: N818
     """Two contestants that must compute the same do not."""
 
 

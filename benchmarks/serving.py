@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import facts
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
@@ -83,7 +83,7 @@ def make_run(folder: Path, size: int = 32) -> Path:
     save(
         folder,
         build(config),
-        preprocess={"image": ImagePreprocessConfig(size=(size, size), crop_fraction=1.0)},
+        preprocess={"image": ImagePreprocessConfig.imagenet(size=(size, size), crop_fraction=1.0)},
         task=ClassificationConfig(label_names=labels),
     )
     return folder

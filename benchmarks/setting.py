@@ -27,7 +27,7 @@ Work = Callable[[], Mapping[str, Tensor]]
 Quantity = Literal["seconds", "peak_mib", "over_mib"]
 
 
-class Skip(Exception):
+class Skip(Exception):  # noqa: N818, it is no error
     """A contestant cannot run here; the reason is the message."""
 
 

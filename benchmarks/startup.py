@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks import facts
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
@@ -60,7 +60,7 @@ def make_run(folder: Path, recipe: str) -> tuple[str, str]:
         folder,
         build(config),
         preprocess={
-            "image": ImagePreprocessConfig(
+            "image": ImagePreprocessConfig.imagenet(
                 size=size, num_channels=channels, mean=statistic, std=statistic
             )
         },

@@ -104,7 +104,7 @@ class Bench:
     def training(self, loader: Any, steps: int) -> tuple[float, float]:
         """Return the samples a second of steps on the loader's batches, and the share of waiting."""
         watch = StepTimer(self.device)
-        feed, samples, began = ResumableBatches(loader, watch=watch), 0, 0.0
+        feed, samples, began = ResumableBatches(loader, timer=watch), 0, 0.0
         for number, taken in enumerate(islice(feed, steps + WARM_UP)):
             batch = taken.to(self.device).batch
             watch.receive()

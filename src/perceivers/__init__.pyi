@@ -22,10 +22,10 @@ from .tasks.prediction import Reconstruction as Reconstruction
 from .training.fit import fit as fit
 
 # Preprocessing and augmentation
-from .data.base import ImageAugmentConfig as ImageAugmentConfig
-from .data.base import ImagePreprocessConfig as ImagePreprocessConfig
-from .data.modalities.array.modality import ArraysAugmentConfig as ArraysAugmentConfig
-from .data.modalities.array.modality import ArraysPreprocessConfig as ArraysPreprocessConfig
+from .data.modalities.image.modality import ImageAugmentConfig as ImageAugmentConfig
+from .data.modalities.image.modality import ImagePreprocessConfig as ImagePreprocessConfig
+from .data.modalities.array.modality import ArrayAugmentConfig as ArrayAugmentConfig
+from .data.modalities.array.modality import ArrayPreprocessConfig as ArrayPreprocessConfig
 from .data.modalities.audio.modality import AudioAugmentConfig as AudioAugmentConfig
 from .data.modalities.audio.modality import MelPreprocessConfig as MelPreprocessConfig
 from .data.modalities.audio.modality import WavePreprocessConfig as WavePreprocessConfig
@@ -47,8 +47,20 @@ from .data.modalities.text.modality import TextPreprocessConfig as TextPreproces
 from .data.modalities.video.modality import VideoAugmentConfig as VideoAugmentConfig
 from .data.modalities.video.modality import VideoPreprocessConfig as VideoPreprocessConfig
 
+# Registration of modalities
+from .data.encoded_item import EncodedItem as EncodedItem
+from .data.modalities.base import BasePreprocessConfig as BasePreprocessConfig
+from .data.modalities.base import DecodedValue as DecodedValue
+from .data.modalities.base import Modality as Modality
+from .data.modalities.base import stack_padded as stack_padded
+from .data.registry import ColumnKind as ColumnKind
+from .data.registry import ModalitySpec as ModalitySpec
+from .data.registry import Preprocessing as Preprocessing
+from .data.registry import UploadSize as UploadSize
+from .data.registry import register_modality as register_modality
+
 # Input adapters
-from .inputs.array import ArraysInputConfig as ArraysInputConfig
+from .inputs.array import ArrayInputConfig as ArrayInputConfig
 from .inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
 from .inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
 from .inputs.audio import SpectrogramInputConfig as SpectrogramInputConfig
@@ -69,6 +81,7 @@ from .inputs.label import LabelInputConfig as LabelInputConfig
 from .inputs.points import PointsInputConfig as PointsInputConfig
 from .inputs.positions import FourierPositionsConfig as FourierPositionsConfig
 from .inputs.positions import LearnedPositionsConfig as LearnedPositionsConfig
+from .inputs.registry import register_input as register_input
 from .inputs.series import ConvSeriesInputConfig as ConvSeriesInputConfig
 from .inputs.series import SeriesInputConfig as SeriesInputConfig
 from .inputs.table import TableInputConfig as TableInputConfig

@@ -1,7 +1,9 @@
 """Registries of configuration classes: a saved file names registered kinds, never code."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Union
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
 from pydantic import Field, GetCoreSchemaHandler, SerializationInfo, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
@@ -88,17 +90,17 @@ class ConfigRegistry:
 
     def dump(self, config: Any, info: SerializationInfo) -> Any:
         """Return a configuration as plain data."""
-        return self._union().dump_python(config, mode=info.mode)
+        mode: Any = info.mode
+        return self._union().dump_python(config, mode=mode)
 
     def _union(self) -> TypeAdapter[Any]:
         """Return the adapter of the union of all registered classes, in which `kind` discriminates."""
         if self._adapter is None:
             classes = tuple(self)
-            union: Any = Union[classes]  # noqa: UP007  # of a tuple
-            many = len(classes) > 1
-            self._adapter = TypeAdapter(
-                Annotated[union, Field(discriminator="kind")] if many else union
-            )
+            union: Any = reduce(or_, classes)
+            if len(classes) > 1:
+                union = Annotated[union, Field(discriminator="kind")]  # pyright: ignore[reportInvalidTypeForm]
+            self._adapter = TypeAdapter(union)
         return self._adapter
 
     def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:

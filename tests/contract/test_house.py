@@ -135,7 +135,7 @@ class TestEveryConfig:
         assert [u for hint in hints.values() for u in untagged_unions(hint)] == []
 
     def test_explains_each_field(self, config):
-        described = config.__doc__ or ""
+        described = "".join(base.__doc__ or "" for base in config.__mro__)
         for field in dataclasses.fields(config):
             assert field.name == "kind" or f"    {field.name}: " in described, field.name
 

@@ -9,13 +9,13 @@ from perceivers.data.modalities.registry import build_modalities
 from perceivers.models.perceiver import build
 from perceivers.recipes import registry as base
 from perceivers.recipes.files import dump_recipe, parse_recipe
-from perceivers.recipes.resolve_sizes import assume
+from perceivers.recipes.resolve_sizes import assume, preprocess_for
 
 
 def measured_enough(part):
     """Return preprocessing with statistics that the data would tell."""
     told = {"scale": 1.0, "mean": 0.0, "std": 1.0}
-    if part.kind == "video":
+    if part.kind in {"image", "video"}:
         told |= {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     if part.kind == "series":
         told |= {"mean": (0.0,) * len(part.channels), "std": (1.0,) * len(part.channels)}
@@ -65,7 +65,10 @@ class TestEveryRecipe:
         assert set(recipe.fusion.modality_dropout) <= set(recipe.inputs)
         filled, _ = assume(recipe)
         build_modalities(
-            {key: measured_enough(part) for key, part in filled.preprocess.items()},
+            {
+                key: measured_enough(preprocess_for(filled, key) if key in filled.inputs else part)
+                for key, part in filled.preprocess.items()
+            },
             {key: part for key, part in filled.augment.items() if key in filled.preprocess},
         )
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -69,7 +69,7 @@ def large_run(tmp_path_factory, run) -> tuple[str, str]:
     save(
         folder,
         build(config),
-        preprocess={"image": ImagePreprocessConfig(size=(64, 64))},
+        preprocess={"image": ImagePreprocessConfig.imagenet(size=(64, 64))},
         task=ClassificationConfig(label_names=("dark", "light")),
     )
     return str(folder), run[1]

@@ -22,7 +22,7 @@ def test_a_run_with_a_probe_has_the_bits_of_one_without(tmp_path):
     plain, auto = weights_of(tmp_path / "plain"), weights_of(tmp_path / "auto")
     for key, weight in plain["state_dict"].items():
         assert torch.equal(weight, auto["state_dict"][key]), key
-    assert torch.equal(*(c["perceivers"]["random"][0]["torch"] for c in (plain, auto)))
+    assert torch.equal(*(c["perceivers"]["rng"][0]["torch"] for c in (plain, auto)))
     assert (training_of(tmp_path / "auto")["batch"], training_of(tmp_path / "plain")["batch"]) == (
         16,
         None,

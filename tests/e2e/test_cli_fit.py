@@ -134,7 +134,7 @@ def test_resuming_a_run_that_has_ended_says_so(pictures, run, capsys):
 
 def test_a_damaged_recipe_of_the_run_is_no_wrong_argument(pictures, capsys):
     Path("run").mkdir()
-    Path("run/recipe.yaml").write_text("nmae: digits")
+    Path("run/recipe.yaml").write_text("format: 2\nnmae: digits")
     assert main(["fit", str(pictures), "--out", "run", "--resume"]) == 1
     assert "run/recipe.yaml: 'name' is missing" in capsys.readouterr().err
 
@@ -208,6 +208,6 @@ def test_what_the_recipe_says_of_reading_holds_where_no_flag_does(pictures, monk
         pv.fit(pictures, validation_fraction=0.2)
     for recipe in recipes:
         assert (
-            recipe.data.largest_image == 64
+            recipe.preprocess["image"].max_side == 64
         )  # of size `tiny`, not what flags have without a recipe
         assert recipe.data.validation_fraction == 0.2

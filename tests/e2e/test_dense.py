@@ -77,7 +77,7 @@ def test_a_second_picture_is_learned_and_written(tmp_path):
     assert [path.name for path in written] == ["0.png", "1.png", "0-2.png"]
     with Image.open(written[0]) as image:
         assert (image.mode, image.size) == ("L", (8, 8))
-    with pytest.raises(ValueError, match="--save is for runs that answer with pictures"):
+    with pytest.raises(ValueError, match="--save is for runs that predict images"):
         save_images([Prediction(name="a", label="x")], tmp_path / "out")
 
 
@@ -85,4 +85,4 @@ def test_data_without_targets_are_refused(segmented, tmp_path, capsys):
     data = scenes(tmp_path / "street", "masks")
     args = ["fit", str(data / "images"), "--recipe", "segmentation", "--out", str(tmp_path / "r")]
     assert main([*args, *TINY]) == 1
-    assert "needs two columns of pictures" in capsys.readouterr().err
+    assert "needs two columns of images" in capsys.readouterr().err

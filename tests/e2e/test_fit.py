@@ -74,7 +74,7 @@ def test_the_saved_model_is_the_best_by_the_average_of_weights(run):
     for name, weight in saved.model.state_dict().items():
         assert torch.equal(weight, best["model"][name])
     last = checkpoint(run)
-    assert last["perceivers"]["standing"]["metrics"] == run.metrics
+    assert last["perceivers"]["best"]["metrics"] == run.metrics
     if best["step"] == last["global_step"]:
         for name, average in last["perceivers"]["average"].items():
             assert torch.equal(average, best["model"][name])
@@ -259,7 +259,7 @@ def test_a_job_that_slurm_starts_again_goes_on_by_itself(tmp_path, monkeypatch, 
         train(str(tmp_path / "run"), max_epochs=1, die="SIGTERM:5")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     train(str(tmp_path / "run"), max_epochs=1)
-    assert "Going on from step 5." in capfd.readouterr().err
+    assert "Resuming from step 5." in capfd.readouterr().err
 
 
 def test_without_limits_nothing_is_written(tmp_path):

@@ -13,7 +13,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.data.sources.open import open_data
-from perceivers.evaluation.inputs import join_frame_pairs
+from perceivers.data.sources.samples import join_frame_pairs
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.save import save_flows
 from perceivers.recipes import get_recipe
@@ -22,8 +22,8 @@ from perceivers.tasks.flow import FlowTask
 from perceivers.tasks.prediction import Prediction
 from perceivers.training.batch_size_finder import open_memory_probe
 from perceivers.training.dataloaders import ProcessInfo
-from resolved import specialize
 from support import flow_data
+from support.resolved import specialize
 
 SMALL = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
@@ -182,7 +182,7 @@ def test_attention_is_drawn_over_the_first_frame(run, data, tmp_path, capsys):
 def test_save_is_for_what_can_be_looked_at(tmp_path, capsys):
     from perceivers.cli.predict import _save
 
-    with pytest.raises(ValueError, match="--save is for runs that answer with pictures, flow or"):
+    with pytest.raises(ValueError, match="--save is for runs that predict images, flow or"):
         _save([Prediction(name="a", label="cat")], tmp_path)
 
 

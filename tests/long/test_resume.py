@@ -52,7 +52,7 @@ def assert_same_run(folder, other):
         )
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():
-            if key.startswith((".perceivers.elapsed", ".perceivers.waited")):
+            if key.startswith((".perceivers.elapsed", ".perceivers.wait_time")):
                 continue  # times
             if ".random.0.python" in key:
                 continue  # the shape checker, in tests only, draws from Python's generator
@@ -80,7 +80,7 @@ def test_after_sigterm(uninterrupted, tmp_path, workers, step, capfd):
     assert stopped.value.code == 128 + signal.SIGTERM
     assert f"Stopped at step {step}; saved in" in capfd.readouterr().err
     train(str(run), **RUN, workers=workers, resume=True)
-    assert f"Going on from step {step}." in capfd.readouterr().err
+    assert f"Resuming from step {step}." in capfd.readouterr().err
     assert_same_run(run, uninterrupted)
 
 
@@ -108,15 +108,15 @@ def test_after_sigkill(uninterrupted, tmp_path, workers):
 def test_a_validation_that_was_interrupted_is_done_when_the_run_goes_on(
     uninterrupted, tmp_path, monkeypatch
 ):
-    from perceivers.training import callback as conductor
+    from perceivers.training import callback
 
     def validate_and_die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         return validate(*args, **kwargs)
 
-    validate = conductor.validate
+    validate = callback.validate
     with monkeypatch.context() as patch:
-        patch.setattr(conductor, "validate", validate_and_die)
+        patch.setattr(callback, "validate", validate_and_die)
         with pytest.raises(SystemExit):
             train(str(tmp_path / "run"), **RUN)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []
@@ -135,10 +135,10 @@ def test_a_run_that_has_ended_is_finished_again(uninterrupted, tmp_path):
 def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypatch):
     import resource
 
-    from perceivers.training import callback as conductor
+    from perceivers.training import callback
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    save = conductor.TrainingCallback.save
+    save = callback.TrainingCallback.save
 
     def save_on_a_full_disk(self, trainer):
         if trainer.global_step > 10:
@@ -146,7 +146,7 @@ def test_a_full_disk_costs_no_good_checkpoint(uninterrupted, tmp_path, monkeypat
         save(self, trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conductor.TrainingCallback, "save", save_on_a_full_disk)
+        patch.setattr(callback.TrainingCallback, "save", save_on_a_full_disk)
         try:
             with pytest.raises(OSError, match=r"last.ckpt: .* The previous file is unchanged"):
                 train(str(tmp_path / "run"), **RUN)

@@ -6,11 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from perceivers.data.base import Batch, ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.base import Batch
 from perceivers.data.loading.mixup import mix, mixing_of
 from perceivers.data.loading.sampler import BatchSampler, LoaderSettings
-from perceivers.data.modalities.image.augment import augment_image, inception_box
-from perceivers.data.modalities.image.preprocess import evaluation_box, preprocess_image
+from perceivers.data.modalities.image.augment import inception_box
+from perceivers.data.modalities.image.modality import (
+    ImageAugmentConfig,
+    ImageModality,
+    ImagePreprocessConfig,
+)
+from perceivers.data.modalities.image.preprocess import evaluation_box
 
 sides = st.integers(1, 200)
 seeds = st.integers(0, 2**32)
@@ -34,7 +39,7 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
     width, height, size, channels, scale, randaugment, keep_aspect, seed
 ):
     image = Image.new("L" if channels == 1 else "RGB", (width, height), 7)
-    preprocess = ImagePreprocessConfig(
+    preprocess = ImagePreprocessConfig.imagenet(
         size=size,
         num_channels=channels,
         mean=(0.5,) * channels,
@@ -42,13 +47,12 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
         keep_aspect=keep_aspect,
     )
     augment = ImageAugmentConfig(crop_scale=scale, randaugment=randaugment)
-    generator = np.random.default_rng(seed)
-    for pixels in (
-        preprocess_image(image, preprocess),
-        augment_image(image, augment, preprocess, generator),
-    ):
-        assert pixels.shape == (channels, *size)
-        assert pixels.isfinite().all()
+    images = ImageModality(preprocess, augment)
+    samples = [images.prepare(image), images.prepare(image, rng=np.random.default_rng(seed))]
+    values, mask = images.collate(samples)
+    assert mask is None
+    assert values.shape == (2, channels, *size)
+    assert values.isfinite().all()
 
 
 @settings(max_examples=100)
@@ -62,7 +66,7 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
     seed=seeds,
 )
 def test_boxes_lie_inside_the_picture(width, height, size, scale, ratio, fraction, seed):
-    preprocess = ImagePreprocessConfig(size=size, crop_fraction=fraction)
+    preprocess = ImagePreprocessConfig.imagenet(size=size, crop_fraction=fraction)
     augment = ImageAugmentConfig(crop_scale=scale, crop_ratio=ratio)
     generator = np.random.default_rng(seed)
     for left, top, right, bottom in (

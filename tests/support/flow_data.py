@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from perceivers.data.modalities.flow.decode import write_flo
-from perceivers.data.modalities.flow.synthetic import made_pair
+from perceivers.data.modalities.flow.synthetic import synthetic_pair
 from support.files import deep_png
 
 __all__ = ["make_chairs", "make_kitti", "make_sintel", "pair"]
@@ -14,7 +14,7 @@ __all__ = ["make_chairs", "make_kitti", "make_sintel", "pair"]
 
 def pair(number=0, size=(12, 16), largest=1.5):
     """Return made frames and their flow."""
-    return made_pair(np.random.default_rng(number), size=size, largest=largest)
+    return synthetic_pair(np.random.default_rng(number), size=size, largest=largest)
 
 
 def save(pixels, path: Path) -> None:

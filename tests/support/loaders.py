@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from support.files import png_bytes
 
 INPUTS = {"image": InputColumn("picture", "image")}
 PREPROCESS = {
-    "image": ImagePreprocessConfig(
+    "image": ImagePreprocessConfig.imagenet(
         size=(6, 6), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_fraction=1.0
     )
 }
@@ -25,7 +25,7 @@ def png(value, side=6):
     return png_bytes(pixels)
 
 
-class Pictures:
+class ImageRows:
     """Records of encoded pictures, one for each number; None is a damaged one, an exception is raised."""
 
     def __init__(self, count, damaged=(), raises=None):

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayPreprocessConfig
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
@@ -61,7 +61,7 @@ def preprocess_of(kind: str) -> Any:
     steps: dict[str, Any] = {"length": 32, "channels": ("x", "y")}
     whole: dict[str, Any] = {"length": 24, "num_channels": 3}
     known: dict[str, Any] = {
-        "image": ImagePreprocessConfig(size=(8, 8)),
+        "image": ImagePreprocessConfig.imagenet(size=(8, 8)),
         "audio": MelPreprocessConfig(**sound, num_mels=16, mean=-8.0, std=4.0),
         "wave": WavePreprocessConfig(**sound, scale=0.3),
         "video": VideoPreprocessConfig(
@@ -71,8 +71,8 @@ def preprocess_of(kind: str) -> Any:
         "text": TextPreprocessConfig(max_length=256, keep="random"),
         "series": SeriesPreprocessConfig(**steps, rate=20.0, irregular=False, has_missing=True),
         "irregular": SeriesPreprocessConfig(**steps, irregular=True, has_missing=False),
-        "array": ArraysPreprocessConfig(**whole, num_coordinates=0),
-        "places": ArraysPreprocessConfig(**whole, num_coordinates=2),
+        "array": ArrayPreprocessConfig(**whole, num_coordinates=0),
+        "places": ArrayPreprocessConfig(**whole, num_coordinates=2),
         "table": TablePreprocessConfig(numbers=("age",), categories={"color": ("red", "blue")}),
     }
     return known[kind]

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub import quantize
 from perceivers.hub.checkpoint import save
 from perceivers.recipes.files import write_recipe
@@ -62,7 +63,7 @@ def save_run(
     save(
         folder,
         tiny_model(len(labels)),
-        preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+        preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))},
         task=ClassificationConfig(label_names=tuple(labels), **(task or {})),
         columns={
             "data": None if data is None else str(data),

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.sources.builtin import digits
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.table import Subset
@@ -38,7 +38,7 @@ from perceivers.training.fit import train as train_run
 from support.models import tiny_encoder
 
 PREPROCESS = {
-    "image": ImagePreprocessConfig(
+    "image": ImagePreprocessConfig.imagenet(
         size=(8, 8), num_channels=1, mean=(0.3,), std=(0.3,), crop_fraction=1.0
     )
 }
@@ -86,19 +86,19 @@ def resolved(source: DatasetBundle, recipe: Recipe) -> ResolvedRun:
 
 def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
     """Train as the options say, by default on a few of the digits."""
-    from perceivers.training import callback as conductor
+    from perceivers.training import callback
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)
     resume, dump = options.pop("resume", False), options.pop("dump", False)
     room = options.pop("room", None)
-    after_step = conductor.TrainingCallback.on_train_batch_end
+    after_step = callback.TrainingCallback.on_train_batch_end
 
     def step_and_die(self, trainer, module, *args):
         if die is not None and trainer.global_step == int(die.partition(":")[2]):
             os.kill(os.getpid(), getattr(signal, die.partition(":")[0]))
         after_step(self, trainer, module, *args)
 
-    agree = conductor.TrainingCallback._agree
+    agree = callback.TrainingCallback._synchronize
 
     def agree_to_save(self, trainer, module):
         agree(self, trainer, module)
@@ -109,16 +109,16 @@ def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
         torch.save(weights, self.folder / f"rank{trainer.global_rank}.pt")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conductor.TrainingCallback, "on_train_batch_end", step_and_die)
+        patch.setattr(callback.TrainingCallback, "on_train_batch_end", step_and_die)
         if room is not None and is_first_process():
             patch.setattr(
                 MemoryProbe, "budget", property(lambda _: room, lambda *_: None), raising=False
             )
             patch.setattr(MemoryProbe, "peak", lambda _self, size, _precision: size)
         if dump:
-            patch.setattr(conductor.TrainingCallback, "on_train_end", dump_weights)
+            patch.setattr(callback.TrainingCallback, "on_train_end", dump_weights)
         if save_every is not None:
-            patch.setattr(conductor.TrainingCallback, "_agree", agree_to_save)
+            patch.setattr(callback.TrainingCallback, "_synchronize", agree_to_save)
         recipe = small_recipe(**options)
         source = small_digits() if source is None else source
         return train_run(resolved(source, recipe), out=out, resume=resume)

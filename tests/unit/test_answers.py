@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig
+from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleTransform
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.sources.open import open_data
 from perceivers.data.tables.columns import InputColumn
 from perceivers.evaluation.predict import _without
@@ -20,9 +21,9 @@ from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import split_target
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
-from resolved import specialize
+from support.resolved import specialize
 
-PICTURE = ImagePreprocessConfig(size=(4, 4))
+PICTURE = ImagePreprocessConfig.imagenet(size=(4, 4))
 
 
 @dataclass(frozen=True, kw_only=True)

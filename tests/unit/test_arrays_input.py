@@ -1,14 +1,15 @@
 import pytest
 import torch
 
-from perceivers.inputs.array import ArraysInput, ArraysInputConfig, build_arrays_input
+from perceivers.inputs.array import ArrayInput, ArrayInputConfig
 from perceivers.inputs.elements import InputAdapter
+from perceivers.inputs.registry import build_input
 from perceivers.nn.position import fourier_features
 
 
 def adapter(length=6, num_channels=2, num_coordinates=0, **options):
-    return build_arrays_input(
-        ArraysInputConfig(
+    return build_input(
+        ArrayInputConfig(
             length=length, num_channels=num_channels, num_coordinates=num_coordinates, **options
         )
     )
@@ -16,7 +17,7 @@ def adapter(length=6, num_channels=2, num_coordinates=0, **options):
 
 def test_elements_without_coordinates_have_a_learned_vector_for_their_place():
     arrays = adapter(position_channels=5)
-    assert isinstance(arrays, ArraysInput)
+    assert isinstance(arrays, ArrayInput)
     assert isinstance(arrays, InputAdapter)
     assert (arrays.channels, arrays.num_elements, arrays.axes) == (7, 6, (6,))
     x = torch.rand(3, 6, 2)
@@ -139,4 +140,4 @@ def test_sizes_must_be_known(missing):
 )
 def test_a_configuration_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ArraysInputConfig(**options)
+        ArrayInputConfig(**options)

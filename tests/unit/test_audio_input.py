@@ -13,10 +13,10 @@ from perceivers.inputs.audio import (
     SpectrogramInputConfig,
     WaveInput,
     WaveInputConfig,
-    build_audio_input,
 )
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from perceivers.inputs.registry import build_input
 from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
@@ -94,7 +94,7 @@ def test_what_is_padded_may_be_anything_even_not_finite():
 
 def test_a_missing_clip_is_said_by_one_place_of_the_mask():
     for config in ALL:
-        adapter = build_audio_input(config)
+        adapter = build_input(config)
         elements = adapter(adapter.example(2), torch.tensor([[True], [False]]))
         assert elements.mask.shape == (2, adapter.num_elements)
         assert elements.mask[0].all()
@@ -105,7 +105,7 @@ def test_a_missing_clip_is_said_by_one_place_of_the_mask():
 @settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), data=st.data())
 def test_padding_changes_no_real_element(config, lengths, data):
-    adapter = build_audio_input(config)
+    adapter = build_input(config)
     longest = max(lengths)
     further = data.draw(st.integers(longest, 40))
     x = torch.randn(len(lengths), longest, values_of(config))
@@ -127,7 +127,7 @@ def test_padding_changes_no_real_element(config, lengths, data):
 
 @pytest.mark.parametrize("config", ALL)
 def test_an_adapter_says_the_truth_about_its_elements(config):
-    adapter = build_audio_input(config)
+    adapter = build_input(config)
     assert isinstance(adapter, InputAdapter)
     elements = adapter(adapter.example(3))
     assert elements.mask is None
@@ -144,7 +144,7 @@ def test_convolved_elements_have_the_stems_width_and_grid():
 
 
 def test_each_configuration_has_its_adapter():
-    kinds = [type(build_audio_input(config)) for config in ALL]
+    kinds = [type(build_input(config)) for config in ALL]
     assert kinds == [
         *[WaveInput] * 2,
         ConvWaveInput,
@@ -158,10 +158,10 @@ def test_sizes_must_be_known():
         with pytest.raises(
             ValueError, match="Expected the samples of a clip, num_samples=rate x seconds"
         ):
-            build_audio_input(config)
+            build_input(config)
     for config in (SpectrogramInputConfig(), ConvSpectrogramInputConfig()):
         with pytest.raises(ValueError, match=r"size=\(frames, bands\), got None"):
-            build_audio_input(config)
+            build_input(config)
 
 
 def test_a_stem_needs_a_convolution():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perceivers.data.loading.sample_cache import ImageCache, open_image_cache
-from support.loaders import Pictures
+from support.loaders import ImageRows
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
@@ -36,13 +36,13 @@ def test_a_forked_process_shares_it():
 
 @pytest.mark.parametrize(("largest", "fits"), [(5 * (6 * 6 * 3 + 1), True), (5 * 6 * 6 * 3, False)])
 def test_it_is_made_only_if_all_pictures_fit(largest, fits):
-    cache = open_image_cache(Pictures(5), "picture", num_channels=3, largest=largest)
+    cache = open_image_cache(ImageRows(5), "picture", num_channels=3, largest=largest)
     assert (cache is not None) == fits
 
 
 def test_a_damaged_first_row_is_passed_over():
     def shape(**options):
-        cache = open_image_cache(Pictures(3, **options), "picture", num_channels=1, largest=1000)
+        cache = open_image_cache(ImageRows(3, **options), "picture", num_channels=1, largest=1000)
         return cache and cache.shape
 
     assert shape(damaged=(0,)) == (6, 6, 1)

@@ -44,11 +44,11 @@ def test_the_body_says_what_one_needs_and_nothing_of_the_machine(folder, tmp_pat
         "# birds",
         'pv.load("somebody/birds")',
         "| accuracy | 75.0 % |",
-        "It learned from `birds`.",
+        "It was trained on `birds`.",
         "perceivers fit birds --out run",
         "- Read from birds.",
         "- 1 rows could not be read and were left out.",
-        "GFLOPs a sample",
+        "GFLOPs per sample",
         "No test split was measured.",
         "torch 2.11",
     ):

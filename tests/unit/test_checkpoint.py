@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub import checkpoint
 from perceivers.hub.quantize import Int8Linear
 from perceivers.inputs.image import PixelInputConfig
@@ -23,7 +23,7 @@ CONFIG = PerceiverConfig(
     encoder=tiny_encoder(num_latents=3, latent_channels=8, num_cross_attends=2, num_blocks=2),
     output=MeanPoolConfig(num_outputs=2),
 )
-PREPROCESS = {"image": ImagePreprocessConfig(size=(4, 4), mean=(0.1, 0.2, 0.3))}
+PREPROCESS = {"image": ImagePreprocessConfig.imagenet(size=(4, 4), mean=(0.1, 0.2, 0.3))}
 TASK = ClassificationConfig(label_names=("ant", "bee"))
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from perceivers.cli.main import main
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load
@@ -114,7 +114,7 @@ def test_how_pictures_are_prepared_is_taken_over(folder, tmp_path):
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
     convert(folder, tmp_path / "run")
-    expected = ImagePreprocessConfig(
+    expected = ImagePreprocessConfig.imagenet(
         size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), crop_fraction=0.8
     )
     assert load(tmp_path / "run").config.preprocess == {"image": expected}

@@ -4,19 +4,19 @@ import torch
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.modality import (
-    ArraysAugmentConfig,
-    ArraysPreprocessConfig,
-    ArrayValues,
-    measure_arrays,
+    ArrayAugmentConfig,
+    ArrayModality,
+    ArrayPreprocessConfig,
+    measure_array,
 )
 from perceivers.data.modalities.base import Modality
 
 
 def reader(length=4, channels=2, coordinates=0, augment=None, **options):
-    config = ArraysPreprocessConfig(
+    config = ArrayPreprocessConfig(
         length=length, num_channels=channels, num_coordinates=coordinates, **options
     )
-    return ArrayValues(config, augment)
+    return ArrayModality(config, augment)
 
 
 def new_rng():
@@ -52,7 +52,7 @@ def test_sizes_must_be_known(missing):
 )
 def test_a_configuration_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ArraysPreprocessConfig(**options)
+        ArrayPreprocessConfig(**options)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_configuration_out_of_range_is_refused(options, message):
 )
 def test_augmentation_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match="Expected noise and mixup of at least 0"):
-        ArraysAugmentConfig(**options)
+        ArrayAugmentConfig(**options)
 
 
 def test_values_are_standardized():
@@ -157,13 +157,13 @@ def test_a_batch_needs_a_mask_only_where_something_is_missing():
 
 
 def test_augmentation_needs_chance():
-    arrays = reader(augment=ArraysAugmentConfig(noise=1.0, scale=(2.0, 3.0), drop=0.9))
+    arrays = reader(augment=ArrayAugmentConfig(noise=1.0, scale=(2.0, 3.0), drop=0.9))
     value = arrays.decode(of([[1, 2], [3, 4]])).value
     np.testing.assert_array_equal(arrays.prepare(value), [[1, 2], [3, 4]])
 
 
 def test_values_are_scaled_together():
-    arrays = reader(augment=ArraysAugmentConfig(scale=(2.0, 3.0)))
+    arrays = reader(augment=ArrayAugmentConfig(scale=(2.0, 3.0)))
     sample = arrays.prepare(arrays.decode(of([[1, 2], [3, 4]])).value, rng=new_rng())
     factor = sample[0, 0]
     assert 2 <= factor <= 3
@@ -171,14 +171,14 @@ def test_values_are_scaled_together():
 
 
 def test_noise_has_the_stated_size():
-    arrays = reader(length=10_000, channels=1, augment=ArraysAugmentConfig(noise=0.1))
+    arrays = reader(length=10_000, channels=1, augment=ArrayAugmentConfig(noise=0.1))
     value = arrays.decode(of(np.zeros(10_000))).value
     assert arrays.prepare(value, rng=new_rng()).std() == pytest.approx(0.1, rel=0.05)
     assert arrays.prepare(value, rng=new_rng()).dtype == np.float32
 
 
 def test_dropping_masks_a_row_and_thins_a_set():
-    augment = ArraysAugmentConfig(drop=0.99)
+    augment = ArrayAugmentConfig(drop=0.99)
     row = reader(length=100, channels=1, augment=augment)
     sample = row.prepare(row.decode(of(np.arange(100))).value, rng=new_rng())
     real = ~np.isnan(sample[:, 0])
@@ -193,7 +193,7 @@ def test_dropping_masks_a_row_and_thins_a_set():
 
 
 def test_one_element_survives_dropping():
-    arrays = reader(length=2, channels=1, augment=ArraysAugmentConfig(drop=0.99))
+    arrays = reader(length=2, channels=1, augment=ArrayAugmentConfig(drop=0.99))
     value = arrays.decode(of([5, 6])).value
     for seed in range(20):
         sample = arrays.prepare(value, rng=np.random.default_rng(seed))
@@ -216,7 +216,7 @@ def test_everything_is_measured_from_a_sample():
         of([[4, 5], [6, 5], [np.nan, 1]], coordinates=[[1], [9], [np.nan]], mask=[1, 1, 0]),
         EncodedItem("bad", data=b"hello"),
     ]
-    config = measure_arrays(cells, ArraysPreprocessConfig())
+    config = measure_array(cells, ArrayPreprocessConfig())
     assert (config.length, config.num_channels, config.num_coordinates) == (3, 2, 1)
     assert config.mean == (3.0, 5.0)
     assert config.std == (2.2361, 1.0)  # a constant channel is not divided
@@ -225,20 +225,20 @@ def test_everything_is_measured_from_a_sample():
 
 def test_the_commonest_width_is_measured_and_the_length_bounded():
     cells = [of(np.zeros((20_000, 2))), of(np.zeros((3, 2))), of(np.zeros((3, 7)))]
-    config = measure_arrays(cells, ArraysPreprocessConfig())
+    config = measure_array(cells, ArrayPreprocessConfig())
     assert (config.length, config.num_channels, config.num_coordinates) == (16_384, 2, 0)
     assert (config.low, config.high) == ((), ())
 
 
 def test_what_is_set_is_not_measured():
-    config = ArraysPreprocessConfig(
+    config = ArrayPreprocessConfig(
         length=5, num_channels=2, num_coordinates=0, mean=(1.0, 1.0), std=(3.0, 3.0)
     )
-    assert measure_arrays([of([[1, 2]])], config) == config
+    assert measure_array([of([[1, 2]])], config) == config
 
 
 def test_a_sample_without_readable_arrays_says_why():
     with pytest.raises(ValueError, match=r"No array of a sample can be read.*'bad' as an array"):
-        measure_arrays([EncodedItem("bad", data=b"hello")], ArraysPreprocessConfig())
+        measure_array([EncodedItem("bad", data=b"hello")], ArrayPreprocessConfig())
     with pytest.raises(ValueError, match="It holds no rows"):
-        measure_arrays([], ArraysPreprocessConfig())
+        measure_array([], ArrayPreprocessConfig())

@@ -6,15 +6,14 @@ import soundfile
 import torch
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.audio import modality as module
+from perceivers.data.modalities.audio import measure as module
 from perceivers.data.modalities.audio.mel import log_mel
 from perceivers.data.modalities.audio.modality import (
     AudioAugmentConfig,
-    MelAudio,
+    MelModality,
     MelPreprocessConfig,
-    WaveAudio,
+    WaveformModality,
     WavePreprocessConfig,
-    measure_audio,
 )
 from perceivers.data.modalities.base import MissingValueError, Modality
 
@@ -40,14 +39,14 @@ def new_rng(seed=0):
 
 
 def test_both_are_modalities_of_clips():
-    for audio in (WaveAudio(WAVE), MelAudio(MEL)):
+    for audio in (WaveformModality(WAVE), MelModality(MEL)):
         assert isinstance(audio, Modality)
         assert audio.has_clips
 
 
 def test_a_clip_is_cut_at_its_moment_and_scaled():
     samples = noise(3.0)
-    audio = WaveAudio(WAVE)
+    audio = WaveformModality(WAVE)
     value = audio.decode(media(samples)).value
     for clip_position, begin in ((0.0, 0), (0.5, RATE), (1.0, 2 * RATE)):
         clip = audio.prepare(value, clip_position=clip_position)
@@ -60,14 +59,14 @@ def test_a_clip_is_cut_at_its_moment_and_scaled():
 
 
 def test_a_sound_gets_the_configured_rate_and_channels():
-    audio = WaveAudio(WAVE)
+    audio = WaveformModality(WAVE)
     decoded = audio.decode(media(noise(0.5, rate=16_000, channels=7), rate=16_000))
     assert decoded.notes == ("mixed to mono",)
     assert audio.prepare(decoded.value).shape == (RATE // 2, 1)
 
 
 def test_a_shorter_recording_is_there_as_a_whole_and_batches_are_as_long_as_their_longest():
-    audio = WaveAudio(WAVE)
+    audio = WaveformModality(WAVE)
     samples = [audio.prepare(audio.decode(media(noise(s))).value) for s in (0.25, 0.5)]
     values, mask = audio.collate([*samples, None])
     assert values.shape == (3, RATE // 2, 1)
@@ -82,7 +81,7 @@ def test_a_shorter_recording_is_there_as_a_whole_and_batches_are_as_long_as_thei
 
 
 def test_a_spectrogram_is_normalized_and_has_frames_for_real_samples_only():
-    audio = MelAudio(MEL)
+    audio = MelModality(MEL)
     samples = noise(0.255)
     values = audio.prepare(audio.decode(media(samples)).value)
     assert (values.shape, values.dtype) == ((26, 16), np.float32)
@@ -96,10 +95,10 @@ def test_a_spectrogram_is_normalized_and_has_frames_for_real_samples_only():
 
 
 def test_nothing_is_random_without_chance_or_augmentation():
-    sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
+    sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     for with_it, without in (
-        (WaveAudio(WAVE, AudioAugmentConfig(speed=0.1)), WaveAudio(WAVE)),
-        (MelAudio(MEL, AudioAugmentConfig()), MelAudio(MEL)),
+        (WaveformModality(WAVE, AudioAugmentConfig(speed=0.1)), WaveformModality(WAVE)),
+        (MelModality(MEL, AudioAugmentConfig()), MelModality(MEL)),
     ):
         plain = without.prepare(sound)
         np.testing.assert_array_equal(with_it.prepare(sound), plain)
@@ -111,27 +110,27 @@ def test_nothing_is_random_without_chance_or_augmentation():
 
 
 def test_augmentation_that_does_nothing_changes_nothing():
-    sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
+    sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     before = sound.samples.copy()
-    for kind, config in ((WaveAudio, WAVE), (MelAudio, MEL)):
+    for kind, config in ((WaveformModality, WAVE), (MelModality, MEL)):
         plain = kind(config).prepare(sound)
         np.testing.assert_allclose(kind(config, NOTHING).prepare(sound, rng=new_rng()), plain)
     np.testing.assert_array_equal(sound.samples, before)
 
 
 def test_masks_put_the_mean_over_time_and_bands():
-    sound = WaveAudio(WAVE).decode(media(noise(2.0))).value
+    sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     config = AudioAugmentConfig(time_share=0.5, frequency_share=0.5, gain=0.0)
-    wave = WaveAudio(WAVE, config).prepare(sound, rng=new_rng(1))
+    wave = WaveformModality(WAVE, config).prepare(sound, rng=new_rng(1))
     assert 100 < (wave == 0).sum() < RATE
-    mel = MelAudio(MEL, config).prepare(sound, rng=new_rng(1))
+    mel = MelModality(MEL, config).prepare(sound, rng=new_rng(1))
     assert (mel == 0).all(axis=0).any()  # a band
     assert (mel == 0).all(axis=1).any()  # a frame
 
 
 def test_a_faster_clip_takes_more_of_the_recording():
     config = AudioAugmentConfig(time_masks=0, gain=0.0, polarity=False, speed=0.2)
-    audio = WaveAudio(WAVE, config)
+    audio = WaveformModality(WAVE, config)
     time = np.arange(6 * RATE) / RATE
     tone = media((0.5 * np.sin(2 * np.pi * 200 * time))[:, None])
     frequencies = []
@@ -149,13 +148,13 @@ def test_a_faster_clip_takes_more_of_the_recording():
 
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
-        MelAudio(MEL).decode(EncodedItem("row 3"))
+        MelModality(MEL).decode(EncodedItem("row 3"))
 
 
 @pytest.mark.parametrize("length", [1, 100])
 def test_one_sample_and_silence_work(length):
     cell = media(np.zeros((length, 1)))
-    for audio in (WaveAudio(WAVE), MelAudio(MEL, AudioAugmentConfig(noise=0.1))):
+    for audio in (WaveformModality(WAVE), MelModality(MEL, AudioAugmentConfig(noise=0.1))):
         decoded = audio.decode(cell)
         assert decoded.notes == ("silent",)
         values = audio.prepare(decoded.value, rng=new_rng())
@@ -165,11 +164,11 @@ def test_one_sample_and_silence_work(length):
 
 def test_incomplete_configurations_are_refused():
     with pytest.raises(ValueError, match="got sample_rate=None and seconds=None"):
-        WaveAudio(WavePreprocessConfig())
+        WaveformModality(WavePreprocessConfig())
     with pytest.raises(ValueError, match="scale=None"):
-        WaveAudio(WavePreprocessConfig(sample_rate=RATE, seconds=1.0))
+        WaveformModality(WavePreprocessConfig(sample_rate=RATE, seconds=1.0))
     with pytest.raises(ValueError, match="got mean=None and std=None"):
-        MelAudio(MelPreprocessConfig(sample_rate=RATE, seconds=1.0))
+        MelModality(MelPreprocessConfig(sample_rate=RATE, seconds=1.0))
     with pytest.raises(ValueError, match="Expected num_channels above 0 of a waveform, got 0"):
         WavePreprocessConfig(num_channels=0)
 
@@ -178,18 +177,20 @@ def test_the_papers_clip_has_61440_samples():
     assert WavePreprocessConfig(sample_rate=48_000, seconds=1.28).num_samples == 61_440
 
 
-def test_what_is_unknown_is_taken_from_the_data():
+def test_what_is_unknown_is_taken_from_the_data(monkeypatch):
     cells = [
         media(noise(s, rate=r), rate=r) for s, r in ((0.4, 44_100), (1.0, 44_100), (1.1, 8_000))
     ]
-    wave = measure_audio(cells, WavePreprocessConfig())
+    wave = WavePreprocessConfig().measure(lambda _: cells)
     assert (wave.sample_rate, wave.seconds) == (16_000, 1.1)
     # Even noise has a deviation of 1 / sqrt(12); of 44.1 kHz only what lies below 8 kHz is left.
     left = (1.4 * 16 / 44.1 + 1.1) / 2.5
     assert wave.scale == pytest.approx((left / 12) ** 0.5, rel=0.05)
-    mel = measure_audio(cells, MelPreprocessConfig(num_mels=8), highest_rate=48_000, longest=0.5)
+    monkeypatch.setattr(module, "HIGHEST_RATE", 48_000)
+    monkeypatch.setattr(module, "LONGEST", 0.5)
+    mel = MelPreprocessConfig(num_mels=8).measure(lambda _: cells)
     assert (mel.sample_rate, mel.seconds) == (44_100, 0.5)
-    audio = MelAudio(mel)
+    audio = MelModality(mel)
     values = np.concatenate([audio.prepare(audio.decode(cell).value) for cell in cells])
     assert float(values.mean()) == pytest.approx(0.0, abs=1e-2)
     assert float(values.std()) == pytest.approx(1.0, abs=1e-2)
@@ -197,31 +198,31 @@ def test_what_is_unknown_is_taken_from_the_data():
 
 def test_what_is_stated_stays():
     cells = [media(noise(1.0))]
-    assert measure_audio([], WAVE) is WAVE
-    assert measure_audio([], MEL) is MEL
-    config = measure_audio(cells, MelPreprocessConfig(sample_rate=4_000, std=3.0))
+    assert WAVE.measure(lambda _: []) == WAVE
+    assert MEL.measure(lambda _: []) == MEL
+    config = MelPreprocessConfig(sample_rate=4_000, std=3.0).measure(lambda _: cells)
     assert (config.sample_rate, config.seconds, config.std) == (4_000, 1.0, 3.0)
-    assert measure_audio(cells, WavePreprocessConfig(seconds=0.3)).seconds == 0.3
-    assert measure_audio(cells, MelPreprocessConfig(mean=1.0, seconds=0.5)).mean == 1.0
+    assert WavePreprocessConfig(seconds=0.3).measure(lambda _: cells).seconds == 0.3
+    assert MelPreprocessConfig(mean=1.0, seconds=0.5).measure(lambda _: cells).mean == 1.0
 
 
 def test_unreadable_sounds_are_passed_over_unless_all_are():
     bad = EncodedItem("bad.wav", data=b"no sound, but some text")
-    config = measure_audio([bad, media(noise(1.0))], WavePreprocessConfig())
+    config = WavePreprocessConfig().measure(lambda _: [bad, media(noise(1.0))])
     assert config.sample_rate == RATE
     with pytest.raises(
-        ValueError, match=r"No sound of a sample of 1 can be read\. Cannot read 'bad.wav'"
+        ValueError, match=r"No audio of a sample can be read\. Cannot read 'bad.wav'"
     ):
-        measure_audio([bad], WavePreprocessConfig())
+        WavePreprocessConfig().measure(lambda _: [bad])
     with pytest.raises(ValueError, match="It holds no rows"):
-        measure_audio([], MelPreprocessConfig())
+        MelPreprocessConfig().measure(lambda _: [])
 
 
 def test_silent_data_have_a_deviation_to_divide_by():
-    assert measure_audio([media(np.zeros((100, 1)))], WavePreprocessConfig()).scale == 1e-5
+    assert WavePreprocessConfig().measure(lambda _: [media(np.zeros((100, 1)))]).scale == 1e-5
 
 
 def test_statistics_are_of_some_of_the_data(monkeypatch):
     monkeypatch.setattr(module, "MOST_SECONDS", 0.5)
     cells = [media(noise(1.0)), media(np.zeros((RATE, 1)))]
-    assert measure_audio(cells, WavePreprocessConfig()).scale == pytest.approx(0.289, abs=0.01)
+    assert WavePreprocessConfig().measure(lambda _: cells).scale == pytest.approx(0.289, abs=0.01)

@@ -17,9 +17,9 @@ def test_media_are_inputs_and_the_rest_is_ignored():
     assert choice.target == "label"
     assert choice.ignored == ("path", "rating")
     assert choice.notes == (
-        "Inputs: image (pictures).",
+        "Inputs: image (images).",
         "Target: label.",
-        "Not read: path (pictures).",
+        "Not read: path (images).",
         "Ignored, as they describe rows and may give the answer away: rating.",
     )
 
@@ -46,8 +46,8 @@ def test_columns_of_several_kinds_are_read_together():
         "series": InputColumn("ax", "series", ("ax", "ay"), ("array", "array")),
     }
     assert choice.notes[0] == (
-        "Inputs: photo (pictures), text (text), cloud (shapes), grid (lists of numbers), "
-        "ax, ay (recordings, 2 channels)."
+        "Inputs: photo (images), text (text), cloud (points), grid (arrays), "
+        "ax, ay (series, 2 channels)."
     )
     assert choice.columns == ["photo", "text", "cloud", "grid", "ax", "ay", "label"]
     kept = choice.kept(fields, "t")
@@ -100,7 +100,7 @@ def test_a_trained_model_reads_its_columns_or_else_its_kinds():
         "audio": InputColumn("film", "audio"),
     }
     with pytest.raises(
-        ValueError, match=r"reads image \(pictures\), audio \(sound\), and t holds s \(text"
+        ValueError, match=r"reads image \(images\), audio \(audio\), and t holds s \(text"
     ):
         choose({"s": Field("text")}, DataConfig(), "t", inputs=model)
 
@@ -154,9 +154,9 @@ def test_unknown_kinds_of_inputs_are_refused():
 
 @pytest.mark.parametrize("kind", ["number", "text", "audio"])
 def test_columns_that_hold_something_else_are_refused(kind):
-    with pytest.raises(ValueError, match="'x' of t is said to hold pictures, but it holds"):
+    with pytest.raises(ValueError, match="'x' of t is said to hold images, but it holds"):
         choose({"x": Field(kind), "label": NUMBER}, DataConfig(columns={"x": "image"}), "t")
-    with pytest.raises(ValueError, match="is said to hold categories, but it holds pictures"):
+    with pytest.raises(ValueError, match="is said to hold categories, but it holds images"):
         choose({"x": IMAGE}, DataConfig(columns={"x": "category"}), "t")
 
 
@@ -164,7 +164,7 @@ def test_data_without_anything_to_read_say_what_was_seen_and_how_to_name_it():
     fields = {"age": NUMBER, "sex": STRING, "label": NUMBER}
     with pytest.raises(
         ValueError,
-        match=r"t has no column of pictures, .*: 'age' holds numbers; 'sex' holds short strings; 'label' holds "
+        match=r"t has no column of images, .*: 'age' holds numbers; 'sex' holds short strings; 'label' holds "
         r"numbers\. Expected .* --columns age:number,sex:category \(or COLUMN:text",
     ):
         choose(fields, DataConfig(), "t")
@@ -187,7 +187,7 @@ def test_pictures_alone_have_no_target():
 
 
 def test_a_target_must_be_something_to_learn():
-    with pytest.raises(ValueError, match="'b' of t holds pictures, not classes: expected names"):
+    with pytest.raises(ValueError, match="'b' of t holds images, not classes: expected names"):
         choose({"image": IMAGE, "b": IMAGE}, DataConfig(label="b"), "t")
     with pytest.raises(ValueError, match="'a' of t cannot be both the label and an input"):
         choose({"a": IMAGE}, DataConfig(label="a", columns={"a": "image"}), "t")

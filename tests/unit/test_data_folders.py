@@ -15,7 +15,7 @@ def test_folders_are_classes_and_other_files_are_left_out(tmp_path):
     assert table.column("label") == ["cat", "dog"]
     assert table.row(1)["image"].path == tmp_path / "dog" / "deep" / "2.png"
     assert notes == [
-        f"Left out of {tmp_path} (not pictures): 2 files, such as cat/Thumbs.db, cat/licence.txt."
+        f"Left out of {tmp_path} (not images): 2 files, such as cat/Thumbs.db, cat/licence.txt."
     ]
 
 

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.encoded_item import (
-    EncodedItem,
-    as_encoded_item,
-    kind_of_bytes,
-    kind_of_name,
-    to_pictures,
-)
+from perceivers.data.encoded_item import EncodedItem, as_encoded_item, to_uint8_images
+from perceivers.data.registry import kind_of_bytes, kind_of_name
 from support.image_data import pixels, png, write_png
 
 
@@ -148,18 +143,18 @@ def test_pil_images_are_turned_as_their_exif_says():
     ],
 )
 def test_numbers_become_bytes(array, expected):
-    pictures = to_pictures(array, "w")
+    pictures = to_uint8_images(array, "w")
     assert pictures.dtype == np.uint8
     assert pictures.tolist() == expected
 
 
 def test_numbers_of_unknown_scale_are_refused():
     with pytest.raises(ValueError, match=r"w: expected .* got float64 from -1 to 1\. Scale them"):
-        to_pictures(np.array([-1.0, 1.0]), "w")
+        to_uint8_images(np.array([-1.0, 1.0]), "w")
     with pytest.raises(ValueError, match="got int64 from 0 to 4095"):
-        to_pictures(np.array([0, 4095]), "w")
+        to_uint8_images(np.array([0, 4095]), "w")
     with pytest.raises(ValueError, match="expected pictures as numbers, got an array of <U1"):
-        to_pictures(np.array(["a"]), "w")
+        to_uint8_images(np.array(["a"]), "w")
 
 
 def test_media_are_sent_to_other_processes():

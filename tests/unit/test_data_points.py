@@ -7,8 +7,8 @@ import torch
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.points.modality import (
-    PointClouds,
     PointsAugmentConfig,
+    PointsModality,
     PointsPreprocessConfig,
     measure_points,
 )
@@ -19,7 +19,7 @@ SQUARE = b"OFF\n4 2 0\n0 0 0\n2 0 0\n2 2 0\n0 2 0\n3 0 1 2\n3 0 2 3\n"
 
 def clouds(num_points=4, num_channels=0, augment=None, **options):
     config = PointsPreprocessConfig(num_points=num_points, num_channels=num_channels, **options)
-    return PointClouds(config, augment)
+    return PointsModality(config, augment)
 
 
 def decoded(reader, points):

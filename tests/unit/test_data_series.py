@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.series.augment import resampled
-from perceivers.data.modalities.series.decode import Recording
+from perceivers.data.modalities.series.decode import SeriesValue
 from perceivers.data.modalities.series.modality import (
     SeriesAugmentConfig,
+    SeriesModality,
     SeriesPreprocessConfig,
-    SeriesWindows,
     measure_series,
 )
 
 NAN = float("nan")
 
 
-def windows(length=8, channels=("x", "y"), augment=None, **settings) -> SeriesWindows:
-    return SeriesWindows(
+def windows(length=8, channels=("x", "y"), augment=None, **settings) -> SeriesModality:
+    return SeriesModality(
         SeriesPreprocessConfig(length=length, channels=channels, **settings), augment
     )
 
@@ -28,7 +28,7 @@ def quiet(**settings) -> SeriesAugmentConfig:
     return SeriesAugmentConfig(**{"scale": 0.0, "jitter": 0.0, **settings})
 
 
-def sample(reader: SeriesWindows, value, **how) -> np.ndarray:
+def sample(reader: SeriesModality, value, **how) -> np.ndarray:
     return reader.prepare(reader.decode(EncodedItem("row 1", value=value)).value, **how)
 
 
@@ -192,7 +192,7 @@ def test_without_chance_nothing_is_random():
 
 def test_what_is_kept_is_not_changed_by_chance():
     reader = windows(augment=SeriesAugmentConfig(drop_channels=0.5, time_mask=0.5, warp=0.2))
-    kept = Recording(np.ones((8, 2), dtype=np.float32))
+    kept = SeriesValue(np.ones((8, 2), dtype=np.float32))
     for seed in range(20):
         reader.prepare(kept, rng=new_rng(seed))
     assert (kept.values == 1).all()
@@ -279,7 +279,7 @@ def test_recordings_say_what_suits_them():
     assert (config.rate, config.irregular, config.has_missing) == (None, False, False)
     assert config.mean == pytest.approx((9.5, 109.5))
     assert config.std == pytest.approx((33.25**0.5,) * 2)
-    windows_ = SeriesWindows(config)
+    windows_ = SeriesModality(config)
     assert sample(windows_, ramp(20)).mean() == pytest.approx(0, abs=1e-5)
 
 
@@ -369,7 +369,7 @@ def test_what_is_not_measured_is_an_error():
     with pytest.raises(
         ValueError, match="length and channels of the recordings, got None and None"
     ):
-        SeriesWindows(SeriesPreprocessConfig())
+        SeriesModality(SeriesPreprocessConfig())
     with pytest.raises(ValueError, match=r"rotate turns channels by threes .* there are 2: x, y"):
         windows(augment=SeriesAugmentConfig(rotate=True))
 

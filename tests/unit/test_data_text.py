@@ -16,18 +16,18 @@ from perceivers.data.modalities.text.modality import (
     PAD,
     SEP,
     TextAugmentConfig,
-    TextBytes,
+    TextModality,
     TextPreprocessConfig,
     measure_text,
 )
 from perceivers.data.tables.columns import InputColumn
 
 
-def reader(max_length: int = 16, **settings) -> TextBytes:
-    return TextBytes(TextPreprocessConfig(max_length=max_length, **settings))
+def reader(max_length: int = 16, **settings) -> TextModality:
+    return TextModality(TextPreprocessConfig(max_length=max_length, **settings))
 
 
-def read(texts: TextBytes, value, **how) -> np.ndarray:
+def read(texts: TextModality, value, **how) -> np.ndarray:
     return texts.prepare(texts.decode(EncodedItem("a cell", value=value)).value, **how)
 
 
@@ -151,13 +151,13 @@ def test_of_a_large_file_only_what_is_needed_is_read(keep, tmp_path: Path):
 
 
 def test_a_random_part_is_taken_from_the_first_mebibyte():
-    texts = TextBytes(TextPreprocessConfig(max_length=64), TextAugmentConfig())
+    texts = TextModality(TextPreprocessConfig(max_length=64), TextAugmentConfig())
     decoded = texts.decode(EncodedItem("a", value="x" * 10_000_000))
     assert decoded.value.shape == (MOST_BYTES,)
 
 
 def test_crops_of_training_lie_anywhere_and_evaluation_reads_the_start():
-    texts = TextBytes(TextPreprocessConfig(max_length=8), TextAugmentConfig())
+    texts = TextModality(TextPreprocessConfig(max_length=8), TextAugmentConfig())
     text = "".join(chr(97 + i) for i in range(26))
     rng = np.random.default_rng(0)
     found = {as_text(read(texts, text, rng=rng)) for _ in range(200)}
@@ -185,7 +185,7 @@ def test_any_window_is_part_of_the_text(text, most, clip_position):
 
 
 def test_whole_words_are_hidden():
-    texts = TextBytes(TextPreprocessConfig(max_length=64), TextAugmentConfig(mask=0.5))
+    texts = TextModality(TextPreprocessConfig(max_length=64), TextAugmentConfig(mask=0.5))
     text = "one two three four five six seven"
     ids = read(texts, text, rng=np.random.default_rng(0))
     shown = "".join("_" if i == MASK else chr(i - 6) for i in ids)
@@ -197,7 +197,7 @@ def test_whole_words_are_hidden():
 
 def test_single_bytes_are_hidden_but_no_blanks():
     augment = TextAugmentConfig(mask=0.5, mask_unit="byte")
-    texts = TextBytes(TextPreprocessConfig(max_length=2048), augment)
+    texts = TextModality(TextPreprocessConfig(max_length=2048), augment)
     ids = read(texts, "ab " * 600, rng=np.random.default_rng(0))
     assert 0.25 < (ids == MASK).mean() < 0.42
     assert (ids[2::3] == 38).all()
@@ -205,14 +205,14 @@ def test_single_bytes_are_hidden_but_no_blanks():
 
 def test_words_are_left_out():
     augment = TextAugmentConfig(word_dropout=0.5)
-    texts = TextBytes(TextPreprocessConfig(max_length=64), augment)
+    texts = TextModality(TextPreprocessConfig(max_length=64), augment)
     kept = as_text(read(texts, "a b c d e f", rng=np.random.default_rng(0))).split()
     assert 0 < len(kept) < 6
     assert kept == sorted(kept)
 
 
 def test_the_last_word_is_never_left_out():
-    texts = TextBytes(TextPreprocessConfig(max_length=64), TextAugmentConfig(word_dropout=0.99))
+    texts = TextModality(TextPreprocessConfig(max_length=64), TextAugmentConfig(word_dropout=0.99))
     assert as_text(read(texts, "alone", rng=np.random.default_rng(0))) == "alone"
 
 
@@ -266,18 +266,18 @@ def test_settings_out_of_range_are_errors():
     with pytest.raises(ValueError, match="max_length of at least 8 bytes, got 7"):
         TextPreprocessConfig(max_length=7)
     with pytest.raises(ValueError, match=r"max_length in bytes, got None. Measure it"):
-        TextBytes(TextPreprocessConfig())
+        TextModality(TextPreprocessConfig())
     with pytest.raises(ValueError, match=r"shares of the text in \[0, 1\), got mask=1.0"):
         TextAugmentConfig(mask=1.0)
 
 
 def test_a_mark_in_a_text_is_one_hidden_byte():
-    modality = TextBytes(TextPreprocessConfig(max_length=16, marks=True))
+    modality = TextModality(TextPreprocessConfig(max_length=16, marks=True))
     ids = modality.prepare(modality.decode(EncodedItem("t", value="a [MASK][MASK]c")).value)
     assert ids.tolist() == [ord("a") + 6, ord(" ") + 6, MASK, MASK, ord("c") + 6]
     long = modality.decode(EncodedItem("t", value="[MASK]" * 40)).value
     assert modality.prepare(long).tolist() == [MASK] * 16
-    plain = TextBytes(TextPreprocessConfig(max_length=16))
+    plain = TextModality(TextPreprocessConfig(max_length=16))
     assert MASK not in plain.prepare(plain.decode(EncodedItem("t", value="[MASK]")).value)
 
 

@@ -6,9 +6,9 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.table.modality import (
     TableAugmentConfig,
+    TableModality,
     TablePreprocessConfig,
-    TableVectors,
-    measure_vectors,
+    measure_table,
 )
 
 CONFIG = TablePreprocessConfig(
@@ -21,7 +21,7 @@ NAN = float("nan")
 
 
 def decode(value, config=CONFIG):
-    return TableVectors(config).decode(EncodedItem("row 1", value=value))
+    return TableModality(config).decode(EncodedItem("row 1", value=value))
 
 
 def cells(*values) -> list[EncodedItem]:
@@ -29,7 +29,7 @@ def cells(*values) -> list[EncodedItem]:
 
 
 def test_numbers_are_normalized_and_categories_are_their_index():
-    reader = TableVectors(CONFIG)
+    reader = TableModality(CONFIG)
     assert isinstance(reader, Modality)
     decoded = reader.decode(EncodedItem("a", value={"color": "red", "age": 20, "height": "90"}))
     assert decoded.value.tolist() == [2, -1, 1]
@@ -45,7 +45,7 @@ def test_large_numbers_keep_their_differences():
 
 @pytest.mark.parametrize("empty", [None, NAN, "", " ", np.float64("nan")])
 def test_what_is_missing_is_masked(empty):
-    reader = TableVectors(CONFIG)
+    reader = TableModality(CONFIG)
     decoded = decode({"age": empty, "height": 110, "color": empty})
     assert decoded.notes == ()
     values, mask = reader.collate([reader.prepare(decoded.value)])
@@ -84,7 +84,7 @@ def test_a_cell_that_is_no_row_is_an_error():
 
 
 def test_rows_become_a_batch_and_missing_ones_are_zeros():
-    reader = TableVectors(CONFIG)
+    reader = TableModality(CONFIG)
     full = decode({"color": "red", "age": 20, "height": 90}).value
     values, mask = reader.collate([full, full])
     assert values.shape == (2, 3)
@@ -97,7 +97,7 @@ def test_rows_become_a_batch_and_missing_ones_are_zeros():
 
 
 def test_noise_is_added_to_numbers_only():
-    reader = TableVectors(CONFIG, TableAugmentConfig(noise=0.1))
+    reader = TableModality(CONFIG, TableAugmentConfig(noise=0.1))
     full = decode({"color": "red", "age": 20, "height": 90}).value
     found = reader.prepare(full, rng=np.random.default_rng(0))
     assert found[2] == 1
@@ -107,7 +107,7 @@ def test_noise_is_added_to_numbers_only():
 
 
 def test_fields_are_hidden_but_one_always_stays():
-    reader = TableVectors(CONFIG, TableAugmentConfig(drop=0.7))
+    reader = TableModality(CONFIG, TableAugmentConfig(drop=0.7))
     full = decode({"color": "red", "age": 20}).value
     left = [
         (~np.isnan(reader.prepare(full, rng=np.random.default_rng(seed)))).sum()
@@ -119,7 +119,7 @@ def test_fields_are_hidden_but_one_always_stays():
 
 
 def test_rows_say_what_columns_they_have():
-    found = measure_vectors(
+    found = measure_table(
         cells(
             {"age": 1, "color": "red", "flag": True},
             {"age": 3, "color": "blue", "flag": False},
@@ -139,20 +139,20 @@ def test_what_is_stated_stays():
     stated = TablePreprocessConfig(
         numbers=("age",), categories={"code": ()}, means=(0.0,), stds=(1.0,)
     )
-    found = measure_vectors(cells({"age": "7", "code": 30}, {"age": 8, "code": 4}), stated)
+    found = measure_table(cells({"age": "7", "code": 30}, {"age": 8, "code": 4}), stated)
     assert (found.numbers, found.means, found.stds) == (("age",), (0.0,), (1.0,))
     assert found.categories == {"code": ("30", "4")}
 
 
 def test_a_constant_number_has_a_deviation_to_divide_by():
-    found = measure_vectors(cells({"a": 5}, {"a": 5}), TablePreprocessConfig())
+    found = measure_table(cells({"a": 5}, {"a": 5}), TablePreprocessConfig())
     assert (found.means, found.stds) == ((5.0,), (1.0,))
 
 
 def test_only_categories_need_no_statistics():
-    found = measure_vectors(cells({"a": "x"}), TablePreprocessConfig())
+    found = measure_table(cells({"a": "x"}), TablePreprocessConfig())
     assert (found.numbers, found.means) == ((), ())
-    assert TableVectors(found).decode(cells({"a": "x"})[0]).value.tolist() == [0]
+    assert TableModality(found).decode(cells({"a": "x"})[0]).value.tolist() == [0]
 
 
 def test_names_of_rows_are_no_category():
@@ -160,14 +160,14 @@ def test_names_of_rows_are_no_category():
     with pytest.raises(
         ValueError, match="'id' has 1,001 different values; expected from 1 to 1,000"
     ):
-        measure_vectors(rows, TablePreprocessConfig())
+        measure_table(rows, TablePreprocessConfig())
     with pytest.raises(ValueError, match="'code' has 0 different values"):
-        measure_vectors(cells({"a": 1}), TablePreprocessConfig(categories={"code": ()}))
+        measure_table(cells({"a": 1}), TablePreprocessConfig(categories={"code": ()}))
 
 
 def test_no_rows_cannot_be_measured():
     with pytest.raises(ValueError, match="cannot be measured, since there are no rows"):
-        measure_vectors(cells(None), TablePreprocessConfig())
+        measure_table(cells(None), TablePreprocessConfig())
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,6 @@ def test_augmentation_out_of_range_is_an_error():
 
 def test_what_is_not_measured_is_an_error():
     with pytest.raises(ValueError, match="got no column"):
-        TableVectors(TablePreprocessConfig())
+        TableModality(TablePreprocessConfig())
     with pytest.raises(ValueError, match="got no names for color"):
-        TableVectors(TablePreprocessConfig(categories={"color": ()}))
+        TableModality(TablePreprocessConfig(categories={"color": ()}))

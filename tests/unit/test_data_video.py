@@ -11,10 +11,10 @@ from PIL import Image
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.video import modality as video
-from perceivers.data.modalities.video.decode import Film
+from perceivers.data.modalities.video.decode import Video
 from perceivers.data.modalities.video.modality import (
     VideoAugmentConfig,
-    VideoClips,
+    VideoModality,
     VideoPreprocessConfig,
     measure_video,
 )
@@ -33,13 +33,13 @@ def film(count=10, height=8, width=12, start=0.0, duration=None):
     """Frame k has the value k everywhere."""
     frames = np.repeat(np.arange(count, dtype=np.uint8), height * width * 3)
     frames = frames.reshape(count, height, width, 3)
-    return Film(frames, 10.0, start, count / 10 if duration is None else duration)
+    return Video(frames, 10.0, start, count / 10 if duration is None else duration)
 
 
 def noise(count=10, height=16, width=24, seed=0):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-    return Film(np.repeat(frames, count, axis=0), 10.0, 0.0, count / 10)
+    return Video(np.repeat(frames, count, axis=0), 10.0, 0.0, count / 10)
 
 
 def encoded(count=30, rate=10, height=48, width=64):
@@ -55,15 +55,15 @@ def encoded(count=30, rate=10, height=48, width=64):
 
 
 def test_it_is_a_timed_modality():
-    assert isinstance(VideoClips(PLAIN), Modality)
-    assert VideoClips.has_clips
+    assert isinstance(VideoModality(PLAIN), Modality)
+    assert VideoModality.has_clips
 
 
 @pytest.mark.parametrize(
     ("clip_position", "frames"), [(0.0, [0, 1, 2, 3]), (0.5, [3, 4, 5, 6]), (1.0, [6, 7, 8, 9])]
 )
 def test_a_clip_lies_at_its_moment(clip_position, frames):
-    clip = VideoClips(PLAIN).prepare(film(), clip_position=clip_position)
+    clip = VideoModality(PLAIN).prepare(film(), clip_position=clip_position)
     assert clip.shape == (4, 8, 12, 3)
     assert clip.dtype == np.uint8
     assert clip[:, 0, 0, 0].tolist() == frames
@@ -71,7 +71,7 @@ def test_a_clip_lies_at_its_moment(clip_position, frames):
 
 def test_a_window_gives_the_clip_of_the_whole():
     media = EncodedItem("a.mp4", data=encoded())
-    clips = VideoClips(replace(PLAIN, size=(24, 32)))
+    clips = VideoModality(replace(PLAIN, size=(24, 32)))
     whole = clips.decode(media).value
     for clip_position in (0.0, 0.3, 1.0):
         window = clips.decode(media, clip_position=clip_position).value
@@ -81,13 +81,13 @@ def test_a_window_gives_the_clip_of_the_whole():
             clips.prepare(whole, clip_position=clip_position),
         )
     with pytest.raises(
-        ValueError, match=r"decoded as a whole or at the moment 0, got 4 frames from 2\.60 s"
+        ValueError, match=r"decoded as a whole or at the position 0, got 4 frames from 2\.60 s"
     ):
         clips.prepare(window, clip_position=0.0)
 
 
 def test_a_shorter_film_gives_what_it_has():
-    assert len(VideoClips(PLAIN).prepare(film(3), clip_position=1.0)) == 3
+    assert len(VideoModality(PLAIN).prepare(film(3), clip_position=1.0)) == 3
 
 
 @pytest.mark.parametrize(
@@ -101,40 +101,40 @@ def test_a_shorter_film_gives_what_it_has():
 )
 def test_frames_are_kept_a_little_larger_than_the_clip(augment, keep_aspect, kept):
     config = replace(PLAIN, size=(48, 64 if keep_aspect else 72), keep_aspect=keep_aspect)
-    assert VideoClips(config, augment).kept_size(96, 128) == kept
+    assert VideoModality(config, augment).kept_size(96, 128) == kept
 
 
 def test_small_frames_are_kept_as_they_are():
-    assert VideoClips(replace(PLAIN, size=(480, 640))).kept_size(96, 128) == (96, 128)
+    assert VideoModality(replace(PLAIN, size=(480, 640))).kept_size(96, 128) == (96, 128)
 
 
 def test_evaluation_shows_the_center():
     frames = np.zeros((1, 8, 20, 3), np.uint8)
     frames[:, :, 4:16] = 200
-    clip = VideoClips(PLAIN).prepare(Film(frames, 10.0, 0.0, 0.1))
+    clip = VideoModality(PLAIN).prepare(Video(frames, 10.0, 0.0, 0.1))
     assert (clip == 200).all()
 
 
 def test_frames_are_resized_with_antialiasing():
     value = noise(4)
-    clip = VideoClips(PLAIN).prepare(value)
+    clip = VideoModality(PLAIN).prepare(value)
     wanted = Image.fromarray(value.frames[0]).resize((12, 8), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(clip[0], np.asarray(wanted))
 
 
 def test_chance_is_the_same_in_all_frames_and_comes_from_the_generator():
-    clips = VideoClips(PLAIN, VideoAugmentConfig())
+    clips = VideoModality(PLAIN, VideoAugmentConfig())
     first = clips.prepare(noise(), rng=np.random.default_rng(1))
     assert (first == first[:1]).all()
     np.testing.assert_array_equal(first, clips.prepare(noise(), rng=np.random.default_rng(1)))
     assert (first != clips.prepare(noise(), rng=np.random.default_rng(2))).any()
-    plain = VideoClips(PLAIN).prepare(noise())
+    plain = VideoModality(PLAIN).prepare(noise())
     np.testing.assert_array_equal(clips.prepare(noise()), plain)  # without chance nothing is random
 
 
 def test_half_of_the_clips_are_mirrored():
-    clips = VideoClips(PLAIN, replace(STILL, flip=True))
-    plain = VideoClips(PLAIN).prepare(noise())
+    clips = VideoModality(PLAIN, replace(STILL, flip=True))
+    plain = VideoModality(PLAIN).prepare(noise())
     mirrored = 0
     for seed in range(40):
         clip = clips.prepare(noise(), rng=np.random.default_rng(seed))
@@ -155,7 +155,7 @@ class Fixed(np.random.Generator):
 
 def colored(value, **strengths):
     config = replace(STILL, **strengths)
-    return VideoClips(PLAIN, config).prepare(value, rng=Fixed(np.random.PCG64()))
+    return VideoModality(PLAIN, config).prepare(value, rng=Fixed(np.random.PCG64()))
 
 
 def test_colors_change_as_stated():
@@ -163,7 +163,7 @@ def test_colors_change_as_stated():
     value = replace_frames(
         value, np.where(np.arange(12)[:, None] < 6, (40, 80, 120), (80, 120, 160))
     )
-    plain = VideoClips(PLAIN).prepare(value)
+    plain = VideoModality(PLAIN).prepare(value)
     np.testing.assert_array_equal(plain[0, 0, 0], (40, 80, 120))
     np.testing.assert_array_equal(colored(value, brightness=0.5)[0, 0, 0], (60, 120, 180))
     # Gray is 0.299 r + 0.587 g + 0.114 b: 72.6 and 112.6, 92.6 on average.
@@ -185,7 +185,7 @@ def replace_frames(value, row):
 
 
 def test_batches_are_padded_to_a_whole_clip_and_normalized():
-    clips = VideoClips(replace(PLAIN, mean=(0.5, 0.0, 0.0), std=(0.5, 1.0, 2.0)))
+    clips = VideoModality(replace(PLAIN, mean=(0.5, 0.0, 0.0), std=(0.5, 1.0, 2.0)))
     full = np.full((4, 8, 12, 3), 255, np.uint8)
     values, mask = clips.collate([full, full])
     assert mask is None
@@ -202,13 +202,13 @@ def test_batches_are_padded_to_a_whole_clip_and_normalized():
 
 def test_a_cell_without_a_film_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
-        VideoClips(PLAIN).decode(EncodedItem("row 3"))
+        VideoModality(PLAIN).decode(EncodedItem("row 3"))
 
 
 @pytest.mark.parametrize("name", ["num_frames", "frame_rate", "size", "mean", "std"])
 def test_what_is_open_is_refused(name):
     with pytest.raises(ValueError, match=r"measure_video\(\) takes them from the training data"):
-        VideoClips(replace(PLAIN, **{name: None}))
+        VideoModality(replace(PLAIN, **{name: None}))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def frames_of(value, count=25, height=96, width=128, rate=25.0):
 
 def test_what_is_open_is_measured():
     cells = [frames_of(51), EncodedItem("empty"), frames_of(153), frames_of(51, count=5)]
-    config = measure_video(cells, VideoPreprocessConfig(crop_fraction=0.9), largest=64)
+    config = measure_video(cells, VideoPreprocessConfig(crop_fraction=0.9, max_side=64))
     # 25 frames a second are halved; three of four last a second or less; the larger side becomes 64.
     assert config == VideoPreprocessConfig(
         frame_rate=12.5,
@@ -255,6 +255,7 @@ def test_what_is_open_is_measured():
         mean=config.mean,
         std=config.std,
         crop_fraction=0.9,
+        max_side=64,
     )
     # Of the clips every fourth frame: 4 of each long film, 1 of the short one.
     share = np.array([0.2] * 5 + [0.6] * 4)
@@ -276,7 +277,7 @@ def test_long_films_give_clips_of_the_most_frames_and_mixed_ones_a_square():
         frames_of(0, height=64, width=128, rate=30.0),
         frames_of(0, height=128, width=64, rate=30.0),
     ]
-    config = measure_video(cells, VideoPreprocessConfig(), largest=48)
+    config = measure_video(cells, VideoPreprocessConfig(max_side=48))
     assert (config.size, config.frame_rate) == ((48, 48), 10.0)
     cells = [frames_of(0, count=1, height=3, width=4, rate=8.0)]
     config = measure_video(cells, VideoPreprocessConfig())
@@ -293,6 +294,6 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(monkeypatch):
     def fail(*_, **__):
         raise ValueError("cut off")
 
-    monkeypatch.setattr(video, "decode_film", fail)
+    monkeypatch.setattr(video, "decode_video", fail)
     with pytest.raises(ValueError, match=r"No film of a sample can be read\. cut off"):
         measure_video([frames_of(0)], VideoPreprocessConfig())

@@ -6,7 +6,7 @@ from PIL import Image
 
 from perceivers.cli import explain as command
 from perceivers.cli.main import main
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.hub.checkpoint import save
@@ -19,7 +19,7 @@ from perceivers.tasks.classification import ClassificationConfig
 from support.models import tiny_encoder
 
 PARTS = {
-    "image": (PixelInputConfig(size=(4, 4)), ImagePreprocessConfig(size=(4, 4))),
+    "image": (PixelInputConfig(size=(4, 4)), ImagePreprocessConfig.imagenet(size=(4, 4))),
     "text": (TextInputConfig(max_length=64, channels=16), TextPreprocessConfig(max_length=64)),
     "table": (
         TableInputConfig(num_numbers=2, category_sizes=(), channels=16),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.attribution import attribute as looking
 from perceivers.explain.attribution import layout as placing
@@ -35,7 +35,7 @@ def saved(adapter=None, encoder=ENCODER, *, text=None, permute=None, task=CLASSE
     adapter = adapter or PixelInputConfig(size=(6, 8))
     inputs = {"image": adapter}
     preprocess = {
-        "image": ImagePreprocessConfig(
+        "image": ImagePreprocessConfig.imagenet(
             size=adapter.size,
             num_channels=adapter.num_channels,
             mean=(0.5,) * adapter.num_channels,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.render.render import explain_file, explain_image
 from perceivers.hub.checkpoint import Saved, SavedConfig
@@ -33,7 +33,7 @@ def make(folder, *, text=False) -> Saved:
         model=build(config).eval(),
         config=SavedConfig(
             model=config,
-            preprocess={"image": ImagePreprocessConfig(size=(8, 8))}
+            preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))}
             | ({"text": TextPreprocessConfig(max_length=64)} if text else {}),
             task=ClassificationConfig(label_names=("cat", "dog")),
         ),

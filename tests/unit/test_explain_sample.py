@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
@@ -18,7 +18,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from support.models import tiny_encoder
 
-IMAGE = ImagePreprocessConfig(size=(4, 4))
+IMAGE = ImagePreprocessConfig.imagenet(size=(4, 4))
 MODEL = PerceiverConfig(  # nothing of it matters but that there is one
     inputs={"image": PixelInputConfig(size=(4, 4))},
     encoder=tiny_encoder(num_latents=2, latent_channels=4, num_self_attends_per_block=0),
@@ -60,7 +60,7 @@ def test_a_path_gives_its_name(tmp_path):
         assert sample.masks == {}
         assert sample.missing == ()
     array = read_sample(saved(image=IMAGE), np.zeros((6, 8, 3), np.uint8))
-    assert array.name == "picture"
+    assert array.name == "image"
 
 
 def test_a_text_is_a_string_or_lies_in_a_file(tmp_path):
@@ -99,16 +99,18 @@ def test_a_row_is_read_as_it_is():
 
 class TestRefuses:
     def test_one_file_of_several_modalities(self, tmp_path):
-        message = "reads image, text together, .* image=...,text=... on the command line"
+        message = "reads image, text together: .* image=...,text=... on the command line"
         with pytest.raises(ValueError, match=message):
             read_sample(saved(image=IMAGE, text=TEXT), tmp_path / "a.png")
 
     def test_one_file_of_several_columns(self):
-        with pytest.raises(ValueError, match="reads the columns age, sex together: give a table"):
+        with pytest.raises(ValueError, match="reads the columns age, sex: give a table"):
             read_sample(saved(FIELDS, table=TABLE), Path("a.csv"))
 
     def test_an_unknown_modality(self):
-        message = "Expected a dict with some of image, text; got 'imgae'. Did you mean 'image'"
+        message = (
+            "Expected a dict with some of image, text; got 'imgae' in sample. Did you mean 'image'"
+        )
         with pytest.raises(ValueError, match=message):
             read_sample(saved(image=IMAGE, text=TEXT), {"imgae": "a.png"})
         with pytest.raises(ValueError, match=r"some of image, text; got none\."):

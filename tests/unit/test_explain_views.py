@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
-from perceivers.data.modalities.array.modality import ArraysPreprocessConfig
+from perceivers.data.modalities.array.modality import ArrayPreprocessConfig
 from perceivers.data.modalities.audio.mel import mel_edges
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.points.modality import PointsPreprocessConfig
-from perceivers.data.modalities.series.decode import Recording
+from perceivers.data.modalities.series.decode import SeriesValue
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
@@ -49,14 +49,14 @@ def test_what_an_element_covers_follows_from_its_adapter(given, step):
 
 
 def test_a_picture_is_shown_in_the_pixels_that_it_has():
-    config = ImagePreprocessConfig(size=(6, 8), crop_fraction=1.0)
+    config = ImagePreprocessConfig.imagenet(size=(6, 8), crop_fraction=1.0)
     assert show_pixels(noise(60, 80), config).shape == (60, 80, 3)
     assert show_pixels(noise(3, 4), config).shape == (6, 8, 3)
     assert show_pixels(noise(6000, 8000), config).shape == (64 * 6, 64 * 8, 3)
 
 
 def test_a_gray_picture_has_three_equal_channels():
-    config = ImagePreprocessConfig(size=(6, 8), num_channels=1, crop_fraction=1.0)
+    config = ImagePreprocessConfig.imagenet(size=(6, 8), num_channels=1, crop_fraction=1.0)
     image = noise(6, 8, "L")
     content = content_of(config, image, np.zeros((1, 6, 8)), np.ones(1, bool), (1,))
     np.testing.assert_array_equal(content.pixels[..., 0], np.asarray(image))
@@ -145,7 +145,9 @@ class TestRecording:
     @pytest.mark.parametrize("duration", [8.0, None])
     def test_times_that_are_not_even_are_seconds_again(self, duration):
         x = np.array([[0, 0, -1.0], [0, 0, 0.0], [0, 0, 0.5], [0, 0, 1.0]], np.float32)
-        value = Recording(np.zeros((4, 2), np.float32), np.array([0.0, 4.0, 6.0, 8.0]), ("x", "y"))
+        value = SeriesValue(
+            np.zeros((4, 2), np.float32), np.array([0.0, 4.0, 6.0, 8.0]), ("x", "y")
+        )
         real = np.array([True, False, True, True])
         config = self.config(rate=None, irregular=True, duration=duration)
         content = content_of(config, value, x, real, (1,))
@@ -153,7 +155,7 @@ class TestRecording:
 
 
 def test_values_of_an_array_have_their_unit_and_no_coordinates():
-    config = ArraysPreprocessConfig(
+    config = ArrayPreprocessConfig(
         length=4, num_channels=2, num_coordinates=1, mean=(1.0, 2.0), std=(2.0, 2.0)
     )
     x = np.array([[1, 1, 9]] * 4, np.float32)

@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.exporting import export as exporting
-from perceivers.exporting import formats
+from perceivers.exporting import formats, preprocessing
 from perceivers.exporting import verify as check
 from perceivers.exporting.graph import build_graph, one_window
+from perceivers.exporting.preprocessing import GraphPreprocessor, register_preprocessing
+from perceivers.exporting.script import ScriptTemplate
 from perceivers.exporting.verify import Difference
 from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.multilabel import MultiLabelConfig
@@ -175,6 +177,47 @@ def test_what_has_no_script_is_exported_as_the_model_reads_it(kind, tmp_path, qu
     assert done.difference.largest < 1e-5
 
 
+class TenthsPreprocessor(GraphPreprocessor):
+    """Takes the model's array times ten."""
+
+    def __init__(self, source):
+        length, channels = source.example.shape[1:]
+        super().__init__(source, (length, channels), length, "tenths")
+
+    def sample(self, value):
+        return 10 * super().sample(value)
+
+    def forward(self, values, mask):
+        return values.masked_fill(~mask[..., None], 0.0) / 10, mask
+
+
+READ_TENTHS = ScriptTemplate(
+    name="read_tenths",
+    text="""
+def read_tenths(path, how, position):
+    return 10 * np.load(path)[: how["length"]]
+""",
+)
+
+
+def test_a_registered_preprocessing_is_in_the_graph_and_its_template_in_the_script(
+    tmp_path, quickly, monkeypatch
+):
+    monkeypatch.setattr(preprocessing, "_REGISTERED", {**preprocessing._REGISTERED})
+    register_preprocessing("array", TenthsPreprocessor, READ_TENTHS)
+    run = save_untrained(tmp_path / "run", "array")
+    values = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    done = exporting.export(run, tmp_path / "out", samples=[{"array": values}])
+    assert done.files == ("model.onnx", "predict.py", "preprocess.json")
+    assert done.difference.largest < 1e-5
+    told = json.loads((tmp_path / "out" / "preprocess.json").read_text())
+    assert told["inputs"]["array"]["meaning"] == "tenths"
+    (said,) = run_script(tmp_path / "out", build_graph(load(run)), tmp_path / "a.npy")
+    (expected,) = load_predictor(run, device="cpu").predict({"array": values})
+    assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
 def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
     tasks = {
         "probabilities": MultiLabelConfig(label_names=LABELS),
@@ -186,7 +229,7 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
         save(
             run,
             tiny_model(),
-            preprocess={"image": ImagePreprocessConfig(size=(8, 8))},
+            preprocess={"image": ImagePreprocessConfig.imagenet(size=(8, 8))},
             task=task,
             columns={"inputs": {"image": "image"}},
         )
@@ -296,7 +339,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, quickly, monkeypatch):
     with pytest.raises(ValueError, match=r"bad\.png"):
         exporting.export(run, tmp_path / "out", samples=[bad])
     several = save_untrained(tmp_path / "several", "image", "audio")
-    with pytest.raises(ValueError, match="Expected samples to be dicts of"):
+    with pytest.raises(ValueError, match="reads image, audio together"):
         exporting.export(several, tmp_path / "out", samples=[bad])
     monkeypatch.setattr(exporting, "export_huggingface", lambda source, folder: "Hf")
     monkeypatch.setattr(

@@ -113,7 +113,7 @@ def test_a_process_whose_rows_end_early_ends_the_epoch_for_all():
 
 
 def test_nothing_to_read_is_an_error():
-    with pytest.raises(ValueError, match="Expected at least one whole batch in train"):
+    with pytest.raises(ValueError, match="Expected at least one complete batch in train"):
         values(ResumableBatches(Rows(1), accumulate=2), 1)
 
 
@@ -184,10 +184,10 @@ def test_waiting_ends_where_the_batch_is_there():
 
     feed = ResumableBatches(Slow(20))
     for _ in itertools.islice(feed, 10):
-        feed.watch.receive()
-        feed.watch.begin()
+        feed.timer.receive()
+        feed.timer.begin()
         time.sleep(0.02)
-        feed.watch.end(pauses=False)
-    waited = feed.watch.take()
+        feed.timer.end(pauses=False)
+    waited = feed.timer.take()
     assert waited.waiting > 0.02 * 6  # of ten steps, the first three do not count
     assert waited.seconds > 0.02 * 6

@@ -12,7 +12,7 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve_sizes import assume, fill_input, measured
+from perceivers.recipes.resolve_sizes import assume, fill_input
 from support import modality_data
 
 
@@ -25,29 +25,27 @@ def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():
 def test_an_input_that_does_not_read_what_is_prepared_is_refused():
     with pytest.raises(
         ValueError,
-        match="An input of kind 'spectrogram_convolved' reads what is prepared as mel; got preprocess of kind 'wave'",
+        match="An input of kind 'spectrogram_convolved' expects preprocess of kind 'mel', got 'wave'",
     ):
         fill_input(
             ConvSpectrogramInputConfig(), WavePreprocessConfig(sample_rate=8000, seconds=1.0)
         )
-    with pytest.raises(
-        ValueError, match=r"reads what is prepared as a picture; got .* kind 'text'"
-    ):
+    with pytest.raises(ValueError, match=r"expects preprocess of kind 'image', got 'text'"):
         fill_input(PixelInputConfig(), TextPreprocessConfig(max_length=64))
 
 
 def test_what_is_open_is_measured_on_cells():
     cells = [EncodedItem("a", value="x" * 100), EncodedItem("b", value="y" * 100)]
-    assert measured(TextPreprocessConfig(), cells).max_length == 128
+    assert TextPreprocessConfig().measure(lambda _: cells).max_length == 128
     with pytest.raises(ValueError, match=r"No text|holds no|no rows"):
-        measured(TextPreprocessConfig(), [])
+        TextPreprocessConfig().measure(lambda _: [])
 
 
 def test_films_are_as_large_as_the_recipe_allows(tmp_path):
     folder = modality_data.make_videos(tmp_path, sound=False)
     cells = [EncodedItem(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
-    large = measured(VideoPreprocessConfig(), cells, largest_image=64).size
-    small = measured(VideoPreprocessConfig(), cells, largest_image=8).size
+    large = VideoPreprocessConfig(max_side=64).measure(lambda _: cells).size
+    small = VideoPreprocessConfig(max_side=8).measure(lambda _: cells).size
     assert max(small) <= 8 <= max(large)
 
 

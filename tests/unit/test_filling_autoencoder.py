@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.inputs.audio import SpectrogramInputConfig, WaveInputConfig
 from perceivers.inputs.image import PatchInputConfig
 from perceivers.inputs.label import LabelInputConfig
@@ -43,7 +43,7 @@ def filled(part, patch, preprocess=None, queries=None):
 
 
 def test_pictures_come_back_in_pixels():
-    prepared = ImagePreprocessConfig(size=(10, 12), mean=(0.5,) * 3, std=(0.2,) * 3)
+    prepared = ImagePreprocessConfig.imagenet(size=(10, 12), mean=(0.5,) * 3, std=(0.2,) * 3)
     part, answer = filled(PatchInputConfig(size=(10, 12)), (4, 4), prepared)
     assert (part.size, part.num_channels, part.mean, part.std) == (
         (10, 12),

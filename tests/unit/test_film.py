@@ -11,8 +11,8 @@ from perceivers.data.modalities.base import MissingValueError, TooLongError
 from perceivers.data.modalities.video import container as film_file
 from perceivers.data.modalities.video import decode as films
 from perceivers.data.modalities.video.decode import (
-    decode_film,
-    film_header,
+    decode_video,
+    read_video_header,
 )
 
 av = pytest.importorskip("av")
@@ -121,7 +121,7 @@ def numbers(film):
 def test_frames_are_those_of_a_full_decode(name, rate):
     data = written(*CONTAINERS[name])
     found = all_frames(data)
-    film, notes = decode_film(media(data), frame_rate=rate)
+    film, notes = decode_video(media(data), frame_rate=rate)
     assert len(found) == 50
     assert film.duration == pytest.approx(2.0)
     assert (film.start, film.frame_rate, notes) == (0.0, rate, ())
@@ -133,9 +133,9 @@ def test_frames_are_those_of_a_full_decode(name, rate):
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_a_window_equals_the_same_part_of_a_full_decode(name):
     data = written(*CONTAINERS[name], count=75)
-    whole, _ = decode_film(media(data), frame_rate=25.0)
+    whole, _ = decode_video(media(data), frame_rate=25.0)
     for clip_position in (0.0, 0.21, 0.5, 0.77, 1.0):
-        film, _ = decode_film(media(data), frame_rate=25.0, clip=(8, clip_position))
+        film, _ = decode_video(media(data), frame_rate=25.0, clip=(8, clip_position))
         first = round(film.start * 25)
         assert film.start == pytest.approx(
             clip_position * (film.duration - 8 / 25), abs=0.5 / 25 + 1e-9
@@ -155,53 +155,53 @@ def test_a_window_is_sought_and_not_decoded_from_the_beginning(monkeypatch):
             yield time, frame
 
     monkeypatch.setattr(films, "_timed", watched)
-    decode_film(media(data), frame_rate=25.0, clip=(5, 1.0))
+    decode_video(media(data), frame_rate=25.0, clip=(5, 1.0))
     assert min(seen) >= 3.5
     assert len(seen) <= 15
 
 
 def test_where_seeking_lands_too_late_the_film_is_decoded_from_further_back(monkeypatch):
     data = written(count=100, options={"g": "10"})
-    whole, _ = decode_film(media(data), frame_rate=25.0)
+    whole, _ = decode_video(media(data), frame_rate=25.0)
     monkeypatch.setattr(films, "STEPS_BACK", (-0.5, -0.3, 0.0))  # the first two land behind it
-    film, _ = decode_film(media(data), frame_rate=25.0, clip=(5, 0.5))
+    film, _ = decode_video(media(data), frame_rate=25.0, clip=(5, 0.5))
     np.testing.assert_array_equal(film.frames, whole.frames[48:53])
     monkeypatch.setattr(films, "STEPS_BACK", (-0.5, 9.0))  # none fits: from the beginning
-    film, _ = decode_film(media(data), frame_rate=25.0, clip=(5, 0.5))
+    film, _ = decode_video(media(data), frame_rate=25.0, clip=(5, 0.5))
     np.testing.assert_array_equal(film.frames, whole.frames[48:53])
 
 
 def test_a_container_that_refuses_to_seek_is_decoded_from_the_beginning(monkeypatch):
     data = written()
-    whole, _ = decode_film(media(data), frame_rate=25.0)
+    whole, _ = decode_video(media(data), frame_rate=25.0)
 
     def refuse(first, packets):
         raise av.error.InvalidDataError(1, "no")
         yield
 
     monkeypatch.setattr(films, "_decoded", refuse)
-    film, _ = decode_film(media(data), frame_rate=25.0, clip=(5, 1.0))
+    film, _ = decode_video(media(data), frame_rate=25.0, clip=(5, 1.0))
     np.testing.assert_array_equal(film.frames, whole.frames[45:])
 
 
 def test_a_rate_that_varies_is_told_by_the_time_stamps():
     data = written(count=5, times=[0, 4, 50, 54, 100], options={"bf": "0"})
-    film, _ = decode_film(media(data), frame_rate=10.0)
+    film, _ = decode_video(media(data), frame_rate=10.0)
     assert numbers(film) == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4][: len(film.frames)]
     assert len(film.frames) >= 10
 
 
 def test_a_higher_rate_repeats_frames():
-    film, _ = decode_film(media(written(count=4)), frame_rate=50.0)
+    film, _ = decode_video(media(written(count=4)), frame_rate=50.0)
     assert numbers(film) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_film_of_one_frame_has_one():
     data = written(count=1)
-    film, _ = decode_film(media(data), frame_rate=25.0)
+    film, _ = decode_video(media(data), frame_rate=25.0)
     assert film.frames.shape == (1, H, W, 3)
-    assert film_header(media(data)).seconds == pytest.approx(0.04)
-    film, _ = decode_film(media(data), frame_rate=25.0, clip=(8, 0.5))
+    assert read_video_header(media(data)).seconds == pytest.approx(0.04)
+    film, _ = decode_video(media(data), frame_rate=25.0, clip=(8, 0.5))
     assert len(film.frames) == 1
 
 
@@ -221,27 +221,27 @@ def corners(number):
 )
 def test_rotated_films_are_turned_upright(rotation, bright, shape):
     data = written(count=3, rotation=rotation, make=corners)
-    film, notes = decode_film(media(data), frame_rate=25.0)
+    film, notes = decode_video(media(data), frame_rate=25.0)
     assert notes == ("turned as its rotation says",)
     assert film.frames.shape == (3, *shape, 3)
-    header = film_header(media(data))
+    header = read_video_header(media(data))
     assert (header.height, header.width) == shape
     quarters = film.frames[0].reshape(2, shape[0] // 2, 2, shape[1] // 2, 3).mean(axis=(1, 3, 4))
     assert np.unravel_index(quarters.argmax(), (2, 2)) == bright
-    scaled, _ = decode_film(media(data), frame_rate=25.0, fit=lambda h, w: (h // 2, w // 2))
+    scaled, _ = decode_video(media(data), frame_rate=25.0, fit=lambda h, w: (h // 2, w // 2))
     assert scaled.frames.shape == (3, shape[0] // 2, shape[1] // 2, 3)
 
 
 def test_pixels_that_are_not_square_become_so():
     data = written(count=2, aspect=Fraction(2, 1))
-    assert decode_film(media(data), frame_rate=25.0)[0].frames.shape == (2, H, 2 * W, 3)
-    header = film_header(media(data))
+    assert decode_video(media(data), frame_rate=25.0)[0].frames.shape == (2, H, 2 * W, 3)
+    header = read_video_header(media(data))
     assert (header.height, header.width) == (H, 2 * W)
 
 
 def test_frames_are_scaled_while_they_are_converted():
     data = written(count=2)
-    film, _ = decode_film(media(data), frame_rate=25.0, fit=lambda h, w: (h // 4, w // 4))
+    film, _ = decode_video(media(data), frame_rate=25.0, fit=lambda h, w: (h // 4, w // 4))
     with av.open(io.BytesIO(data)) as container:
         frame = next(container.decode(video=0))
     wanted = frame.to_ndarray(width=W // 4, height=H // 4, format="rgb24")
@@ -250,16 +250,16 @@ def test_frames_are_scaled_while_they_are_converted():
 
 def test_sound_that_is_longer_does_not_make_a_film_longer():
     data = written(count=25, sound=3.0)
-    header = film_header(media(data))
+    header = read_video_header(media(data))
     assert header.has_sound
     assert header.seconds == pytest.approx(1.0)
-    film, notes = decode_film(media(data), frame_rate=25.0)
+    film, notes = decode_video(media(data), frame_rate=25.0)
     assert len(film.frames) == 25
     assert notes == ()
 
 
 def test_a_header_tells_size_rate_and_length():
-    header = film_header(media(written(count=20)))
+    header = read_video_header(media(written(count=20)))
     assert (header.height, header.width, header.frame_rate) == (H, W, 25.0)
     assert header.seconds == pytest.approx(0.8)
     assert not header.has_sound
@@ -267,33 +267,33 @@ def test_a_header_tells_size_rate_and_length():
 
 def test_a_container_without_lengths_is_read_through():
     live = written("matroska", container_options={"live": "1"})
-    assert film_header(media(live)).seconds == pytest.approx(2.0, abs=0.01)
+    assert read_video_header(media(live)).seconds == pytest.approx(2.0, abs=0.01)
 
 
 def test_a_film_cut_off_gives_what_is_before_the_damage(tmp_path):
     faststart = {"movflags": "faststart"}
     data = written(count=100, container_options=faststart, file=tmp_path / "a.mp4")
     data = data[: len(data) * 6 // 10]
-    whole, _ = decode_film(media(written(count=100)), frame_rate=25.0)
-    film, _ = decode_film(media(data), frame_rate=25.0, clip=(8, 0.1))
+    whole, _ = decode_video(media(written(count=100)), frame_rate=25.0)
+    film, _ = decode_video(media(data), frame_rate=25.0, clip=(8, 0.1))
     np.testing.assert_array_equal(film.frames, whole.frames[9:17])
     message = r"it is cut off or damaged\. Its pictures end after \d\.\d\d s of 4\.00 s"
     with pytest.raises(ValueError, match=message):
-        decode_film(media(data), frame_rate=25.0)
+        decode_video(media(data), frame_rate=25.0)
     with pytest.raises(ValueError, match=r"cut off or damaged"):
-        decode_film(media(data), frame_rate=25.0, clip=(8, 1.0))
+        decode_video(media(data), frame_rate=25.0, clip=(8, 1.0))
 
 
 def test_a_length_that_is_a_little_too_long_is_filled_by_the_last_frame(monkeypatch):
-    monkeypatch.setattr(films, "picture_seconds", lambda *_: 2.3)
-    film, notes = decode_film(media(written()), frame_rate=10.0)
+    monkeypatch.setattr(films, "video_seconds", lambda *_: 2.3)
+    film, notes = decode_video(media(written()), frame_rate=10.0)
     assert numbers(film) == [*(5 * k // 2 for k in range(20)), 49, 49, 49]
     assert notes == ("last frame held to the end",)
 
 
 def test_a_stream_that_does_not_tell_its_length_ends_where_its_frames_do():
     data = written("mpegts", "libx264", count=100)
-    film, _ = decode_film(media(data[: len(data) // 2] + b"U" * 10_000), frame_rate=25.0)
+    film, _ = decode_video(media(data[: len(data) // 2] + b"U" * 10_000), frame_rate=25.0)
     assert 20 < len(film.frames) < 80
     assert film.duration == pytest.approx(len(film.frames) / 25, abs=0.05)
 
@@ -308,20 +308,20 @@ def test_an_error_of_the_decoder_ends_a_film(monkeypatch):
             yield found
 
     monkeypatch.setattr(films, "_timed", broken)
-    film, _ = decode_film(media(written()), frame_rate=25.0, clip=(5, 0.0))
+    film, _ = decode_video(media(written()), frame_rate=25.0, clip=(5, 0.0))
     assert numbers(film) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"Its pictures end after 0\.40 s of 2\.00 s"):
-        decode_film(media(written()), frame_rate=25.0)
+        decode_video(media(written()), frame_rate=25.0)
     monkeypatch.setattr(films, "_timed", lambda frames, stream: broken(frames, stream, 0))
     with pytest.raises(ValueError, match="bad block"):
-        decode_film(media(written()), frame_rate=25.0)
+        decode_video(media(written()), frame_rate=25.0)
 
 
 def test_a_film_without_frames_is_refused(monkeypatch):
     monkeypatch.setattr(films, "_timed", lambda *_: iter(()))
     data = written()
     with pytest.raises(ValueError, match=r"Cannot read 'a\.film' as a film: it has no frames"):
-        decode_film(media(data), frame_rate=25.0)
+        decode_video(media(data), frame_rate=25.0)
 
     class Container:
         streams = None
@@ -329,7 +329,7 @@ def test_a_film_without_frames_is_refused(monkeypatch):
         def decode(self, stream):
             return iter(())
 
-    monkeypatch.setattr(films, "picture_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(films, "video_seconds", lambda *_: 1.0)
 
     class Opened:
         def __enter__(self):
@@ -338,9 +338,9 @@ def test_a_film_without_frames_is_refused(monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(films, "opened_film", lambda _: Opened())
+    monkeypatch.setattr(films, "open_video", lambda _: Opened())
     with pytest.raises(ValueError, match="it has no frames"):
-        film_header(media(data))
+        read_video_header(media(data))
 
 
 def test_a_film_whose_header_promises_frames_that_are_not_there_is_refused():
@@ -350,7 +350,7 @@ def test_a_film_whose_header_promises_frames_that_are_not_there_is_refused():
         stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
         output.start_encoding()
     with pytest.raises(ValueError, match=r"no frames|damaged"):
-        film_header(media(file.getvalue()))
+        read_video_header(media(file.getvalue()))
 
 
 def test_sound_alone_is_no_film(tmp_path):
@@ -361,7 +361,7 @@ def test_sound_alone_is_no_film(tmp_path):
         frame.sample_rate, frame.pts = 16_000, 0
         output.mux(track.encode(frame))
         output.mux(track.encode())
-    for read in (film_header, lambda m: decode_film(m, frame_rate=25.0)):
+    for read in (read_video_header, lambda m: decode_video(m, frame_rate=25.0)):
         with pytest.raises(MissingValueError, match=r"'a\.film' has no pictures"):
             read(media(file.getvalue()))
 
@@ -371,24 +371,24 @@ def test_a_giant_frame_is_refused(monkeypatch):
     with pytest.raises(
         ValueError, match="claims frames of 1,536 pixels; at most 1,000 are decoded"
     ):
-        film_header(media(written(count=2)))
+        read_video_header(media(written(count=2)))
 
 
 def test_a_film_that_would_fill_the_memory_is_decoded_by_windows(monkeypatch):
     monkeypatch.setattr(films, "MAX_FILM_BYTES", 10 * H * W * 3)
     data = written()
     with pytest.raises(TooLongError, match=r"too long to be kept as a whole: 50 frames of 32 x 48"):
-        decode_film(media(data), frame_rate=25.0)
-    assert len(decode_film(media(data), frame_rate=25.0, clip=(10, 0.5))[0].frames) == 10
+        decode_video(media(data), frame_rate=25.0)
+    assert len(decode_video(media(data), frame_rate=25.0, clip=(10, 0.5))[0].frames) == 10
 
 
 def test_files_are_read_and_missing_ones_are_told(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(written(count=3))
-    film, _ = decode_film(EncodedItem(str(path), path=path), frame_rate=25.0)
+    film, _ = decode_video(EncodedItem(str(path), path=path), frame_rate=25.0)
     assert numbers(film) == [0, 1, 2]
     gone = tmp_path / "b.mp4"
     with pytest.raises(ValueError, match=r"b\.mp4' cannot be read: No such file.* take it out"):
-        film_header(EncodedItem(str(gone), path=gone))
+        read_video_header(EncodedItem(str(gone), path=gone))
     with pytest.raises(MissingValueError, match="row 3 is empty: expected a film"):
-        film_header(EncodedItem("row 3"))
+        read_video_header(EncodedItem("row 3"))

@@ -7,7 +7,7 @@ import pytest
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.video import container as film_file
-from perceivers.data.modalities.video.decode import decode_film
+from perceivers.data.modalities.video.decode import decode_video
 
 pytest.importorskip("av")
 
@@ -56,6 +56,6 @@ def test_an_unknown_codec_is_refused():
 )
 def test_what_is_no_film_is_refused_in_one_sentence(data, message):
     with pytest.raises(ValueError, match=message) as caught:
-        decode_film(EncodedItem("odd.mp4", data=data), frame_rate=25.0)
+        decode_video(EncodedItem("odd.mp4", data=data), frame_rate=25.0)
     assert "\n" not in str(caught.value)
     assert "odd.mp4" in str(caught.value)

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.video.decode import Film, decode_film, film_header, window_of
+from perceivers.data.modalities.video.decode import (
+    Video,
+    decode_video,
+    read_video_header,
+    window_of,
+)
 
 H, W = 32, 48
 
@@ -19,13 +24,13 @@ def numbers(film):
 
 def test_frames_may_come_decoded():
     frames = np.stack([picture(number) for number in range(50)])
-    header = film_header(EncodedItem("x", array=frames))
+    header = read_video_header(EncodedItem("x", array=frames))
     assert (header.height, header.width, header.frame_rate, header.seconds) == (H, W, 25.0, 2.0)
-    film, _ = decode_film(EncodedItem("x", value=frames), frame_rate=12.5)
+    film, _ = decode_video(EncodedItem("x", value=frames), frame_rate=12.5)
     assert numbers(film) == list(range(0, 50, 2))
     slow = EncodedItem("x", value={"frames": frames, "frame_rate": 10})
-    film, _ = decode_film(slow, frame_rate=5.0, clip=(4, 1.0))
-    assert isinstance(film, Film)
+    film, _ = decode_video(slow, frame_rate=5.0, clip=(4, 1.0))
+    assert isinstance(film, Video)
     assert (film.start, film.duration) == (4.2, 5.0)
     assert numbers(film) == [42, 44, 46, 48]
 
@@ -46,7 +51,7 @@ def test_frames_may_come_decoded():
 )
 def test_other_arrays_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
-        decode_film(EncodedItem("x", value=value), frame_rate=25.0)
+        decode_video(EncodedItem("x", value=value), frame_rate=25.0)
 
 
 def test_windows_lie_where_the_sound_of_the_same_moment_does():

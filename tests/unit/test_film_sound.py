@@ -23,7 +23,7 @@ def headers(monkeypatch):
             raise ValueError(media.name)
         return SimpleNamespace(has_sound=media.name == "loud")
 
-    monkeypatch.setattr(film, "film_header", header)
+    monkeypatch.setattr(film, "read_video_header", header)
 
 
 def rows(*names):

@@ -14,9 +14,9 @@ from perceivers.data.tables.table import Subset
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
-from resolved import specialize
 from support import image_data, modality_data
 from support.files import write_parquet
+from support.resolved import specialize
 
 
 def folder(path, *, size=(20, 12), classes=("ant", "bee"), each=3):
@@ -70,7 +70,7 @@ def test_a_limit_that_was_given_is_the_only_one(source, limit):
 def test_the_largest_side_is_bounded_by_the_recipe(tmp_path):
     source = open_data(folder(tmp_path / "large", size=(300, 200)), DataConfig())
     recipe, _ = specialize(get_recipe("images"), source)
-    assert max(recipe.inputs["image"].size) <= recipe.data.largest_image == 64
+    assert max(recipe.inputs["image"].size) <= recipe.preprocess["image"].max_side == 64
 
 
 def test_data_without_labels_say_what_is_missing(tmp_path):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceivers.data.encoded_item import EncodedItem, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import read_flow, write_flo
 from perceivers.data.modalities.image.deep_png import read_deep_png
+from perceivers.data.registry import kind_of_bytes, kind_of_name
 from support.files import deep_png
 from support.flow_data import pair
 

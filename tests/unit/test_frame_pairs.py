@@ -8,11 +8,11 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, window_at
 from perceivers.data.modalities.flow.frame_pairs import (
+    FramePairModality,
     FramePairPreprocessConfig,
-    FramePairs,
     measure_frame_pairs,
 )
-from perceivers.data.modalities.flow.modality import FlowFields, FlowPreprocessConfig
+from perceivers.data.modalities.flow.modality import FlowModality, FlowPreprocessConfig
 from perceivers.data.modalities.registry import build_modalities
 from support.flow_data import pair
 
@@ -20,11 +20,11 @@ AUGMENT = PairAugmentConfig()
 
 
 def frames(size=(8, 8), augment=None, **config):
-    return FramePairs(FramePairPreprocessConfig(size=size, **config), augment)
+    return FramePairModality(FramePairPreprocessConfig(size=size, **config), augment)
 
 
 def fields(size=(8, 8), augment=None, **config):
-    return FlowFields(FlowPreprocessConfig(size=size, **config), augment)
+    return FlowModality(FlowPreprocessConfig(size=size, **config), augment)
 
 
 def test_both_are_modalities_whose_moment_matters():
@@ -66,7 +66,7 @@ def lookup_error(pairs, field):
 
 def test_frames_and_flow_are_cut_and_mirrored_alike(monkeypatch):
     flow = np.broadcast_to(np.float32([2, -3]), (20, 24, 2))
-    monkeypatch.setattr("perceivers.data.modalities.flow.synthetic.made_field", lambda *_: flow)
+    monkeypatch.setattr("perceivers.data.modalities.flow.synthetic.synthetic_flow", lambda *_: flow)
     made = pair(size=(20, 24), largest=4)
     both = np.stack([made.first, made.second])
     known = np.concatenate([flow, np.ones((20, 24, 1), np.float32)], axis=-1)

@@ -8,9 +8,9 @@ from perceivers.inputs.image import (
     PatchInputConfig,
     PixelInput,
     PixelInputConfig,
-    build_image_input,
 )
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from perceivers.inputs.registry import build_input
 from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
@@ -96,7 +96,7 @@ def test_the_stem_pads_behind_where_the_padding_is_odd():
 )
 @pytest.mark.parametrize("size", [(6, 8), (8, 6), (1, 1), (13, 7)])
 def test_any_resolution_and_aspect_is_read(config, size):
-    adapter = build_image_input(config)
+    adapter = build_input(config)
     elements = adapter(torch.randn(2, 3, *size))
     rows, columns = adapter.grid(*size)
     assert elements.dense().shape == (2, rows * columns, adapter.channels)

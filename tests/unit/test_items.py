@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
-from perceivers.evaluation.inputs import samples_of
 from support.runs import make_image_folder
 
 IMAGE = {"image": InputColumn("image", "image")}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
+from perceivers.data.modalities.image.modality import ImageAugmentConfig
 from perceivers.data.tables.columns import InputColumn
-from support.loaders import AUGMENT, MIXING, PREPROCESS, Pictures, loader_of
+from support.loaders import AUGMENT, MIXING, PREPROCESS, ImageRows, loader_of
 from support.timing import wait_until
 
 
@@ -30,7 +30,7 @@ def same(first, second):
 
 
 def test_evaluation_yields_every_row_in_order_with_its_name():
-    loader = loader_of(Pictures(7), batch_size=3)
+    loader = loader_of(ImageRows(7), batch_size=3)
     batches = list(loader)
     assert len(loader) == len(batches) == 3
     assert [len(batch) for batch in batches] == [3, 3, 1]
@@ -41,12 +41,12 @@ def test_evaluation_yields_every_row_in_order_with_its_name():
 
 
 def test_files_without_labels_have_no_targets():
-    (batch,) = loader_of(Pictures(2), targets=False)
+    (batch,) = loader_of(ImageRows(2), targets=False)
     assert batch.targets is None
 
 
 def test_training_sees_every_row_once_in_another_order_each_epoch():
-    loader = loader_of(Pictures(12), batch_size=4, training=True)
+    loader = loader_of(ImageRows(12), batch_size=4, training=True)
     epochs = [
         [int(v) for b in loader for v in b.inputs["image"][:, 0, 0, 0] * 255 + 0.5] for _ in "ab"
     ]
@@ -58,9 +58,9 @@ def test_training_sees_every_row_once_in_another_order_each_epoch():
 def test_workers_change_nothing(augment):
     # Workers are forked, so no thread may be reading in this process meanwhile.
     plain = loader_of(
-        Pictures(16), augment=augment, batch_size=4, training=True, prefetch_batches=0
+        ImageRows(16), augment=augment, batch_size=4, training=True, prefetch_batches=0
     )
-    workers = loader_of(Pictures(16), augment=augment, batch_size=4, training=True, num_workers=2)
+    workers = loader_of(ImageRows(16), augment=augment, batch_size=4, training=True, num_workers=2)
     for _ in range(2):
         assert same(plain, workers)
     workers.close()
@@ -69,12 +69,12 @@ def test_workers_change_nothing(augment):
 def test_seed_and_epoch_change_the_augmentation():
     def first_batch(**settings):
         return next(
-            iter(loader_of(Pictures(4), augment=AUGMENT, batch_size=4, training=True, **settings))
+            iter(loader_of(ImageRows(4), augment=AUGMENT, batch_size=4, training=True, **settings))
         )
 
     assert same([first_batch()], [first_batch()])
     assert not same([first_batch()], [first_batch(seed=1)])
-    loader = loader_of(Pictures(4), augment=AUGMENT, batch_size=4, training=True)
+    loader = loader_of(ImageRows(4), augment=AUGMENT, batch_size=4, training=True)
     first, second = (next(iter(loader)) for _ in "ab")
     assert same([first], [second])  # an epoch that was left begins again
     loader.set_epoch(1)
@@ -86,31 +86,31 @@ def test_seed_and_epoch_change_the_augmentation():
 )
 def test_an_interrupted_epoch_goes_on_bit_for_bit(workers, seen):
     options = {"augment": MIXING, "batch_size": 4, "training": True, "num_workers": workers}
-    uninterrupted = loader_of(Pictures(16), **options)
+    uninterrupted = loader_of(ImageRows(16), **options)
     expected = [*uninterrupted, *uninterrupted]
 
-    interrupted = loader_of(Pictures(16), **options)
+    interrupted = loader_of(ImageRows(16), **options)
     before = list(itertools.islice(interrupted, seen))
     state = interrupted.state_dict()
     for loader in (uninterrupted, interrupted):
         loader.close()  # workers are forked, so no thread may be reading in this process meanwhile
-    resumed = loader_of(Pictures(16), **{**options, "num_workers": 2 - workers})
+    resumed = loader_of(ImageRows(16), **{**options, "num_workers": 2 - workers})
     resumed.load_state_dict(state)
     after = list(resumed) if seen < 4 else []
     assert same([*before, *after, *resumed], expected)
 
 
 def test_the_end_of_an_epoch_is_the_beginning_of_the_next():
-    loader = loader_of(Pictures(8), batch_size=4, training=True)
+    loader = loader_of(ImageRows(8), batch_size=4, training=True)
     list(loader)
     assert loader.state_dict()["epoch"] == 1
-    resumed = loader_of(Pictures(8), batch_size=4, training=True)
+    resumed = loader_of(ImageRows(8), batch_size=4, training=True)
     resumed.load_state_dict(loader.state_dict())
     assert same(loader, resumed)
 
 
 def test_another_epoch_forgets_the_place_in_the_old_one():
-    loader = loader_of(Pictures(8), batch_size=2, training=True)
+    loader = loader_of(ImageRows(8), batch_size=2, training=True)
     state = {"epoch": 0, "samples": 4, "bad": {}, "notes": {}, "num_read": 4}
     loader.load_state_dict(state)
     loader.set_epoch(0)
@@ -121,7 +121,7 @@ def test_another_epoch_forgets_the_place_in_the_old_one():
 
 
 def test_mixing_reads_two_rows_for_each_sample_and_keeps_the_number_of_batches():
-    loader = loader_of(Pictures(8), augment=MIXING, batch_size=4, training=True)
+    loader = loader_of(ImageRows(8), augment=MIXING, batch_size=4, training=True)
     batches = list(loader)
     assert len(batches) == len(loader) == 2
     assert [tuple(batch.targets.shape) for batch in batches] == [(4, 4), (4, 4)]
@@ -130,25 +130,29 @@ def test_mixing_reads_two_rows_for_each_sample_and_keeps_the_number_of_batches()
 
 def test_mixing_without_the_number_of_classes_is_refused():
     with pytest.raises(ValueError, match="number of classes; got num_classes=None"):
-        loader_of(Pictures(4), augment=MIXING, training=True, num_classes=None)
+        loader_of(ImageRows(4), augment=MIXING, training=True, num_classes=None)
 
 
 def test_mixing_leaves_evaluation_alone():
-    (batch,) = loader_of(Pictures(4), augment=MIXING, num_classes=None)
+    (batch,) = loader_of(ImageRows(4), augment=MIXING, num_classes=None)
     assert batch.targets.tolist() == [0, 1, 2, 3]
 
 
 def test_an_empty_split_is_refused():
     with pytest.raises(ValueError, match="at least 1 rows, one for each device, got 0"):
-        loader_of(Pictures(0))
+        loader_of(ImageRows(0))
     with pytest.raises(ValueError, match="at least 2 rows, one for each device, got 1"):
-        loader_of(Pictures(1), training=True, world_size=2)
+        loader_of(ImageRows(1), training=True, world_size=2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_rows_are_skipped_and_counted_once(workers):
     loader = loader_of(
-        Pictures(8, damaged=(2, 5)), batch_size=4, training=True, max_bad=0.25, num_workers=workers
+        ImageRows(8, damaged=(2, 5)),
+        batch_size=4,
+        training=True,
+        max_bad=0.25,
+        num_workers=workers,
     )
     for _ in range(2):
         assert sum(len(batch) for batch in loader) == 6
@@ -158,7 +162,7 @@ def test_bad_rows_are_skipped_and_counted_once(workers):
 
 
 def test_rows_that_cannot_be_read_are_bad_rows():
-    loader = loader_of(Pictures(4, raises={1: OSError("disk gone")}), max_bad=0.5)
+    loader = loader_of(ImageRows(4, raises={1: OSError("disk gone")}), max_bad=0.5)
     assert [len(batch) for batch in loader] == [3]
     assert loader.bad == [("row 1", "Row 1: disk gone")]
 
@@ -169,29 +173,29 @@ def test_one_bad_row_of_twenty_is_too_many_by_default():
         r"Repair the data, or go on without such rows with --max-bad 0\.1\."
     )
     with pytest.raises(ValueError, match=expected):
-        list(loader_of(Pictures(20, damaged=(7,))))
+        list(loader_of(ImageRows(20, damaged=(7,))))
 
 
 def test_the_first_bad_rows_are_named_and_the_others_counted():
     with pytest.raises(
         ValueError, match=r"'p0.png'.*'p1.png'.*'p2.png'.* And 2 more\. .*--max-bad 1\."
     ):
-        list(loader_of(Pictures(5, damaged=range(5))))
+        list(loader_of(ImageRows(5, damaged=range(5))))
 
 
 def test_a_batch_without_a_readable_row_is_left_out():
-    loader = loader_of(Pictures(6, damaged=(0, 1)), batch_size=2, max_bad=1.0)
+    loader = loader_of(ImageRows(6, damaged=(0, 1)), batch_size=2, max_bad=1.0)
     assert [batch.names for batch in loader] == [("p2.png", "p3.png"), ("p4.png", "p5.png")]
     mixed = loader_of(
-        Pictures(2, damaged=(0,)), augment=MIXING, batch_size=1, training=True, max_bad=1.0
+        ImageRows(2, damaged=(0,)), augment=MIXING, batch_size=1, training=True, max_bad=1.0
     )
     assert all(len(batch) == 1 for batch in mixed)
 
 
 def test_bad_rows_survive_resuming():
-    loader = loader_of(Pictures(4, damaged=(0,)), max_bad=0.5)
+    loader = loader_of(ImageRows(4, damaged=(0,)), max_bad=0.5)
     list(loader)
-    resumed = loader_of(Pictures(4), max_bad=0.5)
+    resumed = loader_of(ImageRows(4), max_bad=0.5)
     resumed.load_state_dict(loader.state_dict())
     assert resumed.bad == loader.bad
 
@@ -202,7 +206,7 @@ def test_bad_rows_survive_resuming():
     [(KeyError("picture"), KeyError), (TypeError("a list"), TypeError)],
 )
 def test_other_errors_end_the_reading_without_a_workers_traceback(workers, error, kind):
-    loader = loader_of(Pictures(4, raises={1: error}), num_workers=workers)
+    loader = loader_of(ImageRows(4, raises={1: error}), num_workers=workers)
     with pytest.raises(kind, match=r"picture|a list") as caught:
         list(loader)
     assert "Traceback" not in str(caught.value)
@@ -213,11 +217,11 @@ def test_other_errors_end_the_reading_without_a_workers_traceback(workers, error
 def test_a_wrong_setting_is_told_as_it_is(workers):
     augment = {"image": ImageAugmentConfig(crop_scale=(2.0, 3.0))}
     with pytest.raises(ValueError, match=r"^Expected crop_scale"):
-        loader_of(Pictures(4), augment=augment, training=True, num_workers=workers)
+        loader_of(ImageRows(4), augment=augment, training=True, num_workers=workers)
 
 
 def test_notes_are_counted_in_the_first_epoch():
-    records = Pictures(4)
+    records = ImageRows(4)
     gray = np.array([[0, 65535]], dtype=np.uint16)
     records.row = lambda index: {"picture": sixteen_bit(index, gray)}
     loader = loader_of(records)
@@ -233,7 +237,7 @@ def sixteen_bit(index, values):
 
 
 def test_ranks_share_the_rows():
-    parts = [loader_of(Pictures(5), batch_size=2, world_size=2, rank=rank) for rank in range(2)]
+    parts = [loader_of(ImageRows(5), batch_size=2, world_size=2, rank=rank) for rank in range(2)]
     names = [[name for batch in part for name in batch.names] for part in parts]
     assert names == [["p0.png", "p2.png", "p4.png"], ["p1.png", "p3.png"]]
 
@@ -241,7 +245,7 @@ def test_ranks_share_the_rows():
 def test_two_inputs_are_read_side_by_side():
     inputs = {name: InputColumn("picture", "image") for name in ("left", "right")}
     loader = make_loader(
-        Pictures(4),
+        ImageRows(4),
         inputs,
         [0, 1, 0, 1],
         preprocess=dict.fromkeys(inputs, PREPROCESS["image"]),
@@ -254,9 +258,9 @@ def test_two_inputs_are_read_side_by_side():
 
 
 def test_the_cache_changes_nothing_but_names():
-    cached = loader_of(Pictures(8), augment=AUGMENT, batch_size=4, training=True)
+    cached = loader_of(ImageRows(8), augment=AUGMENT, batch_size=4, training=True)
     plain = loader_of(
-        Pictures(8), augment=AUGMENT, batch_size=4, training=True, image_cache_bytes=0
+        ImageRows(8), augment=AUGMENT, batch_size=4, training=True, image_cache_bytes=0
     )
     for _ in range(3):
         first, second = list(cached), list(plain)
@@ -266,7 +270,7 @@ def test_the_cache_changes_nothing_but_names():
 
 
 def test_the_cache_saves_reading():
-    records = Pictures(8)
+    records = ImageRows(8)
     loader = loader_of(records, batch_size=4, training=True)
     list(loader)
     records.cells = [b""] * 8
@@ -276,14 +280,14 @@ def test_the_cache_saves_reading():
 
 def test_the_global_random_state_is_not_touched():
     before = torch.get_rng_state()
-    loader = loader_of(Pictures(4), augment=MIXING, batch_size=4, training=True, num_workers=1)
+    loader = loader_of(ImageRows(4), augment=MIXING, batch_size=4, training=True, num_workers=1)
     list(loader)
     assert torch.equal(torch.get_rng_state(), before)
     loader.close()
 
 
 def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
-    loader = loader_of(Pictures(8), batch_size=1, num_workers=1)
+    loader = loader_of(ImageRows(8), batch_size=1, num_workers=1)
     batches = iter(loader)
     next(batches)
     (worker,) = loader._workers._iterator._workers
@@ -300,8 +304,8 @@ def test_workers_outlive_a_signal_to_the_group_of_the_main_process():
 @pytest.mark.parametrize("augment", [AUGMENT, MIXING], ids=["augmented", "mixed"])
 def test_reading_ahead_changes_nothing(augment, prefetch_batches):
     options = {"augment": augment, "batch_size": 4, "training": True}
-    loader = loader_of(Pictures(16), prefetch_batches=prefetch_batches, **options)
-    plain = loader_of(Pictures(16), prefetch_batches=0, **options)
+    loader = loader_of(ImageRows(16), prefetch_batches=prefetch_batches, **options)
+    plain = loader_of(ImageRows(16), prefetch_batches=0, **options)
     for seen in (
         4,
         2,
@@ -313,7 +317,7 @@ def test_reading_ahead_changes_nothing(augment, prefetch_batches):
 
 
 def test_the_next_epoch_is_begun_when_one_has_ended():
-    records, asked = Pictures(8), []
+    records, asked = ImageRows(8), []
     read = records.row
     records.row = lambda index: asked.append(index) or read(index)
     loader = loader_of(records, batch_size=4, training=True)
@@ -322,7 +326,7 @@ def test_the_next_epoch_is_begun_when_one_has_ended():
     list(loader)
     wait_until(lambda: len(asked) >= 16)
     assert sorted(asked[8:16]) == list(range(8))  # nobody has asked for them yet
-    expected = loader_of(Pictures(8), batch_size=4, training=True)
+    expected = loader_of(ImageRows(8), batch_size=4, training=True)
     expected.set_epoch(1)
     assert same(loader, expected)
     loader.set_epoch(5)  # and is forgotten where another was meant

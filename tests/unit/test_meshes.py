@@ -7,9 +7,9 @@ from perceivers.data import base
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.points import decode as meshes
 from perceivers.data.modalities.points.decode import (
-    Cloud,
+    PointCloud,
     draw_points,
-    read_cloud,
+    read_points,
     sample_surface,
     seed_of,
 )
@@ -21,7 +21,7 @@ CORNERS = [[0, 0, 0], [2, 0, 0], [0, 2, 0]]
 
 
 def read(name, data):
-    return read_cloud(EncodedItem(name, data=data))
+    return read_points(EncodedItem(name, data=data))
 
 
 def refused(reason):
@@ -250,15 +250,15 @@ def test_a_library_that_is_not_installed_is_no_fault_of_the_file(monkeypatch):
 def test_a_file_on_the_disk_is_told_by_its_suffix(tmp_path):
     path = tmp_path / "a.OFF"
     path.write_bytes(b"OFF\n" + TRIANGLE)
-    assert read_cloud(EncodedItem("anything", path=path)).faces is not None
+    assert read_points(EncodedItem("anything", path=path)).faces is not None
     with pytest.raises(ValueError, match="gone' cannot be read: No such file"):
-        read_cloud(EncodedItem("gone", path=tmp_path / "gone.off"))
+        read_points(EncodedItem("gone", path=tmp_path / "gone.off"))
 
 
 def test_points_are_drawn_in_proportion_to_area():
     # Two triangles in the planes z = 0 and z = 1, the second with 9 times the area.
     points = np.array([*CORNERS, [0, 0, 1], [6, 0, 1], [0, 6, 1]], dtype=np.float32)
-    cloud = Cloud(points, np.array([[0, 1, 2], [3, 4, 5]]))
+    cloud = PointCloud(points, np.array([[0, 1, 2], [3, 4, 5]]))
     drawn = sample_surface(cloud, 20_000, np.random.default_rng(0))
     assert drawn.shape == (20_000, 3)
     assert drawn[:, 2].mean() == pytest.approx(0.9, abs=0.01)
@@ -269,23 +269,27 @@ def test_points_are_drawn_in_proportion_to_area():
 
 def test_further_channels_are_interpolated_on_the_surface():
     points = np.concatenate([CORNERS, np.array([[0], [2], [4]])], axis=1).astype(np.float64)
-    drawn = sample_surface(Cloud(points, np.array([[0, 1, 2]])), 50, np.random.default_rng(0))
+    drawn = sample_surface(PointCloud(points, np.array([[0, 1, 2]])), 50, np.random.default_rng(0))
     np.testing.assert_allclose(drawn[:, 3], drawn[:, 0] + 2 * drawn[:, 1])
 
 
 def test_a_face_without_area_gets_no_points_and_a_mesh_of_such_faces_is_refused():
     points = np.array([*CORNERS, [9, 9, 9]], dtype=np.float64)
     drawn = sample_surface(
-        Cloud(points, np.array([[3, 3, 3], [0, 1, 2], [3, 3, 3]])), 500, np.random.default_rng(0)
+        PointCloud(points, np.array([[3, 3, 3], [0, 1, 2], [3, 3, 3]])),
+        500,
+        np.random.default_rng(0),
     )
     assert drawn.max() <= 2
     with pytest.raises(ValueError, match="none of its 2 faces has an area"):
-        sample_surface(Cloud(points, np.array([[3, 3, 3], [0, 0, 1]])), 5, np.random.default_rng(0))
+        sample_surface(
+            PointCloud(points, np.array([[3, 3, 3], [0, 0, 1]])), 5, np.random.default_rng(0)
+        )
 
 
 @pytest.mark.parametrize("size", [1e-25, 1e30])
 def test_tiny_and_huge_meshes_have_areas(size):
-    cloud = Cloud(np.array(CORNERS) * size / 2, np.array([[0, 1, 2]]))
+    cloud = PointCloud(np.array(CORNERS) * size / 2, np.array([[0, 1, 2]]))
     drawn = sample_surface(cloud, 10, np.random.default_rng(0))
     assert (drawn[:, :2].max(axis=0) > size / 10).all()
 
@@ -293,7 +297,7 @@ def test_tiny_and_huge_meshes_have_areas(size):
 def test_what_is_drawn_repeats_for_the_same_points():
     cloud = read("a.off", b"OFF\n" + TRIANGLE)
     again = read("b.off", b"OFF" + TRIANGLE)
-    assert seed_of(cloud) == seed_of(again) != seed_of(Cloud(cloud.points + 1))
+    assert seed_of(cloud) == seed_of(again) != seed_of(PointCloud(cloud.points + 1))
 
 
 def test_points_are_drawn_without_repetition():

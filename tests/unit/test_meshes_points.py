@@ -6,7 +6,7 @@ import pytest
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.points import decode as meshes
-from perceivers.data.modalities.points.decode import read_cloud
+from perceivers.data.modalities.points.decode import read_points
 
 h5py = pytest.importorskip("h5py")
 
@@ -14,7 +14,7 @@ CORNERS = [[0, 0, 0], [2, 0, 0], [0, 2, 0]]
 
 
 def read(name, data):
-    return read_cloud(EncodedItem(name, data=data))
+    return read_points(EncodedItem(name, data=data))
 
 
 def refused(reason):
@@ -101,7 +101,7 @@ def test_more_points_than_are_ever_read_are_refused(monkeypatch):
     with refused("claims 3 lines; at most 2 are read"):
         read("a.xyz", b"1 2 3\n" * 3)
     with refused("claims 3 points; at most 2 are read. Thin it first"):
-        read_cloud(EncodedItem("row", value=np.zeros((3, 3))))
+        read_points(EncodedItem("row", value=np.zeros((3, 3))))
 
 
 def test_arrays_of_points_are_read():
@@ -120,22 +120,22 @@ def test_arrays_of_points_are_read():
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "i4", "u1"])
 def test_numbers_of_any_type_become_floats(dtype):
-    cloud = read_cloud(EncodedItem("row", value=np.array(CORNERS, dtype=dtype)))
+    cloud = read_points(EncodedItem("row", value=np.array(CORNERS, dtype=dtype)))
     assert cloud.points.dtype.isnative
     assert cloud.points.dtype.kind == "f"
     np.testing.assert_array_equal(cloud.points, CORNERS)
 
 
 def test_values_are_checked_too():
-    np.testing.assert_array_equal(read_cloud(EncodedItem("row", value=CORNERS)).points, CORNERS)
+    np.testing.assert_array_equal(read_points(EncodedItem("row", value=CORNERS)).points, CORNERS)
     with refused("it holds no points"):
-        read_cloud(EncodedItem("row", value=[]))
+        read_points(EncodedItem("row", value=[]))
     with refused(r"got shape \(3,\)"):
-        read_cloud(EncodedItem("row", value=[1, 2, 3]))
+        read_points(EncodedItem("row", value=[1, 2, 3]))
     with pytest.raises(
         MissingValueError, match="row 3 is empty: expected a point cloud, got nothing"
     ):
-        read_cloud(EncodedItem("row 3"))
+        read_points(EncodedItem("row 3"))
 
 
 def test_clouds_in_hdf5_are_read():

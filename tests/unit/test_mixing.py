@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.base import Batch, ImageAugmentConfig
+from perceivers.data.base import Batch
 from perceivers.data.loading.mixup import Mixing, mix, mixing_of
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig
 from perceivers.data.modalities.points.modality import PointsAugmentConfig
 from perceivers.data.modalities.text.modality import TextAugmentConfig
 

@@ -6,7 +6,11 @@ from PIL import Image
 
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.flow.synthetic import made_field, made_pair, made_texture
+from perceivers.data.modalities.flow.synthetic import (
+    synthetic_flow,
+    synthetic_pair,
+    synthetic_texture,
+)
 from perceivers.data.sources import synthetic_flow as moving
 from perceivers.data.sources.open import open_data
 
@@ -31,7 +35,7 @@ def bilinear(pixels, y, x):
 
 def test_the_first_frame_is_the_second_looked_up_where_its_pixels_go():
     for seed in range(5):
-        pair = made_pair(numbers(seed), size=(20, 24), largest=3.0, picture=smooth())
+        pair = synthetic_pair(numbers(seed), size=(20, 24), largest=3.0, picture=smooth())
         y, x = np.mgrid[:20, :24]
         to_x, to_y = x + pair.flow[..., 0], y + pair.flow[..., 1]
         inside = (to_x >= 0) & (to_x < 23) & (to_y >= 0) & (to_y < 19)
@@ -43,20 +47,20 @@ def test_the_first_frame_is_the_second_looked_up_where_its_pixels_go():
 
 def test_whole_pixels_are_moved_exactly(monkeypatch):
     flow = np.broadcast_to(np.float32([2, -1]), (10, 12, 2))
-    monkeypatch.setattr("perceivers.data.modalities.flow.synthetic.made_field", lambda *_: flow)
-    pair = made_pair(numbers(), size=(10, 12), largest=3.0)
+    monkeypatch.setattr("perceivers.data.modalities.flow.synthetic.synthetic_flow", lambda *_: flow)
+    pair = synthetic_pair(numbers(), size=(10, 12), largest=3.0)
     assert (pair.first[1:, :-2] == pair.second[:-1, 2:]).all()
 
 
 def test_no_pixel_moves_farther_than_allowed():
-    lengths = [np.linalg.norm(made_field(numbers(s), (9, 7), 2.0), axis=-1) for s in range(50)]
+    lengths = [np.linalg.norm(synthetic_flow(numbers(s), (9, 7), 2.0), axis=-1) for s in range(50)]
     highest = np.array([length.max() for length in lengths])
     assert highest.max() <= 2.0 + 1e-5
     assert highest.min() >= 2.0 / 3 - 1e-5
 
 
 def test_textures_are_colored_and_differ():
-    one, other = made_texture(numbers(1), (16, 20)), made_texture(numbers(2), (16, 20))
+    one, other = synthetic_texture(numbers(1), (16, 20)), synthetic_texture(numbers(2), (16, 20))
     assert one.shape == (16, 20, 3)
     assert one.dtype == np.uint8
     assert one.std() > 5
@@ -65,7 +69,7 @@ def test_textures_are_colored_and_differ():
 
 def test_a_picture_that_is_too_small_says_how_large_it_must_be():
     with pytest.raises(ValueError, match=r"at least 30 x 34 pixels for frames of 20 x 24 .* got 8"):
-        made_pair(numbers(), size=(20, 24), largest=3.0, picture=smooth((8, 40)))
+        synthetic_pair(numbers(), size=(20, 24), largest=3.0, picture=smooth((8, 40)))
 
 
 def test_moving_is_the_same_every_time_and_other_in_each_split():

@@ -17,15 +17,15 @@ from perceivers.data.loading.transform import encoded_item_of
 from perceivers.data.modalities.text.modality import (
     SEP,
     TextAugmentConfig,
-    TextBytes,
+    TextModality,
     TextPreprocessConfig,
     measure_text,
 )
-from perceivers.data.modalities.text.multi_text import passages_of, room_of_each
+from perceivers.data.modalities.text.multi_text import read_multi_text, room_of_each
 from perceivers.data.sources.open import open_data
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import _join_texts
-from resolved import specialize
+from support.resolved import specialize
 
 # The columns of GLUE's tasks of two sentences, and what their labels are.
 PAIRS = {
@@ -36,7 +36,7 @@ PAIRS = {
 
 
 def read(media, *, max_length=16, augment=None, rng=None, **settings):
-    texts = TextBytes(TextPreprocessConfig(max_length=max_length, **settings), augment)
+    texts = TextModality(TextPreprocessConfig(max_length=max_length, **settings), augment)
     return as_text(texts.prepare(texts.decode(media).value, rng=rng))
 
 
@@ -78,19 +78,19 @@ def test_words_are_left_out_of_each_and_the_mark_stays():
 
 
 def test_one_that_is_missing_is_noted_and_two_are_refused():
-    texts, notes = passages_of(pair("a", None), 100)
+    texts, notes = read_multi_text(pair("a", None), 100)
     assert notes == ("no b",)
     assert [part.tobytes() for part in texts.parts()] == [b"a", b""]
     assert read(pair("a", None), augment=TextAugmentConfig(), rng=np.random.default_rng(0)) == "a|"
     with pytest.raises(ValueError, match=r"'row 3' is empty: expected texts"):
-        passages_of(pair("", None), 100)
+        read_multi_text(pair("", None), 100)
     with pytest.raises(ValueError, match=r"'b' of 'row 3' is no text: expected a string, got int"):
-        passages_of(pair("a", 3), 100)
-    assert passages_of(EncodedItem("one", value="text"), 100) is None
+        read_multi_text(pair("a", 3), 100)
+    assert read_multi_text(EncodedItem("one", value="text"), 100) is None
 
 
 def test_they_are_kept_decoded():
-    texts, _ = passages_of(pair("a man", "a cat"), 100)
+    texts, _ = read_multi_text(pair("a man", "a cat"), 100)
     cache = SampleCache(None, limit_bytes=1 << 20)
     cache.put("0", texts)
     assert np.array_equal(cache.get("0").ends, texts.ends)

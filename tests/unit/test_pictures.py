@@ -5,44 +5,50 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
-from perceivers.data.modalities.image.modality import Pictures, as_image
+from perceivers.data.modalities.image.modality import (
+    ImageAugmentConfig,
+    ImageModality,
+    ImagePreprocessConfig,
+    image_from_pixels,
+)
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.modalities.text.modality import TextAugmentConfig
 from support.loaders import png
 
-CONFIG = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
+CONFIG = ImagePreprocessConfig.imagenet(
+    size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0
+)
 
 
 def test_pictures_are_a_modality_without_time():
-    pictures = Pictures(CONFIG)
+    pictures = ImageModality(CONFIG)
     assert isinstance(pictures, Modality)
     assert not pictures.has_clips
 
 
 def test_a_picture_is_decoded_and_cut_to_size():
-    pictures = Pictures(CONFIG)
+    pictures = ImageModality(CONFIG)
     value = pictures.decode(EncodedItem("a.png", data=png(7))).value
     assert isinstance(value, Image.Image)
     pixels = pictures.prepare(value)
     assert pixels.shape == (6, 6, 3)
     assert pixels[0, 0, 0] == 7
-    assert np.array_equal(np.asarray(as_image(pixels)), pixels)
+    assert np.array_equal(np.asarray(image_from_pixels(pixels)), pixels)
 
 
 def test_only_chance_augments():
     augment = ImageAugmentConfig(crop_scale=(0.2, 0.3))
     value = Image.open(io.BytesIO(png(7)))
-    pictures = Pictures(CONFIG, augment)
-    assert np.array_equal(pictures.prepare(value), Pictures(CONFIG).prepare(value))
+    pictures = ImageModality(CONFIG, augment)
+    assert np.array_equal(pictures.prepare(value), ImageModality(CONFIG).prepare(value))
     cropped = pictures.prepare(value, rng=np.random.default_rng(0))
     assert not np.array_equal(cropped, pictures.prepare(value))
 
 
 def test_missing_pictures_are_zeros_and_masked():
-    pictures = Pictures(CONFIG)
+    pictures = ImageModality(CONFIG)
     pixels = pictures.prepare(pictures.decode(EncodedItem("a.png", data=png(7))).value)
     values, mask = pictures.collate([pixels, None])
     assert values.shape == (2, 3, 6, 6)
@@ -55,7 +61,7 @@ def test_missing_pictures_are_zeros_and_masked():
 
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty: expected a picture, got nothing"):
-        Pictures(CONFIG).decode(EncodedItem("row 3"))
+        ImageModality(CONFIG).decode(EncodedItem("row 3"))
 
 
 def test_augmentation_of_another_modality_is_refused():
@@ -63,4 +69,4 @@ def test_augmentation_of_another_modality_is_refused():
         ValueError, match="Expected augmentation of kind 'image' for 'image', got 'text'"
     ):
         build_modality(CONFIG, TextAugmentConfig())
-    assert isinstance(build_modality(CONFIG), Pictures)
+    assert isinstance(build_modality(CONFIG), ImageModality)

@@ -8,19 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.pixel_targets import (
+    ClassMapModality,
     ClassMapPreprocessConfig,
-    ClassMaps,
+    PixelsModality,
     PixelsPreprocessConfig,
-    PixelValues,
     check_alike,
-    measure_class_maps,
-    measure_pixels,
 )
 from perceivers.data.sources.open import open_data
 from perceivers.models.perceiver import build
@@ -30,7 +29,7 @@ from perceivers.recipes.resolve import split_for_task
 from perceivers.recipes.resolve_sizes import assume
 from perceivers.recipes.resolve_tasks import bind_modalities, fill_task
 from perceivers.tasks.base import TargetInfo
-from resolved import specialize
+from support.resolved import specialize
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]
 WHOLE = [*PALETTE, *[9] * (3 * 253)]  # fewer colors would be written in fewer bits
@@ -84,17 +83,17 @@ def test_indices_are_read_as_they_stand():
 
 def test_the_data_say_how_many_classes_and_which_colors():
     cells = [class_map([[0, 1]]), class_map([[2, 255]]), EncodedItem("bad", data=b"no picture")]
-    found = measure_class_maps(cells, ClassMapPreprocessConfig())
+    found = ClassMapPreprocessConfig().measure(lambda _: cells)
     assert (found.num_classes, found.is_binary) == (3, False)
     assert found.palette == tuple(PALETTE)
-    binary = measure_class_maps([class_map([[0, 255]], None)], ClassMapPreprocessConfig())
+    binary = ClassMapPreprocessConfig().measure(lambda _: [class_map([[0, 255]], None)])
     assert (binary.num_classes, binary.is_binary, binary.palette) == (2, True, ())
-    known = measure_class_maps(cells, ClassMapPreprocessConfig(num_classes=5))
+    known = ClassMapPreprocessConfig(num_classes=5).measure(lambda _: cells)
     assert known.num_classes == 5
     with pytest.raises(ValueError, match="hold class 0 alone"):
-        measure_class_maps([class_map([[0, 0]])], ClassMapPreprocessConfig())
-    with pytest.raises(ValueError, match="None of the pictures to learn can be read"):
-        measure_class_maps(cells[2:], ClassMapPreprocessConfig())
+        ClassMapPreprocessConfig().measure(lambda _: [class_map([[0, 0]])])
+    with pytest.raises(ValueError, match="No class map of a sample can be read"):
+        ClassMapPreprocessConfig().measure(lambda _: cells[2:])
     with pytest.raises(ValueError, match="Expected from 2 to 255 classes of pixels, got 300"):
         ClassMapPreprocessConfig(num_classes=300)
 
@@ -102,21 +101,21 @@ def test_the_data_say_how_many_classes_and_which_colors():
 def test_the_data_say_whether_a_target_has_colors():
     gray = EncodedItem("g", data=encoded(Image.new("L", (2, 2))))
     color = EncodedItem("c", data=encoded(Image.new("RGB", (2, 2))))
-    assert measure_pixels([gray, gray], PixelsPreprocessConfig()).num_channels == 1
-    assert measure_pixels([gray, color], PixelsPreprocessConfig()).num_channels == 3
+    assert PixelsPreprocessConfig().measure(lambda _: [gray, gray]).num_channels == 1
+    assert PixelsPreprocessConfig().measure(lambda _: [gray, color]).num_channels == 3
     known = PixelsPreprocessConfig(num_channels=1)
-    assert measure_pixels([], known) is known
+    assert known.measure(lambda _: []) is known
 
 
 def test_what_is_open_cannot_be_read():
     with pytest.raises(ValueError, match="Expected size and num_channels"):
-        PixelValues(PixelsPreprocessConfig())
+        PixelsModality(PixelsPreprocessConfig())
     with pytest.raises(ValueError, match="Expected size and num_classes"):
-        ClassMaps(ClassMapPreprocessConfig())
+        ClassMapModality(ClassMapPreprocessConfig())
 
 
 def maps(**how):
-    return ClassMaps(ClassMapPreprocessConfig(size=(4, 4), num_classes=3, **how))
+    return ClassMapModality(ClassMapPreprocessConfig(size=(4, 4), num_classes=3, **how))
 
 
 def test_a_class_that_is_not_known_is_named():
@@ -124,7 +123,7 @@ def test_a_class_that_is_not_known_is_named():
         maps().decode(class_map([[9]], None))
     with pytest.raises(MissingValueError, match="is empty: expected a map of classes"):
         maps().decode(EncodedItem("m"))
-    binary = ClassMaps(ClassMapPreprocessConfig(size=(1, 2), num_classes=2, is_binary=True))
+    binary = ClassMapModality(ClassMapPreprocessConfig(size=(1, 2), num_classes=2, is_binary=True))
     assert binary.decode(class_map([[0, 255]], None)).value.tolist() == [[0, 1]]
 
 
@@ -150,7 +149,7 @@ def test_a_map_is_cut_and_flipped_as_its_picture(tmp_path, crop):
         source.inputs,
         None,
         preprocess={
-            "image": ImagePreprocessConfig(
+            "image": ImagePreprocessConfig.imagenet(
                 size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0
             ),
             "mask": ClassMapPreprocessConfig(size=(16, 16), num_classes=3),
@@ -188,7 +187,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
         source.inputs,
         None,
         preprocess={
-            "image": ImagePreprocessConfig(size=(8, 8)),
+            "image": ImagePreprocessConfig.imagenet(size=(8, 8)),
             "mask": ClassMapPreprocessConfig(size=(8, 8), num_classes=3),
         },
         augment=None,
@@ -309,7 +308,7 @@ def test_folders_with_other_names_are_no_pairs(tmp_path):
 
 
 def test_values_to_learn_lie_between_zero_and_one():
-    values = PixelValues(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
+    values = PixelsModality(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
     picture = values.decode(EncodedItem("p", data=encoded(Image.new("L", (2, 2), 51)))).value
     batch, mask = values.collate([values.prepare(picture)])
     assert batch.shape == (1, 1, 2, 2)

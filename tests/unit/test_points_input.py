@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from perceivers.inputs.elements import InputAdapter
-from perceivers.inputs.points import PointsInput, PointsInputConfig, build_points_input
+from perceivers.inputs.points import PointsInput, PointsInputConfig
+from perceivers.inputs.registry import build_input
 from perceivers.nn.position import fourier_features
 
 
 def adapter(**options):
-    return build_points_input(PointsInputConfig(**options))
+    return build_input(PointsInputConfig(**options))
 
 
 def test_the_paper_has_387_channels_for_each_of_2048_points():

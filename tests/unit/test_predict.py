@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from perceivers.data.base import Batch
+from perceivers.data.sources.samples import samples_of
 from perceivers.evaluation import predict
-from perceivers.evaluation.inputs import samples_of
 from perceivers.evaluation.predict import Predictor, load_predictor, save_model
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save

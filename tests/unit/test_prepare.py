@@ -33,7 +33,7 @@ def test_a_new_run_gets_its_recipe(tmp_path):
 
 def test_a_run_is_not_overwritten(tmp_path):
     opened(tmp_path, resume=False)
-    with pytest.raises(ValueError, match=r"holds a run already. Go on with it by --resume"):
+    with pytest.raises(ValueError, match=r"holds a run already. Continue it with --resume"):
         opened(tmp_path, resume=False)
 
 

@@ -8,7 +8,7 @@ from perceivers.data.loading import transform as reading
 from perceivers.data.loading.loader import MapDataset
 from perceivers.data.loading.sampler import BatchPlan, LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleTransform, WorkerResult, guarded
-from support.loaders import INPUTS, PREPROCESS, Pictures
+from support.loaders import INPUTS, PREPROCESS, ImageRows
 
 
 def raising(error):
@@ -46,7 +46,7 @@ def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
 
 def test_a_plan_is_read_in_its_order(monkeypatch):
     reader = SampleTransform(INPUTS, PREPROCESS, None, LoaderSettings())
-    dataset = MapDataset(Pictures(5), [0, 1, 2, 3, 4], reader)
+    dataset = MapDataset(ImageRows(5), [0, 1, 2, 3, 4], reader)
     assert len(dataset) == 5
     read = dataset[BatchPlan(0, 0, torch.tensor([4, 0, 2]).numpy())]
     assert read.batch.names == ("p4.png", "p0.png", "p2.png")

@@ -10,24 +10,24 @@ import pytest
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
-from perceivers.data.modalities.series.decode import is_time_name, read_recording
+from perceivers.data.modalities.series.decode import is_time_name, read_series
 
 NAN = float("nan")
 
 
 def read_csv(text: str | bytes):
     data = text if isinstance(text, bytes) else text.encode()
-    return read_recording(EncodedItem("a.csv", data=data))
+    return read_series(EncodedItem("a.csv", data=data))
 
 
 def read_parquet(columns):
     file = io.BytesIO()
     pq.write_table(pa.table(columns), file)
-    return read_recording(EncodedItem("a.parquet", data=file.getvalue()))
+    return read_series(EncodedItem("a.parquet", data=file.getvalue()))
 
 
 def read_value(value):
-    return read_recording(EncodedItem("row 1", value=value))
+    return read_series(EncodedItem("row 1", value=value))
 
 
 def same(values: np.ndarray, expected) -> bool:
@@ -39,7 +39,7 @@ def same(values: np.ndarray, expected) -> bool:
 def test_a_csv_file_is_rows_in_time(mark, tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text("time,x,y\n0,1,2.5\n0.5,3,-4\n".replace(",", mark))
-    recording, notes = read_recording(EncodedItem(str(path), path=path))
+    recording, notes = read_series(EncodedItem(str(path), path=path))
     assert same(recording.values, [[1, 2.5], [3, -4]])
     assert recording.times is not None
     assert recording.times.tolist() == [0.0, 0.5]
@@ -50,7 +50,7 @@ def test_a_csv_file_is_rows_in_time(mark, tmp_path: Path):
 def test_a_parquet_file_is_rows_in_time(tmp_path: Path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": [1, 2], "on": [True, None], "d": [Decimal("0.5"), None]}), path)
-    recording, notes = read_recording(EncodedItem(str(path), path=path))
+    recording, notes = read_series(EncodedItem(str(path), path=path))
     assert same(recording.values, [[1, 1, 0.5], [2, NAN, NAN]])
     assert (recording.times, notes) == (None, ())
     assert recording.names == ("x", "on", "d")
@@ -115,7 +115,7 @@ def test_what_is_no_recording_is_an_error(text, told):
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        read_recording(EncodedItem("b.csv", path=tmp_path / "b.csv"))
+        read_series(EncodedItem("b.csv", path=tmp_path / "b.csv"))
 
 
 def test_an_empty_cell_is_missing():
@@ -275,7 +275,7 @@ def test_an_array_is_moments_by_channels():
         assert (recording.times, recording.names, notes) == (None, (), ())
     assert same(read_value([1, None, 3])[0].values, [[1], [NAN], [3]])
     assert same(
-        read_recording(EncodedItem("a", array=np.ones((2, 1), np.uint8)))[0].values, [[1], [1]]
+        read_series(EncodedItem("a", array=np.ones((2, 1), np.uint8)))[0].values, [[1], [1]]
     )
 
 

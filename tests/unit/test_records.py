@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.data.base import Batch, ImagePreprocessConfig
+from perceivers.data.base import Batch
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import MapDataset, make_loader
 from perceivers.data.loading.sample_cache import open_cache
 from perceivers.data.loading.sampler import BatchPlan, LoaderSettings
 from perceivers.data.loading.transform import SampleRng, SampleTransform
 from perceivers.data.modalities.base import DecodedValue, MissingValueError, TooLongError
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from support.loaders import png
@@ -149,7 +150,9 @@ def test_what_was_decoded_is_kept(tmp_path, folder):
 
 def test_pictures_beside_others_are_kept_as_pixels():
     columns = {"image": InputColumn("image", "image"), "a": InputColumn("a", "text")}
-    picture = ImagePreprocessConfig(size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0)
+    picture = ImagePreprocessConfig.imagenet(
+        size=(6, 6), mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=1.0
+    )
     reader = SampleTransform(
         columns,
         {"image": picture, "a": TextPreprocessConfig(max_length=64)},

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from perceivers.inputs.elements import GridPositions, InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from perceivers.inputs.registry import build_input
 from perceivers.inputs.series import (
     ConvSeriesInput,
     ConvSeriesInputConfig,
     RowPositions,
     SeriesInput,
     SeriesInputConfig,
-    build_series_input,
 )
 from perceivers.nn.position import fourier_features
 from support.tolerance import assert_close
@@ -34,9 +34,7 @@ def real(length: int, *counts: int) -> torch.Tensor:
 
 
 def test_an_element_holds_the_values_of_its_steps_one_after_the_other():
-    adapter = build_series_input(
-        SeriesInputConfig(length=8, num_channels=3, patch=2, positions=FEW)
-    )
+    adapter = build_input(SeriesInputConfig(length=8, num_channels=3, patch=2, positions=FEW))
     x = torch.randn(2, 8, 3)
     elements = adapter(x)
     assert torch.equal(elements.content[:, 1], torch.cat([x[:, 2], x[:, 3]], dim=-1))
@@ -46,7 +44,7 @@ def test_an_element_holds_the_values_of_its_steps_one_after_the_other():
 
 
 def test_flags_follow_the_values_and_are_content():
-    adapter = build_series_input(
+    adapter = build_input(
         SeriesInputConfig(length=8, num_channels=3, has_missing=True, positions=FEW)
     )
     x = torch.randn(2, 8, 6)
@@ -64,7 +62,7 @@ def test_values_may_be_projected():
 
 
 def test_a_last_patch_that_is_not_full_ends_with_zeros():
-    adapter = build_series_input(SeriesInputConfig(length=5, num_channels=1, patch=4))
+    adapter = build_input(SeriesInputConfig(length=5, num_channels=1, patch=4))
     content = adapter(torch.ones(1, 5, 1)).content
     assert content.tolist() == [[[1, 1, 1, 1], [1, 0, 0, 0]]]
     assert adapter.num_elements == 2
@@ -98,7 +96,7 @@ def test_learned_positions_are_of_no_place_between():
 
 
 def test_a_convolved_recording_has_fewer_elements():
-    adapter = build_series_input(ConvSeriesInputConfig(length=200, num_channels=6))
+    adapter = build_input(ConvSeriesInputConfig(length=200, num_channels=6))
     assert isinstance(adapter, ConvSeriesInput)
     assert (adapter.num_elements, adapter.axes) == (50, (50,))
     elements = adapter(adapter.example(2))
@@ -108,7 +106,7 @@ def test_a_convolved_recording_has_fewer_elements():
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_way_makes_the_elements_that_it_says(config):
-    adapter = build_series_input(config)
+    adapter = build_input(config)
     assert isinstance(adapter, InputAdapter)
     elements = adapter(torch.randn_like(adapter.example(2)))
     assert elements.dense().shape == (2, adapter.num_elements, adapter.channels)
@@ -121,7 +119,7 @@ def test_every_way_makes_the_elements_that_it_says(config):
 @given(st.sampled_from(CONFIGS), st.integers(1, 16), st.integers(0, 2**31))
 def test_padding_changes_no_real_element(config, length, seed):
     torch.manual_seed(seed)
-    adapter = build_series_input(config)
+    adapter = build_input(config)
     x = torch.randn(2, length, adapter.example(1).shape[2])
     alone = adapter(x).dense()
     padded = torch.full((2, 16, x.shape[2]), float("nan"))
@@ -133,7 +131,7 @@ def test_padding_changes_no_real_element(config, length, seed):
 
 
 def test_other_shapes_than_configured_are_an_error():
-    adapter = build_series_input(SeriesInputConfig(length=8, num_channels=3, irregular=True))
+    adapter = build_input(SeriesInputConfig(length=8, num_channels=3, irregular=True))
     for shape in ((2, 9, 4), (2, 8, 3)):
         with pytest.raises(ValueError, match="at most 8 steps and of 4 values a step"):
             adapter(torch.zeros(shape))
@@ -142,7 +140,7 @@ def test_other_shapes_than_configured_are_an_error():
 def test_an_unknown_size_is_an_error():
     for config in (SeriesInputConfig(length=8), ConvSeriesInputConfig(num_channels=3)):
         with pytest.raises(ValueError, match="length and num_channels of the recordings, got"):
-            build_series_input(config)
+            build_input(config)
 
 
 @pytest.mark.parametrize("positions", [None, LEARNED])

@@ -22,9 +22,9 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve_sizes import assume
 from perceivers.recipes.resolve_tasks import bind_targets
 from perceivers.tasks.multitask import MultiTaskConfig
-from resolved import specialize
 from support import image_data
 from support.files import write_csv
+from support.resolved import specialize
 
 ROWS = 12
 

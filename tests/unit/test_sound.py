@@ -8,12 +8,12 @@ import soundfile
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio import decode as module
 from perceivers.data.modalities.audio.decode import (
-    Sound,
-    SoundHeader,
-    cut_sound,
-    decode_sound,
+    Audio,
+    AudioHeader,
+    cut_audio,
+    decode_audio,
+    read_audio_header,
     resample,
-    sound_header,
 )
 from perceivers.data.modalities.base import MissingValueError
 
@@ -34,7 +34,7 @@ def media(samples, **kwargs):
 
 
 def decode(cell, **kwargs):
-    return decode_sound(cell, **kwargs).value
+    return decode_audio(cell, **kwargs).value
 
 
 def without_av(monkeypatch):
@@ -66,9 +66,9 @@ def test_a_clip_is_the_same_whether_the_whole_or_only_it_is_decoded(form):
         for clip_position in (0.0, 0.37, 1.0):
             part = decode(cell, sample_rate=rate, seconds=0.5, clip_position=clip_position)
             assert part.samples.shape[0] < whole.samples.shape[0] / 2
-            expected = cut_sound(whole, clip_position=clip_position, seconds=0.5)
+            expected = cut_audio(whole, clip_position=clip_position, seconds=0.5)
             assert expected.shape == ((rate or 44_100) // 2, 2)
-            clip = cut_sound(part, clip_position=clip_position, seconds=0.5)
+            clip = cut_audio(part, clip_position=clip_position, seconds=0.5)
             np.testing.assert_allclose(clip, expected, atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_opus_in_ogg_is_read():
 
 def test_several_channels_are_mixed_to_mono_by_their_mean_and_said():
     samples = np.tile(np.arange(7, dtype=np.float32) / 10, (100, 1))
-    decoded = decode_sound(media(samples, subtype="FLOAT"), num_channels=1)
+    decoded = decode_audio(media(samples, subtype="FLOAT"), num_channels=1)
     np.testing.assert_allclose(decoded.value.samples, np.full((100, 1), 0.3), atol=1e-6)
     assert decoded.notes == ("mixed to mono",)
     assert decode(media(samples)).samples.shape == (100, 7)
@@ -88,10 +88,10 @@ def test_several_channels_are_mixed_to_mono_by_their_mean_and_said():
 
 def test_channels_are_dealt_out_or_repeated_to_a_wanted_number():
     samples = np.tile(np.array([0.1, 0.2, 0.3], dtype=np.float32), (4, 1))
-    mixed = decode_sound(media(samples, subtype="FLOAT"), num_channels=2)
+    mixed = decode_audio(media(samples, subtype="FLOAT"), num_channels=2)
     np.testing.assert_allclose(mixed.value.samples[0], [0.2, 0.2], atol=1e-6)
     assert mixed.notes == ("mixed to 2 channels",)
-    more = decode_sound(media(samples[:, :2], subtype="FLOAT"), num_channels=3)
+    more = decode_audio(media(samples[:, :2], subtype="FLOAT"), num_channels=3)
     np.testing.assert_allclose(more.value.samples[0], [0.1, 0.2, 0.1], atol=1e-6)
     assert more.notes == ("channels repeated",)
 
@@ -108,17 +108,17 @@ def test_a_tone_keeps_its_frequency_when_it_is_resampled():
 def test_one_sample_works(rate):
     sound = decode(media(np.full(1, 0.25), rate=rate), sample_rate=16_000)
     assert sound.samples.shape == (max(1, 16_000 // rate), 1)
-    assert cut_sound(sound, clip_position=0.5, seconds=1.0).shape == sound.samples.shape
+    assert cut_audio(sound, clip_position=0.5, seconds=1.0).shape == sound.samples.shape
 
 
 def test_silence_and_clipping_are_noted():
-    assert decode_sound(media(np.zeros(100))).notes == ("silent",)
+    assert decode_audio(media(np.zeros(100))).notes == ("silent",)
     loud = noise()
     loud[:100] = 1.0
-    assert decode_sound(media(loud)).notes == ("clipped",)
+    assert decode_audio(media(loud)).notes == ("clipped",)
     loud[2:] = 0.5
-    assert decode_sound(media(loud)).notes == ()  # 2 of 32,000
-    assert decode_sound(EncodedItem("a", value=(np.full(9, 1.5), 8_000))).notes == ("clipped",)
+    assert decode_audio(media(loud)).notes == ()  # 2 of 32,000
+    assert decode_audio(EncodedItem("a", value=(np.full(9, 1.5), 8_000))).notes == ("clipped",)
 
 
 def test_samples_that_are_not_finite_are_counted():
@@ -129,22 +129,22 @@ def test_samples_that_are_not_finite_are_counted():
         r"Cannot read 'a.wav' as a sound: 3 of 32,000 samples are not finite \(NaN or infinite\)"
     )
     with pytest.raises(ValueError, match=message):
-        decode_sound(media(samples, subtype="FLOAT"))
+        decode_audio(media(samples, subtype="FLOAT"))
 
 
 def test_no_samples_are_an_error():
     with pytest.raises(ValueError, match="it holds no samples"):
-        decode_sound(media(np.zeros(0)))
+        decode_audio(media(np.zeros(0)))
     with pytest.raises(ValueError, match="it holds no samples"):
-        decode_sound(EncodedItem("a", value=(np.zeros(0), 8_000)))
+        decode_audio(EncodedItem("a", value=(np.zeros(0), 8_000)))
 
 
 def test_an_empty_cell_is_missing():
-    for read in (decode_sound, sound_header):
+    for read in (decode_audio, read_audio_header):
         with pytest.raises(MissingValueError, match="a, row 3 is empty: expected a sound"):
             read(EncodedItem("a, row 3"))
     with pytest.raises(MissingValueError, match="a is empty: expected a sound"):
-        decode_sound(EncodedItem("a", value={"array": None, "sampling_rate": 8_000}))
+        decode_audio(EncodedItem("a", value={"array": None, "sampling_rate": 8_000}))
 
 
 def test_decoded_samples_come_as_a_mapping_or_a_pair():
@@ -152,7 +152,7 @@ def test_decoded_samples_come_as_a_mapping_or_a_pair():
     np.testing.assert_array_equal(sound.samples, [[0.5], [-0.5]])
     assert (sound.sample_rate, sound.duration) == (2, 1.0)
     cell = EncodedItem("a", value=(np.zeros((2, 50), dtype=np.float32), 10))  # channels first
-    assert sound_header(cell) == SoundHeader(10, 2, 5.0)
+    assert read_audio_header(cell) == AudioHeader(10, 2, 5.0)
 
 
 def test_whole_numbers_are_scaled_by_their_type():
@@ -165,16 +165,16 @@ def test_samples_without_a_rate_or_of_another_kind_are_an_error():
     with pytest.raises(
         ValueError, match=r"a: expected samples with their rate, .* got the rate None"
     ):
-        decode_sound(EncodedItem("a", value=[0.5, 0.5, 0.1]))
+        decode_audio(EncodedItem("a", value=[0.5, 0.5, 0.1]))
     with pytest.raises(ValueError, match="got the rate 0"):
-        decode_sound(EncodedItem("a", value=(np.zeros(3), 0)))
+        decode_audio(EncodedItem("a", value=(np.zeros(3), 0)))
     with pytest.raises(ValueError, match=r"a: expected samples as numbers, n or n x channels, got"):
-        decode_sound(EncodedItem("a", value=(np.zeros((1, 2, 3)), 10)))
+        decode_audio(EncodedItem("a", value=(np.zeros((1, 2, 3)), 10)))
 
 
 def test_a_header_is_read_without_decoding(tmp_path):
     cell = media(noise(channels=2), form="FLAC")
-    assert sound_header(cell) == SoundHeader(16_000, 2, 2.0)
+    assert read_audio_header(cell) == AudioHeader(16_000, 2, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_a_header_is_read_without_decoding(tmp_path):
 )
 def test_what_is_no_sound_is_said(data, reason):
     with pytest.raises(ValueError, match=r"Cannot read 'x.bin' as a sound: ") as error:
-        decode_sound(EncodedItem("x.bin", data=data))
+        decode_audio(EncodedItem("x.bin", data=data))
     assert reason in str(error.value)
     assert str(error.value).endswith("Replace it or take it out of the data.")
 
 
 def test_a_picture_that_is_already_decoded_is_no_sound():
     with pytest.raises(ValueError, match="it is a picture"):
-        decode_sound(EncodedItem("a", array=np.zeros((2, 2), dtype=np.uint8)))
+        decode_audio(EncodedItem("a", array=np.zeros((2, 2), dtype=np.uint8)))
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -205,22 +205,22 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"gone.wav' cannot be read: No such file or directory\. Replace"
     ):
-        decode_sound(EncodedItem(str(path), path=path))
+        decode_audio(EncodedItem(str(path), path=path))
 
 
 def test_a_raw_file_has_no_header(tmp_path):
     path = tmp_path / "a.raw"
     path.write_bytes(bytes(range(200, 256)) * 4)
     with pytest.raises(ValueError, match="it is in no known format"):
-        decode_sound(EncodedItem("a.raw", path=path))
+        decode_audio(EncodedItem("a.raw", path=path))
 
 
 def test_a_file_that_was_cut_off_is_an_error_or_noted():
     flac = encoded(noise(channels=2), form="FLAC")
     with pytest.raises(ValueError, match=r"damaged or cut off \(.*lost sync\)"):
-        decode_sound(EncodedItem("a.flac", data=flac[: len(flac) // 2]))
+        decode_audio(EncodedItem("a.flac", data=flac[: len(flac) // 2]))
     mp3 = encoded(noise(4.0), form="MP3")
-    cut = decode_sound(EncodedItem("a.mp3", data=mp3[: len(mp3) // 2]))
+    cut = decode_audio(EncodedItem("a.mp3", data=mp3[: len(mp3) // 2]))
     assert cut.notes == ("shorter than its header says",)
     assert cut.value.duration == cut.value.samples.shape[0] / 16_000 < 3.0
 
@@ -240,7 +240,7 @@ def test_a_header_without_samples_is_an_error(monkeypatch):
 
     monkeypatch.setattr(module, "_sound_file", lambda cell: Short())
     with pytest.raises(ValueError, match="its header is followed by no samples"):
-        decode_sound(EncodedItem("a.wav", data=b"x"))
+        decode_audio(EncodedItem("a.wav", data=b"x"))
 
 
 def claimed(samples_of_flac, number):
@@ -257,7 +257,7 @@ def test_an_absurd_length_is_refused_before_decoding():
         r"Cannot read 'big.flac': it claims 68,719,476,735 samples; at most 691,200,000 are decoded"
     )
     with pytest.raises(ValueError, match=message):
-        decode_sound(cell)
+        decode_audio(cell)
 
 
 def test_a_stream_without_a_length_is_read_by_ffmpeg():
@@ -270,32 +270,32 @@ def test_a_stream_without_a_length_is_read_by_ffmpeg():
 def test_without_pyav_its_files_ask_for_it_and_garbage_does_not(monkeypatch):
     without_av(monkeypatch)
     with pytest.raises(ImportError, match="install perceivers"):
-        decode_sound(EncodedItem("a.m4a", data=bytes(20)))
+        decode_audio(EncodedItem("a.m4a", data=bytes(20)))
     with pytest.raises(ImportError, match="install perceivers"):
-        decode_sound(EncodedItem("row 3", data=b"\x1a\x45\xdf\xa3" + bytes(20)))
+        decode_audio(EncodedItem("row 3", data=b"\x1a\x45\xdf\xa3" + bytes(20)))
     with pytest.raises(
         ValueError, match="libsndfile does not know it; it begins with the bytes 00 01 02 ff"
     ):
-        decode_sound(EncodedItem("row 3", data=b"\x00\x01\x02\xff" * 9))
+        decode_audio(EncodedItem("row 3", data=b"\x00\x01\x02\xff" * 9))
 
 
 def test_a_clip_starts_at_its_moment_of_what_is_left():
-    sound = Sound(np.arange(100, dtype=np.float32)[:, None], 10, 0.0, 10.0)
-    assert cut_sound(sound, clip_position=0.0, seconds=2.0)[:, 0].tolist() == list(range(20))
-    assert cut_sound(sound, clip_position=0.5, seconds=2.0)[0, 0] == 40
-    assert cut_sound(sound, clip_position=1.0, seconds=2.0)[-1, 0] == 99
-    assert cut_sound(sound, clip_position=0.7, seconds=20.0).shape == (100, 1)
+    sound = Audio(np.arange(100, dtype=np.float32)[:, None], 10, 0.0, 10.0)
+    assert cut_audio(sound, clip_position=0.0, seconds=2.0)[:, 0].tolist() == list(range(20))
+    assert cut_audio(sound, clip_position=0.5, seconds=2.0)[0, 0] == 40
+    assert cut_audio(sound, clip_position=1.0, seconds=2.0)[-1, 0] == 99
+    assert cut_audio(sound, clip_position=0.7, seconds=20.0).shape == (100, 1)
 
 
 def test_where_a_films_sound_does_not_reach_there_is_silence():
-    late = Sound(np.ones((10, 1), dtype=np.float32), 10, 1.0, 3.0)
+    late = Audio(np.ones((10, 1), dtype=np.float32), 10, 1.0, 3.0)
     assert (
-        cut_sound(late, clip_position=0.0, seconds=3.0)[:, 0].tolist()
+        cut_audio(late, clip_position=0.0, seconds=3.0)[:, 0].tolist()
         == [0.0] * 10 + [1.0] * 10 + [0.0] * 10
     )
-    assert cut_sound(late, clip_position=1.0, seconds=0.5)[:, 0].tolist() == [0.0] * 5
-    early = Sound(np.arange(40, dtype=np.float32)[:, None], 10, -1.0, 3.0)
-    assert cut_sound(early, clip_position=0.0, seconds=1.0)[0, 0] == 10
+    assert cut_audio(late, clip_position=1.0, seconds=0.5)[:, 0].tolist() == [0.0] * 5
+    early = Audio(np.arange(40, dtype=np.float32)[:, None], 10, -1.0, 3.0)
+    assert cut_audio(early, clip_position=0.0, seconds=1.0)[0, 0] == 10
 
 
 def test_resampling_nothing_changes_nothing():
@@ -310,4 +310,4 @@ def test_resampling_nothing_changes_nothing():
 
 def test_a_path_that_is_a_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
-        decode_sound(EncodedItem("folder", path=Path(tmp_path)))
+        decode_audio(EncodedItem("folder", path=Path(tmp_path)))

@@ -6,8 +6,8 @@ import pytest
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio import decode_av as soundtrack
-from perceivers.data.modalities.audio.decode import cut_sound, decode_sound, sound_header
-from perceivers.data.modalities.audio.decode_av import Clip, SoundHeader, decode_track
+from perceivers.data.modalities.audio.decode import cut_audio, decode_audio, read_audio_header
+from perceivers.data.modalities.audio.decode_av import AudioHeader, Clip, decode_track
 from perceivers.data.modalities.base import MissingValueError
 
 av = pytest.importorskip("av")
@@ -65,20 +65,20 @@ def film(form, codec=None, samples=None, *, pictures=0, offset=0.0, format_of_sa
 def test_a_clip_is_the_same_whether_the_whole_or_only_it_is_decoded(form, codec):
     cell = film(form, codec, noise(6.0))
     for rate in (None, 8_000):
-        whole = decode_sound(cell, sample_rate=rate).value
+        whole = decode_audio(cell, sample_rate=rate).value
         assert abs(whole.duration - 6.0) < 0.15  # encoders fill up their last frame
         for clip_position in (0.0, 0.37, 1.0):
-            part = decode_sound(
+            part = decode_audio(
                 cell, sample_rate=rate, seconds=0.5, clip_position=clip_position
             ).value
-            expected = cut_sound(whole, clip_position=clip_position, seconds=0.5)
+            expected = cut_audio(whole, clip_position=clip_position, seconds=0.5)
             assert expected.shape == ((rate or RATE) // 2, 1)
-            clip = cut_sound(part, clip_position=clip_position, seconds=0.5)
+            clip = cut_audio(part, clip_position=clip_position, seconds=0.5)
             np.testing.assert_allclose(clip, expected, atol=1e-6)
 
 
 def test_only_the_clip_is_decoded_where_the_container_can_be_sought():
-    part = decode_sound(film("ipod", "aac", noise(8.0)), seconds=0.5, clip_position=1.0).value
+    part = decode_audio(film("ipod", "aac", noise(8.0)), seconds=0.5, clip_position=1.0).value
     assert part.samples.shape[0] < 1.0 * RATE
     assert part.start > 7.0
 
@@ -105,50 +105,50 @@ def test_every_type_of_samples_is_scaled_to_one(codec, kind, step):
 def test_a_films_clip_is_cut_by_the_length_of_its_pictures(form):
     samples = np.linspace(-0.5, 0.5, 3 * RATE, dtype=np.float32)[:, None]
     cell = film(form, "flac", samples, pictures=50)
-    header = sound_header(cell)
-    assert header == SoundHeader(RATE, 1, header.seconds)
+    header = read_audio_header(cell)
+    assert header == AudioHeader(RATE, 1, header.seconds)
     assert header.seconds == pytest.approx(2.0, abs=0.002)
-    whole = decode_sound(cell).value
+    whole = decode_audio(cell).value
     assert (whole.samples.shape, whole.duration) == ((3 * RATE, 1), header.seconds)
-    clip = cut_sound(whole, clip_position=1.0, seconds=0.5)
+    clip = cut_audio(whole, clip_position=1.0, seconds=0.5)
     np.testing.assert_allclose(clip[:, 0], samples[int(1.5 * RATE) : 2 * RATE, 0], atol=1e-3)
 
 
 def test_sound_that_begins_later_than_the_pictures_stays_there():
     cell = film("mov", "pcm_s16le", noise(1.0), pictures=50, offset=0.5)
-    whole = decode_sound(cell).value
+    whole = decode_audio(cell).value
     assert whole.start == pytest.approx(0.5)
-    clip = cut_sound(whole, clip_position=0.0, seconds=2.0)[:, 0]
+    clip = cut_audio(whole, clip_position=0.0, seconds=2.0)[:, 0]
     assert not clip[: RATE // 2].any()
     assert not clip[-RATE // 2 :].any()
     assert clip[RATE // 2 : RATE].all()
-    part = decode_sound(cell, seconds=0.25, clip_position=0.0).value
-    assert not cut_sound(part, clip_position=0.0, seconds=0.25).any()
+    part = decode_audio(cell, seconds=0.25, clip_position=0.0).value
+    assert not cut_audio(part, clip_position=0.0, seconds=0.25).any()
 
 
 def test_a_clip_beyond_the_end_of_the_sound_is_silent():
     cell = film("mov", "pcm_s16le", noise(1.0), pictures=250)
-    decoded = decode_sound(cell, seconds=0.5, clip_position=1.0)
+    decoded = decode_audio(cell, seconds=0.5, clip_position=1.0)
     assert decoded.value.samples.shape == (0, 1)
-    assert cut_sound(decoded.value, clip_position=1.0, seconds=0.5).tolist() == [[0.0]] * (
+    assert cut_audio(decoded.value, clip_position=1.0, seconds=0.5).tolist() == [[0.0]] * (
         RATE // 2
     )
 
 
 def test_a_length_that_no_header_tells_is_that_of_the_film(monkeypatch):
     cell = film("mpeg", "mp2", noise(2.0), pictures=50)
-    monkeypatch.setattr(soundtrack, "film_header", lambda cell: SimpleNamespace(seconds=1.75))
-    assert sound_header(cell).seconds == 1.75
+    monkeypatch.setattr(soundtrack, "read_video_header", lambda cell: SimpleNamespace(seconds=1.75))
+    assert read_audio_header(cell).seconds == 1.75
 
 
 def test_a_stream_without_a_length_of_its_own_has_the_containers():
-    seconds = sound_header(film("matroska", "aac", noise(2.0))).seconds
+    seconds = read_audio_header(film("matroska", "aac", noise(2.0))).seconds
     assert seconds == pytest.approx(2.0, abs=0.1)
 
 
 def test_a_film_without_sound_track_is_missing():
     cell = film("mp4", pictures=5)
-    for read in (decode_sound, sound_header):
+    for read in (decode_audio, read_audio_header):
         with pytest.raises(MissingValueError, match=r"'a.mp4' has no sound track\."):
             read(cell)
 
@@ -156,7 +156,7 @@ def test_a_film_without_sound_track_is_missing():
 def test_a_container_that_was_cut_off_is_an_error():
     cell = film("ipod", "aac", noise(2.0))
     with pytest.raises(ValueError, match="it is in no known format, damaged or cut off"):
-        decode_sound(EncodedItem("a.m4a", data=cell.data[:-500]))
+        decode_audio(EncodedItem("a.m4a", data=cell.data[:-500]))
 
 
 def test_a_sound_track_without_frames_holds_no_samples(monkeypatch):
@@ -181,11 +181,11 @@ def test_a_rate_that_changes_on_the_way_is_an_error():
 def test_what_would_fill_the_memory_is_refused(monkeypatch):
     monkeypatch.setattr(soundtrack, "MOST_SAMPLES", RATE)
     with pytest.raises(ValueError, match="it claims 32,000 samples; at most 16,000 are decoded"):
-        decode_sound(film("ipod", "aac", noise(2.0)))
+        decode_audio(film("ipod", "aac", noise(2.0)))
     # A header that tells too little does not help.
     monkeypatch.setattr(soundtrack, "_claimed_seconds", lambda container, media: None)
     with pytest.raises(ValueError, match="at most 16,000 are decoded"):
-        decode_sound(film("adts", "aac", noise(2.0)))
+        decode_audio(film("adts", "aac", noise(2.0)))
 
 
 def test_lists_of_other_files_are_not_followed(tmp_path):

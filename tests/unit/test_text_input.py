@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from perceivers.inputs.elements import GridPositions, InputAdapter
+from perceivers.inputs.registry import build_input
 from perceivers.inputs.text import (
     BytesInput,
     ConvBytesInput,
     ConvTextInputConfig,
     TextInputConfig,
-    build_text_input,
 )
 from support.tolerance import assert_close
 
@@ -27,7 +27,7 @@ LEARNED = ConvTextInputConfig(
 
 def test_bytes_are_2048_elements_of_768_channels():
     with torch.device("meta"):
-        adapter = build_text_input(TextInputConfig())
+        adapter = build_input(TextInputConfig())
     assert (adapter.num_elements, adapter.channels, adapter.axes) == (2048, 768, (2048,))
     assert sum(p.numel() for p in adapter.parameters()) == (262 + 2048) * 768
 
@@ -46,7 +46,7 @@ def test_vectors_begin_at_the_scales_of_the_release():
 
 
 def test_convolved_bytes_are_fewer_elements():
-    adapter = build_text_input(CONVOLVED)
+    adapter = build_input(CONVOLVED)
     assert (adapter.num_elements, adapter.axes) == (8, (8,))
     elements = adapter(adapter.example(2))
     assert isinstance(elements.positions, GridPositions)
@@ -55,7 +55,7 @@ def test_convolved_bytes_are_fewer_elements():
 
 
 def test_learned_places_are_added_to_convolved_bytes():
-    adapter = build_text_input(LEARNED)
+    adapter = build_input(LEARNED)
     assert isinstance(adapter, ConvBytesInput)
     ids = torch.randint(6, 262, (2, 32))
     before = adapter(ids).content
@@ -68,7 +68,7 @@ def test_learned_places_are_added_to_convolved_bytes():
 @pytest.mark.parametrize("config", [SMALL, CONVOLVED, LEARNED])
 @pytest.mark.parametrize("length", [1, 7, 16, 32])
 def test_padding_changes_no_real_element(config, length):
-    adapter = build_text_input(config)
+    adapter = build_input(config)
     ids = torch.randint(6, 262, (2, length))
     alone = adapter(ids).dense()
     padded = torch.randint(0, 262, (2, 32))
@@ -82,7 +82,7 @@ def test_padding_changes_no_real_element(config, length):
 
 @pytest.mark.parametrize("config", [SMALL, CONVOLVED, LEARNED])
 def test_a_sample_without_a_text_has_no_real_element(config):
-    adapter = build_text_input(config)
+    adapter = build_input(config)
     assert isinstance(adapter, InputAdapter)
     elements = adapter(adapter.example(2), torch.tensor([[True], [False]]))
     assert elements.mask is not None
@@ -102,7 +102,7 @@ def test_a_longer_text_is_an_error():
 
 def test_an_unknown_length_is_an_error():
     with pytest.raises(ValueError, match="length of texts in bytes, max_length, got None"):
-        build_text_input(ConvTextInputConfig(max_length=None))
+        build_input(ConvTextInputConfig(max_length=None))
 
 
 def test_only_a_known_byte_has_a_vector():

@@ -14,7 +14,7 @@ from perceivers.recipes.published.language import text_reading
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.base import OutputPart
 from perceivers.training.finetune import plan_warm_start
-from resolved import specialize
+from support.resolved import specialize
 
 TEXTS = ["A fine film. " * 12, "Two hours of my life. " * 9, "Neither. " * 16] * 2
 TARGETS = {

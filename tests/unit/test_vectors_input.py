@@ -2,14 +2,15 @@ import pytest
 import torch
 
 from perceivers.inputs.elements import InputAdapter
-from perceivers.inputs.table import TableInput, TableInputConfig, build_table_input
+from perceivers.inputs.registry import build_input
+from perceivers.inputs.table import TableInput, TableInputConfig
 from support.tolerance import assert_close
 
 CONFIG = TableInputConfig(num_numbers=2, category_sizes=(3, 2), channels=4)
 
 
 def test_every_field_is_an_element():
-    adapter = build_table_input(CONFIG)
+    adapter = build_input(CONFIG)
     assert isinstance(adapter, InputAdapter)
     assert (adapter.num_elements, adapter.channels, adapter.axes) == (4, 4, (4,))
     elements = adapter(adapter.example(5))
@@ -60,7 +61,7 @@ def test_other_fields_than_configured_are_an_error():
 
 def test_unknown_fields_are_an_error():
     with pytest.raises(ValueError, match="got num_numbers=None and category_sizes=None"):
-        build_table_input(TableInputConfig())
+        build_input(TableInputConfig())
 
 
 @pytest.mark.parametrize(

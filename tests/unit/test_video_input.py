@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
+from perceivers.inputs.registry import build_input
 from perceivers.inputs.video import (
     ConvVideoInput,
     ConvVideoInputConfig,
     VideoInput,
     VideoInputConfig,
-    build_video_input,
 )
 from perceivers.nn.position import fourier_features
 from support.tolerance import assert_close
@@ -23,7 +23,7 @@ CONV = ConvVideoInputConfig(num_frames=4, size=(8, 6), stem_channels=(4, 5), pos
 
 
 def test_the_papers_clip_has_12544_elements_of_384_values():
-    adapter = build_video_input(VideoInputConfig())
+    adapter = build_input(VideoInputConfig())
     assert isinstance(adapter, VideoInput)
     assert isinstance(adapter, InputAdapter)
     assert adapter.axes == (16, 28, 28)
@@ -36,7 +36,7 @@ def test_the_papers_clip_has_12544_elements_of_384_values():
 
 def test_every_pixel_of_every_frame_may_be_an_element():
     config = VideoInputConfig(num_frames=3, size=(4, 5), patch=(1, 1, 1), positions=FEW)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     assert adapter.axes == (3, 4, 5)
     clip = torch.randn(2, 3, 3, 4, 5)
     elements = adapter(clip)
@@ -46,7 +46,7 @@ def test_every_pixel_of_every_frame_may_be_an_element():
 
 def test_a_patch_holds_its_pixels_in_order_of_time_rows_and_columns():
     clip = torch.randn(1, 4, 3, 4, 6)
-    content = build_video_input(SMALL)(clip).content
+    content = build_input(SMALL)(clip).content
     assert content.shape == (1, 2 * 2 * 2, 2 * 2 * 3 * 3)
     # The patch of the second two frames, upper rows, right columns.
     patch = clip[0, 2:4, :, 0:2, 3:6]
@@ -57,7 +57,7 @@ def test_a_patch_holds_its_pixels_in_order_of_time_rows_and_columns():
 
 
 def test_positions_are_fourier_features_of_time_rows_and_columns():
-    elements = build_video_input(SMALL)(torch.zeros(1, 4, 3, 4, 6))
+    elements = build_input(SMALL)(torch.zeros(1, 4, 3, 4, 6))
     axes = [torch.linspace(-1, 1, n) for n in (2, 2, 2)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(8, 3)
     wanted = fourier_features(points, num_bands=2, max_resolution=(2, 2, 2))
@@ -66,14 +66,14 @@ def test_positions_are_fourier_features_of_time_rows_and_columns():
 
 def test_patches_may_be_projected():
     config = VideoInputConfig(num_frames=4, size=(4, 4), patch=(2, 2, 2), project_channels=7)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     assert adapter.channels == 7 + 99
     assert adapter(torch.randn(1, 4, 3, 4, 4)).content.shape == (1, 8, 7)
 
 
 def test_a_clip_that_does_not_divide_gets_zeros_behind():
     config = VideoInputConfig(num_frames=3, size=(3, 3), patch=(2, 2, 2), positions=None)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     assert adapter.axes == (2, 2, 2)
     content = adapter(torch.ones(1, 3, 3, 3, 3)).content
     assert content.sum(dim=-1).tolist() == [[24, 12, 12, 6, 12, 6, 6, 3]]
@@ -84,11 +84,11 @@ def test_an_element_is_real_if_one_of_its_frames_is():
     mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
     clip = torch.full((2, 4, 3, 4, 6), float("nan"))
     clip[mask] = 1.0
-    elements = build_video_input(SMALL)(clip, mask)
+    elements = build_input(SMALL)(clip, mask)
     assert elements.mask.tolist() == [[True] * 8, [True] * 4 + [False] * 4]
     assert elements.content.isfinite().all()
     there = torch.tensor([[True], [False]])
-    elements = build_video_input(SMALL)(torch.ones(2, 4, 3, 4, 6), there)
+    elements = build_input(SMALL)(torch.ones(2, 4, 3, 4, 6), there)
     assert elements.mask.tolist() == [[True] * 8, [False] * 8]
 
 
@@ -111,7 +111,7 @@ def adapters():
 @given(data=st.data())
 def test_padding_changes_nothing(config, data):
     torch.manual_seed(0)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     for (
         parameter
     ) in adapter.parameters():  # norms begin with a bias of zero, which hides what is not masked
@@ -131,19 +131,19 @@ def test_padding_changes_nothing(config, data):
 def test_learned_positions_are_one_vector_for_each_cell():
     positions = LearnedPositionsConfig(channels=5)
     config = VideoInputConfig(num_frames=4, size=(4, 4), patch=(2, 2, 2), positions=positions)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     assert adapter.positions.table.shape == (8, 5)
     assert_close(adapter(torch.zeros(1, 2, 3, 4, 4)).positions, adapter.positions.table[:4])
 
 
 def test_longer_clips_and_larger_frames_are_read_too():
-    elements = build_video_input(SMALL)(torch.zeros(1, 8, 3, 8, 6))
+    elements = build_input(SMALL)(torch.zeros(1, 8, 3, 8, 6))
     assert elements.positions.sizes == (4, 4, 2)
     assert_close(elements.positions.tables[0][:, 0], torch.linspace(-1, 1, 4))
 
 
 def test_a_stem_sees_every_frame_by_itself():
-    adapter = build_video_input(CONV)
+    adapter = build_input(CONV)
     assert isinstance(adapter, ConvVideoInput)
     assert adapter.axes == (4, 2, 2)
     assert adapter.num_elements == 16
@@ -161,7 +161,7 @@ def test_a_stem_sees_every_frame_by_itself():
 
 def test_a_few_frames_may_make_one_element():
     config = ConvVideoInputConfig(num_frames=5, size=(4, 4), stem_channels=(4,), frame_step=2)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     assert adapter.axes == (3, 2, 2)
     clip = torch.randn(1, 5, 3, 4, 4)
     content = adapter(clip).content
@@ -173,7 +173,7 @@ def test_a_few_frames_may_make_one_element():
 
 def test_the_change_since_the_frame_before_may_be_seen():
     config = ConvVideoInputConfig(num_frames=3, size=(4, 4), stem_channels=(4,), difference=True)
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     clip = torch.randn(1, 3, 3, 4, 4)
     change = torch.stack([torch.zeros(3, 4, 4), clip[0, 1] - clip[0, 0], clip[0, 2] - clip[0, 1]])
     frames, _ = adapter.stem(torch.cat([clip[0], change], dim=1))
@@ -182,7 +182,7 @@ def test_the_change_since_the_frame_before_may_be_seen():
 
 @pytest.mark.parametrize("config", [SMALL, CONV])
 def test_an_example_has_the_configured_size(config):
-    adapter = build_video_input(config)
+    adapter = build_input(config)
     example = adapter.example(2)
     assert example.shape == (2, 4, 3, *config.size)
     assert adapter(example).num_elements == adapter.num_elements
@@ -191,7 +191,7 @@ def test_an_example_has_the_configured_size(config):
 
 @pytest.mark.parametrize("config", [SMALL, CONV])
 def test_adapters_can_be_exported(config):
-    adapter = build_video_input(config).eval()
+    adapter = build_input(config).eval()
 
     class Dense(torch.nn.Module):
         def __init__(self):
@@ -226,15 +226,15 @@ def test_configurations_that_make_no_sense_are_refused(config, change, message):
 @pytest.mark.parametrize("config", [VideoInputConfig(num_frames=None), ConvVideoInputConfig()])
 def test_an_open_size_is_refused(config):
     with pytest.raises(ValueError, match="the length and size of the clips"):
-        build_video_input(config)
+        build_input(config)
 
 
 def test_single_numbers_without_positions_are_refused():
     config = VideoInputConfig(num_channels=1, patch=(1, 1, 1), positions=None)
     with pytest.raises(ValueError, match="An element of one channel without a position"):
-        build_video_input(config)
+        build_input(config)
 
 
 def test_another_number_of_channels_is_refused():
     with pytest.raises(ValueError, match=r"clips of 3 channels .*got shape \(1, 4, 1, 4, 6\)"):
-        build_video_input(SMALL)(torch.zeros(1, 4, 1, 4, 6))
+        build_input(SMALL)(torch.zeros(1, 4, 1, 4, 6))

@@ -81,7 +81,7 @@ def test_much_waiting_names_the_knobs(workers, more):
     assert text == "25.0% of the step time (the slowest of 2 processes)"
     assert f"--workers {more} (now {workers}; 6 threads compute)" in what
     assert "256 MiB" in what
-    assert "shrunk beforehand" in what
+    assert "resized beforehand" in what
 
 
 class Event:

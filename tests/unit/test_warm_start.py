@@ -77,7 +77,10 @@ def test_what_has_another_shape_begins_anew_and_is_named(tmp_path):
     ]
     plan.write(tmp_path)
     told = json.loads((tmp_path / "init.json").read_text())
-    assert told["fresh"]["output.to_logits.weight"] == "another shape: 3 x 16 there, 7 x 16 here"
+    assert (
+        told["fresh"]["output.to_logits.weight"]
+        == "another shape: 3 x 16 in the other model, 7 x 16 in this one"
+    )
     assert told["taken"]["inputs.image.positions.table"] == [16, 5]
 
 

@@ -6,7 +6,7 @@ import torch
 from perceivers.data.loading import workers
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.workers import divide_cores, iterate, start_workers
-from support.loaders import Pictures, loader_of
+from support.loaders import ImageRows, loader_of
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ def test_cores_are_divided_between_threads_and_workers(cores, wanted, expected):
 
 
 def test_more_workers_than_cores_warn_nobody():
-    loader = loader_of(Pictures(4), batch_size=1, num_workers=9)
+    loader = loader_of(ImageRows(4), batch_size=1, num_workers=9)
     assert len(list(loader)) == 4
     loader.close()
 
 
 def test_pinned_memory_without_a_gpu_warns_nobody():
-    assert len(list(loader_of(Pictures(2), batch_size=1, pin_memory=True))) == 2
+    assert len(list(loader_of(ImageRows(2), batch_size=1, pin_memory=True))) == 2
 
 
 def test_a_worker_has_one_thread_and_leaves_signals_to_the_main_process(monkeypatch):

@@ -50,8 +50,8 @@ def draw_run(options: "Options") -> int:
 
 def _samples(saved: "Saved", options: "Options") -> tuple[list[Any], str]:
     """Return the samples to measure on, and what to call them."""
+    from perceivers.data.sources.samples import Sample, samples_of
     from perceivers.evaluation.evaluate import choose_split, open_for_run
-    from perceivers.evaluation.inputs import Sample, samples_of
     from perceivers.evaluation.predict import Predictor
 
     if options.file is not None:

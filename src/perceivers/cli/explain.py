@@ -115,7 +115,7 @@ def _stem(options: Options) -> str:
 
 def _sample(saved: "Saved", options: Options) -> Any:
     """Return what is looked at: the one sample that FILE is or, of a table, the row asked for."""
-    from perceivers.evaluation.inputs import samples_of
+    from perceivers.data.sources.samples import samples_of
 
     columns = saved.config.input_columns()
     if options.text:

@@ -81,7 +81,7 @@ def _run(command: str, args: list[str], *, debug: bool) -> int:
     except SystemExit as error:  # tyro's, after it has printed what is wrong with the arguments
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
-        hint = " `--resume` with the same --out goes on from the last checkpoint."
+        hint = " `--resume` with the same --out continues from the last checkpoint."
         print(f"\nInterrupted.{hint if command == 'fit' else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `perceivers recipes | head`: the reader has gone, which is no error
@@ -101,9 +101,7 @@ def readable(error: BaseException) -> str:
         where = f" ('{error.filename}')" if error.filename else ""
         message = f"{error.strerror}{where}."
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            message += (
-                " What had been saved before is whole: free some space and go on with --resume."
-            )
+            message += " Files saved before are intact: free some space and continue with --resume."
         return message
     # str() of a KeyError is the repr of its message, with quotes around it.
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

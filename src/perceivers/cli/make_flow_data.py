@@ -18,7 +18,7 @@ _EXAMPLES = """
 class Options:
     """Write pairs of frames whose flow is known exactly, as the data set FlyingChairs is laid out.
 
-    Pictures, or made textures, are moved by smooth random fields: a translation, an affine part and a few low waves.
+    Images, or synthetic textures, are moved by smooth random fields: a translation, an affine part and a few low waves.
 
     Attributes:
         out: The folder, new or empty.

@@ -1,4 +1,4 @@
-"""`perceivers push`: a run goes to the Hugging Face hub."""
+"""`perceivers push`: upload a run to the Hugging Face Hub."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from perceivers.cli.parsing import Switch, parse, wrong_arguments
 
 _EXAMPLES = """
   perceivers push runs/birds somebody/birds --private
-  perceivers push runs/birds somebody/birds --dry-run pushed/   look at it first; nothing is sent
+  perceivers push runs/birds somebody/birds --dry-run pushed/   write the files only
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Upload a run to the Hugging Face hub with a card written from it. Checkpoints, data and paths stay here.
+    """Upload a run to the Hugging Face Hub with a model card. Checkpoints, data and paths are not uploaded.
 
     Attributes:
-        run: A run folder that has ended.
-        repo: Where it goes on the hub, made if need be.
-        private: Only you can see it, where it is new.
-        dry_run: A new folder for what would be uploaded. Nothing is sent.
+        run: A run folder, ended.
+        repo: Repository on the hub, created if need be.
+        private: Make a new repository private.
+        dry_run: Write the files into this new folder instead of uploading them.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -45,5 +45,5 @@ def run(args: Sequence[str]) -> int:
         print(f"Nothing was sent. {made} holds what would be pushed to {options.repo}: {names}.")
         return 0
     address = push_to_hub(options.run, options.repo, private=options.private)
-    print(f"{options.run} is at {address}. Anyone who may see it: pv.load('{options.repo}').")
+    print(f"{options.run} is at {address}. Load it with pv.load('{options.repo}').")
     return 0

@@ -1,4 +1,4 @@
-"""`perceivers report`: a run as one page of HTML."""
+"""`perceivers report`: an HTML report of a run."""
 
 import sys
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Write a run as one HTML file that needs nothing else: measures, curves, confusion, cost, settings, examples.
+    """Write a self-contained HTML report of a run: metrics, curves, confusion, cost, settings, explained samples.
 
     Attributes:
         run: A run folder, ended or not.
         out: The file to write. By default `report.html` in the run folder.
-        examples: How many samples of the run's own data are shown with what was attended to, where they are at hand.
+        examples: Number of explained samples of the run's own data, where they are available.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

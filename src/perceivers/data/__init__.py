@@ -1,1 +1,3 @@
-"""Files to batches. Nothing is imported here: each file says what it needs when it needs it."""
+"""Data: files, folders, tables and shards become batches. Importing it registers the modalities of this package."""
+
+import perceivers.data.modalities as _  # noqa: F401

@@ -5,57 +5,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-
-_SUFFIXES = {
-    "image": "jpg jpeg jpe jfif png gif bmp dib webp tif tiff ppm pgm pbm pnm tga ico jp2 avif",
-    "audio": "wav flac ogg oga mp3 opus aif aiff m4a aac",
-    "video": "mp4 avi mov mkv webm mpg mpeg m4v",
-    "points": "off ply obj stl glb xyz",
-    "text": "txt md",
-    "series": "csv tsv parquet",
-    "array": "npy npz",
-    "flow": "flo",
-}
-_KINDS = {f".{suffix}": kind for kind, row in _SUFFIXES.items() for suffix in row.split()}
-MEDIA_KINDS = tuple(_SUFFIXES)  # what a file can hold, and so what a model can read
-
-WORDS = {
-    "image": "pictures",
-    "audio": "sound",
-    "video": "video",
-    "points": "shapes",
-    "text": "text",
-    "series": "recordings",
-    "array": "lists of numbers",
-    "table": "numbers and categories",
-    "frame_pair": "pairs of frames",
-    "flow": "flow",
-    "number": "numbers",
-    "string": "short strings",
-    "other": "something unknown",
-}
-"""What columns hold, in words."""
-
-# The first bytes of a file, for columns of bytes that say nothing about themselves.
-_MAGIC = (
-    (b"\xff\xd8\xff", "image"),
-    (b"\x89PNG", "image"),
-    (b"GIF8", "image"),
-    (b"BM", "image"),
-    (b"II*\x00", "image"),
-    (b"MM\x00*", "image"),
-    (b"fLaC", "audio"),
-    (b"OggS", "audio"),
-    (b"ID3", "audio"),
-    (b"\xff\xfb", "audio"),
-    (b"\x1a\x45\xdf\xa3", "video"),
-    (b"PIEH", "flow"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +65,6 @@ class EncodedItem:
                 raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
 
 
-def kind_of_name(name: str) -> str | None:
-    """Return what a file of this name holds by its suffix: `image`, `audio`, ... or None."""
-    return _KINDS.get(PurePath(name).suffix.lower())
-
-
-def suffixes_of(kind: str) -> tuple[str, ...]:
-    """Return the suffixes of files that hold something of a kind, with their dots."""
-    return tuple(f".{suffix}" for suffix in _SUFFIXES.get(kind, "").split())
-
-
-def kind_of_bytes(data: bytes) -> str | None:
-    """Return what encoded bytes hold by how they begin, or None."""
-    if data[:4] == b"RIFF":
-        return {b"WEBP": "image", b"WAVE": "audio", b"AVI ": "video"}.get(data[8:12])
-    if data[4:8] == b"ftyp":
-        return "image" if data[8:12] in {b"avif", b"heic"} else "video"
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
-
-
 def as_encoded_item(
     cell: Any, where: str, folder: Path, *, kind: str = "image", by_path: bool = False
 ) -> EncodedItem:
@@ -172,7 +107,7 @@ def as_encoded_item(
 def _from_numbers(numbers: Any, where: str, kind: str) -> EncodedItem:
     """Return numbers as a picture, or as the value that they are for every other kind."""
     if kind == "image":
-        return EncodedItem(where, array=to_pictures(numbers, where))
+        return EncodedItem(where, array=to_uint8_images(numbers, where))
     return EncodedItem(where, value=numbers)
 
 
@@ -186,7 +121,7 @@ def _from_mapping(cell: Mapping[str, Any], where: str, folder: Path, kind: str) 
     return EncodedItem(f"{where} ({path})" if path else where, data=bytes(data))
 
 
-def to_pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+def to_uint8_images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     """Return decoded pictures as uint8: bytes as they are, numbers in [0, 1] times 255.
 
     Raises:

@@ -13,8 +13,8 @@ from perceivers.data.base import Batch, DataConfig, nearest
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTransform
 from perceivers.data.loading.transform import Sample as ReadSample
+from perceivers.data.sources.samples import Sample, samples_of
 from perceivers.data.tables.columns import InputColumn
-from perceivers.evaluation.inputs import Sample, samples_of
 from perceivers.hub import checkpoint
 from perceivers.hub.checkpoint import Saved
 from perceivers.hub.device import pick_device
@@ -78,7 +78,7 @@ class Predictor:
         )
         if not config.task.supports_clips and self.clips != 1:
             raise ValueError(
-                f"Predictions of this run cannot be averaged over clips: expected --clips 1, got {self.clips}."
+                f"Predictions of this run have no mean over clips: expected --clips 1, got {self.clips}."
             )
         settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
         self.reader = SampleTransform(self.columns, self.preprocess, None, settings)

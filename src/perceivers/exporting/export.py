@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.base import clip_positions
-from perceivers.data.modalities.registry import PreprocessConfig, build_modality
+from perceivers.data.modalities.registry import build_modality
+from perceivers.data.registry import PreprocessConfig
 from perceivers.exporting.formats import (
     open_onnx,
     open_program,
@@ -25,7 +26,7 @@ from perceivers.exporting.formats import (
     write_program,
     write_weights,
 )
-from perceivers.exporting.graph import READABLE, ExportGraph, build_graph
+from perceivers.exporting.graph import ExportGraph, build_graph
 from perceivers.exporting.preprocessing import GraphPreprocessor, script_template
 from perceivers.exporting.script import script_of
 from perceivers.exporting.verify import (
@@ -40,8 +41,7 @@ from perceivers.hub.checkpoint import Saved, SavedConfig, load
 from perceivers.hub.convert import export_huggingface
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.registry import TaskConfig, names_of
+from perceivers.tasks.base import BaseTaskConfig
 from perceivers.typing import Tensor
 
 FORMATS = ("onnx", "torch", "safetensors", "huggingface")
@@ -110,7 +110,7 @@ def export(
         path: The folder to write. That of an earlier export is replaced.
         format: `onnx`, `torch` (an archive of torch.export) and `safetensors` have a manifest of inputs and outputs,
             the first two also a script that predicts; `huggingface` is for `transformers`.
-        samples: Samples to compare on: paths, or dicts of a path for each modality.
+        samples: Samples to compare on, as for `Predictor.predict`: paths, or dicts of a path for each modality.
 
     Raises:
         ImportError: If a library is missing. The message says how to install it.
@@ -253,8 +253,8 @@ def _write_manifest(
         return ()
     if not list(graph.readable_outputs()):
         note = (
-            f"there is no predict.py for the task '{task.kind}': the graph gives the model's outputs, and "
-            "preprocess.json says what it reads"
+            f"there is no predict.py for the task '{task.kind}': the graph returns the model's outputs, and "
+            "preprocess.json describes its inputs"
         )
         return (note,)
     kinds = [how["kind"] for how in manifest["modalities"].values()]
@@ -263,14 +263,14 @@ def _write_manifest(
     if unknown:
         note = (
             f"there is no predict.py for inputs of kind '{unknown[0]}': the graph takes them as perceivers prepares "
-            "them, which config.json says"
+            "them, by config.json"
         )
         return (note,)
     script = script_of(
         manifest,
         templates,
         runtime=form,
-        masked_text=task.modality if isinstance(task, MaskedBytesConfig) else None,
+        masked_text=task.chunked_modality,
     )
     (folder / SCRIPT_FILE).write_text(script, encoding="utf-8")
     return ()
@@ -278,7 +278,7 @@ def _write_manifest(
 
 def _manifest(
     config: SavedConfig,
-    task: TaskConfig,
+    task: BaseTaskConfig,
     graph: ExportGraph,
     outputs: Mapping[str, Tensor],
     difference: Difference,
@@ -314,10 +314,11 @@ def _manifest(
         for name, tensor in outputs.items()
     }
     for name, _, part in graph.readable_outputs():
+        assert part.export_output is not None
         is_row = outputs[name].ndim == 2
         described[name] |= {
-            "meaning": READABLE[part.kind][1],
-            "names": list(names_of(part)) if is_row else None,
+            "meaning": part.export_output.meaning,
+            "names": list(part.names) if is_row else None,
         }
     return {
         "made_by": f"{_MADE_BY} {version('perceivers')}",

@@ -19,34 +19,9 @@ from perceivers.exporting.preprocessing import (
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import TaskConfig, build_task
+from perceivers.tasks.base import Task
+from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
-
-READABLE = {
-    "classification": (
-        "probabilities",
-        "probability of each class (softmax of the logits); they sum to one",
-    ),
-    "multilabel": (
-        "probabilities",
-        "probability of each label (sigmoid of the logits); they do not sum to one",
-    ),
-    "regression": (
-        "values",
-        "numbers in their own units (the logits times their deviation, plus their mean)",
-    ),
-    "masked_bytes": (
-        "probabilities",
-        "probability of each byte's number at each place (softmax of the logits)",
-    ),
-}
-"""Name and meaning of the readable output of a task, by its kind."""
-
-
-def subtasks_of(config: TaskConfig) -> Mapping[str, TaskConfig]:
-    """Return the configuration of each of several tasks by name; of a single one by ""."""
-    return config.parts if isinstance(config, MultiTaskConfig) else {"": config}
 
 
 class ExportGraph(nn.Module):
@@ -59,13 +34,12 @@ class ExportGraph(nn.Module):
     """
 
     def __init__(
-        self, model: Perceiver, preprocessors: Mapping[str, GraphPreprocessor], task: TaskConfig
+        self, model: Perceiver, preprocessors: Mapping[str, GraphPreprocessor], task: Task
     ) -> None:
         super().__init__()
         self.model = model
         self.preprocessors = nn.ModuleDict(preprocessors)
-        self.task_config = task
-        self.task = build_task(task)
+        self.task = task
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
@@ -90,17 +64,16 @@ class ExportGraph(nn.Module):
             found = {f"{name}_logits": part for name, part in outputs.items()}
         readable = list(self.readable_outputs())
         if readable:
-            values: Any = cast("Any", self.task).probabilities(outputs)
+            values: Any = self.task.probabilities(outputs)
             for name, task, _ in readable:
                 found[name] = values[task] if task else values
         return dict(sorted(found.items()))
 
-    def readable_outputs(self) -> Iterator[tuple[str, str, TaskConfig]]:
-        """Yield name, name of the task ("" of a single one) and its configuration, of each readable output."""
-        for task, part in subtasks_of(self.task_config).items():
-            if part.kind in READABLE:
-                output = READABLE[part.kind][0]
-                yield f"{task}_{output}" if task else output, task, part
+    def readable_outputs(self) -> Iterator[tuple[str, str, Task]]:
+        """Yield the name, the name of the task ("" of a single one) and the task of each readable output."""
+        for task, part in (self.task.parts or {"": self.task}).items():
+            if (output := part.export_output) is not None:
+                yield f"{task}_{output.name}" if task else output.name, task, part
 
     def signatures(self) -> dict[str, Signature]:
         """Return the inputs by name, in the graph's order."""
@@ -146,11 +119,11 @@ def build_graph(saved: Saved) -> ExportGraph:
     config = saved.config
     if config.task is None or not config.preprocess:
         raise ValueError(
-            f"The model in {saved.folder} was saved without its labels or its preprocessing, so that nothing can be "
-            "said of its inputs: pv.save(predictor, folder) or `perceivers fit` save both. Or call torch.export on it."
+            f"The model in {saved.folder} was saved without its labels or its preprocessing, so that its inputs "
+            "are unknown: pv.save(predictor, folder) and `perceivers fit` save both. Or call torch.export on the model."
         )
     saved.model.set_attn_implementation("projected")
-    names = sorted(set(config.preprocess).difference(config.answers))
+    names = sorted(set(config.preprocess).difference(config.task.target_modalities))
     preprocessors: dict[str, GraphPreprocessor] = {}
     for name in names:
         preprocess = one_window(config.preprocess[name])
@@ -162,7 +135,7 @@ def build_graph(saved: Saved) -> ExportGraph:
             is_optional=len(names) > 1,
         )
         preprocessors[name] = build_preprocessor(source)
-    return ExportGraph(saved.model, preprocessors, config.task).eval()
+    return ExportGraph(saved.model, preprocessors, build_task(config.task)).eval()
 
 
 def one_window(preprocess: Any) -> Any:

@@ -21,9 +21,7 @@ from perceivers.exporting.script import ScriptTemplate
 from perceivers.typing import Bool, Float, Tensor, UInt8
 
 Arrays = dict[str, npt.NDArray[Any]]
-_SMALLEST = (
-    1e-30  # size of a point cloud that is scaled, as in perceivers.data.modalities.points.modality
-)
+_SMALLEST = 1e-30  # points of a smaller extent are not scaled, as in data/modalities/points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +76,16 @@ class GraphPreprocessor(nn.Module):
 
     dtype = "float32"
     free = False
-    mask_meaning = "True where it is real, False where it is padding; all False: there is nothing of this modality"
+    mask_meaning = (
+        "True where it is real, False where it is padding; all False: the modality is missing"
+    )
 
     def __init__(
         self,
         source: ModelInput,
         shape: tuple[int, ...] | None = None,
         length: int | None = None,
-        meaning: str = "what the model itself reads: prepared by perceivers as `preprocess` of config.json says",
+        meaning: str = "the model's own tensor, as perceivers prepares it from `preprocess` in config.json",
     ) -> None:
         super().__init__()
         self.name, self.modality, self.meaning = source.name, source.modality, meaning
@@ -258,7 +258,7 @@ class PointsPreprocessor(GraphPreprocessor):
         self.register_buffer("std", torch.tensor(config.std or [1.0] * extra), persistent=False)
 
     def sample(self, value: Any) -> npt.NDArray[Any]:
-        """Return the first points of a cloud."""
+        """Return the first points."""
         return value[: self.count]
 
     def forward(

@@ -7,23 +7,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from perceivers.data.base import DataConfig, Row
-from perceivers.data.encoded_item import as_encoded_item
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import (
     BadRowError,
     Sample,
     SampleRng,
     SampleTransform,
-    cell_key,
 )
 from perceivers.data.sources.open import open_data
-from perceivers.data.tables.columns import InputColumn
+from perceivers.data.sources.samples import samples_of
 from perceivers.exporting.graph import ExportGraph, one_window
 from perceivers.hub.checkpoint import Saved
 from perceivers.models.perceiver import Perceiver
@@ -92,10 +90,10 @@ def make_reference(
     Args:
         saved: The model.
         graph: Its graph.
-        samples: Paths, dicts of a path for each modality, or `Row`s. None: some of the run's own data where it is
-            found, else random inputs.
+        samples: As for `Predictor.predict`. None: some of the run's own data where it is found, else random inputs.
 
     Raises:
+        OSError: If one of `samples` does not exist.
         ValueError: If one of `samples` cannot be decoded.
     """
     config = saved.config
@@ -103,7 +101,10 @@ def make_reference(
     preprocess = {name: one_window(config.preprocess[name]) for name in columns}
     reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
     if samples is not None:
-        rows = [_row_of(one, columns) for one in samples]
+        try:
+            rows = list(samples_of(list(samples), columns))
+        except (KeyError, TypeError) as error:
+            raise ValueError(error.args[0]) from error
         decoded = _decode(reader, rows, skip=False)
         return _reference(saved, graph, reader, decoded, "given with --samples")
     found = _open_run_data(saved)
@@ -114,7 +115,7 @@ def make_reference(
             return _reference(saved, graph, reader, decoded, f"of the run's {split} split")
     inputs = graph.made()
     description = (
-        f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data are not to be found "
+        f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data were not found "
         "(--samples FILE... compares real ones)"
     )
     with torch.inference_mode():
@@ -213,36 +214,6 @@ def _open_run_data(saved: Saved) -> tuple[str, Iterator[Row]] | None:
     count = min(4 * COUNT, len(records))
     indices = np.linspace(0, len(records) - 1, count).astype(int)[::-1]
     return split, (_NamedRow(f"row {index}", records.row(int(index))) for index in indices)
-
-
-def _row_of(item: Any, columns: Mapping[str, InputColumn]) -> Row:
-    """Return a given sample as a row.
-
-    Raises:
-        ValueError: If it does not name its modalities.
-    """
-    given: dict[str, Any]
-    if isinstance(item, Mapping):
-        given = dict(cast("Mapping[str, Any]", item))
-    elif not isinstance(item, str | Path) and isinstance(item, Row):
-        return item
-    elif len({part.all_columns for part in columns.values()}) > 1:
-        raise ValueError(f"Expected samples to be dicts of {', '.join(columns)}, got {item!r}.")
-    else:
-        given = {next(iter(columns.values())).column: item}
-    row: dict[str, Any] = {}
-    for modality, part in columns.items():
-        if part.columns:
-            inside = given.get(modality, given)
-            row |= {column: inside.get(column) for column in part.columns}
-            continue
-        cell = given.get(modality, given.get(part.column))
-        path = Path(cell) if isinstance(cell, str | Path) and part.kind != "text" else cell
-        media = as_encoded_item(
-            path, modality, Path(), kind=part.kind, by_path=isinstance(path, Path)
-        )
-        row[cell_key(modality, part, columns) if modality in given else part.column] = media
-    return _NamedRow("sample", row)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from perceivers.data.base import atomic_write
-from perceivers.data.modalities.registry import PreprocessConfig
+from perceivers.data.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from safetensors.torch import save_file
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
 from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
 from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
@@ -213,6 +213,7 @@ def _our_images(told: Mapping[str, Any], size: tuple[int, int]) -> ImagePreproce
     crop, kept = _side(told.get("crop_size"), 256), _side(told.get("size"), 224)
     return ImagePreprocessConfig(
         size=size,
+        num_channels=3,
         mean=tuple(told.get("image_mean") or _MEAN),
         std=tuple(told.get("image_std") or _STD),
         crop_fraction=kept / crop if told.get("do_center_crop", True) else 1.0,
@@ -221,7 +222,7 @@ def _our_images(told: Mapping[str, Any], size: tuple[int, int]) -> ImagePreproce
 
 def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
     """Return the file of their picture processor: a central crop of the short side, resized to the model's size."""
-    height, width = image.size
+    height, width = image.known_size
     crop = round(height / image.crop_fraction)
     return {
         "image_processor_type": "PerceiverImageProcessor",
@@ -233,8 +234,8 @@ def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(image.mean),
-        "image_std": list(image.std),
+        "image_mean": list(image.mean or ()),
+        "image_std": list(image.std or ()),
     }
 
 

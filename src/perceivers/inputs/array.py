@@ -10,6 +10,7 @@ from torch import nn
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import LearnedPositionsConfig, build_positions
+from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import fourier_features, num_channels
 from perceivers.typing import Bool, Float, Tensor
@@ -18,7 +19,7 @@ MOST_BANDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArraysInputConfig:
+class ArrayInputConfig:
     """Every row of an array is an element.
 
     Attributes:
@@ -60,7 +61,7 @@ class ArraysInputConfig:
             )
 
 
-class ArraysInput(nn.Module):
+class ArrayInput(nn.Module):
     """Makes an element of each row: `[values | Fourier features]` with coordinates, else `[values | learned vector]`.
 
     Args:
@@ -76,7 +77,7 @@ class ArraysInput(nn.Module):
     num_elements: int
     axes: tuple[int, ...]
 
-    def __init__(self, config: ArraysInputConfig) -> None:
+    def __init__(self, config: ArrayInputConfig) -> None:
         super().__init__()
         sizes = (config.length, config.num_channels, config.num_coordinates)
         length, values, coordinates = sizes
@@ -152,6 +153,10 @@ class ArraysInput(nn.Module):
         return table[: x.shape[1]]
 
 
-def build_arrays_input(config: ArraysInputConfig) -> ArraysInput:
-    """Return the adapter for a configuration."""
-    return ArraysInput(config)
+def _default(stem_channels: int) -> ArrayInputConfig:
+    return ArrayInputConfig(
+        length=None, num_channels=None, num_coordinates=None, project_channels=stem_channels
+    )
+
+
+register_input(ArrayInputConfig, ArrayInput, preprocess="array", default=_default)

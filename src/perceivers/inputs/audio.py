@@ -14,6 +14,7 @@ from torch import nn
 
 from perceivers.inputs.elements import Elements, GridPositions, check_readable
 from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
+from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
@@ -322,22 +323,6 @@ class ConvSpectrogramInput(_ConvolvedAudio):
         super().__init__(_known_size(config.size), 1, config)
 
 
-def build_audio_input(
-    config: WaveInputConfig
-    | ConvWaveInputConfig
-    | SpectrogramInputConfig
-    | ConvSpectrogramInputConfig,
-) -> AudioInput:
-    """Return the adapter for a configuration."""
-    if isinstance(config, WaveInputConfig):
-        return WaveInput(config)
-    if isinstance(config, ConvWaveInputConfig):
-        return ConvWaveInput(config)
-    if isinstance(config, SpectrogramInputConfig):
-        return SpectrogramInput(config)
-    return ConvSpectrogramInput(config)
-
-
 def _known_samples(num_samples: int | None) -> int:
     if num_samples is None:
         raise ValueError("Expected the samples of a clip, num_samples=rate x seconds, got None.")
@@ -353,3 +338,26 @@ def _known_size(size: tuple[int, int] | None) -> tuple[int, int]:
 def _channels_first(x: Float[Tensor, "B L V"], num_axes: int) -> Float[Tensor, "B Ci *sizes"]:
     """Return samples x channels as channels of one axis, frames x bands as one channel of two."""
     return x.transpose(1, 2) if num_axes == 1 else x[:, None]
+
+
+def _default_wave(stem_channels: int) -> ConvWaveInputConfig:
+    return ConvWaveInputConfig(
+        stem_channels=(stem_channels // 2, stem_channels, 2 * stem_channels),
+        positions=FourierPositionsConfig(num_bands=None),
+    )
+
+
+def _default_spectrogram(stem_channels: int) -> ConvSpectrogramInputConfig:
+    return ConvSpectrogramInputConfig(
+        stem_channels=(stem_channels // 2, stem_channels, stem_channels),
+        kernel=(3, 3),
+        positions=FourierPositionsConfig(num_bands=None),
+    )
+
+
+register_input(WaveInputConfig, WaveInput, preprocess="wave")
+register_input(ConvWaveInputConfig, ConvWaveInput, preprocess="wave", default=_default_wave)
+register_input(SpectrogramInputConfig, SpectrogramInput, preprocess="mel")
+register_input(
+    ConvSpectrogramInputConfig, ConvSpectrogramInput, preprocess="mel", default=_default_spectrogram
+)

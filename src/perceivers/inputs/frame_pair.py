@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
+from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem
 from perceivers.nn.init import truncated_linear
 from perceivers.typing import Bool, Float, Tensor
@@ -204,3 +205,7 @@ class ConvFramePairInput(nn.Module):
     def example(self, batch_size: int) -> Float[Tensor, "B 2 Ci Y X"]:
         """Return made-up frames of the configured size."""
         return torch.zeros(batch_size, 2, self.config.num_channels, *self.size)
+
+
+register_input(FramePairInputConfig, FramePairInput, preprocess="frame_pair")
+register_input(ConvFramePairInputConfig, ConvFramePairInput, preprocess="frame_pair")

@@ -17,6 +17,7 @@ from perceivers.inputs.positions import (
     PositionsConfig,
     build_positions,
 )
+from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.typing import Bool, Float, Tensor
@@ -263,17 +264,6 @@ class ConvInput(_ImageInput):
         return self.pool(_pad_same(x, 3) if is_same else x)
 
 
-def build_image_input(
-    config: PixelInputConfig | PatchInputConfig | ConvInputConfig,
-) -> PixelInput | PatchInput | ConvInput:
-    """Return the adapter for a configuration."""
-    if isinstance(config, PixelInputConfig):
-        return PixelInput(config)
-    if isinstance(config, PatchInputConfig):
-        return PatchInput(config)
-    return ConvInput(config)
-
-
 def _project(x: Float[Tensor, "B C Y X"], linear: nn.Module | None) -> Float[Tensor, "B Co Y X"]:
     """Apply a linear layer to the channels of each cell."""
     if linear is None:
@@ -286,3 +276,14 @@ def _pad_same(x: Float[Tensor, "B C Y X"], kernel: int) -> Float[Tensor, "B C Yp
     missing = [max((-(-n // 2) - 1) * 2 + kernel - n, 0) for n in x.shape[2:]]
     before = [m // 2 for m in missing]
     return pad(x, (before[1], missing[1] - before[1], before[0], missing[0] - before[0]))
+
+
+def _default(stem_channels: int) -> ConvInputConfig:  # noqa: ARG001  # 64 suit all sizes
+    return ConvInputConfig(
+        size=None, stem_channels=64, positions=FourierPositionsConfig(num_bands=None)
+    )
+
+
+register_input(PixelInputConfig, PixelInput, preprocess="image")
+register_input(PatchInputConfig, PatchInput, preprocess="image")
+register_input(ConvInputConfig, ConvInput, preprocess="image", default=_default)

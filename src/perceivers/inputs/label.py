@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
+from perceivers.inputs.registry import register_input
 from perceivers.typing import Bool, Float, Tensor
 
 
@@ -68,3 +69,6 @@ class LabelInput(nn.Module):
     def example(self, batch_size: int) -> Float[Tensor, "B K"]:
         """Return made-up labels: of no class."""
         return torch.zeros(batch_size, self.channels)
+
+
+register_input(LabelInputConfig, LabelInput)

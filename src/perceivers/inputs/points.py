@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
+from perceivers.inputs.registry import register_input
 from perceivers.nn.init import lecun_linear, truncated_linear
 from perceivers.nn.position import fourier_features
 from perceivers.typing import Bool, Float, Tensor
@@ -130,14 +131,22 @@ class PointsInput(nn.Module):
         return torch.zeros(batch_size, self.num_elements, self.in_channels)
 
 
-def build_points_input(config: PointsInputConfig) -> PointsInput:
-    """Return the adapter for a configuration."""
-    return PointsInput(config)
-
-
 def _layers(in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     """Return linear layers with a ReLU between each two."""
     layers: list[nn.Module] = []
     for before, after in zip((in_channels, *widths), widths, strict=False):
         layers += [nn.ReLU(), lecun_linear(before, after)]
     return nn.Sequential(*layers[1:])
+
+
+def _default(stem_channels: int) -> PointsInputConfig:
+    # The paper's highest frequency is for 2,000 points of 40 classes; a few bands suit small data.
+    return PointsInputConfig(
+        num_points=None,
+        num_bands=8,
+        max_resolution=32.0,
+        mlp_channels=(stem_channels, 2 * stem_channels),
+    )
+
+
+register_input(PointsInputConfig, PointsInput, preprocess="points", default=_default)

@@ -1,85 +1,83 @@
-"""Every input adapter by its configuration: the closed list from which a file can pick."""
+"""Registry of input adapters."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
-
-from perceivers.inputs.array import ArraysInputConfig, build_arrays_input
-from perceivers.inputs.audio import (
-    ConvSpectrogramInputConfig,
-    ConvWaveInputConfig,
-    SpectrogramInputConfig,
-    WaveInputConfig,
-    build_audio_input,
-)
 from perceivers.inputs.elements import InputAdapter
-from perceivers.inputs.frame_pair import (
-    ConvFramePairInput,
-    ConvFramePairInputConfig,
-    FramePairInput,
-    FramePairInputConfig,
-)
-from perceivers.inputs.image import (
-    ConvInputConfig,
-    PatchInputConfig,
-    PixelInputConfig,
-    build_image_input,
-)
-from perceivers.inputs.label import LabelInput, LabelInputConfig
-from perceivers.inputs.points import PointsInputConfig, build_points_input
-from perceivers.inputs.series import (
-    ConvSeriesInputConfig,
-    SeriesInputConfig,
-    build_series_input,
-)
-from perceivers.inputs.table import TableInputConfig, build_table_input
-from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig, build_text_input
-from perceivers.inputs.video import ConvVideoInputConfig, VideoInputConfig, build_video_input
+from perceivers.registry import ConfigRegistry
 
-InputConfig = Annotated[
-    PixelInputConfig
-    | PatchInputConfig
-    | ConvInputConfig
-    | WaveInputConfig
-    | ConvWaveInputConfig
-    | SpectrogramInputConfig
-    | ConvSpectrogramInputConfig
-    | VideoInputConfig
-    | ConvVideoInputConfig
-    | PointsInputConfig
-    | TextInputConfig
-    | ConvTextInputConfig
-    | SeriesInputConfig
-    | ConvSeriesInputConfig
-    | ArraysInputConfig
-    | TableInputConfig
-    | LabelInputConfig
-    | FramePairInputConfig
-    | ConvFramePairInputConfig,
-    Field(discriminator="kind"),
-]
+INPUTS = ConfigRegistry("input adapter")
+InputConfig = Annotated[Any, INPUTS]
 
-_BUILDERS: dict[str, Any] = {
-    **dict.fromkeys(("pixels", "patches", "convolved"), build_image_input),
-    **dict.fromkeys(
-        ("wave", "wave_convolved", "spectrogram", "spectrogram_convolved"), build_audio_input
-    ),
-    **dict.fromkeys(("video", "video_convolved"), build_video_input),
-    "points": build_points_input,
-    **dict.fromkeys(("bytes", "bytes_convolved"), build_text_input),
-    **dict.fromkeys(("series", "series_convolved"), build_series_input),
-    "array": build_arrays_input,
-    "table": build_table_input,
-    "label": LabelInput,
-    "frame_pair": FramePairInput,
-    "frame_pair_convolved": ConvFramePairInput,
-}
+
+@dataclass(frozen=True)
+class _Entry:
+    preprocess: str | None
+    default: Callable[[int], Any] | None
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def register_input(
+    config_class: type,
+    build: Callable[[Any], InputAdapter],
+    *,
+    preprocess: str | None = None,
+    default: Callable[[int], Any] | None = None,
+) -> None:
+    """Register an input adapter.
+
+    Args:
+        config_class: Its configuration, a frozen dataclass with a `kind`.
+        build: Returns the adapter, a module, for a configuration.
+        preprocess: The `kind` of the `PreprocessConfig` whose arrays it takes. None: it is not preprocessed.
+        default: Returns the configuration for a user's own data by the width of a stem's last layer, and makes this
+            the adapter of such data.
+
+    Raises:
+        ValueError: If another class is registered under this kind.
+    """
+    INPUTS.register(config_class, build)
+    _ENTRIES[str(getattr(config_class, "kind", ""))] = _Entry(preprocess, default)
 
 
 def build_input(config: Any) -> InputAdapter:
     """Return the adapter for an `InputConfig`: a module, with parameters or without.
 
     Raises:
-        ValueError: If sizes are not known yet.
+        ValueError: If its kind is not registered, or sizes are not known yet.
     """
-    return _BUILDERS[config.kind](config)
+    return INPUTS.build(config)
+
+
+def preprocess_of(kind: str) -> str | None:
+    """Return the kind of preprocessing whose arrays an adapter takes. None: it is not preprocessed.
+
+    Raises:
+        ValueError: If no adapter of this kind is registered.
+    """
+    INPUTS.builder(kind)
+    return _ENTRIES[kind].preprocess
+
+
+def default_input(preprocess: str, stem_channels: int) -> Any:
+    """Return the `InputConfig` for a user's own data.
+
+    Args:
+        preprocess: The kind of preprocessing.
+        stem_channels: Width of a stem's last layer.
+
+    Raises:
+        ValueError: If no adapter is registered as the default of this kind.
+    """
+    found = (one.default for one in _ENTRIES.values() if one.preprocess == preprocess)
+    default = next((one for one in found if one is not None), None)
+    if default is None:
+        known = ", ".join(str(one.preprocess) for one in _ENTRIES.values() if one.default)
+        raise ValueError(
+            f"No input adapter is the default for data preprocessed as '{preprocess}'; those with a default are: "
+            f"{known}. State `inputs` in a recipe, or pass default= to register_input."
+        )
+    return default(stem_channels)

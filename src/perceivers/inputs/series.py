@@ -16,6 +16,7 @@ from perceivers.inputs.positions import (
     LearnedPositions,
     PositionsConfig,
 )
+from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import axis_features
@@ -252,15 +253,6 @@ class ConvSeriesInput(_SeriesInput):
         return cells.movedim(1, 2)
 
 
-def build_series_input(
-    config: SeriesInputConfig | ConvSeriesInputConfig,
-) -> SeriesInput | ConvSeriesInput:
-    """Return the adapter for a configuration."""
-    if isinstance(config, SeriesInputConfig):
-        return SeriesInput(config)
-    return ConvSeriesInput(config)
-
-
 def _known(config: SeriesInputConfig | ConvSeriesInputConfig) -> tuple[int, int]:
     """Return the steps of a recording, and the values of a step without its time."""
     if config.length is None or config.num_channels is None:
@@ -281,3 +273,16 @@ def _mean_times(
     real = pad(real, behind).reshape(split)
     times = pad(times.to(torch.float32), behind).reshape(split)
     return (times * real).sum(dim=2) / real.sum(dim=2).clamp(min=1)
+
+
+def _default(stem_channels: int) -> ConvSeriesInputConfig:
+    return ConvSeriesInputConfig(
+        length=None,
+        num_channels=None,
+        stem_channels=(stem_channels, 2 * stem_channels),
+        positions=FourierPositionsConfig(num_bands=None),
+    )
+
+
+register_input(SeriesInputConfig, SeriesInput, preprocess="series")
+register_input(ConvSeriesInputConfig, ConvSeriesInput, preprocess="series", default=_default)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
+from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_normal_
 from perceivers.typing import Bool, Float, Tensor
 
@@ -107,12 +108,14 @@ class TableInput(nn.Module):
         return torch.zeros(batch_size, self.num_elements)
 
 
-def build_table_input(config: TableInputConfig) -> TableInput:
-    """Return the adapter for a configuration."""
-    return TableInput(config)
-
-
 def _vectors(count: int, config: TableInputConfig) -> nn.Parameter:
     vectors = nn.Parameter(torch.empty(count, config.channels))
     truncated_normal_(vectors, config.init_scale)
     return vectors
+
+
+def _default(stem_channels: int) -> TableInputConfig:
+    return TableInputConfig(num_numbers=None, category_sizes=None, channels=stem_channels)
+
+
+register_input(TableInputConfig, TableInput, preprocess="table", default=_default)

@@ -10,6 +10,7 @@ from torch.nn.functional import max_pool1d, pad
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import FourierPositionsConfig
+from perceivers.inputs.registry import register_input
 from perceivers.inputs.series import RowPositions
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_normal_
@@ -228,8 +229,16 @@ class ConvBytesInput(_TextInput):
         return Elements(content, self.positions(content.shape[1], ids.device), mask=mask)
 
 
-def build_text_input(config: TextInputConfig | ConvTextInputConfig) -> BytesInput | ConvBytesInput:
-    """Return the adapter for a configuration."""
-    if isinstance(config, TextInputConfig):
-        return BytesInput(config)
-    return ConvBytesInput(config)
+def _default(stem_channels: int) -> ConvTextInputConfig:
+    return ConvTextInputConfig(
+        max_length=None,
+        embedding_channels=stem_channels,
+        stem_channels=(2 * stem_channels,),
+        stride=1,
+        pool=8,
+        positions="learned",
+    )
+
+
+register_input(TextInputConfig, BytesInput, preprocess="text")
+register_input(ConvTextInputConfig, ConvBytesInput, preprocess="text", default=_default)

@@ -16,6 +16,7 @@ from perceivers.inputs.positions import (
     PositionsConfig,
     build_positions,
 )
+from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
@@ -260,13 +261,6 @@ class ConvVideoInput(_VideoInput):
         return space_to_depth(pad_to_multiple(cells, step), step)
 
 
-def build_video_input(
-    config: VideoInputConfig | ConvVideoInputConfig,
-) -> VideoInput | ConvVideoInput:
-    """Return the adapter for a configuration."""
-    return VideoInput(config) if isinstance(config, VideoInputConfig) else ConvVideoInput(config)
-
-
 def _sizes(config: VideoInputConfig | ConvVideoInputConfig) -> tuple[int, int, int]:
     """Return frames, height and width of a clip."""
     if config.num_frames is None or config.size is None:
@@ -275,3 +269,18 @@ def _sizes(config: VideoInputConfig | ConvVideoInputConfig) -> tuple[int, int, i
             f"num_frames={config.num_frames} and size={config.size}."
         )
     return config.num_frames, *config.size
+
+
+def _default(stem_channels: int) -> ConvVideoInputConfig:
+    return ConvVideoInputConfig(
+        num_frames=None,
+        size=None,
+        stem_channels=(stem_channels // 2, stem_channels),
+        kernel=5,
+        stride=3,
+        positions=FourierPositionsConfig(num_bands=None),
+    )
+
+
+register_input(VideoInputConfig, VideoInput, preprocess="video")
+register_input(ConvVideoInputConfig, ConvVideoInput, preprocess="video", default=_default)

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig
-from perceivers.data.modalities.array.modality import ArraysAugmentConfig, ArraysPreprocessConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities.array.modality import ArrayAugmentConfig, ArrayPreprocessConfig
 from perceivers.data.modalities.audio.modality import AudioAugmentConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.series.modality import SeriesAugmentConfig, SeriesPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoAugmentConfig, VideoPreprocessConfig
-from perceivers.inputs.array import ArraysInputConfig
+from perceivers.inputs.array import ArrayInputConfig
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig
@@ -41,7 +42,7 @@ class _Kind:
 
     Attributes:
         input: The adapter.
-        preprocess: What turns a file into the model's array. None for pictures.
+        preprocess: Makes the model's array of a file.
         augment: What is random in training.
         part: How it is reconstructed.
         queries: What asks for it.
@@ -106,12 +107,13 @@ def autoencoder_for(
             label_weight=1e-4 if has_label else None,
         ),
         preprocess={
-            name: part.preprocess for name, part in parts.items() if part.preprocess is not None
+            name: replace(part.preprocess, max_side=dials.largest_image)
+            if hasattr(part.preprocess, "max_side")
+            else part.preprocess
+            for name, part in parts.items()
         },
         fusion=FusionConfig(dropped="token", modality_dropout={LABEL: 0.5} if has_label else {}),
-        data=DataConfig(
-            largest_image=dials.largest_image, target="auto" if has_label else "nothing"
-        ),
+        data=DataConfig(target="auto" if has_label else "nothing"),
         augment={name: part.augment for name, part in parts.items()},
         optim=own_optim((4 if size == "tiny" else 2) * dials.lr),
         training=TrainingConfig(batch_size=dials.batch_size // 16),
@@ -230,7 +232,7 @@ def _grid_queries() -> FourierQueriesConfig:
 def _image() -> _Kind:
     return _Kind(
         PatchInputConfig(size=None, patch=(4, 4), positions=_AUTO),
-        None,
+        ImagePreprocessConfig(),
         ImageAugmentConfig(crop_scale=None, flip=True),
         ReconstructionConfig(patch=(4, 4), num_train_queries=128),
         _grid_queries(),
@@ -271,9 +273,9 @@ def _series() -> _Kind:
 
 def _array() -> _Kind:
     return _Kind(
-        ArraysInputConfig(length=None, num_channels=None, num_coordinates=None),
-        ArraysPreprocessConfig(),
-        ArraysAugmentConfig(),
+        ArrayInputConfig(length=None, num_channels=None, num_coordinates=None),
+        ArrayPreprocessConfig(),
+        ArrayAugmentConfig(),
         ReconstructionConfig(patch=(1,), num_train_queries=256),
         LearnedQueriesConfig(num_queries=1, channels=64),
     )

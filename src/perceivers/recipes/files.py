@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from perceivers.hub.checkpoint import FORMAT, check_format
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe, get_recipe
+from perceivers.registry import ConfigRegistry
 
 RECIPE_FILE = "recipe.yaml"  # in a run folder
 
@@ -211,6 +212,9 @@ def _step(here: Any, step: str) -> Any:
 def _members(here: Any) -> list[Any]:
     """Return the types of a union, or the one type itself."""
     if hasattr(here, "__metadata__"):  # Annotated
+        for registry in here.__metadata__:
+            if isinstance(registry, ConfigRegistry):
+                return list(registry)
         return _members(get_args(here)[0])
     if dataclasses.is_dataclass(here) or get_origin(here) is dict:
         return [here]

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig
+from perceivers.data.base import DataConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.pixel_targets import (
     ClassMapPreprocessConfig,
     PixelsPreprocessConfig,
 )
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
+from perceivers.data.registry import find_modality
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
@@ -34,21 +36,16 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
         name: Name of the recipe.
     """
     dials = SIZES[size]
-    fine = not set(kinds.values()) <= {"image", "points"}
     parts = {modality: part_of(kind, dials) for modality, kind in kinds.items()}
+    fine = any(find_modality(part.preprocess).fine_encoder for part in parts.values())
     return Recipe(
         name=name,
         inputs={modality: part.input for modality, part in parts.items()},
         encoder=own_encoder(dials, fine=fine),
         output=own_output(),
         task=ClassificationConfig(label_smoothing=0.05),
-        preprocess={
-            modality: part.preprocess
-            for modality, part in parts.items()
-            if part.preprocess is not None
-        },
+        preprocess={modality: part.preprocess for modality, part in parts.items()},
         fusion=FusionConfig(),
-        data=DataConfig(largest_image=dials.largest_image),
         augment={modality: part.augment for modality, part in parts.items()},
         optim=own_optim(dials.lr * (2 if fine else 1)),
         training=TrainingConfig(batch_size=dials.batch_size),
@@ -277,8 +274,11 @@ def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
             use_query_residual=True,
         ),
         task=task,
-        preprocess={"target": target},
-        data=DataConfig(target="nothing", largest_image=dials.largest_image),
+        preprocess={
+            "image": ImagePreprocessConfig(max_side=dials.largest_image),
+            "target": target,
+        },
+        data=DataConfig(target="nothing"),
         augment={"image": ImageAugmentConfig(crop_scale=(0.6, 1.0), flip=True)},
         optim=own_optim(dials.lr),
         training=TrainingConfig(batch_size=dials.batch_size // 4),
@@ -316,6 +316,7 @@ def digits() -> Recipe:
         ),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(),
+        preprocess={"image": ImagePreprocessConfig()},
         # A crop of less than a pixel: a digit of 8 x 8 is one stroke wide. No flip: a mirrored 2 is no digit.
         augment={
             "image": ImageAugmentConfig(crop_scale=(0.85, 1.0), flip=False, mixup=0.4),

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 from pydantic import ConfigDict
 
 from perceivers.data.base import DataConfig, nearest
-from perceivers.data.modalities.registry import AugmentConfig, PreprocessConfig
+from perceivers.data.registry import AugmentConfig, PreprocessConfig
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.registry import InputConfig
 from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutConfig
@@ -114,8 +114,8 @@ class Recipe:
         output: Head or decoder: predictions from latents.
         task: Loss and metrics. Its kind follows the target of the data.
         preprocess: For each modality, the conversion from a file to the model's array. Fields that are None are
-            measured on the data. Images need none: their size is that of their input, their statistics those of the
-            data. Also for a target modality (the task's `answer`), which is no input.
+            measured on the data; an input without an entry has the defaults of its kind. Also for a target
+            modality (the task's `answer`), which is no input.
         fusion: Combination of several modalities.
         init: Weight initialization, see `PerceiverConfig`.
         data: Columns, splits and loading of the data.

@@ -1,17 +1,16 @@
 """From data, a recipe and overrides to a run with nothing left open: `resolve` lists the steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig, ImagePreprocessConfig, MapStyleSplit
-from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.loading.transform import encoded_item_of
-from perceivers.data.modalities.image.preprocess import measure_mean_std, suggest_image_size
+from perceivers.data.base import DataConfig, MapStyleSplit
+from perceivers.data.loading.transform import sample_cells
+from perceivers.data.registry import get_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.chunking import chunk_texts
 from perceivers.data.sources.open import open_data
@@ -22,7 +21,7 @@ from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.overrides import override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
-from perceivers.recipes.resolve_sizes import fill_answer, fill_input, measured
+from perceivers.recipes.resolve_sizes import fill_answer, fill_input, preprocess_for
 from perceivers.recipes.resolve_tasks import (
     bind_modalities,
     bind_targets,
@@ -32,32 +31,18 @@ from perceivers.recipes.resolve_tasks import (
 from perceivers.tasks.autoencode import LABEL
 from perceivers.tasks.registry import TaskConfig
 
-# Rows of a stream, and cells of a split, on which sizes and statistics are measured.
-_STREAM_ROWS, _MEASURED_CELLS = 256, 192
+# Rows of a stream on which sizes and statistics are measured.
+_STREAM_ROWS = 256
 
 # Bytes of a chunk of text, if the recipe leaves that open; and chunk lengths of a training text, so that a random
 # crop can begin anywhere in it.
 _CHUNK, _CHUNKS_PER_TEXT = 2048, 2
-
-# Channel statistics of ImageNet's training images, in common use.
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Samples of a run without any limit, and bounds of its epochs.
 _SAMPLES, _MIN_EPOCHS, _MAX_EPOCHS = 600_000, 12, 200
 
 # An epoch of few samples still has that many steps, unless they would be smaller than the smallest batch.
 _STEPS, _SMALLEST_BATCH = 64, 16
-
-# Recipe for data of a single modality, by its kind.
-_RECIPES = {
-    "image": "images",
-    "audio": "audio",
-    "video": "video",
-    "points": "points",
-    "text": "text",
-    "series": "series",
-    "array": "arrays",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +124,7 @@ def choose_recipe(
     kinds = _kinds(source)
     name = "multimodal"
     if len(kinds) == 1:
-        name = _RECIPES.get(next(iter(kinds.values())), "multimodal")
+        name = get_modality(next(iter(kinds.values()))).recipe
     elif kinds == {"audio": "audio", "video": "video"}:
         name = "audio_video"
     elif kinds == {"frame_pair": "frame_pair", "flow": "flow"}:
@@ -304,18 +289,15 @@ def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, A
     # Videos first: the audio track of a video takes over the length of its clips.
     names = sorted(_input_names(recipe), key=lambda name: source.inputs[name].kind != "video")
     for name in names:
-        part, column = recipe.inputs[name], source.inputs[name]
-        if name in recipe.preprocess:
-            config = _with_clip_length(recipe.preprocess[name], column, source, preprocess)
-            preprocess[name] = measured(
-                config, _cells(train, column), largest_image=recipe.data.largest_image
-            )
-            inputs[name] = fill_input(part, preprocess[name])
-        else:
-            inputs[name], preprocess[name] = _measure_images(recipe, part, train, column.column)
+        column = source.inputs[name]
+        config = _with_clip_length(preprocess_for(recipe, name), column, source, preprocess)
+        preprocess[name] = config.measure(partial(sample_cells, train, column))
+        inputs[name] = fill_input(recipe.inputs[name], preprocess[name])
     targets = {
         name: fill_answer(
-            recipe.preprocess[name], _cells(train, source.inputs[name]), inputs=preprocess
+            recipe.preprocess[name],
+            partial(sample_cells, train, source.inputs[name]),
+            inputs=preprocess,
         )
         for name in recipe.task.target_modalities
     }
@@ -333,42 +315,6 @@ def _with_clip_length(
         if known.kind == "video" and source.inputs[name].column == column.column:
             return replace(config, seconds=round(known.num_frames / known.frame_rate, 6))
     return config
-
-
-def _measure_images(
-    recipe: Recipe, part: Any, train: MapStyleSplit, column: str
-) -> tuple[Any, ImagePreprocessConfig]:
-    size = part.size
-    if size is None:
-        size = suggest_image_size(train, column, largest=recipe.data.largest_image)
-    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
-    if recipe.data.normalization == "data" or part.num_channels != 3:
-        mean, std = measure_mean_std(train, column, num_channels=part.num_channels, size=size)
-    preprocess = ImagePreprocessConfig(
-        size=size,
-        num_channels=part.num_channels,
-        mean=mean,
-        std=std,
-        crop_fraction=recipe.data.crop_fraction,
-    )
-    return replace(part, size=size), preprocess
-
-
-def _cells(train: MapStyleSplit, column: InputColumn) -> Iterator[EncodedItem]:
-    """Yield cells of a modality, evenly spaced over the rows, in random order so that classes alternate."""
-    if column.kind == "table":  # all of them: a category that is missed here stays unknown
-        names = column.all_columns
-        for cells in zip(*(train.column(name) for name in names), strict=True):
-            yield EncodedItem("train", value=dict(zip(names, cells, strict=True)))
-        return
-    places = np.unique(np.linspace(0, max(len(train) - 1, 0), _MEASURED_CELLS).round().astype(int))
-    for index in np.random.default_rng(0).permutation(places[: len(train)]):
-        try:
-            media = encoded_item_of(train.row(int(index)), column)
-        except (OSError, ValueError):  # reported and counted in training
-            continue
-        if not media.is_missing:
-            yield media
 
 
 def _training_rows(source: DatasetBundle) -> MapStyleSplit:

@@ -1,69 +1,34 @@
-"""What an input adapter takes over from how its modality is read: sizes and channels stand in one place only."""
+"""Sizes and channels that modalities and input adapters share, filled in from the data or assumed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.array.modality import measure_arrays
-from perceivers.data.modalities.audio.modality import measure_audio
-from perceivers.data.modalities.flow.frame_pairs import measure_frame_pairs
-from perceivers.data.modalities.image.pixel_targets import measure_class_maps, measure_pixels
-from perceivers.data.modalities.points.modality import measure_points
-from perceivers.data.modalities.series.modality import measure_series
-from perceivers.data.modalities.table.modality import measure_vectors
-from perceivers.data.modalities.text.modality import measure_text
-from perceivers.data.modalities.video.modality import measure_video
+from perceivers.data.modalities.base import CellSampler
+from perceivers.data.registry import PREPROCESS
+from perceivers.inputs.registry import preprocess_of
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve_tasks import fill_label
 
-_MEASURES: dict[str, Callable[..., Any]] = {
-    "wave": measure_audio,
-    "mel": measure_audio,
-    "points": measure_points,
-    "text": measure_text,
-    "series": measure_series,
-    "array": measure_arrays,
-    "table": measure_vectors,
-    "frame_pair": measure_frame_pairs,
-    "pixels": measure_pixels,
-    "class_map": measure_class_maps,
-}
-
-# What data that nobody has seen are taken to be, to tell the cost of a recipe.
-_ASSUMED_SIZE, _ASSUMED_CLASSES = (64, 64), 10
-_ASSUMED: dict[str, dict[str, Any]] = {
-    "wave": {"sample_rate": 16_000, "seconds": 2.0},
-    "mel": {"sample_rate": 16_000, "seconds": 2.0},
-    "video": {"num_frames": 16, "frame_rate": 8.0, "size": (64, 64)},
-    "points": {"num_points": 1024, "num_channels": 0},
-    "text": {"max_length": 1024},
-    "series": {
-        "length": 200,
-        "channels": ("x", "y", "z"),
-        "irregular": False,
-        "has_missing": False,
-    },
-    "array": {"length": 100, "num_channels": 8, "num_coordinates": 0},
-    "table": {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}},
-    "frame_pair": {"size": (64, 64)},
-}
+_ASSUMED_CLASSES = 10
 
 
-def measured(config: Any, cells: Iterable[EncodedItem], *, largest_image: int = 64) -> Any:
-    """Return a `PreprocessConfig` with everything that it leaves open taken from cells of the training data.
+def preprocess_for(recipe: Recipe, name: str) -> Any:
+    """Return the preprocessing of an input as the recipe states it; with the size that the adapter fixes.
 
     Args:
-        config: Of a modality.
-        cells: Some of its cells.
-        largest_image: Longest side of films in pixels, where their size is taken from the data.
+        recipe: The recipe. Where it states none, the fields are open.
+        name: Name of the input.
 
     Raises:
-        ValueError: If none of them can be read.
+        ValueError: If the input is not preprocessed, or its kind is not registered.
     """
-    if config.kind == "video":
-        return measure_video(cells, config, largest=largest_image)
-    return _MEASURES[config.kind](cells, config)
+    part: Any = recipe.inputs[name]
+    kind = preprocess_of(part.kind)
+    config = recipe.preprocess.get(name)
+    if config is None:
+        config = PREPROCESS.validate({"kind": kind})
+    return config if config.kind != kind else config.from_input(part)
 
 
 def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -105,23 +70,18 @@ def _assumed_inputs(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any], lis
     sentences: list[str] = []
     inputs, preprocess = dict[str, Any](recipe.inputs), dict[str, Any](recipe.preprocess)
     for name, part in recipe.inputs.items():
-        if part.kind == "label":
+        if preprocess_of(part.kind) is None:
             continue
-        if name in preprocess:
-            known: dict[str, Any] = _ASSUMED[preprocess[name].kind]
-            missing = {
-                key: value
-                for key, value in known.items()
-                if getattr(preprocess[name], key) in (None, (), {})
-            }
-            preprocess[name] = replace(preprocess[name], **missing)
-            inputs[name] = fill_input(part, preprocess[name])
-        else:
-            missing = {"size": _ASSUMED_SIZE} if getattr(part, "size", ()) is None else {}
-            inputs[name] = replace(cast("Any", part), **missing)
+        config = preprocess_for(recipe, name)
+        known: dict[str, Any] = config.assumed()
+        missing = {
+            key: value for key, value in known.items() if getattr(config, key) in (None, (), {})
+        }
         if missing:
+            preprocess[name] = config = replace(config, **missing)
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
+        inputs[name] = fill_input(part, config)
     preprocess |= {name: _sized(preprocess[name], inputs) for name in recipe.task.target_modalities}
     return inputs, preprocess, sentences
 
@@ -136,39 +96,38 @@ def _shown(value: Any) -> str:
 
 
 def fill_input(part: Any, preprocess: Any) -> Any:
-    """Return an `InputConfig` with the sizes and channels that its modality is read with.
+    """Return an `InputConfig` with the sizes and channels of its preprocessing.
 
     Args:
-        part: Of the recipe, its sizes open or not.
-        preprocess: Of the same modality, with nothing open.
+        part: The adapter in the recipe, its sizes open or not.
+        preprocess: The preprocessing of the same modality, with nothing open.
 
     Raises:
         ValueError: If the two do not fit each other.
     """
-    if preprocess.kind not in _FILLS or part.kind not in _FILLS[preprocess.kind][0]:
-        fitting = [kind for kind, (parts, _) in _FILLS.items() if part.kind in parts]
+    expected = preprocess_of(part.kind)
+    if preprocess.kind != expected:
         raise ValueError(
-            f"An input of kind '{part.kind}' reads what is prepared as {' or '.join(fitting) or 'a picture'}; got "
-            f"preprocess of kind '{preprocess.kind}'. Change one of the two in the recipe."
+            f"An input of kind '{part.kind}' expects preprocess of kind '{expected}', got '{preprocess.kind}'. Change "
+            "one of the two in the recipe."
         )
-    return replace(part, **_FILLS[preprocess.kind][1](preprocess))
+    return replace(part, **preprocess.input_fields())
 
 
-def fill_answer(config: Any, cells: Iterable[EncodedItem], *, inputs: Mapping[str, Any]) -> Any:
-    """Return the `PreprocessConfig` of a modality that is learned, with what it leaves open filled in.
+def fill_answer(config: Any, cells: CellSampler, *, inputs: Mapping[str, Any]) -> Any:
+    """Return the `PreprocessConfig` of a target modality with its open fields filled in.
 
     Its size is that of the first input that has one, as both are cut in the same way. All else is measured.
 
     Args:
-        config: Of the answer.
-        cells: Some of its cells in the training data.
+        config: The target modality in the recipe.
+        cells: Samples its cells in the training data.
         inputs: The preprocessing of every input, with nothing open.
 
     Raises:
         ValueError: If none of the cells can be read.
     """
-    config = _sized(config, inputs)
-    return measured(config, cells) if config.kind in _MEASURES else config
+    return _sized(config, inputs).measure(cells)
 
 
 def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
@@ -182,63 +141,3 @@ def _sized(config: Any, inputs: Mapping[str, Any]) -> Any:
         if hasattr(config, name) and hasattr(sized[0], name)
     }
     return replace(config, size=sized[0].size, **cut)
-
-
-def _of_wave(config: Any) -> dict[str, Any]:
-    return {"num_samples": config.num_samples, "num_channels": config.num_channels}
-
-
-def _of_mel(config: Any) -> dict[str, Any]:
-    return {"size": (config.num_frames, config.num_mels)}
-
-
-def _of_video(config: Any) -> dict[str, Any]:
-    return {"num_frames": config.num_frames, "size": config.size}
-
-
-def _of_points(config: Any) -> dict[str, Any]:
-    return {"num_points": config.num_points, "num_channels": config.num_channels}
-
-
-def _of_text(config: Any) -> dict[str, Any]:
-    return {"max_length": config.max_length}
-
-
-def _of_series(config: Any) -> dict[str, Any]:
-    return {
-        "length": config.length,
-        "num_channels": len(config.channels),
-        "has_missing": bool(config.has_missing),
-        "irregular": bool(config.irregular),
-    }
-
-
-def _of_array(config: Any) -> dict[str, Any]:
-    return {
-        "length": config.length,
-        "num_channels": config.num_channels,
-        "num_coordinates": config.num_coordinates,
-    }
-
-
-def _of_table(config: Any) -> dict[str, Any]:
-    sizes = tuple(len(names) for names in config.categories.values())
-    return {"num_numbers": len(config.numbers), "category_sizes": sizes}
-
-
-def _of_frame_pair(config: Any) -> dict[str, Any]:
-    return {"size": config.size, "num_channels": config.num_channels}
-
-
-# For each kind of preprocessing, the kinds of input that read it, and what they take over.
-_FILLS: dict[str, tuple[tuple[str, ...], Callable[[Any], dict[str, Any]]]] = {
-    "wave": (("wave", "wave_convolved"), _of_wave),
-    "mel": (("spectrogram", "spectrogram_convolved"), _of_mel),
-    "video": (("video", "video_convolved"), _of_video),
-    "points": (("points",), _of_points),
-    "text": (("bytes", "bytes_convolved"), _of_text),
-    "series": (("series", "series_convolved"), _of_series),
-    "array": (("array",), _of_array),
-    "table": (("table",), _of_table),
-    "frame_pair": (("frame_pair", "frame_pair_convolved"), _of_frame_pair),
-}

@@ -12,8 +12,8 @@ from typing import Any
 from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.samples import Sample
 from perceivers.evaluation.evaluate import choose_split, open_for_run
-from perceivers.evaluation.inputs import Sample
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.explain.render.render import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, load
@@ -92,14 +92,13 @@ def limits_of(run: LoadedRun) -> list[str]:
     count = run.metrics.get("validation", {}).get("samples")
     if count and count < 1000:
         limits.append(f"Validation has only {count:,.0f} samples: small differences are chance.")
-    task: Any = run.task_config
-    names: Sequence[str] = getattr(task, "label_names", ())
-    if names and task.kind == "classification":
+    task = run.task_config
+    if task is not None and task.target_kind == "class" and task.output_names:
         limits.append(
-            f"It always answers with one of {len(names)} classes, also for what is none of them."
+            f"It always predicts one of its {len(task.output_names)} classes, also for samples of none of them."
         )
     limits.append(
-        "It was measured on data that were gathered as those it learned from; elsewhere it may be worse."
+        "It was measured on data that were collected like its training data; on other data it may be worse."
     )
     return limits
 
@@ -130,7 +129,7 @@ def _sections(run: LoadedRun, examples: Sequence[str], missing: Sequence[str]) -
     has_curves = run.rows and importlib.util.find_spec("matplotlib")
     return [
         _header(run),
-        _section("Measures", _table(["", *splits], metrics)),
+        _section("Metrics", _table(["", *splits], metrics)),
         _section("Curves", _curves(run) if has_curves else ""),
         *_tasks(run),
         _section("Examples", *examples),
@@ -147,7 +146,7 @@ def _sections(run: LoadedRun, examples: Sequence[str], missing: Sequence[str]) -
 def _header(run: LoadedRun) -> str:
     task = run.task_config.kind.replace("_", " ") if run.task_config else "a model"
     inputs = ", ".join(run.model.inputs) if run.model else "unknown inputs"
-    data = f", learned from <code>{escape(run.data)}</code>" if run.data else ""
+    data = f", trained on <code>{escape(run.data)}</code>" if run.data else ""
     lines = [
         f"<header><h1>{escape(run.name)}</h1>",
         f"<p>{escape(task.capitalize())} of {escape(inputs)}{data}.</p>",
@@ -228,14 +227,14 @@ def _cost(run: LoadedRun) -> str:
         rows += [
             ["parameters", f"{run.cost.num_parameters:,}"],
             ["input", elements],
-            ["FLOPs a sample, really done", f"{run.cost.flops / 1e9:,.3g} G"],
-            ["FLOPs a sample, by the papers", f"{run.cost.paper_flops / 1e9:,.3g} G"],
+            ["FLOPs per sample", f"{run.cost.flops / 1e9:,.3g} G"],
+            ["FLOPs per sample, by the papers' formulas", f"{run.cost.paper_flops / 1e9:,.3g} G"],
         ]
     weights = run.folder / WEIGHTS_FILE
     if weights.is_file():
         rows.append(["weights on the disk", f"{weights.stat().st_size / 2**20:,.1f} MiB"])
     if run.samples_per_second:
-        rows.append(["samples a second in training", f"{run.samples_per_second:,.3g}"])
+        rows.append(["samples per second in training", f"{run.samples_per_second:,.3g}"])
     return _table([], rows)
 
 
@@ -243,7 +242,7 @@ def _settings(run: LoadedRun) -> str:
     if run.recipe is None:
         return ""
     return (
-        "<details><summary>Everything that was set</summary>"
+        "<details><summary>All settings</summary>"
         f"<pre><code>{escape(dump_recipe(run.recipe))}</code></pre></details>"
     )
 
@@ -257,7 +256,7 @@ def _examples(run: LoadedRun, count: int) -> tuple[list[str], list[str]]:
     """
     if run.state != "ended" or run.data is None:
         return [], [
-            "No examples are shown: the run does not say where its data are, or has not ended."
+            "No examples are shown: the run has not ended, or the location of its data is unknown."
         ]
     try:
         predictor = load_predictor(run.folder)

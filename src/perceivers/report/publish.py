@@ -206,7 +206,7 @@ def _sections(
     run: LoadedRun, name: str, repo_id: str | None, kind: str, inputs: Sequence[str]
 ) -> list[str]:
     source = _data_name(run)
-    learned = f" It learned from `{source}`." if source else ""
+    learned = f" It was trained on `{source}`." if source else ""
     task = kind.replace("_", " ") or "a model"
     use = f'import perceivers as pv\n\npredictor = pv.load("{repo_id or "USER/NAME"}")\npredictor.predict("FILE")'
     return [
@@ -231,7 +231,7 @@ def _metrics(run: LoadedRun) -> str:
     if not splits:
         return ""
     best = f"The weights are those with the best {run.main_metric} on validation."
-    return f"## Measures\n\n{_table(['', *splits], rows)}\n\n{best}"
+    return f"## Metrics\n\n{_table(['', *splits], rows)}\n\n{best}"
 
 
 def _data(run: LoadedRun) -> str:
@@ -252,7 +252,7 @@ def _setup(run: LoadedRun) -> str:
     if run.facts is None:
         return ""
     rows = [list(row) for row in table_rows(run.facts) if row[0] != "command"]
-    parts = ["## How it was made"]
+    parts = ["## Training"]
     if run.facts.command:
         try:
             words = shlex.split(run.facts.command)
@@ -275,7 +275,7 @@ def _cost(run: LoadedRun) -> str:
     if run.cost is None:
         return ""
     return (
-        f"## Size and cost\n\n{run.cost.num_parameters:,} parameters; {run.cost.flops / 1e9:,.3g} GFLOPs a sample, "
+        f"## Size and cost\n\n{run.cost.num_parameters:,} parameters; {run.cost.flops / 1e9:,.3g} GFLOPs per sample, "
         f"{run.cost.paper_flops / 1e9:,.3g} by the papers' formulas; {run.cost.num_elements:,} elements of "
         f"{run.cost.input_channels} channels are read."
     )

@@ -43,8 +43,8 @@ def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False
     Of several processes, only the first looks at existing folders.
 
     Raises:
-        ValueError: If `out` holds something that is not a run, or a run that is not to be resumed; if
-            processes that something else started cannot agree on a folder.
+        ValueError: If `out` holds something that is not a run, or a run that is not to be resumed; if `out` is missing
+            for processes that something else launched.
     """
     if not is_first_process():
         return _folder_of_first(out)
@@ -72,11 +72,11 @@ def _free_folder(data: Any, out: str | Path | None, *, resume: bool) -> Path:
     if not (folder / RECIPE_FILE).is_file():
         raise ValueError(
             f"'{folder}' exists and is not a run (it has no {RECIPE_FILE}). Expected a new folder, an "
-            "empty one, or a run to go on with; nothing was written."
+            "empty one, or a run to resume; nothing was written."
         )
     if not resume:
         raise ValueError(
-            f"'{folder}' already holds a run. Expected another --out, or --resume to go on with it; "
+            f"'{folder}' already holds a run. Expected another --out, or --resume to continue it; "
             "nothing was written."
         )
     return folder
@@ -100,7 +100,7 @@ def _latest(folder: Path) -> Path:
 
 
 def _folder_of_first(out: str | Path | None) -> Path:
-    """Return the folder that the first of several processes writes into."""
+    """Return the folder that the first of several processes has chosen."""
     chosen = os.environ.get(_CHOSEN) if out is None else out
     if chosen is None:
         raise ValueError("Several processes must know the folder of the run: say where with --out.")
@@ -108,7 +108,7 @@ def _folder_of_first(out: str | Path | None) -> Path:
 
 
 def data_path(data: Any) -> str | None:
-    """Return where data can be found again from any folder; None for objects in memory."""
+    """Return the absolute path or the id of data; None for objects in memory."""
     if not isinstance(data, str | Path):
         return None
     path = Path(data).expanduser()
@@ -117,7 +117,7 @@ def data_path(data: Any) -> str | None:
 
 
 def _name_of(data: Any) -> str:
-    """Return a folder's name for data: `birds` for `data/birds/`, `user/birds`, `birds.parquet` and `builtin:birds`."""
+    """Return the name of a run folder: `birds` for `data/birds/`, `user/birds`, `birds.parquet` and `builtin:birds`."""
     if not isinstance(data, str | Path):
         return "run"
     name = str(data).removeprefix("builtin:")
@@ -153,7 +153,7 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path 
         return last if last.exists() else None  # it was interrupted before its first checkpoint
     if recipe_file.exists() or last.exists():
         raise ValueError(
-            f"{out} holds a run already. Go on with it by --resume, or choose another --out "
+            f"{out} holds a run already. Continue it with --resume, or choose another --out "
             "for a new one."
         )
     if out.exists() and not out.is_dir():

@@ -1,4 +1,4 @@
-"""A run looked back on: what its folder tells of how it was trained, how far it came and what it cost."""
+"""Load the configuration, metrics and cost of a run from its folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +16,21 @@ from perceivers.runs.summary import RunSummary, read_summary
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import TaskConfig, build_task
 
-EVALUATIONS = "evaluation-*.json"  # which `perceivers evaluate` keeps, one for each split
+EVALUATIONS = "evaluation-*.json"  # of `perceivers evaluate`, one for each split
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """What is known of a run, ended or not.
+    """Content of a run folder, finished or not.
 
     Attributes:
-        folder: The run's.
-        recipe: With everything filled in. None: of a model that was saved by hand.
-        saved: What was saved with the weights. None: the run has not ended.
-        facts: How it ended. None: not yet, or it was not trained here.
-        rows: Of `metrics.jsonl`, as they were written.
-        measured: For each split that was evaluated, what was found.
-        state: `ended`, or in words why not.
+        folder: The run folder.
+        recipe: The resolved recipe. None: of a model saved with `pv.save`.
+        saved: Configuration saved with the weights. None: the run has not ended.
+        facts: Results of the run. None: it has not ended, or the model was not trained here.
+        rows: Lines of `metrics.jsonl`.
+        measured: Evaluation of each split.
+        state: `ended`, or a description of the progress.
     """
 
     folder: Path
@@ -43,18 +43,18 @@ class LoadedRun:
 
     @property
     def name(self) -> str:
-        """What the run is called: its folder."""
+        """Name of the run: that of its folder."""
         return self.folder.resolve().name
 
     @property
     def task_config(self) -> TaskConfig | None:
-        """What was learned, with its label names."""
+        """Task configuration, with its label names."""
         found = None if self.saved is None else self.saved.task
         return found or (None if self.recipe is None else self.recipe.task)
 
     @cached_property
     def task(self) -> Task | None:
-        """Loss and metrics, where they can be told: before a run has seen its data they may not."""
+        """The task; None if its configuration is incomplete before training."""
         try:
             return None if self.task_config is None else build_task(self.task_config)
         except ValueError:
@@ -62,25 +62,25 @@ class LoadedRun:
 
     @property
     def main_metric(self) -> str:
-        """The measure by which its weights were chosen. "": not known."""
+        """Metric by which the weights were chosen. "": unknown."""
         if self.facts is not None:
             return self.facts.main_metric
         return "" if self.task is None else self.task.main_metric
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the main metric is to be large."""
+        """Whether larger values of the main metric are better."""
         return self.task is None or self.task.higher_is_better
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """What was measured on each split: of validation, by the best weights so far."""
+        """Metrics of each split; of validation, those of the best weights so far."""
         found: dict[str, dict[str, float]] = {}
         own = dict(self.facts.metrics) if self.facts is not None else self._best_so_far()
         if own:
             found["validation"] = own
-        for split, told in self.measured.items():
-            found[split] = dict(told["metrics"])
+        for split, evaluation in self.measured.items():
+            found[split] = dict(evaluation["metrics"])
         return found
 
     def _best_so_far(self) -> dict[str, float]:
@@ -98,41 +98,41 @@ class LoadedRun:
 
     @property
     def data(self) -> str | None:
-        """Where its data were. None: not known, or they were an object."""
-        told = None if self.saved is None else self.saved.columns.get("data")
-        return None if told is None else str(told)
+        """Path or id of the data. None: unknown, or an object."""
+        path = None if self.saved is None else self.saved.columns.get("data")
+        return None if path is None else str(path)
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps that were done."""
+        """Number of optimizer steps."""
         if self.facts is not None:
             return self.facts.steps
         return int(self.rows[-1]["step"]) if self.rows else None
 
     @property
     def seconds(self) -> float | None:
-        """Of training."""
+        """Duration of training."""
         if self.facts is not None:
             return self.facts.seconds
         return float(self.rows[-1]["elapsed"]) if self.rows else None
 
     @property
     def samples_per_second(self) -> float | None:
-        """Samples that were learned from in a second of training, validation among it."""
+        """Training samples per second, including the time of validation."""
         if not self.steps or not self.seconds or self.recipe is None:
             return None
         return self.steps * self.recipe.training.batch_size / self.seconds
 
     @property
     def model(self) -> PerceiverConfig | None:
-        """What determines the weights."""
+        """Configuration of the model."""
         if self.saved is not None:
             return self.saved.model
         return None if self.recipe is None else self.recipe.model_config()
 
     @cached_property
     def cost(self) -> Cost | None:
-        """What the model costs. None: its sizes are not known yet, as they follow from the data."""
+        """Cost of the model. None: its sizes depend on data that are not known yet."""
         try:
             return None if self.model is None else cost(self.model)
         except (ValueError, TypeError):
@@ -140,14 +140,14 @@ class LoadedRun:
 
 
 def read_run(folder: str | Path) -> LoadedRun:
-    """Return what a run's folder tells. No weights are read.
+    """Load a run from its folder. No weights are read.
 
     Args:
-        folder: That `perceivers fit` has made, or `pv.save`.
+        folder: A folder written by `perceivers fit` or `pv.save`.
 
     Raises:
         OSError: If there is no such folder, it is no run, or its weights are truncated.
-        ValueError: If one of its files is something else than it should be.
+        ValueError: If one of its files is invalid.
     """
     folder = Path(folder)
     expected = "a run folder, as `perceivers fit` writes it (its last lines name it)"
@@ -176,7 +176,7 @@ def read_run(folder: str | Path) -> LoadedRun:
 
 
 def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> str:
-    """Return whether a run has ended, or how far it came.
+    """Return `ended`, or the progress of the run.
 
     Raises:
         OSError: If its weights are truncated.
@@ -196,18 +196,18 @@ def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> s
 
 
 def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Return what `perceivers evaluate` kept, by split.
+    """Return the results of `perceivers evaluate`, by split.
 
     Raises:
-        ValueError: If one of the files is something else.
+        ValueError: If one of the files is invalid.
     """
     import json
 
     found: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder.glob(EVALUATIONS)):
         try:
-            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            found[str(told["split"])] = {**told, "metrics": dict(told["metrics"])}
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found[str(content["split"])] = {**content, "metrics": dict(content["metrics"])}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not what `perceivers evaluate` wrote. Remove it, and measure again."

@@ -1,4 +1,4 @@
-"""What a run was and how it ended, as data: `report.json`, which every look back reads."""
+"""Results and cost of a finished run: `report.json`."""
 
 import json
 import platform
@@ -16,17 +16,17 @@ from perceivers.data.base import atomic_write
 from perceivers.tasks.base import Details
 from perceivers.typing import Int, Tensor
 
-FACTS_FILE = "report.json"
+SUMMARY_FILE = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSummary:
-    """What the report tells of one task.
+    """Results of one task.
 
     Attributes:
-        label_names: Of the classes, labels or numbers.
-        confusion: Rows are true classes, columns predicted ones. None: not of this task.
-        details: Measures of each label or number.
+        label_names: Names of the classes, labels or numbers.
+        confusion: Confusion matrix; rows are true classes, columns predicted ones. None: the task has none.
+        details: Metrics of each label or number.
     """
 
     label_names: Sequence[str] = ()
@@ -47,25 +47,25 @@ class TaskSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary(TaskSummary):
-    """What the report tells.
+    """Results and cost of a finished run: the content of `report.json`.
 
     Attributes:
-        name: Of the recipe.
-        command: That began the run.
-        metrics: Of the validation split, by the weights that were saved.
-        main_metric: The one by which they were chosen.
-        num_parameters: Weights of the model.
+        name: Name of the recipe.
+        command: Command line of the run.
+        metrics: Metrics of the validation split, with the saved weights.
+        main_metric: Metric by which the weights were chosen.
+        num_parameters: Number of parameters of the model.
         steps: Optimizer steps of the whole run.
-        best_step: The step whose weights were saved.
-        epochs: Passes over train.
-        seconds: Of training.
-        device: Where, and on how many.
-        batch: How a step was computed.
-        waiting: Share of the step time that was waiting for data, as text. "": not measured.
+        best_step: Optimizer step of the saved weights.
+        epochs: Passes over the training split.
+        seconds: Duration of training.
+        device: Number and type of the devices, and precision.
+        batch: Size of a step and of its batches.
+        waiting: Share of the step time spent waiting for data, as text. "": not measured.
         notes: Sentences on the data and the run.
-        bad: Name and reason of each row that could not be read.
-        versions: Of what computed it, by name.
-        tasks: Of several tasks, each by its name.
+        bad: Name and reason of each row that could not be decoded.
+        versions: Versions of the packages, by name.
+        tasks: Results of each of several tasks, by name.
     """
 
     name: str
@@ -87,7 +87,7 @@ class RunSummary(TaskSummary):
 
 
 def command_line() -> str:
-    """Return the command that started this process, as one would type it."""
+    """Return the command line of this process."""
     program = Path(sys.argv[0]).name
     if program == "__main__.py":
         program = "perceivers"
@@ -95,7 +95,7 @@ def command_line() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this library and of what it computes with, by name."""
+    """Return the versions of Python, this package, PyTorch, Lightning and NumPy."""
     found = {"python": platform.python_version()}
     for name in ("perceivers", "torch", "lightning", "numpy"):
         try:
@@ -115,46 +115,46 @@ def readable_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def write_summary(folder: Path, facts: RunSummary) -> None:
+def write_summary(folder: Path, summary: RunSummary) -> None:
     """Write `report.json` into a run folder."""
-    text = json.dumps(_plain(facts), indent=1, ensure_ascii=False) + "\n"
-    with atomic_write(folder / FACTS_FILE) as new:
+    text = json.dumps(_plain(summary), indent=1, ensure_ascii=False) + "\n"
+    with atomic_write(folder / SUMMARY_FILE) as new:
         new.write_bytes(text.encode())
 
 
 def read_summary(folder: Path) -> RunSummary | None:
-    """Return what `write_summary` wrote into a run folder, or None if there is nothing.
+    """Read `report.json` in a run folder. None if there is none.
 
     Raises:
-        ValueError: If the file is something else.
+        ValueError: If the file is not one of `write_summary`.
     """
-    path = folder / FACTS_FILE
+    path = folder / SUMMARY_FILE
     if not path.is_file():
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tasks = {name: TaskSummary(**_filled(part)) for name, part in told.pop("tasks").items()}
-        told["bad"] = [(name, reason) for name, reason in told["bad"]]
-        return RunSummary(**_filled(told), tasks=tasks)
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tasks = {name: TaskSummary(**_filled(part)) for name, part in content.pop("tasks").items()}
+        content["bad"] = [(name, reason) for name, reason in content["bad"]]
+        return RunSummary(**_filled(content), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} is not what `perceivers fit` wrote ({' '.join(str(error).split())[:120]}). Without it the report "
-            "is made of what else the run holds: move the file away."
+            "is made of the other files of the run: move the file away."
         ) from error
 
 
-def _plain(facts: TaskSummary) -> dict[str, Any]:
-    """Return facts as plain data. Counts of a confusion matrix are rows of numbers."""
-    told = {one.name: getattr(facts, one.name) for one in fields(facts)}
-    confusion: Tensor | None = told["confusion"]
-    told["confusion"] = None if confusion is None else confusion.tolist()
-    told["label_names"] = list(told["label_names"])
-    if isinstance(facts, RunSummary):
-        told["tasks"] = {name: _plain(part) for name, part in facts.tasks.items()}
-    return told
+def _plain(summary: TaskSummary) -> dict[str, Any]:
+    """Return a summary as plain data; a confusion matrix as rows of numbers."""
+    content = {one.name: getattr(summary, one.name) for one in fields(summary)}
+    confusion: Tensor | None = content["confusion"]
+    content["confusion"] = None if confusion is None else confusion.tolist()
+    content["label_names"] = list(content["label_names"])
+    if isinstance(summary, RunSummary):
+        content["tasks"] = {name: _plain(part) for name, part in summary.tasks.items()}
+    return content
 
 
-def _filled(told: dict[str, Any]) -> dict[str, Any]:
-    confusion = told["confusion"]
+def _filled(content: dict[str, Any]) -> dict[str, Any]:
+    confusion = content["confusion"]
     counts = None if confusion is None else torch.tensor(confusion, dtype=torch.int64)
-    return {**told, "confusion": counts}
+    return {**content, "confusion": counts}

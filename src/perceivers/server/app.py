@@ -42,15 +42,13 @@ _FORM_RESPONSES = {
     "413": "Larger than a limit.",
     "415": "Another kind of file.",
     "422": "The file cannot be read.",
-    "503": "No room for another request: try again after the seconds that Retry-After says.",
-    "504": "It took too long.",
+    "503": "The queue is full: try again after the seconds in Retry-After.",
+    "504": "The time limit is over.",
 }
-_TOO_LONG = (
-    "It took longer than a request may take here. Send something smaller, or try again later."
-)
+_TOO_LONG = "The request took longer than the limit. Send something smaller, or try again later."
 _HTTP_REASONS = {
-    404: "There is nothing at this address. /docs lists what there is.",
-    405: "This address takes another method. /docs lists them.",
+    404: "There is nothing at this address. /docs lists all addresses.",
+    405: "This address has another method. /docs lists them.",
 }
 
 
@@ -90,7 +88,7 @@ def _require(token: str) -> Callable[..., None]:
         shown: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> None:
         if shown is None or not hmac.compare_digest(shown.credentials.encode(), token.encode()):
-            reason = "This server wants a token: send the header `Authorization: Bearer TOKEN`."
+            reason = "This server requires a token: send the header `Authorization: Bearer TOKEN`."
             raise HTTPException(401, reason, headers={"www-authenticate": "Bearer"})
 
     return check
@@ -240,7 +238,7 @@ class BodyTooLargeError(Exception):
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"What was sent is larger than the {most:,} bytes that are accepted here. Send a smaller file."
+            f"The request is larger than the limit of {most:,} bytes. Send a smaller file."
         )
 
 
@@ -296,8 +294,8 @@ class RequestGuard:
             name, _, port = host.rpartition(":")
             if (name if port.isdigit() else host) not in self.hosts:
                 reason = (
-                    "This server is reached by the name localhost or its address only. Behind a proxy, give it a "
-                    "--token: then any name will do."
+                    "This server accepts requests to localhost or its address only. Behind a proxy, start it with "
+                    "--token: then any name is accepted."
                 )
                 return JSONResponse({"error": reason}, 421)
         length = headers.get("content-length", "0")

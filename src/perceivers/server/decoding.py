@@ -28,9 +28,9 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Sample, SampleRng, SampleTransform
-from perceivers.data.modalities.series.decode import is_time_name, read_recording
+from perceivers.data.modalities.series.decode import is_time_name, read_series
+from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
-from perceivers.evaluation.inputs import samples_of
 from perceivers.server.limits import TooLargeError, check
 from perceivers.server.settings import UploadLimits
 from perceivers.tasks.registry import TaskConfig
@@ -143,9 +143,7 @@ class Decoder:
         except TooLargeError as error:
             return Refusal(413, str(error))
         except MemoryError:
-            reason = (
-                "What was sent needs more memory than one upload may take here. Send a smaller one."
-            )
+            reason = "Decoding needs more memory than the limit for an upload. Send a smaller file."
             return Refusal(413, reason)
         except BadRowError as error:
             return Refusal(422, error.reason)
@@ -217,9 +215,8 @@ class DecoderDiedError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The process that decoded what was sent has ended before it was done, perhaps for want of memory. It was "
-            "started again: other requests are not concerned. Try once more; if it happens again, it is this file that "
-            "it cannot take."
+            "The decoding process ended before it was done, perhaps because it ran out of memory. It is restarted, and "
+            "other requests are not affected. Try again; if it happens again, the file cannot be decoded here."
         )
 
 
@@ -388,7 +385,7 @@ def _row(cells: Mapping[str, EncodedItem], columns: Mapping[str, InputColumn]) -
             row[part.columns[0]] = media.value if media.data is None else media
         else:
             raise ValueError(
-                f"'{name}' is made of {', '.join(part.columns)}: send each of them as a field of its own."
+                f"'{name}' consists of {', '.join(part.columns)}: send each as a separate field."
             )
     return row
 
@@ -399,7 +396,7 @@ def _series_columns(media: EncodedItem, part: InputColumn) -> dict[str, Any]:
     Raises:
         ValueError: If a column is missing.
     """
-    series, _ = read_recording(media)
+    series, _ = read_series(media)
     found: dict[str, Any] = {name: series.values[:, i] for i, name in enumerate(series.names)}
     if series.times is not None:
         times = series.times

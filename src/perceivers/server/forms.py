@@ -12,8 +12,8 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from starlette.requests import Request
 
 from perceivers.data.base import nearest
-from perceivers.data.encoded_item import WORDS, kind_of_bytes, kind_of_name, suffixes_of
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
+from perceivers.data.registry import get_modality, kind_of_bytes, kind_of_name, noun_of, suffixes_of
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server.decoding import Job, Upload
 from perceivers.server.settings import UploadLimits
@@ -30,8 +30,6 @@ _MEDIA = {
     "video": "film",
     "table": "values",
 }
-# Other kinds of files that hold one of these: a video has an audio track, points may be an array.
-_ALSO = {"audio": ("video",), "points": ("array",), "series": ("array",)}
 
 
 class RefusedError(ValueError):
@@ -135,7 +133,7 @@ def input_fields(
                 for one, names in config.categories.items()
             ]
         elif part.columns and part.kind != "series":
-            accept = _accepted("image" if part.kind == "frame_pair" else part.kind)
+            accept = _accepted(part.kind)
             found += [InputField(name=one, kind=part.kind, accept=accept) for one in part.columns]
         else:
             shared = part.column if single.count(part.column) > 1 else ""
@@ -223,7 +221,7 @@ def parse_form(
         if cell is not None:
             cells[one.name] = cell
     if not cells:
-        reason = f"Nothing was sent. Expected a field for {' or '.join(known)}."
+        reason = f"The form is empty. Expected a field for {' or '.join(known)}."
         raise RefusedError(400, reason)
     top = chosen.pop("top", None)
     job = Job(_with_audio_tracks(cells, inputs), explained=counts is not None)
@@ -257,7 +255,7 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
         if not value.strip() and one.kind == "table":
             return None
         if not one.is_plain:
-            reason = f"Expected a file for '{one.name}' ({WORDS.get(one.kind, one.kind)}), got a plain field."
+            reason = f"Expected a file for '{one.name}' ({noun_of(one.kind)}), got a plain field."
             raise RefusedError(422, reason)
         return value
     if one.kind == "table":
@@ -271,7 +269,7 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
     found = kind_of_bytes(value[:32]) or kind_of_name(f"x{suffix}" if suffix.isascii() else "")
     if found is not None and found not in {kind_of_name(f"x{other}") for other in one.accept}:
         reason = (
-            f"Expected {WORDS.get(one.kind, one.kind)} for '{one.name}', got {WORDS.get(found, found)}. "
+            f"Expected {noun_of(one.kind)} for '{one.name}', got {noun_of(found)}. "
             f"Accepted are files of {', '.join(one.accept)}."
         )
         raise RefusedError(415, reason)
@@ -279,7 +277,8 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
 
 
 def _accepted(kind: str) -> tuple[str, ...]:
-    return tuple(suffix for one in (kind, *_ALSO.get(kind, ())) for suffix in suffixes_of(one))
+    kinds = (kind, *get_modality(kind).accepts)
+    return tuple(suffix for one in kinds for suffix in suffixes_of(one))
 
 
 def _with_audio_tracks(

@@ -108,7 +108,7 @@ class Service:
         if self.num_requests >= self.limits.queue:
             self.metrics.rejected.inc()
             raise BusyError(
-                f"The server works on {self.limits.queue} requests already, and takes no more. Try again in a second."
+                f"The queue of {self.limits.queue} requests is full. Try again in a second."
             )
         self.num_requests += 1
         try:

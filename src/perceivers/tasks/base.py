@@ -1,5 +1,6 @@
 """Interface of tasks: configuration, loss, metrics, predictions, and what export and explanations need."""
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +140,9 @@ class BaseTaskConfig:
             learned = (
                 f"the run learned {', '.join(parts)}" if parts else "the run learned one task alone"
             )
-            raise ValueError(f"There is no task '{name}': {learned}.")
+            near = difflib.get_close_matches(name, parts, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"There is no task '{name}': {learned}.{hint}")
         return name, parts[name]
 
     def bind_modalities(

@@ -45,8 +45,8 @@ class TrainingParts:
         trainer: Lightning's trainer.
         module: Training step.
         model: The model that is trained, inside of `module`.
-        feed: Training batches.
-        conductor: Callback between the steps: log, validation, checkpoints.
+        batches: Training batches.
+        callback: Callback between the steps: log, validation, checkpoints.
         display: Progress display.
         notes: Sentences for the report.
     """
@@ -54,15 +54,15 @@ class TrainingParts:
     trainer: lightning.Trainer
     module: PerceiverModule
     model: Perceiver
-    feed: ResumableBatches
-    conductor: TrainingCallback
+    batches: ResumableBatches
+    callback: TrainingCallback
     display: ProgressDisplay
     notes: list[str] = field(default_factory=list[str])
 
     @property
     def validation(self) -> Any:
         """Loader of the validation split."""
-        return self.conductor.validation
+        return self.callback.validation
 
     def note(self, text: str) -> None:
         """Print a sentence and keep it for the report."""
@@ -101,25 +101,25 @@ def build_parts(
     )
     module, model = _module(recipe, source, process)
     device = trainer.strategy.root_device
-    feed = _feed(train, accumulate=accumulate, device=device)
+    batches = _training_batches(train, accumulate=accumulate, device=device)
     display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
-    conductor = TrainingCallback(
+    callback = TrainingCallback(
         folder,
-        feed=feed,
+        batches=batches,
         validation=validation,
         limits=limits,
-        journal=MetricsLogger(folder, loggers),
+        metrics=MetricsLogger(folder, loggers),
         display=display,
         signals=StopSignals(_signals()),
         early_stopping=config.early_stopping,
     )
-    trainer.callbacks.append(conductor)  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.callbacks.append(callback)  # pyright: ignore[reportAttributeAccessIssue]
     parts = TrainingParts(
         trainer=trainer,
         module=module,
         model=model,
-        feed=feed,
-        conductor=conductor,
+        batches=batches,
+        callback=callback,
         display=display,
     )
     parts.note(too_few)
@@ -145,13 +145,13 @@ def _process_info(trainer: lightning.Trainer) -> ProcessInfo:
     )
 
 
-def _feed(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatches:
+def _training_batches(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatches:
     """Return the training batches."""
     return ResumableBatches(
         train,
         accumulate=accumulate,
         agree=lambda whole, samples: whole_step(whole, samples, device),
-        watch=StepTimer(device),
+        timer=StepTimer(device),
     )
 
 
@@ -176,13 +176,13 @@ def _batch_finder(
             train, validation = build_loaders(
                 run.data, recipe, run.preprocess, batch_size=batch, process=process
             )
-            parts.feed.use(train, accumulate=accumulate)
-            parts.conductor.validation = validation
+            parts.batches.use(train, accumulate=accumulate)
+            parts.callback.validation = validation
             parts.trainer.accumulate_grad_batches = accumulate
         found = replace(recipe.training, batch=batch, accumulate=1)
         if parts.trainer.is_global_zero:
-            write_run_recipe(parts.conductor.folder, replace(recipe, training=found))
-        text = step_text(parts.feed.loader.settings, accumulate)
+            write_run_recipe(parts.callback.folder, replace(recipe, training=found))
+        text = step_text(parts.batches.loader.settings, accumulate)
         parts.note(f"--batch auto: a step of {text} ({why}).")
         batches = accumulate * process.world_size
         parts.note(warn_of_batch_norm(parts.model, batch=batch, parts=batches))
@@ -218,11 +218,11 @@ def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
 
 
 def _resumed(before: CheckpointPosition, world_size: int) -> str:
-    text = f"Going on from step {before.step:,}."
+    text = f"Resuming from step {before.step:,}."
     if before.world_size != world_size:
         text += (
             f" The run had {before.world_size} processes and now has {world_size}: its numbers will not be "
-            "exactly those of a run that was never interrupted."
+            "exactly those of an uninterrupted run."
         )
     return text
 

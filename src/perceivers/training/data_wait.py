@@ -1,4 +1,4 @@
-"""How much of a step's time the trainer waits for data, which is none where reading keeps up."""
+"""Time that training waits for data: zero if loading keeps up."""
 
 import time
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ import torch
 from perceivers.training.distributed import largest
 
 WARM_UP_STEPS = 3  # of each process: workers start, kernels are compiled, caches are cold
-MUCH, LONG = 0.1, 10.0  # a share, and seconds of steps from which it is taken seriously
+MUCH, LONG = 0.1, 10.0  # share of the step time, and seconds of steps, above which advice is given
 
 
 @dataclass
 class DataWaitTime:
-    """Time of some steps.
+    """Duration of optimizer steps, and the part of it spent waiting for data.
 
     Attributes:
-        seconds: Of the steps, without validation, log and checkpoints.
-        waiting: Those of them in which the next batch was not there, or began to be copied to the device.
+        seconds: Duration of the steps, without validation, logging and checkpoints.
+        waiting: Seconds of them spent waiting for the next batch.
     """
 
     seconds: float = 0.0
@@ -26,19 +26,19 @@ class DataWaitTime:
 
     @property
     def share(self) -> float | None:
-        """Waiting, as a share of the steps' time. None before anything was measured."""
+        """Share of the step time spent waiting. None before the first measurement."""
         return min(self.waiting / self.seconds, 1.0) if self.seconds > 0 else None
 
     def add(self, other: "DataWaitTime") -> None:
-        """Count other steps too."""
+        """Add the time of other steps."""
         self.seconds += other.seconds
         self.waiting += other.waiting
 
     def slowest(self, device: torch.device) -> "DataWaitTime":
-        """Return the longest of all processes: a step waits for the last of them.
+        """Return the maximum over all processes: a step waits for the slowest.
 
         Args:
-            device: Where the processes exchange.
+            device: Device of the communication.
         """
         mine = torch.tensor([self.seconds, self.waiting], dtype=torch.float64)
         seconds, waiting = largest(mine, device).tolist()
@@ -46,48 +46,47 @@ class DataWaitTime:
 
 
 class StepTimer:
-    """Measures the steps of this process.
+    """Measure the steps of this process, and the wait for data in them.
 
-    On the CPU, waiting is the time from asking for a batch until it is there. A GPU works on while the process
-    waits for a batch, so there it is the time in which the GPU stood still for want of one, which CUDA's events
-    tell without stopping it.
+    On the CPU, waiting is the time from requesting a batch to receiving it. On CUDA, it is the idle time of the GPU
+    between two batches, measured with events, without synchronizing.
 
     Args:
-        device: That computes.
+        device: Device of the computation.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
         self._steps = 0
-        self._begun: float | None = None  # when the present step began
+        self._begun: float | None = None  # start of the current step
         self._asked = 0.0
-        self._waiting = 0.0  # in the present step
+        self._waiting = 0.0  # in the current step
         self._found = DataWaitTime()
-        self._events: list[tuple[Any, Any]] = []  # of CUDA: asked, there
+        self._events: list[tuple[Any, Any]] = []  # of CUDA: requested, received
         self._last: Any = None
 
     def begin(self) -> None:
-        """Start the time of a step. What came since the step before counts nowhere."""
+        """Start the timer of a step. Time between two steps is not counted."""
         self._begun = time.perf_counter()
 
     def ask(self) -> None:
-        """Note that the next batch is asked for."""
+        """Start the wait for the next batch."""
         self._asked = time.perf_counter()
         if self._is_cuda:
-            self._last = _event()  # comes when all work that was given out is done
+            self._last = _event()  # reached when all queued work is done
 
     def receive(self) -> None:
-        """Note that it is there and on its way to the device."""
+        """End the wait for the next batch."""
         self._waiting += time.perf_counter() - self._asked
         if self._last is not None:
             self._events.append((self._last, _event()))
             self._last = None
 
     def end(self, *, pauses: bool) -> None:
-        """Stop the time of a step.
+        """Stop the timer of a step.
 
         Args:
-            pauses: Something else follows. A GPU is then waited for, so that its work counts here.
+            pauses: Whether no step follows immediately. A GPU is then synchronized, so that its work is counted.
         """
         if self._begun is None:
             return
@@ -101,11 +100,13 @@ class StepTimer:
         self._begun, self._waiting = None, 0.0
 
     def take(self) -> DataWaitTime:
-        """Return what was measured since the last time, and begin anew. Follows `end` with `pauses`."""
+        """Return the time since the last call, and reset it. Call it after `end` with `pauses`."""
         found, self._found = self._found, DataWaitTime()
         if self._is_cuda:
-            # Both events are over, and what lies between them is no work: the GPU stood still.
-            found.waiting = sum(asked.elapsed_time(there) for asked, there in self._events) / 1000
+            # Both events are done, and between them the GPU was idle.
+            found.waiting = (
+                sum(requested.elapsed_time(received) for requested, received in self._events) / 1000
+            )
             self._events.clear()
         return found
 
@@ -113,13 +114,13 @@ class StepTimer:
 def advice(
     waited: DataWaitTime, *, workers: int, threads: int, processes: int = 1
 ) -> tuple[str, str]:
-    """Return what the report says of the waiting, and what to do about it, or "" if it is little.
+    """Return the share of waiting as text for the report, and advice, or "" if it is small.
 
     Args:
-        waited: By the whole run.
-        workers: That read for each process.
-        threads: That compute in each process.
-        processes: That train together.
+        waited: Times of the whole run.
+        workers: Worker processes of each training process.
+        threads: Compute threads of each training process.
+        processes: Number of training processes.
     """
     if waited.share is None:
         return "", ""
@@ -129,9 +130,9 @@ def advice(
         return text, ""
     more = f"--workers {max(2 * workers, 2)} (now {workers}; {threads} threads compute)"
     return text, (
-        f"Reading does not keep up: {text} was waiting for data. Give it more processes ({more}), or make the "
-        "pictures smaller on disk: those of one size that fit in 256 MiB decoded are decoded only once, and "
-        "photographs far larger than the model's input are best shrunk beforehand."
+        f"Data loading does not keep up: {text} was waiting for data. Use more worker processes ({more}), or smaller "
+        "image files: images of one size that fit in 256 MiB decoded are decoded only once, and photographs far larger "
+        "than the model's input are best resized beforehand."
     )
 
 

@@ -1,4 +1,4 @@
-"""Several processes: where to compute, how they agree, how weights are spread over them."""
+"""Distributed training: devices, communication between processes, sharding of weights."""
 
 import os
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from perceivers.typing import Float, Tensor
 
 
 def pick_precision(name: str, accelerator: str) -> Any:
-    """Return what Lightning calls the precision `float32`, `bf16` or `fp16`.
+    """Return Lightning's name of the precision `float32`, `bf16` or `fp16`.
 
     Raises:
-        ValueError: If the device cannot compute so.
+        ValueError: If the device does not support it.
     """
     if name == "fp16" and accelerator == "cpu":
         raise ValueError(
@@ -26,7 +26,7 @@ def pick_precision(name: str, accelerator: str) -> Any:
 
 
 def num_devices(config: TrainingConfig) -> tuple[int, int]:
-    """Return devices on each node, and nodes. What torchrun has started counts more than the recipe."""
+    """Return the number of devices on each node, and of nodes; those of torchrun win over the recipe."""
     local, world = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
     if local is not None and world is not None and "TORCHELASTIC_RUN_ID" in os.environ:
         return int(local), max(1, int(world) // int(local))
@@ -38,7 +38,7 @@ def _is_distributed() -> bool:
 
 
 def world_size() -> int:
-    """Return the number of processes that train together."""
+    """Return the number of training processes."""
     return torch.distributed.get_world_size() if _is_distributed() else 1
 
 
@@ -54,8 +54,8 @@ def summed(values: Float[Tensor, " V"], device: torch.device) -> Float[Tensor, "
     """Return the sum over all processes.
 
     Args:
-        values: One vector of each process.
-        device: Where the processes exchange: NCCL takes no tensors of the CPU.
+        values: A vector of each process.
+        device: Device of the communication: NCCL does not take CPU tensors.
     """
     return _reduced(values, lambda: torch.distributed.ReduceOp.SUM, device)
 
@@ -71,12 +71,12 @@ def all_true(value: bool, device: torch.device) -> bool:
 
 
 def whole_step(whole: bool, samples: int, device: torch.device) -> tuple[bool, float]:
-    """Return whether all processes have a whole step, and the mean of their samples. By one message.
+    """Return whether all processes have a complete step, and their mean number of samples, in one all-reduce.
 
     Args:
         whole: Whether this process has one.
-        samples: In it.
-        device: Where the processes exchange.
+        samples: Number of samples in it.
+        device: Device of the communication.
     """
     mine = torch.tensor([float(not whole), samples], dtype=torch.float64)
     lacking, total = summed(mine, device).tolist()
@@ -93,7 +93,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor on the CPU, put together if it is sharded (in all processes at once)."""
+    """Return a copy of a tensor on the CPU, gathered if it is sharded (a collective call)."""
     gathered = tensor.detach()
     if hasattr(gathered, "full_tensor"):
         gathered = gathered.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
@@ -101,20 +101,19 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def shard_blocks(model: nn.Module, mesh: Any) -> None:
-    """Spread a model's weights over the processes of `mesh`, block by block (FSDP2).
+    """Shard a model's weights over the processes of `mesh`, block by block (FSDP2).
 
-    Each element of a list of modules is fetched when it is needed and let go after it; what is in no list
-    belongs to the model as a whole. Tensors stay tensors (FSDP1 made one flat array of them, of which LAMB
-    could take no norm).
+    The elements of each module list are gathered and freed one by one, everything else with the whole model. FSDP2
+    keeps single tensors, whose norms LAMB needs; FSDP1 flattened them.
     """
     from torch.distributed.fsdp import fully_shard
 
     for parent in model.modules():
         if isinstance(parent, nn.ModuleList):
             for block in parent:
-                if not isinstance(block, nn.ModuleList):  # a list in a list has elements of its own
+                if not isinstance(block, nn.ModuleList):  # of nested lists, the inner elements
                     fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    # The root too is let go after a forward pass: validation and averaging want it sharded.
+    # The root is resharded after a forward pass, too: validation and averaging expect it sharded.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 

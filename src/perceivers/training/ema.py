@@ -1,6 +1,6 @@
-"""The running mean of the weights, which is often better than the last of them."""
+"""Exponential moving average of the weights."""
 
-# The foreach kernels are what torch.optim itself is made of; they are "private" by their underscore only.
+# torch.optim itself uses the foreach kernels, private by their underscore only.
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
 
 from collections.abc import Generator
@@ -14,15 +14,15 @@ from perceivers.typing import Tensor
 
 
 class WeightAverage:
-    """Keeps an exponential moving average of a model's parameters.
+    """Exponential moving average of a model's parameters.
 
-    The decay begins low and rises to `decay`, so that a short run does not average its random beginning:
-    after step t it is `min(decay, (1 + t) / (10 + t))`, as in TensorFlow's
-    `ExponentialMovingAverage`. Buffers are not averaged: a batch norm's are averages already.
+    The decay rises to `decay`, so that a short run does not average its random initial weights: after step t it is
+    `min(decay, (1 + t) / (10 + t))`, as in TensorFlow's `ExponentialMovingAverage`. Buffers are not averaged: those of
+    a batch norm are averages already. `torch.optim.swa_utils.AveragedModel` copies the module, which FSDP refuses.
 
     Args:
-        model: Its parameters now are where the average begins.
-        decay: Of the average, in (0, 1).
+        model: Its current parameters are the initial average.
+        decay: Decay in (0, 1).
 
     Raises:
         ValueError: If `decay` is not in (0, 1).
@@ -38,7 +38,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, step: int) -> None:
-        """Take in the weights that the optimizer's step number `step`, from 1, has left."""
+        """Update the average with the weights after optimizer step `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         weights = dict(model.named_parameters())
         averages = [local(average) for average in self.averages.values()]
@@ -46,7 +46,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Generator[None]:
-        """Let the model have the averaged weights inside of the `with`, and its own after it."""
+        """Swap the averaged weights into the model in the context."""
         self._swap(model)
         try:
             yield
@@ -62,12 +62,12 @@ class WeightAverage:
             mine.copy_(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by the name of the parameter. Shared by reference."""
+        """Return the averages by parameter name, without copying."""
         return self.averages
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over averages that were saved, whole or sharded as these are."""
+        """Load saved averages, full tensors or sharded as these are."""
         for name, average in self.averages.items():
             saved = state[name]
             if hasattr(average, "to_local") and not hasattr(saved, "to_local"):
@@ -76,7 +76,7 @@ class WeightAverage:
 
 
 def _shard(whole: Tensor, like: Tensor) -> Tensor:
-    """Return `whole` spread over the processes as `like` is."""
+    """Return `whole` sharded over the processes as `like` is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(like, DTensor)

@@ -1,4 +1,4 @@
-"""What a run takes over from another: the weights that fit, learned places for another size, and what begins anew."""
+"""Fine-tuning: load the weights of another run where they fit, with learned positions resized."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -15,26 +15,26 @@ from perceivers.nn.position import Resizable
 from perceivers.typing import Tensor
 
 START_FILE = "init.json"
-_DEPTH = 3  # parts of a name, such as encoder.blocks.0, below which weights are told together
-_FEWEST = 0.1  # of the weights
-_SHOWN = 8  # groups of a sentence
-_ANOTHER_SHAPE, _NOT_THERE, _NOT_HERE = "another shape", "not in the other", "not in this model"
+_DEPTH = 3  # parts of a name, such as encoder.blocks.0, by which weights are grouped in messages
+_FEWEST = 0.1  # smallest share of the weights
+_SHOWN = 8  # groups in a sentence
+_OTHER_SHAPE, _NEW, _UNUSED = "another shape", "not in the other model", "not in this model"
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """What a model begins with that takes over from another.
+    """Initial weights of a model that are loaded from another one.
 
     Attributes:
-        source: The other: a run folder or hub id.
-        weights: What is taken over, by name, as this model needs it.
-        resized: Of these, the learned vectors of another number of places, with their shape in the other model.
-        fresh: What begins as in any new model, and why.
-        left: What the other has and this model does not, and why.
-        shapes: Of all of this model's weights; none for buffers.
-        theirs: Shapes of all of the other's.
+        source: Run folder or hub id of the other model.
+        weights: The loaded weights by name, in the shapes of this model.
+        resized: Names of learned positions that are resized, with their shape in the other model.
+        fresh: Names of weights that are initialized, and why.
+        left: Names of weights of the other model that are not used, and why.
+        shapes: Shapes of this model's parameters.
+        theirs: Shapes of the other model's parameters.
     """
 
     source: str
@@ -47,43 +47,43 @@ class WarmStart:
 
     @property
     def total(self) -> int:
-        """Number of this model's weights."""
+        """Number of weights of this model."""
         return sum(map(_count, self.shapes.values()))
 
     @property
     def taken(self) -> int:
-        """Number of those that are taken over."""
+        """Number of weights that are loaded."""
         return sum(_count(self.shapes.get(name)) for name in self.weights)
 
     def apply(self, model: nn.Module) -> None:
-        """Give the weights to a model of the configuration that was planned for."""
+        """Load the weights into a model of the planned configuration."""
         model.load_state_dict(dict(self.weights), strict=False)
 
     def sentences(self) -> list[str]:
-        """Return what was taken over, resized, left and begun anew, grouped by module."""
+        """Return the loaded, resized, unused and initialized weights as sentences, grouped by module."""
         first = f"Began from the weights of {self.source}: "
         if self.taken == self.total and not self.resized and not self.left:
             return [f"{first}all {self.total:,} of them."]
-        told = [f"{first}{self.taken:,} of this model's {self.total:,}."]
+        lines = [f"{first}{self.taken:,} of this model's {self.total:,}."]
         same = [name for name in self.weights if name not in self.resized]
-        told += _told("Taken over", _grouped(same, self.shapes))
+        lines += _sentence("Taken over", _grouped(same, self.shapes))
         resized = [
             f"{name} ({was[0]:,} places to {self.weights[name].shape[0]:,})"
             for name, was in self.resized.items()
         ]
-        told += _told("Resized", resized)
+        lines += _sentence("Resized", resized)
         fresh = [
             group
-            for why in (_NOT_THERE, _ANOTHER_SHAPE)
+            for why in (_NEW, _OTHER_SHAPE)
             for group in _grouped([n for n, w in self.fresh.items() if w == why], self.shapes, why)
         ]
-        told += _told("Fresh", fresh)
-        told += _told("Not used", _grouped(self.left, self.theirs, _NOT_HERE))
-        return told
+        lines += _sentence("Fresh", fresh)
+        lines += _sentence("Not used", _grouped(self.left, self.theirs, _UNUSED))
+        return lines
 
     def write(self, folder: Path) -> None:
-        """Write every weight with what became of it into a run folder."""
-        told = {
+        """Write the source of every weight into a run folder."""
+        content = {
             "from": self.source,
             "taken": {name: list(w.shape) for name, w in self.weights.items()},
             "resized_from": {name: list(shape) for name, shape in self.resized.items()},
@@ -91,27 +91,27 @@ class WarmStart:
             "not_used": dict(self.left),
         }
         with atomic_write(folder / START_FILE) as new:
-            new.write_bytes(json.dumps(told, indent=2).encode())
+            new.write_bytes(json.dumps(content, indent=2).encode())
 
     def _why(self, name: str, why: str) -> str:
-        if why != _ANOTHER_SHAPE:
+        if why != _OTHER_SHAPE:
             return why
-        return f"{why}: {_text(self.theirs[name])} there, {_text(self.shapes[name])} here"
+        return f"{why}: {_text(self.theirs[name])} in the other model, {_text(self.shapes[name])} in this one"
 
 
 def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
-    """Return what a model of this configuration takes over from a run.
+    """Plan the weights that a model of this configuration loads from a run.
 
-    A weight is taken over where name and shape are the same. Learned vectors of places (`nn.position.Resizable`) are
-    resized where their number differs. Fourier positions are computed and need nothing.
+    A weight is loaded if name and shape are the same. Learned positions (`nn.position.Resizable`) are resized if their
+    number differs. Fourier positions are computed, not loaded.
 
     Args:
-        config: Of the model that is to begin.
+        config: Configuration of the new model.
         run: A run folder, or the id of a model on the Hugging Face hub.
 
     Raises:
         OSError: If no model is saved there, or it cannot be read.
-        ValueError: If less than a tenth of the weights fits, which between other kinds of models happens by chance.
+        ValueError: If less than a tenth of the weights fits, as between models of different kinds.
     """
     theirs = hub.load(run).model
     with torch.device("meta"):
@@ -127,10 +127,8 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
         source=str(run),
         weights=weights,
         resized={name: tuple(found[name].shape) for name in resized},
-        fresh={
-            n: _ANOTHER_SHAPE if n in found else _NOT_THERE for n in expected if n not in weights
-        },
-        left={name: _NOT_HERE for name in found if name not in expected},
+        fresh={n: _OTHER_SHAPE if n in found else _NEW for n in expected if n not in weights},
+        left={name: _UNUSED for name in found if name not in expected},
         shapes={name: tuple(p.shape) for name, p in mine.named_parameters()},
         theirs={name: tuple(p.shape) for name, p in theirs.named_parameters()},
     )
@@ -140,7 +138,7 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
 
 
 def _places(mine: Perceiver, theirs: Perceiver) -> dict[str, Tensor]:
-    """Return the other model's learned vectors of places in the numbers that this one has."""
+    """Return the learned positions of the other model, resized to this one."""
     others = dict(theirs.named_modules())
     return {
         f"{name}.{parameter}": vectors.clone()
@@ -151,7 +149,7 @@ def _places(mine: Perceiver, theirs: Perceiver) -> dict[str, Tensor]:
 
 
 def _too_little(plan: WarmStart) -> str:
-    differing = [name for name, why in plan.fresh.items() if why == _ANOTHER_SHAPE]
+    differing = [name for name, why in plan.fresh.items() if why == _OTHER_SHAPE]
     example = ""
     if differing:
         name = max(differing, key=lambda n: _count(plan.shapes.get(n)))
@@ -161,13 +159,13 @@ def _too_little(plan: WarmStart) -> str:
     return (
         f"The weights of {plan.source} do not fit the model of this recipe: {plan.taken:,} of its {plan.total:,} could "
         f"be taken over, {len(plan.left)} arrays are not in this model and {len(differing)} have another shape"
-        f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` tells them); or leave "
+        f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` prints them); or leave "
         "--init-from out."
     )
 
 
 def _grouped(names: Collection[str], shapes: Mapping[str, Shape], why: str = "") -> list[str]:
-    """Return names as the largest modules that hold nothing else, with their weights: `encoder (1,234)`."""
+    """Group names into the largest modules without other names, with their number of weights: `encoder (1,234)`."""
     wanted, groups = set(names), dict[str, int]()
     for name in names:
         if name not in shapes:  # a buffer, which goes with its module
@@ -181,11 +179,11 @@ def _grouped(names: Collection[str], shapes: Mapping[str, Shape], why: str = "")
     reason = f", {why}" if why else ""
     largest = sorted(groups.items(), key=lambda item: -item[1])
     rest = len(largest) - _SHOWN
-    told = [f"{name} ({count:,}{reason})" for name, count in largest[:_SHOWN]]
-    return [*told, f"{rest} more"] if rest > 0 else told
+    groups_shown = [f"{name} ({count:,}{reason})" for name, count in largest[:_SHOWN]]
+    return [*groups_shown, f"{rest} more"] if rest > 0 else groups_shown
 
 
-def _told(word: str, groups: list[str]) -> list[str]:
+def _sentence(word: str, groups: list[str]) -> list[str]:
     return [f"{word}: {'; '.join(groups)}."] if groups else []
 
 

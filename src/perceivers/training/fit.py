@@ -164,13 +164,13 @@ def train(
             _apply(start, parts)
         trainer = parts.trainer
         try:
-            trainer.fit(parts.module, parts.feed, ckpt_path=restored, weights_only=True)
+            trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
             if trainer.is_global_zero:
                 _finish(parts, run, data)
         finally:
-            for loader in (parts.feed.loader, parts.validation):
+            for loader in (parts.batches.loader, parts.validation):
                 loader.close()  # ends its worker processes now, not at garbage collection
-    return Run(folder=folder, metrics=dict(parts.conductor.standing.metrics))
+    return Run(folder=folder, metrics=dict(parts.callback.best.metrics))
 
 
 def _apply(start: WarmStart, parts: "TrainingParts") -> None:
@@ -179,7 +179,7 @@ def _apply(start: WarmStart, parts: "TrainingParts") -> None:
     for sentence in start.sentences():
         parts.note(sentence)
     if parts.trainer.is_global_zero:
-        start.write(parts.conductor.folder)
+        start.write(parts.callback.folder)
 
 
 @contextmanager
@@ -199,8 +199,8 @@ def _threads(recipe: Recipe) -> Generator[None]:
 def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
     """Save the best weights and write the report."""
     recipe, source = run.recipe, run.data
-    conductor, trainer = parts.conductor, parts.trainer
-    best = read_payload(conductor.folder / BEST)
+    callback, trainer = parts.callback, parts.trainer
+    best = read_payload(callback.folder / BEST)
     model = build(recipe.model_config())  # the trained one may be sharded over devices
     model.load_state_dict(best["model"])
     columns = {
@@ -210,10 +210,10 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         "target": source.target,
         "config": asdict(recipe.data),
     }
-    hub.save(conductor.folder, model, preprocess=run.preprocess, task=recipe.task, columns=columns)
-    workers = parts.feed.loader.settings.num_workers
+    hub.save(callback.folder, model, preprocess=run.preprocess, task=recipe.task, columns=columns)
+    workers = parts.batches.loader.settings.num_workers
     waiting, what_to_do = advice(
-        conductor.waited,
+        callback.wait_time,
         workers=workers,
         threads=torch.get_num_threads(),
         processes=trainer.world_size,
@@ -230,13 +230,13 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         num_parameters=sum(p.numel() for p in model.parameters()),
         steps=trainer.global_step,
         best_step=best["step"],
-        epochs=parts.feed.epochs_done,
-        seconds=conductor.clock.elapsed,
+        epochs=parts.batches.epochs_done,
+        seconds=callback.clock.elapsed,
         device=f"{trainer.world_size} x {parts.module.device.type}, {recipe.training.precision}",
-        batch=step_text(parts.feed.loader.settings, parts.feed.accumulate),
+        batch=step_text(parts.batches.loader.settings, parts.batches.accumulate),
         waiting=waiting,
         notes=[*source.notes, *parts.notes, *_decoding(parts)],
-        bad=[*parts.feed.loader.bad, *parts.validation.bad],
+        bad=[*parts.batches.loader.bad, *parts.validation.bad],
         versions=versions(),
         label_names=recipe.task.output_names,
         confusion=best["confusion"],
@@ -246,11 +246,11 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
             for name, found in best.get("tasks", {}).items()
         },
     )
-    write_report(conductor.folder, facts)
+    write_report(callback.folder, facts)
 
 
 def _decoding(parts: "TrainingParts") -> list[str]:
     """Return the decisions made in decoding, such as conversions, with their counts, as a sentence."""
-    notes = Counter(parts.feed.loader.notes) + Counter(parts.validation.notes)
+    notes = Counter(parts.batches.loader.notes) + Counter(parts.validation.notes)
     text = ", ".join(f"{note} ({count:,})" for note, count in sorted(notes.items()))
     return [f"On decoding: {text}."] if text else []

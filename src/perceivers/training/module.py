@@ -1,4 +1,4 @@
-"""The one LightningModule: a model, a task, an optimizer. Everything about a task stands in the task."""
+"""LightningModule of every run: a model, a task and an optimizer."""
 
 import lightning.pytorch as lightning
 import torch
@@ -15,10 +15,10 @@ from perceivers.typing import Float, Tensor
 
 
 class TrainingSums:
-    """Sums over the batches since the last line of the log. They stay on the device until they are read.
+    """Sums over the batches since the last line of the log. They stay on the device until they are logged.
 
     Args:
-        score_name: What the task measures in training beside the loss.
+        score_name: Metric of the task in training, besides the loss.
     """
 
     NAMES = ("loss", "score", "samples", "grad_norm", "steps")
@@ -30,12 +30,12 @@ class TrainingSums:
     def add_batch(
         self, loss: Float[Tensor, ""], score: Float[Tensor, ""], num_samples: int
     ) -> None:
-        """Count one batch: the mean of its loss, and the sum of its samples' scores."""
+        """Add one batch: its mean loss, and the sum of the scores of its samples."""
         count = torch.full_like(loss, num_samples)
         self._add(loss.detach() * num_samples, score, count, 0.0 * count, 0.0 * count)
 
     def add_step(self, norm: Tensor) -> None:
-        """Count one optimizer step. One that overflowed in float16, which is then skipped, does not count."""
+        """Add the gradient norm of one optimizer step. One that overflowed in float16 is skipped."""
         zero, counts = torch.zeros_like(norm), torch.isfinite(norm)
         self._add(zero, zero, zero, torch.where(counts, norm, zero), counts)
 
@@ -44,10 +44,10 @@ class TrainingSums:
         self.values = self.values.to(new.device) + new
 
     def means(self, summed: Float[Tensor, " V"]) -> dict[str, float]:
-        """Return what the log says, from sums over all processes.
+        """Return the means to log.
 
         Args:
-            summed: `values`, added over the processes.
+            summed: `values`, summed over all processes.
         """
         sums = dict(zip(self.NAMES, summed.tolist(), strict=True))
         samples, steps = max(sums["samples"], 1.0), max(sums["steps"], 1.0)
@@ -59,14 +59,14 @@ class TrainingSums:
 
 
 class PerceiverModule(lightning.LightningModule):
-    """What one step of training does.
+    """Training step, optimizer and learning rate.
 
     Args:
         model: Inputs and masks by modality -> outputs.
         task: Loss and metrics.
-        optim: Optimizer, schedule and clipping.
-        ema: Decay of the weights' running mean. None: off.
-        shard: Spread the weights over the processes.
+        optim: Optimizer, schedule and gradient clipping.
+        ema: Decay of the moving average of the weights. None: off.
+        shard: Shard the weights over the processes.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PerceiverModule(lightning.LightningModule):
         self.task = task
         self.optim = optim
         self.sums = TrainingSums(task.score_name)
-        self.progress = 0.0  # share of the run that is done; the conductor keeps it
+        self.progress = 0.0  # fraction of the run that is done; set by the callback
         self.lr = 0.0
         self._ema = ema
         self._shard = shard
@@ -91,20 +91,20 @@ class PerceiverModule(lightning.LightningModule):
 
     @property
     def average(self) -> WeightAverage | None:
-        """The running mean of the weights, which begins where they begin."""
+        """The moving average of the weights, which starts from their initial values."""
         if self._average is None and self._ema is not None:
             self._average = WeightAverage(self.model, self._ema)
         return self._average
 
     def configure_model(self) -> None:
-        """Spread the weights over the processes, if that was asked for. Called once they are known."""
+        """Shard the weights over the processes, if requested. Called once the processes are connected."""
         if self._shard:
             assert self.device_mesh is not None
             shard_blocks(self.model, self.device_mesh["data_parallel"])
             self._shard = False
 
     def training_step(self, train_batch: TrainBatch) -> Float[Tensor, ""]:
-        """Return the loss of one batch, so that the step's gradient is that of the mean over its samples."""
+        """Return the loss of one batch, weighted so that a step is the mean over its samples."""
         batch = train_batch.batch
         prepared = self.task.prepare_batch(batch.inputs, batch.masks, batch.targets, training=True)
         outputs = forward_task(self.model, prepared)
@@ -115,7 +115,7 @@ class PerceiverModule(lightning.LightningModule):
         return loss * train_batch.weight
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradient and set the rate. Gradients are whole here: accumulated, reduced, unscaled."""
+        """Clip the gradient and set the learning rate. Gradients are accumulated, reduced and unscaled here."""
         self.sums.add_step(clip_gradients(self.parameters(), self.optim.clip_norm))
         self.lr = learning_rate(self.optim, progress=self.progress, step=self.global_step)
         for group in optimizer.param_groups:

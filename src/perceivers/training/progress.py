@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar, or plain lines where there is no terminal."""
+"""Progress of a run: a live bar in a terminal, or plain lines."""
 
 import time
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ LINE_EVERY_SECONDS = 30.0
 
 
 class ProgressDisplay:
-    """Shows how far the run is, how fast it goes and how long it will take.
+    """Display of progress, speed and remaining time.
 
     Args:
-        enabled: False: say nothing but notes.
-        main_metric: Of the validation split, shown beside the loss.
-        console: Where to. By default, the standard error stream.
+        enabled: False: print notes only.
+        main_metric: Validation metric to show besides the loss.
+        console: Output. By default the standard error stream.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class ProgressDisplay:
         self._results: dict[str, float] = {}
 
     def note(self, text: str) -> None:
-        """Say one sentence, always."""
+        """Print a sentence, also if disabled."""
         self._console.print(text, markup=False)
 
     def start(self) -> None:
-        """Begin to show."""
+        """Start the display."""
         self._began = self._last_line = time.monotonic()
         if self._is_live:
             columns = (
@@ -53,7 +53,7 @@ class ProgressDisplay:
             self._bar.start()
 
     def stop(self) -> None:
-        """Let the terminal go."""
+        """Stop the display and release the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -62,9 +62,9 @@ class ProgressDisplay:
         """Show a step.
 
         Args:
-            progress: Share of the run that is done.
+            progress: Fraction of the run that is done.
             step: Optimizer steps done.
-            epoch: Passes over train before this one.
+            epoch: Index of the epoch.
             samples: Samples trained on since this process began.
         """
         if not self._enabled:
@@ -80,7 +80,7 @@ class ProgressDisplay:
             self._line(f"{progress:4.0%}  {text}")
 
     def result(self, row: Mapping[str, float], *, progress: float) -> None:
-        """Show a line of the log. A line with a validation is printed where there is no live bar."""
+        """Show a line of the log. Without a live bar, lines with a validation are printed."""
         self._results |= {name: row[name] for name in row if "/" in name}
         if (
             self._enabled

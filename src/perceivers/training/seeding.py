@@ -1,4 +1,4 @@
-"""The global sources of chance: seeded at the start of a run, kept in its checkpoints."""
+"""Seed and restore the Python, NumPy and PyTorch random number generators."""
 
 import random
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import torch
 
 
 def seed_everything(number: int) -> None:
-    """Let every global source of chance begin from `number`."""
+    """Seed every global random number generator."""
     random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002  (libraries draw from it)
+    np.random.seed(number % 2**32)  # noqa: NPY002  (libraries use it)
     torch.manual_seed(number)
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Return the state of every global source of chance, as tensors and plain numbers."""
+    """Return the state of every global random number generator, as tensors and plain values."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     state = {
@@ -30,7 +30,7 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Go back to a state that `get_rng_state` returned."""
+    """Restore a state returned by `get_rng_state`."""
     torch.set_rng_state(state["torch"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

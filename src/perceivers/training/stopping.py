@@ -1,4 +1,4 @@
-"""How far a run is, whatever limits it, and who has asked it to stop."""
+"""Stopping criteria, elapsed time and stop signals of a run."""
 
 import signal
 import time
@@ -12,12 +12,12 @@ from perceivers.training.optim import parse_duration
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingCriteria:
-    """Where a run ends: at the first limit that is reached.
+    """Limits of a run, which ends at the first that is reached.
 
     Attributes:
-        epochs: Passes over train.
+        epochs: Passes over the training split.
         steps: Optimizer steps.
-        seconds: Time of training, validation included.
+        seconds: Time of training and validation.
     """
 
     epochs: int | None = None
@@ -26,10 +26,10 @@ class StoppingCriteria:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> "StoppingCriteria":
-        """Return the limits that a recipe gives.
+        """Return the limits of a recipe.
 
         Raises:
-            ValueError: If there is none, or one that is no positive number.
+            ValueError: If there is none, or one is not positive.
         """
         for name in ("max_epochs", "max_steps"):
             value = getattr(config, name)
@@ -47,10 +47,10 @@ class StoppingCriteria:
     def progress(
         self, *, epochs: float, steps: int, seconds: float, first_step: float = 0.0
     ) -> float:
-        """Return the share of the run that is done: the largest over the limits. At 1, the run ends.
+        """Return the fraction of the run that is done: the largest over the limits. At 1, the run ends.
 
-        The share of the time is counted from the end of the first step, at `first_step` seconds: in it kernels are
-        compiled, and of a short run on a GPU that can be a quarter. The warm-up would be over before it began.
+        The fraction of the time limit is counted from the end of the first step, at `first_step` seconds: kernels are
+        compiled in this step, which can take a quarter of a short run on a GPU, and with it the whole warm-up.
         """
         shares = (
             0.0 if self.epochs is None else epochs / self.epochs,
@@ -65,10 +65,10 @@ def _share(now: float, start: float, end: float) -> float:
 
 
 class RunClock:
-    """Seconds of training, over all the times that a run was resumed.
+    """Seconds of training, summed over all resumed parts of a run.
 
     Args:
-        elapsed: Seconds that earlier parts of the run took.
+        elapsed: Seconds of the earlier parts.
     """
 
     def __init__(self, elapsed: float = 0.0) -> None:
@@ -76,23 +76,23 @@ class RunClock:
         self._began: float | None = None
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the clock."""
         self._began = time.monotonic()
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training until now."""
+        """Seconds of training so far."""
         return self._before + (0.0 if self._began is None else time.monotonic() - self._began)
 
 
 class StopSignals:
-    """Remembers a request to stop, so that it is obeyed between two steps and not inside of one.
+    """Record a signal, so that the run stops between two steps and not inside of one.
 
-    SIGTERM is what schedulers send, SIGINT is Ctrl-C, SIGUSR1 is SLURM's early warning. The second Ctrl-C
-    interrupts at once.
+    Schedulers send SIGTERM, Ctrl-C sends SIGINT, and SLURM sends SIGUSR1 before its time limit. The second Ctrl-C
+    interrupts immediately.
 
     Args:
-        signals: What to listen to.
+        signals: Signals to handle.
     """
 
     def __init__(self, signals: Sequence[signal.Signals]) -> None:
@@ -101,7 +101,7 @@ class StopSignals:
         self._former: dict[signal.Signals, object] = {}
 
     def listen(self) -> None:
-        """Take over the signals. Possible in the main thread only; elsewhere nothing is changed."""
+        """Install the handlers. Does nothing outside of the main thread."""
         for number in self._signals:
             try:
                 self._former[number] = signal.signal(number, self._receive)
@@ -109,7 +109,7 @@ class StopSignals:
                 return
 
     def release(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the previous handlers."""
         for number, handler in self._former.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
         self._former = {}

@@ -1,4 +1,4 @@
-"""Measuring on the validation split: every sample once, in whatever number of processes."""
+"""Validation: every sample once, with any number of processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -19,19 +19,19 @@ def validate(
     is_sharded: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Meter | None:
-    """Return the metrics of the split, with averaged weights where there are any.
+    """Return the metrics of the validation split, with averaged weights if there are any.
 
     Args:
-        module: Model, task and running mean.
-        loader: The split, in order; of several processes, each reads its own part.
+        module: Model, task and moving average of the weights.
+        loader: The split, in order; each of several processes has its own part.
         is_sharded: Whether a forward pass needs all processes (FSDP).
-        should_stop: Asked after each batch. If it says yes, the measurement is given up.
+        should_stop: Called after each batch; True aborts the validation.
 
     Returns:
-        A meter that holds the samples of all processes, or None if it was given up.
+        A meter with the samples of all processes, or None if aborted.
 
     Raises:
-        ValueError: If there is nothing to measure.
+        ValueError: If a process has no sample.
     """
     task = module.task
     meter = task.meter()
@@ -62,8 +62,8 @@ def _in_step(
 ) -> Iterator[tuple[Batch, bool]]:
     """Yield each batch and whether it counts.
 
-    The forward pass of a sharded model is a common effort: a process that has read its part goes on with its
-    last batch, which then does not count, until the others have read theirs.
+    The forward pass of a sharded model needs all processes: one without further batches repeats its last one, which
+    does not count, until the others are done.
     """
     last: Batch | None = None
     while True:

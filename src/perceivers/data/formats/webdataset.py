@@ -10,8 +10,9 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats.remote import Location, open_binary
+from perceivers.data.registry import kind_of_name, media_kinds
 from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 _TEXT_SUFFIXES = frozenset({"cls", "json", "txt", "text"})
@@ -201,13 +202,13 @@ def infer_text_field(cells: Iterable[Any]) -> Field:
     field = infer_field(cells)
     if field.by_path:
         return replace(field, kind="string", by_path=False)
-    return field if field.kind not in MEDIA_KINDS or field.kind in _PLAIN else Field("other")
+    return field if field.kind not in media_kinds() or field.kind in _PLAIN else Field("other")
 
 
 def text_cell(field: Field, raw: Any, where: str) -> Any:
     """Return a value of a text member as an `EncodedItem` or a plain value, never as a path."""
     raw = plain(raw)
-    return raw if field.kind not in MEDIA_KINDS else EncodedItem(where, value=raw)
+    return raw if field.kind not in media_kinds() else EncodedItem(where, value=raw)
 
 
 def _split_key(name: str) -> tuple[str, str]:

@@ -10,7 +10,6 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from perceivers.data.base import Batch, MapStyleSplit
-from perceivers.data.encoded_item import kind_of_name
 from perceivers.data.loading.sample_cache import (
     ImageCache,
     SampleCache,
@@ -33,8 +32,9 @@ from perceivers.data.loading.workers import (
     stop_prefetching,
 )
 from perceivers.data.modalities.base import TooLongError
-from perceivers.data.modalities.image.modality import Pictures, as_image
+from perceivers.data.modalities.image.modality import ImageModality, image_from_pixels
 from perceivers.data.modalities.image.preprocess import as_pixels
+from perceivers.data.registry import kind_of_name
 from perceivers.data.tables.columns import InputColumn
 
 _SHOWN = 3  # bad rows in a message
@@ -366,7 +366,7 @@ class MapDataset(Dataset[WorkerResult]):
         if self.images is not None:
             pixels = self.images.get(index)
             modality = next(iter(self.transform.columns))
-            return None if pixels is None else {modality: as_image(pixels)}
+            return None if pixels is None else {modality: image_from_pixels(pixels)}
         assert self.samples is not None
         present = self.samples.get(f"{index}")
         if present is None or len(present) != len(self.transform.columns):
@@ -376,8 +376,8 @@ class MapDataset(Dataset[WorkerResult]):
             value: Any = self.samples.get(f"{index}-{modality}") if is_present else None
             if is_present and value is None:
                 return None
-            is_image = is_present and isinstance(self.transform.modalities[modality], Pictures)
-            values[modality] = as_image(value) if is_image else value
+            is_image = is_present and isinstance(self.transform.modalities[modality], ImageModality)
+            values[modality] = image_from_pixels(value) if is_image else value
         return values
 
     def _row(self, index: int) -> Mapping[str, Any]:

@@ -15,10 +15,8 @@ import torch
 from torch.nn.functional import one_hot
 
 from perceivers.data.base import Batch
+from perceivers.data.registry import find_modality
 from perceivers.typing import Bool, Float, Tensor
-
-_BLENDED = ("image", "audio", "video", "series")
-_CHOSEN = ("points", "array")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +47,14 @@ def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
     cutmix = any(getattr(part, "cutmix", False) for part in augment.values())
     if not mixup and not cutmix:
         return None
-    odd = [name for name, part in augment.items() if part.kind not in (*_BLENDED, *_CHOSEN)]
-    if odd or (cutmix and any(part.kind != "image" for part in augment.values())):
+    ways = {name: find_modality(part).mixup for name, part in augment.items()}
+    if None in ways.values() or (cutmix and any(part.kind != "image" for part in augment.values())):
         kinds = ", ".join(f"{name} ({part.kind})" for name, part in augment.items())
         raise ValueError(
             "Mixup mixes images, audio, video, series, points and arrays, and CutMix images only; got "
             f"{kinds}. Switch them off with --augment.NAME.mixup 0."
         )
-    chosen = frozenset(name for name, part in augment.items() if part.kind in _CHOSEN)
+    chosen = frozenset(name for name, way in ways.items() if way == "share")
     return Mixing(mixup=mixup, cutmix=cutmix, chosen=chosen)
 
 

@@ -1,7 +1,7 @@
 """Transform of raw rows into a batch: decode, cut and augment each modality, then collate and mix."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from perceivers.data.base import Batch
+from perceivers.data.base import Batch, MapStyleSplit
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.mixup import mix, mixing_of
 from perceivers.data.loading.rng import make_rng, make_rngs
@@ -338,15 +338,6 @@ def _stacked(targets: Sequence[Any]) -> torch.Tensor:
     return torch.tensor([int(target) for target in targets])
 
 
-def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
-    """Return the key of a modality's cell in a row.
-
-    Image frames and audio track of a video share one column; if they are given apart, each has a key of its own.
-    """
-    alone = [part.column for part in columns.values()].count(column.column) == 1
-    return column.column if alone else f"{column.column}:{modality}"
-
-
 def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
     """Return the cell of one modality; of several columns, an item whose value holds the cells by column.
 
@@ -374,6 +365,31 @@ def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
         cells[part] = cell
     missing = all(cell is None for cell in cells.values())
     return EncodedItem(name or ", ".join(column.columns), value=None if missing else cells)
+
+
+def sample_cells(
+    records: MapStyleSplit, column: InputColumn, count: int | None
+) -> Iterator[EncodedItem]:
+    """Yield cells of a modality of evenly spaced rows, in an order that mixes the classes, without unreadable ones.
+
+    Args:
+        records: The training split.
+        column: Where the modality lies.
+        count: Number of rows. None: all rows in their order, for columns of plain values.
+    """
+    if count is None:
+        names = column.all_columns
+        for cells in zip(*(records.column(name) for name in names), strict=True):
+            yield EncodedItem("train", value=dict(zip(names, cells, strict=True)))
+        return
+    indices = np.unique(np.linspace(0, max(len(records) - 1, 0), count).round().astype(int))
+    for index in np.random.default_rng(0).permutation(indices[: len(records)]):
+        try:
+            media = encoded_item_of(records.row(int(index)), column)
+        except (OSError, ValueError):  # named and counted in training
+            continue
+        if not media.is_missing:
+            yield media
 
 
 class BadRowError(Exception):

@@ -1,8 +1,8 @@
 """What every modality offers: from a raw cell to an array, and from arrays to a batch with its mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,39 @@ class DecodedValue:
 
     value: Any
     notes: tuple[str, ...] = ()
+
+
+_Value = TypeVar("_Value")
+
+CellSampler = Callable[[int | None], Iterable[EncodedItem]]
+"""Yields so many cells of the training split, evenly spaced, in an order that mixes the classes. None: all."""
+
+SAMPLED_CELLS = 192
+"""Cells from which a modality is measured, unless it needs another number."""
+
+
+class BasePreprocessConfig:
+    """Base of the `PreprocessConfig` dataclasses: how open fields (None, empty) are filled in."""
+
+    def measure(self, cells: CellSampler) -> Any:  # noqa: ARG002
+        """Return the configuration with its open fields taken from cells of the training data.
+
+        Raises:
+            ValueError: If no cell can be read. The message states the reason of the first.
+        """
+        return self
+
+    def assumed(self) -> dict[str, Any]:
+        """Return values of fields that are assumed where no data are at hand and the field is open."""
+        return {}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the fields of the input adapter's configuration that this one determines."""
+        return {}
+
+    def from_input(self, config: Any) -> Self:  # noqa: ARG002
+        """Return the configuration with open fields taken from the input adapter's, where that fixes them."""
+        return self
 
 
 @runtime_checkable
@@ -89,6 +122,33 @@ class HasExtent(Protocol):
     def extent(self, value: Any) -> tuple[int, int]:
         """Return height and width of a decoded value in pixels."""
         ...
+
+
+def read_cells(
+    cells: Iterable[EncodedItem], read: Callable[[EncodedItem], _Value], noun: str
+) -> Iterator[_Value]:
+    """Yield the result of `read` for the cells that can be read.
+
+    Args:
+        cells: A sample of the training split.
+        read: Decodes a cell or its header.
+        noun: What they hold, for messages: "image".
+
+    Raises:
+        ValueError: If none can be read. The message states the reason of the first.
+    """
+    failure: Exception | None = None
+    found = False
+    for cell in cells:
+        try:
+            value = read(cell)
+        except (ValueError, OSError) as error:
+            failure = failure or error
+            continue
+        found = True
+        yield value
+    if not found:
+        raise ValueError(f"No {noun} of a sample can be read. {failure or 'It holds no rows.'}")
 
 
 def clip_positions(num_clips: int) -> tuple[float, ...]:

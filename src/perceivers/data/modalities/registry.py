@@ -1,111 +1,16 @@
-"""Every modality by its saved configuration: the closed lists from which a file can pick."""
+"""Modalities built from saved configurations."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.array.modality import (
-    ArraysAugmentConfig,
-    ArraysPreprocessConfig,
-    ArrayValues,
-)
-from perceivers.data.modalities.audio.modality import (
-    AudioAugmentConfig,
-    MelAudio,
-    MelPreprocessConfig,
-    WaveAudio,
-    WavePreprocessConfig,
-)
 from perceivers.data.modalities.base import Modality
-from perceivers.data.modalities.flow.crop import PairAugmentConfig
-from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig, FramePairs
-from perceivers.data.modalities.flow.modality import FlowFields, FlowPreprocessConfig
-from perceivers.data.modalities.image.modality import Pictures
-from perceivers.data.modalities.image.pixel_targets import (
-    ClassMapPreprocessConfig,
-    ClassMaps,
-    PixelsPreprocessConfig,
-    PixelValues,
-)
-from perceivers.data.modalities.points.modality import (
-    PointClouds,
-    PointsAugmentConfig,
-    PointsPreprocessConfig,
-)
-from perceivers.data.modalities.series.modality import (
-    SeriesAugmentConfig,
-    SeriesPreprocessConfig,
-    SeriesWindows,
-)
-from perceivers.data.modalities.table.modality import (
-    TableAugmentConfig,
-    TablePreprocessConfig,
-    TableVectors,
-)
-from perceivers.data.modalities.text.modality import (
-    TextAugmentConfig,
-    TextBytes,
-    TextPreprocessConfig,
-)
-from perceivers.data.modalities.video.modality import (
-    VideoAugmentConfig,
-    VideoClips,
-    VideoPreprocessConfig,
-)
+from perceivers.data.registry import PREPROCESS, find_modality
 
-PreprocessConfig = Annotated[
-    ImagePreprocessConfig
-    | WavePreprocessConfig
-    | MelPreprocessConfig
-    | VideoPreprocessConfig
-    | PointsPreprocessConfig
-    | TextPreprocessConfig
-    | SeriesPreprocessConfig
-    | ArraysPreprocessConfig
-    | TablePreprocessConfig
-    | FramePairPreprocessConfig
-    | FlowPreprocessConfig
-    | PixelsPreprocessConfig
-    | ClassMapPreprocessConfig,
-    Field(discriminator="kind"),
-]
-AugmentConfig = Annotated[
-    ImageAugmentConfig
-    | AudioAugmentConfig
-    | VideoAugmentConfig
-    | PointsAugmentConfig
-    | TextAugmentConfig
-    | SeriesAugmentConfig
-    | ArraysAugmentConfig
-    | TableAugmentConfig
-    | PairAugmentConfig,
-    Field(discriminator="kind"),
-]
-
-# What reads a configuration of some kind, and the kind of augmentation that fits it.
-_READERS: dict[str, tuple[Any, str]] = {
-    "image": (Pictures, "image"),
-    "wave": (WaveAudio, "audio"),
-    "mel": (MelAudio, "audio"),
-    "video": (VideoClips, "video"),
-    "points": (PointClouds, "points"),
-    "text": (TextBytes, "text"),
-    "series": (SeriesWindows, "series"),
-    "array": (ArrayValues, "array"),
-    "table": (TableVectors, "table"),
-    "frame_pair": (FramePairs, "pair"),
-    "flow": (FlowFields, "pair"),
-    "pixels": (PixelValues, "image"),
-    "class_map": (ClassMaps, "image"),
-}
-
-_CUT = ("frame_pair", "flow")  # what belongs together, pixel by pixel
+_CUT = ("frame_pair", "flow")  # cut to one window, as they belong together pixel by pixel
 
 
 def build_modality(preprocess: Any, augment: Any = None) -> Modality:
-    """Return what reads the cells of one modality.
+    """Return the modality of a configuration.
 
     Args:
         preprocess: Its `PreprocessConfig`.
@@ -114,18 +19,19 @@ def build_modality(preprocess: Any, augment: Any = None) -> Modality:
     Raises:
         ValueError: If the two are of different modalities.
     """
-    reader, fitting = _READERS[preprocess.kind]
-    if augment is not None and augment.kind != fitting:
+    fitting = find_modality(preprocess).augment
+    if augment is not None and (fitting is None or not isinstance(augment, fitting)):
+        expected = getattr(fitting, "kind", None)
         raise ValueError(
-            f"Expected augmentation of kind '{fitting}' for '{preprocess.kind}', got '{augment.kind}'."
+            f"Expected augmentation of kind '{expected}' for '{preprocess.kind}', got '{augment.kind}'."
         )
-    return reader(preprocess, augment)
+    return PREPROCESS.build(preprocess, augment)
 
 
 def build_modalities(
     preprocess: Mapping[str, Any], augment: Mapping[str, Any] | None = None
 ) -> dict[str, Modality]:
-    """Return what reads each modality, by its name.
+    """Return the modalities of several configurations, by name.
 
     Raises:
         ValueError: If augmentation and modality do not fit each other, or frames and flow are not cut alike.

@@ -1,4 +1,4 @@
-"""`DatasetBundle`: recognized data, ready to be loaded."""
+"""`DatasetBundle`: the splits of a data set with its inputs and targets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,22 +16,20 @@ from perceivers.data.targets.infer import Moments, TargetEncoder, TargetKind, mo
 
 @dataclass(frozen=True)
 class DatasetBundle:
-    """Data that were recognized, and how they are used.
+    """Splits of a data set, its inputs and its targets.
 
     Attributes:
-        form: What was recognized, in words.
-        splits: `train`, `validation`, `test`: those that the data have. A table or folder alone is `train`.
-        inputs: Input columns by the name of their modality.
-        target: Column of the target. None: files without labels. Of several tasks, the name under which a row holds the
-            targets of all of them, by task.
-        label_names: Names of the classes in the order of their indices, of the labels, or of the numbers to predict; of
-            several tasks, their names. Empty without a target.
-        ignored: Columns that are not used.
-        notes: Sentences on what was seen and chosen.
-        streams: The splits where rows are streamed; then `splits` is empty.
-        target_kind: What the target of a row is: one class, several labels, or numbers; or `several` targets.
-        stream_moments: Mean and deviation of each number to predict, where streams know them.
-        tasks: Of several targets, what each is and holds, by the name of its column.
+        form: Description of the recognized form.
+        splits: `train`, `validation`, `test`, as far as the data have them. An undivided table or folder is `train`.
+        inputs: Input columns by modality name.
+        target: Target column. None: no labels. Of several tasks, the name under which a row holds all targets by task.
+        label_names: Names of the classes by index, or of the labels or numbers; of several tasks, names of the tasks.
+        ignored: Unused columns.
+        notes: Sentences about the data and the choices made.
+        streams: Splits of streamed data; `splits` is then empty.
+        target_kind: One class, several labels, or numbers; or `several` targets.
+        stream_moments: Mean and standard deviation of each target number, if streams know them.
+        tasks: Encoder of each of several targets, by column.
     """
 
     form: str
@@ -47,16 +45,16 @@ class DatasetBundle:
     tasks: Mapping[str, TargetEncoder] = field(default_factory=dict[str, TargetEncoder])
 
     def targets(self, split: str) -> list[Any]:
-        """Return, for every row of a split, the index of its class; or K labels (0 or 1) or numbers, as float32.
+        """Return the target of every row: a class index, or K labels (0 or 1) or numbers as float32.
 
-        Of several tasks, a dict of these, with -1 and NaN where the target of a task is not known.
+        Of several tasks, a dict of these, with -1 and NaN for unknown targets.
 
         Raises:
             ValueError: If there is no such split, or there are no labels.
         """
         if split not in self.splits:
-            there = ", ".join(self.splits) or "none that is read by index"
-            raise ValueError(f"There is no split '{split}' in {self.form}; there is {there}.")
+            others = ", ".join(self.splits) or "none that is read by index"
+            raise ValueError(f"There is no split '{split}' in {self.form}; there is {others}.")
         if self.target is None:
             raise ValueError(
                 f"There are no labels in {self.form}, so there is nothing to compare with."
@@ -65,11 +63,7 @@ class DatasetBundle:
         return [int(index) for index in column] if self.target_kind == "class" else list(column)
 
     def known_targets(self, split: str, task: str | None = None) -> npt.NDArray[Any]:
-        """Return the targets of the rows of a split that have one, as one array.
-
-        Args:
-            split: Which split.
-            task: Which of several tasks. None: there is only one.
+        """Return the known targets of a split as one array, of `task` if there are several.
 
         Raises:
             ValueError: If there is no such split, or there are no labels.
@@ -81,14 +75,10 @@ class DatasetBundle:
         return values[is_known(values)]
 
     def class_counts(self, split: str, task: str | None = None) -> list[int]:
-        """Return how many rows of a split each class has, or each label.
-
-        Args:
-            split: Which split.
-            task: Which of several tasks. None: there is only one.
+        """Return the number of rows of each class or label in a split, of `task` if there are several.
 
         Raises:
-            ValueError: If there is no such split, or there are no labels, or the targets are numbers.
+            ValueError: If there is no such split, there are no labels, or the targets are numbers.
         """
         targets = self.known_targets(split, task)
         kind = self.target_kind if task is None else self.tasks[task].kind
@@ -102,12 +92,9 @@ class DatasetBundle:
         return np.bincount(targets, minlength=len(names)).tolist()
 
     def target_moments(self, task: str | None = None) -> Moments | None:
-        """Return mean and standard deviation of each number in train; None for classes and labels.
+        """Return mean and standard deviation of each target number in train, of `task` if there are several.
 
-        Streams may not know them either.
-
-        Args:
-            task: Which of several tasks. None: there is only one.
+        None for classes and labels, and for streams that do not know them.
         """
         kind = self.target_kind if task is None else self.tasks[task].kind
         if kind != "number" or self.streams:

@@ -1,4 +1,4 @@
-"""Folders of pairs of frames with their flow, as the published data sets come: FlyingChairs, Sintel, KITTI."""
+"""Frame pairs with optical flow, in the folder layouts of FlyingChairs, Sintel and KITTI."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class FramePairFile:
-    """Where a pair lies.
+    """Files of one frame pair.
 
     Attributes:
-        first: File of the first frame.
-        second: File of the second.
-        flow: File of the flow. None: nobody knows it, as of the pairs that are only to be predicted.
-        scene: What pairs that belong together are called, which should not stand on both sides of a split.
+        first: First frame.
+        second: Second frame.
+        flow: Flow. None: unknown, as in test sets.
+        scene: Scene of the pair; a scene should not be on both sides of a split.
         split: `train` or `validation`.
     """
 
@@ -38,7 +38,7 @@ class FramePairFile:
 
 
 def find_flow_layout(folder: Path) -> str | None:
-    """Return in words which layout a folder has, or None."""
+    """Return a description of the layout of a folder, or None."""
     for name, (look, _) in _LAYOUTS.items():
         if look(folder):
             return _WORDS[name]
@@ -46,7 +46,7 @@ def find_flow_layout(folder: Path) -> str | None:
 
 
 def list_frame_pairs(folder: Path) -> list[FramePairFile]:
-    """Return the pairs of a folder in a known layout, in order, also those whose flow nobody knows; [] in another."""
+    """Return the pairs of a folder in a known layout, in order, with or without flow; [] for another layout."""
     for look, read in _LAYOUTS.values():
         if look(folder):
             return sorted(read(folder), key=lambda pair: (str(pair.first), str(pair.flow)))
@@ -56,11 +56,8 @@ def list_frame_pairs(folder: Path) -> list[FramePairFile]:
 def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
     """Return the splits of a folder in a known layout, with columns `first`, `second`, `flow` and `scene`; and notes.
 
-    Args:
-        folder: For which `find_flow_layout` has found a layout.
-
     Raises:
-        ValueError: If the flow of no pair is there, or a list of splits does not fit the pairs.
+        ValueError: If no pair has a flow, or a list of splits does not match the pairs.
     """
     pairs = list_frame_pairs(folder)
     known = [pair for pair in pairs if pair.flow is not None]
@@ -96,7 +93,7 @@ def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
 
 
 def _path(path: Path, folder: Path) -> str:
-    """Return a path relative to a folder; one that lies outside, as Sintel's flow beside a single pass, as it is."""
+    """Return a path relative to a folder; outside of it (Sintel's flow beside a single pass) an absolute one."""
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
 
 
@@ -155,7 +152,7 @@ def _sintel(folder: Path) -> Iterator[FramePairFile]:
 
 
 def _sintel_scenes(folder: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Yield the folders of frames, each with that of its flow: of the root, of one of its parts, or of one pass."""
+    """Yield the folders of frames with their flow folder, for the root, one of its parts, or one pass."""
     for part in (folder / "training", folder / "test", folder, folder.parent):
         passes = [name for name in _SINTEL_PASSES if (part / name).is_dir()]
         if part == folder.parent:

@@ -7,17 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from perceivers.data.base import nearest, split_of
-from perceivers.data.encoded_item import MEDIA_KINDS, WORDS, kind_of_name
 from perceivers.data.formats.files import read_files
+from perceivers.data.registry import is_media, kind_of_name, media_kinds, noun_of
 from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
-
-_LISTED = (
-    "image",
-    "audio",
-    "video",
-    "points",
-)  # files that a table of metadata is expected to name
-
 
 _SHOWN = ("images", "image", "inputs", "input")
 _LEARNED = ("masks", "mask", "targets", "target", "annotations", "labels")
@@ -47,7 +39,7 @@ def class_table(folder: Path) -> tuple[Table, list[str]]:
     others: list[Path] = []
     for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         for path in media_files(place):
-            if kind_of_name(path.name) in MEDIA_KINDS:
+            if kind_of_name(path.name) in media_kinds():
                 paths.append(path)
                 labels.append(place.name)
             else:
@@ -65,7 +57,7 @@ def file_table(folder: Path) -> tuple[Table, list[str]]:
     paths: list[Path] = []
     others: list[Path] = []
     for path in media_files(folder):
-        (paths if kind_of_name(path.name) in MEDIA_KINDS else others).append(path)
+        (paths if kind_of_name(path.name) in media_kinds() else others).append(path)
     return _table(folder, paths, others, {})
 
 
@@ -77,8 +69,7 @@ def _table(
 ) -> tuple[Table, list[str]]:
     """Take the kind of which there are most, and say what is left out."""
     kinds = [kind_of_name(path.name) for path in paths]
-    # A text or a table beside pictures or sounds is mostly a licence, a caption or a list.
-    media = [kind for kind in kinds if kind not in {"text", "series"}]
+    media = [kind for path, kind in zip(paths, kinds, strict=True) if is_media(path.name)]
     kind = Counter(media or kinds).most_common(1)[0][0]
     chosen = [i for i, k in enumerate(kinds) if k == kind]
     left = [*others, *(paths[i] for i, k in enumerate(kinds) if k != kind)]
@@ -86,7 +77,7 @@ def _table(
     if left:
         names = ", ".join(str(path.relative_to(folder)) for path in left[:3])
         notes = [
-            f"Left out of {folder} (not {WORDS[str(kind)]}): {len(left)} files, such as {names}."
+            f"Left out of {folder} (not {noun_of(str(kind))}): {len(left)} files, such as {names}."
         ]
     cells = {name: [values[i] for i in chosen] for name, values in columns.items()}
     table = ColumnTable(
@@ -112,7 +103,7 @@ def metadata_table(folder: Path) -> tuple[Table, list[str]]:
         raise ValueError(f"'{folder}' holds {' and '.join(p.name for p in paths)}. Keep one.")
     table = read_files(paths)
     named = [c for c in table.fields if c == "file_name" or c.endswith("_file_name")]
-    if not named and not any(field.kind in MEDIA_KINDS for field in table.fields.values()):
+    if not named and not any(field.kind in media_kinds() for field in table.fields.values()):
         hint = nearest("file_name", table.fields)
         raise ValueError(
             f"{paths[0]} has no column 'file_name'.{hint} Its columns are {', '.join(table.fields)}."
@@ -120,11 +111,7 @@ def metadata_table(folder: Path) -> tuple[Table, list[str]]:
     listed: set[str] = set()
     for column in named:
         listed |= {str(Path(str(cell))) for cell in table.column(column) if cell is not None}
-    files = [
-        str(path.relative_to(folder))
-        for path in media_files(folder)
-        if kind_of_name(path.name) in _LISTED
-    ]
+    files = [str(path.relative_to(folder)) for path in media_files(folder) if is_media(path.name)]
     left = [name for name in files if name not in listed] if named else []
     notes = (
         [f"Left out (not in {paths[0].name}): {len(left)} files, such as {left[0]}."]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from perceivers.data.base import SPLIT_NAMES, split_of
-from perceivers.data.encoded_item import MEDIA_KINDS, kind_of_name
 from perceivers.data.formats.remote import (
     Location,
     expand_braces,
@@ -15,6 +14,7 @@ from perceivers.data.formats.remote import (
     is_remote,
     suffix_of,
 )
+from perceivers.data.registry import is_media, kind_of_name, media_kinds
 from perceivers.data.sources.flow_datasets import find_flow_layout
 from perceivers.data.sources.folders import find_image_pair, media_files
 
@@ -326,9 +326,9 @@ def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
         )
     classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
     files = [
-        entry for entry in entries if kind_of_name(entry.name) in MEDIA_KINDS and entry.is_file()
+        entry for entry in entries if kind_of_name(entry.name) in media_kinds() and entry.is_file()
     ]
-    media = [file for file in files if kind_of_name(file.name) not in {"text", "series"}]
+    media = [file for file in files if is_media(file.name)]
     if len(classes) > 1 or (classes and not media):
         empty = [entry for entry in entries if entry.is_dir() and entry not in classes]
         notes = (
@@ -354,7 +354,7 @@ def _may_name_media(path: Path) -> bool:
 
 
 def _has_media(folder: Path) -> bool:
-    return any(kind_of_name(path.name) in MEDIA_KINDS for path in media_files(folder))
+    return any(kind_of_name(path.name) in media_kinds() for path in media_files(folder))
 
 
 def _left_out(paths: Iterable[Path], why: str) -> tuple[str, ...]:

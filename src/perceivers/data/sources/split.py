@@ -1,4 +1,4 @@
-"""Rows held out of train for validation: always the same ones, each class in proportion, no group on both sides."""
+"""Validation split held out of train: reproducible, stratified by class, groups on one side only."""
 
 import random
 from collections import Counter
@@ -11,7 +11,7 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Subset
 
-_WINDOW = 64  # groups that are compared at a time; all of 10,000 would take minutes
+_WINDOW = 64  # groups compared at a time; all of 10,000 would take minutes
 
 
 def hold_out(
@@ -19,15 +19,15 @@ def hold_out(
 ) -> tuple[list[int], list[int]]:
     """Return the rows that stay and the rows that are held out, both sorted.
 
-    Without groups, each class gives its share, rounded so that the shares add up; a class never loses its last
-    row. With groups, these come by in random order, and the one that brings the classes nearest to their shares
-    is taken, as long as one does.
+    Without groups, each class contributes its share, rounded so that the shares add up; a class never loses its last
+    row. With groups, these are visited in random order, and the one that brings the classes nearest to their shares is
+    taken, as long as one does.
 
     Args:
-        labels: For each row, its class. None: rows are alike.
-        groups: For each row, its group. None: every row stands for itself.
+        labels: Class of each row. None: rows are alike.
+        groups: Group of each row. None: no groups.
         fraction: Share of the rows to hold out.
-        seed: Which ones. The same seed always gives the same rows.
+        seed: Random seed; the same seed always gives the same rows.
 
     Raises:
         ValueError: If the fraction is not in (0, 1), or there is only one row or group.
@@ -53,7 +53,7 @@ def _by_class(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
         raise ValueError(f"Expected at least two rows to hold some out, got {len(labels)}.")
     wanted = {label: len(rows[label]) * fraction for label in sorted(rows)}
     counts = {label: min(int(share), len(rows[label]) - 1) for label, share in wanted.items()}
-    # The rest goes to the classes that rounding down took most from.
+    # The remainder goes to the classes that rounding down took most from.
     left = max(1, round(len(labels) * fraction)) - sum(counts.values())
     for label in sorted(wanted, key=lambda k: (counts[k] - wanted[k], k)):
         if left > 0 and counts[label] < len(rows[label]) - 1:
@@ -86,7 +86,7 @@ def _by_group(
     held: Counter[int] = Counter()
 
     def gain(group: Hashable) -> float:
-        """Return how much nearer each row of a group brings the classes to their shares."""
+        """Return the gain per row of a group: how much nearer the classes come to their shares."""
         classes = counts[group].items()
         if any(held[label] + n == total[label] for label, n in classes):
             return -float(len(labels))  # train would lose the class
@@ -108,7 +108,7 @@ def _by_group(
 
 
 def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
-    """Return the data with a validation split, held out of train where none is given. Never out of test.
+    """Return the data with a validation split, held out of train if none is given, never out of test.
 
     Raises:
         ValueError: If there is no train split to hold rows out of, or too few rows.
@@ -122,11 +122,11 @@ def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
             f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
         )
     train: MapStyleSplit = source.splits["train"]
-    # Sets of labels and numbers have no few values whose shares could be kept.
+    # Sets of labels and numbers cannot be stratified.
     labels: Sequence[int] | None = None
     if source.target and source.target_kind == "class":
         labels = source.targets("train")
-    # Of several tasks, the shares of the first whose target is a class, as if it were the only one.
+    # Several tasks are stratified by the first whose target is a class.
     first = next((task for task, one in source.tasks.items() if one.kind == "class"), None)
     if first is not None:
         labels = [int(one[first]) for one in source.targets("train")]

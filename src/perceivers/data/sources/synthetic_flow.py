@@ -9,16 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.encoded_item import EncodedItem, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import write_flo
-from perceivers.data.modalities.flow.synthetic import MotionPair, made_pair
+from perceivers.data.modalities.flow.synthetic import MotionPair, synthetic_pair
 from perceivers.data.modalities.image.decode import decode
+from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field, Table
 
-SIZE, LARGEST = (48, 48), 3.0  # pixels of a frame, and that no pixel moves farther
+SIZE, LARGEST = (48, 48), 3.0  # frame size and largest displacement, in pixels
 _ROWS = {"train": 10_000, "validation": 500, "test": 500}
 _SEEDS = {"train": 0, "validation": 1, "test": 2}
 _FIELDS = {"first": Field("image"), "second": Field("image"), "flow": Field("flow")}
@@ -26,17 +27,17 @@ _FIELDS = {"first": Field("image"), "second": Field("image"), "flow": Field("flo
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticFlowTable(Table):
-    """A table whose rows are made when they are read: row i of a seed is the same in every process.
+    """A table of frame pairs generated on demand: row i of a seed is the same in every process.
 
     Attributes:
-        name: What to call it in messages.
-        rows: How many.
-        seed: Of all rows.
-        size: Height and width of the frames.
-        largest: No pixel moves farther, in pixels.
-        pictures: Files that are moved, one drawn for each row. Empty: textures are made.
-        fields: What each column holds.
-        folder: Nothing here is relative to it.
+        name: Name in messages.
+        rows: Number of rows.
+        seed: Random seed.
+        size: Height and width of the frames in pixels.
+        largest: Largest displacement in pixels.
+        pictures: Image files to move, one drawn per row. Empty: textures are generated.
+        fields: Content of each column.
+        folder: Unused.
     """
 
     name: str
@@ -53,7 +54,7 @@ class SyntheticFlowTable(Table):
         return self.rows
 
     def pair(self, index: int) -> MotionPair:
-        """Return the pair of a row.
+        """Return the frame pair of a row.
 
         Raises:
             ValueError: If its picture cannot be decoded, or is too small.
@@ -64,7 +65,7 @@ class SyntheticFlowTable(Table):
             path = self.pictures[int(numbers.integers(len(self.pictures)))]
             picture = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
-            return made_pair(numbers, size=self.size, largest=self.largest, picture=picture)
+            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=picture)
         except ValueError as error:
             raise ValueError(f"{self.where(index)}: {error}") from error
 
@@ -79,7 +80,7 @@ class SyntheticFlowTable(Table):
         return {name: cells[name] for name in self.fields}
 
     def column(self, name: str) -> Sequence[Any]:
-        """Return nothing of each row: there are no scalars."""
+        """Return None for each row: there are no scalars."""
         return [None] * self.rows if name in self.fields else []
 
     def keep(self, fields: Mapping[str, Field]) -> "SyntheticFlowTable":
@@ -88,15 +89,15 @@ class SyntheticFlowTable(Table):
 
 
 def synthetic_flow() -> DatasetBundle:
-    """Return made pairs of textures of 48 x 48 pixels that move by up to 3 pixels, the same ones every time.
+    """Return pairs of textures of 48 x 48 pixels that move by up to 3 pixels, the same ones every time.
 
-    Train, validation and test are made of other textures and other fields.
+    Train, validation and test have different textures and motion.
     """
     splits = {
         split: SyntheticFlowTable(name=f"builtin:flow ({split})", rows=rows, seed=_SEEDS[split])
         for split, rows in _ROWS.items()
     }
-    told = ", ".join(f"{split} {len(table):,} rows" for split, table in splits.items())
+    rows = ", ".join(f"{split} {len(table):,} rows" for split, table in splits.items())
     return DatasetBundle(
         form="made pairs of moving textures",
         splits=splits,
@@ -109,7 +110,7 @@ def synthetic_flow() -> DatasetBundle:
         target=None,
         label_names=(),
         notes=(
-            f"Made pairs of moving textures, {SIZE[0]} x {SIZE[1]} pixels that move by up to {LARGEST:g}: {told}.",
+            f"Made pairs of moving textures, {SIZE[0]} x {SIZE[1]} pixels that move by up to {LARGEST:g}: {rows}.",
         ),
     )
 
@@ -124,20 +125,20 @@ def write_pairs(
     pictures: Path | None = None,
     validation: float = 0.1,
 ) -> int:
-    """Write made pairs as FlyingChairs is laid out, with its list of splits, and return how many are of validation.
+    """Write synthetic pairs in the layout of FlyingChairs, with its list of splits; return the number for validation.
 
     Args:
-        out: The folder, new or empty.
-        count: Pairs.
-        size: Height and width of the frames.
-        largest: No pixel moves farther, in pixels.
-        seed: Of all pairs.
-        pictures: A folder whose pictures are moved, any below it. Validation is made of other pictures than train.
-            None: textures are made.
-        validation: Share of the pairs that are of the validation split.
+        out: A new or empty folder.
+        count: Number of pairs.
+        size: Height and width of the frames in pixels.
+        largest: Largest displacement in pixels.
+        seed: Random seed.
+        pictures: Folder of images to move, searched recursively. Train and validation use different images. None:
+            textures are generated.
+        validation: Share of pairs for validation.
 
     Raises:
-        ValueError: If a number has no meaning, `out` holds something, or a picture is too small or cannot be read.
+        ValueError: If an argument is invalid, `out` is not empty, or an image is too small or cannot be read.
         OSError: If a file cannot be written.
     """
     if count < 2 or largest <= 0 or min(size) < 2 or not 0 < validation < 1:
@@ -169,7 +170,7 @@ def write_pairs(
 
 
 def _pictures(folder: Path) -> tuple[Path, ...]:
-    """Return the pictures below a folder, in an order that mixes its folders.
+    """Return the images below a folder, shuffled.
 
     Raises:
         ValueError: If there are fewer than two.

@@ -1,4 +1,4 @@
-"""Data of any form -> Parquet shards with the bytes inside, which are read anywhere and as a stream."""
+"""Write data of any form as Parquet shards that contain the encoded files, for copying and streaming."""
 
 import hashlib
 import io
@@ -14,35 +14,34 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import DataConfig, atomic_write, require
-from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.registry import kind_of_name, media_kinds
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
 from perceivers.data.targets.classes import class_names, label_name
 from perceivers.data.targets.infer import TargetEncoder
 
-SHARD_BYTES = 2**28  # about which a shard is long where nobody says how many rows it has
+SHARD_BYTES = 2**28  # default size of a shard
 MOST_ROWS = 10_000
-_GROUP_BYTES, _GROUP_ROWS = 2**26, 256  # of a row group: what a reader holds in memory at once
-_LOOKED_AT = 16  # rows by which it is told how large rows are
-_MARK = b"perceivers_rows"  # in a shard's metadata, by which it is known again
+_GROUP_BYTES, _GROUP_ROWS = 2**26, 256  # of a row group, which a reader holds in memory
+_LOOKED_AT = 16  # rows that decide types and the size of a row
+_MARK = b"perceivers_rows"  # metadata key that identifies the rows of a shard
 _WHERE = re.compile(r"^(.*), (?:row|line|key) '?(.*?)'?$")
-
-
 _FEATURES = {"image": "Image", "audio": "Audio", "video": "Video"}
 _IN_BRACKETS = re.compile(r" \(([^()]*)\)$")
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written of one split.
+    """Shards of one split.
 
     Attributes:
-        split: Its name.
-        paths: The shards.
-        num_rows: Rows in all of them.
-        there: Shards that stood there, finished, from a run before.
-        bad: Name and reason of each row that could not be read, and was left out.
+        split: Name of the split.
+        paths: Paths of the shards.
+        num_rows: Number of rows in all of them.
+        there: Number of shards that an earlier run had finished.
+        bad: Name and reason of each row that was left out because it could not be read.
     """
 
     split: str
@@ -54,7 +53,7 @@ class Written:
 
 @dataclass
 class _Plan:
-    """How the rows of one split are written."""
+    """Settings of one split."""
 
     split: str
     table: Table
@@ -74,21 +73,21 @@ def write_shards(
     rows_per_shard: int | None = None,
     splits: Sequence[str] = (),
 ) -> list[Written]:
-    """Write data as `train-00000-of-00012.parquet`, ...: media as bytes, all other columns as they are.
+    """Write data as `train-00000-of-00012.parquet`, ...: encoded files as bytes, other columns unchanged.
 
-    Each shard appears whole or not at all. Those that stand there from a run that was interrupted are not
-    written again. Names of classes, and what is a picture, a sound or a film, stand in the schema as Hugging
-    Face's `datasets` writes it. A column `key` names each row: the path of its file, or its table and row.
+    Shards are written atomically, and those that an interrupted run has finished are kept. Class names and the features
+    Image, Audio and Video are written to the schema like Hugging Face's `datasets` does. A column `key` names each row:
+    the path of its file, or its table and row.
 
     Args:
-        data: What `perceivers.data.sources.open.open_data` takes.
-        out: The folder.
-        config: Which column is the label, and by which the rows are divided into splits.
-        rows_per_shard: By default as many as make a shard of about 256 MiB.
-        splits: Which splits to write. By default all.
+        data: Any data that `open_data` accepts.
+        out: Folder of the shards.
+        config: Label column, and column that divides the rows into splits.
+        rows_per_shard: By default for shards of about 256 MiB.
+        splits: Splits to write. By default all.
 
     Raises:
-        ValueError: If the data are not recognized, a split is not there, `out` holds shards of other data, or more
+        ValueError: If the data are not recognized, a split does not exist, `out` holds shards of other data, or more
             than `max_bad` of the rows cannot be read.
         OSError: If a file cannot be written.
     """
@@ -105,14 +104,14 @@ def write_shards(
         )
     first = tables.get("train") or next(iter(tables.values()))
     labels = tuple(label_columns(config.label, first.fields)) or ("label",)
-    target = labels[0]  # of several, each is written as it is
+    target = labels[0]  # several labels are written unchanged
     classes = () if len(labels) > 1 else _classes(tables, target, config)
     folder = Path(out)
     written: list[Written] = []
-    for split, whole_table in tables.items():
+    for split, full in tables.items():
         if splits and split not in splits:
             continue
-        table = whole_table.keep(_written_fields(whole_table))
+        table = full.keep(_written_fields(full))
         index = None
         if classes and target in table.fields:
             index = TargetEncoder("class", classes, target, table.fields[target])
@@ -152,7 +151,7 @@ def _write_split(plan: _Plan, folder: Path, max_bad: float) -> Written:
 
 
 def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
-    """Write one shard and return how many rows it has."""
+    """Write one shard and return its number of rows."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     schema = plan.schema.with_metadata({**plan.schema.metadata, _MARK: mark.encode()})
     rows = _cells(plan, span)
@@ -188,7 +187,7 @@ def _group(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
-    """Yield the cells of rows as they are written. Rows that cannot be read are noted and left out."""
+    """Yield the cells of rows in the form of the file. Unreadable rows are recorded and left out."""
     for index in span:
         key = plan.keys[index] if plan.keys is not None else _place_key(plan.table.where(index))
         try:
@@ -211,7 +210,7 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
 
 
 def _keys(table: Table) -> list[str] | None:
-    """Return the path of each row's file, where these are all different; or the column that is called so."""
+    """Return the key of each row: column `key`, else the path of its file if these are distinct, else None."""
     if "key" in table.fields:
         return [str(cell) for cell in table.column("key")]
     named = [name for name, held in table.fields.items() if held.by_path or _in_folder(table, name)]
@@ -223,8 +222,8 @@ def _keys(table: Table) -> list[str] | None:
 
 
 def _in_folder(table: Table, column: str) -> bool:
-    """Tell whether a column of media names files: that of a folder."""
-    if table.fields[column].kind not in MEDIA_KINDS or not len(table):
+    """Return True for a column of files on the disk."""
+    if table.fields[column].kind not in media_kinds() or not len(table):
         return False
     cell = table.row(0)[column]
     return isinstance(cell, EncodedItem) and cell.path is not None
@@ -236,7 +235,7 @@ def _place_key(where: str) -> str:
 
 
 def _written_fields(table: Table) -> dict[str, Field]:
-    """Return what the columns hold; one of paths whose files are not there only says where rows came from."""
+    """Return the columns to write; paths of missing files are written as strings."""
     fields = dict(table.fields)
     for name, held in table.fields.items():
         if held.by_path:
@@ -248,7 +247,7 @@ def _written_fields(table: Table) -> dict[str, Field]:
 
 
 def _classes(tables: Mapping[str, Table], target: str, config: DataConfig) -> tuple[str, ...]:
-    """Return the names of the classes; none where the target is a number, several labels, or not there."""
+    """Return the class names; none if the target is a number, several labels, or missing."""
     table = tables.get("train") or next(iter(tables.values()))
     if target not in table.fields or config.target not in {"auto", "class"}:
         return ()
@@ -276,29 +275,23 @@ def _rows_per_shard(table: Table) -> int:
 
 
 def _mark(plan: _Plan, span: range) -> str:
-    """Return what tells whether a shard that stands there is the one to be written."""
+    """Return a hash that identifies the rows of a shard."""
     first, last = (plan.table.where(i) for i in (span[0], span[-1]))
-    told = [
-        plan.table.name,
-        first,
-        last,
-        len(span),
-        str(plan.schema),
-        plan.labels and plan.labels.names,
-    ]
-    return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+    names = plan.labels and plan.labels.names
+    parts = [plan.table.name, first, last, len(span), str(plan.schema), names]
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def _finished(path: Path, mark: str) -> int | None:
-    """Return the rows of a shard that stands there already.
+    """Return the number of rows of a finished shard, None if it does not exist.
 
     Raises:
-        ValueError: If it is one of other data.
+        ValueError: If the file holds other rows.
     """
     if not path.exists():
         return None
     parquet = require("pyarrow.parquet", "data")
-    with suppress(ValueError, OSError):  # what is no Parquet file holds other rows, too
+    with suppress(ValueError, OSError):  # another format holds other rows, too
         metadata = parquet.read_metadata(path)
         if (metadata.metadata or {}).get(_MARK) == mark.encode():
             return int(metadata.num_rows)
@@ -310,15 +303,12 @@ def _finished(path: Path, mark: str) -> int | None:
 def _schema_of(
     table: Table, target: str | None, classes: Sequence[str]
 ) -> tuple[Any, frozenset[str]]:
-    """Return the schema of a split, and which columns are written as JSON text, as they have no type.
+    """Return the schema of a split, and the columns without a common type, which are written as JSON.
 
     Args:
-        table: The rows.
-        target: The column that is written as indices of classes. None: there is no such.
-        classes: Their names.
-
-    Returns:
-        The schema tells by its metadata what is a picture, a sound, a film or a class, as `datasets` writes it.
+        table: Rows of the split.
+        target: Column written as class indices. None: none.
+        classes: Class names.
     """
     arrow, datasets = require("pyarrow", "data"), require("datasets", "data")
     file = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
@@ -355,10 +345,7 @@ def _schema_of(
 
 
 def _type(table: Table, name: str, cells: Sequence[Any]) -> Any:
-    """Return the type of a column that is written as it is: that of the Parquet file it comes from, or of its cells.
-
-    None where these are of several types.
-    """
+    """Return the type of a column, from its Parquet file or its cells; None if these have no common type."""
     arrow = require("pyarrow", "data")
     base: Any = table
     while isinstance(base, Subset | Concatenated):
@@ -377,7 +364,7 @@ def _type(table: Table, name: str, cells: Sequence[Any]) -> Any:
 
 
 def _sampled_rows(table: Table) -> Iterator[Mapping[str, Any]]:
-    """Yield rows spread over a table, leaving out those that cannot be read."""
+    """Yield readable rows spread over a table."""
     for index in np.unique(np.linspace(0, len(table) - 1, 2 * _LOOKED_AT).round().astype(int)):
         try:
             row = table.row(int(index))
@@ -390,7 +377,7 @@ def _sampled_rows(table: Table) -> Iterator[Mapping[str, Any]]:
 
 
 def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
-    """Return a cell as it is written: files as their bytes, pictures of arrays as PNG, other values as they are."""
+    """Return a cell in the form of the file: encoded files as bytes, decoded images as PNG, other values unchanged."""
     if not isinstance(cell, EncodedItem):
         return _listed(cell)
     if cell.value is not None:
@@ -407,19 +394,19 @@ def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
     return {"bytes": cell.read(), "path": _path(cell, held, folder)}
 
 
-def _path(media: EncodedItem, held: Field, folder: Path) -> str | None:
-    """Return the name under which a file is written: relative, and never one that leads out of a folder."""
-    if media.path is not None:
-        relative = media.path.is_relative_to(folder) and ".." not in media.path.parts
-        return (media.path.relative_to(folder) if relative else Path(media.path.name)).as_posix()
-    bracket = _IN_BRACKETS.search(media.name)
-    name = PurePosixPath(bracket[1] if bracket else media.name).name
+def _path(item: EncodedItem, held: Field, folder: Path) -> str | None:
+    """Return the name of a written file: a relative path inside the folder, or a bare name."""
+    if item.path is not None:
+        relative = item.path.is_relative_to(folder) and ".." not in item.path.parts
+        return (item.path.relative_to(folder) if relative else Path(item.path.name)).as_posix()
+    bracket = _IN_BRACKETS.search(item.name)
+    name = PurePosixPath(bracket[1] if bracket else item.name).name
     return name if kind_of_name(name) == held.kind else None
 
 
 def _listed(cell: Any) -> Any:
-    """Return a value as pyarrow takes it: arrays of several axes as lists of the rows."""
-    if isinstance(cell, np.ndarray) and cell.dtype == np.float16:  # which few can read
+    """Return a value for pyarrow: arrays of several axes as lists of rows."""
+    if isinstance(cell, np.ndarray) and cell.dtype == np.float16:  # few readers support it
         cell = cell.astype(np.float32)
     if isinstance(cell, np.ndarray) and cell.ndim > 1:
         return [_listed(part) for part in cast("Any", cell)]
@@ -429,5 +416,5 @@ def _listed(cell: Any) -> Any:
 
 
 def _is_file(cell: Any) -> bool:
-    """Tell whether a cell, as it is written, is a file: its bytes and its name."""
+    """Return True for a written file: a dict of bytes and path."""
     return isinstance(cell, dict) and cell.keys() == {"bytes", "path"}

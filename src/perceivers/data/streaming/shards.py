@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from perceivers.data.encoded_item import MEDIA_KINDS, EncodedItem
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats.files import csv_rows, jsonl_rows
 from perceivers.data.formats.huggingface import disable_decoding, feature_fields
 from perceivers.data.formats.parquet import parquet_fields, parquet_file, reading
@@ -26,6 +26,7 @@ from perceivers.data.formats.webdataset import (
     tar_rows,
     text_cell,
 )
+from perceivers.data.registry import media_kinds
 from perceivers.data.tables.table import Field, infer_field, plain
 
 _SAMPLE = 100  # rows that decide the content of columns
@@ -282,7 +283,7 @@ def _cells(
 
 def _fetched(cell: Any, field: Field, where: str, address: str) -> Any:
     """Return a cell of a remote table, downloaded if it names a file beside the table."""
-    if field.kind not in MEDIA_KINDS:
+    if field.kind not in media_kinds():
         return cell
     name = cell if isinstance(cell, str) and (field.kind != "text" or field.by_path) else None
     if isinstance(cell, Mapping):

@@ -1,4 +1,4 @@
-"""A split whose rows are read in the order of its shards: for data larger than the memory or the disk."""
+"""A split read in the order of its shards: for data larger than the memory or the disk."""
 
 import copy
 import hashlib
@@ -14,10 +14,8 @@ from torch.utils.data import get_worker_info
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.streaming.shards import Shard
 
-_Key = tuple[int, int]  # the how-manieth piece of this part, and the row in its shard
-_Piece = tuple[
-    Shard, int, int | None
-]  # a shard, its first row and the row behind its last; None: to its end
+_Key = tuple[int, int]  # number of the piece in this part, and row in its shard
+_Piece = tuple[Shard, int, int | None]  # a shard with its first and its end row; None: the last
 
 
 @runtime_checkable
@@ -26,23 +24,23 @@ class _Labels(Protocol):
 
     @property
     def column(self) -> str:
-        """The target column."""
+        """Name of the target column."""
         ...
 
     def __call__(self, value: Any, where: str) -> Any:
-        """Return the target."""
+        """Return the encoded target."""
         ...
 
 
 @dataclass
 class _Progress:
-    """Where one worker's pass is: enough to go on exactly."""
+    """Position of one worker in an epoch, enough to resume exactly."""
 
     epoch: int
     part: int
     parts: int
-    piece: int = 0  # of this part's pieces, the next to read from
-    row: int = 0  # the next row in its shard; 0 at the beginning of a piece
+    piece: int = 0  # next piece of this part
+    row: int = 0  # next row in its shard; 0 at the beginning of a piece
     buffer: list[tuple[_Key, dict[str, Any]]] = field(
         default_factory=list[tuple[_Key, dict[str, Any]]]
     )
@@ -51,7 +49,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class _HoldOut:
-    """Rows that a hash picks: the same ones in every pass, on every machine."""
+    """Held-out rows, chosen by a hash: the same ones in every epoch and on every machine."""
 
     fraction: float
     seed: int
@@ -59,8 +57,8 @@ class _HoldOut:
     held: bool
 
     def keeps(self, shard: str, index: int, row: dict[str, Any]) -> bool:
-        """Tell whether this side of the split has the row."""
-        name = shard.rpartition("/")[2]  # the same wherever the folder lies
+        """Return True if a row belongs to this side of the split."""
+        name = shard.rpartition("/")[2]  # independent of the folder
         group = None if self.group is None else row[self.group]
         if isinstance(group, EncodedItem):
             group = group.value
@@ -70,22 +68,21 @@ class _HoldOut:
 
 
 class Stream:
-    """Rows in the order of the shards, shuffled among some, divided over processes.
+    """Rows in the order of the shards, shuffled in a buffer and divided over processes.
 
-    Each row comes once in a pass over all parts (workers of all processes). Where every shard knows its number of
-    rows, the shards in their order make one long row, which is cut into equally long ranges: parts differ by one
-    row at most, before any are held out. Otherwise parts take turns, row by row, so that all read everything; or,
-    where they need not be equally long, each has shards of its own. Inside a `DataLoader`'s `IterableDataset` a
-    stream finds out by itself which worker it is.
+    Each row comes once per epoch over all parts (workers of all processes). If every shard knows its number of rows,
+    the rows of all shards are cut into ranges of equal length: parts differ by one row at most, before any are held
+    out. Otherwise parts take turns, row by row, so that all read everything; or, if they may differ in length, each
+    reads whole shards. Inside a `DataLoader`'s `IterableDataset` a stream finds out which worker it is.
 
-    A shard that is damaged or cut short gives the rows before the damage. The rest of it counts as one bad row.
+    A damaged shard gives the rows before the damage. The rest of it counts as one bad row.
 
     Args:
-        shards: What to read.
-        labels: Turns the cells of the target column into targets. None: there is no target.
-        shuffle_buffer: Rows of a process among which the next one is picked. 0: the order of the shards.
-        seed: Of the order of shards and of that pick.
-        even: Whether parts must be equally long: in training, no process can go on without the others.
+        shards: Shards of the split.
+        labels: Encoder of the target column. None: no target.
+        shuffle_buffer: Rows of a process among which the next one is drawn. 0: the order of the shards.
+        seed: Seed of the order of shards and of that draw.
+        even: Make parts equally long, as in training, where no process can continue without the others.
     """
 
     def __init__(
@@ -104,16 +101,16 @@ class Stream:
         self.even = even
         self._rank, self._world_size = 0, 1
         self._hold_out: _HoldOut | None = None
-        # Shared with the workers, which live longer than a pass if they are persistent.
+        # Shared with the workers, which may live longer than an epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._progress: _Progress | None = None
-        self._ended: int | None = None  # the pass that was read to its end last
+        self._ended: int | None = None  # last epoch that was read to its end
         self._resume: dict[str, Any] | None = None
         self._damage: dict[str, str] = {}
 
     @property
     def num_rows(self) -> int | None:
-        """Rows of one pass over all processes; None where they are not known before. Held-out ones guessed."""
+        """Rows per epoch over all processes, None if unknown. Held-out rows are estimated."""
         total = self._total()
         if total is None or self._hold_out is None:
             return total
@@ -125,7 +122,7 @@ class Stream:
         return None if None in counts else sum(count or 0 for count in counts)
 
     def distributed(self, rank: int, world_size: int) -> "Stream":
-        """Return the stream of one process of several."""
+        """Return the stream of one of several processes."""
         other = self._copy()
         other._rank, other._world_size = rank, world_size
         return other
@@ -137,7 +134,7 @@ class Stream:
         return other
 
     def hold_out(self, fraction: float, seed: int, group: str | None) -> tuple["Stream", "Stream"]:
-        """Return the rows that stay and those that are held out, picked by a hash of their place or group."""
+        """Return the rows that stay and those held out, chosen by a hash of their position or group."""
         stay, held = self._copy(), self._copy()
         stay._hold_out = _HoldOut(fraction, seed, group, held=False)
         held._hold_out = _HoldOut(fraction, seed, group, held=True)
@@ -151,11 +148,11 @@ class Stream:
         return other
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which pass is next, here and in the workers that are running."""
+        """Set the next epoch, here and in running workers."""
         self._epoch.fill_(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where this worker's pass is, without the rows themselves."""
+        """Return the position of this worker, without the rows."""
         progress = self._progress
         if progress is None:
             epoch = int(self._epoch)
@@ -164,7 +161,7 @@ class Stream:
             "epoch": progress.epoch,
             "part": progress.part,
             "parts": progress.parts,
-            "how": self._how(progress.parts),
+            "division": self._division(progress.parts),
             "rows": self._total(),
             "piece": progress.piece,
             "row": progress.row,
@@ -173,21 +170,21 @@ class Stream:
         }
 
     def take_damage(self) -> list[tuple[str, str]]:
-        """Return name and reason of each shard that was found damaged since this was asked last."""
+        """Return name and reason of each shard found damaged since the last call."""
         found, self._damage = list(self._damage.items()), {}
         return found
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the next pass where `state_dict` was taken."""
+        """Continue from `state_dict` in the next epoch."""
         self.set_epoch(int(state["epoch"]))
         self._progress = None
         self._resume = state if "keys" in state else None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of this worker: media as `EncodedItem`, the target encoded (a class index, a vector).
+        """Yield this worker's rows: inputs as `EncodedItem`, the target encoded.
 
         Raises:
-            ValueError: If a label is missing or unknown, or a resumed pass had another number of workers.
+            ValueError: If a label is missing or unknown, or a resumed epoch had another number of workers.
         """
         progress = self._begin()
         size = self.shuffle_buffer // (progress.parts // self._world_size)
@@ -222,10 +219,10 @@ class Stream:
                     f"The stream was at part {state['part']} of {state['parts']} and cannot go on as part {part} of "
                     f"{parts}. Resume with the same number of devices and workers."
                 )
-            if (state["how"], state["rows"]) != (self._how(parts), self._total()):
+            if (state["division"], state["rows"]) != (self._division(parts), self._total()):
                 raise ValueError(
                     f"The stream had {state['rows']} rows, divided by {state['how']}, and now has {self._total()}, "
-                    f"divided by {self._how(parts)}: the shards are others than before. Resume with the same data."
+                    f"divided by {self._division(parts)}: the shards are others than before. Resume with the same data."
                 )
             progress.piece, progress.row = state["piece"], state["row"]
             keys = [(int(piece), int(row)) for piece, row in state["keys"]]
@@ -235,20 +232,20 @@ class Stream:
         self._progress = progress
         return progress
 
-    def _how(self, parts: int) -> str:
-        """Return how rows are divided: by `ranges`, by whole `shards`, or by taking `turns`."""
+    def _division(self, parts: int) -> str:
+        """Return how parts divide the rows: by `ranges`, whole `shards`, or `turns`."""
         if self._total() is not None:
             return "ranges"
         return "shards" if len(self.shards) >= parts and not self.even else "turns"
 
     def _pieces(self, progress: _Progress) -> list[_Piece]:
-        """Return what this part reads, or what all read in turns, in its order."""
+        """Return the pieces of this part in order; of turns, the pieces of all."""
         order = list(self.shards)
         if self.shuffle_buffer:
             random.Random(f"{self.seed}/{progress.epoch}").shuffle(order)
-        how = self._how(progress.parts)
-        if how != "ranges":
-            mine = order[progress.part :: progress.parts] if how == "shards" else order
+        division = self._division(progress.parts)
+        if division != "ranges":
+            mine = order[progress.part :: progress.parts] if division == "shards" else order
             return [(shard, 0, None) for shard in mine]
         counts = [shard.num_rows or 0 for shard in order]
         total = sum(counts)
@@ -264,9 +261,9 @@ class Stream:
         return pieces
 
     def _source(self, progress: _Progress) -> Iterator[tuple[_Key, dict[str, Any]]]:
-        """Yield the rows of this part, not shuffled, and keep count."""
+        """Yield the rows of this part, not shuffled."""
         rows = self._kept_rows(progress)
-        if self._how(progress.parts) != "turns":
+        if self._division(progress.parts) != "turns":
             yield from rows
             return
         while turn := list(islice(rows, progress.parts)):
@@ -274,7 +271,7 @@ class Stream:
                 yield turn[progress.part]
 
     def _kept_rows(self, progress: _Progress) -> Iterator[tuple[_Key, dict[str, Any]]]:
-        """Yield the rows of the pieces that this side of the hold-out has, from where the pass stands on."""
+        """Yield the remaining rows of the pieces, without those of the other side of the hold-out."""
         pieces = self._pieces(progress)
         while progress.piece < len(pieces):
             shard, first, last = pieces[progress.piece]
@@ -287,7 +284,7 @@ class Stream:
     def _intact(
         self, shard: Shard, start: int, stop: int | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield rows with their numbers, up to where the shard is damaged."""
+        """Yield numbered rows up to the damage of a shard."""
         try:
             count = None if stop is None else max(0, stop - start)
             yield from enumerate(islice(shard.rows(start), count), start=start)
@@ -299,21 +296,20 @@ class Stream:
             return row
         column = self.labels.column
         cell = row.get(column)
-        if isinstance(cell, EncodedItem):  # long texts and lists are what a model may read, too
+        if isinstance(cell, EncodedItem):  # long texts and lists may be inputs too
             cell = cell.value
         return {**row, column: self.labels(cell, f"{shard.name}, row {index}")}
 
     def _read_again(
         self, keys: Sequence[_Key], pieces: Sequence[_Piece]
     ) -> list[tuple[_Key, dict[str, Any]]]:
-        """Return the rows that lay in the buffer, from the shards."""
+        """Read the rows of a saved buffer again."""
         rows: dict[_Key, dict[str, Any]] = {}
         for place in sorted({place for place, _ in keys}):
             wanted = {row for at, row in keys if at == place}
             shard, first = pieces[place][0], min(wanted)
-            for index, row in enumerate(
-                islice(shard.rows(first), max(wanted) + 1 - first), start=first
-            ):
+            rest = islice(shard.rows(first), max(wanted) + 1 - first)
+            for index, row in enumerate(rest, start=first):
                 if index in wanted:
                     rows[place, index] = self._labelled(row, shard, index)
         return [(key, rows[key]) for key in keys]

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perceivers.data.base import DataConfig, nearest
-from perceivers.data.encoded_item import MEDIA_KINDS, WORDS
+from perceivers.data.registry import (
+    can_read_as,
+    column_kinds,
+    list_modalities,
+    media_kinds,
+    noun_of,
+)
 from perceivers.data.tables.table import Field, Table
 
 
@@ -31,6 +37,15 @@ class InputColumn:
     def all_columns(self) -> tuple[str, ...]:
         """Every column that is read for it."""
         return self.columns or (self.column,)
+
+
+def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
+    """Return the key of a modality's cell in a row.
+
+    Image frames and audio track of a video share one column; if they are given apart, each has a key of its own.
+    """
+    alone = [part.column for part in columns.values()].count(column.column) == 1
+    return column.column if alone else f"{column.column}:{modality}"
 
 
 def frame_pair(frames: Sequence[str], name: str) -> list[InputColumn]:
@@ -141,7 +156,7 @@ def target_columns(
             raise ValueError(f"Column '{target}' of {name} cannot be both the label and an input.")
         if kind not in {"number", "string", "other", "text", "array"}:
             raise ValueError(
-                f"Column '{target}' of {name} holds {WORDS[kind]}, not classes: expected names, whole "
+                f"Column '{target}' of {name} holds {noun_of(kind)}, not classes: expected names, whole "
                 "numbers, lists of them, or quantities."
             )
     if targets:
@@ -154,45 +169,6 @@ def target_columns(
         f"{name} has no column 'label', so the target cannot be told. Say which column it is, with --label: "
         f"{', '.join(candidates)}."
     )
-
-
-# What a column may be said to hold. A film gives two modalities; numbers and categories together give one, a table, and
-# two frames a pair.
-COLUMN_KINDS = (
-    *("image", "audio", "video", "film", "points", "text", "series", "array", "number", "category"),
-    *("frame", "flow"),
-)
-# Kinds that are only part of a modality, in words.
-_PARTS = {"film": "films", "category": "categories", "frame": "frames"}
-# Which kinds a column of some kind may be read as, beside itself.
-_ALSO = {
-    "image": (
-        "points",
-        "frame",
-        "flow",
-    ),  # bytes that begin like a picture; the suffix knows better
-    "video": ("audio", "film"),
-    "audio": ("film", "video"),
-    "array": ("image", "audio", "video", "points", "series", "flow"),
-    "points": ("array",),
-    "series": ("array", "text"),
-    "text": ("points", "series", "category"),
-    "string": (
-        "text",
-        "category",
-        "image",
-        "audio",
-        "video",
-        "film",
-        "points",
-        "series",
-        "array",
-        "frame",
-        "flow",
-    ),
-    "number": ("category",),
-    "other": COLUMN_KINDS,
-}
 
 
 @dataclass(frozen=True)
@@ -261,7 +237,7 @@ class ColumnSelection:
                 )  # for a film's two modalities
                 kept[column] = replace(known, kind=kind)
             else:  # handed on as it is, also where it could be read
-                plain = known.kind not in MEDIA_KINDS
+                plain = known.kind not in media_kinds()
                 kept[column] = known if plain else replace(known, kind="other", by_path=False)
         return kept
 
@@ -328,14 +304,13 @@ def _named_inputs(
     frames: list[str] = []
     for column, kind in named.items():
         field = known_column(column, fields, name)
-        if kind not in COLUMN_KINDS:
+        if kind not in column_kinds():
             raise ValueError(
-                f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(COLUMN_KINDS)}."
+                f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(column_kinds())}."
             )
-        if kind != field.kind and kind not in _ALSO.get(field.kind, ()):
-            wanted = _PARTS.get(kind) or WORDS[kind]
+        if not can_read_as(field.kind, kind):
             raise ValueError(
-                f"Column '{column}' of {name} is said to hold {wanted}, but it holds {WORDS[field.kind]}."
+                f"Column '{column}' of {name} is said to hold {noun_of(kind)}, but it holds {noun_of(field.kind)}."
             )
         if kind in {"number", "category"}:
             table[column] = kind
@@ -369,7 +344,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     found: list[InputColumn] = []
     lists: list[str] = []
     for column, holds in free.items():
-        if holds.kind not in MEDIA_KINDS or (holds.by_path and holds.kind in held):
+        if holds.kind not in media_kinds() or (holds.by_path and holds.kind in held):
             continue
         if holds.kind == "array" and not holds.by_path:
             kind = _kind_of_array(column, holds)
@@ -386,7 +361,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
     hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
     seen = (
-        "; ".join(f"'{c}' holds {WORDS[f.kind]}" for c, f in fields.items())
+        "; ".join(f"'{c}' holds {noun_of(f.kind)}" for c, f in fields.items())
         or "there is no column at all"
     )
     advice = (
@@ -396,7 +371,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
         else " If a column does hold such, name it with --columns COLUMN:KIND."
     )
     raise ValueError(
-        f"{name} has no column of pictures, sound, video, shapes, text, series or arrays: {seen}. Expected encoded "
+        f"{name} has no column of images, audio, video, points, text, series or arrays: {seen}. Expected encoded "
         f"files (PNG, WAV, MP4, OFF, ...), paths of files with such a suffix, texts or lists of numbers.{advice}"
     )
 
@@ -405,17 +380,10 @@ def _kind_of_array(column: str, field: Field) -> str | None:
     """Return the modality of numbers that lie in the table itself, None if they are no numbers."""
     if len(field.shape) == 1:
         return "series"
-    if (
-        len(field.shape) == 2
-        and column.lower() in _CLOUDS
-        and 3 <= field.shape[1] <= _MOST_POINT_CHANNELS
-    ):
-        return "points"
+    if len(field.shape) == 2:
+        named = (one.name for one in list_modalities() if one.holds_array(column, field.shape))
+        return next(named, "array")
     return "array" if field.shape else None
-
-
-_CLOUDS = ("points", "point_cloud", "pointcloud", "xyz", "cloud")
-_MOST_POINT_CHANNELS = 12
 
 
 def _fitting(
@@ -433,7 +401,7 @@ def _fitting(
         by_kind["audio"] = InputColumn(by_kind["video"].column, "audio")
     fitting = {key: by_kind[part.kind] for key, part in wanted.items() if part.kind in by_kind}
     if not fitting:
-        words = ", ".join(f"{key} ({WORDS[part.kind]})" for key, part in wanted.items())
+        words = ", ".join(f"{key} ({noun_of(part.kind)})" for key, part in wanted.items())
         seen = ", ".join(_described(part) for part in found.values())
         raise ValueError(
             f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
@@ -460,9 +428,9 @@ def _notes(
         several = f"Targets: {', '.join(targets)}, a task each."
         one = f"Target: {targets[0]}." if targets else "There are no labels."
         notes.append(several if len(targets) > 1 else one)
-    media = [c for c in ignored if fields[c].kind in MEDIA_KINDS]
+    media = [c for c in ignored if fields[c].kind in media_kinds()]
     if media:
-        seen = ", ".join(f"{c} ({WORDS[fields[c].kind]})" for c in media)
+        seen = ", ".join(f"{c} ({noun_of(fields[c].kind)})" for c in media)
         notes.append(f"Not read: {seen}.")
     rest = [c for c in ignored if c not in media]
     if rest:
@@ -476,4 +444,4 @@ def _described(part: InputColumn) -> str:
     """Return an input in words: `image (pictures)`, `x, y, z (recordings, 3 channels)`."""
     columns = ", ".join(part.all_columns)
     channels = f", {len(part.columns)} channels" if part.kind == "series" and part.columns else ""
-    return f"{columns} ({WORDS[part.kind]}{channels})"
+    return f"{columns} ({noun_of(part.kind)}{channels})"

@@ -1,4 +1,4 @@
-"""Whether data fit the memory, asked before they are read."""
+"""Check that data fit in memory before they are read."""
 
 import os
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ _SHARE = 0.8  # of the free memory; the model and the workers need some too
 
 
 def check_memory(tables: Iterable[Table]) -> None:
-    """Look whether the rows of all tables can be held in memory at once.
+    """Check that the rows of all tables fit in memory.
 
     Raises:
-        ValueError: If they cannot. The message suggests streaming.
+        ValueError: If they do not. The message suggests streaming.
     """
     parts = list(tables)
     need, free = sum(table.num_bytes for table in parts), available_memory()
@@ -25,7 +25,7 @@ def check_memory(tables: Iterable[Table]) -> None:
 
 
 def available_memory() -> int | None:
-    """Return the memory that can still be taken, in bytes; None where the system does not tell."""
+    """Return the available memory in bytes, None if unknown."""
     free: list[int] = []
     try:
         words = Path("/proc/meminfo").read_text(encoding="ascii").split()
@@ -40,7 +40,7 @@ def available_memory() -> int | None:
 
 
 def _left_in_container(group: Path) -> list[int]:
-    """Return what a container that is allowed less than the machine has may still take."""
+    """Return the available memory of a container with a limit."""
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from perceivers.data.encoded_item import MEDIA_KINDS, as_encoded_item, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import as_encoded_item
+from perceivers.data.registry import kind_of_bytes, kind_of_name, media_kinds
 
 _SAMPLE = 100  # cells that decide the kind of a column
 _LONG = 100  # mean length from which strings are text instead of names
@@ -35,7 +36,7 @@ class Field:
 
     def cell(self, raw: Any, where: str, folder: Path) -> Any:
         """Return a raw cell as an `EncodedItem` if a model may read it, else as a plain value."""
-        if self.kind not in MEDIA_KINDS:
+        if self.kind not in media_kinds():
             return plain(raw)
         return as_encoded_item(raw, where, folder, kind=self.kind, by_path=self.by_path)
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.base import ImagePreprocessConfig
 from perceivers.data.modalities.audio.mel import mel_edges
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import preprocess_pixels
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.data.modalities.text.modality import BYTE_OFFSET
@@ -70,8 +70,8 @@ def step_of(adapter: Any) -> tuple[int, ...]:
 
 def show_pixels(image: Image.Image, config: ImagePreprocessConfig) -> npt.NDArray[np.uint8]:
     """Return the region that the model sees, for a person: rows x columns x 3, in more pixels if it has them."""
-    height, width = config.size
-    finer = min(image.height // height, image.width // width, math.ceil(DRAWN / max(config.size)))
+    height, width = config.known_size
+    finer = min(image.height // height, image.width // width, math.ceil(DRAWN / max(height, width)))
     finer = max(finer, 1)
     shown = preprocess_pixels(image, replace(config, size=(height * finer, width * finer)))
     return np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown[..., :3]

@@ -6,7 +6,7 @@ that says something: batch 1024, weight decay 0.1, gradient clipping at 10, no l
 
 from dataclasses import replace
 
-from perceivers.data.base import DataConfig, ImageAugmentConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.inputs.image import ConvInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.models.decoder import DecoderConfig
@@ -44,7 +44,9 @@ def imagenet() -> Recipe:
         ),
         output=MeanPoolConfig(num_outputs=1000),
         task=ClassificationConfig(),
-        data=DataConfig(normalization="imagenet", crop_fraction=224 / 256),
+        preprocess={
+            "image": ImagePreprocessConfig(normalization="imagenet", crop_fraction=224 / 256)
+        },
         # RandAugment's setting is Perceiver IO's appendix A.1, which attributes it to this paper.
         augment={
             "image": ImageAugmentConfig(crop_scale=(0.08, 1.0), flip=True, randaugment=(4, 5))

@@ -2,8 +2,9 @@
 
 import io
 import math
+import re
 import zipfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from numpy.lib import format as npy
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
+from perceivers.data.registry import UploadSize
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.float32]
@@ -23,6 +25,7 @@ Numbers = npt.NDArray[np.float32]
 MAX_BYTES = 1 << 30
 MAX_ELEMENTS = 20_000_000  # of one array
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
+_BYTES_PER_NUMBER = 8
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 _NOUN = "an array"
@@ -294,3 +297,35 @@ def _finite(numbers: Array, mask: npt.NDArray[np.bool_] | None, noun: str) -> Nu
         )
         raise ReasonError(reason)
     return numbers
+
+
+def array_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
+    """Yield the numbers that the headers of `.npy` and `.npz` state, and those that fit into their size.
+
+    Raises:
+        ValueError: If an archive is damaged.
+    """
+    data = media.data or b""
+    if data[:2] != b"PK":
+        yield UploadSize(_numbers_of_npy(data), "numbers", "numbers")
+        return
+    counts: list[float] = []
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for part in archive.infolist():
+                with archive.open(part) as file:
+                    counts += [_numbers_of_npy(file.read(4096)), part.file_size / _BYTES_PER_NUMBER]
+    except Exception as error:  # archives are damaged in as many ways as there are
+        raise ValueError(
+            f"Cannot read '{media.name}' as arrays: it is damaged or cut off ({error or type(error).__name__})."
+        ) from error
+    for count in counts:
+        yield UploadSize(count, "numbers", "numbers")
+
+
+def _numbers_of_npy(data: bytes) -> int:
+    """Return the count that the header of an array states; 0 if it is none: decoding names the reason."""
+    found = re.search(rb"'shape':\s*\(([\d, ]*)\)", data[:4096])
+    if not data.startswith(b"\x93NUMPY") or found is None:
+        return 0
+    return math.prod(int(axis) for axis in found[1].replace(b",", b" ").split())

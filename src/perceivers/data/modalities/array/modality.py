@@ -11,7 +11,13 @@ from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import ArrayValue, read_array
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.typing import Bool, Float, Tensor
 
 Numbers = npt.NDArray[np.float32]
@@ -20,11 +26,11 @@ MOST_ELEMENTS = 16_384  # of a model, where their number is taken from the data
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArraysPreprocessConfig:
+class ArrayPreprocessConfig(BasePreprocessConfig):
     """What turns an array into the model's when nothing is random. Saved with the model.
 
     Attributes:
-        length: Elements of a sample at most, M. None: taken from the data, see `measure_arrays`.
+        length: Elements of a sample at most, M. None: taken from the data, see `measure_array`.
         num_channels: Values of an element, C. None: taken from the data.
         num_coordinates: Coordinates of an element, d. 0: its place in the row says where it is. None: taken from
             the data.
@@ -66,9 +72,25 @@ class ArraysPreprocessConfig:
                 f"got low={self.low} and high={self.high}."
             )
 
+    def measure(self, cells: CellSampler) -> "ArrayPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_array`."""
+        return measure_array(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"length": 100, "num_channels": 8, "num_coordinates": 0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {
+            "length": self.length,
+            "num_channels": self.num_channels,
+            "num_coordinates": self.num_coordinates,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
-class ArraysAugmentConfig:
+class ArrayAugmentConfig:
     """What is random about an array in training.
 
     Attributes:
@@ -98,7 +120,7 @@ class ArraysAugmentConfig:
             )
 
 
-class ArrayValues:
+class ArrayModality:
     """Reads arrays of elements.
 
     Args:
@@ -112,7 +134,7 @@ class ArrayValues:
     has_clips: bool = False
 
     def __init__(
-        self, preprocess: ArraysPreprocessConfig, augment: ArraysAugmentConfig | None = None
+        self, preprocess: ArrayPreprocessConfig, augment: ArrayAugmentConfig | None = None
     ) -> None:
         length, channels = preprocess.length, preprocess.num_channels
         if length is None or channels is None or preprocess.num_coordinates is None:
@@ -229,7 +251,7 @@ class ArrayValues:
         return (2 * (places - low) / span - 1).astype(np.float32)
 
 
-def _augmented(values: Numbers, augment: ArraysAugmentConfig, rng: np.random.Generator) -> Numbers:
+def _augmented(values: Numbers, augment: ArrayAugmentConfig, rng: np.random.Generator) -> Numbers:
     """Return standardized values scaled and with noise."""
     if augment.scale != (1.0, 1.0):
         values = (values * rng.uniform(*augment.scale)).astype(np.float32)
@@ -251,9 +273,9 @@ def _dropped(
     return dropped
 
 
-def measure_arrays(
-    cells: Iterable[EncodedItem], config: ArraysPreprocessConfig
-) -> ArraysPreprocessConfig:
+def measure_array(
+    cells: Iterable[EncodedItem], config: ArrayPreprocessConfig
+) -> ArrayPreprocessConfig:
     """Return a configuration whose open fields fit a sample of cells.
 
     `length` becomes that of the longest, at most 16,384; channels and coordinates those of most of them. Mean,

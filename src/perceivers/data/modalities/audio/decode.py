@@ -9,19 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import require
-from perceivers.data.encoded_item import EncodedItem, kind_of_bytes, kind_of_name
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode_av import (
+    AudioError,
+    AudioHeader,
     Clip,
-    RawSound,
+    RawAudio,
     Samples,
-    SoundError,
-    SoundHeader,
     check_length,
     container_header,
     decode_track,
     unreadable,
 )
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.registry import kind_of_bytes, kind_of_name
 
 FULL_SCALE = 0.999  # 16-bit sound ends at 32767/32768
 CLIPPED = 0.001  # share of samples at full scale from which on a sound counts as clipped
@@ -29,7 +30,7 @@ _UNKNOWN = 1 << 62  # from here on libsndfile's number of frames says that the h
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class Audio:
     """A sound, or a part of one.
 
     Attributes:
@@ -45,7 +46,7 @@ class Sound:
     duration: float
 
 
-def decode_sound(
+def decode_audio(
     media: EncodedItem,
     *,
     sample_rate: int | None = None,
@@ -53,7 +54,7 @@ def decode_sound(
     seconds: float | None = None,
     clip_position: float | None = None,
 ) -> DecodedValue:
-    """Return the sound of a file as a `Sound`, with notes on what was decided.
+    """Return the sound of a file as an `Audio`, with notes on what was decided.
 
     Args:
         media: A file or its bytes; or a value: `{"array": ..., "sampling_rate": ...}` or (array, rate), where an array
@@ -79,10 +80,10 @@ def decode_sound(
     rate = raw.sample_rate if sample_rate is None else sample_rate
     samples = resample(samples, raw.sample_rate, rate)
     start = raw.start + raw.first / raw.sample_rate
-    return DecodedValue(Sound(samples, rate, start, raw.duration), tuple(notes))
+    return DecodedValue(Audio(samples, rate, start, raw.duration), tuple(notes))
 
 
-def sound_header(media: EncodedItem) -> SoundHeader:
+def read_audio_header(media: EncodedItem) -> AudioHeader:
     """Return rate, channels and length of a sound without decoding it.
 
     Raises:
@@ -92,21 +93,21 @@ def sound_header(media: EncodedItem) -> SoundHeader:
     _refuse_missing(media)
     if media.value is not None:
         samples, rate = _from_value(media)
-        return SoundHeader(rate, samples.shape[1], samples.shape[0] / rate)
+        return AudioHeader(rate, samples.shape[1], samples.shape[0] / rate)
     file = _sound_file(media)
     if file is None:
         return container_header(media)
     with file:
-        return SoundHeader(file.samplerate, file.channels, file.frames / file.samplerate)
+        return AudioHeader(file.samplerate, file.channels, file.frames / file.samplerate)
 
 
-def cut_sound(sound: Sound, *, clip_position: float, seconds: float) -> Samples:
+def cut_audio(sound: Audio, *, clip_position: float, seconds: float) -> Samples:
     """Return a clip of a sound, n x channels, or all of one that is shorter.
 
     Where a film's sound track does not reach, there is silence.
 
     Args:
-        sound: All of it, or the part that `decode_sound` gave for the same `clip_position` and at least `seconds`.
+        sound: All of it, or the part that `decode_audio` gave for the same `clip_position` and at least `seconds`.
         clip_position: 0 the first possible clip, 1 the last: it starts at `clip_position * max(0, duration - seconds)`.
         seconds: Length of the clip.
     """
@@ -151,18 +152,18 @@ def _refuse_missing(media: EncodedItem) -> None:
         raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
 
 
-def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawSound:
+def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawAudio:
     _refuse_missing(media)
     if media.value is not None:
         samples, rate = _from_value(media)
-        return RawSound(samples, rate, 0, 0.0, samples.shape[0] / rate)
+        return RawAudio(samples, rate, 0, 0.0, samples.shape[0] / rate)
     file = _sound_file(media)
     if file is None:
         return decode_track(media, clip)
     try:
         with file:
             return _read(media.name, file, clip)
-    except SoundError:
+    except AudioError:
         raise
     except Exception as error:  # damaged files make libsndfile raise errors of several classes
         words = str(error).removeprefix("Error : ").rstrip(".") or type(error).__name__
@@ -214,10 +215,10 @@ def _first_bytes(media: EncodedItem) -> bytes:
         with media.open() as file:
             return file.read(32)
     except OSError as error:
-        raise SoundError(f"{error} Replace it or take it out of the data.") from error
+        raise AudioError(f"{error} Replace it or take it out of the data.") from error
 
 
-def _read(name: str, file: Any, clip: Clip | None) -> RawSound:
+def _read(name: str, file: Any, clip: Clip | None) -> RawAudio:
     """Return what libsndfile reads of an open file."""
     rate, channels, total = file.samplerate, file.channels, file.frames
     if total == 0:
@@ -232,7 +233,7 @@ def _read(name: str, file: Any, clip: Clip | None) -> RawSound:
         raise unreadable(name, "it is damaged or cut off: its header is followed by no samples")
     short = samples.shape[0] < last - first
     duration = samples.shape[0] / rate if short and clip is None else total / rate
-    return RawSound(
+    return RawAudio(
         samples, rate, first, 0.0, duration, ("shorter than its header says",) if short else ()
     )
 
@@ -250,7 +251,7 @@ def _from_value(media: EncodedItem) -> tuple[Samples, int]:
     if array is None:
         raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
     if not isinstance(rate, int | float | np.integer | np.floating) or not rate >= 1:
-        raise SoundError(
+        raise AudioError(
             f"{media.name}: expected samples with their rate, as {{'array': ..., 'sampling_rate': 16000}} or "
             f"(array, 16000), got the rate {rate!r}."
         )
@@ -260,7 +261,7 @@ def _from_value(media: EncodedItem) -> tuple[Samples, int]:
 def _as_samples(name: str, array: Any) -> Samples:
     values: npt.NDArray[Any] = np.asarray(array)
     if values.ndim not in (1, 2) or values.dtype.kind not in "iuf":
-        raise SoundError(
+        raise AudioError(
             f"{name}: expected samples as numbers, n or n x channels, got an array of {values.dtype} of shape "
             f"{values.shape}."
         )

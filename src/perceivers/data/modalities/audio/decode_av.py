@@ -12,7 +12,7 @@ import numpy.typing as npt
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
-from perceivers.data.modalities.video.decode import film_header
+from perceivers.data.modalities.video.decode import read_video_header
 
 Samples = npt.NDArray[np.float32]
 
@@ -41,12 +41,12 @@ _TYPES: dict[str, tuple[Any, float, float]] = {
 }
 
 
-class SoundError(ValueError):
+class AudioError(ValueError):
     """A sound that cannot be read. Its message is complete."""
 
 
 @dataclass(frozen=True, slots=True)
-class SoundHeader:
+class AudioHeader:
     """What a file says of its sound before it is decoded.
 
     Attributes:
@@ -93,7 +93,7 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class RawSound:
+class RawAudio:
     """Decoded samples before they are mixed and resampled.
 
     Attributes:
@@ -113,9 +113,9 @@ class RawSound:
     notes: tuple[str, ...] = ()
 
 
-def unreadable(name: str, reason: str) -> SoundError:
+def unreadable(name: str, reason: str) -> AudioError:
     """Return the error that says why a file is no sound."""
-    return SoundError(
+    return AudioError(
         f"Cannot read '{name}' as a sound: {reason}. Replace it or take it out of the data."
     )
 
@@ -131,13 +131,13 @@ def check_length(name: str, samples: int) -> None:
         ValueError: If they are more than `MOST_SAMPLES`.
     """
     if samples > MOST_SAMPLES:
-        raise SoundError(
+        raise AudioError(
             f"Cannot read '{name}': it claims {samples:,} samples; at most {MOST_SAMPLES:,} are decoded (4 hours of "
             "one channel at 48 kHz), since a small file could fill the memory. Cut it into pieces."
         )
 
 
-def container_header(media: EncodedItem) -> SoundHeader:
+def container_header(media: EncodedItem) -> AudioHeader:
     """Return what a container says of its sound track.
 
     Raises:
@@ -147,10 +147,10 @@ def container_header(media: EncodedItem) -> SoundHeader:
     with _opened(media) as container:
         codec = _sound_stream(container, media.name).codec_context
         seconds = _claimed_seconds(container, media)
-        return SoundHeader(codec.sample_rate, codec.layout.nb_channels, seconds)
+        return AudioHeader(codec.sample_rate, codec.layout.nb_channels, seconds)
 
 
-def decode_track(media: EncodedItem, clip: Clip | None = None) -> RawSound:
+def decode_track(media: EncodedItem, clip: Clip | None = None) -> RawAudio:
     """Return a container's sound, or a clip of it with some margin.
 
     Time zero is that of the first picture; without pictures, that of the first sample.
@@ -230,7 +230,7 @@ class _Reader:
             check_length(self.name, self.kept)
         return self.clip is None or end < self.last
 
-    def sound(self, start: float, duration: float | None) -> RawSound:
+    def sound(self, start: float, duration: float | None) -> RawAudio:
         """Return what was collected."""
         if self.form is None:
             raise unreadable(self.name, "it holds no samples")
@@ -238,7 +238,7 @@ class _Reader:
         empty = np.zeros((0, channels), dtype=np.float32)
         samples = np.concatenate(self.parts) if self.parts else empty
         whole = samples.shape[0] / rate if duration is None else duration
-        return RawSound(samples, rate, self.first, start, whole)
+        return RawAudio(samples, rate, self.first, start, whole)
 
 
 @contextmanager
@@ -248,7 +248,7 @@ def _opened(media: EncodedItem) -> Generator[Any]:
     try:
         with media.open() as file, av.open(file, mode="r", options=_OPTIONS) as container:
             yield container
-    except (SoundError, MissingValueError):
+    except (AudioError, MissingValueError):
         raise
     except Exception as error:  # damaged files make PyAV raise errors of many classes
         reason = f"it is in no known format, damaged or cut off ({_first_words(error)})"
@@ -288,13 +288,13 @@ def _claimed_seconds(container: Any, media: EncodedItem) -> float | None:
 
 
 def _picture_seconds(stream: Any, media: EncodedItem) -> float:
-    """Return the same length as `film_header`, without decoding where it is written in the file."""
+    """Return the same length as `read_video_header`, without decoding where it is written in the file."""
     if stream.duration and stream.start_time is not None and stream.container.format.name != "mpeg":
         return stream.duration * float(stream.time_base)
     hours, *rest = stream.metadata.get("DURATION", "").split(":")  # Matroska's, HH:MM:SS.f
     if len(rest) == 2 and hours.isdigit() and rest[0].isdigit():
         return int(hours) * 3600 + int(rest[0]) * 60 + float(rest[1])
-    return film_header(media).seconds
+    return read_video_header(media).seconds
 
 
 def _as_float(frame: Any) -> Samples:

@@ -1,13 +1,16 @@
 """Mel spectrograms by numpy: one frame for every hop, triangular bands, logarithm of the power."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
+
+from perceivers.data.modalities.audio.measure import measure_clip, measure_values
+from perceivers.data.modalities.base import SAMPLED_CELLS, BasePreprocessConfig, CellSampler
 
 MelScale = Literal["htk", "slaney"]
 Values = npt.NDArray[np.float32]
@@ -17,7 +20,7 @@ LARGEST_FFT = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class MelPreprocessConfig:
+class MelPreprocessConfig(BasePreprocessConfig):
     """What turns a sound into a mel spectrogram when nothing is random. Saved with the model.
 
     The papers state neither window nor hop nor bands, only that 1.28 s give 4,800 values. With 48 kHz, a hop of
@@ -103,6 +106,32 @@ class MelPreprocessConfig:
             )
         rate = self.sample_rate
         return rate, max(1, round(self.hop * rate)), max(2, round(self.window * rate))
+
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with sample rate, clip length, mean and deviation taken from the training data.
+
+        Raises:
+            ValueError: If no cell can be read.
+        """
+        sample = list(cells(SAMPLED_CELLS))
+        rate, seconds = measure_clip(sample, self.sample_rate, self.seconds)
+        config = replace(self, sample_rate=rate, seconds=seconds)
+        if config.mean is not None and config.std is not None:
+            return config
+        mean, std = measure_values(sample, config, 1, lambda clip: log_mel(clip[:, 0], config))
+        return replace(
+            config,
+            mean=mean if config.mean is None else config.mean,
+            std=std if config.std is None else config.std,
+        )
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"sample_rate": 16_000, "seconds": 2.0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the size of the spectrogram."""
+        return {"size": (self.num_frames, self.num_mels)}
 
 
 def mel_frames(num_samples: int, hop: int) -> int:

@@ -1,10 +1,8 @@
 """Sounds as a modality: decoded, cut to clips, augmented in training; as a waveform or a mel spectrogram."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +11,27 @@ from pydantic import ConfigDict
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig, augment_samples, mask_axis
 from perceivers.data.modalities.audio.decode import (
-    Sound,
-    cut_sound,
-    decode_sound,
+    Audio,
+    cut_audio,
+    decode_audio,
     resample,
-    sound_header,
 )
+from perceivers.data.modalities.audio.measure import measure_clip, measure_values
 from perceivers.data.modalities.audio.mel import MelPreprocessConfig, log_mel
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.typing import Bool, Float, Tensor
 
 Values = npt.NDArray[np.float32]
 
-# For own data: speech and most sounds of nature are told by what lies below 8 kHz.
-HIGHEST_RATE = 16_000
-LONGEST = 5.0  # seconds of a clip where its length is taken from the data
-MOST_SECONDS = 1800.0  # decoded for statistics
-LEAST_DEVIATION = 1e-5  # silent data have no deviation to divide by; a third of a step of 16 bit
-
 
 @dataclass(frozen=True, kw_only=True)
-class WavePreprocessConfig:
+class WavePreprocessConfig(BasePreprocessConfig):
     """What turns a sound into samples when nothing is random. Saved with the model.
 
     Attributes:
@@ -74,8 +72,27 @@ class WavePreprocessConfig:
             )
         return max(1, round(self.sample_rate * self.seconds))
 
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with sample rate, clip length and scale taken from the training data.
 
-_Config = TypeVar("_Config", WavePreprocessConfig, MelPreprocessConfig)
+        Raises:
+            ValueError: If no cell can be read.
+        """
+        sample = list(cells(SAMPLED_CELLS))
+        rate, seconds = measure_clip(sample, self.sample_rate, self.seconds)
+        config = replace(self, sample_rate=rate, seconds=seconds)
+        if config.scale is not None:
+            return config
+        _, scale = measure_values(sample, config, config.num_channels, lambda clip: clip)
+        return replace(config, scale=scale)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"sample_rate": 16_000, "seconds": 2.0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return samples and channels of a clip."""
+        return {"num_samples": self.num_samples, "num_channels": self.num_channels}
 
 
 class _Audio:
@@ -96,7 +113,7 @@ class _Audio:
         self.augment = augment
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return a `Sound` of the configured rate and channels.
+        """Return an `Audio` of the configured rate and channels.
 
         Args:
             media: A file, its bytes or decoded samples with their rate.
@@ -107,7 +124,7 @@ class _Audio:
             ValueError: If it cannot be decoded. The message names the file and the reason.
         """
         spare = 0.0 if self.augment is None else self.augment.speed  # a faster clip needs more
-        return decode_sound(
+        return decode_audio(
             media,
             sample_rate=self.sample_rate,
             num_channels=self.num_channels,
@@ -115,20 +132,20 @@ class _Audio:
             clip_position=clip_position,
         )
 
-    def clip(self, sound: Sound, clip_position: float, rng: np.random.Generator | None) -> Values:
+    def clip(self, sound: Audio, clip_position: float, rng: np.random.Generator | None) -> Values:
         """Return the clip at a moment, n x channels, with augmentation if there is chance."""
         if self.augment is None or rng is None:
-            return cut_sound(sound, clip_position=clip_position, seconds=self.seconds)
+            return cut_audio(sound, clip_position=clip_position, seconds=self.seconds)
         share = self.augment.speed
         speed = rng.uniform(1 - share, 1 + share)
-        clip = cut_sound(sound, clip_position=clip_position, seconds=self.seconds * speed)
+        clip = cut_audio(sound, clip_position=clip_position, seconds=self.seconds * speed)
         if share:
             clip = resample(clip, self.sample_rate * speed, self.sample_rate, "MQ")
             clip = clip[: max(1, round(self.seconds * self.sample_rate))]
         return augment_samples(clip, self.augment, rng)
 
 
-class WaveAudio(_Audio):
+class WaveformModality(_Audio):
     """How cells become samples of sound. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -154,7 +171,7 @@ class WaveAudio(_Audio):
         self.factor = np.float32(1 / preprocess.scale)
 
     def prepare(
-        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
+        self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
 
@@ -177,7 +194,7 @@ class WaveAudio(_Audio):
         return stack_padded(samples, like=like, dtype=np.float32)
 
 
-class MelAudio(_Audio):
+class MelModality(_Audio):
     """How cells become mel spectrograms. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -204,7 +221,7 @@ class MelAudio(_Audio):
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)
 
     def prepare(
-        self, value: Sound, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
+        self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
 
@@ -231,101 +248,3 @@ class MelAudio(_Audio):
         """Return spectrograms as B x L x bands, as long as the longest, and which frames are real."""
         like = (self.num_frames, self.preprocess.num_mels)
         return stack_padded(samples, like=like, dtype=np.float32)
-
-
-def measure_audio(
-    cells: Iterable[EncodedItem],
-    config: _Config,
-    *,
-    highest_rate: int = HIGHEST_RATE,
-    longest: float = LONGEST,
-) -> _Config:
-    """Return a configuration in which what was None is taken from a sample of the training data.
-
-    Args:
-        cells: Some cells, in an order that does not go through the classes. All headers are read; of the sounds as
-            many as half an hour holds.
-        config: What is stated stays as it is.
-        highest_rate: The sample rate is the commonest of the data, but not above this.
-        longest: The clip's length is that which 95 % of the recordings do not exceed, in steps of 0.1 s, but not
-            above these seconds.
-
-    Raises:
-        ValueError: If none of the sounds can be read.
-    """
-    cells = list(cells)
-    if config.sample_rate is None or config.seconds is None:
-        rate, seconds = config.sample_rate, config.seconds
-        headers = list(_read(cells, sound_header))
-        common = Counter(header.sample_rate for header in headers).most_common(1)[0][0]
-        lengths = [h.seconds for h in headers if h.seconds is not None]
-        usual = float(np.quantile(lengths, 0.95)) if lengths else longest
-        config = replace(
-            config,
-            sample_rate=min(common, highest_rate) if rate is None else rate,
-            # Rounded first: 1.1 s of samples may be 1.1000000001.
-            seconds=max(0.1, math.ceil(round(min(longest, usual) * 10, 3)) / 10)
-            if seconds is None
-            else seconds,
-        )
-    if isinstance(config, WavePreprocessConfig):
-        return config if config.scale is not None else _with_scale(cells, config)
-    return config if None not in (config.mean, config.std) else _with_statistics(cells, config)
-
-
-def _with_scale(cells: list[EncodedItem], config: WavePreprocessConfig) -> WavePreprocessConfig:
-    _, deviation = _moments(cells, WaveAudio(replace(config, scale=1.0)))
-    return replace(config, scale=_digits(max(deviation, LEAST_DEVIATION)))
-
-
-def _with_statistics(cells: list[EncodedItem], config: MelPreprocessConfig) -> MelPreprocessConfig:
-    mean, deviation = _moments(cells, MelAudio(replace(config, mean=0.0, std=1.0)))
-    return replace(
-        config,
-        mean=_digits(mean) if config.mean is None else config.mean,
-        std=_digits(max(deviation, LEAST_DEVIATION)) if config.std is None else config.std,
-    )
-
-
-def _moments(cells: list[EncodedItem], audio: WaveAudio | MelAudio) -> tuple[float, float]:
-    """Return mean and standard deviation of the values of clips from the middle of some recordings."""
-    count, total, squares, seconds = 0, 0.0, 0.0, 0.0
-
-    def prepared(media: EncodedItem) -> Values:
-        return audio.prepare(audio.decode(media, clip_position=0.5).value)
-
-    for values in _read(cells, prepared):
-        count += values.size
-        total += float(values.sum(dtype=np.float64))
-        squares += float(np.square(values, dtype=np.float64).sum())
-        seconds += audio.seconds
-        if seconds > MOST_SECONDS:
-            break
-    mean = total / count
-    return mean, math.sqrt(max(squares / count - mean**2, 0.0))
-
-
-def _digits(number: float) -> float:
-    """Return a number of four digits, for a file that people read."""
-    return float(f"{number:.4g}")
-
-
-def _read(cells: list[EncodedItem], read: Any) -> Iterator[Any]:
-    """Yield what is read of those cells that can be read.
-
-    Raises:
-        ValueError: If none can.
-    """
-    first: Exception | None = None
-    readable = False
-    for media in cells:
-        try:
-            value = read(media)
-        except (ValueError, OSError) as error:
-            first = first or error
-            continue
-        readable = True
-        yield value
-    if not readable:
-        msg = f"No sound of a sample of {len(cells)} can be read. "
-        raise ValueError(msg + str(first or "It holds no rows."))

@@ -11,7 +11,13 @@ import torch
 from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+)
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.image.decode import decode
 from perceivers.typing import Bool, Float, Tensor
@@ -20,7 +26,7 @@ _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramePairPreprocessConfig:
+class FramePairPreprocessConfig(BasePreprocessConfig):
     """What turns two pictures into a pair of frames.
 
     Attributes:
@@ -38,8 +44,20 @@ class FramePairPreprocessConfig:
     num_channels: int = 3
     whole: bool = False
 
+    def measure(self, cells: CellSampler) -> "FramePairPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_frame_pairs`."""
+        return measure_frame_pairs(cells(SAMPLED_CELLS), self)
 
-class FramePairs:
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"size": (64, 64)}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"size": self.size, "num_channels": self.num_channels}
+
+
+class FramePairModality:
     """How cells become pairs of frames. See `perceivers.data.modalities.base.Modality`.
 
     Args:

@@ -10,14 +10,14 @@ import torch
 from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import BasePreprocessConfig, DecodedValue, MissingValueError
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.typing import Bool, Float, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowPreprocessConfig:
+class FlowPreprocessConfig(BasePreprocessConfig):
     """What turns a file into a field of flow.
 
     Attributes:
@@ -32,7 +32,7 @@ class FlowPreprocessConfig:
     whole: bool = False
 
 
-class FlowFields:
+class FlowModality:
     """How cells become fields of flow. See `perceivers.data.modalities.base.Modality`.
 
     Args:

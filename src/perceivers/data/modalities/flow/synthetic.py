@@ -33,7 +33,7 @@ class MotionPair:
     flow: Vectors
 
 
-def made_pair(
+def synthetic_pair(
     numbers: np.random.Generator,
     *,
     size: tuple[int, int],
@@ -55,7 +55,7 @@ def made_pair(
     margin = int(np.ceil(largest)) + 2
     height, width = size[0] + 2 * margin, size[1] + 2 * margin
     if picture is None:
-        picture = made_texture(numbers, (height, width))
+        picture = synthetic_texture(numbers, (height, width))
     if picture.shape[0] < height or picture.shape[1] < width:
         raise ValueError(
             f"Expected a picture of at least {height} x {width} pixels for frames of {size[0]} x {size[1]} that move "
@@ -64,13 +64,13 @@ def made_pair(
     top = int(numbers.integers(picture.shape[0] - height + 1))
     left = int(numbers.integers(picture.shape[1] - width + 1))
     window = picture[top : top + height, left : left + width]
-    flow = made_field(numbers, size, largest)
+    flow = synthetic_flow(numbers, size, largest)
     first = _looked_up(window, flow, margin)
     second = window[margin : margin + size[0], margin : margin + size[1]]
     return MotionPair(first, np.ascontiguousarray(second), flow)
 
 
-def made_field(numbers: np.random.Generator, size: tuple[int, int], largest: float) -> Vectors:
+def synthetic_flow(numbers: np.random.Generator, size: tuple[int, int], largest: float) -> Vectors:
     """Return a smooth field: a translation, an affine part and a few low waves, of random shares.
 
     Args:
@@ -100,7 +100,7 @@ def made_field(numbers: np.random.Generator, size: tuple[int, int], largest: flo
     return (field * (length / max(float(_lengths(field).max()), 1e-6))).astype(np.float32)
 
 
-def made_texture(numbers: np.random.Generator, size: tuple[int, int]) -> Pixels:
+def synthetic_texture(numbers: np.random.Generator, size: tuple[int, int]) -> Pixels:
     """Return a colored texture: noise of a natural spectrum, in two layers with sharp edges between them.
 
     Args:

@@ -1,25 +1,25 @@
-"""What is random about a picture in training: Inception crop, flip and RandAugment, then the resize.
+"""Augmentation of images: Inception crop, flip and RandAugment, then the resize.
 
-Source: Perceiver IO (arXiv:2107.14795), appendix A and DeepMind's release: RandAugment acts on the crop in
+Reference: Perceiver IO (arXiv:2107.14795), appendix A and DeepMind's release: RandAugment acts on the crop in
 8 bit, before the bicubic resize.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image
+from pydantic import ConfigDict
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import (
     Box,
+    ImagePreprocessConfig,
     Pixels,
     evaluation_box,
-    normalize_pixels,
     resize_pixels,
 )
 from perceivers.data.modalities.image.randaugment import randaugment
-from perceivers.typing import Float, Tensor
 
 TRIES = 10
 
@@ -28,25 +28,28 @@ TRIES = 10
 KEPT_OVERSAMPLING = 2
 
 
-def augment_image(
-    image: Image.Image,
-    augment: ImageAugmentConfig,
-    preprocess: ImagePreprocessConfig,
-    generator: np.random.Generator,
-) -> Float[Tensor, "Ci Y X"]:
-    """Return a picture as the model takes it in training.
+@dataclass(frozen=True, kw_only=True)
+class ImageAugmentConfig:
+    """Augmentation of an image in training.
 
-    Args:
-        image: Mode `L` or `RGB`, as `decode_image` returns it.
-        augment: What is random. Mixup and CutMix act on batches, see `mixing`.
-        preprocess: Size and statistics.
-        generator: Where all chance comes from.
-
-    Raises:
-        ValueError: If `crop_scale`, `crop_ratio` or `randaugment` are out of range.
+    Attributes:
+        crop_scale: Smallest and largest area of the Inception crop, as a share of the picture. None: no crop.
+        crop_ratio: Narrowest and widest aspect (width / height) of the crop.
+        flip: Mirror half of the pictures left to right.
+        randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
+        mixup: Alpha of mixup's beta distribution. 0: off.
+        cutmix: Whether CutMix is used. With mixup too, each gets half of every batch.
     """
-    pixels = torch.from_numpy(augment_pixels(image, augment, preprocess, generator))
-    return normalize_pixels(pixels[None], preprocess)[0]
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["image"] = "image"
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    randaugment: tuple[int, int] | None = None
+    mixup: float = 0.0
+    cutmix: bool = False
 
 
 def augment_pixels(
@@ -55,7 +58,7 @@ def augment_pixels(
     preprocess: ImagePreprocessConfig,
     generator: np.random.Generator,
 ) -> Pixels:
-    """Return a picture as `augment_image` does, but not normalized: Y x X x C, uint8.
+    """Return an image cropped at random, flipped, augmented and resized, not normalized: Y x X x C, uint8.
 
     Args:
         image: Mode `L` or `RGB`.
@@ -66,20 +69,21 @@ def augment_pixels(
     Raises:
         ValueError: If `crop_scale`, `crop_ratio` or `randaugment` are out of range.
     """
+    size = preprocess.known_size
     if augment.crop_scale is None:
         box = evaluation_box(image.width, image.height, preprocess)
     else:
         box = inception_box(image.width, image.height, augment, preprocess, generator)
     flip = augment.flip and generator.random() < 0.5
     if augment.randaugment is None:
-        pixels = resize_pixels(image, box, preprocess.size)
+        pixels = resize_pixels(image, box, size)
         return pixels[:, ::-1].copy() if flip else pixels
-    crop = _cropped(image, box, preprocess.size)
+    crop = _cropped(image, box, size)
     if flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     layers, magnitude = augment.randaugment
     crop = randaugment(crop, layers=layers, magnitude=magnitude, generator=generator)
-    return resize_pixels(crop, (0, 0, crop.width, crop.height), preprocess.size)
+    return resize_pixels(crop, (0, 0, crop.width, crop.height), size)
 
 
 def check_crop(augment: ImageAugmentConfig) -> None:
@@ -121,7 +125,8 @@ def inception_box(
     """
     check_crop(augment)
     scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
-    shown = preprocess.size[1] / preprocess.size[0] if preprocess.keep_aspect else width / height
+    size = preprocess.known_size
+    shown = size[1] / size[0] if preprocess.keep_aspect else width / height
     lowest, highest = math.log(ratio[0] * shown), math.log(ratio[1] * shown)
     for _ in range(TRIES):
         area = width * height * generator.uniform(*scale)

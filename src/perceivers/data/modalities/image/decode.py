@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from perceivers.data.encoded_item import EncodedItem, kind_of_bytes
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.registry import kind_of_bytes
 
 # A picture of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
 MAX_PIXELS = 100_000_000

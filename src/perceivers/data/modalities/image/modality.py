@@ -7,16 +7,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
-from perceivers.data.modalities.image.augment import augment_pixels, check_crop
+from perceivers.data.modalities.image.augment import (
+    ImageAugmentConfig,
+    augment_pixels,
+    check_crop,
+)
 from perceivers.data.modalities.image.decode import decode
-from perceivers.data.modalities.image.preprocess import Pixels, normalize_pixels, preprocess_pixels
+from perceivers.data.modalities.image.preprocess import (
+    ImagePreprocessConfig,
+    Pixels,
+    normalize_pixels,
+    preprocess_pixels,
+)
 from perceivers.typing import Bool, Tensor
 
 
-class Pictures:
+class ImageModality:
     """How cells become pictures. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -24,7 +32,7 @@ class Pictures:
         augment: What is random. None: nothing.
 
     Raises:
-        ValueError: If `crop_scale` or `crop_ratio` are out of range.
+        ValueError: If `crop_scale` or `crop_ratio` are out of range, or something in `preprocess` is open.
     """
 
     has_clips = False
@@ -34,6 +42,14 @@ class Pictures:
     ) -> None:
         if augment is not None:
             check_crop(augment)
+        mean, std = preprocess.mean, preprocess.std
+        if preprocess.num_channels is None or mean is None or std is None:
+            raise ValueError(
+                "Expected num_channels, mean and std of images, got "
+                f"{preprocess}: they are taken from the data first."
+            )
+        self.size, self.num_channels = preprocess.known_size, preprocess.num_channels
+        self.mean, self.std = mean, std
         self.preprocess = preprocess
         self.augment = augment
 
@@ -50,7 +66,7 @@ class Pictures:
         """
         if media.is_missing:
             raise MissingValueError(f"{media.name} is empty: expected a picture, got nothing.")
-        decoded = decode(media, num_channels=self.preprocess.num_channels)
+        decoded = decode(media, num_channels=self.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 
     def prepare(
@@ -73,18 +89,17 @@ class Pictures:
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
         """Return pictures as B x C x Y x X, normalized; and which of them are there, if some are missing."""
-        config = self.preprocess
         there = [sample is not None for sample in samples]
-        nothing = np.zeros((*config.size, config.num_channels), dtype=np.uint8)
+        nothing = np.zeros((*self.size, self.num_channels), dtype=np.uint8)
         pixels = np.stack([nothing if sample is None else sample for sample in samples])
-        values = normalize_pixels(torch.from_numpy(pixels), config)
+        values = normalize_pixels(torch.from_numpy(pixels), self.preprocess)
         if all(there):
             return values, None
         mask = torch.tensor(there)
         return values.masked_fill(~mask[:, None, None, None], 0.0), mask[:, None]
 
 
-def as_image(pixels: Pixels) -> Image.Image:
+def image_from_pixels(pixels: Pixels) -> Image.Image:
     """Return kept pixels as a picture again. Faster than `Image.fromarray`, which matters for small ones."""
     height, width, channels = pixels.shape
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())

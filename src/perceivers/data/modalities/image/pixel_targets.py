@@ -1,8 +1,8 @@
 """What is learned for every pixel of a picture: a second picture, or a map of classes. Cut as the picture itself is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,19 @@ import torch
 from PIL import Image
 from pydantic import ConfigDict
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
-from perceivers.data.modalities.image.augment import check_crop, inception_box
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+    read_cells,
+)
+from perceivers.data.modalities.image.augment import ImageAugmentConfig, check_crop, inception_box
 from perceivers.data.modalities.image.decode import decode_indices, read_header
-from perceivers.data.modalities.image.modality import Pictures
-from perceivers.data.modalities.image.preprocess import evaluation_box
+from perceivers.data.modalities.image.modality import ImageModality
+from perceivers.data.modalities.image.preprocess import ImagePreprocessConfig, evaluation_box
 from perceivers.typing import Bool, Tensor
 
 NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
@@ -24,7 +30,7 @@ _SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may diff
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelsPreprocessConfig:
+class PixelsPreprocessConfig(BasePreprocessConfig):
     """What turns a second picture into values to learn, in [0, 1].
 
     Attributes:
@@ -42,9 +48,20 @@ class PixelsPreprocessConfig:
     crop_fraction: float = 1.0
     keep_aspect: bool = True
 
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with an open number of channels filled in: 1 if all images are gray.
+
+        Raises:
+            ValueError: If none of them can be read.
+        """
+        if self.num_channels is not None:
+            return self
+        headers = list(read_cells(cells(SAMPLED_CELLS), read_header, "target image"))
+        return replace(self, num_channels=1 if all(one.gray for one in headers) else 3)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ClassMapPreprocessConfig:
+class ClassMapPreprocessConfig(BasePreprocessConfig):
     """What turns a picture of class indices (gray or with a palette) into classes to learn.
 
     Attributes:
@@ -73,8 +90,29 @@ class ClassMapPreprocessConfig:
                 f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
             )
 
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with the number of classes and their colors filled in.
 
-class PixelValues(Pictures):
+        Raises:
+            ValueError: If no map can be read, or they hold one class only.
+        """
+        found = list(read_cells(cells(SAMPLED_CELLS), decode_indices, "class map"))
+        seen = {int(index) for indices, _ in found for index in np.unique(indices)}
+        is_binary = self.is_binary or (self.num_classes in {None, 2} and seen == {0, NO_CLASS})
+        highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
+        count = self.num_classes or highest + 1
+        if count < 2:
+            raise ValueError(
+                "The class maps hold class 0 alone: there is nothing to tell apart. Expected an image with a "
+                "palette, or a gray one whose pixels are 0, 1, 2, ..."
+            )
+        palette = self.palette or next((colors for _, colors in found if colors), ())
+        return replace(
+            self, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
+        )
+
+
+class PixelsModality(ImageModality):
     """How cells become pictures to learn. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -104,7 +142,7 @@ class PixelValues(Pictures):
         super().__init__(plain, augment)
 
 
-class ClassMaps:
+class ClassMapModality:
     """How cells become maps of classes. See `perceivers.data.modalities.base.Modality`.
 
     Args:
@@ -199,48 +237,6 @@ class ClassMaps:
         return values, None if bool(there.all()) else there[:, None]
 
 
-def measure_pixels(cells: Iterable[EncodedItem], config: PixelsPreprocessConfig) -> Any:
-    """Return the configuration with the number of channels filled in: 1 if all of the pictures are gray.
-
-    Args:
-        cells: Some pictures of the training data.
-        config: As the recipe has it.
-
-    Raises:
-        ValueError: If none of them can be read.
-    """
-    if config.num_channels is not None:
-        return config
-    gray = [header.gray for header in _readable(cells, read_header)]
-    return replace(config, num_channels=1 if all(gray) else 3)
-
-
-def measure_class_maps(cells: Iterable[EncodedItem], config: ClassMapPreprocessConfig) -> Any:
-    """Return the configuration with the number of classes and their colors filled in.
-
-    Args:
-        cells: Some maps of the training data.
-        config: As the recipe has it.
-
-    Raises:
-        ValueError: If none of them can be read, or they hold one class only.
-    """
-    found = _readable(cells, decode_indices)
-    seen = {int(index) for indices, _ in found for index in np.unique(indices)}
-    is_binary = config.is_binary or (config.num_classes in {None, 2} and seen == {0, NO_CLASS})
-    highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
-    count = config.num_classes or highest + 1
-    if count < 2:
-        raise ValueError(
-            "The maps of classes hold class 0 alone: there is nothing to tell apart. Expected a picture with a "
-            "palette, or a gray one whose pixels are 0, 1, 2, ..."
-        )
-    palette = config.palette or next((colors for _, colors in found if colors), ())
-    return replace(
-        config, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
-    )
-
-
 def check_alike(values: dict[str, Any], answers: Sequence[str]) -> str | None:
     """Return what is wrong where a target is not of the aspect of its picture, in words; else None.
 
@@ -276,18 +272,3 @@ def _size(value: Any) -> tuple[int, int] | None:
         array = cast("npt.NDArray[Any]", value)
         return (int(array.shape[0]), int(array.shape[1])) if array.ndim == 2 else None
     return None
-
-
-def _readable(cells: Iterable[EncodedItem], read: Any) -> list[Any]:
-    found: list[Any] = []
-    failure: ValueError | None = None
-    for cell in cells:
-        try:
-            found.append(read(cell))
-        except ValueError as error:  # it is named and counted when it is to be learned from
-            failure = failure or error
-    if not found:
-        raise ValueError(
-            f"None of the pictures to learn can be read. The first: {failure or 'there are none'}"
-        )
-    return found

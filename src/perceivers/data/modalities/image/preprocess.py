@@ -1,59 +1,145 @@
-"""Pictures become arrays without chance, and the data say what size and statistics suit them."""
+"""Preprocessing of images without randomness, and the size and statistics that suit the training data."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from pydantic import ConfigDict
 
-from perceivers.data.base import ImagePreprocessConfig, MapStyleSplit
-from perceivers.data.modalities.image.decode import (
-    Header,
-    decode_image,
-    read_header,
-)
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.base import BasePreprocessConfig, CellSampler, read_cells
+from perceivers.data.modalities.image.decode import decode_image, read_header
 from perceivers.typing import Float, Tensor, UInt8
 
 Box = tuple[int, int, int, int]
 Pixels = npt.NDArray[np.uint8]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's training images, of pixels in [0, 1]."""
+
+SAMPLED_HEADERS, SAMPLED_IMAGES = 256, 1024
 MOST_PIXELS = (
     200_000_000  # decoded for statistics: a few seconds, enough for photographs of any number
 )
 STEP = 4  # suggested sizes are multiples of it, so that small patches and strides fit
-MIN_STD = 1 / 255  # one gray level: pictures of one color have no deviation to divide by
+MIN_STD = 1 / 255  # one gray level: images of one color have no deviation to divide by
 
 
-def preprocess_image(image: Image.Image, config: ImagePreprocessConfig) -> Float[Tensor, "Ci Y X"]:
-    """Return a picture as the model takes it in evaluation and prediction.
+@dataclass(frozen=True, kw_only=True)
+class ImagePreprocessConfig(BasePreprocessConfig):
+    """Preprocessing of an image without randomness. Saved with the model.
 
-    Args:
-        image: Mode `L` or `RGB`, as `decode_image` returns it.
-        config: Size, crop and statistics.
-
-    Raises:
-        ValueError: If `mean` or `std` do not have a number for each channel.
+    Attributes:
+        size: Height and width in pixels. None: that of the input adapter, else taken from the data.
+        num_channels: 3 for RGB, 1 for gray. None: that of the input adapter, else taken from the data.
+        mean: Subtracted from each channel, of pixels in [0, 1]. None: as `normalization` says.
+        std: Each channel is divided by it after that. None: as `normalization` says.
+        normalization: Where an open `mean` and `std` come from: the training `data`, or `imagenet`'s well-known ones.
+        max_side: Longest side in pixels where `size` is taken from the data.
+        crop_fraction: Side of the central crop as a share of the shorter side; 224 of 256 on ImageNet.
+        keep_aspect: Crop to the aspect of `size` first. Otherwise the whole image is stretched.
     """
-    pixels = torch.from_numpy(preprocess_pixels(image, config))
-    return normalize_pixels(pixels[None], config)[0]
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["image"] = "image"
+    size: tuple[int, int] | None = None
+    num_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    normalization: Literal["data", "imagenet"] = "data"
+    max_side: int = 224
+    crop_fraction: float = 1.0
+    keep_aspect: bool = True
+
+    @classmethod
+    def imagenet(cls, **changes: Any) -> Self:
+        """Return the preprocessing usual on ImageNet: 224 x 224 of 256 pixels, its mean and deviation.
+
+        Args:
+            changes: Fields that differ.
+        """
+        usual: dict[str, Any] = {
+            "size": (224, 224),
+            "num_channels": 3,
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "crop_fraction": 224 / 256,
+        }
+        return cls(**(usual | changes))
+
+    @property
+    def known_size(self) -> tuple[int, int]:
+        """Height and width in pixels.
+
+        Raises:
+            ValueError: If `size` is open.
+        """
+        if self.size is None:
+            raise ValueError(
+                "Expected size=(height, width) of images, got None: it is taken from the data first."
+            )
+        return self.size
+
+    def from_input(self, config: Any) -> Self:
+        """Return the configuration with an open size and number of channels taken from the input adapter's."""
+        size = config.size if self.size is None else self.size
+        channels = config.num_channels if self.num_channels is None else self.num_channels
+        return replace(self, size=size, num_channels=channels)
+
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with size, channels and statistics taken from images of the training data.
+
+        Raises:
+            ValueError: If none of them can be read.
+        """
+        size, channels = self.size, self.num_channels
+        if size is None:
+            size = suggest_image_size(cells(SAMPLED_HEADERS), largest=self.max_side)
+        if channels is None:
+            is_gray = all(
+                one.gray for one in read_cells(cells(SAMPLED_HEADERS), read_header, "image")
+            )
+            channels = 1 if is_gray else 3
+        mean, std = self.mean, self.std
+        if mean is None or std is None:
+            found = IMAGENET_MEAN, IMAGENET_STD
+            if self.normalization == "data" or channels != 3:
+                found = measure_mean_std(cells(SAMPLED_IMAGES), num_channels=channels, size=size)
+            mean, std = (known or new for known, new in zip((mean, std), found, strict=True))
+        return replace(self, size=size, num_channels=channels, mean=mean, std=std)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return the size that is assumed where no data are at hand."""
+        return {"size": (64, 64)}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return size and channels."""
+        return {"size": self.size, "num_channels": self.num_channels}
 
 
 def preprocess_pixels(image: Image.Image, config: ImagePreprocessConfig) -> Pixels:
-    """Return a picture cropped and resized but not normalized: Y x X x C, uint8."""
-    return resize_pixels(image, evaluation_box(image.width, image.height, config), config.size)
+    """Return an image cropped and resized but not normalized: Y x X x C, uint8."""
+    return resize_pixels(
+        image, evaluation_box(image.width, image.height, config), config.known_size
+    )
 
 
 def evaluation_box(width: int, height: int, config: ImagePreprocessConfig) -> Box:
     """Return the central crop: left, top, right and bottom in pixels.
 
     With `keep_aspect` it is the largest box of the target's aspect, times `crop_fraction`. Without, it is
-    the whole picture.
+    the whole image.
     """
     if not config.keep_aspect:
         return 0, 0, width, height
-    aspect = config.size[1] / config.size[0]
+    height_shown, width_shown = config.known_size
+    aspect = width_shown / height_shown
     wide = min(width, height * aspect) * config.crop_fraction
     crop_width = min(width, max(1, round(wide)))
     crop_height = min(height, max(1, round(wide / aspect)))
@@ -80,7 +166,7 @@ def resize_pixels(image: Image.Image, box: Box, size: tuple[int, int]) -> Pixels
 
 
 def as_pixels(image: Image.Image) -> Pixels:
-    """Return a picture of mode `L` or `RGB` as a new array, Y x X x C of uint8."""
+    """Return an image of mode `L` or `RGB` as a new array, Y x X x C of uint8."""
     pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
@@ -92,45 +178,42 @@ def normalize_pixels(
 
     Args:
         pixels: 0 to 255.
-        config: Where `mean` and `std` stand.
+        config: Mean and standard deviation of each channel.
 
     Raises:
         ValueError: If `mean` or `std` do not have a number for each channel.
     """
     channels = pixels.shape[-1]
-    if len(config.mean) != channels or len(config.std) != channels:
+    mean, std = config.mean or (), config.std or ()
+    if len(mean) != channels or len(std) != channels:
         raise ValueError(
-            f"Expected mean and std of {channels} numbers for pictures of {channels} channels, got "
+            f"Expected mean and std of {channels} numbers for images of {channels} channels, got "
             f"mean={config.mean} and std={config.std}."
         )
-    mean = np.asarray(config.mean, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255)
-    scale = 1 / (np.asarray(config.std, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255))
+    center = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255)
+    scale = 1 / (np.asarray(std, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255))
     # By numpy: torch would open a team of threads for it, beside that of the thread that trains.
     values = pixels.permute(0, 3, 1, 2).numpy().astype(np.float32, order="C")
-    values -= mean
+    values -= center
     values *= scale
     return torch.from_numpy(values)
 
 
-def suggest_image_size(
-    records: MapStyleSplit, column: str, *, largest: int, sample: int = 256
-) -> tuple[int, int]:
-    """Return height and width that suit the pictures, from an evenly spaced sample of their headers.
+def suggest_image_size(cells: Iterable[EncodedItem], *, largest: int) -> tuple[int, int]:
+    """Return height and width that suit images, from their headers.
 
-    Pictures that all have one size, not above `largest`, keep it exactly. Otherwise it is the median size,
-    scaled so that the longer side is at most `largest`; where shapes are mixed (less than three quarters
-    alike), a square of the median shorter side. Both are multiples of 4.
+    Images that all have one size, not above `largest`, keep it exactly. Otherwise it is the median size, scaled so that
+    the longer side is at most `largest`; where aspects are mixed (less than three quarters alike), a square of the
+    median shorter side. Both are multiples of 4.
 
     Args:
-        records: A split.
-        column: Where the pictures stand.
+        cells: A sample of the training split.
         largest: Pixels of the longer side at most.
-        sample: How many headers are read.
 
     Raises:
-        ValueError: If no picture of the sample can be read.
+        ValueError: If no image of the sample can be read.
     """
-    headers = _headers(records, column, sample)
+    headers = list(read_cells(cells, read_header, "image"))
     sizes = np.array([(header.height, header.width) for header in headers], dtype=np.float64)
     first = headers[0]
     if (sizes == sizes[0]).all() and max(first.height, first.width) <= largest:
@@ -161,93 +244,29 @@ def typical_size(sizes: npt.NDArray[np.float64], *, largest: int, step: int) -> 
     return rounded(float(height)), rounded(float(width))
 
 
-def suggest_num_channels(records: MapStyleSplit, column: str, *, sample: int = 256) -> int:
-    """Return 1 if every picture of a sample is gray, else 3.
-
-    Raises:
-        ValueError: If no picture of the sample can be read.
-    """
-    return 1 if all(header.gray for header in _headers(records, column, sample)) else 3
-
-
 def measure_mean_std(
-    records: MapStyleSplit,
-    column: str,
-    *,
-    num_channels: int,
-    size: tuple[int, int] = (64, 64),
-    sample: int = 1024,
+    cells: Iterable[EncodedItem], *, num_channels: int, size: tuple[int, int]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel over a sample of pictures, of pixels in [0, 1].
+    """Return mean and standard deviation of each channel over images, of pixels in [0, 1].
 
     Args:
-        records: The training split.
-        column: Where the pictures stand.
+        cells: A sample of the training split. Fewer are decoded where they are large photographs.
         num_channels: 1 or 3.
         size: Height and width at which they are measured, best those of the model: shrinking averages.
-        sample: How many pictures are decoded, evenly spaced. Fewer where they are large photographs.
 
     Raises:
-        ValueError: If no picture of the sample can be read.
+        ValueError: If no image of the sample can be read.
     """
-    config = ImagePreprocessConfig(size=size, num_channels=num_channels, crop_fraction=1.0)
-    sums = np.zeros((2, num_channels))
-    count, failure = 0, _Failure()
-    decoded_pixels = 0
-    for media in _sampled(records, column, sample, failure):
+    config = ImagePreprocessConfig(size=size)
+    sums, count, decoded_pixels = np.zeros((2, num_channels)), 0, 0
+    decode = partial(decode_image, num_channels=num_channels)
+    for image in read_cells(cells, decode, "image"):
+        values = preprocess_pixels(image, config).reshape(-1, num_channels) / 255.0
+        sums += values.sum(axis=0), np.square(values).sum(axis=0)
+        count += len(values)
+        decoded_pixels += image.width * image.height
         if decoded_pixels > MOST_PIXELS:
             break
-        with failure:
-            image = decode_image(media, num_channels=num_channels)
-            decoded_pixels += image.width * image.height
-            pixels = preprocess_pixels(image, config)
-            values = pixels.reshape(-1, num_channels) / 255.0
-            sums += values.sum(axis=0), np.square(values).sum(axis=0)
-            count += len(values)
-    if not count:
-        failure.complain(column)
     mean = sums[0] / count
     std = np.sqrt(np.maximum(sums[1] / count - np.square(mean), MIN_STD**2))
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)
-
-
-class _Failure:
-    """Remembers the first picture of a sample that could not be read, and goes on to the next."""
-
-    def __init__(self) -> None:
-        self.first: Exception | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: object, __: object) -> bool:
-        if isinstance(error, (ValueError, OSError)):
-            self.first = self.first or error
-            return True
-        return False
-
-    def complain(self, column: str) -> None:
-        msg = f"No picture of a sample of column '{column}' can be read. "
-        raise ValueError(msg + str(self.first or "It holds no rows."))
-
-
-def _sampled(records: MapStyleSplit, column: str, sample: int, failure: _Failure) -> Iterator[Any]:
-    """Yield the cells of evenly spaced rows, in an order that does not go through the classes."""
-    indices = np.unique(np.linspace(0, max(len(records) - 1, 0), sample).round().astype(int))
-    for index in np.random.default_rng(0).permutation(indices[: len(records)]):
-        cell = None
-        with failure:
-            cell = records.row(int(index))[column]
-        if cell is not None:
-            yield cell
-
-
-def _headers(records: MapStyleSplit, column: str, sample: int) -> list[Header]:
-    failure = _Failure()
-    headers: list[Header] = []
-    for media in _sampled(records, column, sample, failure):
-        with failure:
-            headers.append(read_header(media))
-    if not headers:
-        failure.complain(column)
-    return headers

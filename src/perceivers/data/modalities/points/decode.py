@@ -47,7 +47,7 @@ _MAGIC = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cloud:
+class PointCloud:
     """Points in space, and the surface that they span if there is one.
 
     Attributes:
@@ -61,7 +61,7 @@ class Cloud:
     notes: tuple[str, ...] = ()
 
 
-def read_cloud(media: EncodedItem) -> Cloud:
+def read_points(media: EncodedItem) -> PointCloud:
     """Return the points of a file, or of a value, checked.
 
     Args:
@@ -77,7 +77,7 @@ def read_cloud(media: EncodedItem) -> Cloud:
         points = load_arrays(media, _NOUN, ("points", "xyz"))[0]
         assert points is not None
         with one_sentence(media.name, _NOUN):
-            return _checked(Cloud(points))
+            return _checked(PointCloud(points))
     data = read_bytes(media, _NOUN)
     with one_sentence(media.name, _NOUN):
         kind = _kind(media, data)
@@ -85,7 +85,7 @@ def read_cloud(media: EncodedItem) -> Cloud:
         points = load_arrays(EncodedItem(media.name, data=data), _NOUN, ("points", "xyz"))[0]
         assert points is not None
         with one_sentence(media.name, _NOUN):
-            return _checked(Cloud(points))
+            return _checked(PointCloud(points))
     library = {"hdf5": "h5py", "off": None, "xyz": None}.get(kind, "trimesh")
     if library is not None:
         require(library, "points")  # its ImportError is no fault of the file
@@ -93,7 +93,7 @@ def read_cloud(media: EncodedItem) -> Cloud:
         return _checked(_READERS.get(kind, _read_by_trimesh)(data, kind))
 
 
-def sample_surface(cloud: Cloud, count: int, rng: np.random.Generator) -> Array:
+def sample_surface(cloud: PointCloud, count: int, rng: np.random.Generator) -> Array:
     """Return points drawn from the surface, evenly over its area: count x (3 + E), in no order.
 
     Further channels are interpolated between a triangle's corners.
@@ -130,7 +130,7 @@ def draw_points(points: Array, count: int, rng: np.random.Generator) -> Array:
     return points[rng.choice(points.shape[0], count, replace=False)]
 
 
-def seed_of(cloud: Cloud) -> int:
+def seed_of(cloud: PointCloud) -> int:
     """Return a number that is the same for the same points, so that what is drawn of them repeats."""
     return zlib.crc32(np.ascontiguousarray(cloud.points).tobytes())
 
@@ -151,7 +151,7 @@ def _kind(media: EncodedItem, data: bytes) -> str:
     return kind
 
 
-def _checked(cloud: Cloud) -> Cloud:
+def _checked(cloud: PointCloud) -> PointCloud:
     """Return a cloud of floats that is sound, or say what is wrong with it."""
     points, faces = cloud.points, cloud.faces
     if points.size == 0:
@@ -171,9 +171,9 @@ def _checked(cloud: Cloud) -> Cloud:
         )
         raise ReasonError(reason)
     if faces is None:
-        return Cloud(points, None, cloud.notes)
+        return PointCloud(points, None, cloud.notes)
     if not faces.size:
-        return Cloud(points, None, (*cloud.notes, "mesh without faces"))
+        return PointCloud(points, None, (*cloud.notes, "mesh without faces"))
     low, high = int(faces.min()), int(faces.max())
     if low < 0 or high >= points.shape[0]:
         place = low if low < 0 else high
@@ -181,7 +181,7 @@ def _checked(cloud: Cloud) -> Cloud:
             f"a face names vertex {place:,}, but there are vertices 0 to {points.shape[0] - 1:,}"
         )
         raise ReasonError(reason)
-    return Cloud(points, faces.astype(np.int32, copy=False), cloud.notes)
+    return PointCloud(points, faces.astype(np.int32, copy=False), cloud.notes)
 
 
 def _bounded(count: int, noun: str) -> None:
@@ -190,7 +190,7 @@ def _bounded(count: int, noun: str) -> None:
         raise ReasonError(reason)
 
 
-def _read_off(data: bytes, _: str) -> Cloud:
+def _read_off(data: bytes, _: str) -> PointCloud:
     """Read vertices and polygons; ModelNet's files famously lack the line break after `OFF`."""
     if b"#" in data:
         data = re.sub(rb"#[^\n]*", b"", data)
@@ -211,7 +211,9 @@ def _read_off(data: bytes, _: str) -> Cloud:
     triangles = numbers[num_vertices * width :]
     plain = vertices.size == num_vertices * width and triangles.size == num_faces * 4
     if plain and (triangles[::4] == 3).all() and (np.abs(triangles) < 2**31).all():
-        return Cloud(vertices.reshape(-1, width), triangles.reshape(-1, 4)[:, 1:].astype(np.int64))
+        return PointCloud(
+            vertices.reshape(-1, width), triangles.reshape(-1, 4)[:, 1:].astype(np.int64)
+        )
     return _off_by_lines(body, num_vertices, num_faces)
 
 
@@ -223,7 +225,7 @@ def _numbers(text: bytes) -> Array:
         return np.empty(0)
 
 
-def _off_by_lines(body: bytes, num_vertices: int, num_faces: int) -> Cloud:
+def _off_by_lines(body: bytes, num_vertices: int, num_faces: int) -> PointCloud:
     """Read what needs the line breaks: polygons of several sizes, and colors behind a vertex or a face."""
     lines = [line for line in body.splitlines() if line.strip()]
     if len(lines) != num_vertices + num_faces:
@@ -243,10 +245,10 @@ def _off_by_lines(body: bytes, num_vertices: int, num_faces: int) -> Cloud:
         faces += [(polygon[0], *pair) for pair in pairwise(polygon[1:])]
     width = min(map(len, vertices), default=3)
     points = np.array([vertex[:width] for vertex in vertices]).reshape(-1, width)
-    return Cloud(points, np.array(faces, dtype=np.int64).reshape(-1, 3))
+    return PointCloud(points, np.array(faces, dtype=np.int64).reshape(-1, 3))
 
 
-def _read_by_trimesh(data: bytes, kind: str) -> Cloud:
+def _read_by_trimesh(data: bytes, kind: str) -> PointCloud:
     if kind == "ply":
         for claim in re.findall(rb"element (?:vertex|face) (\d+)", data[:4096]):
             _bounded(int(claim), "points or faces")
@@ -264,18 +266,18 @@ def _read_by_trimesh(data: bytes, kind: str) -> Cloud:
     bare = kind in {"obj", "stl", "glb"} or any(faces is not None for _, faces in parts)
     parts = meshes or parts
     if not parts:
-        return Cloud(np.empty((0, 3)))
+        return PointCloud(np.empty((0, 3)))
     shared = min(points.shape[1] for points, _ in parts)  # colors of some are colors of none
     joined = _together([points[:, :shared] for points, _ in parts])
     if not meshes:
-        return Cloud(joined, np.empty((0, 3)) if bare else None)
+        return PointCloud(joined, np.empty((0, 3)) if bare else None)
     first = np.cumsum([0, *[points.shape[0] for points, _ in parts]])
     faces = [
         faces + start if start else faces
         for (_, faces), start in zip(parts, first, strict=False)
         if faces is not None
     ]
-    return Cloud(joined, _together(faces))
+    return PointCloud(joined, _together(faces))
 
 
 def _together(arrays: list[Array]) -> Array:
@@ -339,7 +341,7 @@ def _extras(part: Any) -> list[Array]:
     return columns
 
 
-def _read_text(data: bytes, _: str) -> Cloud:
+def _read_text(data: bytes, _: str) -> PointCloud:
     """Read lines of `x y z ...`, parted by blanks, commas or semicolons.
 
     The first may hold the columns' names, or how many lines follow.
@@ -356,9 +358,9 @@ def _read_text(data: bytes, _: str) -> Cloud:
     if re.match(rb"\s*(//|[\"A-Za-z_](?!an\b|nf)|\d+\s*$)", first):
         data = data.replace(first, b"", 1)
     if not data.strip():
-        return Cloud(np.empty((0, 3)))
+        return PointCloud(np.empty((0, 3)))
     points = np.loadtxt(io.BytesIO(data), dtype=np.float64, ndmin=2, comments=None)
-    return Cloud(points, None, notes)
+    return PointCloud(points, None, notes)
 
 
 def _drawn_lines(data: bytes) -> bytes:
@@ -370,7 +372,7 @@ def _drawn_lines(data: bytes) -> bytes:
     return b"\n".join([data[: ends[0]], *kept])
 
 
-def _read_hdf5(data: bytes, _: str) -> Cloud:
+def _read_hdf5(data: bytes, _: str) -> PointCloud:
     h5py = require("h5py", "points")
     with h5py.File(io.BytesIO(data), "r") as file:
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
@@ -387,10 +389,10 @@ def _read_hdf5(data: bytes, _: str) -> Cloud:
             )
             raise ReasonError(reason)
         _bounded(shape[0] if shape else 0, "points")
-        return Cloud(np.asarray(arrays[name]))
+        return PointCloud(np.asarray(arrays[name]))
 
 
-_READERS: dict[str, Callable[[bytes, str], Cloud]] = {
+_READERS: dict[str, Callable[[bytes, str], PointCloud]] = {
     "off": _read_off,
     "xyz": _read_text,
     "hdf5": _read_hdf5,

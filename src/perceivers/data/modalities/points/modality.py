@@ -11,11 +11,17 @@ from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import one_sentence
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.data.modalities.points.decode import (
-    Cloud,
+    PointCloud,
     draw_points,
-    read_cloud,
+    read_points,
     sample_surface,
     seed_of,
 )
@@ -30,7 +36,7 @@ _LEAST_SIZE = 1e-30  # of a cloud that is scaled; below, it is one point
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointsPreprocessConfig:
+class PointsPreprocessConfig(BasePreprocessConfig):
     """What turns a cloud into the model's array when nothing is random. Saved with the model.
 
     Attributes:
@@ -75,6 +81,18 @@ class PointsPreprocessConfig:
             raise ValueError(
                 f"Expected three of {channels} further channels for normals={self.normals}."
             )
+
+    def measure(self, cells: CellSampler) -> "PointsPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_points`."""
+        return measure_points(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"num_points": 1024, "num_channels": 0}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"num_points": self.num_points, "num_channels": self.num_channels}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +149,7 @@ class PointsAugmentConfig:
             )
 
 
-class PointClouds:
+class PointsModality:
     """Reads files and arrays of points, and meshes by points drawn from their surface.
 
     Args:
@@ -170,7 +188,7 @@ class PointClouds:
             MissingValueError: If the cell is empty.
             ValueError: If it cannot be read or has too few channels. The message names the file and the reason.
         """
-        cloud = read_cloud(media)
+        cloud = read_points(media)
         width, notes = 3 + self.num_channels, list(cloud.notes)
         there = cloud.points.shape[1]
         if there < width:
@@ -233,7 +251,7 @@ class PointClouds:
         like = (self.num_points, 3 + self.num_channels)
         return stack_padded(samples, like=like, dtype=np.float32)
 
-    def _spread(self, cloud: Cloud) -> npt.NDArray[Any]:
+    def _spread(self, cloud: PointCloud) -> npt.NDArray[Any]:
         """Return points of which the first `num_points` tell of the whole cloud, at most 4 times as many."""
         points, most = cloud.points, KEPT * self.num_points
         if cloud.faces is not None:
@@ -293,7 +311,7 @@ def measure_points(
     failure: ValueError | None = None
     for media in cells:
         try:
-            cloud = read_cloud(media)
+            cloud = read_points(media)
         except ValueError as error:
             failure = failure or error
             continue

@@ -46,7 +46,7 @@ _NULLS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class SeriesValue:
     """What sensors measured, row by row in time.
 
     Attributes:
@@ -66,7 +66,7 @@ def is_time_name(name: str) -> bool:
     return name != "T" and _TIME.fullmatch(name.strip()) is not None
 
 
-def read_recording(media: EncodedItem) -> tuple[Recording, tuple[str, ...]]:
+def read_series(media: EncodedItem) -> tuple[SeriesValue, tuple[str, ...]]:
     """Return a recording, rows in the order of time, with notes on what had to be decided.
 
     Args:
@@ -86,12 +86,12 @@ def read_recording(media: EncodedItem) -> tuple[Recording, tuple[str, ...]]:
         columns = dict(cast("Mapping[str, Any]", media.value))
     else:
         values = _matrix(media.name, media.array if media.value is None else media.value)
-        return Recording(_checked(media.name, values, notes)), tuple(notes)
+        return SeriesValue(_checked(media.name, values, notes)), tuple(notes)
     times = _times(media.name, columns, notes)
     values = _checked(media.name, _stacked(media.name, columns), notes)
     if times is not None:
         values, times = _in_order(media.name, values, times, notes)
-    return Recording(values, times, tuple(columns)), tuple(notes)
+    return SeriesValue(values, times, tuple(columns)), tuple(notes)
 
 
 def _columns_of_file(media: EncodedItem, notes: list[str]) -> dict[str, Any]:

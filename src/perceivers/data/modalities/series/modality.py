@@ -11,14 +11,20 @@ from pydantic import ConfigDict
 
 from perceivers.data.base import nearest
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.base import DecodedValue, stack_padded
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    stack_padded,
+)
 from perceivers.data.modalities.series.augment import (
     SeriesAugmentConfig,
     augmented,
     resampled,
     turned,
 )
-from perceivers.data.modalities.series.decode import Recording, read_recording
+from perceivers.data.modalities.series.decode import SeriesValue, read_series
 from perceivers.typing import Bool, Float, Tensor
 
 MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
@@ -29,7 +35,7 @@ Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesPreprocessConfig:
+class SeriesPreprocessConfig(BasePreprocessConfig):
     """What turns a recording into the model's array when nothing is random. Saved with the model.
 
     What is None is taken from the data, see `measure_series`.
@@ -81,8 +87,30 @@ class SeriesPreprocessConfig:
         if self.std is not None and min(self.std, default=1.0) <= 0:
             raise ValueError(f"Expected std above zero, got {self.std}.")
 
+    def measure(self, cells: CellSampler) -> "SeriesPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_series`."""
+        return measure_series(cells(SAMPLED_CELLS), self)
 
-class SeriesWindows:
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {
+            "length": 200,
+            "channels": ("x", "y", "z"),
+            "irregular": False,
+            "has_missing": False,
+        }
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {
+            "length": self.length,
+            "num_channels": len(self.channels or ()),
+            "has_missing": bool(self.has_missing),
+            "irregular": bool(self.irregular),
+        }
+
+
+class SeriesModality:
     """Reads windows of recordings.
 
     A sample is L x V of float32: C values, zero where one is missing, then C flags that are 1 where it is there
@@ -132,7 +160,7 @@ class SeriesWindows:
             MissingValueError: If the cell is empty.
             ValueError: If it is no recording, or has not the model's channels. The message names the file.
         """
-        recording, notes = read_recording(media)
+        recording, notes = read_series(media)
         values = _chosen(media.name, recording, self.names)
         config = self.preprocess
         if config.irregular:
@@ -141,10 +169,10 @@ class SeriesWindows:
                     f"'{media.name}' has no time stamps, which this model reads. Expected a column named time or "
                     "timestamp."
                 )
-            return DecodedValue(Recording(values, recording.times, self.names), notes)
+            return DecodedValue(SeriesValue(values, recording.times, self.names), notes)
         if config.rate is not None and recording.times is not None:
             values = resampled(media.name, values, recording.times, config.rate)
-        return DecodedValue(Recording(values, None, self.names), notes)
+        return DecodedValue(SeriesValue(values, None, self.names), notes)
 
     def prepare(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
@@ -152,7 +180,7 @@ class SeriesWindows:
         """Return a window: L x V, float32, L at most `length`.
 
         Args:
-            value: A `Recording`, as `decode` returns it.
+            value: A `SeriesValue`, as `decode` returns it.
             clip_position: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
             rng: Where augmentation takes its chance from. None: nothing is random.
         """
@@ -196,7 +224,7 @@ class SeriesWindows:
         values = values.masked_fill(missing[..., None], 0.0)
         return values, ~missing if mask is None else mask & ~missing
 
-    def window(self, recording: Recording, clip_position: float) -> tuple[Values, Times | None]:
+    def window(self, recording: SeriesValue, clip_position: float) -> tuple[Values, Times | None]:
         """Return the rows of a window, not normalized, and, where they go into the model, their times in [-1, 1].
 
         Args:
@@ -292,7 +320,7 @@ class _Measured:
 
 
 def _measured(media: EncodedItem, channels: tuple[str, ...] | None) -> _Measured:
-    recording, _ = read_recording(media)
+    recording, _ = read_series(media)
     count = recording.values.shape[1]
     names = channels or recording.names or tuple(str(number) for number in range(count))
     values = _chosen(media.name, recording, names).astype(np.float64)
@@ -344,7 +372,7 @@ def _length(found: Sequence[_Measured], config: SeriesPreprocessConfig, largest:
     return min(-(-most // MULTIPLE) * MULTIPLE, largest)
 
 
-def _chosen(name: str, recording: Recording, channels: tuple[str, ...]) -> Values:
+def _chosen(name: str, recording: SeriesValue, channels: tuple[str, ...]) -> Values:
     """Return the values of the named channels, in their order.
 
     Raises:

@@ -12,7 +12,12 @@ import torch
 from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import (
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+)
 from perceivers.typing import Bool, Float, Tensor
 
 MOST_CATEGORIES = 1000
@@ -22,7 +27,7 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablePreprocessConfig:
+class TablePreprocessConfig(BasePreprocessConfig):
     """What turns a row's cells into the model's numbers. Saved with the model.
 
     Attributes:
@@ -63,6 +68,22 @@ class TablePreprocessConfig:
         """All columns in the order of the model's elements."""
         return (*self.numbers, *self.categories)
 
+    def measure(self, cells: CellSampler) -> "TablePreprocessConfig":
+        """Return the configuration with columns, categories and statistics taken from all rows.
+
+        A category that is not seen is unknown ever after.
+        """
+        return measure_table(cells(None), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the number of numbers and the sizes of the categories."""
+        sizes = tuple(len(names) for names in self.categories.values())
+        return {"num_numbers": len(self.numbers), "category_sizes": sizes}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableAugmentConfig:
@@ -89,7 +110,7 @@ class TableAugmentConfig:
             )
 
 
-class TableVectors:
+class TableModality:
     """Reads rows of numbers and categories.
 
     A sample is F of float32, first the numbers (normalized), then the categories (their index); a field that is
@@ -113,7 +134,7 @@ class TableVectors:
             told = f"no names for {', '.join(unknown)}" if unknown else "no column"
             raise ValueError(
                 f"Expected columns of numbers and the names of every category, got {told}. Measure them with "
-                "measure_vectors, or state them."
+                "measure_table, or state them."
             )
         self.preprocess = preprocess
         self.augment = augment
@@ -195,7 +216,7 @@ class TableVectors:
         return torch.from_numpy(stacked), torch.from_numpy(~missing)
 
 
-def measure_vectors(
+def measure_table(
     cells: Iterable[EncodedItem], config: TablePreprocessConfig
 ) -> TablePreprocessConfig:
     """Return the configuration with what is not stated taken from rows.

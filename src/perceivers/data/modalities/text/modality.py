@@ -10,9 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
 
-from perceivers.data.encoded_item import EncodedItem, kind_of_bytes
-from perceivers.data.modalities.base import DecodedValue, MissingValueError, stack_padded
-from perceivers.data.modalities.text.multi_text import Passages, passages_of, room_of_each
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+    stack_padded,
+)
+from perceivers.data.modalities.text.multi_text import MultiText, read_multi_text, room_of_each
+from perceivers.data.registry import kind_of_bytes
 from perceivers.typing import Bool, Int, Tensor
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
@@ -38,7 +46,7 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPreprocessConfig:
+class TextPreprocessConfig(BasePreprocessConfig):
     """What turns a text into the model's numbers when nothing is random. Saved with the model.
 
     Attributes:
@@ -63,6 +71,18 @@ class TextPreprocessConfig:
             raise ValueError(
                 f"Expected max_length of at least {SHORTEST} bytes, got {self.max_length}."
             )
+
+    def measure(self, cells: CellSampler) -> "TextPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_text`."""
+        return measure_text(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"max_length": 1024}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"max_length": self.max_length}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +115,7 @@ class TextAugmentConfig:
             )
 
 
-class TextBytes:
+class TextModality:
     """Reads texts as bytes.
 
     Args:
@@ -133,7 +153,7 @@ class TextBytes:
             MissingValueError: If the cell is empty.
             ValueError: If there is no text in it, or something else than text. The message names the file.
         """
-        several = passages_of(media, MOST_BYTES)
+        several = read_multi_text(media, MOST_BYTES)
         if several is not None:
             return DecodedValue(*several)
         data, length = self._read(media)
@@ -160,7 +180,7 @@ class TextBytes:
             clip_position: Which part of a longer text, where `keep` is `random`.
             rng: Where augmentation takes its chance from. None: nothing is random.
         """
-        if isinstance(value, Passages):
+        if isinstance(value, MultiText):
             return self._joined(value, rng)
         text = value
         if self.preprocess.marks and _MASK_WORD in text.tobytes():
@@ -214,7 +234,7 @@ class TextBytes:
                 data = _joined(data[:first], file.read(last))
             return data, _length(data, size)
 
-    def _joined(self, texts: Passages, rng: np.random.Generator | None) -> Ids:
+    def _joined(self, texts: MultiText, rng: np.random.Generator | None) -> Ids:
         """Return several texts as one; where they are too long, the longest lose their ends."""
         parts = [_numbers(text) for text in texts.parts()]
         if self.preprocess.marks:
@@ -384,7 +404,7 @@ def _size_of(media: EncodedItem) -> int:
         return media.path.stat().st_size
     if media.is_missing:
         raise MissingValueError(f"'{media.name}' is empty.")
-    several = passages_of(media, MOST_BYTES)
+    several = read_multi_text(media, MOST_BYTES)
     if several is not None:
         return several[0].data.shape[0] + several[0].ends.shape[0] - 1
     return len(media.data if media.data is not None else encoded_text(media))

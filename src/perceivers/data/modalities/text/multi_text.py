@@ -11,7 +11,7 @@ from perceivers.data.encoded_item import EncodedItem
 
 
 @dataclass(frozen=True, slots=True)
-class Passages:
+class MultiText:
     """The bytes of several texts.
 
     Attributes:
@@ -27,7 +27,7 @@ class Passages:
         return np.split(self.data, self.ends[:-1])
 
 
-def passages_of(media: EncodedItem, most: int) -> tuple[Passages, tuple[str, ...]] | None:
+def read_multi_text(media: EncodedItem, most: int) -> tuple[MultiText, tuple[str, ...]] | None:
     """Return the texts of a cell that stands for several columns, and notes on those that are empty. Else None.
 
     Args:
@@ -57,7 +57,7 @@ def passages_of(media: EncodedItem, most: int) -> tuple[Passages, tuple[str, ...
         )
     ends = np.cumsum([len(part) for part in parts])
     joined = np.frombuffer(b"".join(parts), dtype=np.uint8)
-    return Passages(joined, ends.astype(np.int64)), tuple(notes)
+    return MultiText(joined, ends.astype(np.int64)), tuple(notes)
 
 
 def room_of_each(lengths: Sequence[int], room: int) -> list[int]:

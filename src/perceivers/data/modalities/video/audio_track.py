@@ -39,9 +39,9 @@ def with_sound(choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]) -> Co
 
 def _has_sound(media: EncodedItem) -> bool | None:
     """Return whether a film has a sound track; None if it cannot be read."""
-    from perceivers.data.modalities.video.decode import film_header
+    from perceivers.data.modalities.video.decode import read_video_header
 
     try:
-        return film_header(media).has_sound
+        return read_video_header(media).has_sound
     except (ValueError, OSError):
         return None

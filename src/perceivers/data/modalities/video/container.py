@@ -62,12 +62,12 @@ FORMATS = (
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
 
 
-class FilmError(ValueError):
+class VideoError(ValueError):
     """A complete message, told apart from FFmpeg's own errors, which are ValueErrors too."""
 
 
 @contextmanager
-def opened_film(media: EncodedItem) -> Generator[tuple[Any, Any]]:
+def open_video(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     """Open a file with FFmpeg and find its picture. Every failure until the end of the `with` becomes one sentence."""
     av = require("av", "video")
     if media.is_missing:
@@ -75,11 +75,11 @@ def opened_film(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     try:
         file = media.open()
     except OSError as error:
-        raise FilmError(f"{error} Replace it or take it out of the data.") from error
+        raise VideoError(f"{error} Replace it or take it out of the data.") from error
     try:
         with file, av.open(file, mode="r", options=_OPTIONS) as container:
             yield container, _picture(container, media.name)
-    except (FilmError, TooLongError, MissingValueError):
+    except (VideoError, TooLongError, MissingValueError):
         raise
     except Exception as error:  # damaged files make PyAV raise errors of many classes
         raise damaged(media.name, error) from error
@@ -93,11 +93,11 @@ def _picture(container: Any, name: str) -> Any:
         raise MissingValueError(f"'{name}' has no pictures: expected a film, got only sound.")
     codec = streams[0].codec_context
     if codec is None:
-        raise FilmError(
+        raise VideoError(
             f"Cannot read '{name}' as a film: its codec is not known here. Convert it, for example to H.264."
         )
     if codec.width * codec.height > MAX_FRAME_PIXELS:
-        raise FilmError(
+        raise VideoError(
             f"Cannot read '{name}': its header claims frames of {codec.width * codec.height:,} pixels; at most "
             f"{MAX_FRAME_PIXELS:,} are decoded, since a small file could fill the memory. Make it smaller."
         )
@@ -109,7 +109,7 @@ def _picture(container: Any, name: str) -> Any:
 def damaged(name: str, error: Exception) -> ValueError:
     """Return the error that says that a file cannot be decoded, and FFmpeg's reason."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return FilmError(
+    return VideoError(
         f"Cannot read '{name}' as a film: it is damaged, cut off or in no format that is known here "
         f"({reason}). Replace it or take it out of the data."
     )
@@ -117,7 +117,7 @@ def damaged(name: str, error: Exception) -> ValueError:
 
 def no_frames(name: str) -> ValueError:
     """Return the error that says that a film shows nothing."""
-    return FilmError(
+    return VideoError(
         f"Cannot read '{name}' as a film: it has no frames. Replace it or take it out of the data."
     )
 
@@ -132,7 +132,7 @@ def average_rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
 
 
-def picture_seconds(media: EncodedItem, stream: Any) -> float:
+def video_seconds(media: EncodedItem, stream: Any) -> float:
     """Return the length of the picture in seconds. A container that does not tell is read through, not decoded.
 
     Args:
@@ -150,7 +150,7 @@ def picture_seconds(media: EncodedItem, stream: Any) -> float:
         seconds = 0.0
     if seconds > 0:
         return seconds
-    with opened_film(media) as (container, again):
+    with open_video(media) as (container, again):
         return _scanned_seconds(container, again)
 
 

@@ -14,13 +14,13 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import TooLongError
 from perceivers.data.modalities.video.container import (
     DEFAULT_RATE,
-    FilmError,
+    VideoError,
     average_rate,
     damaged,
     has_index,
     no_frames,
-    opened_film,
-    picture_seconds,
+    open_video,
+    video_seconds,
 )
 
 MAX_FILM_BYTES = 512 * 1024**2  # of the frames kept of one film, at the size and rate asked for
@@ -35,7 +35,7 @@ Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class Video:
     """Frames that follow one another at a steady rate.
 
     Attributes:
@@ -52,7 +52,7 @@ class Film:
 
 
 @dataclass(frozen=True, slots=True)
-class FilmHeader:
+class VideoHeader:
     """What a film says of itself.
 
     Attributes:
@@ -91,7 +91,7 @@ def window_of(
     return min(total - frames, max(0, math.floor(start * frame_rate + 0.5))), frames
 
 
-def film_header(media: EncodedItem) -> FilmHeader:
+def read_video_header(media: EncodedItem) -> VideoHeader:
     """Return what a film says of itself. One frame is decoded, since frames say how they are turned.
 
     Raises:
@@ -102,23 +102,23 @@ def film_header(media: EncodedItem) -> FilmHeader:
     if given is not None:
         frames, rate = given
         height, width = frames.shape[1:3]
-        return FilmHeader(height, width, rate, len(frames) / rate, has_sound=False)
-    with opened_film(media) as (container, stream):
-        seconds = picture_seconds(media, stream)
+        return VideoHeader(height, width, rate, len(frames) / rate, has_sound=False)
+    with open_video(media) as (container, stream):
+        seconds = video_seconds(media, stream)
         for frame in container.decode(stream):
             height, width = _upright_size(frame, stream)
             rate = average_rate(stream)
-            return FilmHeader(height, width, rate, seconds, bool(container.streams.audio))
+            return VideoHeader(height, width, rate, seconds, bool(container.streams.audio))
     raise no_frames(media.name)
 
 
-def decode_film(
+def decode_video(
     media: EncodedItem,
     *,
     frame_rate: float,
     fit: Fit | None = None,
     clip: tuple[int, float] | None = None,
-) -> tuple[Film, tuple[str, ...]]:
+) -> tuple[Video, tuple[str, ...]]:
     """Return the frames on screen at 0, 1, 2, ... times 1 / `frame_rate` seconds, and notes on what was decided.
 
     Which frame is on screen is told by the time stamps, so a rate that varies and frames that are stored in
@@ -141,15 +141,15 @@ def decode_film(
     given = _given_frames(media)
     if given is not None:
         return _sampled(*given, frame_rate, clip), ()
-    with opened_film(media) as (container, stream):
-        seconds = picture_seconds(media, stream)
+    with open_video(media) as (container, stream):
+        seconds = video_seconds(media, stream)
         first, count = window_of(seconds, frame_rate=frame_rate, clip=clip)
         sampler = _Sampler(media.name, (first + np.arange(count)) / frame_rate, seconds, fit)
         frames = _sought(container, stream, sampler)
     if frames is None:  # not every container can be sought in
-        with opened_film(media) as (container, stream):
+        with open_video(media) as (container, stream):
             frames = sampler.take(_timed(container.decode(stream), stream), stream)
-    return Film(frames, frame_rate, first / frame_rate, seconds), tuple(sampler.notes)
+    return Video(frames, frame_rate, first / frame_rate, seconds), tuple(sampler.notes)
 
 
 class _Sampler:
@@ -192,7 +192,7 @@ class _Sampler:
         length = float((shown.duration or 0) * (shown.time_base or 0)) or 1 / average_rate(stream)
         missing = float(self.times[-1]) - (last + length)
         if missing > MISSING_SECONDS:
-            raise FilmError(
+            raise VideoError(
                 f"Cannot read '{self.name}' as a film: it is cut off or damaged. Its pictures end after "
                 f"{last + length:.2f} s of {self.seconds:.2f} s. Replace it or take it out of the data."
             )
@@ -340,10 +340,10 @@ def _given_frames(media: EncodedItem) -> tuple[Frames, float] | None:
     return frames, rate
 
 
-def _sampled(frames: Frames, rate: float, wanted: float, clip: tuple[int, float] | None) -> Film:
+def _sampled(frames: Frames, rate: float, wanted: float, clip: tuple[int, float] | None) -> Video:
     """Return frames of a steady rate at another one."""
     duration = len(frames) / rate
     first, count = window_of(duration, frame_rate=wanted, clip=clip)
     times = (first + np.arange(count)) / wanted
     places = np.minimum(np.floor((times + EPSILON) * rate).astype(int), len(frames) - 1)
-    return Film(frames[places], wanted, first / wanted, duration)
+    return Video(frames[places], wanted, first / wanted, duration)

@@ -12,21 +12,26 @@ import torch
 from PIL import Image
 from pydantic import ConfigDict
 
-from perceivers.data.base import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.base import DecodedValue
-from perceivers.data.modalities.image.augment import inception_box
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+)
+from perceivers.data.modalities.image.augment import ImageAugmentConfig, inception_box
 from perceivers.data.modalities.image.preprocess import (
     Box,
+    ImagePreprocessConfig,
     evaluation_box,
     resize_pixels,
     typical_size,
 )
 from perceivers.data.modalities.video.decode import (
-    Film,
-    FilmHeader,
-    decode_film,
-    film_header,
+    Video,
+    VideoHeader,
+    decode_video,
+    read_video_header,
     window_of,
 )
 from perceivers.typing import Bool, Float, Tensor
@@ -48,7 +53,7 @@ _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoPreprocessConfig:
+class VideoPreprocessConfig(BasePreprocessConfig):
     """What turns a film into the model's array when nothing is random. Saved with the model.
 
     Attributes:
@@ -57,6 +62,7 @@ class VideoPreprocessConfig:
         size: Height and width in pixels; 224 x 224 in the paper. None: taken from the data.
         mean: Subtracted from each channel, of pixels in [0, 1]. None: taken from the data.
         std: Each channel is divided by it after that. None: taken from the data.
+        max_side: Longest side in pixels where `size` is taken from the data.
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first. Otherwise the whole picture is stretched.
 
@@ -72,6 +78,7 @@ class VideoPreprocessConfig:
     size: tuple[int, int] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    max_side: int = 224
     crop_fraction: float = 1.0
     keep_aspect: bool = True
 
@@ -95,6 +102,18 @@ class VideoPreprocessConfig:
             raise ValueError(
                 f"crop_fraction must lie above 0 and not above 1, got {self.crop_fraction}."
             )
+
+    def measure(self, cells: CellSampler) -> "VideoPreprocessConfig":
+        """Return the configuration with open fields taken from the training data, see `measure_video`."""
+        return measure_video(cells(SAMPLED_CELLS), self)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what is assumed where no data are at hand."""
+        return {"num_frames": 16, "frame_rate": 8.0, "size": (64, 64)}
+
+    def input_fields(self) -> dict[str, Any]:
+        """Return the sizes that the input adapter takes over."""
+        return {"num_frames": self.num_frames, "size": self.size}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +157,7 @@ class VideoAugmentConfig:
             raise ValueError(f"mixup must not be negative, got {self.mixup}.")
 
 
-class VideoClips:
+class VideoModality:
     """How films become clips. See `perceivers.data.modalities.base.Modality`.
 
     Frames are decoded at the size at which evaluation shows them, and a quarter larger where crops are random:
@@ -176,10 +195,10 @@ class VideoClips:
         )
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return a `Film` at the clip's rate, a little larger than the clip.
+        """Return a `Video` at the clip's rate, a little larger than the clip.
 
         Args:
-            media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_film`.
+            media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_video`.
             clip_position: Decode only the clip there. None: the whole film.
 
         Raises:
@@ -188,7 +207,7 @@ class VideoClips:
             ValueError: If it cannot be decoded.
         """
         clip = None if clip_position is None else (self.num_frames, clip_position)
-        film, notes = decode_film(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
+        film, notes = decode_video(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
         return DecodedValue(film, notes)
 
     def kept_size(self, height: int, width: int) -> tuple[int, int]:
@@ -203,7 +222,7 @@ class VideoClips:
         return max(1, round(height * tall)), max(1, round(width * wide))
 
     def prepare(
-        self, value: Film, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
+        self, value: Video, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
         """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
 
@@ -306,31 +325,30 @@ def _color_matrix(
 
 
 def measure_video(
-    cells: Iterable[EncodedItem], config: VideoPreprocessConfig, *, largest: int = 64
+    cells: Iterable[EncodedItem], config: VideoPreprocessConfig
 ) -> VideoPreprocessConfig:
     """Return a configuration in which what was None is taken from a sample of the training data.
 
     The rate is the commonest of the films, divided by the smallest whole number that brings it to 12.5 frames per
     second or less, so that every frame shown is one that was filmed. The clip covers three quarters of the films
     as a whole, in steps of 4 frames, but has at most 32. The size is the median of the films', the longer side not
-    above `largest`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
+    above `max_side`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
     chosen for training on a few cores.
 
     Args:
         cells: Some cells, in an order that does not go through the classes. Of all the headers are read, of the
             first 24 a few frames for mean and deviation. Those that cannot be read are skipped.
         config: What is stated stays as it is.
-        largest: Pixels of the longer side at most.
 
     Raises:
         ValueError: If no cell can be read. The message says why of the first.
     """
     cells = list(cells)
-    headers: list[FilmHeader] = []
+    headers: list[VideoHeader] = []
     failure: Exception | None = None
     for media in cells:
         try:
-            headers.append(film_header(media))
+            headers.append(read_video_header(media))
         except (ValueError, OSError) as error:
             failure = failure or error
     if not headers:
@@ -343,7 +361,7 @@ def measure_video(
         config,
         frame_rate=rate,
         num_frames=config.num_frames or max(frames, 1),
-        size=config.size or typical_size(sizes, largest=largest, step=SIZE_STEP),
+        size=config.size or typical_size(sizes, largest=config.max_side, step=SIZE_STEP),
     )
     if filled.mean is not None and filled.std is not None:
         return filled
@@ -351,7 +369,7 @@ def measure_video(
     return replace(filled, mean=config.mean or mean, std=config.std or std)
 
 
-def _suggested_rate(headers: Sequence[FilmHeader]) -> float:
+def _suggested_rate(headers: Sequence[VideoHeader]) -> float:
     rates = Counter(round(header.frame_rate, 2) for header in headers)
     rate = rates.most_common(1)[0][0]
     return round(rate / max(1, math.ceil(rate / MOST_FRAMES_A_SECOND)), 2)
@@ -361,7 +379,7 @@ def _mean_std(
     cells: Sequence[EncodedItem], config: VideoPreprocessConfig
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return mean and deviation of each channel of the clip in the middle of some films."""
-    clips = VideoClips(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
+    clips = VideoModality(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
     sums, count = np.zeros((2, 3)), 0
     failure: Exception | None = None
     for media in cells:

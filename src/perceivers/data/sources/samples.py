@@ -1,4 +1,4 @@
-"""What can be given to a predictor, taken apart into samples: files, folders, globs, arrays, tables, dicts."""
+"""Samples given by a user: files, folders, globs, arrays, tables, dicts -> raw cells by column."""
 
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from perceivers.data.base import nearest
-from perceivers.data.encoded_item import WORDS, EncodedItem, as_encoded_item, kind_of_name
+from perceivers.data.base import Row, nearest
+from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.formats.files import read_files
-from perceivers.data.loading.transform import cell_key
+from perceivers.data.registry import kind_of_name, noun_of
 from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.sources.layout import DATA_SUFFIXES
-from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.columns import InputColumn, cell_key
 from perceivers.data.tables.table import Table
 
-_LONGEST_NAME = 300  # of a sample that is called by its text
+_LONGEST_NAME = 300  # of a text that is the name of its sample
 
 OnError = Callable[[str, Exception], None]
 Columns = Mapping[str, InputColumn]
@@ -23,7 +23,12 @@ Columns = Mapping[str, InputColumn]
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One thing to predict: the raw cell of each column that the model reads, and a name for messages and tables."""
+    """A sample that is not decoded yet.
+
+    Attributes:
+        name: Name for messages and tables.
+        row: Raw cell of each column that the model reads.
+    """
 
     name: str
     row: dict[str, Any]
@@ -36,14 +41,14 @@ def samples_of(
 
     Args:
         items: As in `Predictor.predict`.
-        columns: For each modality of the model, where it lies in the data that it learned from.
-        on_error: Called with the name and error of an item where there is nothing. By default it is raised.
+        columns: Columns of each modality of the model in the training data.
+        on_error: Called with the name and error of an item without samples. By default the error is raised.
 
     Raises:
         FileNotFoundError: If a path does not exist or a glob matches nothing.
-        ValueError: If a folder holds nothing that the model reads, or a table lacks its columns.
+        ValueError: If a folder has no files that the model reads, or a table lacks its columns.
         KeyError: If a dict names a modality that the model does not read, or none.
-        TypeError: If an item is of another kind, or does not say which modality it is of.
+        TypeError: If an item is of another kind, or it is ambiguous which modality it is.
     """
     several = list(items) if _is_list(items) else [items]
     for place, item in enumerate(join_frame_pairs(several) if _reads_pairs(columns) else several):
@@ -57,8 +62,30 @@ def samples_of(
             on_error(name, error)
 
 
+def one_sample(item: Any, columns: Columns, name: str = "sample") -> Row:
+    """Return a single sample.
+
+    Args:
+        item: A path, a PIL image, an array or a text, for a model of one modality or of videos with audio; a dict with
+            one of these for each modality, where missing ones may be left out; or a `Row`, which is returned as it is.
+        columns: Columns of each modality of the model in the training data.
+        name: Name of the sample, if it is no file.
+
+    Raises:
+        ValueError: If the item is of another kind, or it is ambiguous which modality it is.
+    """
+    if isinstance(item, Row) and not isinstance(item, Path):
+        return item
+    try:
+        if isinstance(item, Mapping):
+            return _from_dict(cast("Mapping[str, Any]", item), name, columns)
+        return _from_one(item, str(item) if isinstance(item, Path) else name, columns)
+    except (KeyError, TypeError) as error:
+        raise ValueError(error.args[0]) from error
+
+
 def _is_list(items: Any) -> bool:
-    """Tell whether there are several items; a list of numbers is one."""
+    """Return whether there are several items; a list of numbers is one."""
     if isinstance(items, str | bytes) or not isinstance(items, Sequence):
         return False
     first = next(iter(cast("Sequence[Any]", items)), None)
@@ -82,17 +109,17 @@ def _samples(item: Any, name: str, columns: Columns) -> Iterator[Sample]:
 
 
 def _is_text(item: str | Path, columns: Columns) -> bool:
-    """Tell whether a string is what a model of texts shall read, and not where a text lies."""
+    """Return whether a string is a text for a model of texts, rather than the path of one."""
     if isinstance(item, Path) or [part.kind for part in columns.values()] != ["text"]:
         return False
     if "\n" in item or len(item) > 250:
         return True
-    bare = item.replace("[MASK]", "")  # the blank of a text, and no pattern
+    bare = item.replace("[MASK]", "")  # the blank of a text is no pattern
     return not (Path(item).exists() or kind_of_name(item) or any(mark in bare for mark in "*?["))
 
 
 def _from_one(item: Any, name: str, columns: Columns) -> Sample:
-    """Return a sample of one file or array: that of the only modality, or a film with its sound."""
+    """Return a sample of one file or array: of the only modality, or a video with audio."""
     places = {part.all_columns for part in columns.values()}
     if len(places) > 1:
         example = ",".join(f"{key}=..." for key in columns)
@@ -114,7 +141,7 @@ def _from_one(item: Any, name: str, columns: Columns) -> Sample:
 
 
 def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
-    """Return a sample from what is known of each modality, or of each column."""
+    """Return a sample from the values of modalities or columns."""
     known = {**dict.fromkeys(columns), **{c: None for p in columns.values() for c in p.all_columns}}
     unknown = [key for key in item if key not in known]
     if unknown or not item:
@@ -135,7 +162,7 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
         if whole is None and (part.column == key or part.column not in columns):
             cell = item.get(part.column)
         row[cell_key(key, part, columns)] = as_encoded_item(
-            cell, f"{key} of {name}", Path(), kind=part.kind
+            cell, f"{key} of {name}", Path(), kind=part.kind, by_path=isinstance(cell, Path)
         )
     cells = [cell for cell in row.values() if isinstance(cell, EncodedItem) and not cell.is_missing]
     names = [cell.name for cell in cells if cell.path]
@@ -163,7 +190,7 @@ def _pairs(text: str) -> dict[str, Any]:
 
 
 def _is_table(path: Path, columns: Columns) -> bool:
-    """Tell whether a file holds rows of samples, rather than one sample."""
+    """Return whether a file is a table of samples, rather than one sample."""
     if path.suffix.lower() not in DATA_SUFFIXES:
         return False
     kinds = {part.kind for part in columns.values() if not part.columns}
@@ -173,7 +200,7 @@ def _is_table(path: Path, columns: Columns) -> bool:
 
 
 def _holds_several(path: Path) -> bool:
-    """Tell whether the arrays of an archive are those of many samples: three axes or more, and labels or names."""
+    """Return whether the arrays of an archive hold many samples: three axes or more, labels or names."""
     try:
         fields = read_files([path]).fields
     except (ValueError, OSError):
@@ -204,7 +231,7 @@ def _files(item: str | Path, columns: Columns) -> list[Path]:
             file for file in path.rglob("*") if file.is_file() and kind_of_name(file.name) in kinds
         )
         if not files:
-            words = " or ".join(WORDS[kind] for kind in sorted(kinds))
+            words = " or ".join(noun_of(kind) for kind in sorted(kinds))
             raise ValueError(f"Expected {words} in the folder '{path}'; found none.")
         return files
     if path.exists():
