@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import nn
 
 from perceivers.cross_attention.dense import DenseFeatures
-from perceivers.cross_attention.source import NormalizedSource
+from perceivers.cross_attention.source import NormalizedElements
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from perceivers.typing import Bool, Float, Tensor
@@ -57,7 +57,7 @@ class Call:
     name: str
     attention: Attention
     query: Float[Tensor, "1 N Cq"]
-    source: "Float[Tensor, '1 M C'] | NormalizedSource"
+    source: "Float[Tensor, '1 M C'] | NormalizedElements"
     mask: Bool[Tensor, "1 M"] | None
     residual: bool
     output: Tensor | None = field(default=None, repr=False)
