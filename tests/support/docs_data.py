@@ -1,4 +1,4 @@
-"""Small made data under the names that the pages of docs/ use, so that their commands can be run as they stand."""
+"""Small synthetic data with the file names of the documentation pages, for running their commands."""
 
 import io
 from collections.abc import Callable
@@ -16,11 +16,11 @@ _RNG = np.random.default_rng(0)
 
 
 def make_data(page: str, folder: Path) -> None:
-    """Write what the commands of a page read into a folder.
+    """Write the input files of the commands of a page.
 
     Args:
-        page: Its name without a suffix.
-        folder: The working directory of the commands.
+        page: Name of the page without suffix.
+        folder: Working directory of the commands.
     """
     DATA[page](folder)
 
@@ -89,8 +89,10 @@ def _text(folder: Path) -> None:
 def _series(folder: Path) -> None:
     for label, speed in (("run", 3.0), ("walk", 1.0)):
         for number in range(6):
-            _write(folder / "sensors" / label / f"{number}.csv", _recording(speed, gaps=number % 2))
-    _write(folder / "new.csv", _recording(2.0))
+            _write(
+                folder / "sensors" / label / f"{number}.csv", _series_csv(speed, gaps=number % 2)
+            )
+    _write(folder / "new.csv", _series_csv(2.0))
     activities = ["run", "walk"] * 8
     table = {
         name: [_RNG.normal(size=16).astype(np.float32) for _ in activities]
@@ -201,7 +203,7 @@ def _readme(folder: Path) -> None:
 
 
 def _nothing(folder: Path) -> None:
-    """Write nothing: the page makes what it needs."""
+    """Write nothing, for pages that create their data."""
 
 
 DATA: dict[str, Callable[[Path], None]] = {
@@ -222,7 +224,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "sharing": _scale,
     "tasks": _tasks,
 }
-"""What writes the data of each page."""
+"""Function that writes the data of each page."""
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -254,7 +256,7 @@ def _off(height: float) -> bytes:
     return f"OFF\n5 4 0\n{vertices}{faces}".encode()
 
 
-def _recording(speed: float, *, gaps: bool = False) -> bytes:
+def _series_csv(speed: float, *, gaps: bool = False) -> bytes:
     lines = ["time,x,y"]
     for step in range(24):
         value = np.sin(speed * step / 4)
