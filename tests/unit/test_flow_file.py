@@ -10,7 +10,8 @@ from PIL import Image
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import read_flow, write_flo
 from perceivers.data.registry import kind_of_bytes, kind_of_name
-from support.flow_data import deep_png, pair
+from support.files import deep_png
+from support.flow_data import pair
 
 FLOW = pair(size=(5, 7)).flow
 

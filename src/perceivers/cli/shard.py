@@ -1,4 +1,4 @@
-"""`perceivers shard`: write data as Parquet shards with the bytes inside."""
+"""`perceivers shard`: write data as Parquet shards with the encoded files inside."""
 
 import sys
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Write data as Parquet shards with the bytes of their files inside, to copy elsewhere or to stream.
+    """Write data as Parquet shards that contain the encoded files, for copying and streaming.
 
-    Shards that are finished are not written again, so an interrupted run goes on where it was.
+    Finished shards are not written again, so an interrupted run continues.
 
     Attributes:
         data: A folder, a table, tar shards, a saved Hugging Face dataset or a hub id.
-        out: The folder of the shards.
-        rows_per_shard: Rows in each. By default as many as make about 256 MiB.
-        split: Which splits to write. By default all.
-        label: Column of the target, whose classes are written by name. By default `label`.
-        split_column: Column whose value says to which split a row belongs.
-        test: Value of `split_column` that marks the test split.
-        max_bad: Largest share of rows that may be left out since they cannot be read.
+        out: Folder of the shards.
+        rows_per_shard: Rows per shard. By default for about 256 MiB.
+        split: Splits to write. By default all.
+        label: Target column, whose class names are written. By default `label`.
+        split_column: Column that divides the rows into splits.
+        test: Value of `split_column` in the test split.
+        max_bad: Largest share of unreadable rows, which are left out.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]

@@ -1,4 +1,4 @@
-"""What a split and a batch are, and how reading data is configured."""
+"""Splits, batches, the configuration of data, and helpers that all packages share."""
 
 import difflib
 import importlib
@@ -17,14 +17,14 @@ from perceivers.typing import Tensor
 
 
 def require(module: str, extra: str | None) -> Any:
-    """Return an imported module that is not part of the core.
+    """Import an optional module.
 
     Args:
-        module: What to import.
-        extra: The extra of this package that brings it. None: no extra does.
+        module: Name of the module.
+        extra: Extra of this package that installs it. None: no extra does.
 
     Raises:
-        ImportError: If it is not installed. The message says how to install it.
+        ImportError: If it is not installed. The message names the command that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -37,7 +37,7 @@ def require(module: str, extra: str | None) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence, with a blank before it, that suggests the known name nearest to `name`, or ""."""
+    """Return " Did you mean '...'?" with the known name nearest to `name`, or ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
 
@@ -57,28 +57,26 @@ def split_of(name: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which columns and rows of the data are used, and how they are read.
+    """Columns and rows of the data, and how they are read.
 
     Attributes:
-        label: Column of the target. By default `label`, or the folder's name in a folder of classes. Several with
-            commas between them, `digit,color`, are as many tasks, learned together; `digit,age:number` says what one
-            of them holds.
-        target: What the target is: one `class`, several `labels`, or a `number` (or several); or `nothing`, where the
-            inputs are all that is learned from, whatever labels there are. `auto` looks at it.
-        columns: Input columns by name, `{"left_image": "image"}`. By default those that hold media, text, series or
-            arrays. `film` is a video with its sound; `number` and `category` columns make one table.
-        split_column: Column whose value says to which split a row belongs.
-        test: Value of `split_column` that marks the test split.
-        group: Column whose values never stand on both sides of a split (a subject, a recording).
-        validation_fraction: Share of train that is held out when no validation split is given.
-        split_seed: Seed of that hold-out. The same for every run, so that runs can be compared.
+        label: Target column. By default `label`, or the folder's name in a folder of classes. Several columns,
+            `digit,color`, are as many tasks, learned together; `digit,age:number` declares the kind of one of them.
+        target: Kind of the target: one `class`, several `labels`, or a `number` (or several); or `nothing`, to learn
+            from the inputs only. `auto` infers it.
+        columns: Input columns by name, `{"left_image": "image"}`. By default those of files, text, series or arrays.
+            `film` is a video with its audio track; `number` and `category` columns form one table.
+        split_column: Column that divides the rows into splits.
+        test: Value of `split_column` in the test split.
+        group: Column whose values never occur on both sides of a split (a subject, a recording).
+        validation_fraction: Share of train that is held out if there is no validation split.
+        split_seed: Seed of that hold-out, independent of the training seed so that runs can be compared.
         max_bad: Largest share of rows that may fail to decode before the run stops.
-        workers: Processes that decode. By default, a share of the cores.
+        workers: Number of worker processes. By default, a share of the cores.
         stream: Read rows in the order of the shards instead of by index (data larger than the disk).
-        shuffle_buffer: Rows among which a stream is shuffled.
-        clips: Overlapping clips of a longer recording whose scores are averaged, in `evaluate` and `predict`.
-        cache: A folder in which decoded samples are kept between epochs and runs. By default they are kept in
-            memory, as far as it goes.
+        shuffle_buffer: Size of the shuffle buffer of a stream, in rows.
+        clips: Number of clips of a longer recording whose scores are averaged in `evaluate` and `predict`.
+        cache: Folder of decoded samples, shared by epochs and runs. By default they are cached in memory.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -101,28 +99,28 @@ class DataConfig:
 
 @runtime_checkable
 class MapStyleSplit(Protocol):
-    """One split, not decoded. Rows are told apart by their index."""
+    """A split with rows that are read by index, not decoded."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         ...
 
     def row(self, index: int) -> Mapping[str, Any]:
-        """Return the raw cells of one row. Media are `EncodedItem` (bytes or a path, and a name for messages)."""
+        """Return the raw cells of one row: `EncodedItem`s and plain values."""
         ...
 
     def column(self, name: str) -> Sequence[Any]:
-        """Return one column of scalars, without reading the media."""
+        """Return one column of scalars, without reading files."""
         ...
 
 
 @runtime_checkable
 class Row(Protocol):
-    """A sample that is not decoded: the cells of the columns that the model reads, and what to call it."""
+    """A row that is not decoded: its cells and its name in messages."""
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Name in messages."""
         ...
 
     @property
@@ -133,16 +131,16 @@ class Row(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Samples put together.
+    """A batch of samples.
 
     Attributes:
         inputs: A tensor for each modality; its first axis is the batch.
-        targets: Class indices, B; or B x K: shares of each class, labels, numbers. Of several tasks, these by task,
-            with -1 and NaN where a sample lacks one. None where nothing is known.
-        masks: For the modalities that were padded or are missing in some samples: B x L, True where the second axis
-            of the input is real. L is 1 where a sample is there as a whole or missing as a whole.
-        names: For each sample, where it came from (a file's name, a row), for messages and tables.
-        num_clips: Clips of each sample. `inputs` and `masks` then hold B times as many, those of a sample side by side.
+        targets: Class indices, B; or B x K: class probabilities, labels, numbers. Of several tasks, these by task, -1
+            and NaN if unknown. None without targets.
+        masks: For padded or partly missing modalities: B x L, True if an element of the second axis is real. L is 1 if
+            samples are complete or missing as a whole.
+        names: Name of each sample (a file, a row), for messages and tables.
+        num_clips: Number of clips per sample. `inputs` and `masks` then hold B * num_clips, clips of a sample adjacent.
     """
 
     inputs: dict[str, Tensor]
@@ -156,7 +154,7 @@ class Batch:
         return self.changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """Return the batch with something done to each of its tensors."""
+        """Return the batch with `change` applied to each of its tensors."""
 
         def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: change(tensor) for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""One file that holds a table -> the table: CSV, JSON lines, NumPy and HDF5 arrays."""
+"""Tables in files: CSV, JSON lines, NumPy and HDF5 arrays."""
 
 import csv
 import io
@@ -19,15 +19,15 @@ from perceivers.data.formats.webdataset import TarTable
 from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Table, infer_field
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")  # 007 is a name, not the number 7
-_CLOUDS = ("points", "point_cloud", "xyz", "data")  # `data` in ModelNet's HDF5 files
+_POINTS = ("points", "point_cloud", "xyz", "data")  # `data` in ModelNet's HDF5 files
 _NUMBER = re.compile(r"-?\d+\.?\d*([eE][-+]?\d+)?|-?\.\d+")
 
 
 def read_files(paths: Sequence[Location]) -> Table:
-    """Return the table that one file, or several shards together, hold.
+    """Return one file, or several shards together, as a table.
 
     Raises:
-        ValueError: If a file is not what its suffix says, or holds no rows.
+        ValueError: If a file has another format than its suffix, or no rows.
         OSError: If a file cannot be read.
     """
     tables = [_read_file(path) for path in paths]
@@ -55,16 +55,16 @@ def _read_file(path: Location) -> Table:
     try:
         return readers[path.suffix.lower()](path)
     except OSError as error:
-        if error.strerror is None:  # told in words already
+        if error.strerror is None:  # the message is complete
             raise
         raise type(error)(f"'{path}' cannot be read: {error.strerror}.") from error
 
 
 def csv_rows(path: Location) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file: text by column. Comma, semicolon or tab, as the header shows.
+    """Yield the rows of a CSV file as strings by column. The header decides the delimiter: comma, semicolon or tab.
 
     Raises:
-        ValueError: If the file is no CSV: not UTF-8, no header, a row with too many or too few cells.
+        ValueError: If the file is not CSV in UTF-8 with a header, or a row has too many or too few cells.
     """
     with (
         open_binary(path) as binary,
@@ -100,7 +100,7 @@ def jsonl_rows(path: Location, start: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of JSON lines, from number `start` on.
 
     Raises:
-        ValueError: If a line is not a JSON object. The message has its number.
+        ValueError: If a line is not a JSON object.
     """
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
@@ -130,7 +130,7 @@ def _read_csv(path: Path) -> ColumnTable:
 
 
 def _typed(cells: Sequence[str]) -> list[Any]:
-    """Return text as numbers where all of it is numbers, and empty text as missing."""
+    """Convert strings to numbers if all are numbers, and empty strings to None."""
     filled = [cell for cell in cells if cell]
     convert: Callable[[str], Any] = str
     if all(_INTEGER.fullmatch(cell) for cell in filled):
@@ -169,26 +169,24 @@ def _read_h5(path: Path) -> ColumnTable:
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
-    """Return arrays that share their first length as a table; `label_names` names the classes."""
+    """Return arrays of equal length as a table; `label_names` names the classes."""
     names = (
         tuple(_text(n) for n in arrays["label_names"].tolist()) if "label_names" in arrays else ()
     )
-    media = next((n for n in ("images", "image") if n in arrays), None)
+    images = next((n for n in ("images", "image") if n in arrays), None)
     longest = max((len(a) for a in arrays.values() if a.ndim), default=0)
-    length = len(arrays[media]) if media else longest
-    clouds = next((n for n in _CLOUDS if n in arrays and _is_cloud(arrays[n])), None)
+    length = len(arrays[images]) if images else longest
+    points = next((n for n in _POINTS if n in arrays and _is_points(arrays[n])), None)
     columns: dict[str, Any] = {}
     fields: dict[str, Field] = {}
     for name, array in arrays.items():
         if name == "label_names" or array.ndim == 0 or len(array) != length:
             continue
-        if name == media:
-            columns[name], fields[name] = (
-                _pictures(array, f"{path}, array '{name}'"),
-                Field("image"),
-            )
+        if name == images:
+            columns[name] = _images(array, f"{path}, array '{name}'")
+            fields[name] = Field("image")
         elif array.ndim > 1 and not (name == "label" and array.shape[1:] == (1,)):
-            kind = "points" if name == clouds else "array"
+            kind = "points" if name == points else "array"
             columns[name], fields[name] = array, Field(kind, shape=array.shape[1:])
         else:
             columns[name] = [_text(cell) for cell in array.reshape(-1).tolist()]
@@ -202,15 +200,15 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
     return ColumnTable(name=str(path), columns=columns, fields=fields, folder=path.parent)
 
 
-def _is_cloud(array: Any) -> bool:
-    """Tell whether these are points: a cloud in each row, of three coordinates or more."""
+def _is_points(array: Any) -> bool:
+    """Return True for points: rows of N x C, with three coordinates or more."""
     return array.ndim == 3 and 3 <= array.shape[2] <= 9 and array.dtype.kind == "f"
 
 
-def _pictures(array: Any, where: str) -> Any:
+def _images(array: Any, where: str) -> Any:
     if array.ndim not in {3, 4}:
         raise ValueError(
-            f"{where}: expected pictures x rows x columns [x channels], got the shape {array.shape}."
+            f"{where}: expected images x rows x columns [x channels], got the shape {array.shape}."
         )
     if array.ndim == 4 and array.shape[-1] not in {1, 3, 4} and array.shape[1] in {1, 3, 4}:
         array = np.moveaxis(array, 1, -1)  # channels first, as PyTorch writes them

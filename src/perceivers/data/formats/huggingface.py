@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face `datasets` library as tables: saved ones, objects, and ids on the hub."""
+"""Data sets of the Hugging Face `datasets` library: saved ones, objects, and hub ids."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from perceivers.data.tables.table import Field, Table, infer_field, plain
 
 
 class HuggingFaceTable(Table):
-    """A `datasets.Dataset` as a table. Its rows stay on the disk, and its media encoded.
+    """A `datasets.Dataset` as a table. Its rows stay on the disk, its images, audio, ... encoded.
 
     Args:
         dataset: The data set.
-        name: What to call it in messages.
-        fields: What the columns hold. By default, what its features say.
+        name: Name in messages.
+        fields: Content of the columns. By default declared by its features.
     """
 
     def __init__(self, dataset: Any, name: str, fields: Mapping[str, Field] | None = None) -> None:
@@ -38,7 +38,7 @@ class HuggingFaceTable(Table):
         }
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of one column, which alone is read."""
+        """Return the values of one column, without reading others."""
         return [plain(cell) for cell in self._dataset.select_columns([name])[:][name]]
 
     def keep(self, fields: Mapping[str, Field]) -> "HuggingFaceTable":
@@ -47,7 +47,7 @@ class HuggingFaceTable(Table):
 
 
 def disable_decoding(dataset: Any) -> Any:
-    """Return a data set (or an iterable one) whose pictures, sounds and films come as bytes and paths."""
+    """Return a data set (or an iterable one) with images, audio and video as bytes and paths."""
     datasets = require("datasets", "data")
     for name, feature in (dataset.features or {}).items():
         for kind in (datasets.Image, datasets.Audio, datasets.Video):
@@ -57,7 +57,7 @@ def disable_decoding(dataset: Any) -> Any:
 
 
 def feature_fields(dataset: Any) -> dict[str, Field]:
-    """Return what the columns hold: by their features, and for strings and bytes by the first rows."""
+    """Return the content of the columns, by their features, and for strings and bytes by the first rows."""
     features: Mapping[str, Any] = dataset.features.to_dict()
     fields = {name: field_of_feature(feature) for name, feature in features.items()}
     unknown = [name for name, field in fields.items() if field is None]
@@ -70,15 +70,15 @@ def feature_fields(dataset: Any) -> dict[str, Field]:
 
 
 def is_dataset(data: Any) -> bool:
-    """Tell whether an object comes from `datasets`, without importing it."""
+    """Return True for an object of `datasets`, without importing it."""
     return type(data).__module__.split(".")[0] == "datasets"
 
 
 def select_splits(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the splits of a `Dataset` or `DatasetDict` (or their iterable twins) by our names; and notes.
+    """Return the splits of a `Dataset` or `DatasetDict` (or iterable variants) by standard names; and notes.
 
     Raises:
-        ValueError: If no split is called train, validation or test, or two mean the same.
+        ValueError: If no split is called train, validation or test, or two are the same.
     """
     if not isinstance(data, Mapping):
         return {"train": data}, []
@@ -108,7 +108,7 @@ def select_splits(data: Any, name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def load_saved_dataset(folder: Path) -> Any:
-    """Return what `save_to_disk` wrote.
+    """Load a data set written by `save_to_disk`.
 
     Raises:
         ValueError: If it cannot be read.
@@ -123,17 +123,17 @@ def load_saved_dataset(folder: Path) -> Any:
 
 
 def load_hub_dataset(name: str, *, stream: bool) -> Any:
-    """Return a data set of the hub. `owner/name:subset` names one of its subsets.
+    """Load a data set of the hub; `owner/name:subset` names one of its subsets.
 
     Raises:
-        ValueError: If there is none, or it cannot be had. The message says that no path of this name exists.
+        ValueError: If there is none, or it cannot be loaded.
     """
     datasets = require("datasets", "data")
     path, _, subset = name.partition(":")
     arguments: Sequence[str] = (path, subset) if subset else (path,)
     try:
         return datasets.load_dataset(*arguments, streaming=stream)
-    except Exception as error:  # network, missing, private, several subsets: the library says which
+    except Exception as error:  # network, missing, private, several subsets
         reason = " ".join(str(error).split())
         raise ValueError(
             f"'{name}' is no path that exists here, and the Hugging Face hub did not give a data set of this name: "

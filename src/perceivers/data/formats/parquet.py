@@ -1,4 +1,4 @@
-"""Parquet files as tables: what they hold is told by their schema, and the media are read on first use."""
+"""Parquet files as tables: the schema declares the columns, and cells are read on first use."""
 
 import json
 from collections.abc import Generator, Mapping, Sequence
@@ -18,15 +18,15 @@ _FEATURES = {"Image": "image", "Audio": "audio", "Video": "video"}
 class ParquetTable(Table):
     """One Parquet file.
 
-    Opening reads the schema. The kept columns are read whole when the first row is asked for, since rows in
-    random order would otherwise decompress a row group each. A copy sent to another process reads for itself.
+    Opening reads the schema. The kept columns are read completely when the first row is requested, since rows in random
+    order would otherwise decompress a row group each. A pickled copy reads for itself.
 
     Args:
-        path: The file, or the address of a remote one.
-        fields: The columns to keep and what they hold. By default all, as the file tells.
+        path: A local file, or the address of a remote one.
+        fields: Columns to keep. By default all.
 
     Raises:
-        ValueError: If the file is no Parquet file.
+        ValueError: If the file is not a Parquet file.
         OSError: If it cannot be read.
     """
 
@@ -41,7 +41,7 @@ class ParquetTable(Table):
         self._cells: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what was read behind."""
+        """Drop the cells that were read."""
         return {**self.__dict__, "_cells": None}
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class ParquetTable(Table):
         }
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of one column, which alone is read."""
+        """Return the values of one column, without reading others."""
         return [plain(cell) for cell in self._read([name]).column(name).to_pylist()]
 
     def _read(self, columns: list[str]) -> Any:
@@ -74,7 +74,7 @@ class ParquetTable(Table):
 
 
 def _value(scalar: Any, kind: str) -> Any:
-    """Return a cell as a Python value; a list of numbers that a model reads as an array, ten times faster."""
+    """Return a cell as a Python value; lists of numbers for a model as arrays, ten times faster."""
     if kind not in media_kinds() or not str(scalar.type).startswith(_LISTS) or not scalar.is_valid:
         return scalar.as_py()
     values = scalar.values
@@ -88,7 +88,7 @@ def parquet_file(path: Location) -> Any:
     """Return an opened `pyarrow.parquet.ParquetFile`.
 
     Raises:
-        ValueError: If the file is no Parquet file, or is cut off.
+        ValueError: If the file is not a Parquet file, or is cut off.
         OSError: If it cannot be read.
     """
     parquet = require("pyarrow.parquet", "data")
@@ -96,7 +96,7 @@ def parquet_file(path: Location) -> Any:
         file = open_remote(path)
         with reading(path):
             return parquet.ParquetFile(file)
-    with path.open("rb"):  # the system's own words where the file cannot be opened
+    with path.open("rb"):  # the system's error if the file cannot be opened
         pass
     with reading(path):
         return parquet.ParquetFile(path)
@@ -104,7 +104,7 @@ def parquet_file(path: Location) -> Any:
 
 @contextmanager
 def reading(path: Location) -> Generator[None]:
-    """Say in our words what pyarrow finds wrong with a file."""
+    """Translate pyarrow's errors about a file."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -115,10 +115,7 @@ def reading(path: Location) -> Generator[None]:
 
 
 def parquet_fields(file: Any) -> dict[str, Field]:
-    """Return what the columns of an opened Parquet file hold, in the file's order.
-
-    Hugging Face's features in the schema's metadata tell it best. Without them, types and the first cells do.
-    """
+    """Return the columns of an opened Parquet file, by Hugging Face's features in its metadata or the first cells."""
     schema = file.schema_arrow
     features: Mapping[str, Any] = {}
     raw = (schema.metadata or {}).get(b"huggingface")
@@ -128,9 +125,9 @@ def parquet_fields(file: Any) -> dict[str, Field]:
     unknown: list[str] = []
     fields: dict[str, Field] = {}
     for name in schema.names:
-        told = field_of_feature(features.get(name))
-        fields[name] = told or Field("other")
-        if told is None:
+        declared = field_of_feature(features.get(name))
+        fields[name] = declared or Field("other")
+        if declared is None:
             unknown.append(name)
     if unknown:
         batch = next(file.iter_batches(batch_size=16, columns=unknown), None)
@@ -145,7 +142,7 @@ def parquet_fields(file: Any) -> dict[str, Field]:
 
 
 def field_of_feature(feature: Any) -> Field | None:
-    """Return what a Hugging Face feature (as JSON) holds, or None where its cells must tell."""
+    """Return the content of a Hugging Face feature (as JSON), None if it depends on the cells."""
     if not isinstance(feature, dict):
         return None
     known = cast("dict[str, Any]", feature)
@@ -159,11 +156,11 @@ def field_of_feature(feature: Any) -> Field | None:
         return Field("array", names=tuple(cast("dict[str, Any]", inner).get("names") or ()))
     if kind == "Value" and str(known.get("dtype", "")).startswith(("int", "uint", "float", "bool")):
         return Field("number")
-    return None  # strings may be names, text or paths, and lists series or points
+    return None  # strings may be names, text or paths; lists series or points
 
 
 def _uncompressed(metadata: Any, columns: Sequence[str]) -> int:
-    """Return the size in memory of some columns, in bytes, from the file's footer."""
+    """Return the size of columns in memory, in bytes, from the file's footer."""
     total = 0
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)

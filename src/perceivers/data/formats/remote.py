@@ -1,4 +1,4 @@
-"""Data that lie elsewhere: `s3://`, `https://`, `memory://`, ... paths, opened and expanded through fsspec."""
+"""Remote data: `s3://`, `https://`, `memory://`, ... addresses, opened and expanded through fsspec."""
 
 import io
 import re
@@ -12,36 +12,34 @@ from urllib.parse import urlsplit
 from perceivers.data.base import require
 
 Location = Path | str
-"""A local file, or the address of a remote one."""
+"""Path of a local file, or address of a remote one."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z0-9+.:/-]+)?://")
-_BLOCK = (
-    2**20
-)  # bytes that are fetched at a time: reading goes forward, and small members share a request
+_BLOCK = 2**20  # bytes per request: files are read forward, and small members share a request
 
 
 def is_remote(text: Any) -> bool:
-    """Tell whether this is the address of something that fsspec opens: `s3://bucket/train.tar`."""
+    """Return True for an address that fsspec opens, such as `s3://bucket/train.tar`."""
     return isinstance(text, str) and _SCHEME.match(text) is not None
 
 
 def suffix_of(location: Location) -> str:
-    """Return the suffix of a file's name in lower case, `.tar`. What stands behind `?` in an address is no part."""
+    """Return the lower-case suffix of a file name, `.tar`, without the query of an address."""
     return _path_of(location).suffix.lower()
 
 
 def folder_of(location: Location) -> Path:
-    """Return what relative paths in a local file are relative to. A remote one has no folder here."""
+    """Return the folder of relative paths in a local file; an empty path for a remote one."""
     return location.parent if isinstance(location, Path) else Path()
 
 
 def join_remote(address: str, name: str) -> str:
-    """Return the address of a file that is named relative to the folder of `address`, or by an address itself."""
+    """Return the address of a file named relative to the folder of `address`, or by its own address."""
     return name if is_remote(name) else f"{address.rpartition('/')[0]}/{name.lstrip('/')}"
 
 
 def open_binary(location: Location) -> Any:
-    """Return an opened file, local or remote, that can be read from any place.
+    """Open a local or remote file for reading, seekable.
 
     Raises:
         OSError: If it is missing or cannot be reached. The message names it.
@@ -50,10 +48,10 @@ def open_binary(location: Location) -> Any:
 
 
 def open_remote(address: str) -> Any:
-    """Return a remote file. What is read is fetched by ranges of bytes; a server without these gives it whole.
+    """Open a remote file. Ranges are downloaded on demand, or the whole file from a server without ranges.
 
     Raises:
-        ImportError: If fsspec, or what it needs for this kind of address, is not installed.
+        ImportError: If fsspec, or its backend for this kind of address, is not installed.
         OSError: If it is missing or cannot be reached. The message names it.
     """
     files, path = _filesystem(address)
@@ -74,19 +72,17 @@ def open_remote(address: str) -> Any:
         raise FileNotFoundError(
             f"'{address}' does not exist or cannot be reached. Check the address."
         ) from error
-    except (
-        Exception
-    ) as error:  # each kind of storage has its own errors: no network, no permission, ...
+    except Exception as error:  # storage backends raise their own: no network, no permission, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"'{address}' cannot be read: {reason[:300]}.") from error
 
 
 def expand_remote(text: str) -> list[str]:
-    """Return the addresses that a remote address, glob, brace pattern or folder stands for, sorted in each part.
+    """Return the addresses that match a remote address, glob, brace pattern or folder, sorted in each part.
 
     Raises:
         FileNotFoundError: If there are none.
-        OSError: If the storage cannot be asked.
+        OSError: If the storage cannot be listed.
     """
     found: list[str] = []
     for one in expand_braces(text):
@@ -125,7 +121,7 @@ def expand_braces(text: str) -> list[str]:
 
 
 class _Copy(tempfile.SpooledTemporaryFile[bytes]):
-    """A fetched file that goes with its last reader, some of which never close it."""
+    """A downloaded file that is deleted with its last reader, even if that never closes it."""
 
     def __del__(self) -> None:
         self.close()
@@ -144,13 +140,13 @@ def _filesystem(address: str) -> tuple[Any, str]:
         files, path = fsspec.url_to_fs(address)
     except ImportError:
         raise
-    except Exception as error:  # an unknown kind of address, settings that are missing
+    except Exception as error:  # an unknown kind of address, missing settings
         raise OSError(f"'{address}' cannot be opened: {' '.join(str(error).split())}.") from error
     return files, str(path)
 
 
 def _fetched(files: Any, path: str) -> Any:
-    """Return a file that is fetched whole, into memory while it is small and onto the disk if it is not."""
+    """Download a file completely, a small one into memory, else onto the disk."""
     copy = _Copy(max_size=64 * _BLOCK)
     with files.open(path, "rb", block_size=0) as file:
         shutil.copyfileobj(file, copy, _BLOCK)

@@ -1,4 +1,4 @@
-"""`open_data`: from whatever the user gave to splits, inputs, target and names of classes."""
+"""Open data: from a path, hub id or object to splits, inputs and targets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +48,7 @@ from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Subse
 from perceivers.data.targets.encode import KnownNames, encode_targets, wanted_kind
 from perceivers.data.targets.infer import TargetEncoder, find_targets, is_missing, moments
 
-_LOOKED_AT = 12  # rows, for what is not told by names
+_LOOKED_AT = 12  # rows that decide what names do not
 
 
 STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
@@ -68,15 +68,15 @@ def open_data(
         data: A path, a glob or brace pattern of shards, the id of a data set on the Hugging Face hub, `builtin:digits`
             or `builtin:flow`; or a pandas `DataFrame`, or a `Dataset` or `DatasetDict` of `datasets`. A path that
             exists wins over an id. Opened data are returned as they are.
-        config: What the user said about columns and splits.
-        label_names: The classes, labels or numbers that a trained model knows; of several tasks, those of each by its
-            name. By default, those of train.
-        inputs: The input columns of a trained model, where the data have them. By default they are found.
+        config: Columns and splits.
+        label_names: Classes, labels or numbers of a trained model; of several tasks, those of each by its name. By
+            default those of train.
+        inputs: Input columns of a trained model, if the data have them. By default inferred.
 
     Raises:
-        ValueError: If the data are not recognized, a column is missing or cannot be told, or a label is unknown.
+        ValueError: If the data are not recognized, a column is missing or cannot be inferred, or a label is unknown.
         OSError: If a file is missing or cannot be read.
-        TypeError: If `data` is nothing of this kind.
+        TypeError: If `data` has another type.
     """
     if isinstance(data, DatasetBundle):
         return data
@@ -98,13 +98,13 @@ def open_data(
     check_memory(tables.values())
     if config.stream:
         notes = (*notes, "These data are read by index, so streaming changes nothing.")
-    source = DatasetBundle(form, tables, choice.inputs, choice.target, (), choice.ignored, ())
-    told: tuple[str, ...] = ()
+    source = DatasetBundle(form, tables, choice.inputs, choice.target, (), choice.ignored)
+    target_notes: tuple[str, ...] = ()
     if choice.target is None:
         source = replace(source, label_names=tuple(label_names or ()))
     else:
         found = encode_targets(tables, choice, config, label_names)
-        told = found.notes
+        target_notes = found.notes
         source = replace(
             source,
             splits=found.splits,
@@ -112,11 +112,10 @@ def open_data(
             target_kind=found.kind,
             tasks=found.tasks,
         )
-    rows = ", ".join(f"{split} {len(records):,} rows" for split, records in source.splits.items())
+    rows = ", ".join(f"{split} {len(part):,} rows" for split, part in source.splits.items())
+    shared = _shared_groups(source, config)
     seen = f"Recognized {form}: {rows}."
-    return replace(
-        source, notes=(seen, *choice.notes, *told, *notes, *_shared_groups(source, config))
-    )
+    return replace(source, notes=(seen, *choice.notes, *target_notes, *notes, *shared))
 
 
 def _builtin(name: str, label_names: KnownNames | None) -> DatasetBundle:
@@ -131,9 +130,12 @@ def _builtin(name: str, label_names: KnownNames | None) -> DatasetBundle:
 
 
 def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], tuple[str, ...]]:
-    """Return what was recognized in words, the splits with all of their columns, and sentences about them.
+    """Return the recognized form, the splits with all of their columns, and notes.
 
-    Raises what `open_data` raises where the data are not recognized or cannot be divided.
+    Raises:
+        ValueError: If the data are not recognized or cannot be divided.
+        OSError: If a file is missing or cannot be read.
+        TypeError: If `data` has another type.
     """
     form, tables, notes = _open_tables(data)
     tables, more = _divide(tables, config)
@@ -141,7 +143,7 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
 
 
 def _few_rows(table: Table) -> Iterator[Mapping[str, Any]]:
-    """Yield rows spread over a table, to look at."""
+    """Yield rows spread over a table."""
     for index in np.unique(np.linspace(0, len(table) - 1, _LOOKED_AT).round().astype(int)):
         yield table.row(int(index))
 
@@ -222,7 +224,7 @@ def _hugging_face(splits: Mapping[str, Any], name: str) -> dict[str, Table]:
 def _divide(
     tables: dict[str, Table], config: DataConfig
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """Divide the rows by the column that tells their split, if one is named."""
+    """Divide the rows by `config.split_column`, if it is set."""
     if config.split_column is None:
         if config.test is not None:
             raise ValueError(
@@ -230,11 +232,11 @@ def _divide(
             )
         return tables, ()
     parts = list(tables.values())
-    whole = parts[0] if len(parts) == 1 else Concatenated(parts)
+    table = parts[0] if len(parts) == 1 else Concatenated(parts)
     column = config.split_column
-    if column not in whole.fields:
-        choose(whole.fields, config, whole.name)  # says what is missing
-    values = [None if value is None else str(value) for value in whole.column(column)]
+    if column not in table.fields:
+        choose(table.fields, config, table.name)  # raises the error
+    values = [None if value is None else str(value) for value in table.column(column)]
     if config.test is not None:
         names = ["test" if value == config.test else "train" for value in values]
     else:
@@ -243,27 +245,27 @@ def _divide(
     shown = ", ".join(seen[:20]) + (", ..." if len(seen) > 20 else "")
     if config.test is not None and "test" not in names:
         raise ValueError(
-            f"No row of {whole.name} has '{config.test}' in column '{column}'; the values there are {shown}."
+            f"No row of {table.name} has '{config.test}' in column '{column}'; the values there are {shown}."
         )
     if None in names:
         raise ValueError(
-            f"Column '{column}' of {whole.name} must say train, validation or test, but its values are {shown}. Say "
+            f"Column '{column}' of {table.name} must say train, validation or test, but its values are {shown}. Say "
             "which of them is the test split with --test VALUE."
         )
     divided = {
-        split: Subset(whole, [i for i, name in enumerate(names) if name == split])
+        split: Subset(table, [i for i, name in enumerate(names) if name == split])
         for split in ("train", "validation", "test")
         if split in names
     }
     if "train" not in divided:
         raise ValueError(
-            f"Every row of {whole.name} is in {' or '.join(divided)} by column '{column}': nothing is left to train."
+            f"Every row of {table.name} is in {' or '.join(divided)} by column '{column}': nothing is left to train."
         )
     return dict(divided), (f"Rows are divided by column '{column}'.",)
 
 
 def _narrow(table: Table, choice: ColumnSelection, split: str) -> Table:
-    """Keep the columns that are used. A split may lack the target: then it is left out later, and said so."""
+    """Keep the used columns. A split without the target is left out later, with a note."""
     kept = choice.kept(
         table.fields, f"The split {split} ({table.name})", without_target=split != "train"
     )
