@@ -221,7 +221,7 @@ class Stream:
                 )
             if (state["division"], state["rows"]) != (self._division(parts), self._total()):
                 raise ValueError(
-                    f"The stream had {state['rows']} rows, divided by {state['how']}, and now has {self._total()}, "
+                    f"The stream had {state['rows']} rows, divided by {state['division']}, and now has {self._total()}, "
                     f"divided by {self._division(parts)}: the shards are others than before. Resume with the same data."
                 )
             progress.piece, progress.row = state["piece"], state["row"]
