@@ -6,7 +6,9 @@ from .evaluation.predict import Predictor as Predictor
 from .evaluation.predict import load as load
 from .evaluation.predict import save as save
 from .explain.attribution.attention import watch_attention as watch_attention
-from .explain.attribution.explain import explain as explain
+from .explain.attribution.explain import explain_sample as explain_sample
+from .explain.contents.base import register_view as register_view
+from .explain.render.write import explain_file as explain_file
 from .exporting.export import export as export
 from .hub.checkpoint import from_pretrained as from_pretrained
 from .recipes.files import create_model as create_model

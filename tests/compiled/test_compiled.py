@@ -42,7 +42,7 @@ def tiny(**changes):
 @pytest.mark.parametrize(
     ("backend", "checkpointing"), [("inductor", False), ("aot_eager", False), ("aot_eager", True)]
 )
-@pytest.mark.parametrize("path", ["auto", "grid"])
+@pytest.mark.parametrize("path", ["auto", "structured"])
 def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
     torch._dynamo.reset()
     model = tiny(inputs={"image": INPUTS[3]}, encoder=replace(ENCODER, attn_implementation=path))
@@ -59,7 +59,7 @@ def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
         assert (parameter.grad - expected[name]).abs().max() <= 1e-3 * largest, name
 
 
-@pytest.mark.parametrize(("path", "permute"), [("auto", None), ("grid", None), ("auto", 7)])
+@pytest.mark.parametrize(("path", "permute"), [("auto", None), ("structured", None), ("auto", 7)])
 def test_prediction_compiles_with_masks_and_permutation(path, permute):
     torch._dynamo.reset()
     model = tiny(permute=permute, encoder=replace(ENCODER, attn_implementation=path)).eval()
@@ -74,7 +74,7 @@ def test_prediction_compiles_with_masks_and_permutation(path, permute):
     [*((part, None) for part in INPUTS), (INPUTS[0], 7)],
     ids=lambda p: f"{p.kind}-{p.positions.kind}" if p in INPUTS else str(p),
 )
-@pytest.mark.parametrize("path", ["auto", "grid"])
+@pytest.mark.parametrize("path", ["auto", "structured"])
 def test_exports_with_a_free_batch(path, part, permute):
     encoder = replace(ENCODER, attn_implementation=path)
     model = tiny(inputs={"image": part}, encoder=encoder, permute=permute).eval()

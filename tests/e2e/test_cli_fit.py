@@ -132,7 +132,7 @@ def test_resuming_a_run_that_has_ended_says_so(pictures, run, capsys):
 
 def test_a_damaged_recipe_of_the_run_is_no_wrong_argument(pictures, capsys):
     Path("run").mkdir()
-    Path("run/recipe.yaml").write_text("nmae: digits")
+    Path("run/recipe.yaml").write_text("format: 2\nnmae: digits")
     assert main(["fit", str(pictures), "--out", "run", "--resume"]) == 1
     assert "run/recipe.yaml: 'name' is missing" in capsys.readouterr().err
 

@@ -66,7 +66,7 @@ def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     options = ["max_epochs=2", "augment={}", "dump=True"]
-    runs = [folder / "grid", *options, "attn_implementation=grid", "+"]
+    runs = [folder / "grid", *options, "attn_implementation=structured", "+"]
     runs += [folder / "auto", *options, "batch=auto", "room=4"]
     launch([*torchrun, f"--master_port={free_port()}", SCRIPT, *runs])
     return folder
@@ -92,7 +92,7 @@ def test_two_processes_compute_what_fits_in_the_fuller(alone, together):
 
 def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
     """Their processes are started by the run itself."""
-    options = ["max_epochs=2", "augment={}", "dump=True", "attn_implementation=grid"]
+    options = ["max_epochs=2", "augment={}", "dump=True", "attn_implementation=structured"]
     options += ["devices=2", "strategy=fsdp"]
     launch([sys.executable, SCRIPT, tmp_path / "run", *options])
     assert_trained_alike(tmp_path / "run", alone)

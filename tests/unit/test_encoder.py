@@ -164,7 +164,7 @@ def test_a_part_of_elements_without_a_grid_is_a_stretch_of_them(positions):
     assert_close(torch.cat([part.dense() for part in parts], dim=1), whole.dense())
 
 
-@pytest.mark.parametrize("path", ["auto", "grid", "absorbed", "projected"])
+@pytest.mark.parametrize("path", ["auto", "structured", "absorbed", "projected"])
 @pytest.mark.parametrize("share", ["all_but_first", "all", "none"])
 def test_each_read_may_get_its_own_part_of_the_time(path, share):
     config = replace(

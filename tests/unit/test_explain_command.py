@@ -65,7 +65,7 @@ def arrays(path: str) -> dict[str, np.ndarray]:
 
 def test_a_file_is_drawn_and_the_picture_is_named(capsys):
     assert main(["explain", run("image"), "a.png", "--out", "b.png", "--latents", "1"]) == 0
-    assert capsys.readouterr().out == "What the model looked at in a.png: b.png\n"
+    assert capsys.readouterr().out == "Attention of the model for a.png: b.png\n"
     with Image.open("b.png") as picture:
         assert picture.width > 300
 
@@ -97,7 +97,7 @@ class TestCurves:
         said = capsys.readouterr().out
         assert "Mean areas of 2 of two; lower deletion and higher insertion are better." in said
         assert {line.split()[0] for line in said.splitlines()[2:10] if line} >= {"class", "random"}
-        assert arrays("two-curves.npz")["samples"] == 2
+        assert arrays("two-faithfulness.npz")["samples"] == 2
 
     @pytest.mark.parametrize("more", [("--samples", "0"), ("--format", "gif"), ("--text", "a")])
     def test_of_nothing_are_refused(self, more, capsys):
@@ -121,7 +121,7 @@ def test_what_is_missing_may_be_left_out():
 class TestText:
     def test_is_given_itself(self, capsys):
         assert main(["explain", run("text"), "--text", "goöd, or not", "--format", "npz"]) == 0
-        assert "in the text: text-attention.npz" in capsys.readouterr().out
+        assert "for the text: text-attention.npz" in capsys.readouterr().out
         assert arrays("text-attention.npz")["text"].astype(np.uint8).tobytes().decode() == (
             "goöd, or not"
         )
@@ -162,7 +162,7 @@ class TestTable:
 def test_something_to_look_at_is_needed(capsys):
     assert main(["explain", "run"]) == 2
     assert (
-        "Expected a FILE to look at after RUN, or --text; got neither." in capsys.readouterr().err
+        "Expected a FILE to explain after RUN, or --text; got neither." in capsys.readouterr().err
     )
 
 

@@ -111,14 +111,14 @@ def test_the_way_to_read_can_be_switched_and_changes_nothing():
     model = tiny().eval()
     image = {"image": torch.randn(2, 3, 6, 8)}
     expected = model(image)
-    for path in ("grid", "absorbed", "projected"):
+    for path in ("structured", "absorbed", "projected"):
         model.set_attn_implementation(path)
         assert model.encoder.attn_implementation == path
         assert_close(model(image), expected)
-    with pytest.raises(ValueError, match=r"out of auto, grid.*got 'fast'"):
+    with pytest.raises(ValueError, match=r"out of auto, structured.*got 'fast'"):
         model.set_attn_implementation("fast")
     tiny(encoder=TransformerEncoderConfig(channels=16)).set_attn_implementation(
-        "grid"
+        "structured"
     )  # it has no choice
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -45,13 +45,7 @@ def run(args: Sequence[str]) -> int:
     options: Options = parse(Options, args, command="export", examples=_EXAMPLES)
     from perceivers.exporting.export import export
 
-    samples: list[Any] | None = None
-    if options.samples and options.format != "huggingface":
-        from perceivers.data.sources.samples import samples_of
-        from perceivers.hub.checkpoint import load
-
-        columns = load(options.run).config.input_columns()
-        samples = list(samples_of(list(options.samples), columns))
+    samples = options.samples or None
     done = export(options.run, options.out, format=options.format, samples=samples)
     if options.format == "huggingface":
         (name,) = done.notes

@@ -110,7 +110,7 @@ def export(
         path: The folder to write. That of an earlier export is replaced.
         format: `onnx`, `torch` (an archive of torch.export) and `safetensors` have a manifest of inputs and outputs,
             the first two also a script that predicts; `huggingface` is for `transformers`.
-        samples: Samples to compare on: paths, or dicts of a path for each modality.
+        samples: Samples to compare on, as for `Predictor.predict`: paths, or dicts of a path for each modality.
 
     Raises:
         ImportError: If a library is missing. The message says how to install it.

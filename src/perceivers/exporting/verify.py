@@ -21,7 +21,7 @@ from perceivers.data.loading.transform import (
     SampleTransform,
 )
 from perceivers.data.sources.open import open_data
-from perceivers.data.sources.samples import one_sample
+from perceivers.data.sources.samples import samples_of
 from perceivers.exporting.graph import ExportGraph, one_window
 from perceivers.hub.checkpoint import Saved
 from perceivers.models.perceiver import Perceiver
@@ -90,10 +90,10 @@ def make_reference(
     Args:
         saved: The model.
         graph: Its graph.
-        samples: Paths, dicts of a path for each modality, or `Row`s. None: some of the run's own data where it is
-            found, else random inputs.
+        samples: As for `Predictor.predict`. None: some of the run's own data where it is found, else random inputs.
 
     Raises:
+        OSError: If one of `samples` does not exist.
         ValueError: If one of `samples` cannot be decoded.
     """
     config = saved.config
@@ -101,7 +101,10 @@ def make_reference(
     preprocess = {name: one_window(config.preprocess[name]) for name in columns}
     reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
     if samples is not None:
-        rows = [one_sample(one, columns) for one in samples]
+        try:
+            rows = list(samples_of(list(samples), columns))
+        except (KeyError, TypeError) as error:
+            raise ValueError(error.args[0]) from error
         decoded = _decode(reader, rows, skip=False)
         return _reference(saved, graph, reader, decoded, "given with --samples")
     found = _open_run_data(saved)

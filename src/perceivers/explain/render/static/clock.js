@@ -1,6 +1,8 @@
-// The time of a clip that is played: with its sound where the browser can decode the file, and without it otherwise.
+// The time of a clip that is played, with its sound where the browser can decode the file, and its controls.
 
-const MOMENT = 0.5; // the server takes the clip from the middle of a longer recording
+import { make } from "./dom.js";
+
+const CLIP_POSITION = 0.5; // the server takes the clip from the middle of a longer recording
 
 let shared = null;
 
@@ -19,7 +21,7 @@ export async function soundOf(file) {
   }
 }
 
-/** A clip's time in seconds, from 0 to its end, whom it tells about every change. */
+/** A clip's time in seconds, from 0 to its end. Listeners are called at every change. */
 export class Clock {
   constructor(seconds, sound) {
     this.seconds = seconds;
@@ -33,7 +35,7 @@ export class Clock {
 
   /** Where the clip begins in its file. */
   get offset() {
-    return this.sound ? MOMENT * Math.max(0, this.sound.duration - this.seconds) : 0;
+    return this.sound ? CLIP_POSITION * Math.max(0, this.sound.duration - this.seconds) : 0;
   }
 
   listen(listener) {
@@ -41,7 +43,7 @@ export class Clock {
     listener(this);
   }
 
-  tell() {
+  notify() {
     for (const listener of this.listeners) listener(this);
   }
 
@@ -50,7 +52,7 @@ export class Clock {
     this.stop();
     this.now = Math.max(0, Math.min(this.seconds, seconds));
     if (again) this.play();
-    this.tell();
+    this.notify();
   }
 
   toggle() {
@@ -60,12 +62,12 @@ export class Clock {
 
   pause() {
     this.stop();
-    this.tell();
+    this.notify();
   }
 
   play() {
     if (this.now >= this.seconds - 0.01) this.now = 0;
-    if (this.sound) this.sing();
+    if (this.sound) this.playSound();
     this.playing = true;
     const from = this.now;
     const start = performance.now();
@@ -75,13 +77,13 @@ export class Clock {
       this.now = Math.min(this.seconds, from + Math.max(0, time - start) / 1000);
       if (this.now >= this.seconds) this.stop();
       else requestAnimationFrame(step);
-      this.tell();
+      this.notify();
     };
     requestAnimationFrame(step);
-    this.tell();
+    this.notify();
   }
 
-  sing() {
+  playSound() {
     const context = audioContext();
     context.resume();
     this.source = context.createBufferSource();
@@ -95,4 +97,21 @@ export class Clock {
     this.source?.stop();
     this.source = null;
   }
+}
+
+/** Return a button and a slider for a clock. Both work by keyboard. */
+export function player(clock, step) {
+  const button = make("button", { type: "button", class: "play", click: () => clock.toggle() }, "Play");
+  const slider = make("input", {
+    type: "range", min: 0, max: clock.seconds, step, value: 0, "aria-label": "Time in the clip",
+    input: () => clock.seek(Number(slider.value)),
+  });
+  const said = make("output");
+  clock.listen(() => {
+    button.textContent = clock.playing ? "Pause" : "Play";
+    slider.value = clock.now;
+    said.textContent = `${clock.now.toFixed(2)} of ${clock.seconds.toFixed(2)} s`;
+    slider.setAttribute("aria-valuetext", said.textContent);
+  });
+  return make("div", { class: "player" }, [button, slider, said]);
 }

@@ -1,23 +1,20 @@
 // Points in space that turn: by mouse, finger and the arrow keys. Those with more attention are larger and warmer.
 
-import { strength } from "./colors.js";
+import { colorOf, mixed, strength } from "./colors.js";
 import { make, named, redraw, sharp } from "./dom.js";
 
-// What got nothing has the color of quiet points; what got most stands out most from the paper, white or dark.
+// Points without attention are quiet; those with the most stand out most from the paper, white or dark.
 const GLOW = {
   light: [[222, 190, 120], [242, 160, 50], [222, 80, 40], [150, 15, 60]],
   dark: [[110, 60, 110], [190, 60, 90], [242, 120, 45], [255, 235, 140]],
 };
-const STEP = Math.PI / 24;
+const TURN = Math.PI / 24;
 
-/** Return the color of a point, for how strong it is drawn. */
+/** Return the color of a point of some strength. */
 export function glow(part) {
   if (part < 0.12) return named("point");
   const stops = GLOW[matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"];
-  const place = Math.min((part - 0.12) / 0.88, 0.999) * (stops.length - 1);
-  const low = Math.floor(place);
-  const mixed = stops[low].map((value, index) => Math.round(value + (stops[low + 1][index] - value) * (place - low)));
-  return `rgb(${mixed.join(" ")})`;
+  return `rgb(${mixed(stops, (part - 0.12) / 0.88).join(" ")})`;
 }
 
 /** Return points moved to their middle and scaled to a ball of radius 1. */
@@ -33,7 +30,7 @@ function centered(points) {
   return moved.map((point) => point.map((value) => value / radius));
 }
 
-/** Return where points lie on the screen and how near they are: x to the right, y down, z towards the eye. */
+/** Return the positions of points on the screen: x to the right, y down, z towards the eye. */
 export function project(points, turn, tilt) {
   const [ct, st, ci, si] = [Math.cos(turn), Math.sin(turn), Math.cos(tilt), Math.sin(tilt)];
   return points.map(([x, y, z]) => {
@@ -45,7 +42,7 @@ export function project(points, turn, tilt) {
   });
 }
 
-/** Draw points; return what gives them the colors of another map. */
+/** Draw points; return a function that gives them the colors of another map. */
 export async function pointsView(view, host) {
   const points = centered(view.points);
   const canvas = make("canvas", {
@@ -55,22 +52,22 @@ export async function pointsView(view, host) {
   host.append(canvas);
   const start = { turn: 0.6, tilt: 0.38, zoom: 1 };
   const eye = { ...start };
-  let levels = null;
-  let shown = true;
+  let shown = null;
   const draw = () => {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (!levels || !width) return;
+    if (!width) return;
     const context = sharp(canvas, width, height);
     const scale = 0.43 * Math.min(width, height) * eye.zoom;
     const size = Math.max(1.3, Math.min(4.5, 70 / Math.sqrt(points.length))) * Math.sqrt(eye.zoom);
+    const known = new Map(); // asking the style sheet for each point takes long
+    const colors = (part) => known.get(part) ?? known.set(part, glow(part)).get(part);
     const placed = project(points, eye.turn, eye.tilt);
     const order = placed.map((_, index) => index).sort((a, b) => placed[a][2] - placed[b][2]);
-    const colors = Array.from({ length: 256 }, (_, level) => glow(shown ? strength(level) : 0));
     for (const index of order) {
       const [x, y, near] = placed[index];
-      const part = shown ? strength(levels[index]) : 0;
+      const part = shown ? strength(shown, index) : 0;
       context.globalAlpha = 0.6 + 0.4 * ((near + 1) / 2);
-      context.fillStyle = colors[levels[index]];
+      context.fillStyle = shown ? colorOf(shown, part, colors) : glow(0);
       context.beginPath();
       context.arc(width / 2 + x * scale, height / 2 + y * scale, size * (0.8 + 0.9 * part), 0, 7);
       context.fill();
@@ -87,7 +84,7 @@ export async function pointsView(view, host) {
     draw();
   };
   const keys = {
-    ArrowLeft: () => turn(-STEP, 0), ArrowRight: () => turn(STEP, 0), ArrowUp: () => turn(0, STEP), ArrowDown: () => turn(0, -STEP),
+    ArrowLeft: () => turn(-TURN, 0), ArrowRight: () => turn(TURN, 0), ArrowUp: () => turn(0, TURN), ArrowDown: () => turn(0, -TURN),
     "+": () => zoom(1.15), "-": () => zoom(1 / 1.15), Home: () => { Object.assign(eye, start); draw(); },
   };
   canvas.addEventListener("keydown", (event) => {
@@ -104,12 +101,11 @@ export async function pointsView(view, host) {
     event.preventDefault();
     zoom(Math.exp(-event.deltaY / 500));
   }, { passive: false });
-  const known = view.of > view.points.length ? `${view.points.length} of ${view.of} points. ` : "";
-  host.append(make("p", { class: "quiet" }, `${known}Drag to turn, or the arrow keys; + and − come nearer and go away.`));
+  const count = view.total > view.points.length ? `${view.points.length} of ${view.total} points. ` : "";
+  host.append(make("p", { class: "quiet" }, `${count}Drag to turn, or the arrow keys; + and − come nearer and go away.`));
   redraw(canvas, draw);
-  return (next, visible) => {
-    levels = next;
-    shown = visible;
+  return (map) => {
+    shown = map;
     draw();
   };
 }

@@ -1,10 +1,12 @@
-// What lies along time: lines, bars of attention beneath them, ticks, and where a clip is playing.
+// Lanes along one axis: bars of attention, ticks, names, and the position of a clip that is playing.
 
-import { heat, strength } from "./colors.js";
+import { colorOf, heat, strength } from "./colors.js";
 import { named } from "./dom.js";
 
-export const LEFT = 52; // room for what stands beside a lane
+export const LEFT = 64; // room for the name of a lane
 export const RIGHT = 10;
+export const BARS = 90; // height of bars of attention
+export const TICKS = 22; // height of ticks
 
 /** Return about five round numbers from 0 to an end. */
 export function ticksTo(end) {
@@ -31,9 +33,9 @@ export function drawTicks(context, width, top, end, unit) {
   }
 }
 
-/** Draw attention along time as bars: the higher and warmer, the more an element got. */
-export function drawBars(context, levels, extent, box) {
-  const count = levels.length;
+/** Draw a map along an axis as bars: height and color show the strength of an element. */
+export function drawBars(context, map, extent, box) {
+  const count = map.levels.length;
   const wide = (box.width * extent) / count;
   context.save();
   context.beginPath();
@@ -42,13 +44,20 @@ export function drawBars(context, levels, extent, box) {
   context.fillStyle = named("line");
   context.fillRect(box.left, box.top + box.height - 1, box.width, 1);
   for (let place = 0; place < count; place += 1) {
-    const part = strength(levels[place]);
-    if (!levels[place]) continue;
-    context.fillStyle = heat(0.2 + 0.65 * part);
+    if (!map.levels[place]) continue;
+    const part = strength(map, place);
+    context.fillStyle = colorOf(map, map.scores ? part : 0.2 + 0.65 * part, heat);
     const high = Math.max(1, part * box.height);
     context.fillRect(box.left + place * wide, box.top + box.height - high, Math.max(wide + 0.3, 0.8), high);
   }
   context.restore();
+}
+
+/** Draw a map below lanes, with its name, and ticks below it. */
+export function drawMapLane(context, map, view, width, top, end, unit) {
+  if (map) drawBars(context, map, view.extent[0], { left: LEFT, top, width: width - LEFT - RIGHT, height: BARS });
+  drawName(context, "attention", top + BARS / 2);
+  drawTicks(context, width, top + BARS + 4, end, unit);
 }
 
 /** Write a name beside a lane. */
@@ -60,7 +69,7 @@ export function drawName(context, text, middle) {
   context.fillText(text, LEFT - 6, middle, LEFT - 8);
 }
 
-/** Draw where a clip is playing. */
+/** Draw the position of a clip that is playing. */
 export function drawNow(context, width, height, part) {
   const x = LEFT + part * (width - LEFT - RIGHT);
   context.fillStyle = "#000"; // black and white: seen on every color of a map
@@ -69,7 +78,7 @@ export function drawNow(context, width, height, part) {
   context.fillRect(x - 1, 0, 2, height);
 }
 
-/** Take a clip's clock to where a finger or the mouse is. */
+/** Move a clip's clock to the position of the finger or mouse. */
 export function seekable(canvas, clock) {
   const seek = (event) => {
     const box = canvas.getBoundingClientRect();
