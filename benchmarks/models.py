@@ -105,7 +105,7 @@ def ours_2021(setting: Setting) -> Rival:
     """Return this library's 2021 model."""
     model: Perceiver = seeded(lambda: build(config_2021(setting))).to(setting.device)
     if setting.smoke:
-        model.encoder.attn_implementation = "grid"  # as larger shapes would be read
+        model.encoder.attn_implementation = "structured"  # as larger shapes would be read
     return Rival(model=model, call=lambda image: model({"image": image}))
 
 
@@ -139,7 +139,7 @@ def ours_io(setting: Setting) -> Rival:
     """Return this library's Perceiver IO for ImageNet."""
     model: Perceiver = seeded(lambda: build(config_io(setting))).to(setting.device)
     if setting.smoke:
-        model.encoder.attn_implementation = "grid"
+        model.encoder.attn_implementation = "structured"
     return Rival(model=model, call=lambda image: model({"image": image}))
 
 

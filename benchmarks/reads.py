@@ -200,10 +200,12 @@ def ours(scene: Scene, *, backward: bool = False, path: str = "auto") -> Builder
         width = width_of(parts[0])
         cross = read_weights(width, setting)
         segments = [elements(part, setting) for part in parts]
-        way = "grid" if setting.smoke and path == "auto" else path  # as larger shapes would be read
+        way = (
+            "structured" if setting.smoke and path == "auto" else path
+        )  # as larger shapes would be read
 
         def read(query: Tensor) -> Tensor:
-            source = ElementSource(segments, path=way).normalized(cross.source_norm)
+            source = ElementSource(segments, implementation=way).normalized(cross.source_norm)
             return source.read(query, cross.attention)
 
         leaves = {

@@ -6,7 +6,9 @@ from .evaluation.predict import Predictor as Predictor
 from .evaluation.predict import load as load
 from .evaluation.predict import save as save
 from .explain.attribution.attention import watch_attention as watch_attention
-from .explain.attribution.explain import explain as explain
+from .explain.attribution.explain import explain_sample as explain_sample
+from .explain.contents.base import register_view as register_view
+from .explain.render.write import explain_file as explain_file
 from .exporting.export import export as export
 from .hub.checkpoint import from_pretrained as from_pretrained
 from .recipes.files import create_model as create_model
@@ -112,6 +114,8 @@ from .outputs.queries import LearnedQueriesConfig as LearnedQueriesConfig
 from .tasks.autoencode import AutoencodeConfig as AutoencodeConfig
 from .tasks.autoencode import ReconstructionConfig as ReconstructionConfig
 from .tasks.base import BaseTaskConfig as BaseTaskConfig
+from .tasks.base import ConfusionMeter as ConfusionMeter
+from .tasks.base import ExportOutput as ExportOutput
 from .tasks.base import Meter as Meter
 from .tasks.base import OutputPart as OutputPart
 from .tasks.base import SupervisedTask as SupervisedTask
@@ -119,6 +123,7 @@ from .tasks.base import TargetInfo as TargetInfo
 from .tasks.base import Task as Task
 from .tasks.base import TaskBatch as TaskBatch
 from .tasks.classification import ClassificationConfig as ClassificationConfig
+from .tasks.classification import ClassificationTask as ClassificationTask
 from .tasks.dense import ImageToImageConfig as ImageToImageConfig
 from .tasks.dense import SegmentationConfig as SegmentationConfig
 from .tasks.flow import FlowConfig as FlowConfig

@@ -7,20 +7,13 @@ import torch
 
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=3)
-ENCODER = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=16,
-    num_cross_attends=2,
-    num_blocks=2,
-    num_self_attends_per_block=1,
-    num_self_attend_heads=2,
-)
+ENCODER = tiny_encoder(num_cross_attends=2, num_blocks=2)
 INPUTS = [
     PixelInputConfig(size=(6, 8), positions=FEW),
     PixelInputConfig(size=(6, 8), positions=LearnedPositionsConfig(channels=5)),
@@ -42,7 +35,7 @@ def tiny(**changes):
 @pytest.mark.parametrize(
     ("backend", "checkpointing"), [("inductor", False), ("aot_eager", False), ("aot_eager", True)]
 )
-@pytest.mark.parametrize("path", ["auto", "grid"])
+@pytest.mark.parametrize("path", ["auto", "structured"])
 def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
     torch._dynamo.reset()
     model = tiny(inputs={"image": INPUTS[3]}, encoder=replace(ENCODER, attn_implementation=path))
@@ -59,7 +52,7 @@ def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
         assert (parameter.grad - expected[name]).abs().max() <= 1e-3 * largest, name
 
 
-@pytest.mark.parametrize(("path", "permute"), [("auto", None), ("grid", None), ("auto", 7)])
+@pytest.mark.parametrize(("path", "permute"), [("auto", None), ("structured", None), ("auto", 7)])
 def test_prediction_compiles_with_masks_and_permutation(path, permute):
     torch._dynamo.reset()
     model = tiny(permute=permute, encoder=replace(ENCODER, attn_implementation=path)).eval()
@@ -74,7 +67,7 @@ def test_prediction_compiles_with_masks_and_permutation(path, permute):
     [*((part, None) for part in INPUTS), (INPUTS[0], 7)],
     ids=lambda p: f"{p.kind}-{p.positions.kind}" if p in INPUTS else str(p),
 )
-@pytest.mark.parametrize("path", ["auto", "grid"])
+@pytest.mark.parametrize("path", ["auto", "structured"])
 def test_exports_with_a_free_batch(path, part, permute):
     encoder = replace(ENCODER, attn_implementation=path)
     model = tiny(inputs={"image": part}, encoder=encoder, permute=permute).eval()

@@ -13,14 +13,24 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from perceivers.explain.attribution.contents import Fields, Passage, Recording, Values, Wave
-from perceivers.explain.attribution.explanation import Explanation, View
-from perceivers.server import explanation_json as maps
-from support.modality_data import frames, points, tone, write_off, write_video, write_wav
+from perceivers.explain.attribution.explanation import Explanation
+from perceivers.explain.contents.array import ArrayContent
+from perceivers.explain.contents.audio import WaveformContent
+from perceivers.explain.contents.base import View
+from perceivers.explain.contents.series import SeriesContent
+from perceivers.explain.contents.table import TableContent
+from perceivers.explain.contents.text import TextContent
+from perceivers.explain.render import explanation_json
+from perceivers.explain.render.write import page_of
+from perceivers.server import app as served_app
+from support.explanations import explanation, view
+from support.files import write_off, write_video, write_wav
+from support.modality_data import frames, points, tone
 from support.models import save_untrained
 from support.timing import PATIENCE, wait_until
 
-STATIC = Path(maps.__file__).with_name("static")
+SHARED = Path(explanation_json.__file__).with_name("static")
+STATIC = Path(served_app.__file__).with_name("static")
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
@@ -159,16 +169,20 @@ def made_views() -> list[dict]:
     rng = np.random.default_rng(0)
     recorded = np.where(rng.random((40, 2)) < 0.1, np.nan, rng.random((40, 2)))
     contents = {
-        "text": Passage(units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")),
-        "series": Recording(
+        "text": TextContent(
+            units=np.array([*"Grüße, who?".encode(), 259]), marks=("P", "B", "C", "M")
+        ),
+        "series": SeriesContent(
             values=recorded.astype(np.float32),
             times=np.arange(40) / 20,
             channels=("x", "y"),
             step=4,
         ),
-        "array": Values(values=rng.random((10, 3)).astype(np.float32)),
-        "wave": Wave(samples=rng.random((4000, 1)).astype(np.float32), rate=4000.0, step=400),
-        "table": Fields(fields=("age", "color"), texts=("41", "")),
+        "array": ArrayContent(values=rng.random((10, 3)).astype(np.float32)),
+        "wave": WaveformContent(
+            samples=rng.random((4000, 1)).astype(np.float32), rate=4000.0, step=400
+        ),
+        "table": TableContent(fields=("age", "color"), texts=("41", "")),
     }
     counts = {"text": 14, "series": 10, "array": 10, "wave": 10, "table": 2}
     parts = tuple(
@@ -184,14 +198,14 @@ def made_views() -> list[dict]:
     )
     none = np.zeros(0, np.float32)
     made = Explanation(name="made", label_names=(), probabilities=none, views=parts, latents=(0,))
-    return maps.views(made)
+    return explanation_json.views_json(made)
 
 
 def test_every_other_kind_of_input_is_given_and_drawn(browser):
     inputs = [
-        {"name": "text", "kind": "text", "media": "text", "accept": [".txt"]},
-        {"name": "age", "kind": "table", "media": "values", "number": True, "choices": []},
-        {"name": "color", "kind": "table", "media": "values", "choices": ["red", "blue"]},
+        {"name": "text", "kind": "text", "accept": [".txt"]},
+        {"name": "age", "kind": "table", "number": True, "choices": []},
+        {"name": "color", "kind": "table", "choices": ["red", "blue"]},
     ]
     tags = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.6}]
     answers = [
@@ -212,7 +226,9 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
             sent.append((route.request.post_data_buffer or b"").decode())
             route.fulfill(json=told[path])
         else:
-            route.fulfill(path=STATIC / (path.removeprefix("/static/").strip("/") or "index.html"))
+            name = path.removeprefix("/static/").strip("/") or "index.html"
+            shared = name.removeprefix("shared/")
+            route.fulfill(path=STATIC / name if shared == name else SHARED / shared)
 
     context = browser.new_context()
     context.route("**/*", answer)
@@ -248,6 +264,36 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
     context.close()
 
 
+def test_a_page_of_an_explanation_needs_no_server(tmp_path, browser):
+    names = ("picture", "film", "wave", "spectrogram", "cloud", "short text", "recording")
+    names += ("values", "fields", "elements")
+    views = [view(name, modality=name, kept="for cat", share=0.1, even=0.1) for name in names]
+    file = tmp_path / "a.html"
+    file.write_text(page_of(explanation(*views, map="class", about="cat")), encoding="utf-8")
+    with visited(browser, file.as_uri()) as (page, _):
+        assert page.locator("figure h3").count() == len(names)
+        assert page.inner_text("#depth-said") == "for cat"
+        assert "more probable" in page.inner_text("#legend")
+        canvases = page.locator("canvas.drawn").count()
+        states = [[drawn(page, place) for place in range(canvases)]]
+        choose(page, "#depth", 1)
+        assert page.inner_text("#depth-said") == "cross-attend 1 of 2"
+        states.append([drawn(page, place) for place in range(canvases)])
+        page.select_option("#latent", "2")
+        page.select_option("#kind", "scores")
+        assert "latent 2, the mean over heads, before" in page.inner_text("#legend")
+        states.append([drawn(page, place) for place in range(canvases)])
+        page.uncheck("#overlay")
+        states.append([drawn(page, place) for place in range(canvases)])
+        for place in range(canvases):
+            assert len({state[place] for state in states}) == 4
+        assert page.locator("[data-input=fields] .number").first.inner_text() == ""
+        page.check("#overlay")
+        assert float(page.locator("[data-input=fields] .number").first.inner_text()) < 1
+        page.click("text=Play")
+        wait_until(lambda: page.evaluate("document.querySelector('.player input').value > 0.1"))
+
+
 def test_a_picture_is_answered_and_drawn(tmp_path, browser):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     file = tmp_path / "a.png"
@@ -265,7 +311,7 @@ def test_a_picture_is_answered_and_drawn(tmp_path, browser):
             page.locator("#answers .bars li > :first-child").all_inner_texts()
         )
         maps = [drawn(page)]
-        for depth, title in enumerate(("read 1 of 2", "read 2 of 2"), 1):
+        for depth, title in enumerate(("cross-attend 1 of 2", "cross-attend 2 of 2"), 1):
             choose(page, "#depth", depth)
             assert page.inner_text("#depth-said") == title
             maps.append(drawn(page))
@@ -329,7 +375,7 @@ def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
         both = drawn(page, 0), drawn(page, 1)
         tabbed_to(page, "#depth")
         page.keyboard.press("ArrowRight")
-        assert page.inner_text("#depth-said") == "read 1 of 2"
+        assert page.inner_text("#depth-said") == "cross-attend 1 of 2"
         assert (drawn(page, 0) != both[0], drawn(page, 1) != both[1]) == (True, True)
         tabbed_to(page, "#latent")
         with page.expect_response("**/explain"):

@@ -112,7 +112,7 @@ def test_losses_on_file_are_those_of_a_model_that_learns(name):
     assert kept[-1] < kept[0]
 
 
-@pytest.mark.parametrize("path", ["grid", "absorbed", "projected"])
+@pytest.mark.parametrize("path", ["structured", "absorbed", "projected"])
 @pytest.mark.parametrize("name", list(recipes()))
 def test_losses_on_file_are_those_of_every_way_to_read(name, path):
     recipe = recipes()[name]

@@ -55,7 +55,7 @@ def test_permuted_training_is_unpermuted_training(part):
     assert_close(permuted, plain)
 
 
-@pytest.mark.parametrize("path", ["grid", "absorbed"])
+@pytest.mark.parametrize("path", ["structured", "absorbed"])
 @pytest.mark.parametrize(
     "part", [DIGITS.inputs["image"], LEARNED, CONVOLVED], ids=["fourier", "learned", "convolved"]
 )

@@ -16,7 +16,7 @@ from perceivers.nn.blocks import CrossAttend
 from support.tolerance import EXACT, READ_FLOOR, READ_TIMES, relative_error
 
 WIDTH = 14
-PATHS = ("grid", "absorbed")
+PATHS = ("structured", "absorbed")
 several = settings(max_examples=60)
 
 
@@ -133,7 +133,7 @@ def run(problem, path, dtype):
     latents = latents.requires_grad_()
     weights = torch.randn(problem["batch"], problem["latents"], 8, generator=generator)
     made = [converted(segment, dtype) for segment in made]
-    read = layer(latents, ElementSource(made, path=path, dtype=dtype))
+    read = layer(latents, ElementSource(made, implementation=path, dtype=dtype))
     (read * weights.to(dtype)).sum().backward()
     found = {"read": read.detach(), "latents": latents.grad}
     for number, segment in enumerate(made):

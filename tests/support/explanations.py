@@ -4,39 +4,36 @@ from dataclasses import replace
 
 import numpy as np
 
-from perceivers.explain.attribution.contents import (
-    Cloud,
-    Content,
-    Fields,
-    Film,
-    Passage,
-    Picture,
-    Recording,
-    Spectrogram,
-    Values,
-    Wave,
-)
-from perceivers.explain.attribution.explanation import Explanation, View
+from perceivers.explain.attribution.explanation import Explanation
+from perceivers.explain.contents.array import ArrayContent
+from perceivers.explain.contents.audio import SpectrogramContent, WaveformContent
+from perceivers.explain.contents.base import Content, ElementsContent, View
+from perceivers.explain.contents.image import ImageContent
+from perceivers.explain.contents.points import PointsContent
+from perceivers.explain.contents.series import SeriesContent
+from perceivers.explain.contents.table import TableContent
+from perceivers.explain.contents.text import TextContent
+from perceivers.explain.contents.video import VideoContent
 
 __all__ = ["CONTENTS", "RANDOM", "explanation", "passage", "picture", "recording", "view"]
 
 RANDOM = np.random.default_rng(0)
 
 
-def picture(height=8, width=8) -> Picture:
-    return Picture(pixels=RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8))
+def picture(height=8, width=8) -> ImageContent:
+    return ImageContent(pixels=RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def passage(text: str) -> Passage:
+def passage(text: str) -> TextContent:
     units = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
-    return Passage(units=units, marks=("PAD",))
+    return TextContent(units=units, marks=("PAD",))
 
 
-def recording(steps=30, channels=3, unit="s") -> Recording:
+def recording(steps=30, channels=3, unit="s") -> SeriesContent:
     values = RANDOM.normal(size=(steps, channels)).astype(np.float32)
     values[3:6, 0] = np.nan
     values[:, -1] = np.nan
-    return Recording(
+    return SeriesContent(
         values=values,
         times=np.arange(steps) / 10,
         channels=tuple(f"$channel_{i}$" for i in range(channels)),
@@ -48,16 +45,23 @@ def recording(steps=30, channels=3, unit="s") -> Recording:
 CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
     "picture": (picture(), (4, 4)),
     "wave": (
-        Wave(samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100),
+        WaveformContent(
+            samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100
+        ),
         (40,),
     ),
-    "silence": (Wave(samples=np.zeros((50, 1), np.float32), rate=8000.0, step=100), (1,)),
+    "silence": (
+        WaveformContent(samples=np.zeros((50, 1), np.float32), rate=8000.0, step=100),
+        (1,),
+    ),
     "long wave": (
-        Wave(samples=RANDOM.normal(size=(4000, 1)).astype(np.float32), rate=8000.0, step=4),
+        WaveformContent(
+            samples=RANDOM.normal(size=(4000, 1)).astype(np.float32), rate=8000.0, step=4
+        ),
         (1000,),
     ),
     "spectrogram": (
-        Spectrogram(
+        SpectrogramContent(
             values=RANDOM.normal(size=(30, 40)).astype(np.float32),
             seconds=0.3,
             hertz=np.geomspace(50, 8000, 40).astype(np.float32),
@@ -66,7 +70,7 @@ CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
         (8, 10),
     ),
     "unknown bands": (
-        Spectrogram(
+        SpectrogramContent(
             values=np.full((6, 5), np.nan, np.float32),
             seconds=0.3,
             hertz=np.zeros(0, np.float32),
@@ -74,17 +78,20 @@ CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
         (6, 5),
     ),
     "film": (
-        Film(
+        VideoContent(
             frames=RANDOM.integers(0, 256, (10, 9, 17, 3), dtype=np.uint8),
             rate=12.5,
             step=(2, 8, 8),
         ),
         (8, 2, 3),
     ),
-    "one frame": (Film(frames=np.zeros((1, 80, 60, 3), np.uint8), rate=1.0), (1, 4, 4)),
-    "cloud": (Cloud(points=RANDOM.normal(size=(50, 3)).astype(np.float32)), (50,)),
-    "one point": (Cloud(points=np.zeros((1, 3), np.float32)), (1,)),
-    "large cloud": (Cloud(points=RANDOM.normal(size=(7000, 3)).astype(np.float32)), (7000,)),
+    "one frame": (VideoContent(frames=np.zeros((1, 80, 60, 3), np.uint8), rate=1.0), (1, 4, 4)),
+    "cloud": (PointsContent(points=RANDOM.normal(size=(50, 3)).astype(np.float32)), (50,)),
+    "one point": (PointsContent(points=np.zeros((1, 3), np.float32)), (1,)),
+    "large cloud": (
+        PointsContent(points=RANDOM.normal(size=(7000, 3)).astype(np.float32)),
+        (7000,),
+    ),
     "short text": (
         passage("Grüße aus 東京 \N{GRINNING FACE}\n\tund e\N{COMBINING ACUTE ACCENT}"),
         (44,),
@@ -94,11 +101,12 @@ CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
     "recording": (recording(), (15,)),
     "one step": (recording(steps=1, unit="step"), (1,)),
     "many channels": (recording(channels=30), (15,)),
-    "values": (Values(values=RANDOM.normal(size=(20, 4)).astype(np.float32)), (20,)),
-    "positive values": (Values(values=RANDOM.random((20, 1)).astype(np.float32)), (20,)),
-    "nothing measured": (Values(values=np.full((3, 2), np.nan, np.float32)), (3,)),
-    "fields": (Fields(fields=("$age$", "sex", "city"), texts=("4", "", "Rome")), (3,)),
-    "many fields": (Fields(fields=("field",) * 50, texts=("1",) * 50), (50,)),
+    "values": (ArrayContent(values=RANDOM.normal(size=(20, 4)).astype(np.float32)), (20,)),
+    "positive values": (ArrayContent(values=RANDOM.random((20, 1)).astype(np.float32)), (20,)),
+    "nothing measured": (ArrayContent(values=np.full((3, 2), np.nan, np.float32)), (3,)),
+    "elements": (ElementsContent(values=RANDOM.random((6, 4, 2))), (6, 4)),
+    "fields": (TableContent(fields=("$age$", "sex", "city"), texts=("4", "", "Rome")), (3,)),
+    "many fields": (TableContent(fields=("field",) * 50, texts=("1",) * 50), (50,)),
 }
 
 

@@ -22,6 +22,7 @@ from perceivers.server.settings import UploadLimits
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from support import modality_data as made
+from support.files import write_video
 from support.models import preprocess_of
 from support.server import BOUNDS, GOOD_SUFFIX, bad_files, good_file
 from support.timing import PATIENCE
@@ -79,7 +80,7 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
 
 def test_a_film_is_read_with_its_sound(tmp_path):
     decoder = Decoder(setup_of("video", "audio", limits=UploadLimits()))
-    path = made.write_video(
+    path = write_video(
         tmp_path / "a.mp4", made.frames(0, 0), sound=made.tone(0, 0, seconds=1.0, rate=16_000)
     )
     film = Upload(".mp4", path.read_bytes())
@@ -104,7 +105,6 @@ def test_rows_of_numbers_and_categories_are_written():
         {
             "name": "age",
             "kind": "table",
-            "media": "values",
             "accept": [],
             "number": True,
             "choices": [],
@@ -112,7 +112,6 @@ def test_rows_of_numbers_and_categories_are_written():
         {
             "name": "color",
             "kind": "table",
-            "media": "values",
             "accept": [],
             "number": False,
             "choices": ["red", "blue"],
@@ -167,7 +166,7 @@ def test_whatever_decoding_raises_is_a_refusal(error, status, words, monkeypatch
         raise error
 
     decoder = Decoder(setup_of("image"))
-    monkeypatch.setattr(decoding, "check", fail)
+    monkeypatch.setattr(decoding, "check_limits", fail)
     answer = decoder.decode(Job({"image": Upload(".png", made.png(0, 0))}))
     assert isinstance(answer, Refusal)
     assert answer.status == status

@@ -55,9 +55,9 @@ def test_an_explanation_has_a_map_for_each_read(client):
     assert (told["reads"], told["latents"], told["heads"]) == (2, 4, [1, 1])
     assert told["missing"] == []
     (view,) = told["views"]
-    assert [one["read"] for one in view["maps"]] == ["all", 0, 1]
+    assert [one["cross_attend"] for one in view["maps"]] == ["all", 0, 1]
     one = ask(client, "/explain", read="1", latent="3", head="0").json()["views"][0]["maps"]
-    assert [part["read"] for part in one] == [1]
+    assert [part["cross_attend"] for part in one] == [1]
     assert len(base64.b64decode(one[0]["values"])) == 4
     assert told["answers"] == ask(client).json()["answers"]
     assert ask(client, "/explain", latent="mean", read="all").status_code == 200
@@ -82,7 +82,7 @@ def test_the_run_tells_what_it_reads_and_says(client):
     told = client.get("/run").json()
     assert told["name"] == "image"
     (one,) = told["inputs"]
-    assert (one["name"], one["media"]) == ("image", "picture")
+    assert (one["name"], one["kind"]) == ("image", "image")
     assert ".png" in one["accept"]
     assert told["answers"] == [
         {"name": "answer", "kind": "classification", "classes": list(made.LABELS)}

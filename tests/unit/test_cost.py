@@ -103,7 +103,7 @@ def test_a_model_is_costed_without_being_allocated():
     assert (found.num_elements, found.input_channels) == (50_176, 261)
     assert found.num_parameters == 44_912_254
     assert found.weight_bytes == 4 * 44_912_254
-    assert found.attn_implementation == "grid"
+    assert found.attn_implementation == "structured"
     assert found.flops < 0.6 * found.paper_flops
     less = cost(IMAGENET, batch_size=2, grad_checkpointing=True)
     assert less.step_bytes < found.step_bytes / 2

@@ -8,15 +8,11 @@ import torch
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
-TINY = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=8,
-    num_cross_attends=3,
-    num_blocks=3,
-    num_self_attends_per_block=2,
-    num_self_attend_heads=2,
+TINY = tiny_encoder(
+    latent_channels=8, num_cross_attends=3, num_blocks=3, num_self_attends_per_block=2
 )
 
 
@@ -164,7 +160,7 @@ def test_a_part_of_elements_without_a_grid_is_a_stretch_of_them(positions):
     assert_close(torch.cat([part.dense() for part in parts], dim=1), whole.dense())
 
 
-@pytest.mark.parametrize("path", ["auto", "grid", "absorbed", "projected"])
+@pytest.mark.parametrize("path", ["auto", "structured", "absorbed", "projected"])
 @pytest.mark.parametrize("share", ["all_but_first", "all", "none"])
 def test_each_read_may_get_its_own_part_of_the_time(path, share):
     config = replace(

@@ -8,10 +8,10 @@ import torch
 
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.attribution.attention import watch_attention
-from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import arrays_of
-from perceivers.explain.attribution.query_attribution import trace_query
-from perceivers.explain.render.drawing import draw_explanation
+from perceivers.explain.attribution.rollup import trace_query
+from perceivers.explain.render.figure import draw_explanation
 from perceivers.hub.checkpoint import load, save
 from perceivers.models.perceiver import build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -78,7 +78,7 @@ def test_the_first_blank_is_explained_and_drawn(tmp_path):
             "config": {},
         },
     )
-    found = explain(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
+    found = explain_sample(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
     arrays = arrays_of(found)
     assert arrays["asked_latents"].shape == (64,)
     assert arrays["asked"].shape == (64,)
@@ -88,7 +88,7 @@ def test_the_first_blank_is_explained_and_drawn(tmp_path):
     assert arrays["asked"][4:8].mean() > 1.2
     figure = draw_explanation(found)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert "what the first blank looked at" in titles
+    assert "query of the first blank" in titles
     best = int(found.asked.argmax())
     assert any(f"latents {best} (" in text.get_text() for text in figure.findobj(match=_is_text))
 

@@ -13,10 +13,10 @@ from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.table import TableInputConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
+from support.models import tiny_encoder
 
 PARTS = {
     "image": (PixelInputConfig(size=(4, 4)), ImagePreprocessConfig.imagenet(size=(4, 4))),
@@ -39,13 +39,7 @@ def _here(tmp_path, monkeypatch):
 def run(*names: str) -> str:
     config = PerceiverConfig(
         inputs={name: PARTS[name][0] for name in names},
-        encoder=PerceiverEncoderConfig(
-            num_latents=4,
-            latent_channels=8,
-            num_blocks=1,
-            num_cross_attends=1,
-            num_self_attends_per_block=0,
-        ),
+        encoder=tiny_encoder(latent_channels=8, num_self_attends_per_block=0),
         output=MeanPoolConfig(num_outputs=2),
     )
     save(
@@ -65,7 +59,7 @@ def arrays(path: str) -> dict[str, np.ndarray]:
 
 def test_a_file_is_drawn_and_the_picture_is_named(capsys):
     assert main(["explain", run("image"), "a.png", "--out", "b.png", "--latents", "1"]) == 0
-    assert capsys.readouterr().out == "What the model looked at in a.png: b.png\n"
+    assert capsys.readouterr().out == "Attention of the model for a.png: b.png\n"
     with Image.open("b.png") as picture:
         assert picture.width > 300
 
@@ -97,7 +91,7 @@ class TestCurves:
         said = capsys.readouterr().out
         assert "Mean areas of 2 of two; lower deletion and higher insertion are better." in said
         assert {line.split()[0] for line in said.splitlines()[2:10] if line} >= {"class", "random"}
-        assert arrays("two-curves.npz")["samples"] == 2
+        assert arrays("two-faithfulness.npz")["samples"] == 2
 
     @pytest.mark.parametrize("more", [("--samples", "0"), ("--format", "gif"), ("--text", "a")])
     def test_of_nothing_are_refused(self, more, capsys):
@@ -121,7 +115,7 @@ def test_what_is_missing_may_be_left_out():
 class TestText:
     def test_is_given_itself(self, capsys):
         assert main(["explain", run("text"), "--text", "goöd, or not", "--format", "npz"]) == 0
-        assert "in the text: text-attention.npz" in capsys.readouterr().out
+        assert "for the text: text-attention.npz" in capsys.readouterr().out
         assert arrays("text-attention.npz")["text"].astype(np.uint8).tobytes().decode() == (
             "goöd, or not"
         )
@@ -162,7 +156,7 @@ class TestTable:
 def test_something_to_look_at_is_needed(capsys):
     assert main(["explain", "run"]) == 2
     assert (
-        "Expected a FILE to look at after RUN, or --text; got neither." in capsys.readouterr().err
+        "Expected a FILE to explain after RUN, or --text; got neither." in capsys.readouterr().err
     )
 
 

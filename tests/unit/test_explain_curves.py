@@ -6,17 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.explain.attribution.deletion import curves_of, input_gradients, maps_of, mean_curves
-from perceivers.explain.attribution.faithfulness import class_index, curves_of_files, sure_of
-from perceivers.explain.render.deletion_curves import write_curves
+from perceivers.explain.attribution.faithfulness import (
+    all_maps,
+    class_index,
+    class_probability,
+    curves_of_files,
+    deletion_curves,
+    input_gradients,
+    mean_curves,
+)
+from perceivers.explain.render.write import write_curves
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.regression import RegressionConfig
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 TASK = ClassificationConfig(label_names=("cat", "dog"))
@@ -50,7 +57,7 @@ def answer(outputs):
 def test_what_the_answer_rests_on_goes_first_and_comes_first():
     model, inputs = Sums(), {"x": torch.zeros(1, 10)}
     maps = {"right": model.given[0, :, 0], "wrong": -model.given[0, :, 0]}
-    found = curves_of(model, inputs, answer=answer, maps=maps, steps=10)
+    found = deletion_curves(model, inputs, probability=answer, maps=maps, steps=10)
     np.testing.assert_allclose(found.fractions, np.linspace(0, 1, 10))
     expected = np.clip(1 - np.arange(10) / 4, 0, 1)
     np.testing.assert_allclose(found.deletion["right"], expected)
@@ -63,7 +70,7 @@ def test_what_the_answer_rests_on_goes_first_and_comes_first():
 
 
 def test_gradients_are_long_where_the_answer_depends_on_an_element():
-    found = input_gradients(Sums(), {"x": torch.zeros(1, 10)}, answer=answer)
+    found = input_gradients(Sums(), {"x": torch.zeros(1, 10)}, probability=answer)
     assert_close(found, torch.tensor([0.25] * 9 + [0.0]))
 
 
@@ -71,7 +78,9 @@ def test_means_of_samples_say_how_sure_they_are(tmp_path):
     model, inputs = Sums(), {"x": torch.zeros(1, 10)}
     right, rng = model.given[0, :, 0], torch.linspace(1, 0, 10)
     maps = [{"map": right, "random": rng}, {"map": right, "random": rng.flip(0)}]
-    found = mean_curves([curves_of(model, inputs, answer=answer, maps=one) for one in maps])
+    found = mean_curves(
+        [deletion_curves(model, inputs, probability=answer, maps=one) for one in maps]
+    )
     assert found.samples == 2
     assert found.errors["map"] == pytest.approx((0, 0))
     assert found.errors["random"][0] > 0
@@ -90,15 +99,7 @@ def test_means_of_samples_say_how_sure_they_are(tmp_path):
 
 
 def perceiver():
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=8,
-        num_blocks=1,
-        num_cross_attends=1,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-        latent_init_scale=1.0,
-    )
+    encoder = tiny_encoder(latent_channels=8, latent_init_scale=1.0)
     config = PerceiverConfig(
         inputs={"image": PixelInputConfig(size=(4, 6))},
         encoder=encoder,
@@ -110,10 +111,10 @@ def perceiver():
 
 
 def test_all_maps_of_a_model_are_held_against_each_other():
-    model, sure = perceiver(), sure_of(TASK, 1, None)
-    maps = maps_of(model, PICTURE, answer=sure, index=1)
+    model, sure = perceiver(), class_probability(TASK, 1, None)
+    maps = all_maps(model, PICTURE, probability=sure, index=1)
     assert list(maps) == ["mean", "last", "rollup", "class", "gradients", "random"]
-    found = curves_of(model, PICTURE, answer=sure, maps=maps, steps=3)
+    found = deletion_curves(model, PICTURE, probability=sure, maps=maps, steps=3)
     whole = model(PICTURE).softmax(dim=-1)[0, 1].item()
     for name in maps:
         assert found.deletion[name][0] == pytest.approx(whole, abs=1e-5)
@@ -125,16 +126,16 @@ def test_all_maps_of_a_model_are_held_against_each_other():
 def test_classes_are_found_by_name_and_numbers_have_no_curves():
     assert class_index(TASK, None) is None
     assert class_index(TASK, "dog") == 1
-    with pytest.raises(ValueError, match=r"no class 'dgo' to ask about; .*Did you mean 'dog'"):
+    with pytest.raises(ValueError, match=r"no class 'dgo' to explain; .*Did you mean 'dog'"):
         class_index(TASK, "dgo")
     with pytest.raises(ValueError, match="the probability of a class, and this run learned regr"):
-        sure_of(RegressionConfig(target_names=("x",), mean=(0.0,), std=(1.0,)), 0, None)
+        class_probability(RegressionConfig(target_names=("x",), mean=(0.0,), std=(1.0,)), 0, None)
     several = {"a": torch.zeros(1, 2), "b": torch.tensor([[0.0, 9.0]])}
-    assert float(sure_of(TASK, 1, "b")(several)) > 0.9
+    assert float(class_probability(TASK, 1, "b")(several)) > 0.9
 
 
 def test_a_model_without_labels_has_no_class_to_ask_about():
     model = perceiver()
     saved = Saved(model=model, config=SavedConfig(model=model.config), folder=Path("run"))
-    with pytest.raises(ValueError, match="saved without its labels, so there is no class"):
+    with pytest.raises(ValueError, match="saved without its labels, so it has no class"):
         next(curves_of_files(saved, []))

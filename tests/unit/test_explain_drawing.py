@@ -1,3 +1,4 @@
+import re
 import warnings
 from dataclasses import replace
 from io import BytesIO
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from perceivers.explain.render.drawing import draw_explanation
+from perceivers.explain.render.figure import draw_explanation
 from support.explanations import CONTENTS, explanation, picture, view
 
 
@@ -40,18 +41,20 @@ def all_parts(figure):
 class TestOnePicture:
     def test_every_read_and_latent_has_its_title(self):
         written = texts(draw_explanation(explanation(view(reads=4))))
-        reads = [t for t in written if t.startswith("read")]
-        assert reads == [f"read {i} of 4" for i in range(1, 5)]
+        maps = [t for t in written if re.fullmatch(r"cross-attend \d of 4", t)]
+        assert maps == [f"cross-attend {i} of 4" for i in range(1, 5)]
+        rows = [t for t in written if "\n" in t and t.startswith("cross-attend")]
+        assert rows == [f"cross-attend {i}\nof 4" for i in range(1, 5)]
         latents = [t for t in written if t.startswith("latent")]
         assert latents == ["latent 0", "latent 1", "latent 2"]
         assert "a $picture^.png" in written
-        assert "all 4 reads" in written
+        assert "all 4 cross-attends" in written
         assert any(t.startswith("predicted: label $0$ with a name") for t in written)
 
     def test_a_single_read_is_drawn_once_and_large(self):
         written = texts(draw_explanation(explanation(view(reads=1))))
-        assert "where it looked" in written
-        assert not any(t.startswith("read") for t in written)
+        assert written.count("cross-attend 1 of 1") == 1
+        assert not any(t.startswith("all") for t in written)
 
     @pytest.mark.parametrize(
         "shape", [(8, 8), (20, 400), (400, 20)], ids=["square", "wide", "tall"]
@@ -63,7 +66,7 @@ class TestOnePicture:
         assert max(figure.get_size_inches()) < 20
 
     @pytest.mark.parametrize(
-        ("peak", "ticks"), [(3.0, ["0", "1x", "3.0x"]), (20.0, ["1x", "20.0x"])]
+        ("peak", "ticks"), [(20.0, ["0", "1x", "20.0x"]), (200.0, ["1x", "200.0x"])]
     )
     def test_the_scale_of_attention_stays_readable(self, peak, ticks):
         flat = replace(view(reads=1), attention=np.full((1, 4, 4), peak, np.float32))
@@ -88,17 +91,19 @@ def test_every_content_is_drawn_without_a_warning(name, tmp_path):
         figure.savefig(tmp_path / "a.png", dpi=40)
     written = texts(figure)
     if reads == 1:
-        assert any(t.startswith("where it looked") for t in written)
+        assert any(t.startswith("cross-attend 1 of 1") for t in written)
     else:
-        assert any(t.startswith("all 2 reads") for t in written)
-        assert {"read 1 of 2", "read 2 of 2"} <= set(written)
+        assert any(t.startswith("all 2 cross-attends") for t in written)
+        assert {"cross-attend 1 of 2", "cross-attend 2 of 2"} <= set(written)
     assert max(figure.get_size_inches()) < 40
 
 
-@pytest.mark.parametrize("name", ["spectrogram", "cloud", "long text", "values", "fields"])
+@pytest.mark.parametrize(
+    "name", ["spectrogram", "cloud", "long text", "values", "fields", "elements"]
+)
 def test_every_read_of_several_rows_is_named(name):
     written = texts(draw_explanation(explanation(view(name, reads=5))))
-    assert {f"read {i} of 5" for i in range(1, 6)} <= set(written)
+    assert {f"cross-attend {i} of 5" for i in range(1, 6)} <= set(written)
 
 
 @pytest.mark.parametrize("name", ["wave", "long wave", "film", "cloud", "long text", "values"])
@@ -114,7 +119,7 @@ def test_a_gap_between_real_elements_is_hatched(tmp_path):
     figure = draw_explanation(explanation(gap))
     figure.savefig(tmp_path / "a.png", dpi=20)
     hatched = [p for axes in axes_of(figure) for p in axes.patches if p.get_hatch()]
-    assert len(hatched) == 3  # all reads, and each of two
+    assert len(hatched) == 3  # all cross-attends, and each of two
 
 
 def test_a_film_shows_at_most_eight_frames_with_their_times():
@@ -125,11 +130,11 @@ def test_a_film_shows_at_most_eight_frames_with_their_times():
 
 
 def test_of_a_long_path_the_end_is_written():
-    named = replace(explanation(view("picture")), name="a/" * 30 + "test.parquet, row 3")
-    (title,) = [t for t in texts(draw_explanation(named)) if "row 3" in t]
+    named = replace(explanation(view("picture")), name="a/" * 50 + "test.parquet, row 3")
+    (title,) = {t for t in texts(draw_explanation(named)) if "row 3" in t}
     assert title.startswith("\N{HORIZONTAL ELLIPSIS}")
     assert title.endswith("test.parquet, row 3")
-    assert len(title) == 32
+    assert len(title) == 90
 
 
 def test_frequencies_that_can_be_told_apart_are_written():
@@ -143,10 +148,10 @@ def test_the_most_attended_passage_of_a_long_text_is_shown():
     looked.attention[:] = 0.01
     looked.attention[0, 3000] = 500.0
     written = texts(draw_explanation(explanation(looked)))
-    (title,) = [t for t in written if t.startswith("where it looked \N{EN DASH}")]
+    (title,) = [t for t in written if t.startswith("cross-attend 1 of 1 \N{EN DASH}")]
     first, last = (int(word) for word in title.split("lines ")[1].split(" of")[0].split(" to "))
     assert last - first == 17
-    assert first <= 3000 // 90 + 2 <= last + 1
+    assert first <= 3000 // 76 + 1 <= last
     assert "byte of the text (gray: the passage above)" in written
 
 
@@ -162,7 +167,7 @@ def test_fields_are_named_with_what_stands_in_them():
     written = texts(draw_explanation(explanation(view("fields"))))
     assert {"$age$ = 4", "sex (missing)", "city = Rome"} <= set(written)
     many = texts(draw_explanation(explanation(view("many fields"))))
-    assert "20 more fields got less and are not drawn." in many
+    assert "20 more fields with less attention are not drawn." in many
 
 
 class TestSeveralModalities:
@@ -174,13 +179,15 @@ class TestSeveralModalities:
         written = texts(figure)
         for name in names:
             assert f"{name}: 25 % of all attention" in written
-        assert {"share of all attention", "read 1", "read 2", "if even"} <= set(written)
+        assert {"share of all attention", "cross-attend 1", "cross-attend 2", "if even"} <= set(
+            written
+        )
         assert written.count("25 %") == 12
         assert any("an even share within the modality" in t for t in written)
 
     def test_what_was_not_there_is_said(self):
         written = texts(draw_explanation(explanation(missing=("audio", "text"))))
-        assert any(t.endswith("Not there: audio, text.") for t in written)
+        assert any(t.endswith("Missing: audio, text.") for t in written)
         assert "share of all attention" not in written
 
 

@@ -6,14 +6,14 @@ from PIL import Image
 
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
-from perceivers.explain.render.render import explain_file, explain_image
+from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
+from support.models import tiny_encoder
 
 
 @pytest.fixture
@@ -22,14 +22,7 @@ def run(tmp_path) -> Saved:
 
 
 def make(folder, *, text=False) -> Saved:
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=8,
-        num_blocks=1,
-        num_cross_attends=1,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-    )
+    encoder = tiny_encoder(latent_channels=8)
     config = PerceiverConfig(
         inputs={"image": PixelInputConfig(size=(8, 8))}
         | ({"text": TextInputConfig(max_length=64, channels=16)} if text else {}),
@@ -49,14 +42,14 @@ def make(folder, *, text=False) -> Saved:
 
 
 def test_a_png_is_written_into_a_new_folder(run, tmp_path):
-    out = explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "new" / "a.png")
+    out = explain_file(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "new" / "a.png")
     with Image.open(out) as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
 
 
 def test_an_npz_holds_the_arrays(run, tmp_path):
-    out = explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.dat", format="npz")
+    out = explain_file(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.dat", format="npz")
     assert out == tmp_path / "a.dat"
     with np.load(out) as arrays:
         assert arrays["attention"].shape == (1, 8, 8)
@@ -101,18 +94,18 @@ def test_a_moment_outside_of_the_recording_is_refused(run, tmp_path, clip_positi
 
 def test_another_format_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"Expected the format png, gif, html or npz .* got 'bmp'"):
-        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.bmp")
+        explain_file(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.bmp")
 
 
 def test_without_matplotlib_the_extra_is_named(run, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "perceivers.explain.render.drawing")
+    monkeypatch.delitem(sys.modules, "perceivers.explain.render.figure")
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r'pip install "perceivers\[viz\]"'):
-        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")
+        explain_file(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")
 
 
 def test_any_other_missing_module_is_not_blamed_on_matplotlib(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "perceivers.explain.render.drawing", None)
-    with pytest.raises(ModuleNotFoundError, match=r"perceivers\.explain\.render\.drawing"):
-        explain_image(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")
+    monkeypatch.setitem(sys.modules, "perceivers.explain.render.figure", None)
+    with pytest.raises(ModuleNotFoundError, match=r"perceivers\.explain\.render\.figure"):
+        explain_file(run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png")

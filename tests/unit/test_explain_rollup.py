@@ -7,24 +7,23 @@ import torch
 
 from perceivers.explain.attribution import recorder as calls
 from perceivers.explain.attribution.attention import watch_attention
-from perceivers.explain.attribution.attribute import look
+from perceivers.explain.attribution.attribute import attribute
 from perceivers.explain.attribution.rollup import relevance
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.decoder import DecoderConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}
-ENCODER = PerceiverEncoderConfig(
+ENCODER = tiny_encoder(
     num_latents=7,
     latent_channels=8,
     num_blocks=2,
     num_cross_attends=2,
     num_self_attends_per_block=2,
-    num_self_attend_heads=2,
     num_cross_attend_heads=3,
     cross_attend_qk_channels=6,
     latent_init_scale=1.0,
@@ -66,7 +65,7 @@ def test_rolled_up_from_behind_it_is_the_product_of_all_layers(piece, residual, 
     monkeypatch.setattr(calls, "PIECE", piece)
     monkeypatch.setattr(calls, "CHUNK", 30 if piece == 5 else 2**24)
     perceiver = model(replace(ENCODER, use_query_residual=residual))
-    found = look(perceiver, PICTURE, latents=[0, 5]).rolled
+    found = attribute(perceiver, PICTURE, latents=[0, 5]).rolled
     with torch.no_grad(), watch_attention(perceiver) as maps:
         perceiver(PICTURE)
     expected = whole(maps, residual=residual)
@@ -79,7 +78,7 @@ def test_rolled_up_from_behind_it_is_the_product_of_all_layers(piece, residual, 
 @pytest.mark.parametrize("query", [None, 0])
 def test_an_output_query_goes_through_the_latents_that_it_read(query):
     perceiver = model(output=DecoderConfig.classifier(3))
-    found = look(perceiver, PICTURE, query=query).rolled
+    found = attribute(perceiver, PICTURE, query=query).rolled
     with torch.no_grad(), watch_attention(perceiver) as maps:
         perceiver(PICTURE)
     asked = maps["output.cross_attend.attention"][0][0].mean(dim=0)
@@ -90,7 +89,7 @@ def test_layers_of_the_baseline_are_multiplied():
     perceiver = model(
         TransformerEncoderConfig(channels=8, num_self_attends=3, num_self_attend_heads=2)
     )
-    found = look(perceiver, PICTURE, latents=[3]).rolled
+    found = attribute(perceiver, PICTURE, latents=[3]).rolled
     with torch.no_grad(), watch_attention(perceiver) as maps:
         perceiver(PICTURE)
     product = torch.eye(24)
@@ -151,8 +150,10 @@ def test_relevance_is_what_autograd_says_of_the_maps(decoder, monkeypatch):
 
 def test_reads_of_parts_are_refused():
     perceiver = model(replace(ENCODER, unroll_time=True))
-    for way in (look, relevance):
-        with pytest.raises(ValueError, match=r"to see all 24 elements, got reads of \[12\]"):
+    for way in (attribute, relevance):
+        with pytest.raises(
+            ValueError, match=r"to see all 24 elements, got cross-attends to \[12\]"
+        ):
             way(perceiver, PICTURE)
 
 
@@ -171,7 +172,7 @@ def test_no_map_of_a_large_picture_is_ever_whole(monkeypatch):
     perceiver = model(replace(ENCODER, num_latents=16, num_cross_attends=1))
     perceiver = build(replace(perceiver.config, inputs={"image": PixelInputConfig(size=(96, 96))}))
     picture = {"image": torch.rand(1, 3, 96, 96)}
-    found = look(perceiver.eval(), picture).rolled
+    found = attribute(perceiver.eval(), picture).rolled
     assert found.elements.shape == (1, 96 * 96)
     assert relevance(perceiver, picture, index=0).shape == (96 * 96,)
     assert max(made) <= 2**15 < 16 * 3 * 96 * 96

@@ -41,23 +41,25 @@ class OnGpu(torch.Tensor):
 class TestChoice:
     def test_single_pixels_are_read_as_a_grid(self):
         found = operations([grid(224, 224, width=129)], **PAPER)
-        assert choose("auto", found).path == "grid"
-        assert found["projected"] > 7 * found["grid"]
+        assert choose("auto", found).implementation == "structured"
+        assert found["projected"] > 7 * found["structured"]
 
     def test_points_without_structure_are_absorbed(self):
         points = Elements(torch.randn(1, 20_000, 3), torch.randn(1, 20_000, 258))
         found = operations([points], **PAPER)
         assert set(found) == {"projected", "absorbed"}
-        assert choose("auto", found).path == "absorbed"
-        assert choose("grid", found).path == "absorbed"  # there is no grid to be read
+        assert choose("auto", found).implementation == "absorbed"
+        assert (
+            choose("structured", found).implementation == "absorbed"
+        )  # there is no grid to be read
 
     def test_many_narrow_heads_are_projected(self):
         narrow = PAPER | {"num_heads": 8}
         points = Elements(torch.randn(1, 20_000, 3), torch.randn(1, 20_000, 258))
-        assert choose("auto", operations([points], **narrow)).path == "projected"
+        assert choose("auto", operations([points], **narrow)).implementation == "projected"
 
     def test_few_elements_are_projected(self):
-        assert choose("auto", operations([grid(8, 8)], **PAPER)).path == "projected"
+        assert choose("auto", operations([grid(8, 8)], **PAPER)).implementation == "projected"
 
     def test_reads_with_the_same_weights_project_once(self):
         elements = [grid(64, 64)]
@@ -67,21 +69,22 @@ class TestChoice:
     def test_hidden_elements_have_no_grid(self):
         hidden = Replaced(torch.ones(1, 50_176, dtype=torch.bool), torch.zeros(261))
         found = operations([grid(224, 224, width=129, replaced=hidden)], **PAPER)
-        assert "grid" not in found
+        assert "structured" not in found
 
     def test_what_was_chosen_can_be_asked(self):
         layer = CrossAttend(16, 261)
         source = ElementSource([grid(224, 224, width=129)]).normalized(layer.source_norm)
-        assert source.choice(512, layer.attention).path == "grid"
+        assert source.choice(512, layer.attention).implementation == "structured"
 
     @pytest.mark.parametrize(
-        ("side", "batch", "path"), [(224, 1, "projected"), (224, 8, "grid"), (512, 1, "grid")]
+        ("side", "batch", "path"),
+        [(224, 1, "projected"), (224, 8, "structured"), (512, 1, "structured")],
     )
     def test_a_gpu_streams_what_is_worth_its_launches(self, side, batch, path):
         layer, pixels = CrossAttend(16, 261), grid(side, side, width=129)
         content = pixels.content.expand(batch, -1, -1).as_subclass(OnGpu)
         source = ElementSource([replace(pixels, content=content)]).normalized(layer.source_norm)
-        assert source.choice(512, layer.attention).path == path
+        assert source.choice(512, layer.attention).implementation == path
 
     @pytest.mark.parametrize(
         ("sizes", "content"), [((224, 224), 3), ((7, 500), 64), ((32, 224, 224), 3), ((5000,), 1)]
@@ -169,7 +172,7 @@ class TestLargeGrids:
         latents = torch.randn(1, 3, 4, dtype=torch.float64)
 
         def run(path):
-            source = ElementSource([replace(elements, content=content)], path=path)
+            source = ElementSource([replace(elements, content=content)], implementation=path)
             read = layer(latents, source)
             return read, *torch.autograd.grad(
                 read.square().sum(), [content, layer.attention.to_key.weight]
@@ -177,26 +180,26 @@ class TestLargeGrids:
 
         expected = run("projected")
         monkeypatch.setattr(streaming, "CHUNK_NUMBERS", pieces)
-        for path in ("grid", "absorbed"):
+        for path in ("structured", "absorbed"):
             for ours, theirs in zip(run(path), expected, strict=True):
                 assert_close(ours, theirs)
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("path", ["grid", "absorbed"])
+    @pytest.mark.parametrize("path", ["structured", "absorbed"])
     def test_statistics_and_positions_stay_float32_under_autocast(self, path):
         torch.manual_seed(0)
         layer = CrossAttend(8, 43)
         elements = [grid(9, 9)]
         latents = torch.randn(1, 4, 8)
-        exact = layer(latents, ElementSource(elements, path="projected"))
+        exact = layer(latents, ElementSource(elements, implementation="projected"))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            read = layer(latents, ElementSource(elements, path=path))
+            read = layer(latents, ElementSource(elements, implementation=path))
         assert (read - exact).abs().max() < 0.05 * exact.abs().max()
         vectors = torch.randn(1, 43, 4)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            inside = read_elements(vectors, elements, eps=1e-5, use_grid=path == "grid")
-        outside = read_elements(vectors, elements, eps=1e-5, use_grid=path == "grid")
+            inside = read_elements(vectors, elements, eps=1e-5, use_grid=path == "structured")
+        outside = read_elements(vectors, elements, eps=1e-5, use_grid=path == "structured")
         assert torch.equal(inside, outside)  # nothing in it is rounded to bfloat16
 
     def test_a_cast_model_trains(self):
@@ -204,7 +207,9 @@ class TestPrecision:
         content = torch.randn(1, 81, 3, dtype=torch.bfloat16, requires_grad=True)
         positions = grid(9, 9).positions
         latents = torch.randn(1, 4, 8, dtype=torch.bfloat16)
-        read = layer(latents, ElementSource([Elements(content, positions)], path="grid"))
+        read = layer(
+            latents, ElementSource([Elements(content, positions)], implementation="structured")
+        )
         assert read.dtype == torch.bfloat16
         read.sum().backward()
         assert content.grad.dtype == torch.bfloat16
@@ -221,21 +226,21 @@ class TestSource:
         layer = CrossAttend(8, 43)
         for keep, expected in ((True, 1), (False, 3)):
             calls.clear()
-            source = ElementSource([grid(3, 3)], path="projected", keep=keep)
+            source = ElementSource([grid(3, 3)], implementation="projected", keep=keep)
             for _ in range(3):
                 layer(torch.randn(1, 4, 8), source)
             assert len(calls) == expected
 
     def test_layers_that_are_no_plain_matrices_project(self):
         layer = CrossAttend(8, 43)
-        source = ElementSource([grid(9, 9)], path="grid")
+        source = ElementSource([grid(9, 9)], implementation="structured")
         expected = layer(torch.ones(1, 4, 8), source)
         layer.attention.to_key = torch.nn.Sequential(layer.attention.to_key)
         assert_close(layer(torch.ones(1, 4, 8), source), expected)
 
     def test_an_unknown_way_is_refused(self):
-        with pytest.raises(ValueError, match=r"out of auto, grid.*got 'quick'"):
-            ElementSource([grid(3, 3)], path="quick")
+        with pytest.raises(ValueError, match=r"out of auto, structured.*got 'quick'"):
+            ElementSource([grid(3, 3)], implementation="quick")
 
     def test_modalities_of_two_widths_are_refused(self):
         with pytest.raises(ValueError, match=r"one common width C.*\[43, 5\]"):
@@ -245,7 +250,7 @@ class TestSource:
 def test_reading_does_not_import_the_compiler():
     script = (
         "import sys, torch, perceivers as pv; model = pv.create_model('imagenet', size=None).eval()\n"
-        "model.encoder.attn_implementation = 'grid'\n"
+        "model.encoder.attn_implementation = 'structured'\n"
         "with torch.inference_mode(): model({'image': torch.zeros(1, 3, 16, 16)})\n"
         "assert 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
     )

@@ -1,4 +1,4 @@
-"""`perceivers explain`: draw what a run looked at."""
+"""`perceivers explain`: explain the output of a run for a sample, or measure the faithfulness of its maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,50 +11,53 @@ import tyro
 from perceivers.cli.parsing import Device, Switch, parse, texts_of, wrong_arguments
 
 if TYPE_CHECKING:
+    from perceivers.explain.attribution.faithfulness import MeanCurves
     from perceivers.hub.checkpoint import Saved
 
 
+SEED = 0
+
 _EXAMPLES = """
   perceivers explain runs/birds robin.jpg --out robin.png
-  perceivers explain runs/birds robin.jpg --format npz      the arrays behind the picture
-  perceivers explain runs/birds robin.jpg --out robin.html  a page to turn, slide and choose in; it needs nothing else
+  perceivers explain runs/birds robin.jpg --format npz      the arrays behind the figure
+  perceivers explain runs/birds robin.jpg --out robin.html  an interactive page that needs no other file
   perceivers explain runs/talks talk.mp4 --out talk.gif     frame after frame
-  perceivers explain runs/birds robin.jpg --class wren      what speaks for another class
-  perceivers explain runs/birds robin.jpg --faithfulness          whether the maps are faithful, for this picture
-  perceivers explain runs/birds --faithfulness --samples 300      the same over the test split, with mean areas
-  perceivers explain runs/digits spoken.flac                sound, film, mesh, recording, array: whatever it learned
+  perceivers explain runs/birds robin.jpg --class wren      attention for another class
+  perceivers explain runs/birds robin.jpg --faithfulness    deletion and insertion curves of the maps for this image
+  perceivers explain runs/birds --faithfulness --samples 300  the same over the test split, with mean areas
+  perceivers explain runs/digits spoken.flac                audio, video, mesh, series, array: any modality of the run
   perceivers explain runs/talks talk.mp4 --clip-position 0  the first clip; 0.5 the middle, 1 the last
   perceivers explain runs/reviews --text "What a film!"     a text itself, or a .txt file
-  perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; what is missing may be left out
+  perceivers explain runs/mixed image=a.jpg,audio=a.wav     several modalities; a missing one may be left out
   perceivers explain runs/watch new.parquet --row 3         a row of a table with the run's columns
-  perceivers explain runs/mixed a.jpg --task age            the answer of one of several tasks
+  perceivers explain runs/mixed a.jpg --task age            the output of one of several tasks
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw where in a file each read of a run looked, beside what it predicts.
+    """Draw the attention of each cross-attend over a sample, beside the output of the run.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        file: What to look at: a file, or NAME=FILE,NAME=FILE,... for a run of several modalities.
-        out: The file to write. By default `NAME-attention.png` in this folder, or `NAME-curves.png`.
-        format: A picture, a moving one, a page, or the arrays that it is drawn from. By default as `out` ends.
-        latents: How many latents to show on their own.
-        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
-        text: A text to look at, of a run that reads texts, instead of a file. Give it again for the other texts of a
-            sample that has several.
-        row: Which row of a table, from 0 on, where FILE is one.
-        task: Which answer is drawn, of a run that learned several tasks. By default that of the first.
-        map: What the one map of the whole model shows: the mean of all reads, the last read, attention rolled up
-            through all layers, or that weighted by the gradient of a class. By default `class` where the run learned
-            classes, or else `rollup`.
-        about: The class that `--map class` is about. By default the most probable one.
-        faithfulness: Draw deletion and insertion curves of all maps instead, beside a random map and input
-            gradients; without FILE, their mean over a split.
-        split: Which split of the run's own data `--faithfulness` is measured on. By default test, or else validation.
-        samples: How many samples of a split, a folder or a table `--faithfulness` is measured on, drawn at random.
-        device: Where to compute. `auto` takes an accelerator if there is one.
+        file: The sample: a file, or NAME=FILE,NAME=FILE,... for a run of several modalities.
+        out: The file to write. By default `NAME-attention.png` in this folder, or `NAME-faithfulness.png`.
+        format: A figure, an animation, a page, or the arrays behind them. By default the suffix of `out`.
+        latents: Number of latents that are shown one by one.
+        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        text: A text instead of a file, for a run that reads texts. Repeat it for the other texts of a sample that has
+            several.
+        row: Row of a table, from 0 on, where FILE is one.
+        task: Task whose output is explained, of a run with several. By default the first.
+        map: Map of the whole model: the mean of all cross-attends, the last one, attention rolled up through all
+            layers, or the same weighted by the gradient of a class. By default `class` where the run learned classes,
+            or else `rollup`.
+        about: Class of `--map class`. By default the most probable one.
+        faithfulness: Draw deletion and insertion curves of all maps instead, beside a random map and input gradients;
+            without FILE, their mean over a split.
+        split: Split of the run's data for `--faithfulness`. By default test, or else validation.
+        samples: Number of samples of a split, a folder or a table for `--faithfulness`, drawn at random.
+        device: Device to compute on. `auto` takes an accelerator if the machine has one.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -78,12 +81,10 @@ def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
     if options.faithfulness:
-        from perceivers.cli.curves import draw_run
-
-        return draw_run(options)
+        return _measure_faithfulness(options)
     if options.file is None and not options.text:
-        wrong_arguments("explain", "Expected a FILE to look at after RUN, or --text; got neither.")
-    from perceivers.explain.render.render import explain_file
+        wrong_arguments("explain", "Expected a FILE to explain after RUN, or --text; got neither.")
+    from perceivers.explain.render.write import explain_file
     from perceivers.hub.checkpoint import load
     from perceivers.hub.device import pick_device
 
@@ -101,12 +102,12 @@ def run(args: Sequence[str]) -> int:
         map=options.map,
         about=options.about,
     )
-    print(f"What the model looked at in {options.file or 'the text'}: {written}")
+    print(f"Attention of the model for {options.file or 'the text'}: {written}")
     return 0
 
 
 def _stem(options: Options) -> str:
-    """Return what the written file is called by default."""
+    """Return the default name of the written file, without its suffix."""
     if options.file is None:
         return "text"
     first = options.file.split(",")[0]
@@ -114,7 +115,7 @@ def _stem(options: Options) -> str:
 
 
 def _sample(saved: "Saved", options: Options) -> Any:
-    """Return what is looked at: the one sample that FILE is or, of a table, the row asked for."""
+    """Return the sample to explain: FILE or, of a table, the row asked for."""
     from perceivers.data.sources.samples import samples_of
 
     columns = saved.config.input_columns()
@@ -138,3 +139,85 @@ def _sample(saved: "Saved", options: Options) -> Any:
             f"{options.file} holds {len(samples)} samples: there is no --row {options.row}; they count from 0."
         )
     return samples[options.row]
+
+
+def _measure_faithfulness(options: Options) -> int:
+    """Draw the curves of a file or of a split, print mean areas, and return the exit status."""
+    if options.samples < 1:
+        wrong_arguments("explain", f"Expected at least one of --samples, got {options.samples}.")
+    if options.text or options.format not in (None, "png", "npz"):
+        wrong_arguments(
+            "explain",
+            "--faithfulness takes a FILE or a split, and writes a png or npz; leave out --text and --format.",
+        )
+    from perceivers.explain.attribution.faithfulness import curves_of_files, mean_curves
+    from perceivers.explain.render.write import write_curves
+    from perceivers.hub.checkpoint import load
+    from perceivers.hub.device import pick_device
+
+    saved = load(options.run, device=pick_device(options.device))
+    samples, where = _samples_of_run(saved, options)
+    found = mean_curves(
+        list(curves_of_files(saved, samples, about=options.about, task=options.task))
+    )
+    stem = Path(options.run).name if options.file is None else Path(options.file).stem
+    out = options.out or Path(f"{stem}-faithfulness.{options.format or 'png'}")
+    written = write_curves(found, out, format=options.format)
+    print(
+        f"Mean areas of {found.samples} of {where}; lower deletion and higher insertion are better.\n"
+    )
+    print(_table(found))
+    print(f"\nThe curves: {written}")
+    return 0
+
+
+def _samples_of_run(saved: "Saved", options: Options) -> tuple[list[Any], str]:
+    """Return the samples to measure on, and their description."""
+    from perceivers.data.sources.samples import Sample, samples_of
+    from perceivers.evaluation.evaluate import choose_split, open_for_run
+    from perceivers.evaluation.predict import Predictor
+
+    if options.file is not None:
+        given = list(samples_of(Path(options.file), saved.config.input_columns()))
+        return _some(given, options.samples), options.file
+    predictor = Predictor(saved, device=options.device)
+    source = open_for_run(predictor)
+    split = choose_split(source, options.split, own=True)
+    if source.streams:
+        wrong_arguments(
+            "explain", "--faithfulness cannot draw samples of data that are streamed; give a FILE."
+        )
+    table = source.splits[split]
+    rows = _some(range(len(table)), options.samples)
+    return [Sample(name=f"row {row} of {split}", row=dict(table.row(row))) for row in rows], (
+        f"the {split} split"
+    )
+
+
+def _some(items: Sequence[Any], count: int) -> list[Any]:
+    """Return at most `count` items, drawn at random, in their order."""
+    if len(items) <= count:
+        return list(items)
+    import numpy as np
+
+    chosen = np.random.default_rng(SEED).choice(len(items), count, replace=False)
+    return [items[index] for index in sorted(chosen.tolist())]
+
+
+def _table(found: "MeanCurves") -> str:
+    from perceivers.evaluation.metrics_table import in_columns
+
+    rows = [("map", "deletion", "insertion", "deletion below random", "insertion above random")]
+    for name, (deletion, insertion) in found.areas().items():
+        first, second = found.errors[name]
+        lower, higher = found.gains[name]
+        rows.append(
+            (
+                name,
+                f"{deletion:.3f} ± {first:.3f}",
+                f"{insertion:.3f} ± {second:.3f}",
+                "" if name == "random" else f"{lower[0]:+.3f} ± {lower[1]:.3f}",
+                "" if name == "random" else f"{higher[0]:+.3f} ± {higher[1]:.3f}",
+            )
+        )
+    return in_columns(rows)

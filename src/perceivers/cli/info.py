@@ -108,7 +108,7 @@ def _lines(result: "Cost") -> list[tuple[str, str]]:
 def _reading(result: "Cost") -> str:
     """Return the way of reading and, if there was a choice, what made it."""
     words = {
-        "grid": "grid (positions as tables, projections absorbed)",
+        "structured": "structured (positions as tables, projections absorbed)",
         "absorbed": "absorbed (nothing is projected for each element)",
         "projected": "projected (a key and a value for each element)",
         "self-attention": "self-attention (every element reads every other)",

@@ -43,7 +43,7 @@ def run(args: Sequence[str]) -> int:
     from perceivers.evaluation.evaluate import evaluate_run
     from perceivers.evaluation.metrics_table import evaluation_text, predictions_text
     from perceivers.evaluation.predict import load_predictor
-    from perceivers.explain.render.render import explain_image
+    from perceivers.explain.render.write import explain_file
     from perceivers.hub.checkpoint import load
     from perceivers.runs.folder import next_free
     from perceivers.training.fit import fit
@@ -58,7 +58,7 @@ def run(args: Sequence[str]) -> int:
     predictions = load_predictor(folder, device=options.device).predict(files)
     table = folder / "predictions.csv"
     table.write_text(predictions_text(predictions, form="csv") + "\n", encoding="utf-8")
-    picture = explain_image(load(folder), files[0], folder / "attention.png")
+    picture = explain_file(load(folder), files[0], folder / "attention.png")
 
     result = evaluate_run(folder, device=options.device)
     print(f"\nreport:      {folder / 'report.md'}")

@@ -1,4 +1,4 @@
-"""Which way to read costs the fewest operations."""
+"""Choice of the cross-attention implementation with the fewest operations."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,28 +8,29 @@ from typing import Literal, get_args
 from perceivers.cross_attention.grid import TILE_COST, choose_tile
 from perceivers.inputs.elements import Elements, GridPositions
 
-AttnImplementation = Literal["auto", "grid", "absorbed", "projected"]
-PATHS: tuple[str, ...] = get_args(AttnImplementation)
+AttnImplementation = Literal["auto", "structured", "absorbed", "projected"]
+IMPLEMENTATIONS: tuple[str, ...] = get_args(AttnImplementation)
 
 STREAMING_COST = 5e7
-"""Operations that a machine could do while a streaming read is set in motion (half a millisecond of a CPU)."""
+"""Overhead of a streaming cross-attention, in operations: half a millisecond of a CPU."""
 
 GPU_STREAMING_COST = 7e10
-"""The same of a GPU, for a whole batch: 3 ms of an H100 in float32, in which it waits for some hundred launches."""
+"""Overhead on a GPU, for a whole batch: 3 ms of an H100 in float32, for some hundred kernel launches."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How elements are read, and why.
+    """Chosen implementation and its cost.
 
     Attributes:
-        path: `projected`: every element becomes a key and a value, as in the papers. `absorbed`: the projections
-            act on queries and on what was read. `grid`: the same, and positions are read as tables.
-        operations: Of the reads by each path that is possible, for one sample; a multiplication and an
-            addition counted as two.
+        implementation: `projected`: every element becomes a key and a value, as in the papers. `absorbed`: the
+            projections act on queries and on the attention output. `structured`: the same, and positions of grids stay
+            tables.
+        operations: Operations of each possible implementation, for one sample; a multiplication and an addition count
+            as two.
     """
 
-    path: str
+    implementation: str
     operations: Mapping[str, float]
 
 
@@ -43,16 +44,16 @@ def operations(
     reads: int = 1,
     start: float = STREAMING_COST,
 ) -> dict[str, float]:
-    """Return the operations of one read by each path, for one sample.
+    """Return the operations of one cross-attention by each implementation, for one sample.
 
     Args:
         segments: The elements of each modality.
-        num_queries: Elements that read, N.
-        num_heads: Heads, h.
-        qk_channels: Total width of the comparison.
+        num_queries: Number of queries, N.
+        num_heads: Number of heads, h.
+        qk_channels: Total width of queries and keys.
         v_channels: Total width of the values.
-        reads: How many reads use the same keys and values.
-        start: What setting a streaming read in motion costs each sample.
+        reads: Number of cross-attentions with the same keys and values.
+        start: Overhead of a streaming cross-attention for each sample.
     """
     rows = num_heads * num_queries
     channels = segments[0].num_channels
@@ -64,11 +65,11 @@ def operations(
         "projected": 2.0 * elements * widths * (channels / reads + num_queries),
         "absorbed": absorbing + absorbed * elements,
     }
-    structured = [
+    is_structured = [
         isinstance(segment.positions, GridPositions) and segment.replaced is None
         for segment in segments
     ]
-    if any(structured):
+    if any(is_structured):
         total = absorbing
         for segment in segments:
             grid = segment.positions
@@ -77,19 +78,22 @@ def operations(
                 total += _grid_operations(grid.sizes, widths, segment.content.shape[2], rows)
             else:
                 total += absorbed * segment.num_elements
-        found["grid"] = total
+        found["structured"] = total
     return found
 
 
-def choose(path: str, found: Mapping[str, float]) -> Choice:
-    """Return the path asked for; for `auto` the one of the fewest operations.
+def choose(implementation: str, found: Mapping[str, float]) -> Choice:
+    """Return the requested implementation; for `auto` the one with the fewest operations.
 
-    A path that is not possible for these elements gives way to the next plainer one: there is no `grid`
-    without a grid.
+    `structured` falls back to `absorbed` for elements without a grid.
+
+    Args:
+        implementation: `auto`, `structured`, `absorbed` or `projected`.
+        found: Operations of each possible implementation, of `operations`.
     """
-    if path == "auto":
-        path = min(found, key=found.__getitem__)
-    return Choice(path if path in found else "absorbed", found)
+    if implementation == "auto":
+        implementation = min(found, key=found.__getitem__)
+    return Choice(implementation if implementation in found else "absorbed", found)
 
 
 def _grid_operations(
@@ -102,6 +106,6 @@ def _grid_operations(
     return attending + 4.0 * rows * sum(n * w for n, w in zip(sizes, widths, strict=True))
 
 
-# To a compiler this is a constant, not a search to be traced. torch.compiler.assume_constant_result says the same, but
-# it imports the compiler: a second, before the first prediction of a process that compiles nothing.
+# A constant for the compiler, not a search to be traced. torch.compiler.assume_constant_result does the same, but it
+# imports the compiler: a second, before the first prediction of a process that compiles nothing.
 setattr(_grid_operations, "_dynamo_marked_constant", True)  # noqa: B010

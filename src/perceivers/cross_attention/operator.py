@@ -38,7 +38,7 @@ def read_elements(
     Returns:
         In float64 if an argument is, else in float32. Zero where all elements are masked.
 
-    Source: the identity of docs/how-it-works.md; the streaming softmax is that of arXiv:1805.02867.
+    Reference: the identity of docs/how-it-works.md; the streaming softmax is that of arXiv:1805.02867.
     """
     tensors = flatten(segments)
     return torch.ops.perceivers.read(vectors, tensors, describe(segments), eps, use_grid)[0]

@@ -1,4 +1,4 @@
-"""Elements of all modalities, as a cross-attend reads them."""
+"""Keys and values of cross-attention from the elements of all modalities."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import nn
 
 from perceivers.cross_attention.choice import (
     GPU_STREAMING_COST,
-    PATHS,
+    IMPLEMENTATIONS,
     STREAMING_COST,
     Choice,
     choose,
@@ -22,48 +22,51 @@ KeysValues = tuple[Tensor, Tensor, Tensor | None]
 
 
 class ElementSource:
-    """What the latents read: made once for an input, read by every cross-attend.
+    """Elements as the source of keys and values, made once for an input and shared by all cross-attentions.
 
     Args:
         segments: The elements of each modality, all of width C. They share one softmax.
-        path: `auto` takes the way of the fewest operations; `grid`, `absorbed` and `projected` force one, see
-            `choice.Choice`.
-        dtype: Of the array that the projected path makes. By default the elements' own.
-        reads: How many reads have the same weights, at most.
-        keep: Whether the array of elements is kept for the next read, and keys and values for the next one with
-            the same weights. It must be off where the forward pass is run again in the backward pass.
+        implementation: `auto` chooses the one with the fewest operations; `structured`, `absorbed` and `projected`
+            force one, see `choice.Choice`.
+        dtype: Type of the array of the `projected` implementation. By default that of the elements.
+        reads: Number of cross-attentions with the same weights, at most.
+        keep: Whether the array of elements is kept for the next cross-attention, and keys and values for the next one
+            with the same weights. It must be off where the forward pass is recomputed in the backward pass.
 
     Raises:
-        ValueError: If the path is unknown, or if the modalities differ in width.
+        ValueError: If the implementation is unknown, or if the modalities differ in width.
     """
 
     def __init__(
         self,
         segments: Sequence[Elements],
         *,
-        path: str = "auto",
+        implementation: str = "auto",
         dtype: torch.dtype | None = None,
         reads: int = 1,
         keep: bool = True,
     ) -> None:
-        if path not in PATHS:
-            raise ValueError(f"Expected a way to read out of {', '.join(PATHS)}; got {path!r}.")
+        if implementation not in IMPLEMENTATIONS:
+            known = ", ".join(IMPLEMENTATIONS)
+            raise ValueError(
+                f"Expected attn_implementation out of {known}; got {implementation!r}."
+            )
         widths = [segment.num_channels for segment in segments]
         if len(set(widths)) != 1:
             raise ValueError(
                 f"Expected modalities of one common width C to be read together, got {widths}."
             )
-        self.segments, self.path, self.dtype = list(segments), path, dtype
+        self.segments, self.implementation, self.dtype = list(segments), implementation, dtype
         self.reads, self.keep = (reads if keep else 1), keep
         self.array: tuple[Tensor, Tensor | None] | None = None
         self.projected: list[tuple[Attention, KeysValues]] = []
 
-    def normalized(self, norm: nn.LayerNorm) -> "NormalizedSource":
+    def normalized(self, norm: nn.LayerNorm) -> "NormalizedElements":
         """Return the elements after a LayerNorm."""
-        return NormalizedSource(self, norm)
+        return NormalizedElements(self, norm)
 
     def dense(self) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
-        """Return the papers' array of elements and where they are real."""
+        """Return the elements as one array, and where they are real."""
         if self.array is not None:
             return self.array
         array = dense(self.segments, self.dtype)
@@ -72,15 +75,15 @@ class ElementSource:
         return array
 
     def has_elements(self) -> Bool[Tensor, " B"] | None:
-        """Return which samples have an element that is real; None if all have."""
+        """Return which samples have a real element. None: all have."""
         if any(segment.mask is None for segment in self.segments):
             return None
         masks = [segment.mask.any(dim=1) for segment in self.segments if segment.mask is not None]
         return torch.stack(masks).any(dim=0)
 
 
-class NormalizedSource:
-    """Elements after a LayerNorm, which is applied where it costs least. See `nn.attention.ReadableSource`.
+class NormalizedElements:
+    """Elements after a LayerNorm, which is applied where it costs least. See `nn.attention.KeyValueSource`.
 
     Args:
         source: The elements.
@@ -98,27 +101,32 @@ class NormalizedSource:
     def read(
         self, queries: Float[Tensor, "P H N F"], attention: Attention
     ) -> Float[Tensor, "B N HFv"]:
-        """Return what queries read through the keys and values of `attention`, heads side by side.
+        """Return the attention output of queries, heads side by side.
 
         Args:
-            queries: For each sample, or (P = 1) the same for all.
-            attention: Whose projections are used.
+            queries: Projected queries of each sample, or (P = 1) the same for all.
+            attention: Attention with the projections to keys and values.
         """
-        path = self.choice(queries.shape[2], attention).path
-        if path == "projected":
+        implementation = self.choice(queries.shape[2], attention).implementation
+        if implementation == "projected":
             keys, values, mask = self._keys_values(attention)
             queries = queries.expand(keys.shape[0], -1, -1, -1)
             return attention.read(queries, keys, values, mask)
         vectors = self._absorb(queries, attention)
         u = read_elements(
-            vectors.flatten(2), self.source.segments, eps=self.norm.eps, use_grid=path == "grid"
+            vectors.flatten(2),
+            self.source.segments,
+            eps=self.norm.eps,
+            use_grid=implementation == "structured",
         )
         return self._values(u.unflatten(2, queries.shape[1:3]), attention)
 
     def choice(self, num_queries: int, attention: Attention) -> Choice:
-        """Return how `num_queries` queries of each head read, and what each way would cost."""
+        """Return the implementation for `num_queries` queries of each head, and the cost of each."""
         if any(type(layer) is not nn.Linear for layer in (attention.to_key, attention.to_value)):
-            return Choice("projected", {})  # such layers are no matrices to multiply queries with
+            return Choice(
+                "projected", {}
+            )  # other layers have no matrix that queries could be multiplied with
         content = self.source.segments[0].content
         start = GPU_STREAMING_COST / content.shape[0] if content.is_cuda else STREAMING_COST
         found = operations(
@@ -130,23 +138,23 @@ class NormalizedSource:
             reads=self.source.reads,
             start=start,
         )
-        return choose(self.source.path, found)
+        return choose(self.source.implementation, found)
 
     def _absorb(
         self, queries: Float[Tensor, "P H N F"], attention: Attention
     ) -> Float[Tensor, "P C H N"]:
-        """Return queries over the C channels, whose products with x^ are the scores up to a constant."""
+        """Return queries over the C channels; their products with x^ are the scores up to a constant."""
         keys = attention.to_key.weight.unflatten(0, (attention.num_heads, -1))
         vectors = torch.einsum("phnf,hfc->pchn", queries * attention.scale, keys)
         vectors = vectors * self.norm.weight[:, None, None]
-        # The biases add a constant to all scores of a query, which softmax takes away. Their gradient is
-        # zero, and not missing: training on several devices waits for every gradient.
+        # The biases add a constant to all scores of a query, which softmax cancels. Their gradient is zero and must
+        # exist: training on several devices waits for every gradient.
         return vectors + 0.0 * attention.to_key.bias.sum()
 
     def _values(
         self, u: Float[Tensor, "B C H N"], attention: Attention
     ) -> Float[Tensor, "B N HFv"]:
-        """Return the values of what was read."""
+        """Return the values of the attention output over elements."""
         affine = u * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
         weight = attention.to_value.weight.unflatten(0, (attention.num_heads, -1))
         read = torch.einsum("bchn,hfc->bnhf", affine.to(weight.dtype), weight)
@@ -155,7 +163,7 @@ class NormalizedSource:
         return read if some is None else read * some[:, None, None].to(read.dtype)
 
     def _keys_values(self, attention: Attention) -> KeysValues:
-        """Return keys, values and mask, which reads with the same weights share."""
+        """Return keys, values and mask, shared by cross-attentions with the same weights."""
         for owner, found in self.source.projected:
             if owner is attention:
                 return found

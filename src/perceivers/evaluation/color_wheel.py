@@ -21,7 +21,7 @@ def flow_colors(
     Returns:
         Y x X x 3.
 
-    Source: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), figure 7.
+    Reference: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), figure 7.
     """
     right, down = flow[..., 0].astype(np.float64), flow[..., 1].astype(np.float64)
     length = np.hypot(right, down)

@@ -153,7 +153,7 @@ def _films(
 
     Pixels in [0, 1] and samples in [-1, 1] as they are; 25 frames a second, 1,920 samples of sound at 48 kHz for each.
 
-    Source: the notebook on video autoencoding of DeepMind's release; the weights of the loss: Perceiver IO
+    Reference: the notebook on video autoencoding of DeepMind's release; the weights of the loss: Perceiver IO
     (arXiv:2107.14795), appendix I.
     """
     film: Any = config.inputs["video"]

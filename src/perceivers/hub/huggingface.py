@@ -4,7 +4,7 @@ Each architecture is one function from their configuration to ours. What Hugging
 release stays as Hugging Face has it: the exact GELU, the padding of the convolved stem, the query added to what it read
 in the classifier with learned positions.
 
-Source: `transformers`, models/perceiver; papers' reference implementation, section "Ports" of its descriptions.
+Reference: `transformers`, models/perceiver; papers' reference implementation, section "Ports" of its descriptions.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How much smaller the latents are than what was read: of a model that gives back its inputs, the compression."""
+"""Compression of an autoencoder: size of its latents relative to its inputs."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -12,12 +12,12 @@ from perceivers.models.transformer import TransformerEncoderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Compression:
-    """Numbers on the way through a model, for one sample.
+    """Number of values of one sample.
 
     Attributes:
-        raw_values: Of the inputs as they come: pixels times colors, samples, classes.
-        array_values: Of the array that the encoder reads, positions and padding included: M x C.
-        latent_values: Of the latents, N x D.
+        raw_values: Values of the raw inputs: pixels times colors, samples, classes.
+        array_values: Values of the encoder's input array, positions and padding included: M x C.
+        latent_values: Values of the latents, N x D.
     """
 
     raw_values: int
@@ -26,16 +26,16 @@ class Compression:
 
     @property
     def of_raw(self) -> float:
-        """How many values of the inputs come on one of the latents."""
+        """Values of the inputs for each value of the latents."""
         return self.raw_values / self.latent_values
 
     @property
     def of_array(self) -> float:
-        """How many values of the padded input array come on one of the latents, as Perceiver IO counts."""
+        """Values of the padded input array for each value of the latents, as Perceiver IO counts."""
         return self.array_values / self.latent_values
 
     def sentence(self) -> str:
-        """Return both ratios with what they are of."""
+        """Return both ratios as a sentence."""
         return (
             f"{self.latent_values:,} values of the latents stand for {self.raw_values:,} of the inputs "
             f"({self.of_raw:.1f} to 1); the papers count against the padded input array, {self.array_values:,} values "
@@ -46,7 +46,7 @@ class Compression:
 def compression(config: PerceiverConfig) -> Compression:
     """Return the compression of a model. No weight is allocated.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.3, whose 88x, 176x and 352x are those against the padded array.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.3, whose 88x, 176x and 352x are relative to the padded array.
     """
     with torch.device("meta"):
         model = build(config)
@@ -54,7 +54,7 @@ def compression(config: PerceiverConfig) -> Compression:
         raw = sum(adapter.example(1).numel() for adapter in adapters)
     elements = sum(adapter.num_elements for adapter in adapters)
     encoder = config.encoder
-    if isinstance(encoder, TransformerEncoderConfig):  # its elements are its latents
+    if isinstance(encoder, TransformerEncoderConfig):  # without latents
         latents = elements * encoder.channels
     else:
         latents = encoder.num_latents * encoder.latent_channels

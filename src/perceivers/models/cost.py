@@ -1,8 +1,8 @@
-"""What a model costs, found out without allocating it.
+"""Cost of a model, measured without allocating it.
 
-Floating point operations are counted twice: by the papers' formulas, where every element is projected to
-a key and a value in every read, and by watching the operations that a forward pass really does. The
-memory of a training step is that of what autograd keeps. Both run on tensors without data.
+Floating point operations are counted twice: by the papers' formulas, where every element is projected to a key and a
+value in every cross-attention, and by the operations that a forward pass executes. The memory of a training step is
+that of the tensors that autograd keeps. Both run on tensors without data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,21 +33,21 @@ _BYTES = 4  # of a float32
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a model costs.
+    """Operations and memory of a model.
 
     Attributes:
-        num_elements: Elements of an input, M, over all modalities.
+        num_elements: Number of elements of an input, M, over all modalities.
         input_channels: Width of an element, C.
-        num_parameters: Weights.
-        paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products
-            of reads, latent transformer and decoder, a multiplication and an addition counted as two.
-        flops: Operations of all matrix products and convolutions that this library really does for it.
-        attn_implementation: How elements are read: `grid`, `absorbed`, `projected`, or `self-attention`.
-        read_flops: Operations of one read by each way that is possible; the smallest decides.
-        weight_bytes: The weights in float32.
-        step_bytes: A training step in float32: weights, gradients, two moments, and what is kept for the
-            backward pass of the batch.
-        batch_size: The batch of `step_bytes`.
+        num_parameters: Number of weights.
+        paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products of
+            cross-attention, latent transformer and decoder; a multiplication and an addition count as two.
+        flops: Operations of all matrix products and convolutions that this library executes for it.
+        attn_implementation: `structured`, `absorbed`, `projected`, or `self-attention`.
+        read_flops: Operations of one cross-attention by each possible implementation; `auto` chooses the smallest.
+        weight_bytes: Memory of the weights in float32.
+        step_bytes: Memory of a training step in float32: weights, gradients, two moments, and the activations kept for
+            the backward pass of the batch.
+        batch_size: Samples of the batch of `step_bytes`.
     """
 
     num_elements: int
@@ -63,11 +63,11 @@ class Cost:
 
 
 def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bool = False) -> Cost:
-    """Return what a model costs. No weight and no activation is allocated.
+    """Return the cost of a model. No weight and no activation is allocated.
 
     Args:
-        config: The model.
-        batch_size: Samples of the training step whose memory is told.
+        config: Configuration of the model.
+        batch_size: Samples of the training step.
         grad_checkpointing: Whether that step recomputes activations.
     """
     with torch.device("meta"):
@@ -84,7 +84,7 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         paper_flops=paper_flops(config, num_elements, input_channels)
         + decoder_flops(model, num_elements),
         flops=flops,
-        attn_implementation=choice.path,
+        attn_implementation=choice.implementation,
         read_flops=dict(choice.operations),
         weight_bytes=_BYTES * num_parameters,
         step_bytes=4 * _BYTES * num_parameters + kept,
@@ -93,9 +93,9 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
 
 
 def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int) -> int:
-    """Return the operations of reads and latent transformer for one sample, as the papers count them.
+    """Return the operations of cross-attentions and latent transformer for one sample, as the papers count them.
 
-    Source: Perceiver (arXiv:2103.03206), appendix B; Perceiver IO (arXiv:2107.14795), appendix D.
+    Reference: Perceiver (arXiv:2103.03206), appendix B; Perceiver IO (arXiv:2107.14795), appendix D.
     """
     encoder = config.encoder
     if isinstance(encoder, TransformerEncoderConfig):
@@ -111,7 +111,7 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
         )
         return 2 * num_elements * input_channels * width + encoder.num_self_attends * layer
     n, d = encoder.num_latents, encoder.latent_channels
-    if encoder.unroll_time:  # each read has its own part of the time
+    if encoder.unroll_time:  # each cross-attention gets a part of the time
         num_elements = num_elements // encoder.num_cross_attends
     qk = encoder.cross_attend_qk_channels or input_channels
     read = attend_flops(
@@ -142,13 +142,13 @@ def attend_flops(
     """Return the operations of one attention with its MLP.
 
     Args:
-        queries: Elements that read, N.
-        sources: Elements that are read, M.
-        d: Width of the readers.
-        c: Width of what is read.
-        qk: Width of the comparison.
+        queries: Number of queries, N.
+        sources: Number of source elements, M.
+        d: Width of the queries.
+        c: Width of the source.
+        qk: Width of queries and keys.
         v: Width of the values.
-        widening_factor: Of the MLP.
+        widening_factor: Width of the MLP's hidden layer, as a multiple of `d`.
     """
     project = queries * d * qk + sources * c * (qk + v) + queries * v * d
     attend = queries * sources * (qk + v)
@@ -160,8 +160,8 @@ def decoder_flops(model: Perceiver, num_elements: int) -> int:
     """Return the operations of all output queries of one sample and their heads, as the papers count them.
 
     Args:
-        model: With a decoder, or without one: then there are none.
-        num_elements: Elements of an input, which stand in for the latents of a model that has none.
+        model: A model with a decoder; without one the result is 0.
+        num_elements: Number of elements of an input, used instead of the latents of a model without latents.
     """
     decoder = model.output
     if not isinstance(decoder, PerceiverDecoder):
@@ -198,7 +198,7 @@ def _example(model: Perceiver, batch_size: int) -> dict[str, Tensor]:
 
 
 def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
-    """Return the operations of a forward pass, counted while it runs on tensors without data, and how it reads."""
+    """Return the operations of a forward pass on tensors without data, and its implementation of attention."""
     with torch.device("meta"):
         model = build(replace(config, permute=None)).eval()
     choices = [Choice("self-attention", {})]
@@ -209,7 +209,7 @@ def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
             choices.append(args[1].choice(args[0].shape[1], attention))
 
         cast(CrossAttend, model.encoder.cross_attends[-1]).attention.register_forward_pre_hook(look)
-    # PyTorch counts its fused kernels of a GPU; the CPU's does the same two products.
+    # PyTorch counts its fused GPU kernels; the CPU's computes the same two products.
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counted = {fused: _count_fused, torch.ops.perceivers.read: count_read}
     counter = FlopCounterMode(display=False, custom_mapping=counted)
@@ -227,7 +227,7 @@ def _count_fused(
 
 
 def _fake_state(model: nn.Module, *, train: bool) -> dict[str, Tensor]:
-    """Return tensors without data that stand for a model's weights and buffers on the CPU."""
+    """Return tensors without data for a model's weights and buffers on the CPU."""
     state = {
         name: torch.empty(p.shape, requires_grad=train) for name, p in model.named_parameters()
     }
@@ -236,9 +236,9 @@ def _fake_state(model: nn.Module, *, train: bool) -> dict[str, Tensor]:
 
 
 def _kept_bytes(config: PerceiverConfig, batch_size: int, grad_checkpointing: bool) -> int:
-    """Return the bytes that autograd keeps for the backward pass, weights not counted."""
+    """Return the bytes that autograd keeps for the backward pass, without the weights."""
     kept: dict[StorageWeakRef, int] = {}
-    holders: list[Tensor] = []  # a storage's address may be given again once it is free
+    holders: list[Tensor] = []  # the address of a freed storage may be reused
 
     with torch.device("meta"):
         model = build(replace(config, permute=None)).train()

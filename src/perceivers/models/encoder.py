@@ -1,4 +1,4 @@
-"""The encoder of both papers: a latent array reads the input T times and thinks in between."""
+"""Encoder of both papers: a latent array cross-attends to the input T times, with self-attention in between."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,31 +24,31 @@ class PerceiverEncoderConfig:
     Attributes:
         num_latents: Length of the latent array, N.
         latent_channels: Width of the latent array, D.
-        num_cross_attends: Reads of the input, T. 1 in Perceiver IO.
-        cross_attends_at: `interleaved` spreads the reads evenly over the blocks; `start` puts all of them
+        num_cross_attends: Cross-attentions to the input, T. 1 in Perceiver IO.
+        cross_attends_at: `interleaved` spreads the cross-attentions evenly over the blocks; `start` puts all of them
             before the first block.
         num_blocks: Blocks of the latent transformer.
-        num_self_attends_per_block: Layers in a block. 0: the model only reads.
-        num_cross_attend_heads: Heads of each read.
+        num_self_attends_per_block: Layers in a block. 0: no self-attention.
+        num_cross_attend_heads: Heads of each cross-attention.
         num_self_attend_heads: Heads of each layer.
-        cross_attend_widening_factor: Width of the MLP after a read, as a multiple of D.
+        cross_attend_widening_factor: Width of the MLP after a cross-attention, as a multiple of D.
         self_attend_widening_factor: Width of the MLP in a layer, as a multiple of D.
-        cross_attend_qk_channels: Width in which a read compares. By default that of the input, C.
-        cross_attend_v_channels: Width of what a read collects. By default as the comparison's.
-        self_attend_qk_channels: Width in which a layer compares. By default D.
-        self_attend_v_channels: Width of what a layer collects. By default D.
-        use_query_residual: Add what was read to the latents, rather than put it in their place.
-        share_cross_attends: Which reads have the same weights. The paper's rule is `all_but_first`:
+        cross_attend_qk_channels: Width of queries and keys of a cross-attention. By default that of the input, C.
+        cross_attend_v_channels: Width of the values of a cross-attention. By default `cross_attend_qk_channels`.
+        self_attend_qk_channels: Width of queries and keys of a layer. By default D.
+        self_attend_v_channels: Width of the values of a layer. By default D.
+        use_query_residual: Add the attention output to the latents. Otherwise it replaces them.
+        share_cross_attends: Cross-attentions with the same weights. The paper's rule is `all_but_first`:
             sharing the first, too, made training unstable.
-        share_blocks: All blocks have the same weights, the first included (44.9 M weights prove it).
+        share_blocks: All blocks have the same weights, the first included (as the paper's 44.9 M weights imply).
         gelu: Form of the GELU in every MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models.
-        latent_init_scale: Standard deviation of the latent array at the start.
-        attn_implementation: How the input is read; all ways give the same numbers up to rounding. `auto` takes
-            the one of the fewest operations; `grid`, `absorbed` and `projected` force one.
-        unroll_time: Each read gets its own part of the time axis: read t of T the t-th of T equal parts (one frame, or
-            a group of frames). It applies to every segment along its first axis, which is time in films,
-            spectrograms, sounds, series and texts; what has fewer cells there than T (a table) is read whole each
-            time. Parts are counted on the batch as it is padded, so it must be padded to one length.
+        latent_init_scale: Standard deviation of the initial latent array.
+        attn_implementation: Implementation of cross-attention to the input; all give the same numbers up to rounding.
+            `auto` chooses the one with the fewest operations; `structured`, `absorbed` and `projected` force one.
+        unroll_time: Each cross-attention gets a part of the time axis: number t of T the t-th of T equal parts (one
+            frame, or a group of frames). It applies to every segment along its first axis, which is time in videos,
+            spectrograms, audio, series and texts; a segment with fewer cells than T (a table) is used completely each
+            time. Parts are counted on the padded batch, so it must be padded to one length.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -77,7 +77,7 @@ class PerceiverEncoderConfig:
     unroll_time: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Check the values."""
         for name in ("num_latents", "latent_channels", "num_cross_attends", "num_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -93,7 +93,7 @@ class PerceiverEncoderConfig:
             )
 
     def reads_before(self, block: int) -> tuple[int, ...]:
-        """Return which of the T reads (0 to T - 1) happen just before this block."""
+        """Return the cross-attentions (0 to T - 1) just before this block."""
         if self.cross_attends_at == "start":
             return tuple(range(self.num_cross_attends)) if block == 0 else ()
         reads = range(self.num_cross_attends)
@@ -101,7 +101,7 @@ class PerceiverEncoderConfig:
 
     @property
     def reads_alike(self) -> int:
-        """How many reads have the same weights, at most."""
+        """Number of cross-attentions with the same weights, at most."""
         reads = self.num_cross_attends
         return {"all": reads, "all_but_first": max(1, reads - 1), "none": 1}[
             self.share_cross_attends
@@ -113,9 +113,9 @@ class PerceiverEncoder(nn.Module):
 
     Args:
         config: Shape of the encoder.
-        input_channels: Width of the elements (C), as told by their input adapter.
+        input_channels: Width of the elements (C).
 
-    Source: Perceiver (arXiv:2103.03206), section 3.1; Perceiver IO (arXiv:2107.14795), section 3.1. They
+    Reference: Perceiver (arXiv:2103.03206), section 3.1; Perceiver IO (arXiv:2107.14795), section 3.1. They
     differ only in `num_cross_attends`.
     """
 
@@ -144,13 +144,13 @@ class PerceiverEncoder(nn.Module):
         self.blocks = nn.ModuleList(_block(config) for _ in range(num_blocks))
 
     def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B N D"]:
-        """Return the latents after reading.
+        """Return the latents of a batch.
 
         Args:
-            segments: The elements of each modality, all of width C; they are read as one array.
+            segments: The elements of each modality, all of width C; they form one array.
         """
         sources = self.sources(segments)
-        latents = self.latents[None]  # the first read asks the same of every sample
+        latents = self.latents[None]  # the first queries are the same for every sample
         for depth in range(self.config.num_blocks):
             for read in self.config.reads_before(depth):
                 latents = run_layer(self, _at(self.cross_attends, read), latents, sources[read])
@@ -159,10 +159,10 @@ class PerceiverEncoder(nn.Module):
         return latents
 
     def sources(self, segments: Sequence[Elements]) -> list[ElementSource]:
-        """Return what each of the T reads reads: all elements, or with `unroll_time` its part of them.
+        """Return the source of each of the T cross-attentions: all elements, or with `unroll_time` a part of them.
 
         Raises:
-            ValueError: If no segment is long enough to be divided among the reads.
+            ValueError: If no segment is long enough to be divided among the cross-attentions.
         """
         reads = self.config.num_cross_attends
         if not self.config.unroll_time or reads == 1:
@@ -171,7 +171,7 @@ class PerceiverEncoder(nn.Module):
         if max(lengths) < reads:
             raise ValueError(
                 f"unroll_time divides the first axis of the input among num_cross_attends={reads} reads, but it has "
-                f"only {max(lengths)} cells. Use fewer reads, longer clips or shorter patches."
+                f"only {max(lengths)} cells. Use fewer cross-attentions, longer clips or shorter patches."
             )
         return [
             self.source(
@@ -185,15 +185,15 @@ class PerceiverEncoder(nn.Module):
         ]
 
     def source(self, segments: Sequence[Elements], *, reads: int | None = None) -> ElementSource:
-        """Return elements as a cross-attend reads them.
+        """Return elements as the source of cross-attention.
 
         Args:
             segments: The elements of each modality.
-            reads: How many reads of these with the same weights there are. By default all that are alike.
+            reads: Number of cross-attentions to them with the same weights. By default all with shared weights.
         """
         return ElementSource(
             segments,
-            path=self.attn_implementation,
+            implementation=self.attn_implementation,
             dtype=self.latents.dtype,
             reads=self.config.reads_alike if reads is None else reads,
             keep=not _recomputes(self),
@@ -201,10 +201,10 @@ class PerceiverEncoder(nn.Module):
 
 
 def run_layer(owner: nn.Module, layer: nn.Module, *args: Any) -> Tensor:
-    """Return `layer(*args)`; in training, without keeping its activations if `owner` says so.
+    """Return `layer(*args)`; with `owner.grad_checkpointing` in training, without keeping its activations.
 
-    The layer then runs again in the backward pass. One that serves at several depths is recomputed for
-    each of them, so shared weights get the same gradient.
+    The layer then runs again in the backward pass. A layer that is used at several depths is recomputed for each of
+    them, so shared weights get the same gradient.
     """
     if _recomputes(owner):
         return recompute(layer, *args)
@@ -216,7 +216,7 @@ def _recomputes(owner: nn.Module) -> bool:
 
 
 def _at(modules: nn.ModuleList, depth: int) -> Any:
-    """Return the module for this depth. Past the end of the list, the last one serves again."""
+    """Return the module for this depth: the last one past the end of the list."""
     return modules[min(depth, len(modules) - 1)]
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
-from perceivers.cross_attention.choice import PATHS
+from perceivers.cross_attention.choice import IMPLEMENTATIONS
 from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
 from perceivers.inputs.registry import InputConfig, build_input
@@ -246,7 +246,7 @@ class Perceiver(nn.Module):
             if isinstance(module, CrossAttend | SelfAttend):
                 module.recompute_mlp = mlp and not enabled
 
-    def set_attn_implementation(self, path: str) -> None:
+    def set_attn_implementation(self, implementation: str) -> None:
         """Set the implementation of cross-attention to the inputs: `auto`, `structured`, `absorbed` or `projected`.
 
         All give the same numbers up to rounding. `auto` chooses the one with the fewest operations for each of them.
@@ -254,12 +254,12 @@ class Perceiver(nn.Module):
         Raises:
             ValueError: If there is no such implementation.
         """
-        if path not in PATHS:
+        if implementation not in IMPLEMENTATIONS:
             raise ValueError(
-                f"Expected attn_implementation out of {', '.join(PATHS)}; got {path!r}."
+                f"Expected attn_implementation out of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}."
             )
         if isinstance(self.encoder, PerceiverEncoder):
-            self.encoder.attn_implementation = path
+            self.encoder.attn_implementation = implementation
 
     def element_order(self, name: str, count: int) -> Int[Tensor, " M"]:
         """Return the permutation of the elements of a modality.
@@ -298,7 +298,7 @@ def build(config: PerceiverConfig) -> Perceiver:
             latent_channels=encoder.out_channels,
             inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
             tables={
-                name: tuple(part.embedding.weight.shape)
+                name: (part.embedding.num_embeddings, part.embedding.embedding_dim)
                 for name, part in adapters.items()
                 if isinstance(part, HasEmbedding)
             },

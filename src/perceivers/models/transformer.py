@@ -1,4 +1,4 @@
-"""The paper's baseline: its latent transformer over the elements themselves, without latents."""
+"""The paper's baseline: a transformer over the elements, without latents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,13 +35,13 @@ class TransformerEncoderConfig:
 
 
 class TransformerEncoder(nn.Module):
-    """Lets every element read every other: cost grows with the square of their number.
+    """Self-attention over all elements: cost grows with the square of their number.
 
     Args:
         config: Shape of the baseline.
         input_channels: Width of the elements (C).
 
-    Source: Perceiver (arXiv:2103.03206), section 4.1, "Transformer (64x64)".
+    Reference: Perceiver (arXiv:2103.03206), section 4.1, "Transformer (64x64)".
     """
 
     grad_checkpointing: bool
@@ -63,7 +63,7 @@ class TransformerEncoder(nn.Module):
         )
 
     def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B M D"]:
-        """Return every element after it has read the others.
+        """Return the elements after the last layer.
 
         Args:
             segments: The elements of each modality, all of width C and without padding.

@@ -1,7 +1,7 @@
-"""Attention between two arrays: the only operation in which elements meet.
+"""Multi-head attention between two arrays.
 
-Everything else in a Perceiver acts on each element alone. Three uses share this file: latents reading
-inputs, latents reading latents, and output queries reading latents.
+Three uses: cross-attention of latents to inputs, self-attention of latents, and cross-attention of output queries to
+latents. Everything else in a Perceiver acts on each element separately.
 """
 
 from typing import Protocol, runtime_checkable
@@ -16,13 +16,18 @@ from perceivers.typing import Bool, Float, Tensor
 
 
 @runtime_checkable
-class ReadableSource(Protocol):
-    """Elements, normalized, that attention can read without seeing them as one array."""
+class KeyValueSource(Protocol):
+    """Normalized elements that provide attention without being put together into one array."""
 
     def read(
         self, queries: Float[Tensor, "#B H Q C"], attention: "Attention"
     ) -> Float[Tensor, "B Q HCv"]:
-        """Return what queries read through the keys and values of `attention`, heads side by side."""
+        """Return the attention output of queries over the elements, heads side by side.
+
+        Args:
+            queries: Projected queries.
+            attention: Attention with the projections to keys and values.
+        """
         ...
 
     def dense(self) -> tuple[Float[Tensor, "B S Cs"], Bool[Tensor, "B S"] | None]:
@@ -37,16 +42,16 @@ class Attention(nn.Module):
     keeps it linear in the length of the inputs.
 
     Args:
-        query_channels: Width of the array that asks.
-        source_channels: Width of the array that is asked.
+        query_channels: Width of the queries.
+        source_channels: Width of the source.
         num_heads: Number of heads. Must divide `qk_channels` and `v_channels`.
-        qk_channels: Total width in which queries and keys are compared. By default, `query_channels`.
+        qk_channels: Total width of queries and keys. By default, `query_channels`.
         v_channels: Total width of the values. By default, `qk_channels`.
 
     Raises:
         ValueError: If `num_heads` does not divide one of the two widths.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix E.
+    Reference: Perceiver IO (arXiv:2107.14795), appendix E.
     """
 
     def __init__(
@@ -75,20 +80,19 @@ class Attention(nn.Module):
     def forward(
         self,
         query: Float[Tensor, "#B Q Cq"],
-        source: "Float[Tensor, 'B S Cs'] | ReadableSource",
+        source: "Float[Tensor, 'B S Cs'] | KeyValueSource",
         source_mask: Bool[Tensor, "B S"] | None = None,
         query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
-        """Return, for each query element, what it read from the source.
+        """Return the attention output of each query.
 
         Args:
-            query: The elements that ask.
-            source: The elements that are asked: an array, or something that knows its elements better
-                than an array would (and brings its own mask). Then the query may have a batch of 1 that
-                serves all samples.
-            source_mask: True where the source element is real, False where it is padding. A row of
-                padding only reads zero.
-            query_mask: True where the query is real. The others read zero. Only where the source is an array.
+            query: The queries.
+            source: The source: an array, or elements with an implementation of attention and a mask. Then the query
+                may have a batch of 1 that serves all samples.
+            source_mask: True where a source element is real, False where it is padding. The output of a sample that
+                is padding only is zero.
+            query_mask: True where a query is real. The output of the others is zero. Only for an array.
         """
         if not isinstance(source, Tensor):
             return self.to_output(source.read(self.queries(query), self))
@@ -121,7 +125,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B Q HCv"]:
         """Return the values of each head, averaged by attention and side by side."""
         q, k, v = queries, keys, values
-        # The fused kernels want one width: zeros change neither a product nor the values kept.
+        # The fused kernels need equal widths: zeros change neither products nor the values that are kept.
         qk_width, v_width = q.shape[-1], v.shape[-1]
         if qk_width < v_width:
             q, k = (pad(x, (0, v_width - qk_width)) for x in (q, k))
@@ -131,7 +135,7 @@ class Attention(nn.Module):
         if source_mask is None:
             read = scaled_dot_product_attention(q, k, v, scale=self.scale)
         else:
-            # A softmax over nothing is undefined, so a row of padding reads all of it, times zero.
+            # A softmax over nothing is undefined, so a sample of padding attends to all of it, times zero.
             some = source_mask.any(dim=-1, keepdim=True)
             mask = (source_mask | ~some)[:, None, None, :]
             read = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
@@ -144,10 +148,10 @@ class Attention(nn.Module):
         source: Float[Tensor, "B S Cs"],
         source_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H Q S"]:
-        """Return the scaled products before the softmax, which the 2021 paper draws.
+        """Return the scaled products before the softmax, as drawn in the 2021 paper.
 
-        Minus infinity where the source is padding. It costs `Q * S` memory, so it is for looking at, not
-        for training.
+        Minus infinity where the source is padding. It costs `Q * S` memory, so it is for visualization, not for
+        training.
         """
         q = self._split_heads(self.to_query(query))
         k = self._split_heads(self.to_key(source))
@@ -162,7 +166,7 @@ class Attention(nn.Module):
         source: Float[Tensor, "B S Cs"],
         source_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H Q S"]:
-        """Return the attention map that `forward` uses but never materialises.
+        """Return the attention map, which `forward` never materializes.
 
         Each row sums to one, or to zero where the source is padding only.
         """

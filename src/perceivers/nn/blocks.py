@@ -1,4 +1,4 @@
-"""The two modules of which every Perceiver is built: cross-attend and self-attend.
+"""The two building blocks of every Perceiver: cross-attend and self-attend.
 
 Both are pre-norm, both end with an MLP, and neither is followed by another norm.
 """
@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from perceivers.nn.attention import Attention, ReadableSource
+from perceivers.nn.attention import Attention, KeyValueSource
 from perceivers.nn.init import lecun_linear
 from perceivers.nn.recompute import recompute
 from perceivers.typing import Bool, Float, Tensor
@@ -20,10 +20,10 @@ Gelu = Literal["tanh", "exact"]
 
 
 @runtime_checkable
-class Source(Protocol):
-    """Elements that can be read without being put together into one array."""
+class NormalizableSource(Protocol):
+    """Elements that are normalized and attended to without being put together into one array."""
 
-    def normalized(self, norm: nn.LayerNorm) -> ReadableSource:
+    def normalized(self, norm: nn.LayerNorm) -> KeyValueSource:
         """Return the elements after a LayerNorm."""
         ...
 
@@ -32,9 +32,9 @@ class MLP(nn.Sequential):
     """Two linear layers around a GELU.
 
     Args:
-        channels: Width of what comes in and goes out.
-        widening_factor: Width of the layer between, as a multiple of `channels`.
-        gelu: Its form.
+        channels: Width of input and output.
+        widening_factor: Width of the hidden layer, as a multiple of `channels`.
+        gelu: Form of the GELU.
     """
 
     def __init__(self, channels: int, *, widening_factor: int = 1, gelu: Gelu = "tanh") -> None:
@@ -46,12 +46,12 @@ class MLP(nn.Sequential):
 
 
 class _MLPResidual(nn.Module):
-    """What both modules end with: each element goes through an MLP alone."""
+    """Base of both blocks: a residual MLP, applied to each element separately."""
 
     mlp_norm: nn.LayerNorm
     mlp: MLP
     recompute_mlp = False
-    """Whether training computes the MLP and its norm again in the backward pass instead of keeping them."""
+    """Whether training recomputes the MLP and its norm in the backward pass instead of keeping activations."""
 
     def mlp_residual(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         """Return the elements after the MLP, with the residual."""
@@ -64,20 +64,19 @@ class _MLPResidual(nn.Module):
 
 
 class CrossAttend(_MLPResidual):
-    """Lets a query array read a source array, then acts on each query alone.
+    """Cross-attention of a query array to a source array, followed by an MLP.
 
     Args:
-        query_channels: Width of the array that reads (D for latents).
-        source_channels: Width of the array that is read (C for inputs).
+        query_channels: Width of the queries (D for latents).
+        source_channels: Width of the source (C for inputs).
         num_heads: Heads of the attention.
-        widening_factor: Of the MLP.
-        qk_channels: Total width of the comparison. By default, `source_channels`: the papers' inner width
-            is that of the array being read.
+        widening_factor: Width of the MLP's hidden layer, as a multiple of `query_channels`.
+        qk_channels: Total width of queries and keys. By default, `source_channels`, as in the papers.
         v_channels: Total width of the values. By default, `qk_channels`.
-        use_query_residual: Add the query to what was read. Off where queries carry positions only.
+        use_query_residual: Add the query to the attention output. Off where queries hold positions only.
         gelu: Form of the MLP's GELU.
 
-    Source: Perceiver (arXiv:2103.03206), appendix C; Perceiver IO (arXiv:2107.14795), equations 4 to 6.
+    Reference: Perceiver (arXiv:2103.03206), appendix C; Perceiver IO (arXiv:2107.14795), equations 4 to 6.
     """
 
     def __init__(
@@ -109,18 +108,17 @@ class CrossAttend(_MLPResidual):
     def forward(
         self,
         query: Float[Tensor, "#B Q Cq"],
-        source: "Float[Tensor, 'B S Cs'] | Source",
+        source: "Float[Tensor, 'B S Cs'] | NormalizableSource",
         source_mask: Bool[Tensor, "B S"] | None = None,
         query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
-        """Return the queries after they have read the source.
+        """Return the queries after cross-attention to the source.
 
         Args:
-            query: The elements that read.
-            source: The elements that are read: an array, or what knows how to read itself cheaply.
-            source_mask: True where the source element is real, False where it is padding. Only for an
-                array.
-            query_mask: True where the query is real. The others read nothing. Only with an array.
+            query: The queries.
+            source: The source: an array, or elements with a cheaper implementation of attention.
+            source_mask: True where a source element is real, False where it is padding. Only for an array.
+            query_mask: True where a query is real. The attention output of the others is zero. Only with an array.
         """
         norm = self.source_norm
         normalized = norm(source) if isinstance(source, Tensor) else source.normalized(norm)
@@ -130,17 +128,17 @@ class CrossAttend(_MLPResidual):
 
 
 class SelfAttend(_MLPResidual):
-    """One layer of the latent transformer: every latent reads every other, then thinks alone.
+    """One layer of the latent transformer: self-attention of the latents, followed by an MLP.
 
     Args:
         channels: Width of the latents (D).
         num_heads: Heads of the attention.
-        widening_factor: Of the MLP. 1 in both papers, where it neither expands nor narrows.
-        qk_channels: Total width of the comparison. By default, `channels`.
+        widening_factor: Width of the MLP's hidden layer, as a multiple of `channels`. 1 in both papers.
+        qk_channels: Total width of queries and keys. By default, `channels`.
         v_channels: Total width of the values. By default, `channels`.
         gelu: Form of the MLP's GELU.
 
-    Source: Perceiver (arXiv:2103.03206), appendix C.
+    Reference: Perceiver (arXiv:2103.03206), appendix C.
     """
 
     def __init__(

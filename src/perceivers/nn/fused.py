@@ -1,7 +1,7 @@
-"""Several linear layers of one input as one matrix product, while their parameters stay apart.
+"""Several linear layers of one input as one matrix product, with separate parameters.
 
-They must: LAMB's trust ratio is one number for each tensor. A GPU is busier with one wide product than with
-three narrow ones; a CPU gains nothing (docs/log.md), and there nothing is fused.
+The parameters are separate because LAMB's trust ratio is one number for each tensor. One wide product is faster on a
+GPU than three narrow ones; on a CPU it is not (docs/log.md), and nothing is fused.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,19 @@ from perceivers.typing import Float, Tensor
 
 
 def can_fuse(layers: Sequence[nn.Module], x: Tensor) -> bool:
-    """Return whether the layers are plain linear ones, on a device that gains from it.
+    """Return whether the layers are plain linear ones, on a device where fusing is faster.
 
-    Quantized layers and those of other libraries have a forward pass of their own. A compiler sees the three
-    products and decides for itself.
+    Quantized layers and those of other libraries have another forward pass. A compiler sees the three products and
+    decides by itself.
     """
     plain = all(type(layer) is nn.Linear for layer in layers)
     return plain and x.is_cuda and not torch.compiler.is_compiling()
 
 
 def fused_linear(x: Float[Tensor, "*b Ci"], layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
-    """Return what each layer makes of `x`, by one matrix product forward and two backward.
+    """Return the output of each layer, by one matrix product forward and two backward.
 
-    The weights are put side by side for the product alone: no copy of them is kept for the backward pass,
-    however many depths they serve.
+    The weights are concatenated for the product only: no copy of them is kept for the backward pass.
 
     Args:
         x: The input of all layers.
@@ -40,7 +39,7 @@ def fused_linear(x: Float[Tensor, "*b Ci"], layers: Sequence[nn.Linear]) -> tupl
 
 
 class _SideBySide(torch.autograd.Function):
-    """One product with weights that are put side by side for it, in both directions."""
+    """One product with concatenated weights, in both directions."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda")  # pyright: ignore[reportUntypedFunctionDecorator]

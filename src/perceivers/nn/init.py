@@ -1,4 +1,4 @@
-"""How weights begin: the two rules of DeepMind's release, in one place.
+"""Weight initialization: the two rules of DeepMind's release.
 
 | weights | rule |
 |---|---|
@@ -8,7 +8,7 @@
 | the classifier of the 2021 model | zeros |
 | biases | zeros |
 
-Source: papers' reference implementation (dm-haiku's `VarianceScaling` and `TruncatedNormal`).
+Reference: papers' reference implementation (dm-haiku's `VarianceScaling` and `TruncatedNormal`).
 """
 
 from torch import nn
@@ -22,10 +22,9 @@ _SD_OF_TRUNCATED = 0.87962566103423978
 def truncated_normal_(weight: Float[Tensor, "..."], sd: float) -> Float[Tensor, "..."]:
     """Fill `weight` from a normal of mean 0, cut at two standard deviations.
 
-    The cut is in units of `sd`, so with sd 0.02 all values lie within 0.04 and their own standard
-    deviation is 0.0176.
+    The cut is in units of `sd`, so with sd 0.02 all values lie within 0.04 and their standard deviation is 0.0176.
 
-    Source: Perceiver (arXiv:2103.03206), appendix C; the unit of the bounds is haiku's.
+    Reference: Perceiver (arXiv:2103.03206), appendix C; the unit of the bounds is haiku's.
     """
     return nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)
 
@@ -39,7 +38,7 @@ def lecun_linear(in_channels: int, out_channels: int) -> nn.Linear:
 
 
 def truncated_linear(in_channels: int, out_channels: int) -> nn.Linear:
-    """Return a linear layer as haiku makes it by default, without the correction for truncation."""
+    """Return a linear layer with haiku's default initialization, without the correction for truncation."""
     linear = nn.Linear(in_channels, out_channels)
     truncated_normal_(linear.weight, in_channels**-0.5)
     nn.init.zeros_(linear.bias)

@@ -47,7 +47,7 @@ def space_to_depth(
 def depth_to_space(
     x: Float[Tensor, "B *grid V"], patch: Sequence[int]
 ) -> Float[Tensor, "B C *sizes"]:
-    """Return the fine grid again: the inverse of `space_to_depth`.
+    """Return the fine grid: the inverse of `space_to_depth`.
 
     Raises:
         ValueError: If the channels do not hold whole patches.

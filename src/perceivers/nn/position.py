@@ -1,13 +1,13 @@
-"""Fourier features of positions, as the papers define them, and learned vectors for another number of places.
+"""Fourier features of positions, as the papers define them, and resizing of learned positions.
 
 For a position x in [-1, 1] and K bands: x itself, sin(pi f_k x) and cos(pi f_k x), where f_k runs linearly
 from 1 to half the axis' maximum resolution (its Nyquist frequency). With d axes the channels are
 `[x_1..x_d | all sines, axis by axis | all cosines, axis by axis]`, d (2K + 1) in all.
 
-Everything here is float32 whatever the model computes in: pi f x reaches hundreds of radians, where a
-bfloat16 no longer knows the angle.
+Everything here is float32 whatever the precision of the model: pi f x reaches hundreds of radians, where bfloat16
+cannot resolve the angle.
 
-Source: Perceiver (arXiv:2103.03206), section 3.2 and appendix D.
+Reference: Perceiver (arXiv:2103.03206), section 3.2 and appendix D.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ _MODES = ("linear", "bilinear", "trilinear")  # of one, two and three axes
 
 @runtime_checkable
 class Resizable(Protocol):
-    """A module with learned vectors of places, which another number of places can take over."""
+    """A module with learned positions that can be resized to another number of positions."""
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
-        """Return learned vectors of another such module, by parameter, in the number that this one has.
+        """Return the learned positions of another such module, by parameter, resized to this one.
 
-        Empty where the other is not of its kind, or its vectors have another width or grid.
+        Empty if the other module is of another kind, or its vectors have another width or grid.
         """
         ...
 
@@ -64,7 +64,7 @@ def num_channels(num_axes: int, num_bands: int) -> int:
 
 
 def axis_channels(axis: int, *, num_axes: int, num_bands: int) -> tuple[int, ...]:
-    """Return which channels of the whole encoding the features of one axis fill, in their order."""
+    """Return the channels of the complete encoding that hold the features of one axis, in their order."""
     raw = (axis,)
     sines = range(num_axes + axis * num_bands, num_axes + (axis + 1) * num_bands)
     first = num_axes * (1 + num_bands)
@@ -75,7 +75,7 @@ def axis_channels(axis: int, *, num_axes: int, num_bands: int) -> tuple[int, ...
 def fourier_features(
     positions: Float[Tensor, "*n d"], *, num_bands: int, max_resolution: Sequence[float]
 ) -> Float[Tensor, "*n P"]:
-    """Return the encoding of points anywhere, in the papers' channel order.
+    """Return the encoding of arbitrary points, in the papers' channel order.
 
     Args:
         positions: Points in [-1, 1]^d.
@@ -105,15 +105,15 @@ def fourier_features(
 def resize_table(
     table: Float[Tensor, "M P"], grid: tuple[int, ...], to: tuple[int, ...]
 ) -> Float[Tensor, "L P"]:
-    """Return the vectors of a grid's cells for a grid of other cells: linear along each axis, ends kept in place.
+    """Return the vectors of a grid's cells interpolated to another grid: linear along each axis, corners aligned.
 
     Args:
-        table: One vector for each cell, in reading order.
+        table: One vector for each cell, in row-major order.
         grid: Cells along each of at most three axes.
-        to: The same of the result.
+        to: Cells of the result along each axis.
 
-    Source: ViT (arXiv:2010.11929), section 3.2, interpolates learned positions by where they are; linearly, corner to
-    corner and without antialiasing, as its release does.
+    Reference: ViT (arXiv:2010.11929), section 3.2, interpolates learned positions; linearly, with aligned corners and
+    without antialiasing, as in its release.
     """
     if grid == to:
         return table
@@ -123,13 +123,13 @@ def resize_table(
 
 
 def resize_row(table: Float[Tensor, "M P"], length: int) -> Float[Tensor, "L P"]:
-    """Return the vectors of places that are counted from the first on, for another number of places.
+    """Return the vectors of consecutive positions for another number of positions.
 
-    Fewer places keep the vectors of the first: what is short enough is read as before. More are interpolated.
+    Fewer positions keep the first vectors, so that short inputs are encoded as before. More are interpolated.
 
     Args:
-        table: One vector for each place.
-        length: Places of the result.
+        table: One vector for each position.
+        length: Number of positions of the result.
     """
     if length <= table.shape[0]:
         return table[:length]

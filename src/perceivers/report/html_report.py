@@ -15,7 +15,7 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.samples import Sample
 from perceivers.evaluation.evaluate import choose_split, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
-from perceivers.explain.render.render import explain_file
+from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, load
 from perceivers.recipes.files import dump_recipe
 from perceivers.runs.record import LoadedRun, read_run

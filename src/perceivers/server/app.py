@@ -19,13 +19,14 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perceivers.server import explanation_json
+from perceivers.explain.render import explanation_json
 from perceivers.server.batching import ModelGoneError
 from perceivers.server.decoding import DecoderDiedError
 from perceivers.server.forms import RefusedError, parse_form, read_form
 from perceivers.server.service import BusyError, Service
 
 STATIC = Path(__file__).with_name("static")
+SHARED = Path(explanation_json.__file__).with_name("static")  # views and style of every page
 # The page loads from this server only, and may embed media as data.
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -76,6 +77,7 @@ def create_app(
     protected = [] if token is None else [Depends(_require(token))]
     _add_model_routes(app, service, protected)
     _add_other_routes(app, service, protected)
+    app.mount("/static/shared", StaticFiles(directory=SHARED), name="shared")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return RequestGuard(app, service, hosts)
 
@@ -115,7 +117,7 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
             sample = parse_form(form, service.inputs, counts=counts)
             outputs, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
-            views = explanation_json.views(found, read=read)
+            views = explanation_json.views_json(found, cross_attend=read)
         shown = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
         shown |= {"answers": outputs, "missing": list(found.missing), "views": views}
         return JSONResponse({**shown, "milliseconds": _milliseconds(started)})

@@ -19,7 +19,7 @@ from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.predict import Predictor
-from perceivers.explain.attribution.explain import explain
+from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import ReadSample
 from perceivers.hub.checkpoint import Saved, load
@@ -205,7 +205,7 @@ class Service:
         try:
             # The relevance for the class is not defined for a single latent or head.
             kind = None if latent is None and head is None else "mean"
-            found = explain(self.saved, read, latents=1, map=kind, alone=(latent, head))
+            found = explain_sample(self.saved, read, latents=1, map=kind, alone=(latent, head))
         except ValueError as error:
             raise RefusedError(422, str(error)) from error
         with torch.inference_mode():

@@ -1,22 +1,16 @@
-"""Everything that one look at a sample gives: the answer, the reads, and what the answer got of each element."""
+"""Attribution of one sample: outputs, the attention of each cross-attend, and maps of the whole model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.cross_attention_maps import (
-    CrossAttentionMap,
-    check_single,
-    input_reads,
-    summarize,
-)
-from perceivers.explain.attribution.recorder import Call, record_calls
+from perceivers.explain.attribution.recorder import Call, check_single, input_calls, record_calls
 from perceivers.explain.attribution.rollup import (
     RolledUp,
-    answer_queries,
     check_whole,
+    output_queries,
     relevance,
     roll_up_calls,
 )
@@ -24,28 +18,51 @@ from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
 MAPS = ("mean", "last", "rollup", "class")
-"""What one picture of a whole model may show: the mean of all reads, the last read, the roll-up, or the roll-up
-weighted by the gradient of a class."""
+"""Maps of a whole model: the mean of all cross-attends, the last one, the rollup, or the rollup weighted by the
+gradient of a class."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What was seen.
+class CrossAttentionMap:
+    """Attention of one cross-attend, of a single sample, in memory that does not grow with the number of latents.
 
     Attributes:
-        outputs: Of the model, by name where there are several.
-        reads: Every read of the input.
-        rolled: What the answer got of each element, then what some latents got.
-        relevance: How much each element speaks for the class. None: not asked for.
+        name: Name of the module.
+        share: Fraction of the attention that each element received, averaged over latents and heads. Sums to one, or to
+            zero if no element is real. Zero at padding.
+        heads: The same for each head.
+        weights: For each head and chosen latent, its attention to each element.
+        head_scores: The same before the softmax. Minus infinity at padding.
+    """
+
+    name: str
+    share: Float[Tensor, " M"]
+    heads: Float[Tensor, "H M"]
+    weights: Float[Tensor, "H L M"]
+    head_scores: Float[Tensor, "H L M"]
+
+    @property
+    def scores(self) -> Float[Tensor, "L M"]:
+        """Scores before the softmax, averaged over heads."""
+        return self.head_scores.mean(dim=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """Outputs of a model for one sample, and its attention.
+
+    Attributes:
+        outputs: Outputs of the model, by name if it has several.
+        maps: Map of each cross-attend.
+        rolled: Attention rolled up to the elements: of the output, then of the chosen latents.
     """
 
     outputs: Any
-    reads: list[CrossAttentionMap]
+    maps: list[CrossAttentionMap]
     rolled: RolledUp
-    relevance: Float[Tensor, " M"] | None = None
 
 
-def look(
+def attribute(
     model: Any,
     inputs: Mapping[str, Tensor],
     masks: Mapping[str, Tensor] | None = None,
@@ -53,42 +70,50 @@ def look(
     latents: Sequence[int] = (),
     output: str | None = None,
     query: int | None = None,
-) -> Look:
-    """Return what a model answers for one sample, and what it looked at.
+) -> Attribution:
+    """Return the outputs of a model for one sample, and its attention.
 
     Args:
         model: A `Perceiver`.
         inputs: One sample for each modality, with a batch axis of 1.
-        masks: 1 x M for modalities that were padded, True where an element is real.
-        latents: Which latents to show on their own.
-        output: Of several outputs, which is rolled up. By default the first.
-        query: Which query of a decoder. By default all of them together.
+        masks: 1 x M for padded modalities, True where an element is real.
+        latents: Indices of latents that are kept one by one.
+        output: Name of the output that is rolled up, of several. By default the first.
+        query: Index of the query of a decoder. By default all of them together.
 
     Raises:
-        ValueError: If there is more than one sample, no such latent, or a read of a part of the elements.
+        ValueError: If there is more than one sample, no such latent, or a cross-attend to a part of the elements.
     """
     check_single(inputs)
-    decodes = isinstance(model.output, PerceiverDecoder)
-    asked: list[Call] = []
+    decoded: list[Call] = []
     with torch.inference_mode():
         with record_calls(model) as calls:
             elements = model.elements(inputs, masks)
             states = model.encoder(elements)
         check_whole(calls, sum(part.num_elements for part in elements))
-        outputs = model.decode(states, inputs, masks) if decodes else model.output(states)
-        if decodes:
+        outputs = model_outputs(model, states, inputs, masks)
+        if isinstance(model.output, PerceiverDecoder):
             name = output or model.output.names[0]
             which = None if query is None else [query]
-            index = answer_queries(model, states, name, inputs, masks, which)
-            with record_calls(model) as asked:
+            index = output_queries(model, states, name, inputs, masks, which)
+            with record_calls(model) as decoded:
                 model.decode(states, inputs, masks, outputs=[name], index={name: index})
-        reads = [summarize(call, latents) for call in input_reads(calls)]
-        rolled = roll_up_calls(calls, asked, latents)
-    return Look(outputs=outputs, reads=reads, rolled=rolled)
+        maps = [summarize_call(call, latents) for call in input_calls(calls)]
+        rolled = roll_up_calls(calls, decoded, latents)
+    return Attribution(outputs=outputs, maps=maps, rolled=rolled)
 
 
-def summary_of(
-    seen: Look,
+def model_outputs(
+    model: Any, states: Tensor, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None
+) -> Any:
+    """Return the outputs of a model from the latents of its encoder."""
+    if isinstance(model.output, PerceiverDecoder):
+        return model.decode(states, inputs, masks)
+    return model.output(states)
+
+
+def summary_map(
+    found: Attribution,
     kind: str,
     model: Any,
     inputs: Mapping[str, Tensor],
@@ -101,19 +126,62 @@ def summary_of(
     """Return one number for each element, larger where it matters more.
 
     Args:
-        seen: What `look` returned of the same sample.
+        found: Result of `attribute` for the same sample.
         kind: One of `MAPS`.
-        model: As for `look`, and so are the others.
-        inputs: As above.
-        masks: As above.
-        index: Of `class`, which number of the answer. By default the largest.
-        output: As above.
-        query: As above.
+        model: A `Perceiver`.
+        inputs: One sample for each modality, with a batch axis of 1.
+        masks: 1 x M for padded modalities, True where an element is real.
+        index: For `class`, index of the number of the output. By default the largest.
+        output: Name of the output, of several. By default the first.
+        query: Index of the query of a decoder.
     """
     if kind == "mean":
-        return torch.stack([read.share for read in seen.reads]).mean(dim=0)
+        return torch.stack([one.share for one in found.maps]).mean(dim=0)
     if kind == "last":
-        return seen.reads[-1].share
+        return found.maps[-1].share
     if kind == "rollup":
-        return seen.rolled.elements[0]
+        return found.rolled.elements[0]
     return relevance(model, inputs, masks, index=index, output=output, query=query)
+
+
+@torch.inference_mode()
+def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
+    """Return the map of a cross-attend, reduced to means over latents and to some latents.
+
+    Raises:
+        ValueError: If there is no such latent.
+    """
+    num_latents = call.query.shape[1]
+    if not all(0 <= latent < num_latents for latent in latents):
+        raise ValueError(f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}.")
+    heads = torch.zeros(call.attention.num_heads, call.num_elements, device=call.query.device)
+    for block in call.blocks():
+        heads[:, block.elements] += block.weights.sum(dim=1)
+    heads /= num_latents
+    scores = call.scores(latents)
+    return CrossAttentionMap(
+        name=call.name,
+        share=heads.mean(dim=0).cpu(),
+        heads=heads.cpu(),
+        weights=scores.softmax(dim=-1).nan_to_num(nan=0.0).cpu(),
+        head_scores=scores.cpu(),
+    )
+
+
+def select_map(found: CrossAttentionMap, latent: int | None, head: int | None) -> CrossAttentionMap:
+    """Return a map whose `share` is that of a single latent, of a single head, or of one latent in one head.
+
+    Args:
+        found: Result of `summarize_call`.
+        latent: Index among the chosen latents. None: the mean over all latents.
+        head: Index of the head. None: the mean over all heads.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    if head is not None and not 0 <= head < len(found.heads):
+        raise ValueError(f"Expected a head between 0 and {len(found.heads) - 1}, got {head}.")
+    if latent is None and head is None:
+        return found
+    weights = found.heads if latent is None else found.weights[:, latent]
+    return replace(found, share=weights.mean(dim=0) if head is None else weights[head])

@@ -1,24 +1,38 @@
-"""From a saved model and a sample to what the model says and where its reads looked."""
+"""Explanation of one sample by a saved model: its output, and the attention to the elements of each modality."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
 from perceivers.data.base import nearest
-from perceivers.explain.attribution.attribute import MAPS, look, summary_of
-from perceivers.explain.attribution.cross_attention_maps import only
+from perceivers.explain.attribution.attribute import (
+    MAPS,
+    Attribution,
+    attribute,
+    select_map,
+    summary_map,
+)
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import class_index
-from perceivers.explain.attribution.layout import SummaryMap, segments_of, views_of
-from perceivers.explain.attribution.query_attribution import trace_query
-from perceivers.explain.attribution.sample import read_sample
-from perceivers.hub.checkpoint import Saved
+from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
+from perceivers.explain.attribution.sample import ReadSample, read_sample
+from perceivers.explain.contents.base import ModelInput, View, content_of
+from perceivers.hub.checkpoint import Saved, load
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
+from perceivers.typing import Tensor
+
+Map = npt.NDArray[np.float32]
 
 
-def explain(
-    saved: Saved,
+def explain_sample(
+    saved: Saved | str | Path,
     file: Any,
     *,
     latents: int | Sequence[int] = 8,
@@ -28,61 +42,61 @@ def explain(
     about: str | None = None,
     alone: tuple[int | None, int | None] = (None, None),
 ) -> Explanation:
-    """Return what a model says about one sample, and where each of its reads looked.
+    """Return the output of a model for one sample, and the attention of each of its cross-attends.
 
     Args:
-        saved: What `perceivers.hub.checkpoint.load` returned.
-        file: As in `perceivers.explain.attribution.sample.read_sample`.
-        latents: Whose scores to return: so many, spread evenly over the latent array, or these.
-        clip_position: Where the clip lies in a longer recording: 0 at its beginning, 1 at its end.
-        task: Which of several tasks the answer is of. By default the first. The reads are the same for all.
-        map: What the one picture of the whole model shows, one of
-            `perceivers.explain.attribution.attribute.MAPS`. By default
-            `class` where the run learned classes, `rollup` elsewhere.
-        about: The class, or number, that `class` is about. By default the most probable, or the first number.
-        alone: A latent and a head whose attention alone the reads show. None: the mean of all.
+        saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
+        file: Sample as in `perceivers.explain.attribution.sample.read_sample`.
+        latents: Latents whose scores are returned: their number, spread evenly over the latent array, or their indices.
+        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        task: Name of the task, of several. By default the first. Attention is the same for all.
+        map: Map of the whole model, one of `perceivers.explain.attribution.attribute.MAPS`. By default `class` where
+            the run learned classes, or else `rollup`.
+        about: Class, or number, of the map `class`. By default the most probable one, or the first number.
+        alone: Indices of a latent and a head whose attention replaces the mean. None: the mean over all.
 
     Raises:
         ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
-            not exist, or the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
-            The message names it.
+            not exist, the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
     """
-    config, learned = saved.config, _task_of_run(saved)
+    saved = load(saved) if isinstance(saved, str | Path) else saved
+    learned = _task_of_run(saved)
     learned.check_explainable()
+    output, config = learned.config.select_subtask(task)
+    learned = learned if output is None else learned.parts[output]
     sample = read_sample(saved, file, clip_position=clip_position)
     model = saved.model.eval()
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in sample.inputs.items()}
     masks = {name: x.to(device) for name, x in sample.masks.items()}
+    config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
     segments = segments_of(model, inputs, masks)
-    readers = getattr(config.model.encoder, "num_latents", None) or segments[-1].end
-    chosen = _chosen(latents, readers, alone[0])
-    output, selected = learned.config.select_subtask(task)
-    answered = learned if output is None else learned.parts[output]
-    selected.check_sample({key: x[0] for key, x in inputs.items()}, sample.name)
-    blank = answered.explained_query(inputs)
-    kind, index = _map_of(answered, map, about)
+    chosen = _chosen_latents(latents, model.encoder, segments[-1].end, alone[0])
+    blank = learned.explained_query(inputs)
+    kind, index = _map_of(learned, map, about)
     which: dict[str, Any] = {"output": output, "query": blank}
-    seen = look(model, inputs, masks or None, latents=chosen, **which)
+    found = attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
-    seen = replace(seen, reads=[only(read, place, alone[1]) for read in seen.reads])
-    summary = summary_of(seen, kind, model, inputs, masks or None, index=index, **which)
-    outputs = seen.outputs if output is None else seen.outputs[output]
-    names, answer = answered.explained_output(inputs, masks, outputs, blank)
-    asked = None if blank is None else trace_query(model, inputs, masks, query=blank)
+    found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
+    summary = summary_map(found, kind, model, inputs, masks or None, index=index, **which)
+    outputs = found.outputs if output is None else found.outputs[output]
+    names, values = learned.explained_output(inputs, masks, outputs, blank)
+    query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
-        about = names[int(answer.argmax()) if answered.has_classes else 0]
-    whole = SummaryMap(values=summary.numpy(), kind=kind, about=about)
+        about = names[int(values.argmax()) if learned.has_classes else 0]
+    titles = {"mean": "all cross-attends", "last": "last cross-attend", "rollup": "all layers"}
+    title = titles.get(kind, f"for {about}")
+    views = _Views(saved, sample, found, summary.numpy(), title, query, segments)
     return Explanation(
         name=sample.name,
-        task=answered.explain_as,
+        task=learned.explain_as,
         label_names=names,
-        probabilities=answer.float().cpu().numpy(),
-        threshold=float(getattr(selected, "threshold", 0.5)),
-        views=views_of(saved, sample, segments, seen, whole, asked),
+        probabilities=values.float().cpu().numpy(),
+        threshold=float(getattr(config, "threshold", 0.5)),
+        views=views.views(),
         latents=chosen,
         missing=sample.missing,
-        asked=None if asked is None else asked.latents.numpy(),
+        asked=None if query is None else query.latents.numpy(),
         map=kind,
         about=about if kind == "class" else None,
     )
@@ -92,7 +106,7 @@ def _task_of_run(saved: Saved) -> Task:
     """Return the task of a run.
 
     Raises:
-        ValueError: If it cannot read files.
+        ValueError: If the run cannot decode files.
     """
     if saved.config.task is None or not saved.config.preprocess:
         raise ValueError(
@@ -103,7 +117,7 @@ def _task_of_run(saved: Saved) -> Task:
 
 
 def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int | None]:
-    """Return which map shows the whole model and, of one about a class, which number of the answer.
+    """Return the map of the whole model and, of a map for a class, its index in the output.
 
     Raises:
         ValueError: If there is no such map or class, or the task has none.
@@ -124,13 +138,161 @@ def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int |
     return kind, index
 
 
-def _chosen(wanted: int | Sequence[int], count: int, also: int | None) -> tuple[int, ...]:
-    """Return the latents that are wanted, or so many of `count`, and behind them `also`, if it is not among them."""
-    chosen = _spread(wanted, count) if isinstance(wanted, int) else tuple(wanted)
+def _chosen_latents(
+    wanted: int | Sequence[int], encoder: Any, num_elements: int, also: int | None
+) -> tuple[int, ...]:
+    """Return the indices of latents: `wanted`, or that many spread evenly over all, and `also`."""
+    if isinstance(wanted, int):
+        # The elements of an encoder without latents are its latents.
+        count = getattr(encoder.config, "num_latents", None) or num_elements
+        wanted = max(min(wanted, count), 1)
+        chosen = tuple(round((i + 0.5) * count / wanted - 0.5) for i in range(wanted))
+    else:
+        chosen = tuple(wanted)
     return chosen if also is None or also in chosen else (*chosen, also)
 
 
-def _spread(count: int, num_latents: int) -> tuple[int, ...]:
-    """Return `count` latents spread evenly, or all of them if there are fewer."""
-    count = max(min(count, num_latents), 1)
-    return tuple(round((i + 0.5) * num_latents / count - 0.5) for i in range(count))
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Elements of one modality among all elements.
+
+    Attributes:
+        name: Name of the modality.
+        begin: First of its elements.
+        end: Last + 1.
+        real: Mask of its elements: False at padding.
+        order: Index of each element on the axes, after `permute`. None: they are in order.
+        axes: Number of elements along each axis.
+    """
+
+    name: str
+    begin: int
+    end: int
+    real: npt.NDArray[np.bool_]
+    order: npt.NDArray[np.int64] | None
+    axes: tuple[int, ...]
+
+    def place(self, values: Map) -> Map:
+        """Return values of all elements, ... x M, on the axes of this modality; NaN at padding."""
+        found = np.where(self.real, values[..., self.begin : self.end], np.nan).astype(np.float32)
+        if self.order is not None:
+            ordered = np.empty_like(found)
+            ordered[..., self.order] = found
+            found = ordered
+        return found.reshape(*found.shape[:-1], *self.axes)
+
+    def place_shares(self, values: Map) -> Map:
+        """Return the same in multiples of an even share among the real elements of this modality."""
+        found = np.where(self.real, values[..., self.begin : self.end], 0)
+        even = found.sum(axis=-1, keepdims=True) / max(int(self.real.sum()), 1)
+        return self.place((values / np.maximum(even, 1e-30)).astype(np.float32))
+
+
+def segments_of(
+    model: Any, inputs: dict[str, Tensor], masks: dict[str, Tensor]
+) -> tuple[Segment, ...]:
+    """Return the segment of each modality among the elements of a sample."""
+    with torch.inference_mode():
+        elements = model.elements(inputs, masks)
+    found: list[Segment] = []
+    begin = 0
+    # Where a learned vector replaces a missing modality, all modalities have elements.
+    names = sorted(inputs if len(elements) == len(inputs) else model.inputs)
+    for name, part in zip(names, elements, strict=True):
+        count = part.num_elements
+        real = np.ones(count, dtype=bool)
+        if part.mask is not None:
+            real = np.broadcast_to(part.mask[0].cpu().numpy(), count)
+        order = None
+        if model.permutation is not None:
+            order = model.element_order(name, count).cpu().numpy()
+        axes = axes_of(model.inputs[name], count)
+        end = begin + count
+        found.append(Segment(name=name, begin=begin, end=end, real=real, order=order, axes=axes))
+        begin = end
+    return tuple(found)
+
+
+def axes_of(adapter: Any, count: int) -> tuple[int, ...]:
+    """Return the number of elements along each axis of an input, which may be shorter than configured."""
+    axes: tuple[int, ...] = tuple(adapter.axes)
+    rest = math.prod(axes[1:])
+    return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """Builder of the views of a sample."""
+
+    saved: Saved
+    sample: ReadSample
+    found: Attribution
+    summary: Map
+    title: str
+    query: QueryAttribution | None
+    segments: Sequence[Segment]
+
+    def views(self) -> tuple[View, ...]:
+        """Return a view of each modality of the sample. A vector replaces a missing one: it has nothing to show."""
+        found = [segment for segment in self.segments if segment.name in self.sample.inputs]
+        return tuple(self._view(segment) for segment in found)
+
+    def _view(self, segment: Segment) -> View:
+        name, maps = segment.name, self.found.maps
+        shares = np.stack([one.share.numpy() for one in maps])
+        received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
+        count = int(segment.real.sum())
+        # A modality without any attention has 0 everywhere, and not 0 / 0.
+        even = np.maximum(received, 1e-12)[:, None] / max(count, 1)
+        weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
+        query = self.query
+        return View(
+            name=name,
+            content=content_of(self._input(name)),
+            attention=segment.place((shares / even).astype(np.float32)),
+            share=received.astype(np.float32),
+            even=count / max(sum(int(one.real.sum()) for one in self.segments), 1),
+            scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
+            summary=segment.place_shares(self.summary),
+            summary_title=self.title,
+            latents=segment.place_shares(weights),
+            rolled=segment.place_shares(self.found.rolled.elements[1:].numpy()),
+            heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
+            head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
+            asked=None if query is None else segment.place_shares(query.elements.numpy()),
+        )
+
+    def _input(self, name: str) -> ModelInput:
+        x = self.sample.inputs[name][0].cpu().numpy()
+        real = np.ones(len(x), dtype=bool)
+        if name in self.sample.masks:
+            real = np.broadcast_to(self.sample.masks[name][0].cpu().numpy(), len(x))
+        return ModelInput(
+            config=self.saved.config.preprocess[name],
+            value=self.sample.values[name],
+            x=x,
+            real=real,
+            step=step_of(self.saved.model.inputs[name]),
+        )
+
+
+def _stacked_heads(maps: Sequence[Map]) -> Map:
+    """Return maps of heads, H x ..., as T x H x ...; the mean over heads where cross-attends differ in their number."""
+    if len({one.shape for one in maps}) > 1:
+        maps = [one.mean(axis=0, keepdims=True) for one in maps]
+    return np.stack(maps)
+
+
+def step_of(adapter: Any) -> tuple[int, ...]:
+    """Return the samples, bytes, steps, pixels ... of the input that one element covers along each axis."""
+    config = getattr(adapter, "config", None)
+    patch, stride = getattr(config, "patch", None), getattr(config, "stride", None)
+    if patch is not None:
+        return (patch,) if isinstance(patch, int) else tuple(patch)
+    if stride is None:
+        return (1,)
+    layers = len(getattr(config, "stem_channels", (1,)))
+    pool = getattr(config, "pool", 1)  # after the convolutions of a text
+    step = tuple(pool * one**layers for one in ((stride,) if isinstance(stride, int) else stride))
+    frames = getattr(adapter, "frame_step", None)
+    return step if frames is None else (frames, *step, *step)

@@ -1,10 +1,10 @@
-"""What attention was computed, kept as its arguments: maps are made of them later, a block at a time.
+"""Record attention calls by their arguments, and compute their maps later, a block at a time.
 
-A map of 512 latents over a megapixel has half a billion entries for each head. None is ever whole: scores are made for
-some latents and some elements at once, first to learn what each latent's softmax divides by, then again to be used.
+A map of 512 latents over a megapixel has half a billion entries for each head. It is never stored: scores are computed
+for some latents and some elements at once, first for the denominators of the softmax, then again for its weights.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +14,13 @@ from einops import rearrange
 from torch import nn
 
 from perceivers.cross_attention.dense import DenseFeatures
-from perceivers.cross_attention.source import NormalizedSource
+from perceivers.cross_attention.source import NormalizedElements
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from perceivers.typing import Bool, Float, Tensor
 
 CHUNK = 2**24  # scores in memory at once: 64 MB
-PIECE = 2**14  # elements that are put together at once
+PIECE = 2**14  # elements that are assembled at once
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Block:
     """A part of a map.
 
     Attributes:
-        queries: Which rows.
-        elements: Which columns.
+        queries: Its rows.
+        elements: Its columns.
         weights: Attention, H x q x m. Zero where an element is not real.
-        source: What was asked, normalized, m x C: values are made of it.
+        source: Normalized elements, m x C, from which values are computed.
     """
 
     queries: slice
@@ -42,40 +42,40 @@ class Block:
 
 @dataclass(kw_only=True)
 class Call:
-    """One attention of one sample, by its arguments.
+    """Arguments of one attention call for one sample.
 
     Attributes:
-        name: Of the module, as in `watch_attention`.
+        name: Name of the module, as in `watch_attention`.
         attention: The module.
-        query: What asked, normalized: 1 x N x Cq.
-        source: What was asked, normalized: an array, or elements that can be put together a few at a time.
-        mask: Of an array: where it is real.
-        residual: Whether the query was added to what it read.
-        output: What it returned, where gradients are wanted.
+        query: Normalized queries: 1 x N x Cq.
+        source: Normalized elements: an array, or a source that is assembled a few elements at a time.
+        mask: Mask of an array, True where it is real.
+        residual: Whether the query is added to the output.
+        output: Output of the module, if gradients are recorded.
     """
 
     name: str
     attention: Attention
     query: Float[Tensor, "1 N Cq"]
-    source: "Float[Tensor, '1 M C'] | NormalizedSource"
+    source: "Float[Tensor, '1 M C'] | NormalizedElements"
     mask: Bool[Tensor, "1 M"] | None
     residual: bool
     output: Tensor | None = field(default=None, repr=False)
 
     @property
-    def reads_input(self) -> bool:
-        """Whether it is a read of the input by the latents."""
+    def is_cross_attend(self) -> bool:
+        """Whether latents attend to the input."""
         return "cross_attends" in self.name.split(".")
 
     @property
     def num_elements(self) -> int:
-        """How many elements were asked."""
+        """Number of elements."""
         if isinstance(self.source, Tensor):
             return self.source.shape[1]
         return sum(segment.num_elements for segment in self.source.source.segments)
 
     def pieces(self) -> Iterator[tuple[slice, Float[Tensor, "m C"], Bool[Tensor, " m"] | None]]:
-        """Yield which elements, what they are after the norm, and which of them are real."""
+        """Yield the range, the normalized values and the mask of a few elements at a time."""
         if isinstance(self.source, Tensor):
             for start in range(0, self.source.shape[1], PIECE):
                 part = slice(start, min(start + PIECE, self.source.shape[1]))
@@ -93,13 +93,13 @@ class Call:
             begin += segment.num_elements
 
     def scores(self, queries: Sequence[int]) -> Float[Tensor, "H L M"]:
-        """Return what the softmax is taken of, for some queries. Minus infinity where an element is not real."""
+        """Return the scores before the softmax of some queries. Minus infinity where an element is not real."""
         q = self._queries()[:, list(queries)]
         parts = [self._scores(q, x, real) for _, x, real in self.pieces()]
         return torch.cat(parts, dim=-1)
 
     def log_sums(self) -> Float[Tensor, "H N 1"]:
-        """Return the logarithm of what each query's softmax divides by. Minus infinity if nothing is real."""
+        """Return the logarithm of the denominator of each query's softmax. Minus infinity if nothing is real."""
         q = self._queries()
         total = q.new_full((*q.shape[:2], 1), float("-inf"))
         for _, x, real in self.pieces():
@@ -133,20 +133,39 @@ class Call:
         return scores if real is None else scores.masked_fill(~real, float("-inf"))
 
     def _rows(self, elements: int) -> Iterator[slice]:
-        """Yield as many queries at once as memory is meant to hold."""
+        """Yield ranges of queries whose scores fit into `CHUNK` numbers."""
         count = self.query.shape[1]
         step = max(CHUNK // (elements * self.attention.num_heads), 1)
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))
 
 
+def check_single(inputs: Mapping[str, Tensor]) -> None:
+    """Refuse more than one sample.
+
+    Raises:
+        ValueError: If an input has another batch axis than 1.
+    """
+    samples = {name: x.shape[0] for name, x in inputs.items()}
+    if set(samples.values()) != {1}:
+        raise ValueError(
+            f"Expected one sample (a batch axis of 1) of each modality, got {samples}."
+        )
+
+
+def input_calls(calls: Sequence[Call]) -> list[Call]:
+    """Return the calls over the input: the cross-attends of the encoder, or all calls of an encoder without any."""
+    encoder = [call for call in calls if not call.name.startswith("output.")]
+    return [call for call in encoder if call.is_cross_attend] or encoder
+
+
 @contextmanager
 def record_calls(model: nn.Module, *, gradients: bool = False) -> Generator[list[Call]]:
-    """Collect every attention of a forward pass of one sample inside the `with`, in the order of the calls.
+    """Record every attention call of a forward pass of one sample inside the `with`, in their order.
 
     Args:
         model: Any module that holds `Attention` modules.
-        gradients: Keep what each returned, so that one can ask how an answer depends on it.
+        gradients: Keep the output of each call, so that gradients by it can be computed.
     """
     calls: list[Call] = []
     owners = dict(model.named_modules())

@@ -1,7 +1,7 @@
-"""What an answer, or a latent, got of each element through all layers: attention rolled up over heads, latents, depth.
+"""Attention rollup: attention of the output, or of a latent, to each element through all layers.
 
-Both ways go from the answer backwards and carry one row over the latents for each thing that is asked about, so that
-what is kept is rows x elements, never latents x elements.
+Both ways go backwards from the output with one row over the latents for each thing that is explained, so that memory
+is rows x elements, never latents x elements.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,29 +10,75 @@ from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.cross_attention_maps import check_single, input_reads
-from perceivers.explain.attribution.recorder import Call, record_calls
+from perceivers.explain.attribution.attention import watch_attention
+from perceivers.explain.attribution.recorder import Call, check_single, input_calls, record_calls
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-QUERIES = 256  # of an output with more, as many stand for all
+QUERIES = 256  # of an output with more queries, as many stand for all
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolledUp:
-    """What each element is to some rows: the answer first, then the latents that were asked for.
+    """Attention of some rows to each element through all layers: of the output first, then of latents.
 
     Attributes:
-        elements: The part that each element has in a row.
-        kept: The part of each row that is left with the learned latents, which every sample begins with. With
-            `elements` it sums to one.
+        elements: Fraction of each element in a row.
+        kept: Fraction of each row that stays with the learned latents. With `elements` it sums to one.
     """
 
     elements: Float[Tensor, "K M"]
     kept: Float[Tensor, " K"]
 
 
-def answer_queries(
+@dataclass(frozen=True, kw_only=True)
+class QueryAttribution:
+    """Attention of one output query, averaged over heads. Both sum to one.
+
+    Attributes:
+        latents: Attention of the query to each latent.
+        elements: Attention of the query through the latents: the sum over latents of the query's attention to a latent
+            times the latent's attention to the element, averaged over cross-attends. Self-attention is not followed.
+    """
+
+    latents: Float[Tensor, " N"]
+    elements: Float[Tensor, " M"]
+
+
+@torch.inference_mode()
+def trace_query(
+    model: Any, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, *, query: int
+) -> QueryAttribution:
+    """Return the attention of one query of a model with one output.
+
+    The maps of all latents and elements exist at once, so this is for texts rather than for videos.
+
+    Args:
+        model: A `Perceiver` whose output is a `PerceiverDecoder`.
+        inputs: One sample for each modality, with a batch axis of 1.
+        masks: Masks of padded modalities.
+        query: Index of the query.
+
+    Raises:
+        TypeError: If the model has no output queries.
+    """
+    if not isinstance(model.output, PerceiverDecoder):
+        raise TypeError(
+            f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
+        )
+    with watch_attention(model) as maps:
+        model(inputs, masks)
+    cross_attends = [
+        weights[0].mean(dim=0) for name, weights in maps.calls if "cross_attends" in name
+    ]
+    outputs = [weights[0] for name, weights in maps.calls if name.startswith("output.")]
+    # Queries are decoded in chunks, one call for each.
+    latents = torch.cat(outputs, dim=1)[:, query].mean(dim=0).float()
+    elements = torch.stack(cross_attends).mean(dim=0).float().T @ latents
+    return QueryAttribution(latents=latents.cpu(), elements=elements.cpu())
+
+
+def output_queries(
     model: Any,
     states: Tensor,
     name: str,
@@ -40,16 +86,15 @@ def answer_queries(
     masks: Mapping[str, Tensor] | None,
     which: Sequence[int] | None,
 ) -> Tensor:
-    """Return which queries of an output stand for it: those given, or all, or as many as `QUERIES` of more."""
+    """Return the indices of the queries that stand for an output: `which`, or all, or `QUERIES` of more."""
     if which is None:
         count = 1
         if model.output.queries_of(name).num_queries != 1:
-            answers = model.decode(states, inputs, masks, outputs=[name])
-            answers = answers[name] if isinstance(answers, dict) else answers
-            count = answers.shape[1]
-        which = sorted(
-            {round(i) for i in torch.linspace(0, count - 1, min(count, QUERIES)).tolist()}
-        )
+            outputs = model.decode(states, inputs, masks, outputs=[name])
+            outputs = outputs[name] if isinstance(outputs, dict) else outputs
+            count = outputs.shape[1]
+        spread = torch.linspace(0, count - 1, min(count, QUERIES)).tolist()
+        which = sorted({round(i) for i in spread})
     return torch.tensor(which, device=states.device)
 
 
@@ -57,21 +102,21 @@ def answer_queries(
 def roll_up_calls(
     encoder: Sequence[Call], decoder: Sequence[Call], latents: Sequence[int] = ()
 ) -> RolledUp:
-    """Return the part that each element has in the answer of one sample, and in some of the last latents.
+    """Return the attention of the output of one sample, and of some of the last latents, through all layers.
 
-    Attention rollout. A layer with a residual passes on the mean of the identity and of its attention, the latter
-    averaged over heads: (I + A) / 2; a read without one passes on A alone. The row of the answer is what its query
-    gave each latent or, where a head averages over latents, the same for all. It is multiplied by layer after layer,
-    from the last to the first. At each read, half of it goes to the elements, shared as the read's attention says, and
-    the other half on to the latents as they were before. What the MLPs do is not followed.
+    Attention rollout. A layer with a residual passes on the mean of the identity and its attention, averaged over
+    heads: (I + A) / 2; a cross-attend without one passes on A alone. The row of the output is the attention of its
+    query to the latents or, where a head averages over latents, uniform. It is multiplied by layer after layer, from
+    the last to the first. At each cross-attend, half of it goes to the elements by its attention, and the other half to
+    the latents before it. MLPs are not followed.
 
     Args:
-        encoder: The calls of an encoder, all of whose reads saw all elements.
-        decoder: Those of a decoder, if there is one, for the queries that stand for the answer.
-        latents: Which latents to roll up on their own.
+        encoder: Calls of an encoder, all of whose cross-attends saw all elements.
+        decoder: Calls of a decoder, if the model has one, for the queries that stand for the output.
+        latents: Indices of latents that are rolled up one by one.
 
-    Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3; here for
-    latents that read elements.
+    Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3; here for
+    latents that attend to elements.
     """
     num_latents, device = encoder[-1].query.shape[1], encoder[-1].query.device
     row = torch.full((1, num_latents), 1 / num_latents, device=device)
@@ -80,17 +125,17 @@ def roll_up_calls(
         row = sum((_through(_spread(call, count), call) for call in decoder), torch.zeros_like(row))
     one = torch.eye(num_latents, device=device)[list(latents)]
     rows = torch.cat([row, one])
-    total = torch.zeros(len(rows), input_reads(encoder)[0].num_elements, device=device)
-    crossing = any(call.reads_input for call in encoder)
+    total = torch.zeros(len(rows), input_calls(encoder)[0].num_elements, device=device)
+    has_cross_attends = any(call.is_cross_attend for call in encoder)
     for call in reversed(encoder):
         passed = _through(rows, call)
         part = 0.5 if call.residual else 1.0
-        if call.reads_input:
+        if call.is_cross_attend:
             total += part * passed
             rows = (1 - part) * rows
         else:
             rows = (1 - part) * rows + part * passed
-    if not crossing:  # the elements are their own latents
+    if not has_cross_attends:  # the elements are their own latents
         total, rows = rows, torch.zeros_like(rows)
     return RolledUp(elements=total.cpu(), kept=rows.sum(dim=-1).cpu())
 
@@ -104,29 +149,29 @@ def relevance(
     output: str | None = None,
     query: int | None = None,
 ) -> Float[Tensor, " M"]:
-    """Return how much each element speaks for one number of the answer: attention weighted by its gradient.
+    """Return the relevance of each element for one number of the output: rollup weighted by its gradient.
 
-    With y the number before any softmax, a layer counts as max(dy/dA * A, 0), averaged over heads: attention of which
-    more would raise y. Its residual counts as one: the row of the answer is multiplied by I + that, layer after layer
-    from the last to the first, and what reads give the elements is added up. The row begins with what the answer's
-    query gave each latent in the same measure or, where a head averages over latents, the same for all. It does not sum
-    to one: only elements of one sample can be compared. dy/dA is made of the gradient of what the attention returned
-    and of the values, a block at a time.
+    With y the number before any softmax, a layer counts as max(dy/dA * A, 0), averaged over heads: attention that would
+    raise y if it were stronger. Its residual counts as one: the row of the output is multiplied by I + that, layer
+    after layer from the last to the first, and the parts that cross-attends pass to the elements are summed. The row
+    begins with the same measure of the output query's attention to the latents or, where a head averages over latents,
+    uniform. It does not sum to one: only elements of one sample can be compared. dy/dA is computed from the gradient of
+    the attention's output and the values, a block at a time.
 
     Args:
         model: A `Perceiver`.
         inputs: One sample for each modality, with a batch axis of 1.
-        masks: 1 x M for modalities that were padded, True where an element is real.
-        index: Which number of the answer, a class for example. By default the largest.
-        output: Of several outputs, which. By default the first.
-        query: Which query of a decoder. By default the first.
+        masks: 1 x M for padded modalities, True where an element is real.
+        index: Index of the number, a class for example. By default the largest.
+        output: Name of the output, of several. By default the first.
+        query: Index of the query of a decoder. By default the first.
 
     Raises:
-        ValueError: If there is more than one sample, or reads saw only a part of the elements.
+        ValueError: If there is more than one sample, or cross-attends saw only a part of the elements.
 
-    Source: Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and
-    Encoder-Decoder Transformers" (arXiv:2103.15679), equations 5, 6 and 10, whose elements have no layers of their own
-    here. Their normalization of equation 8 is left out: rows begin with a sum of one.
+    Reference: Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and
+    Encoder-Decoder Transformers" (arXiv:2103.15679), equations 5, 6 and 10, without layers among the elements. Their
+    normalization of equation 8 is left out: rows begin with a sum of one.
     """
     check_single(inputs)
     with torch.enable_grad(), record_calls(model, gradients=True) as calls:
@@ -137,11 +182,11 @@ def relevance(
         if isinstance(model.output, PerceiverDecoder):
             name = output or model.output.names[0]
             which = torch.tensor([query or 0], device=states.device)
-            answer = model.decode(states, inputs, masks, outputs=[name], index={name: which})
-            answer = answer[name] if isinstance(answer, dict) else answer
+            found = model.decode(states, inputs, masks, outputs=[name], index={name: which})
+            found = found[name] if isinstance(found, dict) else found
         else:
-            answer = model.output(states)
-        numbers = answer.flatten()
+            found = model.output(states)
+        numbers = found.flatten()
         wanted = numbers.argmax() if index is None else index
         outputs = [call.output for call in calls if call.output is not None]
         gradients = torch.autograd.grad(numbers[wanted], outputs, allow_unused=True)
@@ -152,23 +197,23 @@ def relevance(
 def _weighted(
     calls: Sequence[Call], gradients: Sequence[Tensor | None], count: int
 ) -> Float[Tensor, " M"]:
-    """Return the relevance of each element, from calls and the gradients of what they returned."""
+    """Return the relevance of each element, from calls and the gradients of their outputs."""
     encoder = calls[:count]
     num_latents, device = encoder[-1].query.shape[1], encoder[-1].query.device
     row = torch.full((1, num_latents), 1 / num_latents, device=device)
     for call, gradient in zip(calls[count:], gradients[count:], strict=True):
         row = _through(torch.ones(1, call.query.shape[1], device=device), call, gradient)
         row = row / row.sum().clamp_min(1e-30)
-    total = torch.zeros(1, input_reads(encoder)[0].num_elements, device=device)
-    crossing = any(call.reads_input for call in encoder)
+    total = torch.zeros(1, input_calls(encoder)[0].num_elements, device=device)
+    has_cross_attends = any(call.is_cross_attend for call in encoder)
     for call, gradient in zip(reversed(encoder), reversed(gradients[:count]), strict=True):
         passed = torch.zeros(()) if gradient is None else _through(row, call, gradient)
-        if call.reads_input:
+        if call.is_cross_attend:
             total = total + passed
             row = row if call.residual else torch.zeros_like(row)
         else:
             row = row + passed
-    return (total if crossing else row)[0].cpu()
+    return (total if has_cross_attends else row)[0].cpu()
 
 
 def _through(
@@ -176,14 +221,14 @@ def _through(
 ) -> Float[Tensor, "K S"]:
     """Return rows times the map of a call, averaged over heads; with a gradient, that of max(dy/dA * A, 0)."""
     found = torch.zeros(len(rows), call.num_elements, device=rows.device)
-    read = None
-    if gradient is not None:  # of what was read, before the heads were mixed
+    mixed = None
+    if gradient is not None:  # by the output of each head, before the output projection
         heads = call.attention.num_heads
-        read = (gradient[0] @ call.attention.to_output.weight).unflatten(-1, (heads, -1))
+        mixed = (gradient[0] @ call.attention.to_output.weight).unflatten(-1, (heads, -1))
     for block in call.blocks():
         weights = block.weights
-        if read is not None:
-            slope = read[block.queries].transpose(0, 1) @ call.values(block.source).mT
+        if mixed is not None:
+            slope = mixed[block.queries].transpose(0, 1) @ call.values(block.source).mT
             weights = (slope * weights).clamp_min(0)
         found[:, block.elements] += rows[:, block.queries] @ weights.mean(dim=0)
     return found
@@ -194,14 +239,14 @@ def _spread(call: Call, count: int) -> Float[Tensor, "1 Q"]:
 
 
 def check_whole(calls: Sequence[Call], num_elements: int) -> None:
-    """Refuse reads of a part of the elements.
+    """Refuse cross-attends that saw a part of the elements.
 
     Raises:
-        ValueError: If there is such a read.
+        ValueError: If there is such a cross-attend.
     """
-    counts = sorted({call.num_elements for call in input_reads(calls)})
+    counts = sorted({call.num_elements for call in input_calls(calls)})
     if counts != [num_elements]:
         raise ValueError(
-            f"Expected every read to see all {num_elements:,} elements, got reads of {counts}: attention of an encoder "
-            "that reads a part of the input at a time cannot be drawn."
+            f"Expected every cross-attend to see all {num_elements:,} elements, got cross-attends to {counts}: "
+            "attention of an encoder that receives the input in parts cannot be explained."
         )

@@ -1,9 +1,9 @@
 // The page: asks the server what it serves, sends it what is given, and shows what comes back.
 
-import { drawAnswers } from "./answers.js";
 import { post, request } from "./api.js";
-import { make } from "./dom.js";
-import { Views, titleOf } from "./views.js";
+import { drawAnswers } from "./shared/answers.js";
+import { make } from "./shared/dom.js";
+import { Views } from "./shared/views.js";
 import { Zones } from "./zones.js";
 
 const at = (id) => document.getElementById(id);
@@ -92,7 +92,7 @@ async function again() {
   try {
     const explained = await post("explain", given, wanted(), pending.signal);
     shown = explained.views;
-    views.replace(shown);
+    views.replace(Object.fromEntries(shown.map((view) => [view.input, view])));
     depths();
     draw();
   } catch (error) {
@@ -108,10 +108,10 @@ function depths() {
 
 function draw() {
   if (!shown.length) return;
-  const title = titleOf(shown[0], depth.value, run.reads);
+  const { cross_attend: key, title } = shown[0].maps[depth.value];
   at("depth-said").textContent = title;
   depth.setAttribute("aria-valuetext", title);
-  views.draw(Number(depth.value), overlay.checked);
+  views.draw(key, overlay.checked);
 }
 
 function tellLatent() {

@@ -1,0 +1,179 @@
+"""Views of audio: the waveform above tracks of attention, or attention over the spectrogram."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from perceivers.data.modalities.audio.mel import mel_edges
+from perceivers.explain.contents import plot
+from perceivers.explain.contents.base import (
+    Array,
+    Content,
+    Json,
+    ModelInput,
+    View,
+    image_url,
+    number_list,
+    register_view,
+    shades_of,
+)
+
+COLUMNS = 800  # of a waveform: about the pixels of a screen
+HERTZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveformContent(Content):
+    """Samples of a clip.
+
+    Attributes:
+        samples: L x channels, mostly in [-1, 1].
+        rate: Sample rate in Hz.
+        step: Samples that an element covers.
+    """
+
+    samples: npt.NDArray[np.float32]
+    rate: float
+    step: int = 1
+
+    def to_json(self, view: View) -> Json:
+        """Return the lowest and highest sample of each column of each channel."""
+        ends = [plot.envelope(channel, COLUMNS)[1:] for channel in self.samples.T]
+        channels = [{"low": number_list(low), "high": number_list(high)} for low, high in ends]
+        known = {"seconds": len(self.samples) / self.rate, "channels": channels}
+        covered = view.num_real * self.step / len(self.samples)
+        return {"media": "audio", "extent": [covered], **known}
+
+    def arrange(self, attention: Array, view: View) -> Array:
+        """Return the map without the padding at its end."""
+        return attention[: view.num_real]
+
+    def size(self, view: View) -> tuple[float, float]:
+        """Return a size with a track for each map."""
+        return plot.tracks_size(view, 1.3)
+
+    def draw(self, figure: Any, view: View) -> None:
+        """Draw the waveform over seconds and, below it, each map."""
+        wave, *tracks = plot.subplot_rows(figure, [1.3] + [plot.TRACK] * len(view.maps))
+        for channel in self.samples.T:
+            starts, low, high = plot.envelope(channel, COLUMNS)
+            wave.fill_between(
+                starts / self.rate, low, high, color=plot.BAR, alpha=0.8, linewidth=0.4
+            )
+        largest = max(float(np.abs(self.samples).max(initial=0)), 1e-3)
+        wave.set_ylim(-1.05 * largest, 1.05 * largest)
+        plot.bare(wave)
+        wave.set_yticks([])
+        wave.tick_params(labelbottom=False)
+        edges = np.arange(len(view.overall) + 1) * self.step / self.rate
+        plot.draw_tracks(tracks, view, edges)
+        wave.set_xlim(0, max(len(self.samples) / self.rate, edges[1]))
+        tracks[-1].set_xlabel("seconds", fontsize=8, color=plot.QUIET)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrogramContent(Content):
+    """Loudness of a clip by time and frequency.
+
+    Attributes:
+        values: Frames x mels, in any unit of loudness.
+        seconds: Length of the clip.
+        hertz: Center of each mel band in Hz. Empty if unknown.
+        step: Frames and bands that an element covers.
+    """
+
+    values: npt.NDArray[np.float32]
+    seconds: float
+    hertz: npt.NDArray[np.float32]
+    step: tuple[int, int] = (1, 1)
+
+    def to_json(self, view: View) -> Json:
+        """Return the spectrogram as PNG, low frequencies at the bottom."""
+        frames, bands = self.values.shape
+        along, across = self._covered(view)
+        return {
+            "media": "audio",
+            "extent": [across / bands, along / frames],
+            "seconds": self.seconds,
+            "image": image_url(shades_of(self.values.T[::-1])),
+            "width": frames,
+            "height": bands,
+            "hertz": number_list(self.hertz),
+        }
+
+    def arrange(self, attention: Array, view: View) -> Array:
+        """Return the map as bands x times, from the lowest band: it is drawn upwards."""
+        return attention.T
+
+    def size(self, view: View) -> tuple[float, float]:
+        """Return a size with wide panels."""
+        return plot.panels_size(view, 2.6, 1.7)
+
+    def draw(self, figure: Any, view: View) -> None:
+        """Draw the spectrogram over seconds and, over copies of it, each map."""
+        frames, bands = self.values.shape
+        cells = plot.draw_panels(
+            figure,
+            view,
+            shades_of(self.values.T),
+            self._covered(view),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+        )
+        places, names = self._frequencies(bands)
+        seconds = np.linspace(0, self.seconds, 4)
+        for axes in cells:
+            axes.set_yticks(places, names, fontsize=7, color=plot.QUIET)
+            axes.set_xticks(seconds / self.seconds * frames - 0.5, [f"{t:.2g}" for t in seconds])
+            axes.tick_params(length=2, colors=plot.QUIET, labelsize=7)
+        cells[0].set_ylabel("" if names else "mel band", fontsize=8, color=plot.QUIET)
+        cells[-1].set_xlabel("seconds", fontsize=8, color=plot.QUIET)
+
+    def _covered(self, view: View) -> tuple[int, int]:
+        """Return the frames and bands that the elements cover. The last may cover more than the spectrogram has."""
+        along, across = view.overall.shape
+        return along * self.step[0], across * self.step[1]
+
+    def _frequencies(self, bands: int) -> tuple[list[float], list[str]]:
+        """Return places and names of round frequencies that do not overlap."""
+        places: list[float] = []
+        names: list[str] = []
+        if len(self.hertz) != bands:
+            return places, names
+        for hertz in HERTZ:
+            place = float(np.interp(hertz, self.hertz, np.arange(bands)))
+            inside = self.hertz[0] <= hertz <= self.hertz[-1]
+            if inside and (not places or place - places[-1] >= bands / 9):
+                places.append(place)
+                names.append(f"{hertz} Hz" if hertz < 1000 else f"{hertz // 1000} kHz")
+        return places, names
+
+
+def _waveform(given: ModelInput) -> WaveformContent:
+    samples = given.x[given.real] if given.real.any() else given.x
+    return WaveformContent(
+        samples=(samples * (given.config.scale or 1.0)).astype(np.float32),
+        rate=float(given.config.sample_rate or 1),
+        step=given.step[0],
+    )
+
+
+def _spectrogram(given: ModelInput) -> SpectrogramContent:
+    config, x = given.config, given.x
+    rate, hop, _window = config.steps
+    highest = rate / 2 if config.highest_hz is None else config.highest_hz
+    edges = mel_edges(config.num_mels, config.lowest_hz, highest, config.mel_scale)
+    loudness = x * (config.std or 1.0) + (config.mean or 0.0)
+    return SpectrogramContent(
+        values=np.where(given.real[:, None], loudness, np.nan).astype(np.float32),
+        seconds=len(x) * hop / rate,
+        hertz=edges[1:-1].astype(np.float32),
+        step=(given.step[0], given.step[-1]),
+    )
+
+
+register_view("wave", _waveform)
+register_view("mel", _spectrogram)

@@ -1,0 +1,197 @@
+"""Explanations as PNG figures and animated GIFs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from perceivers.explain.attribution.explanation import Explanation
+from perceivers.explain.contents import plot
+from perceivers.explain.contents.base import View
+from perceivers.explain.contents.plot import BAR, INK, PALE, QUIET, shorten
+
+BARS = 5  # most probable labels
+NUMBERS = 8  # of a regression
+SECONDS = 1.4  # of a map in an animation
+SHARES = [BAR, "#e39b3b", "#5f9e6e", "#b0577d", "#7d6bb2", "#8a8f98", "#3aa6a6", "#c25b4a"]
+
+
+def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figure:
+    """Return a figure with the output of the model and, for each modality, the input and the maps of attention.
+
+    Args:
+        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
+        latents: Whether the scores of single latents are drawn below a single image.
+    """
+    views = explanation.views
+    several = len(views) > 1
+    num_bars = max(
+        min(len(explanation.label_names), NUMBERS if _is_regression(explanation) else BARS), 2
+    )
+    head = 0.8 + 0.26 * num_bars
+    if several:
+        head = max(head, 1.0 + 0.24 * (len(views[0].share) + 1))
+    sections = [(view.content.size(view), view.content.draw, view) for view in views]
+    heights = [head, *(height + 0.35 * several for (_, height), _, _ in sections)]
+    for view in views if latents and not several else ():
+        if (size := view.content.latents_size(view)) is not None:
+            draw_latents = partial(view.content.draw_latents, latents=explanation.latents)
+            sections.append((size, draw_latents, view))
+            heights.append(size[1])
+    heights.append(0.5)
+    width = max(8.0, *(width for (width, _), _, _ in sections))
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.08, h_pad=0.05)
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+    title = shorten(explanation.name, 90, keep_end=True)
+    parts[0].suptitle(title, x=0.01, ha="left", color=INK, fontsize=11, parse_math=False)
+    halves: Any = parts[0].subfigures(1, 2)
+    _draw_answer(halves[0].subplots(), explanation, num_bars)
+    if several:
+        _draw_shares(halves[1].subplots(), views)
+    for part, ((wide, _), draw, view) in zip(parts[1:-1], sections, strict=True):
+        # Sections keep the width that they are made for, at the left.
+        narrow = wide < 0.95 * width
+        draw(part.subfigures(1, 2, width_ratios=[wide, width - wide])[0] if narrow else part, view)
+        if several:
+            title = f"{view.name}: {100 * view.share.mean():.0f} % of all attention"
+            how: dict[str, Any] = {"color": INK, "fontsize": 11, "weight": "bold"}
+            part.suptitle(title, x=0.01, ha="left", parse_math=False, **how)
+    how = {"ha": "center", "va": "center", "fontsize": 8.5, "color": QUIET}
+    parts[-1].text(0.5, 0.5, _caption(explanation), parse_math=False, **how)
+    return figure
+
+
+def _is_regression(explanation: Explanation) -> bool:
+    return explanation.task == "regression"
+
+
+def _draw_answer(axes: Any, explanation: Explanation, rows: int) -> None:
+    """Draw the most probable labels or the predicted numbers as bars, with room for `rows`."""
+    regression, values = _is_regression(explanation), explanation.probabilities
+    best = np.arange(len(values))[:NUMBERS] if regression else np.argsort(-values)[:BARS]
+    names = [shorten(explanation.label_names[index], 28) for index in best]
+    values = values[best]
+    if regression:
+        chosen, title = np.ones(len(best), bool), "predicted"
+    elif explanation.task == "multilabel":
+        chosen = values >= explanation.threshold
+        labels = [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
+        title = f"predicted: {shorten(', '.join(labels) or 'none', 44)}"
+    else:
+        chosen, title = np.arange(len(best)) == 0, f"predicted: {names[0]}"
+    texts = [f"{value:.4g}" if regression else f"{100 * value:.1f} %" for value in values]
+    colors = [BAR if is_chosen else PALE for is_chosen in chosen]
+    plot.draw_bars(axes, names, values, colors, dict(enumerate(texts)))
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    span = high - low or 1.0
+    axes.set_xlim(*((low - 0.02 * span, high + 0.25 * span) if regression else (0, 1.25)))
+    axes.set_ylim(max(len(best), rows) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.axvline(0, color=PALE, linewidth=0.8)
+    axes.set_title(title, color=INK, loc="left", parse_math=False)
+
+
+def _draw_shares(axes: Any, views: tuple[View, ...]) -> None:
+    """Draw the fraction of attention of each modality, one stacked bar for each cross-attend."""
+    rows = [*np.array([view.share for view in views]).T, np.array([view.even for view in views])]
+    names = [*(f"cross-attend {t + 1}" for t in range(len(rows) - 1)), "if even"]
+    for place, row in enumerate(rows):
+        is_even = place == len(rows) - 1
+        for index, (part, left) in enumerate(zip(row, np.cumsum(row) - row, strict=True)):
+            how: dict[str, Any] = {
+                "color": SHARES[index % len(SHARES)],
+                "alpha": 0.35 if is_even else 1.0,
+            }
+            how["label"] = views[index].name if place == 0 else None
+            bar = axes.barh(place, part, left=left, height=0.72, **how)
+            ink, text = INK if is_even else "white", f"{100 * part:.0f} %" if part >= 0.08 else ""
+            axes.bar_label(bar, [text], label_type="center", fontsize=8, color=ink)
+    axes.set_yticks(range(len(rows)), names, fontsize=8, color=INK)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("share of all attention", color=INK, loc="left")
+    where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02)}
+    axes.legend(ncols=min(len(views), 4), frameon=False, fontsize=8, **where)
+
+
+def _caption(explanation: Explanation) -> str:
+    """Return sentences that explain the maps."""
+    about = shorten(str(explanation.about), 40)
+    words = {
+        "class": f"'for {about}': attention through all layers, as far as more of it would make that output larger.",
+        "rollup": "'all layers': attention rolled up from the output to the elements.",
+        "last": "'last cross-attend': its attention.",
+    }.get(explanation.map, "'all cross-attends': their mean attention.")
+    within = " within the modality" if len(explanation.views) > 1 else ""
+    words += (
+        "\nCross-attends: attention of all latents and heads, in multiples of an even share"
+        f"{within} (1x: uniform)."
+    )
+    if explanation.asked is not None:
+        best = np.argsort(-explanation.asked, kind="stable")[:5]
+        parts = ", ".join(f"{latent} ({100 * explanation.asked[latent]:.0f} %)" for latent in best)
+        words += f"\nThe query of the first blank attends to latents {parts}, and through them to the elements."
+    if explanation.missing:
+        words += f" Missing: {', '.join(explanation.missing)}."
+    return words
+
+
+def write_gif(explanation: Explanation, out: Path) -> None:
+    """Write an animated GIF: the frames of a video, points that turn, or else one map after another.
+
+    Raises:
+        OSError: If `out` cannot be written.
+    """
+    animated = [view for view in explanation.views if view.content.num_frames]
+    frames = _animation(animated[0]) if animated else _depth(explanation)
+    seconds = animated[0].content.frame_seconds if animated else SECONDS
+    images = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    how: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
+    images[0].save(out, format="GIF", duration=round(1000 * seconds), **how)
+
+
+def _animation(view: View) -> Iterator[npt.NDArray[np.uint8]]:
+    for frame in range(view.content.num_frames):
+        figure = Figure(layout="constrained")
+        view.content.draw_frame(figure, view, frame)
+        yield _pixels(figure)
+
+
+def _depth(explanation: Explanation) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield a figure for each map: the whole model, then each cross-attend."""
+    for key, (title, _) in explanation.views[0].maps.items():
+        views = tuple(
+            replace(
+                view,
+                attention=view.maps.get(key, ("", view.overall))[1][None],
+                share=view.share.mean(keepdims=True),
+                summary=view.maps.get(key, ("", view.overall))[1],
+                summary_title=title,
+                asked=None,
+            )
+            for view in explanation.views
+        )
+        figure = draw_explanation(replace(explanation, views=views, asked=None), latents=False)
+        how: dict[str, Any] = {"ha": "center", "va": "top", "color": INK, "weight": "bold"}
+        figure.text(0.5, 0.995, title, parse_math=False, **how)
+        yield _pixels(figure)
+
+
+def _pixels(figure: Figure) -> npt.NDArray[np.uint8]:
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(80)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
