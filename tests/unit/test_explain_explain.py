@@ -9,7 +9,7 @@ from PIL import Image
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.attribution import attribute as attribution
-from perceivers.explain.attribution.attention import cross_attends, watch_attention
+from perceivers.explain.attribution.attention import watch_attention
 from perceivers.explain.attribution.explain import axes_of, explain_sample
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.explain.contents.image import ImageContent
@@ -249,7 +249,7 @@ def test_one_latent_or_head_alone(latent, head):
     with watch_attention(model.model) as maps:
         model.model(sample.inputs)
     for seen, weights in zip(
-        explanation.views[0].attention, cross_attends(maps), strict=True
+        explanation.views[0].attention, maps.cross_attends, strict=True
     ):  # 1 x H x N x M
         own = weights[0] if head is None else weights[0, head : head + 1]
         own = own if latent is None else own[:, latent : latent + 1]

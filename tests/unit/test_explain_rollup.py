@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perceivers.explain.attribution import recorder as calls
+from perceivers.explain.attribution import attention as calls
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.explain.attribution.attribute import attribute
 from perceivers.explain.attribution.rollup import relevance

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.recorder import Call, check_single, input_calls, record_calls
+from perceivers.explain.attribution.attention import Call, check_single, input_calls, record_calls
 from perceivers.explain.attribution.rollup import (
     RolledUp,
     check_whole,

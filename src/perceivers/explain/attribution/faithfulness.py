@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from perceivers.data.base import nearest
+from perceivers.explain.attribution.attention import check_single
 from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs, summary_map
-from perceivers.explain.attribution.recorder import check_single
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements

@@ -10,8 +10,13 @@ from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.attention import watch_attention
-from perceivers.explain.attribution.recorder import Call, check_single, input_calls, record_calls
+from perceivers.explain.attribution.attention import (
+    Call,
+    check_single,
+    input_calls,
+    record_calls,
+    watch_attention,
+)
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
