@@ -2,8 +2,7 @@
 
     python examples/custom_input.py
 
-The input is a stream of event-camera events: position, time and sign of each brightness change. The events of a
-moving dot are synthetic; the target is its direction.
+Synthetic events of an event camera (position, time and sign of a change) show a moving dot; the class is its direction.
 """
 
 import torch

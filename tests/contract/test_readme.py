@@ -36,13 +36,22 @@ def command_lines() -> list[tuple[str, str]]:
     ]
 
 
+# Of every command, and of a task that exists only for several target columns.
+ALWAYS = ("--debug", "--task.weights")
+
+
+def positive(flag: str) -> str:
+    """Return a flag without its negation, as the help lists it."""
+    return re.sub(r"(^--|[.])no-", r"\1", flag.replace("_", "-"))
+
+
 @functools.cache
 def help_of(command: str) -> str:
-    """Return the help of a command; of `fit`, with the flags of several recipes."""
+    """Return the help of a command; of `fit`, all flags of several recipes."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         for recipe in [["--recipe", name] for name in RECIPES] if command == "fit" else [[]]:
-            assert main([command, "--help", *recipe]) == 0
+            assert main([command, "--help-all" if command == "fit" else "--help", *recipe]) == 0
     return out.getvalue().replace("_", "-")
 
 
@@ -56,21 +65,22 @@ def test_command_and_its_flags_exist(page, line):
     assert command in COMMANDS, page
     for flag in [word.split("=")[0] for word in words[1:] if word.startswith("--")]:
         # The flags of an autoencoder depend on the data: its recipe has video, other pages images.
-        known = {flag, flag.replace(".image.", ".video.")} if "autoencode" in words else {flag}
+        known = {positive(flag)}
+        if "autoencode" in words:
+            known.add(flag.replace(".image.", ".video."))
         shown = help_of(command)
-        assert any(one in shown for one in known) or flag == "--debug", f"{page}: {flag}"
+        assert any(one in shown for one in known) or flag in ALWAYS, f"{page}: {flag}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_flags_in_prose_exist(page):
     if page.name in ("CHANGELOG.md", "CONTRIBUTING.md"):
         return
-    known = {"--debug", "--only", "--list", "--smoke"}  # of every command, and of the benchmarks
+    known = {*ALWAYS, "--only", "--list", "--smoke"}  # the last three are of the benchmarks
     shown = "".join(help_of(command) for command in COMMANDS)
     for code in re.findall(r"`([^`\n]+)`", BLOCK.sub("", page.read_text())):
         for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z0-9]", code):
-            positive = re.sub(r"(^--|[.])no-", r"\1", flag.replace("_", "-"))
-            assert flag in known or "NAME" in code or positive in shown, code
+            assert flag in known or "NAME" in code or positive(flag) in shown, code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

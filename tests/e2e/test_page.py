@@ -202,9 +202,9 @@ def made_views() -> list[dict]:
 
 def test_every_other_kind_of_input_is_given_and_drawn(browser):
     inputs = [
-        {"name": "text", "kind": "text", "media": "text", "accept": [".txt"]},
-        {"name": "age", "kind": "table", "media": "values", "number": True, "choices": []},
-        {"name": "color", "kind": "table", "media": "values", "choices": ["red", "blue"]},
+        {"name": "text", "kind": "text", "accept": [".txt"]},
+        {"name": "age", "kind": "table", "number": True, "choices": []},
+        {"name": "color", "kind": "table", "choices": ["red", "blue"]},
     ]
     tags = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.6}]
     answers = [

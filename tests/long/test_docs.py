@@ -1,4 +1,4 @@
-"""The pages of docs/ are run: every command and all Python in them, in order, on small made data."""
+"""Run all commands and Python blocks of the documentation pages, in order, on small synthetic data."""
 
 import contextlib
 import inspect
@@ -14,7 +14,7 @@ from support.docs_data import DATA, make_data
 
 PAGES = {name: ROOT / "docs" / f"{name}.md" for name in DATA if name != "README"}
 
-# Flags that make a run as small as it can be; where the command itself has one, its own holds.
+# Flags for a minimal run; flags of the command take precedence.
 TINY = {
     "--max-steps": ["1"],
     "--batch-size": ["4"],
@@ -30,17 +30,17 @@ TINY = {
 
 
 def shortened(words: list[str]) -> list[str]:
-    """Return the arguments of a command with those that make a run small."""
+    """Return the arguments of a command with the flags for a minimal run."""
     if words[0] != "fit":
         return words
     tiny = [[flag, *values] for flag, values in TINY.items() if flag not in words]
-    if "--encoder.num-cross-attends" in words:  # which needs as many blocks
+    if "--encoder.num-cross-attends" in words:  # which must not exceed the number of blocks
         tiny = [flag for flag in tiny if flag[0] != "--encoder.num-blocks"]
     return [*words, *(word for flag in tiny for word in flag)]
 
 
 def promised(words: list[str]) -> list[Path]:
-    """Return the files that a command says it writes."""
+    """Return the files that a command should write."""
     if "--out" not in words:
         return []
     out = Path(words[words.index("--out") + 1])
@@ -60,7 +60,7 @@ def test_every_command_of_a_page_does_what_it_says(page, tmp_path, monkeypatch, 
         if step.language == "python":
             exec(compile(step.text, page, "exec"), {"__name__": page})
             continue
-        assert step.text.startswith("perceivers "), f"say in {page}.md why this is not run"
+        assert step.text.startswith("perceivers "), f"state in {page}.md why this is not run"
         words, target = words_of(step.text, tmp_path)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -94,7 +94,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path, monkeypatch, ca
     ],
     ids=lambda value: value.splitlines()[0][:40].replace("/", "|"),
 )
-def test_what_is_not_run_says_why(page, text, why):
+def test_blocks_that_are_not_run_state_why(page, text, why):
     assert len(why) > 8
     pytest.skip(f"{page}.md: {why}")
 

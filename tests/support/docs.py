@@ -1,4 +1,4 @@
-"""The shell commands and Python of the README and the pages under docs/, as a reader would run them."""
+"""Shell commands and Python blocks of the README and the documentation pages."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SHELL = ("bash", "console", "sh")
-# A comment in front of a block says why no test runs it.
+# A comment before a block states why no test runs it.
 _MARKED = re.compile(
     r"(?:<!-- not run by the tests: ([^>]+?) -->\n+)?^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL
 )
@@ -29,12 +29,12 @@ _MARKED = re.compile(
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a page, or a block of Python.
+    """A shell command or a Python block of a page.
 
     Attributes:
-        text: As it stands there, without the comment behind it.
+        text: The command without its trailing comment, or the block.
         language: `bash` or `python`.
-        skipped: Why it is not run. "": it is.
+        skipped: Why the tests do not run it; empty if they do.
     """
 
     text: str
@@ -43,12 +43,12 @@ class Command:
 
 
 def blocks(page: Path, *languages: str) -> str:
-    """Return the text of all blocks in one of these languages."""
+    """Return the text of all blocks in the given languages."""
     return "\n".join(text for kind, text in BLOCK.findall(page.read_text()) if kind in languages)
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of a shell block, one for each line or part of it."""
+    """Return the commands of a shell block: its lines, split at `&&`."""
     found: list[str] = []
     for line in text.replace("\\\n", " ").splitlines():
         parts = line.partition("  #")[0].strip().removeprefix("$ ").split("&&")
@@ -67,7 +67,7 @@ def inline_commands(page: Path) -> list[str]:
 
 
 def steps(page: Path) -> list[Command]:
-    """Return every command and block of Python of a page in its order."""
+    """Return all commands and Python blocks of a page in order."""
     found: list[Command] = []
     for why, language, text in _MARKED.findall(page.read_text()):
         if language in _SHELL:
@@ -78,15 +78,15 @@ def steps(page: Path) -> list[Command]:
 
 
 def words_of(command: str, folder: Path) -> tuple[list[str], str]:
-    """Return a command's words as a shell hands them over, patterns filled in, and the file it writes to.
+    """Return the arguments of a command after shell expansion, and the file that its output is redirected to.
 
     Args:
-        command: As it stands in a page.
-        folder: The working directory.
+        command: A shell command.
+        folder: Working directory.
     """
     command, _, target = command.partition(" > ")
     echo = f'{command.split()[0]}() {{ printf "%s\\0" "$@"; }}; {command}'
-    told = subprocess.run(
+    done = subprocess.run(
         ["bash", "-c", echo], cwd=folder, capture_output=True, text=True, check=True
     )
-    return told.stdout.split("\0")[:-1], target.strip()
+    return done.stdout.split("\0")[:-1], target.strip()

@@ -1,4 +1,4 @@
-"""Small made data under the names that the pages of docs/ use, so that their commands can be run as they stand."""
+"""Small synthetic data with the file names of the documentation pages, for running their commands."""
 
 import io
 import wave
@@ -12,15 +12,15 @@ from PIL import Image
 
 __all__ = ["DATA", "make_data"]
 
-_CHANCE = np.random.default_rng(0)
+_RNG = np.random.default_rng(0)
 
 
 def make_data(page: str, folder: Path) -> None:
-    """Write what the commands of a page read into a folder.
+    """Write the input files of the commands of a page.
 
     Args:
-        page: Its name without a suffix.
-        folder: The working directory of the commands.
+        page: Name of the page without suffix.
+        folder: Working directory of the commands.
     """
     DATA[page](folder)
 
@@ -72,7 +72,7 @@ def _points(folder: Path) -> None:
                 shape = _off(height + 0.01 * number)
                 _write(folder / "meshes" / split / label / f"{number}.off", shape)
     _write(folder / "chair.off", _off(1.0).replace(b"OFF\n", b"OFF"))
-    np.save(folder / "scan.npy", _CHANCE.normal(size=(50, 3)).astype(np.float32))
+    np.save(folder / "scan.npy", _RNG.normal(size=(50, 3)).astype(np.float32))
 
 
 def _text(folder: Path) -> None:
@@ -89,11 +89,13 @@ def _text(folder: Path) -> None:
 def _series(folder: Path) -> None:
     for label, speed in (("run", 3.0), ("walk", 1.0)):
         for number in range(6):
-            _write(folder / "sensors" / label / f"{number}.csv", _recording(speed, gaps=number % 2))
-    _write(folder / "new.csv", _recording(2.0))
+            _write(
+                folder / "sensors" / label / f"{number}.csv", _series_csv(speed, gaps=number % 2)
+            )
+    _write(folder / "new.csv", _series_csv(2.0))
     activities = ["run", "walk"] * 8
     table = {
-        name: [_CHANCE.normal(size=16).astype(np.float32) for _ in activities]
+        name: [_RNG.normal(size=16).astype(np.float32) for _ in activities]
         for name in ("acc_x", "acc_y", "acc_z")
     }
     subjects = [place // 4 for place in range(len(activities))]
@@ -104,16 +106,16 @@ def _series(folder: Path) -> None:
 
 
 def _arrays(folder: Path) -> None:
-    places = _CHANCE.uniform(size=(12, 2)).astype(np.float32)
+    places = _RNG.uniform(size=(12, 2)).astype(np.float32)
     for label, low in (("rough", 0.0), ("smooth", 1.0)):
         for number in range(6):
-            values = _CHANCE.normal(low, size=(12, 3)).astype(np.float32)
+            values = _RNG.normal(low, size=(12, 3)).astype(np.float32)
             path = folder / "touches" / label / f"{number}.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, values=values, coordinates=places)
             grid = folder / "grids" / label / f"{number}.npy"
             grid.parent.mkdir(parents=True, exist_ok=True)
-            np.save(grid, _CHANCE.normal(low, size=(4, 4, 2)).astype(np.float32))
+            np.save(grid, _RNG.normal(low, size=(4, 4, 2)).astype(np.float32))
     np.savez(folder / "touch.npz", values=values, coordinates=places)
 
 
@@ -122,7 +124,7 @@ def _multimodal(folder: Path) -> None:
     table: dict[str, list[object]] = {
         "photo": [_png(20 * place) for place in range(rows)],
         "sound": [_wav(300 + 50 * place) if place % 4 else None for place in range(rows)],
-        **{name: [_CHANCE.normal(size=16) for _ in range(rows)] for name in ("x", "y")},
+        **{name: [_RNG.normal(size=16) for _ in range(rows)] for name in ("x", "y")},
         "age": [20 + place for place in range(rows)],
         "ward": ["north", "south", "east"] * 4,
         "label": ["calm", "tired"] * 6,
@@ -201,7 +203,7 @@ def _readme(folder: Path) -> None:
 
 
 def _nothing(folder: Path) -> None:
-    """Write nothing: the page makes what it needs."""
+    """Write nothing, for pages that create their data."""
 
 
 DATA: dict[str, Callable[[Path], None]] = {
@@ -222,7 +224,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "sharing": _scale,
     "tasks": _tasks,
 }
-"""What writes the data of each page."""
+"""Function that writes the data of each page."""
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -231,36 +233,36 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _tone(pitch: float, seconds: float, rate: int) -> np.ndarray:
-    moments = np.arange(round(seconds * rate)) / rate
-    return (12_000 * np.sin(2 * np.pi * pitch * moments)).astype("<i2")
+    times = np.arange(round(seconds * rate)) / rate
+    return (12_000 * np.sin(2 * np.pi * pitch * times)).astype("<i2")
 
 
 def _wav(pitch: float, *, seconds: float = 0.3, rate: int = 8000) -> bytes:
     file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, rate, 0, "NONE", ""))
-        sound.writeframes(_tone(pitch, seconds, rate).tobytes())
+    with wave.open(file, "wb") as audio:
+        audio.setparams((1, 2, rate, 0, "NONE", ""))
+        audio.writeframes(_tone(pitch, seconds, rate).tobytes())
     return file.getvalue()
 
 
-def _mp4(pitch: float, *, frames: int = 8, rate: int = 10, sound_rate: int = 16_000) -> bytes:
-    """Return a film of noise with a tone."""
+def _mp4(pitch: float, *, frames: int = 8, rate: int = 10, sample_rate: int = 16_000) -> bytes:
+    """Return a video of noise with a tone as audio."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as film:
-        pictures = film.add_stream("mpeg4", rate=rate)
-        pictures.width = pictures.height = 32
-        pictures.pix_fmt = "yuv420p"
-        track = film.add_stream("aac", rate=sound_rate, layout="mono")
+    with av.open(file, "w", format="mp4") as container:
+        video = container.add_stream("mpeg4", rate=rate)
+        video.width = video.height = 32
+        video.pix_fmt = "yuv420p"
+        audio = container.add_stream("aac", rate=sample_rate, layout="mono")
         for _ in range(frames):
-            noise = _CHANCE.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-            film.mux(pictures.encode(av.VideoFrame.from_ndarray(noise)))
-        film.mux(pictures.encode())
-        tone = _tone(pitch, frames / rate, sound_rate)
+            noise = _RNG.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(noise)))
+        container.mux(video.encode())
+        tone = _tone(pitch, frames / rate, sample_rate)
         for begin in range(0, len(tone), 1024):
             samples = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "s16", "mono")
-            samples.sample_rate, samples.pts = sound_rate, begin
-            film.mux(track.encode(samples))
-        film.mux(track.encode())
+            samples.sample_rate, samples.pts = sample_rate, begin
+            container.mux(audio.encode(samples))
+        container.mux(audio.encode())
     return file.getvalue()
 
 
@@ -271,7 +273,7 @@ def _off(height: float) -> bytes:
     return f"OFF\n5 4 0\n{vertices}{faces}".encode()
 
 
-def _recording(speed: float, *, gaps: bool = False) -> bytes:
+def _series_csv(speed: float, *, gaps: bool = False) -> bytes:
     lines = ["time,x,y"]
     for step in range(24):
         value = np.sin(speed * step / 4)
@@ -281,6 +283,6 @@ def _recording(speed: float, *, gaps: bool = False) -> bytes:
 
 def _png(low: int) -> bytes:
     file = io.BytesIO()
-    pixels = _CHANCE.integers(low % 200, low % 200 + 50, (16, 16, 3), dtype=np.uint8)
+    pixels = _RNG.integers(low % 200, low % 200 + 50, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, "png")
     return file.getvalue()

@@ -122,5 +122,5 @@ def test_a_pair_of_frames_is_two_fields():
     columns = {"frames": InputColumn("one", "frame_pair", ("one", "two"), ("image", "image"))}
     found = input_fields(columns, {"frames": None})
     assert [one.name for one in found] == ["one", "two"]
-    assert found[0].as_json()["media"] == "picture"
+    assert found[0].as_json()["kind"] == "frame_pair"
     assert ".png" in found[0].accept

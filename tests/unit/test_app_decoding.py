@@ -104,7 +104,6 @@ def test_rows_of_numbers_and_categories_are_written():
         {
             "name": "age",
             "kind": "table",
-            "media": "values",
             "accept": [],
             "number": True,
             "choices": [],
@@ -112,7 +111,6 @@ def test_rows_of_numbers_and_categories_are_written():
         {
             "name": "color",
             "kind": "table",
-            "media": "values",
             "accept": [],
             "number": False,
             "choices": ["red", "blue"],
@@ -167,7 +165,7 @@ def test_whatever_decoding_raises_is_a_refusal(error, status, words, monkeypatch
         raise error
 
     decoder = Decoder(setup_of("image"))
-    monkeypatch.setattr(decoding, "check", fail)
+    monkeypatch.setattr(decoding, "check_limits", fail)
     answer = decoder.decode(Job({"image": Upload(".png", made.png(0, 0))}))
     assert isinstance(answer, Refusal)
     assert answer.status == status

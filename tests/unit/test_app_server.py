@@ -82,7 +82,7 @@ def test_the_run_tells_what_it_reads_and_says(client):
     told = client.get("/run").json()
     assert told["name"] == "image"
     (one,) = told["inputs"]
-    assert (one["name"], one["media"]) == ("image", "picture")
+    assert (one["name"], one["kind"]) == ("image", "image")
     assert ".png" in one["accept"]
     assert told["answers"] == [
         {"name": "answer", "kind": "classification", "classes": list(made.LABELS)}

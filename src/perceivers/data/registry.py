@@ -47,7 +47,7 @@ class UploadSize:
     Attributes:
         count: How much it holds.
         unit: Of the count, for messages ("pixels").
-        limit: The field of `server.limits.Limits` that bounds it.
+        limit: The field of `server.settings.UploadLimits` that bounds it.
     """
 
     count: float

@@ -29,9 +29,9 @@ from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, Sample, SampleRng, SampleTransform
 from perceivers.data.modalities.series.decode import is_time_name, read_series
+from perceivers.data.registry import get_modality
 from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
-from perceivers.server.limits import TooLargeError, check
 from perceivers.server.settings import UploadLimits
 from perceivers.tasks.registry import TaskConfig
 
@@ -122,6 +122,34 @@ class DecoderSettings:
     limits: UploadLimits
 
 
+class TooLargeError(ValueError):
+    """An upload above a limit. The message states its size and the limit."""
+
+
+def check_limits(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
+    """Check the size of an upload by its header, before anything is decoded.
+
+    Args:
+        kind: Modality of the column.
+        media: The upload.
+        limits: Upper bounds on uploads.
+
+    Raises:
+        TooLargeError: If it is above a limit.
+        ValueError: If its header cannot be read. The message names the file and the reason.
+    """
+    upload_sizes = get_modality(kind).upload_sizes
+    if upload_sizes is None or media.is_missing:
+        return
+    for size in upload_sizes(media):
+        most = getattr(limits, size.limit)
+        if not size.count <= most:  # NaN is refused too
+            raise TooLargeError(
+                f"'{media.name}' holds {size.count:,.10g} {size.unit}; at most {most:,.10g} are accepted here. Send a "
+                "smaller one."
+            )
+
+
 class Decoder:
     """Decodes and prepares uploads.
 
@@ -160,7 +188,7 @@ class Decoder:
         for name, media in cells.items():
             kind = _kind(name, columns)
             if kind is not None:
-                check(kind, media, self.settings.limits)
+                check_limits(kind, media, self.settings.limits)
         sample = next(iter(samples_of(_row(cells, columns), columns)))
         reader = self._explaining if job.explained else self._predicting
         values: dict[str, Any] = {}

@@ -23,13 +23,6 @@ FormField = tuple[str, str | bytes, str]
 
 _MOST_FIELDS = 100
 _ONLY_FILE = "file"  # also names the only input
-_MEDIA = {
-    "image": "picture",
-    "frame_pair": "picture",
-    "audio": "sound",
-    "video": "film",
-    "table": "values",
-}
 
 
 class RefusedError(ValueError):
@@ -76,7 +69,6 @@ class InputField:
         found: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
-            "media": _MEDIA.get(self.kind, self.kind),
             "accept": list(self.accept),
         }
         if self.kind == "table":

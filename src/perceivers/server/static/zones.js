@@ -4,8 +4,8 @@ import { canCapture, listen, photograph } from "./capture.js";
 import { make } from "./shared/dom.js";
 
 const WORDS = {
-  picture: "a picture", sound: "a sound", film: "a film", points: "a shape or cloud of points", text: "a text",
-  series: "a recording", array: "an array", values: "a row of values",
+  image: "an image", frame_pair: "an image", audio: "an audio file", video: "a video", points: "a point cloud or mesh",
+  text: "a text", series: "a series", array: "an array",
 };
 const RECORDED = 10; // seconds, where the server does not say how many it reads
 
@@ -21,14 +21,14 @@ export class Zones {
   }
 
   build() {
-    const written = this.run.inputs.filter((input) => input.media === "values");
-    const files = this.run.inputs.filter((input) => input.media !== "values");
+    const written = this.run.inputs.filter((input) => input.kind === "table");
+    const files = this.run.inputs.filter((input) => input.kind !== "table");
     const together = files.filter((input) => input.file);
     if (together.length > 1) {
-      const film = { ...together.find((input) => input.media === "film"), name: "file" };
-      const apart = make("details", {}, [make("summary", {}, "Only the pictures, or only the sound")]);
+      const video = { ...together.find((input) => input.kind === "video"), name: "file" };
+      const apart = make("details", {}, [make("summary", {}, "Only the frames, or only the audio")]);
       apart.append(...together.map((input) => this.zone(input, ["file"])));
-      this.host.append(this.zone(film, together.map((input) => input.name), "a film with its sound"), apart);
+      this.host.append(this.zone(video, together.map((input) => input.name), "a video with its audio"), apart);
     }
     this.host.append(...files.filter((input) => !together.includes(input) || together.length < 2).map((input) => this.zone(input)));
     if (written.length) this.host.append(this.row(written));
@@ -68,7 +68,7 @@ export class Zones {
   }
 
   /** Return the zone of an input; giving it takes back what `others` held. */
-  zone(input, others = [], words = WORDS[input.media]) {
+  zone(input, others = [], words = WORDS[input.kind] ?? "a file") {
     const told = make("p", { class: "given", "aria-live": "polite" });
     const give = (value, name) => {
       for (const other of others) delete this.given[other];
@@ -78,7 +78,7 @@ export class Zones {
     };
     const several = this.run.inputs.length > 1 && input.name !== "file" ? `${input.name}: ` : "";
     const zone = make("div", { class: "zone", "data-zone": input.name });
-    if (input.media === "text") zone.append(...this.writing(input, give));
+    if (input.kind === "text") zone.append(...this.writing(input, give));
     else zone.append(...this.choosing(input, `${several}${words}`, give));
     zone.append(told, ...this.recording(input, give));
     this.droppable(zone, give);
@@ -108,8 +108,8 @@ export class Zones {
   }
 
   recording(input, give) {
-    if (!canCapture || !["sound", "picture"].includes(input.media)) return [];
-    const sound = input.media === "sound";
+    if (!canCapture || !["audio", "image", "frame_pair"].includes(input.kind)) return [];
+    const sound = input.kind === "audio";
     const button = make("button", { type: "button" }, sound ? "Record" : "Take a picture");
     let open = null;
     button.addEventListener("click", async () => {

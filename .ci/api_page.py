@@ -1,0 +1,42 @@
+"""Generate the API page from the public names in `perceivers/__init__.pyi` when the documentation is built.
+
+MkDocs calls `on_page_markdown` (`hooks` in mkdocs.yml). The comments of the file are the sections of the page.
+"""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import perceivers
+
+__all__ = ["api_entries", "on_page_markdown", "public_names"]
+
+
+def public_names() -> dict[str, dict[str, str]]:
+    """Return, for each section, the public names with the objects that they refer to."""
+    text = Path(perceivers.__file__).with_suffix(".pyi").read_text()
+    starts = {i: line[1:].strip() for i, line in enumerate(text.splitlines()) if line[:1] == "#"}
+    sections: dict[str, dict[str, str]] = {title: {} for title in starts.values()}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom):
+            title = starts[max(line for line in starts if line < node.lineno)]
+            for alias in node.names:
+                sections[title][alias.asname or alias.name] = (
+                    f"perceivers.{node.module}.{alias.name}"
+                )
+    return sections
+
+
+def api_entries() -> str:
+    """Return the Markdown of the API page: a heading and a mkdocstrings directive for each public name."""
+    parts: list[str] = []
+    for title, names in public_names().items():
+        parts.append(f"## {title}")
+        functions_first = sorted(names, key=lambda name: (name[0].isupper(), name))
+        parts += [f"### pv.{name}\n\n::: {names[name]}" for name in functions_first]
+    return "\n\n".join(parts) + "\n"
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Append the entries to docs/api.md."""
+    return f"{markdown}\n{api_entries()}" if page.file.src_uri == "api.md" else markdown
