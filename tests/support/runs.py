@@ -32,7 +32,7 @@ needs_int8 = pytest.mark.skipif(
 TINY = [
     *("--inputs.image.size", "8", "8"),
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
-    *("--encoder.num-blocks", "1", "--encoder.num-cross-attends", "1"),
+    *("--encoder.num-blocks", "1", "--encoder.num-cross-attentions", "1"),
     *("--encoder.num-self-attends-per-block", "1", "--encoder.num-self-attend-heads", "2"),
     *("--max-epochs", "1", "--workers", "0", "--no-progress"),
 ]

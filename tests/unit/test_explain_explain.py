@@ -185,7 +185,8 @@ def test_reads_of_a_part_of_the_input_are_refused():
         unroll_time=True,
     )
     with pytest.raises(
-        ValueError, match=r"every cross-attend to see all 48 elements, got cross-attends to \[24\]"
+        ValueError,
+        match=r"every cross-attention to see all 48 elements, got attention to \[24\]",
     ):
         explain_sample(saved(encoder=encoder), noise(6, 8))
 
@@ -211,8 +212,8 @@ def test_the_map_of_the_whole_model_is_about_a_class():
     assert np.abs(changed.overall - view.overall).max() > 0.1
     for kind, title in (
         ("rollup", "all layers"),
-        ("last", "last cross-attend"),
-        ("mean", "all cross-attends"),
+        ("last", "last cross-attention"),
+        ("mean", "all cross-attentions"),
     ):
         (view,) = explain_sample(run, noise(6, 8), map=kind).views
         assert view.summary_title == title
@@ -220,16 +221,16 @@ def test_the_map_of_the_whole_model_is_about_a_class():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("given", "message"),
     [
         ({"map": "rolup"}, r"a map out of mean, last, rollup, class; got 'rolup'\. .*'rollup'"),
         ({"about": "cow"}, "no class 'cow' to explain; the run learned cat, dog, ship"),
         ({"about": "cat", "map": "mean"}, "A map of mean is of no class"),
     ],
 )
-def test_a_map_or_class_that_is_not_there_is_refused(asked, message):
+def test_a_map_or_class_that_is_not_there_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        explain_sample(saved(), noise(6, 8), **asked)
+        explain_sample(saved(), noise(6, 8), **given)
 
 
 def test_the_model_is_left_without_gradients_and_hooks():

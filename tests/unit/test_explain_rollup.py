@@ -82,8 +82,8 @@ def test_an_output_query_goes_through_the_latents_that_it_read(query):
     found = attribute(perceiver, PICTURE, query=query).rolled
     with torch.no_grad(), watch_attention(perceiver) as maps:
         perceiver(PICTURE)
-    asked = maps["output.cross_attend.attention"][0][0].mean(dim=0)
-    assert_close(found.elements, asked @ whole(maps))
+    query = maps["output.cross_attend.attention"][0][0].mean(dim=0)
+    assert_close(found.elements, query @ whole(maps))
 
 
 def test_layers_of_the_baseline_are_multiplied():
@@ -153,7 +153,7 @@ def test_reads_of_parts_are_refused():
     perceiver = model(replace(ENCODER, unroll_time=True))
     for way in (attribute, relevance):
         with pytest.raises(
-            ValueError, match=r"to see all 24 elements, got cross-attends to \[12\]"
+            ValueError, match=r"to see all 24 elements, got attention to \[12\]"
         ):
             way(perceiver, PICTURE)
 

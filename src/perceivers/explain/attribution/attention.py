@@ -50,7 +50,7 @@ class AttentionMaps(Mapping[str, list[Tensor]]):
 
     @property
     def cross_attends(self) -> list[Tensor]:
-        """Maps of the encoder's cross-attends, in the order of the calls."""
+        """Maps of the encoder's cross-attentions, in the order of the calls."""
         return [attention for name, attention in self.calls if "cross_attends" in name.split(".")]
 
 
@@ -219,7 +219,7 @@ def check_single(inputs: Mapping[str, Tensor]) -> None:
 
 
 def input_calls(calls: Sequence[Call]) -> list[Call]:
-    """Return the calls over the input: the cross-attends of the encoder, or all calls of an encoder without any."""
+    """Return the calls over the input: the cross-attentions of the encoder, or all calls of an encoder without any."""
     encoder = [call for call in calls if not call.name.startswith("output.")]
     return [call for call in encoder if call.is_cross_attend] or encoder
 

@@ -1,7 +1,7 @@
 """Faithfulness of maps: the probability of a class as elements are deleted, or inserted, in the order of a map.
 
-Deleted elements leave the softmax of every cross-attend, as padding does. No value has to replace them, so that every
-modality can be measured in the same way.
+Deleted elements leave the softmax of every cross-attention, as padding does. No value has to replace them, so that
+every modality can be measured in the same way.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

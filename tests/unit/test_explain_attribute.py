@@ -48,9 +48,7 @@ def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
         perceiver(PICTURE)
 
     assert_close(outputs, expected.detach())
-    for read, weight, score in zip(
-        seen, weights.cross_attends, scores.cross_attends, strict=True
-    ):
+    for read, weight, score in zip(seen, weights.cross_attends, scores.cross_attends, strict=True):
         assert_close(read.share, weight[0].mean(dim=(0, 1)))
         assert_close(read.share.sum(), torch.tensor(1.0))
         assert_close(read.scores, score[0].mean(dim=0)[[0, 5]])
