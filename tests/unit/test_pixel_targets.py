@@ -204,9 +204,9 @@ def test_folders_side_by_side_are_pairs(tmp_path):
     folder = write_pairs(tmp_path / "a", target="targets")
     Image.new("L", (8, 8)).save(folder / "targets" / "more.png")
     source = open_data(folder, DataConfig())
-    assert source.form == "pictures and targets side by side"
+    assert source.form == "images and targets side by side"
     assert set(source.inputs) == {"image", "target"}
-    assert any("no such picture): 1, such as more.png" in note for note in source.notes)
+    assert any("no such image): 1, such as more.png" in note for note in source.notes)
     split = tmp_path / "b"
     write_pairs(split / "train")
     write_pairs(split / "test")
@@ -264,7 +264,7 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     two = {"photo": "image", "classes_of": "image"}
     recipe = named(folder / "t.csv", two, target="classes_of")
     assert set(recipe.inputs) == {"photo"}
-    assert set(recipe.preprocess) == {"classes_of"}
+    assert set(recipe.preprocess) == {"photo", "classes_of"}
     assert recipe.output.outputs["pixels"].queries.modality == "photo"
     with pytest.raises(ValueError, match=r"photo and classes_of .* --task.target classes_of"):
         named(folder / "t.csv", two)

@@ -137,7 +137,7 @@ def _caption(explanation: Explanation) -> str:
     }.get(explanation.map, "'all cross-attentions': their mean attention.")
     within = " within the modality" if len(explanation.views) > 1 else ""
     words += (
-        "\nCross-attends: attention of all latents and heads, in multiples of an even share"
+        "\nCross-attentions: attention of all latents and heads, in multiples of an even share"
         f"{within} (1x: uniform)."
     )
     if explanation.query is not None:
