@@ -326,13 +326,13 @@ def _masked_outputs(
 
 
 def _repeat_elements(part: Elements, batch: int, mask: Bool[Tensor, "B M"]) -> Elements:
-    positions, hidden = part.positions, part.replaced
+    positions, hidden = part.positions, part.masked
     if isinstance(positions, Tensor) and positions.ndim == 3:
         positions = positions.expand(batch, -1, -1)
     if hidden is not None:
         hidden = replace(hidden, where=hidden.where.expand(batch, -1))
     content = part.content.expand(batch, -1, -1)
-    return replace(part, content=content, positions=positions, mask=mask, replaced=hidden)
+    return replace(part, content=content, positions=positions, mask=mask, masked=hidden)
 
 
 def _mean_and_error(values: npt.NDArray[np.float64]) -> MeanAndError:
