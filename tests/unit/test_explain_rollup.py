@@ -151,9 +151,7 @@ def test_relevance_is_what_autograd_says_of_the_maps(decoder, monkeypatch):
 def test_reads_of_parts_are_refused():
     perceiver = model(replace(ENCODER, unroll_time=True))
     for way in (attribute, relevance):
-        with pytest.raises(
-            ValueError, match=r"to see all 24 elements, got attention to \[12\]"
-        ):
+        with pytest.raises(ValueError, match=r"to see all 24 elements, got attention to \[12\]"):
             way(perceiver, PICTURE)
 
 
