@@ -108,7 +108,7 @@ function depths() {
 
 function draw() {
   if (!shown.length) return;
-  const { cross_attend: key, title } = shown[0].maps[depth.value];
+  const { cross_attention: key, title } = shown[0].maps[depth.value];
   at("depth-said").textContent = title;
   depth.setAttribute("aria-valuetext", title);
   views.draw(key, overlay.checked);
