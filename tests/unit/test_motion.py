@@ -108,7 +108,7 @@ def test_pictures_of_validation_are_others_than_those_of_train(tmp_path, capsys)
     photos = pictures(tmp_path / "photos")
     flags = ["--count", "20", "--size", "12", "16", "--largest", "2", "--validation", "0.25"]
     assert (
-        main(["make-flow-data", "--out", str(tmp_path / "out"), "--pictures", str(photos), *flags])
+        main(["make-flow-data", "--out", str(tmp_path / "out"), "--images", str(photos), *flags])
         == 0
     )
     assert "20 pairs in" in capsys.readouterr().out
@@ -128,8 +128,8 @@ def test_what_has_no_meaning_is_refused(tmp_path, capsys):
     (tmp_path / "full" / "x").touch()
     assert main(["make-flow-data", "--out", str(tmp_path / "full")]) == 1
     assert "is not empty. Give a new folder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"Expected pictures in the folder .* found 1"):
-        moving.write_pairs(tmp_path / "b", count=3, pictures=pictures(tmp_path / "one", count=1))
+    with pytest.raises(ValueError, match=r"Expected images in the folder .* found 1"):
+        moving.write_pairs(tmp_path / "b", count=3, images=pictures(tmp_path / "one", count=1))
     small = pictures(tmp_path / "small", size=(9, 9))
     with pytest.raises(ValueError, match=r"made pairs, row 0: Expected a picture of at least"):
-        moving.write_pairs(tmp_path / "c", count=3, pictures=small)
+        moving.write_pairs(tmp_path / "c", count=3, images=small)

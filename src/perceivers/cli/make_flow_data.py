@@ -8,7 +8,7 @@ from perceivers.cli.parsing import parse
 
 _EXAMPLES = """
   perceivers make-flow-data --out pairs --count 2000
-  perceivers make-flow-data --out pairs --pictures photos/ --size 128 128 --largest 8
+  perceivers make-flow-data --out pairs --images photos/ --size 128 128 --largest 8
   perceivers fit pairs --recipe flow --size tiny
   perceivers fit builtin:flow                                 made pairs without files
 """
@@ -25,7 +25,7 @@ class Options:
         count: How many pairs.
         size: Height and width of the frames in pixels.
         largest: No pixel moves farther, in pixels.
-        pictures: A folder of pictures that are moved; those of validation are others. By default textures are made.
+        images: A folder of images that are moved; those of validation are others. By default textures are made.
         validation: Share of the pairs that are of the validation split.
         seed: Another seed makes other pairs.
     """
@@ -34,7 +34,7 @@ class Options:
     count: int = 1000
     size: tuple[int, int] = (48, 48)
     largest: float = 3.0
-    pictures: Path | None = None
+    images: Path | None = None
     validation: float = 0.1
     seed: int = 0
 
@@ -50,7 +50,7 @@ def run(args: Sequence[str]) -> int:
         size=options.size,
         largest=options.largest,
         seed=options.seed,
-        pictures=options.pictures,
+        images=options.images,
         validation=options.validation,
     )
     print(f"{options.count:,} pairs in {options.out}, {held_out:,} of them for validation.")
