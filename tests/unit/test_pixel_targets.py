@@ -13,10 +13,11 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
-from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.image.pixel_targets import (
+from perceivers.data.modalities.image.modality import (
     ClassMapModality,
     ClassMapPreprocessConfig,
+    ImageAugmentConfig,
+    ImagePreprocessConfig,
     PixelsModality,
     PixelsPreprocessConfig,
     check_alike,
@@ -264,7 +265,7 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     two = {"photo": "image", "classes_of": "image"}
     recipe = named(folder / "t.csv", two, target="classes_of")
     assert set(recipe.inputs) == {"photo"}
-    assert set(recipe.preprocess) == {"classes_of"}
+    assert set(recipe.preprocess) == {"photo", "classes_of"}
     assert recipe.output.outputs["pixels"].queries.modality == "photo"
     with pytest.raises(ValueError, match=r"photo and classes_of .* --task.target classes_of"):
         named(folder / "t.csv", two)
