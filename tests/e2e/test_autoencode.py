@@ -259,7 +259,7 @@ def test_other_modalities(make, file, kept, tmp_path, monkeypatch):
     [
         (
             made.make_texts,
-            "'text' (text) cannot be reconstructed by an autoencoder: bytes are told where they are ",
+            "'text' (text) cannot be reconstructed by an autoencoder: masked language modeling is ",
         ),
         (
             made.make_meshes,

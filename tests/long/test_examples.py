@@ -37,6 +37,14 @@ def test_a_custom_head_estimates_its_error():
     assert 0 < deviation < 1
 
 
+def test_a_custom_task_works_everywhere(tmp_path):
+    data = make_image_folder(tmp_path / "birds", count=6)
+    found = load("custom_task").main(str(tmp_path / "run"), str(data), max_steps=2)
+    assert sum(found.probabilities.values()) == pytest.approx(1.0)
+    assert (tmp_path / "run" / "export" / "model.pt2").exists()
+    assert "kind: focal" in (tmp_path / "run" / "recipe.yaml").read_text()
+
+
 def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_finished_run(tmp_path / "run")

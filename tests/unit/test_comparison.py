@@ -3,8 +3,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from perceivers.runs.comparison import compare_runs, differences
-from perceivers.runs.comparison_plot import draw_comparison
+from perceivers.runs.comparison import compare_runs, differences, draw_comparison
 from perceivers.tasks.regression import RegressionConfig
 from support.runs import make_finished_run, make_image_folder, make_recipe
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from perceivers.explain.attribution.faithfulness import class_index
 from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import ModelInput, View, content_of
-from perceivers.hub.checkpoint import Saved
+from perceivers.hub.checkpoint import Saved, load
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
@@ -31,7 +32,7 @@ Map = npt.NDArray[np.float32]
 
 
 def explain_sample(
-    saved: Saved,
+    saved: Saved | str | Path,
     file: Any,
     *,
     latents: int | Sequence[int] = 8,
@@ -41,10 +42,10 @@ def explain_sample(
     about: str | None = None,
     alone: tuple[int | None, int | None] = (None, None),
 ) -> Explanation:
-    """Return the output of a model for one sample, and the attention of each of its cross-attends.
+    """Return the output of a model for one sample, and the attention of each of its cross-attentions.
 
     Args:
-        saved: Result of `perceivers.hub.checkpoint.load`.
+        saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
         file: Sample as in `perceivers.explain.attribution.sample.read_sample`.
         latents: Latents whose scores are returned: their number, spread evenly over the latent array, or their indices.
         clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
@@ -58,6 +59,7 @@ def explain_sample(
         ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
             not exist, the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
     """
+    saved = load(saved) if isinstance(saved, str | Path) else saved
     learned = _task_of_run(saved)
     learned.check_explainable()
     output, config = learned.config.select_subtask(task)
@@ -82,7 +84,11 @@ def explain_sample(
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(values.argmax()) if learned.has_classes else 0]
-    titles = {"mean": "all cross-attends", "last": "last cross-attend", "rollup": "all layers"}
+    titles = {
+        "mean": "all cross-attentions",
+        "last": "last cross-attention",
+        "rollup": "all layers",
+    }
     title = titles.get(kind, f"for {about}")
     views = _Views(saved, sample, found, summary.numpy(), title, query, segments)
     return Explanation(
@@ -94,7 +100,7 @@ def explain_sample(
         views=views.views(),
         latents=chosen,
         missing=sample.missing,
-        asked=None if query is None else query.latents.numpy(),
+        query=None if query is None else query.latents.numpy(),
         map=kind,
         about=about if kind == "class" else None,
     )
@@ -257,7 +263,7 @@ class _Views:
             rolled=segment.place_shares(self.found.rolled.elements[1:].numpy()),
             heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
             head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
-            asked=None if query is None else segment.place_shares(query.elements.numpy()),
+            query=None if query is None else segment.place_shares(query.elements.numpy()),
         )
 
     def _input(self, name: str) -> ModelInput:
@@ -275,7 +281,7 @@ class _Views:
 
 
 def _stacked_heads(maps: Sequence[Map]) -> Map:
-    """Return maps of heads, H x ..., as T x H x ...; the mean over heads where cross-attends differ in their number."""
+    """Return maps of heads, H x ..., as T x H x ...; their mean where the numbers of heads differ."""
     if len({one.shape for one in maps}) > 1:
         maps = [one.mean(axis=0, keepdims=True) for one in maps]
     return np.stack(maps)
