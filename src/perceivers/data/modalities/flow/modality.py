@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.modalities.base import (
@@ -22,20 +21,19 @@ from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.data.modalities.image.decode import decode
 from perceivers.data.modalities.image.modality import image_upload_sizes
 from perceivers.data.registry import ColumnKind, ModalitySpec, Preprocessing, register_modality
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 _DIGITS = 4096.0  # a moment's further digits tell the column, and those behind them the mirror
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PairAugmentConfig:
     """What is random about a pair of frames and its flow in training. Both take the same, or they would not fit.
 
     Attributes:
         mirror: Whether half of the windows are mirrored left to right, and half top to bottom.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["pair"] = "pair"
     mirror: bool = True
@@ -113,7 +111,7 @@ def stack_fields(
 _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FramePairPreprocessConfig(BasePreprocessConfig):
     """What turns two pictures into a pair of frames.
 
@@ -124,8 +122,6 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
         num_channels: 3 for RGB, 1 for gray.
         whole: Frames are never cut, as `evaluate` and `predict` want them, which read larger ones window by window.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["frame_pair"] = "frame_pair"
     size: tuple[int, int] | None = None
@@ -283,7 +279,7 @@ def _frames(media: EncodedItem) -> tuple[EncodedItem, EncodedItem]:
     return first, second
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FlowPreprocessConfig(BasePreprocessConfig):
     """What turns a file into a field of flow.
 
@@ -291,8 +287,6 @@ class FlowPreprocessConfig(BasePreprocessConfig):
         size: Height and width of the window that is read. None: that of the frames.
         whole: Fields are never cut, as the frames of `evaluate` are not.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["flow"] = "flow"
     size: tuple[int, int] | None = None

@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
@@ -28,6 +27,7 @@ from perceivers.data.registry import (
     kind_of_bytes,
     register_modality,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Int, Tensor
 
 
@@ -115,7 +115,7 @@ Bytes = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TextPreprocessConfig(BasePreprocessConfig):
     """What turns a text into the model's numbers when nothing is random. Saved with the model.
 
@@ -128,8 +128,6 @@ class TextPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If `max_length` is below 8.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["text"] = "text"
     max_length: int | None = None
@@ -155,7 +153,7 @@ class TextPreprocessConfig(BasePreprocessConfig):
         return {"max_length": self.max_length}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TextAugmentConfig:
     """What is random about a text in training.
 
@@ -168,8 +166,6 @@ class TextAugmentConfig:
     Raises:
         ValueError: If a share is not in [0, 1).
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["text"] = "text"
     crop: bool = True
