@@ -13,10 +13,11 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
-from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.image.pixel_targets import (
+from perceivers.data.modalities.image.modality import (
     ClassMapModality,
     ClassMapPreprocessConfig,
+    ImageAugmentConfig,
+    ImagePreprocessConfig,
     PixelsModality,
     PixelsPreprocessConfig,
     check_alike,
