@@ -6,13 +6,15 @@ import torch
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
-from perceivers.data.modalities.flow.crop import PairAugmentConfig, window_at
-from perceivers.data.modalities.flow.frame_pairs import (
+from perceivers.data.modalities.flow.modality import (
+    FlowModality,
+    FlowPreprocessConfig,
     FramePairModality,
     FramePairPreprocessConfig,
+    PairAugmentConfig,
     measure_frame_pairs,
+    window_at,
 )
-from perceivers.data.modalities.flow.modality import FlowModality, FlowPreprocessConfig
 from perceivers.data.modalities.registry import build_modalities
 from support.flow_data import pair
 

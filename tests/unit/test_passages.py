@@ -20,8 +20,9 @@ from perceivers.data.modalities.text.modality import (
     TextModality,
     TextPreprocessConfig,
     measure_text,
+    read_multi_text,
+    room_of_each,
 )
-from perceivers.data.modalities.text.multi_text import read_multi_text, room_of_each
 from perceivers.data.sources.open import open_data
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import _join_texts

@@ -13,10 +13,11 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
-from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.image.pixel_targets import (
+from perceivers.data.modalities.image.modality import (
     ClassMapModality,
     ClassMapPreprocessConfig,
+    ImageAugmentConfig,
+    ImagePreprocessConfig,
     PixelsModality,
     PixelsPreprocessConfig,
     check_alike,
@@ -181,7 +182,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
     Image.new("L", (9, 4)).save(folder / "masks" / "0.png")
     (folder / "masks" / "1.png").unlink()
     source = open_data(folder, DataConfig())
-    assert any("1 of 6 pictures" in note for note in source.notes)
+    assert any("1 of 6 images" in note for note in source.notes)
     loader = make_loader(
         source.splits["train"],
         source.inputs,

@@ -21,7 +21,7 @@ from perceivers.data.modalities.base import (
     clip_positions,
 )
 from perceivers.data.modalities.image.decode import quiet_pillow
-from perceivers.data.modalities.image.pixel_targets import check_alike
+from perceivers.data.modalities.image.modality import check_alike
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.columns import InputColumn
 
