@@ -38,8 +38,7 @@ from perceivers.training.batches import ResumableBatches
 from perceivers.training.build import build_task
 from perceivers.training.data_wait import StepTimer
 from perceivers.training.dataloaders import ProcessInfo, build_loaders
-from perceivers.training.ema import WeightAverage
-from perceivers.training.optim import build_optimizer, clip_gradients
+from perceivers.training.optim import WeightAverage, build_optimizer, clip_gradients
 
 RESULTS = Path(__file__).parent / "results"
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10"

@@ -114,6 +114,8 @@ from .outputs.queries import LearnedQueriesConfig as LearnedQueriesConfig
 from .tasks.autoencode import AutoencodeConfig as AutoencodeConfig
 from .tasks.autoencode import ReconstructionConfig as ReconstructionConfig
 from .tasks.base import BaseTaskConfig as BaseTaskConfig
+from .tasks.base import ConfusionMeter as ConfusionMeter
+from .tasks.base import ExportOutput as ExportOutput
 from .tasks.base import Meter as Meter
 from .tasks.base import OutputPart as OutputPart
 from .tasks.base import SupervisedTask as SupervisedTask
@@ -121,6 +123,7 @@ from .tasks.base import TargetInfo as TargetInfo
 from .tasks.base import Task as Task
 from .tasks.base import TaskBatch as TaskBatch
 from .tasks.classification import ClassificationConfig as ClassificationConfig
+from .tasks.classification import ClassificationTask as ClassificationTask
 from .tasks.dense import ImageToImageConfig as ImageToImageConfig
 from .tasks.dense import SegmentationConfig as SegmentationConfig
 from .tasks.flow import FlowConfig as FlowConfig

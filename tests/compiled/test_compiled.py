@@ -7,20 +7,13 @@ import torch
 
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=3)
-ENCODER = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=16,
-    num_cross_attends=2,
-    num_blocks=2,
-    num_self_attends_per_block=1,
-    num_self_attend_heads=2,
-)
+ENCODER = tiny_encoder(num_cross_attends=2, num_blocks=2)
 INPUTS = [
     PixelInputConfig(size=(6, 8), positions=FEW),
     PixelInputConfig(size=(6, 8), positions=LearnedPositionsConfig(channels=5)),

@@ -11,7 +11,9 @@ import pytest
 import perceivers as pv
 from perceivers.cli.main import main
 from support import image_data
-from support.runs import TINY, make_image_folder
+from support.cli import TINY
+from support.files import write_parquet
+from support.runs import make_image_folder
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ def test_shards_are_streamed_and_measured(tmp_path, capsys):
     for split, numbers in (("train", range(40)), ("test", range(40, 52))):
         cells = [{"bytes": image_data.png(i), "path": f"{i}.png"} for i in numbers]
         columns = {"image": cells, "label": [image_data.label(i) for i in numbers]}
-        image_data.write_parquet(tmp_path / f"data/{split}-00000.parquet", columns, features)
+        write_parquet(tmp_path / f"data/{split}-00000.parquet", columns, features)
     flags = ["--stream", "--batch-size", "8", "--max-bad", "0.1"]
     assert main(["fit", "data", "--out", "run", *flags, *TINY]) == 0
     assert re.search(r"accuracy +\d+\.\d %", capsys.readouterr().out)

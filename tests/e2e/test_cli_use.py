@@ -11,6 +11,7 @@ from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.hub import quantize
 from support import image_data
+from support.files import write_parquet
 from support.runs import make_image_folder, needs_int8, save_run
 
 
@@ -198,7 +199,7 @@ def test_shards_are_predicted_into_a_folder_and_not_twice(run, tmp_path, capsys)
         {"bytes": image_data.png(1), "path": "1.png"},
         {"bytes": b"no picture", "path": "2.png"},
     ]
-    shard = image_data.write_parquet(tmp_path / "a.parquet", {"image": cells})
+    shard = write_parquet(tmp_path / "a.parquet", {"image": cells})
     out = tmp_path / "predictions"
     command = ["predict", run, str(shard), "--shards", str(out)]
     assert main(command) == 1  # one row has an error

@@ -8,7 +8,7 @@ from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
 from perceivers.evaluation.save import save_images
 from perceivers.tasks.prediction import Prediction
-from support.runs import TINY
+from support.cli import TINY
 
 COLORS = [0, 0, 0, 250, 20, 30]
 

@@ -9,8 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from perceivers.cli.main import main
-from support.past_runs import make_finished_run
-from support.runs import make_image_folder
+from support.runs import make_finished_run, make_image_folder
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from perceivers.explain.render import explanation_json
 from perceivers.explain.render.write import page_of
 from perceivers.server import app as served_app
 from support.explanations import explanation, view
-from support.modality_data import frames, points, tone, write_off, write_video, write_wav
+from support.files import write_off, write_video, write_wav
+from support.modality_data import frames, points, tone
 from support.models import save_untrained
 from support.timing import PATIENCE, wait_until
 

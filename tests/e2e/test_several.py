@@ -18,8 +18,10 @@ from perceivers.training.batch_size_finder import MemoryProbe
 from perceivers.training.build import build_task as task_of
 from perceivers.training.dataloaders import ProcessInfo
 from perceivers.training.fit import fit
-from support.image_data import write_csv, write_png
-from support.runs import TINY, make_image_folder, save_run
+from support.cli import TINY
+from support.files import write_csv
+from support.image_data import write_png
+from support.runs import make_image_folder, save_run
 
 ROWS = 20
 

@@ -1,14 +1,11 @@
 """A step is the same however its samples are divided over batches and processes, in float64 to 1e-12."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from support.cli import torchrun
 from support.docs import ROOT
 from support.exact_steps import train
 
@@ -39,20 +36,7 @@ def test_batches_of_a_step_are_as_one(whole, parts, tmp_path):
 def of_two_processes(tmp_path_factory):
     """The weights that each of two processes ends with, by the optimizer and how samples were divided."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    # One start for all of them: two more interpreters take longer than what they compute.
-    done = subprocess.run(
-        [*torchrun, f"--master_port={port}", SCRIPT, folder, json.dumps(DIVIDED)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(SCRIPT, folder, json.dumps(DIVIDED))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from perceivers.cli.main import main
-from support.runs import TINY, make_image_folder, save_run
+from support.cli import TINY
+from support.runs import make_image_folder, save_run
 
 
 def noise(height: int = 12, width: int = 12) -> Image.Image:

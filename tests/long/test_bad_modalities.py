@@ -1,17 +1,12 @@
 """Bad sounds, films, shapes, texts, recordings, arrays and shards: what predict and fit say of them, and go on."""
 
-import csv
-import io
-import tarfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from perceivers.cli.main import main
 from support import modality_data as made
 from support.bad_files import (
     ARRAY,
@@ -25,7 +20,8 @@ from support.bad_files import (
     rotated,
     vary,
 )
-from support.modality_cases import SMALL
+from support.cli import SMALL, run_command, table_rows
+from support.files import wav_bytes, write_parquet, write_tar, write_video, write_wav
 from support.models import save_untrained
 
 pytest.importorskip("soundfile")
@@ -72,14 +68,6 @@ GOOD = {
     "series": ".csv",
     "array": ".npz",
 }
-
-
-def run_command(*args: object) -> tuple[int, str, str]:
-    """Return exit status, output and errors of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = main([str(arg) for arg in args])
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +125,7 @@ def test_predict_names_the_file_and_labels_the_others(run_of, data_of, tmp_path,
     assert status == 1
     told(err, path)
     assert bad.why in err
-    (row,) = csv.DictReader(io.StringIO(out))
+    (row,) = table_rows(out)
     assert row["name"] == str(good)
 
 
@@ -147,7 +135,7 @@ def test_predict_reads_what_is_only_unusual(run_of, tmp_path, kind, bad):
     bad.write(path)
     status, out, err = run_command("predict", run_of(*KINDS[kind][0]), path, "--format", "csv")
     assert (status, err) == (0, "")
-    (row,) = csv.DictReader(io.StringIO(out))
+    (row,) = table_rows(out)
     assert float(row["p(low)"]) + float(row["p(high)"]) == pytest.approx(1, abs=1e-5)
 
 
@@ -213,8 +201,8 @@ class TestFit:
 
 class TestFilmsAndTheirSound:
     def test_a_model_of_sound_says_that_a_film_has_none(self, run_of, tmp_path):
-        silent = made.write_video(tmp_path / "silent.mp4", made.frames(0, 0))
-        heard = made.write_video(
+        silent = write_video(tmp_path / "silent.mp4", made.frames(0, 0))
+        heard = write_video(
             tmp_path / "heard.mp4",
             made.frames(0, 0),
             sound=made.tone(0, 0, seconds=0.8, rate=16_000),
@@ -223,7 +211,7 @@ class TestFilmsAndTheirSound:
         assert status == 1
         told(err, silent)
         assert "has no sound track" in err
-        (row,) = csv.DictReader(io.StringIO(out))
+        (row,) = table_rows(out)
         assert row["name"] == str(heard)
 
     @pytest.mark.parametrize("write", [longer_sound, vary, rotated])
@@ -246,23 +234,10 @@ def test_ten_million_points_take_seconds(run_of, tmp_path):
     assert time.process_time() - start < 10
 
 
-def write_tar(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        for name, target in (links or {}).items():
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, target
-            archive.addfile(info)
-    return path
-
-
 def spoken(count: int, first: int = 0) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     for number in range(first, first + count):
-        members[f"k{number}.wav"] = made.wav_bytes(made.tone(number % 2, number))
+        members[f"k{number}.wav"] = wav_bytes(made.tone(number % 2, number))
         members[f"k{number}.cls"] = made.LABELS[number % 2].encode()
     return members
 
@@ -279,8 +254,8 @@ class TestShards:
         assert len(out.splitlines()) == 1 + 2
 
     def test_a_parquet_shard_that_is_cut_short_is_told(self, run_of, tmp_path):
-        sounds = [made.wav_bytes(made.tone(0, number)) for number in range(3)]
-        whole = made.write_parquet(tmp_path / "whole.parquet", {"audio": sounds})
+        sounds = [wav_bytes(made.tone(0, number)) for number in range(3)]
+        whole = write_parquet(tmp_path / "whole.parquet", {"audio": sounds})
         cut = tmp_path / "cut.parquet"
         cut.write_bytes(whole.read_bytes()[:-20])
         status, out, err = run_command("predict", run_of("audio"), cut, whole, "--format", "csv")
@@ -305,21 +280,21 @@ class TestShards:
         inner = tmp_path / "a" / "b"
         inner.mkdir(parents=True)
         secret = tmp_path / "secret.wav"
-        made.write_wav(secret, made.tone(1, 0))
-        sound = made.wav_bytes(made.tone(0, 0))
+        write_wav(secret, made.tone(1, 0))
+        sound = wav_bytes(made.tone(0, 0))
         members = {"../../evil.wav": sound, "../../evil.cls": b"low", "/tmp/evil2.wav": sound}
         tar = write_tar(inner / "shard.tar", members, links={"linked.wav": str(secret)})
         before = sorted(tmp_path.rglob("*"))
         status, out, err = run_command("predict", run_of("audio"), tar, "--format", "csv")
         assert (status, err) == (0, "")
-        rows = list(csv.DictReader(io.StringIO(out)))
+        rows = table_rows(out)
         assert len(rows) == 2  # a link leads to nothing
         assert all("linked" not in row["name"] for row in rows)
         assert sorted(tmp_path.rglob("*")) == before
         assert not Path("/tmp/evil2.wav").exists()
 
     def test_a_table_in_an_archive_names_no_file_of_this_disk(self, run_of, tmp_path):
-        secret = made.write_wav(tmp_path / "secret.wav", made.tone(1, 0))
+        secret = write_wav(tmp_path / "secret.wav", made.tone(1, 0))
         members = {"k.json": f'{{"audio": "{secret}"}}'.encode(), "k.cls": b"low"}
         tar = write_tar(tmp_path / "shard.tar", members)
         status, out, err = run_command("predict", run_of("audio"), tar)

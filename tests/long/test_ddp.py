@@ -1,15 +1,13 @@
 """Two processes train the same model as one."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
 
+from support.cli import launch, torchrun
 from support.docs import ROOT
 from support.tolerance import GOLDEN, relative_error
 from support.training import train
@@ -25,24 +23,6 @@ def alone(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         train(str(folder), **RUN, dump=True)
     return folder
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-def launch(command):
-    done = subprocess.run(
-        [str(part) for part in command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def assert_trained_alike(run, alone):
@@ -64,11 +44,10 @@ def assert_trained_alike(run, alone):
 def together(tmp_path_factory):
     """Two runs of two processes of torchrun; one start for both, which takes longer than what they compute."""
     folder = tmp_path_factory.mktemp("together")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     options = ["max_epochs=2", "augment={}", "dump=True"]
     runs = [folder / "grid", *options, "attn_implementation=structured", "+"]
     runs += [folder / "auto", *options, "batch=auto", "room=4"]
-    launch([*torchrun, f"--master_port={free_port()}", SCRIPT, *runs])
+    torchrun(SCRIPT, *runs)
     return folder
 
 
@@ -94,7 +73,7 @@ def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
     """Their processes are started by the run itself."""
     options = ["max_epochs=2", "augment={}", "dump=True", "attn_implementation=structured"]
     options += ["devices=2", "strategy=fsdp"]
-    launch([sys.executable, SCRIPT, tmp_path / "run", *options])
+    launch(sys.executable, SCRIPT, tmp_path / "run", *options)
     assert_trained_alike(tmp_path / "run", alone)
 
 

@@ -19,6 +19,7 @@ from perceivers.exporting.verify import compare, make_reference
 from perceivers.hub.checkpoint import load, save
 from perceivers.models.perceiver import build
 from support import modality_data as made
+from support.files import write_wav
 from support.models import save_untrained
 
 KINDS = ("audio", "image", "points")
@@ -41,7 +42,7 @@ def run(tmp_path_factory):
 def files(run):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(run.parent / "a.png")
-    made.write_wav(run.parent / "a.wav", made.tone(0, 1))
+    write_wav(run.parent / "a.wav", made.tone(0, 1))
     np.save(run.parent / "a.npy", made.points(0, 1))
     names = {"image": "a.png", "audio": "a.wav", "points": "a.npy"}
     return {name: str(run.parent / file) for name, file in names.items()}

@@ -1,11 +1,7 @@
 """Every modality from real files: fit, evaluate, predict, inspect and explain, as they are typed."""
 
-import csv
-import io
-import json
 import re
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
@@ -22,7 +17,9 @@ from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.hub.checkpoint import load
 from perceivers.training.dataloaders import _fingerprint as fingerprint
 from support import modality_data as made
-from support.modality_cases import CASES, SMALL, Case
+from support.cli import SMALL, logged_losses, predict_rows, run_command
+from support.files import write_video, write_wav
+from support.modality_data import CASES, Case
 
 pytest.importorskip("soundfile")
 pytest.importorskip("av")
@@ -38,14 +35,6 @@ class Trained:
     @property
     def file(self) -> str:
         return str(self.data / self.case.file) if self.case.file else str(self.data)
-
-
-def run_command(*args: object) -> tuple[int, str, str]:
-    """Return exit status, output and errors of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = main([str(arg) for arg in args])
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +62,6 @@ def one(request, fitted) -> Trained:
     return fitted(request.param)
 
 
-def predicted(*args: object) -> list[dict[str, str]]:
-    """Return the table of `predict`."""
-    status, out, err = run_command("predict", *args, "--format", "csv")
-    assert (status, err) == (0, "")
-    return list(csv.DictReader(io.StringIO(out)))
-
-
 def shares(row: dict[str, str]) -> list[float]:
     return [float(cell) for name, cell in row.items() if name.startswith("p(")]
 
@@ -94,7 +76,7 @@ def test_fit_leaves_a_run_that_evaluate_measures_on_the_test_split(one):
 
 
 def test_predict_answers_for_every_sample_of_a_file(one):
-    rows = predicted(one.run, one.file)
+    rows = predict_rows(one.run, one.file)
     assert len(rows) == one.case.samples
     for row in rows:
         assert row["name"].startswith(one.file)
@@ -132,9 +114,9 @@ def test_explain_writes_where_every_read_looked(one, tmp_path):
 @pytest.mark.parametrize("name", ["audio", "text", "arrays", "meshes"])
 def test_a_folder_gives_as_many_predictions_as_it_has_files(fitted, name):
     trained = fitted(name)
-    rows = predicted(trained.run, trained.data / "test")
+    rows = predict_rows(trained.run, trained.data / "test")
     assert len(rows) == 6
-    (alone,) = predicted(trained.run, trained.file)
+    (alone,) = predict_rows(trained.run, trained.file)
     (same,) = [row for row in rows if row["name"] == trained.file]
     assert shares(alone) == pytest.approx(shares(same), abs=2e-6)
 
@@ -144,14 +126,14 @@ def test_the_mean_of_three_clips_is_that_of_their_probabilities(fitted, tmp_path
     samples = np.concatenate(
         [made.tone(place, 50) for place in (0, 1, 0, 1)]
     )  # 1 s, clips of 0.3 s
-    path = made.write_wav(tmp_path / "long.wav", samples)
-    (row,) = predicted(trained.run, path, "--clips", "3")
+    path = write_wav(tmp_path / "long.wav", samples)
+    (row,) = predict_rows(trained.run, path, "--clips", "3")
     saved = load(trained.run)
     predictor = Predictor(saved)
     modality = predictor.reader.modalities["audio"]
     found: list[torch.Tensor] = []
     for first in (0, 1400, 2800):
-        clip = made.write_wav(tmp_path / f"{first}.wav", samples[first : first + 1200])
+        clip = write_wav(tmp_path / f"{first}.wav", samples[first : first + 1200])
         sound = modality.decode(EncodedItem(str(clip), path=clip)).value
         values, mask = modality.collate([modality.prepare(sound)])
         assert mask is None
@@ -159,7 +141,7 @@ def test_the_mean_of_three_clips_is_that_of_their_probabilities(fitted, tmp_path
             found.append(saved.model({"audio": values}).softmax(-1))
     expected = torch.cat(found).mean(0).tolist()
     assert shares(row) == pytest.approx(expected, abs=1e-5)
-    (middle,) = predicted(trained.run, path)
+    (middle,) = predict_rows(trained.run, path)
     assert shares(middle) == pytest.approx(found[1][0].tolist(), abs=1e-5)
     status, out, _ = run_command("evaluate", trained.run, "--clips", "3")
     assert status == 0
@@ -169,8 +151,8 @@ def test_the_mean_of_three_clips_is_that_of_their_probabilities(fitted, tmp_path
 class TestWithoutAModality:
     def test_a_film_without_its_pictures_is_its_sound(self, fitted):
         trained = fitted("audio_video")
-        both = predicted(trained.run, trained.file)
-        (heard,) = predicted(trained.run, trained.file, "--drop-modality", "video")
+        both = predict_rows(trained.run, trained.file)
+        (heard,) = predict_rows(trained.run, trained.file, "--drop-modality", "video")
         (given,) = load_predictor(trained.run).predict({"audio": Path(trained.file)})
         assert shares(heard) == pytest.approx(list(given.probabilities.values()), abs=2e-6)
         assert shares(heard) != shares(both[0])
@@ -181,18 +163,18 @@ class TestWithoutAModality:
 
     def test_a_film_without_a_sound_track_is_its_pictures(self, fitted, tmp_path):
         trained = fitted("audio_video")
-        film = made.write_video(tmp_path / "silent.mp4", made.frames(0, 6))
-        (seen,) = predicted(trained.run, film)
-        (without,) = predicted(trained.run, film, "--drop-modality", "audio")
+        film = write_video(tmp_path / "silent.mp4", made.frames(0, 6))
+        (seen,) = predict_rows(trained.run, film)
+        (without,) = predict_rows(trained.run, film, "--drop-modality", "audio")
         assert shares(seen) == pytest.approx(shares(without), abs=2e-6)
 
     def test_parts_are_named_and_one_may_be_left_out(self, fitted, tmp_path):
         trained = fitted("mixed")
         photo, voice = tmp_path / "a.png", tmp_path / "a.wav"
         photo.write_bytes(made.png(0, 9))
-        made.write_wav(voice, made.tone(0, 9))
-        (both,) = predicted(trained.run, f"image={photo},audio={voice}")
-        (alone,) = predicted(trained.run, f"image={photo}")
+        write_wav(voice, made.tone(0, 9))
+        (both,) = predict_rows(trained.run, f"image={photo},audio={voice}")
+        (alone,) = predict_rows(trained.run, f"image={photo}")
         assert shares(both) != shares(alone)
         assert sum(shares(alone)) == pytest.approx(1, abs=1e-5)
         one = made.series(0, 9, length=20)
@@ -248,7 +230,7 @@ class TestCache:
             assert run_command("fit", trained.data, "--out", tmp_path / name, *flags)[0] == 0
             weights = tmp_path / name / "model.safetensors"
             assert weights.read_bytes() == (trained.run / "model.safetensors").read_bytes()
-            assert losses(tmp_path / name) == losses(trained.run)
+            assert logged_losses(tmp_path / name) == logged_losses(trained.run)
         assert list((tmp_path / "kept").rglob("*.sample"))
 
     def test_other_data_of_the_same_size_are_not_taken_for_these(self, fitted, tmp_path):
@@ -262,18 +244,13 @@ class TestCache:
         assert told(trained.data) == told(trained.data)
         assert told(other) != told(trained.data)
         before = told(other)
-        made.write_wav(other / "train" / "low" / "low0.wav", made.tone(0, 70, seconds=0.3))
+        write_wav(other / "train" / "low" / "low0.wav", made.tone(0, 70, seconds=0.3))
         assert told(other) != before  # a file has changed
-
-
-def losses(run: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if "loss" in k or k == "step"} for row in rows]
 
 
 class TestShards:
     @pytest.mark.parametrize("name", ["meshes", "mixed"])
-    def test_a_stream_of_shards_is_learned_from_and_predicted(self, fitted, tmp_path, name):
+    def test_a_stream_of_shards_is_learned_from_and_predict_rows(self, fitted, tmp_path, name):
         trained = fitted(name)
         shards = tmp_path / "shards"
         status, out, err = run_command(
@@ -291,8 +268,10 @@ class TestShards:
         assert (status, err) == (0, "")
         assert "6 samples" in out
         # The bytes in the shards say what the files say.
-        direct = predicted(trained.run, trained.data / "test" if name in FOLDERS else trained.file)
-        sharded = predicted(trained.run, *sorted(shards.glob("test*.parquet")))
+        direct = predict_rows(
+            trained.run, trained.data / "test" if name in FOLDERS else trained.file
+        )
+        sharded = predict_rows(trained.run, *sorted(shards.glob("test*.parquet")))
         assert sorted(map(shares, direct)) == pytest.approx(
             np.array(sorted(map(shares, sharded))), abs=2e-6
         )

@@ -14,7 +14,7 @@ from perceivers.data.modalities.image.preprocess import decode_image
 from perceivers.data.sources.open import open_data
 from perceivers.runs.metrics import read_metrics
 from support.docs import ROOT
-from support.image_data import write_parquet
+from support.files import write_parquet
 from support.training import small_digits, train
 
 SCRIPT = ROOT / "tests" / "support" / "training.py"

@@ -13,16 +13,10 @@ from perceivers.models.cost import paper_flops
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.patches import depth_to_space, space_to_depth
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
-TINY = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=8,
-    num_cross_attends=2,
-    num_blocks=2,
-    num_self_attends_per_block=1,
-    num_self_attend_heads=2,
-)
+TINY = tiny_encoder(latent_channels=8, num_cross_attends=2, num_blocks=2)
 lengths = st.integers(min_value=1, max_value=40)
 seeds = st.integers(min_value=0, max_value=2**16)
 several = settings(max_examples=25)

@@ -8,7 +8,8 @@ import torch
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.registry import build_modality
-from support.modality_data import RATE, frames, points, sentence, series, tone
+from support.files import RATE
+from support.modality_data import frames, points, sentence, series, tone
 from support.models import preprocess_of, untrained
 from support.tolerance import assert_close
 

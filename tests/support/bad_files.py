@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from support import modality_data as made
+from support.files import write_off, write_series, write_video, write_wav
 
 __all__ = [
     "ARRAY",
@@ -37,7 +38,7 @@ class Bad:
 
 
 def wav(samples: np.ndarray, **how: object) -> Callable[[Path], object]:
-    return lambda path: made.write_wav(path, np.asarray(samples, np.float32), **how)
+    return lambda path: write_wav(path, np.asarray(samples, np.float32), **how)
 
 
 def with_nan() -> np.ndarray:
@@ -68,27 +69,27 @@ def no_frames(path: Path) -> None:
 
 
 def cut_film(path: Path) -> None:
-    made.write_video(path, made.frames(0, 0))
+    write_video(path, made.frames(0, 0))
     path.write_bytes(path.read_bytes()[:400])
 
 
 def vary(path: Path) -> None:
-    made.write_video(path, made.frames(0, 0), times=[0, 5, 10, 40, 42, 44, 70, 100])
+    write_video(path, made.frames(0, 0), times=[0, 5, 10, 40, 42, 44, 70, 100])
 
 
 def rotated(path: Path) -> None:
-    made.write_video(path, made.frames(0, 0), rotation=90)
+    write_video(path, made.frames(0, 0), rotation=90)
 
 
 def longer_sound(path: Path) -> None:
     sound = made.tone(0, 0, seconds=2.5, rate=16_000)
-    made.write_video(path, made.frames(0, 0), sound=sound)
+    write_video(path, made.frames(0, 0), sound=sound)
 
 
 VIDEO = [
     Bad("no_frames.avi", no_frames, "no_frames.avi"),
     Bad("cut.mp4", cut_film, "damaged"),
-    Bad("one_frame.mp4", lambda path: made.write_video(path, made.frames(0, 0, count=1))),
+    Bad("one_frame.mp4", lambda path: write_video(path, made.frames(0, 0, count=1))),
     Bad("varying.mp4", vary),
     Bad("rotated.mp4", rotated, note="turned as its rotation says"),
     Bad("longer_sound.mp4", longer_sound),
@@ -103,11 +104,11 @@ def cloud_of(points: np.ndarray) -> Callable[[Path], object]:
 
 POINTS = [
     Bad("nothing.off", lambda path: path.write_bytes(b""), "the file is empty"),
-    Bad("empty.off", lambda path: made.write_off(path, np.zeros((0, 3))), "no points"),
+    Bad("empty.off", lambda path: write_off(path, np.zeros((0, 3))), "no points"),
     Bad("nan.xyz", lambda path: path.write_text("0 0 0\n1 nan 1\n"), "nan"),
     Bad(
         "flat.off",
-        lambda path: made.write_off(path, CORNERS, [(0, 0, 1), (2, 2, 2)]),
+        lambda path: write_off(path, CORNERS, [(0, 0, 1), (2, 2, 2)]),
         "none of its 2 faces has an area",
     ),
     Bad("one.xyz", lambda path: path.write_text("1 2 3\n")),
@@ -116,7 +117,7 @@ POINTS = [
         lambda path: path.write_text("1 2 3\n" * 50),
         note="all points are the same",
     ),
-    Bad("no_faces.off", lambda path: made.write_off(path, CORNERS), note="mesh without faces"),
+    Bad("no_faces.off", lambda path: write_off(path, CORNERS), note="mesh without faces"),
 ]
 
 TEXT = [
@@ -138,13 +139,13 @@ def recorded(**changes: object) -> Callable[[Path], object]:
         columns = made.series(0, 0)
         for name, change in changes.items():
             columns[name] = change(columns[name].copy())
-        made.write_series(path, columns)
+        write_series(path, columns)
 
     return write
 
 
 def ragged(path: Path) -> None:
-    made.write_series(path, made.series(0, 0))
+    write_series(path, made.series(0, 0))
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:5], lines[5] + ",7", *lines[6:]]))
 

@@ -1,14 +1,14 @@
 """Small synthetic data with the file names of the documentation pages, for running their commands."""
 
 import io
-import wave
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+from support.files import png_bytes, wav_bytes, write_video
 
 __all__ = ["DATA", "make_data"]
 
@@ -233,36 +233,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _tone(pitch: float, seconds: float, rate: int) -> np.ndarray:
-    times = np.arange(round(seconds * rate)) / rate
-    return (12_000 * np.sin(2 * np.pi * pitch * times)).astype("<i2")
+    return 0.4 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)
 
 
 def _wav(pitch: float, *, seconds: float = 0.3, rate: int = 8000) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as audio:
-        audio.setparams((1, 2, rate, 0, "NONE", ""))
-        audio.writeframes(_tone(pitch, seconds, rate).tobytes())
-    return file.getvalue()
+    return wav_bytes(_tone(pitch, seconds, rate), rate)
 
 
-def _mp4(pitch: float, *, frames: int = 8, rate: int = 10, sample_rate: int = 16_000) -> bytes:
-    """Return a video of noise with a tone as audio."""
+def _mp4(pitch: float, *, frames: int = 8, rate: int = 10, audio_rate: int = 16_000) -> bytes:
+    """Return a video of noise with a tone."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        video = container.add_stream("mpeg4", rate=rate)
-        video.width = video.height = 32
-        video.pix_fmt = "yuv420p"
-        audio = container.add_stream("aac", rate=sample_rate, layout="mono")
-        for _ in range(frames):
-            noise = _RNG.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(noise)))
-        container.mux(video.encode())
-        tone = _tone(pitch, frames / rate, sample_rate)
-        for begin in range(0, len(tone), 1024):
-            samples = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "s16", "mono")
-            samples.sample_rate, samples.pts = sample_rate, begin
-            container.mux(audio.encode(samples))
-        container.mux(audio.encode())
+    noise = _RNG.integers(0, 255, (frames, 32, 32, 3), dtype=np.uint8)
+    audio = _tone(pitch, frames / rate, audio_rate)
+    write_video(file, noise, rate=rate, sound=audio, sound_rate=audio_rate)
     return file.getvalue()
 
 
@@ -282,7 +265,4 @@ def _series_csv(speed: float, *, gaps: bool = False) -> bytes:
 
 
 def _png(low: int) -> bytes:
-    file = io.BytesIO()
-    pixels = _RNG.integers(low % 200, low % 200 + 50, (16, 16, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
+    return png_bytes(_RNG.integers(low % 200, low % 200 + 50, (16, 16, 3), dtype=np.uint8))

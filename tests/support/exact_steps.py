@@ -20,7 +20,7 @@ from perceivers.training.batches import ResumableBatches
 from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_trainer, quiet
 from perceivers.training.module import PerceiverModule
-from support.runs import tiny_model
+from support.models import tiny_model
 
 STEPS, SAMPLES = 5, 12
 

@@ -1,7 +1,5 @@
 """Small pairs of frames with their flow, in the layouts that people have."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +7,9 @@ from PIL import Image
 
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.data.modalities.flow.synthetic import synthetic_pair
+from support.files import deep_png
 
-__all__ = ["deep_png", "make_chairs", "make_kitti", "make_sintel", "pair"]
+__all__ = ["make_chairs", "make_kitti", "make_sintel", "pair"]
 
 
 def pair(number=0, size=(12, 16), largest=1.5):
@@ -67,29 +66,3 @@ def make_kitti(folder: Path, count=2) -> Path:
     for end in ("10", "11"):
         save(pair(9).first, folder / "testing/image_2" / f"000000_{end}.png")
     return folder
-
-
-def deep_png(values, *, filters=None, head=None, level=6) -> bytes:
-    """Return Y x X x 3 of uint16 as a PNG, each row under one of the five filters of the format."""
-    height, width = values.shape[:2]
-    raw = values.astype(">u2").tobytes()
-    rows = [list(raw[i * width * 6 : (i + 1) * width * 6]) for i in range(height)]
-    filters = [row % 5 for row in range(height)] if filters is None else filters
-    packed = bytearray()
-    for number, row in enumerate(rows):
-        above = rows[number - 1] if number else [0] * len(row)
-        packed.append(filters[number])
-        for place, byte in enumerate(row):
-            left = row[place - 6] if place >= 6 else 0
-            corner = above[place - 6] if place >= 6 else 0
-            up = above[place]
-            guess = left + up - corner
-            nearest = min((left, up, corner), key=lambda one: abs(guess - one))
-            told = (0, left, up, (left + up) // 2, nearest)[min(filters[number], 4)]
-            packed.append((byte - told) % 256)
-    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0) if head is None else head
-    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(packed), level)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
-    )

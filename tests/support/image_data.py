@@ -1,14 +1,11 @@
 """Twelve small pictures, and a way to write them in every form that data come in."""
 
-import csv
-import io
-import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from support.files import png_bytes, write_csv, write_jsonl, write_parquet, write_tar
 
 CLASSES = ("cat", "dog", "eel")
 SPLITS = {"train": range(9), "test": range(9, 12)}
@@ -21,9 +18,7 @@ def pixels(number: int) -> np.ndarray:
 
 
 def png(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels(number)).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png_bytes(pixels(number))
 
 
 def label(number: int) -> int:
@@ -37,46 +32,6 @@ def name(number: int) -> str:
 def write_png(path: Path, number: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(number))
-    return path
-
-
-def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for member, data in members.items():
-            info = tarfile.TarInfo(member)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_parquet(
-    path: Path, columns: dict[str, object], features: object = None, row_group_size: int = 4
-) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table(columns)
-    if features is not None:
-        info = json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": info})
-    pq.write_table(table, path, row_group_size=row_group_size)
     return path
 
 

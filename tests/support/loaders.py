@@ -1,14 +1,12 @@
 """Small splits and streams for the tests of loaders."""
 
-import io
-
 import numpy as np
-from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.data.tables.columns import InputColumn
+from support.files import png_bytes
 
 INPUTS = {"image": InputColumn("picture", "image")}
 PREPROCESS = {
@@ -24,9 +22,7 @@ def png(value, side=6):
     """Return an encoded picture of noise whose first value is `value`."""
     pixels = np.random.default_rng(value).integers(0, 256, (side, side, 3), dtype=np.uint8)
     pixels[0, 0, 0] = value
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return png_bytes(pixels)
 
 
 class ImageRows:

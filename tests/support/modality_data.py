@@ -1,19 +1,29 @@
 """Tiny data of every modality: two classes that can be told apart, as the files and tables that people have."""
 
 import csv
-import io
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
+
+from support.files import (
+    RATE,
+    Numbers,
+    png_bytes,
+    wav_bytes,
+    write_off,
+    write_parquet,
+    write_series,
+    write_video,
+    write_wav,
+)
 
 __all__ = [
+    "CASES",
     "LABELS",
-    "RATE",
+    "Case",
     "frames",
     "make_arrays",
     "make_audio",
@@ -31,19 +41,10 @@ __all__ = [
     "sentence",
     "series",
     "tone",
-    "wav_bytes",
-    "write_off",
-    "write_parquet",
-    "write_series",
-    "write_video",
-    "write_wav",
 ]
 
 LABELS = ("low", "high")
-RATE = 4000  # samples of a second: enough for tones below 2 kHz, and little to compute
 TRAIN, TEST = 6, 3  # files of each class
-
-Numbers = npt.NDArray[Any]
 
 
 def make_classes(folder: Path, write: Callable[[Path, int, int], object]) -> Path:
@@ -67,14 +68,6 @@ def tone(place: int, number: int, *, seconds: float = 0.25, rate: int = RATE) ->
     return (0.4 * np.sin(2 * np.pi * frequency * time) + noise).astype(np.float32)
 
 
-def write_wav(path: Path, samples: Numbers, rate: int = RATE, **how: Any) -> Path:
-    """Write samples, n or n x channels, as a sound file."""
-    import soundfile
-
-    soundfile.write(path, samples, rate, **how)
-    return path
-
-
 def make_audio(folder: Path) -> Path:
     """Write WAV files of a quarter of a second."""
     return make_classes(
@@ -96,44 +89,6 @@ def frames(
     return film
 
 
-def write_video(
-    path: Path,
-    pictures: Numbers,
-    *,
-    rate: int = 10,
-    sound: Numbers | None = None,
-    sound_rate: int = 16_000,
-    times: Sequence[int] | None = None,
-    rotation: int | None = None,
-) -> Path:
-    """Write frames, T x H x W x 3, as MP4; `times` are those of the frames in hundredths of a second."""
-    import av
-
-    with av.open(str(path), "w") as output:
-        stream: Any = output.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
-        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], "yuv420p"
-        base = Fraction(1, rate) if times is None else Fraction(1, 100)
-        stream.codec_context.time_base = base
-        stream.codec_context.thread_count = 1
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
-        track: Any = None
-        if sound is not None:
-            track = output.add_stream("aac", rate=sound_rate, layout="mono")
-        for number, pixels in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = (number if times is None else times[number]), base
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-        if sound is not None:
-            samples = (sound * 32767).astype(np.int16)[None]
-            heard = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-            heard.sample_rate, heard.pts = sound_rate, 0
-            output.mux(track.encode(heard))
-            output.mux(track.encode())
-    return path
-
-
 def make_videos(folder: Path, *, sound: bool) -> Path:
     """Write films of 0.8 s, 8 frames of 16 x 24 pixels, with a sound track or without."""
 
@@ -148,15 +103,6 @@ def points(place: int, number: int, *, count: int = 24) -> Numbers:
     """Return points in a ball, or in the second class near a plane."""
     rng = np.random.default_rng((place, number))
     return (rng.standard_normal((count, 3)) * (1, 1, (1, 0.05)[place])).astype(np.float32)
-
-
-def write_off(path: Path, points: Numbers, faces: Sequence[Sequence[int]] = ()) -> Path:
-    """Write a mesh, or without faces points, as OFF."""
-    lines = ["OFF", f"{len(points)} {len(faces)} 0"]
-    lines += [" ".join(f"{number:g}" for number in point) for point in points]
-    lines += [" ".join(map(str, (len(face), *face))) for face in faces]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def make_meshes(folder: Path) -> Path:
@@ -216,16 +162,6 @@ def series(place: int, number: int, *, length: int = 30) -> dict[str, Numbers]:
     return {"time": time, "x": np.sin(turn) + noise[0], "y": np.cos(turn) + noise[1]}
 
 
-def write_series(path: Path, columns: dict[str, Numbers]) -> Path:
-    """Write columns as CSV; NaN becomes an empty cell."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for cells in zip(*columns.values(), strict=True):
-            writer.writerow(["" if np.isnan(cell) else f"{cell:.5f}" for cell in cells])
-    return path
-
-
 def make_series(folder: Path) -> Path:
     """Write CSV files of 28 to 30 rows."""
     return make_classes(
@@ -234,16 +170,6 @@ def make_series(folder: Path) -> Path:
             path.with_suffix(".csv"), series(place, number, length=28 + number % 3)
         ),
     )
-
-
-def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
-    """Write columns as Parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
-    return path
 
 
 def make_series_table(folder: Path) -> Path:
@@ -298,18 +224,7 @@ def png(place: int, number: int, *, size: int = 10) -> bytes:
     """Return a picture, darker or in the second class lighter, as PNG."""
     rng = np.random.default_rng((place, number))
     pixels = rng.integers(150 * place, 150 * place + 80, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def wav_bytes(samples: Numbers, rate: int = RATE) -> bytes:
-    """Return samples as a WAV file."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format="WAV")
-    return buffer.getvalue()
+    return png_bytes(pixels)
 
 
 def make_mixed(folder: Path) -> Path:
@@ -333,3 +248,92 @@ def make_mixed(folder: Path) -> Path:
                 columns["x"][index] = columns["y"][index] = None
         write_parquet(folder / f"{split}.parquet", columns)
     return folder
+
+
+def table(folder: Path) -> Path:
+    folder.mkdir()
+    return make_table(folder / "table.csv")
+
+
+TABLE_FLAGS = ["--columns", "age:number,color:category", "--split-column", "split"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Data of one kind, the flags that make their model small, and what is known of it."""
+
+    make: Callable[[Path], Path]
+    file: str
+    num_elements: int
+    flags: tuple[str, ...]
+    samples: int = 1  # in `file`
+    measured: int = 6  # in the test split
+    metric: str = "accuracy"
+
+
+# Strides and counts are stated, so that the elements can be told by hand, whatever suits real data best.
+AUDIO_FLAGS = ("--inputs.audio.stem-channels", "4", "8", "--inputs.audio.stride", "2", "2")
+VIDEO_FLAGS = (
+    *("--inputs.video.stem-channels", "4", "8", "--inputs.video.stride", "2"),
+    *("--inputs.video.frame-step", "2"),
+)
+POINTS_FLAGS = ("--inputs.points.mlp-channels", "8", "8", "--preprocess.points.num-points")
+TEXT_FLAGS = (
+    "--inputs.text.stem-channels",
+    "8",
+    "--inputs.text.stride",
+    "1",
+    "--inputs.text.pool",
+    "8",
+)
+SERIES_FLAGS = ("--inputs.series.stem-channels", "4", "8", "--inputs.series.stride", "2")
+RAW_AUDIO_FLAGS = ("--inputs.audio.stem-channels", "4", "4", "8", "--inputs.audio.stride", "4")
+
+CASES = {
+    # 0.25 s become 0.3 s: 30 frames of 64 bands, and a stem of two strides of 2.
+    "audio": Case(make_audio, "test/low/low6.wav", 8 * 16, AUDIO_FLAGS),
+    # 1200 samples, and three strides of 4: 300, 75, 19.
+    "audio_raw": Case(
+        make_audio, "test/low/low6.wav", 19, ("--recipe", "audio_raw", *RAW_AUDIO_FLAGS)
+    ),
+    # 8 frames of 16 x 24, a stem of two strides of 2, and two frames in an element.
+    "video": Case(
+        lambda folder: make_videos(folder, sound=False), "test/low/low6.mp4", 4 * 4 * 6, VIDEO_FLAGS
+    ),
+    # The same, and the sound of the 0.8 s that its frames last: 80 frames of 64 bands, strides of 2.
+    "audio_video": Case(
+        lambda folder: make_videos(folder, sound=True),
+        "test/low/low6.mp4",
+        4 * 4 * 6 + 20 * 16,
+        (*VIDEO_FLAGS, *AUDIO_FLAGS),
+    ),
+    "meshes": Case(make_meshes, "test/low/low6.off", 64, (*POINTS_FLAGS, "64")),
+    "clouds": Case(make_point_table, "test.npz", 20, (*POINTS_FLAGS, "20"), samples=6),
+    # At most 64 bytes, and 8 in an element.
+    "text": Case(make_texts, "test/low/low6.txt", 8, TEXT_FLAGS),
+    # 30 steps, and two strides of 2.
+    "recordings": Case(make_series, "test/low/low6.csv", 8, SERIES_FLAGS),
+    "series_table": Case(make_series_table, "test.parquet", 5, SERIES_FLAGS, samples=6),
+    "arrays": Case(make_arrays, "test/low/low6.npz", 12, ("--inputs.array.project-channels", "8")),
+    "table": Case(table, "", 2, (*TABLE_FLAGS, "--label", "label"), samples=40, measured=8),
+    "several_labels": Case(
+        table,
+        "",
+        2,
+        (*TABLE_FLAGS, "--label", "tags", "--target", "labels"),
+        samples=40,
+        measured=8,
+        metric="mAP",
+    ),
+    "numbers": Case(
+        table, "", 2, (*TABLE_FLAGS, "--label", "price"), samples=40, measured=8, metric="rmse"
+    ),
+    # A picture of 10 x 10 after a stride of 2 and a pool of 2, the sound above, 20 steps of a series.
+    "mixed": Case(
+        make_mixed,
+        "test.parquet",
+        9 + 128 + 5,
+        ("--inputs.image.stem-channels", "8", *AUDIO_FLAGS, *SERIES_FLAGS),
+        samples=6,
+    ),
+}

@@ -1,4 +1,4 @@
-"""Tiny models of every modality that learned nothing, and what prepares samples for them."""
+"""Tiny untrained models of every modality, and the preprocessing of their inputs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.hub.checkpoint import save
+from perceivers.inputs.image import PixelInputConfig
+from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -22,9 +24,33 @@ from perceivers.recipes.common import Size
 from perceivers.recipes.modality_defaults import part_of
 from perceivers.recipes.resolve_sizes import fill_input
 from perceivers.tasks.classification import ClassificationConfig
-from support.modality_data import LABELS, RATE
+from support.files import RATE
+from support.modality_data import LABELS
 
-__all__ = ["preprocess_of", "save_untrained", "untrained"]
+__all__ = ["preprocess_of", "save_untrained", "tiny_encoder", "tiny_model", "untrained"]
+
+
+def tiny_encoder(**changes: Any) -> PerceiverEncoderConfig:
+    """Return an encoder of one cross-attention and one self-attention layer."""
+    tiny: dict[str, Any] = {
+        "num_latents": 4,
+        "latent_channels": 16,
+        "num_cross_attends": 1,
+        "num_blocks": 1,
+        "num_self_attends_per_block": 1,
+        "num_self_attend_heads": 2,
+    }
+    return PerceiverEncoderConfig(**tiny | changes)
+
+
+def tiny_model(num_outputs: int = 2) -> Perceiver:
+    """Return a small model of pictures of 8 x 8 pixels whose head is not zero."""
+    inputs = {"image": PixelInputConfig(size=(8, 8), positions=FourierPositionsConfig(num_bands=2))}
+    output = MeanPoolConfig(num_outputs=num_outputs)
+    model = build(PerceiverConfig(inputs=inputs, encoder=tiny_encoder(), output=output))
+    with torch.no_grad():
+        model.output.to_logits.weight.normal_()
+    return model
 
 
 def preprocess_of(kind: str) -> Any:
@@ -68,14 +94,7 @@ def untrained(*kinds: str) -> tuple[Perceiver, dict[str, Any]]:
             inputs[kind] = replace(part, size=known.size)
         else:
             inputs[kind] = fill_input(part, known)
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=16,
-        num_cross_attends=2,
-        num_blocks=2,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-    )
+    encoder = tiny_encoder(num_cross_attends=2, num_blocks=2)
     model = build(
         PerceiverConfig(inputs=inputs, encoder=encoder, output=MeanPoolConfig(num_outputs=2))
     )

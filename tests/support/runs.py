@@ -1,8 +1,10 @@
-"""Small data and small runs that tests share."""
+"""Run folders, written without training."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,29 +15,26 @@ from perceivers.data.base import DataConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub import quantize
 from perceivers.hub.checkpoint import save
-from perceivers.inputs.image import PixelInputConfig
-from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
-from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.recipes.files import write_recipe
+from perceivers.recipes.registry import Recipe, TrainingConfig
+from perceivers.runs.summary import RunSummary, write_summary
 from perceivers.tasks.classification import ClassificationConfig
+from support.models import tiny_model
 
-__all__ = ["TINY", "make_image_folder", "needs_int8", "save_run", "tiny_model"]
+__all__ = [
+    "LABELS",
+    "make_finished_run",
+    "make_image_folder",
+    "make_recipe",
+    "needs_int8",
+    "save_run",
+]
 
 LABELS = ("dark", "light")
 
 needs_int8 = pytest.mark.skipif(
     not quantize._has_kernels(), reason="no exact int8 kernels on this processor"
 )
-
-# Flags that make a run as small as it can be.
-TINY = [
-    *("--inputs.image.size", "8", "8"),
-    *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
-    *("--encoder.num-blocks", "1", "--encoder.num-cross-attends", "1"),
-    *("--encoder.num-self-attends-per-block", "1", "--encoder.num-self-attend-heads", "2"),
-    *("--max-epochs", "1", "--workers", "0", "--no-progress"),
-]
 
 
 def make_image_folder(
@@ -50,24 +49,6 @@ def make_image_folder(
             pixels = numbers.integers(low, low + 50, (size, size, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{index}.png")
     return folder
-
-
-def tiny_model(num_outputs: int = 2) -> Perceiver:
-    """Return a small model of pictures of 8 x 8 pixels whose head is not zero."""
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=16,
-        num_cross_attends=1,
-        num_blocks=1,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-    )
-    inputs = {"image": PixelInputConfig(size=(8, 8), positions=FourierPositionsConfig(num_bands=2))}
-    output = MeanPoolConfig(num_outputs=num_outputs)
-    model = build(PerceiverConfig(inputs=inputs, encoder=encoder, output=output))
-    with torch.no_grad():
-        model.output.to_logits.weight.normal_()
-    return model
 
 
 def save_run(
@@ -92,4 +73,63 @@ def save_run(
             "config": asdict(config or DataConfig()),
         },
     )
+    return folder
+
+
+def make_recipe(**changes: Any) -> Recipe:
+    model = tiny_model().config
+    recipe = Recipe(
+        name="images",
+        inputs=dict(model.inputs),
+        encoder=model.encoder,
+        output=model.output,
+        task=ClassificationConfig(label_names=LABELS),
+        training=TrainingConfig(batch_size=16, max_epochs=2),
+    )
+    return replace(recipe, **changes)
+
+
+def make_finished_run(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    ended: bool = True,
+    facts: bool = True,
+    **changes: Any,
+) -> Path:
+    """Write a run of 20 steps on pictures, dark or light, which was right in three quarters of 8."""
+    recipe = make_recipe(**changes)
+    data = data or make_image_folder(folder.parent / "birds")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, folder / "recipe.yaml")
+    rows: list[dict[str, float]] = []
+    for step in (10, 20):
+        rows.append({"step": step, "epoch": step / 10, "elapsed": step / 5, "lr": 0.1 / step})
+        rows[-1] |= {"train/loss": 1 / step, "validation/loss": 2 / step}
+        rows[-1] |= {"validation/accuracy": 0.5 + step / 80, "validation/samples": 8.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if not ended:
+        return folder
+    save_run(folder, data=data, config=recipe.data or DataConfig())
+    if facts:
+        write_summary(
+            folder,
+            RunSummary(
+                name=recipe.name,
+                command=f"perceivers fit {data} --out {folder}",
+                metrics={"accuracy": 0.75, "loss": 0.1, "samples": 8.0},
+                main_metric="accuracy",
+                num_parameters=1234,
+                steps=20,
+                best_step=20,
+                epochs=2.0,
+                seconds=4.0,
+                device="1 x cpu, float32",
+                notes=["Recognized a folder of classes.", f"Read from {data}."],
+                bad=[(f"{data}/dark/9.png", "it is truncated")],
+                label_names=LABELS,
+                confusion=torch.tensor([[4, 0], [2, 2]]),
+                versions={"torch": "2.11"},
+            ),
+        )
     return folder

@@ -16,6 +16,7 @@ from perceivers.server.app import create_app
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings, UploadLimits
 from support import modality_data as made
+from support.files import write_off, write_series, write_video, write_wav
 from support.models import save_untrained
 
 __all__ = ["BOUNDS", "GOOD_SUFFIX", "Sent", "bad_files", "bad_forms", "client_of", "good_file"]
@@ -53,15 +54,15 @@ def good_file(kind: str, folder: Path) -> bytes:
         if kind == "image":
             path.write_bytes(made.png(0, 0))
         elif kind == "audio":
-            made.write_wav(path, made.tone(0, 0))
+            write_wav(path, made.tone(0, 0))
         elif kind == "video":
-            made.write_video(path, made.frames(0, 0))
+            write_video(path, made.frames(0, 0))
         elif kind == "points":
-            made.write_off(path, made.points(0, 0))
+            write_off(path, made.points(0, 0))
         elif kind == "text":
             path.write_text(made.sentence(0, 0))
         elif kind == "series":
-            made.write_series(path, made.series(0, 0))
+            write_series(path, made.series(0, 0))
         else:
             np.save(path, np.zeros((5, 3), np.float32))
     return path.read_bytes()

@@ -26,7 +26,6 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.table import Subset
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig
 from perceivers.recipes.resolve import ResolvedRun
@@ -36,6 +35,7 @@ from perceivers.training.batch_size_finder import MemoryProbe
 from perceivers.training.distributed import whole
 from perceivers.training.fit import Run
 from perceivers.training.fit import train as train_run
+from support.models import tiny_encoder
 
 PREPROCESS = {
     "image": ImagePreprocessConfig.imagenet(
@@ -69,15 +69,7 @@ def small_recipe(**training: Any) -> Recipe:
                 size=(8, 8), num_channels=1, positions=FourierPositionsConfig(num_bands=2)
             )
         },
-        encoder=PerceiverEncoderConfig(
-            num_latents=4,
-            latent_channels=16,
-            num_cross_attends=1,
-            num_blocks=1,
-            num_self_attends_per_block=1,
-            num_self_attend_heads=2,
-            attn_implementation=path,
-        ),
+        encoder=tiny_encoder(attn_implementation=path),
         output=MeanPoolConfig(num_outputs=10),
         task=ClassificationConfig(label_names=tuple(map(str, range(10)))),
         augment={"image": augment},

@@ -11,7 +11,6 @@ from perceivers.inputs.image import PatchInput, PatchInputConfig
 from perceivers.inputs.label import LabelInputConfig
 from perceivers.inputs.video import VideoInput, VideoInputConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.patches import depth_to_space
 from perceivers.outputs.heads import LinearHeadConfig
@@ -28,6 +27,7 @@ from perceivers.tasks.autoencode import (
 )
 from perceivers.tasks.base import TargetInfo, forward_task
 from perceivers.tasks.registry import build_task, fit_to_target
+from support.models import tiny_encoder
 
 FILM = ReconstructionConfig(
     patch=(1, 2, 2), size=(2, 4, 6), num_channels=3, num_train_queries=5, weight=0.5
@@ -294,14 +294,7 @@ def test_nothing_to_reconstruct_is_refused():
 
 
 def model_of():
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=16,
-        num_cross_attends=1,
-        num_blocks=1,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-    )
+    encoder = tiny_encoder()
     answers = {
         "video": OutputConfig(
             queries=FourierQueriesConfig(size=FILM.grid, num_bands=None),

@@ -13,21 +13,14 @@ from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.hub import checkpoint
 from perceivers.hub.quantize import Int8Linear
 from perceivers.inputs.image import PixelInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
+from support.models import tiny_encoder
 
 CONFIG = PerceiverConfig(
     inputs={"image": PixelInputConfig(size=(4, 4))},
-    encoder=PerceiverEncoderConfig(
-        num_latents=3,
-        latent_channels=8,
-        num_cross_attends=2,
-        num_blocks=2,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-    ),
+    encoder=tiny_encoder(num_latents=3, latent_channels=8, num_cross_attends=2, num_blocks=2),
     output=MeanPoolConfig(num_outputs=2),
 )
 PREPROCESS = {"image": ImagePreprocessConfig.imagenet(size=(4, 4), mean=(0.1, 0.2, 0.3))}

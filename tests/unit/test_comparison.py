@@ -3,11 +3,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from perceivers.runs.comparison import compare_runs, differences
-from perceivers.runs.comparison_plot import draw_comparison
+from perceivers.runs.comparison import compare_runs, differences, draw_comparison
 from perceivers.tasks.regression import RegressionConfig
-from support.past_runs import make_finished_run, make_recipe
-from support.runs import make_image_folder
+from support.runs import make_finished_run, make_image_folder, make_recipe
 
 
 def test_settings_that_differ_are_told_by_their_place():

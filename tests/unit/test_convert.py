@@ -16,6 +16,7 @@ from perceivers.hub.checkpoint import load
 from perceivers.hub.convert import convert, export_huggingface
 from perceivers.tasks.masked import MaskedBytesConfig
 from support import flow_data, modality_data
+from support.files import write_video
 from support.runs import make_image_folder, save_run
 
 transformers = pytest.importorskip("transformers")
@@ -82,7 +83,7 @@ def test_the_autoencoder_becomes_a_run_that_gives_films_back(tmp_path, monkeypat
     )
     model.save_pretrained(tmp_path / "theirs")
     assert main(["convert", "theirs", "--out", "run"]) == 0
-    film = modality_data.write_video(
+    film = write_video(
         tmp_path / "a.mp4",
         modality_data.frames(0, 1),
         rate=25,

@@ -9,7 +9,8 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats.webdataset import TarTable, media_column, printable_name, tar_members
 from perceivers.data.streaming.shards import FileShard, file_shards, infer_fields
 from perceivers.data.tables.table import Field, Table
-from support.image_data import members, png, write_tar
+from support.files import write_tar
+from support.image_data import members, png
 
 
 def test_members_of_one_key_are_a_row(tmp_path):

@@ -1,7 +1,8 @@
 import pytest
 
 from perceivers.data.sources.folders import class_table, file_table, metadata_splits, metadata_table
-from support.image_data import write_csv, write_jsonl, write_png
+from support.files import write_csv, write_jsonl
+from support.image_data import write_png
 
 
 def test_folders_are_classes_and_other_files_are_left_out(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from perceivers.data.formats.parquet import ParquetTable
 from perceivers.data.tables import memory
 from perceivers.data.tables.memory import available_memory, check_memory
-from support.image_data import cells, write_parquet
+from support.files import write_parquet
+from support.image_data import cells
 
 
 def test_there_is_memory():

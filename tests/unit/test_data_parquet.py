@@ -5,8 +5,8 @@ import pytest
 
 from perceivers.data.formats.parquet import ParquetTable, field_of_feature
 from perceivers.data.tables.table import Field
-from support import image_data
-from support.image_data import FEATURES, cells, png, write_parquet
+from support.files import write_parquet
+from support.image_data import FEATURES, cells, png
 
 
 def test_features_tell_what_columns_hold(tmp_path):
@@ -111,7 +111,7 @@ def test_damage_inside_is_named(tmp_path):
 
 def test_lists_come_as_arrays_unless_values_are_missing(tmp_path):
     columns = {"x": [[1.0, 2.0], [3.0, None], None], "label": [0, 1, 0]}
-    table = ParquetTable(image_data.write_parquet(tmp_path / "a.parquet", columns))
+    table = ParquetTable(write_parquet(tmp_path / "a.parquet", columns))
     whole, holey, empty = (table.row(index)["x"] for index in range(3))
     assert isinstance(whole.value, np.ndarray)
     assert whole.value.tolist() == [1.0, 2.0]

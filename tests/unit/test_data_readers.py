@@ -7,7 +7,8 @@ import pytest
 
 from perceivers.data.formats.files import csv_rows, jsonl_rows, read_files
 from perceivers.data.tables.table import Field
-from support.image_data import pixels, write_csv, write_jsonl
+from support.files import write_csv, write_jsonl
+from support.image_data import pixels
 
 
 def test_text_of_numbers_is_numbers(tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from perceivers.data.base import split_of
 from perceivers.data.sources.folders import media_files
 from perceivers.data.sources.layout import recognize
-from support.image_data import write_csv, write_png
+from support.files import write_csv
+from support.image_data import write_png
 
 
 def touch(*paths):

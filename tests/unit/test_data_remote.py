@@ -25,17 +25,8 @@ from perceivers.data.sources.layout import recognize
 from perceivers.data.sources.open import open_data
 from perceivers.data.streaming import shards
 from perceivers.data.streaming.shards import file_shards, infer_fields
-from support.image_data import (
-    FEATURES,
-    cells,
-    members,
-    name,
-    png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-    write_tar,
-)
+from support.files import write_csv, write_jsonl, write_parquet, write_tar
+from support.image_data import FEATURES, cells, members, name, png
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 

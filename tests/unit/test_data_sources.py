@@ -7,18 +7,8 @@ import pytest
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
-from support.image_data import (
-    FEATURES,
-    cells,
-    dataset_dict,
-    members,
-    png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-    write_png,
-    write_tar,
-)
+from support.files import write_csv, write_jsonl, write_parquet, write_tar
+from support.image_data import FEATURES, cells, dataset_dict, members, png, write_png
 
 PLAIN = DataConfig()
 

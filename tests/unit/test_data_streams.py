@@ -21,6 +21,7 @@ from perceivers.data.streaming.shards import (
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Field
 from perceivers.data.targets.infer import TargetEncoder
+from support.files import write_csv, write_jsonl, write_parquet, write_tar
 from support.image_data import (
     CLASSES,
     FEATURES,
@@ -30,11 +31,7 @@ from support.image_data import (
     members,
     name,
     png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
     write_png,
-    write_tar,
 )
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)

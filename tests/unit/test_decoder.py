@@ -9,7 +9,6 @@ from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.text import TextInputConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig, PerceiverDecoder
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import (
@@ -19,16 +18,10 @@ from perceivers.outputs.queries import (
     QueryContext,
 )
 from perceivers.tasks.base import OutputPart
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
-ENCODER = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=16,
-    num_cross_attends=1,
-    num_blocks=1,
-    num_self_attends_per_block=1,
-    num_self_attend_heads=2,
-)
+ENCODER = tiny_encoder()
 PIXELS = PixelInputConfig(size=(4, 6), positions=FourierPositionsConfig(num_bands=2))
 TEXT = TextInputConfig(max_length=12, channels=8)
 

@@ -101,8 +101,7 @@ class TestInAGroup:
     def test_blocks_are_sharded_and_put_together(self):
         from torch.distributed.device_mesh import init_device_mesh
 
-        from perceivers.training.ema import WeightAverage
-        from perceivers.training.optim import local, tensor_norms
+        from perceivers.training.optim import WeightAverage, local, tensor_norms
 
         class Model(nn.Module):
             def __init__(self):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceivers.training.ema import WeightAverage
+from perceivers.training.optim import WeightAverage
 
 
 def one_weight(value=0.0):

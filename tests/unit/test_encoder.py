@@ -8,15 +8,11 @@ import torch
 from perceivers.inputs.elements import Elements, GridPositions, Replaced
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
-TINY = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=8,
-    num_cross_attends=3,
-    num_blocks=3,
-    num_self_attends_per_block=2,
-    num_self_attend_heads=2,
+TINY = tiny_encoder(
+    latent_channels=8, num_cross_attends=3, num_blocks=3, num_self_attends_per_block=2
 )
 
 

@@ -19,16 +19,8 @@ from perceivers.evaluation.shards import (
     shards_of,
 )
 from perceivers.tasks.prediction import Prediction
-from support.image_data import (
-    cells,
-    members,
-    png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-    write_png,
-    write_tar,
-)
+from support.files import write_csv, write_jsonl, write_parquet, write_tar
+from support.image_data import cells, members, png, write_png
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -13,10 +13,10 @@ from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.table import TableInputConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
+from support.models import tiny_encoder
 
 PARTS = {
     "image": (PixelInputConfig(size=(4, 4)), ImagePreprocessConfig.imagenet(size=(4, 4))),
@@ -39,13 +39,7 @@ def _here(tmp_path, monkeypatch):
 def run(*names: str) -> str:
     config = PerceiverConfig(
         inputs={name: PARTS[name][0] for name in names},
-        encoder=PerceiverEncoderConfig(
-            num_latents=4,
-            latent_channels=8,
-            num_blocks=1,
-            num_cross_attends=1,
-            num_self_attends_per_block=0,
-        ),
+        encoder=tiny_encoder(latent_channels=8, num_self_attends_per_block=0),
         output=MeanPoolConfig(num_outputs=2),
     )
     save(

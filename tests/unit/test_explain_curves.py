@@ -19,11 +19,11 @@ from perceivers.explain.render.write import write_curves
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.regression import RegressionConfig
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 TASK = ClassificationConfig(label_names=("cat", "dog"))
@@ -99,15 +99,7 @@ def test_means_of_samples_say_how_sure_they_are(tmp_path):
 
 
 def perceiver():
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=8,
-        num_blocks=1,
-        num_cross_attends=1,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-        latent_init_scale=1.0,
-    )
+    encoder = tiny_encoder(latent_channels=8, latent_init_scale=1.0)
     config = PerceiverConfig(
         inputs={"image": PixelInputConfig(size=(4, 6))},
         encoder=encoder,

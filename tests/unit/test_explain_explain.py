@@ -17,22 +17,16 @@ from perceivers.explain.contents.text import TextContent
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.regression import RegressionConfig
+from support.models import tiny_encoder
 
-ENCODER = PerceiverEncoderConfig(
-    num_latents=6,
-    latent_channels=8,
-    num_blocks=2,
-    num_cross_attends=2,
-    num_self_attends_per_block=1,
-    num_self_attend_heads=2,
-    latent_init_scale=1.0,
+ENCODER = tiny_encoder(
+    num_latents=6, latent_channels=8, num_blocks=2, num_cross_attends=2, latent_init_scale=1.0
 )
 CLASSES = ClassificationConfig(label_names=("cat", "dog", "ship"))
 
@@ -176,7 +170,7 @@ def test_what_was_saved_without_labels_or_preprocessing_is_refused(missing):
 
 
 def test_reads_of_a_part_of_the_input_are_refused():
-    encoder = PerceiverEncoderConfig(
+    encoder = tiny_encoder(
         num_latents=6,
         latent_channels=8,
         num_blocks=2,

@@ -10,10 +10,10 @@ from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.text import TextInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.tasks.classification import ClassificationConfig
+from support.models import tiny_encoder
 
 
 @pytest.fixture
@@ -22,14 +22,7 @@ def run(tmp_path) -> Saved:
 
 
 def make(folder, *, text=False) -> Saved:
-    encoder = PerceiverEncoderConfig(
-        num_latents=4,
-        latent_channels=8,
-        num_blocks=1,
-        num_cross_attends=1,
-        num_self_attends_per_block=1,
-        num_self_attend_heads=2,
-    )
+    encoder = tiny_encoder(latent_channels=8)
     config = PerceiverConfig(
         inputs={"image": PixelInputConfig(size=(8, 8))}
         | ({"text": TextInputConfig(max_length=64, channels=16)} if text else {}),

@@ -11,20 +11,19 @@ from perceivers.explain.attribution.attribute import attribute
 from perceivers.explain.attribution.rollup import relevance
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.decoder import DecoderConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}
-ENCODER = PerceiverEncoderConfig(
+ENCODER = tiny_encoder(
     num_latents=7,
     latent_channels=8,
     num_blocks=2,
     num_cross_attends=2,
     num_self_attends_per_block=2,
-    num_self_attend_heads=2,
     num_cross_attend_heads=3,
     cross_attend_qk_channels=6,
     latent_init_scale=1.0,

@@ -14,20 +14,14 @@ from perceivers.data.tables.columns import InputColumn
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.inputs.image import PixelInputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
+from support.models import tiny_encoder
 
 IMAGE = ImagePreprocessConfig.imagenet(size=(4, 4))
 MODEL = PerceiverConfig(  # nothing of it matters but that there is one
     inputs={"image": PixelInputConfig(size=(4, 4))},
-    encoder=PerceiverEncoderConfig(
-        num_latents=2,
-        latent_channels=4,
-        num_blocks=1,
-        num_cross_attends=1,
-        num_self_attends_per_block=0,
-    ),
+    encoder=tiny_encoder(num_latents=2, latent_channels=4, num_self_attends_per_block=0),
     output=MeanPoolConfig(num_outputs=2),
 )
 TEXT = TextPreprocessConfig(max_length=64)

@@ -27,8 +27,9 @@ from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.regression import RegressionConfig
 from support import modality_data as made
-from support.models import save_untrained, untrained
-from support.runs import LABELS, make_image_folder, save_run, tiny_model
+from support.files import write_video, write_wav
+from support.models import save_untrained, tiny_model, untrained
+from support.runs import LABELS, make_image_folder, save_run
 
 
 def picture(folder):
@@ -39,16 +40,16 @@ def picture(folder):
 
 
 def sound(folder):
-    return made.write_wav(folder / "a.wav", made.tone(0, 1, seconds=0.9))
+    return write_wav(folder / "a.wav", made.tone(0, 1, seconds=0.9))
 
 
 def short_sound(folder):
-    return made.write_wav(folder / "b.wav", np.stack([made.tone(0, 1, seconds=0.15)] * 2, axis=1))
+    return write_wav(folder / "b.wav", np.stack([made.tone(0, 1, seconds=0.15)] * 2, axis=1))
 
 
 def film(folder):
     heard = made.tone(1, 0, seconds=1.5, rate=16_000)
-    return made.write_video(folder / "a.mp4", made.frames(0, 0, count=15), sound=heard)
+    return write_video(folder / "a.mp4", made.frames(0, 0, count=15), sound=heard)
 
 
 def points(folder):

@@ -15,6 +15,7 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
 from support import image_data, modality_data
+from support.files import write_parquet
 from support.resolved import specialize
 
 
@@ -168,7 +169,7 @@ def stream(tmp_path):
     pytest.importorskip("pyarrow")
     cells = [{"bytes": image_data.png(i), "path": f"{i}.png"} for i in range(20)]
     columns = {"image": cells, "label": [i % 2 for i in range(20)]}
-    image_data.write_parquet(tmp_path / "train.parquet", columns)
+    write_parquet(tmp_path / "train.parquet", columns)
     config = DataConfig(stream=True)
     return with_validation(open_data(tmp_path / "train.parquet", config), config)
 

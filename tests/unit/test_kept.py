@@ -105,7 +105,7 @@ def test_a_damaged_file_counts_as_missing(tmp_path, monkeypatch, damage):
         cache.put("b", np.zeros(1))
         shutil.copy(next(p for p in files(tmp_path) if p != path), path)
     elif damage == "class":
-        monkeypatch.setattr(kept, "_PACKAGE", "elsewhere.")
+        monkeypatch.setattr(kept, "PREPROCESS", ())
     elif damage == "open":
         monkeypatch.setattr(kept, "is_dataclass", lambda kind: False)
     else:

@@ -4,8 +4,7 @@ import pytest
 
 from perceivers.models.perceiver import build
 from perceivers.runs.record import read_run
-from support.past_runs import make_finished_run
-from support.runs import save_run
+from support.runs import make_finished_run, save_run
 
 
 def test_a_run_that_has_ended(tmp_path):

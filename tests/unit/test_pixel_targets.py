@@ -264,7 +264,7 @@ def test_the_target_is_told_by_its_name_or_by_the_flag(tmp_path):
     two = {"photo": "image", "classes_of": "image"}
     recipe = named(folder / "t.csv", two, target="classes_of")
     assert set(recipe.inputs) == {"photo"}
-    assert set(recipe.preprocess) == {"classes_of"}
+    assert set(recipe.preprocess) == {"photo", "classes_of"}
     assert recipe.output.outputs["pixels"].queries.modality == "photo"
     with pytest.raises(ValueError, match=r"photo and classes_of .* --task.target classes_of"):
         named(folder / "t.csv", two)

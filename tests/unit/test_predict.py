@@ -9,7 +9,8 @@ from perceivers.evaluation import predict
 from perceivers.evaluation.predict import Predictor, load_predictor, save_model
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
-from support.runs import make_image_folder, needs_int8, save_run, tiny_model
+from support.models import tiny_model
+from support.runs import make_image_folder, needs_int8, save_run
 
 
 @pytest.fixture

@@ -127,7 +127,8 @@ def test_balanced_weights_are_counted_in_train():
 
 def test_a_stream_is_read_as_a_stream(tmp_path):
     from perceivers.data.sources.open import open_data
-    from support.image_data import members, write_tar
+    from support.files import write_tar
+    from support.image_data import members
 
     write_tar(tmp_path / "train-0.tar", members(range(8)))
     write_tar(tmp_path / "validation-0.tar", members(range(8, 12)))

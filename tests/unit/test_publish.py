@@ -7,7 +7,7 @@ import pytest
 import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.report.publish import prepare_push, push_to_hub
-from support.past_runs import make_finished_run
+from support.runs import make_finished_run
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from perceivers.inputs.image import PixelInputConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
-from support.runs import tiny_model
+from support.models import tiny_model
 from support.tolerance import INT8, relative_error
 
 if not quantize._has_kernels():  # pragma: no cover: another processor

@@ -23,6 +23,7 @@ from perceivers.recipes.resolve_sizes import assume
 from perceivers.recipes.resolve_tasks import bind_targets
 from perceivers.tasks.multitask import MultiTaskConfig
 from support import image_data
+from support.files import write_csv
 from support.resolved import specialize
 
 ROWS = 12
@@ -43,7 +44,7 @@ def table(path, **columns):
         {"file": f"{n}.png", **{name: cells[n] for name, cells in known.items()}}
         for n in range(ROWS)
     ]
-    return image_data.write_csv(path / "birds.csv", rows)
+    return write_csv(path / "birds.csv", rows)
 
 
 def opened(path, label="bird,type,age,tags:labels", **config):
@@ -105,11 +106,11 @@ def test_a_split_may_lack_some_targets_or_all(tmp_path):
         for number in range(2):
             image_data.write_png(tmp_path / split / f"{number}.png", number)
     rows = [{"file": f"{n}.png", "a": "xy"[n], "b": "uv"[n]} for n in range(2)]
-    image_data.write_csv(tmp_path / "train" / "t.csv", rows)
-    image_data.write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "a": "y"}])
+    write_csv(tmp_path / "train" / "t.csv", rows)
+    write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "a": "y"}])
     source = open_data(tmp_path, DataConfig(label="a,b"))
     assert source.targets("test") == [{"a": 1, "b": -1}]
-    image_data.write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "c": "y"}])
+    write_csv(tmp_path / "test" / "t.csv", [{"file": "0.png", "c": "y"}])
     source = open_data(tmp_path, DataConfig(label="a,b"))
     assert list(source.splits) == ["train"]
     assert "Left out: test, as none of its 1 rows has a label." in source.notes

@@ -5,7 +5,8 @@ import pytest
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
-from support.image_data import write_csv, write_jsonl, write_png
+from support.files import write_csv, write_jsonl
+from support.image_data import write_png
 
 PLAIN = DataConfig()
 

@@ -5,9 +5,9 @@ from torch import nn
 from perceivers.data.base import Batch
 from perceivers.recipes.registry import OptimConfig
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
-from perceivers.training import validation
+from perceivers.training import callback as validation
+from perceivers.training.callback import validate
 from perceivers.training.module import PerceiverModule
-from perceivers.training.validation import validate
 
 
 class Precision:
@@ -62,14 +62,14 @@ def test_it_is_given_up_when_asked(module):
 
 def test_with_sharded_weights_a_process_goes_on_until_the_others_are_done(module, monkeypatch):
     answers = iter([False, False, False, True])  # the others have three batches
-    monkeypatch.setattr(validation, "all_true", lambda mine, device: next(answers))
+    monkeypatch.setattr(validation.distributed, "all_true", lambda mine, device: next(answers))
     meter = validate(module, batches(2, 1), is_sharded=True)
     assert module.model.asked == 3
     assert meter.compute()["samples"] == 3
 
 
 def test_with_sharded_weights_each_process_needs_a_sample(module, monkeypatch):
-    monkeypatch.setattr(validation, "all_true", lambda mine, device: False)
+    monkeypatch.setattr(validation.distributed, "all_true", lambda mine, device: False)
     with pytest.raises(ValueError, match="at least one sample of validation for each device"):
         validate(module, [], is_sharded=True)
 
@@ -83,5 +83,5 @@ def test_scores_of_the_clips_of_a_sample_are_averaged(module):
 
 
 def test_what_all_processes_measured_is_put_together(module, monkeypatch):
-    monkeypatch.setattr(validation, "gather_objects", lambda state: [state, state])
+    monkeypatch.setattr(validation.distributed, "gather_objects", lambda state: [state, state])
     assert validate(module, batches(2, 1)).compute()["samples"] == 6

@@ -12,23 +12,16 @@ from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
-from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.training.finetune import plan_warm_start
+from support.models import tiny_encoder
 from support.training import PREPROCESS, small_recipe
 
 RECIPE = small_recipe(max_epochs=1)
-ENCODER = PerceiverEncoderConfig(
-    num_latents=4,
-    latent_channels=16,
-    num_cross_attends=1,
-    num_blocks=1,
-    num_self_attends_per_block=1,
-    num_self_attend_heads=2,
-)
+ENCODER = tiny_encoder()
 
 
 def pictures(size, *, outputs=3, positions=None):

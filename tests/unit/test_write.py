@@ -12,6 +12,7 @@ from perceivers.data.modalities.image.decode import decode
 from perceivers.data.sources import write_shards as write_module
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.write_shards import write_shards
+from support.files import write_csv, write_jsonl, write_parquet, write_tar
 from support.image_data import (
     CLASSES,
     FORMS,
@@ -21,11 +22,7 @@ from support.image_data import (
     name,
     pixels,
     png,
-    write_csv,
-    write_jsonl,
-    write_parquet,
     write_png,
-    write_tar,
 )
 
 STREAMED = DataConfig(stream=True)

@@ -1,4 +1,4 @@
-"""`perceivers compare`: several runs in one table and one picture."""
+"""`perceivers compare`: several runs in one table and one figure."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """
   perceivers compare runs/birds runs/birds-small
-  perceivers compare runs/* --out compare.png                the curves in one picture, too
+  perceivers compare runs/* --out compare.png                the curves in one figure, too
   perceivers compare runs/* --format csv > runs.csv          a row for each run
 """
 
@@ -30,12 +30,12 @@ _WIDTH = 28  # of a cell of the table
 
 @dataclass(frozen=True)
 class Options:
-    """Set runs side by side: what was measured, what they cost, and which settings differ.
+    """Compare runs: metrics, cost, and settings that differ.
 
     Attributes:
-        runs: Run folders, ended or not.
-        format: How it is written. csv has a row for each run.
-        out: A picture (PNG) of the curves, beside the table.
+        runs: Run folders, finished or not.
+        format: Output format. csv has a row for each run.
+        out: PNG file for a figure of the curves.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
@@ -60,15 +60,15 @@ def run(args: Sequence[str]) -> int:
     forms = {"table": _table, "json": _json, "csv": _csv}
     print(forms[options.format](comparison))
     if options.out is not None:
-        from perceivers.runs.comparison_plot import draw_comparison
+        from perceivers.runs.comparison import draw_comparison
 
         draw_comparison(comparison, options.out)
         print(f"The curves: {options.out}", file=sys.stderr)
     return 1 if comparison.left_out else 0
 
 
-def _of_run(one: "LoadedRun") -> dict[str, Any]:
-    """Return what is told of each run beside its measures, by the name of its column. None: not known."""
+def _properties(one: "LoadedRun") -> dict[str, Any]:
+    """Return the properties of a run besides its metrics, by column name. None: unknown."""
     facts, cost = one.facts, one.cost
     return {
         "state": one.state,
@@ -90,25 +90,25 @@ def _json(comparison: "Comparison") -> str:
     runs = [
         {
             "run": str(one.folder),
-            **_of_run(one),
+            **_properties(one),
             "main_metric": one.main_metric,
             "metrics": one.metrics,
         }
         for one in comparison.runs
     ]
-    told = {
+    content = {
         "runs": runs,
         "settings": comparison.settings,
         "notes": comparison.notes,
         "left_out": [{"run": name, "reason": why} for name, why in comparison.left_out],
     }
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def _csv(comparison: "Comparison") -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    rows = [_of_run(one) for one in comparison.runs]
+    rows = [_properties(one) for one in comparison.runs]
     measures = comparison.measures
     writer.writerow(
         ["run", *rows[0], *(f"{split}/{name}" for split, name in measures), *comparison.settings]
@@ -131,8 +131,8 @@ def _table(comparison: "Comparison") -> str:
         rows.append(
             [f"{split} {name}", *("-" if v is None else metric_text(name, v) for v in found)]
         )
-    for label, told in _told(comparison).items():
-        rows.append([label, *(_short(text) for text in told)])
+    for label, texts in _property_rows(comparison).items():
+        rows.append([label, *(_short(text) for text in texts)])
     parts = [in_columns(rows, right=range(1, len(rows[0])))]
     if comparison.settings:
         shown = list(comparison.settings.items())[:_SHOWN_SETTINGS]
@@ -144,8 +144,8 @@ def _table(comparison: "Comparison") -> str:
     return "\n\n".join([*parts, *comparison.notes])
 
 
-def _told(comparison: "Comparison") -> dict[str, list[str]]:
-    """Return the rows of the table on size and cost, without those that nothing is known of."""
+def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
+    """Return the rows of the table on size and cost, without those unknown for all runs."""
     from perceivers.runs.summary import readable_duration
 
     formats = {
@@ -163,7 +163,7 @@ def _told(comparison: "Comparison") -> dict[str, list[str]]:
         "seconds": "training time",
         "samples_per_second": "samples a second",
     }
-    every = [_of_run(one) for one in comparison.runs]
+    every = [_properties(one) for one in comparison.runs]
     for one in every:
         if one["flops_per_sample"] is not None:
             one["flops_per_sample"] /= 1e9

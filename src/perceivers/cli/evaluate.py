@@ -1,4 +1,4 @@
-"""`perceivers evaluate`: measure a run."""
+"""`perceivers evaluate`: metrics of a run on a split."""
 
 import sys
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a run: accuracy, loss, and the recall of each class.
+    """Evaluate a run: metrics, loss, and the recall of each class.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        data: Other data to measure on. By default, what the run learned from.
-        split: Which split. By default test, or else validation.
+        data: Other data to evaluate on. By default the data of the run.
+        split: Split to evaluate. By default test, or else validation.
         permute: Seed of one fixed permutation of the elements of every input.
-        format: How the result is written.
-        out: A file for the result, beside the terminal.
-        device: Where to compute. `auto` takes an accelerator if there is one.
-        batch_size: Samples that go through the model at once.
-        quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
-            and a sentence that says so; `int8-always` also where it is slower.
-        clips: Overlapping clips of each recording whose scores are averaged. By default as the run says.
-        drop_modality: Modalities that are not read, of a run that reads several.
+        format: Output format.
+        out: A file for the result, besides the terminal.
+        device: Where to compute. `auto` uses an accelerator if there is one.
+        batch_size: Samples in one forward pass.
+        quantize: int8 weights, on the CPU: `int8` if the layers are wide enough to get faster, otherwise float32
+            with a message; `int8-always` also if it is slower.
+        clips: Overlapping clips of each sample whose predictions are averaged. By default as in training.
+        drop_modality: Modalities to leave out, of a run with several.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
     """
 

@@ -83,7 +83,7 @@ def run(args: Sequence[str]) -> int:
     data = _take_data(positional, flags)
     recipe, size = _recipe(flags), _word(flags, "size")
     flags.pop("recipe", None)
-    options: dict[str, Any] = {name: _word(flags, name) for name in ("out", "init_from")}
+    options = {name: _word(flags, name) for name in ("out", "init_from")}
     resume = flags.pop("resume", None)
     if resume:
         wrong_arguments("fit", f"--resume: expected no value, got {' '.join(resume)}.")
@@ -93,7 +93,8 @@ def run(args: Sequence[str]) -> int:
     from perceivers.training.fit import fit
 
     try:
-        result = fit(data, recipe, size=size, resume=resume is not None, **options, **flags)
+        settings: dict[str, Any] = {**options, **flags}
+        result = fit(data, recipe, size=size, resume=resume is not None, **settings)
     except OverrideError as error:  # nothing was printed or written yet
         wrong_arguments("fit", _explain(error))
     if is_first_process():

@@ -1,4 +1,4 @@
-"""`perceivers info`: what a model is and costs, without allocating it."""
+"""`perceivers info`: size and cost of a model, without allocating it."""
 
 import dataclasses
 import json
@@ -26,14 +26,14 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Print the size of a recipe's or run's model: elements, parameters, operations, memory of a step.
+    """Print the size and cost of a recipe's or run's model: elements, parameters, operations, memory of a step.
 
     Attributes:
         what: A recipe's name, a recipe's YAML file, or a run folder.
-        size: Which size of the recipe.
-        batch: Samples of the training step whose memory is told.
+        size: Size of the recipe.
+        batch: Samples of the training step whose memory is estimated.
         grad_checkpointing: Whether that step recomputes activations instead of keeping them.
-        format: How the result is written.
+        format: Output format.
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|RUN")]
@@ -55,8 +55,8 @@ def run(args: Sequence[str]) -> int:
     result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
     small = compression(config) if task is not None and task.reports_compression else None
     if options.format == "json":
-        told = {} if small is None else {"compression": dataclasses.asdict(small)}
-        print(json.dumps({**dataclasses.asdict(result), **told, "assumed": assumed}, indent=2))
+        extra = {} if small is None else {"compression": dataclasses.asdict(small)}
+        print(json.dumps({**dataclasses.asdict(result), **extra, "assumed": assumed}, indent=2))
         return 0
     for sentence in assumed:
         print(sentence)
@@ -70,7 +70,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, list[str]]":
-    """Return the model of a recipe or run, what it is for, and what had to be assumed about it."""
+    """Return the configurations of model and task, and the assumptions about sizes that depend on data."""
     path = Path(options.what)
     if path.is_dir():
         from perceivers.hub.checkpoint import load

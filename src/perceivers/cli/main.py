@@ -1,4 +1,4 @@
-"""The command `perceivers`: finds the command that was meant, and turns errors into sentences.
+"""The command `perceivers`: dispatch to the subcommands, and errors as readable messages.
 
 Nothing heavy is imported here: `perceivers --help` answers before torch could be loaded.
 """
@@ -17,17 +17,17 @@ COMMANDS = {
     "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",
     "fit": "Train on your data. Recognizes them and chooses a recipe.",
     "evaluate": "Measure a run on its test split, or on other data.",
-    "predict": "Label files, folders or globs.",
-    "explain": "Draw what a run looked at in a file.",
-    "compare": "Several runs side by side: measures, curves, cost, settings that differ.",
-    "report": "A run as one page of HTML: measures, curves, cost, examples.",
-    "serve": "Answer for a run over HTTP: a page, predictions and explanations as JSON.",
-    "make-flow-data": "Write pairs of frames with exactly known flow.",
-    "shard": "Write data as Parquet shards, to copy elsewhere or to stream.",
-    "convert": "DeepMind's published weights, from Hugging Face, as a run.",
-    "export": "A run as ONNX, torch.export, safetensors or for transformers.",
-    "push": "A run to the Hugging Face hub, with a card written from it.",
-    "info": "Parameters, operations and memory of a recipe or a run.",
+    "predict": "Predict files, folders or globs.",
+    "explain": "Show which parts of a file a run attends to.",
+    "compare": "Compare runs: metrics, curves, cost, settings that differ.",
+    "report": "Write a run as an HTML page: metrics, curves, cost, examples.",
+    "serve": "Serve a run over HTTP: a page, predictions and explanations as JSON.",
+    "make-flow-data": "Write synthetic frame pairs with their optical flow.",
+    "shard": "Write data as Parquet shards, to copy or to stream.",
+    "convert": "Convert DeepMind's published weights from Hugging Face to a run.",
+    "export": "Export a run to ONNX, torch.export, safetensors or transformers.",
+    "push": "Push a run to the Hugging Face hub, with a model card.",
+    "info": "Print parameters, operations and memory of a recipe or a run.",
     "recipes": "List the recipes, or print one as YAML to edit.",
     "doctor": "Check the installation and this machine.",
 }
@@ -44,7 +44,7 @@ examples:
 `perceivers COMMAND --help` lists the flags of a command. `--debug` with any of them shows the
 traceback of an error. Exit status: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted."""
 
-# What the work raises when the world is not as expected. Anything else is a bug and shows its traceback.
+# Errors of data, files and settings. Any other exception is a bug and shows its traceback.
 _EXPECTED = (ValueError, KeyError, TypeError, OSError, RuntimeError, ImportError, MemoryError)
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             line_buffering=True
-        )  # in order with errors and progress, also in a pipe
+        )  # keeps the order with errors and progress, also in a pipe
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -84,7 +84,7 @@ def _run(command: str, args: list[str], *, debug: bool) -> int:
         hint = " `--resume` with the same --out continues from the last checkpoint."
         print(f"\nInterrupted.{hint if command == 'fit' else ''}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `perceivers recipes | head`: the reader has gone, which is no error
+    except BrokenPipeError:  # as in `perceivers recipes | head`: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except _EXPECTED as error:
@@ -96,7 +96,7 @@ def _run(command: str, args: list[str], *, debug: bool) -> int:
 
 
 def readable(error: BaseException) -> str:
-    """Return the message of an error as one paragraph: what happened and what to do."""
+    """Return the message of an error as one paragraph."""
     if isinstance(error, OSError) and error.strerror and len(error.args) > 1:
         where = f" ('{error.filename}')" if error.filename else ""
         message = f"{error.strerror}{where}."
@@ -124,7 +124,10 @@ def _unknown(command: str) -> str:
 
 def _help() -> str:
     lines = ["usage: perceivers COMMAND [ARGUMENTS]", ""]
-    lines += ["One architecture that reads any kind of input: train it, use it, look inside.", ""]
+    lines += [
+        "Perceivers: one architecture for any kind of input. Train, use and explain them.",
+        "",
+    ]
     lines += ["commands:"]
     lines += [f"  {name:<14} {what}" for name, what in COMMANDS.items()]
     return "\n".join([*lines, "", _EXAMPLES])

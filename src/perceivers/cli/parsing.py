@@ -1,4 +1,4 @@
-"""How a command's arguments are read: one dataclass for each, whose docstring is the help."""
+"""Parsing of a command's arguments: a dataclass whose docstring is the help."""
 
 import inspect
 import sys
@@ -19,14 +19,14 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 def parse(
     options: Any, args: Sequence[str], *, command: str, examples: str, about: str | None = None
 ) -> Any:
-    """Return `options` filled from the arguments, or leave with exit status 2.
+    """Return `options` filled from the arguments, or exit with status 2.
 
     Args:
-        options: A dataclass. The sentences of its attributes describe the flags.
-        args: What stands after the command's name.
-        command: The command's name.
-        examples: Lines that show how it is used.
-        about: What the command does. By default, what the docstring of `options` begins with.
+        options: A dataclass. The descriptions of its attributes are those of the flags.
+        args: Arguments after the command's name.
+        command: Name of the command.
+        examples: Lines with examples.
+        about: Description of the command. By default the first part of the docstring of `options`.
     """
     try:
         return tyro.cli(
@@ -41,25 +41,14 @@ def parse(
         raise
 
 
-def parse_known(options: Any, args: Sequence[str], *, command: str) -> tuple[Any, list[str]]:
-    """Return `options` filled from the arguments that it knows, and the others in their order."""
-    return tyro.cli(
-        options,
-        args=list(args),
-        prog=f"perceivers {command}",
-        add_help=False,
-        return_unknown_args=True,
-    )
-
-
 def summary(documented: Any) -> str:
-    """Return what stands before the sections of a docstring."""
+    """Return the part of a docstring before its sections."""
     text = inspect.getdoc(documented) or ""
     return text.split("\n\nAttributes:")[0].split("\n\nRun:")[0]
 
 
 def check_quantize(command: str, quantize: str | None, device: str) -> None:
-    """Leave with exit status 2 if int8 weights are wanted on a device that has none."""
+    """Exit with status 2 if int8 weights are requested on a device that does not support them."""
     if quantize is not None and device not in ("auto", "cpu"):
         wrong_arguments(
             command,
@@ -71,20 +60,20 @@ def check_quantize(command: str, quantize: str | None, device: str) -> None:
 def texts_of(
     command: str, texts: Sequence[str], columns: Mapping[str, Any]
 ) -> list[dict[str, str]]:
-    """Return the samples that --text gives, or leave with exit status 2 if the run does not read such.
+    """Return the samples given by --text, or exit with status 2 if the run does not take text.
 
     Args:
-        command: Its name.
+        command: Name of the command.
         texts: One for each --text.
-        columns: Of the run (`InputColumn`), by modality. Several of one text take that many --text each.
+        columns: Input columns of the run, by modality. A text of several columns takes one --text for each.
     """
-    reading = [name for name, part in columns.items() if part.kind == "text"]
-    if texts and len(reading) != 1:
+    texts_read = [name for name, part in columns.items() if part.kind == "text"]
+    if texts and len(texts_read) != 1:
         wrong_arguments(
             command,
-            f"--text is for a run that reads one text, instead of FILE; this one reads {', '.join(columns)}.",
+            f"--text is for a run with one text input, instead of FILE; this one has {', '.join(columns)}.",
         )
-    names = (columns[reading[0]].columns or reading) if reading else ()
+    names = (columns[texts_read[0]].columns or texts_read) if texts_read else ()
     if texts and len(texts) % len(names):
         wrong_arguments(
             command,
@@ -97,6 +86,6 @@ def texts_of(
 
 
 def wrong_arguments(command: str, message: str) -> NoReturn:
-    """Say what is wrong with the arguments and leave with exit status 2."""
+    """Print an error about the arguments and exit with status 2."""
     print(f"perceivers {command}: {message}", file=sys.stderr)
     raise SystemExit(2)

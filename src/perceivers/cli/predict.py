@@ -1,4 +1,4 @@
-"""`perceivers predict`: label files."""
+"""`perceivers predict`: predict files."""
 
 import sys
 from collections.abc import Sequence
@@ -25,44 +25,44 @@ if TYPE_CHECKING:
 _EXAMPLES = """
   perceivers predict runs/birds robin.jpg --top 3
   perceivers predict runs/birds new/ more/*.jpg --format csv --out predictions.csv
-  perceivers predict runs/digits spoken.flac            of whatever the run learned: sound, film, mesh, text, ...
-  perceivers predict runs/talks talk.mp4 --clips 16     16 clips over the whole film, their scores averaged
-  perceivers predict runs/mixed image=a.jpg,sound=a.wav several modalities; what is missing may be left out
+  perceivers predict runs/digits spoken.flac            audio, video, points, text, ...: as the run takes
+  perceivers predict runs/talks talk.mp4 --clips 16     predictions of 16 clips over the video, averaged
+  perceivers predict runs/mixed image=a.jpg,sound=a.wav several modalities; any may be left out
   perceivers predict runs/watch new.parquet             every row of a table with the run's columns
-  perceivers predict runs/films --text "What a film!"   a text itself
-  perceivers predict runs/pairs --text "A." --text "B." several texts that are read as one, or several samples
-  perceivers predict runs/book --text "A [MASK][MASK]"  blanks of it, of a run that learned masked bytes
-  perceivers predict runs/flow a.png b.png --save out/  two frames: where every pixel of the first goes
-  perceivers predict runs/street new/*.jpg --save out/   a picture of each, of a run that answers every pixel
-  perceivers predict runs/small a.mp4 --save back/       film and sound as an autoencoder gives them back
+  perceivers predict runs/films --text "What a film!"   a text
+  perceivers predict runs/pairs --text "A." --text "B." several texts of one sample, or several samples
+  perceivers predict runs/book --text "A [MASK][MASK]"  fill blanks, with masked language modeling
+  perceivers predict runs/flow a.png b.png --save out/  two frames: the optical flow
+  perceivers predict runs/street new/*.jpg --save out/   an image of each, of a dense task
+  perceivers predict runs/small a.mp4 --save back/       the reconstruction of an autoencoder
   torchrun --nproc-per-node 8 -m perceivers predict runs/birds "s3://birds/train-{000..127}.tar" --shards out/
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Label files, folders and globs. A file that cannot be read is reported, and the others are labeled.
+    """Predict files, folders and globs. A file that cannot be read is reported, and the others are predicted.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
         files: Files, folders or quoted globs.
-        top: How many of the best labels to show.
-        format: How the result is written. csv holds the probability of every label.
+        top: Number of the most probable labels to show.
+        format: Output format. csv has the probability of every label.
         out: A file for the result, instead of the terminal.
-        device: Where to compute. `auto` takes an accelerator if there is one.
-        batch_size: Samples that go through the model at once.
-        clips: Overlapping clips of a longer recording whose scores are averaged. By default as the run says.
-        drop_modality: Modalities that are not read, of a run that reads several.
-        text: A text to predict, of a run that reads texts, instead of files. Give it again for more, or for the other
-            texts of a sample that has several.
+        device: Where to compute. `auto` uses an accelerator if there is one.
+        batch_size: Samples in one forward pass.
+        clips: Overlapping clips of a longer sample whose predictions are averaged. By default as in training.
+        drop_modality: Modalities to leave out, of a run with several.
+        text: A text to predict instead of files. Repeat it for more samples, or for the other texts of a sample with
+            several.
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
-            file for each, with its rows' keys. Under torchrun each process takes its part; started again, it goes on
-            with the shards that are not done.
-        save: A folder for what is predicted of every pixel: a PNG of values, or of classes with a palette; of flow a
-            `.flo` file and a picture, whose hue says where a pixel goes and whose strength of color how far; of an
-            autoencoder what it gives back, films and pictures beside the original.
-        quantize: int8 weights, on the CPU: `int8` where layers are wide enough to get faster, or else float32
-            and a sentence that says so; `int8-always` also where it is slower.
+            file for each, with its rows' keys. Under torchrun each process predicts its part. Started again, finished
+            shards are skipped.
+        save: A folder for dense predictions: a PNG of values, or of classes with a palette; of flow a `.flo` file and
+            an image (hue: direction, saturation: distance); of an autoencoder the reconstructions, videos and images
+            next to the original.
+        quantize: int8 weights, on the CPU: `int8` if the layers are wide enough to get faster, otherwise float32
+            with a message; `int8-always` also if it is slower.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -126,7 +126,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _save(predictions: "list[Prediction]", folder: Path) -> None:
-    """Write the fields of flow, the pictures or the reconstructions that were predicted.
+    """Write predicted flow fields, images or reconstructions.
 
     Raises:
         ValueError: If there are none.
@@ -138,7 +138,7 @@ def _save(predictions: "list[Prediction]", folder: Path) -> None:
 
 
 def _predict_shards(predictor: "Predictor", options: Options) -> int:
-    """Predict this process' part of the shards, and return 1 if rows of them could not be read."""
+    """Predict this process' part of the shards; return 1 if some rows could not be read."""
     import os
 
     import torch
@@ -156,6 +156,6 @@ def _predict_shards(predictor: "Predictor", options: Options) -> int:
         predictor, paths, options.shards, rank=rank, world_size=world_size, model=options.run
     ):
         bad += done.bad
-        told = f"{done.num_rows:,} rows, {done.bad:,} of them with an error"
-        print(f"{done.shard} -> {done.path}: {'done before' if done.skipped else told}")
+        counts = f"{done.num_rows:,} rows, {done.bad:,} of them with an error"
+        print(f"{done.shard} -> {done.path}: {'done before' if done.skipped else counts}")
     return 1 if bad else 0

@@ -58,11 +58,6 @@ class SavedConfig:
         """Modalities that are targets and never inputs of the model."""
         return () if self.task is None else self.task.target_modalities
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Target modalities."""
-        return self.target_modalities
-
     def input_columns(self, *, targets: bool = False) -> dict[str, InputColumn]:
         """Return the columns of each modality in the training data.
 

@@ -191,7 +191,8 @@ class DecoderConfig:
         outputs = dict(self.outputs)
         for name, output in outputs.items():
             follows = getattr(output.queries, "follows", None)
-            length = getattr(inputs.get(follows), "max_length", None)
+            text = None if follows is None else inputs.get(follows)
+            length = getattr(text, "max_length", None)
             if length is not None:
                 outputs[name] = replace(output, queries=output.queries.fit_to((length,)))
         return replace(self, outputs=outputs)

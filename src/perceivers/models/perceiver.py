@@ -298,7 +298,7 @@ def build(config: PerceiverConfig) -> Perceiver:
             latent_channels=encoder.out_channels,
             inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
             tables={
-                name: tuple(part.embedding.weight.shape)
+                name: (part.embedding.num_embeddings, part.embedding.embedding_dim)
                 for name, part in adapters.items()
                 if isinstance(part, HasEmbedding)
             },

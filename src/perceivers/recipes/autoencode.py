@@ -30,7 +30,7 @@ _AUTO = FourierPositionsConfig(num_bands=None)
 
 # Why the kinds that are not here are not reconstructed.
 _REFUSED = {
-    "text": "bytes are told where they are hidden: --recipe mlm_bytes learns that from texts",
+    "text": "masked language modeling is the task for text: --recipe mlm_bytes",
     "points": "their order means nothing, so no query can ask for one of them",
     "table": "numbers and categories side by side have no common error",
 }

@@ -115,7 +115,7 @@ def _validated(config: type[Config], plain: Mapping[str, Any], names: Mapping[st
         if (
             first["type"] == "value_error"
         ):  # of the configuration itself: values that contradict each other
-            raise FieldValueError(key, str(first["ctx"]["error"])) from error
+            raise FieldValueError(key, str(first.get("ctx", {}).get("error"))) from error
         raise FieldValueError(key or place, f"{first['msg']}, got {first['input']!r}.") from error
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 from pydantic import ConfigDict
@@ -170,7 +171,7 @@ def recipe(function: Any = None, *, sizes: Iterable[str] = ("paper",)) -> Any:
         sizes: Values of `size`: `@pv.recipe(sizes=("tiny", "small"))`. A published recipe has one size, `paper`.
     """
     if function is None:
-        return lambda function: _register(function, tuple(sizes))
+        return partial(_register, sizes=tuple(sizes))
     return _register(function, tuple(sizes))
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: what was measured, what it cost, which settings differ, and what may not be compared."""
+"""Comparison of runs: metrics, cost, settings that differ, and notes on what is not comparable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,15 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
+from perceivers.data.base import atomic_write
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.record import LoadedRun, read_run
+from perceivers.runs.report import figure
 
-# What decides which rows are held out. Beside where the data are, it makes measures comparable.
+# Settings of the splits: with the same data, metrics are comparable if these are equal.
 _SPLITS = ("label", "target", "split_column", "test", "group", "validation_fraction", "split_seed")
 _MISSING = object()
+_MARKED = 20  # curves of fewer points have markers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +23,10 @@ class Comparison:
     """Several runs side by side.
 
     Attributes:
-        runs: Those that could be read.
-        settings: For each setting that differs, its value in each run; "-" where a run has none.
-        notes: What must be known to compare them.
-        left_out: Folder and reason of those that could not be read.
+        runs: The runs that could be read.
+        settings: Value of each differing setting in each run; "-" if a run has none.
+        notes: Sentences on what is not comparable.
+        left_out: Folder and reason of each run that could not be read.
     """
 
     runs: Sequence[LoadedRun]
@@ -33,21 +36,21 @@ class Comparison:
 
     @property
     def measures(self) -> list[tuple[str, str]]:
-        """Split and name of everything that was measured in some run, main metrics first."""
+        """Split and name of each metric of any run, main metrics first."""
         found: dict[tuple[str, str], None] = {}
         for split in ("validation", "test", "train"):
             for run in self.runs:
-                there = run.metrics.get(split, {})
-                main = [run.main_metric] if run.main_metric in there else []
-                found |= {(split, name): None for name in [*main, *there]}
+                metrics = run.metrics.get(split, {})
+                main = [run.main_metric] if run.main_metric in metrics else []
+                found |= {(split, name): None for name in [*main, *metrics]}
         return list(found)
 
 
 def compare_runs(folders: Sequence[str | Path]) -> Comparison:
-    """Return runs side by side. One that cannot be read is told, and the others are kept.
+    """Compare runs. One that cannot be read is reported, and the others are compared.
 
     Args:
-        folders: Of the runs.
+        folders: The run folders.
 
     Raises:
         ValueError: If none of them can be read.
@@ -73,13 +76,13 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
 
 
 def differences(values: Sequence[Any], path: str = "") -> dict[str, list[Any]]:
-    """Return the places at which plain data differ, with the value of each there.
+    """Return the differing values of nested data, by path.
 
-    Parts that some lack, or that are of another `kind`, are one place: their fields are of different things.
+    Parts that are missing in some, or of another `kind`, are compared as a whole.
 
     Args:
-        values: Of each: dicts, lists, numbers, texts.
-        path: Where they stand, as in a recipe's file.
+        values: Nested data: dicts, lists, numbers, texts.
+        path: Their path in a recipe's file.
     """
     if all(isinstance(value, dict) for value in values):
         parts = cast("Sequence[dict[str, Any]]", values)
@@ -95,7 +98,7 @@ def differences(values: Sequence[Any], path: str = "") -> dict[str, list[Any]]:
 
 
 def _summary(value: Any) -> Any:
-    """Return a value as it is told beside others."""
+    """Return a short form of a value."""
     if value is _MISSING:
         return "-"
     if isinstance(value, dict):
@@ -107,33 +110,35 @@ def _summary(value: Any) -> Any:
 
 
 def _notes(runs: Sequence[LoadedRun]) -> list[str]:
-    """Return what must be known to compare runs."""
-    told = [f"{run.name} has not ended: {run.state}." for run in runs if run.state != "ended"]
+    """Return sentences on what is not comparable."""
+    notes = [f"{run.name} has not ended: {run.state}." for run in runs if run.state != "ended"]
     kinds = {run.name: run.task_config.kind for run in runs if run.task_config is not None}
     if len(set(kinds.values())) > 1:
         each = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
-        told.append(
+        notes.append(
             f"Other tasks ({each}): their measures are of different things, do not compare them."
         )
     names = {run.main_metric for run in runs if run.main_metric}
     if len(names) > 1 and len(set(kinds.values())) == 1:
-        told.append(f"Their weights were chosen by different measures: {', '.join(sorted(names))}.")
+        notes.append(
+            f"Their weights were chosen by different measures: {', '.join(sorted(names))}."
+        )
     unknown = [run.name for run in runs if run.data is None]
     places = {run.name: run.data for run in runs if run.data is not None}
     if unknown and len(runs) > 1:
-        told.append(
+        notes.append(
             f"Which data {', '.join(unknown)} learned from is not known: compare only if you know them to be the same."
         )
     if len(set(places.values())) > 1:
         each = ", ".join(f"{name} from {place}" for name, place in places.items())
-        told.append(f"Other data ({each}): measures on different splits are not comparable.")
+        notes.append(f"Other data ({each}): measures on different splits are not comparable.")
     elif places:
-        told += _divided(runs)
-    return told
+        notes += _divided(runs)
+    return notes
 
 
 def _divided(runs: Sequence[LoadedRun]) -> list[str]:
-    """Return a note if the same data were divided in other ways, or measured on other numbers of samples."""
+    """Return notes if the same data are split differently, or evaluated on other numbers of samples."""
     recipes = [run.recipe for run in runs if run.recipe is not None]
     other = [name for name in _SPLITS if len({str(getattr(one.data, name)) for one in recipes}) > 1]
     if other:
@@ -152,3 +157,79 @@ def _divided(runs: Sequence[LoadedRun]) -> list[str]:
             each = ", ".join(f"{name} on {count:,.0f}" for name, count in counts.items())
             notes.append(f"{split} was measured on different numbers of samples: {each}.")
     return notes
+
+
+def draw_comparison(comparison: Comparison, path: Path) -> None:
+    """Write the curves of the runs as PNG.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    drawn = comparison_figure(comparison)
+    with atomic_write(path) as new:
+        drawn.savefig(new, format="png", dpi=110)
+
+
+def comparison_figure(comparison: Comparison) -> Any:
+    """Return a figure of matplotlib with one row for each main metric.
+
+    Panels show the training loss and the metric over steps, the metric over minutes, and its best value against the
+    FLOPs of a sample.
+    """
+    groups: dict[str, list[LoadedRun]] = {}
+    for run in comparison.runs:
+        groups.setdefault(run.main_metric or "loss", []).append(run)
+    made = figure(15, 3.2 * len(groups) + 0.4 + 0.25 * len(comparison.runs))
+    panels = made.subplots(len(groups), 4, squeeze=False)
+    colors = {id(run): f"C{place % 10}" for place, run in enumerate(comparison.runs)}
+    styles = {
+        id(run): ("-", "--", ":")[place // 10 % 3] for place, run in enumerate(comparison.runs)
+    }
+    for row, (metric, runs) in zip(panels, groups.items(), strict=True):
+        for axes, (key, over, label) in zip(
+            row,
+            [
+                ("train/loss", "step", "step"),
+                (f"validation/{metric}", "step", "step"),
+                (f"validation/{metric}", "elapsed", "minutes of training"),
+            ],
+            strict=False,
+        ):
+            for run in runs:
+                _curve(axes, run, key, over, color=colors[id(run)], style=styles[id(run)])
+            axes.set(title=key.replace("/", " "), xlabel=label)
+            axes.locator_params(axis="x", nbins=5)
+            axes.grid(alpha=0.3)
+        _against_cost(row[3], runs, metric, colors)
+    handles = [
+        made.axes[0].plot([], [], color=colors[id(run)], linestyle=styles[id(run)], label=run.name)[
+            0
+        ]
+        for run in comparison.runs
+    ]
+    made.legend(handles=handles, loc="outside lower left", ncols=min(4, len(handles)))
+    return made
+
+
+def _curve(axes: Any, run: LoadedRun, key: str, over: str, *, color: str, style: str) -> None:
+    points = [
+        (row[over] / (60 if over == "elapsed" else 1), row[key])
+        for row in run.rows
+        if key in row and over in row
+    ]
+    if points:
+        marker = "." if len(points) < _MARKED else ""
+        axes.plot(*zip(*points, strict=True), color=color, linestyle=style, marker=marker)
+
+
+def _against_cost(
+    axes: Any, runs: Sequence[LoadedRun], metric: str, colors: dict[int, str]
+) -> None:
+    """Draw the best metric of each run against the FLOPs of a sample."""
+    for run in runs:
+        value = run.metrics.get("validation", {}).get(metric)
+        if value is not None and run.cost is not None:
+            axes.plot([run.cost.flops / 1e9], [value], "o", color=colors[id(run)])
+    axes.set(title=f"best {metric}", xlabel="GFLOPs a sample")
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(alpha=0.3)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -67,6 +68,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedImage:
+    """A decoded PIL image as an array, which can be packed."""
+
+    pixels: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedSample:
     """A decoded and prepared sample.
 
@@ -81,6 +89,13 @@ class PreparedSample:
     modalities: tuple[str, ...]
     clips: tuple[tuple[Any, ...], ...]
     values: tuple[Any, ...] = ()
+
+    def decoded(self) -> dict[str, Any]:
+        """Return the decoded value of each modality, None where it is missing."""
+        return {
+            name: Image.fromarray(value.pixels) if isinstance(value, PackedImage) else value
+            for name, value in zip(self.modalities, self.values, strict=True)
+        }
 
     def sample(self) -> Sample:
         """Return the sample to collate."""
@@ -200,7 +215,10 @@ class Decoder:
         task.check_sample(read.clips[0], "the text")
         modalities = tuple(reader.columns)
         clips = tuple(tuple(clip[name] for name in modalities) for clip in read.clips)
-        decoded = tuple(_plain(values[name]) for name in modalities) if job.explained else ()
+        decoded = tuple(
+            PackedImage(np.asarray(value)) if isinstance(value, Image.Image) else value
+            for value in (values[name] for name in modalities if job.explained)
+        )
         return PreparedSample(" + ".join(cells), modalities, clips, decoded)
 
 
@@ -378,11 +396,6 @@ class DecoderPool:
             return process.run(job, deadline)
         finally:
             self._free.put(process)
-
-
-def _plain(value: Any) -> Any:
-    """Return an image as an array, which can be packed; any other value unchanged."""
-    return np.asarray(value) if isinstance(value, Image.Image) else value
 
 
 def _media(name: str, cell: Upload | str) -> EncodedItem:

@@ -14,14 +14,13 @@ import torch
 import yaml
 from PIL import Image
 
-from perceivers.data.base import Batch
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.predict import Predictor
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
-from perceivers.explain.attribution.sample import ReadSample
+from perceivers.explain.attribution.sample import collate_sample
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
@@ -188,20 +187,7 @@ class Service:
     ) -> tuple[list[dict[str, Any]], Explanation]:
         """Run in the model's thread."""
         sample = prepared.sample()
-        batch: Batch | None = self._explaining.collate([sample])
-        assert batch is not None  # nothing is mixed
-        values = dict(zip(prepared.modalities, prepared.values, strict=True))
-        for name, value in values.items():  # images are sent as arrays
-            if self.config.preprocess[name].kind == "image" and value is not None:
-                values[name] = Image.fromarray(value)
-        present = [name for name, value in values.items() if value is not None]
-        read = ReadSample(
-            name=prepared.name,
-            values={name: values[name] for name in present},
-            inputs={name: batch.inputs[name] for name in present},
-            masks={name: batch.masks[name] for name in present if name in batch.masks},
-            missing=tuple(name for name in values if name not in present),
-        )
+        read = collate_sample(self._explaining, sample, prepared.decoded())
         try:
             # The relevance for the class is not defined for a single latent or head.
             kind = None if latent is None and head is None else "mean"

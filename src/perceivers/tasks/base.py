@@ -354,13 +354,13 @@ class Task(ABC):
     """A loss, the metrics that say how good predictions are, and the predictions themselves.
 
     Attributes:
-        config: Configuration of the task.
+        config: Configuration of the task, a `BaseTaskConfig`.
         main_metric: The metric by which runs are compared.
         higher_is_better: Whether a larger value of it is better.
         score_name: Name of the value that `training_score` returns.
     """
 
-    config: BaseTaskConfig
+    config: Any
     main_metric: str
     higher_is_better: bool
     score_name: str

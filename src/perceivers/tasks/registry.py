@@ -80,8 +80,3 @@ def fit_to_target(config: TaskConfig, target: TargetInfo) -> TaskConfig:
     if target.kind in {"class", "labels", "number"}:
         config = config_for_target(config, target.kind)
     return config.fit_to(target)
-
-
-def names_of(config: TaskConfig) -> tuple[str, ...]:
-    """Return the name of each output."""
-    return config.output_names

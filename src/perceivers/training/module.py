@@ -9,8 +9,7 @@ from perceivers.recipes.registry import OptimConfig
 from perceivers.tasks.base import Task, forward_task
 from perceivers.training.batches import TrainBatch
 from perceivers.training.distributed import shard_blocks
-from perceivers.training.ema import WeightAverage
-from perceivers.training.optim import build_optimizer, clip_gradients, learning_rate
+from perceivers.training.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from perceivers.typing import Float, Tensor
 
 

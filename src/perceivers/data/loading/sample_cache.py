@@ -19,10 +19,8 @@ from safetensors.numpy import load, save
 from perceivers.data.base import MapStyleSplit, atomic_write
 from perceivers.data.modalities.image.decode import read_header
 from perceivers.data.modalities.image.preprocess import Pixels
+from perceivers.data.registry import PREPROCESS
 
-_PACKAGE = (
-    "perceivers."  # files name dataclasses of this package only, so that none can run other code
-)
 _DESCRIPTION = "description"  # name of the array that holds the JSON
 _RESERVED_BYTES = 2**30  # of the disk, left for the run
 _CHECK_EVERY = 64  # writes between two checks of the free space
@@ -231,8 +229,11 @@ def _restore(description: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
     if "tuple" in parts:
         return tuple(_restore(part, arrays) for part in parts["tuple"])
     module, name = parts["class"]
-    kind = getattr(importlib.import_module(module), name) if module.startswith(_PACKAGE) else None
+    # Only dataclasses of packages with registered modalities, so that a file cannot run other code.
+    packages = {config_class.__module__.partition(".")[0] for config_class in PREPROCESS}
+    is_known = module.partition(".")[0] in packages
+    kind = getattr(importlib.import_module(module), name) if is_known else None
     if not is_dataclass(kind):
-        raise ValueError(f"{module}.{name} is no dataclass of this package.")
+        raise ValueError(f"{module}.{name} is no dataclass of a package with a modality.")
     values = {key: _restore(part, arrays) for key, part in parts["fields"].items()}
     return cast("Any", kind)(**values)

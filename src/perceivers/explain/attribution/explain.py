@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from perceivers.explain.attribution.faithfulness import class_index
 from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import ModelInput, View, content_of
-from perceivers.hub.checkpoint import Saved
+from perceivers.hub.checkpoint import Saved, load
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
@@ -31,7 +32,7 @@ Map = npt.NDArray[np.float32]
 
 
 def explain_sample(
-    saved: Saved,
+    saved: Saved | str | Path,
     file: Any,
     *,
     latents: int | Sequence[int] = 8,
@@ -44,7 +45,7 @@ def explain_sample(
     """Return the output of a model for one sample, and the attention of each of its cross-attends.
 
     Args:
-        saved: Result of `perceivers.hub.checkpoint.load`.
+        saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
         file: Sample as in `perceivers.explain.attribution.sample.read_sample`.
         latents: Latents whose scores are returned: their number, spread evenly over the latent array, or their indices.
         clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
@@ -58,6 +59,7 @@ def explain_sample(
         ValueError: If the model was saved without labels or preprocessing, a latent, head, task, map or class does
             not exist, the file is missing or cannot be decoded, or a text has no blank where one is to be filled.
     """
+    saved = load(saved) if isinstance(saved, str | Path) else saved
     learned = _task_of_run(saved)
     learned.check_explainable()
     output, config = learned.config.select_subtask(task)

@@ -61,10 +61,24 @@ def read_sample(saved: Saved, file: Any, *, clip_position: float = 0.5) -> ReadS
         clips = reader.clips(values, SampleRng(clip_position), name)
     except BadRowError as error:
         raise ValueError(error.reason) from error
-    batch = reader.collate([Sample(clips, None, name)])
+    return collate_sample(reader, Sample(clips, None, name), values)
+
+
+def collate_sample(
+    transform: SampleTransform, sample: Sample, values: Mapping[str, Any]
+) -> ReadSample:
+    """Return a sample with the tensors of the model.
+
+    Args:
+        transform: Preprocessing of each modality.
+        sample: The preprocessed sample.
+        values: Decoded value of each modality; None where it is missing.
+    """
+    batch = transform.collate([sample])
     assert batch is not None  # nothing is mixed
+    present = [modality for modality, value in values.items() if value is not None]
     return ReadSample(
-        name=name,
+        name=sample.name,
         values={modality: values[modality] for modality in present},
         inputs={modality: batch.inputs[modality] for modality in present},
         masks={modality: batch.masks[modality] for modality in present if modality in batch.masks},

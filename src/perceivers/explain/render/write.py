@@ -32,7 +32,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 
 def explain_file(
-    saved: Saved,
+    saved: Saved | str | Path,
     file: Any,
     out: str | Path,
     *,
@@ -44,7 +44,7 @@ def explain_file(
     """Write the explanation of a sample, and return the path.
 
     Args:
-        saved: Result of `perceivers.hub.checkpoint.load`.
+        saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
         file: A path, a PIL image, an array or a text; a dict with one of these for each modality, where a missing
             modality may be left out.
         out: The file to write. Its folder is created if need be.

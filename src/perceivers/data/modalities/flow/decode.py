@@ -1,19 +1,23 @@
 """Fields of flow in files: `.flo` as Middlebury and Sintel write it, and KITTI's PNG of 16 bit."""
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.image.deep_png import read_deep_png
 
 _MAGIC = 202021.25  # a float that reads PIEH as text and shows that bytes are in order
 _HEADER = struct.Struct("<fii")
 _UNKNOWN = 1e9  # a component beyond it marks a pixel whose motion is not known
 _MOST = 2**27  # pixels; a header that says more is damaged
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD = struct.Struct(
+    ">16sIIBB"
+)  # signature and name of the part, width, height, bits, type of color
 _KITTI_ZERO, _KITTI_STEP = 2**15, 64.0  # (stored - zero) / step are pixels
 
 
@@ -78,9 +82,39 @@ def _of_flo(data: bytes, name: str) -> npt.NDArray[np.float32]:
 
 
 def _of_kitti(data: bytes, name: str) -> npt.NDArray[np.float32]:
-    stored = read_deep_png(data, name)
+    stored = _read_png16(data, name)
     field = (stored[..., :2].astype(np.float32) - _KITTI_ZERO) / np.float32(_KITTI_STEP)
     return _with_known(field, stored[..., 2] > 0, name)
+
+
+def _read_png16(data: bytes, name: str) -> npt.NDArray[np.uint16]:
+    """Return the pixels of a PNG of three channels with 16 bit each, Y x X x 3. Pillow would read 8 bit of them."""
+    if len(data) < _PNG_HEAD.size:
+        raise ValueError(
+            f"'{name}' is cut off: it has {len(data)} bytes, fewer than the head of a PNG."
+        )
+    _, width, height, depth, color = _PNG_HEAD.unpack_from(data)
+    if (depth, color) != (16, 2):
+        raise ValueError(
+            f"'{name}' is no flow: expected a PNG of 16 bit and three channels, as KITTI's; got {depth} bit, color "
+            f"type {color}."
+        )
+    if not 0 < width * height <= _MOST:
+        raise ValueError(
+            f"'{name}' states a size of {width} x {height} pixels: its head is damaged."
+        )
+    av = require("av", "video")
+    try:
+        with av.open(io.BytesIO(data), format="png_pipe") as container:
+            codec = container.streams.video[0].codec_context
+            codec.options = {"err_detect": "explode+crccheck"}  # else missing rows are zeros
+            codec.thread_count = 1
+            frame = next(container.decode(video=0))
+            return frame.to_ndarray(format="rgb48be")
+    except (av.error.FFmpegError, StopIteration) as error:
+        raise ValueError(
+            f"'{name}' is damaged or cut off. Replace it or take it out of the data."
+        ) from error
 
 
 def _of_array(values: object, name: str) -> npt.NDArray[np.float32]:

@@ -5,7 +5,7 @@ import yaml
 
 from perceivers.report.publish import file_name_only, file_names_only, model_card
 from perceivers.runs.record import read_run
-from support.past_runs import make_finished_run
+from support.runs import make_finished_run
 
 
 def split(card):

@@ -22,6 +22,7 @@ from perceivers.server.settings import UploadLimits
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from support import modality_data as made
+from support.files import write_video
 from support.models import preprocess_of
 from support.server import BOUNDS, GOOD_SUFFIX, bad_files, good_file
 from support.timing import PATIENCE
@@ -79,7 +80,7 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
 
 def test_a_film_is_read_with_its_sound(tmp_path):
     decoder = Decoder(setup_of("video", "audio", limits=UploadLimits()))
-    path = made.write_video(
+    path = write_video(
         tmp_path / "a.mp4", made.frames(0, 0), sound=made.tone(0, 0, seconds=1.0, rate=16_000)
     )
     film = Upload(".mp4", path.read_bytes())
