@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import perceivers as pv
 import torch
 from pydantic import ConfigDict
 from torch import nn
+
+import perceivers as pv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,5 +58,5 @@ pv.register_input(
     EventsInputConfig,
     EventsInput,
     preprocess="events",
-    default=lambda stem_channels: EventsInputConfig(),
+    default=lambda _: EventsInputConfig(),
 )

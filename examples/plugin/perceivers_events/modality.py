@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import perceivers as pv
 import torch
 from pydantic import ConfigDict
+
+import perceivers as pv
 
 MAGIC = b"EVT1"
 RECORD = np.dtype([("x", "<u2"), ("y", "<u2"), ("microseconds", "<u4"), ("sign", "<u1")])
@@ -21,7 +22,9 @@ def read_events(item: pv.EncodedItem) -> np.ndarray:
     """Return the events of a file as M x 4: x, y and time in [-1, 1], and sign 0 or 1."""
     data = item.read()
     if data[:4] != MAGIC or (len(data) - HEADER_BYTES) % RECORD.itemsize:
-        raise ValueError(f"Cannot read '{item.name}' as events: it does not begin with EVT1, or is cut off.")
+        raise ValueError(
+            f"Cannot read '{item.name}' as events: it does not begin with EVT1, or is cut off."
+        )
     size = np.frombuffer(data, "<u2", count=2, offset=4)
     events = np.frombuffer(data, RECORD, offset=HEADER_BYTES)
     if not len(events):
@@ -120,7 +123,7 @@ pv.register_modality(
             pv.Preprocessing(
                 EventsPreprocessConfig,
                 EventsModality,
-                default=lambda size: (EventsPreprocessConfig(), EventsAugmentConfig()),
+                default=lambda _: (EventsPreprocessConfig(), EventsAugmentConfig()),
             ),
         ),
         augment=EventsAugmentConfig,
