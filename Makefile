@@ -48,6 +48,7 @@ check: .venv/.dev
 	$(BIN)/lint-imports
 	$(BIN)/codespell src docs benchmarks *.md
 	$(BIN)/python .ci/packages.py
+	$(BIN)/python .ci/prose.py
 
 golden: .venv/.dev
 	GOLDEN=rewrite OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/golden

@@ -224,7 +224,7 @@ def elements(part: Part, setting: Setting) -> Elements:
     """Return a modality as the library's adapters make it."""
     positions = FourierPositions(FourierPositionsConfig(num_bands=part.num_bands), part.grid)
     tables = positions(part.grid, torch.device(setting.device))
-    return Elements(part.content, tables, tag=part.tag)
+    return Elements(part.content, tables, modality_embedding=part.tag)
 
 
 def plain(scene: Scene, *, backward: bool = False, pad: bool = False) -> Builder:

@@ -170,8 +170,8 @@ def test_attention_is_drawn_over_the_first_frame(run, data, tmp_path, capsys):
     status, _, _ = command(capsys, "explain", run, pair, "--out", tmp_path / "a.npz")
     assert status == 0
     arrays = np.load(tmp_path / "a.npz")
-    assert arrays["picture"].shape == (32, 32, 3)
-    assert (arrays["picture"] == flow_data.pair(1, (40, 52)).first[4:36, 10:42]).all()
+    assert arrays["image"].shape == (32, 32, 3)
+    assert (arrays["image"] == flow_data.pair(1, (40, 52)).first[4:36, 10:42]).all()
     assert arrays["attention"].shape == (1, 8, 8)
     assert arrays["label_names"].tolist()[:2] == ["mean motion", "largest motion"]
     status, _, _ = command(capsys, "explain", run, data, "--row", "2", "--out", tmp_path / "b.png")

@@ -277,7 +277,7 @@ def test_a_page_of_an_explanation_needs_no_server(tmp_path, browser):
         canvases = page.locator("canvas.drawn").count()
         states = [[drawn(page, place) for place in range(canvases)]]
         choose(page, "#depth", 1)
-        assert page.inner_text("#depth-said") == "cross-attend 1 of 2"
+        assert page.inner_text("#depth-said") == "cross-attention 1 of 2"
         states.append([drawn(page, place) for place in range(canvases)])
         page.select_option("#latent", "2")
         page.select_option("#kind", "scores")
@@ -311,7 +311,7 @@ def test_a_picture_is_answered_and_drawn(tmp_path, browser):
             page.locator("#answers .bars li > :first-child").all_inner_texts()
         )
         maps = [drawn(page)]
-        for depth, title in enumerate(("cross-attend 1 of 2", "cross-attend 2 of 2"), 1):
+        for depth, title in enumerate(("cross-attention 1 of 2", "cross-attention 2 of 2"), 1):
             choose(page, "#depth", depth)
             assert page.inner_text("#depth-said") == title
             maps.append(drawn(page))
@@ -375,7 +375,7 @@ def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
         both = drawn(page, 0), drawn(page, 1)
         tabbed_to(page, "#depth")
         page.keyboard.press("ArrowRight")
-        assert page.inner_text("#depth-said") == "cross-attend 1 of 2"
+        assert page.inner_text("#depth-said") == "cross-attention 1 of 2"
         assert (drawn(page, 0) != both[0], drawn(page, 1) != both[1]) == (True, True)
         tabbed_to(page, "#latent")
         with page.expect_response("**/explain"):

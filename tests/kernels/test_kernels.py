@@ -53,7 +53,7 @@ def features(elements, dtype):
     """Return the same elements as features, everything in one precision."""
     positions = elements.positions
     tables = tuple(table.to(dtype) for table in positions.tables)
-    tag = None if elements.tag is None else elements.tag.to(dtype)
+    tag = None if elements.modality_embedding is None else elements.modality_embedding.to(dtype)
     content = elements.content.to(dtype) if dtype == torch.float64 else elements.content
     whole = Elements(content, GridPositions(tables, positions.channels), tag, elements.mask)
     return GridFeatures(whole, 1e-5, dtype)
@@ -68,7 +68,7 @@ def results(module, segments, vectors, dtype, needed=None):
     if needed is None:
         needed = []
         for part in parts:
-            floats = 1 + len(part.sizes) + (part.tag is not None)
+            floats = 1 + len(part.sizes) + (part.modality_embedding is not None)
             needed.append([True] * floats + [False] * (part.mask is not None))
     dp, found = module.read_backward(gradient, vectors, u, log_sum, parts, needed)
     return {"u": u, "log_sum": log_sum, "dp": dp} | {
@@ -213,7 +213,7 @@ def test_the_operator_takes_the_kernels_and_autograd_runs_through_them(monkeypat
     watched("read_forward")
     watched("read_backward")
     elements = grid((4, 17), tag=2, masked=0.3)
-    leaves = [elements.content, *elements.positions.tables, elements.tag]
+    leaves = [elements.content, *elements.positions.tables, elements.modality_embedding]
     vectors = torch.randn(2, elements.num_channels, 5).to(DEVICE)
     weights = torch.randn_like(vectors)
     found = {}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from perceivers.cross_attention import streaming
 from perceivers.cross_attention.source import ElementSource
-from perceivers.inputs.elements import Elements, GridPositions, Replaced
+from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.nn.blocks import CrossAttend
 from support.tolerance import EXACT, READ_FLOOR, READ_TIMES, relative_error
 
@@ -83,7 +83,7 @@ def make_segment(spec, batch, generator):
     replaced = None
     if spec["hidden"]:
         where = torch.rand(batch, count, generator=generator) < 0.4
-        replaced = Replaced(where, normal(WIDTH).requires_grad_())
+        replaced = MaskedElements(where, normal(WIDTH).requires_grad_())
     tag = normal(spec["tag"]).requires_grad_() if spec["tag"] else None
     return Elements(content.requires_grad_(), positions, tag, mask, replaced)
 
@@ -94,8 +94,8 @@ def leaves(segment):
         found += segment.positions.tables
     elif segment.positions is not None:
         found.append(segment.positions)
-    found += [] if segment.tag is None else [segment.tag]
-    return found + ([] if segment.replaced is None else [segment.replaced.token])
+    found += [] if segment.modality_embedding is None else [segment.modality_embedding]
+    return found + ([] if segment.masked is None else [segment.masked.token])
 
 
 def converted(segment, dtype):
@@ -109,10 +109,10 @@ def converted(segment, dtype):
         positions = GridPositions(tuple(own(t) for t in positions.tables), positions.channels)
     elif positions is not None:
         positions = own(positions)
-    replaced = segment.replaced
+    replaced = segment.masked
     if replaced is not None:
-        replaced = Replaced(replaced.where, own(replaced.token))
-    tag = None if segment.tag is None else own(segment.tag)
+        replaced = MaskedElements(replaced.where, own(replaced.token))
+    tag = None if segment.modality_embedding is None else own(segment.modality_embedding)
     return Elements(own(segment.content), positions, tag, segment.mask, replaced)
 
 

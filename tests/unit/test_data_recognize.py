@@ -29,7 +29,7 @@ def test_a_data_file_is_a_table_of_train(tmp_path):
     touch(tmp_path / "birds.parquet")
     found = recognize(tmp_path / "birds.parquet")
     assert found.form == "a file of Parquet"
-    assert found.places["train"].paths == (tmp_path / "birds.parquet",)
+    assert found.splits["train"].paths == (tmp_path / "birds.parquet",)
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.zip"])
@@ -48,19 +48,19 @@ def test_other_files_are_refused(tmp_path):
 def test_patterns_of_shards(tmp_path, monkeypatch):
     touch(*(tmp_path / f"s-{i:03d}.tar" for i in range(4)))
     found = recognize(f"{tmp_path}/s-{{001..002}}.tar")
-    assert [path.name for path in found.places["train"].paths] == ["s-001.tar", "s-002.tar"]
+    assert [path.name for path in found.splits["train"].paths] == ["s-001.tar", "s-002.tar"]
     assert found.form == "2 files of WebDataset shards"
     monkeypatch.chdir(tmp_path)
     found = recognize("s-*.tar")
-    assert [path.name for path in found.places["train"].paths] == [f"s-00{i}.tar" for i in range(4)]
+    assert [path.name for path in found.splits["train"].paths] == [f"s-00{i}.tar" for i in range(4)]
     found = recognize("{s,t}-00{3,0}.tar")
-    assert [path.name for path in found.places["train"].paths] == ["s-003.tar", "s-000.tar"]
+    assert [path.name for path in found.splits["train"].paths] == ["s-003.tar", "s-000.tar"]
 
 
 def test_numbers_in_braces_are_padded_as_they_are_written(tmp_path):
     touch(*(tmp_path / f"s-{i}.tar" for i in range(8, 12)))
     found = recognize(f"{tmp_path}/s-{{8..11}}.tar")
-    assert len(found.places["train"].paths) == 4
+    assert len(found.splits["train"].paths) == 4
 
 
 def test_patterns_without_a_match_or_of_several_kinds_are_refused(tmp_path):
@@ -98,15 +98,15 @@ def test_split_files_in_their_order_others_left_out(tmp_path):
     )
     found = recognize(tmp_path)
     assert found.form == "Parquet, split into train, validation and test"
-    assert list(found.places) == ["train", "validation", "test"]
-    assert [p.name[:11] for p in found.places["train"].paths] == ["train-00000", "train-00001"]
+    assert list(found.splits) == ["train", "validation", "test"]
+    assert [p.name[:11] for p in found.splits["train"].paths] == ["train-00000", "train-00001"]
     assert found.notes == ("Left out (no split files): training_notes.parquet.",)
 
 
 def test_split_files_in_a_folder_called_data(tmp_path):
     touch(tmp_path / "data" / "train.tar", tmp_path / "README.md")
     found = recognize(tmp_path)
-    assert found.places["train"].paths == (tmp_path / "data" / "train.tar",)
+    assert found.splits["train"].paths == (tmp_path / "data" / "train.tar",)
     assert found.form == "WebDataset shards, train only"
 
 
@@ -121,7 +121,7 @@ def test_a_folder_with_one_table_or_shards_of_it(tmp_path):
         tmp_path / "one" / "birds.npz", tmp_path / "two" / "b-0.tar", tmp_path / "two" / "b-1.tar"
     )
     assert recognize(tmp_path / "one").form == "a folder with a file of NumPy arrays"
-    assert len(recognize(tmp_path / "two").places["train"].paths) == 2
+    assert len(recognize(tmp_path / "two").splits["train"].paths) == 2
 
 
 def test_several_tables_are_refused(tmp_path):
@@ -134,9 +134,9 @@ def test_a_list_beside_folders_of_classes_is_no_table(tmp_path):
     write_png(tmp_path / "cat" / "1.png", 1)
     write_png(tmp_path / "dog" / "2.png", 2)
     write_csv(tmp_path / "classes.csv", [{"index": 0, "class": "cat"}])
-    assert recognize(tmp_path).places["train"].kind == "classes"
+    assert recognize(tmp_path).splits["train"].kind == "classes"
     write_csv(tmp_path / "classes.csv", [{"file": "cat/1.png", "class": "cat"}])
-    assert recognize(tmp_path).places["train"].kind == "files"
+    assert recognize(tmp_path).splits["train"].kind == "files"
 
 
 def test_folders_of_classes_with_splits(tmp_path):
@@ -146,7 +146,7 @@ def test_folders_of_classes_with_splits(tmp_path):
     write_png(tmp_path / "old" / "1.png", 1)
     found = recognize(tmp_path)
     assert found.form == "a folder of classes, split into train, validation and test"
-    assert {s: p.kind for s, p in found.places.items()} == {
+    assert {s: p.kind for s, p in found.splits.items()} == {
         "train": "classes",
         "validation": "classes",
         "test": "flat",
@@ -156,7 +156,7 @@ def test_folders_of_classes_with_splits(tmp_path):
 
 def test_split_folders_that_hold_tables(tmp_path):
     touch(tmp_path / "train" / "0000.parquet", tmp_path / "test" / "0000.parquet")
-    assert recognize(tmp_path).places["test"].kind == "files"
+    assert recognize(tmp_path).splits["test"].kind == "files"
 
 
 def test_two_folders_for_one_split_are_refused(tmp_path):
@@ -207,14 +207,14 @@ def test_pictures_beside_one_folder_are_files_without_labels(tmp_path):
 def test_metadata_comes_before_folders(tmp_path):
     write_png(tmp_path / "train" / "1.png", 1)
     write_csv(tmp_path / "metadata.csv", [{"file_name": "train/1.png"}])
-    assert recognize(tmp_path).places["train"].kind == "metadata"
+    assert recognize(tmp_path).splits["train"].kind == "metadata"
 
 
 def test_saved_data_sets_are_known_by_their_files(tmp_path):
     touch(tmp_path / "a" / "dataset_dict.json")
     touch(tmp_path / "b" / "dataset_info.json", tmp_path / "b" / "state.json")
-    assert recognize(tmp_path / "a").places["train"].kind == "saved"
-    assert recognize(tmp_path / "b").places["train"].kind == "saved"
+    assert recognize(tmp_path / "a").splits["train"].kind == "saved"
+    assert recognize(tmp_path / "b").splits["train"].kind == "saved"
 
 
 def test_links_that_lead_back_up_end(tmp_path):

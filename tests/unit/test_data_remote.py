@@ -139,7 +139,7 @@ def test_remote_patterns_and_folders_name_files(tmp_path, memory):
     memory(path, "d/test-0.tar")
     found = recognize("memory://bucket/d")
     assert found.form == "WebDataset shards at memory://, split into train and test"
-    assert {split: len(place.paths) for split, place in found.places.items()} == (
+    assert {split: len(place.paths) for split, place in found.splits.items()} == (
         {"train": 3, "test": 1}
     )
     assert recognize(made[0]).form == "a file of WebDataset shards at memory://"
@@ -162,7 +162,7 @@ def test_lists_name_the_shards_of_one_split(tmp_path, memory):
     path = write_tar(tmp_path / "a.tar", members(range(3)))
     found = recognize([path, memory(path)])
     assert found.form == "2 files of WebDataset shards"
-    assert found.places["train"].paths == (path, memory(path))
+    assert found.splits["train"].paths == (path, memory(path))
     assert open_data([str(path)], DataConfig()).form == "1 files of WebDataset shards"
     with pytest.raises(ValueError, match=r"Expected a list of files of one kind.* got nothing"):
         recognize([])

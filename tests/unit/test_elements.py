@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from perceivers.inputs.elements import Elements, GridPositions, Replaced, dense
+from perceivers.inputs.elements import Elements, GridPositions, MaskedElements, dense
 from perceivers.inputs.positions import FourierPositions, FourierPositionsConfig
 from perceivers.nn.position import axis_coordinates, fourier_features
 from support.tolerance import assert_close
@@ -59,7 +59,7 @@ def test_replaced_elements_are_the_token_over_all_channels():
     where = torch.tensor([[False, True, False, False, False, False]] * 2)
     token = torch.randn(18)
     plain = Elements(torch.randn(2, 6, 4), grid(2, 3))
-    hidden = Elements(plain.content, plain.positions, replaced=Replaced(where, token))
+    hidden = Elements(plain.content, plain.positions, masked=MaskedElements(where, token))
     assert torch.equal(hidden.dense()[1, 1], token)
     assert torch.equal(hidden.dense()[:, 2:], plain.dense()[:, 2:])
 
@@ -73,7 +73,7 @@ def test_permuted_elements_keep_their_positions_and_marks():
         grid(2, 3),
         torch.randn(2),
         mask=mask,
-        replaced=Replaced(where, torch.randn(20)),
+        masked=MaskedElements(where, torch.randn(20)),
     )
     permuted = elements.permuted(order)
     assert not isinstance(permuted.positions, GridPositions)

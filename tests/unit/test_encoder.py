@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perceivers.inputs.elements import Elements, GridPositions, Replaced
+from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver
 from support.models import tiny_encoder
@@ -141,7 +141,9 @@ def test_a_part_of_the_time_of_a_grid_is_a_grid():
     where = torch.rand(2, 24) < 0.3
     mask = torch.rand(2, 24) < 0.8
     whole = replace(
-        clip(mask=mask), tag=torch.randn(2), replaced=Replaced(where, token=torch.randn(8))
+        clip(mask=mask),
+        modality_embedding=torch.randn(2),
+        masked=MaskedElements(where, token=torch.randn(8)),
     )
     parts = [whole.time_part(part, 2) for part in range(2)]
     assert [part.positions.sizes for part in parts] == [(2, 2, 3), (2, 2, 3)]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceivers.explain.attribution.attention import cross_attends, watch_attention
+from perceivers.explain.attribution.attention import watch_attention
 from perceivers.inputs.elements import Elements
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.nn.attention import Attention
@@ -44,7 +44,7 @@ def test_reads_come_in_the_order_in_which_they_happened(sharing):
     model = encoder(share_cross_attends=sharing)
     with watch_attention(model) as maps:
         model(segments())
-    reads = cross_attends(maps)
+    reads = maps.cross_attends
     assert [m.shape for m in reads] == [(2, 1, 4, 5)] * 3
     names = [name for name, _ in maps.calls if "cross_attends" in name]
     assert names == sorted(names)
@@ -67,7 +67,7 @@ def test_padding_gets_no_attention():
     model = encoder()
     with watch_attention(model) as maps:
         model(segments(mask))
-    assert not cross_attends(maps)[0][0, ..., 3:].any()
+    assert not maps.cross_attends[0][0, ..., 3:].any()
 
 
 def test_several_segments_are_one_array_in_their_order():
@@ -75,14 +75,14 @@ def test_several_segments_are_one_array_in_their_order():
     mask = torch.tensor([[False] * 3, [True, True, False]])
     with watch_attention(model) as maps:
         model([first, Elements(second.content, mask=mask)])
-    read = cross_attends(maps)[0]
+    read = maps.cross_attends[0]
     assert read.shape == (2, 1, 4, 8)
     assert not read[0, ..., 5:].any()
     assert (read[1, ..., 5:7] > 0).all()
     assert not read[1, ..., 7].any()
     with watch_attention(model) as alone:
         model([first])
-    assert_close(read[0, ..., :5], cross_attends(alone)[0][0])
+    assert_close(read[0, ..., :5], alone.cross_attends[0][0])
 
 
 def test_a_sample_of_padding_alone_gives_zeros():
@@ -91,8 +91,8 @@ def test_a_sample_of_padding_alone_gives_zeros():
     with watch_attention(model) as maps:
         outputs = model(segments(mask))
     assert outputs.isfinite().all()
-    assert not cross_attends(maps)[0][0].any()
-    assert_close(cross_attends(maps)[0][1].sum(dim=-1), torch.ones(1, 4))
+    assert not maps.cross_attends[0][0].any()
+    assert_close(maps.cross_attends[0][1].sum(dim=-1), torch.ones(1, 4))
 
 
 def test_looking_changes_nothing_and_ends_with_the_with():

@@ -41,19 +41,19 @@ def all_parts(figure):
 class TestOnePicture:
     def test_every_read_and_latent_has_its_title(self):
         written = texts(draw_explanation(explanation(view(reads=4))))
-        maps = [t for t in written if re.fullmatch(r"cross-attend \d of 4", t)]
-        assert maps == [f"cross-attend {i} of 4" for i in range(1, 5)]
-        rows = [t for t in written if "\n" in t and t.startswith("cross-attend")]
-        assert rows == [f"cross-attend {i}\nof 4" for i in range(1, 5)]
+        maps = [t for t in written if re.fullmatch(r"cross-attention \d of 4", t)]
+        assert maps == [f"cross-attention {i} of 4" for i in range(1, 5)]
+        rows = [t for t in written if "\n" in t and t.startswith("cross-attention")]
+        assert rows == [f"cross-attention {i}\nof 4" for i in range(1, 5)]
         latents = [t for t in written if t.startswith("latent")]
         assert latents == ["latent 0", "latent 1", "latent 2"]
         assert "a $picture^.png" in written
-        assert "all 4 cross-attends" in written
+        assert "all 4 cross-attentions" in written
         assert any(t.startswith("predicted: label $0$ with a name") for t in written)
 
     def test_a_single_read_is_drawn_once_and_large(self):
         written = texts(draw_explanation(explanation(view(reads=1))))
-        assert written.count("cross-attend 1 of 1") == 1
+        assert written.count("cross-attention 1 of 1") == 1
         assert not any(t.startswith("all") for t in written)
 
     @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_every_content_is_drawn_without_a_warning(name, tmp_path):
         figure.savefig(tmp_path / "a.png", dpi=40)
     written = texts(figure)
     if reads == 1:
-        assert any(t.startswith("cross-attend 1 of 1") for t in written)
+        assert any(t.startswith("cross-attention 1 of 1") for t in written)
     else:
-        assert any(t.startswith("all 2 cross-attends") for t in written)
-        assert {"cross-attend 1 of 2", "cross-attend 2 of 2"} <= set(written)
+        assert any(t.startswith("all 2 cross-attentions") for t in written)
+        assert {"cross-attention 1 of 2", "cross-attention 2 of 2"} <= set(written)
     assert max(figure.get_size_inches()) < 40
 
 
@@ -103,7 +103,7 @@ def test_every_content_is_drawn_without_a_warning(name, tmp_path):
 )
 def test_every_read_of_several_rows_is_named(name):
     written = texts(draw_explanation(explanation(view(name, reads=5))))
-    assert {f"cross-attend {i} of 5" for i in range(1, 6)} <= set(written)
+    assert {f"cross-attention {i} of 5" for i in range(1, 6)} <= set(written)
 
 
 @pytest.mark.parametrize("name", ["wave", "long wave", "film", "cloud", "long text", "values"])
@@ -119,7 +119,7 @@ def test_a_gap_between_real_elements_is_hatched(tmp_path):
     figure = draw_explanation(explanation(gap))
     figure.savefig(tmp_path / "a.png", dpi=20)
     hatched = [p for axes in axes_of(figure) for p in axes.patches if p.get_hatch()]
-    assert len(hatched) == 3  # all cross-attends, and each of two
+    assert len(hatched) == 3  # all cross-attentions, and each of two
 
 
 def test_a_film_shows_at_most_eight_frames_with_their_times():
@@ -148,7 +148,7 @@ def test_the_most_attended_passage_of_a_long_text_is_shown():
     looked.attention[:] = 0.01
     looked.attention[0, 3000] = 500.0
     written = texts(draw_explanation(explanation(looked)))
-    (title,) = [t for t in written if t.startswith("cross-attend 1 of 1 \N{EN DASH}")]
+    (title,) = [t for t in written if t.startswith("cross-attention 1 of 1 \N{EN DASH}")]
     first, last = (int(word) for word in title.split("lines ")[1].split(" of")[0].split(" to "))
     assert last - first == 17
     assert first <= 3000 // 76 + 1 <= last
@@ -179,9 +179,12 @@ class TestSeveralModalities:
         written = texts(figure)
         for name in names:
             assert f"{name}: 25 % of all attention" in written
-        assert {"share of all attention", "cross-attend 1", "cross-attend 2", "if even"} <= set(
-            written
-        )
+        assert {
+            "share of all attention",
+            "cross-attention 1",
+            "cross-attention 2",
+            "if even",
+        } <= set(written)
         assert written.count("25 %") == 12
         assert any("an even share within the modality" in t for t in written)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.explain.attribution import attribute as attribution
-from perceivers.explain.attribution.attention import cross_attends, watch_attention
+from perceivers.explain.attribution.attention import watch_attention
 from perceivers.explain.attribution.explain import axes_of, explain_sample
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.explain.contents.image import ImageContent
@@ -179,7 +179,8 @@ def test_reads_of_a_part_of_the_input_are_refused():
         unroll_time=True,
     )
     with pytest.raises(
-        ValueError, match=r"every cross-attend to see all 48 elements, got cross-attends to \[24\]"
+        ValueError,
+        match=r"every cross-attention to see all 48 elements, got attention to \[24\]",
     ):
         explain_sample(saved(encoder=encoder), noise(6, 8))
 
@@ -205,8 +206,8 @@ def test_the_map_of_the_whole_model_is_about_a_class():
     assert np.abs(changed.overall - view.overall).max() > 0.1
     for kind, title in (
         ("rollup", "all layers"),
-        ("last", "last cross-attend"),
-        ("mean", "all cross-attends"),
+        ("last", "last cross-attention"),
+        ("mean", "all cross-attentions"),
     ):
         (view,) = explain_sample(run, noise(6, 8), map=kind).views
         assert view.summary_title == title
@@ -214,16 +215,16 @@ def test_the_map_of_the_whole_model_is_about_a_class():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("given", "message"),
     [
         ({"map": "rolup"}, r"a map out of mean, last, rollup, class; got 'rolup'\. .*'rollup'"),
         ({"about": "cow"}, "no class 'cow' to explain; the run learned cat, dog, ship"),
         ({"about": "cat", "map": "mean"}, "A map of mean is of no class"),
     ],
 )
-def test_a_map_or_class_that_is_not_there_is_refused(asked, message):
+def test_a_map_or_class_that_is_not_there_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        explain_sample(saved(), noise(6, 8), **asked)
+        explain_sample(saved(), noise(6, 8), **given)
 
 
 def test_the_model_is_left_without_gradients_and_hooks():
@@ -243,7 +244,7 @@ def test_one_latent_or_head_alone(latent, head):
     with watch_attention(model.model) as maps:
         model.model(sample.inputs)
     for seen, weights in zip(
-        explanation.views[0].attention, cross_attends(maps), strict=True
+        explanation.views[0].attention, maps.cross_attends, strict=True
     ):  # 1 x H x N x M
         own = weights[0] if head is None else weights[0, head : head + 1]
         own = own if latent is None else own[:, latent : latent + 1]

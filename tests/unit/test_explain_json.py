@@ -22,7 +22,7 @@ from perceivers.explain.render.explanation_json import views_json
 NAN = float("nan")
 
 
-def explained(content, attention, asked=None) -> Explanation:
+def explained(content, attention, query=None) -> Explanation:
     attention = np.asarray(attention, np.float32)
     view = View(
         name="it",
@@ -31,7 +31,7 @@ def explained(content, attention, asked=None) -> Explanation:
         share=np.full(len(attention), 1 / 3, np.float32),
         even=0.25,
         scores=attention[:, None],
-        asked=None if asked is None else np.asarray(asked, np.float32),
+        query=None if query is None else np.asarray(query, np.float32),
     )
     return Explanation(
         name="sample",
@@ -64,7 +64,7 @@ def test_a_picture_and_all_its_maps_on_one_scale():
     np.testing.assert_array_equal(pixels(view["image"]), shown)
     assert (view["media"], view["width"], view["height"]) == ("image", 6, 4)
     assert (view["axes"], view["extent"]) == ([2, 3], [1.0, 1.0])
-    assert [one["cross_attend"] for one in view["maps"]] == ["all", 0, 1]
+    assert [one["cross_attention"] for one in view["maps"]] == ["all", 0, 1]
     assert (view["low"], view["high"]) == (0.0, 4.0)
     assert levels(view, 1) == [1, 1 + round(254 / 4), 128, 128, 128, 128]
     assert levels(view, 2) == [255] * 5 + [0]  # nothing there is no level at all
@@ -74,26 +74,26 @@ def test_a_picture_and_all_its_maps_on_one_scale():
 
 def test_one_read_alone_and_none_that_there_is_not():
     content = TableContent(fields=("age", "color"), texts=("3", ""))
-    view = one(content, [[1, 2], [3, 1]], cross_attend=1)
-    assert [one["cross_attend"] for one in view["maps"]] == [1]
+    view = one(content, [[1, 2], [3, 1]], cross_attention=1)
+    assert [one["cross_attention"] for one in view["maps"]] == [1]
     assert (view["names"], view["texts"]) == (["age", "color"], ["3", ""])
     with pytest.raises(
-        ValueError, match=r"Expected a cross-attend between 0 and 1, or 'all', got 2\."
+        ValueError, match=r"Expected a cross-attention between 0 and 1, or 'all', got 2\."
     ):
-        one(content, [[1, 2], [3, 1]], cross_attend=2)
+        one(content, [[1, 2], [3, 1]], cross_attention=2)
 
 
-def test_a_model_with_one_read_has_one_map_and_what_its_query_asked():
+def test_a_model_with_one_cross_attend_has_its_map_and_that_of_the_query():
     content = TextContent(units=np.array([65, 66]))
-    (view,) = views_json(explained(content, [[1, 1]], asked=[2, 0]))
-    assert [one["cross_attend"] for one in view["maps"]] == [0, "query"]
+    (view,) = views_json(explained(content, [[1, 1]], query=[2, 0]))
+    assert [one["cross_attention"] for one in view["maps"]] == [0, "query"]
 
 
 def test_what_speaks_for_a_class_is_a_map_even_of_one_read():
     whole = explained(TextContent(units=np.array([65, 66])), [[1, 1]])
     view = replace(whole.views[0], summary=np.array([0, 2], np.float32), summary_title="for cat")
     (told,) = views_json(replace(whole, views=(view,), map="class"))
-    assert (told["maps"][0]["title"], [one["cross_attend"] for one in told["maps"]]) == (
+    assert (told["maps"][0]["title"], [one["cross_attention"] for one in told["maps"]]) == (
         "for cat",
         ["all", 0],
     )

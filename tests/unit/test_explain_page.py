@@ -37,8 +37,8 @@ def test_every_modality_has_its_maps_in_the_page(name):
     assert (data["version"], data["about"]) == (VERSION, "cat")
     assert [part["title"] for part in one["maps"]] == [
         "for cat",
-        "cross-attend 1 of 2",
-        "cross-attend 2 of 2",
+        "cross-attention 1 of 2",
+        "cross-attention 2 of 2",
     ]
     for place, attention in enumerate(shown.attention, 1):
         expected = shown.content.arrange(attention, shown)

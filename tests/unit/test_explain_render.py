@@ -56,7 +56,7 @@ def test_an_npz_holds_the_arrays(run, tmp_path):
         assert arrays["scores"].shape == (1, 4, 8, 8)
         assert arrays["latents"].tolist() == [0, 1, 2, 3]
         assert arrays["label_names"].tolist() == ["cat", "dog"]
-        assert arrays["picture"].dtype == np.uint8
+        assert arrays["image"].dtype == np.uint8
         assert arrays["probabilities"].shape == (2,)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perceivers.explain.attribution import recorder as calls
+from perceivers.explain.attribution import attention as calls
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.explain.attribution.attribute import attribute
 from perceivers.explain.attribution.rollup import relevance
@@ -81,8 +81,8 @@ def test_an_output_query_goes_through_the_latents_that_it_read(query):
     found = attribute(perceiver, PICTURE, query=query).rolled
     with torch.no_grad(), watch_attention(perceiver) as maps:
         perceiver(PICTURE)
-    asked = maps["output.cross_attend.attention"][0][0].mean(dim=0)
-    assert_close(found.elements, asked @ whole(maps))
+    query = maps["output.cross_attend.attention"][0][0].mean(dim=0)
+    assert_close(found.elements, query @ whole(maps))
 
 
 def test_layers_of_the_baseline_are_multiplied():
@@ -151,9 +151,7 @@ def test_relevance_is_what_autograd_says_of_the_maps(decoder, monkeypatch):
 def test_reads_of_parts_are_refused():
     perceiver = model(replace(ENCODER, unroll_time=True))
     for way in (attribute, relevance):
-        with pytest.raises(
-            ValueError, match=r"to see all 24 elements, got cross-attends to \[12\]"
-        ):
+        with pytest.raises(ValueError, match=r"to see all 24 elements, got attention to \[12\]"):
             way(perceiver, PICTURE)
 
 

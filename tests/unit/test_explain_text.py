@@ -70,7 +70,7 @@ def drawn(words: str):
     )
     figure = draw_explanation(explanation(shown))
     figure.savefig(io.BytesIO(), dpi=30)
-    axes = next(one for one in figure.axes if one.get_title(loc="left") == "cross-attend 1 of 1")
+    axes = next(one for one in figure.axes if one.get_title(loc="left") == "cross-attention 1 of 1")
     return {
         one.get_text(): one.get_position()[0] / text.CELL for one in axes.texts if one.get_text()
     }

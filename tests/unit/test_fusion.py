@@ -25,9 +25,12 @@ def test_every_modality_gets_the_width_of_the_widest_and_four_more():
     found = fusion(segments())
     assert fusion.channels == 9
     assert {name: part.num_channels for name, part in found.items()} == {"audio": 9, "video": 9}
-    assert {name: tag.shape[0] for name, tag in fusion.tags.items()} == {"audio": 6, "video": 4}
+    assert {name: tag.shape[0] for name, tag in fusion.modality_embeddings.items()} == {
+        "audio": 6,
+        "video": 4,
+    }
     # one vector for a modality, the same for all of its elements
-    assert torch.equal(found["audio"].dense()[2, 5, 3:], fusion.tags["audio"])
+    assert torch.equal(found["audio"].dense()[2, 5, 3:], fusion.modality_embeddings["audio"])
 
 
 def test_nothing_is_dropped_outside_of_training():
@@ -71,7 +74,7 @@ def test_a_learned_vector_stands_for_what_is_dropped_or_missing():
     found = fusion(segments(100))
     assert found["video"].mask.all()
     dense = found["video"].dense()
-    hidden = found["video"].replaced.where[:, 0]
+    hidden = found["video"].masked.where[:, 0]
     assert 0 < hidden.sum() < 100
     assert (dense[hidden] == fusion.tokens["video"]).all()
     assert (dense[~hidden][..., :5] == 1.0).all()

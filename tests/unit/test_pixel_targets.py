@@ -204,9 +204,9 @@ def test_folders_side_by_side_are_pairs(tmp_path):
     folder = write_pairs(tmp_path / "a", target="targets")
     Image.new("L", (8, 8)).save(folder / "targets" / "more.png")
     source = open_data(folder, DataConfig())
-    assert source.form == "pictures and targets side by side"
+    assert source.form == "images and targets side by side"
     assert set(source.inputs) == {"image", "target"}
-    assert any("no such picture): 1, such as more.png" in note for note in source.notes)
+    assert any("no such image): 1, such as more.png" in note for note in source.notes)
     split = tmp_path / "b"
     write_pairs(split / "train")
     write_pairs(split / "test")

@@ -14,7 +14,7 @@ from perceivers.cross_attention.grid import choose_tile
 from perceivers.cross_attention.operator import count_read, read_elements
 from perceivers.cross_attention.segments import describe, flatten, layouts, restore
 from perceivers.cross_attention.source import ElementSource
-from perceivers.inputs.elements import Elements, GridPositions, Replaced
+from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from support.tolerance import assert_close
@@ -67,8 +67,8 @@ class TestChoice:
         assert seven < once
 
     def test_hidden_elements_have_no_grid(self):
-        hidden = Replaced(torch.ones(1, 50_176, dtype=torch.bool), torch.zeros(261))
-        found = operations([grid(224, 224, width=129, replaced=hidden)], **PAPER)
+        hidden = MaskedElements(torch.ones(1, 50_176, dtype=torch.bool), torch.zeros(261))
+        found = operations([grid(224, 224, width=129, masked=hidden)], **PAPER)
         assert "structured" not in found
 
     def test_what_was_chosen_can_be_asked(self):
@@ -98,24 +98,24 @@ class TestChoice:
 
 class TestBorder:
     def test_segments_come_back_as_they_went(self):
-        hidden = Replaced(torch.tensor([[True, False]]), torch.zeros(5))
+        hidden = MaskedElements(torch.tensor([[True, False]]), torch.zeros(5))
         segments = [
-            grid(2, 3, tag=torch.randn(4), mask=torch.ones(1, 6, dtype=torch.bool)),
-            Elements(torch.randn(1, 2, 3), torch.randn(2, 2), replaced=hidden),
+            grid(2, 3, modality_embedding=torch.randn(4), mask=torch.ones(1, 6, dtype=torch.bool)),
+            Elements(torch.randn(1, 2, 3), torch.randn(2, 2), masked=hidden),
             Elements(torch.randn(1, 2, 5)),
         ]
         tensors, description = flatten(segments), describe(segments)
         assert len(tensors) == sum(layout.num_tensors for layout in layouts(description))
         for ours, theirs in zip(restore(tensors, description), segments, strict=True):
-            if theirs.mask is None or theirs.replaced is None:
+            if theirs.mask is None or theirs.masked is None:
                 assert_close(ours.dense(), theirs.dense())
-            assert (ours.mask is None, ours.tag is None) == (
+            assert (ours.mask is None, ours.modality_embedding is None) == (
                 theirs.mask is None,
-                theirs.tag is None,
+                theirs.modality_embedding is None,
             )
 
     def test_the_operator_is_one_by_pytorch_s_own_rules(self):
-        segments = [grid(3, 4, tag=torch.randn(2), batch=2)]
+        segments = [grid(3, 4, modality_embedding=torch.randn(2), batch=2)]
         vectors = torch.randn(1, 45, 3, requires_grad=True)
         arguments = (vectors, flatten(segments), describe(segments), 1e-5, True)
         torch.library.opcheck(torch.ops.perceivers.read.default, arguments)
@@ -163,7 +163,7 @@ class TestLargeGrids:
     @pytest.mark.parametrize("sizes", [(150,), (40, 39), (17, 30, 21)])
     def test_pieces_change_nothing(self, monkeypatch, sizes, masked, pieces):
         torch.manual_seed(0)
-        elements = grid(*sizes, batch=2, width=3, tag=torch.randn(2))
+        elements = grid(*sizes, batch=2, width=3, modality_embedding=torch.randn(2))
         if masked:
             mask = torch.rand(elements.content.shape[:2]) < 0.5
             elements = replace(elements, mask=mask)

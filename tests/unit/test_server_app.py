@@ -55,9 +55,9 @@ def test_an_explanation_has_a_map_for_each_read(client):
     assert (told["reads"], told["latents"], told["heads"]) == (2, 4, [1, 1])
     assert told["missing"] == []
     (view,) = told["views"]
-    assert [one["cross_attend"] for one in view["maps"]] == ["all", 0, 1]
+    assert [one["cross_attention"] for one in view["maps"]] == ["all", 0, 1]
     one = ask(client, "/explain", read="1", latent="3", head="0").json()["views"][0]["maps"]
-    assert [part["cross_attend"] for part in one] == [1]
+    assert [part["cross_attention"] for part in one] == [1]
     assert len(base64.b64decode(one[0]["values"])) == 4
     assert told["answers"] == ask(client).json()["answers"]
     assert ask(client, "/explain", latent="mean", read="all").status_code == 200

@@ -36,7 +36,7 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Draw the attention of each cross-attend over a sample, beside the output of the run.
+    """Draw the attention of each cross-attention over a sample, beside the output of the run.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
@@ -49,7 +49,7 @@ class Options:
             several.
         row: Row of a table, from 0 on, where FILE is one.
         task: Task whose output is explained, of a run with several. By default the first.
-        map: Map of the whole model: the mean of all cross-attends, the last one, attention rolled up through all
+        map: Map of the whole model: the mean of all cross-attentions, the last one, attention rolled up through all
             layers, or the same weighted by the gradient of a class. By default `class` where the run learned classes,
             or else `rollup`.
         about: Class of `--map class`. By default the most probable one.

@@ -66,14 +66,14 @@ def operations(
         "absorbed": absorbing + absorbed * elements,
     }
     is_structured = [
-        isinstance(segment.positions, GridPositions) and segment.replaced is None
+        isinstance(segment.positions, GridPositions) and segment.masked is None
         for segment in segments
     ]
     if any(is_structured):
         total = absorbing
         for segment in segments:
             grid = segment.positions
-            if isinstance(grid, GridPositions) and segment.replaced is None:
+            if isinstance(grid, GridPositions) and segment.masked is None:
                 widths = tuple([table.shape[1] for table in grid.tables])
                 total += _grid_operations(grid.sizes, widths, segment.content.shape[2], rows)
             else:

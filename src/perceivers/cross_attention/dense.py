@@ -91,8 +91,8 @@ class DenseFeatures:
 
     def hidden(self, chunk: Chunk) -> Tensor:
         """Return where a token stands in the place of the element, b x m x 1."""
-        assert self.elements.replaced is not None
-        return self.elements.replaced.where[chunk.samples, self.span(chunk)][..., None]
+        assert self.elements.masked is not None
+        return self.elements.masked.where[chunk.samples, self.span(chunk)][..., None]
 
     def array(self, chunk: Chunk) -> Float[Tensor, "b m C"]:
         """Return the papers' array for the elements of a chunk that there are."""
@@ -113,10 +113,12 @@ class DenseFeatures:
         elif positions is not None:
             own = positions[span] if positions.ndim == 2 else positions[chunk.samples, span]
             x[..., first : first + positions.shape[-1]] = own.to(self.dtype)
-        if elements.tag is not None:
-            x[..., -elements.tag.shape[0] :] = elements.tag.to(self.dtype)
-        if elements.replaced is not None:
-            x = torch.where(self.hidden(chunk), elements.replaced.token.to(self.dtype), x)
+        if elements.modality_embedding is not None:
+            x[..., -elements.modality_embedding.shape[0] :] = elements.modality_embedding.to(
+                self.dtype
+            )
+        if elements.masked is not None:
+            x = torch.where(self.hidden(chunk), elements.masked.token.to(self.dtype), x)
         return x
 
     def queries(self, vectors: Float[Tensor, "B C R"]) -> "DenseQueries":
@@ -128,7 +130,7 @@ class DenseFeatures:
         return DenseSums(self, rows)
 
     def gradients(self, needed: Sequence[bool]) -> "DenseGradients":
-        """Return empty gradients for content, positions, tag and token, as far as they are needed."""
+        """Return empty gradients for content, positions, modality embedding and token, as far as they are needed."""
         return DenseGradients(self, needed)
 
 
@@ -182,7 +184,7 @@ class DenseSums:
 
 
 class DenseGradients:
-    """Gradients of content, positions, tag and token. See `features.Gradients`."""
+    """Gradients of content, positions, modality embedding and token. See `features.Gradients`."""
 
     def __init__(self, source: DenseFeatures, needed: Sequence[bool]) -> None:
         self.source = source
@@ -191,10 +193,10 @@ class DenseGradients:
         tables = list(positions.tables) if isinstance(positions, GridPositions) else [positions]
         tensors = [elements.content, *(x for x in tables if x is not None)]
         self.num_positions = len(tensors) - 1
-        tensors += [x for x in (elements.tag,) if x is not None]
+        tensors += [x for x in (elements.modality_embedding,) if x is not None]
         tensors += [] if elements.mask is None else [elements.mask]
-        if elements.replaced is not None:
-            tensors += [elements.replaced.where, elements.replaced.token]
+        if elements.masked is not None:
+            tensors += [elements.masked.where, elements.masked.token]
         self.gradients: list[Tensor | None] = [
             torch.zeros_like(tensor, dtype=source.dtype) if need else None
             for tensor, need in zip(tensors, needed, strict=True)
@@ -209,7 +211,7 @@ class DenseGradients:
         dx = ((own - normal * r) * tiles.scale[..., None]).flatten(1, 2)
         dx = dx[:, : span.stop - span.start]
         elements = source.elements
-        if elements.replaced is not None:
+        if elements.masked is not None:
             hidden = source.hidden(chunk)
             token = self.gradients[-1]
             if token is not None:
@@ -220,10 +222,10 @@ class DenseGradients:
         if content is not None:
             content[chunk.samples, span] = dx[..., :first]
         self._add_positions(chunk, dx[..., first:])
-        if elements.tag is not None:
-            tag = self.gradients[1 + self.num_positions]
-            if tag is not None:
-                tag += dx[..., -elements.tag.shape[0] :].sum(dim=(0, 1))
+        if elements.modality_embedding is not None:
+            embedding = self.gradients[1 + self.num_positions]
+            if embedding is not None:
+                embedding += dx[..., -elements.modality_embedding.shape[0] :].sum(dim=(0, 1))
 
     def _add_positions(self, chunk: Chunk, dx: Float[Tensor, "b m P"]) -> None:
         positions, span = self.source.elements.positions, self.source.span(chunk)

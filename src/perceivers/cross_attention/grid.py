@@ -1,9 +1,9 @@
-"""A grid of elements as features: what a cell holds, and one channel for each row and column of its tile.
+"""A grid of elements as features: the content of a cell, and one channel for each row and column of its tile.
 
-An element of a grid is `[content | positions | tag]`, where the positions are the sum structure of one table for
-each axis: p . x = p_content . content + A[row] + B[column] + constant, with A and B tiny. Cut into tiles of
-t_1 x t_2 x ... cells, an element is its content and a one in the channel of its row and of its column within
-the tile, all divided by its standard deviation; the query's coefficients there are A and B at the tile.
+An element of a grid is `[content | positions | modality embedding]`, where the positions are a sum structure with one
+table for each axis: p . x = p_content . content + A[row] + B[column] + constant, with A and B tiny. Divided into tiles
+of t_1 x t_2 x ... cells, an element is its content and a one in the channel of its row and of its column within the
+tile, all divided by its standard deviation; the query's coefficients for these are A and B at the tile.
 """
 
 import math
@@ -55,11 +55,13 @@ class Grid:
     def __init__(self, elements: Elements, eps: float, dtype: torch.dtype) -> None:
         grid = elements.positions
         assert isinstance(grid, GridPositions)
-        assert elements.replaced is None
+        assert elements.masked is None
         self.content, self.mask = elements.content, elements.mask
         self.tables = [table.to(dtype) for table in grid.tables]
         self.axis_channels = grid.channels
-        self.tag = None if elements.tag is None else elements.tag.to(dtype)
+        self.modality_embedding = (
+            None if elements.modality_embedding is None else elements.modality_embedding.to(dtype)
+        )
         self.eps, self.dtype, self.sizes = eps, dtype, grid.sizes
         self.batch, self.content_channels = elements.content.shape[0], elements.content.shape[2]
         self.channels = elements.num_channels
@@ -198,8 +200,8 @@ class Grid:
         total = content.sum(dim=-1)
         for axis, sums in enumerate(self.axis_sums):
             total = total + self.along(axis, sums, chunk)
-        if self.tag is not None:
-            total = total + self.tag.sum()
+        if self.modality_embedding is not None:
+            total = total + self.modality_embedding.sum()
         mean = total / self.channels
         spread = (content - mean[..., None]).square().sum(dim=-1)
         for axis, (spreads, means) in enumerate(
@@ -208,23 +210,25 @@ class Grid:
             offset = self.along(axis, means, chunk) - mean
             width = self.tables[axis].shape[1]
             spread = spread + self.along(axis, spreads, chunk) + width * offset.square()
-        if self.tag is not None:
-            offset = self.tag.mean() - mean
-            spread = spread + (self.tag - self.tag.mean()).square().sum()
-            spread = spread + self.tag.shape[0] * offset.square()
+        if self.modality_embedding is not None:
+            offset = self.modality_embedding.mean() - mean
+            spread = (
+                spread + (self.modality_embedding - self.modality_embedding.mean()).square().sum()
+            )
+            spread = spread + self.modality_embedding.shape[0] * offset.square()
         return mean, normal_scale(spread / self.channels, self.eps, exists)
 
     def parts(self, vectors: Float[Tensor, "B C R"]) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """Return the channels of content, of each table, and of the tag."""
+        """Return the channels of content, of each table, and of the modality embedding."""
         first = self.content_channels
         content = vectors[:, :first]
         tables = [
             vectors[:, torch.tensor(channels, device=vectors.device) + first]
             for channels in self.axis_channels
         ]
-        if self.tag is None:
+        if self.modality_embedding is None:
             return content, tables, None
-        return content, tables, vectors[:, -self.tag.shape[0] :]
+        return content, tables, vectors[:, -self.modality_embedding.shape[0] :]
 
 
 def _ranges(count: int, step: int) -> Iterator[range]:

@@ -49,7 +49,7 @@ def _features(
 ) -> list[Features]:
     parts: list[Features] = []
     for segment in restore(tensors, description):
-        structured = isinstance(segment.positions, GridPositions) and segment.replaced is None
+        structured = isinstance(segment.positions, GridPositions) and segment.masked is None
         kind = GridFeatures if use_grid and structured else DenseFeatures
         parts.append(kind(segment, eps, dtype))
     return parts

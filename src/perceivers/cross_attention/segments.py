@@ -10,33 +10,33 @@ from functools import lru_cache
 
 import torch
 
-from perceivers.inputs.elements import Elements, GridPositions, Replaced
+from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.typing import Tensor
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which tensors a segment has, in their order: content, positions, tag, mask, hidden, token.
+    """Which tensors a segment has, in their order: content, positions, modality embedding, mask, masked, token.
 
     Attributes:
         grid: For each axis, the channels its table fills; None if the positions are no grid.
         positions: Whether there are dense positions.
-        tag: Whether there is a tag.
-        mask: Whether there is a mask.
-        replaced: Whether some elements are hidden behind a token.
+        modality_embedding: Whether it has a modality embedding.
+        mask: Whether it has a mask.
+        masked: Whether some elements are replaced by a token.
     """
 
     grid: tuple[tuple[int, ...], ...] | None
     positions: bool
-    tag: bool
+    modality_embedding: bool
     mask: bool
-    replaced: bool
+    masked: bool
 
     @property
     def num_tensors(self) -> int:
         """Length of the segment's part of the list."""
         positions = len(self.grid) if self.grid is not None else int(self.positions)
-        return 1 + positions + int(self.tag) + int(self.mask) + 2 * int(self.replaced)
+        return 1 + positions + int(self.modality_embedding) + int(self.mask) + 2 * int(self.masked)
 
 
 def flatten(segments: Sequence[Elements]) -> list[Tensor]:
@@ -48,12 +48,12 @@ def flatten(segments: Sequence[Elements]) -> list[Tensor]:
             tensors.extend(segment.positions.tables)
         elif segment.positions is not None:
             tensors.append(segment.positions)
-        if segment.tag is not None:
-            tensors.append(segment.tag)
+        if segment.modality_embedding is not None:
+            tensors.append(segment.modality_embedding)
         if segment.mask is not None:
             tensors.append(segment.mask)
-        if segment.replaced is not None:
-            tensors.extend((segment.replaced.where, segment.replaced.token))
+        if segment.masked is not None:
+            tensors.extend((segment.masked.where, segment.masked.token))
     return tensors
 
 
@@ -70,10 +70,10 @@ def _describe(segment: Elements) -> str:
         positions = "/".join(axes)
     elif segment.positions is not None:
         positions = "dense"
-    tag = "tag" if segment.tag is not None else ""
+    embedding = "embedding" if segment.modality_embedding is not None else ""
     mask = "mask" if segment.mask is not None else ""
-    replaced = "replaced" if segment.replaced is not None else ""
-    return f"{positions};{tag};{mask};{replaced}"
+    masked = "masked" if segment.masked is not None else ""
+    return f"{positions};{embedding};{mask};{masked}"
 
 
 @lru_cache(maxsize=64)
@@ -81,13 +81,13 @@ def layouts(description: str) -> tuple[Layout, ...]:
     """Return what `describe` has written down."""
     found: list[Layout] = []
     for segment in description.split("|"):
-        positions, tag, mask, replaced = segment.split(";")
+        positions, embedding, mask, masked = segment.split(";")
         grid = None
         if positions not in ("none", "dense"):
             grid = tuple(
                 tuple(int(channel) for channel in axis.split(",")) for axis in positions.split("/")
             )
-        found.append(Layout(grid, positions == "dense", bool(tag), bool(mask), bool(replaced)))
+        found.append(Layout(grid, positions == "dense", bool(embedding), bool(mask), bool(masked)))
     return tuple(found)
 
 
@@ -102,10 +102,10 @@ def restore(tensors: Sequence[Tensor], description: str) -> list[Elements]:
             positions = GridPositions(tuple(next(rest) for _ in layout.grid), layout.grid)
         elif layout.positions:
             positions = next(rest)
-        tag = next(rest) if layout.tag else None
+        embedding = next(rest) if layout.modality_embedding else None
         mask = next(rest) if layout.mask else None
-        replaced = Replaced(where=next(rest), token=next(rest)) if layout.replaced else None
-        segments.append(Elements(content, positions, tag, mask, replaced))
+        masked = MaskedElements(where=next(rest), token=next(rest)) if layout.masked else None
+        segments.append(Elements(content, positions, embedding, mask, masked))
     return segments
 
 

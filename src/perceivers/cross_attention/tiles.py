@@ -22,7 +22,7 @@ class GridFeatures(Grid):
         return GridSums(self, rows)
 
     def gradients(self, needed: Sequence[bool]) -> "GridGradients":
-        """Return empty gradients for content, tables and tag, as far as they are needed."""
+        """Return empty gradients for content, tables and modality embedding, as far as they are needed."""
         return GridGradients(self, needed)
 
 
@@ -31,15 +31,15 @@ class GridQueries:
 
     def __init__(self, grid: Grid, vectors: Float[Tensor, "B C R"]) -> None:
         self.grid = grid
-        self.content, tables, tag = grid.parts(vectors)
+        self.content, tables, embedding = grid.parts(vectors)
         self.positions = vectors[:, grid.content_channels :].sum(
             dim=1
         )  # what the mean is taken times
         self.axes: list[Float[Tensor, "B n t R"]] = []
         for axis, part in enumerate(tables):
             scores = grid.tables[axis] @ part  # B x cells x R
-            if axis == 0 and tag is not None and grid.tag is not None:
-                scores = scores + (grid.tag @ tag)[:, None]
+            if axis == 0 and embedding is not None and grid.modality_embedding is not None:
+                scores = scores + (grid.modality_embedding @ embedding)[:, None]
             count, cells = grid.counts[axis], grid.tile[axis]
             scores = pad(scores, (0, 0, 0, count * cells - scores.shape[1]))
             self.axes.append(scores.unflatten(1, (count, cells)))
@@ -116,9 +116,11 @@ class GridSums:
         for axis, (table, channels) in enumerate(zip(grid.tables, grid.axis_channels, strict=True)):
             place = torch.tensor(channels, device=out.device) + grid.content_channels
             out[:, place] = table.T @ self.along(axis)
-        if grid.tag is not None:
+        if grid.modality_embedding is not None:
             scales = self.along(0).sum(dim=1)
-            out[:, -grid.tag.shape[0] :] = grid.tag[:, None] * scales[:, None]
+            out[:, -grid.modality_embedding.shape[0] :] = (
+                grid.modality_embedding[:, None] * scales[:, None]
+            )
         if grid.centred:
             out[:, grid.content_channels :] += self.dense[:, last, None]
             return out
@@ -126,13 +128,13 @@ class GridSums:
 
 
 class GridGradients:
-    """Gradients of a grid's content, tables and tag. See `features.Gradients`."""
+    """Gradients of a grid's content, tables and modality embedding. See `features.Gradients`."""
 
     def __init__(self, grid: Grid, needed: Sequence[bool]) -> None:
         self.grid = grid
         axes = len(grid.tables)
         self.for_content, self.for_tables = needed[0], list(needed[1 : 1 + axes])
-        self.for_tag = grid.tag is not None and needed[1 + axes]
+        self.for_embedding = grid.modality_embedding is not None and needed[1 + axes]
         self.content = grid.content.new_zeros(grid.content.shape) if needed[0] else None
         new = grid.tables[0].new_zeros
         # Sums over the elements at each place of an axis: of scale^2 r, and of it times the mean.
@@ -156,7 +158,7 @@ class GridGradients:
             for axis, (span, cells) in enumerate(zip(chunk.ranges, grid.tile, strict=True)):
                 target = target.narrow(1 + axis, span.start * cells, own.shape[1 + axis])
             target.copy_(own)
-        if not any(self.for_tables) and not self.for_tag:
+        if not any(self.for_tables) and not self.for_embedding:
             return
         weight = weight * tiles.scale
         both = torch.stack([weight, weight * tiles.mean], dim=-1)
@@ -169,7 +171,7 @@ class GridGradients:
             self.means[axis][here] += summed[:, 1]
 
     def finish(self, pairs: Sequence[tuple[Sums, Float[Tensor, "B C R"]]]) -> list[Tensor | None]:
-        """Return the gradients of content, tables and tag, None where none is needed."""
+        """Return the gradients of content, tables and modality embedding, None where none is needed."""
         grid = self.grid
         gradients: list[Tensor | None] = [self.content]
         for axis, needed in enumerate(self.for_tables):
@@ -182,11 +184,11 @@ class GridGradients:
                 part = grid.parts(vectors)[1][axis]
                 total = total + torch.einsum("BnR,BpR->np", sums.along(axis), part)
             gradients.append(total)
-        if grid.tag is None:
+        if grid.modality_embedding is None:
             return gradients
-        if not self.for_tag:
+        if not self.for_embedding:
             return [*gradients, None]
-        total = self.means[0].sum() - grid.tag * self.squares[0].sum()
+        total = self.means[0].sum() - grid.modality_embedding * self.squares[0].sum()
         for sums, vectors in pairs:
             part = grid.parts(vectors)[2]
             assert isinstance(sums, GridSums)

@@ -72,8 +72,8 @@ def shards_of(data: Any) -> list[Location]:
         OSError: If there are none.
     """
     found = recognize(data)
-    paths = [path for place in found.places.values() for path in place.paths]
-    if any(place.kind != "files" for place in found.places.values()) or not paths:
+    paths = [path for part in found.splits.values() for path in part.paths]
+    if any(part.kind != "files" for part in found.splits.values()) or not paths:
         raise ValueError(
             f"'{data}' is {found.form}: expected shards, files of {', '.join(_STREAMED)}."
         )

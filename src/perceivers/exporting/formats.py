@@ -28,7 +28,7 @@ _PARTS = {
     "encoder.blocks": "self-attention of the latents: number of the block, then of the layer in it",
     "encoder": "encoder",
     "output": "predictions from the latents",
-    "fusion.tags": "modality embedding",
+    "fusion.modality_embeddings": "modality embedding",
     "fusion": "projection of modalities to one width",
 }
 _LAYERS = {

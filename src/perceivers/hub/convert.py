@@ -376,7 +376,7 @@ def _multimodal() -> list[Row]:
     for theirs, ours in (("audio", "audio"), ("image", "video"), ("label", "label")):
         head = f"perceiver.output_postprocessor.modalities.{theirs}.classifier"
         found += [
-            Row(f"{_PRE}.padding.{theirs}", f"fusion.tags.{ours}", leading=1),
+            Row(f"{_PRE}.padding.{theirs}", f"fusion.modality_embeddings.{ours}", leading=1),
             Row(f"{_PRE}.mask.{theirs}", f"fusion.tokens.{ours}", leading=1),
             Row(f"perceiver.decoder.padding.{theirs}", f"output.padding.{ours}", leading=1),
             *_linear(head, f"output.heads.{ours}.to_logits"),

@@ -52,12 +52,12 @@ class GridPositions:
 
 
 @dataclass(frozen=True)
-class Replaced:
-    """Elements hidden behind a learned vector (autoencoding, masked modelling).
+class MaskedElements:
+    """Elements replaced by a learned vector (autoencoding, masked modeling).
 
     Attributes:
-        where: True where an element is hidden.
-        token: What stands there instead, over all C channels.
+        where: True where an element is masked.
+        token: Vector of masked elements, over all C channels.
     """
 
     where: Bool[Tensor, "B M"]
@@ -66,21 +66,21 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Elements:
-    """M elements of C channels, kept in parts: `[content | positions | tag]`.
+    """M elements of C channels, kept in parts: `[content | positions | modality embedding]`.
 
     Attributes:
         content: What was sensed: RGB, the values of a patch, a mel bin, a byte's embedding.
         positions: The encoding of where: of a grid, one for all samples, or one for each sample.
-        tag: The modality's learned vector, the same for all its elements.
+        modality_embedding: The modality's learned vector, the same for all its elements.
         mask: True where an element is real. The content elsewhere is taken as zero.
-        replaced: Elements hidden behind a learned vector.
+        masked: Elements replaced by a learned vector.
     """
 
     content: Float[Tensor, "B M Cc"]
     positions: GridPositions | Float[Tensor, "M P"] | Float[Tensor, "B M P"] | None = None
-    tag: Float[Tensor, " G"] | None = None
+    modality_embedding: Float[Tensor, " G"] | None = None
     mask: Bool[Tensor, "B M"] | None = None
-    replaced: Replaced | None = None
+    masked: MaskedElements | None = None
 
     @property
     def num_elements(self) -> int:
@@ -89,14 +89,18 @@ class Elements:
 
     @property
     def num_channels(self) -> int:
-        """Width of an element with its position and tag, C."""
+        """Width of an element with its position and modality embedding, C."""
         if self.positions is None:
             width = 0
         elif isinstance(self.positions, GridPositions):
             width = self.positions.num_channels
         else:
             width = self.positions.shape[-1]
-        return self.content.shape[2] + width + (0 if self.tag is None else self.tag.shape[0])
+        return (
+            self.content.shape[2]
+            + width
+            + (0 if self.modality_embedding is None else self.modality_embedding.shape[0])
+        )
 
     @property
     def first_axis(self) -> int:
@@ -119,12 +123,12 @@ class Elements:
             if isinstance(positions, GridPositions):
                 positions = positions.dense()
             parts.append(positions.expand(content.shape[0], -1, -1))
-        if self.tag is not None:
-            parts.append(self.tag.expand(*content.shape[:2], -1))
+        if self.modality_embedding is not None:
+            parts.append(self.modality_embedding.expand(*content.shape[:2], -1))
         array = torch.cat(parts, dim=-1)
-        if self.replaced is not None:
-            token = self.replaced.token.to(array.dtype)
-            array = torch.where(self.replaced.where[..., None], token, array)
+        if self.masked is not None:
+            token = self.masked.token.to(array.dtype)
+            array = torch.where(self.masked.where[..., None], token, array)
         return array if dtype is None else array.to(dtype)
 
     def permuted(self, order: Int[Tensor, " M"]) -> "Elements":
@@ -137,7 +141,7 @@ class Elements:
             positions = positions.dense()
         if positions is not None:
             positions = positions[..., order, :]
-        hidden = self.replaced
+        hidden = self.masked
         if hidden is not None:
             hidden = replace(hidden, where=hidden.where[:, order])
         return replace(
@@ -145,7 +149,7 @@ class Elements:
             content=self.content[:, order],
             positions=positions,
             mask=None if self.mask is None else self.mask[:, order],
-            replaced=hidden,
+            masked=hidden,
         )
 
     def time_part(self, part: int, parts: int) -> "Elements":
@@ -168,7 +172,7 @@ class Elements:
             positions = replace(positions, tables=tables)
         elif positions is not None:
             positions = positions[..., kept, :]
-        hidden = self.replaced
+        hidden = self.masked
         if hidden is not None:
             hidden = replace(hidden, where=hidden.where[:, kept])
         return replace(
@@ -176,7 +180,7 @@ class Elements:
             content=self.content[:, kept],
             positions=positions,
             mask=None if self.mask is None else self.mask[:, kept],
-            replaced=hidden,
+            masked=hidden,
         )
 
 

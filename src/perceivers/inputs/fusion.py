@@ -12,7 +12,7 @@ import torch
 from pydantic import ConfigDict
 from torch import nn
 
-from perceivers.inputs.elements import Elements, Replaced
+from perceivers.inputs.elements import Elements, MaskedElements
 from perceivers.nn.init import truncated_normal_
 from perceivers.typing import Bool, Float, Tensor
 
@@ -71,7 +71,7 @@ class Fusion(nn.Module):
             )
         self.config = config
         self.channels = max(widths.values()) + config.min_padding
-        self.tags = nn.ParameterDict(
+        self.modality_embeddings = nn.ParameterDict(
             {
                 name: truncated_normal_(torch.empty(self.channels - width), _TAG_SCALE)
                 for name, width in widths.items()
@@ -86,7 +86,10 @@ class Fusion(nn.Module):
         """Return the elements of each modality, all of width C; in training without those that are dropped."""
         if self.training and any(self.config.modality_dropout.values()):
             segments = self._dropped(segments)
-        segments = {name: replace(part, tag=self._tag(name)) for name, part in segments.items()}
+        segments = {
+            name: replace(part, modality_embedding=self._embedding(name))
+            for name, part in segments.items()
+        }
         if self.config.dropped == "token":
             return {name: self._behind_token(name, part) for name, part in segments.items()}
         return segments
@@ -109,17 +112,17 @@ class Fusion(nn.Module):
         mask = keep[:, None].expand(-1, part.num_elements)
         return replace(part, mask=mask if part.mask is None else part.mask & mask)
 
-    def _tag(self, name: str) -> Float[Tensor, " G"]:
+    def _embedding(self, name: str) -> Float[Tensor, " G"]:
         """Return the learned vector of a modality."""
         if name not in self.tokens:
-            return self.tags[name]
+            return self.modality_embeddings[name]
         # A vector that stands nowhere in this batch gets a gradient of zero: several processes wait for one.
-        return self.tags[name] + 0.0 * self.tokens[name].sum()
+        return self.modality_embeddings[name] + 0.0 * self.tokens[name].sum()
 
     def _behind_token(self, name: str, part: Elements) -> Elements:
         """Put the modality's learned vector in place of all elements of the samples that have none of it."""
-        if part.mask is None or part.replaced is not None:
+        if part.mask is None or part.masked is not None:
             return part
         missing = ~part.mask.any(dim=1, keepdim=True)
-        hidden = Replaced(missing.expand(-1, part.num_elements), self.tokens[name])
-        return replace(part, mask=part.mask | missing, replaced=hidden)
+        hidden = MaskedElements(missing.expand(-1, part.num_elements), self.tokens[name])
+        return replace(part, mask=part.mask | missing, masked=hidden)

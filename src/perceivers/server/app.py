@@ -117,7 +117,7 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
             sample = parse_form(form, service.inputs, counts=counts)
             outputs, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
-            views = explanation_json.views_json(found, cross_attend=read)
+            views = explanation_json.views_json(found, cross_attention=read)
         shown = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
         shown |= {"answers": outputs, "missing": list(found.missing), "views": views}
         return JSONResponse({**shown, "milliseconds": _milliseconds(started)})

@@ -2,7 +2,7 @@
 
 The forward pass goes over the elements twice: for the log-sum-exp of all grids together, then, with the final weights,
 for what is collected. So nothing has to be rescaled. The backward pass goes over them once for the queries, and once
-more if content, tables or tag need a gradient.
+more if content, tables or modality embedding need a gradient.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def read_backward(
         reader = GridReader(part, vectors.shape[2])
         rows, others = reader.scores(vectors), reader.scores(gradient)
         gradients = GridGradients(part, wanted)
-        weigh = any(gradients.for_tables) or gradients.for_tag
+        weigh = any(gradients.for_tables) or gradients.for_embedding
         sums, attention = reader.combine(rows, log_sum, others, delta, weigh=weigh)
         dp += sums.collected()
         own: list[Tensor | None] = []

@@ -134,9 +134,9 @@ class GridReader:
         total = grid.tables[0].new_zeros(grid.sizes[:-1])
         for axis, sums in enumerate(grid.axis_sums[:-1]):
             total = total + self._on_lines(axis, sums)
-        if grid.tag is not None:
-            width += grid.tag.shape[0]
-            total = total + grid.tag.sum()
+        if grid.modality_embedding is not None:
+            width += grid.modality_embedding.shape[0]
+            total = total + grid.modality_embedding.sum()
         mean = total / max(1, width)
         spread = torch.zeros_like(mean)
         for axis, (spreads, means) in enumerate(
@@ -145,8 +145,8 @@ class GridReader:
             offset = self._on_lines(axis, means) - mean
             spread = spread + self._on_lines(axis, spreads)
             spread = spread + grid.tables[axis].shape[1] * offset.square()
-        if grid.tag is not None:
-            spread = spread + (grid.tag - mean[..., None]).square().sum(dim=-1)
+        if grid.modality_embedding is not None:
+            spread = spread + (grid.modality_embedding - mean[..., None]).square().sum(dim=-1)
         return torch.stack([mean.flatten(), spread.flatten()]), width
 
     def _on_lines(self, axis: int, values: Float[Tensor, " n"]) -> Tensor:
@@ -317,7 +317,7 @@ class GridReader:
         others: Rows,
         delta: Float[Tensor, "B R"],
     ) -> None:
-        """Store the gradient of content, and the sums that the gradients of tables and tag need.
+        """Store the gradient of content, and the sums that the gradients of tables and modality embedding need.
 
         Args:
             gradients: Where they go.
@@ -327,7 +327,7 @@ class GridReader:
             delta: What is subtracted from its scores.
         """
         new = shift.new_empty
-        places = any(gradients.for_tables) or gradients.for_tag
+        places = any(gradients.for_tables) or gradients.for_embedding
         lines = shift.new_zeros(2, self.num_lines)
         for slab in self.slabs(1, 1, 1):
             line = new(2, slab.num_samples, self.cell_blocks, slab.num_lines)

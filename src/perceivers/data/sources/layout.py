@@ -1,4 +1,4 @@
-"""What lies at a path: the form of the data, told by looking at names only."""
+"""Detect the form of data from the names of their files."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,12 +18,7 @@ from perceivers.data.registry import is_media, kind_of_name, media_kinds
 from perceivers.data.sources.flow_datasets import find_flow_layout
 from perceivers.data.sources.folders import find_image_pair, media_files
 
-DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".tar", ".npz", ".h5")
-_SPLIT_STEM = (
-    rf"({'|'.join(name for names in SPLIT_NAMES.values() for name in names)})(-.*|[_.]\d.*)?"
-)
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_WORDS = {
+_FORMATS = {
     ".parquet": "Parquet",
     ".csv": "CSV",
     ".jsonl": "JSON lines",
@@ -31,8 +26,13 @@ _WORDS = {
     ".npz": "NumPy arrays",
     ".h5": "HDF5",
 }
+DATA_SUFFIXES = tuple(_FORMATS)
+_SUFFIXES = ", ".join(DATA_SUFFIXES)
+_SPLIT_STEM = (
+    rf"({'|'.join(name for names in SPLIT_NAMES.values() for name in names)})(-.*|[_.]\d.*)?"
+)
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
-
 _MEDIA_NAME = re.compile(
     rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
 )
@@ -42,12 +42,12 @@ Kind = Literal["files", "metadata", "classes", "flat", "saved", "text", "pairs",
 
 @dataclass(frozen=True, slots=True)
 class SplitLocation:
-    """Where one split lies: data files, or a folder that is read in one way.
+    """Location of one split: data files, or a folder.
 
     Attributes:
-        kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a
-            folder of one folder for each class), `flat` (files without labels), `saved` (by `datasets`), `text` (one),
-            `pairs` (of frames), `targets` (pictures, and beside them what is learned of their pixels).
+        kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a folder with
+            one folder per class), `flat` (files without labels), `saved` (by `datasets`), `text` (a single file),
+            `pairs` (of frames), `targets` (images beside their masks or target images).
         paths: The files, or the folder.
     """
 
@@ -57,29 +57,29 @@ class SplitLocation:
 
 @dataclass(frozen=True, slots=True)
 class DetectedLayout:
-    """What was recognized.
+    """Detected form of data.
 
     Attributes:
-        form: In words, for messages and reports.
-        places: Where each split lies. Data that are not split are `train`.
-        hub: Id on the Hugging Face hub; then there are no places.
-        notes: What was left out, and why.
+        form: Description, for messages and reports.
+        splits: Location of each split. Undivided data are `train`.
+        hub: Id on the Hugging Face hub; `splits` is then empty.
+        notes: Sentences about files that were left out.
     """
 
     form: str
-    places: dict[str, SplitLocation]
+    splits: dict[str, SplitLocation]
     hub: str | None = None
     notes: tuple[str, ...] = ()
 
 
 def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
-    """Return the form of the data at a path, remote address, glob or brace pattern, or hub id.
+    """Detect the form of the data at a path, remote address, glob or brace pattern, or hub id.
 
     A path that exists wins over a hub id. A list names the shards of one split.
 
     Raises:
-        ValueError: If nothing is recognized. The message says what was seen.
-        FileNotFoundError: If there is nothing there and the name cannot be a hub id.
+        ValueError: If nothing is recognized. The message lists what was found.
+        FileNotFoundError: If nothing exists there and the name cannot be a hub id.
     """
     if not isinstance(data, str | Path):
         return _list(data)
@@ -93,11 +93,8 @@ def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
         return _folder(path)
     if any(mark in text for mark in "*?[{"):
         return _pattern(text)
-    if (
-        isinstance(data, str)
-        and _HUB_ID.fullmatch(text)
-        and path.suffix.lower() not in DATA_SUFFIXES
-    ):
+    is_id = isinstance(data, str) and _HUB_ID.fullmatch(text) is not None
+    if is_id and path.suffix.lower() not in DATA_SUFFIXES:
         return DetectedLayout("a data set of the Hugging Face hub", {}, hub=text)
     raise FileNotFoundError(
         f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "
@@ -105,20 +102,24 @@ def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
     )
 
 
+def _undivided(
+    form: str, kind: Kind, *paths: Location, notes: tuple[str, ...] = ()
+) -> DetectedLayout:
+    return DetectedLayout(form, {"train": SplitLocation(kind, paths)}, notes=notes)
+
+
 def _file(path: Path) -> DetectedLayout:
     suffix = path.suffix.lower()
     if suffix in DATA_SUFFIXES:
-        return DetectedLayout(
-            f"a file of {_WORDS[suffix]}", {"train": SplitLocation("files", (path,))}
-        )
+        return _undivided(f"a file of {_FORMATS[suffix]}", "files", path)
     if kind_of_name(path.name) == "text":
-        return DetectedLayout("one text", {"train": SplitLocation("text", (path,))})
+        return _undivided("one text", "text", path)
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
         raise ValueError(
             f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."
         )
     raise ValueError(
-        f"{path} is no data file: expected {', '.join(DATA_SUFFIXES)} or a folder, got '{suffix or path.name}'."
+        f"{path} is no data file: expected {_SUFFIXES} or a folder, got '{suffix or path.name}'."
     )
 
 
@@ -136,76 +137,66 @@ def _pattern(text: str) -> DetectedLayout:
     suffixes = {path.suffix.lower() for path in paths}
     if len(suffixes) > 1 or not suffixes <= set(DATA_SUFFIXES):
         raise ValueError(
-            f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {', '.join(DATA_SUFFIXES)}."
+            f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {_SUFFIXES}."
         )
-    word = _WORDS[suffixes.pop()]
-    return DetectedLayout(
-        f"{len(paths)} files of {word}", {"train": SplitLocation("files", tuple(paths))}
-    )
+    return _undivided(f"{len(paths)} files of {_FORMATS[suffixes.pop()]}", "files", *paths)
 
 
 def _list(data: Sequence[str | Path]) -> DetectedLayout:
-    """Several paths or addresses, whose files are read as one split."""
-    paths = tuple(
-        path for one in data for place in recognize(one).places.values() for path in place.paths
-    )
+    """Several paths or addresses, read as one split."""
+    paths = [path for one in data for part in recognize(one).splits.values() for path in part.paths]
     suffixes = {suffix_of(path) for path in paths}
     if len(suffixes) != 1 or not suffixes <= set(DATA_SUFFIXES):
         seen = f"{', '.join(map(str, data[:4]))}{', ...' if len(data) > 4 else ''}" or "nothing"
-        raise ValueError(
-            f"Expected a list of files of one kind, of {', '.join(DATA_SUFFIXES)}; got {seen}."
-        )
-    return DetectedLayout(
-        f"{len(paths)} files of {_WORDS[suffixes.pop()]}", {"train": SplitLocation("files", paths)}
-    )
+        raise ValueError(f"Expected a list of files of one kind, of {_SUFFIXES}; got {seen}.")
+    return _undivided(f"{len(paths)} files of {_FORMATS[suffixes.pop()]}", "files", *paths)
 
 
 def _remote(text: str) -> DetectedLayout:
-    """Remote files; where several are named like splits, these splits."""
+    """Remote files; several files named like splits are these splits."""
     paths = [path for path in expand_remote(text) if suffix_of(path) in DATA_SUFFIXES]
     suffixes = sorted({suffix_of(path) for path in paths})
     if len(suffixes) != 1:
         seen = f"files of {', '.join(suffixes)}" if suffixes else "no such file"
-        raise ValueError(f"'{text}' names {seen}: expected one of {', '.join(DATA_SUFFIXES)}.")
-    word = f"{_WORDS[suffixes[0]]} at {text.partition('://')[0]}://"
-    splits = [_split_of_stem(path.rpartition("/")[2].partition(".")[0]) for path in paths]
-    if len(paths) > 1 and None not in splits and {"train", "test"} & set(splits):
-        places = {
-            split: SplitLocation(
-                "files", tuple(p for p, s in zip(paths, splits, strict=True) if s == split)
-            )
+        raise ValueError(f"'{text}' names {seen}: expected one of {_SUFFIXES}.")
+    word = f"{_FORMATS[suffixes[0]]} at {text.partition('://')[0]}://"
+    stems = [path.rpartition("/")[2].partition(".")[0] for path in paths]
+    matches = [re.fullmatch(_SPLIT_STEM, stem, re.IGNORECASE) for stem in stems]
+    names = [split_of(match[1]) if match else None for match in matches]
+    if len(paths) > 1 and None not in names and {"train", "test"} & set(names):
+        found = {
+            split: [path for path, name in zip(paths, names, strict=True) if name == split]
             for split in SPLIT_NAMES
-            if split in splits
+            if split in names
         }
-        return DetectedLayout(f"{word}, {_split_into(places)}", places)
+        return _divided(word, found)
     form = f"{'a file' if len(paths) == 1 else f'{len(paths)} files'} of {word}"
-    return DetectedLayout(form, {"train": SplitLocation("files", tuple(paths))})
+    return _undivided(form, "files", *paths)
 
 
-def _split_of_stem(stem: str) -> str | None:
-    match = re.fullmatch(_SPLIT_STEM, stem, re.IGNORECASE)
-    return split_of(match[1]) if match else None
+def _divided(
+    word: str, files: dict[str, Sequence[Location]], notes: tuple[str, ...] = ()
+) -> DetectedLayout:
+    splits = {s: SplitLocation("files", tuple(files[s])) for s in SPLIT_NAMES if s in files}
+    return DetectedLayout(f"{word}, {_split_into(splits)}", splits, notes=notes)
 
 
 def _folder(folder: Path) -> DetectedLayout:
     entries = _entries(folder)
     names = {entry.name for entry in entries}
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names:
-        return DetectedLayout(
-            "a saved Hugging Face data set", {"train": SplitLocation("saved", (folder,))}
-        )
+        return _undivided("a saved Hugging Face data set", "saved", folder)
     layout = find_flow_layout(folder)
     if layout is not None:
-        return DetectedLayout(layout, {"train": SplitLocation("pairs", (folder,))})
-    for look in (_split_files, _single_table, _split_folders, _one_folder):
-        found = look(folder, entries)
+        return _undivided(layout, "pairs", folder)
+    for detect in (_split_files, _single_table, _split_folders, _one_folder):
+        found = detect(folder, entries)
         if found is not None:
             return found
     seen = ", ".join(sorted(names)[:8]) or "nothing"
     raise ValueError(
-        f"No data are recognized in the folder '{folder}': expected files (pictures, sounds, films, shapes, texts, "
-        f"recordings, arrays), a folder of them for each class, or files of {', '.join(DATA_SUFFIXES)}; it holds "
-        f"{seen}."
+        f"No data are recognized in the folder '{folder}': expected files (images, audio, video, points, texts, "
+        f"series, arrays), a folder of them for each class, or files of {_SUFFIXES}; it holds {seen}."
     )
 
 
@@ -218,9 +209,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _split_files(folder: Path, entries: list[Path]) -> DetectedLayout | None:
-    """`train-00000-of-00002.parquet`, `test.tar`, ..., there or in a folder `data` (as the hub keeps them).
+    """`train-00000-of-00002.parquet`, `test.tar`, ..., in the folder or its subfolder `data` (as on the hub).
 
-    Also `ply_data_train0.h5`, as ModelNet's files are called, where some are of train.
+    Also `ply_data_train0.h5` (ModelNet), if some are of train.
     """
     splits = _named_by_split(entries, _SPLIT_STEM)
     if not splits:
@@ -228,29 +219,21 @@ def _split_files(folder: Path, entries: list[Path]) -> DetectedLayout | None:
         splits = splits if "train" in splits else {}
     if not splits:
         inner = folder / "data"
-        return (
-            _split_files(inner, _entries(inner))
-            if inner.is_dir() and folder.name != "data"
-            else None
-        )
+        nested = inner.is_dir() and folder.name != "data"
+        return _split_files(inner, _entries(inner)) if nested else None
     for split, paths in splits.items():
         if len({path.suffix.lower() for path in paths}) > 1:
             raise ValueError(
                 f"'{folder}' holds {split} in several forms: {_listed(paths)}. Keep one, or give the path of a file."
             )
     used = {path for paths in splits.values() for path in paths}
-    word = _WORDS[next(iter(splits.values()))[0].suffix.lower()]
-    ordered = {
-        split: SplitLocation("files", tuple(splits[split]))
-        for split in SPLIT_NAMES
-        if split in splits
-    }
     notes = _left_out([entry for entry in entries if entry not in used], "no split files")
-    return DetectedLayout(f"{word}, {_split_into(ordered)}", ordered, notes=notes)
+    word = _FORMATS[next(iter(splits.values()))[0].suffix.lower()]
+    return _divided(word, {**splits}, notes)
 
 
 def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
-    """Return the data files whose name tells their split, by it."""
+    """Return the data files of each split, whose name is the first group of `pattern`."""
     splits: dict[str, list[Path]] = {}
     for entry in entries:
         match = re.fullmatch(pattern, entry.stem, re.IGNORECASE)
@@ -261,73 +244,62 @@ def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
 
 
 def _single_table(folder: Path, entries: list[Path]) -> DetectedLayout | None:
-    files = [
-        e
-        for e in entries
-        if e.suffix.lower() in DATA_SUFFIXES and e.name not in _METADATA and e.is_file()
-    ]
+    files = [e for e in entries if e.suffix.lower() in DATA_SUFFIXES and e.is_file()]
+    files = [e for e in files if e.name not in _METADATA]
     if not files:
         return None
-    same = {(re.sub(r"\d+", "#", path.stem), path.suffix.lower()) for path in files}
     if not any(_may_name_media(path) for path in files) and any(
         e.is_dir() and _has_media(e) for e in entries
     ):
-        return None  # a list of something else beside folders of pictures
-    if len(same) > 1:
+        return None  # a list of something else beside folders of images
+    if len({(re.sub(r"\d+", "#", path.stem), path.suffix.lower()) for path in files}) > 1:
         raise ValueError(
             f"'{folder}' holds several tables, {_listed(files)}, and none is called train, validation or test. "
             "Rename them so, or give the path of one."
         )
-    word = _WORDS[files[0].suffix.lower()]
-    form = f"a folder with {'a file' if len(files) == 1 else f'{len(files)} files'} of {word}"
-    return DetectedLayout(form, {"train": SplitLocation("files", tuple(files))})
+    count = "a file" if len(files) == 1 else f"{len(files)} files"
+    form = f"a folder with {count} of {_FORMATS[files[0].suffix.lower()]}"
+    return _undivided(form, "files", *files)
 
 
 def _split_folders(folder: Path, entries: list[Path]) -> DetectedLayout | None:
-    splits: dict[str, Path] = {}
     if any((folder / name).is_file() for name in _METADATA):
         return None
+    folders: dict[str, Path] = {}
     for entry in entries:
         split = split_of(entry.name)
         if split and entry.is_dir():
-            if split in splits:
+            if split in folders:
                 raise ValueError(
-                    f"'{folder}' holds two folders for {split}: {splits[split].name} and {entry.name}. Keep one."
+                    f"'{folder}' holds two folders for {split}: {folders[split].name} and {entry.name}. Keep one."
                 )
-            splits[split] = entry
-    if not {"train", "test"} & set(splits):
+            folders[split] = entry
+    if not {"train", "test"} & set(folders):
         return None
-    places: dict[str, SplitLocation] = {}
+    splits: dict[str, SplitLocation] = {}
     form, notes = "", ()
-    for split in (name for name in SPLIT_NAMES if name in splits):
-        inner = splits[split]
+    for split in (name for name in SPLIT_NAMES if name in folders):
+        inner = folders[split]
         found = _single_table(inner, _entries(inner)) or _one_folder(inner, _entries(inner))
         if found is None:
             raise ValueError(
                 f"The folder '{inner}' is empty: expected the files of {split}, or a folder for each class."
             )
-        places[split] = found.places["train"]
+        splits[split] = found.splits["train"]
         form, notes = form or found.form, (*notes, *found.notes)
-    rest = _left_out(
-        [entry for entry in entries if entry not in splits.values()], "not part of a split"
-    )
-    return DetectedLayout(f"{form}, {_split_into(places)}", places, notes=(*notes, *rest))
+    rest = [entry for entry in entries if entry not in folders.values()]
+    notes = (*notes, *_left_out(rest, "not part of a split"))
+    return DetectedLayout(f"{form}, {_split_into(splits)}", splits, notes=notes)
 
 
 def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     """A folder with metadata, with a folder for each class, or with files only."""
     if any((folder / name).is_file() for name in _METADATA):
-        return DetectedLayout(
-            "a folder with a metadata table", {"train": SplitLocation("metadata", (folder,))}
-        )
+        return _undivided("a folder with a metadata table", "metadata", folder)
     if find_image_pair(entries) is not None:
-        return DetectedLayout(
-            "pictures and targets side by side", {"train": SplitLocation("targets", (folder,))}
-        )
+        return _undivided("images and targets side by side", "targets", folder)
     classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
-    files = [
-        entry for entry in entries if kind_of_name(entry.name) in media_kinds() and entry.is_file()
-    ]
+    files = [e for e in entries if kind_of_name(e.name) in media_kinds() and e.is_file()]
     media = [file for file in files if is_media(file.name)]
     if len(classes) > 1 or (classes and not media):
         empty = [entry for entry in entries if entry.is_dir() and entry not in classes]
@@ -335,18 +307,12 @@ def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
             *_left_out(empty, "folders without files that can be read"),
             *_left_out(media, "not in a folder of a class"),
         )
-        return DetectedLayout(
-            "a folder of classes", {"train": SplitLocation("classes", (folder,))}, notes=notes
-        )
-    if files:
-        return DetectedLayout(
-            "a folder of files without labels", {"train": SplitLocation("flat", (folder,))}
-        )
-    return None
+        return _undivided("a folder of classes", "classes", folder, notes=notes)
+    return _undivided("a folder of files without labels", "flat", folder) if files else None
 
 
 def _may_name_media(path: Path) -> bool:
-    """Tell whether a table may hold media, or names of files. Of text, the beginning is looked at."""
+    """Return True if a table may hold files or their names; the beginning of a text file decides."""
     if path.suffix.lower() not in {".csv", ".jsonl"}:
         return True
     with path.open("rb") as file:

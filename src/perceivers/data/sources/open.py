@@ -177,38 +177,40 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
 def _found_tables(found: DetectedLayout) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     notes = list(found.notes)
     tables: dict[str, Table] = {}
-    for split, place in found.places.items():
-        opened, more = _place_tables(place)
+    for split, location in found.splits.items():
+        opened, more = _open_location(location)
         notes += more
-        if len(found.places) == 1 and split == "train":
+        if len(found.splits) == 1 and split == "train":
             tables |= opened
         else:
-            parts = list(opened.values())
-            tables[split] = parts[0] if len(parts) == 1 else Concatenated(parts)
-    if {place.kind for place in found.places.values()} == {"saved"} and len(tables) > 1:
-        return f"{found.form}, split into {' and '.join(tables)}", tables, tuple(notes)
-    return found.form, tables, tuple(notes)
+            tables[split] = _joined(list(opened.values()))
+    form = found.form
+    if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
+        form = f"{form}, split into {' and '.join(tables)}"
+    return form, tables, tuple(notes)
 
 
-def _place_tables(place: SplitLocation) -> tuple[dict[str, Table], list[str]]:
-    if place.kind == "files":
-        return {"train": read_files(place.paths)}, []
-    folder = Path(place.paths[0])
-    if place.kind == "text":
+def _joined(tables: Sequence[Table]) -> Table:
+    return tables[0] if len(tables) == 1 else Concatenated(tables)
+
+
+def _open_location(location: SplitLocation) -> tuple[dict[str, Table], list[str]]:
+    if location.kind == "files":
+        return {"train": read_files(location.paths)}, []
+    folder = Path(location.paths[0])
+    if location.kind == "text":
         return {"train": one_file(folder)}, []
-    if place.kind == "saved":
+    if location.kind == "saved":
         splits, notes = select_splits(load_saved_dataset(folder), str(folder))
         return _hugging_face(splits, str(folder)), notes
-    if place.kind == "pairs":
+    if location.kind == "pairs":
         pairs, notes = flow_tables(folder)
         return {**pairs}, notes
-    if place.kind == "metadata":
+    if location.kind == "metadata":
         table, notes = metadata_table(folder)
         return metadata_splits(table), notes
-    if place.kind == "targets":
-        pair, notes = image_pair_table(folder)
-        return {"train": pair}, notes
-    table, notes = class_table(folder) if place.kind == "classes" else file_table(folder)
+    readers = {"targets": image_pair_table, "classes": class_table, "flat": file_table}
+    table, notes = readers[location.kind](folder)
     return {"train": table}, notes
 
 
@@ -231,8 +233,7 @@ def _divide(
                 f"test='{config.test}' says a value, but not of which column. Add --split-column COLUMN."
             )
         return tables, ()
-    parts = list(tables.values())
-    table = parts[0] if len(parts) == 1 else Concatenated(parts)
+    table = _joined(list(tables.values()))
     column = config.split_column
     if column not in table.fields:
         choose(table.fields, config, table.name)  # raises the error
@@ -299,8 +300,8 @@ def _open_streams(
             name = found.hub
             splits, notes = select_splits(load_hub_dataset(name, stream=True), name)
             source = _stream_hub(splits, name, config, label_names, inputs)
-        elif all(place.kind == "files" for place in found.places.values()):
-            files = {split: place.paths for split, place in found.places.items()}
+        elif all(part.kind == "files" for part in found.splits.values()):
+            files = {split: part.paths for split, part in found.splits.items()}
             if any(suffix_of(path) not in STREAMED for paths in files.values() for path in paths):
                 return None
             source = _stream_files(files, config, label_names, inputs)

@@ -221,8 +221,9 @@ class Stream:
                 )
             if (state["division"], state["rows"]) != (self._division(parts), self._total()):
                 raise ValueError(
-                    f"The stream had {state['rows']} rows, divided by {state['how']}, and now has {self._total()}, "
-                    f"divided by {self._division(parts)}: the shards are others than before. Resume with the same data."
+                    f"The stream had {state['rows']} rows, divided by {state['division']}, and now has "
+                    f"{self._total()}, divided by {self._division(parts)}: the shards differ from those before. "
+                    "Resume with the same data."
                 )
             progress.piece, progress.row = state["piece"], state["row"]
             keys = [(int(piece), int(row)) for piece, row in state["keys"]]

@@ -1,4 +1,4 @@
-"""Which columns of a table are inputs, which is the target, and which are only about the rows."""
+"""Selection of the input and target columns of a table."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,15 +17,14 @@ from perceivers.data.tables.table import Field, Table
 
 @dataclass(frozen=True)
 class InputColumn:
-    """Where one modality lies in the data.
+    """Column or columns of one modality.
 
     Attributes:
         column: Name of the column, the first if there are several.
         kind: The modality: `image`, `audio`, `video`, `points`, `text`, `series`, `array`, `table`, `frame_pair` or
             `flow`.
-        columns: All columns, where the modality lies in several side by side: the channels of a series, the fields
-            of a table. Empty where it lies in one.
-        kinds: For each of `columns`, what it holds.
+        columns: All columns of a modality with several: the channels of a series, the fields of a table. Else empty.
+        kinds: Kind of each of `columns`.
     """
 
     column: str
@@ -35,7 +34,7 @@ class InputColumn:
 
     @property
     def all_columns(self) -> tuple[str, ...]:
-        """Every column that is read for it."""
+        """All columns of the modality."""
         return self.columns or (self.column,)
 
 
@@ -48,52 +47,45 @@ def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColu
     return column.column if alone else f"{column.column}:{modality}"
 
 
-def frame_pair(frames: Sequence[str], name: str) -> list[InputColumn]:
-    """Return two columns of pictures as pairs of frames, the first and the second.
+def _series(columns: Sequence[str]) -> list[InputColumn]:
+    """Return columns of lists as the channels of one series."""
+    kinds = ("array",) * len(columns)
+    return [InputColumn(columns[0], "series", tuple(columns), kinds)] if columns else []
 
-    Args:
-        frames: The columns.
-        name: The data, in messages.
 
-    Raises:
-        ValueError: If there are not two.
-    """
-    if len(frames) != 2:
+def _frame_pair(columns: Sequence[str], name: str) -> list[InputColumn]:
+    """Return two image columns as frame pairs; `name` is the table in messages."""
+    if len(columns) != 2:
         raise ValueError(
             f"Expected two columns of frames in {name}, the first and the second: --columns one:frame,two:frame; got "
-            f"{', '.join(frames)}."
+            f"{', '.join(columns)}."
         )
-    return [InputColumn(frames[0], "frame_pair", tuple(frames), ("image", "image"))]
+    return [InputColumn(columns[0], "frame_pair", tuple(columns), ("image", "image"))]
 
 
-def with_pairs(found: Sequence[InputColumn]) -> list[InputColumn]:
-    """Return what was found; beside a flow, two columns of pictures are the frames between which it leads.
-
-    Args:
-        found: The inputs of a table, in the order of its columns.
-    """
-    pictures = [part.column for part in found if part.kind == "image"]
-    if len(pictures) != 2 or all(part.kind != "flow" for part in found):
-        return list(found)
-    rest = [part for part in found if part.kind != "image"]
-    return [*frame_pair(pictures, "the data"), *rest]
+def _merge_frames(found: list[InputColumn], name: str) -> list[InputColumn]:
+    """Merge two image columns into a frame pair if there is a flow column."""
+    images = [part.column for part in found if part.kind == "image"]
+    if len(images) != 2 or all(part.kind != "flow" for part in found):
+        return found
+    return [*_frame_pair(images, name), *(part for part in found if part.kind != "image")]
 
 
-_KINDS = ("class", "labels", "number")
+_TARGET_KINDS = ("class", "labels", "number")
 
 
 def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
-    """Return the columns that `DataConfig.label` names, each with what it is said to hold, "" if nothing.
+    """Return the columns named by `DataConfig.label`, each with its declared kind or "".
 
-    `digit,color` names two, `digit,age:number` says what the second holds. A column that is called like the whole
-    text is that column.
+    `digit,color` names two columns, `digit,age:number` declares the kind of the second. A column whose name is the
+    whole text takes precedence.
 
     Args:
         label: The text. None: no column is named.
-        known: The columns that there are.
+        known: Existing columns.
 
     Raises:
-        ValueError: If a name is empty or comes twice, or what a column is said to hold is no target.
+        ValueError: If a name is empty or repeated, or a kind is unknown.
     """
     if label is None:
         return {}
@@ -104,9 +96,9 @@ def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
         column, kind = part, ""
         if part not in known and ":" in part:
             column, _, kind = part.rpartition(":")
-            if kind not in _KINDS:
+            if kind not in _TARGET_KINDS:
                 raise ValueError(
-                    f"Label '{column}' is said to be '{kind}': expected one of {', '.join(_KINDS)}."
+                    f"Label '{column}' is said to be '{kind}': expected one of {', '.join(_TARGET_KINDS)}."
                 )
         if not column or column in found:
             reason = f"'{column}' comes twice" if column else "a name is empty"
@@ -118,10 +110,10 @@ def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
 
 
 def known_column(column: str, fields: Mapping[str, Field], name: str) -> Field:
-    """Return what a column holds.
+    """Return the content of a column.
 
     Raises:
-        ValueError: If there is no such column. The message suggests the nearest.
+        ValueError: If there is no such column. The message suggests the nearest name.
     """
     if column not in fields:
         raise ValueError(
@@ -133,16 +125,16 @@ def known_column(column: str, fields: Mapping[str, Field], name: str) -> Field:
 def target_columns(
     fields: Mapping[str, Field], config: DataConfig, inputs: Sequence[str], name: str
 ) -> dict[str, str]:
-    """Return the target columns, each with what it is said to hold, "" if nothing. None: there are no labels.
+    """Return the target columns, each with its declared kind or ""; none if there are no labels.
 
     Args:
-        fields: What the columns hold.
-        config: What the user said about them.
-        inputs: Columns that are inputs.
-        name: The data, in messages.
+        fields: Content of the columns.
+        config: Configured target.
+        inputs: Input columns.
+        name: Name of the table in messages.
 
     Raises:
-        ValueError: If a target is an input or holds nothing of the kind, or which column it is cannot be told.
+        ValueError: If a target is an input or has no suitable kind, or the target column cannot be inferred.
     """
     has_flow = any(fields[column].kind == "flow" for column in inputs)
     if config.target == "nothing" or (has_flow and config.label is None):
@@ -173,15 +165,15 @@ def target_columns(
 
 @dataclass(frozen=True)
 class ColumnSelection:
-    """The columns that are used, and how that was decided.
+    """Columns of a table by their use.
 
     Attributes:
-        inputs: Input columns by the name of their modality.
-        target: Column of the target, or None where there is none; of several tasks, their columns with commas between.
-        group: Columns that only tell rows apart (`group`, `split_column`).
-        ignored: All others.
-        notes: Sentences about the choice.
-        tasks: Of several tasks, the target column of each and what it is said to hold, "" if nothing.
+        inputs: Input columns by modality name.
+        target: Target column, None without one; of several tasks, their columns joined by commas.
+        group: Columns that only divide the rows (`group`, `split_column`).
+        ignored: All other columns.
+        notes: Sentences about the selection.
+        tasks: Of several tasks, the target column of each with its declared kind or "".
     """
 
     inputs: dict[str, InputColumn]
@@ -205,25 +197,21 @@ class ColumnSelection:
     def kept(
         self, fields: Mapping[str, Field], name: str, *, without_target: bool = False
     ) -> dict[str, Field]:
-        """Return the columns that are read, each with the kind as which it is read.
+        """Return the used columns, each with the kind as which it is read.
 
         Args:
-            fields: What the columns of a table hold.
-            name: The table, in messages.
-            without_target: The table may lack the target.
+            fields: Content of the columns of a table.
+            name: Name of the table in messages.
+            without_target: Accept a table without the target.
 
         Raises:
             ValueError: If a column is missing.
         """
-        kinds = {
-            column: kind
-            for found in self.inputs.values()
-            for column, kind in zip(
-                found.all_columns,
-                found.kinds or (found.kind,) * len(found.all_columns),
-                strict=True,
-            )
-        }
+        kinds: dict[str, str] = {}
+        for part in self.inputs.values():
+            columns = part.all_columns
+            of_columns = part.kinds or (part.kind,) * len(columns)
+            kinds.update(zip(columns, of_columns, strict=True))
         kept: dict[str, Field] = {}
         for column in self.columns:
             if column not in fields:
@@ -232,11 +220,10 @@ class ColumnSelection:
                 raise ValueError(f"{name} lacks the column '{column}' that the others have.")
             known = fields[column]
             if column in kinds:
-                kind = (
-                    known.kind if known.kind == "video" else kinds[column]
-                )  # for a film's two modalities
+                # A video column with its audio track has two modalities.
+                kind = known.kind if known.kind == "video" else kinds[column]
                 kept[column] = replace(known, kind=kind)
-            else:  # handed on as it is, also where it could be read
+            else:  # unchanged, even if a model could read it
                 plain = known.kind not in media_kinds()
                 kept[column] = known if plain else replace(known, kind="other", by_path=False)
         return kept
@@ -249,16 +236,16 @@ def choose(
     *,
     inputs: Mapping[str, InputColumn] | None = None,
 ) -> ColumnSelection:
-    """Return which columns are used.
+    """Select the columns of a table.
 
     Args:
-        fields: What the columns hold.
-        config: What the user said about them.
-        name: The data, in messages.
-        inputs: Those of a trained model. They hold where the data have these columns.
+        fields: Content of the columns.
+        config: Configured columns.
+        name: Name of the table in messages.
+        inputs: Input columns of a trained model, used if the table has them.
 
     Raises:
-        ValueError: If there is no input, a named column is missing, or the target cannot be told.
+        ValueError: If there is no input, a named column is missing, or the target cannot be inferred.
     """
     for column in (*label_columns(config.label, fields), config.group, config.split_column):
         if column is not None:
@@ -278,10 +265,10 @@ def choose(
 
 
 def check_paths(table: Table, columns: Sequence[str]) -> None:
-    """Look whether the first file that each column of paths names is there.
+    """Check that the first file of each column of paths exists.
 
     Raises:
-        FileNotFoundError: If it is not, which mostly means that paths are relative to another folder.
+        FileNotFoundError: If it does not, mostly because paths are relative to another folder.
     """
     for column in columns:
         if not table.fields[column].by_path:
@@ -297,7 +284,7 @@ def check_paths(table: Table, columns: Sequence[str]) -> None:
 def _named_inputs(
     fields: Mapping[str, Field], named: Mapping[str, str], name: str
 ) -> list[InputColumn]:
-    """Return the inputs that the user named, one for each modality."""
+    """Return the configured inputs."""
     found: list[InputColumn] = []
     table: dict[str, str] = {}
     lists: list[str] = []
@@ -318,46 +305,43 @@ def _named_inputs(
             frames.append(column)
         elif kind == "film":
             found += [InputColumn(column, "video"), InputColumn(column, "audio")]
-        elif (
-            kind == "series"
-            and field.kind == "array"
-            and not field.by_path
-            and len(field.shape) < 2
-        ):
+        elif kind == "series" and _is_list_column(field):
             lists.append(column)
         else:
             found.append(InputColumn(column, kind))
-    if lists:
-        found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
+    found += _series(lists)
     if table:
         found.append(InputColumn(next(iter(table)), "table", tuple(table), tuple(table.values())))
-    return [*found, *frame_pair(frames, name)] if frames else found
+    return [*found, *_frame_pair(frames, name)] if frames else found
+
+
+def _is_list_column(field: Field) -> bool:
+    return field.kind == "array" and not field.by_path and len(field.shape) < 2
 
 
 def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
-    """Return what can be read: media and text by kind, and lists of numbers side by side as one series."""
+    """Infer the inputs: files and text by kind, lists of numbers together as one series."""
     labels = label_columns(config.label, fields) or {"label": ""}
-    spoken_for = {*labels, config.group, config.split_column}
-    free = {c: f for c, f in fields.items() if c not in spoken_for}
-    # Where files lie in the table itself, a column of paths only says where they once came from.
-    held = {field.kind for field in free.values() if not field.by_path}
+    taken = {*labels, config.group, config.split_column}
+    free = {c: f for c, f in fields.items() if c not in taken}
+    # Beside a column of encoded files, paths only name their origin.
+    encoded = {field.kind for field in free.values() if not field.by_path}
     found: list[InputColumn] = []
     lists: list[str] = []
-    for column, holds in free.items():
-        if holds.kind not in media_kinds() or (holds.by_path and holds.kind in held):
+    for column, held in free.items():
+        if held.kind not in media_kinds() or (held.by_path and held.kind in encoded):
             continue
-        if holds.kind == "array" and not holds.by_path:
-            kind = _kind_of_array(column, holds)
+        if held.kind == "array" and not held.by_path:
+            kind = _kind_of_array(column, held)
             if kind == "series":
                 lists.append(column)
             elif kind:
                 found.append(InputColumn(column, kind))
         else:
-            found.append(InputColumn(column, holds.kind))
-    if lists:
-        found.append(InputColumn(lists[0], "series", tuple(lists), ("array",) * len(lists)))
+            found.append(InputColumn(column, held.kind))
+    found += _series(lists)
     if found:
-        return with_pairs(found)
+        return _merge_frames(found, name)
     scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
     hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
     seen = (
@@ -377,7 +361,7 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
 
 
 def _kind_of_array(column: str, field: Field) -> str | None:
-    """Return the modality of numbers that lie in the table itself, None if they are no numbers."""
+    """Return the modality of a column of arrays, None if they are not numeric."""
     if len(field.shape) == 1:
         return "series"
     if len(field.shape) == 2:
@@ -389,11 +373,7 @@ def _kind_of_array(column: str, field: Field) -> str | None:
 def _fitting(
     found: dict[str, InputColumn], wanted: Mapping[str, InputColumn] | None, name: str
 ) -> dict[str, InputColumn]:
-    """Return what was found, as far as a trained model reads it; it reads kinds, whatever columns are called.
-
-    Raises:
-        ValueError: If nothing of it is there.
-    """
+    """Return the inputs of a trained model among those found, matched by kind."""
     if wanted is None:
         return found
     by_kind = {part.kind: part for part in found.values()}
@@ -410,7 +390,7 @@ def _fitting(
 
 
 def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
-    """Return inputs by name: that of the kind, or that of the column where two are of one kind."""
+    """Return inputs by name: their kind, or their column if two have the same kind."""
     kinds = [part.kind for part in parts]
     if len(set(kinds)) == len(kinds):
         return {part.kind: part for part in parts}
@@ -441,7 +421,7 @@ def _notes(
 
 
 def _described(part: InputColumn) -> str:
-    """Return an input in words: `image (pictures)`, `x, y, z (recordings, 3 channels)`."""
+    """Describe an input: `image (images)`, `x, y, z (series, 3 channels)`."""
     columns = ", ".join(part.all_columns)
     channels = f", {len(part.columns)} channels" if part.kind == "series" and part.columns else ""
     return f"{columns} ({noun_of(part.kind)}{channels})"

@@ -1,4 +1,4 @@
-"""Attribution of one sample: outputs, the attention of each cross-attend, and maps of the whole model."""
+"""Attribution of one sample: outputs, the attention of each cross-attention, and maps of the whole model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.recorder import Call, check_single, input_calls, record_calls
+from perceivers.explain.attribution.attention import Call, check_single, input_calls, record_calls
 from perceivers.explain.attribution.rollup import (
     RolledUp,
     check_whole,
@@ -18,13 +18,13 @@ from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
 MAPS = ("mean", "last", "rollup", "class")
-"""Maps of a whole model: the mean of all cross-attends, the last one, the rollup, or the rollup weighted by the
+"""Maps of a whole model: the mean of all cross-attentions, the last one, the rollup, or the rollup weighted by the
 gradient of a class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossAttentionMap:
-    """Attention of one cross-attend, of a single sample, in memory that does not grow with the number of latents.
+    """Attention of one cross-attention, of a single sample, in memory that does not grow with the number of latents.
 
     Attributes:
         name: Name of the module.
@@ -53,7 +53,7 @@ class Attribution:
 
     Attributes:
         outputs: Outputs of the model, by name if it has several.
-        maps: Map of each cross-attend.
+        maps: Map of each cross-attention.
         rolled: Attention rolled up to the elements: of the output, then of the chosen latents.
     """
 
@@ -82,7 +82,7 @@ def attribute(
         query: Index of the query of a decoder. By default all of them together.
 
     Raises:
-        ValueError: If there is more than one sample, no such latent, or a cross-attend to a part of the elements.
+        ValueError: If there is more than one sample, no such latent, or a cross-attention to a part of the elements.
     """
     check_single(inputs)
     decoded: list[Call] = []
@@ -146,7 +146,7 @@ def summary_map(
 
 @torch.inference_mode()
 def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
-    """Return the map of a cross-attend, reduced to means over latents and to some latents.
+    """Return the map of a cross-attention, reduced to means over latents and to some latents.
 
     Raises:
         ValueError: If there is no such latent.

@@ -42,7 +42,7 @@ def explain_sample(
     about: str | None = None,
     alone: tuple[int | None, int | None] = (None, None),
 ) -> Explanation:
-    """Return the output of a model for one sample, and the attention of each of its cross-attends.
+    """Return the output of a model for one sample, and the attention of each of its cross-attentions.
 
     Args:
         saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
@@ -84,7 +84,11 @@ def explain_sample(
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(values.argmax()) if learned.has_classes else 0]
-    titles = {"mean": "all cross-attends", "last": "last cross-attend", "rollup": "all layers"}
+    titles = {
+        "mean": "all cross-attentions",
+        "last": "last cross-attention",
+        "rollup": "all layers",
+    }
     title = titles.get(kind, f"for {about}")
     views = _Views(saved, sample, found, summary.numpy(), title, query, segments)
     return Explanation(
@@ -96,7 +100,7 @@ def explain_sample(
         views=views.views(),
         latents=chosen,
         missing=sample.missing,
-        asked=None if query is None else query.latents.numpy(),
+        query=None if query is None else query.latents.numpy(),
         map=kind,
         about=about if kind == "class" else None,
     )
@@ -259,7 +263,7 @@ class _Views:
             rolled=segment.place_shares(self.found.rolled.elements[1:].numpy()),
             heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
             head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
-            asked=None if query is None else segment.place_shares(query.elements.numpy()),
+            query=None if query is None else segment.place_shares(query.elements.numpy()),
         )
 
     def _input(self, name: str) -> ModelInput:
@@ -277,7 +281,7 @@ class _Views:
 
 
 def _stacked_heads(maps: Sequence[Map]) -> Map:
-    """Return maps of heads, H x ..., as T x H x ...; the mean over heads where cross-attends differ in their number."""
+    """Return maps of heads, H x ..., as T x H x ...; their mean where the numbers of heads differ."""
     if len({one.shape for one in maps}) > 1:
         maps = [one.mean(axis=0, keepdims=True) for one in maps]
     return np.stack(maps)

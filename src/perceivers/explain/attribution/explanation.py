@@ -1,4 +1,4 @@
-"""Explanation of a sample: the output of the model and the attention of each cross-attend, as arrays."""
+"""Explanation of a sample: the output of the model and the attention of each cross-attention, as arrays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from perceivers.explain.contents.base import View
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Output of a model for one sample, and the attention of each cross-attend.
+    """Output of a model for one sample, and the attention of each cross-attention.
 
     Attributes:
         name: Name of the file, or files.
@@ -22,7 +22,7 @@ class Explanation:
         views: View of each modality that the sample has.
         latents: Indices of the latents in `View.scores`.
         missing: Modalities that the sample lacks.
-        asked: Attention of the output's own query to each latent. None: the output has no query of its own.
+        query: Attention of the output's own query to each latent. None: the output has no query of its own.
         map: Kind of the views' summaries: one of `perceivers.explain.attribution.attribute.MAPS`.
         about: Class that the summaries are about, if they are about one.
     """
@@ -35,7 +35,7 @@ class Explanation:
     views: tuple[View, ...]
     latents: tuple[int, ...]
     missing: tuple[str, ...] = ()
-    asked: npt.NDArray[np.float32] | None = None
+    query: npt.NDArray[np.float32] | None = None
     map: str = "mean"
     about: str | None = None
 
@@ -55,8 +55,8 @@ def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
         "map": np.array(explanation.map),
         "about": np.array(explanation.about or ""),
     }
-    if explanation.asked is not None:
-        arrays["asked_latents"] = explanation.asked
+    if explanation.query is not None:
+        arrays["query_latents"] = explanation.query
     single = len(explanation.views) == 1 and not explanation.missing
     for view in explanation.views:
         prefix = "" if single else f"{view.name}."
@@ -72,7 +72,7 @@ def _arrays_of_view(view: View) -> Iterator[tuple[str, npt.NDArray[np.generic]]]
         "share": view.share,
         "even": np.asarray(view.even),
         "scores": view.scores,
-        "asked": view.asked,
+        "query": view.query,
         "summary": view.summary,
         "latent_attention": view.latents,
         "latent_rollup": view.rolled,

@@ -1,7 +1,7 @@
 """Faithfulness of maps: the probability of a class as elements are deleted, or inserted, in the order of a map.
 
-Deleted elements leave the softmax of every cross-attend, as padding does. No value has to replace them, so that every
-modality can be measured in the same way.
+Deleted elements leave the softmax of every cross-attention, as padding does. No value has to replace them, so that
+every modality can be measured in the same way.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from perceivers.data.base import nearest
+from perceivers.explain.attribution.attention import check_single
 from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs, summary_map
-from perceivers.explain.attribution.recorder import check_single
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements
@@ -326,13 +326,13 @@ def _masked_outputs(
 
 
 def _repeat_elements(part: Elements, batch: int, mask: Bool[Tensor, "B M"]) -> Elements:
-    positions, hidden = part.positions, part.replaced
+    positions, hidden = part.positions, part.masked
     if isinstance(positions, Tensor) and positions.ndim == 3:
         positions = positions.expand(batch, -1, -1)
     if hidden is not None:
         hidden = replace(hidden, where=hidden.where.expand(batch, -1))
     content = part.content.expand(batch, -1, -1)
-    return replace(part, content=content, positions=positions, mask=mask, replaced=hidden)
+    return replace(part, content=content, positions=positions, mask=mask, masked=hidden)
 
 
 def _mean_and_error(values: npt.NDArray[np.float64]) -> MeanAndError:

@@ -10,8 +10,13 @@ from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.attention import watch_attention
-from perceivers.explain.attribution.recorder import Call, check_single, input_calls, record_calls
+from perceivers.explain.attribution.attention import (
+    Call,
+    check_single,
+    input_calls,
+    record_calls,
+    watch_attention,
+)
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
@@ -38,7 +43,7 @@ class QueryAttribution:
     Attributes:
         latents: Attention of the query to each latent.
         elements: Attention of the query through the latents: the sum over latents of the query's attention to a latent
-            times the latent's attention to the element, averaged over cross-attends. Self-attention is not followed.
+            times the latent's attention to the element, averaged over cross-attentions. Self-attention is not followed.
     """
 
     latents: Float[Tensor, " N"]
@@ -105,13 +110,13 @@ def roll_up_calls(
     """Return the attention of the output of one sample, and of some of the last latents, through all layers.
 
     Attention rollout. A layer with a residual passes on the mean of the identity and its attention, averaged over
-    heads: (I + A) / 2; a cross-attend without one passes on A alone. The row of the output is the attention of its
+    heads: (I + A) / 2; a cross-attention without one passes on A alone. The row of the output is the attention of its
     query to the latents or, where a head averages over latents, uniform. It is multiplied by layer after layer, from
-    the last to the first. At each cross-attend, half of it goes to the elements by its attention, and the other half to
-    the latents before it. MLPs are not followed.
+    the last to the first. At each cross-attention, half of it goes to the elements by its attention, and the other half
+    to the latents before it. MLPs are not followed.
 
     Args:
-        encoder: Calls of an encoder, all of whose cross-attends saw all elements.
+        encoder: Calls of an encoder, all of whose cross-attentions saw all elements.
         decoder: Calls of a decoder, if the model has one, for the queries that stand for the output.
         latents: Indices of latents that are rolled up one by one.
 
@@ -153,7 +158,7 @@ def relevance(
 
     With y the number before any softmax, a layer counts as max(dy/dA * A, 0), averaged over heads: attention that would
     raise y if it were stronger. Its residual counts as one: the row of the output is multiplied by I + that, layer
-    after layer from the last to the first, and the parts that cross-attends pass to the elements are summed. The row
+    after layer from the last to the first, and the parts that cross-attentions pass to the elements are summed. The row
     begins with the same measure of the output query's attention to the latents or, where a head averages over latents,
     uniform. It does not sum to one: only elements of one sample can be compared. dy/dA is computed from the gradient of
     the attention's output and the values, a block at a time.
@@ -167,7 +172,7 @@ def relevance(
         query: Index of the query of a decoder. By default the first.
 
     Raises:
-        ValueError: If there is more than one sample, or cross-attends saw only a part of the elements.
+        ValueError: If there is more than one sample, or cross-attentions saw only a part of the elements.
 
     Reference: Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and
     Encoder-Decoder Transformers" (arXiv:2103.15679), equations 5, 6 and 10, without layers among the elements. Their
@@ -239,14 +244,14 @@ def _spread(call: Call, count: int) -> Float[Tensor, "1 Q"]:
 
 
 def check_whole(calls: Sequence[Call], num_elements: int) -> None:
-    """Refuse cross-attends that saw a part of the elements.
+    """Refuse cross-attentions that saw a part of the elements.
 
     Raises:
-        ValueError: If there is such a cross-attend.
+        ValueError: If there is such a cross-attention.
     """
     counts = sorted({call.num_elements for call in input_calls(calls)})
     if counts != [num_elements]:
         raise ValueError(
-            f"Expected every cross-attend to see all {num_elements:,} elements, got cross-attends to {counts}: "
+            f"Expected every cross-attention to see all {num_elements:,} elements, got attention to {counts}: "
             "attention of an encoder that receives the input in parts cannot be explained."
         )

@@ -129,17 +129,17 @@ class View:
     Attributes:
         name: Name of the modality.
         content: The content.
-        attention: Attention of each cross-attend, averaged over latents and heads: T x the axes of the elements.
-        share: Fraction of each cross-attend's attention that this modality received.
+        attention: Attention of each cross-attention, averaged over latents and heads: T x the axes of the elements.
+        share: Fraction of each cross-attention's attention that this modality received.
         even: Fraction that it would receive if attention were uniform: its fraction of all real elements.
-        scores: Scores before the softmax of each cross-attend and chosen latent: T x L x the axes.
-        asked: Attention of the output's own query through the latents. None: the output has no query of its own.
-        summary: Map of the whole model. None: the mean of all cross-attends.
+        scores: Scores before the softmax of each cross-attention and chosen latent: T x L x the axes.
+        query: Attention of the output's own query through the latents. None: the output has no query of its own.
+        summary: Map of the whole model. None: the mean of all cross-attentions.
         summary_title: Title of `summary`.
-        latents: Attention of each cross-attend and chosen latent, averaged over heads: T x L x the axes.
+        latents: Attention of each cross-attention and chosen latent, averaged over heads: T x L x the axes.
         rolled: Attention of each chosen latent through all layers: L x the axes.
-        heads: Attention of each cross-attend and head, averaged over latents: T x H x the axes.
-        head_scores: Scores of each cross-attend, head and chosen latent: T x H x L x the axes.
+        heads: Attention of each cross-attention and head, averaged over latents: T x H x the axes.
+        head_scores: Scores of each cross-attention, head and chosen latent: T x H x L x the axes.
     """
 
     name: str
@@ -148,7 +148,7 @@ class View:
     share: npt.NDArray[np.float32]
     even: float
     scores: npt.NDArray[np.float32]
-    asked: npt.NDArray[np.float32] | None = None
+    query: npt.NDArray[np.float32] | None = None
     summary: npt.NDArray[np.float32] | None = None
     summary_title: str = ""
     latents: npt.NDArray[np.float32] | None = None
@@ -158,7 +158,7 @@ class View:
 
     @property
     def overall(self) -> npt.NDArray[np.float32]:
-        """The summary or, without one, the mean of all cross-attends."""
+        """The summary or, without one, the mean of all cross-attentions."""
         if self.summary is not None:
             return self.summary
         seen = np.isfinite(self.attention)
@@ -169,16 +169,16 @@ class View:
 
     @property
     def maps(self) -> dict[int | str, tuple[str, Array]]:
-        """Title and map by key: `all` is the summary, a number a cross-attend, `query` the output's own query."""
+        """Title and map by key: `all` is the summary, a number a cross-attention, `query` the output's own query."""
         count, overall = len(self.attention), self.overall
         found: dict[int | str, tuple[str, Array]] = {}
         if count > 1 or not np.allclose(overall, self.attention[0], rtol=1e-4, equal_nan=True):
-            found["all"] = (self.summary_title or f"all {count} cross-attends", overall)
+            found["all"] = (self.summary_title or f"all {count} cross-attentions", overall)
         for index, attention in enumerate(self.attention):
             title = "" if found or count > 1 else self.summary_title
-            found[index] = (title or f"cross-attend {index + 1} of {count}", attention)
-        if self.asked is not None:
-            found["query"] = ("query of the first blank", self.asked)
+            found[index] = (title or f"cross-attention {index + 1} of {count}", attention)
+        if self.query is not None:
+            found["query"] = ("query of the first blank", self.query)
         return found
 
     @property

@@ -32,7 +32,7 @@ class ImageContent(Content):
         pixels: Rows x columns x 3, in the resolution of the file.
     """
 
-    array_names: ClassVar = {"pixels": "picture"}
+    array_names: ClassVar = {"pixels": "image"}
 
     pixels: npt.NDArray[np.uint8]
 
@@ -51,7 +51,7 @@ class ImageContent(Content):
         plot.draw_panels(figure, view, self.pixels, self.pixels.shape[1::-1])
 
     def latents_size(self, view: View) -> tuple[float, float]:
-        """Return a size with a row for each cross-attend and a column for each latent."""
+        """Return a size with a row for each cross-attention and a column for each latent."""
         rows, columns = view.scores.shape[:2]
         return columns * (TILE / self._tall + 0.08) + 1.5, rows * (TILE * self._tall + 0.1) + 0.6
 
@@ -73,7 +73,7 @@ class ImageContent(Content):
             if read == 0:
                 axes.set_title(f"latent {latents[place]}", color=plot.QUIET, fontsize=9)
             if place == 0:
-                plot.name_beside(axes, f"cross-attend {read + 1}\nof {len(grid)}")
+                plot.name_beside(axes, f"cross-attention {read + 1}\nof {len(grid)}")
         text = "Scores of single latents before the softmax, each on its own scale."
         figure.supxlabel(text, fontsize=8.5, color=plot.QUIET)
 

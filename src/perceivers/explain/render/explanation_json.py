@@ -15,10 +15,10 @@ A view is an object with these keys:
 - `extent`: fraction of each axis of the content that the elements cover;
 - `axes`: length of each axis of its maps;
 - `low`, `high`: values of the first and the last color, in multiples of an even share;
-- `maps`: maps with `cross_attend` (its index, `all` for the whole model, or `query` for the output's own query),
+- `maps`: maps with `cross_attention` (its index, `all` for the whole model, or `query` for the output's own query),
   `title`, `values` (a byte for each element in base64: 0 where it is missing, else 1 for `low` to 255 for `high`) and,
   in some views, `numbers`;
-- `share`, `even`: fraction of each cross-attend's attention on the modality, and its fraction of all elements;
+- `share`, `even`: fraction of each cross-attention's attention on the modality, and its fraction of all elements;
 - `latents`: in a page, `latent`, `attention` and `scores` of single latents, each with `low`, `high` and `maps`.
 """
 
@@ -64,27 +64,27 @@ def explanation_json(explanation: Explanation) -> Json:
 
 
 def views_json(
-    explanation: Explanation, *, cross_attend: int | Literal["all"] = "all"
+    explanation: Explanation, *, cross_attention: int | Literal["all"] = "all"
 ) -> list[Json]:
     """Return the view of each modality as JSON.
 
     Args:
         explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
-        cross_attend: Index of the only cross-attend whose map is returned. By default all, after the summary.
+        cross_attention: Index of the only cross-attention whose map is returned. By default all, after the summary.
 
     Raises:
-        ValueError: If the model has no such cross-attend.
+        ValueError: If the model has no such cross-attention.
     """
     views: list[Json] = []
     for view in explanation.views:
         maps: Maps = view.maps
-        if cross_attend != "all":
-            if cross_attend not in maps:
+        if cross_attention != "all":
+            if cross_attention not in maps:
                 last = len(view.attention) - 1
                 raise ValueError(
-                    f"Expected a cross-attend between 0 and {last}, or 'all', got {cross_attend}."
+                    f"Expected a cross-attention between 0 and {last}, or 'all', got {cross_attention}."
                 )
-            maps = {cross_attend: maps[cross_attend]}
+            maps = {cross_attention: maps[cross_attention]}
         views.append(_view(view, maps))
     return views
 
@@ -133,7 +133,7 @@ def _map_set(
     found: list[Json] = []
     for key, (title, attention) in maps.items():
         arranged = _reduced(view.content.arrange(attention, view), side)
-        one: Json = {"cross_attend": key, "title": title, "values": _packed(arranged, *ends)}
+        one: Json = {"cross_attention": key, "title": title, "values": _packed(arranged, *ends)}
         if view.content.has_numbers:
             one["numbers"] = number_list(arranged)
         found.append(one)

@@ -102,9 +102,9 @@ def _draw_answer(axes: Any, explanation: Explanation, rows: int) -> None:
 
 
 def _draw_shares(axes: Any, views: tuple[View, ...]) -> None:
-    """Draw the fraction of attention of each modality, one stacked bar for each cross-attend."""
+    """Draw the fraction of attention of each modality, one stacked bar for each cross-attention."""
     rows = [*np.array([view.share for view in views]).T, np.array([view.even for view in views])]
-    names = [*(f"cross-attend {t + 1}" for t in range(len(rows) - 1)), "if even"]
+    names = [*(f"cross-attention {t + 1}" for t in range(len(rows) - 1)), "if even"]
     for place, row in enumerate(rows):
         is_even = place == len(rows) - 1
         for index, (part, left) in enumerate(zip(row, np.cumsum(row) - row, strict=True)):
@@ -133,16 +133,16 @@ def _caption(explanation: Explanation) -> str:
     words = {
         "class": f"'for {about}': attention through all layers, as far as more of it would make that output larger.",
         "rollup": "'all layers': attention rolled up from the output to the elements.",
-        "last": "'last cross-attend': its attention.",
-    }.get(explanation.map, "'all cross-attends': their mean attention.")
+        "last": "'last cross-attention': its attention.",
+    }.get(explanation.map, "'all cross-attentions': their mean attention.")
     within = " within the modality" if len(explanation.views) > 1 else ""
     words += (
-        "\nCross-attends: attention of all latents and heads, in multiples of an even share"
+        "\nCross-attentions: attention of all latents and heads, in multiples of an even share"
         f"{within} (1x: uniform)."
     )
-    if explanation.asked is not None:
-        best = np.argsort(-explanation.asked, kind="stable")[:5]
-        parts = ", ".join(f"{latent} ({100 * explanation.asked[latent]:.0f} %)" for latent in best)
+    if explanation.query is not None:
+        best = np.argsort(-explanation.query, kind="stable")[:5]
+        parts = ", ".join(f"{latent} ({100 * explanation.query[latent]:.0f} %)" for latent in best)
         words += f"\nThe query of the first blank attends to latents {parts}, and through them to the elements."
     if explanation.missing:
         words += f" Missing: {', '.join(explanation.missing)}."
@@ -171,7 +171,7 @@ def _animation(view: View) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def _depth(explanation: Explanation) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield a figure for each map: the whole model, then each cross-attend."""
+    """Yield a figure for each map: the whole model, then each cross-attention."""
     for key, (title, _) in explanation.views[0].maps.items():
         views = tuple(
             replace(
@@ -180,11 +180,11 @@ def _depth(explanation: Explanation) -> Iterator[npt.NDArray[np.uint8]]:
                 share=view.share.mean(keepdims=True),
                 summary=view.maps.get(key, ("", view.overall))[1],
                 summary_title=title,
-                asked=None,
+                query=None,
             )
             for view in explanation.views
         )
-        figure = draw_explanation(replace(explanation, views=views, asked=None), latents=False)
+        figure = draw_explanation(replace(explanation, views=views, query=None), latents=False)
         how: dict[str, Any] = {"ha": "center", "va": "top", "color": INK, "weight": "bold"}
         figure.text(0.5, 0.995, title, parse_math=False, **how)
         yield _pixels(figure)

@@ -24,8 +24,8 @@ SCRIPTS = ("dom", "colors", "clock", "lanes", "answers", *_VIEWS, "views", "page
 _STYLES: dict[str, dict[str, Any]] = {
     "class": {"color": "#b3242b", "label": "class: roll-up weighted by its gradient"},
     "rollup": {"color": "#3b6fb6", "label": "rollup: attention through all layers"},
-    "mean": {"color": "#e39b3b", "label": "mean of all cross-attends"},
-    "last": {"color": "#5f9e6e", "label": "last cross-attend"},
+    "mean": {"color": "#e39b3b", "label": "mean of all cross-attentions"},
+    "last": {"color": "#5f9e6e", "label": "last cross-attention"},
     "gradients": {"color": "#7d6bb2", "linestyle": (0, (4, 2)), "label": "input gradients"},
     "random": {"color": "#6b7280", "linestyle": (0, (1, 1.5)), "label": "a random order"},
 }

@@ -1,4 +1,4 @@
-// The page: asks the server what it serves, sends it what is given, and shows what comes back.
+// The page: gets the inputs of the run, sends requests and shows predictions and explanations.
 
 import { post, request } from "./api.js";
 import { drawAnswers } from "./shared/answers.js";
@@ -108,7 +108,7 @@ function depths() {
 
 function draw() {
   if (!shown.length) return;
-  const { cross_attend: key, title } = shown[0].maps[depth.value];
+  const { cross_attention: key, title } = shown[0].maps[depth.value];
   at("depth-said").textContent = title;
   depth.setAttribute("aria-valuetext", title);
   views.draw(key, overlay.checked);

@@ -18,11 +18,11 @@ function meaning(key) {
   const of = latent.value === "all" ? "all latents and heads" : `latent ${latent.value}, the mean over heads,`;
   if (key === "all") return latent.value === "all" ? MEANINGS[explained.map] ?? "" : `Attention of ${of} through all layers.`;
   if (key === "query") return "Attention of the output's own query, through the latents.";
-  return kind.value === "scores" && !kind.disabled ? `Scores of ${of} before the softmax.` : `Attention of ${of} in this cross-attend.`;
+  return kind.value === "scores" && !kind.disabled ? `Scores of ${of} before the softmax.` : `Attention of ${of} in this cross-attention.`;
 }
 
 function draw() {
-  const { cross_attend: key, title } = maps[depth.value];
+  const { cross_attention: key, title } = maps[depth.value];
   kind.disabled = latent.value === "all" || typeof key !== "number";
   const wanted = kind.disabled ? "attention" : kind.value;
   const chosen = (view) => view.latents.find((one) => String(one.latent) === latent.value)?.[wanted];

@@ -65,7 +65,7 @@ export class Views {
   /** Draw a map of each view by its key; that of the whole model where a view has none of this key. */
   draw(key, shown = true) {
     for (const { view, draw, caption, set, scores } of this.drawn) {
-      const found = set.maps.find((map) => map.cross_attend === key) ?? set.maps[0];
+      const found = set.maps.find((map) => map.cross_attention === key) ?? set.maps[0];
       const map = mapOf(set, found, scores);
       draw(shown ? map : null);
       const share = this.drawn.length > 1 ? [make("span", { class: "quiet" }, shareText(view, key))] : [];

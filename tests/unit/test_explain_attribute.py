@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from perceivers.explain.attribution import recorder as calls
-from perceivers.explain.attribution.attention import cross_attends, watch_attention
+from perceivers.explain.attribution import attention as calls
+from perceivers.explain.attribution.attention import watch_attention
 from perceivers.explain.attribution.attribute import attribute, select_map
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.image import PixelInputConfig
@@ -46,9 +46,7 @@ def test_chunks_of_latents_give_the_whole_maps_mean(chunk, monkeypatch):
         perceiver(PICTURE)
 
     assert_close(outputs, expected.detach())
-    for read, weight, score in zip(
-        seen, cross_attends(weights), cross_attends(scores), strict=True
-    ):
+    for read, weight, score in zip(seen, weights.cross_attends, scores.cross_attends, strict=True):
         assert_close(read.share, weight[0].mean(dim=(0, 1)))
         assert_close(read.share.sum(), torch.tensor(1.0))
         assert_close(read.scores, score[0].mean(dim=0)[[0, 5]])
@@ -62,7 +60,7 @@ def test_a_single_latent_or_head_is_one_of_the_whole_map(latent, head):
     seen = [select_map(read, place, head) for read in seen]
     with watch_attention(perceiver) as weights:
         perceiver(PICTURE)
-    for read, weight in zip(seen, cross_attends(weights), strict=True):
+    for read, weight in zip(seen, weights.cross_attends, strict=True):
         kept = weight[0] if head is None else weight[0, head : head + 1]
         kept = kept if latent is None else kept[:, latent : latent + 1]
         assert_close(read.share, kept.mean(dim=(0, 1)))

@@ -1,4 +1,4 @@
-"""What a blank of a text looked at: the latents that it asked, and through them the bytes."""
+"""Attribution of a blank of a text: the latents that its query attends to, and through them the bytes."""
 
 from dataclasses import replace
 
@@ -36,19 +36,19 @@ def test_the_trace_is_the_product_of_both_maps():
     assert found.elements.sum().item() == pytest.approx(1)
     with torch.no_grad(), watch_attention(model) as maps:
         model({"text": TEXT})
-    read, asked = (
+    attended, query = (
         next(iter(maps[name]))[0].mean(dim=0)
         for name in ("encoder.cross_attends.0.attention", "output.cross_attend.attention")
     )
-    torch.testing.assert_close(found.elements, (asked @ read)[5])
-    # It is the same whatever is asked at once.
+    torch.testing.assert_close(found.elements, (query @ attended)[5])
+    # The number of queries that are decoded at once does not matter.
     chunked = model_of(output=replace(RECIPE.output, chunk=4))
     torch.testing.assert_close(
         trace_query(chunked, {"text": TEXT}, None, query=5).elements, found.elements
     )
 
 
-def test_padding_is_looked_at_by_nobody():
+def test_padding_gets_no_attention():
     padded = torch.cat([TEXT, torch.zeros(1, 5, dtype=torch.long)], dim=1)
     real = torch.arange(padded.shape[1])[None] < TEXT.shape[1]
     found = trace_query(model_of(), {"text": padded}, {"text": real}, query=5)
@@ -80,16 +80,16 @@ def test_the_first_blank_is_explained_and_drawn(tmp_path):
     )
     found = explain_sample(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
     arrays = arrays_of(found)
-    assert arrays["asked_latents"].shape == (64,)
-    assert arrays["asked"].shape == (64,)
-    assert np.isnan(arrays["asked"][11:]).all()
-    assert arrays["asked"][:11].mean() == pytest.approx(1, abs=1e-4)
-    # Begun locally, the blank looks at what stands around it.
-    assert arrays["asked"][4:8].mean() > 1.2
+    assert arrays["query_latents"].shape == (64,)
+    assert arrays["query"].shape == (64,)
+    assert np.isnan(arrays["query"][11:]).all()
+    assert arrays["query"][:11].mean() == pytest.approx(1, abs=1e-4)
+    # With local attention, the blank attends to the bytes around it.
+    assert arrays["query"][4:8].mean() > 1.2
     figure = draw_explanation(found)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert "query of the first blank" in titles
-    best = int(found.asked.argmax())
+    best = int(found.query.argmax())
     assert any(f"latents {best} (" in text.get_text() for text in figure.findobj(match=_is_text))
 
 
