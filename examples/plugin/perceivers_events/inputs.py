@@ -1,16 +1,15 @@
 """Input adapter of event recordings: one element for each event."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 import perceivers as pv
+from perceivers.registry import configclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class EventsInputConfig:
     """Input adapter of event recordings.
 
@@ -19,8 +18,6 @@ class EventsInputConfig:
         num_bands: Frequencies of the Fourier features of x, y and time.
         sign_channels: Width of the learned embedding of the sign.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["events"] = "events"
     num_events: int | None = None

@@ -4,14 +4,14 @@ A `.events` file begins with `EVT1`, width and height (two little-endian uint16)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
 
 import perceivers as pv
+from perceivers.registry import configclass
 
 MAGIC = b"EVT1"
 RECORD = np.dtype([("x", "<u2"), ("y", "<u2"), ("microseconds", "<u4"), ("sign", "<u1")])
@@ -35,15 +35,13 @@ def read_events(item: pv.EncodedItem) -> np.ndarray:
     return np.concatenate([positions, events["sign"][:, None]], axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class EventsPreprocessConfig(pv.BasePreprocessConfig):
     """Preprocessing of event recordings, saved with the model.
 
     Attributes:
         num_events: Events of a sample at most, M. None: the largest number in the training data, at most 2,048.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["events"] = "events"
     num_events: int | None = None
@@ -64,15 +62,13 @@ class EventsPreprocessConfig(pv.BasePreprocessConfig):
         return {"num_events": self.num_events}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class EventsAugmentConfig:
     """Augmentation of event recordings.
 
     Attributes:
         drop: Largest share of the events that is dropped.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["events"] = "events"
     drop: float = 0.2
