@@ -182,7 +182,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
     Image.new("L", (9, 4)).save(folder / "masks" / "0.png")
     (folder / "masks" / "1.png").unlink()
     source = open_data(folder, DataConfig())
-    assert any("1 of 6 pictures" in note for note in source.notes)
+    assert any("1 of 6 images" in note for note in source.notes)
     loader = make_loader(
         source.splits["train"],
         source.inputs,

@@ -14,6 +14,7 @@ from perceivers.tasks.base import (
     BaseTaskConfig,
     Meter,
     OutputPart,
+    PredictionRequest,
     TargetInfo,
     Task,
     TaskBatch,
@@ -313,16 +314,9 @@ class AutoencodeTask(Task):
         """Return a new meter."""
         return AutoencodeMeter(self)
 
-    def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Any,
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
-    ) -> Iterator[Prediction]:
+    def predictions(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
         """Yield the reconstructions of each sample, their PSNR, and the most probable class."""
+        batch, names = request.batch, request.names
         targets, named = batch.targets, self.named_outputs(outputs)
         decibels: dict[str, list[float | None]] = {}
         pairs: dict[str, list[Reconstruction]] = {}
@@ -333,11 +327,13 @@ class AutoencodeTask(Task):
             found = psnr(errors, part.peak).tolist()
             decibels[name] = [d if is_in else None for d, is_in in zip(found, present, strict=True)]
             inputs, mask = batch.inputs[name], batch.masks.get(name)
-            pairs[name] = _reconstructions(part, preprocess[name], inputs, mask, named[name])
+            pairs[name] = _reconstructions(
+                part, request.preprocess[name], inputs, mask, named[name]
+            )
         classes: Iterator[Prediction] = iter(Prediction(name=name) for name in names)
         if LABEL in named:
             probabilities = named[LABEL].float().softmax(dim=-1).cpu()
-            classes = class_predictions(names, self.names, probabilities, top=top)
+            classes = class_predictions(names, self.names, probabilities, top=request.top)
         for row, one in enumerate(classes):
             measured = {name: d[row] for name, d in decibels.items()}
             yield replace(

@@ -100,8 +100,8 @@ class Modality(Protocol):
 
         Args:
             media: The cell.
-            clip_position: Decode only what `transform` needs at this moment, where that is cheaper. None: everything, so
-                that it can be kept and cut at any moment.
+            clip_position: Decode only the clip there, where that is cheaper. None: decode everything, so that it can be
+                cached and cut anywhere.
 
         Raises:
             MissingValueError: If there is nothing of this modality.

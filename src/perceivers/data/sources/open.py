@@ -230,7 +230,7 @@ def _divide(
     if config.split_column is None:
         if config.test is not None:
             raise ValueError(
-                f"test='{config.test}' says a value, but not of which column. Add --split-column COLUMN."
+                f"test='{config.test}' names a value, but not its column. Add --split-column COLUMN."
             )
         return tables, ()
     table = _joined(list(tables.values()))
@@ -250,8 +250,8 @@ def _divide(
         )
     if None in names:
         raise ValueError(
-            f"Column '{column}' of {table.name} must say train, validation or test, but its values are {shown}. Say "
-            "which of them is the test split with --test VALUE."
+            f"Column '{column}' of {table.name} must hold train, validation or test, but its values are {shown}. Name "
+            "the one of the test split with --test VALUE."
         )
     divided = {
         split: Subset(table, [i for i, name in enumerate(names) if name == split])
@@ -281,9 +281,7 @@ def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]
     )
     if not both:
         return ()
-    return (
-        f"Warning: {len(both)} values of '{config.group}' stand in both train and test, as the data come.",
-    )
+    return (f"Warning: {len(both)} values of '{config.group}' occur in both train and test.",)
 
 
 def _open_streams(
@@ -451,8 +449,8 @@ def _streams(
 def _refuse_split_column(config: DataConfig) -> None:
     if config.split_column is not None:
         raise ValueError(
-            f"Rows are told apart by column '{config.split_column}' only when they are read by index. Leave --stream "
-            "out, or keep each split in files of its own."
+            f"Rows are divided by column '{config.split_column}' only if they are read by index. Leave --stream out, "
+            "or keep each split in separate files."
         )
 
 
