@@ -2,7 +2,7 @@
 
 const KEY = "perceivers-token";
 
-/** What went wrong, in the words of the server. */
+/** An error with the message of the server. */
 export class Refused extends Error {
   constructor(message, status) {
     super(message);
@@ -20,9 +20,9 @@ async function send(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server does not answer. Is it still running?", 0);
   }
-  const told = await reply.json().catch(() => ({}));
-  if (reply.ok) return told;
-  throw new Refused(told.error ?? `The server answered ${reply.status} and gave no reason.`, reply.status);
+  const body = await reply.json().catch(() => ({}));
+  if (reply.ok) return body;
+  throw new Refused(body.error ?? `The server answered ${reply.status} and gave no reason.`, reply.status);
 }
 
 function askForToken() {

@@ -2,7 +2,7 @@
 
 import { wavOf } from "./wav.js";
 
-/** Whether this browser lets the page ask: it does on this machine's own address and over https. */
+/** Whether the browser may record: on an address of this machine and over https. */
 export const canCapture = Boolean(navigator.mediaDevices?.getUserMedia);
 
 function refusal(error, what) {
@@ -18,7 +18,7 @@ async function streamOf(wanted, what) {
   }
 }
 
-/** Listen until told to stop, or for so many seconds. Returns `stop`, and a promise of the file. */
+/** Record until `stop` is called, for at most some seconds. Returns `stop` and a promise of the file. */
 export async function listen(seconds) {
   const stream = await streamOf({ audio: true }, "microphone");
   const context = new AudioContext();

@@ -1,4 +1,4 @@
-// Where things are given: a zone for each input, to drop a file on, to choose one, to record, to write.
+// Inputs of the page: a zone for each, to drop or choose a file, to record, or to write a text.
 
 import { canCapture, listen, photograph } from "./capture.js";
 import { make } from "./shared/dom.js";
@@ -7,9 +7,9 @@ const WORDS = {
   image: "an image", frame_pair: "an image", audio: "an audio file", video: "a video", points: "a point cloud or mesh",
   text: "a text", series: "a series", array: "an array",
 };
-const RECORDED = 10; // seconds, where the server does not say how many it reads
+const RECORDED = 10; // seconds, where the server has no limit
 
-/** What was given, by the name of the field, and whom it tells. */
+/** The zones of all inputs. `changed` is called with the values by field, `failed` with an error. */
 export class Zones {
   constructor(host, run, changed, failed) {
     this.host = host;
@@ -32,15 +32,15 @@ export class Zones {
     }
     this.host.append(...files.filter((input) => !together.includes(input) || together.length < 2).map((input) => this.zone(input)));
     if (written.length) this.host.append(this.row(written));
-    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "What is missing may be left out."));
+    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "Missing inputs may be left out."));
   }
 
-  /** Whether nothing can be said before all is there: of two frames, both. */
+  /** Whether a prediction needs all inputs, as of two frames. */
   get needsAll() {
     return this.run.inputs.some((input) => input.kind === "frame_pair");
   }
 
-  tell() {
+  notify() {
     const missing = this.run.inputs.filter((input) => !(input.name in this.given));
     if (!this.needsAll || !missing.length) this.changed(this.given);
   }
@@ -61,26 +61,26 @@ export class Zones {
         if (field.value === "") delete this.given[name];
         else this.given[name] = field.value;
       }
-      this.tell();
+      this.notify();
     };
-    zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Read them")]));
+    zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Predict")]));
     return zone;
   }
 
-  /** Return the zone of an input; giving it takes back what `others` held. */
+  /** Return the zone of an input. A value for it replaces those of `others`. */
   zone(input, others = [], words = WORDS[input.kind] ?? "a file") {
-    const told = make("p", { class: "given", "aria-live": "polite" });
+    const said = make("p", { class: "given", "aria-live": "polite" });
     const give = (value, name) => {
       for (const other of others) delete this.given[other];
       this.given[input.name] = value;
-      told.textContent = name;
-      this.tell();
+      said.textContent = name;
+      this.notify();
     };
     const several = this.run.inputs.length > 1 && input.name !== "file" ? `${input.name}: ` : "";
     const zone = make("div", { class: "zone", "data-zone": input.name });
     if (input.kind === "text") zone.append(...this.writing(input, give));
     else zone.append(...this.choosing(input, `${several}${words}`, give));
-    zone.append(told, ...this.recording(input, give));
+    zone.append(said, ...this.recording(input, give));
     this.droppable(zone, give);
     return zone;
   }
@@ -103,21 +103,21 @@ export class Zones {
     area.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
     });
-    const button = make("button", { type: "button", class: "strong", click: send }, "Read it");
+    const button = make("button", { type: "button", class: "strong", click: send }, "Predict");
     return [make("p", {}, [make("label", { for: id }, `${input.name === "text" ? "Write" : `${input.name}: write`} a text, or drop a file:`)]), area, make("p", { class: "buttons" }, [button])];
   }
 
   recording(input, give) {
     if (!canCapture || !["audio", "image", "frame_pair"].includes(input.kind)) return [];
     const sound = input.kind === "audio";
-    const button = make("button", { type: "button" }, sound ? "Record" : "Take a picture");
+    const button = make("button", { type: "button" }, sound ? "Record" : "Take a photo");
     let open = null;
     button.addEventListener("click", async () => {
       try {
         if (open) return void open.stop();
         if (!sound) {
-          const picture = await photograph();
-          if (picture) give(picture, picture.name);
+          const photo = await photograph();
+          if (photo) give(photo, photo.name);
           return;
         }
         open = await listen(Math.min(this.run.limits?.seconds ?? RECORDED, RECORDED));
@@ -126,7 +126,7 @@ export class Zones {
       } catch (error) {
         this.failed(error);
       } finally {
-        if (button.textContent === "Stop" || !sound) button.textContent = sound ? "Record" : "Take a picture";
+        if (button.textContent === "Stop" || !sound) button.textContent = sound ? "Record" : "Take a photo";
         open = null;
       }
     });
