@@ -1,8 +1,8 @@
-// Requests to the server that the page came from, and to no other.
+// Requests to the server of this page.
 
 const KEY = "perceivers-token";
 
-/** An error with the message of the server. */
+/** An error response of the server, with its reason. */
 export class Refused extends Error {
   constructor(message, status) {
     super(message);
@@ -38,7 +38,7 @@ function askForToken() {
   });
 }
 
-/** Send a request and return its JSON; ask for the token, and once more, where the server wants one. */
+/** Send a request and return its JSON; ask for the token as long as the server requires another one. */
 export async function request(path, options = {}) {
   for (;;) {
     try {
@@ -50,7 +50,7 @@ export async function request(path, options = {}) {
   }
 }
 
-/** Send what was given as a form, with further fields. */
+/** Send files, texts and further fields as a form. */
 export function post(path, given, fields = {}, signal = undefined) {
   const form = new FormData();
   for (const [name, value] of Object.entries({ ...given, ...fields })) {

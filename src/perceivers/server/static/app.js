@@ -1,4 +1,4 @@
-// The page of a served run: sends inputs to the server, and shows outputs and attention.
+// The page: gets the inputs of the run, sends requests and shows predictions and explanations.
 
 import { post, request } from "./api.js";
 import { drawAnswers } from "./shared/answers.js";

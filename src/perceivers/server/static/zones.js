@@ -1,4 +1,4 @@
-// Inputs of the page: a zone for each, to drop or choose a file, to record, or to write a text.
+// Input zones: drop or choose a file, use microphone or camera, or write a text or values.
 
 import { canCapture, listen, photograph } from "./capture.js";
 import { make } from "./shared/dom.js";
@@ -7,9 +7,9 @@ const WORDS = {
   image: "an image", frame_pair: "an image", audio: "an audio file", video: "a video", points: "a point cloud or mesh",
   text: "a text", series: "a series", array: "an array",
 };
-const RECORDED = 10; // seconds, where the server has no limit
+const MAX_SECONDS = 10; // of a recording from the microphone
 
-/** The zones of all inputs. `changed` is called with the values by field, `failed` with an error. */
+/** The zones of all inputs. `given` holds files and texts by field; `changed` is called with it. */
 export class Zones {
   constructor(host, run, changed, failed) {
     this.host = host;
@@ -35,7 +35,7 @@ export class Zones {
     if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "Missing inputs may be left out."));
   }
 
-  /** Whether a prediction needs all inputs, as of two frames. */
+  /** Whether a request needs all inputs: both frames of a pair. */
   get needsAll() {
     return this.run.inputs.some((input) => input.kind === "frame_pair");
   }
@@ -67,20 +67,20 @@ export class Zones {
     return zone;
   }
 
-  /** Return the zone of an input. A value for it replaces those of `others`. */
+  /** Return the zone of an input; a file for it removes those of `others`. */
   zone(input, others = [], words = WORDS[input.kind] ?? "a file") {
-    const said = make("p", { class: "given", "aria-live": "polite" });
+    const shown = make("p", { class: "given", "aria-live": "polite" });
     const give = (value, name) => {
       for (const other of others) delete this.given[other];
       this.given[input.name] = value;
-      said.textContent = name;
+      shown.textContent = name;
       this.notify();
     };
     const several = this.run.inputs.length > 1 && input.name !== "file" ? `${input.name}: ` : "";
     const zone = make("div", { class: "zone", "data-zone": input.name });
     if (input.kind === "text") zone.append(...this.writing(input, give));
     else zone.append(...this.choosing(input, `${several}${words}`, give));
-    zone.append(said, ...this.recording(input, give));
+    zone.append(shown, ...this.recording(input, give));
     this.droppable(zone, give);
     return zone;
   }
@@ -109,24 +109,24 @@ export class Zones {
 
   recording(input, give) {
     if (!canCapture || !["audio", "image", "frame_pair"].includes(input.kind)) return [];
-    const sound = input.kind === "audio";
-    const button = make("button", { type: "button" }, sound ? "Record" : "Take a photo");
+    const isAudio = input.kind === "audio";
+    const button = make("button", { type: "button" }, isAudio ? "Record" : "Take a photo");
     let open = null;
     button.addEventListener("click", async () => {
       try {
         if (open) return void open.stop();
-        if (!sound) {
+        if (!isAudio) {
           const photo = await photograph();
           if (photo) give(photo, photo.name);
           return;
         }
-        open = await listen(Math.min(this.run.limits?.seconds ?? RECORDED, RECORDED));
+        open = await listen(Math.min(this.run.limits?.seconds ?? MAX_SECONDS, MAX_SECONDS));
         button.textContent = "Stop";
         give(await open.file, "microphone.wav");
       } catch (error) {
         this.failed(error);
       } finally {
-        if (button.textContent === "Stop" || !sound) button.textContent = sound ? "Record" : "Take a photo";
+        if (button.textContent === "Stop" || !isAudio) button.textContent = isAudio ? "Record" : "Take a photo";
         open = null;
       }
     });
