@@ -118,6 +118,7 @@ from .tasks.base import ConfusionMeter as ConfusionMeter
 from .tasks.base import ExportOutput as ExportOutput
 from .tasks.base import Meter as Meter
 from .tasks.base import OutputPart as OutputPart
+from .tasks.base import PredictionRequest as PredictionRequest
 from .tasks.base import SupervisedTask as SupervisedTask
 from .tasks.base import TargetInfo as TargetInfo
 from .tasks.base import Task as Task

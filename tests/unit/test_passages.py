@@ -38,7 +38,7 @@ PAIRS = {
 
 def read(media, *, max_length=16, augment=None, rng=None, **settings):
     texts = TextModality(TextPreprocessConfig(max_length=max_length, **settings), augment)
-    return as_text(texts.prepare(texts.decode(media).value, rng=rng))
+    return as_text(texts.transform(texts.decode(media).value, rng=rng))
 
 
 def as_text(ids):
@@ -170,7 +170,7 @@ def run(tmp_path_factory):
         batch_size=4,
         workers=0,
         progress=False,
-        say=lambda _: None,
+        on_message=lambda _: None,
     )
     return folder / "run"
 

@@ -281,7 +281,7 @@ class SampleTransform:
 
         def prepared(modality: str, value: Any, position: float) -> Any:
             generator = rng.augment.get(modality)
-            return self.modalities[modality].prepare(value, clip_position=position, rng=generator)
+            return self.modalities[modality].transform(value, clip_position=position, rng=generator)
 
         try:
             return [

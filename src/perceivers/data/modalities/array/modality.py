@@ -93,6 +93,13 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
             "num_coordinates": self.num_coordinates,
         }
 
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return normalized values in the units of the data."""
+        if not self.mean or not self.std:
+            return values
+        std, mean = (np.asarray(row, dtype=np.float32) for row in (self.std, self.mean))
+        return values * std + mean
+
 
 @configclass
 class ArrayAugmentConfig:
@@ -182,7 +189,7 @@ class ArrayModality:
             notes.append("elements drawn" if self.num_coordinates else "cut to length")
         return DecodedValue(array, tuple(notes))
 
-    def prepare(
+    def transform(
         self,
         value: Any,
         *,

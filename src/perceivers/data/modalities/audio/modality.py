@@ -101,6 +101,10 @@ class WavePreprocessConfig(BasePreprocessConfig):
         """Return samples and channels of a clip."""
         return {"num_samples": self.num_samples, "num_channels": self.num_channels}
 
+    def value_units(self) -> dict[str, Any]:
+        """Return how scaled samples become those in [-1, 1]."""
+        return {"std": (self.scale,), "low": -1.0, "high": 1.0}
+
 
 class _Audio:
     """What both have in common: decoding and cutting clips. See `perceivers.data.modalities.base.Modality`."""
@@ -177,7 +181,7 @@ class WaveformModality(_Audio):
         self.preprocess = preprocess
         self.factor = np.float32(1 / preprocess.scale)
 
-    def prepare(
+    def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
@@ -227,7 +231,7 @@ class MelModality(_Audio):
         self.preprocess = preprocess
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)
 
-    def prepare(
+    def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.

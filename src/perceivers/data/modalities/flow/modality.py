@@ -178,7 +178,7 @@ class FramePairModality:
         """Return height and width, which all that belongs to the frames must have."""
         return value.shape[1], value.shape[2]
 
-    def prepare(
+    def transform(
         self,
         value: npt.NDArray[np.uint8],
         *,
@@ -332,7 +332,7 @@ class FlowModality:
         """Return height and width, which must be those of the frames."""
         return value.shape[0], value.shape[1]
 
-    def prepare(
+    def transform(
         self,
         value: npt.NDArray[np.float32],
         *,

@@ -89,7 +89,7 @@ class ImageModality:
         decoded = decode(media, num_channels=self.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 
-    def prepare(
+    def transform(
         self,
         value: Image.Image,
         *,
@@ -296,7 +296,7 @@ class ClassMapModality:
             )
         return DecodedValue(indices)
 
-    def prepare(
+    def transform(
         self,
         value: npt.NDArray[np.uint8],
         *,

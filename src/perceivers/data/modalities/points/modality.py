@@ -214,7 +214,7 @@ class PointsModality:
             points = _joined(centered, points[:, 3:])
         return DecodedValue(points.astype(np.float32), tuple(notes))
 
-    def prepare(
+    def transform(
         self,
         value: Any,
         *,

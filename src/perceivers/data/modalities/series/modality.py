@@ -116,6 +116,13 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
             "irregular": bool(self.irregular),
         }
 
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return normalized values in the units of the data."""
+        if not self.mean or not self.std:
+            return values
+        std, mean = (np.asarray(row, dtype=np.float32) for row in (self.std, self.mean))
+        return values * std + mean
+
 
 class SeriesModality:
     """Reads windows of recordings.
@@ -181,7 +188,7 @@ class SeriesModality:
             values = resampled(media.name, values, recording.times, config.rate)
         return DecodedValue(SeriesValue(values, None, self.names), notes)
 
-    def prepare(
+    def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a window: L x V, float32, L at most `length`.

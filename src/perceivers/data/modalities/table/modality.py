@@ -177,7 +177,7 @@ class TableModality:
             )
         return DecodedValue(values, tuple(dict.fromkeys(notes)))
 
-    def prepare(
+    def transform(
         self,
         value: Any,
         *,

@@ -236,7 +236,7 @@ class TextModality:
             notes.append("not valid UTF-8")
         return DecodedValue(np.frombuffer(data, dtype=np.uint8), tuple(notes))
 
-    def prepare(
+    def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Ids:
         """Return at most `max_length` numbers, one for each byte: L, int64.

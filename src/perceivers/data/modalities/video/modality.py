@@ -123,6 +123,14 @@ class VideoPreprocessConfig(BasePreprocessConfig):
         """Return the sizes that the input adapter takes over."""
         return {"num_frames": self.num_frames, "size": self.size}
 
+    def value_units(self) -> dict[str, Any]:
+        """Return how normalized pixels become those in [0, 1]."""
+        return {"mean": self.mean or (), "std": self.std or (), "low": 0.0, "high": 1.0}
+
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return pixels in [0, 1] as bytes."""
+        return np.round(values * 255).astype(np.uint8)
+
 
 @configclass
 class VideoAugmentConfig:
@@ -227,7 +235,7 @@ class VideoModality:
             tall = wide = max(tall, wide)
         return max(1, round(height * tall)), max(1, round(width * wide))
 
-    def prepare(
+    def transform(
         self, value: Video, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
         """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
@@ -394,7 +402,7 @@ def _mean_std(
         except (ValueError, OSError) as error:
             failure = failure or error
             continue
-        values = clips.prepare(film)[::4].reshape(-1, 3) / 255.0
+        values = clips.transform(film)[::4].reshape(-1, 3) / 255.0
         sums += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
     if not count:
