@@ -1,12 +1,13 @@
 """Quantile regression for perceivers: the median of a number and an interval around it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 import perceivers as pv
+from perceivers.tasks.base import PredictionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +90,10 @@ class QuantileTask(pv.SupervisedTask):
         return QuantileMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: pv.TaskBatch,
-        outputs: torch.Tensor,
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: torch.Tensor, request: PredictionRequest
     ) -> Iterator[pv.Prediction]:
         """Yield the quantiles of each sample by name."""
-        for name, row in zip(names, self.probabilities(outputs).tolist(), strict=True):
+        for name, row in zip(request.names, self.probabilities(outputs).tolist(), strict=True):
             yield pv.Prediction(name=name, values=dict(zip(self.names, row, strict=True)))
 
 
