@@ -170,7 +170,7 @@ def run(tmp_path_factory):
         batch_size=4,
         workers=0,
         progress=False,
-        say=lambda _: None,
+        on_message=lambda _: None,
     )
     return folder / "run"
 

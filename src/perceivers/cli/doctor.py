@@ -58,7 +58,7 @@ class Finding:
     Attributes:
         state: `ok`, `note` (works, but something is missing) or `wrong`.
         name: What was checked.
-        text: The result, and what to do.
+        text: The result, with advice.
     """
 
     state: Literal["ok", "note", "wrong"]
@@ -141,13 +141,11 @@ def check_module(extra: str, distribution: str, module: str, purpose: str) -> Fi
 
 
 def check_memory() -> Finding:
-    """Return how much memory the machine has, where the system tells."""
+    """Return the memory of the machine, if known."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
-        return Finding(
-            state="note", name="memory", text="this system does not tell how much it has"
-        )
+        return Finding(state="note", name="memory", text="unknown on this system")
     return Finding(state="ok", name="memory", text=f"{total:.1f} GiB")
 
 

@@ -87,8 +87,8 @@ def run(args: Sequence[str]) -> int:
     resume = flags.pop("resume", None)
     if resume:
         wrong_arguments("fit", f"--resume: expected no value, got {' '.join(resume)}.")
-    if "data" in flags or "say" in flags:
-        wrong_arguments("fit", "--data and --say are no flags: DATA is the first argument.")
+    if "data" in flags or "on_message" in flags:
+        wrong_arguments("fit", "--data and --on-message are no flags: DATA is the first argument.")
     from perceivers.runs.folder import is_first_process
     from perceivers.training.fit import fit
 

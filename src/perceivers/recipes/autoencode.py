@@ -61,7 +61,7 @@ def autoencoder_for(
     """Return a recipe that reconstructs these modalities together.
 
     Args:
-        kinds: What each modality is, by its name: `image`, `audio`, `video`, `series` or `array`.
+        kinds: Kind of each modality, by its name: `image`, `audio`, `video`, `series` or `array`.
         size: `tiny`, `small` or `base`.
         has_label: Whether the class of a sample is one more modality.
 

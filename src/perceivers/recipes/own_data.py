@@ -103,7 +103,7 @@ def audio(size: str = "tiny") -> Recipe:
     Sample rate, clip length and statistics come from the data; longer audio is cropped at random in training.
 
     Run:      perceivers fit DATA --recipe audio
-    Expected: docs/results/audio.md has spoken digits and environmental sounds.
+    Expected: docs/results/audio.md has spoken digits and environmental audio.
     Reference: Ours, of the papers' parts; SpecAugment (arXiv:1904.08779).
     """
     return recipe_for({"audio": "audio"}, size, name="audio")
@@ -186,7 +186,7 @@ def arrays(size: str = "tiny") -> Recipe:
     Without coordinates every element gets a learned position, since nothing is known of their structure.
 
     Run:      perceivers fit DATA --recipe arrays
-    Expected: docs/results/arrays.md has made-up haptic recordings.
+    Expected: docs/results/arrays.md has synthetic haptic series.
     Reference: Ours. A general position encoding is future work in the paper; learned ones are its nearest.
     """
     return recipe_for({"array": "array"}, size, name="arrays")
@@ -294,7 +294,7 @@ def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
             cross_attend_qk_channels=width,
             cross_attend_v_channels=width,
         ),
-        # With a residual of the query: a pixel is a good predictor of its own target.
+        # With a residual of the query: a pixel is a good predictor of its target.
         output=DecoderConfig(
             outputs={PIXELS: answer},
             num_heads=4,

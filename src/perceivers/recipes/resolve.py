@@ -130,7 +130,7 @@ def choose_recipe(
     elif kinds == {"frame_pair": "frame_pair", "flow": "flow"}:
         name = "flow"
     if size is not None:
-        why = "as asked for"
+        why = "as requested"
     elif torch.cuda.is_available():
         many = (_num_rows(source) or 0) >= 50_000
         size, why = ("base", "for a GPU and many samples") if many else ("small", "for a GPU")
@@ -197,8 +197,8 @@ def _bind_columns(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, Datase
     kind = next(iter(recipe.inputs))
     targets = "".join(f" and learns {name}" for name in recipe.task.target_modalities)
     raise ValueError(
-        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{targets}, but the data holds {seen}. Say which "
-        f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
+        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{targets}, but the data holds {seen}. Name "
+        f"the columns with --columns {column}:{kind}, or leave --recipe out to get one that fits."
     )
 
 
@@ -240,7 +240,7 @@ def split_for_task(
         source: The opened data.
         task: Task configuration.
         preprocess: Preprocessing of each modality: the length of a text.
-        data: How a validation split is held out. None: none is.
+        data: Settings of the validation split. None: none is held out.
 
     Raises:
         ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
@@ -270,7 +270,7 @@ def _require_targets(source: DatasetBundle, task: TaskConfig) -> None:
         if name not in source.inputs:
             raise ValueError(
                 f"There is no '{name}' in these data, the target of training and evaluation: they hold "
-                f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
+                f"{', '.join(source.inputs)}. Name its column with --columns, or use predict, which needs none."
             )
     if task.target_kind != "nothing" and not source.label_names:
         raise ValueError(
@@ -356,8 +356,8 @@ def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
     num_rows = _num_rows(source)
     if num_rows is None:
         raise ValueError(
-            "How many rows the stream has is not known, so how long to train must be said: "
-            "--max-time 1h, --max-steps 10000 or --max-epochs 10."
+            "The number of rows of the stream is unknown, so a limit is needed: --max-time 1h, --max-steps 10000 or "
+            "--max-epochs 10."
         )
     epochs = min(max(round(_SAMPLES / max(num_rows, 1)), _MIN_EPOCHS), _MAX_EPOCHS)
     return replace(recipe, training=replace(training, max_epochs=epochs))

@@ -166,7 +166,7 @@ def _batch_finder(
     recipe = run.recipe
     if recipe.training.strategy == "fsdp" and process.world_size > 1:
         raise ValueError(
-            "--batch auto measures a model that is whole on each device, and --strategy fsdp spreads it. "
+            "--batch auto measures an unsharded model on each device, and --strategy fsdp shards it. "
             "Give a number (--batch 16), or --accumulate."
         )
 

@@ -216,7 +216,8 @@ class TrainingCallback(lightning.Callback):
             "lr": module.lr,
             "best": vars(self.best).copy(),
             "sums": distributed.summed(module.sums.values, module.device).cpu(),
-            "average": averages and {k: distributed.whole(v) for k, v in averages.items()},
+            "average": averages
+            and {k: distributed.gather_full_tensor(v) for k, v in averages.items()},
             "wait_time": vars(self.wait_time).copy(),
             "bad": list(getattr(self.batches.loader, "bad", ())),
             "world_size": trainer.world_size,
@@ -322,7 +323,7 @@ class TrainingCallback(lightning.Callback):
         weights: dict[str, Tensor] = dict(module.model.state_dict())
         if module.average is not None:
             weights |= module.average.state_dict()
-        weights = {name: distributed.whole(tensor) for name, tensor in weights.items()}
+        weights = {name: distributed.gather_full_tensor(tensor) for name, tensor in weights.items()}
         if trainer.is_global_zero:
             payload = {
                 "model": weights,

@@ -59,7 +59,7 @@ class StepTimer:
         self._is_cuda = device.type == "cuda"
         self._steps = 0
         self._begun: float | None = None  # start of the current step
-        self._asked = 0.0
+        self._requested = 0.0
         self._waiting = 0.0  # in the current step
         self._found = DataWaitTime()
         self._events: list[tuple[Any, Any]] = []  # of CUDA: requested, received
@@ -71,13 +71,13 @@ class StepTimer:
 
     def ask(self) -> None:
         """Start the wait for the next batch."""
-        self._asked = time.perf_counter()
+        self._requested = time.perf_counter()
         if self._is_cuda:
             self._last = _event()  # reached when all queued work is done
 
     def receive(self) -> None:
         """End the wait for the next batch."""
-        self._waiting += time.perf_counter() - self._asked
+        self._waiting += time.perf_counter() - self._requested
         if self._last is not None:
             self._events.append((self._last, _event()))
             self._last = None

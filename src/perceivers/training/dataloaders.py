@@ -75,7 +75,7 @@ def step_size(
     parts = accumulate * world_size
     if accumulate < 1 or batch_size < 1 or batch_size % parts:
         raise ValueError(
-            f"--batch-size is the whole optimizer step and must be a multiple of "
+            f"--batch-size is the size of an optimizer step and must be a multiple of "
             f"--accumulate times the number of devices; got {batch_size} for {accumulate} x "
             f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
         )
@@ -88,7 +88,7 @@ def step_size(
     size = rows // parts
     return (
         size,
-        f"Steps of {size * parts} samples: train has {rows}, fewer than the {batch_size} asked for.",
+        f"Steps of {size * parts} samples: train has {rows}, fewer than the batch size of {batch_size}.",
     )
 
 

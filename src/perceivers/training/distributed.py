@@ -92,7 +92,7 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full_tensor(tensor: Tensor) -> Tensor:
     """Return a copy of a tensor on the CPU, gathered if it is sharded (a collective call)."""
     gathered = tensor.detach()
     if hasattr(gathered, "full_tensor"):

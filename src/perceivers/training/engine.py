@@ -1,4 +1,4 @@
-"""Set up Lightning: the trainer, its loggers, and no messages of its own."""
+"""Set up Lightning: the trainer, its loggers, and without its messages."""
 
 import importlib.util
 import logging
