@@ -21,9 +21,7 @@ def public_names() -> dict[str, dict[str, str]]:
         if isinstance(node, ast.ImportFrom):
             title = starts[max(line for line in starts if line < node.lineno)]
             for alias in node.names:
-                found = getattr(
-                    perceivers, alias.name
-                )  # where it is defined, whatever it is called
+                found = getattr(perceivers, alias.name)
                 path = f"{found.__module__}.{getattr(found, '__qualname__', alias.name)}"
                 sections[title][alias.name] = path
     return sections

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 
 import perceivers as pv
-from perceivers.tasks.base import PredictionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ class QuantileTask(pv.SupervisedTask):
         return QuantileMeter(self)
 
     def predictions(
-        self, outputs: torch.Tensor, request: PredictionRequest
+        self, outputs: torch.Tensor, request: pv.PredictionRequest
     ) -> Iterator[pv.Prediction]:
         """Yield the quantiles of each sample by name."""
         for name, row in zip(request.names, self.probabilities(outputs).tolist(), strict=True):
