@@ -77,12 +77,6 @@ def build_parts(
 ) -> TrainingParts:
     """Build the parts of a run for the processes and devices of this machine.
 
-    Args:
-        run: Recipe, preprocessing and data.
-        folder: The run folder.
-        limits: Stopping criteria.
-        last: Checkpoint to resume from, if any.
-
     Raises:
         ValueError: If the machine or the data do not fit the recipe.
     """

@@ -199,15 +199,7 @@ def build_loaders(
     batch_size: int,
     process: ProcessInfo,
 ) -> tuple[Any, Any]:
-    """Return the data loaders of the training and the validation split.
-
-    Args:
-        source: Data with both splits.
-        recipe: Augmentation and loading.
-        preprocess: Preprocessing of each modality, inputs and targets.
-        batch_size: Samples of one batch of this process.
-        process: Rank of this process.
-    """
+    """Return the data loaders of the training and the validation split."""
     is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
 
     def loader(split: str, *, training: bool) -> Any:
