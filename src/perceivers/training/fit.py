@@ -154,7 +154,7 @@ def train(
         # Before the folder is created: the weights may not fit.
         start = plan_warm_start(recipe.model_config(), init_from)
     if is_first_process():
-        restored = open_folder(folder, recipe, resume=resume, last=last)
+        restored = open_folder(folder, recipe, resume=resume)
     else:
         restored = last if resume and last.exists() else None
     with quiet(), quiet_pillow, _threads(recipe):
