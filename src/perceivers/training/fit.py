@@ -240,10 +240,10 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         versions=versions(),
         label_names=recipe.task.output_names,
         confusion=best["confusion"],
-        details=best.get("details", []),
+        details=best["details"],
         tasks={
             name: TaskSummary(label_names=recipe.task.subtasks[name].output_names, **found)
-            for name, found in best.get("tasks", {}).items()
+            for name, found in best["tasks"].items()
         },
     )
     write_report(callback.folder, facts)
