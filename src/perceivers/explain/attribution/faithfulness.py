@@ -14,7 +14,8 @@ import torch
 
 from perceivers.data.base import nearest
 from perceivers.explain.attribution.attention import check_single
-from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs, summary_map
+from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs
+from perceivers.explain.attribution.rollup import relevance
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements
@@ -139,10 +140,8 @@ def all_maps(
         seed: Seed of the random map.
     """
     found = attribute(model, inputs, masks, output=output)
-    maps = {
-        kind: summary_map(found, kind, model, inputs, masks, index=index, output=output)
-        for kind in MAPS
-    }
+    maps = {kind: found.summary(kind) for kind in MAPS if kind != "class"}
+    maps["class"] = relevance(model, inputs, masks, index=index, output=output)
     maps["gradients"] = input_gradients(model, inputs, masks, probability=probability)
     maps["random"] = torch.rand(len(maps["mean"]), generator=torch.Generator().manual_seed(seed))
     return maps

@@ -81,13 +81,6 @@ def name_beside(axes: Any, name: str) -> None:
     axes.set_ylabel(shorten(name, 24), color=QUIET, labelpad=20, parse_math=False, **how)
 
 
-def subplot_rows(figure: Any, heights: Sequence[float]) -> list[Any]:
-    """Return axes below each other with a common horizontal axis."""
-    return list(
-        figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights).flat
-    )
-
-
 def panels_size(view: View, width: float, height: float) -> tuple[float, float]:
     """Return the size of a figure of `draw_panels` with panels of some inches."""
     columns = min(len(view.maps) + 1, COLUMNS)
@@ -166,11 +159,6 @@ def lay_map(
     )
     axes.axis(limits)
     return heat
-
-
-def tracks_size(view: View, height: float) -> tuple[float, float]:
-    """Return the size of a figure with a plot of some inches above the tracks of a view."""
-    return WIDE, height + TRACK * len(view.maps) + 0.5
 
 
 def draw_tracks(grid: Sequence[Any], view: View, edges: Array) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.modalities.text.modality import BYTE_OFFSET
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import Array, Content, Json, ModelInput, View, register_view
+from perceivers.explain.contents import base, plot
 
 SPECIAL = ("PAD", "BOS", "EOS", "MASK", "CLS", "SEP")
 COLUMNS = 76  # cells of a line
@@ -28,7 +27,7 @@ Line = list[tuple[Character, int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextContent(Content):
+class TextContent(base.Content):
     """Text as UTF-8.
 
     Attributes:
@@ -66,7 +65,7 @@ class TextContent(Content):
         except ValueError:  # no UTF-8, or a special token among the bytes
             return f"\\x{unit:02x}", 1
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the characters, each with the first and last + 1 of its elements."""
         step = self.step
         characters = [
@@ -74,18 +73,18 @@ class TextContent(Content):
         ]
         return {"media": "text", "extent": [1.0], "characters": characters}
 
-    def arrange(self, attention: Array, view: View) -> Array:
+    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the map without the padding at its end."""
         return attention[: max(-(-len(self.units) // self.step), 1)]
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with the text for each map or, of a long text, with tracks."""
         lines = len(self._lines())
         copies, tracks = self._plan(view, lines)
         high = copies * (min(lines, LINES) * LINE / 72 + 0.4)
         return plot.WIDE, high + (plot.TRACK * tracks + 0.5 if tracks else 0.1)
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw the text on a ground of attention, once for each map if it is short.
 
         Of a long text, draw the passage with the most attention and, below it, the maps along the whole text.
@@ -114,11 +113,11 @@ class TextContent(Content):
             gray = " (gray: the passage above)" if cut else ""
             tracks[-1].set_xlabel(f"byte of the text{gray}", fontsize=8, color=plot.QUIET)
 
-    def _by_byte(self, attention: Array) -> Array:
+    def _by_byte(self, attention: base.Array) -> base.Array:
         """Return the attention to the element of each byte."""
         return np.repeat(attention, self.step)[: len(self.units)]
 
-    def _plan(self, view: View, num_lines: int) -> tuple[int, int]:
+    def _plan(self, view: base.View, num_lines: int) -> tuple[int, int]:
         """Return the number of copies of the text and of tracks."""
         return (len(view.maps), 0) if num_lines <= SHORT else (1, len(view.maps))
 
@@ -146,7 +145,7 @@ class TextContent(Content):
                 lines.append([])
         return [line for line in lines if line] or [[]]
 
-    def _passage(self, lines: list[Line], attention: Array) -> tuple[int, int]:
+    def _passage(self, lines: list[Line], attention: base.Array) -> tuple[int, int]:
         """Return the first and last + 1 line of the passage with the most attention."""
         if len(lines) <= LINES:
             return 0, len(lines)
@@ -157,7 +156,7 @@ class TextContent(Content):
         first = int(np.argmax(np.convolve(per_line, np.ones(LINES), mode="valid")))
         return first, first + LINES
 
-    def _draw_lines(self, axes: Any, lines: list[Line], attention: Array, scale: float) -> Any:
+    def _draw_lines(self, axes: Any, lines: list[Line], attention: base.Array, scale: float) -> Any:
         """Draw lines of characters in cells of one width, each on a ground of the mean attention of its bytes."""
         from matplotlib.collections import PatchCollection
         from matplotlib.patches import Rectangle
@@ -245,11 +244,11 @@ def _code_points(file: str) -> frozenset[int]:
     return frozenset(font_manager.get_font(file).get_charmap())
 
 
-def _text(given: ModelInput) -> TextContent:
+def _text(given: base.ModelInput) -> TextContent:
     length = int(np.flatnonzero(given.real)[-1]) + 1 if given.real.any() else 0
     ids = given.x[:length].astype(np.int64)
     units = np.where(ids >= BYTE_OFFSET, ids - BYTE_OFFSET, 256 + ids)
     return TextContent(units=units, marks=SPECIAL, step=given.step[0])
 
 
-register_view("text", _text)
+base.register_view("text", _text)
