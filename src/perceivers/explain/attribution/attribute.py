@@ -144,11 +144,6 @@ def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
 def select_map(found: CrossAttentionMap, latent: int | None, head: int | None) -> CrossAttentionMap:
     """Return a map whose `share` is that of a single latent, of a single head, or of one latent in one head.
 
-    Args:
-        found: Result of `summarize_call`.
-        latent: Index among the chosen latents. None: the mean over all latents.
-        head: Index of the head. None: the mean over all heads.
-
     Raises:
         ValueError: If there is no such head.
     """

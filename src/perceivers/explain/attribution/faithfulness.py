@@ -128,17 +128,7 @@ def all_maps(
     output: str | None = None,
     seed: int = 0,
 ) -> dict[str, Float[Tensor, " M"]]:
-    """Return every map of `MAPS` and `BASELINES` for one sample.
-
-    Args:
-        model: A `Perceiver`.
-        inputs: One sample for each modality.
-        masks: Masks of padded modalities.
-        probability: Function from a batch of outputs to the probability of the class.
-        index: Index of the class in the output. By default the largest number.
-        output: Name of the output, of several.
-        seed: Seed of the random map.
-    """
+    """Return every map of `MAPS` and `BASELINES` for one sample."""
     found = attribute(model, inputs, masks, output=output)
     maps = {kind: found.summary(kind) for kind in MAPS if kind != "class"}
     maps["class"] = relevance(model, inputs, masks, index=index, output=output)
@@ -243,10 +233,6 @@ def curves_of_files(
 def class_index(task: TaskConfig, name: str | None) -> int | None:
     """Return the index of a class in the output. None: no class was named.
 
-    Args:
-        task: Task with a single output.
-        name: Name of a class or, in a regression, of a number.
-
     Raises:
         ValueError: If there is no such class.
     """
@@ -263,11 +249,6 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
 
 def class_probability(task: TaskConfig, index: int, output: str | None) -> Probability:
     """Return the function from a batch of outputs of the model to the probability of one class.
-
-    Args:
-        task: Task with a single output.
-        index: Index of the class.
-        output: Name of the output, of several.
 
     Raises:
         ValueError: If the task has no classes.
