@@ -136,12 +136,7 @@ def figure(width: float, height: float) -> Any:
 
 
 def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
-    """Return a figure of loss, metric and learning rate over the steps.
-
-    Args:
-        rows: Lines of `metrics.jsonl`.
-        metric: The main metric.
-    """
+    """Return a figure of loss, metric and learning rate over the steps."""
     made = figure(10, 3)
     panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
     for axes, (name, title) in zip(made.subplots(1, 3), panels.items(), strict=True):
