@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -23,20 +24,6 @@ FormField = tuple[str, str | bytes, str]
 
 _MOST_FIELDS = 100
 _ONLY_FILE = "file"  # also names the only input
-
-
-class RefusedError(ValueError):
-    """A request that cannot be answered.
-
-    Args:
-        status: Status code of the response.
-        reason: One paragraph.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +129,7 @@ async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
         limits: Upper bounds on uploads.
 
     Raises:
-        RefusedError: If the body is no form.
+        HTTPException: If the body is no form.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     bounds: dict[str, Any] = {"max_fields": _MOST_FIELDS, "max_part_size": limits.bytes}
@@ -158,15 +145,15 @@ async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
             f"Expected a form (multipart/form-data) with a field for each input, got '{kind or 'nothing'}'. "
             "For example: curl -F file=@image.jpg"
         )
-        raise RefusedError(415, reason)
+        raise HTTPException(415, reason)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         reason = f"The form cannot be read: {error.message} It may have been cut off."
-        raise RefusedError(400, reason) from error
+        raise HTTPException(400, reason) from error
     except (ValueError, UnicodeError, LookupError) as error:
         reason = f"The form cannot be read: {error or type(error).__name__}."
-        raise RefusedError(400, reason) from error
+        raise HTTPException(400, reason) from error
     try:
         return [
             (name, value, "")
@@ -194,7 +181,7 @@ def parse_form(
         counts: For an explanation, the numbers of reads, latents and heads by field.
 
     Raises:
-        RefusedError: If a field is unknown or given twice, or a file is of another kind than the input.
+        HTTPException: If a field is unknown or given twice, or a file is of another kind than the input.
     """
     known = {one.name: one for one in inputs}
     columns = {one.shared for one in inputs if one.shared}
@@ -208,13 +195,13 @@ def parse_form(
         one = _input_of(name, known, columns)
         if one.name in cells:
             reason = f"The field '{name}' was given twice. Send one sample at a time."
-            raise RefusedError(400, reason)
+            raise HTTPException(400, reason)
         cell = _cell(one, value, file)
         if cell is not None:
             cells[one.name] = cell
     if not cells:
         reason = f"The form is empty. Expected a field for {' or '.join(known)}."
-        raise RefusedError(400, reason)
+        raise HTTPException(400, reason)
     top = chosen.pop("top", None)
     job = Job(_with_audio_tracks(cells, inputs), explained=counts is not None)
     return SampleRequest(job, **chosen, top=5 if top is None else max(top, 1))
@@ -224,7 +211,7 @@ def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> 
     """Return the input that a field name stands for.
 
     Raises:
-        RefusedError: If it stands for none.
+        HTTPException: If it stands for none.
     """
     if name in known:
         return known[name]
@@ -234,25 +221,25 @@ def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> 
     short = name if len(name) <= 40 else f"{name[:40]}..."
     expected = ", ".join([*known, *columns])
     reason = f"There is no input '{short}'.{nearest(short, known)} Expected a field for {expected}."
-    raise RefusedError(422, reason)
+    raise HTTPException(422, reason)
 
 
 def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
     """Return the content of a field, or None if a page sent it empty.
 
     Raises:
-        RefusedError: If the input does not take it.
+        HTTPException: If the input does not take it.
     """
     if isinstance(value, str):
         if not value.strip() and one.kind == "table":
             return None
         if not one.is_plain:
             reason = f"Expected a file for '{one.name}' ({noun_of(one.kind)}), got a plain field."
-            raise RefusedError(422, reason)
+            raise HTTPException(422, reason)
         return value
     if one.kind == "table":
         reason = f"Expected a plain field for '{one.name}', got a file."
-        raise RefusedError(422, reason)
+        raise HTTPException(422, reason)
     if not value and not file:
         return None
     suffix = PurePosixPath(file.replace("\\", "/")).suffix.lower()
@@ -264,7 +251,7 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
             f"Expected {noun_of(one.kind)} for '{one.name}', got {noun_of(found)}. "
             f"Accepted are files of {', '.join(one.accept)}."
         )
-        raise RefusedError(415, reason)
+        raise HTTPException(415, reason)
     return Upload("", value)
 
 
@@ -290,7 +277,7 @@ def _index(name: str, value: str | bytes, count: int | None) -> int | None:
     """Return a number; None for `all` or `mean`.
 
     Raises:
-        RefusedError: If it is neither, or not below `count`.
+        HTTPException: If it is neither, or not below `count`.
     """
     if value in ("all", "mean", ""):
         return None
@@ -299,5 +286,5 @@ def _index(name: str, value: str | bytes, count: int | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= most):
         word = "all" if name == "read" else "mean"
         reason = f"Expected '{word}' or a number from 0 to {most} for '{name}', got '{text[:20]}'."
-        raise RefusedError(422, reason)
+        raise HTTPException(422, reason)
     return int(text)

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 import yaml
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
@@ -24,15 +25,11 @@ from perceivers.explain.attribution.sample import collate_sample
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
-from perceivers.server.forms import InputField, RefusedError, SampleRequest, input_fields
+from perceivers.server.forms import InputField, SampleRequest, input_fields
 from perceivers.server.metrics import Metrics
 from perceivers.server.settings import ServerSettings
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig
-
-
-class BusyError(RuntimeError):
-    """The queue of requests is full."""
 
 
 class Service:
@@ -102,13 +99,12 @@ class Service:
         """Count a request as being in progress, and yield its deadline by `time.monotonic`.
 
         Raises:
-            BusyError: If the queue is full.
+            HTTPException: If the queue is full.
         """
         if self.num_requests >= self.limits.queue:
             self.metrics.rejected.inc()
-            raise BusyError(
-                f"The queue of {self.limits.queue} requests is full. Try again in a second."
-            )
+            reason = f"The queue of {self.limits.queue} requests is full. Try again in a second."
+            raise HTTPException(503, reason, headers={"retry-after": "1"})
         self.num_requests += 1
         try:
             yield time.monotonic() + self.limits.wait
@@ -131,7 +127,7 @@ class Service:
             deadline: Latest time of the result.
 
         Raises:
-            RefusedError: If the sample cannot be decoded or explained.
+            HTTPException: If the sample cannot be decoded or explained.
         """
         prepared = await self._prepare(request.job, deadline)
         work = lambda: self._explain(prepared, request.latent, request.head)  # noqa: E731
@@ -173,13 +169,13 @@ class Service:
         """Return the decoded and prepared sample.
 
         Raises:
-            RefusedError: If it cannot be decoded.
+            HTTPException: If it cannot be decoded.
             DecoderDiedError: If decoding ended the process.
             TimeoutError: If it took too long.
         """
         found = await self.decoders.decode(job, deadline)
         if isinstance(found, Refusal):
-            raise RefusedError(found.status, found.reason)
+            raise HTTPException(found.status, found.reason)
         return found
 
     def _explain(
@@ -193,7 +189,7 @@ class Service:
             kind = None if latent is None and head is None else "mean"
             found = explain_sample(self.saved, read, latents=1, map=kind, alone=(latent, head))
         except ValueError as error:
-            raise RefusedError(422, str(error)) from error
+            raise HTTPException(422, str(error)) from error
         with torch.inference_mode():
             prediction = self.predictor.predict_read([sample])[0]
         return outputs_as_json(prediction, self.task), found
