@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perceivers.explain.render import explanation_json
 from perceivers.server.batching import ModelGoneError
-from perceivers.server.decoding import DecoderDiedError
 from perceivers.server.forms import parse_form, read_form
 from perceivers.server.service import Service
 
@@ -47,7 +46,7 @@ _FORM_RESPONSES = {
     "504": "The time limit is over.",
 }
 _TOO_LONG = "The request took longer than the limit. Send something smaller, or try again later."
-_ERRORS = {ModelGoneError: 503, DecoderDiedError: 500, TimeoutError: 504, ClientDisconnect: 400}
+_ERRORS = {ModelGoneError: 503, TimeoutError: 504, ClientDisconnect: 400}
 _HTTP_REASONS = {
     404: "There is nothing at this address. /docs lists all addresses.",
     405: "This address has another method. /docs lists them.",
@@ -96,7 +95,7 @@ def _require(token: str) -> Callable[..., None]:
 
 
 def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:
-    counts = service.counts()
+    counts = service.counts
 
     @app.post("/predict", dependencies=protected, openapi_extra=_form_schema(service))
     async def predict(request: Request) -> Response:
@@ -117,7 +116,7 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
             outputs, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
             views = explanation_json.views_json(found, cross_attention=read)
-        shown = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
+        shown = {name: service.description[name] for name in ("reads", "latents", "heads")}
         shown |= {"answers": outputs, "missing": list(found.missing), "views": views}
         return JSONResponse({**shown, "milliseconds": _milliseconds(started)})
 
@@ -128,7 +127,7 @@ def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
     @app.get("/run", dependencies=protected)
     async def run() -> dict[str, Any]:
         """Return inputs, outputs and limits of the run."""
-        return service.describe()
+        return service.description
 
     @app.get("/health")
     async def health() -> JSONResponse:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 import yaml
@@ -23,6 +23,7 @@ from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import collate_sample
 from perceivers.hub.checkpoint import Saved, load
+from perceivers.runs.folder import RECIPE_FILE
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
 from perceivers.server.forms import InputField, SampleRequest, input_fields
@@ -76,7 +77,6 @@ class Service:
             on_batch=self.metrics.batch_size.observe,
         )
         self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
-        self._description: dict[str, Any] = {}
 
     @property
     def is_healthy(self) -> bool:
@@ -133,28 +133,32 @@ class Service:
         work = lambda: self._explain(prepared, request.latent, request.head)  # noqa: E731
         return await self.batcher.alone(work, deadline)
 
-    def describe(self) -> dict[str, Any]:
-        """Return inputs, outputs and limits of the run as JSON."""
-        if not self._description:
-            encoder = self.config.model.encoder
-            heads = _heads_of(encoder)
-            self._description = {
-                "name": self.name,
-                "recipe": _recipe_of(self.saved.folder),
-                "parameters": sum(p.numel() for p in self.saved.model.parameters()),
-                "task": self.task.kind,
-                "inputs": [one.as_json() for one in self.inputs],
-                "answers": output_schemas(self.task),
-                "latents": getattr(encoder, "num_latents", None),
-                "reads": len(heads),
-                "heads": heads,
-                "limits": asdict(self.limits),
-            }
-        return self._description
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """Inputs, outputs and limits of the run as JSON."""
+        encoder: Any = self.config.model.encoder
+        if hasattr(encoder, "num_cross_attends"):
+            heads = [encoder.num_cross_attend_heads] * encoder.num_cross_attends
+        else:  # every layer of a Transformer reads the input
+            heads = [encoder.num_self_attend_heads] * encoder.num_self_attends
+        recipe = self.saved.folder / RECIPE_FILE
+        return {
+            "name": self.name,
+            "recipe": yaml.safe_load(recipe.read_bytes()).get("name") if recipe.is_file() else None,
+            "parameters": sum(p.numel() for p in self.saved.model.parameters()),
+            "task": self.task.kind,
+            "inputs": [one.as_json() for one in self.inputs],
+            "answers": output_schemas(self.task),
+            "latents": getattr(encoder, "num_latents", None),
+            "reads": len(heads),
+            "heads": heads,
+            "limits": asdict(self.limits),
+        }
 
+    @property
     def counts(self) -> dict[str, int]:
-        """Return the numbers of reads, latents and heads that a request can choose from."""
-        found = self.describe()
+        """Numbers of reads, latents and heads that a request can choose from."""
+        found = self.description
         return {
             "read": found["reads"],
             "latent": found["latents"] or 1,
@@ -169,8 +173,7 @@ class Service:
         """Return the decoded and prepared sample.
 
         Raises:
-            HTTPException: If it cannot be decoded.
-            DecoderDiedError: If decoding ended the process.
+            HTTPException: If it cannot be decoded, or decoding ended the process.
             TimeoutError: If it took too long.
         """
         found = await self.decoders.decode(job, deadline)
@@ -262,19 +265,3 @@ def _png(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _heads_of(encoder: Any) -> list[int]:
-    """Return the number of heads of each read of the input; a Transformer reads it in every layer."""
-    if hasattr(encoder, "num_cross_attends"):
-        return [encoder.num_cross_attend_heads] * encoder.num_cross_attends
-    return [encoder.num_self_attend_heads] * encoder.num_self_attends
-
-
-def _recipe_of(folder: Path) -> str | None:
-    """Return the name of the run's recipe, or None without recipe.yaml."""
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        return None
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return cast("Any", found).get("name") if isinstance(found, dict) else None
