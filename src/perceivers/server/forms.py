@@ -53,16 +53,10 @@ class InputField:
 
     def as_json(self) -> dict[str, Any]:
         """Return the field as JSON."""
-        found: dict[str, Any] = {
-            "name": self.name,
-            "kind": self.kind,
-            "accept": list(self.accept),
-        }
+        found: dict[str, Any] = {"name": self.name, "kind": self.kind, "accept": [*self.accept]}
         if self.kind == "table":
-            found |= {"number": self.number, "choices": list(self.choices)}
-        if self.shared:
-            found["file"] = self.shared
-        return found
+            found |= {"number": self.number, "choices": [*self.choices]}
+        return found | ({"file": self.shared} if self.shared else {})
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the field, for OpenAPI."""
@@ -95,16 +89,13 @@ class SampleRequest:
 def input_fields(
     columns: Mapping[str, InputColumn], preprocess: Mapping[str, Any]
 ) -> list[InputField]:
-    """Return the form's fields for the inputs of a run.
-
-    Args:
-        columns: Column of each input modality in the training data.
-        preprocess: Preprocessing of each modality.
-    """
+    """Return the form's fields for the inputs of a run."""
     found: list[InputField] = []
     single = [part.column for part in columns.values() if not part.columns]
     for name, part in columns.items():
         config = preprocess[name]
+        kinds = (part.kind, *get_modality(part.kind).accepts)
+        accept = tuple(suffix for kind in kinds for suffix in suffixes_of(kind))
         if isinstance(config, TablePreprocessConfig):
             found += [InputField(name=one, kind="table", number=True) for one in config.numbers]
             found += [
@@ -112,21 +103,15 @@ def input_fields(
                 for one, names in config.categories.items()
             ]
         elif part.columns and part.kind != "series":
-            accept = _accepted(part.kind)
             found += [InputField(name=one, kind=part.kind, accept=accept) for one in part.columns]
         else:
             shared = part.column if single.count(part.column) > 1 else ""
-            accept = _accepted(part.kind)
             found.append(InputField(name=name, kind=part.kind, accept=accept, shared=shared))
     return found
 
 
 async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
     """Return the fields of a request's form, without temporary files.
-
-    Args:
-        request: A request with a bounded body.
-        limits: Upper bounds on uploads.
 
     Raises:
         HTTPException: If the body is no form.
@@ -202,17 +187,18 @@ def parse_form(
     if not cells:
         reason = f"The form is empty. Expected a field for {' or '.join(known)}."
         raise HTTPException(400, reason)
+    for video in [
+        one for one in inputs if one.shared and one.kind == "video" and one.name in cells
+    ]:
+        for audio in [one for one in inputs if one.shared and one.kind == "audio"]:
+            cells.setdefault(audio.name, cells[video.name])
     top = chosen.pop("top", None)
-    job = Job(_with_audio_tracks(cells, inputs), explained=counts is not None)
+    job = Job(cells, explained=counts is not None)
     return SampleRequest(job, **chosen, top=5 if top is None else max(top, 1))
 
 
 def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> InputField:
-    """Return the input that a field name stands for.
-
-    Raises:
-        HTTPException: If it stands for none.
-    """
+    """Return the input that a field name stands for."""
     if name in known:
         return known[name]
     is_one = len(known) == 1 or all(one.shared for one in known.values())
@@ -225,11 +211,7 @@ def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> 
 
 
 def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
-    """Return the content of a field, or None if a page sent it empty.
-
-    Raises:
-        HTTPException: If the input does not take it.
-    """
+    """Return the content of a field, or None if a page sent it empty."""
     if isinstance(value, str):
         if not value.strip() and one.kind == "table":
             return None
@@ -255,30 +237,8 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
     return Upload("", value)
 
 
-def _accepted(kind: str) -> tuple[str, ...]:
-    kinds = (kind, *get_modality(kind).accepts)
-    return tuple(suffix for one in kinds for suffix in suffixes_of(one))
-
-
-def _with_audio_tracks(
-    cells: Mapping[str, Upload | str], inputs: Sequence[InputField]
-) -> dict[str, Upload | str]:
-    """Return the cells with an uploaded video as the audio input too, unless that was given separately."""
-    found = dict(cells)
-    shared = [one for one in inputs if one.shared]
-    video = next((one for one in shared if one.kind == "video" and one.name in cells), None)
-    for one in shared:
-        if video is not None and one.kind == "audio":
-            found.setdefault(one.name, cells[video.name])
-    return found
-
-
 def _index(name: str, value: str | bytes, count: int | None) -> int | None:
-    """Return a number; None for `all` or `mean`.
-
-    Raises:
-        HTTPException: If it is neither, or not below `count`.
-    """
+    """Return a number below `count`; None for `all` or `mean`."""
     if value in ("all", "mean", ""):
         return None
     text = value if isinstance(value, str) else ""

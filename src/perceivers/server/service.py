@@ -120,15 +120,7 @@ class Service:
     async def explain(
         self, request: SampleRequest, deadline: float
     ) -> tuple[list[dict[str, Any]], Explanation]:
-        """Return the outputs of the model for one sample and their explanation.
-
-        Args:
-            request: The sample, and which latent and head.
-            deadline: Latest time of the result.
-
-        Raises:
-            HTTPException: If the sample cannot be decoded or explained.
-        """
+        """Return the outputs of the model for one sample and their explanation. Raises as `predict` does."""
         prepared = await self._prepare(request.job, deadline)
         work = lambda: self._explain(prepared, request.latent, request.head)  # noqa: E731
         return await self.batcher.alone(work, deadline)
@@ -213,7 +205,7 @@ def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> l
     where there may be several, `values` by name, `text` and `blanks`, `picture` as PNG.
 
     Args:
-        prediction: Of one sample.
+        prediction: Prediction of one sample.
         task: The model's task.
         top: Number of the best labels.
     """
