@@ -157,16 +157,7 @@ class ArrayModality:
         self.num_coordinates = preprocess.num_coordinates
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return the elements of a cell as an `ArrayValue` of the configured channels and coordinates.
-
-        Args:
-            media: See `read_array`.
-            clip_position: Without meaning here.
-
-        Raises:
-            MissingValueError: If the cell is empty, or no element is real.
-            ValueError: If it cannot be read or has other channels or coordinates. The message names the file.
-        """
+        """Return the elements of a cell as an `ArrayValue` of the configured channels and coordinates."""
         array = read_array(media)
         notes: list[str] = []
         if array.values.shape[1] != self.num_channels:
@@ -201,11 +192,6 @@ class ArrayModality:
         Of more elements those with coordinates are thinned: evenly by their row, or at random where chance is given.
         Those without are cut to the first ones in a row, or to a random window. Elements that are not real are left
         out where coordinates say where the others are; else their row is nan, which `collate` turns into the mask.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Without meaning here.
-            rng: Where the choice of elements and the augmentation take their chance from. None: nothing is random.
         """
         array: ArrayValue = value
         values, places, mask = array.values, array.coordinates, array.mask

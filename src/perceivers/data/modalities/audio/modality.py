@@ -124,16 +124,7 @@ class _Audio:
         self.augment = augment
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return an `Audio` of the configured rate and channels.
-
-        Args:
-            media: A file, its bytes or decoded samples with their rate.
-            clip_position: Decode only the clip there, where that is cheaper. None: everything.
-
-        Raises:
-            MissingValueError: If the cell is empty, or a film without a sound track.
-            ValueError: If it cannot be decoded. The message names the file and the reason.
-        """
+        """Return an `Audio` of the configured rate and channels."""
         spare = 0.0 if self.augment is None else self.augment.speed  # a faster clip needs more
         return decode_audio(
             media,
@@ -184,13 +175,7 @@ class WaveformModality(_Audio):
     def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
-        """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Where the clip lies: 0 the first possible, 1 the last.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole."""
         values = self.clip(value, clip_position, rng) * self.factor
         if self.augment is not None and rng is not None:
             masks, share = self.augment.time_masks, self.augment.time_share
@@ -234,13 +219,7 @@ class MelModality(_Audio):
     def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
-        """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Where the clip lies: 0 the first possible, 1 the last.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames."""
         clip = self.clip(value, clip_position, rng)
         values = log_mel(clip[:, 0], self.preprocess)
         values -= self.mean

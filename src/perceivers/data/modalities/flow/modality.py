@@ -162,16 +162,7 @@ class FramePairModality:
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return both frames as they are, 2 x Y x X x C of uint8.
-
-        Args:
-            media: Its value is a mapping or a list of two cells, files or arrays; or one array of both frames.
-            clip_position: Frames are decoded whole.
-
-        Raises:
-            MissingValueError: If a frame is missing.
-            ValueError: If one cannot be decoded, there are not two, or they have different sizes.
-        """
+        """Return both frames as they are, 2 x Y x X x C of uint8."""
         return _decoded(media, self.preprocess.num_channels)
 
     def extent(self, value: npt.NDArray[np.uint8]) -> tuple[int, int]:
@@ -185,13 +176,7 @@ class FramePairModality:
         clip_position: float = 0.5,
         rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.uint8]:
-        """Return both frames in the window of this moment, 2 x C x Y x X.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Tells the window, and in training whether it is mirrored.
-            rng: The moment is all that is random, as the flow must be cut in the same way.
-        """
+        """Return both frames in the window of this moment, 2 x C x Y x X."""
         if not self.preprocess.whole:
             mirror = self.augment is not None and self.augment.mirror
             at = 0.5 if self.augment is None else clip_position
@@ -314,16 +299,7 @@ class FlowModality:
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return a field as it is: Y x X x 3, to the right, down, and whether it is known.
-
-        Args:
-            media: A `.flo`, a PNG as KITTI's, or an array.
-            clip_position: Fields are decoded whole.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be decoded.
-        """
+        """Return a field as it is: Y x X x 3, to the right, down, and whether it is known."""
         if media.is_missing:
             raise MissingValueError(f"{media.name} is empty: expected a flow, got nothing.")
         return DecodedValue(read_flow(media))
@@ -339,13 +315,7 @@ class FlowModality:
         clip_position: float = 0.5,
         rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.float32]:
-        """Return the field in the window of this moment, 3 x Y x X. In a mirror, motions are mirrored too.
-
-        Args:
-            value: Of `decode`.
-            clip_position: As for the frames.
-            rng: The moment is all that is random.
-        """
+        """Return the field in the window of this moment, 3 x Y x X. In a mirror, motions are mirrored too."""
         if self.preprocess.whole:
             return np.ascontiguousarray(value.transpose(2, 0, 1))
         mirror = self.augment is not None and self.augment.mirror

@@ -74,16 +74,7 @@ class ImageModality:
         self.augment = augment
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return a picture of Pillow's, mode `L` or `RGB`.
-
-        Args:
-            media: A file, its bytes, or an array of uint8.
-            clip_position: A picture has none.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be decoded.
-        """
+        """Return a picture of Pillow's, mode `L` or `RGB`."""
         if media.is_missing:
             raise MissingValueError(f"{media.name} is empty: expected a picture, got nothing.")
         decoded = decode(media, num_channels=self.num_channels)
@@ -96,13 +87,7 @@ class ImageModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Pixels:
-        """Return the pixels that the model sees, Y x X x C of uint8.
-
-        Args:
-            value: Of `decode`.
-            clip_position: A picture has none.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return the pixels that the model sees, Y x X x C of uint8."""
         if self.augment is None or rng is None:
             return preprocess_pixels(value, self.preprocess)
         return augment_pixels(value, self.augment, self.preprocess, rng)
@@ -271,16 +256,7 @@ class ClassMapModality:
         )
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return the index of each pixel's class, Y x X of uint8.
-
-        Args:
-            media: A file, its bytes, or an array of uint8.
-            clip_position: A picture has none.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be decoded, or holds colors or a class that is not known.
-        """
+        """Return the index of each pixel's class, Y x X of uint8."""
         if media.is_missing:
             raise MissingValueError(
                 f"{media.name} is empty: expected a map of classes, got nothing."
@@ -303,13 +279,7 @@ class ClassMapModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts.
-
-        Args:
-            value: Of `decode`.
-            clip_position: A picture has none.
-            rng: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
-        """
+        """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts."""
         height, width = value.shape
         flip = False
         if self.augment is None or rng is None or self.augment.crop_scale is None:

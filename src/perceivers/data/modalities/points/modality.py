@@ -184,14 +184,6 @@ class PointsModality:
         Of a mesh so many are drawn from its surface, of a larger cloud from its points. What is drawn depends on
         nothing but the content, so predictions repeat. The first `num_points` are spread over the whole cloud: an
         array whose first points are that already, as in farthest-point order, keeps its order.
-
-        Args:
-            media: A file of points or a mesh, or numbers, n x (3 + E).
-            clip_position: Without meaning here.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be read or has too few channels. The message names the file and the reason.
         """
         cloud = read_points(media)
         width, notes = 3 + self.num_channels, list(cloud.notes)
@@ -221,13 +213,7 @@ class PointsModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Points:
-        """Return one sample: at most `num_points` x (3 + E), float32. Fewer where there are no more.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Without meaning here.
-            rng: Where the choice of points and the augmentation take their chance from. None: the first points.
-        """
+        """Return one sample: at most `num_points` x (3 + E), float32. Fewer where there are no more."""
         points: Points = value[: self.num_points]
         if rng is not None:
             points = draw_points(value, self.num_points, rng)

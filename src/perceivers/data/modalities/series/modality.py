@@ -164,16 +164,7 @@ class SeriesModality:
         self._scale = (1 / np.array(preprocess.std or [1.0] * count)).astype(np.float32)
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return a whole recording with the model's channels, at the model's rate.
-
-        Args:
-            media: A CSV or Parquet file, a dict of columns, or an array L x C.
-            clip_position: Changes nothing: rows are cheap once they are read.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it is no recording, or has not the model's channels. The message names the file.
-        """
+        """Return a whole recording with the model's channels, at the model's rate."""
         recording, notes = read_series(media)
         values = _chosen(media.name, recording, self.names)
         config = self.preprocess
@@ -191,13 +182,7 @@ class SeriesModality:
     def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
-        """Return a window: L x V, float32, L at most `length`.
-
-        Args:
-            value: A `SeriesValue`, as `decode` returns it.
-            clip_position: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return a window: L x V, float32, L at most `length`."""
         augment = self.augment if rng is not None else None
         if augment is not None and rng is not None and augment.shift:
             clip_position = rng.random()

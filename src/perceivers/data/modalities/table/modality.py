@@ -150,16 +150,7 @@ class TableModality:
         ]
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return the fields of a row: F of float32, NaN where one is missing.
-
-        Args:
-            media: A dict of cells by column; with one column, the cell alone.
-            clip_position: Changes nothing.
-
-        Raises:
-            MissingValueError: If all fields are empty.
-            ValueError: If a column is not there, or a number is none.
-        """
+        """Return the fields of a row: F of float32, NaN where one is missing."""
         cells = _cells(media, self.preprocess.columns)
         notes: list[str] = []
         numbers = [_number(media.name, name, cells.get(name)) for name in self.preprocess.numbers]
@@ -184,13 +175,7 @@ class TableModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Values:
-        """Return the fields as the model sees them: F of float32, NaN where one is missing or hidden.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Changes nothing.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return the fields as the model sees them: F of float32, NaN where one is missing or hidden."""
         values: Values = value
         if self.augment is None or rng is None:
             return values

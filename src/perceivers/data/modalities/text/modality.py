@@ -210,14 +210,6 @@ class TextModality:
         """Return the bytes of a text, no more of them than may be needed.
 
         Bytes that are not valid UTF-8 are kept, since the model reads bytes; this is noted.
-
-        Args:
-            media: A text, its bytes or its file; or a dict of several, which are read as one.
-            clip_position: Changes nothing.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If there is no text in it, or something else than text. The message names the file.
         """
         several = read_multi_text(media, MOST_BYTES)
         if several is not None:
@@ -239,13 +231,7 @@ class TextModality:
     def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Ids:
-        """Return at most `max_length` numbers, one for each byte: L, int64.
-
-        Args:
-            value: Bytes, as `decode` returns them. Several texts are kept from their start, with SEP between them.
-            clip_position: Which part of a longer text, where `keep` is `random`.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return at most `max_length` numbers, one for each byte: L, int64."""
         if isinstance(value, MultiText):
             return self._joined(value, rng)
         text = value

@@ -414,13 +414,7 @@ def _decoded(first: Any, packets: Iterator[Any]) -> Iterator[Any]:
 def _timed(
     frames: Iterator[Any], stream: Any, origin: int | None = None
 ) -> Iterator[tuple[float, Any]]:
-    """Yield frames with their time in seconds from the beginning of the picture.
-
-    Args:
-        frames: In the order of the screen.
-        stream: Whose frames they are.
-        origin: Time stamp of the beginning. None: the stream or the first frame tells it.
-    """
+    """Yield frames with their time in seconds from the beginning of the picture."""
     if origin is None and not _starts_late(stream):
         origin = stream.start_time
     step, rate = float(stream.time_base), average_rate(stream)

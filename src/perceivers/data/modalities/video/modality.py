@@ -209,17 +209,7 @@ class VideoModality:
         )
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return a `Video` at the clip's rate, a little larger than the clip.
-
-        Args:
-            media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_video`.
-            clip_position: Decode only the clip there. None: the whole film.
-
-        Raises:
-            MissingValueError: If the cell is empty, or holds only sound.
-            TooLongError: If the whole film would need too much memory.
-            ValueError: If it cannot be decoded.
-        """
+        """Return a `Video` at the clip's rate, a little larger than the clip."""
         clip = None if clip_position is None else (self.num_frames, clip_position)
         film, notes = decode_video(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
         return DecodedValue(film, notes)
@@ -238,16 +228,7 @@ class VideoModality:
     def transform(
         self, value: Video, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
-        """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
-
-        Args:
-            value: Of `decode`, of the whole film or of the same moment.
-            clip_position: 0 for the first possible clip, 1 for the last.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-
-        Raises:
-            ValueError: If only another moment of the film was decoded.
-        """
+        """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film."""
         first, count = window_of(
             value.duration, frame_rate=self.frame_rate, clip=(self.num_frames, clip_position)
         )
