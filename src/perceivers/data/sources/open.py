@@ -467,14 +467,14 @@ def _one_task(choice: ColumnSelection) -> ColumnSelection:
 def with_audio_tracks(
     choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]
 ) -> ColumnSelection:
-    """Return the choice of columns, with the sound of its films as a further modality where all have it.
+    """Return the choice of columns, with the audio of its videos as a further modality where all have it.
 
-    Whether a film has sound may give its class away (in some collections, only some classes have), so that sound
+    Whether a video has audio may give its class away (in some collections, only some classes have), so that audio
     which is not everywhere is read only on request.
 
     Args:
         choice: Columns that were found, not named.
-        rows: A few rows of train, with their films.
+        rows: A few rows of train, with their videos.
     """
     films = [part for part in choice.inputs.values() if part.kind == "video"]
     if len(films) != 1 or "audio" in choice.inputs:
@@ -485,19 +485,19 @@ def with_audio_tracks(
         return choice
     if all(sounding):
         inputs = {**choice.inputs, "audio": InputColumn(column, "audio")}
-        note = "All films looked at have sound, which is read with them."
+        note = "All videos looked at have audio, which is read with them."
     else:
         inputs = choice.inputs
         note = (
-            f"Of {len(sounding)} films looked at, {sum(sounding)} have sound. It is not read, as having sound may give "
+            f"Of {len(sounding)} videos looked at, {sum(sounding)} have audio. It is not read, as having audio may give "
             f"the class away; --columns {column}:film reads it all the same."
         )
     return replace(choice, inputs=inputs, notes=(*choice.notes, note))
 
 
 def _has_sound(media: EncodedItem) -> bool | None:
-    """Return whether a film has a sound track; None if it cannot be read."""
+    """Return whether a video has an audio track; None if it cannot be read."""
     try:
-        return read_video_header(media).has_sound
+        return read_video_header(media).has_audio
     except (ValueError, OSError):
         return None

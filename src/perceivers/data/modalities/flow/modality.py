@@ -24,12 +24,12 @@ from perceivers.data.registry import ColumnKind, ModalitySpec, Preprocessing, re
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
-_DIGITS = 4096.0  # a moment's further digits tell the column, and those behind them the mirror
+_DIGITS = 4096.0  # a moment's further digits give the column, and those behind them the mirror
 
 
 @configclass
 class PairAugmentConfig:
-    """What is random about a pair of frames and its flow in training. Both take the same, or they would not fit.
+    """Augmentation of a frame pair and its flow in training, the same for both.
 
     Attributes:
         mirror: Whether half of the windows are mirrored left to right, and half top to bottom.
@@ -113,7 +113,7 @@ _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 @configclass
 class FramePairPreprocessConfig(BasePreprocessConfig):
-    """What turns two pictures into a pair of frames.
+    """Preprocessing of two images into a pair of frames.
 
     Attributes:
         size: Height and width of the window that is read, in pixels. Larger frames are cut, anywhere in training and in
@@ -133,7 +133,7 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
         return measure_frame_pairs(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"size": (64, 64)}
 
     def input_fields(self) -> dict[str, Any]:
@@ -142,17 +142,17 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
 
 
 class FramePairModality:
-    """How cells become pairs of frames. See `perceivers.data.modalities.base.Modality`.
+    """Modality of pairs of frames. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Size of the window.
-        augment: What is random. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If the size is not known.
     """
 
-    has_clips = True  # the moment tells the window
+    has_clips = True  # the moment gives the window
 
     def __init__(
         self, preprocess: FramePairPreprocessConfig, augment: PairAugmentConfig | None = None
@@ -202,7 +202,7 @@ def measure_frame_pairs(cells: Any, config: FramePairPreprocessConfig) -> FrameP
 
     Args:
         cells: Some pairs of the training data.
-        config: Kept where it says a size.
+        config: Kept where it states a size.
 
     Raises:
         ValueError: If no pair can be read.
@@ -266,7 +266,7 @@ def _frames(media: EncodedItem) -> tuple[EncodedItem, EncodedItem]:
 
 @configclass
 class FlowPreprocessConfig(BasePreprocessConfig):
-    """What turns a file into a field of flow.
+    """Preprocessing of a file into a field of flow.
 
     Attributes:
         size: Height and width of the window that is read. None: that of the frames.
@@ -279,17 +279,17 @@ class FlowPreprocessConfig(BasePreprocessConfig):
 
 
 class FlowModality:
-    """How cells become fields of flow. See `perceivers.data.modalities.base.Modality`.
+    """Modality of fields of flow. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Size of the window.
-        augment: What is random: the same as for the frames. None: nothing.
+        augment: Augmentation, the same as that of the frames. None: none.
 
     Raises:
         ValueError: If the size is not known.
     """
 
-    has_clips = True  # the moment tells the window
+    has_clips = True  # the moment gives the window
 
     def __init__(
         self, preprocess: FlowPreprocessConfig, augment: PairAugmentConfig | None = None
