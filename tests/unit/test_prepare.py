@@ -96,7 +96,7 @@ def test_a_step_of_nothing_is_refused(size, accumulate):
 def test_few_rows_make_smaller_steps_and_it_is_said():
     assert step_size(128, 2, 1, 51) == (
         25,
-        "Steps of 50 samples: train has 51, fewer than the 128 asked for.",
+        "Steps of 50 samples: train has 51, fewer than the batch size of 128.",
     )
 
 

@@ -32,7 +32,7 @@ class OverrideError(Exception):
 
     Attributes:
         key: The name that was given. Empty if several values contradict each other.
-        hint: What to do, or what is wrong with the value.
+        hint: The error of the value, or known names.
     """
 
     key: str

@@ -103,7 +103,7 @@ def _folder_of_first(out: str | Path | None) -> Path:
     """Return the folder that the first of several processes has chosen."""
     chosen = os.environ.get(_CHOSEN) if out is None else out
     if chosen is None:
-        raise ValueError("Several processes must know the folder of the run: say where with --out.")
+        raise ValueError("Several processes must know the folder of the run: give it with --out.")
     return Path(chosen)
 
 
@@ -147,7 +147,7 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path 
         if not recipe_file.exists():
             raise OSError(
                 f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
-                "run that was interrupted; without --resume, a new one begins."
+                "run that was interrupted; without --resume, a new one starts."
             )
         check_same_recipe(read_run_recipe(out), recipe, out)
         return last if last.exists() else None  # it was interrupted before its first checkpoint
@@ -204,7 +204,7 @@ def check_same_recipe(old: Recipe, new: Recipe, folder: Path) -> None:
     more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
     raise ValueError(
         f"A resumed run must have the recipe that it began with, and this one differs from "
-        f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or begin a new run with another "
+        f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or start a new run with another "
         f"--out (with --init-from {folder} it starts from the weights of this one)."
     )
 

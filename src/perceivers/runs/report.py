@@ -99,7 +99,7 @@ def _details(summary: TaskSummary, task: str = "") -> str:
         return ""
     measures = list(summary.details[0])
     rows = list(zip(summary.label_names, summary.details, strict=True))
-    if "AP" in measures:  # labels that no sample has tell nothing
+    if "AP" in measures:  # labels without samples have none
         rows = [row for row in rows if row[1]["AP"] is not None]
         rows.sort(key=lambda row: row[1]["AP"] or 0.0)
     lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
@@ -136,12 +136,7 @@ def figure(width: float, height: float) -> Any:
 
 
 def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
-    """Return a figure of loss, metric and learning rate over the steps.
-
-    Args:
-        rows: Lines of `metrics.jsonl`.
-        metric: The main metric.
-    """
+    """Return a figure of loss, metric and learning rate over the steps."""
     made = figure(10, 3)
     panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
     for axes, (name, title) in zip(made.subplots(1, 3), panels.items(), strict=True):

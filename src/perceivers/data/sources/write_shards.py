@@ -189,7 +189,10 @@ def _group(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
     """Yield the cells of rows in the form of the file. Unreadable rows are recorded and left out."""
     for index in span:
-        key = plan.keys[index] if plan.keys is not None else _place_key(plan.table.where(index))
+        where = plan.table.where(index)
+        match = _WHERE.match(where)
+        key = f"{PurePosixPath(match[1]).name}:{match[2]}" if match else where
+        key = key if plan.keys is None else plan.keys[index]
         try:
             row = plan.table.row(index)
             cells = {
@@ -202,7 +205,6 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
         if plan.labels is not None:
             column = plan.labels.column
             raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
-            where = plan.table.where(index)
             known = label_name(raw, plan.labels.field, where) is not None
             cells[column] = plan.labels(raw, where) if known else -1
         cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
@@ -227,11 +229,6 @@ def _in_folder(table: Table, column: str) -> bool:
         return False
     cell = table.row(0)[column]
     return isinstance(cell, EncodedItem) and cell.path is not None
-
-
-def _place_key(where: str) -> str:
-    match = _WHERE.match(where)
-    return f"{PurePosixPath(match[1]).name}:{match[2]}" if match else where
 
 
 def _written_fields(table: Table) -> dict[str, Field]:

@@ -98,7 +98,7 @@ def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
             column, _, kind = part.rpartition(":")
             if kind not in _TARGET_KINDS:
                 raise ValueError(
-                    f"Label '{column}' is said to be '{kind}': expected one of {', '.join(_TARGET_KINDS)}."
+                    f"Label '{column}' has the unknown kind '{kind}': expected one of {', '.join(_TARGET_KINDS)}."
                 )
         if not column or column in found:
             reason = f"'{column}' comes twice" if column else "a name is empty"
@@ -293,11 +293,11 @@ def _named_inputs(
         field = known_column(column, fields, name)
         if kind not in column_kinds():
             raise ValueError(
-                f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(column_kinds())}."
+                f"Column '{column}' has the unknown kind '{kind}': expected one of {', '.join(column_kinds())}."
             )
         if not can_read_as(field.kind, kind):
             raise ValueError(
-                f"Column '{column}' of {name} is said to hold {noun_of(kind)}, but it holds {noun_of(field.kind)}."
+                f"Column '{column}' of {name} cannot be read as {noun_of(kind)}: it holds {noun_of(field.kind)}."
             )
         if kind in {"number", "category"}:
             table[column] = kind
