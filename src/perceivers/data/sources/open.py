@@ -408,16 +408,7 @@ def _streams(
     values: Sequence[Any] | None,
     label_names: KnownNames | None,
 ) -> DatasetBundle:
-    """Return shards as streams with their targets.
-
-    Args:
-        shards: Shards of each split.
-        choice: Used columns.
-        config: Kind of the target and size of the shuffle buffer.
-        name: Name of the data in messages.
-        values: All targets of the first split, if they were read.
-        label_names: Names of the classes, labels or numbers, if known.
-    """
+    """Return shards as streams with their targets; `values` are all targets of the first split, if they were read."""
     encoder: TargetEncoder | None = None
     notes: tuple[str, ...] = ()
     statistics: Moments | None = None

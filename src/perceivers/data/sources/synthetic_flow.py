@@ -30,14 +30,11 @@ class SyntheticFlowTable(Table):
     """A table of frame pairs generated on demand: row i of a seed is the same in every process.
 
     Attributes:
-        name: Name in messages.
         rows: Number of rows.
         seed: Random seed.
         size: Height and width of the frames in pixels.
         largest: Largest displacement in pixels.
         images: Image files to move, one drawn per row. Empty: textures are generated.
-        fields: Content of each column.
-        folder: Unused.
     """
 
     name: str
