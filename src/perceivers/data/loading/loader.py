@@ -115,9 +115,7 @@ def _open_caches(
 class BadRowTracker:
     """Collects the bad rows that workers report, and stops the run if there are too many.
 
-    Args:
-        max_bad: Largest share of rows that may fail.
-        num_rows: Rows of the split. None: unknown, the rows read so far count.
+    If the number of rows is unknown, the rows read so far count.
 
     Attributes:
         bad: Reason by name of each row that failed.

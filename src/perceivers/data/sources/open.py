@@ -408,16 +408,7 @@ def _streams(
     values: Sequence[Any] | None,
     label_names: KnownNames | None,
 ) -> DatasetBundle:
-    """Return shards as streams with their targets.
-
-    Args:
-        shards: Shards of each split.
-        choice: Used columns.
-        config: Kind of the target and size of the shuffle buffer.
-        name: Name of the data in messages.
-        values: All targets of the first split, if they were read.
-        label_names: Names of the classes, labels or numbers, if known.
-    """
+    """Return shards as streams with their targets; `values` are all targets of the first split, if they were read."""
     encoder: TargetEncoder | None = None
     notes: tuple[str, ...] = ()
     statistics: Moments | None = None
@@ -488,6 +479,6 @@ def with_audio_tracks(
 def _has_audio(item: EncodedItem) -> bool | None:
     """Return True if a video has an audio track, None if it cannot be read."""
     try:
-        return read_video_header(item).has_sound
+        return read_video_header(item).has_audio
     except (ValueError, OSError):
         return None
