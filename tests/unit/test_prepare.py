@@ -23,7 +23,7 @@ RECIPE = small_recipe(max_epochs=1)
 
 
 def opened(folder, **options):
-    return open_folder(folder, RECIPE, last=folder / "checkpoints/last.ckpt", **options)
+    return open_folder(folder, RECIPE, **options)
 
 
 def test_a_new_run_gets_its_recipe(tmp_path):
@@ -64,7 +64,7 @@ def test_a_run_is_resumed_from_its_checkpoint(tmp_path):
 def test_a_run_is_not_resumed_with_another_recipe(tmp_path):
     opened(tmp_path, resume=False)
     with pytest.raises(ValueError, match=r"training.max_epochs was 1, now 2"):
-        open_folder(tmp_path, small_recipe(max_epochs=2), resume=True, last=tmp_path / "none")
+        open_folder(tmp_path, small_recipe(max_epochs=2), resume=True)
 
 
 def test_cores_are_shared_by_the_processes(monkeypatch):

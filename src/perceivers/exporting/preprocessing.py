@@ -43,7 +43,7 @@ class ModelInput:
     is_optional: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Signature:
     """An input of an exported graph.
 
@@ -107,13 +107,11 @@ class GraphPreprocessor(nn.Module):
 
     def signatures(self) -> dict[str, Signature]:
         """Return the graph's inputs of this modality by name."""
-        values = Signature(shape=self.shape, dtype=self.dtype, meaning=self.meaning, free=self.free)
-        if self.length is None:
-            return {self.name: values}
-        mask = Signature(
-            shape=(self.length,), dtype="bool", meaning=self.mask_meaning, free=self.free
-        )
-        return {self.name: values, mask_name(self.name): mask}
+        found = {self.name: Signature(self.shape, self.dtype, self.meaning, self.free)}
+        if self.length is not None:
+            mask = Signature((self.length,), "bool", self.mask_meaning, self.free)
+            found[mask_name(self.name)] = mask
+        return found
 
     def arrays(self, value: Any) -> Arrays:
         """Return the graph's inputs of one decoded sample, without a batch axis. None: the modality is missing."""
@@ -188,7 +186,7 @@ class _PixelPreprocessor(GraphPreprocessor):
     dtype = "uint8"
 
     def keep_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Keep mean and deviation as those of values from 0 to 255."""
+        """Register mean and deviation of values from 0 to 255."""
         whole = np.float32(255)
         low = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1) * whole
         scale = 1 / (np.asarray(std, dtype=np.float32).reshape(-1, 1, 1) * whole)

@@ -1,8 +1,8 @@
 """Recipes for a user's own data: one per modality, several modalities, dense outputs, in sizes; and the digits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.image.modality import (
@@ -13,7 +13,6 @@ from perceivers.data.modalities.image.modality import (
 )
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
 from perceivers.data.registry import find_defaults, find_modality
-from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.registry import default_input
@@ -21,22 +20,15 @@ from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
-from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim, own_output
+from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim
 from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 
 
-@dataclass(frozen=True)
-class Part:
-    """Configuration of one modality.
-
-    Attributes:
-        input: The adapter.
-        preprocess: Makes the model's array of a file.
-        augment: Randomness in training.
-    """
+class Part(NamedTuple):
+    """Input adapter, preprocessing and augmentation of one modality."""
 
     input: Any
     preprocess: Any
@@ -45,10 +37,6 @@ class Part:
 
 def part_of(kind: str, size: Size) -> Part:
     """Return the defaults of a modality.
-
-    Args:
-        kind: A modality, or a kind of preprocessing: `wave` for audio by its samples.
-        size: Decides the width of stems and the longest side of images.
 
     Raises:
         ValueError: If the modality has no defaults.
@@ -72,10 +60,9 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
         name=name,
         inputs={modality: part.input for modality, part in parts.items()},
         encoder=own_encoder(dials, fine=fine),
-        output=own_output(),
+        output=MeanPoolConfig(num_outputs=None),
         task=ClassificationConfig(label_smoothing=0.05),
         preprocess={modality: part.preprocess for modality, part in parts.items()},
-        fusion=FusionConfig(),
         augment={modality: part.augment for modality, part in parts.items()},
         optim=own_optim(dials.lr * (2 if fine else 1)),
         training=TrainingConfig(batch_size=dials.batch_size),

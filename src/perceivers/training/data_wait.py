@@ -50,9 +50,6 @@ class StepTimer:
 
     On the CPU, waiting is the time from requesting a batch to receiving it. On CUDA, it is the idle time of the GPU
     between two batches, measured with events, without synchronizing.
-
-    Args:
-        device: Device of the computation.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -114,14 +111,7 @@ class StepTimer:
 def advice(
     waited: DataWaitTime, *, workers: int, threads: int, processes: int = 1
 ) -> tuple[str, str]:
-    """Return the share of waiting as text for the report, and advice, or "" if it is small.
-
-    Args:
-        waited: Times of the whole run.
-        workers: Worker processes of each training process.
-        threads: Compute threads of each training process.
-        processes: Number of training processes.
-    """
+    """Return the share of waiting as text for the report, and advice, or "" if it is small."""
     if waited.share is None:
         return "", ""
     whose = f" (the slowest of {processes} processes)" if processes > 1 else ""

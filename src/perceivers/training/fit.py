@@ -154,7 +154,7 @@ def train(
         # Before the folder is created: the weights may not fit.
         start = plan_warm_start(recipe.model_config(), init_from)
     if is_first_process():
-        restored = open_folder(folder, recipe, resume=resume, last=last)
+        restored = open_folder(folder, recipe, resume=resume)
     else:
         restored = last if resume and last.exists() else None
     with quiet(), quiet_pillow, _threads(recipe):
@@ -240,10 +240,10 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         versions=versions(),
         label_names=recipe.task.output_names,
         confusion=best["confusion"],
-        details=best.get("details", []),
+        details=best["details"],
         tasks={
             name: TaskSummary(label_names=recipe.task.subtasks[name].output_names, **found)
-            for name, found in best.get("tasks", {}).items()
+            for name, found in best["tasks"].items()
         },
     )
     write_report(callback.folder, facts)

@@ -1,6 +1,6 @@
 """Open data: from a path, hub id or object to splits, inputs and targets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,7 @@ from perceivers.data.sources.folders import (
     metadata_table,
     one_file,
 )
-from perceivers.data.sources.layout import DetectedLayout, SplitLocation, recognize
+from perceivers.data.sources.layout import SplitLocation, recognize
 from perceivers.data.streaming.shards import (
     FileShard,
     HubShard,
@@ -96,9 +96,15 @@ def open_data(
     name = next(iter(tables.values())).name
     fields = next(iter(tables.values())).fields
     choice = choose(fields, config, name, inputs=inputs)
-    tables = {split: _narrow(table, choice, split) for split, table in tables.items()}
+    for split, table in tables.items():
+        # A split without the target is left out later, with a note.
+        where = f"The split {split} ({table.name})"
+        kept = choice.kept(table.fields, where, without_target=split != "train")
+        tables[split] = table.keep(kept)
     if inputs is None and not config.columns:
-        choice = with_audio_tracks(choice, _few_rows(next(iter(tables.values()))))
+        first = next(iter(tables.values()))
+        few = np.unique(np.linspace(0, len(first) - 1, _LOOKED_AT).round().astype(int))
+        choice = with_audio_tracks(choice, (first.row(int(index)) for index in few))
     for table in tables.values():
         check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
     check_memory(tables.values())
@@ -148,19 +154,24 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
     return form, tables, (*more, *notes)
 
 
-def _few_rows(table: Table) -> Iterator[Mapping[str, Any]]:
-    """Yield rows spread over a table."""
-    for index in np.unique(np.linspace(0, len(table) - 1, _LOOKED_AT).round().astype(int)):
-        yield table.row(int(index))
-
-
 def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         if found.hub:
             splits, notes = select_splits(load_hub_dataset(found.hub, stream=False), found.hub)
             return found.form, _hugging_face(splits, found.hub), tuple(notes)
-        return _found_tables(found)
+        tables, notes = {}, list(found.notes)
+        for split, location in found.splits.items():
+            opened, more = _open_location(location)
+            notes += more
+            if len(found.splits) == 1 and split == "train":
+                tables |= opened
+            else:
+                tables[split] = _joined(list(opened.values()))
+        form = found.form
+        if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
+            form = f"{form}, split into {' and '.join(tables)}"
+        return form, tables, tuple(notes)
     if is_dataset(data):
         splits, notes = select_splits(data, "the data set")
         if any(not hasattr(dataset, "__len__") for dataset in splits.values()):
@@ -178,22 +189,6 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
         "Expected a path, a hub id, a pandas DataFrame or a Hugging Face Dataset or DatasetDict, got "
         f"{type(data).__name__}."
     )
-
-
-def _found_tables(found: DetectedLayout) -> tuple[str, dict[str, Table], tuple[str, ...]]:
-    notes = list(found.notes)
-    tables: dict[str, Table] = {}
-    for split, location in found.splits.items():
-        opened, more = _open_location(location)
-        notes += more
-        if len(found.splits) == 1 and split == "train":
-            tables |= opened
-        else:
-            tables[split] = _joined(list(opened.values()))
-    form = found.form
-    if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
-        form = f"{form}, split into {' and '.join(tables)}"
-    return form, tables, tuple(notes)
 
 
 def _joined(tables: Sequence[Table]) -> Table:
@@ -269,14 +264,6 @@ def _divide(
             f"Every row of {table.name} is in {' or '.join(divided)} by column '{column}': nothing is left to train."
         )
     return dict(divided), (f"Rows are divided by column '{column}'.",)
-
-
-def _narrow(table: Table, choice: ColumnSelection, split: str) -> Table:
-    """Keep the used columns. A split without the target is left out later, with a note."""
-    kept = choice.kept(
-        table.fields, f"The split {split} ({table.name})", without_target=split != "train"
-    )
-    return table.keep(kept)
 
 
 def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]:
@@ -421,16 +408,7 @@ def _streams(
     values: Sequence[Any] | None,
     label_names: KnownNames | None,
 ) -> DatasetBundle:
-    """Return shards as streams with their targets.
-
-    Args:
-        shards: Shards of each split.
-        choice: Used columns.
-        config: Kind of the target and size of the shuffle buffer.
-        name: Name of the data in messages.
-        values: All targets of the first split, if they were read.
-        label_names: Names of the classes, labels or numbers, if known.
-    """
+    """Return shards as streams with their targets; `values` are all targets of the first split, if they were read."""
     encoder: TargetEncoder | None = None
     notes: tuple[str, ...] = ()
     statistics: Moments | None = None
@@ -501,6 +479,6 @@ def with_audio_tracks(
 def _has_audio(item: EncodedItem) -> bool | None:
     """Return True if a video has an audio track, None if it cannot be read."""
     try:
-        return read_video_header(item).has_sound
+        return read_video_header(item).has_audio
     except (ValueError, OSError):
         return None

@@ -16,11 +16,10 @@ from perceivers.explain.attribution.attribute import (
     Attribution,
     attribute,
     select_map,
-    summary_map,
 )
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import class_index
-from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
+from perceivers.explain.attribution.rollup import QueryAttribution, relevance, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
@@ -66,9 +65,7 @@ def explain_sample(
     learned = learned if output is None else learned.parts[output]
     sample = read_sample(saved, file, clip_position=clip_position)
     model = saved.model.eval()
-    device = next(model.parameters()).device
-    inputs = {name: x.to(device) for name, x in sample.inputs.items()}
-    masks = {name: x.to(device) for name, x in sample.masks.items()}
+    inputs, masks = sample.to(next(model.parameters()).device)
     config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
     segments = segments_of(model, inputs, masks)
     chosen = _chosen_latents(latents, model.encoder, segments[-1].end, alone[0])
@@ -78,26 +75,24 @@ def explain_sample(
     found = attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
     found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
-    summary = summary_map(found, kind, model, inputs, masks or None, index=index, **which)
+    summary = (
+        relevance(model, inputs, masks or None, index=index, **which)
+        if kind == "class"
+        else found.summary(kind)
+    )
     outputs = found.outputs if output is None else found.outputs[output]
     names, values = learned.explained_output(inputs, masks, outputs, blank)
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(values.argmax()) if learned.has_classes else 0]
-    titles = {
-        "mean": "all cross-attentions",
-        "last": "last cross-attention",
-        "rollup": "all layers",
-    }
-    title = titles.get(kind, f"for {about}")
-    views = _Views(saved, sample, found, summary.numpy(), title, query, segments)
+    title = MAPS[kind].format(about=about)
     return Explanation(
         name=sample.name,
         task=learned.explain_as,
         label_names=names,
         probabilities=values.float().cpu().numpy(),
         threshold=float(getattr(config, "threshold", 0.5)),
-        views=views.views(),
+        views=_views(saved, sample, segments, found, summary, title, query),
         latents=chosen,
         missing=sample.missing,
         query=None if query is None else query.latents.numpy(),
@@ -224,60 +219,63 @@ def axes_of(adapter: Any, count: int) -> tuple[int, ...]:
     return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
 
 
-@dataclass(frozen=True)
-class _Views:
-    """Builder of the views of a sample."""
-
-    saved: Saved
-    sample: ReadSample
-    found: Attribution
-    summary: Map
-    title: str
-    query: QueryAttribution | None
-    segments: Sequence[Segment]
-
-    def views(self) -> tuple[View, ...]:
-        """Return a view of each modality of the sample. A vector replaces a missing one: it has nothing to show."""
-        found = [segment for segment in self.segments if segment.name in self.sample.inputs]
-        return tuple(self._view(segment) for segment in found)
-
-    def _view(self, segment: Segment) -> View:
-        name, maps = segment.name, self.found.maps
-        shares = np.stack([one.share.numpy() for one in maps])
+def _views(
+    saved: Saved,
+    sample: ReadSample,
+    segments: Sequence[Segment],
+    found: Attribution,
+    summary: Tensor,
+    title: str,
+    query: QueryAttribution | None,
+) -> tuple[View, ...]:
+    """Return the view of each modality. A learned vector that replaces a missing modality has nothing to show."""
+    maps = found.maps
+    shares = np.stack([one.share.numpy() for one in maps])
+    scores = np.stack([one.scores.numpy() for one in maps])
+    weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
+    heads = _stacked_heads([one.heads.numpy() for one in maps])
+    head_scores = _stacked_heads([one.head_scores.numpy() for one in maps])
+    num_real = max(sum(int(segment.real.sum()) for segment in segments), 1)
+    views: list[View] = []
+    for segment in segments:
+        if segment.name not in sample.inputs:
+            continue
         received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
         count = int(segment.real.sum())
         # A modality without any attention has 0 everywhere, and not 0 / 0.
         even = np.maximum(received, 1e-12)[:, None] / max(count, 1)
-        weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
-        query = self.query
-        return View(
-            name=name,
-            content=content_of(self._input(name)),
-            attention=segment.place((shares / even).astype(np.float32)),
-            share=received.astype(np.float32),
-            even=count / max(sum(int(one.real.sum()) for one in self.segments), 1),
-            scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
-            summary=segment.place_shares(self.summary),
-            summary_title=self.title,
-            latents=segment.place_shares(weights),
-            rolled=segment.place_shares(self.found.rolled.elements[1:].numpy()),
-            heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
-            head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
-            query=None if query is None else segment.place_shares(query.elements.numpy()),
+        views.append(
+            View(
+                name=segment.name,
+                content=content_of(_model_input(saved, sample, segment.name)),
+                attention=segment.place((shares / even).astype(np.float32)),
+                share=received.astype(np.float32),
+                even=count / num_real,
+                scores=segment.place(scores),
+                summary=segment.place_shares(summary.numpy()),
+                summary_title=title,
+                latents=segment.place_shares(weights),
+                rolled=segment.place_shares(found.rolled.elements[1:].numpy()),
+                heads=segment.place_shares(heads),
+                head_scores=segment.place(head_scores),
+                query=None if query is None else segment.place_shares(query.elements.numpy()),
+            )
         )
+    return tuple(views)
 
-    def _input(self, name: str) -> ModelInput:
-        x = self.sample.inputs[name][0].cpu().numpy()
-        real = np.ones(len(x), dtype=bool)
-        if name in self.sample.masks:
-            real = np.broadcast_to(self.sample.masks[name][0].cpu().numpy(), len(x))
-        return ModelInput(
-            config=self.saved.config.preprocess[name],
-            value=self.sample.values[name],
-            x=x,
-            real=real,
-            step=step_of(self.saved.model.inputs[name]),
-        )
+
+def _model_input(saved: Saved, sample: ReadSample, name: str) -> ModelInput:
+    x = sample.inputs[name][0].cpu().numpy()
+    real = np.ones(len(x), dtype=bool)
+    if name in sample.masks:
+        real = np.broadcast_to(sample.masks[name][0].cpu().numpy(), len(x))
+    return ModelInput(
+        config=saved.config.preprocess[name],
+        value=sample.values[name],
+        x=x,
+        real=real,
+        step=step_of(saved.model.inputs[name]),
+    )
 
 
 def _stacked_heads(maps: Sequence[Map]) -> Map:

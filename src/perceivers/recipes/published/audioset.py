@@ -178,7 +178,7 @@ def audioset_io_raw() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_io_raw --columns video:film --label labels
     Expected: 43.3 mAP as published (not reproduced here); 24,922,228 weights besides the modality
-              embeddings; 52.7 GFLOPs (52.9 are printed).
+              embeddings; 52.7 GFLOPs (52.9 are published).
     Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the video is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
@@ -191,7 +191,7 @@ def audioset_io_mel() -> Recipe:
 
     Run:      perceivers fit DATA --recipe audioset_io_mel --columns video:film --label labels
     Expected: 44.9 mAP as published (not reproduced here); 86,568,052 weights besides the modality
-              embeddings (88.2 M are printed); 129.3 GFLOPs (129.5 are printed).
+              embeddings (88.2 M are published); 129.3 GFLOPs (129.5 are published).
     Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the video is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
@@ -199,7 +199,7 @@ def audioset_io_mel() -> Recipe:
 
 
 def _with_query(base: Recipe, *, name: str, latent_channels: int) -> Recipe:
-    """Return the experiment with one read, 12 layers and a query of 1,024 channels, however wide the latents are."""
+    """Return the experiment with one cross-attend, 12 layers and an output query of 1,024 channels."""
     label = OutputConfig(
         queries=LearnedQueriesConfig(num_queries=1, channels=1024),
         head=LinearHeadConfig(num_outputs=527),
