@@ -236,7 +236,7 @@ def _output(prediction: Prediction, top: int) -> dict[str, Any]:
         found["values"] = {
             key: value if math.isfinite(value) else None for key, value in prediction.values.items()
         }
-    image = prediction.picture
+    image = prediction.image
     if prediction.flow is not None:
         image = Image.fromarray(flow_colors(prediction.flow))
     if image is not None:
