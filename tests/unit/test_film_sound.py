@@ -21,7 +21,7 @@ def headers(monkeypatch):
     def header(media):
         if media.name == "damaged":
             raise ValueError(media.name)
-        return SimpleNamespace(has_sound=media.name == "loud")
+        return SimpleNamespace(has_audio=media.name == "loud")
 
     monkeypatch.setattr(module, "read_video_header", header)
 

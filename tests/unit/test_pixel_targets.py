@@ -76,7 +76,7 @@ def test_indices_are_read_as_they_stand():
     assert decode_indices(array)[0].tolist() == [[3]]
     colors = EncodedItem("c.png", data=encoded(Image.new("RGB", (2, 2))))
     with pytest.raises(
-        ValueError, match=r"'c\.png' to be a picture of class indices .* got mode RGB"
+        ValueError, match=r"'c\.png' to be an image of class indices .* got mode RGB"
     ):
         decode_indices(colors)
 

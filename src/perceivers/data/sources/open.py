@@ -479,6 +479,6 @@ def with_audio_tracks(
 def _has_audio(item: EncodedItem) -> bool | None:
     """Return True if a video has an audio track, None if it cannot be read."""
     try:
-        return read_video_header(item).has_sound
+        return read_video_header(item).has_audio
     except (ValueError, OSError):
         return None

@@ -62,7 +62,7 @@ class SyntheticFlowTable(Table):
             path = self.images[int(numbers.integers(len(self.images)))]
             image = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
-            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=image)
+            return synthetic_pair(numbers, size=self.size, largest=self.largest, image=image)
         except ValueError as error:
             raise ValueError(f"{self.where(index)}: {error}") from error
 
