@@ -48,13 +48,10 @@ class FramePairInputConfig:
 class FramePairInput(nn.Module):
     """Makes an element of each pixel: its neighborhood in the first frame, then that in the second.
 
-    Args:
-        config: Size of the frames, of the neighborhood and of its projection.
-
     Raises:
         ValueError: If the size is not known.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
     before positions are put behind, as in DeepMind's release.
     """
 
@@ -80,11 +77,6 @@ class FramePairInput(nn.Module):
         self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
     ) -> Elements:
         """Return the elements of pairs of frames, in reading order.
-
-        Args:
-            frames: Pixels in [-1, 1] of the first and the second frame. Frames of another size than the configured
-                are read with positions of their own.
-            mask: True where a sample has frames at all. None: all have.
 
         Raises:
             ValueError: If they are no pairs, or have another number of channels.
@@ -146,13 +138,10 @@ class ConvFramePairInputConfig:
 class ConvFramePairInput(nn.Module):
     """Makes an element of each cell: the channels of both frames side by side go through the stem.
 
-    Args:
-        config: Size of the frames and of the stem.
-
     Raises:
         ValueError: If the size is not known.
 
-    Source: Perceiver IO (arXiv:2107.14795), table 6, "flow conv, concatenated": there one convolution and a maximum;
+    Reference: Perceiver IO (arXiv:2107.14795), table 6, "flow conv, concatenated": there one convolution and a maximum;
     this stem has a norm that sees no other samples and no padding.
     """
 
@@ -181,11 +170,6 @@ class ConvFramePairInput(nn.Module):
         self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
     ) -> Elements:
         """Return the elements of pairs of frames, in reading order.
-
-        Args:
-            frames: Pixels in [-1, 1] of the first and the second frame. Frames of another size than the configured
-                are read with positions of their own.
-            mask: True where a sample has frames at all. None: all have.
 
         Raises:
             ValueError: If they are no pairs, or have another number of channels.

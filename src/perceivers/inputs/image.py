@@ -24,8 +24,18 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
+class _ImageGrid:
+    size: tuple[int, int] | None
+    num_channels: int
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": self.num_channels}
+
+
 @configclass
-class PixelInputConfig:
+class PixelInputConfig(_ImageGrid):
     """Every pixel is an element.
 
     Attributes:
@@ -42,14 +52,9 @@ class PixelInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": self.num_channels}
-
 
 @configclass
-class PatchInputConfig:
+class PatchInputConfig(_ImageGrid):
     """Every patch of pixels is an element.
 
     Attributes:
@@ -67,14 +72,9 @@ class PatchInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": self.num_channels}
-
 
 @configclass
-class ConvInputConfig:
+class ConvInputConfig(_ImageGrid):
     """Every cell of a convolved and pooled image is an element.
 
     Attributes:
@@ -97,11 +97,6 @@ class ConvInputConfig:
     pool: bool = True
     padding: Literal["same", "symmetric"] = "same"
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
-
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": self.num_channels}
 
 
 ImageInputConfig = Annotated[
@@ -149,11 +144,6 @@ class _ImageInput(nn.Module, ABC):
     ) -> Elements:
         """Return the elements of images, in reading order.
 
-        Args:
-            image: Normalized pixels; `perceivers.data` owns mean, scale and resizing. Any size.
-            mask: True where an element is real (L = M), or (L = 1) where a sample has an image at all. None: all
-                are. Statistics of a stem's batch norm are taken over every image, a missing one being zeros.
-
         Raises:
             ValueError: If the image has another number of channels than the configuration states.
         """
@@ -178,13 +168,10 @@ class _ImageInput(nn.Module, ABC):
 class PixelInput(_ImageInput):
     """Makes an element of each pixel. Nothing is mixed and nothing is known of neighbors.
 
-    Args:
-        config: Size of the image and of its position encoding.
-
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.1; 3 + 2 (2 * 64 + 1) = 261 channels on ImageNet.
+    Reference: Perceiver (arXiv:2103.03206), section 4.1; 3 + 2 (2 * 64 + 1) = 261 channels on ImageNet.
     """
 
     def __init__(self, config: PixelInputConfig) -> None:
@@ -203,13 +190,10 @@ class PatchInput(_ImageInput):
 
     An image that does not divide into patches gets zeros (the mean color) behind its last row and column.
 
-    Args:
-        config: Size of the image, of a patch and of its position encoding.
-
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix H, where patches feed optical flow.
+    Reference: Perceiver IO (arXiv:2107.14795), appendix H, where patches feed optical flow.
     """
 
     def __init__(self, config: PatchInputConfig) -> None:
@@ -235,10 +219,7 @@ class ConvInput(_ImageInput):
     All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME"), unless the
     configuration states otherwise.
 
-    Args:
-        config: Size of the image, of the stem and of its position encoding.
-
-    Source: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
+    Reference: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
     """
 
     def __init__(self, config: ConvInputConfig) -> None:

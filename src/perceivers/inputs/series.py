@@ -28,8 +28,23 @@ def _whole_bands() -> FourierPositionsConfig:
     return FourierPositionsConfig(num_bands=None)
 
 
+class _SeriesGrid:
+    length: int | None
+    num_channels: int | None
+    has_missing: bool
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {
+            "size": (self.length,),
+            "num_channels": self.num_channels,
+            "has_missing": self.has_missing,
+        }
+
+
 @configclass
-class SeriesInputConfig:
+class SeriesInputConfig(_SeriesGrid):
     """Every patch of steps is an element: the values of its steps, one after the other.
 
     Attributes:
@@ -51,18 +66,9 @@ class SeriesInputConfig:
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {
-            "size": (self.length,),
-            "num_channels": self.num_channels,
-            "has_missing": self.has_missing,
-        }
-
 
 @configclass
-class ConvSeriesInputConfig:
+class ConvSeriesInputConfig(_SeriesGrid):
     """Every cell of a convolved series is an element.
 
     Attributes:
@@ -85,15 +91,6 @@ class ConvSeriesInputConfig:
     kernel: int = 5
     stride: int = 2
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
-
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {
-            "size": (self.length,),
-            "num_channels": self.num_channels,
-            "has_missing": self.has_missing,
-        }
 
 
 SeriesConfig = Annotated[SeriesInputConfig | ConvSeriesInputConfig, Field(discriminator="kind")]
@@ -181,10 +178,6 @@ class _SeriesInput(nn.Module, ABC):
     ) -> Elements:
         """Return the elements of series in the order of time.
 
-        Args:
-            x: Values of each step; flags and times behind them, if the configuration states so.
-            mask: True where a step is real, or (one for a sample) where there is a series at all. None: all are.
-
         Raises:
             ValueError: If there are other channels, or more steps, than the configuration states.
         """
@@ -215,9 +208,6 @@ class _SeriesInput(nn.Module, ABC):
 class SeriesInput(_SeriesInput):
     """Makes an element of each patch of steps.
 
-    Args:
-        config: Size of the series, of a patch and of its position encoding.
-
     Raises:
         ValueError: If the size is not known, or an element would have a single channel.
     """
@@ -244,9 +234,6 @@ class SeriesInput(_SeriesInput):
 
 class ConvSeriesInput(_SeriesInput):
     """Makes an element of each cell after convolutions with a stride.
-
-    Args:
-        config: Size of the series, of the stem and of its position encoding.
 
     Raises:
         ValueError: If the size is not known.

@@ -23,8 +23,22 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
+class _VideoGrid:
+    num_frames: int | None
+    size: tuple[int, int] | None
+    num_channels: int
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {
+            "size": (self.num_frames, *(self.size or ())),
+            "num_channels": self.num_channels,
+        }
+
+
 @configclass
-class VideoInputConfig:
+class VideoInputConfig(_VideoGrid):
     """Every patch of space and time is an element. The defaults are the paper's: 12,544 elements of 384 values.
 
     Attributes:
@@ -56,14 +70,9 @@ class VideoInputConfig:
                 f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
             )
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": (self.num_frames, *(self.size or ())), "num_channels": self.num_channels}
-
 
 @configclass
-class ConvVideoInputConfig:
+class ConvVideoInputConfig(_VideoGrid):
     """Every cell of a convolved frame is an element, or the same cell of a few frames. Not in the papers.
 
     Attributes:
@@ -108,11 +117,6 @@ class ConvVideoInputConfig:
         if self.frame_step < 1:
             raise ValueError(f"frame_step must be at least 1, got {self.frame_step}.")
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": (self.num_frames, *(self.size or ())), "num_channels": self.num_channels}
-
 
 class _VideoInput(nn.Module, ABC):
     """Base of video adapters: frames become elements with positions; padding is masked."""
@@ -150,12 +154,6 @@ class _VideoInput(nn.Module, ABC):
         self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Elements:
         """Return the elements of clips, frame by frame, each in reading order.
-
-        Args:
-            clip: Normalized pixels; `perceivers.data` owns mean, scale and resizing. A clip of fewer frames than
-                the configured has the positions of the first of them: it means the same as a padded one.
-            mask: True where a frame is real (L = T), or (L = 1) where a sample has a video at all. None: all are.
-                An element is real if one of its frames is.
 
         Raises:
             ValueError: If frames have another number of channels than the configuration states.
@@ -198,13 +196,10 @@ class VideoInput(_VideoInput):
 
     A clip that does not divide into patches gets zeros (the mean color) behind its last frame, row and column.
 
-    Args:
-        config: Length and size of a clip, of a patch and of its position encoding.
-
     Raises:
         ValueError: If a size is open, or an element would have a single channel, which LayerNorm erases.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.2; 2 x 8 x 8 x 3 + 3 (2 * 16 + 1) = 483 channels on AudioSet.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2; 2 x 8 x 8 x 3 + 3 (2 * 16 + 1) = 483 channels on AudioSet.
     """
 
     def __init__(self, config: VideoInputConfig) -> None:
@@ -229,9 +224,6 @@ class VideoInput(_VideoInput):
 
 class ConvVideoInput(_VideoInput):
     """Makes an element of each cell of the frames after a convolved stem, which sees every frame by itself.
-
-    Args:
-        config: Length and size of a clip, of the stem and of its position encoding.
 
     Raises:
         ValueError: If a size is open.

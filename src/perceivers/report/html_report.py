@@ -115,7 +115,7 @@ def metric_rows(run: LoadedRun, order: Sequence[str]) -> tuple[list[str], list[l
 
 
 def _sections(run: LoadedRun, examples: Sequence[str], missing: Sequence[str]) -> list[str]:
-    summary = run.facts
+    summary = run.summary
     notes = [] if summary is None else list(summary.notes)
     versions = [] if summary is None else [[*pair] for pair in summary.versions.items()]
     bad = [] if summary is None else [f"{name}: {reason}" for name, reason in summary.bad]
@@ -178,10 +178,10 @@ def _curves(run: LoadedRun) -> str:
 
 def _tasks(run: LoadedRun) -> list[str]:
     """Return confusion matrix and recall of each class, or the metrics of each output, for every task."""
-    if run.facts is None:
+    if run.summary is None:
         return []
     found: list[str] = []
-    for place, (name, task) in enumerate([("", run.facts), *run.facts.tasks.items()]):
+    for place, (name, task) in enumerate([("", run.summary), *run.summary.tasks.items()]):
         of_task = f" of {name}" if name else ""
         if task.confusion is not None:
             image = run.folder / (f"confusion-{place}.png" if name else "confusion.png")

@@ -228,35 +228,35 @@ def _metrics(run: LoadedRun) -> list[str]:
 
 
 def _data(run: LoadedRun) -> list[str]:
-    if run.facts is None or not run.facts.notes:
+    if run.summary is None or not run.summary.notes:
         return []
     # The whole path first: in a sentence, a path with spaces has no visible end.
     path = run.data or "\0"
     lines = [
-        f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.facts.notes
+        f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.summary.notes
     ]
-    if run.facts.bad:
-        lines.append(f"- {len(run.facts.bad):,} rows could not be read and were left out.")
+    if run.summary.bad:
+        lines.append(f"- {len(run.summary.bad):,} rows could not be read and were left out.")
     return ["## Data", "\n".join(lines)]
 
 
 def _setup(run: LoadedRun) -> list[str]:
     """Return command, duration, device and versions of the training."""
-    if run.facts is None:
+    if run.summary is None:
         return []
-    rows = [list(row) for row in table_rows(run.facts) if row[0] != "command"]
+    rows = [list(row) for row in table_rows(run.summary) if row[0] != "command"]
     parts = ["## Training"]
-    if run.facts.command:
+    if run.summary.command:
         try:
-            words = shlex.split(run.facts.command)
+            words = shlex.split(run.summary.command)
         except ValueError:
-            words = run.facts.command.split()
+            words = run.summary.command.split()
         words = [
             f"{flag}={file_name_only(value)}" if sign else file_name_only(flag)
             for flag, sign, value in (word.partition("=") for word in words)
         ]
         parts.append(f"```bash\n{shlex.join(words)}\n```")
-    versions: Mapping[str, str] = run.facts.versions
+    versions: Mapping[str, str] = run.summary.versions
     if versions:
         rows.append(["versions", ", ".join(f"{key} {value}" for key, value in versions.items())])
     return [*parts, _table(["", ""], rows)]

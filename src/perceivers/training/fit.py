@@ -225,7 +225,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         parts.note(what_to_do)
     elif waiting:
         parts.display.note(f"Waiting for data: {waiting}.")
-    facts = RunSummary(
+    summary = RunSummary(
         name=recipe.name,
         command=command_line(),
         metrics=best["metrics"],
@@ -249,4 +249,4 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
             for name, found in best["tasks"].items()
         },
     )
-    write_report(callback.folder, facts)
+    write_report(callback.folder, summary)
