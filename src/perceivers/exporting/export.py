@@ -67,14 +67,17 @@ class HasModel(Protocol):
     @property
     def model(self) -> Perceiver:
         """The model."""
+        ...
 
     @property
     def config(self) -> SavedConfig:
         """Everything that prediction needs beside the weights."""
+        ...
 
     @property
     def folder(self) -> Path:
         """Folder that it was loaded from."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

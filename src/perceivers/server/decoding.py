@@ -371,12 +371,9 @@ class DecoderPool:
 
 def _media(name: str, cell: Upload | str) -> EncodedItem:
     """Return an upload or a plain value as a cell of a table."""
-    is_plain = isinstance(cell, str)
-    return (
-        EncodedItem(name, value=cell)
-        if is_plain
-        else EncodedItem(name + cell.suffix, data=cell.data)
-    )
+    if isinstance(cell, str):
+        return EncodedItem(name, value=cell)
+    return EncodedItem(name + cell.suffix, data=cell.data)
 
 
 def _kind(name: str, columns: Mapping[str, InputColumn]) -> str | None:
