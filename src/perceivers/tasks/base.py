@@ -122,10 +122,7 @@ class BaseTaskConfig:
         return False
 
     def select_subtask(self, name: str | None) -> tuple[str | None, "BaseTaskConfig"]:
-        """Return the name of the model's output and the configuration of one of several tasks.
-
-        Args:
-            name: Name of the task. None: the first, or the only one.
+        """Return the name of the model's output and the configuration of one of several tasks, by default the first.
 
         Raises:
             ValueError: If no task has this name.
@@ -200,14 +197,10 @@ class BaseTaskConfig:
         return {}
 
     def check_sample(self, values: Mapping[str, Any], name: str) -> None:
-        """Check that a sample can be predicted.
-
-        Args:
-            values: Array of each modality.
-            name: Name of the sample, for the error message.
+        """Check that a sample with these arrays of its modalities can be predicted.
 
         Raises:
-            ValueError: If not.
+            ValueError: If not. The message has the name of the sample.
         """
 
 
@@ -458,19 +451,12 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
-        """Yield the prediction for each sample of a batch.
-
-        Args:
-            outputs: Outputs of the model, clips already combined.
-            request: The samples and the form of the predictions.
-        """
+        """Yield the prediction for each sample of a batch, from its outputs with the clips combined."""
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
         """Return synthetic targets of the labels' shape and type, to measure memory. None: the task uses no labels.
 
-        Args:
-            batch_size: Number of samples, B.
-            mixed: Whether samples are mixed (mixup, CutMix), so that classes are shares.
+        The classes of mixed samples (mixup, CutMix) are shares.
         """
         return None
 
@@ -534,11 +520,6 @@ def split_target(
 
     Rows that lack the target are bad rows, so that it has no mask.
 
-    Args:
-        name: Name of the modality.
-        inputs: A tensor for each modality, the target included.
-        masks: As in `TaskBatch`.
-
     Raises:
         ValueError: If the batch lacks it.
     """
@@ -559,13 +540,7 @@ def forward_task(model: Callable[..., Any], batch: TaskBatch) -> Any:
 
 
 def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
-    """Return one row of outputs for each sample, B x K; for several tasks, by name.
-
-    Args:
-        task: Task that defines how clips are averaged.
-        outputs: Outputs of the clips, those of one sample side by side.
-        num_clips: Clips of each sample.
-    """
+    """Return one row of outputs for each sample, B x K, from those of its clips; for several tasks, by name."""
     if num_clips == 1:
         return outputs
     if isinstance(outputs, Mapping):
@@ -585,13 +560,7 @@ def is_share(name: str) -> bool:
 
 
 def metric_text(name: str, value: float, *, digits: int = 1) -> str:
-    """Return a metric as text.
-
-    Args:
-        name: Name of the metric.
-        value: Its value.
-        digits: Digits behind the point, of a percentage.
-    """
+    """Return a metric as text; shares as percentages with so many digits behind the point."""
     if is_share(name):
         return f"{100 * value:.{digits}f} %"
     kind = name.rpartition("/")[2]

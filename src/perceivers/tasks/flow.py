@@ -138,12 +138,7 @@ class FlowTask(Task):
     def field(
         self, outputs: Float[Tensor, "B O K"], extent: tuple[int, int]
     ) -> Float[Tensor, "B Y X 2"]:
-        """Return the motion of each pixel of a frame.
-
-        Args:
-            outputs: Outputs of all queries of the frame.
-            extent: Height and width of the frame.
-        """
+        """Return the motion of each pixel of a frame of this height and width, from the outputs of all queries."""
         side = self.config.cell
         rows, columns = (-(-n // side) for n in extent)
         padded = rearrange(
@@ -240,24 +235,16 @@ class FlowMeter(SummedMeter):
 
 
 def flow_cells(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O P C"]:
-    """Return the pixels of each square cell of a field, cells in row-major order; zeros beyond the border.
-
-    Args:
-        field: Values of each pixel.
-        side: Side of a cell, in pixels.
-    """
+    """Return the pixels of each square cell of a field, cells in row-major order; zeros beyond the border."""
     missing = [-n % side for n in field.shape[1:3]]
     padded = pad(field, (0, 0, 0, missing[1], 0, missing[0]))
     return rearrange(padded, "B (Y y) (X x) C -> B (Y X) (y x) C", y=side, x=side)
 
 
 def tile_starts(extent: int, size: int, overlap: int = OVERLAP) -> tuple[int, ...]:
-    """Return the starts of tiles along an axis: as few as cover it, evenly spaced.
+    """Return the starts of tiles of a size along an axis: as few as cover it, evenly spaced.
 
-    Args:
-        extent: Length of the axis, at least `size`.
-        size: Length of a tile.
-        overlap: Overlap of neighbors, at least. For small tiles it is a quarter of the tile.
+    Neighbors overlap by at least `overlap`; small tiles by a quarter.
     """
     shared = min(overlap, size // 4)
     if extent <= size:
@@ -278,11 +265,9 @@ def tile_weights(size: tuple[int, int]) -> Float[Tensor, "Y X"]:
 def blend_tiles(
     fields: dict[tuple[int, int], Float[Tensor, "B Yt Xt C"]], extent: tuple[int, int]
 ) -> Float[Tensor, "B Y X C"]:
-    """Return the mean of overlapping tiles, weighted by `tile_weights`.
+    """Return the mean of overlapping tiles, weighted by `tile_weights`, for a frame of this height and width.
 
-    Args:
-        fields: Values of each tile, by its first row and column. All have one size and together cover the frame.
-        extent: Height and width of the frame.
+    Tiles are named by their first row and column, have one size and together cover the frame.
     """
     one = next(iter(fields.values()))
     size = (one.shape[1], one.shape[2])
@@ -304,11 +289,6 @@ def predict_tiles(
     """Return the predictions of a model with a fixed window for frames of any size.
 
     Frames smaller than the window are padded with zeros below and on the right, as in training.
-
-    Args:
-        predict: The model: a vector for each pixel of a tile of `size`.
-        frames: Frames of any size.
-        size: Height and width of the window.
     """
     height, width = frames.shape[-2:]
     missing = (max(size[0] - height, 0), max(size[1] - width, 0))

@@ -201,14 +201,7 @@ def mask_bytes(
     *,
     unit: Literal["word", "byte"] = "word",
 ) -> Bool[Tensor, "B L"]:
-    """Return whether each byte is masked: never blanks, special tokens or padding.
-
-    Args:
-        ids: Tokens of the texts.
-        real: True where they are no padding.
-        chosen: Whether the n-th unit of a text is masked.
-        unit: Whole words, or bytes.
-    """
+    """Return whether each byte is masked, if the n-th word or byte is `chosen`: no blank, special token or padding."""
     blank = torch.zeros_like(real)
     for token in _BLANKS:
         blank |= ids == token
@@ -228,15 +221,8 @@ def filled_texts(
 ) -> Iterator[Prediction]:
     """Yield each text with its blanks filled.
 
-    Every blank gets its most probable byte. If the bytes together are no UTF-8 (a blank beside a part of a character,
-    or several that do not fit), each gets its most probable ASCII character instead.
-
-    Args:
-        names: Names of the texts.
-        ids: Tokens of the texts: bytes, and MASK in the blanks.
-        mask: True where they are no padding. None: everywhere.
-        outputs: Logits of each token at each position.
-        top: Number of best bytes that each blank lists.
+    Every blank (MASK in `ids`) gets its most probable byte. If the bytes together are no UTF-8 (a blank beside a part
+    of a character, or several that do not fit), each gets its most probable ASCII character instead.
     """
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.expand_as(ids)
     for row, name in enumerate(names):
