@@ -10,7 +10,7 @@ import torch
 
 from perceivers.registry import configclass
 from perceivers.tasks.prediction import Prediction
-from perceivers.typing import Float, Int, Tensor
+from perceivers.typing import Float, Int, Tensor, Tensors
 
 # Metrics that are shares in [0, 1] and are printed as percentages.
 SHARES = frozenset(
@@ -162,7 +162,6 @@ class BaseTaskConfig:
         Raises:
             ValueError: If the columns do not fit the task.
         """
-        del kinds, inputs, targets, recipe
         return self, {}
 
     def fit_to(self, target: TargetInfo) -> "BaseTaskConfig":
@@ -171,7 +170,6 @@ class BaseTaskConfig:
         Raises:
             ValueError: If numbers are to be learned and their moments are unknown.
         """
-        del target
         return self
 
     def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
@@ -184,7 +182,6 @@ class BaseTaskConfig:
         Raises:
             ValueError: If a modality does not fit the task.
         """
-        del inputs, preprocess
         return self
 
     def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,10 +222,10 @@ class TaskBatch:
         index: For some outputs, the indices of the queries that are computed. Otherwise all are.
     """
 
-    inputs: Mapping[str, Tensor]
-    masks: Mapping[str, Tensor]
+    inputs: Tensors
+    masks: Tensors
     targets: Any
-    index: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    index: Tensors = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,16 +280,10 @@ class Meter(ABC):
 
 
 class SummedMeter(Meter):
-    """A meter whose state is a vector of sums.
+    """A meter whose state is an array of sums of this shape."""
 
-    Args:
-        count: Number of sums, S.
-    """
-
-    sums: Float[Tensor, " S"]
-
-    def __init__(self, count: int) -> None:
-        self.sums = torch.zeros(count, dtype=torch.float64)
+    def __init__(self, *shape: int) -> None:
+        self.sums: Tensor = torch.zeros(shape, dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
         """Return the sums."""
@@ -414,12 +405,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the inputs of the model and the targets of its outputs.
 
@@ -433,9 +419,7 @@ class Task(ABC):
             ValueError: If the task needs targets and there are none.
         """
 
-    def prediction_batch(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> TaskBatch:
+    def prediction_batch(self, inputs: Tensors, masks: Tensors) -> TaskBatch:
         """Return the batch of a prediction, without targets."""
         return TaskBatch(inputs=inputs, masks=masks, targets=None)
 
@@ -443,7 +427,7 @@ class Task(ABC):
         """Return the outputs of a trained model, in float32. Overridden where a model is applied in tiles."""
         outputs = forward_task(model, batch)
         if isinstance(outputs, Mapping):
-            named = cast("Mapping[str, Tensor]", outputs)
+            named = cast("Tensors", outputs)
             return {name: part.float() for name, part in named.items()}
         return outputs.float()
 
@@ -488,16 +472,14 @@ class Task(ABC):
             batch_size: Number of samples, B.
             mixed: Whether samples are mixed (mixup, CutMix), so that classes are shares.
         """
-        del batch_size, mixed
+        return None
 
     def fit_baseline(self, batches: Iterable[TaskBatch]) -> Baseline | None:
         """Return a constant prediction made of the training split. None: the task has none."""
-        del batches
         return None
 
     def remarks(self, *, has_baseline: bool) -> list[str]:
         """Return sentences that are needed to read the metrics."""
-        del has_baseline
         return []
 
     def check_explainable(self) -> None:  # noqa: B027 - most tasks are
@@ -507,17 +489,12 @@ class Task(ABC):
             ValueError: If not.
         """
 
-    def explained_query(self, inputs: Mapping[str, Tensor]) -> int | None:
+    def explained_query(self, inputs: Tensors) -> int | None:
         """Return the index of the output query that an explanation of one sample is about. None: all of them."""
-        del inputs
         return None
 
     def explained_output(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        outputs: Any,
-        query: int | None,
+        self, inputs: Tensors, masks: Tensors, outputs: Any, query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return name and value of each number that an explanation of one sample shows.
 
@@ -527,7 +504,6 @@ class Task(ABC):
             outputs: Outputs of the model.
             query: Index of the output query, of `explained_query`.
         """
-        del inputs, masks, query
         return self.names, self.probabilities(outputs)[0]
 
 
@@ -535,31 +511,24 @@ class SupervisedTask(Task):
     """A task whose targets are the labels of the data: inputs are used as they are."""
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the inputs and their labels.
 
         Raises:
             ValueError: If there are no labels.
         """
-        del training
         if targets is None:
             raise ValueError("Learning and measuring need labels, and this batch has none.")
         return TaskBatch(inputs=inputs, masks=masks, targets=targets)
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
         """Return a row of equal numbers for each sample."""
-        del mixed
         return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
 
 
 def split_target(
-    name: str, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    name: str, inputs: Tensors, masks: Tensors
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Return the modality that is the target, and the inputs and masks without it.
 
@@ -600,7 +569,7 @@ def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
     if num_clips == 1:
         return outputs
     if isinstance(outputs, Mapping):
-        parts = cast("Mapping[str, Tensor]", outputs)
+        parts = cast("Tensors", outputs)
         return task.combine({k: part.unflatten(0, (-1, num_clips)) for k, part in parts.items()})
     return task.combine(outputs.unflatten(0, (-1, num_clips)))
 

@@ -1,6 +1,6 @@
 """Optical flow: the motion of every pixel of the first frame, measured by its end-point error."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 
 from perceivers.tasks.base import (
     BaseTaskConfig,
-    Meter,
     PredictionRequest,
+    SummedMeter,
     Task,
     TaskBatch,
     split_target,
@@ -20,7 +20,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
-from perceivers.typing import Bool, Float, Tensor
+from perceivers.typing import Bool, Float, Tensor, Tensors
 
 OVERLAP = 20  # pixels that neighboring tiles share at least, where they are large enough for it
 
@@ -76,9 +76,6 @@ class FlowConfig(BaseTaskConfig):
 class FlowTask(Task):
     """Optical flow of pairs of frames.
 
-    Args:
-        config: Names, loss, scale and queries.
-
     Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; the scale from DeepMind's release.
     """
 
@@ -96,21 +93,12 @@ class FlowTask(Task):
         return 2 * self.config.cell**2
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the frames, and the flow of the P pixels of each cell: B x O x P x 3, right, down, known (0 or 1).
 
         Beyond the border nothing is known. In training some cells are drawn at random.
-
-        Raises:
-            ValueError: If the batch lacks the flow.
         """
-        del targets
         name, drawn = self.config.target, self.config.num_train_queries
         flow, inputs, masks = split_target(name, inputs, masks)
         cells = flow_cells(flow.movedim(1, -1), self.config.cell)
@@ -195,14 +183,9 @@ class FlowTask(Task):
             yield Prediction(name=name, values=values, flow=one.numpy())
 
     def explained_output(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        outputs: Float[Tensor, "B O K"],
-        query: int | None,
+        self, inputs: Tensors, masks: Tensors, outputs: Float[Tensor, "B O K"], query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return the mean and largest length of the flow, and its mean along each axis."""
-        del inputs, masks, query
         motion = self.probabilities(outputs)[0]
         length, means = motion.norm(dim=-1), motion.mean(dim=(0, 1))
         values = torch.stack([length.mean(), length.max(), means[0], means[1]])
@@ -216,19 +199,12 @@ class FlowTask(Task):
         return (self.probabilities(outputs) - targets[..., :2]).masked_fill(~known, 0.0)
 
 
-class FlowMeter(Meter):
-    """Sums over all pixels whose flow is known.
-
-    Args:
-        task: Task with the loss and the scale.
-    """
+class FlowMeter(SummedMeter):
+    """Sums over all pixels whose flow is known: those of `compute`, then the pixels and the samples."""
 
     def __init__(self, task: FlowTask) -> None:
+        super().__init__(3 + len(_NEAR) + 3)
         self._task = task
-        self._samples = 0
-        # Loss, error, length of the true motion, pixels off by less than each of `_NEAR`, pixels wrong as KITTI counts.
-        self._sums = torch.zeros(3 + len(_NEAR) + 1, dtype=torch.float64)
-        self._pixels = 0
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]) -> None:
         """Add one batch."""
@@ -242,19 +218,8 @@ class FlowMeter(Meter):
         loss = self._task.loss(outputs, targets).double() * pixels
         counts = [(errors < near).sum() for near in _NEAR]
         sums = [loss, errors.sum(), motion.sum(), *counts, wrong.sum()]
-        self._sums += torch.stack([part.double().cpu() for part in sums])
-        self._pixels += pixels
-        self._samples += outputs.shape[0]
-
-    def state(self) -> dict[str, Any]:
-        """Return all sums."""
-        return {"samples": self._samples, "pixels": self._pixels, "sums": self._sums}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Replace the sums by those of these meters added up."""
-        self._samples = sum(state["samples"] for state in states)
-        self._pixels = sum(state["pixels"] for state in states)
-        self._sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+        sums += [known.sum(), torch.tensor(outputs.shape[0])]
+        self.sums += torch.stack([part.double().cpu() for part in sums])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics, means over all known pixels of all samples.
@@ -262,15 +227,15 @@ class FlowMeter(Meter):
         `epe`, the end-point error in pixels; `zero_epe`, that of zero flow; `within_1px`, `within_3px`, `within_5px`,
         shares of pixels off by less; `fl`, the share off by more than 3 pixels and 5 % of the motion.
         """
-        means: list[float] = (self._sums / max(self._pixels, 1)).tolist()
-        loss, epe, zero, *near, wrong = means
+        *sums, pixels, samples = self.sums.tolist()
+        loss, epe, zero, *near, wrong = (part / max(pixels, 1.0) for part in sums)
         return {
             "epe": epe,
             "zero_epe": zero,
             **{f"within_{far:g}px": share for far, share in zip(_NEAR, near, strict=True)},
             "fl": wrong,
             "loss": loss,
-            "samples": float(self._samples),
+            "samples": samples,
         }
 
 
