@@ -10,6 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+SLOW = ("compiled", "long")  # folders whose tests are slow unless marked `quick`
 
 # Scripts of tests/support run in processes of their own.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -51,12 +52,10 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave tests/compiled to its own process: torch.compile cannot trace the shape checker."""
-    if os.environ.get("JAXTYPING_DISABLE"):
-        return
-    reason = (
-        "runs as: JAXTYPING_DISABLE=1 pytest -o addopts= --import-mode=importlib tests/compiled"
-    )
+    """Mark the slow folders, and skip what the shape checker prevents."""
     for item in items:
-        if ROOT / "tests" / "compiled" in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in SLOW and not item.get_closest_marker("quick"):
+            item.add_marker(pytest.mark.slow)
+        if folder == "compiled" and not os.environ.get("JAXTYPING_DISABLE"):
+            item.add_marker(pytest.mark.skip(reason="torch.compile cannot trace the shape checker"))

@@ -250,7 +250,7 @@ class TestCache:
 
 class TestShards:
     @pytest.mark.parametrize("name", ["meshes", "mixed"])
-    def test_a_stream_of_shards_is_learned_from_and_predict_rows(self, fitted, tmp_path, name):
+    def test_a_stream_of_shards_is_learned_from_and_predicted(self, fitted, tmp_path, name):
         trained = fitted(name)
         shards = tmp_path / "shards"
         status, out, err = run_command(
