@@ -108,7 +108,7 @@ def test_pictures_of_validation_are_others_than_those_of_train(tmp_path, capsys)
     photos = pictures(tmp_path / "photos")
     flags = ["--count", "20", "--size", "12", "16", "--largest", "2", "--validation", "0.25"]
     assert (
-        main(["make-flow-data", "--out", str(tmp_path / "out"), "--pictures", str(photos), *flags])
+        main(["make-flow-data", "--out", str(tmp_path / "out"), "--images", str(photos), *flags])
         == 0
     )
     assert "20 pairs in" in capsys.readouterr().out

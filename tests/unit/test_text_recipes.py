@@ -10,7 +10,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
 from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
-from perceivers.recipes.published.language import text_reading
+from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.base import OutputPart
 from perceivers.training.finetune import plan_warm_start
@@ -41,7 +41,7 @@ def test_text_io_has_the_reader_of_mlm_bytes(size):
     words, texts = (get_recipe(name, size=size) for name in ("mlm_bytes", "text_io"))
     assert words.inputs == texts.inputs
     assert words.encoder == texts.encoder
-    assert text_reading(size).length == texts.preprocess["text"].max_length
+    assert byte_model(size).length == texts.preprocess["text"].max_length
     for field in ("num_heads", "qk_channels", "v_channels", "use_query_residual"):
         assert getattr(words.output, field) == getattr(texts.output, field)
 

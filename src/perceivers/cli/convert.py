@@ -1,4 +1,4 @@
-"""`perceivers convert`: DeepMind's published weights, in their Hugging Face form, as a run folder."""
+"""`perceivers convert`: convert DeepMind's weights from Hugging Face to a run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Write one of the six Perceiver models of Hugging Face as a run folder, which every other command takes.
+    """Convert one of the six Perceiver models of Hugging Face to a run folder for all other commands.
 
     Attributes:
-        source: A folder that `save_pretrained` has written, or the id of a model on the hub.
+        source: A folder written by `save_pretrained`, or the id of a model on the hub.
         out: The run folder, new or empty.
     """
 

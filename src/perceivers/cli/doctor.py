@@ -1,4 +1,4 @@
-"""`perceivers doctor`: is everything there, and does it work?"""
+"""`perceivers doctor`: check the installation and this machine."""
 
 import importlib
 import os
@@ -17,7 +17,7 @@ _EXAMPLES = """
   perceivers doctor
 """
 
-# Distribution, module and what it is for, by the extra that brings it.
+# Distribution, module and purpose, by the extra that installs it.
 _EXTRAS = {
     "train": (
         ("lightning", "lightning", "fit"),
@@ -28,20 +28,20 @@ _EXTRAS = {
         ("pyarrow", "pyarrow", "parquet"),
     ),
     "viz": (("matplotlib", "matplotlib", "report and explain"),),
-    "audio": (("soundfile", "soundfile", "sound"), ("soxr", "soxr", "sound of other rates")),
-    "video": (("av", "av", "films, and sound in their containers"),),
+    "audio": (("soundfile", "soundfile", "audio"), ("soxr", "soxr", "resampling of audio")),
+    "video": (("av", "av", "videos and their audio"),),
     "points": (("trimesh", "trimesh", "PLY, OBJ, STL"), ("h5py", "h5py", "HDF5 files")),
-    "quickstart": (("scikit-learn", "sklearn", "the embedded digits"),),
+    "quickstart": (("scikit-learn", "sklearn", "the built-in digits"),),
     "export": (
         ("onnx", "onnx", "export to ONNX"),
         ("onnxscript", "onnxscript", "export to ONNX"),
-        ("onnxruntime", "onnxruntime", "ONNX, run"),
+        ("onnxruntime", "onnxruntime", "running ONNX"),
     ),
     "serve": (
         ("fastapi", "fastapi", "serve"),
         ("uvicorn", "uvicorn", "serve"),
-        ("python-multipart", "python_multipart", "files that are sent to serve"),
-        ("prometheus-client", "prometheus_client", "the metrics of serve"),
+        ("python-multipart", "python_multipart", "uploads to serve"),
+        ("prometheus-client", "prometheus_client", "metrics of serve"),
     ),
 }
 
@@ -57,8 +57,8 @@ class Finding:
 
     Attributes:
         state: `ok`, `note` (works, but something is missing) or `wrong`.
-        name: What was looked at.
-        text: What was found, and what to do about it.
+        name: What was checked.
+        text: The result, and what to do.
     """
 
     state: Literal["ok", "note", "wrong"]

@@ -1,4 +1,4 @@
-"""`perceivers make-flow-data`: write pairs of frames with exactly known flow."""
+"""`perceivers make-flow-data`: write synthetic frame pairs with their optical flow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ from perceivers.cli.parsing import parse
 
 _EXAMPLES = """
   perceivers make-flow-data --out pairs --count 2000
-  perceivers make-flow-data --out pairs --pictures photos/ --size 128 128 --largest 8
+  perceivers make-flow-data --out pairs --images photos/ --size 128 128 --largest 8
   perceivers fit pairs --recipe flow --size tiny
-  perceivers fit builtin:flow                                 made pairs without files
+  perceivers fit builtin:flow                                 synthetic pairs without files
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write pairs of frames whose flow is known exactly, as the data set FlyingChairs is laid out.
+    """Write frame pairs with exactly known optical flow, in the layout of the FlyingChairs data set.
 
     Images, or synthetic textures, are moved by smooth random fields: a translation, an affine part and a few low waves.
 
     Attributes:
         out: The folder, new or empty.
-        count: How many pairs.
+        count: Number of pairs.
         size: Height and width of the frames in pixels.
-        largest: No pixel moves farther, in pixels.
-        pictures: A folder of pictures that are moved; those of validation are others. By default textures are made.
-        validation: Share of the pairs that are of the validation split.
-        seed: Another seed makes other pairs.
+        largest: Largest displacement in pixels.
+        images: A folder of images to move; those of the validation split are others. By default synthetic textures.
+        validation: Share of the validation split.
+        seed: Seed of the pairs.
     """
 
     out: Path
     count: int = 1000
     size: tuple[int, int] = (48, 48)
     largest: float = 3.0
-    pictures: Path | None = None
+    images: Path | None = None
     validation: float = 0.1
     seed: int = 0
 
@@ -50,7 +50,7 @@ def run(args: Sequence[str]) -> int:
         size=options.size,
         largest=options.largest,
         seed=options.seed,
-        pictures=options.pictures,
+        pictures=options.images,
         validation=options.validation,
     )
     print(f"{options.count:,} pairs in {options.out}, {held_out:,} of them for validation.")

@@ -1,4 +1,4 @@
-"""`perceivers quickstart`: the whole way on real handwritten digits that need no download."""
+"""`perceivers quickstart`: all steps on real handwritten digits, without a download."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ _EXAMPLES = """
   perceivers quickstart --out /tmp/digits --permute 7    with the pixels in a random, fixed order
 """
 
-_SHOWN = 20  # test digits that are written as files and predicted
+_SHOWN = 20  # test digits written to files and predicted
 
 
 @dataclass(frozen=True)
 class Options:
-    """Learn real handwritten digits: fit, evaluate on a held-out fifth, predict files, draw attention.
+    """Classify handwritten digits: fit, evaluate on a held-out fifth, predict files, explain one.
 
     Attributes:
-        out: The run's folder. By default `quickstart`, or the next name that is free.
+        out: The run folder. By default `quickstart`, or the next free name.
         max_epochs: Passes over the training digits. By default the recipe's.
         permute: Seed of one fixed permutation of the pixels of every digit.
-        device: Where to compute. `auto` takes an accelerator if there is one.
+        device: Where to compute. `auto` uses an accelerator if there is one.
     """
 
     out: Path | None = None
@@ -58,19 +58,19 @@ def run(args: Sequence[str]) -> int:
     predictions = load_predictor(folder, device=options.device).predict(files)
     table = folder / "predictions.csv"
     table.write_text(predictions_text(predictions, form="csv") + "\n", encoding="utf-8")
-    picture = explain_file(load(folder), files[0], folder / "attention.png")
+    image = explain_file(load(folder), files[0], folder / "attention.png")
 
     result = evaluate_run(folder, device=options.device)
     print(f"\nreport:      {folder / 'report.md'}")
     print(f"predictions: {table} ({len(files)} test digits, as files in {folder / 'digits'})")
-    print(f"attention:   {picture}")
+    print(f"attention:   {image}")
     print("\nThe test digits, a fifth of all, took no part in training or in choosing weights:\n")
     print(evaluation_text(result))
     return 0
 
 
 def _write_digits(source: "DatasetBundle", folder: Path) -> list[str]:
-    """Write the first test digits as pictures that tell their label, and return their paths."""
+    """Write the first test digits as images named by their label, and return their paths."""
     from perceivers.data.modalities.image.preprocess import decode_image
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Perceiver IO as an autoencoder: all modalities through one small latent array, and back."""
+"""Perceiver IO as an autoencoder: several modalities reconstructed from one small latent array."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,24 +28,24 @@ from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, ReconstructionC
 
 _AUTO = FourierPositionsConfig(num_bands=None)
 
-# Why the kinds that are not here are not reconstructed.
+# Why other modalities are not reconstructed.
 _REFUSED = {
     "text": "masked language modeling is the task for text: --recipe mlm_bytes",
-    "points": "their order means nothing, so no query can ask for one of them",
-    "table": "numbers and categories side by side have no common error",
+    "points": "their order means nothing, so no query can address one of them",
+    "table": "numbers and categories have no common error",
 }
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one modality is read and asked for again.
+    """Configuration of one modality.
 
     Attributes:
-        input: The adapter.
-        preprocess: Makes the model's array of a file.
-        augment: What is random in training.
-        part: How it is reconstructed.
-        queries: What asks for it.
+        input: Input adapter.
+        preprocess: Preprocessing.
+        augment: Augmentation in training.
+        part: Reconstruction: patches, weight and queries of the loss.
+        queries: Output queries.
     """
 
     input: Any
@@ -122,13 +122,13 @@ def autoencoder_for(
 
 @recipe(sizes=SIZES)
 def autoencode(size: str = "tiny") -> Recipe:
-    """Your own pictures, films, sounds, recordings and arrays, through a small latent array and back.
+    """Your own images, videos, audio, series and arrays, reconstructed from a small latent array.
 
-    What stands here, a film with its sound and a class, is an example: `fit` puts in what the data hold. Where they
-    have classes, the class is one more thing to tell; --target nothing leaves it out.
+    Video, audio and a class are an example: `fit` replaces them by the modalities of the data. Classes are one more
+    modality to reconstruct; --target nothing leaves them out.
 
     Run:      perceivers fit DATA --recipe autoencode
-    Expected: docs/results/autoencoding.md has films of a talker.
+    Expected: docs/results/autoencoding.md has videos of a talker.
     Reference: Ours, of the parts of Perceiver IO (arXiv:2107.14795), section 4.3.
     """
     return autoencoder_for({"audio": "audio", "video": "video"}, size, has_label=True)
@@ -136,26 +136,26 @@ def autoencode(size: str = "tiny") -> Recipe:
 
 @recipe
 def kinetics_autoencoder() -> Recipe:
-    """Perceiver IO on 16 frames of 224 x 224 pixels, their sound and one of 700 classes, through 784 latents of 512.
+    """Perceiver IO on 16 frames of 224 x 224 pixels, their audio and one of 700 classes, with 784 latents of 512.
 
-    Bands, paddings and where queries lie are those of the weights that DeepMind has released. Optimizer, schedule and
-    length of the training are stated nowhere; what stands here for them is ours.
+    Bands, paddings and query positions are those of DeepMind's released weights. Optimizer, schedule and length of
+    training are not stated in the paper; those here are ours.
 
     Run:      perceivers fit DATA --recipe kinetics_autoencoder
     Expected: 19,858,855 weights; video PSNR 24.37, audio PSNR 26.97, top-1 10.2 % as published (not reproduced here).
     Reference: Perceiver IO (arXiv:2107.14795), section 4.3, appendix I, table 3; widths as in DeepMind's release.
     """
     frames, side, samples, patch, classes = 16, 224, 16 * 1920, 16, 700
-    finest = (frames, side // 4, side // 4)  # of patches, also where single pixels are asked for
-    film = FourierPositionsConfig(num_bands=32, max_resolution=finest)
-    sound = FourierPositionsConfig(num_bands=192, max_resolution=(samples,))
+    finest = (frames, side // 4, side // 4)  # of patches, also for the queries of single pixels
+    video = FourierPositionsConfig(num_bands=32, max_resolution=finest)
+    audio = FourierPositionsConfig(num_bands=192, max_resolution=(samples,))
     return Recipe(
         name="kinetics_autoencoder",
         inputs={
-            "audio": WaveInputConfig(num_samples=samples, patch=patch, positions=sound),
+            "audio": WaveInputConfig(num_samples=samples, patch=patch, positions=audio),
             LABEL: LabelInputConfig(num_classes=classes),
             "video": VideoInputConfig(
-                num_frames=frames, size=(side, side), patch=(1, 4, 4), positions=film
+                num_frames=frames, size=(side, side), patch=(1, 4, 4), positions=video
             ),
         },
         encoder=PerceiverEncoderConfig(
@@ -169,12 +169,12 @@ def kinetics_autoencoder() -> Recipe:
         ),
         output=DecoderConfig(
             outputs={
-                "audio": _asked((samples // patch,), 192, (samples,), patch),
+                "audio": _grid_output((samples // patch,), 192, (samples,), patch),
                 LABEL: OutputConfig(
                     queries=LearnedQueriesConfig(channels=1024),
                     head=LinearHeadConfig(num_outputs=classes),
                 ),
-                "video": _asked((frames, side, side), 32, finest, 3),
+                "video": _grid_output((frames, side, side), 32, finest, 3),
             },
             min_padding=2,
             project_channels=512,
@@ -186,7 +186,7 @@ def kinetics_autoencoder() -> Recipe:
             },
             label_weight=1e-4,
         ),
-        preprocess=_film_and_sound(frames, side),
+        preprocess=_video_and_audio(frames, side),
         fusion=FusionConfig(dropped="token", modality_dropout={LABEL: 0.5}),
         optim=replace(OptimConfig(), name="lamb", lr=1e-3, schedule="cosine"),
         training=TrainingConfig(batch_size=1024, max_epochs=100),
@@ -194,17 +194,18 @@ def kinetics_autoencoder() -> Recipe:
 
 
 def _require_known(kinds: Mapping[str, str]) -> None:
-    """Refuse modalities of which no query can ask for a part."""
+    """Refuse modalities that cannot be reconstructed."""
     for name, kind in kinds.items():
         if kind not in _KINDS:
+            why = _REFUSED.get(kind, "it has no output queries")
             raise ValueError(
-                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {_REFUSED[kind]}. It reconstructs "
+                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
                 f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
             )
 
 
-def _film_and_sound(frames: int, side: int) -> dict[str, Any]:
-    """Return how films are prepared: pixels in [0, 1] and samples in [-1, 1] as they are, 25 frames a second."""
+def _video_and_audio(frames: int, side: int) -> dict[str, Any]:
+    """Return the preprocessing of video and audio: pixels in [0, 1], samples in [-1, 1], 25 frames per second."""
     return {
         "audio": WavePreprocessConfig(sample_rate=48_000, seconds=frames / 25, scale=1.0),
         "video": VideoPreprocessConfig(
@@ -217,8 +218,10 @@ def _film_and_sound(frames: int, side: int) -> dict[str, Any]:
     }
 
 
-def _asked(size: tuple[int, ...], bands: int, finest: tuple[int, ...], values: int) -> OutputConfig:
-    """Return queries of a grid, which lie where DeepMind's release decodes a part of the outputs."""
+def _grid_output(
+    size: tuple[int, ...], bands: int, finest: tuple[int, ...], values: int
+) -> OutputConfig:
+    """Return the queries of a grid, at the positions of DeepMind's release."""
     queries = FourierQueriesConfig(
         size=size, num_bands=bands, max_resolution=finest, last_included=False
     )

@@ -1,4 +1,4 @@
-"""What the recipes for one's own data share: an encoder in three sizes, an optimizer, a length of training."""
+"""Common parts of the recipes for a user's own data: encoder in three sizes, optimizer, outputs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from perceivers.recipes.registry import OptimConfig
 
 @dataclass(frozen=True)
 class Size:
-    """A size of the recipes for one's own data.
+    """A size of the recipes for a user's own data.
 
     Attributes:
-        num_latents: N.
-        latent_channels: D.
-        num_cross_attends: Reads.
-        num_blocks: Blocks of layers.
-        num_self_attends_per_block: Layers in each.
+        num_latents: Number of latents, N.
+        latent_channels: Width of the latents, D.
+        num_cross_attends: Number of cross-attends, T.
+        num_blocks: Number of blocks.
+        num_self_attends_per_block: Self-attention layers in each block.
         batch_size: Samples of a step.
-        lr: Learning rate.
-        stem_channels: Width of what a stem makes of the input, at its end.
-        largest_image: Longest side of pictures and films in pixels.
+        lr: Peak learning rate.
+        stem_channels: Output channels of the stems.
+        largest_image: Longest side of images and videos in pixels.
     """
 
     num_latents: int
@@ -46,13 +46,13 @@ SIZES = {
 
 
 def own_encoder(size: Size, *, fine: bool = False) -> PerceiverEncoderConfig:
-    """Return the encoder of a size: nothing is shared, which small models do not need.
+    """Return the encoder of a size, without weight sharing, which small models do not need.
 
     Args:
-        size: Of the recipe.
-        fine: Reads by four narrow heads and half as many latents. Where a class hangs on a short stretch of many
-            elements (a word in a sound, a gesture in a recording) it learns several times as fast as the papers' one
-            head as wide as the input (docs/log.md).
+        size: Size of the recipe.
+        fine: Four narrow cross-attention heads and half as many latents. If a class depends on a few of many elements
+            (a word in audio, a gesture in a series) this learns several times as fast as the papers' single head as
+            wide as the input (docs/log.md).
     """
     narrow = size.latent_channels // 2
     return PerceiverEncoderConfig(
@@ -71,7 +71,7 @@ def own_encoder(size: Size, *, fine: bool = False) -> PerceiverEncoderConfig:
 
 
 def own_optim(lr: float, *, weight_decay: float = 0.05) -> OptimConfig:
-    """Return AdamW with a short warm-up and a cosine: `docs/log.md` tells why not LAMB for small models."""
+    """Return AdamW with a short warm-up and a cosine schedule. `docs/log.md` compares it with LAMB for small models."""
     return OptimConfig(
         name="adamw",
         lr=lr,
@@ -85,15 +85,15 @@ def own_optim(lr: float, *, weight_decay: float = 0.05) -> OptimConfig:
 
 
 def own_output() -> MeanPoolConfig:
-    """Return the 2021 paper's head; the number of outputs is that of the data."""
+    """Return the 2021 paper's mean-pooling head; the data determine the number of outputs."""
     return MeanPoolConfig(num_outputs=None)
 
 
 def own_decoder(names: Iterable[str]) -> DecoderConfig:
-    """Return Perceiver IO's decoder with one learned query for each of several tasks; their outputs are the data's.
+    """Return Perceiver IO's decoder with one learned query for each of several tasks.
 
     Args:
-        names: Of the tasks.
+        names: Names of the tasks.
     """
     answer = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=None))
     return DecoderConfig(outputs=dict.fromkeys(names, answer), num_heads=4, use_query_residual=True)

@@ -21,7 +21,7 @@ from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
 from perceivers.recipes.common import SIZES, own_encoder, own_optim, own_output
 from perceivers.recipes.modality_defaults import part_of
-from perceivers.recipes.published.language import text_reading
+from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
@@ -189,25 +189,25 @@ def text_io(size: str = "tiny") -> Recipe:
     Reference: Ours, of the papers' parts: Perceiver IO (arXiv:2107.14795), section 4.1, fine-tunes so, with a query in
               place of BERT's token [CLS].
     """
-    reads = text_reading(size)
+    model = byte_model(size)
     return Recipe(
         name="text_io",
-        inputs={"text": reads.text},
-        encoder=reads.encoder,
-        output=reads.decoder(
+        inputs={"text": model.text},
+        encoder=model.encoder,
+        output=model.decoder(
             {
                 "label": OutputConfig(
-                    queries=reads.queries(), head=LinearHeadConfig(num_outputs=None)
+                    queries=model.queries(), head=LinearHeadConfig(num_outputs=None)
                 )
             }
         ),
         task=ClassificationConfig(label_smoothing=0.05),
-        preprocess={"text": TextPreprocessConfig(max_length=reads.length, keep="random")},
+        preprocess={"text": TextPreprocessConfig(max_length=model.length, keep="random")},
         augment={"text": TextAugmentConfig()},
-        init=reads.init,
+        init=model.init,
         data=DataConfig(clips=8),  # clips of a long text in evaluation
-        optim=own_optim(reads.lr / 2),
-        training=TrainingConfig(batch_size=reads.batch_size),
+        optim=own_optim(model.lr / 2),
+        training=TrainingConfig(batch_size=model.batch_size),
     )
 
 

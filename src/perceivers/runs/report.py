@@ -1,4 +1,4 @@
-"""`report.md`: what a run was and how it ended, with its curves, for people."""
+"""`report.md`: results, settings and curves of a finished run."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -12,60 +12,58 @@ from perceivers.tasks.base import is_share
 from perceivers.typing import Int, Tensor
 
 _SHOWN_BAD = 50
-_SHOWN_CLASSES = 30  # in the table and as labels of the picture
+_SHOWN_CLASSES = 30  # in the table and as labels of the image
 
 
-def write_report(folder: Path, facts: RunSummary) -> None:
+def write_report(folder: Path, summary: RunSummary) -> None:
     """Write `report.md`, `report.json`, `curves.png` and `confusion.png` into a run folder.
 
-    What was evaluated before (`evaluation-test.json`) was of other weights, and is removed.
-
-    The pictures need matplotlib; without it the report says so.
+    Earlier evaluations (`evaluation-test.json`) are removed: they are of other weights. The images need matplotlib.
     """
-    write_summary(folder, facts)
+    write_summary(folder, summary)
     for measured in folder.glob("evaluation-*.json"):
         measured.unlink()
-    pictures: list[str] = []
+    images: list[str] = []
     missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
     if importlib.util.find_spec("matplotlib"):
         missing = ""
         rows = read_metrics(folder / METRICS_FILE)
-        if _draw_curves(folder / "curves.png", rows, facts.main_metric):
-            pictures.append("![Loss, metric and learning rate](curves.png)")
-        for place, (task, part) in enumerate([("", facts), *facts.tasks.items()]):
+        if _draw_curves(folder / "curves.png", rows, summary.main_metric):
+            images.append("![Loss, metric and learning rate](curves.png)")
+        for place, (task, part) in enumerate([("", summary), *summary.tasks.items()]):
             if part.confusion is not None:
                 name = f"confusion-{place}.png" if task else "confusion.png"
                 _draw_confusion(folder / name, part.confusion, part.label_names)
                 of_task = f" of {task}" if task else ""
-                pictures.append(f"![Confusion matrix{of_task} of the validation split]({name})")
-    sections = [f"# {folder.name}", _table(facts), *pictures, missing]
-    for task, part in [("", facts), *facts.tasks.items()]:
+                images.append(f"![Confusion matrix{of_task} of the validation split]({name})")
+    sections = [f"# {folder.name}", _table(summary), *images, missing]
+    for task, part in [("", summary), *summary.tasks.items()]:
         sections += [_classes(part, task), _details(part, task)]
-    sections += [_notes(facts.notes), _bad(facts.bad)]
+    sections += [_notes(summary.notes), _bad(summary.bad)]
     text = "\n\n".join(section for section in sections if section) + "\n"
     with atomic_write(folder / "report.md") as new:
         new.write_bytes(text.encode())
 
 
-def table_rows(facts: RunSummary) -> list[tuple[str, str]]:
-    """Return what a run was, each by its name; what is not known is left out."""
+def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
+    """Return the known properties of a run, with their names."""
     rows = [
-        ("weights saved", f"those of step {facts.best_step:,}, best by {facts.main_metric}"),
-        ("recipe", facts.name),
-        ("parameters", f"{facts.num_parameters:,}"),
-        ("trained", f"{facts.steps:,} steps, {facts.epochs:.4g} epochs"),
-        ("time", readable_duration(facts.seconds)),
-        ("device", facts.device),
-        ("step", facts.batch),
-        ("waiting for data", facts.waiting),
-        ("command", f"`{facts.command}`" if facts.command else ""),
+        ("weights saved", f"those of step {summary.best_step:,}, best by {summary.main_metric}"),
+        ("recipe", summary.name),
+        ("parameters", f"{summary.num_parameters:,}"),
+        ("trained", f"{summary.steps:,} steps, {summary.epochs:.4g} epochs"),
+        ("time", readable_duration(summary.seconds)),
+        ("device", summary.device),
+        ("step", summary.batch),
+        ("waiting for data", summary.waiting),
+        ("command", f"`{summary.command}`" if summary.command else ""),
     ]
     return [(name, value) for name, value in rows if value]
 
 
-def _table(facts: RunSummary) -> str:
-    rows = [(f"validation {name}", _number(name, v)) for name, v in facts.metrics.items()]
-    rows += table_rows(facts)
+def _table(summary: RunSummary) -> str:
+    rows = [(f"validation {name}", _number(name, v)) for name, v in summary.metrics.items()]
+    rows += table_rows(summary)
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)
 
@@ -76,13 +74,13 @@ def _number(name: str, value: float) -> str:
     return f"{value:,.0f}" if name.rpartition("/")[2] in ("samples", "n") else f"{value:.4g}"
 
 
-def _classes(facts: TaskSummary, task: str = "") -> str:
+def _classes(summary: TaskSummary, task: str = "") -> str:
     """Return the share found of each class, the hardest first."""
-    if facts.confusion is None:
+    if summary.confusion is None:
         return ""
     rows = [
         f"| {name} | {total} | {recall:.1%} | {mistaken} |"
-        for name, total, recall, mistaken in facts.recalls()
+        for name, total, recall, mistaken in summary.recalls()
     ]
     lines = rows[:_SHOWN_CLASSES]
     more = f"\n\nand {len(rows) - _SHOWN_CLASSES} more." if len(rows) > _SHOWN_CLASSES else ""
@@ -95,12 +93,12 @@ def _classes(facts: TaskSummary, task: str = "") -> str:
     return "\n".join([*head, *lines]) + more
 
 
-def _details(facts: TaskSummary, task: str = "") -> str:
+def _details(summary: TaskSummary, task: str = "") -> str:
     """Return the measures of each label or number, the worst first."""
-    if not facts.details:
+    if not summary.details:
         return ""
-    measures = list(facts.details[0])
-    rows = list(zip(facts.label_names, facts.details, strict=True))
+    measures = list(summary.details[0])
+    rows = list(zip(summary.label_names, summary.details, strict=True))
     if "AP" in measures:  # labels that no sample has tell nothing
         rows = [row for row in rows if row[1]["AP"] is not None]
         rows.sort(key=lambda row: row[1]["AP"] or 0.0)
@@ -128,7 +126,7 @@ def _bad(bad: Sequence[tuple[str, str]]) -> str:
 
 
 def figure(width: float, height: float) -> Any:
-    """Return a figure that needs no screen and leaves pyplot's global state alone."""
+    """Return a figure without a display and without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -138,11 +136,11 @@ def figure(width: float, height: float) -> Any:
 
 
 def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
-    """Return loss, metric and learning rate over the steps as a figure of matplotlib.
+    """Return a figure of loss, metric and learning rate over the steps.
 
     Args:
-        rows: Of `metrics.jsonl`.
-        metric: The main one.
+        rows: Lines of `metrics.jsonl`.
+        metric: The main metric.
     """
     made = figure(10, 3)
     panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
@@ -160,9 +158,9 @@ def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
 
 
 def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -> bool:
-    """Draw the columns of `metrics.jsonl`. Return whether there was anything to draw."""
+    """Draw the curves; return False without data."""
     if rows:
-        _write_picture(path, curves_figure(rows, metric))
+        _write_image(path, curves_figure(rows, metric))
     return bool(rows)
 
 
@@ -182,9 +180,9 @@ def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[s
             text = str(int(confusion[row, column]))
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
     made.colorbar(image, shrink=0.8)
-    _write_picture(path, made)
+    _write_image(path, made)
 
 
-def _write_picture(path: Path, made: Any) -> None:
+def _write_image(path: Path, made: Any) -> None:
     with atomic_write(path) as new:
         made.savefig(new, format="png", dpi=110)

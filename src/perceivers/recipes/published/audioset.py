@@ -1,8 +1,8 @@
-"""The 2021 paper's AudioSet experiments: sound, films without sound, and both.
+"""The 2021 paper's AudioSet experiments: audio, video, and both.
 
-What the paper states nowhere is a choice of ours: the optimizer and its rate, the batch, the settings of the mel
-spectrogram (60 frames of 80 bands make its 4,800 values), 64 bands for the positions of sound, and N x D (those of
-its ImageNet model). Films have 16 bands: with them the width is the published 487 = 384 + 3 (2 * 16 + 1) + 4.
+Not stated in the paper, and chosen here: optimizer, learning rate and batch size, the settings of the mel spectrogram
+(60 frames of 80 bands make its 4,800 values), 64 bands for audio positions, and N x D (those of its ImageNet model).
+Videos have 16 bands: with them the width is the published 487 = 384 + 3 (2 * 16 + 1) + 4.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ _RAW, _MEL, _VIDEO = "raw", "mel", "video"
 
 @recipe
 def audioset_raw() -> Recipe:
-    """Sound by its samples: 480 elements of 128 samples.
+    """Raw audio: 480 elements of 128 samples.
 
     Run:      perceivers fit DATA --recipe audioset_raw --label labels
     Expected: 38.3 mAP as published (not reproduced here).
@@ -45,7 +45,7 @@ def audioset_raw() -> Recipe:
 
 @recipe
 def audioset_mel() -> Recipe:
-    """Sound as a mel spectrogram: 4,800 single values.
+    """Audio as a mel spectrogram: 4,800 elements of one value.
 
     Run:      perceivers fit DATA --recipe audioset_mel --label labels
     Expected: 38.4 mAP as published (not reproduced here).
@@ -56,7 +56,7 @@ def audioset_mel() -> Recipe:
 
 @recipe
 def audioset_video() -> Recipe:
-    """Films without their sound: 12,544 patches of 2 x 8 x 8.
+    """Video without audio: 12,544 patches of 2 x 8 x 8.
 
     Run:      perceivers fit DATA --recipe audioset_video --columns video:video --label labels
     Expected: 25.8 mAP as published (not reproduced here).
@@ -67,22 +67,22 @@ def audioset_video() -> Recipe:
 
 @recipe
 def audioset_av_raw() -> Recipe:
-    """Films with their sound by its samples: 13,024 elements of 487 channels.
+    """Video with raw audio: 13,024 elements of 487 channels.
 
     Run:      perceivers fit DATA --recipe audioset_av_raw --columns video:film --label labels
     Expected: 43.5 mAP as published (not reproduced here).
-    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the film is zeroed.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the video is zeroed.
     """
     return _audioset("audioset_av_raw", {"audio": _RAW, "video": _VIDEO}, dropout={"video": 0.3})
 
 
 @recipe
 def audioset_av_mel() -> Recipe:
-    """Films with their sound as a mel spectrogram: 17,344 elements of 487 channels.
+    """Video with a mel spectrogram of its audio: 17,344 elements of 487 channels.
 
     Run:      perceivers fit DATA --recipe audioset_av_mel --columns video:film --label labels
     Expected: 43.2 mAP as published (not reproduced here).
-    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the film is zeroed.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2 and table 3; in 30 % of the samples the video is zeroed.
     """
     return _audioset("audioset_av_mel", {"audio": _MEL, "video": _VIDEO}, dropout={"video": 0.3})
 
@@ -100,28 +100,28 @@ def audioset_av_mel_tuned() -> Recipe:
         {"audio": _MEL, "video": _VIDEO},
         dropout={"video": 0.3, "audio": 0.1},
     )
-    plain = replace(_sound_augment(_MEL), time_masks=0, frequency_masks=0)
+    plain = replace(_audio_augment(_MEL), time_masks=0, frequency_masks=0)
     return replace(made, augment={**made.augment, "audio": plain})
 
 
-def _sound_augment(form: str) -> AudioAugmentConfig:
-    """Return what is random about sound: the clip's place alone, and for spectrograms SpecAugment."""
+def _audio_augment(form: str) -> AudioAugmentConfig:
+    """Return the augmentation of audio: random clips only, and SpecAugment for spectrograms."""
     masks = 2 if form == _MEL else 0
     return AudioAugmentConfig(time_masks=masks, frequency_masks=masks, gain=0.0, polarity=False)
 
 
 def _parts(form: str) -> tuple[Any, Any, Any]:
     """Return adapter, preprocessing and augmentation of a modality."""
-    sound_positions = FourierPositionsConfig(num_bands=64)
+    audio_positions = FourierPositionsConfig(num_bands=64)
     if form == _RAW:
         return (
-            WaveInputConfig(num_samples=61_440, patch=128, positions=sound_positions),
+            WaveInputConfig(num_samples=61_440, patch=128, positions=audio_positions),
             WavePreprocessConfig(sample_rate=_RATE, seconds=_SECONDS, scale=1.0),
-            _sound_augment(form),
+            _audio_augment(form),
         )
     if form == _MEL:
         return (
-            SpectrogramInputConfig(size=(60, 80), positions=sound_positions),
+            SpectrogramInputConfig(size=(60, 80), positions=audio_positions),
             MelPreprocessConfig(
                 sample_rate=_RATE,
                 seconds=_SECONDS,
@@ -129,7 +129,7 @@ def _parts(form: str) -> tuple[Any, Any, Any]:
                 window=2048 / _RATE,
                 hop=1024 / _RATE,
             ),
-            _sound_augment(form),
+            _audio_augment(form),
         )
     return (
         VideoInputConfig(
@@ -150,7 +150,7 @@ def _audioset(
     return Recipe(
         name=name,
         inputs={modality: part[0] for modality, part in parts.items()},
-        # The ImageNet model with 2 reads and 8 layers in each of 2 blocks, nothing shared.
+        # The ImageNet model with 2 cross-attends and 2 blocks of 8 layers, nothing shared.
         encoder=PerceiverEncoderConfig(
             num_latents=512,
             latent_channels=1024,
@@ -166,7 +166,7 @@ def _audioset(
         fusion=FusionConfig(min_padding=4, modality_dropout=dict(dropout or {}), dropped="zeroed"),
         data=DataConfig(target="labels", clips=16),
         augment={modality: part[2] for modality, part in parts.items()},
-        # Ours: the paper says 100 epochs and nothing else. As in Perceiver IO's ImageNet training.
+        # The paper states 100 epochs only; the rest is that of Perceiver IO's ImageNet training.
         optim=OptimConfig(name="lamb", lr=2e-3, weight_decay=0.1, clip_norm=10.0),
         training=TrainingConfig(batch_size=1024, max_epochs=100),
     )
@@ -179,7 +179,7 @@ def audioset_io_raw() -> Recipe:
     Run:      perceivers fit DATA --recipe audioset_io_raw --columns video:film --label labels
     Expected: 43.3 mAP as published (not reproduced here); 24,922,228 weights beside the vectors that tell the
               modalities apart; 52.7 GFLOPs (52.9 are printed).
-    Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the film is zeroed, as
+    Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the video is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
     return _with_query(audioset_av_raw(), name="audioset_io_raw", latent_channels=512)
@@ -192,7 +192,7 @@ def audioset_io_mel() -> Recipe:
     Run:      perceivers fit DATA --recipe audioset_io_mel --columns video:film --label labels
     Expected: 44.9 mAP as published (not reproduced here); 86,568,052 weights beside the vectors that tell the
               modalities apart (88.2 M are printed); 129.3 GFLOPs (129.5 are printed).
-    Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the film is zeroed, as
+    Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the video is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
     return _with_query(audioset_av_mel(), name="audioset_io_mel", latent_channels=1024)

@@ -1,4 +1,4 @@
-"""Perceiver IO for optical flow: one query for each pixel of the first frame, made of what the encoder reads there."""
+"""Perceiver IO for optical flow: the output query of each pixel is its input element of the first frame."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,22 +19,22 @@ from perceivers.tasks.flow import FlowConfig
 
 _SIZES = ("paper", "tiny", "small", "base")
 _SIZE = (368, 496)
-_CELL = 4  # pixels on each side of what one element of the stem stands for
-# Pixels on each side of a window of one's own data.
+_CELL = 4  # side of the cell of a stem element in pixels
+# Side of a crop of a user's own data in pixels.
 _WINDOWS = {"tiny": 32, "small": 64, "base": 128}
 
 
 @recipe(sizes=_SIZES)
 def flow(size: str = "paper") -> Recipe:
-    """Optical flow at full resolution: 2,048 latents read 182,528 pixels of two frames, which then ask where they go.
+    """Optical flow at full resolution: 2,048 latents, and an output query for each of 182,528 pixels of two frames.
 
-    `tiny`, `small` and `base` are ours, for one's own pairs on a small machine: windows of 32, 64 and 128 pixels, a
-    convolved stem that makes an element of 4 x 4 pixels.
+    `tiny`, `small` and `base` are ours, for your own frame pairs on a small machine: crops of 32, 64 and 128 pixels, a
+    convolutional stem with elements of 4 x 4 pixels.
 
     Run:      perceivers fit DATA --recipe flow
-    Expected: 41,057,134 weights in `paper`; `tiny` 0.15 pixels after 30 minutes on one core, on made pairs where saying
-              zero is off by 1.12 (docs/results/flow.md). Published: end-point errors of 1.81 on Sintel (clean) and 2.42
-              (final) after 480 epochs of AutoFlow, which is not reproduced here.
+    Expected: 41,057,134 weights in `paper`; `tiny` 0.15 pixels after 30 minutes on one core, on synthetic pairs, where
+              predicting zero is off by 1.12 (docs/results/flow.md). Published: end-point errors of 1.81 on Sintel
+              (clean) and 2.42 (final) after 480 epochs of AutoFlow, which is not reproduced here.
     Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; scales from DeepMind's release. The loss is
               not stated; the end-point error is ours.
     """
@@ -43,10 +43,10 @@ def flow(size: str = "paper") -> Recipe:
 
 @recipe
 def flow_small() -> Recipe:
-    """Optical flow with 16 layers and 1,024 latents, the size of which the paper prints the weights and operations.
+    """Optical flow with 16 layers and 1,024 latents, whose parameters and operations the paper states.
 
     Run:      perceivers fit DATA --recipe flow_small
-    Expected: 27,908,974 weights (printed: 27.9 M).
+    Expected: 27,908,974 weights (published: 27.9 M).
     Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H.
     """
     return _paper("flow_small", num_latents=1024, num_layers=16)
@@ -83,7 +83,7 @@ def _paper(name: str, *, num_latents: int, num_layers: int) -> Recipe:
 
 
 def _own(size: str) -> Recipe:
-    """Return a recipe whose stem compares the frames: a small model learns slowly from pixels (docs/log.md)."""
+    """Return a recipe with a stem over both frames: a small model learns slowly from pixels (docs/log.md)."""
     num_latents, width, num_layers, batch, lr = {
         "tiny": (32, 128, 2, 64, 2e-3),
         "small": (128, 256, 6, 128, 1e-3),

@@ -1,7 +1,7 @@
 """The 2021 paper's ImageNet experiments.
 
-What the paper states nowhere is a choice of ours, taken from Perceiver IO's released training script where
-that says something: batch 1024, weight decay 0.1, gradient clipping at 10, no label smoothing, no warm-up.
+Settings that the paper does not state are those of Perceiver IO's released training script: batch size 1024, weight
+decay 0.1, gradient clipping at 10, no label smoothing, no warm-up.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from perceivers.tasks.classification import ClassificationConfig
 
 @recipe
 def imagenet() -> Recipe:
-    """The 2021 Perceiver: 50,176 single pixels, read 8 times, weights shared over depth.
+    """The 2021 Perceiver: 50,176 pixels, 8 cross-attends, weights shared over depth.
 
     Run:      perceivers fit DATA --recipe imagenet
     Expected: 78.0 % top-1 as published (not reproduced here); 44,912,254 weights; 707.2 GFLOPs.
@@ -66,7 +66,7 @@ def imagenet() -> Recipe:
 
 @recipe
 def imagenet_learned() -> Recipe:
-    """The 2021 Perceiver that is told nothing of two dimensions: learned positions, one read.
+    """The 2021 Perceiver without knowledge of two dimensions: learned positions, one cross-attend.
 
     Run:      perceivers fit DATA --recipe imagenet_learned
     Expected: 70.9 % top-1 as published (not reproduced here); 48,189,577 weights.
@@ -82,17 +82,17 @@ def imagenet_learned() -> Recipe:
                 size=(224, 224), positions=LearnedPositionsConfig(channels=128, init_scale=1.0)
             )
         },
-        # Eight reads were unstable with learned positions.
+        # Eight cross-attends were unstable with learned positions.
         encoder=replace(base.encoder, num_cross_attends=1),
     )
 
 
 @recipe
 def imagenet_transformer() -> Recipe:
-    """The paper's baseline: a Transformer over the 4,096 pixels of a 64 x 64 picture, no latents.
+    """The paper's baseline: a Transformer over the 4,096 pixels of a 64 x 64 image, no latents.
 
-    The paper gives none of its sizes. Width 512 and 8 layers are ours, chosen so that it costs about
-    what the Perceiver with one read costs (380 against 404 GFLOPs).
+    The paper does not state its sizes. Width 512 and 8 layers are ours: about the cost of the Perceiver with one
+    cross-attend (380 against 404 GFLOPs).
 
     Run:      perceivers fit DATA --recipe imagenet_transformer
     Expected: 57.0 % top-1 as published, with sizes unknown (not reproduced here).
@@ -110,7 +110,7 @@ def imagenet_transformer() -> Recipe:
 
 @recipe
 def imagenet_io() -> Recipe:
-    """Perceiver IO: 50,176 single pixels with Fourier features, read once.
+    """Perceiver IO: 50,176 pixels with Fourier features, one cross-attend.
 
     Run:      perceivers fit DATA --recipe imagenet_io
     Expected: 79.0 % top-1 as published (not reproduced here); 48,440,627 weights; 407 GFLOPs.
@@ -142,13 +142,13 @@ def imagenet_io() -> Recipe:
 
 @recipe
 def imagenet_io_learned() -> Recipe:
-    """Perceiver IO that is told nothing of two dimensions: colors and learned positions of 256 channels each.
+    """Perceiver IO without knowledge of two dimensions: colors and learned positions of 256 channels each.
 
     Run:      perceivers fit DATA --recipe imagenet_io_learned
-    Expected: 72.7 % top-1 as published (not reproduced here); 62,255,848 weights; 471 GFLOPs by the formulas (407 are
-              printed, as for the other models, whose elements are half as wide).
-    Reference: Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7. The query is not added to what it
-              reads, as in DeepMind's release of this model.
+    Expected: 72.7 % top-1 as published (not reproduced here); 62,255,848 weights; 471 GFLOPs by the formulas (407
+              published, as for the other models, whose elements are half as wide).
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7. Without the residual of the
+              output query, as in DeepMind's release of this model.
     """
     positions = LearnedPositionsConfig(channels=256, init_scale=0.02, project_channels=256)
     pixels = PixelInputConfig(size=(224, 224), project_channels=256, positions=positions)
@@ -162,7 +162,7 @@ def imagenet_io_learned() -> Recipe:
 
 @recipe
 def imagenet_io_conv() -> Recipe:
-    """Perceiver IO behind a convolution and a pool: 3,136 elements of 64 channels with Fourier features.
+    """Perceiver IO with a stem of convolution and pooling: 3,136 elements of 64 channels with Fourier features.
 
     Run:      perceivers fit DATA --recipe imagenet_io_conv
     Expected: 82.1 % top-1 as published (not reproduced here); 48,646,522 weights; 369 GFLOPs.

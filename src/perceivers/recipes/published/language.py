@@ -19,17 +19,17 @@ TEXT_SIZES = ("paper", "tiny", "small")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextReading:
-    """How a size of the byte models reads a text and is asked: the same for all recipes that begin from one another.
+class ByteModel:
+    """Parts of a byte model that recipes which fine-tune one another have in common.
 
     Attributes:
-        text: The adapter. Its width is that of the queries, too.
-        encoder: What reads the bytes.
-        num_heads: Of the decoder's read.
-        qk_channels: Width in which the decoder compares.
+        text: Input adapter. Its width is that of the queries, too.
+        encoder: Encoder.
+        num_heads: Heads of the decoder's cross-attention.
+        qk_channels: Query and key channels of the decoder.
         batch_size: Samples of a step.
-        lr: Learning rate at its highest.
-        init: How the weights begin.
+        lr: Peak learning rate.
+        init: Weight initialization.
     """
 
     text: TextInputConfig
@@ -42,7 +42,7 @@ class TextReading:
 
     @property
     def length(self) -> int:
-        """Bytes that are read at once."""
+        """Bytes of an input."""
         assert self.text.max_length is not None
         return self.text.max_length
 
@@ -56,15 +56,15 @@ class TextReading:
         )
 
     def queries(self, count: int = 1, *, follows: str | None = None) -> LearnedQueriesConfig:
-        """Return learned queries as wide as the bytes' vectors."""
+        """Return learned queries as wide as the byte embeddings."""
         return LearnedQueriesConfig(num_queries=count, channels=self.text.channels, follows=follows)
 
 
-def text_reading(size: str) -> TextReading:
-    """Return how a size reads: `paper`, the published byte model, or ours for one's own texts, `tiny` and `small`."""
+def byte_model(size: str) -> ByteModel:
+    """Return the byte model of a size: the published one, `paper`, or `tiny` and `small` for a user's own texts."""
     if size != "paper":
         return _own(size)
-    return TextReading(
+    return ByteModel(
         text=TextInputConfig(max_length=2048, vocab_size=262, channels=768),
         encoder=PerceiverEncoderConfig(
             num_latents=256,
@@ -88,35 +88,35 @@ def text_reading(size: str) -> TextReading:
 
 @recipe(sizes=TEXT_SIZES)
 def mlm_bytes(size: str = "paper") -> Recipe:
-    """Masked bytes: 2,048 of them read by 256 latents, and as many queries that tell what was hidden.
+    """Masked language modeling on 2,048 bytes with 256 latents and one output query per byte.
 
-    `tiny` and `small` are ours, for one's own texts on a small machine: 128 and 512 bytes at once, and attention that
-    begins local (`init`).
+    `tiny` and `small` are ours, for your own texts on a small machine: 128 and 512 bytes, and attention that is
+    initialized local (`init`).
 
     Run:      perceivers fit DATA --recipe mlm_bytes --size tiny
     Expected: 201,108,230 weights in `paper`; 81.0 on GLUE after fine-tuning as published (not reproduced here).
-              `tiny`: 61.8 % of hidden bytes of Shakespeare, 40 minutes on one core (docs/results/masked_bytes.md).
-    Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, tables 6 and 11; heads and widths of the
-              comparison as in DeepMind's release.
+              `tiny`: 61.8 % of masked bytes of Shakespeare, 40 minutes on one core (docs/results/masked_bytes.md).
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, tables 6 and 11; heads and widths of
+              queries and keys as in DeepMind's release.
     """
-    reads = text_reading(size)
-    queries = reads.queries(reads.length, follows="text")
+    model = byte_model(size)
+    queries = model.queries(model.length, follows="text")
     own = size != "paper"
     return Recipe(
         name="mlm_bytes",
-        inputs={"text": reads.text},
-        encoder=reads.encoder,
-        output=reads.decoder(
+        inputs={"text": model.text},
+        encoder=model.encoder,
+        output=model.decoder(
             {"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
         ),
         # From a few books a small model learns spelling long before it guesses whole words.
         task=MaskedBytesConfig(share=0.15, unit="byte" if own else "word"),
-        preprocess={"text": TextPreprocessConfig(max_length=reads.length, marks=True)},
+        preprocess={"text": TextPreprocessConfig(max_length=model.length, marks=True)},
         augment={"text": TextAugmentConfig(crop=True)},
-        init=reads.init,
+        init=model.init,
         data=DataConfig(target="nothing"),
-        optim=own_optim(reads.lr) if own else _optim(reads.lr),
-        training=TrainingConfig(batch_size=reads.batch_size, max_steps=None if own else 500_000),
+        optim=own_optim(model.lr) if own else _optim(model.lr),
+        training=TrainingConfig(batch_size=model.batch_size, max_steps=None if own else 500_000),
     )
 
 
@@ -145,16 +145,16 @@ def mlm_bytes_plus() -> Recipe:
     return replace(base, name="mlm_bytes_plus", encoder=encoder)
 
 
-def _own(size: str) -> TextReading:
-    """Return how our sizes read. Embeddings begin small, as logits are made of them.
+def _own(size: str) -> ByteModel:
+    """Return our sizes. Embeddings are initialized small, as they are also the weights of the output layer.
 
-    A latent for every two bytes: with one for four, the same time of training told half as many bytes (docs/log.md).
+    One latent for two bytes: with one for four, half as many bytes are predicted after the same time (docs/log.md).
     """
     length, channels, latents, width, layers, batch, lr = {
         "tiny": (128, 128, 64, 128, 4, 32, 3e-3),
         "small": (512, 256, 256, 512, 8, 64, 1e-3),
     }[size]
-    return TextReading(
+    return ByteModel(
         text=TextInputConfig(max_length=length, channels=channels, embedding_scale=0.1),
         encoder=PerceiverEncoderConfig(
             num_latents=latents,

@@ -1,8 +1,8 @@
-// Requests to the server that the page came from, and to no other.
+// Requests to the server of this page.
 
 const KEY = "perceivers-token";
 
-/** What went wrong, in the words of the server. */
+/** An error response of the server, with its reason. */
 export class Refused extends Error {
   constructor(message, status) {
     super(message);
@@ -20,9 +20,9 @@ async function send(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server does not answer. Is it still running?", 0);
   }
-  const told = await reply.json().catch(() => ({}));
-  if (reply.ok) return told;
-  throw new Refused(told.error ?? `The server answered ${reply.status} and gave no reason.`, reply.status);
+  const body = await reply.json().catch(() => ({}));
+  if (reply.ok) return body;
+  throw new Refused(body.error ?? `The server answered ${reply.status} and gave no reason.`, reply.status);
 }
 
 function askForToken() {
@@ -38,7 +38,7 @@ function askForToken() {
   });
 }
 
-/** Send a request and return its JSON; ask for the token, and once more, where the server wants one. */
+/** Send a request and return its JSON; ask for the token as long as the server requires another one. */
 export async function request(path, options = {}) {
   for (;;) {
     try {
@@ -50,7 +50,7 @@ export async function request(path, options = {}) {
   }
 }
 
-/** Send what was given as a form, with further fields. */
+/** Send files, texts and further fields as a form. */
 export function post(path, given, fields = {}, signal = undefined) {
   const form = new FormData();
   for (const [name, value] of Object.entries({ ...given, ...fields })) {

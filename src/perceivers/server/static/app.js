@@ -1,4 +1,4 @@
-// The page: asks the server what it serves, sends it what is given, and shows what comes back.
+// The page: gets the inputs of the run, sends requests and shows predictions and explanations.
 
 import { post, request } from "./api.js";
 import { drawAnswers } from "./shared/answers.js";

@@ -1,8 +1,8 @@
-// The microphone and the camera, where the browser has them.
+// Microphone and camera.
 
 import { wavOf } from "./wav.js";
 
-/** Whether this browser lets the page ask: it does on this machine's own address and over https. */
+/** Whether the browser offers them: on localhost and over https only. */
 export const canCapture = Boolean(navigator.mediaDevices?.getUserMedia);
 
 function refusal(error, what) {
@@ -18,7 +18,7 @@ async function streamOf(wanted, what) {
   }
 }
 
-/** Listen until told to stop, or for so many seconds. Returns `stop`, and a promise of the file. */
+/** Record until `stop` is called, or for so many seconds. Returns `stop` and a promise of the file. */
 export async function listen(seconds) {
   const stream = await streamOf({ audio: true }, "microphone");
   const context = new AudioContext();
@@ -44,7 +44,7 @@ export async function listen(seconds) {
   return { stop, file };
 }
 
-/** Show what the camera sees and return a picture of it as a file, or null if none was taken. */
+/** Show the camera's view and return a photo as a file, or null if none was taken. */
 export async function photograph() {
   const stream = await streamOf({ video: { facingMode: "environment" } }, "camera");
   const dialog = document.getElementById("camera");

@@ -1,4 +1,4 @@
-// Runs where the browser makes sound: hands over what the microphone hears.
+// Audio worklet: passes the samples of the microphone on.
 
 class Listener extends AudioWorkletProcessor {
   process([input]) {

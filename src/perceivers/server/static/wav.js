@@ -1,4 +1,4 @@
-// A sound from the microphone as a WAV file, which every server can read: no codec is needed.
+// Audio of the microphone as a WAV file, which needs no codec.
 
 /** Return samples between -1 and 1 as a WAV file of 16 bit and one channel. */
 export function wavOf(samples, rate, name) {

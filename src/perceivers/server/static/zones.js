@@ -1,4 +1,4 @@
-// Where things are given: a zone for each input, to drop a file on, to choose one, to record, to write.
+// Input zones: drop or choose a file, use microphone or camera, or write a text or values.
 
 import { canCapture, listen, photograph } from "./capture.js";
 import { make } from "./shared/dom.js";
@@ -7,9 +7,9 @@ const WORDS = {
   image: "an image", frame_pair: "an image", audio: "an audio file", video: "a video", points: "a point cloud or mesh",
   text: "a text", series: "a series", array: "an array",
 };
-const RECORDED = 10; // seconds, where the server does not say how many it reads
+const MAX_SECONDS = 10; // of a recording from the microphone
 
-/** What was given, by the name of the field, and whom it tells. */
+/** The zones of all inputs. `given` holds files and texts by field; `changed` is called with it. */
 export class Zones {
   constructor(host, run, changed, failed) {
     this.host = host;
@@ -35,12 +35,12 @@ export class Zones {
     if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "What is missing may be left out."));
   }
 
-  /** Whether nothing can be said before all is there: of two frames, both. */
+  /** Whether a request needs all inputs: both frames of a pair. */
   get needsAll() {
     return this.run.inputs.some((input) => input.kind === "frame_pair");
   }
 
-  tell() {
+  notify() {
     const missing = this.run.inputs.filter((input) => !(input.name in this.given));
     if (!this.needsAll || !missing.length) this.changed(this.given);
   }
@@ -61,26 +61,26 @@ export class Zones {
         if (field.value === "") delete this.given[name];
         else this.given[name] = field.value;
       }
-      this.tell();
+      this.notify();
     };
     zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Read them")]));
     return zone;
   }
 
-  /** Return the zone of an input; giving it takes back what `others` held. */
+  /** Return the zone of an input; a file for it removes those of `others`. */
   zone(input, others = [], words = WORDS[input.kind] ?? "a file") {
-    const told = make("p", { class: "given", "aria-live": "polite" });
+    const shown = make("p", { class: "given", "aria-live": "polite" });
     const give = (value, name) => {
       for (const other of others) delete this.given[other];
       this.given[input.name] = value;
-      told.textContent = name;
-      this.tell();
+      shown.textContent = name;
+      this.notify();
     };
     const several = this.run.inputs.length > 1 && input.name !== "file" ? `${input.name}: ` : "";
     const zone = make("div", { class: "zone", "data-zone": input.name });
     if (input.kind === "text") zone.append(...this.writing(input, give));
     else zone.append(...this.choosing(input, `${several}${words}`, give));
-    zone.append(told, ...this.recording(input, give));
+    zone.append(shown, ...this.recording(input, give));
     this.droppable(zone, give);
     return zone;
   }
@@ -109,24 +109,24 @@ export class Zones {
 
   recording(input, give) {
     if (!canCapture || !["audio", "image", "frame_pair"].includes(input.kind)) return [];
-    const sound = input.kind === "audio";
-    const button = make("button", { type: "button" }, sound ? "Record" : "Take a picture");
+    const isAudio = input.kind === "audio";
+    const button = make("button", { type: "button" }, isAudio ? "Record" : "Take a picture");
     let open = null;
     button.addEventListener("click", async () => {
       try {
         if (open) return void open.stop();
-        if (!sound) {
-          const picture = await photograph();
-          if (picture) give(picture, picture.name);
+        if (!isAudio) {
+          const photo = await photograph();
+          if (photo) give(photo, photo.name);
           return;
         }
-        open = await listen(Math.min(this.run.limits?.seconds ?? RECORDED, RECORDED));
+        open = await listen(Math.min(this.run.limits?.seconds ?? MAX_SECONDS, MAX_SECONDS));
         button.textContent = "Stop";
         give(await open.file, "microphone.wav");
       } catch (error) {
         this.failed(error);
       } finally {
-        if (button.textContent === "Stop" || !sound) button.textContent = sound ? "Record" : "Take a picture";
+        if (button.textContent === "Stop" || !isAudio) button.textContent = isAudio ? "Record" : "Take a picture";
         open = null;
       }
     });
