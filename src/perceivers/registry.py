@@ -1,14 +1,25 @@
 """Registries of configuration classes: a saved file names registered kinds, never code."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import Field, GetCoreSchemaHandler, SerializationInfo, TypeAdapter
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, SerializationInfo, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
 from perceivers.plugins import load_plugins
+
+Class = TypeVar("Class")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def configclass(cls: type[Class]) -> type[Class]:
+    """Make a class a frozen, keyword-only dataclass that pydantic validates and that refuses unknown fields."""
+    made = dataclass(frozen=True, kw_only=True)(cls)
+    made.__pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportAttributeAccessIssue]
+    return made
 
 
 class ConfigRegistry:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import ConfigDict
 
+from perceivers.registry import configclass
 from perceivers.typing import Tensor
 
 
@@ -55,7 +55,7 @@ def split_of(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class DataConfig:
     """Columns and rows of the data, and how they are read.
 
@@ -78,8 +78,6 @@ class DataConfig:
         clips: Number of clips of a longer recording whose scores are averaged in `evaluate` and `predict`.
         cache: Folder of decoded samples, shared by epochs and runs. By default they are cached in memory.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     label: str | None = None
     target: Literal["auto", "class", "labels", "number", "nothing"] = "auto"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -23,6 +23,7 @@ from perceivers.data.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.registry import configclass
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
@@ -33,7 +34,7 @@ FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
 _AUDIO = {"wave": "audio", "mel": "audio", "pixels": "image", "class_map": "image"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class SavedConfig:
     """Contents of `config.json`.
 
@@ -44,8 +45,6 @@ class SavedConfig:
         task: Task with its label names.
         columns: Origin of the training data: path, form, input columns and target.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     format: int = FORMAT
     model: PerceiverConfig

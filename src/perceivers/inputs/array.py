@@ -1,11 +1,9 @@
 """Arrays of any sense as input elements: each row is one, and its coordinates or its place say where it is."""
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
@@ -13,12 +11,13 @@ from perceivers.inputs.positions import LearnedPositionsConfig, build_positions
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import fourier_features, num_channels
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 MOST_BANDS = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ArrayInputConfig:
     """Every row of an array is an element.
 
@@ -36,8 +35,6 @@ class ArrayInputConfig:
     Raises:
         ValueError: If a number is out of range.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["array"] = "array"
     length: int | None = None

@@ -5,11 +5,11 @@ Positions are those of the configured length. A shorter batch has the first of t
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from perceivers.inputs.elements import Elements, GridPositions, check_readable
@@ -18,10 +18,11 @@ from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class WaveInputConfig:
     """Every stretch of samples is an element.
 
@@ -34,8 +35,6 @@ class WaveInputConfig:
         project_channels: Width of an element's samples after a linear layer. None: as they are.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["wave"] = "wave"
     num_samples: int | None = None
     num_channels: int = 1
@@ -44,7 +43,7 @@ class WaveInputConfig:
     project_channels: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvWaveInputConfig:
     """Every cell of a convolved waveform is an element.
 
@@ -57,8 +56,6 @@ class ConvWaveInputConfig:
         positions: When a cell is. None: the model cannot know.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["wave_convolved"] = "wave_convolved"
     num_samples: int | None = None
     num_channels: int = 1
@@ -68,7 +65,7 @@ class ConvWaveInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class SpectrogramInputConfig:
     """Every value of a spectrogram, or every patch of them, is an element.
 
@@ -79,8 +76,6 @@ class SpectrogramInputConfig:
         project_channels: Width of an element's values after a linear layer. None: as they are.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["spectrogram"] = "spectrogram"
     size: tuple[int, int] | None = None
     patch: tuple[int, int] = (1, 1)
@@ -88,7 +83,7 @@ class SpectrogramInputConfig:
     project_channels: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvSpectrogramInputConfig:
     """Every cell of a convolved spectrogram is an element.
 
@@ -99,8 +94,6 @@ class ConvSpectrogramInputConfig:
         stride: Of each convolution, in frames and bands.
         positions: When and at which band a cell is. None: the model cannot know.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["spectrogram_convolved"] = "spectrogram_convolved"
     size: tuple[int, int] | None = None

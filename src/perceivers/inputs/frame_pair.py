@@ -1,12 +1,11 @@
 """Two frames as input elements: every pixel with its neighborhood in both, for optical flow."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import torch
 from einops import rearrange
-from pydantic import ConfigDict
 from torch import nn
 from torch.nn.functional import pad
 
@@ -15,10 +14,11 @@ from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig,
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem
 from perceivers.nn.init import truncated_linear
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FramePairInputConfig:
     """Every pixel is an element, with the pixels around it, of both frames. The defaults are the papers'.
 
@@ -29,8 +29,6 @@ class FramePairInputConfig:
         project_channels: Width of both neighborhoods after a linear layer. None: as they are.
         positions: Where a pixel is.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["frame_pair"] = "frame_pair"
     size: tuple[int, int] | None = (368, 496)
@@ -123,7 +121,7 @@ def check_pairs(frames: Float[Tensor, "B T Ci Y X"], num_channels: int) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvFramePairInputConfig:
     """Every cell of both frames, convolved together, is an element.
 
@@ -135,8 +133,6 @@ class ConvFramePairInputConfig:
         stride: Of each convolution: two of stride 2 make one cell of 4 x 4 pixels.
         positions: Where a cell is.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["frame_pair_convolved"] = "frame_pair_convolved"
     size: tuple[int, int] | None = None

@@ -5,21 +5,21 @@ more) is that of DeepMind's release.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements, MaskedElements
 from perceivers.nn.init import truncated_normal_
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 _TAG_SCALE = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FusionConfig:
     """How several modalities are read together.
 
@@ -32,8 +32,6 @@ class FusionConfig:
             place of each of its elements, and of one that is missing in prediction, too, as in Perceiver IO's
             autoencoding.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     min_padding: int = 4
     modality_dropout: dict[str, float] = field(default_factory=dict[str, float])

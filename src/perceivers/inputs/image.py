@@ -2,12 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal
 
 import torch
 from einops import rearrange
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.nn.functional import pad
 
@@ -20,10 +20,11 @@ from perceivers.inputs.positions import (
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PixelInputConfig:
     """Every pixel is an element.
 
@@ -35,8 +36,6 @@ class PixelInputConfig:
             with learned positions uses 256.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["pixels"] = "pixels"
     size: tuple[int, int] | None = (224, 224)
     num_channels: int = 3
@@ -44,7 +43,7 @@ class PixelInputConfig:
     project_channels: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PatchInputConfig:
     """Every patch of pixels is an element.
 
@@ -56,8 +55,6 @@ class PatchInputConfig:
         project_channels: Width of a patch after a linear layer. None: its pixels as they are.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["patches"] = "patches"
     size: tuple[int, int] | None = (224, 224)
     num_channels: int = 3
@@ -66,7 +63,7 @@ class PatchInputConfig:
     project_channels: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvInputConfig:
     """Every cell of a convolved and pooled picture is an element.
 
@@ -81,8 +78,6 @@ class ConvInputConfig:
             model: 55 cells.
         positions: Where a cell is. None: the model cannot know.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["convolved"] = "convolved"
     size: tuple[int, int] | None = (224, 224)

@@ -1,26 +1,23 @@
 """Labels as input elements: one for each sample, so that a label can be learned with what it belongs to."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class LabelInputConfig:
     """The share of each class is a channel of one element.
 
     Attributes:
         num_classes: How many classes there are. None: taken from the data before the model is built.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["label"] = "label"
     num_classes: int | None = None

@@ -1,22 +1,21 @@
 """Point clouds as input elements: each point is one, with Fourier features of where it is."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import lecun_linear, truncated_linear
 from perceivers.nn.position import fourier_features
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 AXES = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PointsInputConfig:
     """Every point is an element.
 
@@ -35,8 +34,6 @@ class PointsInputConfig:
     Source: Perceiver (arXiv:2103.03206), section 4.3. The layers are ours: they make a small model learn from few
     clouds.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["points"] = "points"
     num_points: int | None = 2048

@@ -1,11 +1,10 @@
 """Where an element of a grid is: computed by Fourier features, or learned."""
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from perceivers.inputs.elements import GridPositions
@@ -17,10 +16,11 @@ from perceivers.nn.position import (
     num_channels,
     resize_table,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FourierPositionsConfig:
     """Fourier features of each axis of the grid.
 
@@ -31,14 +31,12 @@ class FourierPositionsConfig:
             default the grid of the configured size.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["fourier"] = "fourier"
     num_bands: int | None = 64
     max_resolution: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class LearnedPositionsConfig:
     """One learned vector for each cell of the grid; nothing tells the model which cells are near.
 
@@ -48,8 +46,6 @@ class LearnedPositionsConfig:
             Perceiver IO uses 0.02.
         project_channels: Width after a linear layer, as in Perceiver IO. None: no such layer.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["learned"] = "learned"
     channels: int = 128

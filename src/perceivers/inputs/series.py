@@ -1,11 +1,11 @@
 """Recordings of sensors as input elements: patches of steps, or cells after a convolved stem."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Annotated, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.nn.functional import pad
 
@@ -20,6 +20,7 @@ from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.position import axis_features
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
@@ -27,7 +28,7 @@ def _whole_bands() -> FourierPositionsConfig:
     return FourierPositionsConfig(num_bands=None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class SeriesInputConfig:
     """Every patch of steps is an element: the values of its steps, one after the other.
 
@@ -41,8 +42,6 @@ class SeriesInputConfig:
         project_channels: Width of a patch after a linear layer. None: its values as they are.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["series"] = "series"
     length: int | None = None
     num_channels: int | None = None
@@ -53,7 +52,7 @@ class SeriesInputConfig:
     project_channels: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvSeriesInputConfig:
     """Every cell of a convolved recording is an element.
 
@@ -67,8 +66,6 @@ class ConvSeriesInputConfig:
         stride: Steps from one cell to the next, of every convolution.
         positions: Where a cell is. None: the model cannot know.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["series_convolved"] = "series_convolved"
     length: int | None = None

@@ -1,20 +1,19 @@
 """Rows of numbers and categories as input elements: one for each field."""
 
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_normal_
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TableInputConfig:
     """Every field of a row is an element.
 
@@ -24,8 +23,6 @@ class TableInputConfig:
         channels: Width of an element.
         init_scale: Standard deviation of all vectors at the start.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["table"] = "table"
     num_numbers: int | None = None

@@ -1,10 +1,9 @@
 """Texts as input elements: every byte, or every cell of convolved bytes."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.nn.functional import max_pool1d, pad
 
@@ -15,12 +14,13 @@ from perceivers.inputs.series import RowPositions
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_normal_
 from perceivers.nn.position import resize_row
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
 
 _LETTER = 97 + 6  # "a" behind the six special marks
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TextInputConfig:
     """Every byte is an element: its learned vector, plus the learned vector of its place.
 
@@ -32,8 +32,6 @@ class TextInputConfig:
         position_init_scale: Standard deviation of the places' vectors at the start.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["bytes"] = "bytes"
     max_length: int | None = 2048
     vocab_size: int = 262
@@ -42,7 +40,7 @@ class TextInputConfig:
     position_init_scale: float = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvTextInputConfig:
     """Every cell of convolved bytes is an element: fewer of them, for long texts on small machines.
 
@@ -60,8 +58,6 @@ class ConvTextInputConfig:
         num_bands: Frequencies of the Fourier features. None: one for each whole frequency, at most 64.
         position_init_scale: Standard deviation of the learned vectors at the start.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["bytes_convolved"] = "bytes_convolved"
     max_length: int | None = 2048

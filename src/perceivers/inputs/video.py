@@ -2,12 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements, GridPositions, check_readable
@@ -20,10 +19,11 @@ from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class VideoInputConfig:
     """Every patch of space and time is an element. The defaults are the paper's: 12,544 elements of 384 values.
 
@@ -38,8 +38,6 @@ class VideoInputConfig:
     Raises:
         ValueError: If a patch is empty.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["video"] = "video"
     num_frames: int | None = 32
@@ -59,7 +57,7 @@ class VideoInputConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ConvVideoInputConfig:
     """Every cell of a convolved frame is an element, or the same cell of a few frames. Not in the papers.
 
@@ -78,8 +76,6 @@ class ConvVideoInputConfig:
     Raises:
         ValueError: If there is no convolution, or a width or step is below 1.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["video_convolved"] = "video_convolved"
     num_frames: int | None = None

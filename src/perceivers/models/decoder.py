@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.nn.blocks import CrossAttend, Gelu
@@ -27,6 +26,7 @@ from perceivers.outputs.queries import (
     QueryContext,
     build_queries,
 )
+from perceivers.registry import configclass
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Int, Tensor
 
@@ -36,7 +36,7 @@ _RESERVED = frozenset(
 )  # names that modules in it cannot have: `type`, `values`
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class OutputConfig:
     """One output of a decoder: its queries and its head.
 
@@ -44,8 +44,6 @@ class OutputConfig:
         queries: Queries that cross-attend to the latents.
         head: Layer from each decoded query to predictions.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     queries: QueriesConfig
     head: HeadConfig
@@ -68,7 +66,7 @@ class OutputConfig:
         return replace(self, head=replace(self.head, num_outputs=num_outputs))
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class DecoderConfig:
     """Shape of the decoder. Build one for a class with `classifier`.
 
@@ -85,8 +83,6 @@ class DecoderConfig:
         project_channels: Width of a linear layer between the cross-attention and all heads. None: no such layer.
         chunk: Queries that are decoded at once without gradients, so that any number fits in memory.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["decoder"] = "decoder"
     outputs: dict[str, OutputConfig]

@@ -1,11 +1,9 @@
 """Encoder of both papers: a latent array cross-attends to the input T times, with self-attention in between."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.cross_attention.choice import AttnImplementation
@@ -14,10 +12,11 @@ from perceivers.inputs.elements import Elements
 from perceivers.nn.blocks import CrossAttend, Gelu, SelfAttend
 from perceivers.nn.init import truncated_normal_
 from perceivers.nn.recompute import recompute
+from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PerceiverEncoderConfig:
     """Shape of the encoder. The defaults are the 2021 paper's ImageNet model.
 
@@ -50,8 +49,6 @@ class PerceiverEncoderConfig:
             spectrograms, audio, series and texts; a segment with fewer cells than T (a table) is used completely each
             time. Parts are counted on the padded batch, so it must be padded to one length.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["perceiver"] = "perceiver"
     num_latents: int = 512

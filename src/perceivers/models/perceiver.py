@@ -1,11 +1,11 @@
 """The complete model: input adapters, encoder, and head or decoder."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from perceivers.cross_attention.choice import IMPLEMENTATIONS
@@ -19,6 +19,7 @@ from perceivers.models.transformer import TransformerEncoder, TransformerEncoder
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import QueryContext
+from perceivers.registry import configclass
 from perceivers.typing import Float, Int, Tensor
 
 EncoderConfig = Annotated[
@@ -27,7 +28,7 @@ EncoderConfig = Annotated[
 ReadoutConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PerceiverConfig:
     """Architecture and initialization of a model. Saved beside its weights.
 
@@ -41,8 +42,6 @@ class PerceiverConfig:
         init: Initial weights: as in the `papers`, or `local_attention`, for models of one text: attention begins
             local (`init_local_attention`), which small models need to learn masked bytes at all.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     inputs: dict[str, InputConfig]
     encoder: EncoderConfig = field(default_factory=PerceiverEncoderConfig)

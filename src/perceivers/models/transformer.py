@@ -1,20 +1,19 @@
 """The paper's baseline: a transformer over the elements, without latents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ConfigDict
 from torch import nn
 
 from perceivers.inputs.elements import Elements, dense
 from perceivers.models.encoder import run_layer
 from perceivers.nn.blocks import SelfAttend
 from perceivers.nn.init import lecun_linear
+from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TransformerEncoderConfig:
     """Shape of the baseline.
 
@@ -24,8 +23,6 @@ class TransformerEncoderConfig:
         num_self_attend_heads: Heads of each layer.
         self_attend_widening_factor: Width of the MLP, as a multiple of D.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["transformer"] = "transformer"
     channels: int = 512

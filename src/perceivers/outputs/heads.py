@@ -1,28 +1,27 @@
 """Heads: the mean of the latents (2021), or one layer behind each output query (Perceiver IO)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.nn.functional import linear
 
 from perceivers.nn.init import truncated_linear
+from perceivers.registry import configclass
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class MeanPoolConfig:
     """Averages the latents and projects the mean.
 
     Attributes:
         num_outputs: Classes, or numbers to predict. None: taken from the data before the model is built.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["mean_pool"] = "mean_pool"
     num_outputs: int | None = 1000
@@ -55,7 +54,7 @@ class MeanPoolConfig:
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class LinearHeadConfig:
     """One linear layer behind each query, or two with a tanh between them.
 
@@ -66,8 +65,6 @@ class LinearHeadConfig:
         hidden_channels: Width of a first layer, followed by tanh, as behind GLUE's queries. None: only one layer.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["linear"] = "linear"
     num_outputs: int | None = 1000
     init: Literal["truncated", "zeros"] = "truncated"
@@ -75,15 +72,13 @@ class LinearHeadConfig:
     hidden_channels: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TiedHeadConfig:
     """Dot products with the byte embeddings of an input.
 
     Attributes:
         modality: The text whose embeddings they are.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["tied"] = "tied"
     modality: str = "text"

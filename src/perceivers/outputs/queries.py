@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from perceivers.nn.init import truncated_normal_
@@ -20,10 +20,11 @@ from perceivers.nn.position import (
     num_channels,
     resize_row,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class LearnedQueriesConfig:
     """One learned vector for each output: for a class, for each task, for each position of a text.
 
@@ -34,8 +35,6 @@ class LearnedQueriesConfig:
         follows: Modality with one query for each of its elements, from the first on, whose padding is masked. None:
             all queries are always used.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["learned"] = "learned"
     num_queries: int = 1
@@ -48,7 +47,7 @@ class LearnedQueriesConfig:
         return replace(self, num_queries=math.prod(grid))
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FourierQueriesConfig:
     """Fourier features of each cell of a grid.
 
@@ -61,8 +60,6 @@ class FourierQueriesConfig:
             cell i of n at -1 + 2 i / n where it decodes a subset of the outputs.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     kind: Literal["fourier"] = "fourier"
     size: tuple[int, ...] | None = None
     num_bands: int | None = 64
@@ -74,15 +71,13 @@ class FourierQueriesConfig:
         return replace(self, size=grid)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class InputQueriesConfig:
     """The elements of a modality with their positions.
 
     Attributes:
         modality: Name of the modality.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["input"] = "input"
     modality: str

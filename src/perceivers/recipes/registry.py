@@ -1,11 +1,9 @@
 """Recipes: the complete configuration of a run as plain data, and the registry of their names."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
-
-from pydantic import ConfigDict
 
 from perceivers.data.base import DataConfig, nearest
 from perceivers.data.registry import AugmentConfig, PreprocessConfig
@@ -13,10 +11,11 @@ from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.registry import InputConfig
 from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutConfig
 from perceivers.plugins import load_plugins
+from perceivers.registry import configclass
 from perceivers.tasks.registry import TaskConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class OptimConfig:
     """Optimizer and learning-rate schedule.
 
@@ -36,8 +35,6 @@ class OptimConfig:
         warmup_fraction: Warm-up as a fraction of the run, for runs limited by time. The longer of the two holds.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     name: Literal["lamb", "adamw"] = "lamb"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -52,7 +49,7 @@ class OptimConfig:
     warmup_fraction: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TrainingConfig:
     """Length, batch size, precision and devices of training.
 
@@ -80,8 +77,6 @@ class TrainingConfig:
         progress: Show the progress bar.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     batch_size: int = 128
     max_epochs: int | None = None
     max_steps: int | None = None
@@ -104,7 +99,7 @@ class TrainingConfig:
     progress: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class Recipe:
     """The complete configuration of a run.
 
@@ -124,8 +119,6 @@ class Recipe:
         optim: Optimizer and learning-rate schedule.
         training: Length, batch size, precision and devices of training.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     inputs: dict[str, InputConfig]

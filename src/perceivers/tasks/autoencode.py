@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 from torch.nn.functional import cross_entropy, one_hot, pad
 
+from perceivers.registry import configclass
 from perceivers.tasks.base import (
     Baseline,
     BaseTaskConfig,
@@ -31,7 +31,7 @@ LABEL = "label"
 _LEAST_ERROR = 1e-10  # of an exact reconstruction, which has no finite PSNR: 100 dB of a peak of 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ReconstructionConfig:
     """Loss, patches and units of one modality's reconstruction.
 
@@ -54,8 +54,6 @@ class ReconstructionConfig:
     Raises:
         ValueError: If a number is out of range.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     weight: float = 1.0
     loss: Literal["l1", "l2"] = "l1"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from pydantic import ConfigDict
 
+from perceivers.registry import configclass
 from perceivers.tasks.prediction import Prediction
 from perceivers.typing import Float, Int, Tensor
 
@@ -58,7 +58,7 @@ class OutputPart:
     grid: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class BaseTaskConfig:
     """Base class of task configurations. A subclass sets `kind` and is registered with `pv.register_task`.
 
@@ -67,8 +67,6 @@ class BaseTaskConfig:
     Attributes:
         kind: Name of the task in files.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: str
 

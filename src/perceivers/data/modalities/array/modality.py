@@ -1,13 +1,12 @@
 """Arrays of a sense that nobody has named yet: M elements of C channels, with coordinates or without."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import ArrayValue, read_array
@@ -18,6 +17,7 @@ from perceivers.data.modalities.base import (
     DecodedValue,
     stack_padded,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 Numbers = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ Numbers = npt.NDArray[np.float32]
 MOST_ELEMENTS = 16_384  # of a model, where their number is taken from the data
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ArrayPreprocessConfig(BasePreprocessConfig):
     """What turns an array into the model's when nothing is random. Saved with the model.
 
@@ -42,8 +42,6 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a number is out of range, or the tuples do not fit the channels and coordinates.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["array"] = "array"
     length: int | None = None
@@ -89,7 +87,7 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ArrayAugmentConfig:
     """What is random about an array in training.
 
@@ -102,8 +100,6 @@ class ArrayAugmentConfig:
     Raises:
         ValueError: If a range is empty or a number is out of range.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["array"] = "array"
     noise: float = 0.0

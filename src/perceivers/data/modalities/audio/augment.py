@@ -1,16 +1,16 @@
 """What is random about a sound in training: loudness, noise, speed, and masks over time and frequency (SpecAugment)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
+
+from perceivers.registry import configclass
 
 Values = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class AudioAugmentConfig:
     """What is random about a sound in training, besides where the clip lies.
 
@@ -33,8 +33,6 @@ class AudioAugmentConfig:
 
     Source: SpecAugment (arXiv:1904.08779), without its time warping.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["audio"] = "audio"
     time_masks: int = 2

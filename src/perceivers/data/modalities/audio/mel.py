@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from perceivers.data.modalities.audio.measure import measure_clip, measure_values
 from perceivers.data.modalities.base import SAMPLED_CELLS, BasePreprocessConfig, CellSampler
+from perceivers.registry import configclass
 
 MelScale = Literal["htk", "slaney"]
 Values = npt.NDArray[np.float32]
@@ -19,7 +19,7 @@ FRAMES_AT_ONCE = 256  # a few hundred kB each, so that what lies between stays i
 LARGEST_FFT = 1 << 16
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class MelPreprocessConfig(BasePreprocessConfig):
     """What turns a sound into a mel spectrogram when nothing is random. Saved with the model.
 
@@ -42,8 +42,6 @@ class MelPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a setting does not make sense.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["mel"] = "mel"
     sample_rate: int | None = None

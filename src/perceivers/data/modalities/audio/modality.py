@@ -1,12 +1,11 @@
 """Sounds as a modality: decoded, cut to clips, augmented in training; as a waveform or a mel spectrogram."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.augment import AudioAugmentConfig, augment_samples, mask_axis
@@ -25,12 +24,13 @@ from perceivers.data.modalities.base import (
     DecodedValue,
     stack_padded,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 Values = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class WavePreprocessConfig(BasePreprocessConfig):
     """What turns a sound into samples when nothing is random. Saved with the model.
 
@@ -43,8 +43,6 @@ class WavePreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a setting does not make sense.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["wave"] = "wave"
     sample_rate: int | None = None

@@ -7,22 +7,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 
+from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor
 
 _DIGITS = 4096.0  # a moment's further digits tell the column, and those behind them the mirror
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PairAugmentConfig:
     """What is random about a pair of frames and its flow in training. Both take the same, or they would not fit.
 
     Attributes:
         mirror: Whether half of the windows are mirrored left to right, and half top to bottom.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["pair"] = "pair"
     mirror: bool = True

@@ -1,14 +1,13 @@
 """Pairs of frames as a modality: two pictures of one size, cut to the same window."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.modalities.base import (
@@ -20,12 +19,13 @@ from perceivers.data.modalities.base import (
 )
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.image.decode import decode
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FramePairPreprocessConfig(BasePreprocessConfig):
     """What turns two pictures into a pair of frames.
 
@@ -36,8 +36,6 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
         num_channels: 3 for RGB, 1 for gray.
         whole: Frames are never cut, as `evaluate` and `predict` want them, which read larger ones window by window.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["frame_pair"] = "frame_pair"
     size: tuple[int, int] | None = None

@@ -1,22 +1,21 @@
 """Flow as a modality: where every pixel of a first frame goes, cut to the same window as the frames."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import BasePreprocessConfig, DecodedValue, MissingValueError
 from perceivers.data.modalities.flow.crop import PairAugmentConfig, stack_fields, window_at
 from perceivers.data.modalities.flow.decode import read_flow
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class FlowPreprocessConfig(BasePreprocessConfig):
     """What turns a file into a field of flow.
 
@@ -24,8 +23,6 @@ class FlowPreprocessConfig(BasePreprocessConfig):
         size: Height and width of the window that is read. None: that of the frames.
         whole: Fields are never cut, as the frames of `evaluate` are not.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["flow"] = "flow"
     size: tuple[int, int] | None = None

@@ -5,12 +5,10 @@ Reference: Perceiver IO (arXiv:2107.14795), appendix A and DeepMind's release: R
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import ConfigDict
 
 from perceivers.data.modalities.image.preprocess import (
     Box,
@@ -20,6 +18,7 @@ from perceivers.data.modalities.image.preprocess import (
     resize_pixels,
 )
 from perceivers.data.modalities.image.randaugment import randaugment
+from perceivers.registry import configclass
 
 TRIES = 10
 
@@ -28,7 +27,7 @@ TRIES = 10
 KEPT_OVERSAMPLING = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ImageAugmentConfig:
     """Augmentation of an image in training.
 
@@ -40,8 +39,6 @@ class ImageAugmentConfig:
         mixup: Alpha of mixup's beta distribution. 0: off.
         cutmix: Whether CutMix is used. With mixup too, each gets half of every batch.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["image"] = "image"
     crop_scale: tuple[float, float] | None = (0.08, 1.0)

@@ -1,14 +1,13 @@
 """What is learned for every pixel of a picture: a second picture, or a map of classes. Cut as the picture itself is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
@@ -23,13 +22,14 @@ from perceivers.data.modalities.image.augment import ImageAugmentConfig, check_c
 from perceivers.data.modalities.image.decode import decode_indices, read_header
 from perceivers.data.modalities.image.modality import ImageModality
 from perceivers.data.modalities.image.preprocess import ImagePreprocessConfig, evaluation_box
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Tensor
 
 NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
 _SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may differ by rounding
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PixelsPreprocessConfig(BasePreprocessConfig):
     """What turns a second picture into values to learn, in [0, 1].
 
@@ -39,8 +39,6 @@ class PixelsPreprocessConfig(BasePreprocessConfig):
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["pixels"] = "pixels"
     size: tuple[int, int] | None = None
@@ -60,7 +58,7 @@ class PixelsPreprocessConfig(BasePreprocessConfig):
         return replace(self, num_channels=1 if all(one.gray for one in headers) else 3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ClassMapPreprocessConfig(BasePreprocessConfig):
     """What turns a picture of class indices (gray or with a palette) into classes to learn.
 
@@ -72,8 +70,6 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["class_map"] = "class_map"
     size: tuple[int, int] | None = None

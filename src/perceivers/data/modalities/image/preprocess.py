@@ -1,7 +1,7 @@
 """Preprocessing of images without randomness, and the size and statistics that suit the training data."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import BasePreprocessConfig, CellSampler, read_cells
 from perceivers.data.modalities.image.decode import decode_image, read_header
+from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor, UInt8
 
 Box = tuple[int, int, int, int]
@@ -30,7 +30,7 @@ STEP = 4  # suggested sizes are multiples of it, so that small patches and strid
 MIN_STD = 1 / 255  # one gray level: images of one color have no deviation to divide by
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class ImagePreprocessConfig(BasePreprocessConfig):
     """Preprocessing of an image without randomness. Saved with the model.
 
@@ -44,8 +44,6 @@ class ImagePreprocessConfig(BasePreprocessConfig):
         crop_fraction: Side of the central crop as a share of the shorter side; 224 of 256 on ImageNet.
         keep_aspect: Crop to the aspect of `size` first. Otherwise the whole image is stretched.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["image"] = "image"
     size: tuple[int, int] | None = None

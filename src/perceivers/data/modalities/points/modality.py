@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import one_sentence
@@ -25,6 +24,7 @@ from perceivers.data.modalities.points.decode import (
     sample_surface,
     seed_of,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 Points = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ KEPT = 4  # times num_points are kept of a larger cloud or a surface, for traini
 _LEAST_SIZE = 1e-30  # of a cloud that is scaled; below, it is one point
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PointsPreprocessConfig(BasePreprocessConfig):
     """What turns a cloud into the model's array when nothing is random. Saved with the model.
 
@@ -54,8 +54,6 @@ class PointsPreprocessConfig(BasePreprocessConfig):
 
     Source: Perceiver (arXiv:2103.03206), section 4.3: zero mean and unit cube.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["points"] = "points"
     num_points: int | None = None
@@ -95,7 +93,7 @@ class PointsPreprocessConfig(BasePreprocessConfig):
         return {"num_points": self.num_points, "num_channels": self.num_channels}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class PointsAugmentConfig:
     """What is random about a cloud in training. By default what the paper found to help.
 
@@ -119,8 +117,6 @@ class PointsAugmentConfig:
 
     Source: Perceiver (arXiv:2103.03206), section 4.3: factors in [0.99, 1.01]; turns and moves gained nothing there.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["points"] = "points"
     scale: tuple[float, float] = (0.99, 1.01)

@@ -1,11 +1,11 @@
 """What may be done to a recording: brought to another rate, and in training turned, warped, scaled and hidden."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
+
+from perceivers.registry import configclass
 
 MOST_STEPS = 20_000_000
 """Rows that a recording may have at the model's rate: one wrong time stamp would otherwise fill the memory."""
@@ -16,7 +16,7 @@ Values = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class SeriesAugmentConfig:
     """What is random about a recording in training. In units of a channel's deviation, after normalization.
 
@@ -36,8 +36,6 @@ class SeriesAugmentConfig:
     Raises:
         ValueError: If a number is out of range.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["series"] = "series"
     scale: float = 0.1

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from perceivers.data.base import nearest
 from perceivers.data.encoded_item import EncodedItem
@@ -25,6 +24,7 @@ from perceivers.data.modalities.series.augment import (
     turned,
 )
 from perceivers.data.modalities.series.decode import SeriesValue, read_series
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
@@ -34,7 +34,7 @@ Values = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class SeriesPreprocessConfig(BasePreprocessConfig):
     """What turns a recording into the model's array when nothing is random. Saved with the model.
 
@@ -56,8 +56,6 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a number is out of range, or mean and std do not fit the channels.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["series"] = "series"
     length: int | None = None

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from numbers import Real
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
@@ -18,6 +17,7 @@ from perceivers.data.modalities.base import (
     DecodedValue,
     MissingValueError,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 MOST_CATEGORIES = 1000
@@ -26,7 +26,7 @@ MOST_CATEGORIES = 1000
 Values = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TablePreprocessConfig(BasePreprocessConfig):
     """What turns a row's cells into the model's numbers. Saved with the model.
 
@@ -39,8 +39,6 @@ class TablePreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a column is named twice, or means and stds do not fit the numbers.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["table"] = "table"
     numbers: tuple[str, ...] = ()
@@ -85,7 +83,7 @@ class TablePreprocessConfig(BasePreprocessConfig):
         return {"num_numbers": len(self.numbers), "category_sizes": sizes}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TableAugmentConfig:
     """What is random about a row in training.
 
@@ -96,8 +94,6 @@ class TableAugmentConfig:
     Raises:
         ValueError: If a number is out of range.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["table"] = "table"
     noise: float = 0.0

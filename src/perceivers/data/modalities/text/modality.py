@@ -1,14 +1,13 @@
 """Texts become numbers byte by byte: UTF-8 as it stands, behind the six special marks of DeepMind's release."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import SEEK_END
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
@@ -21,6 +20,7 @@ from perceivers.data.modalities.base import (
 )
 from perceivers.data.modalities.text.multi_text import MultiText, read_multi_text, room_of_each
 from perceivers.data.registry import kind_of_bytes
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Int, Tensor
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
@@ -45,7 +45,7 @@ Bytes = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TextPreprocessConfig(BasePreprocessConfig):
     """What turns a text into the model's numbers when nothing is random. Saved with the model.
 
@@ -58,8 +58,6 @@ class TextPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If `max_length` is below 8.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["text"] = "text"
     max_length: int | None = None
@@ -85,7 +83,7 @@ class TextPreprocessConfig(BasePreprocessConfig):
         return {"max_length": self.max_length}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class TextAugmentConfig:
     """What is random about a text in training.
 
@@ -98,8 +96,6 @@ class TextAugmentConfig:
     Raises:
         ValueError: If a share is not in [0, 1).
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["text"] = "text"
     crop: bool = True

@@ -3,14 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pydantic import ConfigDict
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
@@ -34,6 +33,7 @@ from perceivers.data.modalities.video.decode import (
     read_video_header,
     window_of,
 )
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 Clip = npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class VideoPreprocessConfig(BasePreprocessConfig):
     """What turns a film into the model's array when nothing is random. Saved with the model.
 
@@ -69,8 +69,6 @@ class VideoPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a setting does not make sense.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["video"] = "video"
     num_frames: int | None = None
@@ -116,7 +114,7 @@ class VideoPreprocessConfig(BasePreprocessConfig):
         return {"num_frames": self.num_frames, "size": self.size}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class VideoAugmentConfig:
     """What is random about a clip in training, the same for all its frames. The paper states no strengths.
 
@@ -133,8 +131,6 @@ class VideoAugmentConfig:
     Raises:
         ValueError: If a setting does not make sense.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     kind: Literal["video"] = "video"
     crop_scale: tuple[float, float] | None = (0.4, 1.0)
