@@ -31,13 +31,13 @@ from .data.modalities.array.modality import ArrayPreprocessConfig as ArrayPrepro
 from .data.modalities.audio.modality import AudioAugmentConfig as AudioAugmentConfig
 from .data.modalities.audio.modality import MelPreprocessConfig as MelPreprocessConfig
 from .data.modalities.audio.modality import WavePreprocessConfig as WavePreprocessConfig
-from .data.modalities.flow.crop import PairAugmentConfig as PairAugmentConfig
-from .data.modalities.flow.frame_pairs import FramePairPreprocessConfig as FramePairPreprocessConfig
+from .data.modalities.flow.modality import PairAugmentConfig as PairAugmentConfig
+from .data.modalities.flow.modality import FramePairPreprocessConfig as FramePairPreprocessConfig
 from .data.modalities.flow.modality import FlowPreprocessConfig as FlowPreprocessConfig
-from .data.modalities.image.pixel_targets import (
+from .data.modalities.image.modality import (
     ClassMapPreprocessConfig as ClassMapPreprocessConfig,
 )
-from .data.modalities.image.pixel_targets import PixelsPreprocessConfig as PixelsPreprocessConfig
+from .data.modalities.image.modality import PixelsPreprocessConfig as PixelsPreprocessConfig
 from .data.modalities.points.modality import PointsAugmentConfig as PointsAugmentConfig
 from .data.modalities.points.modality import PointsPreprocessConfig as PointsPreprocessConfig
 from .data.modalities.series.modality import SeriesAugmentConfig as SeriesAugmentConfig
@@ -118,6 +118,7 @@ from .tasks.base import ConfusionMeter as ConfusionMeter
 from .tasks.base import ExportOutput as ExportOutput
 from .tasks.base import Meter as Meter
 from .tasks.base import OutputPart as OutputPart
+from .tasks.base import PredictionRequest as PredictionRequest
 from .tasks.base import SupervisedTask as SupervisedTask
 from .tasks.base import TargetInfo as TargetInfo
 from .tasks.base import Task as Task

@@ -1,9 +1,9 @@
 """A task that is registered from outside works in every command."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
@@ -74,21 +74,15 @@ class OrdinalTask(pv.SupervisedTask):
         return OrdinalMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: pv.TaskBatch,
-        outputs: torch.Tensor,
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: torch.Tensor, request: pv.PredictionRequest
     ) -> Iterator[pv.Prediction]:
-        for name, row in zip(names, self.probabilities(outputs).tolist(), strict=True):
+        for name, row in zip(request.names, self.probabilities(outputs).tolist(), strict=True):
             ranked = sorted(zip(self.names, row, strict=True), key=lambda pair: -pair[1])
             yield pv.Prediction(
                 name=name,
                 label=ranked[0][0],
                 probability=ranked[0][1],
-                top=tuple(ranked[: max(top, 1)]),
+                top=tuple(ranked[: max(request.top, 1)]),
                 probabilities=dict(ranked),
             )
 

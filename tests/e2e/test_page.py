@@ -239,7 +239,7 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
     page.wait_for_selector("body[data-ready]")
     page.fill("#give-age", "41")
     page.select_option("#give-color", "blue")
-    page.click("text=Read them")
+    page.click(".zone.values button")
     finish(page)
     page.fill("#give-text", "Grüße")
     with page.expect_response("**/explain"):
@@ -254,7 +254,7 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
         "wave",
         "table",
     ]
-    assert said(page) == "It says: price: euro -3.5; tags: a, b. The map is drawn."
+    assert said(page) == "Output: price: euro -3.5; tags: a, b. The attention map is drawn."
     assert page.inner_text(".passage") == "Grüße, who?[M]"
     color = "document.querySelector('.passage span').style.backgroundColor"
     before = [page.evaluate(color), *(drawn(page, place) for place in range(3))]
@@ -301,10 +301,10 @@ def test_a_picture_is_answered_and_drawn(tmp_path, browser):
     folder = save_looking(tmp_path / "run", "image")
     with served(folder) as address, visited(browser, address) as (page, heard):
         assert page.inner_text("h1") == "run"
-        assert "2 reads of the input by 4 latents" in page.inner_text("#about")
+        assert "2 cross-attentions by 4 latents" in page.inner_text("#about")
         give(page, file, "image")
-        assert said(page).startswith("It says: ")
-        assert "The map is drawn." in said(page)
+        assert said(page).startswith("Output: ")
+        assert "The attention map is drawn." in said(page)
         rows = page.locator("#answers .bars li")
         assert rows.count() == 2
         assert {"low", "high"} == set(
@@ -328,7 +328,7 @@ def test_a_picture_is_answered_and_drawn(tmp_path, browser):
         reason = page.inner_text("#problem")
         assert "bad.png" in reason or "image" in reason
         assert (heard.refused, len(reason) > 30) == (1, True)
-        page.click("text=Take a picture")
+        page.click("text=Take a photo")
         page.click("#camera-take")
         page.wait_for_selector("#problem", state="hidden")
         finish(page)
@@ -358,7 +358,7 @@ def test_a_sound_plays_with_its_map(tmp_path, browser):
         page.wait_for_selector("#problem", state="hidden")
         finish(page)
         assert page.inner_text("[data-zone=audio] .given") == "microphone.wav"
-        assert "The map is drawn." in said(page)
+        assert "The attention map is drawn." in said(page)
 
 
 def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):

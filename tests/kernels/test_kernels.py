@@ -23,9 +23,9 @@ if DEVICE == "cpu" and not INTERPRETED:
     pytest.skip(reason, allow_module_level=True)
 
 from perceivers.cross_attention.operator import read_elements  # noqa: E402
+from perceivers.cross_attention.triton import cross_attention as triton_launch  # noqa: E402
 from perceivers.cross_attention.triton import cross_attention as triton_read  # noqa: E402
 from perceivers.cross_attention.triton import dispatch as triton_dispatch  # noqa: E402
-from perceivers.cross_attention.triton import launch as triton_launch  # noqa: E402
 
 POSITIONS = 4  # channels of each table
 

@@ -9,45 +9,10 @@ from pathlib import Path
 import pytest
 
 from perceivers.cli.main import main
-from support.docs import ROOT, blocks, commands, steps, words_of
+from support.docs import ROOT, blocks, commands, promised, shortened, steps, words_of
 from support.docs_data import DATA, make_data
 
 PAGES = {name: ROOT / "docs" / f"{name}.md" for name in DATA if name != "README"}
-
-# Flags for a minimal run; flags of the command take precedence.
-TINY = {
-    "--max-steps": ["1"],
-    "--batch-size": ["4"],
-    "--workers": ["0"],
-    "--no-progress": [],
-    "--encoder.num-latents": ["4"],
-    "--encoder.latent-channels": ["16"],
-    "--encoder.num-blocks": ["1"],
-    "--encoder.num-self-attends-per-block": ["1"],
-    "--encoder.num-self-attend-heads": ["2"],
-    "--encoder.num-cross-attends": ["1"],
-}
-
-
-def shortened(words: list[str]) -> list[str]:
-    """Return the arguments of a command with the flags for a minimal run."""
-    if words[0] != "fit":
-        return words
-    tiny = [[flag, *values] for flag, values in TINY.items() if flag not in words]
-    if "--encoder.num-cross-attends" in words:  # which must not exceed the number of blocks
-        tiny = [flag for flag in tiny if flag[0] != "--encoder.num-blocks"]
-    return [*words, *(word for flag in tiny for word in flag)]
-
-
-def promised(words: list[str]) -> list[Path]:
-    """Return the files that a command should write."""
-    if "--out" not in words:
-        return []
-    out = Path(words[words.index("--out") + 1])
-    if words[0] == "fit":
-        names = ("report.md", "recipe.yaml", "config.json", "model.safetensors", "metrics.jsonl")
-        return [out / name for name in names]
-    return [out]
 
 
 @pytest.mark.parametrize("page", PAGES)

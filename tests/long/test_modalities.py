@@ -135,7 +135,7 @@ def test_the_mean_of_three_clips_is_that_of_their_probabilities(fitted, tmp_path
     for first in (0, 1400, 2800):
         clip = write_wav(tmp_path / f"{first}.wav", samples[first : first + 1200])
         sound = modality.decode(EncodedItem(str(clip), path=clip)).value
-        values, mask = modality.collate([modality.prepare(sound)])
+        values, mask = modality.collate([modality.transform(sound)])
         assert mask is None
         with torch.no_grad():
             found.append(saved.model({"audio": values}).softmax(-1))

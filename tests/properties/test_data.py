@@ -48,7 +48,7 @@ def test_any_picture_becomes_an_array_of_the_models_shape(
     )
     augment = ImageAugmentConfig(crop_scale=scale, randaugment=randaugment)
     images = ImageModality(preprocess, augment)
-    samples = [images.prepare(image), images.prepare(image, rng=np.random.default_rng(seed))]
+    samples = [images.transform(image), images.transform(image, rng=np.random.default_rng(seed))]
     values, mask = images.collate(samples)
     assert mask is None
     assert values.shape == (2, channels, *size)

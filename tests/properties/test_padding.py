@@ -51,7 +51,7 @@ def cell(kind: str, seed: int, share: float) -> EncodedItem:
 
 def prepared(kind: str, seed: int, share: float) -> Any:
     modality = build_modality(preprocess_of(kind))
-    return modality.prepare(modality.decode(cell(kind, seed, share)).value)
+    return modality.transform(modality.decode(cell(kind, seed, share)).value)
 
 
 def collated(kind: str, *samples: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

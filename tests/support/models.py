@@ -21,7 +21,7 @@ from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.common import Size
-from perceivers.recipes.modality_defaults import part_of
+from perceivers.recipes.own_data import part_of
 from perceivers.recipes.resolve_sizes import fill_input
 from perceivers.tasks.classification import ClassificationConfig
 from support.files import RATE

@@ -57,7 +57,7 @@ def test_one_generator_state_gives_one_picture():
 
 def test_the_augmented_picture_is_normalized():
     images = ImageModality(SQUARE, ImageAugmentConfig())
-    pixels = images.prepare(noise(40, 30), rng=np.random.default_rng(5))
+    pixels = images.transform(noise(40, 30), rng=np.random.default_rng(5))
     expected = normalize_pixels(torch.from_numpy(pixels)[None], SQUARE)
     torch.testing.assert_close(images.collate([pixels])[0], expected)
 

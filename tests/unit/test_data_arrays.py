@@ -67,12 +67,12 @@ def test_augmentation_out_of_range_is_refused(options):
 def test_values_are_standardized():
     arrays = reader(mean=(1.0, 2.0), std=(2.0, 4.0))
     value = arrays.decode(of([[1, 2], [3, 10]])).value
-    np.testing.assert_array_equal(arrays.prepare(value), [[0, 0], [1, 2]])
+    np.testing.assert_array_equal(arrays.transform(value), [[0, 0], [1, 2]])
 
 
 def test_without_statistics_values_stay():
     arrays = reader()
-    sample = arrays.prepare(arrays.decode(of([[1, 2]])).value)
+    sample = arrays.transform(arrays.decode(of([[1, 2]])).value)
     np.testing.assert_array_equal(sample, [[1, 2]])
     assert sample.dtype == np.float32
 
@@ -80,9 +80,9 @@ def test_without_statistics_values_stay():
 def test_coordinates_stand_behind_the_values_and_are_scaled():
     arrays = reader(channels=1, coordinates=2, low=(0.0, 5.0), high=(10.0, 5.0))
     value = arrays.decode(of([[7], [8]], coordinates=[[0, 5], [10, 5]])).value
-    np.testing.assert_array_equal(arrays.prepare(value), [[7, -1, -1], [8, 1, -1]])
+    np.testing.assert_array_equal(arrays.transform(value), [[7, -1, -1], [8, 1, -1]])
     unscaled = reader(channels=1, coordinates=2)
-    np.testing.assert_array_equal(unscaled.prepare(value), [[7, 0, 5], [8, 10, 5]])
+    np.testing.assert_array_equal(unscaled.transform(value), [[7, 0, 5], [8, 10, 5]])
 
 
 def test_other_channels_are_refused():
@@ -109,8 +109,8 @@ def test_a_longer_row_is_cut_to_its_first_or_a_random_window():
     arrays = reader(length=3, channels=1)
     decoded = arrays.decode(of(np.arange(100)))
     assert decoded.notes == ("cut to length",)
-    np.testing.assert_array_equal(arrays.prepare(decoded.value)[:, 0], [0, 1, 2])
-    drawn = arrays.prepare(decoded.value, rng=new_rng())[:, 0]
+    np.testing.assert_array_equal(arrays.transform(decoded.value)[:, 0], [0, 1, 2])
+    drawn = arrays.transform(decoded.value, rng=new_rng())[:, 0]
     assert drawn[0] > 0
     np.testing.assert_array_equal(np.diff(drawn), [1, 1])
 
@@ -119,8 +119,8 @@ def test_more_elements_with_coordinates_are_thinned_evenly_or_at_random():
     arrays = reader(length=3, channels=1, coordinates=1)
     decoded = arrays.decode(of(np.arange(101), times=np.arange(101)))
     assert decoded.notes == ("elements drawn",)
-    np.testing.assert_array_equal(arrays.prepare(decoded.value), [[0, 0], [50, 50], [100, 100]])
-    drawn = arrays.prepare(decoded.value, rng=new_rng())
+    np.testing.assert_array_equal(arrays.transform(decoded.value), [[0, 0], [50, 50], [100, 100]])
+    drawn = arrays.transform(decoded.value, rng=new_rng())
     assert drawn.shape == (3, 2)
     assert (np.diff(drawn[:, 0]) > 0).all()
     np.testing.assert_array_equal(drawn[:, 0], drawn[:, 1])
@@ -128,7 +128,7 @@ def test_more_elements_with_coordinates_are_thinned_evenly_or_at_random():
 
 def test_elements_that_are_not_real_are_masked_in_a_row_and_left_out_of_a_set():
     row = reader(channels=1, mean=(1.0,))
-    sample = row.prepare(row.decode(of([1, np.nan, 3], mask=[1, 0, 1])).value)
+    sample = row.transform(row.decode(of([1, np.nan, 3], mask=[1, 0, 1])).value)
     np.testing.assert_array_equal(sample, [[0], [np.nan], [2]])
     stacked, mask = row.collate([sample, np.ones((2, 1), dtype=np.float32)])
     assert stacked.tolist() == [[[0], [0], [2]], [[1], [1], [0]]]
@@ -136,7 +136,7 @@ def test_elements_that_are_not_real_are_masked_in_a_row_and_left_out_of_a_set():
     assert mask.tolist() == [[True, False, True], [True, True, False]]
     placed = reader(channels=1, coordinates=1)
     value = placed.decode(of([1, np.nan, 3], times=[4, 5, 6], mask=[1, 0, 1])).value
-    np.testing.assert_array_equal(placed.prepare(value), [[1, 4], [3, 6]])
+    np.testing.assert_array_equal(placed.transform(value), [[1, 4], [3, 6]])
 
 
 def test_a_batch_needs_a_mask_only_where_something_is_missing():
@@ -159,12 +159,12 @@ def test_a_batch_needs_a_mask_only_where_something_is_missing():
 def test_augmentation_needs_chance():
     arrays = reader(augment=ArrayAugmentConfig(noise=1.0, scale=(2.0, 3.0), drop=0.9))
     value = arrays.decode(of([[1, 2], [3, 4]])).value
-    np.testing.assert_array_equal(arrays.prepare(value), [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(arrays.transform(value), [[1, 2], [3, 4]])
 
 
 def test_values_are_scaled_together():
     arrays = reader(augment=ArrayAugmentConfig(scale=(2.0, 3.0)))
-    sample = arrays.prepare(arrays.decode(of([[1, 2], [3, 4]])).value, rng=new_rng())
+    sample = arrays.transform(arrays.decode(of([[1, 2], [3, 4]])).value, rng=new_rng())
     factor = sample[0, 0]
     assert 2 <= factor <= 3
     np.testing.assert_allclose(sample, factor * np.array([[1, 2], [3, 4]]), rtol=1e-6)
@@ -173,21 +173,21 @@ def test_values_are_scaled_together():
 def test_noise_has_the_stated_size():
     arrays = reader(length=10_000, channels=1, augment=ArrayAugmentConfig(noise=0.1))
     value = arrays.decode(of(np.zeros(10_000))).value
-    assert arrays.prepare(value, rng=new_rng()).std() == pytest.approx(0.1, rel=0.05)
-    assert arrays.prepare(value, rng=new_rng()).dtype == np.float32
+    assert arrays.transform(value, rng=new_rng()).std() == pytest.approx(0.1, rel=0.05)
+    assert arrays.transform(value, rng=new_rng()).dtype == np.float32
 
 
 def test_dropping_masks_a_row_and_thins_a_set():
     augment = ArrayAugmentConfig(drop=0.99)
     row = reader(length=100, channels=1, augment=augment)
-    sample = row.prepare(row.decode(of(np.arange(100))).value, rng=new_rng())
+    sample = row.transform(row.decode(of(np.arange(100))).value, rng=new_rng())
     real = ~np.isnan(sample[:, 0])
     assert sample.shape == (100, 1)
     assert 1 <= real.sum() < 100
     np.testing.assert_array_equal(sample[real, 0], np.flatnonzero(real))
     placed = reader(length=100, channels=1, coordinates=1, augment=augment)
     value = placed.decode(of(np.arange(100), times=np.arange(100))).value
-    sizes = [placed.prepare(value, rng=np.random.default_rng(s)).shape[0] for s in range(30)]
+    sizes = [placed.transform(value, rng=np.random.default_rng(s)).shape[0] for s in range(30)]
     assert min(sizes) >= 1
     assert len(set(sizes)) > 10
 
@@ -196,7 +196,7 @@ def test_one_element_survives_dropping():
     arrays = reader(length=2, channels=1, augment=ArrayAugmentConfig(drop=0.99))
     value = arrays.decode(of([5, 6])).value
     for seed in range(20):
-        sample = arrays.prepare(value, rng=np.random.default_rng(seed))
+        sample = arrays.transform(value, rng=np.random.default_rng(seed))
         assert np.isfinite(sample).any()
 
 

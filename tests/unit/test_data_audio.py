@@ -49,9 +49,9 @@ def test_a_clip_is_cut_at_its_moment_and_scaled():
     audio = WaveformModality(WAVE)
     value = audio.decode(media(samples)).value
     for clip_position, begin in ((0.0, 0), (0.5, RATE), (1.0, 2 * RATE)):
-        clip = audio.prepare(value, clip_position=clip_position)
+        clip = audio.transform(value, clip_position=clip_position)
         np.testing.assert_allclose(clip, samples[begin : begin + RATE] * 2, rtol=1e-6)
-        alone = audio.prepare(
+        alone = audio.transform(
             audio.decode(media(samples), clip_position=clip_position).value,
             clip_position=clip_position,
         )
@@ -62,12 +62,12 @@ def test_a_sound_gets_the_configured_rate_and_channels():
     audio = WaveformModality(WAVE)
     decoded = audio.decode(media(noise(0.5, rate=16_000, channels=7), rate=16_000))
     assert decoded.notes == ("mixed to mono",)
-    assert audio.prepare(decoded.value).shape == (RATE // 2, 1)
+    assert audio.transform(decoded.value).shape == (RATE // 2, 1)
 
 
 def test_a_shorter_recording_is_there_as_a_whole_and_batches_are_as_long_as_their_longest():
     audio = WaveformModality(WAVE)
-    samples = [audio.prepare(audio.decode(media(noise(s))).value) for s in (0.25, 0.5)]
+    samples = [audio.transform(audio.decode(media(noise(s))).value) for s in (0.25, 0.5)]
     values, mask = audio.collate([*samples, None])
     assert values.shape == (3, RATE // 2, 1)
     assert mask is not None
@@ -83,7 +83,7 @@ def test_a_shorter_recording_is_there_as_a_whole_and_batches_are_as_long_as_thei
 def test_a_spectrogram_is_normalized_and_has_frames_for_real_samples_only():
     audio = MelModality(MEL)
     samples = noise(0.255)
-    values = audio.prepare(audio.decode(media(samples)).value)
+    values = audio.transform(audio.decode(media(samples)).value)
     assert (values.shape, values.dtype) == ((26, 16), np.float32)
     np.testing.assert_allclose(values, (log_mel(samples[:, 0], MEL) + 5) / 2, atol=1e-6)
     batch, mask = audio.collate([values, None])
@@ -91,7 +91,7 @@ def test_a_spectrogram_is_normalized_and_has_frames_for_real_samples_only():
     assert batch.dtype == torch.float32
     assert mask is not None
     assert mask[0].all()
-    assert audio.prepare(audio.decode(media(noise(9.0))).value).shape == (100, 16)
+    assert audio.transform(audio.decode(media(noise(9.0))).value).shape == (100, 16)
 
 
 def test_nothing_is_random_without_chance_or_augmentation():
@@ -100,30 +100,30 @@ def test_nothing_is_random_without_chance_or_augmentation():
         (WaveformModality(WAVE, AudioAugmentConfig(speed=0.1)), WaveformModality(WAVE)),
         (MelModality(MEL, AudioAugmentConfig()), MelModality(MEL)),
     ):
-        plain = without.prepare(sound)
-        np.testing.assert_array_equal(with_it.prepare(sound), plain)
-        np.testing.assert_array_equal(without.prepare(sound, rng=new_rng()), plain)
-        augmented = with_it.prepare(sound, rng=new_rng())
+        plain = without.transform(sound)
+        np.testing.assert_array_equal(with_it.transform(sound), plain)
+        np.testing.assert_array_equal(without.transform(sound, rng=new_rng()), plain)
+        augmented = with_it.transform(sound, rng=new_rng())
         assert augmented.shape == plain.shape
         assert not np.array_equal(augmented, plain)
-        np.testing.assert_array_equal(with_it.prepare(sound, rng=new_rng()), augmented)
+        np.testing.assert_array_equal(with_it.transform(sound, rng=new_rng()), augmented)
 
 
 def test_augmentation_that_does_nothing_changes_nothing():
     sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     before = sound.samples.copy()
     for kind, config in ((WaveformModality, WAVE), (MelModality, MEL)):
-        plain = kind(config).prepare(sound)
-        np.testing.assert_allclose(kind(config, NOTHING).prepare(sound, rng=new_rng()), plain)
+        plain = kind(config).transform(sound)
+        np.testing.assert_allclose(kind(config, NOTHING).transform(sound, rng=new_rng()), plain)
     np.testing.assert_array_equal(sound.samples, before)
 
 
 def test_masks_put_the_mean_over_time_and_bands():
     sound = WaveformModality(WAVE).decode(media(noise(2.0))).value
     config = AudioAugmentConfig(time_share=0.5, frequency_share=0.5, gain=0.0)
-    wave = WaveformModality(WAVE, config).prepare(sound, rng=new_rng(1))
+    wave = WaveformModality(WAVE, config).transform(sound, rng=new_rng(1))
     assert 100 < (wave == 0).sum() < RATE
-    mel = MelModality(MEL, config).prepare(sound, rng=new_rng(1))
+    mel = MelModality(MEL, config).transform(sound, rng=new_rng(1))
     assert (mel == 0).all(axis=0).any()  # a band
     assert (mel == 0).all(axis=1).any()  # a frame
 
@@ -137,8 +137,8 @@ def test_a_faster_clip_takes_more_of_the_recording():
     for seed in range(12):
         value = audio.decode(tone, clip_position=0.7).value
         assert value.samples.shape[0] < 3 * RATE
-        clip = audio.prepare(value, clip_position=0.7, rng=new_rng(seed))
-        whole = audio.prepare(audio.decode(tone).value, clip_position=0.7, rng=new_rng(seed))
+        clip = audio.transform(value, clip_position=0.7, rng=new_rng(seed))
+        whole = audio.transform(audio.decode(tone).value, clip_position=0.7, rng=new_rng(seed))
         np.testing.assert_allclose(clip, whole, atol=1e-5)
         assert clip.shape == (RATE, 1)
         frequencies.append(int(np.abs(np.fft.rfft(clip[:, 0])).argmax()))  # 1 Hz apart
@@ -157,7 +157,7 @@ def test_one_sample_and_silence_work(length):
     for audio in (WaveformModality(WAVE), MelModality(MEL, AudioAugmentConfig(noise=0.1))):
         decoded = audio.decode(cell)
         assert decoded.notes == ("silent",)
-        values = audio.prepare(decoded.value, rng=new_rng())
+        values = audio.transform(decoded.value, rng=new_rng())
         assert values.shape[0] == (length if values.shape[1] == 1 else -(-length // 80))
         assert np.isfinite(values).all()
 
@@ -191,7 +191,7 @@ def test_what_is_unknown_is_taken_from_the_data(monkeypatch):
     mel = MelPreprocessConfig(num_mels=8).measure(lambda _: cells)
     assert (mel.sample_rate, mel.seconds) == (44_100, 0.5)
     audio = MelModality(mel)
-    values = np.concatenate([audio.prepare(audio.decode(cell).value) for cell in cells])
+    values = np.concatenate([audio.transform(audio.decode(cell).value) for cell in cells])
     assert float(values.mean()) == pytest.approx(0.0, abs=1e-2)
     assert float(values.std()) == pytest.approx(1.0, abs=1e-2)
 

@@ -174,7 +174,7 @@ def test_data_without_anything_to_read_say_what_was_seen_and_how_to_name_it():
 
 def test_a_target_that_cannot_be_told_is_asked_for():
     fields = {"image": IMAGE, "species": STRING, "age": NUMBER, "box": Field("array")}
-    with pytest.raises(ValueError, match=r"cannot be told\. .* with --label: species, age\."):
+    with pytest.raises(ValueError, match=r"cannot be inferred\. .* with --label: species, age\."):
         choose(fields, DataConfig(), "t")
     with pytest.raises(ValueError, match="--label: age"):
         choose(fields, DataConfig(group="species"), "t")

@@ -28,7 +28,7 @@ def decoded(reader, points):
 
 def sampled(reader, points, seed=None):
     rng = None if seed is None else np.random.default_rng(seed)
-    return reader.prepare(decoded(reader, points).value, rng=rng)
+    return reader.transform(decoded(reader, points).value, rng=rng)
 
 
 def scattered(count, width=3, seed=0):
@@ -161,7 +161,7 @@ def test_points_of_a_mesh_lie_on_its_surface_and_repeat():
     assert value.min() >= 0
     assert value.max() <= 2
     np.testing.assert_array_equal(reader.decode(EncodedItem("b.off", data=SQUARE)).value, value)
-    assert reader.prepare(value).shape == (64, 3)
+    assert reader.transform(value).shape == (64, 3)
 
 
 def test_a_mesh_without_area_is_refused():
@@ -211,7 +211,7 @@ def test_each_point_is_scaled_by_itself():
     points = scattered(1000) + np.float32(0.5)
     reader = clouds(1000, augment=augment, normalize="center")
     value = decoded(reader, points).value
-    sample = reader.prepare(value, rng=np.random.default_rng(0))
+    sample = reader.transform(value, rng=np.random.default_rng(0))
     shift = sample + (value * 1.0 - sample).mean(axis=0)  # centering again moves them a little
     factors = (shift * value).sum(axis=1) / np.square(value).sum(axis=1)
     far = np.linalg.norm(value, axis=1) > 0.5
@@ -227,7 +227,7 @@ def test_a_cloud_turns_about_its_axis(axis, kept):
     reader = clouds(50, normalize="center", augment=augment)
     points = scattered(50)
     value = decoded(reader, points).value
-    turned = reader.prepare(value, rng=np.random.default_rng(0))
+    turned = reader.transform(value, rng=np.random.default_rng(0))
     np.testing.assert_allclose(turned[:, kept], value[:, kept], atol=1e-6)
     np.testing.assert_allclose(
         np.linalg.norm(turned, axis=1), np.linalg.norm(value, axis=1), rtol=1e-5
@@ -240,7 +240,7 @@ def test_turns_keep_their_limit_and_their_handedness():
     reader = clouds(3, normalize="none", augment=augment)
     value = np.eye(3, dtype=np.float32)
     for seed in range(20):
-        turned = reader.prepare(value, rng=np.random.default_rng(seed)).T
+        turned = reader.transform(value, rng=np.random.default_rng(seed)).T
         assert np.linalg.det(turned) == pytest.approx(1, abs=1e-5)
         angle = np.rad2deg(np.arccos(np.clip((np.trace(turned) - 1) / 2, -1, 1)))
         assert angle <= 10.1
@@ -251,11 +251,11 @@ def test_normals_turn_and_are_mirrored_with_the_cloud():
     reader = clouds(50, num_channels=4, normals=1, normalize="none", augment=augment)
     points = scattered(50)
     both = np.concatenate([points, np.ones((50, 1), dtype=np.float32), points], axis=1)
-    sample = reader.prepare(both, rng=np.random.default_rng(3))
+    sample = reader.transform(both, rng=np.random.default_rng(3))
     np.testing.assert_allclose(sample[:, :3], sample[:, 4:], atol=1e-6)
     np.testing.assert_array_equal(sample[:, 3], 1)
     unmarked = clouds(50, num_channels=4, normalize="none", augment=augment)
-    sample = unmarked.prepare(both, rng=np.random.default_rng(3))
+    sample = unmarked.transform(both, rng=np.random.default_rng(3))
     np.testing.assert_array_equal(sample[:, 4:], points)
 
 
@@ -286,7 +286,7 @@ def test_a_normalized_cloud_is_scaled_shaken_and_moved():
 def test_dropping_keeps_at_least_one_point():
     reader = clouds(100, augment=PointsAugmentConfig(drop=0.99))
     value = decoded(reader, scattered(100)).value
-    sizes = [reader.prepare(value, rng=np.random.default_rng(s)).shape[0] for s in range(50)]
+    sizes = [reader.transform(value, rng=np.random.default_rng(s)).shape[0] for s in range(50)]
     assert min(sizes) >= 1
     assert np.mean(sizes) == pytest.approx(50, abs=12)
     single = clouds(1, augment=PointsAugmentConfig(drop=0.9))

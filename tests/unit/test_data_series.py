@@ -29,7 +29,7 @@ def quiet(**settings) -> SeriesAugmentConfig:
 
 
 def sample(reader: SeriesModality, value, **how) -> np.ndarray:
-    return reader.prepare(reader.decode(EncodedItem("row 1", value=value)).value, **how)
+    return reader.transform(reader.decode(EncodedItem("row 1", value=value)).value, **how)
 
 
 def ramp(steps: int, channels: int = 2) -> dict:
@@ -194,7 +194,7 @@ def test_what_is_kept_is_not_changed_by_chance():
     reader = windows(augment=SeriesAugmentConfig(drop_channels=0.5, time_mask=0.5, warp=0.2))
     kept = SeriesValue(np.ones((8, 2), dtype=np.float32))
     for seed in range(20):
-        reader.prepare(kept, rng=new_rng(seed))
+        reader.transform(kept, rng=new_rng(seed))
     assert (kept.values == 1).all()
 
 

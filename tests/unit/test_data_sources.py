@@ -213,12 +213,12 @@ def test_folds_that_do_not_exist_are_refused(tmp_path):
     ):
         open_data(path, DataConfig(split_column="fold", test="9"))
     with pytest.raises(
-        ValueError, match=r"'fold' of .* must say train, .* are 1, 2, 3\. Say which"
+        ValueError, match=r"'fold' of .* must hold train, .* are 1, 2, 3\. Name the"
     ):
         open_data(path, DataConfig(split_column="fold"))
     with pytest.raises(ValueError, match=r"has no column 'flod'\. Did you mean 'fold'\?"):
         open_data(path, DataConfig(split_column="flod"))
-    with pytest.raises(ValueError, match="test='1' says a value, but not of which column"):
+    with pytest.raises(ValueError, match="test='1' names a value, but not its column"):
         open_data(path, DataConfig(test="1"))
     path = folds(tmp_path, "part", ["test"] * 4)
     with pytest.raises(ValueError, match=r"is in test by column 'part': nothing is left to train"):
@@ -228,9 +228,7 @@ def test_folds_that_do_not_exist_are_refused(tmp_path):
 def test_groups_on_both_sides_of_given_splits_are_said(tmp_path):
     config = DataConfig(split_column="fold", test="3", group="who")
     source = open_data(folds(tmp_path, values=(1, 2, 3, 1, 3, 1)), config)
-    assert source.notes[-1] == (
-        "Warning: 2 values of 'who' stand in both train and test, as the data come."
-    )
+    assert source.notes[-1] == ("Warning: 2 values of 'who' occur in both train and test.")
     assert "Warning" not in open_data(folds(tmp_path), config).notes[-1]
 
 

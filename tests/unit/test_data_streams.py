@@ -183,9 +183,7 @@ def test_a_class_only_or_a_missing_column_is_refused_before_the_first_row(tmp_pa
         open_data(path, STREAMED)
     with pytest.raises(ValueError, match=r"has no column 'lable'\. Did you mean 'label'"):
         open_data(path, DataConfig(stream=True, label="lable"))
-    with pytest.raises(
-        ValueError, match=r"'fold' only when they are read by index\. Leave --stream"
-    ):
+    with pytest.raises(ValueError, match=r"'fold' only if they are read by index\. Leave --stream"):
         open_data(path, DataConfig(stream=True, split_column="fold"))
     write_parquet(tmp_path / "b" / "train.parquet", cells(range(6)), FEATURES)
     write_parquet(tmp_path / "b" / "test.parquet", {"image": [png(1)]})

@@ -28,7 +28,7 @@ def reader(max_length: int = 16, **settings) -> TextModality:
 
 
 def read(texts: TextModality, value, **how) -> np.ndarray:
-    return texts.prepare(texts.decode(EncodedItem("a cell", value=value)).value, **how)
+    return texts.transform(texts.decode(EncodedItem("a cell", value=value)).value, **how)
 
 
 def as_text(ids: np.ndarray) -> str:
@@ -110,7 +110,7 @@ def test_a_binary_file_is_an_error(data, reason):
 def test_a_longer_text_is_cut_and_noted():
     decoded = reader(8).decode(EncodedItem("a", value="0123456789"))
     assert decoded.notes == ("cut to 8 bytes",)
-    assert as_text(reader(8).prepare(decoded.value)) == "01234567"
+    assert as_text(reader(8).transform(decoded.value)) == "01234567"
 
 
 def test_exactly_the_length_is_not_cut():
@@ -142,7 +142,7 @@ def test_of_a_large_file_only_what_is_needed_is_read(keep, tmp_path: Path):
     assert len(from_file.value) <= 64
     assert bytes(from_file.value) == bytes(from_cell.value)
     assert from_file.notes == from_cell.notes == ("cut to 21 bytes",)
-    ids = texts.prepare(from_file.value)
+    ids = texts.transform(from_file.value)
     if keep == "start":
         assert as_text(ids) == "é" * 10
     else:
@@ -273,12 +273,12 @@ def test_settings_out_of_range_are_errors():
 
 def test_a_mark_in_a_text_is_one_hidden_byte():
     modality = TextModality(TextPreprocessConfig(max_length=16, marks=True))
-    ids = modality.prepare(modality.decode(EncodedItem("t", value="a [MASK][MASK]c")).value)
+    ids = modality.transform(modality.decode(EncodedItem("t", value="a [MASK][MASK]c")).value)
     assert ids.tolist() == [ord("a") + 6, ord(" ") + 6, MASK, MASK, ord("c") + 6]
     long = modality.decode(EncodedItem("t", value="[MASK]" * 40)).value
-    assert modality.prepare(long).tolist() == [MASK] * 16
+    assert modality.transform(long).tolist() == [MASK] * 16
     plain = TextModality(TextPreprocessConfig(max_length=16))
-    assert MASK not in plain.prepare(plain.decode(EncodedItem("t", value="[MASK]")).value)
+    assert MASK not in plain.transform(plain.decode(EncodedItem("t", value="[MASK]")).value)
 
 
 def test_parts_of_a_long_text_are_clips():

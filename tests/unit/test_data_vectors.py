@@ -34,7 +34,7 @@ def test_numbers_are_normalized_and_categories_are_their_index():
     decoded = reader.decode(EncodedItem("a", value={"color": "red", "age": 20, "height": "90"}))
     assert decoded.value.tolist() == [2, -1, 1]
     assert decoded.value.dtype == np.float32
-    assert reader.prepare(decoded.value) is decoded.value
+    assert reader.transform(decoded.value) is decoded.value
 
 
 def test_large_numbers_keep_their_differences():
@@ -48,7 +48,7 @@ def test_what_is_missing_is_masked(empty):
     reader = TableModality(CONFIG)
     decoded = decode({"age": empty, "height": 110, "color": empty})
     assert decoded.notes == ()
-    values, mask = reader.collate([reader.prepare(decoded.value)])
+    values, mask = reader.collate([reader.transform(decoded.value)])
     assert values.tolist() == [[0, 1, 0]]
     assert mask is not None
     assert mask.tolist() == [[False, True, False]]
@@ -99,23 +99,23 @@ def test_rows_become_a_batch_and_missing_ones_are_zeros():
 def test_noise_is_added_to_numbers_only():
     reader = TableModality(CONFIG, TableAugmentConfig(noise=0.1))
     full = decode({"color": "red", "age": 20, "height": 90}).value
-    found = reader.prepare(full, rng=np.random.default_rng(0))
+    found = reader.transform(full, rng=np.random.default_rng(0))
     assert found[2] == 1
     assert 0 < abs(found[0] - 2) < 1
     assert full.tolist() == [2, -1, 1]
-    assert reader.prepare(full).tolist() == [2, -1, 1]
+    assert reader.transform(full).tolist() == [2, -1, 1]
 
 
 def test_fields_are_hidden_but_one_always_stays():
     reader = TableModality(CONFIG, TableAugmentConfig(drop=0.7))
     full = decode({"color": "red", "age": 20}).value
     left = [
-        (~np.isnan(reader.prepare(full, rng=np.random.default_rng(seed)))).sum()
+        (~np.isnan(reader.transform(full, rng=np.random.default_rng(seed)))).sum()
         for seed in range(50)
     ]
     assert set(left) == {1, 2}
     nothing = np.full(3, np.nan, dtype=np.float32)
-    assert np.isnan(reader.prepare(nothing, rng=np.random.default_rng(0))).all()
+    assert np.isnan(reader.transform(nothing, rng=np.random.default_rng(0))).all()
 
 
 def test_rows_say_what_columns_they_have():

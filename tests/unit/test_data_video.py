@@ -63,7 +63,7 @@ def test_it_is_a_timed_modality():
     ("clip_position", "frames"), [(0.0, [0, 1, 2, 3]), (0.5, [3, 4, 5, 6]), (1.0, [6, 7, 8, 9])]
 )
 def test_a_clip_lies_at_its_moment(clip_position, frames):
-    clip = VideoModality(PLAIN).prepare(film(), clip_position=clip_position)
+    clip = VideoModality(PLAIN).transform(film(), clip_position=clip_position)
     assert clip.shape == (4, 8, 12, 3)
     assert clip.dtype == np.uint8
     assert clip[:, 0, 0, 0].tolist() == frames
@@ -77,17 +77,17 @@ def test_a_window_gives_the_clip_of_the_whole():
         window = clips.decode(media, clip_position=clip_position).value
         assert window.frames.shape == (4, 24, 32, 3)
         np.testing.assert_array_equal(
-            clips.prepare(window, clip_position=clip_position),
-            clips.prepare(whole, clip_position=clip_position),
+            clips.transform(window, clip_position=clip_position),
+            clips.transform(whole, clip_position=clip_position),
         )
     with pytest.raises(
         ValueError, match=r"decoded as a whole or at the position 0, got 4 frames from 2\.60 s"
     ):
-        clips.prepare(window, clip_position=0.0)
+        clips.transform(window, clip_position=0.0)
 
 
 def test_a_shorter_film_gives_what_it_has():
-    assert len(VideoModality(PLAIN).prepare(film(3), clip_position=1.0)) == 3
+    assert len(VideoModality(PLAIN).transform(film(3), clip_position=1.0)) == 3
 
 
 @pytest.mark.parametrize(
@@ -111,33 +111,35 @@ def test_small_frames_are_kept_as_they_are():
 def test_evaluation_shows_the_center():
     frames = np.zeros((1, 8, 20, 3), np.uint8)
     frames[:, :, 4:16] = 200
-    clip = VideoModality(PLAIN).prepare(Video(frames, 10.0, 0.0, 0.1))
+    clip = VideoModality(PLAIN).transform(Video(frames, 10.0, 0.0, 0.1))
     assert (clip == 200).all()
 
 
 def test_frames_are_resized_with_antialiasing():
     value = noise(4)
-    clip = VideoModality(PLAIN).prepare(value)
+    clip = VideoModality(PLAIN).transform(value)
     wanted = Image.fromarray(value.frames[0]).resize((12, 8), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(clip[0], np.asarray(wanted))
 
 
 def test_chance_is_the_same_in_all_frames_and_comes_from_the_generator():
     clips = VideoModality(PLAIN, VideoAugmentConfig())
-    first = clips.prepare(noise(), rng=np.random.default_rng(1))
+    first = clips.transform(noise(), rng=np.random.default_rng(1))
     assert (first == first[:1]).all()
-    np.testing.assert_array_equal(first, clips.prepare(noise(), rng=np.random.default_rng(1)))
-    assert (first != clips.prepare(noise(), rng=np.random.default_rng(2))).any()
-    plain = VideoModality(PLAIN).prepare(noise())
-    np.testing.assert_array_equal(clips.prepare(noise()), plain)  # without chance nothing is random
+    np.testing.assert_array_equal(first, clips.transform(noise(), rng=np.random.default_rng(1)))
+    assert (first != clips.transform(noise(), rng=np.random.default_rng(2))).any()
+    plain = VideoModality(PLAIN).transform(noise())
+    np.testing.assert_array_equal(
+        clips.transform(noise()), plain
+    )  # without chance nothing is random
 
 
 def test_half_of_the_clips_are_mirrored():
     clips = VideoModality(PLAIN, replace(STILL, flip=True))
-    plain = VideoModality(PLAIN).prepare(noise())
+    plain = VideoModality(PLAIN).transform(noise())
     mirrored = 0
     for seed in range(40):
-        clip = clips.prepare(noise(), rng=np.random.default_rng(seed))
+        clip = clips.transform(noise(), rng=np.random.default_rng(seed))
         mirrored += (clip == plain[:, :, ::-1]).all()
         assert (clip == plain).all() or (clip == plain[:, :, ::-1]).all()
     assert 10 < mirrored < 30
@@ -155,7 +157,7 @@ class Fixed(np.random.Generator):
 
 def colored(value, **strengths):
     config = replace(STILL, **strengths)
-    return VideoModality(PLAIN, config).prepare(value, rng=Fixed(np.random.PCG64()))
+    return VideoModality(PLAIN, config).transform(value, rng=Fixed(np.random.PCG64()))
 
 
 def test_colors_change_as_stated():
@@ -163,7 +165,7 @@ def test_colors_change_as_stated():
     value = replace_frames(
         value, np.where(np.arange(12)[:, None] < 6, (40, 80, 120), (80, 120, 160))
     )
-    plain = VideoModality(PLAIN).prepare(value)
+    plain = VideoModality(PLAIN).transform(value)
     np.testing.assert_array_equal(plain[0, 0, 0], (40, 80, 120))
     np.testing.assert_array_equal(colored(value, brightness=0.5)[0, 0, 0], (60, 120, 180))
     # Gray is 0.299 r + 0.587 g + 0.114 b: 72.6 and 112.6, 92.6 on average.

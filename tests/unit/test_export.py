@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
+from perceivers.data.modalities.flow.modality import FramePairPreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.exporting import export as exporting

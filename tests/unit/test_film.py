@@ -8,7 +8,7 @@ import pytest
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, TooLongError
-from perceivers.data.modalities.video import container as film_file
+from perceivers.data.modalities.video import decode as film_file
 from perceivers.data.modalities.video import decode as films
 from perceivers.data.modalities.video.decode import (
     decode_video,

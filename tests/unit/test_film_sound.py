@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.video import decode as film
-from perceivers.data.modalities.video.audio_track import with_sound
+from perceivers.data.sources import open as module
+from perceivers.data.sources.open import with_audio_tracks
 from perceivers.data.tables.columns import ColumnSelection, InputColumn
 
 FILM = {"video": InputColumn("clip", "video")}
@@ -23,7 +23,7 @@ def headers(monkeypatch):
             raise ValueError(media.name)
         return SimpleNamespace(has_sound=media.name == "loud")
 
-    monkeypatch.setattr(film, "read_video_header", header)
+    monkeypatch.setattr(module, "read_video_header", header)
 
 
 def rows(*names):
@@ -31,22 +31,22 @@ def rows(*names):
 
 
 def test_sound_that_all_films_have_is_read():
-    found = with_sound(choice(), rows("loud", "loud", "damaged"))
+    found = with_audio_tracks(choice(), rows("loud", "loud", "damaged"))
     assert found.inputs == {**FILM, "audio": InputColumn("clip", "audio")}
     assert found.notes[-1] == "All films looked at have sound, which is read with them."
 
 
 def test_sound_that_some_films_have_is_not_read_and_said():
-    found = with_sound(choice(), rows("loud", "silent"))
+    found = with_audio_tracks(choice(), rows("loud", "silent"))
     assert found.inputs == FILM
     assert "Of 2 films looked at, 1 have sound. It is not read" in found.notes[-1]
     assert "--columns clip:film reads it all the same" in found.notes[-1]
 
 
 def test_silent_films_and_other_data_stay_as_they_are():
-    assert with_sound(choice(), rows("silent", "silent")) == choice()
-    assert with_sound(choice(), rows("damaged")) == choice()
+    assert with_audio_tracks(choice(), rows("silent", "silent")) == choice()
+    assert with_audio_tracks(choice(), rows("damaged")) == choice()
     pictures = choice({"image": InputColumn("a", "image")})
-    assert with_sound(pictures, []) is pictures
+    assert with_audio_tracks(pictures, []) is pictures
     both = choice({**FILM, "audio": InputColumn("b", "audio")})
-    assert with_sound(both, rows("loud")) is both
+    assert with_audio_tracks(both, rows("loud")) is both

@@ -6,13 +6,15 @@ import torch
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
-from perceivers.data.modalities.flow.crop import PairAugmentConfig, window_at
-from perceivers.data.modalities.flow.frame_pairs import (
+from perceivers.data.modalities.flow.modality import (
+    FlowModality,
+    FlowPreprocessConfig,
     FramePairModality,
     FramePairPreprocessConfig,
+    PairAugmentConfig,
     measure_frame_pairs,
+    window_at,
 )
-from perceivers.data.modalities.flow.modality import FlowModality, FlowPreprocessConfig
 from perceivers.data.modalities.registry import build_modalities
 from support.flow_data import pair
 
@@ -72,26 +74,26 @@ def test_frames_and_flow_are_cut_and_mirrored_alike(monkeypatch):
     known = np.concatenate([flow, np.ones((20, 24, 1), np.float32)], axis=-1)
     seen = set()
     for clip_position in np.random.default_rng(1).random(40).tolist():
-        window = frames((12, 12), AUGMENT).prepare(both, clip_position=clip_position)
-        field = fields((12, 12), AUGMENT).prepare(known, clip_position=clip_position)
+        window = frames((12, 12), AUGMENT).transform(both, clip_position=clip_position)
+        field = fields((12, 12), AUGMENT).transform(known, clip_position=clip_position)
         moved, still = lookup_error(window, field)
         assert moved == 0 < still
         seen.add((field[0, 0, 0], field[1, 0, 0]))
     assert seen == {(2, -3), (-2, -3), (2, 3), (-2, 3)}
     straight = PairAugmentConfig(mirror=False)
-    assert fields((12, 12), straight).prepare(known, clip_position=0.123)[0, 0, 0] == 2
+    assert fields((12, 12), straight).transform(known, clip_position=0.123)[0, 0, 0] == 2
 
 
 def test_without_augmentation_the_middle_is_read_and_whole_frames_are_left_whole():
     made = pair(size=(20, 24))
     both = np.stack([made.first, made.second])
-    middle = frames((12, 12)).prepare(both, clip_position=0.9)
+    middle = frames((12, 12)).transform(both, clip_position=0.9)
     assert (middle == both[:, 4:16, 6:18].transpose(0, 3, 1, 2)).all()
-    assert frames(whole=True).prepare(both).shape == (2, 3, 20, 24)
+    assert frames(whole=True).transform(both).shape == (2, 3, 20, 24)
     flow = np.ones((20, 24, 3), np.float32)
-    assert fields(whole=True).prepare(flow).shape == (3, 20, 24)
-    assert fields((12, 12)).prepare(flow).shape == (3, 12, 12)
-    tensor, mask = frames(whole=True).collate([frames(whole=True).prepare(both)])
+    assert fields(whole=True).transform(flow).shape == (3, 20, 24)
+    assert fields((12, 12)).transform(flow).shape == (3, 12, 12)
+    tensor, mask = frames(whole=True).collate([frames(whole=True).transform(both)])
     assert tensor.shape == (1, 2, 3, 20, 24)
     assert mask is None
 
@@ -99,7 +101,7 @@ def test_without_augmentation_the_middle_is_read_and_whole_frames_are_left_whole
 def test_small_frames_get_zeros_and_nothing_is_known_there():
     made = pair(size=(5, 6))
     both = np.stack([made.first, made.second])
-    tensor, mask = frames().collate([frames().prepare(both)])
+    tensor, mask = frames().collate([frames().transform(both)])
     assert tensor.shape == (1, 2, 3, 8, 8)
     assert mask is None
     assert not tensor[..., 5:, :].any()
@@ -107,13 +109,13 @@ def test_small_frames_get_zeros_and_nothing_is_known_there():
         tensor[0, 0, :, :5, :6], torch.from_numpy(made.first).permute(2, 0, 1) / 127.5 - 1
     )
     known = np.ones((5, 6, 3), np.float32)
-    field, _ = fields().collate([fields().prepare(known)])
+    field, _ = fields().collate([fields().transform(known)])
     assert field[0, 2].sum() == 30
 
 
 def test_missing_ones_are_zeros_and_masked():
     made = pair(size=(8, 8))
-    both = frames().prepare(np.stack([made.first, made.second]))
+    both = frames().transform(np.stack([made.first, made.second]))
     tensor, mask = frames().collate([None, both])
     assert mask.tolist() == [[False], [True]]
     assert not tensor[0].any()

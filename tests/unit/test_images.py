@@ -52,7 +52,7 @@ def channels(values):
 
 def shown(image, config):
     images = ImageModality(config)
-    return images.collate([images.prepare(image)])[0][0]
+    return images.collate([images.transform(image)])[0][0]
 
 
 def plain(height, width, channels=3, value=0):

@@ -77,7 +77,7 @@ def test_what_has_the_three_steps_is_a_modality():
         def decode(self, media, *, clip_position=None):
             return DecodedValue(media)
 
-        def prepare(self, value, *, clip_position=0.5, rng=None):
+        def transform(self, value, *, clip_position=0.5, rng=None):
             return value
 
         def collate(self, samples):

@@ -128,8 +128,8 @@ def test_what_has_no_meaning_is_refused(tmp_path, capsys):
     (tmp_path / "full" / "x").touch()
     assert main(["make-flow-data", "--out", str(tmp_path / "full")]) == 1
     assert "is not empty. Give a new folder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"Expected pictures in the folder .* found 1"):
-        moving.write_pairs(tmp_path / "b", count=3, pictures=pictures(tmp_path / "one", count=1))
+    with pytest.raises(ValueError, match=r"Expected images in the folder .* found 1"):
+        moving.write_pairs(tmp_path / "b", count=3, images=pictures(tmp_path / "one", count=1))
     small = pictures(tmp_path / "small", size=(9, 9))
     with pytest.raises(ValueError, match=r"made pairs, row 0: Expected a picture of at least"):
-        moving.write_pairs(tmp_path / "c", count=3, pictures=small)
+        moving.write_pairs(tmp_path / "c", count=3, images=small)

@@ -7,8 +7,7 @@ from PIL import Image
 from perceivers.data.base import DataConfig
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleTransform
-from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
-from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
+from perceivers.data.modalities.flow.modality import FlowPreprocessConfig, FramePairPreprocessConfig
 from perceivers.data.sources.flow_datasets import find_flow_layout, list_frame_pairs
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.write_shards import write_shards

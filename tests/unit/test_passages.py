@@ -20,8 +20,9 @@ from perceivers.data.modalities.text.modality import (
     TextModality,
     TextPreprocessConfig,
     measure_text,
+    read_multi_text,
+    room_of_each,
 )
-from perceivers.data.modalities.text.multi_text import read_multi_text, room_of_each
 from perceivers.data.sources.open import open_data
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import _join_texts
@@ -37,7 +38,7 @@ PAIRS = {
 
 def read(media, *, max_length=16, augment=None, rng=None, **settings):
     texts = TextModality(TextPreprocessConfig(max_length=max_length, **settings), augment)
-    return as_text(texts.prepare(texts.decode(media).value, rng=rng))
+    return as_text(texts.transform(texts.decode(media).value, rng=rng))
 
 
 def as_text(ids):

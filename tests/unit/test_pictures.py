@@ -32,7 +32,7 @@ def test_a_picture_is_decoded_and_cut_to_size():
     pictures = ImageModality(CONFIG)
     value = pictures.decode(EncodedItem("a.png", data=png(7))).value
     assert isinstance(value, Image.Image)
-    pixels = pictures.prepare(value)
+    pixels = pictures.transform(value)
     assert pixels.shape == (6, 6, 3)
     assert pixels[0, 0, 0] == 7
     assert np.array_equal(np.asarray(image_from_pixels(pixels)), pixels)
@@ -42,14 +42,14 @@ def test_only_chance_augments():
     augment = ImageAugmentConfig(crop_scale=(0.2, 0.3))
     value = Image.open(io.BytesIO(png(7)))
     pictures = ImageModality(CONFIG, augment)
-    assert np.array_equal(pictures.prepare(value), ImageModality(CONFIG).prepare(value))
-    cropped = pictures.prepare(value, rng=np.random.default_rng(0))
-    assert not np.array_equal(cropped, pictures.prepare(value))
+    assert np.array_equal(pictures.transform(value), ImageModality(CONFIG).transform(value))
+    cropped = pictures.transform(value, rng=np.random.default_rng(0))
+    assert not np.array_equal(cropped, pictures.transform(value))
 
 
 def test_missing_pictures_are_zeros_and_masked():
     pictures = ImageModality(CONFIG)
-    pixels = pictures.prepare(pictures.decode(EncodedItem("a.png", data=png(7))).value)
+    pixels = pictures.transform(pictures.decode(EncodedItem("a.png", data=png(7))).value)
     values, mask = pictures.collate([pixels, None])
     assert values.shape == (2, 3, 6, 6)
     assert mask.tolist() == [[True], [False]]

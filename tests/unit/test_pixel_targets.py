@@ -13,10 +13,11 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.image.decode import decode_indices
-from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.image.pixel_targets import (
+from perceivers.data.modalities.image.modality import (
     ClassMapModality,
     ClassMapPreprocessConfig,
+    ImageAugmentConfig,
+    ImagePreprocessConfig,
     PixelsModality,
     PixelsPreprocessConfig,
     check_alike,
@@ -130,14 +131,14 @@ def test_a_class_that_is_not_known_is_named():
 def test_classes_are_resized_without_mixing_them():
     value = maps().decode(class_map(np.array([[0, 2], [1, 0]]))).value
     assert (
-        maps().prepare(value).tolist()
+        maps().transform(value).tolist()
         == np.array([[0, 2], [1, 0]]).repeat(2, 0).repeat(2, 1).tolist()
     )
-    batch, mask = maps().collate([maps().prepare(value), None])
+    batch, mask = maps().collate([maps().transform(value), None])
     assert batch.dtype == torch.long
     assert (batch[1] == 255).all()
     assert mask.tolist() == [[True], [False]]
-    assert maps().collate([maps().prepare(value)])[1] is None
+    assert maps().collate([maps().transform(value)])[1] is None
 
 
 @pytest.mark.parametrize("crop", [(0.3, 0.9), None])
@@ -181,7 +182,7 @@ def test_a_row_whose_target_does_not_fit_is_bad(tmp_path):
     Image.new("L", (9, 4)).save(folder / "masks" / "0.png")
     (folder / "masks" / "1.png").unlink()
     source = open_data(folder, DataConfig())
-    assert any("1 of 6 pictures" in note for note in source.notes)
+    assert any("1 of 6 images" in note for note in source.notes)
     loader = make_loader(
         source.splits["train"],
         source.inputs,
@@ -310,7 +311,7 @@ def test_folders_with_other_names_are_no_pairs(tmp_path):
 def test_values_to_learn_lie_between_zero_and_one():
     values = PixelsModality(PixelsPreprocessConfig(size=(2, 2), num_channels=1))
     picture = values.decode(EncodedItem("p", data=encoded(Image.new("L", (2, 2), 51)))).value
-    batch, mask = values.collate([values.prepare(picture)])
+    batch, mask = values.collate([values.transform(picture)])
     assert batch.shape == (1, 1, 2, 2)
     assert batch[0, 0, 0, 0].item() == pytest.approx(0.2)
     assert mask is None

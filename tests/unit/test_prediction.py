@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from perceivers.tasks.base import TaskBatch
+from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.prediction import Prediction
@@ -16,8 +16,8 @@ NAMES = ("ant", "bee", "cat")
 def predicted(config, outputs, **options):
     names = [f"{number}.png" for number in range(outputs.shape[0])]
     batch = TaskBatch(inputs={}, masks={}, targets=None)
-    task = build_task(config)
-    return list(task.predictions(names, batch, outputs, preprocess={}, **options))
+    request = PredictionRequest(names=names, batch=batch, **options)
+    return list(build_task(config).predictions(outputs, request))
 
 
 def test_one_class():

@@ -11,8 +11,14 @@ from perceivers.cross_attention import streaming
 from perceivers.cross_attention.choice import choose, operations
 from perceivers.cross_attention.features import chunk_samples
 from perceivers.cross_attention.grid import choose_tile
-from perceivers.cross_attention.operator import count_read, read_elements
-from perceivers.cross_attention.segments import describe, flatten, layouts, restore
+from perceivers.cross_attention.operator import (
+    count_read,
+    describe,
+    flatten,
+    layouts,
+    read_elements,
+    restore,
+)
 from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.nn.attention import Attention

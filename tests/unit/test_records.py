@@ -36,7 +36,7 @@ class Lines:
             raise TooLongError(f"{media.name} is too long")
         return DecodedValue(np.asarray(media.value, dtype=np.float32), ("read",))
 
-    def prepare(self, value, *, clip_position=0.5, rng=None):
+    def transform(self, value, *, clip_position=0.5, rng=None):
         if len(value) < 2:
             raise ValueError("nothing is left")
         start = round(clip_position * (len(value) - 2))

@@ -50,7 +50,7 @@ def run(args: Sequence[str]) -> int:
         size=options.size,
         largest=options.largest,
         seed=options.seed,
-        pictures=options.images,
+        images=options.images,
         validation=options.validation,
     )
     print(f"{options.count:,} pairs in {options.out}, {held_out:,} of them for validation.")

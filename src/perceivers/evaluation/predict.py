@@ -20,7 +20,7 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import TaskBatch, combine_clips
+from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import build_task
 
@@ -186,8 +186,10 @@ class Predictor:
         moved = batch.to(self.device)
         prepared = self.task.prediction_batch(moved.inputs, moved.masks)
         outputs = combine_clips(self.task, self.infer(prepared), batch.num_clips)
-        preprocess = self.config.preprocess
-        return list(self.task.predictions(names, prepared, outputs, preprocess=preprocess, top=top))
+        request = PredictionRequest(
+            names=names, batch=prepared, preprocess=self.config.preprocess, top=top
+        )
+        return list(self.task.predictions(outputs, request))
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):

@@ -103,7 +103,7 @@ class GraphPreprocessor(nn.Module):
 
     def sample(self, value: Any) -> npt.NDArray[Any]:
         """Return the array of one decoded sample, not padded."""
-        return self.modality.prepare(value)
+        return self.modality.transform(value)
 
     def signatures(self) -> dict[str, Signature]:
         """Return the graph's inputs of this modality by name."""

@@ -12,8 +12,7 @@ from typing import Any, cast
 from safetensors.torch import save_file
 
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
-from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
-from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
+from perceivers.data.modalities.flow.modality import FlowPreprocessConfig, FramePairPreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig

@@ -1,7 +1,7 @@
 """Arrays of any sense as input elements: each row is one, and its coordinates or its place say where it is."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -56,6 +56,15 @@ class ArrayInputConfig:
                 "Expected max_resolution of at least 2 cells, which is a highest frequency of 1, got "
                 f"{self.max_resolution}."
             )
+
+    @property
+    def value_grid(self) -> dict[str, Any] | None:
+        """Size and channels of the grid of values that autoencoding reconstructs. None: elements have coordinates."""
+        return (
+            None
+            if self.num_coordinates
+            else {"size": (self.length,), "num_channels": self.num_channels}
+        )
 
 
 class ArrayInput(nn.Module):

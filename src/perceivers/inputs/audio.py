@@ -6,7 +6,7 @@ Positions are those of the configured length. A shorter batch has the first of t
 import math
 from abc import ABC, abstractmethod
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -42,6 +42,11 @@ class WaveInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": (self.num_samples,), "num_channels": self.num_channels}
+
 
 @configclass
 class ConvWaveInputConfig:
@@ -64,6 +69,11 @@ class ConvWaveInputConfig:
     stride: int = 4
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
 
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": (self.num_samples,), "num_channels": self.num_channels}
+
 
 @configclass
 class SpectrogramInputConfig:
@@ -81,6 +91,11 @@ class SpectrogramInputConfig:
     patch: tuple[int, int] = (1, 1)
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": 1}
 
 
 @configclass
@@ -101,6 +116,11 @@ class ConvSpectrogramInputConfig:
     kernel: tuple[int, int] = (3, 3)
     stride: tuple[int, int] = (2, 2)
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": 1}
 
 
 AudioInputConfig = Annotated[

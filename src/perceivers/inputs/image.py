@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from einops import rearrange
@@ -42,6 +42,11 @@ class PixelInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": self.num_channels}
+
 
 @configclass
 class PatchInputConfig:
@@ -61,6 +66,11 @@ class PatchInputConfig:
     patch: tuple[int, int] = (4, 4)
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": self.num_channels}
 
 
 @configclass
@@ -87,6 +97,11 @@ class ConvInputConfig:
     pool: bool = True
     padding: Literal["same", "symmetric"] = "same"
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": self.num_channels}
 
 
 ImageInputConfig = Annotated[

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -51,6 +51,15 @@ class SeriesInputConfig:
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
     project_channels: int | None = None
 
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {
+            "size": (self.length,),
+            "num_channels": self.num_channels,
+            "has_missing": self.has_missing,
+        }
+
 
 @configclass
 class ConvSeriesInputConfig:
@@ -76,6 +85,15 @@ class ConvSeriesInputConfig:
     kernel: int = 5
     stride: int = 2
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {
+            "size": (self.length,),
+            "num_channels": self.num_channels,
+            "has_missing": self.has_missing,
+        }
 
 
 SeriesConfig = Annotated[SeriesInputConfig | ConvSeriesInputConfig, Field(discriminator="kind")]

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -56,6 +56,11 @@ class VideoInputConfig:
                 f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
             )
 
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": (self.num_frames, *(self.size or ())), "num_channels": self.num_channels}
+
 
 @configclass
 class ConvVideoInputConfig:
@@ -102,6 +107,11 @@ class ConvVideoInputConfig:
             )
         if self.frame_step < 1:
             raise ValueError(f"frame_step must be at least 1, got {self.frame_step}.")
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": (self.num_frames, *(self.size or ())), "num_channels": self.num_channels}
 
 
 class _VideoInput(nn.Module, ABC):

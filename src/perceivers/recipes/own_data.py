@@ -1,37 +1,67 @@
 """Recipes for a user's own data: one per modality, several modalities, dense outputs, in sizes; and the digits."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
-from perceivers.data.modalities.image.pixel_targets import (
+from perceivers.data.modalities.image.modality import (
     ClassMapPreprocessConfig,
+    ImageAugmentConfig,
+    ImagePreprocessConfig,
     PixelsPreprocessConfig,
 )
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
-from perceivers.data.registry import find_modality
+from perceivers.data.registry import find_defaults, find_modality
 from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
+from perceivers.inputs.registry import default_input
 from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
-from perceivers.recipes.common import SIZES, own_encoder, own_optim, own_output
-from perceivers.recipes.modality_defaults import part_of
+from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim, own_output
 from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 
 
+@dataclass(frozen=True)
+class Part:
+    """Configuration of one modality.
+
+    Attributes:
+        input: The adapter.
+        preprocess: Makes the model's array of a file.
+        augment: Randomness in training.
+    """
+
+    input: Any
+    preprocess: Any
+    augment: Any
+
+
+def part_of(kind: str, size: Size) -> Part:
+    """Return the defaults of a modality.
+
+    Args:
+        kind: A modality, or a kind of preprocessing: `wave` for audio by its samples.
+        size: Decides the width of stems and the longest side of images.
+
+    Raises:
+        ValueError: If the modality has no defaults.
+    """
+    preprocess, augment = find_defaults(kind)(size)
+    return Part(default_input(preprocess.kind, size.stem_channels), preprocess, augment)
+
+
 def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "multimodal") -> Recipe:
     """Return a recipe for these modalities together.
 
     Args:
-        kinds: Kind of each modality, by its name; see `modality_defaults.part_of`.
+        kinds: Kind of each modality, by its name; see `part_of`.
         size: `tiny`, `small` or `base`.
         name: Name of the recipe.
     """

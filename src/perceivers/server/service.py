@@ -16,8 +16,8 @@ from PIL import Image
 
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
-from perceivers.evaluation.color_wheel import flow_colors
 from perceivers.evaluation.predict import Predictor
+from perceivers.evaluation.save import flow_colors
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import collate_sample

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy, one_hot, pad
 
@@ -16,6 +14,7 @@ from perceivers.tasks.base import (
     BaseTaskConfig,
     Meter,
     OutputPart,
+    PredictionRequest,
     TargetInfo,
     Task,
     TaskBatch,
@@ -161,8 +160,9 @@ class AutoencodeConfig(BaseTaskConfig):
         Raises:
             ValueError: If a modality is no grid, so that no query can address its values.
         """
+        units = {name: config.value_units() for name, config in preprocess.items()}
         parts = {
-            name: replace(part, **_extent(name, inputs[name]), **_units(preprocess.get(name)))
+            name: replace(part, **_extent(name, inputs[name]), **units.get(name, {}))
             for name, part in self.parts.items()
         }
         return replace(self, parts=parts)
@@ -314,16 +314,9 @@ class AutoencodeTask(Task):
         """Return a new meter."""
         return AutoencodeMeter(self)
 
-    def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Any,
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
-    ) -> Iterator[Prediction]:
+    def predictions(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
         """Yield the reconstructions of each sample, their PSNR, and the most probable class."""
+        batch, names = request.batch, request.names
         targets, named = batch.targets, self.named_outputs(outputs)
         decibels: dict[str, list[float | None]] = {}
         pairs: dict[str, list[Reconstruction]] = {}
@@ -334,11 +327,13 @@ class AutoencodeTask(Task):
             found = psnr(errors, part.peak).tolist()
             decibels[name] = [d if is_in else None for d, is_in in zip(found, present, strict=True)]
             inputs, mask = batch.inputs[name], batch.masks.get(name)
-            pairs[name] = _reconstructions(part, preprocess[name], inputs, mask, named[name])
+            pairs[name] = _reconstructions(
+                part, request.preprocess[name], inputs, mask, named[name]
+            )
         classes: Iterator[Prediction] = iter(Prediction(name=name) for name in names)
         if LABEL in named:
             probabilities = named[LABEL].float().softmax(dim=-1).cpu()
-            classes = class_predictions(names, self.names, probabilities, top=top)
+            classes = class_predictions(names, self.names, probabilities, top=request.top)
         for row, one in enumerate(classes):
             measured = {name: d[row] for name, d in decibels.items()}
             yield replace(
@@ -598,7 +593,7 @@ def _reconstructions(
     both = [_unpatched(part, to_data_units(part, x.float().cpu())) for x in (cells, outputs)]
     found: list[Reconstruction] = []
     for row in range(outputs.shape[0]):
-        original, restored = (_scaled(x[row].numpy(), preprocess) for x in both)
+        original, restored = (preprocess.restore(x[row].numpy()) for x in both)
         if mask is not None and mask.shape[1] > 1:  # drop the padding
             end = int(mask[row].nonzero()[-1]) + 1 if mask[row].any() else 0
             original, restored = original[:end], restored[:end]
@@ -608,53 +603,21 @@ def _reconstructions(
     return found
 
 
-def _scaled(values: npt.NDArray[np.float32], preprocess: Any) -> npt.NDArray[Any]:
-    """Return pixels as bytes, and other values in the units of the data."""
-    if preprocess.kind in ("image", "video"):
-        return np.round(values * 255).astype(np.uint8)
-    if preprocess.kind in ("series", "array") and preprocess.mean and preprocess.std:
-        return values * np.float32(preprocess.std) + np.float32(preprocess.mean)
-    return values
-
-
 def _extent(name: str, part: Any) -> dict[str, Any]:
     """Return size and channels of a modality, from its input configuration.
 
     Raises:
         ValueError: If it is no grid, so that no query can address its values.
     """
-    if part.kind in ("pixels", "patches", "convolved"):
-        return {"size": part.size, "num_channels": part.num_channels}
-    if part.kind in ("video", "video_convolved"):
-        return {"size": (part.num_frames, *part.size), "num_channels": part.num_channels}
-    if part.kind in ("wave", "wave_convolved"):
-        return {"size": (part.num_samples,), "num_channels": part.num_channels}
-    if part.kind in ("spectrogram", "spectrogram_convolved"):
-        return {"size": part.size, "num_channels": 1}
-    if part.kind in ("series", "series_convolved"):
-        channels = {"num_channels": part.num_channels, "has_missing": part.has_missing}
-        return {"size": (part.length,), **channels}
-    if part.kind == "array" and not part.num_coordinates:
-        return {"size": (part.length,), "num_channels": part.num_channels}
-    why = "its elements have coordinates" if part.kind == "array" else "it is no grid"
-    raise ValueError(
-        f"'{name}' ({part.kind}) cannot be reconstructed: {why}, so no query can address its values. Leave it out with "
-        "--columns."
-    )
-
-
-def _units(preprocess: Any) -> dict[str, Any]:
-    """Return how values are converted to the units of the data: pixels in [0, 1], samples in [-1, 1].
-
-    Other values keep the units of the model's input, deviations of the training data, which are then the peak, too.
-    """
-    if preprocess is None:
-        return {}
-    if preprocess.kind in ("image", "video"):
-        return {"mean": preprocess.mean or (), "std": preprocess.std or (), "low": 0.0, "high": 1.0}
-    if preprocess.kind == "wave":
-        return {"std": (preprocess.scale,), "low": -1.0, "high": 1.0}
-    return {}
+    grid = getattr(part, "value_grid", None)
+    if grid is None:
+        has_coordinates = getattr(part, "num_coordinates", None)
+        why = "its elements have coordinates" if has_coordinates else "it is no grid"
+        raise ValueError(
+            f"'{name}' ({part.kind}) cannot be reconstructed: {why}, so no query can address its values. Leave it "
+            "out with --columns."
+        )
+    return grid
 
 
 def _mean(errors: Float[Tensor, "B O V"], real: Bool[Tensor, "B O V"] | None) -> Float[Tensor, ""]:

@@ -231,6 +231,23 @@ class TaskBatch:
     index: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionRequest:
+    """Samples whose predictions are requested.
+
+    Attributes:
+        names: Names of the samples.
+        batch: As `prediction_batch` returned it.
+        preprocess: Preprocessing of each modality, targets included: units, class colors.
+        top: Number of best labels that each prediction lists, at least one.
+    """
+
+    names: Sequence[str]
+    batch: TaskBatch
+    preprocess: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    top: int = 5
+
+
 class Meter(ABC):
     """Accumulates metrics batch by batch; meters of several devices are merged by their states."""
 
@@ -456,23 +473,12 @@ class Task(ABC):
         """Return a new meter."""
 
     @abstractmethod
-    def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Any,
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
-    ) -> Iterator[Prediction]:
+    def predictions(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
         """Yield the prediction for each sample of a batch.
 
         Args:
-            names: Names of the samples.
-            batch: As `prediction_batch` returned it.
             outputs: Outputs of the model, clips already combined.
-            preprocess: Preprocessing of each modality, targets included: units, class colors.
-            top: How many of the best labels each prediction lists, at least one.
+            request: The samples and the form of the predictions.
         """
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:

@@ -1,9 +1,9 @@
 """Classification: one label for each sample."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -13,9 +13,9 @@ from perceivers.tasks.base import (
     ConfusionMeter,
     ExportOutput,
     OutputPart,
+    PredictionRequest,
     SupervisedTask,
     TargetInfo,
-    TaskBatch,
     to_float,
 )
 from perceivers.tasks.prediction import Prediction, class_predictions
@@ -164,17 +164,12 @@ class ClassificationTask(SupervisedTask):
         return ClassificationMeter(self.num_outputs)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield the most probable classes of each sample."""
-        del batch, preprocess
-        return class_predictions(names, self.names, self.probabilities(outputs).cpu(), top=top)
+        return class_predictions(
+            request.names, self.names, self.probabilities(outputs).cpu(), top=request.top
+        )
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Tensor:
         """Return class indices, or shares of classes where samples are mixed."""

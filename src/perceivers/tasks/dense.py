@@ -15,6 +15,7 @@ from perceivers.tasks.base import (
     BaseTaskConfig,
     ConfusionMeter,
     OutputPart,
+    PredictionRequest,
     SummedMeter,
     Task,
     TaskBatch,
@@ -325,23 +326,16 @@ class SegmentationTask(_DenseTask):
         return SegmentationMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B O K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B O K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield an image of classes with a palette for each sample, and the share of each class.
 
         Colors are chosen for the classes that the palette of the training data lacks.
         """
-        del batch, top
-        palette = getattr(preprocess[self.config.target], "palette", ())
+        palette = getattr(request.preprocess[self.config.target], "palette", ())
         colors = _class_colors(len(self.names), palette)
         classes = self.image(self.probabilities(outputs)).float().cpu().argmax(dim=1)
-        for name, one in zip(names, classes, strict=True):
+        for name, one in zip(request.names, classes, strict=True):
             shares = one.flatten().bincount(minlength=len(self.names)) / one.numel()
             image = Image.fromarray(one.to(torch.uint8).numpy())
             image.putpalette(colors)
@@ -425,18 +419,11 @@ class ImageToImageTask(_DenseTask):
         return ImageToImageMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B O K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B O K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield an image for each sample, and the mean of its values."""
-        del batch, preprocess, top
         images = self.image(self.probabilities(outputs)).float().cpu()
-        for name, one in zip(names, images, strict=True):
+        for name, one in zip(request.names, images, strict=True):
             pixels = one.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
             image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
             yield Prediction(name=name, values={"mean": one.mean().item()}, picture=image)

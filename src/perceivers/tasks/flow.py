@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from perceivers.tasks.base import (
     BaseTaskConfig,
     Meter,
+    PredictionRequest,
     Task,
     TaskBatch,
     split_target,
@@ -183,19 +184,12 @@ class FlowTask(Task):
         return FlowMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B O K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B O K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield the flow of each pair, and its mean and largest length."""
-        del preprocess, top
-        height, width = batch.inputs[self.config.modality].shape[-2:]
+        height, width = request.batch.inputs[self.config.modality].shape[-2:]
         field = self.field(outputs, (height, width)).float().cpu()
-        for name, one in zip(names, field, strict=True):
+        for name, one in zip(request.names, field, strict=True):
             length = one.norm(dim=-1)
             values = {"mean motion": length.mean().item(), "largest motion": length.max().item()}
             yield Prediction(name=name, values=values, flow=one.numpy())

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from perceivers.tasks.base import (
     BaseTaskConfig,
     ExportOutput,
+    PredictionRequest,
     SummedMeter,
     Task,
     TaskBatch,
@@ -154,20 +155,13 @@ class MaskedBytesTask(Task):
         return MaskedBytesMeter()
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B L K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B L K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield each text with its blanks filled."""
-        del preprocess
-        name = self.config.modality
+        name, batch = self.config.modality, request.batch
         mask = batch.masks.get(name)
         ids, mask = batch.inputs[name].cpu(), None if mask is None else mask.cpu()
-        return filled_texts(names, ids, mask, outputs.cpu(), top)
+        return filled_texts(request.names, ids, mask, outputs.cpu(), request.top)
 
     def explained_query(self, inputs: Mapping[str, Tensor]) -> int:
         """Return the position of the first blank of a text."""

@@ -1,7 +1,7 @@
 """Multi-label classification: any number of labels for each sample."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +14,9 @@ from perceivers.tasks.base import (
     ExportOutput,
     Meter,
     OutputPart,
+    PredictionRequest,
     SupervisedTask,
     TargetInfo,
-    TaskBatch,
     to_float,
 )
 from perceivers.tasks.prediction import Prediction, class_predictions
@@ -125,18 +125,16 @@ class MultiLabelTask(SupervisedTask):
         return MultiLabelMeter(self.num_outputs, threshold=self.config.threshold)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield the labels of each sample."""
-        del batch, preprocess
-        probabilities, threshold = self.probabilities(outputs).cpu(), self.config.threshold
-        return class_predictions(names, self.names, probabilities, threshold=threshold, top=top)
+        return class_predictions(
+            request.names,
+            self.names,
+            self.probabilities(outputs).cpu(),
+            threshold=self.config.threshold,
+            top=request.top,
+        )
 
 
 class MultiLabelMeter(Meter):

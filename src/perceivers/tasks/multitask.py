@@ -9,10 +9,10 @@ from perceivers.tasks.base import (
     BaseTaskConfig,
     Meter,
     OutputPart,
+    PredictionRequest,
     SupervisedTask,
     TargetInfo,
     Task,
-    TaskBatch,
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
@@ -185,18 +185,11 @@ class MultiTask(SupervisedTask):
         return MultiTaskMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Mapping[str, Tensor],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Mapping[str, Tensor], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield the prediction of the first task of each sample, with those of all tasks in `tasks`."""
         predicted = {
-            name: part.predictions(names, batch, outputs[name], preprocess=preprocess, top=top)
-            for name, part in self.parts.items()
+            name: part.predictions(outputs[name], request) for name, part in self.parts.items()
         }
         for row in zip(*predicted.values(), strict=True):
             yield replace(row[0], tasks=dict(zip(predicted, row, strict=True)))

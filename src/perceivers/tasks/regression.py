@@ -1,6 +1,6 @@
 """Regression: one number or several for each sample; errors in the numbers' own units."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -13,9 +13,9 @@ from perceivers.tasks.base import (
     ExportOutput,
     Meter,
     OutputPart,
+    PredictionRequest,
     SupervisedTask,
     TargetInfo,
-    TaskBatch,
     to_float,
 )
 from perceivers.tasks.prediction import Prediction
@@ -141,18 +141,11 @@ class RegressionTask(SupervisedTask):
         return RegressionMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: TaskBatch,
-        outputs: Float[Tensor, "B K"],
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: Float[Tensor, "B K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
         """Yield the numbers of each sample by name."""
-        del batch, preprocess, top
         rows: list[list[float]] = self.probabilities(outputs).cpu().tolist()
-        for name, row in zip(names, rows, strict=True):
+        for name, row in zip(request.names, rows, strict=True):
             yield Prediction(name=name, values=dict(zip(self.names, row, strict=True)))
 
     def standardized(self, targets: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:

@@ -48,7 +48,7 @@ class TarTable(Table):
         others = dict.fromkeys(c for row in scalars for c in row)
         self._members = {c: [row.get(c) for row in members] for c in media}
         self._scalars = {c: [row.get(c) for row in scalars] for c in others if c not in media}
-        self.fields: dict[str, Field] = {
+        self.fields = {
             **{c: kind_of_members(cells) for c, cells in self._members.items()},
             **{c: infer_text_field(cells) for c, cells in self._scalars.items()},
         }

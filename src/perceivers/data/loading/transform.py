@@ -21,7 +21,7 @@ from perceivers.data.modalities.base import (
     clip_positions,
 )
 from perceivers.data.modalities.image.decode import quiet_pillow
-from perceivers.data.modalities.image.pixel_targets import check_alike
+from perceivers.data.modalities.image.modality import check_alike
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.columns import InputColumn
 
@@ -281,7 +281,7 @@ class SampleTransform:
 
         def prepared(modality: str, value: Any, position: float) -> Any:
             generator = rng.augment.get(modality)
-            return self.modalities[modality].prepare(value, clip_position=position, rng=generator)
+            return self.modalities[modality].transform(value, clip_position=position, rng=generator)
 
         try:
             return [

@@ -1,14 +1,14 @@
-"""The modalities of this package, each registered by its `spec` module in the order of messages."""
+"""The modalities of this package, each registered where its module ends, in the order of messages."""
 
 # ruff: noqa: F401
 # pyright: reportUnusedImport=false
 # isort: off
-import perceivers.data.modalities.image.spec
-import perceivers.data.modalities.audio.spec
-import perceivers.data.modalities.video.spec
-import perceivers.data.modalities.points.spec
-import perceivers.data.modalities.text.spec
-import perceivers.data.modalities.series.spec
-import perceivers.data.modalities.array.spec
-import perceivers.data.modalities.table.spec
-import perceivers.data.modalities.flow.spec
+import perceivers.data.modalities.image.modality
+import perceivers.data.modalities.audio.modality
+import perceivers.data.modalities.video.modality
+import perceivers.data.modalities.points.modality
+import perceivers.data.modalities.text.modality
+import perceivers.data.modalities.series.modality
+import perceivers.data.modalities.array.modality
+import perceivers.data.modalities.table.modality
+import perceivers.data.modalities.flow.modality

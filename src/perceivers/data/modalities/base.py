@@ -64,6 +64,21 @@ class BasePreprocessConfig:
         """Return the fields of the input adapter's configuration that this one determines."""
         return {}
 
+    def value_units(self) -> dict[str, Any]:
+        """Return `mean`, `std`, `low` and `high` by which autoencoding brings values to the units of the data.
+
+        {}: they keep the units of the model's input.
+        """
+        return {}
+
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return reconstructed values as a file of the modality holds them.
+
+        Args:
+            values: In the units of `value_units`, channels last.
+        """
+        return values
+
     def from_input(self, config: Any) -> Self:  # noqa: ARG002
         """Return the configuration with open fields taken from the input adapter's, where that fixes them."""
         return self
@@ -73,7 +88,7 @@ class BasePreprocessConfig:
 class Modality(Protocol):
     """How the cells of one modality become the model's tensors. Made of a saved configuration.
 
-    The three steps run in the workers: `decode` what a file holds, `prepare` one sample of the model's size from
+    The three steps run in the workers: `decode` what a file holds, `transform` one sample of the model's size from
     it (a clip, a crop, an augmentation), `collate` samples into a batch.
     """
 
@@ -85,8 +100,8 @@ class Modality(Protocol):
 
         Args:
             media: The cell.
-            clip_position: Decode only what `prepare` needs at this moment, where that is cheaper. None: everything, so
-                that it can be kept and cut at any moment.
+            clip_position: Decode only the clip there, where that is cheaper. None: decode everything, so that it can be
+                cached and cut anywhere.
 
         Raises:
             MissingValueError: If there is nothing of this modality.
@@ -94,7 +109,7 @@ class Modality(Protocol):
         """
         ...
 
-    def prepare(
+    def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Any:
         """Return one sample of the model's size, as an array (or what `collate` of this class understands).

@@ -13,7 +13,7 @@ _KITTI_FRAMES, _KITTI_FLOW = ("image_2", "colored_0"), ("flow_occ", "flow_noc")
 _SINTEL_PASSES, _SINTEL_FRAME = ("clean", "final"), re.compile(r"(?P<stem>.*?)(?P<number>\d+)")
 _WORDS = {
     "chairs": "pairs of frames with their flow, as FlyingChairs keeps them",
-    "sintel": "frames of films with their flow, as Sintel keeps them",
+    "sintel": "frames of videos with their flow, as Sintel keeps them",
     "kitti": "pairs of frames with their flow, as KITTI keeps them",
 }
 

@@ -1,7 +1,7 @@
 """Detect the form of data from the names of their files."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -175,7 +175,7 @@ def _remote(text: str) -> DetectedLayout:
 
 
 def _divided(
-    word: str, files: dict[str, Sequence[Location]], notes: tuple[str, ...] = ()
+    word: str, files: Mapping[str, Sequence[Location]], notes: tuple[str, ...] = ()
 ) -> DetectedLayout:
     splits = {s: SplitLocation("files", tuple(files[s])) for s in SPLIT_NAMES if s in files}
     return DetectedLayout(f"{word}, {_split_into(splits)}", splits, notes=notes)
@@ -229,7 +229,7 @@ def _split_files(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     used = {path for paths in splits.values() for path in paths}
     notes = _left_out([entry for entry in entries if entry not in used], "no split files")
     word = _FORMATS[next(iter(splits.values()))[0].suffix.lower()]
-    return _divided(word, {**splits}, notes)
+    return _divided(word, splits, notes)
 
 
 def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:

@@ -1,6 +1,6 @@
 """Open data: from a path, hub id or object to splits, inputs and targets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from perceivers.data.formats.huggingface import (
     select_splits,
 )
 from perceivers.data.formats.remote import Location, suffix_of
-from perceivers.data.modalities.video.audio_track import with_sound
+from perceivers.data.modalities.video.decode import read_video_header
 from perceivers.data.sources.builtin import PREFIX, open_builtin
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.flow_datasets import flow_tables
@@ -92,7 +92,7 @@ def open_data(
     choice = choose(fields, config, name, inputs=inputs)
     tables = {split: _narrow(table, choice, split) for split, table in tables.items()}
     if inputs is None and not config.columns:
-        choice = with_sound(choice, _few_rows(next(iter(tables.values()))))
+        choice = with_audio_tracks(choice, _few_rows(next(iter(tables.values()))))
     for table in tables.values():
         check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
     check_memory(tables.values())
@@ -230,7 +230,7 @@ def _divide(
     if config.split_column is None:
         if config.test is not None:
             raise ValueError(
-                f"test='{config.test}' says a value, but not of which column. Add --split-column COLUMN."
+                f"test='{config.test}' names a value, but not its column. Add --split-column COLUMN."
             )
         return tables, ()
     table = _joined(list(tables.values()))
@@ -250,8 +250,8 @@ def _divide(
         )
     if None in names:
         raise ValueError(
-            f"Column '{column}' of {table.name} must say train, validation or test, but its values are {shown}. Say "
-            "which of them is the test split with --test VALUE."
+            f"Column '{column}' of {table.name} must hold train, validation or test, but its values are {shown}. Name "
+            "the one of the test split with --test VALUE."
         )
     divided = {
         split: Subset(table, [i for i, name in enumerate(names) if name == split])
@@ -281,9 +281,7 @@ def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]
     )
     if not both:
         return ()
-    return (
-        f"Warning: {len(both)} values of '{config.group}' stand in both train and test, as the data come.",
-    )
+    return (f"Warning: {len(both)} values of '{config.group}' occur in both train and test.",)
 
 
 def _open_streams(
@@ -451,8 +449,8 @@ def _streams(
 def _refuse_split_column(config: DataConfig) -> None:
     if config.split_column is not None:
         raise ValueError(
-            f"Rows are told apart by column '{config.split_column}' only when they are read by index. Leave --stream "
-            "out, or keep each split in files of its own."
+            f"Rows are divided by column '{config.split_column}' only if they are read by index. Leave --stream out, "
+            "or keep each split in separate files."
         )
 
 
@@ -464,3 +462,42 @@ def _one_task(choice: ColumnSelection) -> ColumnSelection:
             "out, or give one label."
         )
     return choice
+
+
+def with_audio_tracks(
+    choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]
+) -> ColumnSelection:
+    """Return the choice of columns, with the sound of its films as a further modality where all have it.
+
+    Whether a film has sound may give its class away (in some collections, only some classes have), so that sound
+    which is not everywhere is read only on request.
+
+    Args:
+        choice: Columns that were found, not named.
+        rows: A few rows of train, with their films.
+    """
+    films = [part for part in choice.inputs.values() if part.kind == "video"]
+    if len(films) != 1 or "audio" in choice.inputs:
+        return choice
+    column = films[0].column
+    sounding = [has for row in rows if (has := _has_sound(row[column])) is not None]
+    if not any(sounding):
+        return choice
+    if all(sounding):
+        inputs = {**choice.inputs, "audio": InputColumn(column, "audio")}
+        note = "All films looked at have sound, which is read with them."
+    else:
+        inputs = choice.inputs
+        note = (
+            f"Of {len(sounding)} films looked at, {sum(sounding)} have sound. It is not read, as having sound may give "
+            f"the class away; --columns {column}:film reads it all the same."
+        )
+    return replace(choice, inputs=inputs, notes=(*choice.notes, note))
+
+
+def _has_sound(media: EncodedItem) -> bool | None:
+    """Return whether a film has a sound track; None if it cannot be read."""
+    try:
+        return read_video_header(media).has_sound
+    except (ValueError, OSError):
+        return None

@@ -35,7 +35,7 @@ class SyntheticFlowTable(Table):
         seed: Random seed.
         size: Height and width of the frames in pixels.
         largest: Largest displacement in pixels.
-        pictures: Image files to move, one drawn per row. Empty: textures are generated.
+        images: Image files to move, one drawn per row. Empty: textures are generated.
         fields: Content of each column.
         folder: Unused.
     """
@@ -45,7 +45,7 @@ class SyntheticFlowTable(Table):
     seed: int
     size: tuple[int, int] = SIZE
     largest: float = LARGEST
-    pictures: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
     fields: Mapping[str, Field] = field(default_factory=lambda: dict(_FIELDS))
     folder: Path = field(default_factory=Path)
 
@@ -57,15 +57,15 @@ class SyntheticFlowTable(Table):
         """Return the frame pair of a row.
 
         Raises:
-            ValueError: If its picture cannot be decoded, or is too small.
+            ValueError: If its image cannot be decoded, or is too small.
         """
         numbers = np.random.default_rng((self.seed, index))
-        picture: npt.NDArray[np.uint8] | None = None
-        if self.pictures:
-            path = self.pictures[int(numbers.integers(len(self.pictures)))]
-            picture = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
+        image: npt.NDArray[np.uint8] | None = None
+        if self.images:
+            path = self.images[int(numbers.integers(len(self.images)))]
+            image = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
-            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=picture)
+            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=image)
         except ValueError as error:
             raise ValueError(f"{self.where(index)}: {error}") from error
 
@@ -122,7 +122,7 @@ def write_pairs(
     size: tuple[int, int] = SIZE,
     largest: float = LARGEST,
     seed: int = 0,
-    pictures: Path | None = None,
+    images: Path | None = None,
     validation: float = 0.1,
 ) -> int:
     """Write synthetic pairs in the layout of FlyingChairs, with its list of splits; return the number for validation.
@@ -133,7 +133,7 @@ def write_pairs(
         size: Height and width of the frames in pixels.
         largest: Largest displacement in pixels.
         seed: Random seed.
-        pictures: Folder of images to move, searched recursively. Train and validation use different images. None:
+        images: Folder of images to move, searched recursively. Train and validation use different images. None:
             textures are generated.
         validation: Share of pairs for validation.
 
@@ -149,13 +149,13 @@ def write_pairs(
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty. Give a new folder for the pairs (--out).")
     held_out = min(max(round(count * validation), 1), count - 1)
-    files = _pictures(pictures) if pictures is not None else ()
+    files = _image_files(images) if images is not None else ()
     apart = min(max(round(len(files) * validation), 1), max(len(files) - 1, 0))
     parts = {"1": files[apart:], "2": files[:apart]}
     marks = ["1"] * (count - held_out) + ["2"] * held_out
     tables = {
         mark: SyntheticFlowTable(
-            name="made pairs", rows=count, seed=seed, size=size, largest=largest, pictures=files
+            name="made pairs", rows=count, seed=seed, size=size, largest=largest, images=files
         )
         for mark, files in parts.items()
     }
@@ -169,7 +169,7 @@ def write_pairs(
     return held_out
 
 
-def _pictures(folder: Path) -> tuple[Path, ...]:
+def _image_files(folder: Path) -> tuple[Path, ...]:
     """Return the images below a folder, shuffled.
 
     Raises:
@@ -178,7 +178,7 @@ def _pictures(folder: Path) -> tuple[Path, ...]:
     files = [path for path in media_files(folder) if kind_of_name(path.name) == "image"]
     if len(files) < 2:
         raise ValueError(
-            f"Expected pictures in the folder '{folder}', some for train and some for validation; found {len(files)}."
+            f"Expected images in the folder '{folder}', some for train and some for validation; found {len(files)}."
         )
     order = np.random.default_rng(0).permutation(len(files))
     return tuple(files[index] for index in order)

@@ -295,9 +295,7 @@ def _finished(path: Path, mark: str) -> int | None:
         metadata = parquet.read_metadata(path)
         if (metadata.metadata or {}).get(_MARK) == mark.encode():
             return int(metadata.num_rows)
-    raise ValueError(
-        f"{path} stands there already and holds other rows. Choose another --out, or remove it."
-    )
+    raise ValueError(f"{path} exists and holds other rows. Choose another --out, or remove it.")
 
 
 def _schema_of(

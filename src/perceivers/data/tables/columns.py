@@ -158,7 +158,7 @@ def target_columns(
     if not candidates:
         return {}
     raise ValueError(
-        f"{name} has no column 'label', so the target cannot be told. Say which column it is, with --label: "
+        f"{name} has no column 'label', so the target cannot be inferred. Name its column with --label: "
         f"{', '.join(candidates)}."
     )
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.flow.crop import PairAugmentConfig
-from perceivers.data.modalities.flow.frame_pairs import FramePairPreprocessConfig
-from perceivers.data.modalities.flow.modality import FlowPreprocessConfig
+from perceivers.data.modalities.flow.modality import (
+    FlowPreprocessConfig,
+    FramePairPreprocessConfig,
+    PairAugmentConfig,
+)
 from perceivers.inputs.frame_pair import ConvFramePairInputConfig, FramePairInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig

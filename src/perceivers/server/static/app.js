@@ -11,16 +11,16 @@ const [depth, latent, head, overlay] = ["depth", "latent", "head", "overlay"].ma
 const views = new Views(at("views"));
 
 let run = null;
-let given = null; // what the maps are of
-let shown = []; // the views that the server sent
-let pending = null; // what aborts the requests on their way
-let waiting = null; // the timer of a slider that is still moving
+let given = null; // inputs of the maps
+let shown = []; // views of the last explanation
+let pending = null; // aborts the requests in progress
+let waiting = null; // timer of a slider that is still moving
 
 function about() {
   const kinds = run.inputs.map((input) => input.name).join(" + ");
   const classes = run.answers.length === 1 && run.answers[0].classes?.length;
-  const told = classes ? `${classes} classes` : run.answers.map((answer) => answer.name).join(", ");
-  return `${kinds} → ${told} · ${run.reads} ${run.reads === 1 ? "read" : "reads"} of the input by ${run.latents} latents`;
+  const outputs = classes ? `${classes} classes` : run.answers.map((answer) => answer.name).join(", ");
+  return `${kinds} → ${outputs} · ${run.reads} ${run.reads === 1 ? "cross-attention" : "cross-attentions"} by ${run.latents} latents`;
 }
 
 function fail(error) {
@@ -38,12 +38,12 @@ function file() {
   return Object.values(given ?? {}).find((value) => value instanceof File);
 }
 
-/** What is asked for beside the sample: all reads at once, so that the slider over depth needs no request. */
-function wanted() {
+/** Fields of a request beside the sample: all cross-attentions at once, so that the slider over depth needs no request. */
+function options() {
   return { read: "all", latent: latent.value === "0" ? "mean" : latent.value - 1, head: head.value };
 }
 
-async function look(next) {
+async function predict(next) {
   pending?.abort();
   pending = new AbortController();
   const { signal } = pending;
@@ -51,24 +51,24 @@ async function look(next) {
   at("problem").hidden = true;
   busy(true);
   try {
-    const said = await post("predict", given, {}, signal);
-    const spoken = drawAnswers(at("answers"), said.answers);
-    at("time").textContent = said.milliseconds ? `in ${Math.round(said.milliseconds)} ms` : "";
+    const predicted = await post("predict", given, {}, signal);
+    const spoken = drawAnswers(at("answers"), predicted.answers);
+    at("time").textContent = predicted.milliseconds ? `in ${Math.round(predicted.milliseconds)} ms` : "";
     at("answer").hidden = false;
-    at("spoken").textContent = `It says: ${spoken}. ${await explain(signal)}`;
+    at("spoken").textContent = `Output: ${spoken}. ${await explain(signal)}`;
   } catch (error) {
     if (error.name === "AbortError") return;
-    shown = []; // what is still there is of another sample
+    shown = []; // the maps are of another sample
     at("answer").hidden = at("views").hidden = at("controls").hidden = true;
     fail(error);
   }
   busy(false);
 }
 
-/** Draw the maps; return a sentence that says so, or why there are none for what this run answers. */
+/** Draw the maps; return a sentence for screen readers: done, or why this run has none. */
 async function explain(signal) {
   try {
-    const explained = await post("explain", given, wanted(), signal);
+    const explained = await post("explain", given, options(), signal);
     shown = explained.views;
     await views.show(shown, file());
   } catch (error) {
@@ -81,16 +81,16 @@ async function explain(signal) {
   if (!shown.length) return at("empty").textContent;
   depths();
   draw();
-  return "The map is drawn.";
+  return "The attention map is drawn.";
 }
 
-/** Other maps of the same sample: of another latent or head. */
-async function again() {
+/** Draw the maps of another latent or head for the same sample. */
+async function update() {
   if (!given) return;
   pending?.abort();
   pending = new AbortController();
   try {
-    const explained = await post("explain", given, wanted(), pending.signal);
+    const explained = await post("explain", given, options(), pending.signal);
     shown = explained.views;
     views.replace(Object.fromEntries(shown.map((view) => [view.input, view])));
     depths();
@@ -114,10 +114,10 @@ function draw() {
   views.draw(key, overlay.checked);
 }
 
-function tellLatent() {
-  const told = latent.value === "0" ? `mean of all ${run.latents}` : `${latent.value} of ${run.latents}`;
-  at("latent-said").textContent = told;
-  latent.setAttribute("aria-valuetext", told);
+function showLatent() {
+  const text = latent.value === "0" ? `mean of all ${run.latents}` : `${latent.value} of ${run.latents}`;
+  at("latent-said").textContent = text;
+  latent.setAttribute("aria-valuetext", text);
 }
 
 function listenToControls() {
@@ -126,14 +126,14 @@ function listenToControls() {
   head.append(make("option", { value: "mean" }, heads > 1 ? `mean of ${heads}` : "only one"));
   if (heads > 1) for (let one = 0; one < heads; one += 1) head.append(make("option", { value: one }, `${one + 1} of ${heads}`));
   head.disabled = heads === 1;
-  tellLatent();
+  showLatent();
   depth.addEventListener("input", draw);
   overlay.addEventListener("change", draw);
-  head.addEventListener("change", again);
+  head.addEventListener("change", update);
   latent.addEventListener("input", () => {
-    tellLatent();
+    showLatent();
     clearTimeout(waiting);
-    waiting = setTimeout(again, 120);
+    waiting = setTimeout(update, 120);
   });
 }
 
@@ -146,7 +146,7 @@ async function begin() {
   document.title = `${run.name} · perceivers`;
   at("name").textContent = run.name;
   at("about").textContent = about();
-  new Zones(at("zones"), run, look, fail);
+  new Zones(at("zones"), run, predict, fail);
   listenToControls();
   document.body.dataset.ready = "true";
 }

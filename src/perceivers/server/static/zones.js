@@ -32,7 +32,7 @@ export class Zones {
     }
     this.host.append(...files.filter((input) => !together.includes(input) || together.length < 2).map((input) => this.zone(input)));
     if (written.length) this.host.append(this.row(written));
-    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "What is missing may be left out."));
+    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "Missing inputs may be left out."));
   }
 
   /** Whether a request needs all inputs: both frames of a pair. */
@@ -63,7 +63,7 @@ export class Zones {
       }
       this.notify();
     };
-    zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Read them")]));
+    zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Predict")]));
     return zone;
   }
 
@@ -103,14 +103,14 @@ export class Zones {
     area.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
     });
-    const button = make("button", { type: "button", class: "strong", click: send }, "Read it");
+    const button = make("button", { type: "button", class: "strong", click: send }, "Predict");
     return [make("p", {}, [make("label", { for: id }, `${input.name === "text" ? "Write" : `${input.name}: write`} a text, or drop a file:`)]), area, make("p", { class: "buttons" }, [button])];
   }
 
   recording(input, give) {
     if (!canCapture || !["audio", "image", "frame_pair"].includes(input.kind)) return [];
     const isAudio = input.kind === "audio";
-    const button = make("button", { type: "button" }, isAudio ? "Record" : "Take a picture");
+    const button = make("button", { type: "button" }, isAudio ? "Record" : "Take a photo");
     let open = null;
     button.addEventListener("click", async () => {
       try {
@@ -126,7 +126,7 @@ export class Zones {
       } catch (error) {
         this.failed(error);
       } finally {
-        if (button.textContent === "Stop" || !isAudio) button.textContent = isAudio ? "Record" : "Take a picture";
+        if (button.textContent === "Stop" || !isAudio) button.textContent = isAudio ? "Record" : "Take a photo";
         open = null;
       }
     });

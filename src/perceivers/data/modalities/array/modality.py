@@ -1,4 +1,4 @@
-"""Arrays of a sense that nobody has named yet: M elements of C channels, with coordinates or without."""
+"""Arrays as a modality: M elements of C channels, with coordinates or without."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,13 +9,20 @@ import numpy.typing as npt
 import torch
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.array.decode import ArrayValue, read_array
+from perceivers.data.modalities.array.decode import ArrayValue, array_upload_sizes, read_array
 from perceivers.data.modalities.base import (
     SAMPLED_CELLS,
     BasePreprocessConfig,
     CellSampler,
     DecodedValue,
     stack_padded,
+)
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    register_modality,
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
@@ -85,6 +92,13 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
             "num_channels": self.num_channels,
             "num_coordinates": self.num_coordinates,
         }
+
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return normalized values in the units of the data."""
+        if not self.mean or not self.std:
+            return values
+        std, mean = (np.asarray(row, dtype=np.float32) for row in (self.std, self.mean))
+        return values * std + mean
 
 
 @configclass
@@ -175,7 +189,7 @@ class ArrayModality:
             notes.append("elements drawn" if self.num_coordinates else "cut to length")
         return DecodedValue(array, tuple(notes))
 
-    def prepare(
+    def transform(
         self,
         value: Any,
         *,
@@ -327,3 +341,22 @@ def _moments(real: Sequence[npt.NDArray[np.float32]]) -> dict[str, tuple[float, 
         "mean": tuple(float(f"{number:.5g}") for number in mean),
         "std": tuple(float(f"{number:.5g}") for number in std),
     }
+
+
+def _default(_: OwnDataSize) -> tuple[ArrayPreprocessConfig, ArrayAugmentConfig]:
+    return ArrayPreprocessConfig(), ArrayAugmentConfig(noise=0.05)
+
+
+register_modality(
+    ModalitySpec(
+        name="array",
+        noun="arrays",
+        preprocessing=(Preprocessing(ArrayPreprocessConfig, ArrayModality, _default),),
+        augment=ArrayAugmentConfig,
+        suffixes=("npy", "npz"),
+        column_kinds={"array": ColumnKind("arrays", stored_as=("points",))},
+        recipe="arrays",
+        mixup="share",
+        upload_sizes=array_upload_sizes,
+    )
+)

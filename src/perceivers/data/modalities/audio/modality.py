@@ -1,6 +1,6 @@
-"""Sounds as a modality: decoded, cut to clips, augmented in training; as a waveform or a mel spectrogram."""
+"""Audio as a modality: decoded, cut to clips and augmented; as a waveform or a mel spectrogram."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -13,6 +13,7 @@ from perceivers.data.modalities.audio.decode import (
     Audio,
     cut_audio,
     decode_audio,
+    read_audio_header,
     resample,
 )
 from perceivers.data.modalities.audio.measure import measure_clip, measure_values
@@ -23,6 +24,14 @@ from perceivers.data.modalities.base import (
     CellSampler,
     DecodedValue,
     stack_padded,
+)
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    UploadSize,
+    register_modality,
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
@@ -91,6 +100,10 @@ class WavePreprocessConfig(BasePreprocessConfig):
     def input_fields(self) -> dict[str, Any]:
         """Return samples and channels of a clip."""
         return {"num_samples": self.num_samples, "num_channels": self.num_channels}
+
+    def value_units(self) -> dict[str, Any]:
+        """Return how scaled samples become those in [-1, 1]."""
+        return {"std": (self.scale,), "low": -1.0, "high": 1.0}
 
 
 class _Audio:
@@ -168,7 +181,7 @@ class WaveformModality(_Audio):
         self.preprocess = preprocess
         self.factor = np.float32(1 / preprocess.scale)
 
-    def prepare(
+    def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
@@ -218,7 +231,7 @@ class MelModality(_Audio):
         self.preprocess = preprocess
         self.mean, self.factor = np.float32(mean), np.float32(1 / std)
 
-    def prepare(
+    def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
@@ -246,3 +259,44 @@ class MelModality(_Audio):
         """Return spectrograms as B x L x bands, as long as the longest, and which frames are real."""
         like = (self.num_frames, self.preprocess.num_mels)
         return stack_padded(samples, like=like, dtype=np.float32)
+
+
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
+    seconds = read_audio_header(media).seconds
+    if (
+        seconds is not None
+    ):  # some streams do not state it; the memory of the process is bounded too
+        yield UploadSize(seconds, "seconds of audio", "seconds")
+
+
+def _is_audio(data: bytes) -> bool:
+    is_wav = data[:4] == b"RIFF" and data[8:12] == b"WAVE"
+    return is_wav or data.startswith((b"fLaC", b"OggS", b"ID3", b"\xff\xfb"))
+
+
+def _default_mel(_: OwnDataSize) -> tuple[MelPreprocessConfig, AudioAugmentConfig]:
+    return MelPreprocessConfig(), AudioAugmentConfig(speed=0.1)
+
+
+def _default_wave(_: OwnDataSize) -> tuple[WavePreprocessConfig, AudioAugmentConfig]:
+    return WavePreprocessConfig(), AudioAugmentConfig(speed=0.1, noise=0.05)
+
+
+register_modality(
+    ModalitySpec(
+        name="audio",
+        noun="audio",
+        preprocessing=(
+            Preprocessing(MelPreprocessConfig, MelModality, _default_mel),
+            Preprocessing(WavePreprocessConfig, WaveformModality, _default_wave),
+        ),
+        augment=AudioAugmentConfig,
+        suffixes=("wav", "flac", "ogg", "oga", "mp3", "opus", "aif", "aiff", "m4a", "aac"),
+        magic=_is_audio,
+        column_kinds={"audio": ColumnKind("audio", stored_as=("video", "array"))},
+        recipe="audio",
+        mixup="blend",
+        accepts=("video",),
+        upload_sizes=_upload_sizes,
+    )
+)

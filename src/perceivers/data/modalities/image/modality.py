@@ -1,26 +1,46 @@
-"""Pictures as a modality: decoded upright, cropped, resized, augmented in training, normalized."""
+"""Images as a modality, and as targets of every pixel: a second image, or a map of classes."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.base import DecodedValue, MissingValueError
+from perceivers.data.modalities.base import (
+    SAMPLED_CELLS,
+    BasePreprocessConfig,
+    CellSampler,
+    DecodedValue,
+    MissingValueError,
+    read_cells,
+)
 from perceivers.data.modalities.image.augment import (
     ImageAugmentConfig,
     augment_pixels,
     check_crop,
+    inception_box,
 )
-from perceivers.data.modalities.image.decode import decode
+from perceivers.data.modalities.image.decode import decode, decode_indices, read_header
 from perceivers.data.modalities.image.preprocess import (
     ImagePreprocessConfig,
     Pixels,
+    evaluation_box,
     normalize_pixels,
     preprocess_pixels,
 )
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    UploadSize,
+    register_modality,
+)
+from perceivers.registry import configclass
 from perceivers.typing import Bool, Tensor
 
 
@@ -69,7 +89,7 @@ class ImageModality:
         decoded = decode(media, num_channels=self.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 
-    def prepare(
+    def transform(
         self,
         value: Image.Image,
         *,
@@ -103,3 +123,290 @@ def image_from_pixels(pixels: Pixels) -> Image.Image:
     """Return kept pixels as a picture again. Faster than `Image.fromarray`, which matters for small ones."""
     height, width, channels = pixels.shape
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())
+
+
+NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
+_SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may differ by rounding
+
+
+@configclass
+class PixelsPreprocessConfig(BasePreprocessConfig):
+    """What turns a second picture into values to learn, in [0, 1].
+
+    Attributes:
+        size: Height and width in pixels. None: those of the picture that it belongs to.
+        num_channels: 3 for RGB, 1 for gray. None: taken from the data.
+        crop_fraction: Side of the central crop as a share of the shorter side.
+        keep_aspect: Crop to the aspect of `size` first.
+    """
+
+    kind: Literal["pixels"] = "pixels"
+    size: tuple[int, int] | None = None
+    num_channels: int | None = None
+    crop_fraction: float = 1.0
+    keep_aspect: bool = True
+
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with an open number of channels filled in: 1 if all images are gray.
+
+        Raises:
+            ValueError: If none of them can be read.
+        """
+        if self.num_channels is not None:
+            return self
+        headers = list(read_cells(cells(SAMPLED_CELLS), read_header, "target image"))
+        return replace(self, num_channels=1 if all(one.gray for one in headers) else 3)
+
+
+@configclass
+class ClassMapPreprocessConfig(BasePreprocessConfig):
+    """What turns a picture of class indices (gray or with a palette) into classes to learn.
+
+    Attributes:
+        size: Height and width in pixels. None: those of the picture that it belongs to.
+        num_classes: Classes. None: up to the highest index in the data. 255 is none of them: nobody knows.
+        is_binary: 255 is class 1: the maps hold 0 and 255 only, as black and white.
+        palette: Red, green and blue of each class, as the data color them; pictures of predictions take these.
+        crop_fraction: Side of the central crop as a share of the shorter side.
+        keep_aspect: Crop to the aspect of `size` first.
+    """
+
+    kind: Literal["class_map"] = "class_map"
+    size: tuple[int, int] | None = None
+    num_classes: int | None = None
+    is_binary: bool = False
+    palette: tuple[int, ...] = ()
+    crop_fraction: float = 1.0
+    keep_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what an index of 8 bit cannot tell."""
+        if self.num_classes is not None and not 2 <= self.num_classes <= NO_CLASS:
+            raise ValueError(
+                f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
+            )
+
+    def measure(self, cells: CellSampler) -> Self:
+        """Return the configuration with the number of classes and their colors filled in.
+
+        Raises:
+            ValueError: If no map can be read, or they hold one class only.
+        """
+        found = list(read_cells(cells(SAMPLED_CELLS), decode_indices, "class map"))
+        seen = {int(index) for indices, _ in found for index in np.unique(indices)}
+        is_binary = self.is_binary or (self.num_classes in {None, 2} and seen == {0, NO_CLASS})
+        highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
+        count = self.num_classes or highest + 1
+        if count < 2:
+            raise ValueError(
+                "The class maps hold class 0 alone: there is nothing to tell apart. Expected an image with a "
+                "palette, or a gray one whose pixels are 0, 1, 2, ..."
+            )
+        palette = self.palette or next((colors for _, colors in found if colors), ())
+        return replace(
+            self, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
+        )
+
+
+class PixelsModality(ImageModality):
+    """How cells become pictures to learn. See `perceivers.data.modalities.base.Modality`.
+
+    Args:
+        preprocess: With nothing open.
+        augment: What is random about the picture that it belongs to.
+
+    Raises:
+        ValueError: If something is open.
+    """
+
+    def __init__(
+        self, preprocess: PixelsPreprocessConfig, augment: ImageAugmentConfig | None = None
+    ) -> None:
+        if preprocess.size is None or preprocess.num_channels is None:
+            raise ValueError(
+                f"Expected size and num_channels of a picture to learn, got {preprocess}."
+            )
+        count = preprocess.num_channels
+        plain = ImagePreprocessConfig(
+            size=preprocess.size,
+            num_channels=count,
+            mean=(0.0,) * count,
+            std=(1.0,) * count,
+            crop_fraction=preprocess.crop_fraction,
+            keep_aspect=preprocess.keep_aspect,
+        )
+        super().__init__(plain, augment)
+
+
+class ClassMapModality:
+    """How cells become maps of classes. See `perceivers.data.modalities.base.Modality`.
+
+    Args:
+        preprocess: With nothing open.
+        augment: What is random about the picture that it belongs to.
+
+    Raises:
+        ValueError: If something is open, or `crop_scale` or `crop_ratio` are out of range.
+    """
+
+    has_clips = False
+
+    def __init__(
+        self, preprocess: ClassMapPreprocessConfig, augment: ImageAugmentConfig | None = None
+    ) -> None:
+        if preprocess.size is None or preprocess.num_classes is None:
+            raise ValueError(
+                f"Expected size and num_classes of a map of classes, got {preprocess}."
+            )
+        if augment is not None:
+            check_crop(augment)
+        self.size = preprocess.size
+        self.num_classes = preprocess.num_classes
+        self.is_binary = preprocess.is_binary
+        self.augment = augment
+        self._cut = ImagePreprocessConfig(
+            size=preprocess.size,
+            crop_fraction=preprocess.crop_fraction,
+            keep_aspect=preprocess.keep_aspect,
+        )
+
+    def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
+        """Return the index of each pixel's class, Y x X of uint8.
+
+        Args:
+            media: A file, its bytes, or an array of uint8.
+            clip_position: A picture has none.
+
+        Raises:
+            MissingValueError: If the cell is empty.
+            ValueError: If it cannot be decoded, or holds colors or a class that is not known.
+        """
+        if media.is_missing:
+            raise MissingValueError(
+                f"{media.name} is empty: expected a map of classes, got nothing."
+            )
+        indices, _ = decode_indices(media)
+        if self.is_binary:
+            indices = np.where(indices == NO_CLASS, 1, indices).astype(np.uint8)
+        odd = indices[(indices >= self.num_classes) & (indices != NO_CLASS)]
+        if odd.size:
+            raise ValueError(
+                f"{media.name} holds the class {odd[0]}: expected indices below {self.num_classes}, the number of "
+                f"classes, or {NO_CLASS} where nobody knows. If there are more, say so with num_classes in preprocess."
+            )
+        return DecodedValue(indices)
+
+    def transform(
+        self,
+        value: npt.NDArray[np.uint8],
+        *,
+        clip_position: float = 0.5,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts.
+
+        Args:
+            value: Of `decode`.
+            clip_position: A picture has none.
+            rng: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
+        """
+        height, width = value.shape
+        flip = False
+        if self.augment is None or rng is None or self.augment.crop_scale is None:
+            box = evaluation_box(width, height, self._cut)
+        else:
+            box = inception_box(width, height, self.augment, self._cut, rng)
+        if self.augment is not None and rng is not None:
+            flip = self.augment.flip and rng.random() < 0.5
+        image = Image.fromarray(value).resize(
+            (self.size[1], self.size[0]), Image.Resampling.NEAREST, box=box
+        )
+        pixels = np.array(image)
+        return pixels[:, ::-1].copy() if flip else pixels
+
+    def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
+        """Return maps as B x Y x X of int64; of samples without one, all pixels are of no class."""
+        nothing = np.full(self.size, NO_CLASS, dtype=np.uint8)
+        maps = np.stack([nothing if sample is None else sample for sample in samples])
+        there = torch.tensor([sample is not None for sample in samples])
+        values = torch.from_numpy(maps).long()
+        return values, None if bool(there.all()) else there[:, None]
+
+
+def check_alike(values: dict[str, Any], answers: Sequence[str]) -> str | None:
+    """Return what is wrong where a target is not of the aspect of its picture, in words; else None.
+
+    Args:
+        values: What a row holds of each modality, decoded.
+        answers: Which of them are targets.
+    """
+    sizes = {name: _size(value) for name, value in values.items()}
+    shown = next(
+        ((name, size) for name, size in sizes.items() if size and name not in answers), None
+    )
+    if shown is None:
+        return None
+    name, (height, width) = shown
+    for answer in answers:
+        size = sizes.get(answer)
+        if size is None:
+            continue
+        scale = size[0] / height
+        if abs(size[1] - scale * width) > _SLACK * max(1.0, scale):
+            return (
+                f"expected '{answer}' of the same aspect as '{name}', {height} x {width} pixels, got {size[0]} x "
+                f"{size[1]}."
+            )
+    return None
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Return height and width of a picture or a map; None of anything else."""
+    if isinstance(value, Image.Image):
+        return value.height, value.width
+    if isinstance(value, np.ndarray):
+        array = cast("npt.NDArray[Any]", value)
+        return (int(array.shape[0]), int(array.shape[1])) if array.ndim == 2 else None
+    return None
+
+
+def image_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
+    """Yield the number of pixels that the header of an image states."""
+    header = read_header(media)
+    yield UploadSize(header.height * header.width, "pixels", "pixels")
+
+
+def _is_image(data: bytes) -> bool:
+    magic = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in {b"avif", b"heic"}
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data.startswith(magic) or is_webp or is_heif
+
+
+def _default(size: OwnDataSize) -> tuple[ImagePreprocessConfig, ImageAugmentConfig]:
+    augment = ImageAugmentConfig(crop_scale=(0.4, 1.0), flip=True)
+    return ImagePreprocessConfig(max_side=size.largest_image), augment
+
+
+register_modality(
+    ModalitySpec(
+        name="image",
+        noun="images",
+        preprocessing=(
+            Preprocessing(ImagePreprocessConfig, ImageModality, _default),
+            Preprocessing(PixelsPreprocessConfig, PixelsModality),
+            Preprocessing(ClassMapPreprocessConfig, ClassMapModality),
+        ),
+        augment=ImageAugmentConfig,
+        suffixes=(
+            *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "dib", "webp", "tif"),
+            *("tiff", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "jp2", "avif"),
+        ),
+        magic=_is_image,
+        column_kinds={"image": ColumnKind("images", stored_as=("array",))},
+        recipe="images",
+        fine_encoder=False,
+        mixup="blend",
+        upload_sizes=image_upload_sizes,
+    )
+)

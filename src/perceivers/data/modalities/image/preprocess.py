@@ -120,6 +120,14 @@ class ImagePreprocessConfig(BasePreprocessConfig):
         """Return size and channels."""
         return {"size": self.size, "num_channels": self.num_channels}
 
+    def value_units(self) -> dict[str, Any]:
+        """Return how normalized pixels become those in [0, 1]."""
+        return {"mean": self.mean or (), "std": self.std or (), "low": 0.0, "high": 1.0}
+
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return pixels in [0, 1] as bytes."""
+        return np.round(values * 255).astype(np.uint8)
+
 
 def preprocess_pixels(image: Image.Image, config: ImagePreprocessConfig) -> Pixels:
     """Return an image cropped and resized but not normalized: Y x X x C, uint8."""

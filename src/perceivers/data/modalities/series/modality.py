@@ -1,14 +1,15 @@
-"""Recordings of sensors as a modality: windows of a stated length; what is missing is told, never invented."""
+"""Series as a modality: windows of sensor recordings; missing values are masked or flagged, never filled in."""
 
+import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import nearest
+from perceivers.data.base import nearest, require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
     SAMPLED_CELLS,
@@ -24,6 +25,14 @@ from perceivers.data.modalities.series.augment import (
     turned,
 )
 from perceivers.data.modalities.series.decode import SeriesValue, read_series
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    UploadSize,
+    register_modality,
+)
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
@@ -107,6 +116,13 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
             "irregular": bool(self.irregular),
         }
 
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return normalized values in the units of the data."""
+        if not self.mean or not self.std:
+            return values
+        std, mean = (np.asarray(row, dtype=np.float32) for row in (self.std, self.mean))
+        return values * std + mean
+
 
 class SeriesModality:
     """Reads windows of recordings.
@@ -172,7 +188,7 @@ class SeriesModality:
             values = resampled(media.name, values, recording.times, config.rate)
         return DecodedValue(SeriesValue(values, None, self.names), notes)
 
-    def prepare(
+    def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
         """Return a window: L x V, float32, L at most `length`.
@@ -392,3 +408,47 @@ def _chosen(name: str, recording: SeriesValue, channels: tuple[str, ...]) -> Val
             f"{', '.join(channels)}, got {', '.join(recording.names)}; columns of text are no channels."
         )
     return recording.values[:, [recording.names.index(channel) for channel in channels]]
+
+
+_BYTES_PER_NUMBER = 8
+
+
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
+    data = media.data or b""
+    if data[:4] == b"PAR1":
+        parquet = require("pyarrow.parquet", "data")
+        try:
+            metadata = parquet.ParquetFile(io.BytesIO(data)).metadata
+        except Exception as error:  # damaged files raise errors of many classes
+            raise ValueError(
+                f"Cannot read '{media.name}' as a series: it is damaged or cut off ({error})."
+            ) from error
+        groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+        size = sum(group.total_byte_size for group in groups)
+        yield UploadSize(max(metadata.num_rows * metadata.num_columns, 0), "numbers", "numbers")
+        yield UploadSize(size / _BYTES_PER_NUMBER, "numbers", "numbers")
+        return
+    header = data[: data.find(b"\n") + 1]
+    cells = 1 + max(header.count(mark) for mark in (b",", b";", b"\t"))
+    yield UploadSize(data.count(b"\n") * cells, "numbers", "numbers")
+
+
+def _default(_: OwnDataSize) -> tuple[SeriesPreprocessConfig, SeriesAugmentConfig]:
+    return SeriesPreprocessConfig(), SeriesAugmentConfig()
+
+
+register_modality(
+    ModalitySpec(
+        name="series",
+        noun="series",
+        preprocessing=(Preprocessing(SeriesPreprocessConfig, SeriesModality, _default),),
+        augment=SeriesAugmentConfig,
+        suffixes=("csv", "tsv", "parquet"),
+        column_kinds={"series": ColumnKind("series", stored_as=("array", "text"))},
+        is_media=False,
+        recipe="series",
+        mixup="blend",
+        accepts=("array",),
+        upload_sizes=_upload_sizes,
+    )
+)

@@ -1,4 +1,4 @@
-"""Plain rows of a table as a modality: numbers and categories, each field one element of the model's input."""
+"""Tables as a modality: numbers and categories of a row, each field one element."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +16,13 @@ from perceivers.data.modalities.base import (
     CellSampler,
     DecodedValue,
     MissingValueError,
+)
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    register_modality,
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
@@ -170,7 +177,7 @@ class TableModality:
             )
         return DecodedValue(values, tuple(dict.fromkeys(notes)))
 
-    def prepare(
+    def transform(
         self,
         value: Any,
         *,
@@ -313,3 +320,21 @@ def _names(column: str, cells: Sequence[Any]) -> tuple[str, ...]:
             "category. Leave the column out, or read it as text."
         )
     return tuple(names)
+
+
+def _default(_: OwnDataSize) -> tuple[TablePreprocessConfig, TableAugmentConfig]:
+    return TablePreprocessConfig(), TableAugmentConfig(noise=0.05, drop=0.1)
+
+
+register_modality(
+    ModalitySpec(
+        name="table",
+        noun="numbers and categories",
+        preprocessing=(Preprocessing(TablePreprocessConfig, TableModality, _default),),
+        augment=TableAugmentConfig,
+        column_kinds={
+            "number": ColumnKind("numbers"),
+            "category": ColumnKind("categories", stored_as=("text", "number")),
+        },
+    )
+)

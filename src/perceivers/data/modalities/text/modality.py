@@ -1,10 +1,10 @@
-"""Texts become numbers byte by byte: UTF-8 as it stands, behind the six special marks of DeepMind's release."""
+"""Text as a modality: UTF-8 bytes behind the six special tokens of DeepMind's release."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import SEEK_END
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,80 @@ from perceivers.data.modalities.base import (
     MissingValueError,
     stack_padded,
 )
-from perceivers.data.modalities.text.multi_text import MultiText, read_multi_text, room_of_each
-from perceivers.data.registry import kind_of_bytes
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    UploadSize,
+    kind_of_bytes,
+    register_modality,
+)
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Int, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MultiText:
+    """The bytes of several texts.
+
+    Attributes:
+        data: All of them, one text behind the other.
+        ends: Where each text ends.
+    """
+
+    data: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int64]
+
+    def parts(self) -> list[npt.NDArray[np.uint8]]:
+        """Return each text by itself."""
+        return np.split(self.data, self.ends[:-1])
+
+
+def read_multi_text(media: EncodedItem, most: int) -> tuple[MultiText, tuple[str, ...]] | None:
+    """Return the texts of a cell that stands for several columns, and notes on those that are empty. Else None.
+
+    Args:
+        media: With a dict of texts by column as its value, where there are several.
+        most: Bytes that are kept of each.
+
+    Raises:
+        ValueError: If one of them is no text, or all are empty.
+    """
+    if not isinstance(media.value, Mapping):
+        return None
+    parts: list[bytes] = []
+    notes: list[str] = []
+    for column, cell in cast("Mapping[str, Any]", media.value).items():
+        text = cell.read() if isinstance(cell, EncodedItem) else cell  # a file of its own
+        if text is not None and not isinstance(text, str | bytes):
+            raise ValueError(
+                f"'{column}' of '{media.name}' is no text: expected a string, got {type(text).__name__}."
+            )
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b""
+        parts.append(data[:most])
+        if not data:
+            notes.append(f"no {column}")
+    if not any(parts):
+        raise ValueError(
+            f"'{media.name}' is empty: expected texts, got nothing. Write them or take the row out of the data."
+        )
+    ends = np.cumsum([len(part) for part in parts])
+    joined = np.frombuffer(b"".join(parts), dtype=np.uint8)
+    return MultiText(joined, ends.astype(np.int64)), tuple(notes)
+
+
+def room_of_each(lengths: Sequence[int], room: int) -> list[int]:
+    """Return how many bytes each text keeps where all of them share a room: the longest lose first, as BERT has it.
+
+    Source: BERT (arXiv:1810.04805), its release's truncation of pairs.
+    """
+    kept = [0] * len(lengths)
+    for count, place in enumerate(sorted(range(len(lengths)), key=lambda i: lengths[i])):
+        kept[place] = min(lengths[place], room // (len(lengths) - count))
+        room -= kept[place]
+    return kept
+
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 BYTE_OFFSET = 6
@@ -166,7 +236,7 @@ class TextModality:
             notes.append("not valid UTF-8")
         return DecodedValue(np.frombuffer(data, dtype=np.uint8), tuple(notes))
 
-    def prepare(
+    def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Ids:
         """Return at most `max_length` numbers, one for each byte: L, int64.
@@ -404,3 +474,28 @@ def _size_of(media: EncodedItem) -> int:
     if several is not None:
         return several[0].data.shape[0] + several[0].ends.shape[0] - 1
     return len(media.data if media.data is not None else encoded_text(media))
+
+
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
+    text = media.value if media.data is None else media.data
+    size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b"")
+    yield UploadSize(size, "bytes of text", "characters")
+
+
+def _default(_: OwnDataSize) -> tuple[TextPreprocessConfig, TextAugmentConfig]:
+    return TextPreprocessConfig(keep="random"), TextAugmentConfig()
+
+
+register_modality(
+    ModalitySpec(
+        name="text",
+        noun="text",
+        preprocessing=(Preprocessing(TextPreprocessConfig, TextModality, _default),),
+        augment=TextAugmentConfig,
+        suffixes=("txt", "md"),
+        column_kinds={"text": ColumnKind("text", stored_as=("series",))},
+        is_media=False,
+        recipe="text",
+        upload_sizes=_upload_sizes,
+    )
+)

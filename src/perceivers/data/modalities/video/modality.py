@@ -1,8 +1,8 @@
-"""Films as a modality: clips at a steady rate, cropped alike in all frames, augmented in training, normalized."""
+"""Video as a modality: clips at a steady rate, cropped alike in all frames, augmented and normalized."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -30,8 +30,18 @@ from perceivers.data.modalities.video.decode import (
     Video,
     VideoHeader,
     decode_video,
+    open_video,
     read_video_header,
+    video_seconds,
     window_of,
+)
+from perceivers.data.registry import (
+    ColumnKind,
+    ModalitySpec,
+    OwnDataSize,
+    Preprocessing,
+    UploadSize,
+    register_modality,
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
@@ -112,6 +122,14 @@ class VideoPreprocessConfig(BasePreprocessConfig):
     def input_fields(self) -> dict[str, Any]:
         """Return the sizes that the input adapter takes over."""
         return {"num_frames": self.num_frames, "size": self.size}
+
+    def value_units(self) -> dict[str, Any]:
+        """Return how normalized pixels become those in [0, 1]."""
+        return {"mean": self.mean or (), "std": self.std or (), "low": 0.0, "high": 1.0}
+
+    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Return pixels in [0, 1] as bytes."""
+        return np.round(values * 255).astype(np.uint8)
 
 
 @configclass
@@ -217,7 +235,7 @@ class VideoModality:
             tall = wide = max(tall, wide)
         return max(1, round(height * tall)), max(1, round(width * wide))
 
-    def prepare(
+    def transform(
         self, value: Video, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
         """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
@@ -384,7 +402,7 @@ def _mean_std(
         except (ValueError, OSError) as error:
             failure = failure or error
             continue
-        values = clips.prepare(film)[::4].reshape(-1, 3) / 255.0
+        values = clips.transform(film)[::4].reshape(-1, 3) / 255.0
         sums += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
     if not count:
@@ -394,3 +412,39 @@ def _mean_std(
     red, green, blue = (round(float(m), 4) for m in mean)
     r, g, b = (round(float(s), 4) for s in std)
     return (red, green, blue), (r, g, b)
+
+
+def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
+    with open_video(media) as (_, stream):
+        codec = stream.codec_context
+        yield UploadSize(codec.width * codec.height, "pixels in a frame", "pixels")
+        yield UploadSize(video_seconds(media, stream), "seconds of video", "seconds")
+
+
+def _is_video(data: bytes) -> bool:
+    is_mp4 = data[4:8] == b"ftyp" and data[8:12] not in {b"avif", b"heic"}
+    is_avi = data[:4] == b"RIFF" and data[8:12] == b"AVI "
+    return is_mp4 or is_avi or data.startswith(b"\x1a\x45\xdf\xa3")
+
+
+def _default(size: OwnDataSize) -> tuple[VideoPreprocessConfig, VideoAugmentConfig]:
+    return VideoPreprocessConfig(max_side=size.largest_image), VideoAugmentConfig()
+
+
+register_modality(
+    ModalitySpec(
+        name="video",
+        noun="video",
+        preprocessing=(Preprocessing(VideoPreprocessConfig, VideoModality, _default),),
+        augment=VideoAugmentConfig,
+        suffixes=("mp4", "avi", "mov", "mkv", "webm", "mpg", "mpeg", "m4v"),
+        magic=_is_video,
+        column_kinds={
+            "video": ColumnKind("video", stored_as=("audio", "array")),
+            "film": ColumnKind("video with audio", stored_as=("video", "audio")),
+        },
+        recipe="video",
+        mixup="blend",
+        upload_sizes=_upload_sizes,
+    )
+)

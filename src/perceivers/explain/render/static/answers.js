@@ -1,8 +1,8 @@
-// The model's answers as bars with numbers, and as one sentence for who listens.
+// Outputs of the model as bars with numbers, and as one sentence for screen readers.
 
 import { make } from "./dom.js";
 
-const MOST = 5;
+const MOST = 8;
 
 function percent(value) {
   const shown = 100 * value;
@@ -52,7 +52,7 @@ function contents(answer) {
   return numbers({ values: answer.values ?? {} });
 }
 
-/** Draw answers into an element and return them as a sentence. */
+/** Draw the outputs into an element and return them as a sentence. */
 export function drawAnswers(host, answers) {
   const spoken = [];
   host.replaceChildren();

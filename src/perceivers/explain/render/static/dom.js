@@ -1,4 +1,4 @@
-// Elements in one line.
+// Helpers for elements and canvases.
 
 /** Make an element with attributes and children: elements, or a text. */
 export function make(name, attributes = {}, children = []) {

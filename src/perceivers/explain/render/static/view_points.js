@@ -1,4 +1,4 @@
-// Points in space that turn: by mouse, finger and the arrow keys. Those with more attention are larger and warmer.
+// Points in space that turn by mouse, finger and arrow keys. Those with more attention are larger and warmer.
 
 import { colorOf, mixed, strength } from "./colors.js";
 import { make, named, redraw, sharp } from "./dom.js";
@@ -37,7 +37,7 @@ export function project(points, turn, tilt) {
     const right = x * ct - y * st;
     const away = x * st + y * ct;
     const near = z * si - away * ci;
-    const far = 3.2 / (3.2 - near); // a little perspective: what is near is larger
+    const far = 3.2 / (3.2 - near); // a little perspective: near points are larger
     return [right * far, -(z * ci + away * si) * far, near];
   });
 }
