@@ -42,6 +42,12 @@ def without_a_gpu(monkeypatch) -> None:
 
 
 @pytest.fixture
+def undrawn_figures(monkeypatch) -> None:
+    """Save empty figures: drawing the report takes most of the time of a tiny run."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: file.touch())
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """Return the folder of real data beside the checkout, or skip."""
     shared = Path(os.environ.get("PERCEIVERS_SHARED", ROOT.parent / "shared"))

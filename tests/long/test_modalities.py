@@ -57,7 +57,12 @@ def fitted(tmp_path_factory) -> Callable[[str], Trained]:
     return trained
 
 
-@pytest.fixture(params=list(CASES))
+QUICK = ("audio_video", "meshes", "text", "table", "mixed")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.quick] * (name in QUICK)) for name in CASES]
+)
 def one(request, fitted) -> Trained:
     return fitted(request.param)
 
