@@ -21,9 +21,9 @@ def public_names() -> dict[str, dict[str, str]]:
         if isinstance(node, ast.ImportFrom):
             title = starts[max(line for line in starts if line < node.lineno)]
             for alias in node.names:
-                sections[title][alias.asname or alias.name] = (
-                    f"perceivers.{node.module}.{alias.name}"
-                )
+                found = getattr(perceivers, alias.name)
+                path = f"{found.__module__}.{getattr(found, '__qualname__', alias.name)}"
+                sections[title][alias.name] = path
     return sections
 
 

@@ -12,9 +12,9 @@ import torch
 from perceivers.models.cost import decoder_flops, paper_flops
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe, list_recipes
+from perceivers.recipes.assume import assume
 from perceivers.recipes.files import dump_recipe
 from perceivers.recipes.registry import Recipe, recipe_function, sizes_of
-from perceivers.recipes.resolve_sizes import assume
 
 __all__ = ["on_config", "on_files", "recipe_page"]
 

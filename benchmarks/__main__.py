@@ -84,11 +84,11 @@ def measure(cases: list[Case], args: argparse.Namespace) -> int:
         for case in cases:
             if args.device not in case.devices or (case.float32_only and dtype != "float32"):
                 continue
-            clip_position = facts.clip_position(args.device, dtype)
+            load_now = facts.load_now(args.device, dtype)
             start = time.perf_counter()
             row = harness.run_case(case, setting, budget, torch.get_num_threads())
             row["measured_in_seconds"] = round(time.perf_counter() - start)
-            results = harness.merged(path, machine, clip_position, row)
+            results = harness.merged(path, machine, load_now, row)
             path.write_text(json.dumps(results, indent=1) + "\n")
             say(row)
             if "error" in row or any("error" in c for c in row["contestants"].values()):

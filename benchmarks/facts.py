@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["clip_position", "machine"]
+__all__ = ["load_now", "machine"]
 
 
 def machine(device: str) -> dict[str, object]:
@@ -33,7 +33,7 @@ def machine(device: str) -> dict[str, object]:
     return facts
 
 
-def clip_position(device: str, dtype: str) -> dict[str, object]:
+def load_now(device: str, dtype: str) -> dict[str, object]:
     """Return the day, how busy the machine is with other work, and how fast it multiplies just now."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {

@@ -106,7 +106,7 @@ def child(options: dict[str, Any], path: Path) -> None:
 
 
 def merged(
-    path: Path, machine: dict[str, object], clip_position: dict[str, object], row: dict[str, Any]
+    path: Path, machine: dict[str, object], load_now: dict[str, object], row: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the results on file with one row replaced or added.
 
@@ -117,7 +117,7 @@ def merged(
         old = json.loads(path.read_text())
         if old.get("machine") == machine:
             kept = old["cases"]
-    row = row | clip_position
+    row = row | load_now
     same = [(r["case"], r["dtype"]) == (row["case"], row["dtype"]) for r in kept]
     if any(same):
         kept[same.index(True)] = row

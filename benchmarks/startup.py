@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    machine, clip_position = facts.machine("cpu"), facts.clip_position("cpu", "float32")
+    machine, load_now = facts.machine("cpu"), facts.load_now("cpu", "float32")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(cases(Path(folder)), args.rounds)
     verdicts: dict[str, dict[str, object]] = {}
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         met = verdicts.get(name, {}).get("met")
         print(f"{line} {row['of_import_torch']:6.2f} x import torch{_shown(met)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine, "moment": clip_position, "rounds": args.rounds, "cases": found}
+    result = {"machine": machine, "moment": load_now, "rounds": args.rounds, "cases": found}
     args.out.write_text(json.dumps(result | {"targets": verdicts}, indent=2) + "\n")
     print(f"written to {args.out}")
     return 0 if all(verdict["met"] for verdict in verdicts.values()) else 1

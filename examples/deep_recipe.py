@@ -1,6 +1,8 @@
-"""A recipe of one's own project: images with more latents and a deeper, unshared latent transformer.
+"""A custom recipe: images with more latents and a deeper latent transformer without weight sharing.
 
-perceivers fit birds/ --recipe deep_recipe:deep_images --out runs/deep    (in the folder of examples/deep_recipe.py)
+    perceivers fit birds/ --recipe deep_recipe:deep_images --out runs/deep
+
+Run it in the folder of this file, examples/deep_recipe.py.
 """
 
 from dataclasses import replace

@@ -1,6 +1,8 @@
 """Write synthetic event recordings of a moving dot, in folders for the four directions.
 
-python examples/plugin/make_data.py dots
+    python examples/plugin/make_data.py dots
+
+The plugin must be installed, for its file format.
 """
 
 import struct

@@ -1,6 +1,6 @@
 """Quantile regression for perceivers: the median of a number and an interval around it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -89,16 +89,10 @@ class QuantileTask(pv.SupervisedTask):
         return QuantileMeter(self)
 
     def predictions(
-        self,
-        names: Sequence[str],
-        batch: pv.TaskBatch,
-        outputs: torch.Tensor,
-        *,
-        preprocess: Mapping[str, Any],
-        top: int = 5,
+        self, outputs: torch.Tensor, request: pv.PredictionRequest
     ) -> Iterator[pv.Prediction]:
         """Yield the quantiles of each sample by name."""
-        for name, row in zip(names, self.probabilities(outputs).tolist(), strict=True):
+        for name, row in zip(request.names, self.probabilities(outputs).tolist(), strict=True):
             yield pv.Prediction(name=name, values=dict(zip(self.names, row, strict=True)))
 
 

@@ -8,8 +8,9 @@ import torch
 from perceivers.data.modalities.registry import build_modalities
 from perceivers.models.perceiver import build
 from perceivers.recipes import registry as base
+from perceivers.recipes.assume import assume
 from perceivers.recipes.files import dump_recipe, parse_recipe
-from perceivers.recipes.resolve_sizes import assume, preprocess_for
+from perceivers.recipes.resolve import preprocess_for
 
 
 def measured_enough(part):

@@ -162,7 +162,7 @@ def test_fit_from_python_takes_a_data_frame_and_dotted_changes(pictures):
     run = pv.fit(
         frame,
         out="run",
-        say=said.append,
+        on_message=said.append,
         label="species",
         max_epochs=1,
         batch_size=8,

@@ -134,7 +134,7 @@ def test_samples_of_several_tasks_are_mixed(run, tmp_path):
         run / "birds.csv",
         read_recipe(run / "run" / "recipe.yaml"),
         out=tmp_path / "mixed",
-        say=lambda _: None,
+        on_message=lambda _: None,
         **changes,
     )
     assert {"bird/accuracy", "type/accuracy", "age/r2", "tags/mAP"} <= set(done.metrics)

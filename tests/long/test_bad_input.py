@@ -130,7 +130,7 @@ def test_every_usual_kind_of_picture_is_read(run, tmp_path, capsys, make):
 def test_a_folder_named_like_a_picture_is_told(run, tmp_path, capsys):
     (tmp_path / "folder.png").mkdir()
     assert main(["predict", run, str(tmp_path / "folder.png")]) == 1
-    assert "Expected pictures in the folder" in capsys.readouterr().err
+    assert "Expected images in the folder" in capsys.readouterr().err
 
 
 def test_a_file_that_may_not_be_read_is_told(run, tmp_path, monkeypatch, capsys):

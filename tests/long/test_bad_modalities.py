@@ -195,7 +195,7 @@ class TestFit:
             "fit", tmp_path / "films.csv", "--out", tmp_path / "run", *flags
         )
         assert status == 1
-        assert "has no sound track" in err
+        assert "has no audio track" in err
         assert "Traceback" not in err
 
 
@@ -210,7 +210,7 @@ class TestFilmsAndTheirSound:
         status, out, err = run_command("predict", run_of("audio"), silent, heard, "--format", "csv")
         assert status == 1
         told(err, silent)
-        assert "has no sound track" in err
+        assert "has no audio track" in err
         (row,) = table_rows(out)
         assert row["name"] == str(heard)
 

@@ -22,7 +22,7 @@ from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.common import Size
 from perceivers.recipes.own_data import part_of
-from perceivers.recipes.resolve_sizes import fill_input
+from perceivers.recipes.resolve import fill_input
 from perceivers.tasks.classification import ClassificationConfig
 from support.files import RATE
 from support.modality_data import LABELS

@@ -32,7 +32,7 @@ from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.folder import is_first_process
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.training.batch_size_finder import MemoryProbe
-from perceivers.training.distributed import whole
+from perceivers.training.distributed import gather_full_tensor
 from perceivers.training.fit import Run
 from perceivers.training.fit import train as train_run
 from support.models import tiny_encoder
@@ -105,7 +105,9 @@ def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
         self._is_time_to_save = trainer.global_step % save_every == 0
 
     def dump_weights(self, trainer, module):
-        weights = {name: whole(tensor) for name, tensor in module.model.state_dict().items()}
+        weights = {
+            name: gather_full_tensor(tensor) for name, tensor in module.model.state_dict().items()
+        }
         torch.save(weights, self.folder / f"rank{trainer.global_rank}.pt")
 
     with pytest.MonkeyPatch.context() as patch:

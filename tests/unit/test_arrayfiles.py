@@ -267,7 +267,7 @@ def test_a_mask_of_values_masks_the_whole_element():
 
 def test_an_array_of_which_nothing_is_real_is_missing():
     with pytest.raises(
-        MissingValueError, match="its mask says that none of its 2 elements is real"
+        MissingValueError, match="its mask states that none of its 2 elements is real"
     ):
         read_array(EncodedItem("it", value={"x": [1, 2], "mask": [0, 0]}))
     with pytest.raises(MissingValueError, match="expected an array, got nothing"):

@@ -25,7 +25,7 @@ class TestDoctor:
         assert out.splitlines()[-1] == "Everything that is needed works."
 
     def test_what_is_wrong_is_named_and_is_status_1(self, monkeypatch, capsys):
-        found = doctor.Finding(state="wrong", name="writing", text="no")
+        found = doctor.Finding("wrong", "writing", "no")
         monkeypatch.setattr(doctor, "check_writing", lambda folder: found)
         assert main(["doctor"]) == 1
         assert capsys.readouterr().out.splitlines()[-1] == "Wrong: writing."

@@ -147,16 +147,16 @@ def test_nothing_is_suggested_where_nothing_is_near():
 
 def test_unknown_kinds_of_inputs_are_refused():
     with pytest.raises(
-        ValueError, match="'x' is said to hold 'imgae': expected one of image, audio, video"
+        ValueError, match="'x' has the unknown kind 'imgae': expected one of image, audio, video"
     ):
         choose({"x": Field("audio"), "label": NUMBER}, DataConfig(columns={"x": "imgae"}), "t")
 
 
 @pytest.mark.parametrize("kind", ["number", "text", "audio"])
 def test_columns_that_hold_something_else_are_refused(kind):
-    with pytest.raises(ValueError, match="'x' of t is said to hold images, but it holds"):
+    with pytest.raises(ValueError, match="'x' of t cannot be read as images: it holds"):
         choose({"x": Field(kind), "label": NUMBER}, DataConfig(columns={"x": "image"}), "t")
-    with pytest.raises(ValueError, match="is said to hold categories, but it holds images"):
+    with pytest.raises(ValueError, match="cannot be read as categories: it holds images"):
         choose({"x": IMAGE}, DataConfig(columns={"x": "category"}), "t")
 
 

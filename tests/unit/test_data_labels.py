@@ -59,7 +59,7 @@ def test_names_of_classes_in_their_order(values, field, names):
 @pytest.mark.parametrize(("values", "field", "name"), [([7] * 3, NUMBER, "7"), ([1], NAMED, "bee")])
 def test_one_class_only_is_refused(values, field, name):
     with pytest.raises(
-        ValueError, match=f"t has one class only, '{name}', in all .* nothing to tell"
+        ValueError, match=f"t has one class only, '{name}', in all .* nothing to distinguish"
     ):
         class_names(values, field, "t")
 

@@ -49,7 +49,7 @@ def test_nothing_to_open_is_said():
         as_encoded_item(None, "t, row 3", Path()).read()
     with pytest.raises(ValueError, match="t, row 3 is empty"):
         as_encoded_item(float("nan"), "t, row 3", Path()).open()
-    with pytest.raises(ValueError, match="digit is a decoded picture and has no bytes"):
+    with pytest.raises(ValueError, match="digit is a decoded image and has no bytes"):
         EncodedItem("digit", array=pixels(1)).open()
 
 
@@ -153,7 +153,7 @@ def test_numbers_of_unknown_scale_are_refused():
         to_uint8_images(np.array([-1.0, 1.0]), "w")
     with pytest.raises(ValueError, match="got int64 from 0 to 4095"):
         to_uint8_images(np.array([0, 4095]), "w")
-    with pytest.raises(ValueError, match="expected pictures as numbers, got an array of <U1"):
+    with pytest.raises(ValueError, match="expected images as numbers, got an array of <U1"):
         to_uint8_images(np.array(["a"]), "w")
 
 

@@ -366,9 +366,7 @@ def test_augmentation_out_of_range_is_an_error():
 
 
 def test_what_is_not_measured_is_an_error():
-    with pytest.raises(
-        ValueError, match="length and channels of the recordings, got None and None"
-    ):
+    with pytest.raises(ValueError, match="length and channels of the series, got None and None"):
         SeriesModality(SeriesPreprocessConfig())
     with pytest.raises(ValueError, match=r"rotate turns channels by threes .* there are 2: x, y"):
         windows(augment=SeriesAugmentConfig(rotate=True))

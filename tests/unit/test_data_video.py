@@ -288,14 +288,14 @@ def test_long_films_give_clips_of_the_most_frames_and_mixed_ones_a_square():
 
 def test_where_nothing_can_be_read_the_first_reason_is_told(monkeypatch):
     bad = EncodedItem("bad.mp4", data=b"nothing")
-    with pytest.raises(ValueError, match=r"No film of a sample can be read\. .*bad\.mp4"):
+    with pytest.raises(ValueError, match=r"No video of a sample can be read\. .*bad\.mp4"):
         measure_video([bad, frames_of(0, count=0)], VideoPreprocessConfig())
-    with pytest.raises(ValueError, match=r"No film of a sample can be read\. It holds no rows"):
+    with pytest.raises(ValueError, match=r"No video of a sample can be read\. It holds no rows"):
         measure_video([], VideoPreprocessConfig())
 
     def fail(*_, **__):
         raise ValueError("cut off")
 
     monkeypatch.setattr(video, "decode_video", fail)
-    with pytest.raises(ValueError, match=r"No film of a sample can be read\. cut off"):
+    with pytest.raises(ValueError, match=r"No video of a sample can be read\. cut off"):
         measure_video([frames_of(0)], VideoPreprocessConfig())

@@ -18,7 +18,7 @@ from perceivers.data.modalities.image.decode import (
 )
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
-REFUSED = r"Cannot read 'it.png' as a picture: .*Replace it or take it out of the data\."
+REFUSED = r"Cannot read 'it.png' as an image: .*Replace it or take it out of the data\."
 
 
 def encoded(image, kind="PNG", **options):
@@ -85,7 +85,7 @@ def test_exif_turns_are_undone(orientation):
     media = encoded(stored, exif=exif)
     decoded = decode(media, num_channels=1)
     np.testing.assert_array_equal(decoded.image, upright)
-    assert decoded.notes == (() if undo is None else ("turned as EXIF says",))
+    assert decoded.notes == (() if undo is None else ("turned as EXIF states",))
     header = read_header(media)
     assert (header.height, header.width, header.gray) == (2, 4, True)
 
@@ -251,7 +251,7 @@ def test_corrupt_jpeg_is_refused():
 
 def test_text_named_png_is_told_by_its_first_words():
     with pytest.raises(
-        ValueError, match=r"'it.png' as a picture: it holds text that begins with 'hello"
+        ValueError, match=r"'it.png' as an image: it holds text that begins with 'hello"
     ):
         decode_image(EncodedItem("it.png", data=b"hello world, this is no picture"), num_channels=3)
 
@@ -262,7 +262,7 @@ def test_damaged_header_is_told_from_an_unknown_format():
 
 
 def test_unknown_bytes_are_shown():
-    with pytest.raises(ValueError, match=r"no picture format .* begins with the bytes 00 01 02"):
+    with pytest.raises(ValueError, match=r"no image format .* begins with the bytes 00 01 02"):
         decode_image(EncodedItem("it.png", data=bytes(range(64))), num_channels=3)
 
 
@@ -270,7 +270,7 @@ def test_empty_file_is_refused(tmp_path):
     path = tmp_path / "nothing.jpg"
     path.touch()
     with pytest.raises(
-        ValueError, match=r"Cannot read '.*nothing.jpg' as a picture: the file is empty"
+        ValueError, match=r"Cannot read '.*nothing.jpg' as an image: the file is empty"
     ):
         decode_image(EncodedItem(str(path), path=path), num_channels=3)
 

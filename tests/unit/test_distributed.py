@@ -66,7 +66,7 @@ def test_one_process_agrees_with_itself():
 
 def test_the_whole_of_a_whole_tensor_is_a_copy():
     tensor = torch.ones(2, requires_grad=True)
-    copy = distributed.whole(tensor)
+    copy = distributed.gather_full_tensor(tensor)
     assert torch.equal(copy, tensor)
     assert copy.data_ptr() != tensor.data_ptr()
     assert not copy.requires_grad
@@ -118,7 +118,7 @@ class TestInAGroup:
         assert distributed.is_sharded(model)
         assert model(torch.ones(1, 2)).shape == (1, 1)
         for name, parameter in model.named_parameters():
-            assert torch.equal(distributed.whole(parameter), before[name])
+            assert torch.equal(distributed.gather_full_tensor(parameter), before[name])
             assert torch.equal(local(parameter), before[name])
         norms = tensor_norms([p.detach() for p in model.parameters()])
         torch.testing.assert_close(norms, torch.stack([p.norm() for p in before.values()]))
@@ -126,4 +126,4 @@ class TestInAGroup:
         average = WeightAverage(model, 0.5)
         average.load_state_dict({name: weight + 1 for name, weight in before.items()})
         for name, weight in before.items():
-            assert torch.equal(distributed.whole(average.averages[name]), weight + 1)
+            assert torch.equal(distributed.gather_full_tensor(average.averages[name]), weight + 1)

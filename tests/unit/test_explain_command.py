@@ -134,7 +134,7 @@ class TestText:
         assert main(["explain", run(*names), "a.png", "--text", "good"]) == 2
         message = capsys.readouterr().err
         assert (
-            f"--text is for a run that reads one text, instead of FILE; this one reads {names[0]}"
+            f"--text is for a run with one text input, instead of FILE; this one has {names[0]}"
             in (" ".join(message.split()))
         )
 

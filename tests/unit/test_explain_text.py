@@ -58,7 +58,7 @@ def test_characters_fill_cells(letter, cells):
 
 
 def drawn(words: str):
-    """Return the texts that are drawn of one line, with the left end or middle of each in cells."""
+    """Return the characters that are drawn of one line, with the middle of each in cells."""
     content = passage(words.encode())
     size = len(content.units)
     shown = view("short text", reads=1)
@@ -71,17 +71,30 @@ def drawn(words: str):
     figure = draw_explanation(explanation(shown))
     figure.savefig(io.BytesIO(), dpi=30)
     axes = next(one for one in figure.axes if one.get_title(loc="left") == "cross-attention 1 of 1")
-    return {
-        one.get_text(): one.get_position()[0] / text.CELL for one in axes.texts if one.get_text()
-    }
+    found = [(one.get_text(), one.get_position()[0] / text.CELL) for one in axes.texts]
+    return {letter: pytest.approx(cell) for letter, cell in found if letter.strip()}
 
 
-def test_words_lie_in_their_cells():
-    assert drawn("oh well, so") == pytest.approx({"oh": 0, "well,": 3, "so": 9})
+def test_characters_lie_in_their_cells():
+    assert drawn("oh, \\we") == {"o": 0.5, "h": 1.5, ",": 2.5, "\\": 4.5, "w": 5.5, "e": 6.5}
+
+
+def test_a_word_that_does_not_fit_begins_a_line():
+    first, second = passage(b"ab " * 25 + b"cde f")._lines()
+    assert first[-1][1:] == (74, 1)
+    assert [(one[0], cell) for one, cell, _ in second] == [
+        ("c", 0),
+        ("d", 1),
+        ("e", 2),
+        (" ", 3),
+        ("f", 4),
+    ]
+    assert len(passage(b"a" * 200)._lines()) == 3
 
 
 def test_an_accent_joins_its_character():
-    assert list(drawn("e\N{COMBINING ACUTE ACCENT}t")) == ["\N{LATIN SMALL LETTER E WITH ACUTE}t"]
+    both = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    assert list(drawn("e\N{COMBINING ACUTE ACCENT}t")) == [both, "t"]
 
 
 def test_blanks_are_not_drawn():
@@ -91,7 +104,7 @@ def test_blanks_are_not_drawn():
 def test_a_character_that_no_font_has_is_a_square(monkeypatch):
     known = text._font_with
     monkeypatch.setattr(text, "_font_with", lambda one: None if one == "東" else known(one))
-    assert drawn("a 東 b") == pytest.approx({"a": 0, "\N{WHITE SQUARE}": 3, "b": 5})
+    assert drawn("a 東 b") == {"a": 0.5, "\N{WHITE SQUARE}": 3, "b": 5.5}
 
 
 def test_another_font_is_asked_where_the_first_lacks_a_character():

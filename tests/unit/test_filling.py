@@ -12,7 +12,8 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.inputs.audio import ConvSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve_sizes import assume, fill_input
+from perceivers.recipes.assume import assume
+from perceivers.recipes.resolve import fill_input
 from support import modality_data
 
 

@@ -14,10 +14,10 @@ from perceivers.inputs.series import SeriesInputConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, InputQueriesConfig
+from perceivers.recipes.assume import assume
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.registry import get_recipe
-from perceivers.recipes.resolve_sizes import assume
-from perceivers.recipes.resolve_tasks import fill_label
+from perceivers.recipes.resolve import fill_label
 from perceivers.tasks.autoencode import AutoencodeConfig, ReconstructionConfig
 
 

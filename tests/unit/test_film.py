@@ -222,7 +222,7 @@ def corners(number):
 def test_rotated_films_are_turned_upright(rotation, bright, shape):
     data = written(count=3, rotation=rotation, make=corners)
     film, notes = decode_video(media(data), frame_rate=25.0)
-    assert notes == ("turned as its rotation says",)
+    assert notes == ("turned as its rotation states",)
     assert film.frames.shape == (3, *shape, 3)
     header = read_video_header(media(data))
     assert (header.height, header.width) == shape
@@ -251,7 +251,7 @@ def test_frames_are_scaled_while_they_are_converted():
 def test_sound_that_is_longer_does_not_make_a_film_longer():
     data = written(count=25, sound=3.0)
     header = read_video_header(media(data))
-    assert header.has_sound
+    assert header.has_audio
     assert header.seconds == pytest.approx(1.0)
     film, notes = decode_video(media(data), frame_rate=25.0)
     assert len(film.frames) == 25
@@ -262,7 +262,7 @@ def test_a_header_tells_size_rate_and_length():
     header = read_video_header(media(written(count=20)))
     assert (header.height, header.width, header.frame_rate) == (H, W, 25.0)
     assert header.seconds == pytest.approx(0.8)
-    assert not header.has_sound
+    assert not header.has_audio
 
 
 def test_a_container_without_lengths_is_read_through():
@@ -277,7 +277,7 @@ def test_a_film_cut_off_gives_what_is_before_the_damage(tmp_path):
     whole, _ = decode_video(media(written(count=100)), frame_rate=25.0)
     film, _ = decode_video(media(data), frame_rate=25.0, clip=(8, 0.1))
     np.testing.assert_array_equal(film.frames, whole.frames[9:17])
-    message = r"it is cut off or damaged\. Its pictures end after \d\.\d\d s of 4\.00 s"
+    message = r"it is cut off or damaged\. Its frames end after \d\.\d\d s of 4\.00 s"
     with pytest.raises(ValueError, match=message):
         decode_video(media(data), frame_rate=25.0)
     with pytest.raises(ValueError, match=r"cut off or damaged"):
@@ -310,7 +310,7 @@ def test_an_error_of_the_decoder_ends_a_film(monkeypatch):
     monkeypatch.setattr(films, "_timed", broken)
     film, _ = decode_video(media(written()), frame_rate=25.0, clip=(5, 0.0))
     assert numbers(film) == [0, 1, 2, 3, 4]
-    with pytest.raises(ValueError, match=r"Its pictures end after 0\.40 s of 2\.00 s"):
+    with pytest.raises(ValueError, match=r"Its frames end after 0\.40 s of 2\.00 s"):
         decode_video(media(written()), frame_rate=25.0)
     monkeypatch.setattr(films, "_timed", lambda frames, stream: broken(frames, stream, 0))
     with pytest.raises(ValueError, match="bad block"):
@@ -320,7 +320,7 @@ def test_an_error_of_the_decoder_ends_a_film(monkeypatch):
 def test_a_film_without_frames_is_refused(monkeypatch):
     monkeypatch.setattr(films, "_timed", lambda *_: iter(()))
     data = written()
-    with pytest.raises(ValueError, match=r"Cannot read 'a\.film' as a film: it has no frames"):
+    with pytest.raises(ValueError, match=r"Cannot read 'a\.film' as a video: it has no frames"):
         decode_video(media(data), frame_rate=25.0)
 
     class Container:
@@ -362,7 +362,7 @@ def test_sound_alone_is_no_film(tmp_path):
         output.mux(track.encode(frame))
         output.mux(track.encode())
     for read in (read_video_header, lambda m: decode_video(m, frame_rate=25.0)):
-        with pytest.raises(MissingValueError, match=r"'a\.film' has no pictures"):
+        with pytest.raises(MissingValueError, match=r"'a\.film' has no video stream"):
             read(media(file.getvalue()))
 
 
@@ -375,7 +375,7 @@ def test_a_giant_frame_is_refused(monkeypatch):
 
 
 def test_a_film_that_would_fill_the_memory_is_decoded_by_windows(monkeypatch):
-    monkeypatch.setattr(films, "MAX_FILM_BYTES", 10 * H * W * 3)
+    monkeypatch.setattr(films, "MAX_VIDEO_BYTES", 10 * H * W * 3)
     data = written()
     with pytest.raises(TooLongError, match=r"too long to be kept as a whole: 50 frames of 32 x 48"):
         decode_video(media(data), frame_rate=25.0)
@@ -390,5 +390,5 @@ def test_files_are_read_and_missing_ones_are_told(tmp_path):
     gone = tmp_path / "b.mp4"
     with pytest.raises(ValueError, match=r"b\.mp4' cannot be read: No such file.* take it out"):
         read_video_header(EncodedItem(str(gone), path=gone))
-    with pytest.raises(MissingValueError, match="row 3 is empty: expected a film"):
+    with pytest.raises(MissingValueError, match="row 3 is empty: expected a video"):
         read_video_header(EncodedItem("row 3"))

@@ -22,8 +22,8 @@ def test_the_cover_of_a_record_is_no_film():
     class Container:
         streams = Streams()
 
-    with pytest.raises(MissingValueError, match="only sound"):
-        film_file._picture(Container(), "song.mp3")
+    with pytest.raises(MissingValueError, match="only audio"):
+        film_file._video_stream(Container(), "song.mp3")
 
 
 def test_an_unknown_codec_is_refused():
@@ -38,7 +38,7 @@ def test_an_unknown_codec_is_refused():
         streams = Streams()
 
     with pytest.raises(ValueError, match="its codec is not known here"):
-        film_file._picture(Container(), "a.mov")
+        film_file._video_stream(Container(), "a.mov")
 
 
 @pytest.mark.parametrize(

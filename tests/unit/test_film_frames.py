@@ -40,7 +40,7 @@ def test_frames_may_come_decoded():
     [
         (np.zeros((4, 8, 8, 3)), "got float64 of shape 4 x 8 x 8 x 3"),
         (np.zeros((4, 8, 8), np.uint8), "got uint8 of shape 4 x 8 x 8"),
-        ("a film", "got str"),
+        ("a video", "got str"),
         ({"clip": 1}, "got NoneType"),
         (np.zeros((0, 8, 8, 3), np.uint8), "it has no frames"),
         (

@@ -21,7 +21,7 @@ def headers(monkeypatch):
     def header(media):
         if media.name == "damaged":
             raise ValueError(media.name)
-        return SimpleNamespace(has_sound=media.name == "loud")
+        return SimpleNamespace(has_audio=media.name == "loud")
 
     monkeypatch.setattr(module, "read_video_header", header)
 
@@ -33,13 +33,13 @@ def rows(*names):
 def test_sound_that_all_films_have_is_read():
     found = with_audio_tracks(choice(), rows("loud", "loud", "damaged"))
     assert found.inputs == {**FILM, "audio": InputColumn("clip", "audio")}
-    assert found.notes[-1] == "All films looked at have sound, which is read with them."
+    assert found.notes[-1] == "All videos examined have an audio track, which is read with them."
 
 
 def test_sound_that_some_films_have_is_not_read_and_said():
     found = with_audio_tracks(choice(), rows("loud", "silent"))
     assert found.inputs == FILM
-    assert "Of 2 films looked at, 1 have sound. It is not read" in found.notes[-1]
+    assert "Of 2 videos examined, 1 have an audio track. It is not read" in found.notes[-1]
     assert "--columns clip:film reads it all the same" in found.notes[-1]
 
 

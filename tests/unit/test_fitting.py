@@ -129,7 +129,7 @@ def test_what_was_asked_for_is_taken(source):
     assert choose_recipe(source, get_recipe("imagenet")) == (get_recipe("imagenet"), None)
     recipe, why = choose_recipe(source, size="base")
     assert recipe.encoder == get_recipe("images", size="base").encoder
-    assert "as asked for" in why
+    assert "as requested" in why
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_stream_is_known_by_its_first_rows(stream):
 def test_a_stream_of_unknown_length_needs_a_limit(stream, monkeypatch):
     monkeypatch.setattr(type(stream.streams["train"]), "num_rows", None)
     with pytest.raises(
-        ValueError, match=r"How many rows the stream has is not known.*--max-time 1h"
+        ValueError, match=r"The number of rows of the stream is unknown.*--max-time 1h"
     ):
         specialize(get_recipe("images"), stream)
     recipe = get_recipe("images")

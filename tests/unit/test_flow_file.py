@@ -47,7 +47,7 @@ def test_pixels_that_are_not_known_are_zero():
     ("data", "message"),
     [
         (b"PIEH", "is no .flo file: it has 4 bytes, fewer than its head of 12"),
-        (flo(magic=1.0), r"expected it to begin with the number 202021.25 \(the letters PIEH\)"),
+        (flo(magic=1.0), r"expected it to begin with the number 202021.25 \(as text, PIEH\)"),
         (flo()[:-3], "is cut off: a flow of 5 x 7 has 292 bytes, and it has 289"),
         (flo() + b"x", "is too long: a flow of 5 x 7 has 292 bytes, and it has 293"),
         (struct.pack("<fii", 202021.25, -3, 5), "-3 pixels wide and 5 high: its head is damaged"),

@@ -113,13 +113,13 @@ def test_one_channel_without_positions_is_refused_with_the_reason():
 def test_a_picture_with_other_channels_is_refused():
     adapter = PixelInput(PixelInputConfig(size=(4, 4), positions=FEW))
     with pytest.raises(
-        ValueError, match=r"Expected pictures of 3 channels.*got shape \(2, 1, 4, 4\)"
+        ValueError, match=r"Expected images of 3 channels.*got shape \(2, 1, 4, 4\)"
     ):
         adapter(torch.zeros(2, 1, 4, 4))
 
 
 def test_a_size_that_is_not_known_yet_is_refused():
-    with pytest.raises(ValueError, match=r"Expected the size of the pictures.*got None"):
+    with pytest.raises(ValueError, match=r"Expected the size of the images.*got None"):
         PixelInput(PixelInputConfig(size=None))
 
 

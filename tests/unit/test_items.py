@@ -150,7 +150,7 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file, folder or match for '.*nowhere\.png'"):
         names(tmp_path / "nowhere.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"Expected pictures in the folder '.*empty'; found none"):
+    with pytest.raises(ValueError, match=r"Expected images in the folder '.*empty'; found none"):
         names(tmp_path / "empty")
 
 

@@ -152,7 +152,10 @@ def test_clouds_in_hdf5_are_read():
             lambda: hdf5(a=np.ones((2, 3)), b=np.ones((2, 3))),
             r"called points, xyz or data, got \['a', 'b'\]",
         ),
-        (lambda: hdf5(data=np.ones((5, 2, 3))), r"it holds 5 clouds, \(5, 2, 3\); expected one"),
+        (
+            lambda: hdf5(data=np.ones((5, 2, 3))),
+            r"it holds 5 point clouds, \(5, 2, 3\); expected one",
+        ),
         (lambda: hdf5(data=1.0), r"got shape \(\)"),
         (lambda: hdf5(data=np.ones((2, 3)))[:900], "damaged or cut off"),
         (lambda: b"\x89HDF\r\n", "damaged or cut off"),

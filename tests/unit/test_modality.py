@@ -18,7 +18,7 @@ def test_one_clip_lies_in_the_middle_and_more_are_spread_over_the_whole():
 
 
 def test_no_clip_is_an_error():
-    with pytest.raises(ValueError, match="at least one clip of a recording, got num_clips=0"):
+    with pytest.raises(ValueError, match="at least one clip, got num_clips=0"):
         clip_positions(0)
 
 

@@ -35,7 +35,7 @@ def bilinear(pixels, y, x):
 
 def test_the_first_frame_is_the_second_looked_up_where_its_pixels_go():
     for seed in range(5):
-        pair = synthetic_pair(numbers(seed), size=(20, 24), largest=3.0, picture=smooth())
+        pair = synthetic_pair(numbers(seed), size=(20, 24), largest=3.0, image=smooth())
         y, x = np.mgrid[:20, :24]
         to_x, to_y = x + pair.flow[..., 0], y + pair.flow[..., 1]
         inside = (to_x >= 0) & (to_x < 23) & (to_y >= 0) & (to_y < 19)
@@ -69,7 +69,7 @@ def test_textures_are_colored_and_differ():
 
 def test_a_picture_that_is_too_small_says_how_large_it_must_be():
     with pytest.raises(ValueError, match=r"at least 30 x 34 pixels for frames of 20 x 24 .* got 8"):
-        synthetic_pair(numbers(), size=(20, 24), largest=3.0, picture=smooth((8, 40)))
+        synthetic_pair(numbers(), size=(20, 24), largest=3.0, image=smooth((8, 40)))
 
 
 def test_moving_is_the_same_every_time_and_other_in_each_split():
@@ -131,5 +131,5 @@ def test_what_has_no_meaning_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"Expected images in the folder .* found 1"):
         moving.write_pairs(tmp_path / "b", count=3, images=pictures(tmp_path / "one", count=1))
     small = pictures(tmp_path / "small", size=(9, 9))
-    with pytest.raises(ValueError, match=r"made pairs, row 0: Expected a picture of at least"):
+    with pytest.raises(ValueError, match=r"made pairs, row 0: Expected an image of at least"):
         moving.write_pairs(tmp_path / "c", count=3, images=small)

@@ -25,7 +25,7 @@ from perceivers.data.modalities.text.modality import (
 )
 from perceivers.data.sources.open import open_data
 from perceivers.recipes.registry import get_recipe
-from perceivers.recipes.resolve import _join_texts
+from perceivers.recipes.resolve import _bind_columns, choose_recipe
 from support.resolved import specialize
 
 # The columns of GLUE's tasks of two sentences, and what their labels are.
@@ -118,7 +118,8 @@ def glue_like(task, rows=12):
 def opened(task, recipe):
     first, second, _ = PAIRS[task]
     config = DataConfig(columns={first: "text", second: "text"})
-    return _join_texts(open_data(glue_like(task), config), recipe)
+    source = open_data(glue_like(task), config)
+    return _bind_columns(source, choose_recipe(source, recipe)[0])
 
 
 @pytest.mark.parametrize("task", PAIRS)
@@ -142,7 +143,7 @@ def test_other_recipes_read_them_apart_or_not_at_all():
     ):
         opened("mnli", words)
     one = open_data(glue_like("mnli"), DataConfig(columns={"premise": "text"}))
-    assert _join_texts(one, words) is one
+    assert _bind_columns(one, words) is one
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def run(tmp_path_factory):
         batch_size=4,
         workers=0,
         progress=False,
-        say=lambda _: None,
+        on_message=lambda _: None,
     )
     return folder / "run"
 

@@ -60,7 +60,7 @@ def test_missing_pictures_are_zeros_and_masked():
 
 
 def test_an_empty_cell_is_missing():
-    with pytest.raises(MissingValueError, match="row 3 is empty: expected a picture, got nothing"):
+    with pytest.raises(MissingValueError, match="row 3 is empty: expected an image, got nothing"):
         ImageModality(CONFIG).decode(EncodedItem("row 3"))
 
 

@@ -25,10 +25,9 @@ from perceivers.data.modalities.image.modality import (
 from perceivers.data.sources.open import open_data
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
+from perceivers.recipes.assume import assume
 from perceivers.recipes.files import dump_recipe
-from perceivers.recipes.resolve import split_for_task
-from perceivers.recipes.resolve_sizes import assume
-from perceivers.recipes.resolve_tasks import bind_modalities, fill_task
+from perceivers.recipes.resolve import bind_modalities, fill_task, split_for_task
 from perceivers.tasks.base import TargetInfo
 from support.resolved import specialize
 
@@ -77,7 +76,7 @@ def test_indices_are_read_as_they_stand():
     assert decode_indices(array)[0].tolist() == [[3]]
     colors = EncodedItem("c.png", data=encoded(Image.new("RGB", (2, 2))))
     with pytest.raises(
-        ValueError, match=r"'c\.png' to be a picture of class indices .* got mode RGB"
+        ValueError, match=r"'c\.png' to be an image of class indices .* got mode RGB"
     ):
         decode_indices(colors)
 

@@ -23,7 +23,7 @@ RECIPE = small_recipe(max_epochs=1)
 
 
 def opened(folder, **options):
-    return open_folder(folder, RECIPE, last=folder / "checkpoints/last.ckpt", **options)
+    return open_folder(folder, RECIPE, **options)
 
 
 def test_a_new_run_gets_its_recipe(tmp_path):
@@ -64,7 +64,7 @@ def test_a_run_is_resumed_from_its_checkpoint(tmp_path):
 def test_a_run_is_not_resumed_with_another_recipe(tmp_path):
     opened(tmp_path, resume=False)
     with pytest.raises(ValueError, match=r"training.max_epochs was 1, now 2"):
-        open_folder(tmp_path, small_recipe(max_epochs=2), resume=True, last=tmp_path / "none")
+        open_folder(tmp_path, small_recipe(max_epochs=2), resume=True)
 
 
 def test_cores_are_shared_by_the_processes(monkeypatch):
@@ -96,7 +96,7 @@ def test_a_step_of_nothing_is_refused(size, accumulate):
 def test_few_rows_make_smaller_steps_and_it_is_said():
     assert step_size(128, 2, 1, 51) == (
         25,
-        "Steps of 50 samples: train has 51, fewer than the 128 asked for.",
+        "Steps of 50 samples: train has 51, fewer than the batch size of 128.",
     )
 
 

@@ -103,7 +103,7 @@ def test_a_file_without_a_header_has_channels_without_names_of_their_own():
         ("time,x\nsoon,2\n", "column 'time': expected numbers or dates like .*, got 'soon'"),
         (
             b"PAR1 cut off",
-            "Cannot read 'a.csv' as a recording: it is damaged, cut off or no Parquet",
+            "Cannot read 'a.csv' as a series: it is damaged, cut off or no Parquet",
         ),
         (b"x,y\n1,2\n3,\xff\n\x00", "line 4: expected 2 cells"),
     ],
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path):
 
 
 def test_an_empty_cell_is_missing():
-    with pytest.raises(MissingValueError, match="'row 1' is empty: expected a recording, got no"):
+    with pytest.raises(MissingValueError, match="'row 1' is empty: expected a series, got no"):
         read_value(None)
     with pytest.raises(MissingValueError, match="none of the columns x, y holds anything"):
         read_value({"x": None, "y": None})

@@ -38,7 +38,7 @@ def test_where_to_compute_and_what_to_show_may_differ(changes):
 def test_another_recipe_is_refused_and_the_fields_are_named():
     message = (
         r"differs from run/recipe.yaml: training.batch_size was 16, now 32; "
-        r"training.max_epochs was 2, now 9. Leave these flags out, or begin a new run"
+        r"training.max_epochs was 2, now 9. Leave these flags out, or start a new run"
     )
     with pytest.raises(ValueError, match=message):
         check_same_recipe(OLD, with_training(batch_size=32, max_epochs=9), Path("run"))

@@ -139,7 +139,7 @@ def test_other_shapes_than_configured_are_an_error():
 
 def test_an_unknown_size_is_an_error():
     for config in (SeriesInputConfig(length=8), ConvSeriesInputConfig(num_channels=3)):
-        with pytest.raises(ValueError, match="length and num_channels of the recordings, got"):
+        with pytest.raises(ValueError, match="length and num_channels of the series, got"):
             build_input(config)
 
 

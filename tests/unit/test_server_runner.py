@@ -1,5 +1,6 @@
 import http.client
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -13,7 +14,7 @@ from perceivers.cli.main import main
 from perceivers.data import base
 from perceivers.server import runner as running
 from perceivers.server.decoding import DecoderPool
-from perceivers.server.runner import app_from_environment, serve
+from perceivers.server.runner import serve
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings, UploadLimits
 from support.runs import save_run
@@ -72,20 +73,21 @@ def test_signals_are_its_own_only_while_it_runs():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_several_workers_are_told_by_the_environment(tmp_path, still, monkeypatch):
+def test_several_workers_get_the_settings(tmp_path, still, monkeypatch):
     made = []
 
     class Workers:
         def __init__(self, config, sockets):
             assert config.workers == 2
-            assert config.app == "perceivers.server.runner:app_from_environment"
+            assert config.factory
+            self.app = pickle.loads(pickle.dumps(config)).app  # as in another process
             assert len(sockets) == 1
 
         def run(self):
             assert os.path.isdir(os.environ[running.MULTIPROCESS_FOLDER])  # noqa: PTH112
-            made.append(app_from_environment())
+            made.append(self.app())
 
-    for name in (running.MULTIPROCESS_FOLDER, "PERCEIVERS_SERVE", "PERCEIVERS_TOKEN"):
+    for name in (running.MULTIPROCESS_FOLDER, "PERCEIVERS_TOKEN"):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(running, "Multiprocess", Workers)
     monkeypatch.setattr(running, "_announce", lambda *_: None)
@@ -97,7 +99,7 @@ def test_several_workers_are_told_by_the_environment(tmp_path, still, monkeypatc
         limits=UploadLimits(queue=3),
     )
     assert serve(settings, print) == 0
-    assert "secret" not in os.environ["PERCEIVERS_SERVE"]
+    assert "secret" not in os.environ.values()
     (app,) = made
     with TestClient(app, base_url="http://birds.example") as client:
         assert client.get("/run").status_code == 401

@@ -19,8 +19,8 @@ from perceivers.models.perceiver import build
 from perceivers.outputs.heads import LinearHeadConfig, TiedHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.resolve_sizes import assume
-from perceivers.recipes.resolve_tasks import bind_targets
+from perceivers.recipes.assume import assume
+from perceivers.recipes.resolve import bind_targets
 from perceivers.tasks.multitask import MultiTaskConfig
 from support import image_data
 from support.files import write_csv

@@ -126,7 +126,7 @@ def test_samples_that_are_not_finite_are_counted():
     samples[3:5] = np.nan
     samples[7] = np.inf
     message = (
-        r"Cannot read 'a.wav' as a sound: 3 of 32,000 samples are not finite \(NaN or infinite\)"
+        r"Cannot read 'a.wav' as audio: 3 of 32,000 samples are not finite \(NaN or infinite\)"
     )
     with pytest.raises(ValueError, match=message):
         decode_audio(media(samples, subtype="FLOAT"))
@@ -141,9 +141,9 @@ def test_no_samples_are_an_error():
 
 def test_an_empty_cell_is_missing():
     for read in (decode_audio, read_audio_header):
-        with pytest.raises(MissingValueError, match="a, row 3 is empty: expected a sound"):
+        with pytest.raises(MissingValueError, match="a, row 3 is empty: expected audio"):
             read(EncodedItem("a, row 3"))
-    with pytest.raises(MissingValueError, match="a is empty: expected a sound"):
+    with pytest.raises(MissingValueError, match="a is empty: expected audio"):
         decode_audio(EncodedItem("a", value={"array": None, "sampling_rate": 8_000}))
 
 
@@ -183,20 +183,20 @@ def test_a_header_is_read_without_decoding(tmp_path):
         (b"", "the file is empty"),
         (b"hello world, this is text", "it holds text that begins with 'hello world, thi'"),
         (b"#EXTM3U\n/etc/passwd", "it holds text"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "it is a picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "it is an image"),
         (b"\x00\x01\x02\xff" * 100, "it is in no known format, damaged or cut off"),
         (b"RIFF\x00\x00\x00\x00WAVEfmt \x10\x00", "it is in no known format, damaged or cut off"),
     ],
 )
 def test_what_is_no_sound_is_said(data, reason):
-    with pytest.raises(ValueError, match=r"Cannot read 'x.bin' as a sound: ") as error:
+    with pytest.raises(ValueError, match=r"Cannot read 'x.bin' as audio: ") as error:
         decode_audio(EncodedItem("x.bin", data=data))
     assert reason in str(error.value)
     assert str(error.value).endswith("Replace it or take it out of the data.")
 
 
 def test_a_picture_that_is_already_decoded_is_no_sound():
-    with pytest.raises(ValueError, match="it is a picture"):
+    with pytest.raises(ValueError, match="it is an image"):
         decode_audio(EncodedItem("a", array=np.zeros((2, 2), dtype=np.uint8)))
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_was_cut_off_is_an_error_or_noted():
         decode_audio(EncodedItem("a.flac", data=flac[: len(flac) // 2]))
     mp3 = encoded(noise(4.0), form="MP3")
     cut = decode_audio(EncodedItem("a.mp3", data=mp3[: len(mp3) // 2]))
-    assert cut.notes == ("shorter than its header says",)
+    assert cut.notes == ("shorter than its header states",)
     assert cut.value.duration == cut.value.samples.shape[0] / 16_000 < 3.0
 
 
@@ -238,7 +238,7 @@ def test_a_header_without_samples_is_an_error(monkeypatch):
         def read(self, frames, **_):
             return np.zeros((0, 1), dtype=np.float32)
 
-    monkeypatch.setattr(module, "_sound_file", lambda cell: Short())
+    monkeypatch.setattr(module, "_audio_file", lambda cell: Short())
     with pytest.raises(ValueError, match="its header is followed by no samples"):
         decode_audio(EncodedItem("a.wav", data=b"x"))
 

@@ -149,7 +149,7 @@ def test_a_stream_without_a_length_of_its_own_has_the_containers():
 def test_a_film_without_sound_track_is_missing():
     cell = film("mp4", pictures=5)
     for read in (decode_audio, read_audio_header):
-        with pytest.raises(MissingValueError, match=r"'a.mp4' has no sound track\."):
+        with pytest.raises(MissingValueError, match=r"'a.mp4' has no audio track\."):
             read(cell)
 
 
@@ -161,8 +161,8 @@ def test_a_container_that_was_cut_off_is_an_error():
 
 def test_a_sound_track_without_frames_holds_no_samples(monkeypatch):
     reader = soundtrack._Reader("a.mp4", None)
-    with pytest.raises(ValueError, match="as a sound: it holds no samples"):
-        reader.sound(0.0, None)
+    with pytest.raises(ValueError, match="as audio: it holds no samples"):
+        reader.audio(0.0, None)
 
 
 def test_a_rate_that_changes_on_the_way_is_an_error():

@@ -91,7 +91,7 @@ class EventsModality:
         """Return all events of a file."""
         return pv.DecodedValue(read_events(media))
 
-    def prepare(
+    def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> np.ndarray:
         """Return at most `num_events` events: evenly spaced, or random ones in training."""

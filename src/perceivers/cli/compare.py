@@ -149,19 +149,14 @@ def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
     from perceivers.runs.summary import readable_duration
 
     formats = {
-        "state": "{}",
-        "parameters": "{:,}",
-        "flops_per_sample": "{:,.3g}",
-        "steps": "{:,}",
-        "epochs": "{:.4g}",
-        "seconds": "{}",
-        "samples_per_second": "{:,.3g}",
-        "device": "{}",
-    }
-    names = {
-        "flops_per_sample": "GFLOPs a sample",
-        "seconds": "training time",
-        "samples_per_second": "samples a second",
+        "state": ("state", "{}"),
+        "parameters": ("parameters", "{:,}"),
+        "flops_per_sample": ("GFLOPs a sample", "{:,.3g}"),
+        "steps": ("steps", "{:,}"),
+        "epochs": ("epochs", "{:.4g}"),
+        "seconds": ("training time", "{}"),
+        "samples_per_second": ("samples a second", "{:,.3g}"),
+        "device": ("device", "{}"),
     }
     every = [_properties(one) for one in comparison.runs]
     for one in every:
@@ -170,10 +165,10 @@ def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
         if one["seconds"] is not None:
             one["seconds"] = readable_duration(one["seconds"])
     found: dict[str, list[str]] = {}
-    for key, form in formats.items():
+    for key, (label, form) in formats.items():
         values = [one[key] for one in every]
         if any(value is not None for value in values):
-            found[names.get(key, key)] = ["-" if v is None else form.format(v) for v in values]
+            found[label] = ["-" if v is None else form.format(v) for v in values]
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from perceivers.cli.parsing import parse
 
@@ -51,15 +51,8 @@ class Options:
     """Check the installation and this machine: versions, extras, devices, disk, and a tiny training step."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        state: `ok`, `note` (works, but something is missing) or `wrong`.
-        name: What was checked.
-        text: The result, and what to do.
-    """
+class Finding(NamedTuple):
+    """One line of the report: `ok`, `note` (something optional is missing) or `wrong`; name of the check; result."""
 
     state: Literal["ok", "note", "wrong"]
     name: str
@@ -80,8 +73,8 @@ def run(args: Sequence[str]) -> int:
 
 def _findings() -> Iterator[Finding]:
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Finding(state="ok", name="python", text=python)
-    yield Finding(state="ok", name="perceivers", text=version("perceivers"))
+    yield Finding("ok", "python", python)
+    yield Finding("ok", "perceivers", version("perceivers"))
     yield from check_torch()
     yield check_torchvision()
     for extra, parts in _EXTRAS.items():
@@ -96,74 +89,72 @@ def check_torch() -> Iterator[Finding]:
     import torch
 
     threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    yield Finding(state="ok", name="torch", text=f"{torch.__version__}, {threads}")
+    yield Finding("ok", "torch", f"{torch.__version__}, {threads}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
             memory = f"{about.total_memory / 2**30:.0f} GiB"
-            yield Finding(state="ok", name=f"cuda:{index}", text=f"{about.name}, {memory}")
+            yield Finding("ok", f"cuda:{index}", f"{about.name}, {memory}")
     elif torch.backends.mps.is_available():
-        yield Finding(state="ok", name="mps", text="Apple's graphics processor")
+        yield Finding("ok", "mps", "Apple's graphics processor")
     else:
-        yield Finding(state="ok", name="accelerator", text="none; computing on the CPU")
+        yield Finding("ok", "accelerator", "none; computing on the CPU")
 
 
 def check_torchvision() -> Finding:
-    """Return whether a torchvision that is installed fits torch. Where it does not, Lightning breaks."""
+    """Check that an installed torchvision fits torch: otherwise Lightning fails."""
     try:
         found = version("torchvision")
     except PackageNotFoundError:
-        return Finding(state="ok", name="torchvision", text="not installed, and not needed")
+        return Finding("ok", "torchvision", "not installed, and not needed")
     try:
         importlib.import_module("torchvision")
     except Exception as error:
         text = (
-            f"{found} does not match your torch ({_first_line(error)}). Lightning imports it when it "
-            "is there, so fit would fail. perceivers does not need it: pip uninstall torchvision"
+            f"{found} does not match your torch ({_first_line(error)}). Lightning imports it if it "
+            "is installed, so fit would fail. perceivers does not need it: pip uninstall torchvision"
         )
-        return Finding(state="wrong", name="torchvision", text=text)
-    return Finding(state="ok", name="torchvision", text=f"{found} (not needed)")
+        return Finding("wrong", "torchvision", text)
+    return Finding("ok", "torchvision", f"{found} (not needed)")
 
 
 def check_module(extra: str, distribution: str, module: str, purpose: str) -> Finding:
-    """Return whether one optional library is there and can be imported."""
+    """Check that an optional library is installed and can be imported."""
     try:
         found = version(distribution)
     except PackageNotFoundError:
         text = f'missing, needed for {purpose}: pip install "perceivers[{extra}]"'
-        return Finding(state="note", name=distribution, text=text)
+        return Finding("note", distribution, text)
     try:
         importlib.import_module(module)
     except Exception as error:
         text = f"{found} is installed but cannot be imported: {_first_line(error)}"
-        return Finding(state="wrong", name=distribution, text=text)
-    return Finding(state="ok", name=distribution, text=f"{found} ({purpose})")
+        return Finding("wrong", distribution, text)
+    return Finding("ok", distribution, f"{found} ({purpose})")
 
 
 def check_memory() -> Finding:
-    """Return how much memory the machine has, where the system tells."""
+    """Return the memory of the machine, if known."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
-        return Finding(
-            state="note", name="memory", text="this system does not tell how much it has"
-        )
-    return Finding(state="ok", name="memory", text=f"{total:.1f} GiB")
+        return Finding("note", "memory", "unknown on this system")
+    return Finding("ok", "memory", f"{total:.1f} GiB")
 
 
 def check_writing(folder: Path) -> Finding:
-    """Return whether runs can be written into `folder`."""
+    """Check that runs can be written to `folder`."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"perceivers")
     except OSError as error:
-        text = f"{folder} cannot be written to ({error.strerror}): say where with --out"
-        return Finding(state="wrong", name="writing", text=text)
-    return Finding(state="ok", name="writing", text=f"runs can be written to {folder}")
+        text = f"{folder} cannot be written to ({error.strerror}): choose another with --out"
+        return Finding("wrong", "writing", text)
+    return Finding("ok", "writing", f"runs can be written to {folder}")
 
 
 def check_step() -> Finding:
-    """Return whether a tiny model learns one batch a little: forward, backward, step."""
+    """Check that a training step of a tiny model lowers its loss."""
     import torch
 
     from perceivers.inputs.image import PixelInputConfig
@@ -198,11 +189,9 @@ def check_step() -> Finding:
         losses.append(loss.item())
     took = f"{time.perf_counter() - start:.2f} s"
     if losses[1] < losses[0]:
-        return Finding(
-            state="ok", name="self test", text=f"a training step lowers the loss, {took}"
-        )
+        return Finding("ok", "self test", f"a training step lowers the loss, {took}")
     text = f"a training step did not lower the loss ({losses[0]:.4f} -> {losses[1]:.4f})"
-    return Finding(state="wrong", name="self test", text=text)
+    return Finding("wrong", "self test", text)
 
 
 def _first_line(error: BaseException) -> str:

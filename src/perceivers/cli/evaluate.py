@@ -14,8 +14,8 @@ _EXAMPLES = """
   perceivers evaluate runs/birds                        its test split, or else its validation split
   perceivers evaluate runs/birds birds/2024             other data with the same labels
   perceivers evaluate runs/birds --permute 7            with the elements of every input permuted
-  perceivers evaluate runs/talks --clips 16             16 clips over each recording, scores averaged
-  perceivers evaluate runs/talks --drop-modality video        by sound alone
+  perceivers evaluate runs/talks --clips 16             16 clips of each sample, averaged
+  perceivers evaluate runs/talks --drop-modality video        by audio alone
   perceivers evaluate runs/birds --format json --out birds.json
 """
 

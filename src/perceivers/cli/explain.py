@@ -124,7 +124,7 @@ def _sample(saved: "Saved", options: Options) -> Any:
         if len(found) != 1 or (options.file is not None and "=" not in options.file):
             wrong_arguments(
                 "explain",
-                "--text is for a run that reads one text, instead of FILE; this one reads "
+                "--text is for a run with one text input, instead of FILE; this one has "
                 f"{', '.join(columns)}, and {len(found)} samples were given.",
             )
         given: dict[str, Any] = dict(found[0])

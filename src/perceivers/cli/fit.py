@@ -87,8 +87,8 @@ def run(args: Sequence[str]) -> int:
     resume = flags.pop("resume", None)
     if resume:
         wrong_arguments("fit", f"--resume: expected no value, got {' '.join(resume)}.")
-    if "data" in flags or "say" in flags:
-        wrong_arguments("fit", "--data and --say are no flags: DATA is the first argument.")
+    if "data" in flags or "on_message" in flags:
+        wrong_arguments("fit", "--data and --on-message are no flags: DATA is the first argument.")
     from perceivers.runs.folder import is_first_process
     from perceivers.training.fit import fit
 
@@ -179,12 +179,7 @@ def _help(recipe: Recipe, *, everything: bool) -> str:
 
 
 def _flags_help(recipe: Recipe, *, only: Sequence[str] | None = None) -> str:
-    """Return the help of the flags of a recipe: name, type, description and default of each.
-
-    Args:
-        recipe: Its fields and defaults.
-        only: Names of flags, to list these with one line of description each. By default all are listed.
-    """
+    """Return the help of the flags of a recipe: name, type, description and default of each."""
     found = {name: (hint, text, value) for name, hint, text, value in _fields(recipe, "")}
     if only is not None:
         return "".join(_row(name, *found[name], brief=True) for name in only if name in found)

@@ -77,8 +77,8 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, li
 
         config = load(path).config
         return config.model, config.task, []
+    from perceivers.recipes.assume import assume
     from perceivers.recipes.files import find_recipe
-    from perceivers.recipes.resolve_sizes import assume
 
     try:
         recipe = find_recipe(options.what, size=options.size)

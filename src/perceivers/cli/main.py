@@ -32,6 +32,14 @@ COMMANDS = {
     "doctor": "Check the installation and this machine.",
 }
 
+_USAGE = """\
+usage: perceivers COMMAND [ARGUMENTS]
+
+Perceivers: one architecture for any kind of input. Train, use and explain them.
+
+commands:
+"""
+
 _EXAMPLES = """\
 examples:
   perceivers quickstart
@@ -62,14 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help", "help"):
-        print(_help())
+        commands = "".join(f"  {name:<14} {text}\n" for name, text in COMMANDS.items())
+        print(f"{_USAGE}{commands}\n{_EXAMPLES}")
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
         print(f"perceivers {version('perceivers')}")
         return 0
     command = args[0]
     if command not in COMMANDS:
-        print(f"perceivers: {_unknown(command)}", file=sys.stderr)
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        known = ", ".join(COMMANDS)
+        print(
+            f"perceivers: there is no command '{command}'.{hint} There are: {known}.",
+            file=sys.stderr,
+        )
         return 2
     return _run(command, args[1:], debug=debug)
 
@@ -114,20 +129,3 @@ def readable(error: BaseException) -> str:
     elif isinstance(error, TypeError | RuntimeError | KeyError) and " " not in message:
         message = f"{type(error).__name__}: {message}. Run again with --debug to see where."
     return message
-
-
-def _unknown(command: str) -> str:
-    near = difflib.get_close_matches(command, COMMANDS, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"there is no command '{command}'.{hint} There are: {', '.join(COMMANDS)}."
-
-
-def _help() -> str:
-    lines = ["usage: perceivers COMMAND [ARGUMENTS]", ""]
-    lines += [
-        "Perceivers: one architecture for any kind of input. Train, use and explain them.",
-        "",
-    ]
-    lines += ["commands:"]
-    lines += [f"  {name:<14} {what}" for name, what in COMMANDS.items()]
-    return "\n".join([*lines, "", _EXAMPLES])

@@ -27,9 +27,9 @@ _EXAMPLES = """
   perceivers predict runs/birds new/ more/*.jpg --format csv --out predictions.csv
   perceivers predict runs/digits spoken.flac            audio, video, points, text, ...: as the run takes
   perceivers predict runs/talks talk.mp4 --clips 16     predictions of 16 clips over the video, averaged
-  perceivers predict runs/mixed image=a.jpg,sound=a.wav several modalities; any may be left out
+  perceivers predict runs/mixed image=a.jpg,audio=a.wav several modalities; any may be left out
   perceivers predict runs/watch new.parquet             every row of a table with the run's columns
-  perceivers predict runs/films --text "What a film!"   a text
+  perceivers predict runs/films --text "What a movie!"  a text
   perceivers predict runs/pairs --text "A." --text "B." several texts of one sample, or several samples
   perceivers predict runs/book --text "A [MASK][MASK]"  fill blanks, with masked language modeling
   perceivers predict runs/flow a.png b.png --save out/  two frames: the optical flow

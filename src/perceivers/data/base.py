@@ -68,14 +68,14 @@ class DataConfig:
             `film` is a video with its audio track; `number` and `category` columns form one table.
         split_column: Column that divides the rows into splits.
         test: Value of `split_column` in the test split.
-        group: Column whose values never occur on both sides of a split (a subject, a recording).
+        group: Column whose values never occur on both sides of a split (a subject, a session).
         validation_fraction: Share of train that is held out if there is no validation split.
         split_seed: Seed of that hold-out, independent of the training seed so that runs can be compared.
         max_bad: Largest share of rows that may fail to decode before the run stops.
         workers: Number of worker processes. By default, a share of the cores.
         stream: Read rows in the order of the shards instead of by index (data larger than the disk).
         shuffle_buffer: Size of the shuffle buffer of a stream, in rows.
-        clips: Number of clips of a longer recording whose scores are averaged in `evaluate` and `predict`.
+        clips: Number of clips of longer audio, video or series whose scores are averaged in `evaluate` and `predict`.
         cache: Folder of decoded samples, shared by epochs and runs. By default they are cached in memory.
     """
 

@@ -1,4 +1,4 @@
-"""One encoded picture (or sound, or clip): where it lies, what to call it, and how to get its bytes."""
+"""Encoded cells of a data set: files, bytes, arrays and other values, each with a name for messages."""
 
 import io
 import math
@@ -17,10 +17,10 @@ class EncodedItem:
     """One cell that the model reads, not yet decoded. At most one of path, data, array and value is there.
 
     Attributes:
-        name: What to call it in messages: its path, or the table and row that hold it.
+        name: Name for messages: its path, or its table and row.
         path: Where it lies on the disk.
         data: Its bytes.
-        array: A picture that is already decoded: rows, columns and, if there are any, channels.
+        array: An image that is already decoded: rows, columns and, if there are any, channels.
         value: Anything else that needs no decoding: a text, a list of numbers, an array; of a modality that
             lies in several columns, a dict of them.
     """
@@ -41,7 +41,7 @@ class EncodedItem:
 
         Raises:
             OSError: If the file is missing or cannot be read. The message names it.
-            ValueError: If there is nothing to open: an empty cell, or a decoded picture.
+            ValueError: If there is nothing to open: an empty cell, or a decoded image.
         """
         if self.data is not None:
             return io.BytesIO(self.data)
@@ -51,7 +51,7 @@ class EncodedItem:
             except OSError as error:
                 raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
         if self.array is not None:
-            raise ValueError(f"{self.name} is a decoded picture and has no bytes; use its array.")
+            raise ValueError(f"{self.name} is a decoded image and has no bytes; use its array.")
         raise ValueError(f"{self.name} is empty: expected a file, got nothing.")
 
     def read(self) -> bytes:
@@ -73,8 +73,8 @@ def as_encoded_item(
     Args:
         cell: A path, bytes, a mapping of `bytes` and `path`, an array, a PIL image, `EncodedItem`, or None.
         where: Table and row, for messages about cells without a path.
-        folder: What relative paths are relative to.
-        kind: What it is. Only pictures are made of arrays here; those of other kinds, and texts, become a `value`.
+        folder: Base of relative paths.
+        kind: Kind of the column. Arrays become an image only if it is `image`; else they become a `value`.
         by_path: Whether a string is a path, also where the kind is `text`.
 
     Raises:
@@ -100,12 +100,12 @@ def as_encoded_item(
     if hasattr(cell, "getexif"):
         return _from_pil(cell, where)
     raise TypeError(
-        f"{where}: expected a path, bytes, an array or a picture, got {type(cell).__name__}."
+        f"{where}: expected a path, bytes, an array or an image, got {type(cell).__name__}."
     )
 
 
 def _from_numbers(numbers: Any, where: str, kind: str) -> EncodedItem:
-    """Return numbers as a picture, or as the value that they are for every other kind."""
+    """Return numbers as an image, or as the value that they are for every other kind."""
     if kind == "image":
         return EncodedItem(where, array=to_uint8_images(numbers, where))
     return EncodedItem(where, value=numbers)
@@ -122,24 +122,24 @@ def _from_mapping(cell: Mapping[str, Any], where: str, folder: Path, kind: str) 
 
 
 def to_uint8_images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
-    """Return decoded pictures as uint8: bytes as they are, numbers in [0, 1] times 255.
+    """Return decoded images as uint8: bytes as they are, numbers in [0, 1] times 255.
 
     Raises:
-        ValueError: If the numbers are neither, since their scale cannot be told.
+        ValueError: If the numbers are neither, since their scale is unknown.
     """
     if array.dtype == np.uint8:
         return cast("npt.NDArray[np.uint8]", array)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{where}: expected pictures as numbers, got an array of {array.dtype}.")
+        raise ValueError(f"{where}: expected images as numbers, got an array of {array.dtype}.")
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if array.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(array * 255).astype(np.uint8)
     if array.dtype.kind != "f" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
     raise ValueError(
-        f"{where}: expected pictures of uint8 (0 to 255) or of numbers in [0, 1], got {array.dtype} "
+        f"{where}: expected images of uint8 (0 to 255) or of numbers in [0, 1], got {array.dtype} "
         f"from {low:g} to {high:g}. Scale them first."
     )
 
@@ -150,7 +150,7 @@ def _from_pil(image: Any, where: str) -> EncodedItem:
     image = ImageOps.exif_transpose(image)
     if image.mode in {"L", "RGB", "RGBA"}:
         return EncodedItem(where, array=np.asarray(image))
-    # Palette, 16-bit and CMYK pictures are decoded with care elsewhere; TIFF keeps all of them exactly.
+    # Palette, 16-bit and CMYK images are decoded with care elsewhere; TIFF keeps all of them exactly.
     if "transparency" in image.info:
         return EncodedItem(where, array=np.asarray(image.convert("RGBA")))
     if image.mode not in {"1", "P", "LA", "PA", "I;16", "I", "F", "CMYK", "YCbCr", "LAB"}:

@@ -27,7 +27,7 @@ _PLAIN = {"string": "short strings", "other": "something unknown"}
 
 
 class OwnDataSize(Protocol):
-    """What the defaults for a user's own data depend on: `recipes.common.Size`."""
+    """Sizes on which the defaults for a user's own data depend: `recipes.common.Size`."""
 
     @property
     def stem_channels(self) -> int:
@@ -45,8 +45,8 @@ class UploadSize:
     """Size of an upload, read from its header before anything is decoded.
 
     Attributes:
-        count: How much it holds.
-        unit: Of the count, for messages ("pixels").
+        count: The size.
+        unit: Unit of the count, for messages ("pixels").
         limit: The field of `server.settings.UploadLimits` that bounds it.
     """
 
@@ -60,8 +60,8 @@ class ColumnKind:
     """A kind of column that `--columns NAME:KIND` may name.
 
     Attributes:
-        noun: What such columns hold, for messages: "frames".
-        stored_as: Other kinds of columns that may be read as this one where the user says so ("array"). Columns of
+        noun: Content of such columns, for messages: "frames".
+        stored_as: Other kinds of columns that may be read as this one where the user states so ("array"). Columns of
             strings and of unknown content may always be.
     """
 
@@ -90,12 +90,12 @@ class ModalitySpec:
 
     Attributes:
         name: Name of the modality, of its column kind and of its input by default: "points".
-        noun: What such columns hold, for messages: "points".
+        noun: Content of such columns, for messages: "points".
         preprocessing: Ways to preprocess it; the first is the default.
         augment: `AugmentConfig` class. None: no augmentation.
         suffixes: Suffixes of its files, without a dot.
         magic: Whether encoded bytes begin like a file of this modality.
-        column_kinds: What `--columns NAME:KIND` may name that becomes (a part of) this modality. None: its name, if it
+        column_kinds: Kinds in `--columns NAME:KIND` that become (a part of) this modality. None: its name, if it
             has suffixes.
         array_names: Names of columns of two-axis arrays that hold this modality.
         array_channels: Fewest and most entries of the second axis of these.
@@ -214,7 +214,7 @@ def media_kinds() -> tuple[str, ...]:
 
 @cache
 def column_kinds() -> dict[str, ColumnKind]:
-    """Return what `--columns NAME:KIND` may name."""
+    """Return the kinds that `--columns NAME:KIND` may name."""
     found: dict[str, ColumnKind] = {}
     for spec in list_modalities():
         plain = {spec.name: ColumnKind(spec.noun)} if spec.suffixes else {}
@@ -223,14 +223,14 @@ def column_kinds() -> dict[str, ColumnKind]:
 
 
 def can_read_as(stored: str, kind: str) -> bool:
-    """Return whether a column that holds `stored` may be read as `kind` where the user says so."""
+    """Return whether a column that holds `stored` may be read as `kind` where the user states so."""
     if stored in {kind, "other"} or (stored == "string" and kind != "number"):
         return True
     return stored in column_kinds()[kind].stored_as
 
 
 def noun_of(kind: str) -> str:
-    """Return what columns of a kind hold, for messages: "images"."""
+    """Return the content of columns of a kind, for messages: "images"."""
     if kind in column_kinds():
         return column_kinds()[kind].noun
     return _MODALITIES[kind].noun if kind in _MODALITIES else _PLAIN.get(kind, kind)

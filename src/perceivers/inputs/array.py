@@ -1,4 +1,4 @@
-"""Arrays of any sense as input elements: each row is one, and its coordinates or its place say where it is."""
+"""Arrays of any sense as input elements: each row is one, and its coordinates or its place state where it is."""
 
 import math
 from typing import Any, Literal
@@ -120,7 +120,7 @@ class ArrayInput(nn.Module):
             mask: True where an element is real (L = M), or (L = 1) where a sample has an array at all. None: all are.
 
         Raises:
-            ValueError: If a row has another number of channels than the configuration says, or there are more rows
+            ValueError: If a row has another number of channels than the configuration states, or there are more rows
                 than learned vectors.
         """
         width = self.num_values + self.num_coordinates
@@ -143,7 +143,7 @@ class ArrayInput(nn.Module):
         return torch.zeros(batch_size, self.num_elements, width)
 
     def _encoded(self, x: Float[Tensor, "B M Ci"]) -> Float[Tensor, "M P"] | Float[Tensor, "B M P"]:
-        """Return where each element is."""
+        """Return the position of each element."""
         if self.positions is None:
             return fourier_features(
                 x[..., self.num_values :],

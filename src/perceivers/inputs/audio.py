@@ -1,4 +1,4 @@
-"""Sounds as input elements: patches of a waveform, cells of a spectrogram, or either after a convolved stem.
+"""Audio as input elements: patches of a waveform, cells of a spectrogram, or either after a convolved stem.
 
 Positions are those of the configured length. A shorter batch has the first of them, so that padding changes nothing.
 """
@@ -29,7 +29,7 @@ class WaveInputConfig:
     Attributes:
         num_samples: Samples of a clip; 61,440 are the paper's 1.28 s at 48 kHz. None: taken from the data before the
             model is built.
-        num_channels: Channels of the sound, 1 for mono.
+        num_channels: Channels of the audio, 1 for mono.
         patch: Samples of an element. The paper's 128 give 480 elements.
         positions: When an element is. None: the model cannot know.
         project_channels: Width of an element's samples after a linear layer. None: as they are.
@@ -54,10 +54,10 @@ class ConvWaveInputConfig:
 
     Attributes:
         num_samples: Samples of a clip. None: taken from the data before the model is built.
-        num_channels: Channels of the sound, 1 for mono.
+        num_channels: Channels of the audio, 1 for mono.
         stem_channels: Channels after each convolution.
         kernel: Samples (then cells) under each convolution.
-        stride: Of each convolution. Three of 4 give an element for every 64 samples.
+        stride: Stride of each convolution. Three of 4 give an element for every 64 samples.
         positions: When a cell is. None: the model cannot know.
     """
 
@@ -106,7 +106,7 @@ class ConvSpectrogramInputConfig:
         size: Frames and bands. None: taken from the data before the model is built.
         stem_channels: Channels after each convolution.
         kernel: Frames and bands under each convolution.
-        stride: Of each convolution, in frames and bands.
+        stride: Stride of each convolution, in frames and bands.
         positions: When and at which band a cell is. None: the model cannot know.
     """
 
@@ -130,7 +130,7 @@ AudioInputConfig = Annotated[
 
 
 class AudioInput(nn.Module, ABC):
-    """What the four ways share: cells become elements with positions, and padding is masked.
+    """Base of audio adapters: cells become elements with positions, and padding is masked.
 
     Args:
         size: Length of a clip, then what each place holds: samples x channels or frames x bands.
@@ -167,7 +167,7 @@ class AudioInput(nn.Module, ABC):
     def content(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
     ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
-        """Return what the elements hold, still on their grid, and which places of its first axis are real."""
+        """Return the contents of the elements on their grid, and a mask of its first axis."""
 
     def forward(
         self, x: Float[Tensor, "B Lx V"], mask: Bool[Tensor, "B L"] | None = None
@@ -234,7 +234,7 @@ class _PatchedAudio(AudioInput):
     def content(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
     ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
-        """Return the values of each patch, projected if the configuration says so."""
+        """Return the values of each patch, projected if the configuration states so."""
         cells = _channels_first(x, len(self.patch))
         patches = space_to_depth(pad_to_multiple(cells, self.patch), self.patch)
         if self.project is not None:

@@ -1,6 +1,6 @@
 """Elements: the record that everything above the input adapters shares.
 
-An adapter does not return one dense array: it keeps apart what is apart, because on a 224 x 224 picture
+An adapter does not return one dense array: it keeps apart what is apart, because on a 224 x 224 image
 258 of 261 channels are positions, and these are made of two tables of 224 rows. `dense()` puts the parts
 together into the papers' array and is the reference for everything that reads them faster.
 """
@@ -69,7 +69,7 @@ class Elements:
     """M elements of C channels, kept in parts: `[content | positions | modality embedding]`.
 
     Attributes:
-        content: What was sensed: RGB, the values of a patch, a mel bin, a byte's embedding.
+        content: Values without positions: RGB, the values of a patch, a mel bin, a byte's embedding.
         positions: The encoding of where: of a grid, one for all samples, or one for each sample.
         modality_embedding: The modality's learned vector, the same for all its elements.
         mask: True where an element is real. The content elsewhere is taken as zero.
@@ -112,7 +112,7 @@ class Elements:
         """Return the papers' array.
 
         Args:
-            dtype: Of the result. By default the parts' common one, which is float32 with positions.
+            dtype: Data type of the result. By default the parts' common one, which is float32 with positions.
         """
         content = self.content
         if self.mask is not None:  # 0 x nan is nan, so padding is replaced and not multiplied
@@ -209,10 +209,10 @@ def dense(
 
 @runtime_checkable
 class InputAdapter(Protocol):
-    """What turns the tensor of one modality into elements. A module, with parameters or without."""
+    """Preprocessing of the tensor of one modality into elements. A module, with parameters or without."""
 
     channels: int
-    """Width of its elements with their positions, C: the encoder is told, nobody computes it twice."""
+    """Width of its elements with their positions, C: the encoder takes it from here."""
 
     num_elements: int
     """Elements of an input of the configured size, M."""
@@ -238,8 +238,8 @@ def check_readable(num_channels: int, expected: str) -> None:
     """Refuse elements that every cross-attend would read as zeros.
 
     Args:
-        num_channels: Of an element, its position included.
-        expected: What helps, and what was got instead, for the message.
+        num_channels: Width of an element, its position included.
+        expected: Expected and actual value, and what to do, for the message.
 
     Raises:
         ValueError: If there are fewer than two.

@@ -130,7 +130,7 @@ class ConvFramePairInputConfig:
         num_channels: Channels of a frame, 3 for RGB.
         stem_channels: Channels after each convolution.
         kernel: Side of each convolution.
-        stride: Of each convolution: two of stride 2 make one cell of 4 x 4 pixels.
+        stride: Stride of each convolution: two of stride 2 make one cell of 4 x 4 pixels.
         positions: Where a cell is.
     """
 

@@ -21,14 +21,14 @@ _TAG_SCALE = 0.02
 
 @configclass
 class FusionConfig:
-    """How several modalities are read together.
+    """Fusion of several modalities.
 
     Attributes:
         min_padding: Channels of the learned vector of the widest modality; narrower ones get more.
         modality_dropout: Share of the training samples in which a modality is dropped, by its name. One that is left
             without any keeps all of them.
-        dropped: What a dropped modality becomes: `masked` as one that is missing; `zeroed`, its elements read as
-            zeros with their positions, as the paper says of its video stream; or `token`: a learned vector stands in
+        dropped: Treatment of a dropped modality: `masked` as one that is missing; `zeroed`, its elements read as
+            zeros with their positions, as the paper states of its video stream; or `token`: a learned vector stands in
             place of each of its elements, and of one that is missing in prediction, too, as in Perceiver IO's
             autoencoding.
     """

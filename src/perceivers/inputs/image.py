@@ -30,7 +30,7 @@ class PixelInputConfig:
 
     Attributes:
         size: Height and width in pixels. None: taken from the data before the model is built.
-        num_channels: Channels of the picture, 3 for RGB.
+        num_channels: Channels of the image, 3 for RGB.
         positions: Where a pixel is. None: the model cannot know.
         project_channels: Width of the colors after a linear layer. None: as they are. Perceiver IO's model
             with learned positions uses 256.
@@ -54,7 +54,7 @@ class PatchInputConfig:
 
     Attributes:
         size: Height and width in pixels. None: taken from the data before the model is built.
-        num_channels: Channels of the picture, 3 for RGB.
+        num_channels: Channels of the image, 3 for RGB.
         patch: Height and width of a patch in pixels.
         positions: Where a patch is. None: the model cannot know.
         project_channels: Width of a patch after a linear layer. None: its pixels as they are.
@@ -75,11 +75,11 @@ class PatchInputConfig:
 
 @configclass
 class ConvInputConfig:
-    """Every cell of a convolved and pooled picture is an element.
+    """Every cell of a convolved and pooled image is an element.
 
     Attributes:
         size: Height and width in pixels. None: taken from the data before the model is built.
-        num_channels: Channels of the picture, 3 for RGB.
+        num_channels: Channels of the image, 3 for RGB.
         stem_channels: Channels after the convolution.
         kernel: Side of the convolution in pixels. Its stride is 2.
         pool: Whether a 3 x 3 maximum of stride 2 follows, as in Perceiver IO.
@@ -110,7 +110,7 @@ ImageInputConfig = Annotated[
 
 
 class _ImageInput(nn.Module, ABC):
-    """What the three ways share: content channels become elements with positions."""
+    """Base of image adapters: content channels become elements with positions."""
 
     channels: int
     num_elements: int
@@ -122,7 +122,7 @@ class _ImageInput(nn.Module, ABC):
         super().__init__()
         self.num_channels = config.num_channels
         if config.size is None:
-            raise ValueError("Expected the size of the pictures, size=(height, width), got None.")
+            raise ValueError("Expected the size of the images, size=(height, width), got None.")
         grid = self.grid(*config.size)
         self.axes, self.size = grid, config.size
         self.num_elements = math.prod(grid)
@@ -137,29 +137,29 @@ class _ImageInput(nn.Module, ABC):
         )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return rows and columns of the elements of a picture of this size in pixels."""
+        """Return rows and columns of the elements of an image of this size in pixels."""
         return height, width
 
     @abstractmethod
     def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
-        """Return what the elements hold, still on their grid."""
+        """Return the contents of the elements, still on their grid."""
 
     def forward(
         self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Elements:
-        """Return the elements of pictures, in reading order.
+        """Return the elements of images, in reading order.
 
         Args:
             image: Normalized pixels; `perceivers.data` owns mean, scale and resizing. Any size.
-            mask: True where an element is real (L = M), or (L = 1) where a sample has a picture at all. None: all
-                are. Statistics of a stem's batch norm are taken over every picture, a missing one being zeros.
+            mask: True where an element is real (L = M), or (L = 1) where a sample has an image at all. None: all
+                are. Statistics of a stem's batch norm are taken over every image, a missing one being zeros.
 
         Raises:
-            ValueError: If the picture has another number of channels than the configuration says.
+            ValueError: If the image has another number of channels than the configuration states.
         """
         if image.shape[1] != self.num_channels:
             raise ValueError(
-                f"Expected pictures of {self.num_channels} channels (B x {self.num_channels} x height x "
+                f"Expected images of {self.num_channels} channels (B x {self.num_channels} x height x "
                 f"width), got shape {tuple(image.shape)}."
             )
         content = self.content(image)
@@ -171,7 +171,7 @@ class _ImageInput(nn.Module, ABC):
         return Elements(content, positions, mask=mask)
 
     def example(self, batch_size: int) -> Float[Tensor, "B Ci Y X"]:
-        """Return made-up pictures of the configured size."""
+        """Return made-up images of the configured size."""
         return torch.zeros(batch_size, self.num_channels, *self.size)
 
 
@@ -179,7 +179,7 @@ class PixelInput(_ImageInput):
     """Makes an element of each pixel. Nothing is mixed and nothing is known of neighbors.
 
     Args:
-        config: Size of the picture and of its position encoding.
+        config: Size of the image and of its position encoding.
 
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
@@ -194,17 +194,17 @@ class PixelInput(_ImageInput):
         self.project = None if width is None else truncated_linear(config.num_channels, width)
 
     def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Y X"]:
-        """Return the pixels, projected if the configuration says so."""
+        """Return the pixels, projected if the configuration states so."""
         return _project(image, self.project)
 
 
 class PatchInput(_ImageInput):
     """Makes an element of each patch: its pixels in reading order, the colors of a pixel together.
 
-    A picture that does not divide into patches gets zeros (the mean color) behind its last row and column.
+    An image that does not divide into patches gets zeros (the mean color) behind its last row and column.
 
     Args:
-        config: Size of the picture, of a patch and of its position encoding.
+        config: Size of the image, of a patch and of its position encoding.
 
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
@@ -224,19 +224,19 @@ class PatchInput(_ImageInput):
         return -(-height // self.patch[0]), -(-width // self.patch[1])
 
     def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
-        """Return the values of each patch, projected if the configuration says so."""
+        """Return the values of each patch, projected if the configuration states so."""
         patches = space_to_depth(pad_to_multiple(image, self.patch), self.patch)
         return _project(rearrange(patches, "B Y X V -> B V Y X"), self.project)
 
 
 class ConvInput(_ImageInput):
-    """Makes an element of each cell of a 4 times coarser picture: convolution, norm, ReLU, maximum.
+    """Makes an element of each cell of a 4 times coarser image: convolution, norm, ReLU, maximum.
 
     All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME"), unless the
-    configuration says otherwise.
+    configuration states otherwise.
 
     Args:
-        config: Size of the picture, of the stem and of its position encoding.
+        config: Size of the image, of the stem and of its position encoding.
 
     Source: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
     """

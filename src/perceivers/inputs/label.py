@@ -16,7 +16,7 @@ class LabelInputConfig:
     """The share of each class is a channel of one element.
 
     Attributes:
-        num_classes: How many classes there are. None: taken from the data before the model is built.
+        num_classes: Number of classes. None: taken from the data before the model is built.
     """
 
     kind: Literal["label"] = "label"
@@ -55,7 +55,7 @@ class LabelInput(nn.Module):
             mask: True where a sample has a label. None: all have.
 
         Raises:
-            ValueError: If there are other classes than the configuration says.
+            ValueError: If there are other classes than the configuration states.
         """
         if x.shape[1] != self.channels:
             raise ValueError(

@@ -32,7 +32,7 @@ class PointsInputConfig:
         ValueError: If a number is out of range.
 
     Source: Perceiver (arXiv:2103.03206), section 4.3. The layers are ours: they make a small model learn from few
-    clouds.
+    point clouds.
     """
 
     kind: Literal["points"] = "points"
@@ -93,14 +93,14 @@ class PointsInput(nn.Module):
     def forward(
         self, x: Float[Tensor, "B M Ci"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Elements:
-        """Return the elements of clouds, in the order of their points, which means nothing.
+        """Return the elements of point clouds, in the order of their points, which means nothing.
 
         Args:
             x: x, y, z and further channels; `perceivers.data` centers and scales them. Any number of points.
-            mask: True where a point is real (L = M), or (L = 1) where a sample has a cloud at all. None: all are.
+            mask: True where a point is real (L = M), or (L = 1) where a sample has a point cloud at all. None: all are.
 
         Raises:
-            ValueError: If a point has another number of channels than the configuration says.
+            ValueError: If a point has another number of channels than the configuration states.
         """
         if x.shape[2] != self.in_channels:
             raise ValueError(
@@ -124,7 +124,7 @@ class PointsInput(nn.Module):
         return Elements(self.project(torch.cat([content, positions], dim=-1)), mask=mask)
 
     def example(self, batch_size: int) -> Float[Tensor, "B M Ci"]:
-        """Return made-up clouds of the configured number of points."""
+        """Return made-up point clouds of the configured number of points."""
         return torch.zeros(batch_size, self.num_elements, self.in_channels)
 
 

@@ -1,4 +1,4 @@
-"""Where an element of a grid is: computed by Fourier features, or learned."""
+"""Position encodings of grids: Fourier features, or learned vectors."""
 
 import math
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ class FourierPositionsConfig:
 
 @configclass
 class LearnedPositionsConfig:
-    """One learned vector for each cell of the grid; nothing tells the model which cells are near.
+    """One learned vector for each cell of the grid; nothing states which cells are near.
 
     Attributes:
         channels: Width of the vectors. 128 in the 2021 paper, 256 in Perceiver IO.

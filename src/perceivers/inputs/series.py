@@ -1,4 +1,4 @@
-"""Recordings of sensors as input elements: patches of steps, or cells after a convolved stem."""
+"""Series of sensors as input elements: patches of steps, or cells after a convolved stem."""
 
 from abc import ABC, abstractmethod
 from dataclasses import field, replace
@@ -33,8 +33,8 @@ class SeriesInputConfig:
     """Every patch of steps is an element: the values of its steps, one after the other.
 
     Attributes:
-        length: Steps of a recording at most. None: taken from the data before the model is built.
-        num_channels: Channels of the recording. None: taken from the data before the model is built.
+        length: Steps of a series at most. None: taken from the data before the model is built.
+        num_channels: Channels of the series. None: taken from the data before the model is built.
         has_missing: Whether a flag for each channel follows its values: 1 where one is there.
         irregular: Whether the last channel is the time in [-1, 1]; a patch lies at the mean of its times.
         patch: Steps of a patch.
@@ -63,11 +63,11 @@ class SeriesInputConfig:
 
 @configclass
 class ConvSeriesInputConfig:
-    """Every cell of a convolved recording is an element.
+    """Every cell of a convolved series is an element.
 
     Attributes:
-        length: Steps of a recording at most. None: taken from the data before the model is built.
-        num_channels: Channels of the recording. None: taken from the data before the model is built.
+        length: Steps of a series at most. None: taken from the data before the model is built.
+        num_channels: Channels of the series. None: taken from the data before the model is built.
         has_missing: Whether a flag for each channel follows its values: 1 where one is there.
         irregular: Whether the last channel is the time in [-1, 1]; a cell lies at the mean of its times.
         stem_channels: Channels after each convolution.
@@ -106,7 +106,7 @@ class RowPositions(nn.Module):
 
     Args:
         config: Fourier features or learned vectors.
-        num_elements: Of the configured row.
+        num_elements: Number of elements of the configured row.
     """
 
     channels: int
@@ -143,7 +143,7 @@ class RowPositions(nn.Module):
 
 
 class _SeriesInput(nn.Module, ABC):
-    """What both ways share: steps become elements, each of `step` of them, with positions."""
+    """Base of series adapters: every `step` steps become an element with a position."""
 
     channels: int
     num_elements: int
@@ -174,24 +174,24 @@ class _SeriesInput(nn.Module, ABC):
     def content(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
     ) -> Float[Tensor, "B M Cc"]:
-        """Return what the elements hold."""
+        """Return the contents of the elements."""
 
     def forward(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B Lm"] | None = None
     ) -> Elements:
-        """Return the elements of recordings in the order of time.
+        """Return the elements of series in the order of time.
 
         Args:
-            x: Values of each step; flags and times behind them, if the configuration says so.
-            mask: True where a step is real, or (one for a sample) where there is a recording at all. None: all are.
+            x: Values of each step; flags and times behind them, if the configuration states so.
+            mask: True where a step is real, or (one for a sample) where there is a series at all. None: all are.
 
         Raises:
-            ValueError: If there are other channels, or more steps, than the configuration says.
+            ValueError: If there are other channels, or more steps, than the configuration states.
         """
         width = self.values + self.irregular
         if x.shape[2] != width or x.shape[1] > self.length:
             raise ValueError(
-                f"Expected recordings of at most {self.length} steps and of {width} values a step "
+                f"Expected series of at most {self.length} steps and of {width} values a step "
                 f"(B x L x {width}), got shape {tuple(x.shape)}."
             )
         if mask is not None:
@@ -216,7 +216,7 @@ class SeriesInput(_SeriesInput):
     """Makes an element of each patch of steps.
 
     Args:
-        config: Size of the recording, of a patch and of its position encoding.
+        config: Size of the series, of a patch and of its position encoding.
 
     Raises:
         ValueError: If the size is not known, or an element would have a single channel.
@@ -246,7 +246,7 @@ class ConvSeriesInput(_SeriesInput):
     """Makes an element of each cell after convolutions with a stride.
 
     Args:
-        config: Size of the recording, of the stem and of its position encoding.
+        config: Size of the series, of the stem and of its position encoding.
 
     Raises:
         ValueError: If the size is not known.
@@ -269,10 +269,10 @@ class ConvSeriesInput(_SeriesInput):
 
 
 def _known(config: SeriesInputConfig | ConvSeriesInputConfig) -> tuple[int, int]:
-    """Return the steps of a recording, and the values of a step without its time."""
+    """Return the steps of a series, and the values of a step without its time."""
     if config.length is None or config.num_channels is None:
         raise ValueError(
-            "Expected length and num_channels of the recordings, got "
+            "Expected length and num_channels of the series, got "
             f"length={config.length} and num_channels={config.num_channels}."
         )
     return config.length, config.num_channels * (2 if config.has_missing else 1)

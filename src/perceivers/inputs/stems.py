@@ -21,7 +21,7 @@ class ConvStem(nn.Module):
         in_channels: Channels of the input.
         channels: Channels after each convolution.
         kernel: Width of every convolution in cells, on each axis.
-        stride: Of every convolution, on each axis. Not above `kernel`.
+        stride: Stride of every convolution, on each axis. Not above `kernel`.
         num_axes: 1 for a row of cells, 2 for a grid. The mask is along the first.
 
     Raises:
@@ -48,7 +48,7 @@ class ConvStem(nn.Module):
             )
         layer: type[nn.Conv1d | nn.Conv2d] = nn.Conv1d if num_axes == 1 else nn.Conv2d
         widths = [in_channels, *channels]
-        # Their types are told apart by `num_axes`, which a checker cannot follow.
+        # Their types are distinguished by `num_axes`, which a checker cannot follow.
         self.convolutions = nn.ModuleList(
             layer(before, after, self.kernel, stride=self.stride, bias=False)  # pyright: ignore[reportArgumentType]
             for before, after in pairwise(widths)

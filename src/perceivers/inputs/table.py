@@ -37,7 +37,7 @@ class TableInput(nn.Module):
     A learned vector of the field is added, so that the model knows which one it is; numbers have an offset too.
 
     Args:
-        config: How many fields, and of how many categories.
+        config: Number of fields and of their categories.
 
     Raises:
         ValueError: If the fields are not known, or elements would have a single channel.
@@ -84,7 +84,7 @@ class TableInput(nn.Module):
             mask: True where a field is there, or (one for a sample) where there is a row at all. None: all are.
 
         Raises:
-            ValueError: If there are other fields than the configuration says.
+            ValueError: If there are other fields than the configuration states.
         """
         if x.shape[1] != self.num_elements:
             raise ValueError(

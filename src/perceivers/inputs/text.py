@@ -54,7 +54,7 @@ class ConvTextInputConfig:
         stride: Bytes (then cells) from one cell to the next, of every convolution.
         pool: Cells of which the largest value of each channel is kept. With a stride of 1, what a convolution looks
             for is found wherever it begins.
-        positions: Of a cell: `fourier` features behind its content, or `learned` vectors added to it.
+        positions: Position encoding of a cell: `fourier` features behind its content, or `learned` vectors added to it.
         num_bands: Frequencies of the Fourier features. None: one for each whole frequency, at most 64.
         position_init_scale: Standard deviation of the learned vectors at the start.
     """
@@ -77,7 +77,7 @@ TextConfig = Annotated[TextInputConfig | ConvTextInputConfig, Field(discriminato
 
 
 class _TextInput(nn.Module):
-    """What both ways share: numbers of at most a stated length become vectors."""
+    """Base of text adapters: byte ids become vectors."""
 
     channels: int
     num_elements: int

@@ -1,4 +1,4 @@
-"""Films as input elements: patches of space and time (or single pixels), or cells after a stem on every frame."""
+"""Videos as input elements: patches of space and time (or single pixels), or cells after a stem on every frame."""
 
 import math
 from abc import ABC, abstractmethod
@@ -72,7 +72,7 @@ class ConvVideoInputConfig:
         num_channels: Channels of a frame, 3 for RGB.
         stem_channels: Channels after each convolution.
         kernel: Side of every convolution in pixels.
-        stride: Of every convolution.
+        stride: Stride of every convolution.
         frame_step: Frames that make one element, their channels side by side.
         difference: Add the change since the frame before as further channels of a frame, so that the stem sees
             motion.
@@ -115,7 +115,7 @@ class ConvVideoInputConfig:
 
 
 class _VideoInput(nn.Module, ABC):
-    """What the two ways share: frames become elements with positions, of which padding is none."""
+    """Base of video adapters: frames become elements with positions; padding is masked."""
 
     channels: int
     num_elements: int
@@ -144,7 +144,7 @@ class _VideoInput(nn.Module, ABC):
     def content(
         self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B T"] | None
     ) -> Float[Tensor, "B Tg Yg Xg Cc"]:
-        """Return what the elements hold, still on their grid. Frames that are not real are zero already."""
+        """Return the contents of the elements on their grid. Masked frames are zero already."""
 
     def forward(
         self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
@@ -154,11 +154,11 @@ class _VideoInput(nn.Module, ABC):
         Args:
             clip: Normalized pixels; `perceivers.data` owns mean, scale and resizing. A clip of fewer frames than
                 the configured has the positions of the first of them: it means the same as a padded one.
-            mask: True where a frame is real (L = T), or (L = 1) where a sample has a film at all. None: all are.
+            mask: True where a frame is real (L = T), or (L = 1) where a sample has a video at all. None: all are.
                 An element is real if one of its frames is.
 
         Raises:
-            ValueError: If frames have another number of channels than the configuration says.
+            ValueError: If frames have another number of channels than the configuration states.
         """
         if clip.shape[2] != self.num_channels:
             raise ValueError(
@@ -221,7 +221,7 @@ class VideoInput(_VideoInput):
         clip: Float[Tensor, "B T Ci Y X"],
         mask: Bool[Tensor, "B T"] | None,  # noqa: ARG002
     ) -> Float[Tensor, "B Tg Yg Xg Cc"]:
-        """Return the values of each patch, projected if the configuration says so."""
+        """Return the values of each patch, projected if the configuration states so."""
         pixels = rearrange(clip, "B T C Y X -> B C T Y X")
         patches = space_to_depth(pad_to_multiple(pixels, self.config.patch), self.config.patch)
         return patches if self.project is None else self.project(patches)

@@ -1,8 +1,8 @@
 """Perceiver IO as an autoencoder: several modalities reconstructed from one small latent array."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.array.modality import ArrayAugmentConfig, ArrayPreprocessConfig
@@ -36,17 +36,8 @@ _REFUSED = {
 }
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """Configuration of one modality.
-
-    Attributes:
-        input: Input adapter.
-        preprocess: Preprocessing.
-        augment: Augmentation in training.
-        part: Reconstruction: patches, weight and queries of the loss.
-        queries: Output queries.
-    """
+class _Kind(NamedTuple):
+    """Configuration of one modality: input, preprocessing, augmentation, reconstruction and output queries."""
 
     input: Any
     preprocess: Any
@@ -55,21 +46,68 @@ class _Kind:
     queries: Any
 
 
+_KINDS = {
+    "image": _Kind(
+        PatchInputConfig(size=None, patch=(4, 4), positions=_AUTO),
+        ImagePreprocessConfig(),
+        ImageAugmentConfig(crop_scale=None, flip=True),
+        ReconstructionConfig(patch=(4, 4), num_train_queries=128),
+        FourierQueriesConfig(size=None, num_bands=None),
+    ),
+    "audio": _Kind(
+        WaveInputConfig(patch=64, positions=FourierPositionsConfig(num_bands=32)),
+        WavePreprocessConfig(),
+        AudioAugmentConfig(time_masks=0, frequency_masks=0),
+        ReconstructionConfig(patch=(64,), num_train_queries=64),
+        FourierQueriesConfig(size=None, num_bands=32),
+    ),
+    "video": _Kind(
+        VideoInputConfig(num_frames=None, size=None, patch=(1, 4, 4), positions=_AUTO),
+        VideoPreprocessConfig(),
+        VideoAugmentConfig(
+            crop_scale=None, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
+        ),
+        ReconstructionConfig(patch=(1, 4, 4), num_train_queries=192),
+        FourierQueriesConfig(size=None, num_bands=None),
+    ),
+    "series": _Kind(
+        SeriesInputConfig(length=None, num_channels=None, patch=4, positions=_AUTO),
+        SeriesPreprocessConfig(),
+        SeriesAugmentConfig(jitter=0.0),
+        ReconstructionConfig(patch=(4,), num_train_queries=128),
+        FourierQueriesConfig(size=None, num_bands=None),
+    ),
+    "array": _Kind(
+        ArrayInputConfig(length=None, num_channels=None, num_coordinates=None),
+        ArrayPreprocessConfig(),
+        ArrayAugmentConfig(),
+        ReconstructionConfig(patch=(1,), num_train_queries=256),
+        LearnedQueriesConfig(num_queries=1, channels=64),
+    ),
+}
+
+
 def autoencoder_for(
     kinds: Mapping[str, str], size: str = "tiny", *, has_label: bool = False
 ) -> Recipe:
     """Return a recipe that reconstructs these modalities together.
 
     Args:
-        kinds: What each modality is, by its name: `image`, `audio`, `video`, `series` or `array`.
+        kinds: Kind of each modality, by its name: `image`, `audio`, `video`, `series` or `array`.
         size: `tiny`, `small` or `base`.
         has_label: Whether the class of a sample is one more modality.
 
     Raises:
         ValueError: If one of them cannot be reconstructed, or there is none.
     """
-    _require_known(kinds)
-    parts = {name: _KINDS[kind]() for name, kind in kinds.items()}
+    for name, kind in kinds.items():
+        if kind not in _KINDS:
+            why = _REFUSED.get(kind, "it has no output queries")
+            raise ValueError(
+                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
+                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
+            )
+    parts = {name: _KINDS[kind] for name, kind in kinds.items()}
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
     outputs = {
@@ -186,36 +224,21 @@ def kinetics_autoencoder() -> Recipe:
             },
             label_weight=1e-4,
         ),
-        preprocess=_video_and_audio(frames, side),
+        # Pixels in [0, 1], samples in [-1, 1], 25 frames per second.
+        preprocess={
+            "audio": WavePreprocessConfig(sample_rate=48_000, seconds=frames / 25, scale=1.0),
+            "video": VideoPreprocessConfig(
+                num_frames=frames,
+                frame_rate=25.0,
+                size=(side, side),
+                mean=(0.0, 0.0, 0.0),
+                std=(1.0, 1.0, 1.0),
+            ),
+        },
         fusion=FusionConfig(dropped="token", modality_dropout={LABEL: 0.5}),
         optim=replace(OptimConfig(), name="lamb", lr=1e-3, schedule="cosine"),
         training=TrainingConfig(batch_size=1024, max_epochs=100),
     )
-
-
-def _require_known(kinds: Mapping[str, str]) -> None:
-    """Refuse modalities that cannot be reconstructed."""
-    for name, kind in kinds.items():
-        if kind not in _KINDS:
-            why = _REFUSED.get(kind, "it has no output queries")
-            raise ValueError(
-                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
-                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
-            )
-
-
-def _video_and_audio(frames: int, side: int) -> dict[str, Any]:
-    """Return the preprocessing of video and audio: pixels in [0, 1], samples in [-1, 1], 25 frames per second."""
-    return {
-        "audio": WavePreprocessConfig(sample_rate=48_000, seconds=frames / 25, scale=1.0),
-        "video": VideoPreprocessConfig(
-            num_frames=frames,
-            frame_rate=25.0,
-            size=(side, side),
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-        ),
-    }
 
 
 def _grid_output(
@@ -226,68 +249,3 @@ def _grid_output(
         size=size, num_bands=bands, max_resolution=finest, last_included=False
     )
     return OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=values))
-
-
-def _grid_queries() -> FourierQueriesConfig:
-    return FourierQueriesConfig(size=None, num_bands=None)
-
-
-def _image() -> _Kind:
-    return _Kind(
-        PatchInputConfig(size=None, patch=(4, 4), positions=_AUTO),
-        ImagePreprocessConfig(),
-        ImageAugmentConfig(crop_scale=None, flip=True),
-        ReconstructionConfig(patch=(4, 4), num_train_queries=128),
-        _grid_queries(),
-    )
-
-
-def _video() -> _Kind:
-    return _Kind(
-        VideoInputConfig(num_frames=None, size=None, patch=(1, 4, 4), positions=_AUTO),
-        VideoPreprocessConfig(),
-        VideoAugmentConfig(
-            crop_scale=None, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
-        ),
-        ReconstructionConfig(patch=(1, 4, 4), num_train_queries=192),
-        _grid_queries(),
-    )
-
-
-def _audio() -> _Kind:
-    return _Kind(
-        WaveInputConfig(patch=64, positions=FourierPositionsConfig(num_bands=32)),
-        WavePreprocessConfig(),
-        AudioAugmentConfig(time_masks=0, frequency_masks=0),
-        ReconstructionConfig(patch=(64,), num_train_queries=64),
-        FourierQueriesConfig(size=None, num_bands=32),
-    )
-
-
-def _series() -> _Kind:
-    return _Kind(
-        SeriesInputConfig(length=None, num_channels=None, patch=4, positions=_AUTO),
-        SeriesPreprocessConfig(),
-        SeriesAugmentConfig(jitter=0.0),
-        ReconstructionConfig(patch=(4,), num_train_queries=128),
-        _grid_queries(),
-    )
-
-
-def _array() -> _Kind:
-    return _Kind(
-        ArrayInputConfig(length=None, num_channels=None, num_coordinates=None),
-        ArrayPreprocessConfig(),
-        ArrayAugmentConfig(),
-        ReconstructionConfig(patch=(1,), num_train_queries=256),
-        LearnedQueriesConfig(num_queries=1, channels=64),
-    )
-
-
-_KINDS: dict[str, Callable[[], _Kind]] = {
-    "image": _image,
-    "audio": _audio,
-    "video": _video,
-    "series": _series,
-    "array": _array,
-}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
-from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
+from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.registry import OptimConfig
 
@@ -82,11 +82,6 @@ def own_optim(lr: float, *, weight_decay: float = 0.05) -> OptimConfig:
         schedule="cosine",
         warmup_fraction=0.05,
     )
-
-
-def own_output() -> MeanPoolConfig:
-    """Return the 2021 paper's mean-pooling head; the data determine the number of outputs."""
-    return MeanPoolConfig(num_outputs=None)
 
 
 def own_decoder(names: Iterable[str]) -> DecoderConfig:

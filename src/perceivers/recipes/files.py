@@ -163,12 +163,7 @@ def _explain(problem: Any) -> str:
 
 
 def field_path(place: Sequence[str], config: type = Recipe) -> str:
-    """Return the dotted path of a field from pydantic's location, which also holds the tags of unions.
-
-    Args:
-        place: Steps of the location.
-        config: The configuration where it begins.
-    """
+    """Return the dotted path of a field from pydantic's location, which also holds the tags of unions."""
     here: Any = config
     shown: list[str] = []
     for step in place:

@@ -1,7 +1,7 @@
 """Recipes changed by dotted names: the flags of `perceivers fit` and the keywords of `pv.fit`."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,26 +28,16 @@ class FlagWords(tuple[str, ...]):
 
 
 class OverrideError(Exception):
-    """A field that cannot be overridden.
-
-    Attributes:
-        key: The name that was given. Empty if several values contradict each other.
-        hint: What to do, or what is wrong with the value.
-    """
+    """A field that cannot be overridden: its name, empty if several values contradict each other; and a hint."""
 
     key: str
     hint: str
 
 
 class UnknownFieldError(OverrideError, KeyError):
-    """The recipe has no such field.
+    """The recipe has no such field. `near` is the most similar name, or ""."""
 
-    Attributes:
-        near: The most similar name of a field, or "".
-    """
-
-    def __init__(self, key: str, known: Iterable[str]) -> None:
-        known = list(known)
+    def __init__(self, key: str, known: Sequence[str]) -> None:
         suggestion = nearest(key, known)
         self.key, self.near = key, suggestion.partition("'")[2].rpartition("'")[0]
         self.hint = f"{suggestion} There are: {', '.join(known)}."
@@ -74,47 +64,33 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         UnknownFieldError: If there is no such field (a `KeyError`). The message names the nearest.
         FieldValueError: If a value does not fit its field (a `ValueError`).
     """
-    if not changes:
-        return recipe
-    plain = dataclasses.asdict(recipe)
-    names: dict[str, str] = {}
-    for key, given in changes.items():
-        name, value = _name_and_value(recipe, key, _full_name(key), given)
-        names[name] = key
-        _set(plain, key, name, value)
-    return _validated(Recipe, plain, names)
+    return _apply(recipe, changes, {key: _full_name(key) for key in changes})
 
 
 def override_data(config: DataConfig, changes: Mapping[str, Any]) -> DataConfig:
-    """Return the data configuration with those of the changes that concern it.
+    """Return the data configuration with those of the changes that concern it, see `override`."""
+    names = {key: _full_name(key) for key in changes}
+    concerned = {k: n.removeprefix("data.") for k, n in names.items() if n.startswith("data.")}
+    return _apply(config, changes, concerned)
 
-    Raises:
-        FieldValueError: If a value does not fit its field.
-    """
+
+def _apply(config: Config, changes: Mapping[str, Any], names: Mapping[str, str]) -> Config:
+    """Return the configuration with the changes of some keys, given with the names of their fields."""
+    if not names:
+        return config
     plain = dataclasses.asdict(config)
-    names: dict[str, str] = {}
-    for key, given in changes.items():
-        prefix, _, name = _full_name(key).partition(".")
-        if prefix != "data":
-            continue
-        name, value = _name_and_value(config, key, name, given)
-        if name in plain:
-            plain[name] = value
-            names[name] = key
-    return _validated(DataConfig, plain, names)
-
-
-def _validated(config: type[Config], plain: Mapping[str, Any], names: Mapping[str, str]) -> Config:
-    """Return the configuration of nested dictionaries; an error names the key under which its value was given."""
+    keys: dict[str, str] = {}
+    for key, full_name in names.items():
+        name, value = _name_and_value(config, key, full_name, changes[key])
+        keys[name] = key
+        _set(plain, key, name, value)
     try:
-        return TypeAdapter(config).validate_python(plain)
+        return TypeAdapter(type(config)).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        place = field_path([str(part) for part in first["loc"]], config)
-        key = next((key for name, key in names.items() if f"{place}.".startswith(f"{name}.")), "")
-        if (
-            first["type"] == "value_error"
-        ):  # of the configuration itself: values that contradict each other
+        place = field_path([str(part) for part in first["loc"]], type(config))
+        key = next((key for name, key in keys.items() if f"{place}.".startswith(f"{name}.")), "")
+        if first["type"] == "value_error":  # values that contradict each other
             raise FieldValueError(key, str(first.get("ctx", {}).get("error"))) from error
         raise FieldValueError(key or place, f"{first['msg']}, got {first['input']!r}.") from error
 
@@ -135,7 +111,13 @@ def _set(plain: dict[str, Any], key: str, name: str, value: Any) -> None:
     here = plain
     for depth, part in enumerate([*parents, last]):
         if part not in here:
-            raise UnknownFieldError(key, _names_beside(here, ".".join(parents[:depth])))
+            parent = ".".join(parents[:depth])
+            known = [f"{parent}.{one}" if parent not in ("", *UNPREFIXED) else one for one in here]
+            if not parent:
+                known += [
+                    one.name for part in UNPREFIXED.values() for one in dataclasses.fields(part)
+                ]
+            raise UnknownFieldError(key, known)
         if depth < len(parents):
             inside = here[part]
             if not isinstance(inside, dict):
@@ -144,16 +126,6 @@ def _set(plain: dict[str, Any], key: str, name: str, value: Any) -> None:
             here = cast("dict[str, Any]", inside)
     is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
     here[last] = dataclasses.asdict(cast("Any", value)) if is_config else value
-
-
-def _names_beside(fields: Iterable[str], parent: str) -> list[str]:
-    """Return the names that could have been meant, as they are given."""
-    if parent in UNPREFIXED:
-        return list(fields)
-    if parent:
-        return [f"{parent}.{name}" for name in fields]
-    sections = [UNPREFIXED[name] for name in UNPREFIXED]
-    return [*fields, *(one.name for part in sections for one in dataclasses.fields(part))]
 
 
 def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, Any]:

@@ -1,8 +1,8 @@
 """Recipes for a user's own data: one per modality, several modalities, dense outputs, in sizes; and the digits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from perceivers.data.base import DataConfig
 from perceivers.data.modalities.image.modality import (
@@ -13,7 +13,6 @@ from perceivers.data.modalities.image.modality import (
 )
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
 from perceivers.data.registry import find_defaults, find_modality
-from perceivers.inputs.fusion import FusionConfig
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.registry import default_input
@@ -21,22 +20,15 @@ from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
-from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim, own_output
+from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim
 from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 
 
-@dataclass(frozen=True)
-class Part:
-    """Configuration of one modality.
-
-    Attributes:
-        input: The adapter.
-        preprocess: Makes the model's array of a file.
-        augment: Randomness in training.
-    """
+class Part(NamedTuple):
+    """Input adapter, preprocessing and augmentation of one modality."""
 
     input: Any
     preprocess: Any
@@ -45,10 +37,6 @@ class Part:
 
 def part_of(kind: str, size: Size) -> Part:
     """Return the defaults of a modality.
-
-    Args:
-        kind: A modality, or a kind of preprocessing: `wave` for audio by its samples.
-        size: Decides the width of stems and the longest side of images.
 
     Raises:
         ValueError: If the modality has no defaults.
@@ -72,10 +60,9 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
         name=name,
         inputs={modality: part.input for modality, part in parts.items()},
         encoder=own_encoder(dials, fine=fine),
-        output=own_output(),
+        output=MeanPoolConfig(num_outputs=None),
         task=ClassificationConfig(label_smoothing=0.05),
         preprocess={modality: part.preprocess for modality, part in parts.items()},
-        fusion=FusionConfig(),
         augment={modality: part.augment for modality, part in parts.items()},
         optim=own_optim(dials.lr * (2 if fine else 1)),
         training=TrainingConfig(batch_size=dials.batch_size),
@@ -103,7 +90,7 @@ def audio(size: str = "tiny") -> Recipe:
     Sample rate, clip length and statistics come from the data; longer audio is cropped at random in training.
 
     Run:      perceivers fit DATA --recipe audio
-    Expected: docs/results/audio.md has spoken digits and environmental sounds.
+    Expected: docs/results/audio.md has spoken digits and environmental audio.
     Reference: Ours, of the papers' parts; SpecAugment (arXiv:1904.08779).
     """
     return recipe_for({"audio": "audio"}, size, name="audio")
@@ -186,7 +173,7 @@ def arrays(size: str = "tiny") -> Recipe:
     Without coordinates every element gets a learned position, since nothing is known of their structure.
 
     Run:      perceivers fit DATA --recipe arrays
-    Expected: docs/results/arrays.md has made-up haptic recordings.
+    Expected: docs/results/arrays.md has synthetic haptic series.
     Reference: Ours. A general position encoding is future work in the paper; learned ones are its nearest.
     """
     return recipe_for({"array": "array"}, size, name="arrays")
@@ -294,7 +281,7 @@ def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
             cross_attend_qk_channels=width,
             cross_attend_v_channels=width,
         ),
-        # With a residual of the query: a pixel is a good predictor of its own target.
+        # With a residual of the query: a pixel is a good predictor of its target.
         output=DecoderConfig(
             outputs={PIXELS: answer},
             num_heads=4,

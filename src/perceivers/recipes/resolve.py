@@ -10,26 +10,24 @@ import torch
 
 from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.loading.transform import sample_cells
-from perceivers.data.registry import get_modality
+from perceivers.data.registry import PREPROCESS, get_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.chunking import chunk_texts
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field
+from perceivers.inputs.registry import preprocess_of
+from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.autoencode import autoencoder_for
+from perceivers.recipes.common import own_decoder
 from perceivers.recipes.overrides import override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
-from perceivers.recipes.resolve_sizes import fill_answer, fill_input, preprocess_for
-from perceivers.recipes.resolve_tasks import (
-    bind_modalities,
-    bind_targets,
-    fill_task,
-    target_info,
-)
 from perceivers.tasks.autoencode import LABEL
-from perceivers.tasks.registry import TaskConfig
+from perceivers.tasks.base import TargetInfo
+from perceivers.tasks.multitask import multitask_config
+from perceivers.tasks.registry import TaskConfig, fit_to_target
 
 # Rows of a stream on which sizes and statistics are measured.
 _STREAM_ROWS = 256
@@ -88,10 +86,11 @@ def resolve(
     recipe, reason = choose_recipe(source, recipe, data=data, size=size)
     recipe = bind_targets(recipe, source)
     recipe = override(recipe, overrides)
-    recipe, source = _bind_columns(recipe, source)
+    recipe = bind_modalities(recipe, _kinds(source))
+    source = _bind_columns(source, recipe)
     source = split_for_task(source, recipe.task, recipe.preprocess, recipe.data)
     recipe, preprocess = _measure(recipe, source)
-    recipe = _fill_in(recipe, source, preprocess)
+    recipe = fill_task(_with_limit(recipe, source), _target_info(source), preprocess)
     return ResolvedRun(recipe=recipe, preprocess=preprocess, data=source, reason=reason)
 
 
@@ -130,7 +129,7 @@ def choose_recipe(
     elif kinds == {"frame_pair": "frame_pair", "flow": "flow"}:
         name = "flow"
     if size is not None:
-        why = "as asked for"
+        why = "as requested"
     elif torch.cuda.is_available():
         many = (_num_rows(source) or 0) >= 50_000
         size, why = ("base", "for a GPU and many samples") if many else ("small", "for a GPU")
@@ -179,53 +178,91 @@ def _num_rows(source: DatasetBundle) -> int | None:
     return len(source.splits["train"]) if "train" in source.splits else 0
 
 
-# -- bind columns ----------------------------------------------------------------------------------------------------
+# -- bind targets and columns ----------------------------------------------------------------------------------------
 
 
-def _bind_columns(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, DatasetBundle]:
-    """Match the modalities of the recipe with the columns of the data.
+def bind_targets(recipe: Recipe, source: DatasetBundle) -> Recipe:
+    """Return a recipe with one task for each target column; unchanged if the data have a single target.
+
+    Each task gets the configuration that the recipe has for a target of its kind. Mean pooling has one output only, so
+    a decoder with one learned query per task replaces it; a decoder with a single query gets one per task.
 
     Raises:
-        ValueError: If the data hold other modalities than the recipe.
+        ValueError: If the tasks of the recipe are not the targets of the data, or its decoder has other outputs.
     """
-    recipe = bind_modalities(recipe, _kinds(source))
-    source = _join_texts(source, recipe)
-    if {*_input_names(recipe), *recipe.task.target_modalities} == set(source.inputs):
-        return recipe, source
-    seen = ", ".join(f"{name} ({kind})" for name, kind in _kinds(source).items())
-    column = next(iter(source.inputs.values())).column
-    kind = next(iter(recipe.inputs))
-    targets = "".join(f" and learns {name}" for name in recipe.task.target_modalities)
-    raise ValueError(
-        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{targets}, but the data holds {seen}. Say which "
-        f"column is what with --columns {column}:{kind}, or leave --recipe out to get one that fits."
+    task = recipe.task
+    if source.target_kind != "several":
+        if task.target_kind == "auto":
+            wanted = ",".join(task.subtasks) or "digit,color"
+            raise ValueError(
+                f"Recipe {recipe.name} learns several tasks, but the data have one label, '{source.target}'. Name a "
+                f"column for each: --label {wanted}."
+            )
+        return recipe
+    if not task.requires_labels:
+        return recipe
+    kinds = {name: one.kind for name, one in source.tasks.items()}
+    task = multitask_config(task, kinds, recipe=recipe.name)
+    output = recipe.output if isinstance(recipe.output, DecoderConfig) else own_decoder(task.parts)
+    return replace(recipe, task=task, output=output.for_tasks(task.parts))
+
+
+def bind_modalities(recipe: Recipe, kinds: Mapping[str, str]) -> Recipe:
+    """Return a recipe whose modalities are named like the columns of the data, if its task renames them.
+
+    Raises:
+        ValueError: If the columns do not fit the task.
+    """
+    targets = [name for name in recipe.preprocess if name not in recipe.inputs]
+    task, names = recipe.task.bind_modalities(
+        kinds, inputs=recipe.inputs, targets=targets, recipe=recipe.name
+    )
+
+    def renamed(parts: Mapping[str, Any]) -> dict[str, Any]:
+        return {names.get(name, name): part for name, part in parts.items()}
+
+    return replace(
+        recipe,
+        inputs=renamed(recipe.inputs),
+        preprocess=renamed(recipe.preprocess),
+        augment=renamed(recipe.augment),
+        task=task,
+        output=recipe.output.rename_modalities(names),
     )
 
 
-def _join_texts(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
-    """Join several text columns into one input, if the recipe has a single text input.
+def _bind_columns(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
+    """Return the data with the modalities of the recipe; several text columns are joined for a single text input.
 
     Raises:
-        ValueError: If the task is masked language modeling, which needs a single column.
+        ValueError: If the data hold other modalities than the recipe, or masked language modeling gets several columns.
     """
-    kinds = set(_kinds(source).values())
-    inputs = [part.kind for part in recipe.inputs.values()]
+    kinds, inputs = _kinds(source), [part.kind for part in recipe.inputs.values()]
     if (
-        len(source.inputs) < 2
-        or kinds != {"text"}
-        or inputs not in (["bytes"], ["bytes_convolved"])
+        len(kinds) > 1
+        and {*kinds.values()} == {"text"}
+        and inputs in (["bytes"], ["bytes_convolved"])
     ):
-        return source
-    columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
-    if recipe.task.chunked_modality is not None:
-        raise ValueError(
-            f"Masked bytes are learned from one column of texts, and these were named: {', '.join(columns)}. Name one "
-            f"of them: --columns {columns[0]}:text."
+        columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
+        if recipe.task.chunked_modality is not None:
+            raise ValueError(
+                f"Masked bytes are learned from one column of texts, and these were named: {', '.join(columns)}. Name "
+                f"one of them: --columns {columns[0]}:text."
+            )
+        joined = InputColumn(columns[0], "text", columns, ("text",) * len(columns))
+        note = f"Read as one text with a mark between them: {', '.join(columns)}."
+        return replace(
+            source, inputs={next(iter(recipe.inputs)): joined}, notes=(*source.notes, note)
         )
-    name = next(iter(recipe.inputs))
-    one = InputColumn(columns[0], "text", columns, ("text",) * len(columns))
-    note = f"Read as one text with a mark between them: {', '.join(columns)}."
-    return replace(source, inputs={name: one}, notes=(*source.notes, note))
+    if {*_input_names(recipe), *recipe.task.target_modalities} == set(kinds):
+        return source
+    seen = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    column = next(iter(source.inputs.values())).column
+    targets = "".join(f" and learns {name}" for name in recipe.task.target_modalities)
+    raise ValueError(
+        f"Recipe {recipe.name} reads {', '.join(sorted(recipe.inputs))}{targets}, but the data holds {seen}. Name the "
+        f"columns with --columns {column}:{next(iter(recipe.inputs))}, or leave --recipe out to get one that fits."
+    )
 
 
 # -- split -----------------------------------------------------------------------------------------------------------
@@ -240,7 +277,7 @@ def split_for_task(
         source: The opened data.
         task: Task configuration.
         preprocess: Preprocessing of each modality: the length of a text.
-        data: How a validation split is held out. None: none is.
+        data: Settings of the validation split. None: none is held out.
 
     Raises:
         ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
@@ -250,7 +287,17 @@ def split_for_task(
     def held_out(source: DatasetBundle) -> DatasetBundle:
         return source if data is None else with_validation(source, data)
 
-    _require_targets(source, task)
+    for name in task.target_modalities:
+        if name not in source.inputs:
+            raise ValueError(
+                f"There is no '{name}' in these data, the target of training and evaluation: they hold "
+                f"{', '.join(source.inputs)}. Name its column with --columns, or use predict, which needs none."
+            )
+    if task.target_kind != "nothing" and not source.label_names:
+        raise ValueError(
+            "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
+            "a column of labels (--label COLUMN)."
+        )
     text = task.chunked_modality
     if text is None:
         return held_out(source)
@@ -262,21 +309,6 @@ def split_for_task(
     source = held_out(chunk_texts(source, text, _CHUNKS_PER_TEXT * length))
     # Cut again after the split: chunks of train and validation never overlap.
     return chunk_texts(source, text, length, leave="train")
-
-
-def _require_targets(source: DatasetBundle, task: TaskConfig) -> None:
-    """Refuse data without the labels or target modalities of the task."""
-    for name in task.target_modalities:
-        if name not in source.inputs:
-            raise ValueError(
-                f"There is no '{name}' in these data, the target of training and evaluation: they hold "
-                f"{', '.join(source.inputs)}. Say which column it is with --columns, or use predict, which needs none."
-            )
-    if task.target_kind != "nothing" and not source.label_names:
-        raise ValueError(
-            "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
-            "a column of labels (--label COLUMN)."
-        )
 
 
 # -- measure ---------------------------------------------------------------------------------------------------------
@@ -294,15 +326,23 @@ def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, A
         preprocess[name] = config.measure(partial(sample_cells, train, column))
         inputs[name] = fill_input(recipe.inputs[name], preprocess[name])
     targets = {
-        name: fill_answer(
-            recipe.preprocess[name],
-            partial(sample_cells, train, source.inputs[name]),
-            inputs=preprocess,
+        name: with_input_size(recipe.preprocess[name], preprocess).measure(
+            partial(sample_cells, train, source.inputs[name])
         )
         for name in recipe.task.target_modalities
     }
     recipe = replace(recipe, inputs=inputs, preprocess={**recipe.preprocess, **targets})
     return recipe, preprocess | targets
+
+
+def preprocess_for(recipe: Recipe, name: str) -> Any:
+    """Return the preprocessing of an input: that of the recipe or the default, with the size that the adapter fixes."""
+    part: Any = recipe.inputs[name]
+    kind = preprocess_of(part.kind)
+    config = recipe.preprocess.get(name)
+    if config is None:
+        config = PREPROCESS.validate({"kind": kind})
+    return config if config.kind != kind else config.from_input(part)
 
 
 def _with_clip_length(
@@ -315,6 +355,34 @@ def _with_clip_length(
         if known.kind == "video" and source.inputs[name].column == column.column:
             return replace(config, seconds=round(known.num_frames / known.frame_rate, 6))
     return config
+
+
+def fill_input(part: Any, preprocess: Any) -> Any:
+    """Return an `InputConfig` with the sizes and channels of its complete preprocessing.
+
+    Raises:
+        ValueError: If the two do not fit each other.
+    """
+    expected = preprocess_of(part.kind)
+    if preprocess.kind != expected:
+        raise ValueError(
+            f"An input of kind '{part.kind}' expects preprocess of kind '{expected}', got '{preprocess.kind}'. Change "
+            "one of the two in the recipe."
+        )
+    return replace(part, **preprocess.input_fields())
+
+
+def with_input_size(config: Any, inputs: Mapping[str, Any]) -> Any:
+    """Return the preprocessing of a target modality with the size and crop of the first input, if its size is open."""
+    sized = [part for part in inputs.values() if getattr(part, "size", None) is not None]
+    if getattr(config, "size", ()) is not None or not sized:
+        return config
+    crop = {
+        name: getattr(sized[0], name)
+        for name in ("crop_fraction", "keep_aspect")
+        if hasattr(config, name) and hasattr(sized[0], name)
+    }
+    return replace(config, size=sized[0].size, **crop)
 
 
 def _training_rows(source: DatasetBundle) -> MapStyleSplit:
@@ -339,11 +407,6 @@ def _training_rows(source: DatasetBundle) -> MapStyleSplit:
 # -- fill in ---------------------------------------------------------------------------------------------------------
 
 
-def _fill_in(recipe: Recipe, source: DatasetBundle, preprocess: Mapping[str, Any]) -> Recipe:
-    """Fill in the length of training; names and statistics of the targets in the task; the sizes of the output."""
-    return fill_task(_with_limit(recipe, source), target_info(source), preprocess)
-
-
 def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
     """Return the recipe with a number of epochs, if it has no limit.
 
@@ -356,8 +419,42 @@ def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
     num_rows = _num_rows(source)
     if num_rows is None:
         raise ValueError(
-            "How many rows the stream has is not known, so how long to train must be said: "
-            "--max-time 1h, --max-steps 10000 or --max-epochs 10."
+            "The number of rows of the stream is unknown, so a limit is needed: --max-time 1h, --max-steps 10000 or "
+            "--max-epochs 10."
         )
     epochs = min(max(round(_SAMPLES / max(num_rows, 1)), _MIN_EPOCHS), _MAX_EPOCHS)
     return replace(recipe, training=replace(training, max_epochs=epochs))
+
+
+def _target_info(source: DatasetBundle) -> TargetInfo:
+    """Return kind, names and statistics of the label columns of the data."""
+    if source.target_kind != "several":
+        return TargetInfo(
+            kind=source.target_kind, names=source.label_names, moments=source.target_moments()
+        )
+    parts = {
+        name: TargetInfo(kind=one.kind, names=tuple(one.names), moments=source.target_moments(name))
+        for name, one in source.tasks.items()
+    }
+    return TargetInfo(kind="several", names=source.label_names, parts=parts)
+
+
+def fill_task(recipe: Recipe, target: TargetInfo, preprocess: Mapping[str, Any]) -> Recipe:
+    """Fill in the task, the output and the augmentation from the targets and the inputs.
+
+    Raises:
+        ValueError: If the task or the output do not fit the data.
+    """
+    inputs = fill_label(recipe.inputs, len(target.names))
+    task = fit_to_target(recipe.task, target).fit_to_inputs(inputs, preprocess)
+    output = recipe.output.fit_to_inputs(inputs).fit_to(task.output_parts())
+    augment = task.fit_augment(recipe.augment)
+    return replace(recipe, inputs=inputs, task=task, output=output, augment=augment)
+
+
+def fill_label(inputs: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """Return the inputs with the number of classes of a label input, if there is one."""
+    return {
+        name: replace(part, num_classes=num_classes) if part.kind == "label" else part
+        for name, part in inputs.items()
+    }

@@ -49,9 +49,6 @@ class Comparison:
 def compare_runs(folders: Sequence[str | Path]) -> Comparison:
     """Compare runs. One that cannot be read is reported, and the others are compared.
 
-    Args:
-        folders: The run folders.
-
     Raises:
         ValueError: If none of them can be read.
     """

@@ -47,8 +47,28 @@ def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False
             for processes that something else launched.
     """
     if not is_first_process():
-        return _folder_of_first(out)
-    folder = _free_folder(data, out, resume=resume or _is_requeued())
+        chosen = os.environ.get(_CHOSEN) if out is None else out
+        if chosen is None:
+            raise ValueError(
+                "Several processes must know the folder of the run: give it with --out."
+            )
+        return Path(chosen)
+    resume = resume or _is_requeued()
+    if out is None:
+        folder = next_free(_RUNS / _name_of(data), latest=resume)
+    else:
+        folder = Path(out)
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        if not is_free and not (folder / RECIPE_FILE).is_file():
+            raise ValueError(
+                f"'{folder}' exists and is not a run (it has no {RECIPE_FILE}). Expected a new folder, an "
+                "empty one, or a run to resume; nothing was written."
+            )
+        if not is_free and not resume:
+            raise ValueError(
+                f"'{folder}' already holds a run. Expected another --out, or --resume to continue it; "
+                "nothing was written."
+            )
     os.environ[_CHOSEN] = str(folder)  # for the processes that this one launches
     return folder
 
@@ -62,49 +82,18 @@ def _is_requeued() -> bool:
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
-def _free_folder(data: Any, out: str | Path | None, *, resume: bool) -> Path:
-    if out is None:
-        first = _RUNS / _name_of(data)
-        return _latest(first) if resume else next_free(first)
-    folder = Path(out)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return folder
-    if not (folder / RECIPE_FILE).is_file():
-        raise ValueError(
-            f"'{folder}' exists and is not a run (it has no {RECIPE_FILE}). Expected a new folder, an "
-            "empty one, or a run to resume; nothing was written."
-        )
-    if not resume:
-        raise ValueError(
-            f"'{folder}' already holds a run. Expected another --out, or --resume to continue it; "
-            "nothing was written."
-        )
-    return folder
+def next_free(folder: Path, *, latest: bool = False) -> Path:
+    """Return the folder, or else the first of `folder-2`, `folder-3`, ... that does not exist.
 
-
-def next_free(folder: Path) -> Path:
-    """Return the folder, or else the first of `folder-2`, `folder-3`, ... that does not exist."""
-    candidate, number = folder, 1
+    Args:
+        folder: The first candidate.
+        latest: Return the last one that exists instead, or `folder`.
+    """
+    existing, candidate, number = folder, folder, 1
     while candidate.exists():
-        number += 1
+        existing, number = candidate, number + 1
         candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
-
-
-def _latest(folder: Path) -> Path:
-    """Return the last of `folder`, `folder-2`, `folder-3`, ... that exists, or `folder`."""
-    latest, number = folder, 2
-    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
-        latest, number = candidate, number + 1
-    return latest
-
-
-def _folder_of_first(out: str | Path | None) -> Path:
-    """Return the folder that the first of several processes has chosen."""
-    chosen = os.environ.get(_CHOSEN) if out is None else out
-    if chosen is None:
-        raise ValueError("Several processes must know the folder of the run: say where with --out.")
-    return Path(chosen)
+    return existing if latest else candidate
 
 
 def data_path(data: Any) -> str | None:
@@ -126,28 +115,19 @@ def _name_of(data: Any) -> str:
     return re.sub(r"\W+", "-", stem).strip("-") or "run"
 
 
-def open_folder(out: Path, recipe: Recipe, *, resume: bool, last: Path) -> Path | None:
-    """Create a run folder, or find the checkpoint to resume from.
-
-    Args:
-        out: The folder.
-        recipe: Recipe of the run.
-        resume: Resume the run in the folder.
-        last: Path of its last checkpoint.
-
-    Returns:
-        The checkpoint, or None if the run starts from the beginning.
+def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
+    """Create a run folder, or return the checkpoint to resume from, if there is one.
 
     Raises:
         ValueError: If the folder holds a run that is not to be resumed, or one with another recipe.
         OSError: If there is no run to resume, or the folder cannot be created.
     """
-    recipe_file = out / RECIPE_FILE
+    recipe_file, last = out / RECIPE_FILE, out / LAST
     if resume:
         if not recipe_file.exists():
             raise OSError(
                 f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
-                "run that was interrupted; without --resume, a new one begins."
+                "run that was interrupted; without --resume, a new one starts."
             )
         check_same_recipe(read_run_recipe(out), recipe, out)
         return last if last.exists() else None  # it was interrupted before its first checkpoint
@@ -204,7 +184,7 @@ def check_same_recipe(old: Recipe, new: Recipe, folder: Path) -> None:
     more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
     raise ValueError(
         f"A resumed run must have the recipe that it began with, and this one differs from "
-        f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or begin a new run with another "
+        f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or start a new run with another "
         f"--out (with --init-from {folder} it starts from the weights of this one)."
     )
 

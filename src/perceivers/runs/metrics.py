@@ -22,12 +22,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLogger:
-    """Append metrics to `metrics.jsonl`, one JSON object per line, and send them to the loggers.
-
-    Args:
-        folder: The run folder.
-        loggers: Loggers of Lightning, each with `log_metrics`.
-    """
+    """Append metrics to `metrics.jsonl`, one JSON object per line, and send them to the loggers."""
 
     def __init__(self, folder: Path, loggers: Sequence[Any] = ()) -> None:
         self.path = folder / METRICS_FILE

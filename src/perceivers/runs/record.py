@@ -142,9 +142,6 @@ class LoadedRun:
 def read_run(folder: str | Path) -> LoadedRun:
     """Load a run from its folder. No weights are read.
 
-    Args:
-        folder: A folder written by `perceivers fit` or `pv.save`.
-
     Raises:
         OSError: If there is no such folder, it is no run, or its weights are truncated.
         ValueError: If one of its files is invalid.

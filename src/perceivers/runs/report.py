@@ -27,8 +27,8 @@ def write_report(folder: Path, summary: RunSummary) -> None:
     missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
     if importlib.util.find_spec("matplotlib"):
         missing = ""
-        rows = read_metrics(folder / METRICS_FILE)
-        if _draw_curves(folder / "curves.png", rows, summary.main_metric):
+        if rows := read_metrics(folder / METRICS_FILE):
+            _write_image(folder / "curves.png", curves_figure(rows, summary.main_metric))
             images.append("![Loss, metric and learning rate](curves.png)")
         for place, (task, part) in enumerate([("", summary), *summary.tasks.items()]):
             if part.confusion is not None:
@@ -39,7 +39,13 @@ def write_report(folder: Path, summary: RunSummary) -> None:
     sections = [f"# {folder.name}", _table(summary), *images, missing]
     for task, part in [("", summary), *summary.tasks.items()]:
         sections += [_classes(part, task), _details(part, task)]
-    sections += [_notes(summary.notes), _bad(summary.bad)]
+    if summary.notes:
+        sections.append("\n".join(["## Notes", "", *(f"- {note}" for note in summary.notes)]))
+    if bad := summary.bad:
+        lines = [f"- `{name}`: {reason}" for name, reason in bad[:_SHOWN_BAD]]
+        lines += [f"- and {len(bad) - _SHOWN_BAD} more"] if len(bad) > _SHOWN_BAD else []
+        head = ["## Rows that could not be read", "", f"{len(bad)} rows were left out.", ""]
+        sections.append("\n".join([*head, *lines]))
     text = "\n\n".join(section for section in sections if section) + "\n"
     with atomic_write(folder / "report.md") as new:
         new.write_bytes(text.encode())
@@ -99,7 +105,7 @@ def _details(summary: TaskSummary, task: str = "") -> str:
         return ""
     measures = list(summary.details[0])
     rows = list(zip(summary.label_names, summary.details, strict=True))
-    if "AP" in measures:  # labels that no sample has tell nothing
+    if "AP" in measures:  # labels without samples have none
         rows = [row for row in rows if row[1]["AP"] is not None]
         rows.sort(key=lambda row: row[1]["AP"] or 0.0)
     lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
@@ -110,19 +116,6 @@ def _details(summary: TaskSummary, task: str = "") -> str:
     title = "## Labels" if "AP" in measures else "## Numbers"
     title += f" of {task}" if task else ""
     return "\n".join([title, "", *lines]) + more
-
-
-def _notes(notes: Sequence[str]) -> str:
-    return "\n".join(["## Notes", "", *(f"- {note}" for note in notes)]) if notes else ""
-
-
-def _bad(bad: Sequence[tuple[str, str]]) -> str:
-    if not bad:
-        return ""
-    lines = [f"- `{name}`: {reason}" for name, reason in bad[:_SHOWN_BAD]]
-    more = [f"- and {len(bad) - _SHOWN_BAD} more"] if len(bad) > _SHOWN_BAD else []
-    head = ["## Rows that could not be read", "", f"{len(bad)} rows were left out.", ""]
-    return "\n".join([*head, *lines, *more])
 
 
 def figure(width: float, height: float) -> Any:
@@ -136,12 +129,7 @@ def figure(width: float, height: float) -> Any:
 
 
 def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
-    """Return a figure of loss, metric and learning rate over the steps.
-
-    Args:
-        rows: Lines of `metrics.jsonl`.
-        metric: The main metric.
-    """
+    """Return a figure of loss, metric and learning rate over the steps."""
     made = figure(10, 3)
     panels = {"loss": "loss", metric: metric, "lr": "learning rate"}
     for axes, (name, title) in zip(made.subplots(1, 3), panels.items(), strict=True):
@@ -155,13 +143,6 @@ def curves_figure(rows: Sequence[Mapping[str, float]], metric: str) -> Any:
         if name != "lr" and axes.lines:
             axes.legend()
     return made
-
-
-def _draw_curves(path: Path, rows: Sequence[Mapping[str, float]], metric: str) -> bool:
-    """Draw the curves; return False without data."""
-    if rows:
-        _write_image(path, curves_figure(rows, metric))
-    return bool(rows)
 
 
 def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[str]) -> None:

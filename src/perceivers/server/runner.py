@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from pydantic import TypeAdapter
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
@@ -24,7 +24,6 @@ from perceivers.server.metrics import MULTIPROCESS_FOLDER
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings
 
-_SETTINGS = "PERCEIVERS_SERVE"  # passes the settings to the worker processes
 _TOKEN = "PERCEIVERS_TOKEN"
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
 _LARGEST_HEADERS = 64 * 1024
@@ -55,22 +54,16 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
             return 0 if server.started else 1
         name = service.name
         del service
-        if settings.token is not None:
-            os.environ[_TOKEN] = settings.token
-        passed = TypeAdapter(ServerSettings).dump_json(replace(settings, token=None))
-        os.environ[_SETTINGS] = passed.decode()
         with tempfile.TemporaryDirectory(prefix="perceivers-") as folder:
             os.environ[MULTIPROCESS_FOLDER] = folder
-            config = _uvicorn_config(f"{__name__}:app_from_environment", settings)
+            config = _uvicorn_config(partial(_create_worker_app, settings), settings)
             _announce(name, settings.host, port, on_ready)
             Multiprocess(config, sockets=[listening]).run()
     return 0
 
 
-def app_from_environment() -> RequestGuard:
-    """Return the application of a worker process. Its settings are in the environment."""
-    settings = TypeAdapter(ServerSettings).validate_json(os.environ[_SETTINGS])
-    settings = replace(settings, token=os.environ.get(_TOKEN) or None)
+def _create_worker_app(settings: ServerSettings) -> RequestGuard:
+    """Return the application of one of several worker processes. Called in the process."""
     return _create_app(Service(settings), settings)
 
 
@@ -110,7 +103,7 @@ def _uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         workers=settings.workers,
-        factory=isinstance(app, str),
+        factory=isinstance(app, partial),
         http=_Protocol,
         h11_max_incomplete_event_size=_LARGEST_HEADERS,
         log_level="warning",

@@ -44,12 +44,6 @@ class MemoryProbe:
 
     It includes gradients, the optimizer's moments, the moving average of the weights, and the copy of the gradients
     that several processes exchange.
-
-    Args:
-        recipe: Recipe of the run, with nothing open.
-        task: Task of the run.
-        device: Where to compute.
-        process: Rank of this process, and how many share the machine.
     """
 
     def __init__(
@@ -84,12 +78,7 @@ class MemoryProbe:
         return self._device.type == "cuda"
 
     def peak(self, size: int, precision: AbstractContextManager[object]) -> int | None:
-        """Return the peak memory of a step of `size` samples in bytes, or None if there is too little.
-
-        Args:
-            size: Number of samples.
-            precision: Context of the forward pass and the loss.
-        """
+        """Return the peak memory of a step of `size` samples in bytes, or None if there is too little."""
         if self.is_cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -292,13 +281,7 @@ def _extrapolated(
 
 
 def warn_of_batch_norm(model: nn.Module, *, batch: int, parts: int) -> str:
-    """Return a warning if batch norms see only a part of a step.
-
-    Args:
-        model: The model.
-        batch: Samples of one batch.
-        parts: Batches of a step, over all processes.
-    """
+    """Return a warning if batch norms see only a part of a step."""
     if parts == 1 or not any(isinstance(m, _BatchNorm) for m in model.modules()):
         return ""
     return (

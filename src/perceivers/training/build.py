@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
-import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from perceivers.data.sources.bundle import DatasetBundle
@@ -77,12 +76,6 @@ def build_parts(
 ) -> TrainingParts:
     """Build the parts of a run for the processes and devices of this machine.
 
-    Args:
-        run: Recipe, preprocessing and data.
-        folder: The run folder.
-        limits: Stopping criteria.
-        last: Checkpoint to resume from, if any.
-
     Raises:
         ValueError: If the machine or the data do not fit the recipe.
     """
@@ -92,7 +85,13 @@ def build_parts(
     step = None if before is None else before.step
     loggers = build_loggers(config.logger, folder, step=step) if is_first_process() else []
     trainer = build_trainer(config, folder=folder, loggers=loggers)
-    process = _process_info(trainer)
+    device = trainer.strategy.root_device
+    process = ProcessInfo(
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        local_processes=trainer.num_devices,
+        is_gpu=device.type == "cuda",
+    )
     rows = num_rows(source, "train")
     batch_size, accumulate, too_few = step_parts(config, process.world_size, rows)
     trainer.accumulate_grad_batches = accumulate
@@ -100,8 +99,12 @@ def build_parts(
         source, recipe, preprocess, batch_size=batch_size, process=process
     )
     module, model = _module(recipe, source, process)
-    device = trainer.strategy.root_device
-    batches = _training_batches(train, accumulate=accumulate, device=device)
+    batches = ResumableBatches(
+        train,
+        accumulate=accumulate,
+        agree=lambda whole, samples: whole_step(whole, samples, device),
+        timer=StepTimer(device),
+    )
     display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
     callback = TrainingCallback(
         folder,
@@ -128,31 +131,11 @@ def build_parts(
         finder = _batch_finder(parts, run, size=batch_size, process=process)
         trainer.callbacks.insert(0, finder)  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        batches = accumulate * process.world_size
-        parts.note(warn_of_batch_norm(model, batch=batch_size, parts=batches))
+        per_step = accumulate * process.world_size
+        parts.note(warn_of_batch_norm(model, batch=batch_size, parts=per_step))
     if before is not None:
         parts.note(_resumed(before, process.world_size))
     return parts
-
-
-def _process_info(trainer: lightning.Trainer) -> ProcessInfo:
-    """Return the rank of this process."""
-    return ProcessInfo(
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-        local_processes=trainer.num_devices,
-        is_gpu=trainer.strategy.root_device.type == "cuda",
-    )
-
-
-def _training_batches(train: Any, *, accumulate: int, device: torch.device) -> ResumableBatches:
-    """Return the training batches."""
-    return ResumableBatches(
-        train,
-        accumulate=accumulate,
-        agree=lambda whole, samples: whole_step(whole, samples, device),
-        timer=StepTimer(device),
-    )
 
 
 def _batch_finder(
@@ -166,7 +149,7 @@ def _batch_finder(
     recipe = run.recipe
     if recipe.training.strategy == "fsdp" and process.world_size > 1:
         raise ValueError(
-            "--batch auto measures a model that is whole on each device, and --strategy fsdp spreads it. "
+            "--batch auto measures an unsharded model on each device, and --strategy fsdp shards it. "
             "Give a number (--batch 16), or --accumulate."
         )
 
@@ -184,8 +167,8 @@ def _batch_finder(
             write_run_recipe(parts.callback.folder, replace(recipe, training=found))
         text = step_text(parts.batches.loader.settings, accumulate)
         parts.note(f"--batch auto: a step of {text} ({why}).")
-        batches = accumulate * process.world_size
-        parts.note(warn_of_batch_norm(parts.model, batch=batch, parts=batches))
+        per_step = accumulate * process.world_size
+        parts.note(warn_of_batch_norm(parts.model, batch=batch, parts=per_step))
 
     task = parts.module.task
     return BatchSizeFinder(recipe, task, size=size, process=process, use=use)
@@ -199,7 +182,7 @@ def _module(
     model = build(recipe.model_config())
     model.set_grad_checkpointing(config.grad_checkpointing, mlp=config.mlp_checkpointing)
     if config.compile:
-        model.compile()  # in process: the weights keep their names
+        model.compile()  # in place: the weights keep their names
     shard = config.strategy == "fsdp" and process.world_size > 1
     task = build_task(recipe, source)
     return PerceiverModule(model, task, recipe.optim, ema=config.ema, shard=shard), model

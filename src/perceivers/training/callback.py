@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import lightning.pytorch as lightning
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from perceivers.data.base import Batch
 from perceivers.runs.folder import BEST, LAST
@@ -50,7 +50,7 @@ class BestResult:
     measured_step: int = 0
 
 
-class TrainingCallback(lightning.Callback):
+class TrainingCallback(Callback):
     """Everything in a training run but the steps: a run is logged, validated, saved and stopped between steps only.
 
     Args:
@@ -97,11 +97,9 @@ class TrainingCallback(lightning.Callback):
 
     # -- hooks, in the order in which Lightning calls them ------------------------------------------------
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the state of the checkpoint, if any."""
-        module = _ours(pl_module)
+        module = cast("PerceiverModule", pl_module)
         average = module.average  # starts from the weights before the first step
         if self._restored is not None:
             module.sums.values, module.lr = self._restored["sums"], self._restored["lr"]
@@ -124,25 +122,16 @@ class TrainingCallback(lightning.Callback):
         self.batches.timer.begin()
 
     def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Stop the timer of the wait for a batch."""
         self.batches.timer.receive()
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Validate, log, save and stop after an optimizer step, as due."""
-        module = _ours(pl_module)
+        module = cast("PerceiverModule", pl_module)
         self.samples += len(batch.batch) * trainer.world_size
         if self.batches.batches_done % self.batches.accumulate:
             return  # in the middle of a step
@@ -169,44 +158,35 @@ class TrainingCallback(lightning.Callback):
         self._end_if_done(trainer, module)
         self.batches.timer.begin()
 
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Release the terminal and the signals."""
         self._display.stop()
         self._signals.release()
 
     def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Release the terminal and the signals after an error."""
-        self._display.stop()
-        self._signals.release()
+        self.on_train_end(trainer, pl_module)
 
     # -- checkpoints ------------------------------------------------------------------------------------
 
-    def save(self, trainer: lightning.Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
         """Write the checkpoint from which a run is resumed.
 
         Raises:
             OSError: If it cannot be written. The previous checkpoint is then unchanged.
             ValueError: If the loss is not finite.
         """
-        self._means(trainer, _ours(trainer.lightning_module))
+        self._means(trainer, cast("PerceiverModule", trainer.lightning_module))
         trainer.save_checkpoint(self.folder / LAST)
         self._saved_at = time.monotonic()
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the state of this callback, as plain values and tensors, which need no unpickling."""
-        module = _ours(pl_module)
+        module = cast("PerceiverModule", pl_module)
         averages = None if module.average is None else module.average.state_dict()
         checkpoint["perceivers"] = {
             "batches": distributed.gather_objects(self.batches.state_dict()),
@@ -216,17 +196,15 @@ class TrainingCallback(lightning.Callback):
             "lr": module.lr,
             "best": vars(self.best).copy(),
             "sums": distributed.summed(module.sums.values, module.device).cpu(),
-            "average": averages and {k: distributed.whole(v) for k, v in averages.items()},
+            "average": averages
+            and {k: distributed.gather_full_tensor(v) for k, v in averages.items()},
             "wait_time": vars(self.wait_time).copy(),
             "bad": list(getattr(self.batches.loader, "bad", ())),
             "world_size": trainer.world_size,
         }
 
     def on_load_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore the state of the checkpoint; `on_train_start` restores tensors on the device."""
         state = checkpoint["perceivers"]
@@ -242,7 +220,7 @@ class TrainingCallback(lightning.Callback):
 
     # -- parts ------------------------------------------------------------------------------------------
 
-    def _synchronize(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
+    def _synchronize(self, trainer: Trainer, module: PerceiverModule) -> None:
         """Give all processes the same time, and so the same learning rate, and let them stop and save together."""
         is_due = time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
         mine = torch.tensor(
@@ -259,9 +237,7 @@ class TrainingCallback(lightning.Callback):
             first_step=self._first_step,
         )
 
-    def _log(
-        self, trainer: lightning.Trainer, module: PerceiverModule, measured: dict[str, float]
-    ) -> None:
+    def _log(self, trainer: Trainer, module: PerceiverModule, measured: dict[str, float]) -> None:
         """Write one line of metrics and reset the sums."""
         means = self._means(trainer, module)
         module.sums.values = torch.zeros_like(module.sums.values)
@@ -280,7 +256,7 @@ class TrainingCallback(lightning.Callback):
             self._metrics.write(row)
             self._display.result(row, progress=module.progress)
 
-    def _means(self, trainer: lightning.Trainer, module: PerceiverModule) -> dict[str, float]:
+    def _means(self, trainer: Trainer, module: PerceiverModule) -> dict[str, float]:
         """Return the means over all processes since the last line.
 
         Raises:
@@ -295,7 +271,7 @@ class TrainingCallback(lightning.Callback):
             )
         return means
 
-    def _close_epoch(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
+    def _close_epoch(self, trainer: Trainer, module: PerceiverModule) -> None:
         """Validate, log, and save the weights if they are the best."""
         alone = trainer.world_size == 1
         meter = validate(
@@ -318,11 +294,11 @@ class TrainingCallback(lightning.Callback):
         else:
             best.since += 1
 
-    def _save_best(self, trainer: lightning.Trainer, module: PerceiverModule, meter: Meter) -> None:
+    def _save_best(self, trainer: Trainer, module: PerceiverModule, meter: Meter) -> None:
         weights: dict[str, Tensor] = dict(module.model.state_dict())
         if module.average is not None:
             weights |= module.average.state_dict()
-        weights = {name: distributed.whole(tensor) for name, tensor in weights.items()}
+        weights = {name: distributed.gather_full_tensor(tensor) for name, tensor in weights.items()}
         if trainer.is_global_zero:
             payload = {
                 "model": weights,
@@ -338,12 +314,12 @@ class TrainingCallback(lightning.Callback):
             }
             save_payload(self.folder / BEST, payload)
 
-    def _end_if_done(self, trainer: lightning.Trainer, module: PerceiverModule) -> None:
+    def _end_if_done(self, trainer: Trainer, module: PerceiverModule) -> None:
         without_improvement = self._patience is not None and self.best.since >= self._patience
         if module.progress >= 1 or without_improvement:
             trainer.should_stop = True
 
-    def _leave(self, trainer: lightning.Trainer) -> None:
+    def _leave(self, trainer: Trainer) -> None:
         """Save a checkpoint and exit with the status of the signal, 128 + its number."""
         self.save(trainer)
         if trainer.is_global_zero:
@@ -363,11 +339,6 @@ def _is_better(new: dict[str, float], old: dict[str, float], task: Task) -> bool
     if mine == best:
         return new["loss"] < old["loss"]
     return mine > best if task.higher_is_better else mine < best
-
-
-def _ours(module: lightning.LightningModule) -> PerceiverModule:
-    assert isinstance(module, PerceiverModule)
-    return module
 
 
 def validate(

@@ -25,10 +25,6 @@ def save_payload(path: Path, payload: dict[str, Any]) -> None:
 def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:
     """Read what `save_payload` wrote, without running code from the file.
 
-    Args:
-        path: The file.
-        lazily: Memory-map the tensors.
-
     Raises:
         OSError: If the file is missing, truncated or something else.
     """

@@ -50,16 +50,13 @@ class StepTimer:
 
     On the CPU, waiting is the time from requesting a batch to receiving it. On CUDA, it is the idle time of the GPU
     between two batches, measured with events, without synchronizing.
-
-    Args:
-        device: Device of the computation.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
         self._steps = 0
         self._begun: float | None = None  # start of the current step
-        self._asked = 0.0
+        self._requested = 0.0
         self._waiting = 0.0  # in the current step
         self._found = DataWaitTime()
         self._events: list[tuple[Any, Any]] = []  # of CUDA: requested, received
@@ -71,13 +68,13 @@ class StepTimer:
 
     def ask(self) -> None:
         """Start the wait for the next batch."""
-        self._asked = time.perf_counter()
+        self._requested = time.perf_counter()
         if self._is_cuda:
             self._last = _event()  # reached when all queued work is done
 
     def receive(self) -> None:
         """End the wait for the next batch."""
-        self._waiting += time.perf_counter() - self._asked
+        self._waiting += time.perf_counter() - self._requested
         if self._last is not None:
             self._events.append((self._last, _event()))
             self._last = None
@@ -114,14 +111,7 @@ class StepTimer:
 def advice(
     waited: DataWaitTime, *, workers: int, threads: int, processes: int = 1
 ) -> tuple[str, str]:
-    """Return the share of waiting as text for the report, and advice, or "" if it is small.
-
-    Args:
-        waited: Times of the whole run.
-        workers: Worker processes of each training process.
-        threads: Compute threads of each training process.
-        processes: Number of training processes.
-    """
+    """Return the share of waiting as text for the report, and advice, or "" if it is small."""
     if waited.share is None:
         return "", ""
     whose = f" (the slowest of {processes} processes)" if processes > 1 else ""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,14 +21,7 @@ _CACHE_SHARE = 0.3  # of the free memory, for decoded samples
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessInfo:
-    """Rank of this process and its share of the machine.
-
-    Attributes:
-        rank: Rank of this process.
-        world_size: Number of processes.
-        local_processes: Number of processes on this machine.
-        is_gpu: Whether it computes on a GPU.
-    """
+    """Rank of this process, the number of processes, in all and on this machine, and whether it computes on a GPU."""
 
     rank: int = 0
     world_size: int = 1
@@ -35,11 +29,7 @@ class ProcessInfo:
     is_gpu: bool = False
 
     def threads_and_workers(self, workers: int | None) -> tuple[int, int]:
-        """Return this process' share of the cores: compute threads and worker processes.
-
-        Args:
-            workers: Number of worker processes. None: a share of the cores.
-        """
+        """Return this process' share of the cores: compute threads and worker processes (those requested, if any)."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return divide_cores(max(1, (cores or 1) // self.local_processes), workers)
 
@@ -75,7 +65,7 @@ def step_size(
     parts = accumulate * world_size
     if accumulate < 1 or batch_size < 1 or batch_size % parts:
         raise ValueError(
-            f"--batch-size is the whole optimizer step and must be a multiple of "
+            f"--batch-size is the size of an optimizer step and must be a multiple of "
             f"--accumulate times the number of devices; got {batch_size} for {accumulate} x "
             f"{world_size}. The next that fits is {max(1, -(-batch_size // max(parts, 1))) * max(parts, 1)}."
         )
@@ -88,22 +78,15 @@ def step_size(
     size = rows // parts
     return (
         size,
-        f"Steps of {size * parts} samples: train has {rows}, fewer than the {batch_size} asked for.",
+        f"Steps of {size * parts} samples: train has {rows}, fewer than the batch size of {batch_size}.",
     )
 
 
 def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tuple[int, int, str]:
     """Return the samples of a batch of one process, the batches of a step, and the sentence of `step_size`.
 
-    With `batch="auto"` the batch is the whole step of the process, until the batch size finder has run.
-
-    Args:
-        config: Size of a step and of its batches.
-        world_size: Number of processes.
-        rows: Training samples; None if unknown.
-
-    Raises:
-        ValueError: If a step cannot be divided into equal batches.
+    With `batch="auto"` the batch is the whole step of the process, until the batch size finder has run. Arguments and
+    errors as for `step_size`.
     """
     if config.batch is None:
         size, text = step_size(config.batch_size, config.accumulate, world_size, rows)
@@ -159,23 +142,14 @@ def _fingerprint(
         n: getattr(part, "crop_scale", None) is not None for n, part in (augment or {}).items()
     }
     known = [sorted(part.items()) for part in (columns, settings, crops)]
-    content = repr((source.notes, split, known, _few_rows(source, split)))
-    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
-
-
-def _few_rows(source: DatasetBundle, split: str) -> list[str]:
-    """Return the identities of a few rows, spread over the split."""
-    records = source.splits.get(split)
     names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
-    found: list[str] = []
-    for index in sorted({round(i * (len(records) - 1) / 15) for i in range(16)} if records else ()):
-        assert records is not None
-        try:
-            row = records.row(index)
-        except (OSError, ValueError):  # reported and counted in training
-            continue
-        found += [_identity(row.get(name)) for name in names]
-    return found
+    rows, cells = source.splits.get(split, ()), list[str]()
+    for index in sorted({round(i * (len(rows) - 1) / 15) for i in range(16)} if rows else ()):
+        with suppress(OSError, ValueError):  # rows that cannot be read are reported in training
+            row = source.splits[split].row(index)
+            cells += [_identity(row.get(name)) for name in names]
+    content = repr((source.notes, split, known, cells))
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 
 def _identity(cell: Any) -> str:
@@ -199,15 +173,7 @@ def build_loaders(
     batch_size: int,
     process: ProcessInfo,
 ) -> tuple[Any, Any]:
-    """Return the data loaders of the training and the validation split.
-
-    Args:
-        source: Data with both splits.
-        recipe: Augmentation and loading.
-        preprocess: Preprocessing of each modality, inputs and targets.
-        batch_size: Samples of one batch of this process.
-        process: Rank of this process.
-    """
+    """Return the data loaders of the training and the validation split."""
     is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
 
     def loader(split: str, *, training: bool) -> Any:

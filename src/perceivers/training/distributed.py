@@ -33,13 +33,10 @@ def num_devices(config: TrainingConfig) -> tuple[int, int]:
     return config.devices, config.nodes
 
 
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
 def world_size() -> int:
     """Return the number of training processes."""
-    return torch.distributed.get_world_size() if _is_distributed() else 1
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if connected else 1
 
 
 def _reduced(values: Tensor, operation: Callable[[], Any], device: torch.device) -> Tensor:
@@ -51,12 +48,7 @@ def _reduced(values: Tensor, operation: Callable[[], Any], device: torch.device)
 
 
 def summed(values: Float[Tensor, " V"], device: torch.device) -> Float[Tensor, " V"]:
-    """Return the sum over all processes.
-
-    Args:
-        values: A vector of each process.
-        device: Device of the communication: NCCL does not take CPU tensors.
-    """
+    """Return the sum over all processes."""
     return _reduced(values, lambda: torch.distributed.ReduceOp.SUM, device)
 
 
@@ -71,13 +63,7 @@ def all_true(value: bool, device: torch.device) -> bool:
 
 
 def whole_step(whole: bool, samples: int, device: torch.device) -> tuple[bool, float]:
-    """Return whether all processes have a complete step, and their mean number of samples, in one all-reduce.
-
-    Args:
-        whole: Whether this process has one.
-        samples: Number of samples in it.
-        device: Device of the communication.
-    """
+    """Return whether all processes have a complete step, and their mean number of samples, in one all-reduce."""
     mine = torch.tensor([float(not whole), samples], dtype=torch.float64)
     lacking, total = summed(mine, device).tolist()
     return not lacking, total / world_size()
@@ -92,7 +78,7 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full_tensor(tensor: Tensor) -> Tensor:
     """Return a copy of a tensor on the CPU, gathered if it is sharded (a collective call)."""
     gathered = tensor.detach()
     if hasattr(gathered, "full_tensor"):

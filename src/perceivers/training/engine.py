@@ -1,4 +1,4 @@
-"""Set up Lightning: the trainer, its loggers, and no messages of its own."""
+"""Set up Lightning: trainer, loggers, and no messages."""
 
 import importlib.util
 import logging
@@ -56,11 +56,20 @@ def build_trainer(
     if SLURMEnvironment.detect():
         # Saving and requeueing in a signal handler is not exact; the callback saves between two steps.
         plugins.append(SLURMEnvironment(auto_requeue=False))
+    strategy: Any = "auto" if devices * nodes == 1 else "ddp"
+    if strategy == "ddp" and config.strategy == "fsdp":
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        strategy = ModelParallelStrategy(
+            data_parallel_size=devices * nodes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+        )
     return lightning.Trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=nodes,
-        strategy=_strategy(config.strategy, devices * nodes),
+        strategy=strategy,
         precision=precision,
         accumulate_grad_batches=config.accumulate,
         max_epochs=-1,
@@ -72,18 +81,6 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-    )
-
-
-def _strategy(name: str, world_size: int) -> Any:
-    if world_size == 1:
-        return "auto"
-    if name != "fsdp":
-        return "ddp"
-    from lightning.pytorch.strategies import ModelParallelStrategy
-
-    return ModelParallelStrategy(
-        data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
 
 
@@ -105,26 +102,21 @@ def build_loggers(names: Sequence[str], folder: Path, *, step: int | None = None
         purge = None if step is None else step + 1
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge))
     for name in names:
-        package, found = {"wandb": ("wandb", ("wandb",)), "mlflow": ("mlflow", _MLFLOW)}[name]
-        if not any(importlib.util.find_spec(candidate) for candidate in found):
+        packages = ("mlflow", "mlflow_skinny") if name == "mlflow" else (name,)
+        if not any(map(importlib.util.find_spec, packages)):
             raise ImportError(
-                f"--logger {name} needs a package that is not installed: pip install {package}"
+                f"--logger {name} needs a package that is not installed: pip install {name}"
             )
-        loggers.append(_build_logger(name, folder))
+        from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "wandb":
+                new: Any = WandbLogger(name=folder.name, project="perceivers", save_dir=folder)
+            else:
+                new = MLFlowLogger(experiment_name="perceivers", run_name=folder.name)
+        loggers.append(new)
     return loggers
-
-
-_MLFLOW = ("mlflow", "mlflow_skinny")
-
-
-def _build_logger(name: str, folder: Path) -> Any:
-    from lightning.pytorch import loggers
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if name == "wandb":
-            return loggers.WandbLogger(name=folder.name, project="perceivers", save_dir=folder)
-        return loggers.MLFlowLogger(experiment_name="perceivers", run_name=folder.name)
 
 
 @contextmanager

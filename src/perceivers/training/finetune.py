@@ -1,6 +1,7 @@
 """Fine-tuning: load the weights of another run where they fit, with learned positions resized."""
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,21 +66,24 @@ class WarmStart:
         if self.taken == self.total and not self.resized and not self.left:
             return [f"{first}all {self.total:,} of them."]
         lines = [f"{first}{self.taken:,} of this model's {self.total:,}."]
-        same = [name for name in self.weights if name not in self.resized]
-        lines += _sentence("Taken over", _grouped(same, self.shapes))
-        resized = [
-            f"{name} ({was[0]:,} places to {self.weights[name].shape[0]:,})"
-            for name, was in self.resized.items()
-        ]
-        lines += _sentence("Resized", resized)
-        fresh = [
-            group
-            for why in (_NEW, _OTHER_SHAPE)
-            for group in _grouped([n for n, w in self.fresh.items() if w == why], self.shapes, why)
-        ]
-        lines += _sentence("Fresh", fresh)
-        lines += _sentence("Not used", _grouped(self.left, self.theirs, _UNUSED))
-        return lines
+        groups = {
+            "Taken over": _grouped(
+                [name for name in self.weights if name not in self.resized], self.shapes
+            ),
+            "Resized": [
+                f"{name} ({was[0]:,} places to {self.weights[name].shape[0]:,})"
+                for name, was in self.resized.items()
+            ],
+            "Fresh": [
+                group
+                for why in (_NEW, _OTHER_SHAPE)
+                for group in _grouped(
+                    [n for n, w in self.fresh.items() if w == why], self.shapes, why
+                )
+            ],
+            "Not used": _grouped(self.left, self.theirs, _UNUSED),
+        }
+        return lines + [f"{word}: {'; '.join(found)}." for word, found in groups.items() if found]
 
     def write(self, folder: Path) -> None:
         """Write the source of every weight into a run folder."""
@@ -87,16 +91,16 @@ class WarmStart:
             "from": self.source,
             "taken": {name: list(w.shape) for name, w in self.weights.items()},
             "resized_from": {name: list(shape) for name, shape in self.resized.items()},
-            "fresh": {name: self._why(name, why) for name, why in self.fresh.items()},
+            "fresh": {
+                name: f"{why}: {_text(self.theirs[name])} in the other model, {_text(self.shapes[name])} in this one"
+                if why == _OTHER_SHAPE
+                else why
+                for name, why in self.fresh.items()
+            },
             "not_used": dict(self.left),
         }
         with atomic_write(folder / START_FILE) as new:
             new.write_bytes(json.dumps(content, indent=2).encode())
-
-    def _why(self, name: str, why: str) -> str:
-        if why != _OTHER_SHAPE:
-            return why
-        return f"{why}: {_text(self.theirs[name])} in the other model, {_text(self.shapes[name])} in this one"
 
 
 def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
@@ -132,9 +136,21 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
         shapes={name: tuple(p.shape) for name, p in mine.named_parameters()},
         theirs={name: tuple(p.shape) for name, p in theirs.named_parameters()},
     )
-    if plan.taken < _FEWEST * plan.total:
-        raise ValueError(_too_little(plan))
-    return plan
+    if plan.taken >= _FEWEST * plan.total:
+        return plan
+    differing = [name for name, why in plan.fresh.items() if why == _OTHER_SHAPE]
+    example = ""
+    if differing:
+        name = max(differing, key=lambda n: _count(plan.shapes.get(n)))
+        example = (
+            f", such as {name}: {_text(plan.theirs[name])} there, {_text(plan.shapes[name])} here"
+        )
+    raise ValueError(
+        f"The weights of {plan.source} do not fit the model of this recipe: {plan.taken:,} of its {plan.total:,} could "
+        f"be taken over, {len(plan.left)} arrays are not in this model and {len(differing)} have another shape"
+        f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` prints them); or leave "
+        "--init-from out."
+    )
 
 
 def _places(mine: Perceiver, theirs: Perceiver) -> dict[str, Tensor]:
@@ -146,22 +162,6 @@ def _places(mine: Perceiver, theirs: Perceiver) -> dict[str, Tensor]:
         if isinstance(module, Resizable) and name in others
         for parameter, vectors in module.resized_from(others[name]).items()
     }
-
-
-def _too_little(plan: WarmStart) -> str:
-    differing = [name for name, why in plan.fresh.items() if why == _OTHER_SHAPE]
-    example = ""
-    if differing:
-        name = max(differing, key=lambda n: _count(plan.shapes.get(n)))
-        example = (
-            f", such as {name}: {_text(plan.theirs[name])} there, {_text(plan.shapes[name])} here"
-        )
-    return (
-        f"The weights of {plan.source} do not fit the model of this recipe: {plan.taken:,} of its {plan.total:,} could "
-        f"be taken over, {len(plan.left)} arrays are not in this model and {len(differing)} have another shape"
-        f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` prints them); or leave "
-        "--init-from out."
-    )
 
 
 def _grouped(names: Collection[str], shapes: Mapping[str, Shape], why: str = "") -> list[str]:
@@ -183,15 +183,8 @@ def _grouped(names: Collection[str], shapes: Mapping[str, Shape], why: str = "")
     return [*groups_shown, f"{rest} more"] if rest > 0 else groups_shown
 
 
-def _sentence(word: str, groups: list[str]) -> list[str]:
-    return [f"{word}: {'; '.join(groups)}."] if groups else []
-
-
 def _count(shape: Shape | None) -> int:
-    count = 0 if shape is None else 1
-    for size in shape or ():
-        count *= size
-    return count
+    return 0 if shape is None else math.prod(shape)
 
 
 def _text(shape: Shape) -> str:

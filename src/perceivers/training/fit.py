@@ -62,7 +62,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     init_from: str | Path | None = None,
-    say: Callable[[str], object] = print,
+    on_message: Callable[[str], object] = print,
     **overrides: Any,
 ) -> Run:
     """Train on data and return the run: its folder and its metrics.
@@ -74,7 +74,7 @@ def fit(
         out: The run folder. By default a new one in `runs/`, named like the data.
         resume: Resume the run from its last checkpoint.
         init_from: A run folder or hub id: the model starts from its weights where they fit.
-        say: Called with each message.
+        on_message: Called with each message.
         overrides: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
 
     Raises:
@@ -90,12 +90,12 @@ def fit(
     run = resolve(data, chosen, size=size, overrides=overrides)
     if is_first_process():
         for sentence in _summary(run, folder, resume=resume):
-            say(sentence)
+            on_message(sentence)
     return train(run, out=folder, resume=resume, init_from=init_from, data=data_path(data))
 
 
 def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
-    """Yield what was recognized and chosen, and the size of the model."""
+    """Yield sentences on the data, the recipe and the size of the model."""
     if run.reason is not None:
         yield run.reason
     yield from run.data.notes
@@ -154,7 +154,7 @@ def train(
         # Before the folder is created: the weights may not fit.
         start = plan_warm_start(recipe.model_config(), init_from)
     if is_first_process():
-        restored = open_folder(folder, recipe, resume=resume, last=last)
+        restored = open_folder(folder, recipe, resume=resume)
     else:
         restored = last if resume and last.exists() else None
     with quiet(), quiet_pillow, _threads(recipe):
@@ -240,10 +240,10 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         versions=versions(),
         label_names=recipe.task.output_names,
         confusion=best["confusion"],
-        details=best.get("details", []),
+        details=best["details"],
         tasks={
             name: TaskSummary(label_names=recipe.task.subtasks[name].output_names, **found)
-            for name, found in best.get("tasks", {}).items()
+            for name, found in best["tasks"].items()
         },
     )
     write_report(callback.folder, facts)

@@ -59,14 +59,7 @@ class ProgressDisplay:
             self._bar = None
 
     def step(self, *, progress: float, step: int, epoch: int, samples: int) -> None:
-        """Show a step.
-
-        Args:
-            progress: Fraction of the run that is done.
-            step: Optimizer steps done.
-            epoch: Index of the epoch.
-            samples: Samples trained on since this process began.
-        """
+        """Show a step: the fraction of the run, and the samples since this process started."""
         if not self._enabled:
             return
         now = time.monotonic()
@@ -82,11 +75,8 @@ class ProgressDisplay:
     def result(self, row: Mapping[str, float], *, progress: float) -> None:
         """Show a line of the log. Without a live bar, lines with a validation are printed."""
         self._results |= {name: row[name] for name in row if "/" in name}
-        if (
-            self._enabled
-            and self._bar is None
-            and any(name.startswith("validation/") for name in row)
-        ):
+        validates = any(name.startswith("validation/") for name in row)
+        if self._enabled and self._bar is None and validates:
             self._line(
                 f"{progress:4.0%}  step {row['step']}  epoch {row['epoch']:.4g}{self._metrics()}"
             )

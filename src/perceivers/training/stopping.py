@@ -52,24 +52,19 @@ class StoppingCriteria:
         The fraction of the time limit is counted from the end of the first step, at `first_step` seconds: kernels are
         compiled in this step, which can take a quarter of a short run on a GPU, and with it the whole warm-up.
         """
-        shares = (
-            0.0 if self.epochs is None else epochs / self.epochs,
-            0.0 if self.steps is None else steps / self.steps,
-            0.0 if self.seconds is None else _share(seconds, first_step, self.seconds),
-        )
+        shares = [0.0]
+        if self.epochs is not None:
+            shares.append(epochs / self.epochs)
+        if self.steps is not None:
+            shares.append(steps / self.steps)
+        if self.seconds is not None:
+            is_over = seconds >= self.seconds
+            shares.append(1.0 if is_over else (seconds - first_step) / (self.seconds - first_step))
         return min(max(shares), 1.0)
 
 
-def _share(now: float, start: float, end: float) -> float:
-    return 1.0 if now >= end else (now - start) / (end - start)
-
-
 class RunClock:
-    """Seconds of training, summed over all resumed parts of a run.
-
-    Args:
-        elapsed: Seconds of the earlier parts.
-    """
+    """Seconds of training, summed over all resumed parts of a run."""
 
     def __init__(self, elapsed: float = 0.0) -> None:
         self._before = elapsed
@@ -90,9 +85,6 @@ class StopSignals:
 
     Schedulers send SIGTERM, Ctrl-C sends SIGINT, and SLURM sends SIGUSR1 before its time limit. The second Ctrl-C
     interrupts immediately.
-
-    Args:
-        signals: Signals to handle.
     """
 
     def __init__(self, signals: Sequence[signal.Signals]) -> None:

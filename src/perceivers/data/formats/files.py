@@ -176,7 +176,9 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
     images = next((n for n in ("images", "image") if n in arrays), None)
     longest = max((len(a) for a in arrays.values() if a.ndim), default=0)
     length = len(arrays[images]) if images else longest
-    points = next((n for n in _POINTS if n in arrays and _is_points(arrays[n])), None)
+    # Points are rows of N x C, with three coordinates or more.
+    shaped = [n for n, a in arrays.items() if a.ndim == 3 and 3 <= a.shape[2] <= 9]
+    points = next((n for n in _POINTS if n in shaped and arrays[n].dtype.kind == "f"), None)
     columns: dict[str, Any] = {}
     fields: dict[str, Field] = {}
     for name, array in arrays.items():
@@ -198,11 +200,6 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any]) -> ColumnTable:
             f"{path}: expected as many labels as samples, {length}, got {len(arrays['label'])}."
         )
     return ColumnTable(name=str(path), columns=columns, fields=fields, folder=path.parent)
-
-
-def _is_points(array: Any) -> bool:
-    """Return True for points: rows of N x C, with three coordinates or more."""
-    return array.ndim == 3 and 3 <= array.shape[2] <= 9 and array.dtype.kind == "f"
 
 
 def _images(array: Any, where: str) -> Any:

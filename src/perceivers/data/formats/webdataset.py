@@ -63,17 +63,15 @@ class TarTable(Table):
         for column, held in self.fields.items():
             if column in self._scalars:
                 cells[column] = text_cell(held, self._scalars[column][index], self.where(index))
+            elif (member := self._members[column][index]) is None:
+                cells[column] = EncodedItem(self.where(index))
             else:
-                cells[column] = self._read(self._members[column][index], index)
+                name, offset, size = member
+                with self.path.open("rb") as file:
+                    file.seek(offset)
+                    data = file.read(size)
+                cells[column] = EncodedItem(f"{self.path}/{printable_name(name)}", data=data)
         return cells
-
-    def _read(self, member: "_Member | None", index: int) -> EncodedItem:
-        if member is None:
-            return EncodedItem(self.where(index))
-        name, offset, size = member
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return EncodedItem(f"{self.path}/{printable_name(name)}", data=file.read(size))
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column; of files, the names of the members."""

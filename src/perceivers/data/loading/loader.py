@@ -115,9 +115,7 @@ def _open_caches(
 class BadRowTracker:
     """Collects the bad rows that workers report, and stops the run if there are too many.
 
-    Args:
-        max_bad: Largest share of rows that may fail.
-        num_rows: Rows of the split. None: unknown, the rows read so far count.
+    If the number of rows is unknown, the rows read so far count.
 
     Attributes:
         bad: Reason by name of each row that failed.
@@ -135,9 +133,8 @@ class BadRowTracker:
         """Return the batch of a result, None if none of its rows could be read.
 
         Raises:
-            ValueError: If more than `max_bad` of the rows have failed; or the error that ended a worker.
-            KeyError: The error that ended a worker.
-            TypeError: The error that ended a worker.
+            ValueError: If more than `max_bad` of the rows have failed.
+            ValueError, KeyError, TypeError: The error that ended a worker.
         """
         if result.failure is not None:
             kind, message = result.failure
@@ -175,12 +172,7 @@ class BadRowTracker:
 
 
 class BatchLoader:
-    """Base of the loaders: workers, bad rows and notes.
-
-    Args:
-        settings: Batch size, seed, workers, ranks.
-        num_rows: Rows of the split, None if unknown.
-    """
+    """Base of the loaders: workers, bad rows and notes."""
 
     def __init__(self, settings: LoaderSettings, num_rows: int | None) -> None:
         self.settings = settings
@@ -210,10 +202,6 @@ class Loader(BatchLoader):
 
     The state within an epoch is the number of the next batch, since everything random depends on it. So a run resumes
     exactly with any number of workers, and prefetched batches are not lost.
-
-    Args:
-        dataset: Reads the rows of a plan.
-        sampler: Plans the batches.
     """
 
     def __init__(self, dataset: "MapDataset", sampler: BatchSampler) -> None:
@@ -288,9 +276,7 @@ class _EpochPlans(Sampler[BatchPlan]):
     """The remaining plans of an epoch, as the sampler of `DataLoader`."""
 
     def __init__(self, sampler: BatchSampler) -> None:
-        self.sampler = sampler
-        self.epoch = 0
-        self.start = 0
+        self.sampler, self.epoch, self.start = sampler, 0, 0
 
     def __iter__(self) -> Iterator[BatchPlan]:
         return self.sampler.plans(self.epoch, self.start)

@@ -35,10 +35,7 @@ class Mixing:
 
 
 def mixing_of(augment: Mapping[str, Any]) -> Mixing | None:
-    """Return the mixing configuration of these modalities, None if they are not mixed.
-
-    Args:
-        augment: Augmentation configuration of each modality. If one enables mixing, all are mixed.
+    """Return the mixing configuration of these modalities, None if none enables it. If one does, all are mixed.
 
     Raises:
         ValueError: If a modality cannot be mixed, or CutMix is combined with other modalities than images.
@@ -69,11 +66,7 @@ def mix(
     An odd last sample is dropped. Each mixed sample draws its share. Of several tasks, each target is mixed, and
     unknown if it is unknown in either sample.
 
-    Args:
-        batch: Batch with targets: class indices, or a vector per sample.
-        mixing: Mixing configuration.
-        num_classes: Width of the new targets if the given ones are indices; of several tasks, of each.
-        generator: Random number generator.
+    `num_classes` is the width of the new targets if the given ones are indices; of several tasks, of each.
 
     Raises:
         ValueError: If the batch has no targets or fewer than two samples.

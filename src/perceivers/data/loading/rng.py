@@ -27,10 +27,6 @@ def make_rngs(purpose: str, keys: npt.NDArray[np.int64]) -> list[np.random.Gener
 
     NumPy's seeding would take a quarter of the time in which a small cached image is augmented. Here the
     arithmetic of `SeedSequence`, which NumPy promises to keep, runs on the whole batch at once.
-
-    Args:
-        purpose: See `make_rng`.
-        keys: One key per row. Not negative.
     """
     if not keys.size or keys.max() >= 2**32:  # larger numbers take more than one word
         return [make_rng(purpose, *map(int, key)) for key in keys]

@@ -31,10 +31,6 @@ class ImageCache:
     """Decoded images of one size by row, in memory that forked workers share.
 
     The operating system allocates the memory page by page, when it is written.
-
-    Args:
-        num_rows: Rows of the split.
-        shape: Height, width and channels of the images.
     """
 
     def __init__(self, num_rows: int, shape: tuple[int, int, int]) -> None:
@@ -58,14 +54,7 @@ class ImageCache:
 def open_image_cache(
     split: MapStyleSplit, column: str, *, num_channels: int, largest: int
 ) -> ImageCache | None:
-    """Return an empty cache for images of the size of the first readable one, None if they would not fit.
-
-    Args:
-        split: Rows of the split.
-        column: Column of the images.
-        num_channels: 1 or 3.
-        largest: Size limit in bytes.
-    """
+    """Return a cache for images of the size of the first readable one, None if it would exceed `largest` bytes."""
     for row in range(min(_TRIED, len(split))):
         try:
             header = read_header(split.row(row)[column])
@@ -164,10 +153,6 @@ def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> Sampl
 
 def pack(key: str, value: Any) -> bytes:
     """Return a value as bytes: a CRC-32, then safetensors with the arrays and a JSON description of the rest.
-
-    Args:
-        key: Key of the value.
-        value: An array, or a frozen dataclass of arrays, numbers, strings, None and tuples of these.
 
     Raises:
         TypeError: If it is, or holds, anything else.

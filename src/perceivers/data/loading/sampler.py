@@ -29,7 +29,7 @@ class LoaderSettings:
         image_cache_bytes: Memory for decoded images, used if all have one size and fit. 0: none.
         pin_memory: Put batches in pinned memory.
         prefetch_batches: Batches that a thread prefetches in training if there are no workers. 0: no thread.
-        num_clips: Clips per recording in evaluation, evenly spaced.
+        num_clips: Clips per sample in evaluation, evenly spaced.
         target_modalities: Modalities that are targets, not inputs. A row without one is bad.
         cache: Folder of cached decoded values. None: in memory, up to `sample_cache_bytes`.
         sample_cache_bytes: Memory for decoded values other than images, if there are no workers.
@@ -96,7 +96,7 @@ class BatchSampler:
 
     Args:
         num_rows: Rows of the split.
-        settings: Batch size, seed, ranks.
+        settings: Settings of the loader.
         in_pairs: Read a partner for each sample, from a second permutation.
         lengths: Length of each row, if they differ. Training batches then hold rows of similar length, which need
             little padding.

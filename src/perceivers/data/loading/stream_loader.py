@@ -37,13 +37,7 @@ def make_stream_loader(
     Each worker reads its own part of the shards, so the batches depend on the number of workers; for one number they
     are reproducible and resumable.
 
-    Args:
-        stream: The split, already shuffled for training.
-        inputs: Column of each model input.
-        target: Column of the target. None: unknown.
-        preprocess: Preprocessing configuration of each input.
-        augment: Augmentation configuration of each input, used in training only.
-        settings: Batch size, seed, workers, ranks.
+    Arguments are those of `make_loader`, with a stream that is already shuffled for training.
     """
     transform = SampleTransform(inputs, preprocess, augment, settings)
     mine = stream.distributed(settings.rank, settings.world_size)
@@ -66,17 +60,14 @@ class StreamLoader(BatchLoader):
 
     @property
     def num_batches(self) -> int | None:
-        """Approximate number of batches in an epoch, None if the number of rows is unknown.
-
-        Workers drop their incomplete batches.
-        """
+        """Approximate number of batches in an epoch (workers drop incomplete ones), None if unknown."""
         if self.num_rows is None:
             return None
         rows = self.settings.batch_size * (2 if self._dataset.transform.mixing else 1)
         return self.num_rows // (rows * self.settings.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration. By default it follows the last that was finished."""
+        """Set the epoch of the next iteration, by default the one after the last finished epoch."""
         if epoch != self._state["epoch"]:
             self._state, self._resumed = _initial_state(epoch), False
 
@@ -179,8 +170,9 @@ class _StreamDataset(IterableDataset[WorkerResult]):
         state = self.stream.state_dict()
         key = (state["epoch"], settings.rank, worker)
         keys = [(*key, number) for number in range(count, count + len(taken))]
-        result = self.transform.read_batch(taken, keys, self._sample, (*key, count))
-        return replace(result, state=(worker, {"stream": state, "count": count + len(taken)}))
 
-    def _sample(self, row: Mapping[str, Any], rng: SampleRng) -> tuple[Sample, tuple[str, ...]]:
-        return self.transform.sample(row, rng, None if self.target is None else row[self.target])
+        def read(row: Mapping[str, Any], rng: SampleRng) -> tuple[Sample, tuple[str, ...]]:
+            return self.transform.sample(row, rng, row[self.target] if self.target else None)
+
+        result = self.transform.read_batch(taken, keys, read, (*key, count))
+        return replace(result, state=(worker, {"stream": state, "count": count + len(taken)}))

@@ -129,8 +129,8 @@ class SampleTransform:
         Args:
             rows: Indices or raw cells.
             keys: Key of each row's random state; the first number is the epoch.
-            read: Returns a row as a sample, and notes; raises BadRowError for a bad row.
-            key: Key of the random state of the batch.
+            read: Returns a row as a sample, and notes; raises BadRowError.
+            key: Key of the batch's random state.
         """
         samples: list[Sample] = []
         bad: list[tuple[str, str]] = []
@@ -210,11 +210,7 @@ class SampleTransform:
             raise BadRowError(name, reason)
 
     def rngs(self, keys: Sequence[tuple[int, ...]]) -> list[SampleRng]:
-        """Return the random state of each row.
-
-        Args:
-            keys: One per row. They seed the generators, together with the run's seed.
-        """
+        """Return the random state of each row; the keys, one per row, and the run's seed seed the generators."""
         if not self.settings.training:
             return [SampleRng()] * len(keys)
 
@@ -239,12 +235,7 @@ class SampleTransform:
     def sample(
         self, row: Mapping[str, Any], rng: SampleRng, target: Any = None
     ) -> tuple[Sample, tuple[str, ...]]:
-        """Return one row as a sample, and notes on decoding. Too long recordings are decoded clip by clip.
-
-        Args:
-            row: Raw cells.
-            rng: Random state from `rngs`.
-            target: Class index or vector.
+        """Return one row as a sample, and notes on decoding. Too long series, audio or video is decoded clip by clip.
 
         Raises:
             BadRowError: If a cell cannot be decoded or does not fit the model.
@@ -265,13 +256,7 @@ class SampleTransform:
     def clips(
         self, values: Mapping[str, Any], rng: SampleRng, name: str, *, one: bool = False
     ) -> list[dict[str, Any]]:
-        """Return the prepared value of each modality, for each clip of a row.
-
-        Args:
-            values: Decoded values.
-            rng: Random state from `rngs`.
-            name: Name of the row.
-            one: Only the clip at the position of `rng`.
+        """Return the prepared value of each modality, for each clip of a row, or only for the clip of `rng`.
 
         Raises:
             BadRowError: If a value does not fit the model, such as another number of channels.
@@ -295,12 +280,7 @@ class SampleTransform:
             raise BadRowError(name, str(error)) from error
 
     def collate(self, samples: Sequence[Sample], key: tuple[int, ...] = ()) -> Batch | None:
-        """Return samples as one normalized, mixed batch. None if there are too few.
-
-        Args:
-            samples: Samples with the same number of clips.
-            key: Seeds the mixing, together with the run's seed.
-        """
+        """Return samples as one normalized batch, mixed with a generator of this key. None if there are too few."""
         if len(samples) < (2 if self.mixing else 1):
             return None
         clips = [clip for sample in samples for clip in sample.clips]
@@ -393,7 +373,7 @@ def sample_cells(
 
 
 class BadRowError(Exception):
-    """A row that is skipped: its name and the reason."""
+    """A row that is skipped, with its name and the reason."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)

@@ -25,13 +25,7 @@ FORKS = sys.platform == "linux"
 def start_workers(
     dataset: Any, settings: LoaderSettings, sampler: Any = None
 ) -> "DataLoader[WorkerResult]":
-    """Return a loader whose items are whole batches. Its workers start with the first iteration.
-
-    Args:
-        dataset: Reads one batch per item.
-        settings: Number of workers.
-        sampler: Yields the indices of the items. None: the dataset is iterable.
-    """
+    """Return a loader whose items are whole batches. Its workers start with the first iteration."""
     workers = settings.num_workers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more workers than cores
@@ -73,10 +67,7 @@ def divide_cores(cores: int, wanted_workers: int | None = None) -> tuple[int, in
     A worker pays if it reads while the rest computes. Small images are read so fast (10,000 a second and core) that on
     two or three cores every core is better spent on computing: if one core takes T to compute a batch and R to read
     it, max(T, R) with a worker is less than T / 2 + R without only if R is more than half of T.
-
-    Args:
-        cores: Cores that this process may use.
-        wanted_workers: Number of workers. None: a quarter of the cores.
+    By default, workers get a quarter of the cores.
     """
     workers = cores // 4 if wanted_workers is None else wanted_workers
     return max(1, cores - workers), workers

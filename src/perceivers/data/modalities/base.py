@@ -1,4 +1,4 @@
-"""What every modality offers: from a raw cell to an array, and from arrays to a batch with its mask."""
+"""Interface of modalities: a raw cell becomes an array, arrays become a batch with its mask."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from perceivers.typing import Bool, Tensor
 
 
 class MissingValueError(ValueError):
-    """There is nothing of this modality: an empty cell, a film without a sound track.
+    """There is nothing of this modality: an empty cell, a video without an audio track.
 
     A sample of several modalities is then read without this one. Where it is the only one, the row is bad.
     """
 
 
 class TooLongError(ValueError):
-    """A recording that is too much for the memory as a whole. A clip of it can be decoded."""
+    """A sample that is too large to be decoded as a whole. A clip of it can be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedValue:
-    """What a cell holds, decoded but neither cut to size nor augmented.
+    """Content of a cell, decoded but neither cut to size nor augmented.
 
     Attributes:
         value: A frozen dataclass of arrays, numbers, strings and None, or a single array, so that it can be kept.
@@ -86,7 +86,7 @@ class BasePreprocessConfig:
 
 @runtime_checkable
 class Modality(Protocol):
-    """How the cells of one modality become the model's tensors. Made of a saved configuration.
+    """Conversion of the cells of one modality to the model's tensors, built from a saved configuration.
 
     The three steps run in the workers: `decode` what a file holds, `transform` one sample of the model's size from
     it (a clip, a crop, an augmentation), `collate` samples into a batch.
@@ -96,7 +96,7 @@ class Modality(Protocol):
     """Whether a sample is a clip of something longer, so that `clip_position` matters."""
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return what a cell holds.
+        """Return the content of a cell.
 
         Args:
             media: The cell.
@@ -118,7 +118,7 @@ class Modality(Protocol):
             value: Of `decode`.
             clip_position: Position of the clip: 0 the first possible, 1 the last. Modalities of one file use the
                 same window.
-            rng: Where augmentation takes its chance from. None: nothing is random.
+            rng: Random numbers of the augmentation. None: no augmentation.
         """
         ...
 
@@ -147,7 +147,7 @@ def read_cells(
     Args:
         cells: A sample of the training split.
         read: Decodes a cell or its header.
-        noun: What they hold, for messages: "image".
+        noun: Content of the cells, for messages: "image".
 
     Raises:
         ValueError: If none can be read. The message states the reason of the first.
@@ -167,9 +167,9 @@ def read_cells(
 
 
 def clip_positions(num_clips: int) -> tuple[float, ...]:
-    """Return where so many clips lie, spread evenly over the whole recording; one lies in the middle."""
+    """Return evenly spread positions of clips, from 0 to 1; a single one lies in the middle."""
     if num_clips < 1:
-        raise ValueError(f"Expected at least one clip of a recording, got num_clips={num_clips}.")
+        raise ValueError(f"Expected at least one clip, got num_clips={num_clips}.")
     if num_clips == 1:
         return (0.5,)
     return tuple(clip / (num_clips - 1) for clip in range(num_clips))
@@ -187,7 +187,7 @@ def stack_padded(
     Args:
         arrays: Each L_i x the rest of `like`. None is missing.
         like: Shape of one sample. Its first axis is the length where all are missing; the others are those of all.
-        dtype: Of the tensor, as numpy's.
+        dtype: NumPy data type of the tensor.
         multiple: The common length is rounded up to it, so that few different lengths occur.
 
     Raises:

@@ -16,11 +16,6 @@ class ChunkedTexts:
     """Rows of a split with every text cut into chunks of similar length, at most `length` bytes.
 
     Characters stay whole: each belongs to the chunk in which it begins if it fits there, else to none.
-
-    Args:
-        split: Rows with a column of texts.
-        column: Name of that column.
-        length: Largest length of a chunk in bytes.
     """
 
     def __init__(self, split: MapStyleSplit, column: str, length: int) -> None:
@@ -60,8 +55,8 @@ def chunk_texts(
     """Return data with chunked texts, and a note about it.
 
     Args:
-        source: Data with a text input, read by index.
-        modality: Name of that input.
+        source: Data read by index.
+        modality: Name of a text input.
         length: Largest length of a chunk in bytes.
         leave: A split that is not chunked.
 

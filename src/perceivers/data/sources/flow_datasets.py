@@ -1,7 +1,7 @@
 """Frame pairs with optical flow, in the folder layouts of FlyingChairs, Sintel and KITTI."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,6 @@ _CHAIRS = re.compile(r"(?P<number>.+)_img1\.(?P<suffix>ppm|png|jpg|jpeg|bmp)", r
 _CHAIRS_SPLIT = "FlyingChairs_train_val.txt"
 _KITTI_FRAMES, _KITTI_FLOW = ("image_2", "colored_0"), ("flow_occ", "flow_noc")
 _SINTEL_PASSES, _SINTEL_FRAME = ("clean", "final"), re.compile(r"(?P<stem>.*?)(?P<number>\d+)")
-_WORDS = {
-    "chairs": "pairs of frames with their flow, as FlyingChairs keeps them",
-    "sintel": "frames of videos with their flow, as Sintel keeps them",
-    "kitti": "pairs of frames with their flow, as KITTI keeps them",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +34,15 @@ class FramePairFile:
 
 def find_flow_layout(folder: Path) -> str | None:
     """Return a description of the layout of a folder, or None."""
-    for name, (look, _) in _LAYOUTS.items():
-        if look(folder):
-            return _WORDS[name]
-    return None
+    found = _find(folder)
+    return None if found is None else found[0]
 
 
 def list_frame_pairs(folder: Path) -> list[FramePairFile]:
     """Return the pairs of a folder in a known layout, in order, with or without flow; [] for another layout."""
-    for look, read in _LAYOUTS.values():
-        if look(folder):
-            return sorted(read(folder), key=lambda pair: (str(pair.first), str(pair.flow)))
-    return []
+    found = _find(folder)
+    pairs = () if found is None else found[1](folder)
+    return sorted(pairs, key=lambda pair: (str(pair.first), str(pair.flow)))
 
 
 def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
@@ -69,19 +61,16 @@ def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
     notes = [
         f"Left out of {folder} (their flow is not there): {len(pairs) - len(known)} pairs of frames."
     ]
-    columns = {"first": "image", "second": "image", "flow": "flow"}
+    kinds = {"first": "image", "second": "image", "flow": "flow"}
     tables = {
         split: ColumnTable(
             name=str(folder),
             columns={
-                **{
-                    name: [_path(getattr(pair, name), folder) for pair in of_split]
-                    for name in columns
-                },
+                **{c: [_path(getattr(pair, c), folder) for pair in of_split] for c in kinds},
                 "scene": [pair.scene for pair in of_split],
             },
             fields={
-                **{name: Field(kind, by_path=True) for name, kind in columns.items()},
+                **{column: Field(kind, by_path=True) for column, kind in kinds.items()},
                 "scene": Field("string"),
             },
             folder=folder,
@@ -97,23 +86,21 @@ def _path(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
 
 
-def _is_chairs(folder: Path) -> bool:
-    return any(_CHAIRS.fullmatch(path.name) for path in _files(_chairs_folder(folder)))
+def _chairs_frames(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    inner = folder / "data" if (folder / "data").is_dir() else folder
+    matches = [(path, _CHAIRS.fullmatch(path.name)) for path in _files(inner)]
+    return [(path, match) for path, match in matches if match is not None]
 
 
 def _chairs(folder: Path) -> Iterator[FramePairFile]:
-    inner = _chairs_folder(folder)
     found: list[FramePairFile] = []
-    for path in _files(inner):
-        match = _CHAIRS.fullmatch(path.name)
-        if match is None:
-            continue
+    for path, match in _chairs_frames(folder):
         number = match["number"]
         second = path.with_name(f"{number}_img2.{match['suffix']}")
         flow = path.with_name(f"{number}_flow.flo")
         if second.is_file():
-            found.append(FramePairFile(path, second, flow if flow.is_file() else None, number))
-    lists = [place / _CHAIRS_SPLIT for place in (folder, inner)]
+            found.append(FramePairFile(path, second, _existing(flow), number))
+    lists = [place / _CHAIRS_SPLIT for place in (folder, folder / "data")]
     listed = next((path for path in lists if path.is_file()), None)
     if listed is None:
         yield from found
@@ -128,14 +115,6 @@ def _chairs(folder: Path) -> Iterator[FramePairFile]:
         yield replace(pair, split="train" if mark == "1" else "validation")
 
 
-def _chairs_folder(folder: Path) -> Path:
-    return folder / "data" if (folder / "data").is_dir() else folder
-
-
-def _is_sintel(folder: Path) -> bool:
-    return any(True for _ in _sintel_scenes(folder))
-
-
 def _sintel(folder: Path) -> Iterator[FramePairFile]:
     for scene, flows in _sintel_scenes(folder):
         frames = {path.stem: path for path in _files(scene) if path.suffix.lower() == ".png"}
@@ -144,11 +123,9 @@ def _sintel(folder: Path) -> Iterator[FramePairFile]:
             if match is None:
                 continue
             following = f"{match['stem']}{int(match['number']) + 1:0{len(match['number'])}d}"
-            flow = None if flows is None else flows / f"{path.stem}.flo"
             if following in frames:
-                is_there = flow is not None and flow.is_file()
-                second = frames[following]
-                yield FramePairFile(path, second, flow if is_there else None, scene.name)
+                flow = None if flows is None else _existing(flows / f"{path.stem}.flo")
+                yield FramePairFile(path, frames[following], flow, scene.name)
 
 
 def _sintel_scenes(folder: Path) -> Iterator[tuple[Path, Path | None]]:
@@ -158,14 +135,10 @@ def _sintel_scenes(folder: Path) -> Iterator[tuple[Path, Path | None]]:
         if part == folder.parent:
             passes = [folder.name] if folder.name in passes else []
         for name in passes:
-            for scene in _folders(part / name):
+            for scene in sorted(path for path in (part / name).iterdir() if path.is_dir()):
                 flows = part / "flow" / scene.name
                 if flows.is_dir() or (not (part / "flow").exists() and part.name == "test"):
                     yield scene, flows if flows.is_dir() else None
-
-
-def _is_kitti(folder: Path) -> bool:
-    return any(True for _ in _kitti(folder))
 
 
 def _kitti(folder: Path) -> Iterator[FramePairFile]:
@@ -174,23 +147,29 @@ def _kitti(folder: Path) -> Iterator[FramePairFile]:
             flows = next((part / name for name in _KITTI_FLOW if (part / name).is_dir()), None)
             for first in sorted(frames.glob("*_10.png")):
                 second = first.with_name(first.name.replace("_10.png", "_11.png"))
-                flow = None if flows is None else flows / first.name
                 if second.is_file():
-                    is_there = flow is not None and flow.is_file()
-                    number = first.name.removesuffix("_10.png")
-                    yield FramePairFile(first, second, flow if is_there else None, number)
+                    flow = None if flows is None else _existing(flows / first.name)
+                    yield FramePairFile(first, second, flow, first.name.removesuffix("_10.png"))
 
 
-_LAYOUTS = {
-    "chairs": (_is_chairs, _chairs),
-    "sintel": (_is_sintel, _sintel),
-    "kitti": (_is_kitti, _kitti),
-}
+# Description, function whose result is not empty in this layout, and the reader.
+_LAYOUTS = (
+    ("pairs of frames with their flow, as FlyingChairs keeps them", _chairs_frames, _chairs),
+    ("frames of videos with their flow, as Sintel keeps them", _sintel_scenes, _sintel),
+    ("pairs of frames with their flow, as KITTI keeps them", _kitti, _kitti),
+)
+
+
+def _find(folder: Path) -> tuple[str, Callable[[Path], Iterator[FramePairFile]]] | None:
+    for words, probe, read in _LAYOUTS:
+        if any(True for _ in probe(folder)):
+            return words, read
+    return None
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _files(folder: Path) -> Sequence[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-
-
-def _folders(folder: Path) -> Sequence[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())

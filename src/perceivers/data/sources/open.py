@@ -1,6 +1,6 @@
 """Open data: from a path, hub id or object to splits, inputs and targets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,7 @@ from perceivers.data.sources.folders import (
     metadata_table,
     one_file,
 )
-from perceivers.data.sources.layout import DetectedLayout, SplitLocation, recognize
+from perceivers.data.sources.layout import SplitLocation, recognize
 from perceivers.data.streaming.shards import (
     FileShard,
     HubShard,
@@ -46,7 +46,13 @@ from perceivers.data.tables.columns import ColumnSelection, InputColumn, check_p
 from perceivers.data.tables.memory import check_memory
 from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Subset, Table
 from perceivers.data.targets.encode import KnownNames, encode_targets, wanted_kind
-from perceivers.data.targets.infer import TargetEncoder, find_targets, is_missing, moments
+from perceivers.data.targets.infer import (
+    Moments,
+    TargetEncoder,
+    find_targets,
+    is_missing,
+    moments,
+)
 
 _LOOKED_AT = 12  # rows that decide what names do not
 
@@ -90,9 +96,15 @@ def open_data(
     name = next(iter(tables.values())).name
     fields = next(iter(tables.values())).fields
     choice = choose(fields, config, name, inputs=inputs)
-    tables = {split: _narrow(table, choice, split) for split, table in tables.items()}
+    for split, table in tables.items():
+        # A split without the target is left out later, with a note.
+        where = f"The split {split} ({table.name})"
+        kept = choice.kept(table.fields, where, without_target=split != "train")
+        tables[split] = table.keep(kept)
     if inputs is None and not config.columns:
-        choice = with_audio_tracks(choice, _few_rows(next(iter(tables.values()))))
+        first = next(iter(tables.values()))
+        few = np.unique(np.linspace(0, len(first) - 1, _LOOKED_AT).round().astype(int))
+        choice = with_audio_tracks(choice, (first.row(int(index)) for index in few))
     for table in tables.values():
         check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
     check_memory(tables.values())
@@ -142,19 +154,24 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
     return form, tables, (*more, *notes)
 
 
-def _few_rows(table: Table) -> Iterator[Mapping[str, Any]]:
-    """Yield rows spread over a table."""
-    for index in np.unique(np.linspace(0, len(table) - 1, _LOOKED_AT).round().astype(int)):
-        yield table.row(int(index))
-
-
 def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         if found.hub:
             splits, notes = select_splits(load_hub_dataset(found.hub, stream=False), found.hub)
             return found.form, _hugging_face(splits, found.hub), tuple(notes)
-        return _found_tables(found)
+        tables, notes = {}, list(found.notes)
+        for split, location in found.splits.items():
+            opened, more = _open_location(location)
+            notes += more
+            if len(found.splits) == 1 and split == "train":
+                tables |= opened
+            else:
+                tables[split] = _joined(list(opened.values()))
+        form = found.form
+        if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
+            form = f"{form}, split into {' and '.join(tables)}"
+        return form, tables, tuple(notes)
     if is_dataset(data):
         splits, notes = select_splits(data, "the data set")
         if any(not hasattr(dataset, "__len__") for dataset in splits.values()):
@@ -172,22 +189,6 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
         "Expected a path, a hub id, a pandas DataFrame or a Hugging Face Dataset or DatasetDict, got "
         f"{type(data).__name__}."
     )
-
-
-def _found_tables(found: DetectedLayout) -> tuple[str, dict[str, Table], tuple[str, ...]]:
-    notes = list(found.notes)
-    tables: dict[str, Table] = {}
-    for split, location in found.splits.items():
-        opened, more = _open_location(location)
-        notes += more
-        if len(found.splits) == 1 and split == "train":
-            tables |= opened
-        else:
-            tables[split] = _joined(list(opened.values()))
-    form = found.form
-    if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
-        form = f"{form}, split into {' and '.join(tables)}"
-    return form, tables, tuple(notes)
 
 
 def _joined(tables: Sequence[Table]) -> Table:
@@ -265,14 +266,6 @@ def _divide(
     return dict(divided), (f"Rows are divided by column '{column}'.",)
 
 
-def _narrow(table: Table, choice: ColumnSelection, split: str) -> Table:
-    """Keep the used columns. A split without the target is left out later, with a note."""
-    kept = choice.kept(
-        table.fields, f"The split {split} ({table.name})", without_target=split != "train"
-    )
-    return table.keep(kept)
-
-
 def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]:
     if config.group is None or "train" not in source.splits or "test" not in source.splits:
         return ()
@@ -319,23 +312,18 @@ def _stream_files(
     files: Mapping[str, Sequence[Location]],
     config: DataConfig,
     label_names: KnownNames | None,
-    inputs: Mapping[str, InputColumn] | None = None,
+    inputs: Mapping[str, InputColumn] | None,
 ) -> DatasetBundle:
     """Return files as streams.
 
     If the class names are unknown, the label column alone is read once. A damaged file is used as far as it can be
     read; the run counts the rest.
-
-    Raises:
-        ValueError: If the columns or the targets cannot be inferred.
-        OSError: If a file is missing or cannot be reached.
     """
-    _refuse_split_column(config)
     start = next(iter(files))
     first, fields = _first_readable(files[start])
-    choice = _one_task(choose(fields, config, str(first), inputs=inputs))
+    choice = _choose_streamed(fields, config, str(first), inputs)
     shards: dict[str, list[FileShard]] = {}
-    values: list[Any] = []
+    values: list[Any] | None = None
     for split, paths in files.items():
         path, found = (first, fields) if split == start else _first_readable(paths)
         kept = choice.kept(found, str(path))
@@ -343,64 +331,55 @@ def _stream_files(
             shards[split], values = shards_with_values(paths, kept, choice.target)
         else:
             shards[split] = file_shards(paths, kept)
-    if choice.target is None:
-        return _streams(shards, choice, None, (), config)
-    if label_names is not None:
-        values = _first_values(shards[start], choice.target)
-    reader, notes = find_targets(
-        values,
-        shards[start][0].fields[choice.target],
-        choice.target,
-        table=str(first),
-        kind=wanted_kind(choice, config, choice.target),
-        names=None if label_names is None else tuple(label_names),
-    )
-    source = _streams(shards, choice, reader, notes, config)
-    if reader.kind == "number" and label_names is None:
-        where = f"Column '{choice.target}' of {first}"
-        numbers = [np.asarray(reader(v, where)) for v in values if not is_missing(v)]
-        source = replace(source, stream_moments=moments(np.stack(numbers)))
-    return source
+    return _streams(shards, choice, config, str(first), values, label_names)
 
 
 def _stream_hub(
-    splits: Mapping[str, Any],
+    datasets: Mapping[str, Any],
     name: str,
     config: DataConfig,
     label_names: KnownNames | None,
-    inputs: Mapping[str, InputColumn] | None = None,
+    inputs: Mapping[str, InputColumn] | None,
 ) -> DatasetBundle:
-    """Return data sets of the `datasets` library as streams.
-
-    Raises:
-        ValueError: If the columns cannot be inferred, or the target does not name its classes.
-    """
-    _refuse_split_column(config)
-    parts = {split: hub_shards(dataset, name) for split, dataset in splits.items()}
+    """Return data sets of the `datasets` library as streams, whose target must name its classes."""
+    parts = {split: hub_shards(dataset, name) for split, dataset in datasets.items()}
     fields = next(iter(parts.values()))[0].fields
-    choice = _one_task(choose(fields, config, name, inputs=inputs))
+    choice = _choose_streamed(fields, config, name, inputs)
     shards: dict[str, list[HubShard]] = {}
     for split, of_split in parts.items():
         kept = choice.kept(of_split[0].fields, f"{name} ({split})")
         shards[split] = [replace(part, fields=kept) for part in of_split]
-    if choice.target is None:
-        return _streams(shards, choice, None, (), config)
-    field = fields[choice.target]
-    if label_names is None and not field.names and config.target != "number":
+    names = label_names
+    if choice.target is not None and names is None:
+        names = fields[choice.target].names or None
+        if names is None and config.target != "number":
+            raise ValueError(
+                f"Column '{choice.target}' of {name} does not name its classes, and reading all of it to find them "
+                "would take as long as training. Leave --stream out, or use data whose label is a ClassLabel; a "
+                "quantity is learned with --target number."
+            )
+    return _streams(shards, choice, config, name, None, names)
+
+
+def _choose_streamed(
+    fields: Mapping[str, Field],
+    config: DataConfig,
+    name: str,
+    inputs: Mapping[str, InputColumn] | None,
+) -> ColumnSelection:
+    """Select columns, and refuse what streams do not support."""
+    if config.split_column is not None:
         raise ValueError(
-            f"Column '{choice.target}' of {name} does not name its classes, and reading all of it to find them "
-            "would take as long as training. Leave --stream out, or use data whose label is a ClassLabel; a quantity "
-            "is learned with --target number."
+            f"Rows are divided by column '{config.split_column}' only if they are read by index. Leave --stream out, "
+            "or keep each split in separate files."
         )
-    reader, notes = find_targets(
-        _first_values(next(iter(shards.values())), choice.target),
-        field,
-        choice.target,
-        table=name,
-        kind=wanted_kind(choice, config, choice.target),
-        names=tuple(label_names or field.names) or None,
-    )
-    return _streams(shards, choice, reader, notes, config)
+    choice = choose(fields, config, name, inputs=inputs)
+    if len(choice.tasks) > 1:
+        raise ValueError(
+            f"Several labels ({', '.join(choice.tasks)}) are learned from rows that are read by index. Leave --stream "
+            "out, or give one label."
+        )
+    return choice
 
 
 def _first_readable(paths: Sequence[Location]) -> tuple[Location, dict[str, Field]]:
@@ -424,13 +403,32 @@ def _first_values(shards: Sequence[Shard], column: str) -> list[Any]:
 def _streams(
     shards: Mapping[str, Sequence[Shard]],
     choice: ColumnSelection,
-    reader: TargetEncoder | None,
-    notes: tuple[str, ...],
     config: DataConfig,
+    name: str,
+    values: Sequence[Any] | None,
+    label_names: KnownNames | None,
 ) -> DatasetBundle:
+    """Return shards as streams with their targets; `values` are all targets of the first split, if they were read."""
+    encoder: TargetEncoder | None = None
+    notes: tuple[str, ...] = ()
+    statistics: Moments | None = None
+    if choice.target is not None:
+        first = next(iter(shards.values()))
+        encoder, notes = find_targets(
+            _first_values(first, choice.target) if values is None else values,
+            first[0].fields[choice.target],
+            choice.target,
+            table=name,
+            kind=wanted_kind(choice, config, choice.target),
+            names=None if label_names is None else tuple(label_names),
+        )
+        if encoder.kind == "number" and values is not None:
+            where = f"Column '{choice.target}' of {name}"
+            numbers = [np.asarray(encoder(v, where)) for v in values if not is_missing(v)]
+            statistics = moments(np.stack(numbers))
     streams: dict[str, Stream] = {}
     for split, parts in shards.items():
-        labels = reader and replace(reader, field=parts[0].fields[reader.column])
+        labels = encoder and replace(encoder, field=parts[0].fields[encoder.column])
         stream = Stream(parts, labels=labels)
         streams[split] = stream.shuffled(config.shuffle_buffer, 0) if split == "train" else stream
     return DatasetBundle(
@@ -438,66 +436,49 @@ def _streams(
         splits={},
         inputs=choice.inputs,
         target=choice.target,
-        label_names=reader.names if reader else (),
+        label_names=encoder.names if encoder else (),
         ignored=choice.ignored,
         notes=(*choice.notes, *notes),
         streams=streams,
-        target_kind=reader.kind if reader else "class",
+        target_kind=encoder.kind if encoder else "class",
+        stream_moments=statistics,
     )
-
-
-def _refuse_split_column(config: DataConfig) -> None:
-    if config.split_column is not None:
-        raise ValueError(
-            f"Rows are divided by column '{config.split_column}' only if they are read by index. Leave --stream out, "
-            "or keep each split in separate files."
-        )
-
-
-def _one_task(choice: ColumnSelection) -> ColumnSelection:
-    """Refuse several targets, which streams do not support."""
-    if len(choice.tasks) > 1:
-        raise ValueError(
-            f"Several labels ({', '.join(choice.tasks)}) are learned from rows that are read by index. Leave --stream "
-            "out, or give one label."
-        )
-    return choice
 
 
 def with_audio_tracks(
     choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]
 ) -> ColumnSelection:
-    """Return the choice of columns, with the sound of its films as a further modality where all have it.
+    """Add the audio track of a video column as an input, if all videos have one.
 
-    Whether a film has sound may give its class away (in some collections, only some classes have), so that sound
-    which is not everywhere is read only on request.
+    In some data sets only some classes have audio, so an audio track that is missing in some videos could reveal the
+    class, and is read only on request.
 
     Args:
-        choice: Columns that were found, not named.
-        rows: A few rows of train, with their films.
+        choice: Inferred columns.
+        rows: A few rows of train.
     """
-    films = [part for part in choice.inputs.values() if part.kind == "video"]
-    if len(films) != 1 or "audio" in choice.inputs:
+    videos = [part for part in choice.inputs.values() if part.kind == "video"]
+    if len(videos) != 1 or "audio" in choice.inputs:
         return choice
-    column = films[0].column
-    sounding = [has for row in rows if (has := _has_sound(row[column])) is not None]
-    if not any(sounding):
+    column = videos[0].column
+    with_audio = [has for row in rows if (has := _has_audio(row[column])) is not None]
+    if not any(with_audio):
         return choice
-    if all(sounding):
+    if all(with_audio):
         inputs = {**choice.inputs, "audio": InputColumn(column, "audio")}
-        note = "All films looked at have sound, which is read with them."
+        note = "All videos examined have an audio track, which is read with them."
     else:
         inputs = choice.inputs
         note = (
-            f"Of {len(sounding)} films looked at, {sum(sounding)} have sound. It is not read, as having sound may give "
-            f"the class away; --columns {column}:film reads it all the same."
+            f"Of {len(with_audio)} videos examined, {sum(with_audio)} have an audio track. It is not read, as having "
+            f"one may give the class away; --columns {column}:film reads it all the same."
         )
     return replace(choice, inputs=inputs, notes=(*choice.notes, note))
 
 
-def _has_sound(media: EncodedItem) -> bool | None:
-    """Return whether a film has a sound track; None if it cannot be read."""
+def _has_audio(item: EncodedItem) -> bool | None:
+    """Return True if a video has an audio track, None if it cannot be read."""
     try:
-        return read_video_header(media).has_sound
+        return read_video_header(item).has_audio
     except (ValueError, OSError):
         return None

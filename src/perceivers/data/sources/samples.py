@@ -47,11 +47,16 @@ def samples_of(
     Raises:
         FileNotFoundError: If a path does not exist or a glob matches nothing.
         ValueError: If a folder has no files that the model reads, or a table lacks its columns.
-        KeyError: If a dict names a modality that the model does not read, or none.
-        TypeError: If an item is of another kind, or it is ambiguous which modality it is.
+        KeyError: If a dict names an unknown modality, or none.
+        TypeError: If an item has another type, or its modality is ambiguous.
     """
-    several = list(items) if _is_list(items) else [items]
-    for place, item in enumerate(join_frame_pairs(several) if _reads_pairs(columns) else several):
+    several: list[Any] = [items]
+    if isinstance(items, Sequence) and not isinstance(items, str | bytes):
+        first = next(iter(cast("Sequence[Any]", items)), None)
+        several = [items] if isinstance(first, int | float) else list(cast("Sequence[Any]", items))
+    if [part.kind for part in columns.values()] == ["frame_pair"]:
+        several = join_frame_pairs(several)
+    for place, item in enumerate(several):
         is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
         name = str(item) if is_named else f"item {place}"
         try:
@@ -84,14 +89,6 @@ def one_sample(item: Any, columns: Columns, name: str = "sample") -> Row:
         raise ValueError(error.args[0]) from error
 
 
-def _is_list(items: Any) -> bool:
-    """Return whether there are several items; a list of numbers is one."""
-    if isinstance(items, str | bytes) or not isinstance(items, Sequence):
-        return False
-    first = next(iter(cast("Sequence[Any]", items)), None)
-    return not isinstance(first, int | float)
-
-
 def _samples(item: Any, name: str, columns: Columns) -> Iterator[Sample]:
     if isinstance(item, Mapping):
         yield _from_dict(cast("Mapping[str, Any]", item), name, columns)
@@ -109,7 +106,7 @@ def _samples(item: Any, name: str, columns: Columns) -> Iterator[Sample]:
 
 
 def _is_text(item: str | Path, columns: Columns) -> bool:
-    """Return whether a string is a text for a model of texts, rather than the path of one."""
+    """Return True for a text, rather than a path, for a model of texts."""
     if isinstance(item, Path) or [part.kind for part in columns.values()] != ["text"]:
         return False
     if "\n" in item or len(item) > 250:
@@ -190,18 +187,15 @@ def _pairs(text: str) -> dict[str, Any]:
 
 
 def _is_table(path: Path, columns: Columns) -> bool:
-    """Return whether a file is a table of samples, rather than one sample."""
+    """Return True for a table of samples, rather than one sample."""
     if path.suffix.lower() not in DATA_SUFFIXES:
         return False
     kinds = {part.kind for part in columns.values() if not part.columns}
-    return kind_of_name(path.name) not in kinds or (
-        kind_of_name(path.name) == "array" and _holds_several(path)
-    )
-
-
-def _holds_several(path: Path) -> bool:
-    """Return whether the arrays of an archive hold many samples: three axes or more, labels or names."""
-    try:
+    if kind_of_name(path.name) not in kinds:
+        return True
+    if kind_of_name(path.name) != "array":
+        return False
+    try:  # an archive of several samples has labels, or arrays of three axes or more
         fields = read_files([path]).fields
     except (ValueError, OSError):
         return False
@@ -242,16 +236,8 @@ def _files(item: str | Path, columns: Columns) -> list[Path]:
     return matches
 
 
-def _reads_pairs(columns: Columns) -> bool:
-    """Return whether frame pairs are the only input of a model."""
-    return [part.kind for part in columns.values()] == ["frame_pair"]
-
-
 def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
-    """Return items with every two image files as one pair, and folders as the pairs in them.
-
-    Args:
-        items: Paths, and any other items, which stay.
+    """Join every two image files to a pair, and replace folders by their pairs; other items are unchanged.
 
     Raises:
         ValueError: If an image is left without a second, or a folder holds no pairs.
@@ -275,23 +261,15 @@ def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
             found.append((first, item))
             first = None
     if first is not None:
+        name = first if isinstance(first, str | Path) else type(first).__name__
         raise ValueError(
-            f"Expected two frames, the first and the second: '{_file_name(first)}' has no second one."
+            f"Expected two frames, the first and the second: '{name}' has no second one."
         )
     return found
 
 
 def _pair_row(item: Any, column: InputColumn, name: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the cells of a pair.
-
-    Args:
-        item: Two files, images or arrays; or one array of both.
-        column: Columns of frame pairs in the training data.
-        name: Name of the pair, if its first frame is no file.
-
-    Raises:
-        TypeError: If it is no pair.
-    """
+    """Return the name and the cells of a pair: two files, images or arrays, or one array of both."""
     if isinstance(item, str | Path) or not hasattr(item, "__len__") or len(item) != 2:
         raise TypeError(
             "This model reads pairs of frames: give two files, the first and the second, a folder of pairs, an array "
@@ -307,11 +285,7 @@ def _pair_row(item: Any, column: InputColumn, name: str) -> tuple[str, dict[str,
 
 
 def _is_frame(item: Any) -> bool:
-    """Return whether an item is a single frame."""
+    """Return True for a single frame."""
     if isinstance(item, str | Path):
         return kind_of_name(str(item)) == "image" and "=" not in str(item)
     return hasattr(item, "getexif") or getattr(item, "ndim", 0) in {2, 3}
-
-
-def _file_name(item: Any) -> str:
-    return str(item) if isinstance(item, str | Path) else type(item).__name__

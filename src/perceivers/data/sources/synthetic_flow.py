@@ -30,14 +30,11 @@ class SyntheticFlowTable(Table):
     """A table of frame pairs generated on demand: row i of a seed is the same in every process.
 
     Attributes:
-        name: Name in messages.
         rows: Number of rows.
         seed: Random seed.
         size: Height and width of the frames in pixels.
         largest: Largest displacement in pixels.
         images: Image files to move, one drawn per row. Empty: textures are generated.
-        fields: Content of each column.
-        folder: Unused.
     """
 
     name: str
@@ -65,7 +62,7 @@ class SyntheticFlowTable(Table):
             path = self.images[int(numbers.integers(len(self.images)))]
             image = np.asarray(decode(EncodedItem(str(path), path=path), num_channels=3).image)
         try:
-            return synthetic_pair(numbers, size=self.size, largest=self.largest, picture=image)
+            return synthetic_pair(numbers, size=self.size, largest=self.largest, image=image)
         except ValueError as error:
             raise ValueError(f"{self.where(index)}: {error}") from error
 

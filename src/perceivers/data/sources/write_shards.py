@@ -15,7 +15,7 @@ import numpy as np
 
 from perceivers.data.base import DataConfig, atomic_write, require
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.registry import kind_of_name, media_kinds
+from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
@@ -160,7 +160,7 @@ def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
         atomic_write(path) as new,
         parquet.ParquetWriter(new, schema, compression="zstd") as writer,
     ):
-        while group := list(_group(rows)):
+        while group := _row_group(rows):
             columns = {name: [row[name] for row in group] for name in schema.names}
             try:
                 arrays = [
@@ -176,20 +176,23 @@ def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
     return total
 
 
-def _group(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the next row group."""
-    size = 0
+def _row_group(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    size, group = 0, list[dict[str, Any]]()
     for row in islice(rows, _GROUP_ROWS):
-        yield row
-        size += sum(len(c["bytes"]) for c in row.values() if _is_file(c))
+        group.append(row)
+        size += sum(len(cell["bytes"]) for cell in row.values() if _is_file(cell))
         if size >= _GROUP_BYTES:
-            return
+            break
+    return group
 
 
 def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
     """Yield the cells of rows in the form of the file. Unreadable rows are recorded and left out."""
     for index in span:
-        key = plan.keys[index] if plan.keys is not None else _place_key(plan.table.where(index))
+        where = plan.table.where(index)
+        match = _WHERE.match(where)
+        key = f"{PurePosixPath(match[1]).name}:{match[2]}" if match else where
+        key = key if plan.keys is None else plan.keys[index]
         try:
             row = plan.table.row(index)
             cells = {
@@ -202,7 +205,6 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
         if plan.labels is not None:
             column = plan.labels.column
             raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
-            where = plan.table.where(index)
             known = label_name(raw, plan.labels.field, where) is not None
             cells[column] = plan.labels(raw, where) if known else -1
         cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
@@ -213,25 +215,15 @@ def _keys(table: Table) -> list[str] | None:
     """Return the key of each row: column `key`, else the path of its file if these are distinct, else None."""
     if "key" in table.fields:
         return [str(cell) for cell in table.column("key")]
-    named = [name for name, held in table.fields.items() if held.by_path or _in_folder(table, name)]
-    for name in named:
-        cells = [str(cell) for cell in table.column(name)]
-        if len(set(cells)) == len(cells):
-            return cells
+    first = table.row(0) if len(table) else {}
+    for name, held in table.fields.items():
+        cell = first.get(name)
+        in_folder = isinstance(cell, EncodedItem) and cell.path is not None
+        if held.by_path or in_folder:
+            cells = [str(cell) for cell in table.column(name)]
+            if len(set(cells)) == len(cells):
+                return cells
     return None
-
-
-def _in_folder(table: Table, column: str) -> bool:
-    """Return True for a column of files on the disk."""
-    if table.fields[column].kind not in media_kinds() or not len(table):
-        return False
-    cell = table.row(0)[column]
-    return isinstance(cell, EncodedItem) and cell.path is not None
-
-
-def _place_key(where: str) -> str:
-    match = _WHERE.match(where)
-    return f"{PurePosixPath(match[1]).name}:{match[2]}" if match else where
 
 
 def _written_fields(table: Table) -> dict[str, Field]:
@@ -389,17 +381,16 @@ def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
         array = cell.array[..., 0] if cell.array.shape[2:] == (1,) else cell.array
         Image.fromarray(array).save(buffer, format="PNG")
         return {"bytes": buffer.getvalue(), "path": None}
-    return {"bytes": cell.read(), "path": _path(cell, held, folder)}
-
-
-def _path(item: EncodedItem, held: Field, folder: Path) -> str | None:
-    """Return the name of a written file: a relative path inside the folder, or a bare name."""
-    if item.path is not None:
-        relative = item.path.is_relative_to(folder) and ".." not in item.path.parts
-        return (item.path.relative_to(folder) if relative else Path(item.path.name)).as_posix()
-    bracket = _IN_BRACKETS.search(item.name)
-    name = PurePosixPath(bracket[1] if bracket else item.name).name
-    return name if kind_of_name(name) == held.kind else None
+    # The path is relative to the folder, or a bare name: it never leads out of a folder.
+    if cell.path is None:
+        bracket = _IN_BRACKETS.search(cell.name)
+        name = PurePosixPath(bracket[1] if bracket else cell.name).name
+        path = name if kind_of_name(name) == held.kind else None
+    elif cell.path.is_relative_to(folder) and ".." not in cell.path.parts:
+        path = cell.path.relative_to(folder).as_posix()
+    else:
+        path = cell.path.name
+    return {"bytes": cell.read(), "path": path}
 
 
 def _listed(cell: Any) -> Any:

@@ -60,12 +60,9 @@ class Shard(Protocol):
 
 @dataclass(frozen=True)
 class FileShard:
-    """One Parquet, tar, JSON lines or CSV file.
+    """One Parquet, tar, JSON lines or CSV file, local or remote.
 
-    Attributes:
-        path: The file, or the address of a remote one.
-        fields: Content of the columns to read. Empty: all, as raw cells.
-        num_rows: Number of rows, if counted. A damaged rest of the file counts as one row.
+    Without `fields`, its cells are raw. In `num_rows`, a damaged rest of the file counts as one row.
     """
 
     path: Location
@@ -109,14 +106,7 @@ class FileShard:
 
 @dataclass(frozen=True)
 class HubShard:
-    """One shard of a `datasets.IterableDataset`.
-
-    Attributes:
-        dataset: The shard.
-        name: Name in messages.
-        fields: Content of the columns to read.
-        num_rows: Unknown.
-    """
+    """One shard of a `datasets.IterableDataset`."""
 
     dataset: Any
     name: str

@@ -234,7 +234,7 @@ class Stream:
         return progress
 
     def _division(self, parts: int) -> str:
-        """Return how parts divide the rows: by `ranges`, whole `shards`, or `turns`."""
+        """Return the division of rows among parts: `ranges`, whole `shards`, or `turns`."""
         if self._total() is not None:
             return "ranges"
         return "shards" if len(self.shards) >= parts and not self.even else "turns"

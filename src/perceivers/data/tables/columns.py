@@ -80,10 +80,6 @@ def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
     `digit,color` names two columns, `digit,age:number` declares the kind of the second. A column whose name is the
     whole text takes precedence.
 
-    Args:
-        label: The text. None: no column is named.
-        known: Existing columns.
-
     Raises:
         ValueError: If a name is empty or repeated, or a kind is unknown.
     """
@@ -98,7 +94,7 @@ def label_columns(label: str | None, known: Container[str]) -> dict[str, str]:
             column, _, kind = part.rpartition(":")
             if kind not in _TARGET_KINDS:
                 raise ValueError(
-                    f"Label '{column}' is said to be '{kind}': expected one of {', '.join(_TARGET_KINDS)}."
+                    f"Label '{column}' has the unknown kind '{kind}': expected one of {', '.join(_TARGET_KINDS)}."
                 )
         if not column or column in found:
             reason = f"'{column}' comes twice" if column else "a name is empty"
@@ -126,12 +122,6 @@ def target_columns(
     fields: Mapping[str, Field], config: DataConfig, inputs: Sequence[str], name: str
 ) -> dict[str, str]:
     """Return the target columns, each with its declared kind or ""; none if there are no labels.
-
-    Args:
-        fields: Content of the columns.
-        config: Configured target.
-        inputs: Input columns.
-        name: Name of the table in messages.
 
     Raises:
         ValueError: If a target is an input or has no suitable kind, or the target column cannot be inferred.
@@ -197,12 +187,7 @@ class ColumnSelection:
     def kept(
         self, fields: Mapping[str, Field], name: str, *, without_target: bool = False
     ) -> dict[str, Field]:
-        """Return the used columns, each with the kind as which it is read.
-
-        Args:
-            fields: Content of the columns of a table.
-            name: Name of the table in messages.
-            without_target: Accept a table without the target.
+        """Return the used columns of a table, each with the kind as which it is read.
 
         Raises:
             ValueError: If a column is missing.
@@ -293,19 +278,20 @@ def _named_inputs(
         field = known_column(column, fields, name)
         if kind not in column_kinds():
             raise ValueError(
-                f"Column '{column}' is said to hold '{kind}': expected one of {', '.join(column_kinds())}."
+                f"Column '{column}' has the unknown kind '{kind}': expected one of {', '.join(column_kinds())}."
             )
         if not can_read_as(field.kind, kind):
             raise ValueError(
-                f"Column '{column}' of {name} is said to hold {noun_of(kind)}, but it holds {noun_of(field.kind)}."
+                f"Column '{column}' of {name} cannot be read as {noun_of(kind)}: it holds {noun_of(field.kind)}."
             )
+        is_list = field.kind == "array" and not field.by_path and len(field.shape) < 2
         if kind in {"number", "category"}:
             table[column] = kind
         elif kind == "frame":
             frames.append(column)
         elif kind == "film":
             found += [InputColumn(column, "video"), InputColumn(column, "audio")]
-        elif kind == "series" and _is_list_column(field):
+        elif kind == "series" and is_list:
             lists.append(column)
         else:
             found.append(InputColumn(column, kind))
@@ -313,10 +299,6 @@ def _named_inputs(
     if table:
         found.append(InputColumn(next(iter(table)), "table", tuple(table), tuple(table.values())))
     return [*found, *_frame_pair(frames, name)] if frames else found
-
-
-def _is_list_column(field: Field) -> bool:
-    return field.kind == "array" and not field.by_path and len(field.shape) < 2
 
 
 def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:

@@ -82,10 +82,7 @@ class ColumnTable(Table):
     """A table whose columns are in memory: a list of paths, a CSV file, arrays.
 
     Attributes:
-        name: Name in messages.
         columns: Lists or arrays of cells, of equal length.
-        fields: Content of each column. By default inferred from the cells.
-        folder: Folder of relative paths.
         first: Number of the first row in messages: 2 for a CSV file with a header.
         unit: Word for a row in messages.
     """

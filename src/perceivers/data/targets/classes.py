@@ -53,7 +53,7 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
     known = sort_names(name for name in names if name is not None)
     if len(known) == 1:
         raise ValueError(
-            f"{label} has one class only, '{known[0]}', in all {len(values)} rows: there is nothing to tell apart. "
+            f"{label} has one class only, '{known[0]}', in all {len(values)} rows: there is nothing to distinguish. "
             "Expected at least two classes."
         )
     if field.names:
@@ -67,7 +67,7 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
     if len(values) >= _MANY_ROWS and len(known) > len(values) / 2:
         raise ValueError(
             f"{label} has {len(known)} different values in {len(values)} rows, such as '{known[0]:.40}': rather an "
-            "identifier or a text than a class. Name another column with --label, or say what it is with --target "
+            "identifier or a text than a class. Name another column with --label, or give its kind with --target "
             "(labels: several in a cell; number: a quantity)."
         )
     return tuple(known)
@@ -86,7 +86,11 @@ def quantity(values: Sequence[Any], field: Field) -> str | None:
 
 def sort_names(names: Iterable[str]) -> list[str]:
     """Sort names, numbers by size and before words."""
-    return sorted(names, key=_order)
+
+    def order(name: str) -> tuple[int, int, str]:
+        return (0, int(name), name) if INTEGER.fullmatch(name) else (1, 0, name)
+
+    return sorted(names, key=order)
 
 
 def describe_classes(names: Sequence[str], noun: str = "classes") -> str:
@@ -94,7 +98,3 @@ def describe_classes(names: Sequence[str], noun: str = "classes") -> str:
     return (
         f"{len(names)} {noun}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}."
     )
-
-
-def _order(name: str) -> tuple[int, int, str]:
-    return (0, int(name), name) if INTEGER.fullmatch(name) else (1, 0, name)

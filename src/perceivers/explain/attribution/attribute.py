@@ -11,7 +11,6 @@ from perceivers.explain.attribution.rollup import (
     RolledUp,
     check_whole,
     output_queries,
-    relevance,
     roll_up_calls,
 )
 from perceivers.models.decoder import PerceiverDecoder
@@ -60,6 +59,12 @@ class Attribution:
     outputs: Any
     maps: list[CrossAttentionMap]
     rolled: RolledUp
+
+    def summary(self, kind: str) -> Float[Tensor, " M"]:
+        """Return the map `mean`, `last` or `rollup` of the whole model. `class` is that of `relevance`."""
+        if kind == "mean":
+            return torch.stack([one.share for one in self.maps]).mean(dim=0)
+        return self.maps[-1].share if kind == "last" else self.rolled.elements[0]
 
 
 def attribute(
@@ -112,38 +117,6 @@ def model_outputs(
     return model.output(states)
 
 
-def summary_map(
-    found: Attribution,
-    kind: str,
-    model: Any,
-    inputs: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor] | None = None,
-    *,
-    index: int | None = None,
-    output: str | None = None,
-    query: int | None = None,
-) -> Float[Tensor, " M"]:
-    """Return one number for each element, larger where it matters more.
-
-    Args:
-        found: Result of `attribute` for the same sample.
-        kind: One of `MAPS`.
-        model: A `Perceiver`.
-        inputs: One sample for each modality, with a batch axis of 1.
-        masks: 1 x M for padded modalities, True where an element is real.
-        index: For `class`, index of the number of the output. By default the largest.
-        output: Name of the output, of several. By default the first.
-        query: Index of the query of a decoder.
-    """
-    if kind == "mean":
-        return torch.stack([one.share for one in found.maps]).mean(dim=0)
-    if kind == "last":
-        return found.maps[-1].share
-    if kind == "rollup":
-        return found.rolled.elements[0]
-    return relevance(model, inputs, masks, index=index, output=output, query=query)
-
-
 @torch.inference_mode()
 def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
     """Return the map of a cross-attention, reduced to means over latents and to some latents.
@@ -170,11 +143,6 @@ def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
 
 def select_map(found: CrossAttentionMap, latent: int | None, head: int | None) -> CrossAttentionMap:
     """Return a map whose `share` is that of a single latent, of a single head, or of one latent in one head.
-
-    Args:
-        found: Result of `summarize_call`.
-        latent: Index among the chosen latents. None: the mean over all latents.
-        head: Index of the head. None: the mean over all heads.
 
     Raises:
         ValueError: If there is no such head.

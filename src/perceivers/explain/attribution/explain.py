@@ -16,11 +16,10 @@ from perceivers.explain.attribution.attribute import (
     Attribution,
     attribute,
     select_map,
-    summary_map,
 )
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import class_index
-from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
+from perceivers.explain.attribution.rollup import QueryAttribution, relevance, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
@@ -78,7 +77,11 @@ def explain_sample(
     found = attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
     found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
-    summary = summary_map(found, kind, model, inputs, masks or None, index=index, **which)
+    summary = (
+        relevance(model, inputs, masks or None, index=index, **which)
+        if kind == "class"
+        else found.summary(kind)
+    )
     outputs = found.outputs if output is None else found.outputs[output]
     names, values = learned.explained_output(inputs, masks, outputs, blank)
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
@@ -89,15 +92,23 @@ def explain_sample(
         "last": "last cross-attention",
         "rollup": "all layers",
     }
-    title = titles.get(kind, f"for {about}")
-    views = _Views(saved, sample, found, summary.numpy(), title, query, segments)
+    num_real = max(sum(int(segment.real.sum()) for segment in segments), 1)
+    views = [
+        replace(
+            _view(saved, sample, segment, found, summary, query),
+            even=int(segment.real.sum()) / num_real,
+            summary_title=titles.get(kind, f"for {about}"),
+        )
+        for segment in segments
+        if segment.name in sample.inputs  # a learned vector replaces a missing modality
+    ]
     return Explanation(
         name=sample.name,
         task=learned.explain_as,
         label_names=names,
         probabilities=values.float().cpu().numpy(),
         threshold=float(getattr(config, "threshold", 0.5)),
-        views=views.views(),
+        views=tuple(views),
         latents=chosen,
         missing=sample.missing,
         query=None if query is None else query.latents.numpy(),
@@ -224,60 +235,46 @@ def axes_of(adapter: Any, count: int) -> tuple[int, ...]:
     return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
 
 
-@dataclass(frozen=True)
-class _Views:
-    """Builder of the views of a sample."""
-
-    saved: Saved
-    sample: ReadSample
-    found: Attribution
-    summary: Map
-    title: str
-    query: QueryAttribution | None
-    segments: Sequence[Segment]
-
-    def views(self) -> tuple[View, ...]:
-        """Return a view of each modality of the sample. A vector replaces a missing one: it has nothing to show."""
-        found = [segment for segment in self.segments if segment.name in self.sample.inputs]
-        return tuple(self._view(segment) for segment in found)
-
-    def _view(self, segment: Segment) -> View:
-        name, maps = segment.name, self.found.maps
-        shares = np.stack([one.share.numpy() for one in maps])
-        received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
-        count = int(segment.real.sum())
-        # A modality without any attention has 0 everywhere, and not 0 / 0.
-        even = np.maximum(received, 1e-12)[:, None] / max(count, 1)
-        weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
-        query = self.query
-        return View(
-            name=name,
-            content=content_of(self._input(name)),
-            attention=segment.place((shares / even).astype(np.float32)),
-            share=received.astype(np.float32),
-            even=count / max(sum(int(one.real.sum()) for one in self.segments), 1),
-            scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
-            summary=segment.place_shares(self.summary),
-            summary_title=self.title,
-            latents=segment.place_shares(weights),
-            rolled=segment.place_shares(self.found.rolled.elements[1:].numpy()),
-            heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
-            head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
-            query=None if query is None else segment.place_shares(query.elements.numpy()),
-        )
-
-    def _input(self, name: str) -> ModelInput:
-        x = self.sample.inputs[name][0].cpu().numpy()
-        real = np.ones(len(x), dtype=bool)
-        if name in self.sample.masks:
-            real = np.broadcast_to(self.sample.masks[name][0].cpu().numpy(), len(x))
-        return ModelInput(
-            config=self.saved.config.preprocess[name],
-            value=self.sample.values[name],
-            x=x,
-            real=real,
-            step=step_of(self.saved.model.inputs[name]),
-        )
+def _view(
+    saved: Saved,
+    sample: ReadSample,
+    segment: Segment,
+    found: Attribution,
+    summary: Tensor,
+    query: QueryAttribution | None,
+) -> View:
+    """Return the view of one modality without its `even`, which depends on the others."""
+    name, maps = segment.name, found.maps
+    x = sample.inputs[name][0].cpu().numpy()
+    real = np.ones(len(x), dtype=bool)
+    if name in sample.masks:
+        real = np.broadcast_to(sample.masks[name][0].cpu().numpy(), len(x))
+    given = ModelInput(
+        config=saved.config.preprocess[name],
+        value=sample.values[name],
+        x=x,
+        real=real,
+        step=step_of(saved.model.inputs[name]),
+    )
+    shares = np.stack([one.share.numpy() for one in maps])
+    received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
+    # A modality without any attention has 0 everywhere, and not 0 / 0.
+    even = np.maximum(received, 1e-12)[:, None] / max(int(segment.real.sum()), 1)
+    weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
+    return View(
+        name=name,
+        content=content_of(given),
+        attention=segment.place((shares / even).astype(np.float32)),
+        share=received.astype(np.float32),
+        even=0.0,
+        scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
+        summary=segment.place_shares(summary.numpy()),
+        latents=segment.place_shares(weights),
+        rolled=segment.place_shares(found.rolled.elements[1:].numpy()),
+        heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
+        head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
+        query=None if query is None else segment.place_shares(query.elements.numpy()),
+    )
 
 
 def _stacked_heads(maps: Sequence[Map]) -> Map:

@@ -14,7 +14,8 @@ import torch
 
 from perceivers.data.base import nearest
 from perceivers.explain.attribution.attention import check_single
-from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs, summary_map
+from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs
+from perceivers.explain.attribution.rollup import relevance
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements
@@ -127,22 +128,10 @@ def all_maps(
     output: str | None = None,
     seed: int = 0,
 ) -> dict[str, Float[Tensor, " M"]]:
-    """Return every map of `MAPS` and `BASELINES` for one sample.
-
-    Args:
-        model: A `Perceiver`.
-        inputs: One sample for each modality.
-        masks: Masks of padded modalities.
-        probability: Function from a batch of outputs to the probability of the class.
-        index: Index of the class in the output. By default the largest number.
-        output: Name of the output, of several.
-        seed: Seed of the random map.
-    """
+    """Return every map of `MAPS` and `BASELINES` for one sample."""
     found = attribute(model, inputs, masks, output=output)
-    maps = {
-        kind: summary_map(found, kind, model, inputs, masks, index=index, output=output)
-        for kind in MAPS
-    }
+    maps = {kind: found.summary(kind) for kind in MAPS if kind != "class"}
+    maps["class"] = relevance(model, inputs, masks, index=index, output=output)
     maps["gradients"] = input_gradients(model, inputs, masks, probability=probability)
     maps["random"] = torch.rand(len(maps["mean"]), generator=torch.Generator().manual_seed(seed))
     return maps
@@ -244,10 +233,6 @@ def curves_of_files(
 def class_index(task: TaskConfig, name: str | None) -> int | None:
     """Return the index of a class in the output. None: no class was named.
 
-    Args:
-        task: Task with a single output.
-        name: Name of a class or, in a regression, of a number.
-
     Raises:
         ValueError: If there is no such class.
     """
@@ -264,11 +249,6 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
 
 def class_probability(task: TaskConfig, index: int, output: str | None) -> Probability:
     """Return the function from a batch of outputs of the model to the probability of one class.
-
-    Args:
-        task: Task with a single output.
-        index: Index of the class.
-        output: Name of the output, of several.
 
     Raises:
         ValueError: If the task has no classes.

@@ -58,12 +58,6 @@ def trace_query(
 
     The maps of all latents and elements exist at once, so this is for texts rather than for videos.
 
-    Args:
-        model: A `Perceiver` whose output is a `PerceiverDecoder`.
-        inputs: One sample for each modality, with a batch axis of 1.
-        masks: Masks of padded modalities.
-        query: Index of the query.
-
     Raises:
         TypeError: If the model has no output queries.
     """

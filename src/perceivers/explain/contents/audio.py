@@ -7,25 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.modalities.audio.mel import mel_edges
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import (
-    Array,
-    Content,
-    Json,
-    ModelInput,
-    View,
-    image_url,
-    number_list,
-    register_view,
-    shades_of,
-)
+from perceivers.explain.contents import base, plot
 
 COLUMNS = 800  # of a waveform: about the pixels of a screen
 HERTZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaveformContent(Content):
+class WaveformContent(base.Content):
     """Samples of a clip.
 
     Attributes:
@@ -38,43 +27,48 @@ class WaveformContent(Content):
     rate: float
     step: int = 1
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the lowest and highest sample of each column of each channel."""
         ends = [plot.envelope(channel, COLUMNS)[1:] for channel in self.samples.T]
-        channels = [{"low": number_list(low), "high": number_list(high)} for low, high in ends]
+        channels = [
+            {"low": base.number_list(low), "high": base.number_list(high)} for low, high in ends
+        ]
         known = {"seconds": len(self.samples) / self.rate, "channels": channels}
         covered = view.num_real * self.step / len(self.samples)
         return {"media": "audio", "extent": [covered], **known}
 
-    def arrange(self, attention: Array, view: View) -> Array:
+    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the map without the padding at its end."""
         return attention[: view.num_real]
 
-    def size(self, view: View) -> tuple[float, float]:
-        """Return a size with a track for each map."""
-        return plot.tracks_size(view, 1.3)
+    @property
+    def plot_height(self) -> float:
+        """Height of the waveform."""
+        return 1.3
 
-    def draw(self, figure: Any, view: View) -> None:
-        """Draw the waveform over seconds and, below it, each map."""
-        wave, *tracks = plot.subplot_rows(figure, [1.3] + [plot.TRACK] * len(view.maps))
+    @property
+    def axis_label(self) -> str:
+        """Unit of time."""
+        return "seconds"
+
+    def draw_plot(self, rows: list[Any]) -> None:
+        """Draw the envelope of the waveform over seconds."""
         for channel in self.samples.T:
             starts, low, high = plot.envelope(channel, COLUMNS)
-            wave.fill_between(
+            rows[0].fill_between(
                 starts / self.rate, low, high, color=plot.BAR, alpha=0.8, linewidth=0.4
             )
         largest = max(float(np.abs(self.samples).max(initial=0)), 1e-3)
-        wave.set_ylim(-1.05 * largest, 1.05 * largest)
-        plot.bare(wave)
-        wave.set_yticks([])
-        wave.tick_params(labelbottom=False)
-        edges = np.arange(len(view.overall) + 1) * self.step / self.rate
-        plot.draw_tracks(tracks, view, edges)
-        wave.set_xlim(0, max(len(self.samples) / self.rate, edges[1]))
-        tracks[-1].set_xlabel("seconds", fontsize=8, color=plot.QUIET)
+        rows[0].set_ylim(-1.05 * largest, 1.05 * largest)
+        rows[0].set_yticks([])
+
+    def edges(self, count: int) -> base.Array:
+        """Return start and end of the elements in seconds."""
+        return np.arange(count + 1) * self.step / self.rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrogramContent(Content):
+class SpectrogramContent(base.Content):
     """Loudness of a clip by time and frequency.
 
     Attributes:
@@ -89,7 +83,7 @@ class SpectrogramContent(Content):
     hertz: npt.NDArray[np.float32]
     step: tuple[int, int] = (1, 1)
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the spectrogram as PNG, low frequencies at the bottom."""
         frames, bands = self.values.shape
         along, across = self._covered(view)
@@ -97,27 +91,27 @@ class SpectrogramContent(Content):
             "media": "audio",
             "extent": [across / bands, along / frames],
             "seconds": self.seconds,
-            "image": image_url(shades_of(self.values.T[::-1])),
+            "image": base.image_url(base.shades_of(self.values.T[::-1])),
             "width": frames,
             "height": bands,
-            "hertz": number_list(self.hertz),
+            "hertz": base.number_list(self.hertz),
         }
 
-    def arrange(self, attention: Array, view: View) -> Array:
+    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the map as bands x times, from the lowest band: it is drawn upwards."""
         return attention.T
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with wide panels."""
         return plot.panels_size(view, 2.6, 1.7)
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw the spectrogram over seconds and, over copies of it, each map."""
         frames, bands = self.values.shape
         cells = plot.draw_panels(
             figure,
             view,
-            shades_of(self.values.T),
+            base.shades_of(self.values.T),
             self._covered(view),
             origin="lower",
             aspect="auto",
@@ -132,7 +126,7 @@ class SpectrogramContent(Content):
         cells[0].set_ylabel("" if names else "mel band", fontsize=8, color=plot.QUIET)
         cells[-1].set_xlabel("seconds", fontsize=8, color=plot.QUIET)
 
-    def _covered(self, view: View) -> tuple[int, int]:
+    def _covered(self, view: base.View) -> tuple[int, int]:
         """Return the frames and bands that the elements cover. The last may cover more than the spectrogram has."""
         along, across = view.overall.shape
         return along * self.step[0], across * self.step[1]
@@ -152,7 +146,7 @@ class SpectrogramContent(Content):
         return places, names
 
 
-def _waveform(given: ModelInput) -> WaveformContent:
+def _waveform(given: base.ModelInput) -> WaveformContent:
     samples = given.x[given.real] if given.real.any() else given.x
     return WaveformContent(
         samples=(samples * (given.config.scale or 1.0)).astype(np.float32),
@@ -161,7 +155,7 @@ def _waveform(given: ModelInput) -> WaveformContent:
     )
 
 
-def _spectrogram(given: ModelInput) -> SpectrogramContent:
+def _spectrogram(given: base.ModelInput) -> SpectrogramContent:
     config, x = given.config, given.x
     rate, hop, _window = config.steps
     highest = rate / 2 if config.highest_hz is None else config.highest_hz
@@ -175,5 +169,5 @@ def _spectrogram(given: ModelInput) -> SpectrogramContent:
     )
 
 
-register_view("wave", _waveform)
-register_view("mel", _spectrogram)
+base.register_view("wave", _waveform)
+base.register_view("mel", _spectrogram)

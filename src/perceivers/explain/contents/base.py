@@ -37,10 +37,10 @@ class ModelInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Content of one modality in human units, and how it is shown.
+    """Content of one modality in human units, and how it is shown: as JSON for pages, and drawn.
 
-    The fields of a subclass are written to npz archives. The base class shows the attention of each element as bars, so
-    that a modality is explained even without a view.
+    The fields of a subclass are written to npz archives. By default, a figure has a plot of the content above a track
+    of attention for each map.
     """
 
     array_names: ClassVar[Mapping[str, str]] = {}
@@ -56,42 +56,49 @@ class Content:
         return {"media": "elements", "extent": [1.0]}
 
     def arrange(self, attention: Array, view: "View") -> Array:
-        """Return a map of the elements in the layout in which it is drawn.
-
-        Args:
-            attention: Map on the axes of the elements.
-            view: View of this content.
-        """
+        """Return a map on the axes of the elements in the layout in which it is drawn."""
         return attention
 
     def size(self, view: "View") -> tuple[float, float]:
         """Return width and height of the figure in inches."""
-        return plot.tracks_size(view, 0.0)
+        return plot.WIDE, self.plot_height + plot.TRACK * len(view.maps) + 0.5
 
     def draw(self, figure: Any, view: "View") -> None:
-        """Draw the content and its maps.
+        """Draw the content and its maps into a matplotlib figure or subfigure."""
+        heights = [self.plot_height] * (self.plot_height > 0) + [plot.TRACK] * len(view.maps)
+        grid = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)
+        rows = list(grid.flat)
+        tracks = rows[-len(view.maps) :]
+        if self.plot_height > 0:
+            plot.bare(rows[0])
+            self.draw_plot(rows)
+            rows[0].tick_params(labelbottom=False)
+        plot.draw_tracks(tracks, view, self.edges(view.overall.size))
+        tracks[-1].set_xlabel(self.axis_label, fontsize=8, color=plot.QUIET)
 
-        Args:
-            figure: Matplotlib figure or subfigure to draw into.
-            view: View of this content.
-        """
-        tracks = plot.subplot_rows(figure, [plot.TRACK] * len(view.maps))
-        plot.draw_tracks(tracks, view, np.arange(view.overall.size + 1))
-        tracks[-1].set_xlabel("element", fontsize=8, color=plot.QUIET)
+    @property
+    def plot_height(self) -> float:
+        """Height in inches of the plot above the tracks."""
+        return 0.0
+
+    @property
+    def axis_label(self) -> str:
+        """Label of the horizontal axis of the tracks."""
+        return "element"
+
+    def draw_plot(self, rows: list[Any]) -> None:
+        """Draw the content into the first of the axes of a figure."""
+
+    def edges(self, count: int) -> Array:
+        """Return start and end of `count` elements on the horizontal axis."""
+        return np.arange(count + 1)
 
     def latents_size(self, view: "View") -> tuple[float, float] | None:
         """Return width and height of a figure with the scores of single latents. None: they are not drawn."""
         return None
 
     def draw_latents(self, figure: Any, view: "View", latents: tuple[int, ...]) -> None:
-        """Draw the scores of single latents.
-
-        Args:
-            figure: Matplotlib figure or subfigure to draw into.
-            view: View of this content.
-            latents: Indices of the latents of `view.scores`.
-        """
-        raise NotImplementedError
+        """Draw the scores of single latents with the given indices."""
 
     @property
     def num_frames(self) -> int:
@@ -105,7 +112,6 @@ class Content:
 
     def draw_frame(self, figure: Any, view: "View", frame: int) -> None:
         """Draw one frame of an animation."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

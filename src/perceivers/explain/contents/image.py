@@ -10,22 +10,14 @@ from PIL import Image
 
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.image.preprocess import preprocess_pixels
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import (
-    Content,
-    Json,
-    ModelInput,
-    View,
-    image_url,
-    register_view,
-)
+from perceivers.explain.contents import base, plot
 
 TILE = 1.5  # inches of the scores of a latent
 SHOWN = 512  # pixels of the longer side, for an image that has them
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageContent(Content):
+class ImageContent(base.Content):
     """Region of an image that the model received.
 
     Attributes:
@@ -36,26 +28,26 @@ class ImageContent(Content):
 
     pixels: npt.NDArray[np.uint8]
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the image as PNG."""
         height, width = self.pixels.shape[:2]
-        known = {"width": width, "height": height, "image": image_url(self.pixels)}
+        known = {"width": width, "height": height, "image": base.image_url(self.pixels)}
         return {"media": "image", "extent": [1.0, 1.0], **known}
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with panels of equal area, whatever the shape of the image."""
         return plot.panels_size(view, 2 / self._tall, 2 * self._tall)
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw the image and each map over it."""
         plot.draw_panels(figure, view, self.pixels, self.pixels.shape[1::-1])
 
-    def latents_size(self, view: View) -> tuple[float, float]:
+    def latents_size(self, view: base.View) -> tuple[float, float]:
         """Return a size with a row for each cross-attention and a column for each latent."""
         rows, columns = view.scores.shape[:2]
         return columns * (TILE / self._tall + 0.08) + 1.5, rows * (TILE * self._tall + 0.1) + 0.6
 
-    def draw_latents(self, figure: Any, view: View, latents: tuple[int, ...]) -> None:
+    def draw_latents(self, figure: Any, view: base.View, latents: tuple[int, ...]) -> None:
         """Draw the scores before the softmax, each on its own scale and not over the image.
 
         Reference: Jaegle et al. (arXiv:2103.03206), figure 3.
@@ -93,15 +85,15 @@ def shown_pixels(image: Image.Image, config: ImagePreprocessConfig) -> npt.NDArr
     return np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown[..., :3]
 
 
-def _image(given: ModelInput) -> ImageContent:
+def _image(given: base.ModelInput) -> ImageContent:
     return ImageContent(pixels=shown_pixels(given.value, given.config))
 
 
-def _first_frame(given: ModelInput) -> ImageContent:
+def _first_frame(given: base.ModelInput) -> ImageContent:
     """Return the first frame of a pair, in the window that the model received."""
     pixels = np.rint(np.clip((given.x[0] + 1) / 2, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return ImageContent(pixels=np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
 
 
-register_view("image", _image)
-register_view("frame_pair", _first_frame)
+base.register_view("image", _image)
+base.register_view("frame_pair", _first_frame)

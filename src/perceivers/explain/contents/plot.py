@@ -81,13 +81,6 @@ def name_beside(axes: Any, name: str) -> None:
     axes.set_ylabel(shorten(name, 24), color=QUIET, labelpad=20, parse_math=False, **how)
 
 
-def subplot_rows(figure: Any, heights: Sequence[float]) -> list[Any]:
-    """Return axes below each other with a common horizontal axis."""
-    return list(
-        figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights).flat
-    )
-
-
 def panels_size(view: View, width: float, height: float) -> tuple[float, float]:
     """Return the size of a figure of `draw_panels` with panels of some inches."""
     columns = min(len(view.maps) + 1, COLUMNS)
@@ -97,15 +90,7 @@ def panels_size(view: View, width: float, height: float) -> tuple[float, float]:
 def draw_panels(
     figure: Any, view: View, pixels: Array, covered: Sequence[float], **how: Any
 ) -> list[Any]:
-    """Draw an image and, over gray copies of it, each map of a view; return the axes.
-
-    Args:
-        figure: Matplotlib figure or subfigure to draw into.
-        view: View with the maps.
-        pixels: Rows x columns of gray values, or with 3 channels.
-        covered: Pixel columns and rows that the elements cover.
-        how: `extent`, `aspect`, `cmap` and limits of the image for `imshow`.
-    """
+    """Draw an image and, over gray copies of it, each map of a view; return the axes."""
     maps = list(view.maps.values())
     columns = min(len(maps) + 1, COLUMNS)
     grid = figure.subplots(
@@ -138,16 +123,7 @@ def lay_image(axes: Any, pixels: Array, **how: Any) -> None:
 def lay_map(
     axes: Any, pixels: Array, attention: Array, covered: Sequence[float], scale: float, **how: Any
 ) -> Any:
-    """Draw attention over gray pixels: strong attention glows, missing elements stay bare.
-
-    Args:
-        axes: Matplotlib axes to draw into.
-        pixels: Rows x columns of gray values, or with 3 channels.
-        attention: Rows x columns, in multiples of an even share.
-        covered: Pixel columns and rows that the elements cover.
-        scale: Multiple with the strongest color.
-        how: Arguments of `imshow` for the pixels.
-    """
+    """Draw attention over gray pixels: strong attention glows, missing elements stay bare."""
     gray = {"vmin": 0, "vmax": 255} if pixels.ndim == 3 else {}
     lay_image(
         axes, pixels.mean(axis=2) if pixels.ndim == 3 else pixels, **how | {"cmap": "gray"} | gray
@@ -168,19 +144,8 @@ def lay_map(
     return heat
 
 
-def tracks_size(view: View, height: float) -> tuple[float, float]:
-    """Return the size of a figure with a plot of some inches above the tracks of a view."""
-    return WIDE, height + TRACK * len(view.maps) + 0.5
-
-
 def draw_tracks(grid: Sequence[Any], view: View, edges: Array) -> None:
-    """Draw attention along one axis, one track for each map: height and color show its strength.
-
-    Args:
-        grid: Axes for each map, from top to bottom.
-        view: View whose maps have one axis.
-        edges: Start and end of the elements on the horizontal axis: n + 1 numbers.
-    """
+    """Draw attention along one axis, one track for each map: height and color show its strength."""
     for axes, (title, attention) in zip(grid, view.maps.values(), strict=True):
         heights = view.content.arrange(attention, view).reshape(-1)
         _draw_track(axes, heights, edges[: len(heights) + 1], view.scale)
@@ -221,15 +186,7 @@ def draw_bars(
     colors: Any,
     texts: Mapping[int, str] | None = None,
 ) -> None:
-    """Draw horizontal bars with a name beside each, the first on top.
-
-    Args:
-        axes: Matplotlib axes to draw into.
-        names: Name of each bar.
-        values: Length of each bar.
-        colors: Color of each bar.
-        texts: Text behind a bar, by its index.
-    """
+    """Draw horizontal bars with a name beside each, the first on top."""
     axes.barh(range(len(names)), values, color=colors, height=0.72)
     for place, text in (texts or {}).items():
         where = (max(float(values[place]), 0), place)

@@ -6,16 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import (
-    Array,
-    Content,
-    Json,
-    ModelInput,
-    View,
-    number_list,
-    register_view,
-)
+from perceivers.explain.contents import base, plot
 
 POINTS = 8000  # shown at most: a page turns them while a finger moves
 TURNS = 24  # frames of an animation
@@ -23,7 +14,7 @@ COLUMNS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointsContent(Content):
+class PointsContent(base.Content):
     """Points in space. Each is an element.
 
     Attributes:
@@ -37,23 +28,23 @@ class PointsContent(Content):
         """Number of frames of one turn."""
         return TURNS
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the coordinates of the points that are shown."""
-        points = number_list(self.points[self._shown(view)].round(4))
+        points = base.number_list(self.points[self._shown(view)].round(4))
         return {"media": "points", "extent": [1.0], "points": points, "total": len(self.points)}
 
-    def arrange(self, attention: Array, view: View) -> Array:
+    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the attention to the points that are shown."""
         return attention[self._shown(view)]
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with a plot for each map."""
         count = len(view.maps)
         columns = min(count, COLUMNS)
         side = 2.6 if count > 1 else 4.2
         return columns * side + 0.8, -(-count // columns) * (side + 0.3)
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw the points for each map, side by side."""
         columns = min(len(view.maps), COLUMNS)
         drawn: list[Any] = []
@@ -70,7 +61,7 @@ class PointsContent(Content):
             drawn.append(axes)
         plot.scale_beside(drawn, heat, view.scale, pad=0.04, shrink=0.8)
 
-    def draw_frame(self, figure: Any, view: View, frame: int) -> None:
+    def draw_frame(self, figure: Any, view: base.View, frame: int) -> None:
         """Draw the points once, with the map of the whole model, from another side in each frame."""
         figure.set_size_inches(4.4, 4.2)
         axes = figure.add_subplot(projection="3d")
@@ -80,14 +71,14 @@ class PointsContent(Content):
         axes.view_init(elev=22, azim=-55 + 360 * frame / TURNS)
         plot.scale_beside([axes], heat, view.scale, pad=0.02, shrink=0.8)
 
-    def _shown(self, view: View) -> npt.NDArray[np.int64]:
+    def _shown(self, view: base.View) -> npt.NDArray[np.int64]:
         """Return the indices of the points that are shown: at most `POINTS`, evenly through the list."""
         real = np.flatnonzero(np.isfinite(view.overall) & np.isfinite(self.points).all(axis=1))
         if len(real) > POINTS:
             real = real[np.linspace(0, len(real) - 1, POINTS).astype(int)]
         return real
 
-    def _scatter(self, axes: Any, attention: Array, view: View) -> Any:
+    def _scatter(self, axes: Any, attention: base.Array, view: base.View) -> Any:
         """Draw the points in a cube around them; those with more attention are larger and in front."""
         points = self.points[self._shown(view)]
         level = np.nan_to_num(self.arrange(attention, view))
@@ -119,8 +110,8 @@ class PointsContent(Content):
         return heat
 
 
-def _points(given: ModelInput) -> PointsContent:
+def _points(given: base.ModelInput) -> PointsContent:
     return PointsContent(points=given.x[:, :3].astype(np.float32))
 
 
-register_view("points", _points)
+base.register_view("points", _points)

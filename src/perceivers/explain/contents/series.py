@@ -6,23 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import (
-    Array,
-    Content,
-    Json,
-    ModelInput,
-    View,
-    number_list,
-    register_view,
-)
+from perceivers.explain.contents import base, plot
 
 CHANNELS = 24  # drawn in a PNG, at most
 STEPS = 4000  # of a series on a page, at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesContent(Content):
+class SeriesContent(base.Content):
     """Channels over time.
 
     Attributes:
@@ -39,7 +30,7 @@ class SeriesContent(Content):
     unit: str = "s"
     step: int = 1
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return a line for each channel."""
         length = len(self.times)
         shown = np.unique(np.linspace(0, length - 1, min(length, STEPS)).astype(int))
@@ -48,23 +39,28 @@ class SeriesContent(Content):
             "extent": [view.num_real * self.step / length],
             "channels": list(self.channels),
             "unit": self.unit,
-            "times": number_list(self.times[shown]),
-            "lines": number_list(self.values[shown].T),
+            "times": base.number_list(self.times[shown]),
+            "lines": base.number_list(self.values[shown].T),
         }
 
-    def arrange(self, attention: Array, view: View) -> Array:
+    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the map without the padding at its end."""
         return attention[: view.num_real]
 
-    def size(self, view: View) -> tuple[float, float]:
-        """Return a size with a line for each channel and a track for each map."""
-        return plot.tracks_size(view, self._height())
-
-    def draw(self, figure: Any, view: View) -> None:
-        """Draw the channels over time and, below them, each map."""
+    @property
+    def plot_height(self) -> float:
+        """Height of the lines, which are narrower where there are many."""
         channels = min(self.values.shape[1], CHANNELS)
-        heights = [self._height()] + [plot.TRACK] * len(view.maps)
-        lines, *tracks = plot.subplot_rows(figure, heights)
+        return max(0.45 * channels if channels <= 8 else 3.6 + 0.2 * (channels - 8), 1.0)
+
+    @property
+    def axis_label(self) -> str:
+        """Unit of time."""
+        return "seconds" if self.unit == "s" else self.unit
+
+    def draw_plot(self, rows: list[Any]) -> None:
+        """Draw a line for each channel over time."""
+        lines, channels = rows[0], min(self.values.shape[1], CHANNELS)
         for place, values in enumerate(self.values.T[:channels]):
             self._draw_channel(lines, values, place)
         if left_out := self.values.shape[1] - channels:
@@ -73,18 +69,9 @@ class SeriesContent(Content):
         names = [plot.shorten(name, 18) for name in self.channels[:channels]]
         lines.set_yticks(range(channels), names, fontsize=8, parse_math=False)
         lines.set_ylim(channels - 0.4, -0.6)
-        plot.bare(lines)
         lines.tick_params(axis="y", length=0, colors=plot.INK)
-        lines.tick_params(labelbottom=False)
-        plot.draw_tracks(tracks, view, self._edges(len(view.overall)))
-        unit = "seconds" if self.unit == "s" else self.unit
-        tracks[-1].set_xlabel(unit, fontsize=8, color=plot.QUIET)
 
-    def _height(self) -> float:
-        channels = min(self.values.shape[1], CHANNELS)
-        return max(0.45 * channels if channels <= 8 else 3.6 + 0.2 * (channels - 8), 1.0)
-
-    def _draw_channel(self, axes: Any, values: Array, place: int) -> None:
+    def _draw_channel(self, axes: Any, values: base.Array, place: int) -> None:
         """Draw a channel around its place, scaled to the height of one line."""
         seen = values[np.isfinite(values)]
         if not seen.size:
@@ -97,8 +84,8 @@ class SeriesContent(Content):
         how = {"marker": "." if len(values) <= 64 else "", "markersize": 3}
         axes.plot(self.times, place - 0.8 * level, color=plot.INK, linewidth=0.8, **how)
 
-    def _edges(self, count: int) -> Array:
-        """Return start and end of `count` elements. Behind the last step, time continues at the median rate."""
+    def edges(self, count: int) -> base.Array:
+        """Return start and end of the elements. Behind the last step, time continues at the median rate."""
         times = self.times
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
         step = step if step > 0 else 1.0
@@ -107,7 +94,7 @@ class SeriesContent(Content):
         return np.maximum.accumulate(longer[np.arange(count + 1) * self.step]) - step / 2
 
 
-def _series(given: ModelInput) -> SeriesContent:
+def _series(given: base.ModelInput) -> SeriesContent:
     config, x, real = given.config, given.x, given.real
     names = config.channels or ()
     count = len(names)
@@ -131,4 +118,4 @@ def _series(given: ModelInput) -> SeriesContent:
     )
 
 
-register_view("series", _series)
+base.register_view("series", _series)

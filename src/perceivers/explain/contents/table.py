@@ -5,15 +5,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import Content, Json, ModelInput, View, register_view
+from perceivers.explain.contents import base, plot
 
 FIELDS = 30  # drawn in a PNG, at most
 COLUMNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableContent(Content):
+class TableContent(base.Content):
     """Fields of a row. Each is an element.
 
     Attributes:
@@ -26,19 +25,19 @@ class TableContent(Content):
     fields: tuple[str, ...]
     texts: tuple[str, ...]
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return names and values of the fields."""
         known = {"names": list(self.fields), "texts": list(self.texts)}
         return {"media": "table", "extent": [1.0], **known}
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with bars for each map."""
         columns = min(len(view.maps), COLUMNS)
         rows = -(-len(view.maps) // columns)
         shown = min(len(self.fields), FIELDS)
         return 2.4 + columns * 1.7, rows * (0.24 * max(shown, 3) + 0.75)
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw a bar for each field and map: fields with the most attention where there are too many."""
         chosen = np.sort(np.argsort(-np.nan_to_num(view.overall, nan=-1.0))[:FIELDS])
         columns = min(len(view.maps), COLUMNS)
@@ -66,7 +65,7 @@ class TableContent(Content):
             figure.supxlabel(text, fontsize=8, color=plot.QUIET)
 
 
-def _table(given: ModelInput) -> TableContent:
+def _table(given: base.ModelInput) -> TableContent:
     config = given.config
     count = len(config.numbers)
     numbers = given.x[:count] * np.array(config.stds or [1.0]) + np.array(config.means or [0.0])
@@ -77,4 +76,4 @@ def _table(given: ModelInput) -> TableContent:
     return TableContent(fields=(*config.numbers, *config.categories), texts=shown)
 
 
-register_view("table", _table)
+base.register_view("table", _table)

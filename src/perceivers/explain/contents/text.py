@@ -1,6 +1,5 @@
 """View of texts: characters on a ground with the color of their attention."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
@@ -10,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.modalities.text.modality import BYTE_OFFSET
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import Array, Content, Json, ModelInput, View, register_view
+from perceivers.explain.contents import base, plot
 
 SPECIAL = ("PAD", "BOS", "EOS", "MASK", "CLS", "SEP")
 COLUMNS = 76  # cells of a line
@@ -28,7 +26,7 @@ Line = list[tuple[Character, int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextContent(Content):
+class TextContent(base.Content):
     """Text as UTF-8.
 
     Attributes:
@@ -46,27 +44,23 @@ class TextContent(Content):
     def characters(self) -> list[Character]:
         """Return the characters with their bytes. Bytes that are no valid UTF-8 are written in hexadecimal."""
         found: list[Character] = []
-        place = 0
-        while place < len(self.units):
-            text, length = self._character(place)
+        place, end = 0, len(self.units)
+        while place < end:
+            unit, length = int(self.units[place]), 1
+            if unit > 255:
+                mark = unit - 256
+                text = f"[{self.marks[mark] if mark < len(self.marks) else mark}]"
+            else:
+                length = 1 if unit < 0x80 else 2 if unit < 0xE0 else 3 if unit < 0xF0 else 4
+                try:
+                    text = bytes(self.units[place : place + length].tolist()).decode()
+                except ValueError:  # no UTF-8, or a special token among the bytes
+                    text, length = f"\\x{unit:02x}", 1
             found.append((text, place, place + length))
             place += length
         return found
 
-    def _character(self, place: int) -> tuple[str, int]:
-        """Return the character that begins at a byte, and the number of its bytes."""
-        unit = int(self.units[place])
-        if unit > 255:
-            mark = unit - 256
-            return f"[{self.marks[mark] if mark < len(self.marks) else mark}]", 1
-        length = 1 if unit < 0x80 else 2 if unit < 0xE0 else 3 if unit < 0xF0 else 4
-        part = self.units[place : place + length]
-        try:
-            return bytes(part.tolist()).decode(), length
-        except ValueError:  # no UTF-8, or a special token among the bytes
-            return f"\\x{unit:02x}", 1
-
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the characters, each with the first and last + 1 of its elements."""
         step = self.step
         characters = [
@@ -74,24 +68,25 @@ class TextContent(Content):
         ]
         return {"media": "text", "extent": [1.0], "characters": characters}
 
-    def arrange(self, attention: Array, view: View) -> Array:
+    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the map without the padding at its end."""
         return attention[: max(-(-len(self.units) // self.step), 1)]
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with the text for each map or, of a long text, with tracks."""
         lines = len(self._lines())
-        copies, tracks = self._plan(view, lines)
+        copies, tracks = (len(view.maps), 0) if lines <= SHORT else (1, len(view.maps))
         high = copies * (min(lines, LINES) * LINE / 72 + 0.4)
         return plot.WIDE, high + (plot.TRACK * tracks + 0.5 if tracks else 0.1)
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw the text on a ground of attention, once for each map if it is short.
 
         Of a long text, draw the passage with the most attention and, below it, the maps along the whole text.
         """
         lines = self._lines()
-        copies, num_tracks = self._plan(view, len(lines))
+        copies = len(view.maps) if len(lines) <= SHORT else 1
+        num_tracks = len(view.maps) if len(lines) > SHORT else 0
         first, last = self._passage(lines, self._by_byte(view.overall))
         cut = last - first < len(lines)
         heights = [(last - first) * LINE / 72 + 0.2] * copies + [plot.TRACK] * num_tracks
@@ -114,39 +109,34 @@ class TextContent(Content):
             gray = " (gray: the passage above)" if cut else ""
             tracks[-1].set_xlabel(f"byte of the text{gray}", fontsize=8, color=plot.QUIET)
 
-    def _by_byte(self, attention: Array) -> Array:
+    def _by_byte(self, attention: base.Array) -> base.Array:
         """Return the attention to the element of each byte."""
         return np.repeat(attention, self.step)[: len(self.units)]
-
-    def _plan(self, view: View, num_lines: int) -> tuple[int, int]:
-        """Return the number of copies of the text and of tracks."""
-        return (len(view.maps), 0) if num_lines <= SHORT else (1, len(view.maps))
 
     def _lines(self) -> list[Line]:
         """Return the characters broken into lines of `COLUMNS` cells, after a space where possible."""
         lines: list[Line] = [[]]
-        for character in self.characters():
-            text = "\N{RETURN SYMBOL}" if character[0] == "\n" else character[0]
-            width = 4 if text == "\t" else _num_cells(text)
-            column = lines[-1][-1][1] + lines[-1][-1][2] if lines[-1] else 0
+        word: Line = []
+        column = 0
+        for text, start, stop in self.characters():
+            shown = "\N{RETURN SYMBOL}" if text == "\n" else text
+            width = 4 if text == "\t" else _num_cells(shown)
             if column + width > COLUMNS:
-                line = lines[-1]
-                start = next(
-                    (i + 1 for i in reversed(range(len(line))) if line[i][0][0].isspace()), 0
-                )
-                start = start if start >= len(line) * 2 // 3 else len(line)
-                word, shift = line[start:], line[start][1] if start < len(line) else column
-                lines[-1:] = [
-                    line[:start],
-                    [(one, cell - shift, cells) for one, cell, cells in word],
-                ]
-                column -= shift
-            lines[-1].append(((text, *character[1:]), column, width))
-            if character[0] == "\n":
+                # A word moves to the next line; a very long one is broken where the line is full.
+                moves = word if word and column - word[0][1] < COLUMNS // 3 else []
+                shift = moves[0][1] if moves else column
+                lines[-1] = lines[-1][: len(lines[-1]) - len(moves)]
+                lines.append([(one, cell - shift, cells) for one, cell, cells in moves])
+                word, column = lines[-1][:], column - shift
+            lines[-1].append(((shown, start, stop), column, width))
+            word = [] if text.isspace() else [*word, lines[-1][-1]]
+            column += width
+            if text == "\n":
                 lines.append([])
+                column = 0
         return [line for line in lines if line] or [[]]
 
-    def _passage(self, lines: list[Line], attention: Array) -> tuple[int, int]:
+    def _passage(self, lines: list[Line], attention: base.Array) -> tuple[int, int]:
         """Return the first and last + 1 line of the passage with the most attention."""
         if len(lines) <= LINES:
             return 0, len(lines)
@@ -157,7 +147,7 @@ class TextContent(Content):
         first = int(np.argmax(np.convolve(per_line, np.ones(LINES), mode="valid")))
         return first, first + LINES
 
-    def _draw_lines(self, axes: Any, lines: list[Line], attention: Array, scale: float) -> Any:
+    def _draw_lines(self, axes: Any, lines: list[Line], attention: base.Array, scale: float) -> Any:
         """Draw lines of characters in cells of one width, each on a ground of the mean attention of its bytes."""
         from matplotlib.collections import PatchCollection
         from matplotlib.patches import Rectangle
@@ -168,40 +158,23 @@ class TextContent(Content):
         points = dots + ScaledTranslation(0, 1, axes.transAxes)
         cells: list[Rectangle] = []
         levels: list[float] = []
-        how: dict[str, Any] = {
-            "transform": points,
-            "size": SIZE,
-            "color": plot.INK,
-            "parse_math": False,
-        }
-        how |= {"va": "baseline", "clip_on": False}
+        drawn: Any = None
+        how: dict[str, Any] = {"ha": "center", "va": "baseline", "parse_math": False}
+        how |= {"transform": points, "size": SIZE, "color": plot.INK, "in_layout": False}
         for row, line in enumerate(lines):
-            base = -LINE * (row + 0.74)
-            plain = [" "] * COLUMNS
             for (text, start, stop), column, width in line:
-                part = attention[start:stop]
-                seen = part[np.isfinite(part)]
-                if width:
-                    cells.append(Rectangle((CELL * column, -LINE * (row + 1)), CELL * width, LINE))
-                    levels.append(float(seen.mean()) if seen.size else 0.0)
-                else:  # an accent of the character before it
-                    both = unicodedata.normalize("NFC", plain[column - 1] + text)
-                    plain[column - 1] = both if len(both) == 1 else plain[column - 1]
+                if not width:  # an accent of the character before it
+                    drawn.set_text(unicodedata.normalize("NFC", drawn.get_text() + text))
                     continue
-                fonts = {_font_with(one) for one in text}
-                if fonts == {MONO} and len(text) == width:
-                    plain[column : column + width] = text
-                elif text.isprintable() and not text.isspace():
-                    shown, family = (
-                        (text, fonts.pop()) if None not in fonts else ("\N{WHITE SQUARE}", MONO)
-                    )
-                    axes.text(
-                        CELL * (column + width / 2), base, shown, ha="center", family=family, **how
-                    )
-            for word in re.finditer(
-                r"\S{1,8}", "".join(plain)
-            ):  # the width of a pixel font is rounded
-                axes.text(CELL * word.start(), base, word[0], family=MONO, **how)
+                seen = attention[start:stop][np.isfinite(attention[start:stop])]
+                cells.append(Rectangle((CELL * column, -LINE * (row + 1)), CELL * width, LINE))
+                levels.append(float(seen.mean()) if seen.size else 0.0)
+                font = _font_with(text[0])
+                shown = "\N{WHITE SQUARE}" if font is None else text
+                middle = CELL * (column + width / 2), -LINE * (row + 0.74)
+                drawn = axes.text(
+                    *middle, shown if text.isprintable() else "", family=font or MONO, **how
+                )
         ground = PatchCollection(cells, cmap=plot.palette("warm"), linewidths=0, transform=points)
         ground.set(array=np.array(levels), norm=plot.norm_of(scale), clip_on=False)
         axes.add_collection(ground, autolim=False)
@@ -245,11 +218,11 @@ def _code_points(file: str) -> frozenset[int]:
     return frozenset(font_manager.get_font(file).get_charmap())
 
 
-def _text(given: ModelInput) -> TextContent:
+def _text(given: base.ModelInput) -> TextContent:
     length = int(np.flatnonzero(given.real)[-1]) + 1 if given.real.any() else 0
     ids = given.x[:length].astype(np.int64)
     units = np.where(ids >= BYTE_OFFSET, ids - BYTE_OFFSET, 256 + ids)
     return TextContent(units=units, marks=SPECIAL, step=given.step[0])
 
 
-register_view("text", _text)
+base.register_view("text", _text)

@@ -6,23 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.explain.contents import plot
-from perceivers.explain.contents.base import (
-    Array,
-    Content,
-    Json,
-    ModelInput,
-    View,
-    image_url,
-    register_view,
-)
+from perceivers.explain.contents import base, plot
 
 FRAMES = 8  # shown side by side, at most
 AREA = 1.5  # square inches of a frame
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoContent(Content):
+class VideoContent(base.Content):
     """Frames of a clip.
 
     Attributes:
@@ -45,7 +36,7 @@ class VideoContent(Content):
         """Duration of a frame of an animation, at least 40 ms."""
         return max(1 / self.rate, 0.04)
 
-    def to_json(self, view: View) -> Json:
+    def to_json(self, view: base.View) -> base.Json:
         """Return the frames as JPEG."""
         count, height, width = self.frames.shape[:3]
         covered = np.array(view.overall.shape) * self.step / (count, height, width)
@@ -56,17 +47,17 @@ class VideoContent(Content):
             "height": height,
             "rate": self.rate,
             "seconds": count / self.rate,
-            "frames": [image_url(frame, "JPEG") for frame in self.frames],
+            "frames": [base.image_url(frame, "JPEG") for frame in self.frames],
             "step": self.step[0],
         }
 
-    def size(self, view: View) -> tuple[float, float]:
+    def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with a row of frames for each map."""
         high, wide = self._inches()
         rows = 1 + len(view.maps)
         return min(self.num_frames, FRAMES) * (wide + 0.05) + 1.5, rows * (high + 0.07) + 0.35
 
-    def draw(self, figure: Any, view: View) -> None:
+    def draw(self, figure: Any, view: base.View) -> None:
         """Draw a strip of frames and, over copies of it, each map."""
         columns = min(self.num_frames, FRAMES)
         grid = figure.subplots(1 + len(view.maps), columns, squeeze=False)
@@ -82,7 +73,7 @@ class VideoContent(Content):
             plot.name_beside(grid[row, 0], title)
         plot.scale_beside(list(grid[1:].flat), heat, view.scale)
 
-    def draw_frame(self, figure: Any, view: View, frame: int) -> None:
+    def draw_frame(self, figure: Any, view: base.View, frame: int) -> None:
         """Draw a frame beside a copy with the map of the whole model."""
         high, wide = self._inches()
         figure.set_size_inches(2 * 2.4 * wide, 2.4 * high)
@@ -90,7 +81,7 @@ class VideoContent(Content):
         plot.lay_image(cells[0], self.frames[frame])
         self._lay_map(cells[1], view.overall, frame, view)
 
-    def _lay_map(self, axes: Any, attention: Array, frame: int, view: View) -> Any:
+    def _lay_map(self, axes: Any, attention: base.Array, frame: int, view: base.View) -> Any:
         grid = attention[min(frame // self.step[0], len(attention) - 1)]
         covered = grid.shape[1] * self.step[2], grid.shape[0] * self.step[1]
         return plot.lay_map(axes, self.frames[frame], grid, covered, view.scale)
@@ -101,7 +92,7 @@ class VideoContent(Content):
         return AREA**0.5 * tall, AREA**0.5 / tall
 
 
-def _video(given: ModelInput) -> VideoContent:
+def _video(given: base.ModelInput) -> VideoContent:
     config = given.config
     frames = np.moveaxis(given.x[given.real], 1, -1)
     frames = frames * np.array(config.std or (1.0,)) + np.array(config.mean or (0.0,))
@@ -110,4 +101,4 @@ def _video(given: ModelInput) -> VideoContent:
     return VideoContent(frames=pixels, rate=float(config.frame_rate or 1), step=step)
 
 
-register_view("video", _video)
+base.register_view("video", _video)

@@ -103,21 +103,20 @@ def _draw_answer(axes: Any, explanation: Explanation, rows: int) -> None:
 
 def _draw_shares(axes: Any, views: tuple[View, ...]) -> None:
     """Draw the fraction of attention of each modality, one stacked bar for each cross-attention."""
-    rows = [*np.array([view.share for view in views]).T, np.array([view.even for view in views])]
-    names = [*(f"cross-attention {t + 1}" for t in range(len(rows) - 1)), "if even"]
-    for place, row in enumerate(rows):
-        is_even = place == len(rows) - 1
-        for index, (part, left) in enumerate(zip(row, np.cumsum(row) - row, strict=True)):
-            how: dict[str, Any] = {
-                "color": SHARES[index % len(SHARES)],
-                "alpha": 0.35 if is_even else 1.0,
-            }
-            how["label"] = views[index].name if place == 0 else None
-            bar = axes.barh(place, part, left=left, height=0.72, **how)
-            ink, text = INK if is_even else "white", f"{100 * part:.0f} %" if part >= 0.08 else ""
-            axes.bar_label(bar, [text], label_type="center", fontsize=8, color=ink)
-    axes.set_yticks(range(len(rows)), names, fontsize=8, color=INK)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    left: Any = 0.0
+    for index, view in enumerate(views):
+        parts = np.array([*view.share, view.even])
+        how: dict[str, Any] = {"color": SHARES[index % len(SHARES)], "label": view.name}
+        bars = axes.barh(range(len(parts)), parts, left=left, height=0.72, **how)
+        bars[-1].set_alpha(0.35)
+        texts = [f"{100 * part:.0f} %" if part >= 0.08 else "" for part in parts]
+        written = axes.bar_label(bars, texts, label_type="center", fontsize=8, color="white")
+        written[-1].set_color(INK)
+        left = left + parts
+    count = len(views[0].share)
+    names = [*(f"cross-attention {place + 1}" for place in range(count)), "if even"]
+    axes.set_yticks(range(count + 1), names, fontsize=8, color=INK)
+    axes.set_ylim(count + 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -174,11 +174,11 @@ def _audioset(
 
 @recipe
 def audioset_io_raw() -> Recipe:
-    """Films with their sound by its samples: 13,024 elements of 487 channels, 512 latents of 512.
+    """Video with raw audio: 13,024 elements of 487 channels, 512 latents of 512.
 
     Run:      perceivers fit DATA --recipe audioset_io_raw --columns video:film --label labels
-    Expected: 43.3 mAP as published (not reproduced here); 24,922,228 weights beside the vectors that tell the
-              modalities apart; 52.7 GFLOPs (52.9 are printed).
+    Expected: 43.3 mAP as published (not reproduced here); 24,922,228 weights besides the modality
+              embeddings; 52.7 GFLOPs (52.9 are published).
     Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the video is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
@@ -187,11 +187,11 @@ def audioset_io_raw() -> Recipe:
 
 @recipe
 def audioset_io_mel() -> Recipe:
-    """Films with their sound as a mel spectrogram: 17,344 elements of 487 channels, 512 latents of 1,024.
+    """Video with a mel spectrogram of its audio: 17,344 elements of 487 channels, 512 latents of 1,024.
 
     Run:      perceivers fit DATA --recipe audioset_io_mel --columns video:film --label labels
-    Expected: 44.9 mAP as published (not reproduced here); 86,568,052 weights beside the vectors that tell the
-              modalities apart (88.2 M are printed); 129.3 GFLOPs (129.5 are printed).
+    Expected: 44.9 mAP as published (not reproduced here); 86,568,052 weights besides the modality
+              embeddings (88.2 M are published); 129.3 GFLOPs (129.5 are published).
     Reference: Perceiver IO (arXiv:2107.14795), appendix C and table 6; in 30 % of the samples the video is zeroed, as
               in Perceiver (arXiv:2103.03206), section 4.2.
     """
@@ -199,8 +199,8 @@ def audioset_io_mel() -> Recipe:
 
 
 def _with_query(base: Recipe, *, name: str, latent_channels: int) -> Recipe:
-    """Return the experiment with one read, 12 layers and a query of 1,024 channels, however wide the latents are."""
-    asked = OutputConfig(
+    """Return the experiment with one cross-attend, 12 layers and an output query of 1,024 channels."""
+    label = OutputConfig(
         queries=LearnedQueriesConfig(num_queries=1, channels=1024),
         head=LinearHeadConfig(num_outputs=527),
     )
@@ -214,5 +214,5 @@ def _with_query(base: Recipe, *, name: str, latent_channels: int) -> Recipe:
             num_blocks=1,
             num_self_attends_per_block=12,
         ),
-        output=DecoderConfig(outputs={"label": asked}, use_query_residual=True),
+        output=DecoderConfig(outputs={"label": label}, use_query_residual=True),
     )

@@ -76,8 +76,11 @@ def _paper(name: str, *, num_latents: int, num_layers: int) -> Recipe:
         ),
         output=_decoder(num_outputs=2),
         task=FlowConfig(loss="epe", scale=20.0),
-        preprocess=_preprocess(_SIZE),
-        augment=_augment(),
+        preprocess={
+            "frame_pair": FramePairPreprocessConfig(size=_SIZE),
+            "flow": FlowPreprocessConfig(size=_SIZE),
+        },
+        augment={"frame_pair": PairAugmentConfig(), "flow": PairAugmentConfig()},
         data=DataConfig(target="nothing"),
         optim=OptimConfig(name="lamb", lr=4e-4, schedule="cosine"),
         training=TrainingConfig(batch_size=512, max_epochs=480),
@@ -119,8 +122,11 @@ def _own(size: str) -> Recipe:
             use_query_residual=True,
         ),
         task=FlowConfig(loss="epe", scale=20.0, cell=_CELL),
-        preprocess=_preprocess(window),
-        augment=_augment(),
+        preprocess={
+            "frame_pair": FramePairPreprocessConfig(size=window),
+            "flow": FlowPreprocessConfig(size=window),
+        },
+        augment={"frame_pair": PairAugmentConfig(), "flow": PairAugmentConfig()},
         data=DataConfig(target="nothing"),
         optim=replace(own_optim(lr, weight_decay=0.01), clip_norm=10.0),
         training=TrainingConfig(batch_size=batch),
@@ -131,14 +137,3 @@ def _decoder(num_outputs: int, **shape: Any) -> DecoderConfig:
     head = LinearHeadConfig(num_outputs=num_outputs, init="zeros", scale=0.01)
     answer = OutputConfig(queries=InputQueriesConfig(modality="frame_pair"), head=head)
     return DecoderConfig(outputs={"flow": answer}, **shape)
-
-
-def _preprocess(size: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "frame_pair": FramePairPreprocessConfig(size=size),
-        "flow": FlowPreprocessConfig(size=size),
-    }
-
-
-def _augment() -> dict[str, Any]:
-    return {"frame_pair": PairAugmentConfig(), "flow": PairAugmentConfig()}

@@ -1,4 +1,4 @@
-"""Perceiver IO on the bytes of texts: hide words, tell what they were. No tokenizer, no labels."""
+"""Perceiver IO on the bytes of texts: masked language modeling without tokenizer and labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -109,7 +109,7 @@ def mlm_bytes(size: str = "paper") -> Recipe:
         output=model.decoder(
             {"text": OutputConfig(queries=queries, head=TiedHeadConfig(modality="text"))}
         ),
-        # From a few books a small model learns spelling long before it guesses whole words.
+        # From a few books a small model learns spelling long before words.
         task=MaskedBytesConfig(share=0.15, unit="byte" if own else "word"),
         preprocess={"text": TextPreprocessConfig(max_length=model.length, marks=True)},
         augment={"text": TextAugmentConfig(crop=True)},

@@ -10,10 +10,10 @@ from perceivers.tasks.classification import ClassificationConfig
 
 @recipe
 def modelnet40() -> Recipe:
-    """Shapes of 40 classes by 2,048 points: coordinates alone, read twice.
+    """Point clouds of 40 classes by 2,048 points: coordinates only, two cross-attends.
 
-    The paper says "about 2000" points; 2,048 is its first version's number. Weights are shared as on ImageNet, which
-    it does not say of this experiment (44,772,202 weights; 82,582,378 with --no-encoder.share-blocks), and weight
+    The paper states "about 2000" points; 2,048 is the number of its first version. Weights are shared as on ImageNet,
+    which is not stated for this experiment (44,772,202 weights; 82,582,378 with --encoder.no-share-blocks), and weight
     decay is ours.
 
     Run:      perceivers fit DATA --recipe modelnet40

@@ -1,4 +1,4 @@
-"""Files of numbers (.npy, .npz) and cells of numbers become arrays and elements. Or one sentence says why not."""
+"""Files of numbers (.npy, .npz) and cells of numbers become arrays and elements. Every failure becomes one sentence."""
 
 import io
 import math
@@ -59,8 +59,8 @@ def one_sentence(name: str, noun: str) -> Generator[None]:
     """Turn every failure inside the `with` into one sentence that names the file.
 
     Args:
-        name: What the cell is called.
-        noun: What it was read as: "an array".
+        name: Name of the cell.
+        noun: Noun of the content: "an array".
 
     Raises:
         ValueError: For every exception but `MissingValueError`, which passes.
@@ -107,7 +107,7 @@ def load_arrays(media: EncodedItem, noun: str, *groups: tuple[str, ...]) -> list
 
     Args:
         media: A `.npy` or `.npz` file, or a value: numbers, or a dict of numbers by name.
-        noun: What it is read as, for messages.
+        noun: Noun of the content, for messages.
         groups: Names under which an array may stand, for each that is wanted.
 
     Raises:
@@ -161,7 +161,7 @@ def read_array(media: EncodedItem) -> ArrayValue:
         media: A `.npy` or `.npz` file (`values`, and if there are any `coordinates` and `mask`), or such numbers.
 
     Raises:
-        MissingValueError: If the cell is empty, or the mask says that no element is real.
+        MissingValueError: If the cell is empty, or the mask states that no element is real.
         ValueError: If it cannot be read, parts do not fit each other, or a number is nan or infinite where the mask
             does not cover it. The message names the file and the reason.
     """
@@ -190,7 +190,7 @@ def read_array(media: EncodedItem) -> ArrayValue:
             return ArrayValue(values, coordinates, mask)
     if mask is not None and not mask.any():
         raise MissingValueError(
-            f"{media.name} is empty: its mask says that none of its {count:,} elements is real."
+            f"{media.name} is empty: its mask states that none of its {count:,} elements is real."
         )
     if len(grid) == 1:
         return ArrayValue(values, None, mask)
@@ -275,7 +275,7 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _mask(real: Array, array: Array, count: int) -> npt.NDArray[np.bool_]:
-    """Return which elements are real: those of which all channels are."""
+    """Return the mask of elements whose channels are all finite."""
     if real.size == count:
         return real.reshape(count) != 0
     if real.shape == array.shape:

@@ -34,17 +34,17 @@ MOST_ELEMENTS = 16_384  # of a model, where their number is taken from the data
 
 @configclass
 class ArrayPreprocessConfig(BasePreprocessConfig):
-    """What turns an array into the model's when nothing is random. Saved with the model.
+    """Preprocessing of an array into the model's when nothing is random. Saved with the model.
 
     Attributes:
         length: Elements of a sample at most, M. None: taken from the data, see `measure_array`.
         num_channels: Values of an element, C. None: taken from the data.
-        num_coordinates: Coordinates of an element, d. 0: its place in the row says where it is. None: taken from
+        num_coordinates: Coordinates of an element, d. 0: its place in the row states where it is. None: taken from
             the data.
         mean: Subtracted from each channel. (): nothing is.
         std: Each channel is divided by it after that. (): by nothing.
-        low: Of each coordinate, what becomes -1. (): coordinates stay as they are.
-        high: Of each coordinate, what becomes 1.
+        low: Value of each coordinate that becomes -1. (): coordinates stay as they are.
+        high: Value of each coordinate that becomes 1.
 
     Raises:
         ValueError: If a number is out of range, or the tuples do not fit the channels and coordinates.
@@ -82,7 +82,7 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
         return measure_array(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"length": 100, "num_channels": 8, "num_coordinates": 0}
 
     def input_fields(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class ArrayAugmentConfig:
-    """What is random about an array in training.
+    """Augmentation of an array in training.
 
     Attributes:
         noise: Standard deviation of what is added to each value, as a share of its channel's.
@@ -134,8 +134,8 @@ class ArrayModality:
     """Reads arrays of elements.
 
     Args:
-        preprocess: How many elements, channels and coordinates, and how they are scaled.
-        augment: What is random in training.
+        preprocess: Numbers of elements, channels and coordinates, and their scaling.
+        augment: Augmentation in training.
 
     Raises:
         ValueError: If sizes are not known yet.
@@ -157,16 +157,7 @@ class ArrayModality:
         self.num_coordinates = preprocess.num_coordinates
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return the elements of a cell as an `ArrayValue` of the configured channels and coordinates.
-
-        Args:
-            media: See `read_array`.
-            clip_position: Without meaning here.
-
-        Raises:
-            MissingValueError: If the cell is empty, or no element is real.
-            ValueError: If it cannot be read or has other channels or coordinates. The message names the file.
-        """
+        """Return the elements of a cell as an `ArrayValue` of the configured channels and coordinates."""
         array = read_array(media)
         notes: list[str] = []
         if array.values.shape[1] != self.num_channels:
@@ -198,14 +189,9 @@ class ArrayModality:
     ) -> Numbers:
         """Return one sample: at most `length` x (C + d), values before coordinates.
 
-        Of more elements those with coordinates are thinned: evenly by their row, or at random where chance is given.
+        Surplus elements with coordinates are thinned: evenly by row, or at random with `rng`.
         Those without are cut to the first ones in a row, or to a random window. Elements that are not real are left
-        out where coordinates say where the others are; else their row is nan, which `collate` turns into the mask.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Without meaning here.
-            rng: Where the choice of elements and the augmentation take their chance from. None: nothing is random.
+        out where coordinates state where the others are; else their row is nan, which `collate` turns into the mask.
         """
         array: ArrayValue = value
         values, places, mask = array.values, array.coordinates, array.mask
@@ -241,7 +227,7 @@ class ArrayModality:
         return stacked, real if mask is None else real & mask
 
     def _chosen(self, count: int, rng: np.random.Generator | None) -> Any:
-        """Return which of so many elements are read, in their order."""
+        """Return the indices of the elements that are kept, in order."""
         if count <= self.length:
             return slice(None)
         if not self.num_coordinates:
@@ -274,7 +260,7 @@ def _augmented(values: Numbers, augment: ArrayAugmentConfig, rng: np.random.Gene
 def _dropped(
     hidden: npt.NDArray[np.bool_], drop: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Return which elements are left out; one of those that are not hidden stays."""
+    """Return the mask of dropped elements; at least one visible element stays."""
     dropped = np.zeros_like(hidden)
     real = rng.permutation(np.flatnonzero(~hidden)) if drop else np.empty(0, dtype=np.int64)
     if real.size:
@@ -293,10 +279,10 @@ def measure_array(
 
     Args:
         cells: A sample of the training split. Those that cannot be read are skipped.
-        config: What is set in it stays.
+        config: Fields that are set stay.
 
     Raises:
-        ValueError: If none of the cells can be read. The message says why of the first.
+        ValueError: If none of the cells can be read. The message states the reason of the first.
     """
     arrays: list[ArrayValue] = []
     failure: ValueError | None = None

@@ -1,4 +1,4 @@
-"""What is random about a sound in training: loudness, noise, speed, and masks over time and frequency (SpecAugment)."""
+"""Augmentation of audio: loudness, noise, speed, and masks over time and frequency (SpecAugment)."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ Values = npt.NDArray[np.float32]
 
 @configclass
 class AudioAugmentConfig:
-    """What is random about a sound in training, besides where the clip lies.
+    """Augmentation of audio in training, besides where the clip lies.
 
     Masks put the mean, zero after normalization, over a stretch of time or of bands. How wide each is, and where it
     lies, is drawn evenly.
@@ -65,7 +65,7 @@ def augment_samples(
 
     Args:
         samples: n x channels. Not changed.
-        augment: What is random.
+        augment: Augmentation.
         rng: Where it is drawn from.
     """
     factor = 10 ** (rng.uniform(-augment.gain, augment.gain) / 20)
@@ -86,7 +86,7 @@ def mask_axis(
     Args:
         values: Normalized, so that zero is the mean.
         axis: Along which.
-        masks: How many stretches. They may overlap.
+        masks: Number of masks; they may overlap.
         share: Longest stretch as a share of the axis.
         rng: Where lengths and places are drawn from.
     """

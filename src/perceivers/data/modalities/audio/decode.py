@@ -1,4 +1,4 @@
-"""Files become sound: samples in [-1, 1] of a wanted rate and number of channels. Or one sentence says why not."""
+"""Decoding of audio: samples in [-1, 1] of a stated rate and number of channels. Every failure becomes one sentence."""
 
 import io
 from collections.abc import Mapping
@@ -24,20 +24,22 @@ from perceivers.data.modalities.audio.decode_av import (
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.registry import kind_of_bytes, kind_of_name
 
-FULL_SCALE = 0.999  # 16-bit sound ends at 32767/32768
-CLIPPED = 0.001  # share of samples at full scale from which on a sound counts as clipped
-_UNKNOWN = 1 << 62  # from here on libsndfile's number of frames says that the header does not tell
+FULL_SCALE = 0.999  # 16-bit audio ends at 32767/32768
+CLIPPED = 0.001  # share of samples at full scale from which on audio counts as clipped
+_UNKNOWN = (
+    1 << 62
+)  # from here on libsndfile's number of frames states that the header does not give
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """A sound, or a part of one.
+    """Audio, or a part of one.
 
     Attributes:
         samples: n x channels, float32. Those of lossy formats may exceed 1.
         sample_rate: Samples a second.
-        start: Seconds of the first sample in the file; of a film, since the first picture.
-        duration: Seconds of the whole file; of a film, those of its pictures.
+        start: Seconds of the first sample in the file; of a video, since the first frame.
+        duration: Seconds of the whole file; of a video, those of its frames.
     """
 
     samples: Samples
@@ -54,7 +56,7 @@ def decode_audio(
     seconds: float | None = None,
     clip_position: float | None = None,
 ) -> DecodedValue:
-    """Return the sound of a file as an `Audio`, with notes on what was decided.
+    """Return the audio of a file as an `Audio`, with notes on what was decided.
 
     Args:
         media: A file or its bytes; or a value: `{"array": ..., "sampling_rate": ...}` or (array, rate), where an array
@@ -65,7 +67,7 @@ def decode_audio(
         clip_position: Decode only the clip, where that is cheaper: 0 the first possible, 1 the last. None: everything.
 
     Raises:
-        MissingValueError: If there is nothing, or a film without a sound track.
+        MissingValueError: If there is nothing, or a video without an audio track.
         ValueError: If it cannot be decoded. The message names the file and the reason.
     """
     clip = (
@@ -73,7 +75,7 @@ def decode_audio(
         if seconds is None or clip_position is None
         else Clip(clip_position, seconds, sample_rate)
     )
-    raw = _raw_sound(media, clip)
+    raw = _raw_audio(media, clip)
     notes = list(raw.notes)
     _check_values(media.name, raw.samples, notes)
     samples = _with_channels(raw.samples, num_channels, notes)
@@ -84,39 +86,39 @@ def decode_audio(
 
 
 def read_audio_header(media: EncodedItem) -> AudioHeader:
-    """Return rate, channels and length of a sound without decoding it.
+    """Return rate, channels and length of audio without decoding it.
 
     Raises:
-        MissingValueError: If there is nothing, or a film without a sound track.
-        ValueError: If it is no sound. The message names the file and the reason.
+        MissingValueError: If there is nothing, or a video without an audio track.
+        ValueError: If it is no audio. The message names the file and the reason.
     """
     _refuse_missing(media)
     if media.value is not None:
         samples, rate = _from_value(media)
         return AudioHeader(rate, samples.shape[1], samples.shape[0] / rate)
-    file = _sound_file(media)
+    file = _audio_file(media)
     if file is None:
         return container_header(media)
     with file:
         return AudioHeader(file.samplerate, file.channels, file.frames / file.samplerate)
 
 
-def cut_audio(sound: Audio, *, clip_position: float, seconds: float) -> Samples:
-    """Return a clip of a sound, n x channels, or all of one that is shorter.
+def cut_audio(audio: Audio, *, clip_position: float, seconds: float) -> Samples:
+    """Return a clip of audio, n x channels, or all of one that is shorter.
 
-    Where a film's sound track does not reach, there is silence.
+    Where a video's audio track does not reach, there is silence.
 
     Args:
-        sound: All of it, or the part that `decode_audio` gave for the same `clip_position` and at least `seconds`.
+        audio: All of it, or the part that `decode_audio` gave for the same `clip_position` and at least `seconds`.
         clip_position: 0 the first possible clip, 1 the last: it starts at `clip_position * max(0, duration - seconds)`.
         seconds: Length of the clip.
     """
-    rate = sound.sample_rate
-    total = max(1, round(sound.duration * rate))
+    rate = audio.sample_rate
+    total = max(1, round(audio.duration * rate))
     count = min(total, max(1, round(seconds * rate)))
-    begin = min(round(clip_position * max(0.0, sound.duration - seconds) * rate), total - count)
-    begin -= round(sound.start * rate)
-    piece = sound.samples[max(begin, 0) : max(begin + count, 0)]
+    begin = min(round(clip_position * max(0.0, audio.duration - seconds) * rate), total - count)
+    begin -= round(audio.start * rate)
+    piece = audio.samples[max(begin, 0) : max(begin + count, 0)]
     if piece.shape[0] == count:
         return piece
     clip = np.zeros((count, piece.shape[1]), dtype=np.float32)
@@ -149,15 +151,15 @@ def resample(samples: Samples, rate: float, wanted: float, quality: str = "HQ") 
 
 def _refuse_missing(media: EncodedItem) -> None:
     if media.is_missing:
-        raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
+        raise MissingValueError(f"{media.name} is empty: expected audio, got nothing.")
 
 
-def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawAudio:
+def _raw_audio(media: EncodedItem, clip: Clip | None) -> RawAudio:
     _refuse_missing(media)
     if media.value is not None:
         samples, rate = _from_value(media)
         return RawAudio(samples, rate, 0, 0.0, samples.shape[0] / rate)
-    file = _sound_file(media)
+    file = _audio_file(media)
     if file is None:
         return decode_track(media, clip)
     try:
@@ -171,18 +173,18 @@ def _raw_sound(media: EncodedItem, clip: Clip | None) -> RawAudio:
         raise unreadable(media.name, reason) from error
 
 
-def _sound_file(media: EncodedItem) -> Any | None:
+def _audio_file(media: EncodedItem) -> Any | None:
     """Open a file with libsndfile. Return None if it cannot and FFmpeg may.
 
-    FFmpeg reads other formats, and streams that do not say how long they are.
+    FFmpeg reads other formats, and streams that do not state how long they are.
 
     Raises:
-        ValueError: If it is certainly no sound. The message names the file and the reason.
+        ValueError: If it is certainly no audio. The message names the file and the reason.
         ImportError: If it needs PyAV, which is not installed.
     """
     soundfile = require("soundfile", "audio")
     if media.data is None and media.path is None:
-        raise unreadable(media.name, "it is a picture")
+        raise unreadable(media.name, "it is an image")
     source = str(media.path) if media.data is None else io.BytesIO(media.data)
     try:
         file = soundfile.SoundFile(source)
@@ -199,7 +201,7 @@ def _sound_file(media: EncodedItem) -> Any | None:
         reason = f"it holds text that begins with {start[:16].decode('ascii')!r}"
         raise unreadable(media.name, reason)
     if kind_of_bytes(start) == "image":
-        raise unreadable(media.name, "it is a picture")
+        raise unreadable(media.name, "it is an image")
     try:
         require("av", "video")
     except ImportError:
@@ -219,7 +221,7 @@ def _first_bytes(media: EncodedItem) -> bytes:
 
 
 def _read(name: str, file: Any, clip: Clip | None) -> RawAudio:
-    """Return what libsndfile reads of an open file."""
+    """Return samples of an open file, read by libsndfile."""
     rate, channels, total = file.samplerate, file.channels, file.frames
     if total == 0:
         raise unreadable(name, "it holds no samples")
@@ -234,7 +236,7 @@ def _read(name: str, file: Any, clip: Clip | None) -> RawAudio:
     short = samples.shape[0] < last - first
     duration = samples.shape[0] / rate if short and clip is None else total / rate
     return RawAudio(
-        samples, rate, first, 0.0, duration, ("shorter than its header says",) if short else ()
+        samples, rate, first, 0.0, duration, ("shorter than its header states",) if short else ()
     )
 
 
@@ -249,7 +251,7 @@ def _from_value(media: EncodedItem) -> tuple[Samples, int]:
     else:
         array, rate = value, None
     if array is None:
-        raise MissingValueError(f"{media.name} is empty: expected a sound, got nothing.")
+        raise MissingValueError(f"{media.name} is empty: expected audio, got nothing.")
     if not isinstance(rate, int | float | np.integer | np.floating) or not rate >= 1:
         raise AudioError(
             f"{media.name}: expected samples with their rate, as {{'array': ..., 'sampling_rate': 16000}} or "

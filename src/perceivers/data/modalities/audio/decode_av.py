@@ -1,4 +1,4 @@
-"""Sound tracks of containers (m4a, aac, mp4, mkv, webm, ...) by PyAV, on the picture's time line."""
+"""Audio tracks of containers (m4a, aac, mp4, mkv, webm, ...) by PyAV, on the time line of the video stream."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ Samples = npt.NDArray[np.float32]
 # A file of a few bytes can claim any length. Four hours of one channel at 48 kHz are 2.8 GB once decoded.
 MOST_SAMPLES = 4 * 3600 * 48_000
 
-# FFmpeg reads many more. Left out: what is a picture, a script or a list of other files that it would open.
+# FFmpeg reads many more. Left out: what is an image, a script or a list of other files that it would open.
 FORMATS = (
     *("mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegts", "ogg", "mp3", "aac", "flac", "wav"),
     *("w64", "aiff", "au", "caf", "ac3", "eac3", "amr", "dts", "ape", "tta", "wv", "mpc", "mpc8"),
@@ -42,17 +42,17 @@ _TYPES: dict[str, tuple[Any, float, float]] = {
 
 
 class AudioError(ValueError):
-    """A sound that cannot be read. Its message is complete."""
+    """Audio that cannot be read. Its message is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioHeader:
-    """What a file says of its sound before it is decoded.
+    """Header of an audio file.
 
     Attributes:
         sample_rate: Samples a second.
         num_channels: 1 for mono.
-        seconds: Length; of a film, that of its pictures. None: it is not said.
+        seconds: Length; of a video, that of its frames. None: it is not stated.
     """
 
     sample_rate: int
@@ -62,7 +62,7 @@ class AudioHeader:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The part of a recording that is wanted.
+    """A clip that is requested.
 
     Attributes:
         clip_position: 0 the first possible clip, 1 the last.
@@ -82,7 +82,7 @@ class Clip:
         Args:
             rate: Samples a second.
             duration: Seconds of the whole.
-            start: Seconds of the sound's first sample.
+            start: Seconds of the audio's first sample.
         """
         wanted = rate if self.sample_rate is None else self.sample_rate
         margin = 0.1 + 1024 / min(rate, wanted)
@@ -99,10 +99,10 @@ class RawAudio:
     Attributes:
         samples: n x channels, float32.
         sample_rate: Samples a second.
-        first: Index of the first of them in the whole sound.
-        start: Seconds at which the whole sound begins.
+        first: Index of the first of them in the whole audio.
+        start: Seconds at which the whole audio begins.
         duration: Seconds of the whole file.
-        notes: What had to be decided.
+        notes: Decisions made in decoding.
     """
 
     samples: Samples
@@ -114,9 +114,9 @@ class RawAudio:
 
 
 def unreadable(name: str, reason: str) -> AudioError:
-    """Return the error that says why a file is no sound."""
+    """Return the error that states why a file is no audio."""
     return AudioError(
-        f"Cannot read '{name}' as a sound: {reason}. Replace it or take it out of the data."
+        f"Cannot read '{name}' as audio: {reason}. Replace it or take it out of the data."
     )
 
 
@@ -124,8 +124,8 @@ def check_length(name: str, samples: int) -> None:
     """Refuse what would fill the memory.
 
     Args:
-        name: Of the file.
-        samples: Of all channels together.
+        name: Name of the file.
+        samples: Number of samples of all channels together.
 
     Raises:
         ValueError: If they are more than `MOST_SAMPLES`.
@@ -138,38 +138,38 @@ def check_length(name: str, samples: int) -> None:
 
 
 def container_header(media: EncodedItem) -> AudioHeader:
-    """Return what a container says of its sound track.
+    """Return the header of a container's audio track.
 
     Raises:
         MissingValueError: If it has none.
         ValueError: If it cannot be read. The message names the file and the reason.
     """
     with _opened(media) as container:
-        codec = _sound_stream(container, media.name).codec_context
+        codec = _audio_stream(container, media.name).codec_context
         seconds = _claimed_seconds(container, media)
         return AudioHeader(codec.sample_rate, codec.layout.nb_channels, seconds)
 
 
 def decode_track(media: EncodedItem, clip: Clip | None = None) -> RawAudio:
-    """Return a container's sound, or a clip of it with some margin.
+    """Return a container's audio, or a clip of it with some margin.
 
-    Time zero is that of the first picture; without pictures, that of the first sample.
+    Time zero is that of the first frame; without frames, that of the first sample.
 
     Args:
         media: A file or its bytes.
-        clip: What is wanted. None: everything. Where the length is known from decoding only, everything too.
+        clip: The clip to decode. None: everything, as also where the length is known from decoding only.
 
     Raises:
-        MissingValueError: If it has no sound track.
+        MissingValueError: If it has no audio track.
         ValueError: If it cannot be read. The message names the file and the reason.
     """
     with _opened(media) as container:
-        stream = _sound_stream(container, media.name)
-        picture = _picture_stream(container)
-        start = 0.0 if picture is None else _start(stream) - _start(picture)
+        stream = _audio_stream(container, media.name)
+        video = _video_stream(container)
+        start = 0.0 if video is None else _start(stream) - _start(video)
         exact = "mov" in container.format.name  # others estimate it, or round it
         claimed = _claimed_seconds(container, media)
-        seconds = claimed if picture is not None or exact else None
+        seconds = claimed if video is not None or exact else None
         codec = stream.codec_context
         if clip is None or seconds is None:
             samples = int((claimed or 0.0) * codec.sample_rate)
@@ -184,11 +184,11 @@ def decode_track(media: EncodedItem, clip: Clip | None = None) -> RawAudio:
         for frame in container.decode(stream):
             if not reader.take(frame):
                 break
-        return reader.sound(start, seconds)
+        return reader.audio(start, seconds)
 
 
 class _Reader:
-    """Collects the frames of a sound track, or of a clip of it."""
+    """Collects the frames of an audio track, or of a clip of it."""
 
     def __init__(
         self,
@@ -230,8 +230,8 @@ class _Reader:
             check_length(self.name, self.kept)
         return self.clip is None or end < self.last
 
-    def sound(self, start: float, duration: float | None) -> RawAudio:
-        """Return what was collected."""
+    def audio(self, start: float, duration: float | None) -> RawAudio:
+        """Return the collected samples."""
         if self.form is None:
             raise unreadable(self.name, "it holds no samples")
         rate, channels = self.form
@@ -259,14 +259,14 @@ def _first_words(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
 
 
-def _sound_stream(container: Any, name: str) -> Any:
+def _audio_stream(container: Any, name: str) -> Any:
     if not container.streams.audio:
-        raise MissingValueError(f"'{name}' has no sound track.")
+        raise MissingValueError(f"'{name}' has no audio track.")
     return container.streams.audio[0]
 
 
-def _picture_stream(container: Any) -> Any | None:
-    """Return the first stream of pictures that is not a cover."""
+def _video_stream(container: Any) -> Any | None:
+    """Return the first video stream that is not a cover."""
     av = require("av", "video")
     cover = av.stream.Disposition.attached_pic
     return next((s for s in container.streams.video if not s.disposition & cover), None)
@@ -277,17 +277,17 @@ def _start(stream: Any) -> float:
 
 
 def _claimed_seconds(container: Any, media: EncodedItem) -> float | None:
-    """Return the length that is written for the pictures, else for the sound, else for all streams together."""
-    picture = _picture_stream(container)
-    if picture is not None:
-        return _picture_seconds(picture, media)
+    """Return the length that is stored for the video stream, else for the audio, else for all streams together."""
+    video = _video_stream(container)
+    if video is not None:
+        return _stream_seconds(video, media)
     for stream in container.streams.audio:
         if stream.duration is not None:
             return stream.duration * float(stream.time_base)
     return None if container.duration is None else container.duration / 1_000_000
 
 
-def _picture_seconds(stream: Any, media: EncodedItem) -> float:
+def _stream_seconds(stream: Any, media: EncodedItem) -> float:
     """Return the same length as `read_video_header`, without decoding where it is written in the file."""
     if stream.duration and stream.start_time is not None and stream.container.format.name != "mpeg":
         return stream.duration * float(stream.time_base)

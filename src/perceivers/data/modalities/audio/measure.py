@@ -14,7 +14,7 @@ from perceivers.data.modalities.base import read_cells
 
 Values = npt.NDArray[np.float32]
 
-# For a user's own data: speech and most sounds of nature differ below 8 kHz.
+# For a user's own data: speech and most audio of nature differ below 8 kHz.
 HIGHEST_RATE = 16_000
 LONGEST = 5.0  # seconds of a clip where its length is taken from the data
 MOST_SECONDS = 1800.0  # decoded for statistics

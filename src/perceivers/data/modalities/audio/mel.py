@@ -21,7 +21,7 @@ LARGEST_FFT = 1 << 16
 
 @configclass
 class MelPreprocessConfig(BasePreprocessConfig):
-    """What turns a sound into a mel spectrogram when nothing is random. Saved with the model.
+    """Preprocessing of audio into a mel spectrogram without randomness. Saved with the model.
 
     The papers state neither window nor hop nor bands, only that 1.28 s give 4,800 values. With 48 kHz, a hop of
     1,024 samples (1024 / 48000 s) and 80 bands it is 60 frames of 80 values: that choice is ours.
@@ -65,7 +65,7 @@ class MelPreprocessConfig(BasePreprocessConfig):
                 raise ValueError(f"Expected {name} above 0 of a mel spectrogram, got {value}.")
         if self.hop > self.window:
             raise ValueError(
-                f"Expected a hop not longer than the window, or sound between the frames would be lost; got "
+                f"Expected a hop not longer than the window, or audio between the frames would be lost; got "
                 f"hop={self.hop} s and window={self.window} s."
             )
         half = None if self.sample_rate is None else self.sample_rate / 2
@@ -124,7 +124,7 @@ class MelPreprocessConfig(BasePreprocessConfig):
         )
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"sample_rate": 16_000, "seconds": 2.0}
 
     def input_fields(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def mel_frames(num_samples: int, hop: int) -> int:
 
 
 def mel_edges(num_mels: int, lowest_hz: float, highest_hz: float, scale: MelScale) -> Values:
-    """Return where bands begin, peak and end, in Hz: band m rises from edge m to m + 1 and falls to m + 2.
+    """Return the edges of bands in Hz: band m rises from edge m to m + 1 and falls to m + 2.
 
     They are evenly spaced in mel. HTK's mel is 2595 log10(1 + f / 700). Slaney's is f / (200 / 3) up to 1 kHz and
     from there 27 for every factor of 6.4.
@@ -185,7 +185,7 @@ def fft_size(window: int, sample_rate: int, edges: Values) -> int:
     size = 1 << int(np.ceil(np.log2(needed)))
     if size > LARGEST_FFT and size > 2 * window:
         raise ValueError(
-            f"Expected bands that can be told apart, got {len(edges) - 2} between {edges[0]:g} and {edges[-1]:g} Hz: "
+            f"Expected distinguishable bands, got {len(edges) - 2} between {edges[0]:g} and {edges[-1]:g} Hz: "
             f"the narrowest are {narrowest:.2g} Hz apart. Use fewer bands, num_mels."
         )
     return size
@@ -236,11 +236,11 @@ def mel_matrices(config: MelPreprocessConfig) -> tuple[Values, Values]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is the same for all frames.
+    """Constants of all frames.
 
     Attributes:
         taper: Hann's window divided by half its sum.
-        size: Of the Fourier transform.
+        size: Size of the Fourier transform.
         bins: The frequencies that lie in a band: first, and one after the last.
         rises: For each of them how far it lies between two edges, from 0 to 1.
         starts: The first frequency after each edge but the last, counted from the first bin.

@@ -41,7 +41,7 @@ Values = npt.NDArray[np.float32]
 
 @configclass
 class WavePreprocessConfig(BasePreprocessConfig):
-    """What turns a sound into samples when nothing is random. Saved with the model.
+    """Preprocessing of audio into samples without randomness. Saved with the model.
 
     Attributes:
         sample_rate: Samples a second. None: taken from the data before the model is built.
@@ -94,7 +94,7 @@ class WavePreprocessConfig(BasePreprocessConfig):
         return replace(config, scale=scale)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"sample_rate": 16_000, "seconds": 2.0}
 
     def input_fields(self) -> dict[str, Any]:
@@ -102,12 +102,12 @@ class WavePreprocessConfig(BasePreprocessConfig):
         return {"num_samples": self.num_samples, "num_channels": self.num_channels}
 
     def value_units(self) -> dict[str, Any]:
-        """Return how scaled samples become those in [-1, 1]."""
+        """Return the units of samples in [-1, 1]."""
         return {"std": (self.scale,), "low": -1.0, "high": 1.0}
 
 
 class _Audio:
-    """What both have in common: decoding and cutting clips. See `perceivers.data.modalities.base.Modality`."""
+    """Base of both audio modalities: decoding and cutting of clips."""
 
     has_clips = True
 
@@ -124,16 +124,7 @@ class _Audio:
         self.augment = augment
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return an `Audio` of the configured rate and channels.
-
-        Args:
-            media: A file, its bytes or decoded samples with their rate.
-            clip_position: Decode only the clip there, where that is cheaper. None: everything.
-
-        Raises:
-            MissingValueError: If the cell is empty, or a film without a sound track.
-            ValueError: If it cannot be decoded. The message names the file and the reason.
-        """
+        """Return an `Audio` of the configured rate and channels."""
         spare = 0.0 if self.augment is None else self.augment.speed  # a faster clip needs more
         return decode_audio(
             media,
@@ -143,13 +134,13 @@ class _Audio:
             clip_position=clip_position,
         )
 
-    def clip(self, sound: Audio, clip_position: float, rng: np.random.Generator | None) -> Values:
-        """Return the clip at a moment, n x channels, with augmentation if there is chance."""
+    def clip(self, audio: Audio, clip_position: float, rng: np.random.Generator | None) -> Values:
+        """Return the clip at a moment, n x channels, with augmentation if random numbers are given."""
         if self.augment is None or rng is None:
-            return cut_audio(sound, clip_position=clip_position, seconds=self.seconds)
+            return cut_audio(audio, clip_position=clip_position, seconds=self.seconds)
         share = self.augment.speed
         speed = rng.uniform(1 - share, 1 + share)
-        clip = cut_audio(sound, clip_position=clip_position, seconds=self.seconds * speed)
+        clip = cut_audio(audio, clip_position=clip_position, seconds=self.seconds * speed)
         if share:
             clip = resample(clip, self.sample_rate * speed, self.sample_rate, "MQ")
             clip = clip[: max(1, round(self.seconds * self.sample_rate))]
@@ -157,11 +148,11 @@ class _Audio:
 
 
 class WaveformModality(_Audio):
-    """How cells become samples of sound. See `perceivers.data.modalities.base.Modality`.
+    """Modality of samples of audio. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Rate, length and scale.
-        augment: What is random. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If the configuration is not complete.
@@ -184,13 +175,7 @@ class WaveformModality(_Audio):
     def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
-        """Return a clip's samples divided by `scale`: L x channels. A shorter recording is there as a whole.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Where the clip lies: 0 the first possible, 1 the last.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return a clip's samples divided by `scale`: L x channels. Shorter audio is returned as a whole."""
         values = self.clip(value, clip_position, rng) * self.factor
         if self.augment is not None and rng is not None:
             masks, share = self.augment.time_masks, self.augment.time_share
@@ -206,11 +191,11 @@ class WaveformModality(_Audio):
 
 
 class MelModality(_Audio):
-    """How cells become mel spectrograms. See `perceivers.data.modalities.base.Modality`.
+    """Modality of mel spectrograms. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Rate, length, frames, bands and statistics.
-        augment: What is random. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If the configuration is not complete.
@@ -234,13 +219,7 @@ class MelModality(_Audio):
     def transform(
         self, value: Audio, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
-        """Return a clip's normalized spectrogram: frames x bands. A shorter recording has fewer frames.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Where the clip lies: 0 the first possible, 1 the last.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return a clip's normalized spectrogram: frames x bands. Shorter audio has fewer frames."""
         clip = self.clip(value, clip_position, rng)
         values = log_mel(clip[:, 0], self.preprocess)
         values -= self.mean

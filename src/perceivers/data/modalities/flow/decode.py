@@ -13,7 +13,7 @@ from perceivers.data.encoded_item import EncodedItem
 _MAGIC = 202021.25  # a float that reads PIEH as text and shows that bytes are in order
 _HEADER = struct.Struct("<fii")
 _UNKNOWN = 1e9  # a component beyond it marks a pixel whose motion is not known
-_MOST = 2**27  # pixels; a header that says more is damaged
+_MOST = 2**27  # pixels; a header that states more is damaged
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD = struct.Struct(
     ">16sIIBB"
@@ -46,7 +46,7 @@ def write_flo(path: Path, flow: npt.NDArray[np.float32]) -> None:
     """Write a field as `.flo`: a magic number, width, height, and two floats for each pixel, little-endian.
 
     Args:
-        path: Of the new file.
+        path: Path of the new file.
         flow: Y x X x 2, to the right and down, in pixels.
 
     Source: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), its file format.
@@ -63,12 +63,12 @@ def _of_flo(data: bytes, name: str) -> npt.NDArray[np.float32]:
     magic, width, height = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise ValueError(
-            f"'{name}' is no .flo file: expected it to begin with the number {_MAGIC} (the letters PIEH), got "
+            f"'{name}' is no .flo file: expected it to begin with the number {_MAGIC} (as text, PIEH), got "
             f"{data[:4]!r}."
         )
     if not (0 < width <= _MOST and 0 < height <= _MOST and width * height <= _MOST):
         raise ValueError(
-            f"'{name}' says that it is {width} pixels wide and {height} high: its head is damaged."
+            f"'{name}' states that it is {width} pixels wide and {height} high: its head is damaged."
         )
     expected = _HEADER.size + 8 * width * height
     if len(data) != expected:

@@ -24,12 +24,12 @@ from perceivers.data.registry import ColumnKind, ModalitySpec, Preprocessing, re
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
-_DIGITS = 4096.0  # a moment's further digits tell the column, and those behind them the mirror
+_DIGITS = 4096.0  # a moment's further digits give the column, and those behind them the mirror
 
 
 @configclass
 class PairAugmentConfig:
-    """What is random about a pair of frames and its flow in training. Both take the same, or they would not fit.
+    """Augmentation of a frame pair and its flow in training, the same for both.
 
     Attributes:
         mirror: Whether half of the windows are mirrored left to right, and half top to bottom.
@@ -113,7 +113,7 @@ _LARGEST = (368, 496)  # of windows, where the size is taken from the data
 
 @configclass
 class FramePairPreprocessConfig(BasePreprocessConfig):
-    """What turns two pictures into a pair of frames.
+    """Preprocessing of two images into a pair of frames.
 
     Attributes:
         size: Height and width of the window that is read, in pixels. Larger frames are cut, anywhere in training and in
@@ -133,7 +133,7 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
         return measure_frame_pairs(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"size": (64, 64)}
 
     def input_fields(self) -> dict[str, Any]:
@@ -142,17 +142,17 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
 
 
 class FramePairModality:
-    """How cells become pairs of frames. See `perceivers.data.modalities.base.Modality`.
+    """Modality of pairs of frames. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Size of the window.
-        augment: What is random. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If the size is not known.
     """
 
-    has_clips = True  # the moment tells the window
+    has_clips = True  # the moment gives the window
 
     def __init__(
         self, preprocess: FramePairPreprocessConfig, augment: PairAugmentConfig | None = None
@@ -162,16 +162,7 @@ class FramePairModality:
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return both frames as they are, 2 x Y x X x C of uint8.
-
-        Args:
-            media: Its value is a mapping or a list of two cells, files or arrays; or one array of both frames.
-            clip_position: Frames are decoded whole.
-
-        Raises:
-            MissingValueError: If a frame is missing.
-            ValueError: If one cannot be decoded, there are not two, or they have different sizes.
-        """
+        """Return both frames as they are, 2 x Y x X x C of uint8."""
         return _decoded(media, self.preprocess.num_channels)
 
     def extent(self, value: npt.NDArray[np.uint8]) -> tuple[int, int]:
@@ -185,13 +176,7 @@ class FramePairModality:
         clip_position: float = 0.5,
         rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.uint8]:
-        """Return both frames in the window of this moment, 2 x C x Y x X.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Tells the window, and in training whether it is mirrored.
-            rng: The moment is all that is random, as the flow must be cut in the same way.
-        """
+        """Return both frames in the window of this moment, 2 x C x Y x X."""
         if not self.preprocess.whole:
             mirror = self.augment is not None and self.augment.mirror
             at = 0.5 if self.augment is None else clip_position
@@ -217,7 +202,7 @@ def measure_frame_pairs(cells: Any, config: FramePairPreprocessConfig) -> FrameP
 
     Args:
         cells: Some pairs of the training data.
-        config: Kept where it says a size.
+        config: Kept where it states a size.
 
     Raises:
         ValueError: If no pair can be read.
@@ -281,7 +266,7 @@ def _frames(media: EncodedItem) -> tuple[EncodedItem, EncodedItem]:
 
 @configclass
 class FlowPreprocessConfig(BasePreprocessConfig):
-    """What turns a file into a field of flow.
+    """Preprocessing of a file into a field of flow.
 
     Attributes:
         size: Height and width of the window that is read. None: that of the frames.
@@ -294,17 +279,17 @@ class FlowPreprocessConfig(BasePreprocessConfig):
 
 
 class FlowModality:
-    """How cells become fields of flow. See `perceivers.data.modalities.base.Modality`.
+    """Modality of fields of flow. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Size of the window.
-        augment: What is random: the same as for the frames. None: nothing.
+        augment: Augmentation, the same as that of the frames. None: none.
 
     Raises:
         ValueError: If the size is not known.
     """
 
-    has_clips = True  # the moment tells the window
+    has_clips = True  # the moment gives the window
 
     def __init__(
         self, preprocess: FlowPreprocessConfig, augment: PairAugmentConfig | None = None
@@ -314,16 +299,7 @@ class FlowModality:
         self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return a field as it is: Y x X x 3, to the right, down, and whether it is known.
-
-        Args:
-            media: A `.flo`, a PNG as KITTI's, or an array.
-            clip_position: Fields are decoded whole.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be decoded.
-        """
+        """Return a field as it is: Y x X x 3, to the right, down, and whether it is known."""
         if media.is_missing:
             raise MissingValueError(f"{media.name} is empty: expected a flow, got nothing.")
         return DecodedValue(read_flow(media))
@@ -339,13 +315,7 @@ class FlowModality:
         clip_position: float = 0.5,
         rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.float32]:
-        """Return the field in the window of this moment, 3 x Y x X. In a mirror, motions are mirrored too.
-
-        Args:
-            value: Of `decode`.
-            clip_position: As for the frames.
-            rng: The moment is all that is random.
-        """
+        """Return the field in the window of this moment, 3 x Y x X. In a mirror, motions are mirrored too."""
         if self.preprocess.whole:
             return np.ascontiguousarray(value.transpose(2, 0, 1))
         mirror = self.augment is not None and self.augment.mirror

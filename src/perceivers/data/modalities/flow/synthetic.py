@@ -1,6 +1,6 @@
-"""Pairs of frames whose flow is known exactly: a picture or a made texture, moved by a smooth random field.
+"""Pairs of frames whose flow is known exactly: an image or a made texture, moved by a smooth random field.
 
-The second frame is a window of the picture itself. The first is the picture looked up where its pixels go: with the
+The second frame is a window of the image itself. The first is the image looked up where its pixels go: with the
 flow f, `first(x) = second(x + f(x))` by definition, so that the flow of the first frame is exact, to the rounding of
 pixels to 8 bits and, between them, to the cubic interpolation.
 """
@@ -38,32 +38,32 @@ def synthetic_pair(
     *,
     size: tuple[int, int],
     largest: float,
-    picture: Pixels | None = None,
+    image: Pixels | None = None,
 ) -> MotionPair:
     """Return a pair of frames with a known flow.
 
     Args:
-        numbers: Where chance comes from.
+        numbers: Random numbers.
         size: Height and width of the frames.
         largest: No pixel moves farther, in pixels.
-        picture: What moves, Y x X x 3, at least `largest` + 2 pixels larger than the frames on each side; a window of
-            it is drawn. None: a texture is made.
+        image: Y x X x 3, at least `largest` + 2 pixels larger than the frames on each side; a random window of it
+            moves. None: a synthetic texture.
 
     Raises:
-        ValueError: If the picture is too small.
+        ValueError: If the image is too small.
     """
     margin = int(np.ceil(largest)) + 2
     height, width = size[0] + 2 * margin, size[1] + 2 * margin
-    if picture is None:
-        picture = synthetic_texture(numbers, (height, width))
-    if picture.shape[0] < height or picture.shape[1] < width:
+    if image is None:
+        image = synthetic_texture(numbers, (height, width))
+    if image.shape[0] < height or image.shape[1] < width:
         raise ValueError(
-            f"Expected a picture of at least {height} x {width} pixels for frames of {size[0]} x {size[1]} that move "
-            f"by up to {largest:g} pixels, got {picture.shape[0]} x {picture.shape[1]}."
+            f"Expected an image of at least {height} x {width} pixels for frames of {size[0]} x {size[1]} that move "
+            f"by up to {largest:g} pixels, got {image.shape[0]} x {image.shape[1]}."
         )
-    top = int(numbers.integers(picture.shape[0] - height + 1))
-    left = int(numbers.integers(picture.shape[1] - width + 1))
-    window = picture[top : top + height, left : left + width]
+    top = int(numbers.integers(image.shape[0] - height + 1))
+    left = int(numbers.integers(image.shape[1] - width + 1))
+    window = image[top : top + height, left : left + width]
     flow = synthetic_flow(numbers, size, largest)
     first = _looked_up(window, flow, margin)
     second = window[margin : margin + size[0], margin : margin + size[1]]
@@ -74,7 +74,7 @@ def synthetic_flow(numbers: np.random.Generator, size: tuple[int, int], largest:
     """Return a smooth field: a translation, an affine part and a few low waves, of random shares.
 
     Args:
-        numbers: Where chance comes from.
+        numbers: Random numbers.
         size: Height and width.
         largest: Length of the longest vector that is possible. That of this field is drawn evenly from its third on.
 
@@ -104,7 +104,7 @@ def synthetic_texture(numbers: np.random.Generator, size: tuple[int, int]) -> Pi
     """Return a colored texture: noise of a natural spectrum, in two layers with sharp edges between them.
 
     Args:
-        numbers: Where chance comes from.
+        numbers: Random numbers.
         size: Height and width.
 
     Returns:

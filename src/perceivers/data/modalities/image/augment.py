@@ -32,9 +32,9 @@ class ImageAugmentConfig:
     """Augmentation of an image in training.
 
     Attributes:
-        crop_scale: Smallest and largest area of the Inception crop, as a share of the picture. None: no crop.
+        crop_scale: Smallest and largest area of the Inception crop, as a share of the image. None: no crop.
         crop_ratio: Narrowest and widest aspect (width / height) of the crop.
-        flip: Mirror half of the pictures left to right.
+        flip: Mirror half of the images left to right.
         randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
         mixup: Alpha of mixup's beta distribution. 0: off.
         cutmix: Whether CutMix is used. With mixup too, each gets half of every batch.
@@ -59,9 +59,9 @@ def augment_pixels(
 
     Args:
         image: Mode `L` or `RGB`.
-        augment: What is random.
+        augment: Augmentation.
         preprocess: Size in pixels.
-        generator: Where all chance comes from.
+        generator: Random numbers.
 
     Raises:
         ValueError: If `crop_scale`, `crop_ratio` or `randaugment` are out of range.
@@ -106,16 +106,16 @@ def inception_box(
 ) -> Box:
     """Return a random box: left, top, right and bottom in pixels.
 
-    Its area is uniform in `crop_scale` of the picture's, its aspect log-uniform in `crop_ratio`, relative to
-    the aspect that evaluation shows: the target's, or the picture's where it is stretched. After 10 boxes
+    Its area is uniform in `crop_scale` of the image's, its aspect log-uniform in `crop_ratio`, relative to
+    the aspect that evaluation shows: the target's, or the image's where it is stretched. After 10 boxes
     that do not fit, it is the largest central one with an aspect within the limits.
 
     Args:
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
         augment: Scale and ratio.
         preprocess: The target's size.
-        generator: Where chance comes from.
+        generator: Random numbers.
 
     Raises:
         ValueError: If `crop_scale` or `crop_ratio` are out of range.

@@ -1,4 +1,4 @@
-"""Files become pictures: upright, 8 bit, gray or RGB. Or one sentence says why not."""
+"""Files become images: upright, 8 bit, gray or RGB. Every failure becomes one sentence."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.registry import kind_of_bytes
 
-# A picture of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
+# An image of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
 MAX_PIXELS = 100_000_000
 
 # Formats that are only pixels. Pillow's others start programs (EPS runs Ghostscript) or draw vectors.
@@ -42,7 +42,7 @@ _FRAMED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # MPO holds previews of one ph
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture and what had to be decided to read it.
+    """An image and what had to be decided to read it.
 
     Attributes:
         image: Mode `L` or `RGB`.
@@ -55,7 +55,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a picture says of itself before it is decoded.
+    """Header of an image.
 
     Attributes:
         height: Rows, after the turn that EXIF asks for.
@@ -69,7 +69,7 @@ class Header:
 
 
 def decode_image(media: EncodedItem, *, num_channels: int) -> Image.Image:
-    """Return the picture upright, in mode `L` (1 channel) or `RGB` (3 channels).
+    """Return the image upright, in mode `L` (1 channel) or `RGB` (3 channels).
 
     Args:
         media: A file, its bytes or an array of uint8, H x W or H x W x C.
@@ -82,7 +82,7 @@ def decode_image(media: EncodedItem, *, num_channels: int) -> Image.Image:
 
 
 def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
-    """Return the picture as `decode_image` does, with notes on what was decided.
+    """Return the image as `decode_image` does, with notes on what was decided.
 
     Args:
         media: A file, its bytes or an array of uint8, H x W or H x W x C.
@@ -93,7 +93,7 @@ def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
     """
     if num_channels not in (1, 3):
         raise ValueError(
-            f"Pictures are read with num_channels=1 (gray) or 3 (RGB); got {num_channels}."
+            f"Images are read with num_channels=1 (gray) or 3 (RGB); got {num_channels}."
         )
     if media.array is not None:
         image, notes = _from_array(media.name, media.array), []
@@ -106,13 +106,13 @@ def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
         turn = _TURNS.get(_orientation(image, notes))
         eight_bit = _to_mode(image, num_channels, notes)
         if turn is not None:
-            notes.append("turned as EXIF says")
+            notes.append("turned as EXIF states")
             eight_bit = eight_bit.transpose(turn)
         return Decoded(eight_bit, tuple(notes))
 
 
 def decode_indices(media: EncodedItem) -> tuple[npt.NDArray[np.uint8], tuple[int, ...]]:
-    """Return the index of each pixel of a gray picture or one with a palette, and the palette: R, G, B, R, ...
+    """Return the index of each pixel of a gray image or one with a palette, and the palette: R, G, B, R, ...
 
     Args:
         media: A file, its bytes or an array of uint8, H x W.
@@ -134,17 +134,17 @@ def _indices(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
         return pixels.astype(np.uint8)
     if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255 or pixels.dtype.kind == "f":
         raise ValueError(
-            f"Expected '{name}' to be a picture of class indices from 0 to 255, gray or with a palette, got mode "
+            f"Expected '{name}' to be an image of class indices from 0 to 255, gray or with a palette, got mode "
             f"{image.mode}. Colors that stand for classes must be turned into indices first."
         )
     return pixels.astype(np.uint8)
 
 
 def read_header(media: EncodedItem) -> Header:
-    """Return size and kind of a picture without decoding it.
+    """Return size and kind of an image without decoding it.
 
     Raises:
-        ValueError: If it is not a picture. The message names the file and the reason.
+        ValueError: If it is not an image. The message names the file and the reason.
     """
     if media.array is not None:
         image = _from_array(media.name, media.array)
@@ -176,7 +176,7 @@ def _opened(media: EncodedItem) -> Generator[Image.Image]:
         raise
     except (
         Image.DecompressionBombError
-    ) as error:  # Pillow's own limit; it tells the number in words only
+    ) as error:  # Pillow's own limit; it gives the number in words only
         found = re.search(r"\d+", str(error))
         raise _bomb(media.name, int(found[0]) if found else MAX_PIXELS) from None
     except UnidentifiedImageError:
@@ -187,18 +187,18 @@ def _opened(media: EncodedItem) -> Generator[Image.Image]:
 
 
 class _BombError(ValueError):
-    """A picture that would fill the memory. Its message is complete."""
+    """An image that would fill the memory. Its message is complete."""
 
 
 def _bomb(name: str, pixels: int) -> _BombError:
     return _BombError(
         f"Cannot read '{name}': its header claims {pixels:,} pixels; at most {MAX_PIXELS:,} are decoded, "
-        "since a small file could fill the memory. Make the picture smaller."
+        "since a small file could fill the memory. Make the image smaller."
     )
 
 
 def _sentence(name: str, reason: str) -> str:
-    return f"Cannot read '{name}' as a picture: {reason}. Replace it or take it out of the data."
+    return f"Cannot read '{name}' as an image: {reason}. Replace it or take it out of the data."
 
 
 def _what_it_is(start: bytes) -> str:
@@ -208,7 +208,7 @@ def _what_it_is(start: bytes) -> str:
         return f"it holds text that begins with {start[:16].decode('ascii')!r}"
     if kind_of_bytes(start) == "image":
         return "its header is damaged or cut off"
-    return f"it is in no picture format that is known here; it begins with the bytes {start[:8].hex(' ')}"
+    return f"it is in no image format that is known here; it begins with the bytes {start[:8].hex(' ')}"
 
 
 @cache
@@ -227,7 +227,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 
 
 def _from_array(name: str, array: npt.NDArray[Any]) -> Image.Image:
-    """Return an array as a picture."""
+    """Return an array as an image."""
     shape = array.shape
     known = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
     if array.dtype != np.uint8 or not known or 0 in shape:
@@ -242,7 +242,7 @@ def _from_array(name: str, array: npt.NDArray[Any]) -> Image.Image:
 
 
 def _to_mode(image: Image.Image, num_channels: int, notes: list[str]) -> Image.Image:
-    """Return the picture in 8 bit, transparency laid on white, in mode `L` or `RGB`."""
+    """Return the image in 8 bit, transparency laid on white, in mode `L` or `RGB`."""
     mode = "L" if num_channels == 1 else "RGB"
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         notes.append("scaled to 8 bit")

@@ -45,11 +45,11 @@ from perceivers.typing import Bool, Tensor
 
 
 class ImageModality:
-    """How cells become pictures. See `perceivers.data.modalities.base.Modality`.
+    """Modality of images. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: Size, crop and statistics.
-        augment: What is random. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If `crop_scale` or `crop_ratio` are out of range, or something in `preprocess` is open.
@@ -74,18 +74,9 @@ class ImageModality:
         self.augment = augment
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return a picture of Pillow's, mode `L` or `RGB`.
-
-        Args:
-            media: A file, its bytes, or an array of uint8.
-            clip_position: A picture has none.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be decoded.
-        """
+        """Return an image of Pillow's, mode `L` or `RGB`."""
         if media.is_missing:
-            raise MissingValueError(f"{media.name} is empty: expected a picture, got nothing.")
+            raise MissingValueError(f"{media.name} is empty: expected an image, got nothing.")
         decoded = decode(media, num_channels=self.num_channels)
         return DecodedValue(decoded.image, decoded.notes)
 
@@ -96,19 +87,13 @@ class ImageModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Pixels:
-        """Return the pixels that the model sees, Y x X x C of uint8.
-
-        Args:
-            value: Of `decode`.
-            clip_position: A picture has none.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return the pixels that the model sees, Y x X x C of uint8."""
         if self.augment is None or rng is None:
             return preprocess_pixels(value, self.preprocess)
         return augment_pixels(value, self.augment, self.preprocess, rng)
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
-        """Return pictures as B x C x Y x X, normalized; and which of them are there, if some are missing."""
+        """Return images as B x C x Y x X, normalized; and a mask if some are missing."""
         there = [sample is not None for sample in samples]
         nothing = np.zeros((*self.size, self.num_channels), dtype=np.uint8)
         pixels = np.stack([nothing if sample is None else sample for sample in samples])
@@ -120,21 +105,21 @@ class ImageModality:
 
 
 def image_from_pixels(pixels: Pixels) -> Image.Image:
-    """Return kept pixels as a picture again. Faster than `Image.fromarray`, which matters for small ones."""
+    """Return cached pixels as an image again. Faster than `Image.fromarray`, which matters for small ones."""
     height, width, channels = pixels.shape
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())
 
 
-NO_CLASS = 255  # an index that says that nobody knows the class of a pixel
-_SLACK = 1.5  # pixels by which the sides of two pictures of one aspect may differ by rounding
+NO_CLASS = 255  # an index that states that nobody knows the class of a pixel
+_SLACK = 1.5  # pixels by which the sides of two images of one aspect may differ by rounding
 
 
 @configclass
 class PixelsPreprocessConfig(BasePreprocessConfig):
-    """What turns a second picture into values to learn, in [0, 1].
+    """Preprocessing of a second image into values to learn, in [0, 1].
 
     Attributes:
-        size: Height and width in pixels. None: those of the picture that it belongs to.
+        size: Height and width in pixels. None: those of the image that it belongs to.
         num_channels: 3 for RGB, 1 for gray. None: taken from the data.
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first.
@@ -160,13 +145,13 @@ class PixelsPreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class ClassMapPreprocessConfig(BasePreprocessConfig):
-    """What turns a picture of class indices (gray or with a palette) into classes to learn.
+    """Preprocessing of an image of class indices (gray or with a palette) into classes to learn.
 
     Attributes:
-        size: Height and width in pixels. None: those of the picture that it belongs to.
+        size: Height and width in pixels. None: those of the image that it belongs to.
         num_classes: Classes. None: up to the highest index in the data. 255 is none of them: nobody knows.
         is_binary: 255 is class 1: the maps hold 0 and 255 only, as black and white.
-        palette: Red, green and blue of each class, as the data color them; pictures of predictions take these.
+        palette: Red, green and blue of each class, as the data color them; images of predictions take these.
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first.
     """
@@ -180,7 +165,7 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
     keep_aspect: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what an index of 8 bit cannot tell."""
+        """Refuse numbers of classes beyond 8-bit indices."""
         if self.num_classes is not None and not 2 <= self.num_classes <= NO_CLASS:
             raise ValueError(
                 f"Expected from 2 to {NO_CLASS} classes of pixels, got {self.num_classes}."
@@ -199,7 +184,7 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
         count = self.num_classes or highest + 1
         if count < 2:
             raise ValueError(
-                "The class maps hold class 0 alone: there is nothing to tell apart. Expected an image with a "
+                "The class maps hold class 0 alone: there is nothing to distinguish. Expected an image with a "
                 "palette, or a gray one whose pixels are 0, 1, 2, ..."
             )
         palette = self.palette or next((colors for _, colors in found if colors), ())
@@ -209,11 +194,11 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
 
 
 class PixelsModality(ImageModality):
-    """How cells become pictures to learn. See `perceivers.data.modalities.base.Modality`.
+    """Images as targets. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: With nothing open.
-        augment: What is random about the picture that it belongs to.
+        augment: Augmentation of the image that it belongs to.
 
     Raises:
         ValueError: If something is open.
@@ -224,7 +209,7 @@ class PixelsModality(ImageModality):
     ) -> None:
         if preprocess.size is None or preprocess.num_channels is None:
             raise ValueError(
-                f"Expected size and num_channels of a picture to learn, got {preprocess}."
+                f"Expected size and num_channels of an image to learn, got {preprocess}."
             )
         count = preprocess.num_channels
         plain = ImagePreprocessConfig(
@@ -239,11 +224,11 @@ class PixelsModality(ImageModality):
 
 
 class ClassMapModality:
-    """How cells become maps of classes. See `perceivers.data.modalities.base.Modality`.
+    """Class maps as targets. See `perceivers.data.modalities.base.Modality`.
 
     Args:
         preprocess: With nothing open.
-        augment: What is random about the picture that it belongs to.
+        augment: Augmentation of the image that it belongs to.
 
     Raises:
         ValueError: If something is open, or `crop_scale` or `crop_ratio` are out of range.
@@ -271,16 +256,7 @@ class ClassMapModality:
         )
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return the index of each pixel's class, Y x X of uint8.
-
-        Args:
-            media: A file, its bytes, or an array of uint8.
-            clip_position: A picture has none.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be decoded, or holds colors or a class that is not known.
-        """
+        """Return the index of each pixel's class, Y x X of uint8."""
         if media.is_missing:
             raise MissingValueError(
                 f"{media.name} is empty: expected a map of classes, got nothing."
@@ -292,7 +268,7 @@ class ClassMapModality:
         if odd.size:
             raise ValueError(
                 f"{media.name} holds the class {odd[0]}: expected indices below {self.num_classes}, the number of "
-                f"classes, or {NO_CLASS} where nobody knows. If there are more, say so with num_classes in preprocess."
+                f"classes, or {NO_CLASS} where nobody knows. If there are more, set num_classes in preprocess."
             )
         return DecodedValue(indices)
 
@@ -303,13 +279,7 @@ class ClassMapModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts.
-
-        Args:
-            value: Of `decode`.
-            clip_position: A picture has none.
-            rng: Where augmentation takes its chance from, the same as that of the picture. None: nothing is random.
-        """
+        """Return the classes of the pixels that the model sees, Y x X. They are never mixed: the nearest counts."""
         height, width = value.shape
         flip = False
         if self.augment is None or rng is None or self.augment.crop_scale is None:
@@ -334,11 +304,11 @@ class ClassMapModality:
 
 
 def check_alike(values: dict[str, Any], answers: Sequence[str]) -> str | None:
-    """Return what is wrong where a target is not of the aspect of its picture, in words; else None.
+    """Return an error message if a target has another aspect than its image, else None.
 
     Args:
-        values: What a row holds of each modality, decoded.
-        answers: Which of them are targets.
+        values: Decoded value of each modality of a row.
+        answers: Names of the targets.
     """
     sizes = {name: _size(value) for name, value in values.items()}
     shown = next(
@@ -361,7 +331,7 @@ def check_alike(values: dict[str, Any], answers: Sequence[str]) -> str | None:
 
 
 def _size(value: Any) -> tuple[int, int] | None:
-    """Return height and width of a picture or a map; None of anything else."""
+    """Return height and width of an image or a map; None of anything else."""
     if isinstance(value, Image.Image):
         return value.height, value.width
     if isinstance(value, np.ndarray):

@@ -37,8 +37,8 @@ class ImagePreprocessConfig(BasePreprocessConfig):
     Attributes:
         size: Height and width in pixels. None: that of the input adapter, else taken from the data.
         num_channels: 3 for RGB, 1 for gray. None: that of the input adapter, else taken from the data.
-        mean: Subtracted from each channel, of pixels in [0, 1]. None: as `normalization` says.
-        std: Each channel is divided by it after that. None: as `normalization` says.
+        mean: Subtracted from each channel, of pixels in [0, 1]. None: as `normalization` states.
+        std: Each channel is divided by it after that. None: as `normalization` states.
         normalization: Where an open `mean` and `std` come from: the training `data`, or `imagenet`'s well-known ones.
         max_side: Longest side in pixels where `size` is taken from the data.
         crop_fraction: Side of the central crop as a share of the shorter side; 224 of 256 on ImageNet.
@@ -121,7 +121,7 @@ class ImagePreprocessConfig(BasePreprocessConfig):
         return {"size": self.size, "num_channels": self.num_channels}
 
     def value_units(self) -> dict[str, Any]:
-        """Return how normalized pixels become those in [0, 1]."""
+        """Return the units of pixels in [0, 1]."""
         return {"mean": self.mean or (), "std": self.std or (), "low": 0.0, "high": 1.0}
 
     def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

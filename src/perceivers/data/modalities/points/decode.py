@@ -1,4 +1,4 @@
-"""Files of points and meshes become one cloud: points, and the triangles between them where there are any."""
+"""Files of points and meshes become one point cloud: points, and the triangles between them where there are any."""
 
 import io
 import re
@@ -53,7 +53,7 @@ class PointCloud:
     Attributes:
         points: n x (3 + E), float32 or float64: x, y, z and further channels (colors, normals).
         faces: f x 3, int32: for each triangle its corners' rows in `points`. None: there are only points.
-        notes: What had to be decided to read them.
+        notes: Decisions made in decoding.
     """
 
     points: Array
@@ -65,8 +65,8 @@ def read_points(media: EncodedItem) -> PointCloud:
     """Return the points of a file, or of a value, checked.
 
     Args:
-        media: OFF, PLY, OBJ, STL, GLB, text of `x y z ...`, NPY, NPZ or HDF5, told by the name's suffix, else by
-            the first bytes; or numbers, n x (3 + E).
+        media: OFF, PLY, OBJ, STL, GLB, text of `x y z ...`, NPY, NPZ or HDF5, recognized by the suffix of its name,
+            else by the first bytes; or numbers, n x (3 + E).
 
     Raises:
         MissingValueError: If the cell is empty.
@@ -99,8 +99,8 @@ def sample_surface(cloud: PointCloud, count: int, rng: np.random.Generator) -> A
     Further channels are interpolated between a triangle's corners.
 
     Args:
-        cloud: With faces.
-        count: How many points are drawn.
+        cloud: A mesh: points with faces.
+        count: Number of points.
         rng: Where they are drawn from.
 
     Raises:
@@ -152,7 +152,7 @@ def _kind(media: EncodedItem, data: bytes) -> str:
 
 
 def _checked(cloud: PointCloud) -> PointCloud:
-    """Return a cloud of floats that is sound, or say what is wrong with it."""
+    """Return a valid point cloud of floats, or raise the reason why it is none."""
     points, faces = cloud.points, cloud.faces
     if points.size == 0:
         reason = "it holds no points"
@@ -221,7 +221,7 @@ def _numbers(text: bytes) -> Array:
     """Return the numbers of a text up to the first thing that is none."""
     try:
         return np.fromstring(text, dtype=np.float64, sep=" ")  # pyright: ignore[reportArgumentType]
-    except (ValueError, DeprecationWarning):  # numpy's way to say so is about to change
+    except (ValueError, DeprecationWarning):  # numpy's way to state so is about to change
         return np.empty(0)
 
 
@@ -384,9 +384,7 @@ def _read_hdf5(data: bytes, _: str) -> PointCloud:
             raise ReasonError(reason)
         shape = tuple(arrays[name].shape)
         if len(shape) == 3:
-            reason = (
-                f"it holds {shape[0]:,} clouds, {shape}; expected one, n x (3 + further channels)"
-            )
+            reason = f"it holds {shape[0]:,} point clouds, {shape}; expected one, n x (3 + further channels)"
             raise ReasonError(reason)
         _bounded(shape[0] if shape else 0, "points")
         return PointCloud(np.asarray(arrays[name]))

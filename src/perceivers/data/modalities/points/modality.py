@@ -40,13 +40,15 @@ Points = npt.NDArray[np.float32]
 
 MOST_POINTS = 2048  # of a model, where their number is taken from the data; as in the paper
 MESH_POINTS = 1024  # likewise of meshes, from which any number can be drawn
-KEPT = 4  # times num_points are kept of a larger cloud or a surface, for training to draw from
-_LEAST_SIZE = 1e-30  # of a cloud that is scaled; below, it is one point
+KEPT = (
+    4  # times num_points are kept of a larger point cloud or a surface, for training to draw from
+)
+_LEAST_SIZE = 1e-30  # of a point cloud that is scaled; below, it is one point
 
 
 @configclass
 class PointsPreprocessConfig(BasePreprocessConfig):
-    """What turns a cloud into the model's array when nothing is random. Saved with the model.
+    """Preprocessing of a point cloud without randomness. Saved with the model.
 
     Attributes:
         num_points: Points of a sample at most. None: taken from the data, see `measure_points`.
@@ -56,7 +58,7 @@ class PointsPreprocessConfig(BasePreprocessConfig):
             [-1, 1]; `sphere` by the largest distance. `none` leaves the coordinates as they are.
         mean: Subtracted from each further channel. (): nothing is.
         std: Each further channel is divided by it after that. (): by nothing.
-        normals: Where in the further channels a normal vector begins, which turns with the cloud. None: there is none.
+        normals: First of three further channels that are a normal vector, which turns with the points. None: none is.
 
     Raises:
         ValueError: If a number is out of range, or mean and std do not fit the channels.
@@ -94,7 +96,7 @@ class PointsPreprocessConfig(BasePreprocessConfig):
         return measure_points(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"num_points": 1024, "num_channels": 0}
 
     def input_fields(self) -> dict[str, Any]:
@@ -104,22 +106,22 @@ class PointsPreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class PointsAugmentConfig:
-    """What is random about a cloud in training. By default what the paper found to help.
+    """Augmentation of a point cloud in training. By default what the paper found to help.
 
-    In this order: points are dropped, scaled one by one, turned and mirrored, all about their mean; then the cloud is
-    normalized, scaled as a whole, shaken and moved.
+    In this order: points are dropped, scaled one by one, turned and mirrored, all about their mean; then all are
+    normalized, scaled as a whole, jittered and moved.
 
     Attributes:
         scale: Smallest and largest factor of each point by itself.
         cloud_scale: Smallest and largest factor of all points together.
         jitter: Standard deviation of what is added to each normalized coordinate, and its largest value.
-        translate: Largest distance by which the normalized cloud moves along each axis.
+        translate: Largest distance by which the normalized point cloud moves along each axis.
         rotate: About which axis it turns; `all` is one drawn at random.
         max_angle: By how many degrees at most, either way.
-        flip: For each axis, the probability that the cloud is mirrored along it.
+        flip: For each axis, the probability that the point cloud is mirrored along it.
         drop: Largest share of the points that is left out. One point always stays.
         mixup: Alpha of mixup's beta distribution. 0: off. Points keep their places in the sample, so it mixes
-            unrelated points of two clouds.
+            unrelated points of two point clouds.
 
     Raises:
         ValueError: If a range is empty or a number is out of range.
@@ -155,11 +157,11 @@ class PointsAugmentConfig:
 
 
 class PointsModality:
-    """Reads files and arrays of points, and meshes by points drawn from their surface.
+    """Modality of points from files and arrays; of meshes, points are sampled from the surface.
 
     Args:
-        preprocess: How many points, and how they are scaled.
-        augment: What is random in training.
+        preprocess: Number of points, and their scaling.
+        augment: Augmentation in training.
 
     Raises:
         ValueError: If the numbers of points or channels are not known yet.
@@ -181,17 +183,9 @@ class PointsModality:
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return the points of a cell: n x (3 + E), float32, at most 4 times as many as a sample has.
 
-        Of a mesh so many are drawn from its surface, of a larger cloud from its points. What is drawn depends on
-        nothing but the content, so predictions repeat. The first `num_points` are spread over the whole cloud: an
+        Of a mesh so many are drawn from its surface, of a larger point cloud from its points. What is drawn depends on
+        nothing but the content, so predictions repeat. The first `num_points` are spread over the whole point cloud: an
         array whose first points are that already, as in farthest-point order, keeps its order.
-
-        Args:
-            media: A file of points or a mesh, or numbers, n x (3 + E).
-            clip_position: Without meaning here.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it cannot be read or has too few channels. The message names the file and the reason.
         """
         cloud = read_points(media)
         width, notes = 3 + self.num_channels, list(cloud.notes)
@@ -221,13 +215,7 @@ class PointsModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Points:
-        """Return one sample: at most `num_points` x (3 + E), float32. Fewer where there are no more.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Without meaning here.
-            rng: Where the choice of points and the augmentation take their chance from. None: the first points.
-        """
+        """Return one sample: at most `num_points` x (3 + E), float32. Fewer where there are no more."""
         points: Points = value[: self.num_points]
         if rng is not None:
             points = draw_points(value, self.num_points, rng)
@@ -257,7 +245,7 @@ class PointsModality:
         return stack_padded(samples, like=like, dtype=np.float32)
 
     def _spread(self, cloud: PointCloud) -> npt.NDArray[Any]:
-        """Return points of which the first `num_points` tell of the whole cloud, at most 4 times as many."""
+        """Return points whose first `num_points` represent the whole point cloud, at most 4 times as many."""
         points, most = cloud.points, KEPT * self.num_points
         if cloud.faces is not None:
             return sample_surface(cloud, most, np.random.default_rng(seed_of(cloud)))
@@ -286,7 +274,7 @@ class PointsModality:
         return (centered / (size if size > _LEAST_SIZE else 1.0)).astype(np.float32)
 
     def _turned(self, further: Points, turn: Points) -> Points:
-        """Return further channels whose normals are turned as the cloud is."""
+        """Return further channels whose normals are turned as the point cloud is."""
         first = self.preprocess.normals
         if first is None:
             return further
@@ -306,10 +294,10 @@ def measure_points(
 
     Args:
         cells: A sample of the training split. Those that cannot be read are skipped.
-        config: What is set in it stays.
+        config: Fields that are set stay.
 
     Raises:
-        ValueError: If none of the cells can be read. The message says why of the first.
+        ValueError: If none of the cells can be read. The message states the reason of the first.
     """
     clouds: list[npt.NDArray[Any]] = []
     counts: Counter[int] = Counter()
@@ -385,7 +373,7 @@ def _turn(augment: PointsAugmentConfig, rng: np.random.Generator) -> Points | No
 
 
 def _shaken(xyz: Points, augment: PointsAugmentConfig, rng: np.random.Generator) -> Points:
-    """Return a normalized cloud scaled as a whole, each point moved a little, and moved as a whole."""
+    """Return a normalized point cloud scaled as a whole, each point moved a little, and moved as a whole."""
     if augment.cloud_scale != (1.0, 1.0):
         xyz = xyz * _uniform(rng, augment.cloud_scale, ())
     deviation, largest = augment.jitter

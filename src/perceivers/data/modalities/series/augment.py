@@ -1,4 +1,4 @@
-"""What may be done to a recording: brought to another rate, and in training turned, warped, scaled and hidden."""
+"""Resampling and augmentation of series: turning, warping, scaling and masking."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from perceivers.registry import configclass
 
 MOST_STEPS = 20_000_000
-"""Rows that a recording may have at the model's rate: one wrong time stamp would otherwise fill the memory."""
+"""Rows that a series may have at the model's rate: one wrong time stamp would otherwise fill the memory."""
 
 KNOTS = 6  # places of a window at which time runs at a speed of its own
 
@@ -18,7 +18,7 @@ Times = npt.NDArray[np.float64]
 
 @configclass
 class SeriesAugmentConfig:
-    """What is random about a recording in training. In units of a channel's deviation, after normalization.
+    """Augmentation of a series in training. In units of a channel's deviation, after normalization.
 
     Attributes:
         scale: Standard deviation of a factor, drawn around 1 for each channel.
@@ -64,7 +64,7 @@ def resampled(name: str, values: Values, times: Times, rate: float) -> Values:
     interpolated linearly between neighbors, but not over a gap of more than one and a half steps.
 
     Args:
-        name: Of the recording, for messages.
+        name: Name of the series, for messages.
         values: One row for each time, NaN where a value is missing.
         times: Seconds from zero on, rising.
         rate: Steps in a second.
@@ -75,7 +75,7 @@ def resampled(name: str, values: Values, times: Times, rate: float) -> Values:
     if times[-1] * rate >= MOST_STEPS:
         raise ValueError(
             f"'{name}' would have {times[-1] * rate:,.0f} steps at {rate:g} in a second; at most {MOST_STEPS:,} are "
-            f"made. Its time stamps span {times[-1]:,.0f} seconds: look for a wrong one, or cut the recording."
+            f"made. Its time stamps span {times[-1]:,.0f} seconds: look for a wrong one, or cut the series."
         )
     count = int(np.floor(times[-1] * rate + 1e-6)) + 1
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
@@ -109,9 +109,9 @@ def turned(
 
     Args:
         values: L x C.
-        times: Of the rows, in [-1, 1]. They are warped in place of the rows.
-        augment: What is random.
-        rng: Where chance comes from.
+        times: Times of the rows, in [-1, 1]. They are warped in place of the rows.
+        augment: Augmentation.
+        rng: Random numbers.
     """
     if augment.rotate:
         turn = _rotation(augment.rotate_degrees, rng)
@@ -133,9 +133,9 @@ def augmented(
 
     Args:
         values: L x C, normalized, NaN where a value is missing.
-        augment: What is random.
-        rng: Where chance comes from.
-        flagged: Whether the model is told what is missing. Otherwise a hidden channel is its mean, zero.
+        augment: Augmentation.
+        rng: Random numbers.
+        flagged: Whether flags mark missing values. Otherwise a hidden channel is its mean, zero.
     """
     length, channels = values.shape
     if augment.scale:

@@ -1,4 +1,4 @@
-"""Recordings of sensors become numbers: rows in time from CSV, Parquet or arrays. Or one sentence says why not."""
+"""Decoding of series: rows in time from CSV, Parquet or arrays. Every failure becomes one sentence."""
 
 import csv
 import io
@@ -47,12 +47,12 @@ _NULLS = (
 
 @dataclass(frozen=True, slots=True)
 class SeriesValue:
-    """What sensors measured, row by row in time.
+    """Sensor values, row by row in time.
 
     Attributes:
         values: L x C, NaN where a value is missing.
         times: Seconds since the first row, rising. None: rows follow each other evenly, or nothing is known.
-        names: Of the channels. Empty where they have none.
+        names: Names of the channels. Empty if they have none.
     """
 
     values: npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ def is_time_name(name: str) -> bool:
 
 
 def read_series(media: EncodedItem) -> tuple[SeriesValue, tuple[str, ...]]:
-    """Return a recording, rows in the order of time, with notes on what had to be decided.
+    """Return a series, rows in the order of time, with notes on what had to be decided.
 
     Args:
         media: A CSV or Parquet file (a header, then one row for each moment), a dict of columns that are lists
@@ -78,7 +78,7 @@ def read_series(media: EncodedItem) -> tuple[SeriesValue, tuple[str, ...]]:
         ValueError: If there are no numbers in it, or rows differ in length. The message names file and line.
     """
     if media.is_missing:
-        raise MissingValueError(f"'{media.name}' is empty: expected a recording, got no cell.")
+        raise MissingValueError(f"'{media.name}' is empty: expected a series, got no cell.")
     notes: list[str] = []
     if media.value is None and media.array is None:
         columns = _columns_of_file(media, notes)
@@ -168,7 +168,7 @@ def _array(pyarrow: Any, column: Any) -> npt.NDArray[Any]:
 
 
 def _why(name: str, data: bytes, error: Exception) -> str:
-    """Return why a file is no recording, with the line where a row has too many or too few cells."""
+    """Return why a file is no series, with the line where a row has too many or too few cells."""
     if data[:4] != b"PAR1":
         reader = csv.reader(io.StringIO(data.decode("latin1")), delimiter=_mark(_line(data)))
         rows = ((reader.line_num, len(row)) for row in reader if row)
@@ -182,7 +182,7 @@ def _why(name: str, data: bytes, error: Exception) -> str:
     kind = "Parquet" if data[:4] == b"PAR1" else "CSV"
     reason = " ".join(str(error).split()) or type(error).__name__
     return (
-        f"Cannot read '{name}' as a recording: it is damaged, cut off or no {kind} file ({reason}). "
+        f"Cannot read '{name}' as a series: it is damaged, cut off or no {kind} file ({reason}). "
         "Expected a header and one row of numbers for each moment."
     )
 
@@ -229,7 +229,7 @@ def _seconds(name: str, column: str, cells: Any) -> Numbers:
 
 
 def _per_second(column: str, array: npt.NDArray[Any]) -> float:
-    """Return how many of the numbers are a second: as the name says, or as their size tells."""
+    """Return the number of units in a second, by the name of the column or the size of its values."""
     found = _TIME.fullmatch(column.strip())
     unit = found["unit"] if found else None
     if unit is not None:
@@ -242,7 +242,7 @@ def _per_second(column: str, array: npt.NDArray[Any]) -> float:
 
 
 def _date(name: str, column: str, cell: Any) -> datetime | None:
-    """Return a date as UTC without saying so, as numpy wants it."""
+    """Return a date as UTC without a time zone, as NumPy requires."""
     if cell is None or cell == "":
         return None
     if isinstance(cell, date) and not isinstance(cell, datetime):
@@ -281,7 +281,7 @@ def _stacked(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 
 
 def _stacked_with_care(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """Return columns side by side where some are empty cells, or say what is wrong with them."""
+    """Return columns side by side, nan where a cell is empty."""
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for column, cells in columns.items():
         if cells is None:

@@ -1,4 +1,4 @@
-"""Series as a modality: windows of sensor recordings; missing values are masked or flagged, never filled in."""
+"""Series as a modality: windows of sensor series; missing values are masked or flagged, never filled in."""
 
 import io
 from collections import Counter
@@ -37,7 +37,7 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
-COMMON = 0.9  # share of the recordings that must have a channel for it to be one of the model
+COMMON = 0.9  # share of the series that must have a channel for it to be one of the model
 
 Values = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
@@ -45,19 +45,19 @@ Times = npt.NDArray[np.float64]
 
 @configclass
 class SeriesPreprocessConfig(BasePreprocessConfig):
-    """What turns a recording into the model's array when nothing is random. Saved with the model.
+    """Preprocessing of a series without randomness. Saved with the model.
 
     What is None is taken from the data, see `measure_series`.
 
     Attributes:
-        length: Steps of a window at most. A longer recording is cut, a shorter one padded.
-        channels: Names of the channels in their order. Those of recordings without names are "0", "1", ...
-        rate: Steps in a second. Recordings with time stamps are brought to it; gaps stay missing. None, after
+        length: Steps of a window at most. A longer series is cut, a shorter one padded.
+        channels: Names of the channels in their order. Those of series without names are "0", "1", ...
+        rate: Steps in a second. Series with time stamps are brought to it; gaps stay missing. None, after
             measuring: steps are rows.
         irregular: Whether the time stamps themselves go into the model, for rows that do not follow evenly.
         duration: Seconds of a window at most, where `irregular`; that is what [-1, 1] of its times stands for.
             None, after measuring: every window's own.
-        has_missing: Whether the model is told for each value if it is there. Without, a step at which any
+        has_missing: Whether a flag for each value states that it is present. Without, a step at which any
             channel is missing is masked as a whole.
         mean: Subtracted from each channel.
         std: Each channel is divided by it after that.
@@ -99,7 +99,7 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
         return measure_series(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {
             "length": 200,
             "channels": ("x", "y", "z"),
@@ -125,7 +125,7 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
 
 
 class SeriesModality:
-    """Reads windows of recordings.
+    """Modality of windows of series.
 
     A sample is L x V of float32: C values, zero where one is missing, then C flags that are 1 where it is there
     (with `has_missing`), then the time in [-1, 1] (with `irregular`). A step that is to be masked is NaN until
@@ -133,7 +133,7 @@ class SeriesModality:
 
     Args:
         preprocess: Length, channels and statistics.
-        augment: What is random in training. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If length or channels are not known yet, or channels cannot be turned by threes.
@@ -146,7 +146,7 @@ class SeriesModality:
     ) -> None:
         if preprocess.length is None or not preprocess.channels:
             raise ValueError(
-                f"Expected length and channels of the recordings, got {preprocess.length} and "
+                f"Expected length and channels of the series, got {preprocess.length} and "
                 f"{preprocess.channels}. Measure them with measure_series, or state them."
             )
         if augment is not None and augment.rotate and len(preprocess.channels) % 3:
@@ -164,40 +164,25 @@ class SeriesModality:
         self._scale = (1 / np.array(preprocess.std or [1.0] * count)).astype(np.float32)
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return a whole recording with the model's channels, at the model's rate.
-
-        Args:
-            media: A CSV or Parquet file, a dict of columns, or an array L x C.
-            clip_position: Changes nothing: rows are cheap once they are read.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If it is no recording, or has not the model's channels. The message names the file.
-        """
-        recording, notes = read_series(media)
-        values = _chosen(media.name, recording, self.names)
+        """Return a whole series with the model's channels, at the model's rate."""
+        series, notes = read_series(media)
+        values = _chosen(media.name, series, self.names)
         config = self.preprocess
         if config.irregular:
-            if recording.times is None:
+            if series.times is None:
                 raise ValueError(
                     f"'{media.name}' has no time stamps, which this model reads. Expected a column named time or "
                     "timestamp."
                 )
-            return DecodedValue(SeriesValue(values, recording.times, self.names), notes)
-        if config.rate is not None and recording.times is not None:
-            values = resampled(media.name, values, recording.times, config.rate)
+            return DecodedValue(SeriesValue(values, series.times, self.names), notes)
+        if config.rate is not None and series.times is not None:
+            values = resampled(media.name, values, series.times, config.rate)
         return DecodedValue(SeriesValue(values, None, self.names), notes)
 
     def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Values:
-        """Return a window: L x V, float32, L at most `length`.
-
-        Args:
-            value: A `SeriesValue`, as `decode` returns it.
-            clip_position: Where the window lies in a longer recording: 0 at its beginning, 1 at its end.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return a window: L x V, float32, L at most `length`."""
         augment = self.augment if rng is not None else None
         if augment is not None and rng is not None and augment.shift:
             clip_position = rng.random()
@@ -238,14 +223,14 @@ class SeriesModality:
         values = values.masked_fill(missing[..., None], 0.0)
         return values, ~missing if mask is None else mask & ~missing
 
-    def window(self, recording: SeriesValue, clip_position: float) -> tuple[Values, Times | None]:
+    def window(self, series: SeriesValue, clip_position: float) -> tuple[Values, Times | None]:
         """Return the rows of a window, not normalized, and, where they go into the model, their times in [-1, 1].
 
         Args:
-            recording: Of `decode`.
+            series: Of `decode`.
             clip_position: 0 for the first possible window, 1 for the last.
         """
-        values, times, duration = recording.values, recording.times, self.preprocess.duration
+        values, times, duration = series.values, series.times, self.preprocess.duration
         begin, end, since = 0, values.shape[0], 0.0
         if times is not None and duration is not None and times[-1] > duration:
             since = clip_position * (times[-1] - duration)
@@ -267,19 +252,19 @@ class SeriesModality:
 def measure_series(
     cells: Iterable[EncodedItem], config: SeriesPreprocessConfig, *, largest: int = 2048
 ) -> SeriesPreprocessConfig:
-    """Return the configuration with what is not stated taken from recordings.
+    """Return the configuration with open fields taken from series.
 
-    Rows count as even where nine of ten steps are within a tenth of the median step, in nine of ten recordings;
+    Rows count as even where nine of ten steps are within a tenth of the median step, in nine of ten series;
     the rate is then that of the median step. Otherwise the time stamps go into the model. The channels are those of
-    nine of ten recordings; the others are bad rows when it comes to them.
+    nine of ten series; the others are bad rows when it comes to them.
 
     Args:
-        cells: Recordings of the training split, or a sample of them.
-        config: What is known already.
+        cells: Series of the training split, or a sample of them.
+        config: Fields that are set stay.
         largest: Steps of a window at most.
 
     Raises:
-        ValueError: If no cell holds a recording, or they have no channel in common.
+        ValueError: If no cell holds a series, or they have no channel in common.
     """
     found: list[_Measured] = []
     failure = "there are no rows"
@@ -290,14 +275,14 @@ def measure_series(
             failure = str(error)
     if not found:
         raise ValueError(
-            f"The channels of recordings cannot be measured, since none can be read: {failure}"
+            f"The channels of series cannot be measured, since none can be read: {failure}"
         )
     counts = Counter(name for one in found for name in one.names)
     channels = tuple(name for name, count in counts.items() if count >= COMMON * len(found))
     fitting = [one for one in found if set(channels) <= set(one.names)]
     if not channels or not fitting:
         raise ValueError(
-            f"The recordings have no channel in common: {found[0].names} and {found[-1].names}, for example."
+            f"The series have no channel in common: {found[0].names} and {found[-1].names}, for example."
         )
     found = fitting
     config = _timing(found, config)
@@ -322,7 +307,7 @@ def measure_series(
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What one recording says about all of them. Sums: count, sum and squares x channels."""
+    """Statistics of one series. Sums: count, sum and squares x channels."""
 
     names: tuple[str, ...]
     rows: int
@@ -334,18 +319,18 @@ class _Measured:
 
 
 def _measured(media: EncodedItem, channels: tuple[str, ...] | None) -> _Measured:
-    recording, _ = read_series(media)
-    count = recording.values.shape[1]
-    names = channels or recording.names or tuple(str(number) for number in range(count))
-    values = _chosen(media.name, recording, names).astype(np.float64)
+    series, _ = read_series(media)
+    count = series.values.shape[1]
+    names = channels or series.names or tuple(str(number) for number in range(count))
+    values = _chosen(media.name, series, names).astype(np.float64)
     there = ~np.isnan(values)
     known = np.where(there, values, 0.0)
-    steps = np.diff(recording.times) if recording.times is not None else np.zeros(0)
+    steps = np.diff(series.times) if series.times is not None else np.zeros(0)
     step = float(np.median(steps)) if len(steps) else None
     return _Measured(
         names=names,
         rows=values.shape[0],
-        span=float(recording.times[-1]) if recording.times is not None else 0.0,
+        span=float(series.times[-1]) if series.times is not None else 0.0,
         step=step,
         evenness=1.0 if step is None else float((np.abs(steps - step) < 0.1 * step).mean()),
         missing=not there.all(),
@@ -354,7 +339,7 @@ def _measured(media: EncodedItem, channels: tuple[str, ...] | None) -> _Measured
 
 
 def _timing(found: Sequence[_Measured], config: SeriesPreprocessConfig) -> SeriesPreprocessConfig:
-    """Return the configuration with what time stamps say."""
+    """Return the configuration with rate and regularity taken from time stamps."""
     steps = [one.step for one in found if one.step is not None]
     timed = len(steps) >= 0.9 * len(found)  # single rows have no step
     irregular = config.irregular
@@ -372,7 +357,7 @@ def _timing(found: Sequence[_Measured], config: SeriesPreprocessConfig) -> Serie
 
 
 def _length(found: Sequence[_Measured], config: SeriesPreprocessConfig, largest: int) -> int:
-    """Return the steps that 19 of 20 recordings fit into."""
+    """Return the steps that 19 of 20 series fit into."""
     resampled_rate = None if config.irregular else config.rate
     lengths = [
         one.rows
@@ -386,28 +371,28 @@ def _length(found: Sequence[_Measured], config: SeriesPreprocessConfig, largest:
     return min(-(-most // MULTIPLE) * MULTIPLE, largest)
 
 
-def _chosen(name: str, recording: SeriesValue, channels: tuple[str, ...]) -> Values:
+def _chosen(name: str, series: SeriesValue, channels: tuple[str, ...]) -> Values:
     """Return the values of the named channels, in their order.
 
     Raises:
         ValueError: If one is not there.
     """
-    count = recording.values.shape[1]
-    if recording.names == channels:
-        return recording.values
-    if not recording.names:
+    count = series.values.shape[1]
+    if series.names == channels:
+        return series.values
+    if not series.names:
         if count != len(channels):
             raise ValueError(
                 f"'{name}': expected {len(channels)} channels ({', '.join(channels)}), got {count} without names."
             )
-        return recording.values
-    absent = [channel for channel in channels if channel not in recording.names]
+        return series.values
+    absent = [channel for channel in channels if channel not in series.names]
     if absent:
         raise ValueError(
-            f"'{name}' has no channel '{absent[0]}'.{nearest(absent[0], recording.names)} Expected the channels "
-            f"{', '.join(channels)}, got {', '.join(recording.names)}; columns of text are no channels."
+            f"'{name}' has no channel '{absent[0]}'.{nearest(absent[0], series.names)} Expected the channels "
+            f"{', '.join(channels)}, got {', '.join(series.names)}; columns of text are no channels."
         )
-    return recording.values[:, [recording.names.index(channel) for channel in channels]]
+    return series.values[:, [series.names.index(channel) for channel in channels]]
 
 
 _BYTES_PER_NUMBER = 8

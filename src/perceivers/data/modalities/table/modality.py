@@ -35,7 +35,7 @@ Values = npt.NDArray[np.float32]
 
 @configclass
 class TablePreprocessConfig(BasePreprocessConfig):
-    """What turns a row's cells into the model's numbers. Saved with the model.
+    """Preprocessing of a row's cells into the model's numbers. Saved with the model.
 
     Attributes:
         numbers: Columns that hold numbers, in the model's order.
@@ -81,7 +81,7 @@ class TablePreprocessConfig(BasePreprocessConfig):
         return measure_table(cells(None), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}}
 
     def input_fields(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class TablePreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class TableAugmentConfig:
-    """What is random about a row in training.
+    """Augmentation of a row in training.
 
     Attributes:
         noise: Standard deviation of what is added to every number, in units of its own deviation.
@@ -121,7 +121,7 @@ class TableModality:
 
     Args:
         preprocess: Which columns, and their statistics.
-        augment: What is random in training. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If there is no column, or the names of a category are not known yet.
@@ -150,16 +150,7 @@ class TableModality:
         ]
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
-        """Return the fields of a row: F of float32, NaN where one is missing.
-
-        Args:
-            media: A dict of cells by column; with one column, the cell alone.
-            clip_position: Changes nothing.
-
-        Raises:
-            MissingValueError: If all fields are empty.
-            ValueError: If a column is not there, or a number is none.
-        """
+        """Return the fields of a row: F of float32, NaN where one is missing."""
         cells = _cells(media, self.preprocess.columns)
         notes: list[str] = []
         numbers = [_number(media.name, name, cells.get(name)) for name in self.preprocess.numbers]
@@ -184,13 +175,7 @@ class TableModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Values:
-        """Return the fields as the model sees them: F of float32, NaN where one is missing or hidden.
-
-        Args:
-            value: Of `decode`.
-            clip_position: Changes nothing.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return the fields as the model sees them: F of float32, NaN where one is missing or hidden."""
         values: Values = value
         if self.augment is None or rng is None:
             return values
@@ -222,14 +207,14 @@ class TableModality:
 def measure_table(
     cells: Iterable[EncodedItem], config: TablePreprocessConfig
 ) -> TablePreprocessConfig:
-    """Return the configuration with what is not stated taken from rows.
+    """Return the configuration with open fields taken from rows.
 
     Columns that the configuration does not name are added: as numbers where every cell is one, else as
     categories. So are the names of a category that has none, sorted, and means and deviations of the numbers.
 
     Args:
         cells: Rows of the training split: all of them, since a name that is not seen here is unknown later.
-        config: What is known already.
+        config: Fields that are set stay.
 
     Raises:
         ValueError: If there are no rows, a cell of a number is none, or a category has more than 1,000 names.

@@ -82,7 +82,7 @@ def read_multi_text(media: EncodedItem, most: int) -> tuple[MultiText, tuple[str
 
 
 def room_of_each(lengths: Sequence[int], room: int) -> list[int]:
-    """Return how many bytes each text keeps where all of them share a room: the longest lose first, as BERT has it.
+    """Return the lengths of texts that share a number of bytes: the longest are cut first, as in BERT.
 
     Source: BERT (arXiv:1810.04805), its release's truncation of pairs.
     """
@@ -99,7 +99,7 @@ BYTE_OFFSET = 6
 VOCAB_SIZE = 256 + BYTE_OFFSET
 
 MOST_BYTES = 1 << 20
-"""Of a longer text no more is kept, from its start on, where a random part of it is wanted."""
+"""Bytes that are kept of a text whose crop is random, from its start on."""
 
 SHORTEST = 8  # a character has up to four bytes, and both ends of a text must get one
 MULTIPLE = (
@@ -117,12 +117,12 @@ Ids = npt.NDArray[np.int64]
 
 @configclass
 class TextPreprocessConfig(BasePreprocessConfig):
-    """What turns a text into the model's numbers when nothing is random. Saved with the model.
+    """Preprocessing of a text without randomness. Saved with the model.
 
     Attributes:
         max_length: Bytes that are read at most. None: taken from the data, see `measure_text`.
-        keep: What is kept of a longer text: its `start`, both `ends` with the mark SEP between them, or a part
-            anywhere (`random`): drawn in training, elsewhere as the moment says, by default the middle.
+        keep: Part of a longer text that is kept: its `start`, both `ends` with the mark SEP between them, or a part
+            anywhere (`random`): drawn in training, elsewhere as the moment states, by default the middle.
         marks: Whether `[MASK]` in a text is the mark that stands for one hidden byte.
 
     Raises:
@@ -145,7 +145,7 @@ class TextPreprocessConfig(BasePreprocessConfig):
         return measure_text(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"max_length": 1024}
 
     def input_fields(self) -> dict[str, Any]:
@@ -155,10 +155,10 @@ class TextPreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class TextAugmentConfig:
-    """What is random about a text in training.
+    """Augmentation of a text in training.
 
     Attributes:
-        crop: Read a random part of a text that is too long, whatever `keep` says.
+        crop: Read a random part of a text that is too long, whatever `keep` states.
         mask: Share of the text that is hidden behind the mark MASK.
         mask_unit: Whether whole words are hidden, as in Perceiver IO, or single bytes.
         word_dropout: Share of words that are left out.
@@ -182,11 +182,11 @@ class TextAugmentConfig:
 
 
 class TextModality:
-    """Reads texts as bytes.
+    """Modality of text as bytes.
 
     Args:
-        preprocess: How long they are.
-        augment: What is random in training.
+        preprocess: Length of texts.
+        augment: Augmentation in training.
 
     Raises:
         ValueError: If `max_length` is not known yet.
@@ -210,14 +210,6 @@ class TextModality:
         """Return the bytes of a text, no more of them than may be needed.
 
         Bytes that are not valid UTF-8 are kept, since the model reads bytes; this is noted.
-
-        Args:
-            media: A text, its bytes or its file; or a dict of several, which are read as one.
-            clip_position: Changes nothing.
-
-        Raises:
-            MissingValueError: If the cell is empty.
-            ValueError: If there is no text in it, or something else than text. The message names the file.
         """
         several = read_multi_text(media, MOST_BYTES)
         if several is not None:
@@ -239,13 +231,7 @@ class TextModality:
     def transform(
         self, value: Any, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Ids:
-        """Return at most `max_length` numbers, one for each byte: L, int64.
-
-        Args:
-            value: Bytes, as `decode` returns them. Several texts are kept from their start, with SEP between them.
-            clip_position: Which part of a longer text, where `keep` is `random`.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-        """
+        """Return at most `max_length` numbers, one for each byte: L, int64."""
         if isinstance(value, MultiText):
             return self._joined(value, rng)
         text = value
@@ -279,7 +265,7 @@ class TextModality:
         )
 
     def _read(self, media: EncodedItem) -> tuple[bytes, int]:
-        """Return what may be needed of a text, and how many bytes it has."""
+        """Return the part of a text that may be needed, and its number of bytes."""
         if media.is_missing:
             raise MissingValueError(f"'{media.name}' is empty: expected a text, got no cell.")
         whole = self.preprocess.keep == "random" or self.augment.crop
@@ -441,7 +427,7 @@ def measure_text(
 
     Args:
         cells: Texts of the training split, or a sample of them.
-        config: What is known already.
+        config: Fields that are set stay.
         largest: Bytes at most.
 
     Raises:

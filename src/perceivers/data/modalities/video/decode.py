@@ -68,38 +68,38 @@ _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
 
 
 class VideoError(ValueError):
-    """A complete message, told apart from FFmpeg's own errors, which are ValueErrors too."""
+    """A complete message, distinguished from FFmpeg's own errors, which are ValueErrors too."""
 
 
 @contextmanager
 def open_video(media: EncodedItem) -> Generator[tuple[Any, Any]]:
-    """Open a file with FFmpeg and find its picture. Every failure until the end of the `with` becomes one sentence."""
+    """Open a file with FFmpeg and find its video stream. Failures within the `with` become one sentence."""
     av = require("av", "video")
     if media.is_missing:
-        raise MissingValueError(f"{media.name} is empty: expected a film, got nothing.")
+        raise MissingValueError(f"{media.name} is empty: expected a video, got nothing.")
     try:
         file = media.open()
     except OSError as error:
         raise VideoError(f"{error} Replace it or take it out of the data.") from error
     try:
         with file, av.open(file, mode="r", options=_OPTIONS) as container:
-            yield container, _picture(container, media.name)
+            yield container, _video_stream(container, media.name)
     except (VideoError, TooLongError, MissingValueError):
         raise
     except Exception as error:  # damaged files make PyAV raise errors of many classes
         raise damaged(media.name, error) from error
 
 
-def _picture(container: Any, name: str) -> Any:
-    """Return the stream of pictures, set up to decode on one core: several processes share them."""
-    cover = 0x400  # FFmpeg's "attached picture": the cover of a record is no film
+def _video_stream(container: Any, name: str) -> Any:
+    """Return the video stream, set up to decode on one core: several processes share them."""
+    cover = 0x400  # FFmpeg's "attached picture": the cover of a record is no video
     streams = [s for s in container.streams.video if not int(s.disposition) & cover]
     if not streams:
-        raise MissingValueError(f"'{name}' has no pictures: expected a film, got only sound.")
+        raise MissingValueError(f"'{name}' has no video stream: expected a video, got only audio.")
     codec = streams[0].codec_context
     if codec is None:
         raise VideoError(
-            f"Cannot read '{name}' as a film: its codec is not known here. Convert it, for example to H.264."
+            f"Cannot read '{name}' as a video: its codec is not known here. Convert it, for example to H.264."
         )
     if codec.width * codec.height > MAX_FRAME_PIXELS:
         raise VideoError(
@@ -112,18 +112,18 @@ def _picture(container: Any, name: str) -> Any:
 
 
 def damaged(name: str, error: Exception) -> ValueError:
-    """Return the error that says that a file cannot be decoded, and FFmpeg's reason."""
+    """Return the error that states that a file cannot be decoded, and FFmpeg's reason."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return VideoError(
-        f"Cannot read '{name}' as a film: it is damaged, cut off or in no format that is known here "
+        f"Cannot read '{name}' as a video: it is damaged, cut off or in no format that is known here "
         f"({reason}). Replace it or take it out of the data."
     )
 
 
 def no_frames(name: str) -> ValueError:
-    """Return the error that says that a film shows nothing."""
+    """Return the error that states that a video shows nothing."""
     return VideoError(
-        f"Cannot read '{name}' as a film: it has no frames. Replace it or take it out of the data."
+        f"Cannot read '{name}' as a video: it has no frames. Replace it or take it out of the data."
     )
 
 
@@ -138,11 +138,11 @@ def average_rate(stream: Any) -> float:
 
 
 def video_seconds(media: EncodedItem, stream: Any) -> float:
-    """Return the length of the picture in seconds. A container that does not tell is read through, not decoded.
+    """Return the length of the video in seconds. A container that does not state it is read through, not decoded.
 
     Args:
         media: The file.
-        stream: Its picture, opened.
+        stream: Its video stream, opened.
     """
     step = float(stream.time_base)
     seconds = (stream.duration or 0) * step
@@ -165,7 +165,7 @@ def _scanned_seconds(container: Any, stream: Any) -> float:
     first, end = math.inf, 0.0
     for number, packet in enumerate(container.demux(stream)):
         if not packet.size:
-            continue  # the last one only says that nothing follows
+            continue  # the last one only states that nothing follows
         stamp = packet.dts if packet.pts is None else packet.pts
         begin = number * frame if stamp is None else stamp * step
         first = min(first, begin)
@@ -173,10 +173,10 @@ def _scanned_seconds(container: Any, stream: Any) -> float:
     return max(end - first, frame)
 
 
-MAX_FILM_BYTES = 512 * 1024**2  # of the frames kept of one film, at the size and rate asked for
+MAX_VIDEO_BYTES = 512 * 1024**2  # of the frames kept of one video, at the size and rate asked for
 # Containers write times in steps of up to a millisecond: 1/30 s is kept as 33 ms, two of it as 67.
 EPSILON = 1e-3
-# A header may promise a little more than there is (sound that ends later, a rounded length).
+# A header may promise a little more than there is (audio that ends later, a rounded length).
 MISSING_SECONDS = 0.5
 STEPS_BACK = (0.0, 1.0, 8.0)  # seconds before the window at which a keyframe is looked for
 
@@ -191,8 +191,8 @@ class Video:
     Attributes:
         frames: T x H x W x 3, RGB, upright, with square pixels.
         frame_rate: Of `frames`, in frames per second.
-        start: Time of `frames[0]` in seconds from the beginning of the picture.
-        duration: Of the whole picture in seconds, also where `frames` are a window of it.
+        start: Time of `frames[0]` in seconds from the beginning of the video stream.
+        duration: Length of the whole video in seconds, also where `frames` are a window of it.
     """
 
     frames: Frames
@@ -203,21 +203,21 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """What a film says of itself.
+    """Header of a video.
 
     Attributes:
         height: Rows, upright and with square pixels.
         width: Columns, likewise.
         frame_rate: Frames per second, on average where it varies.
-        seconds: Length of the picture, which the sound may exceed.
-        has_sound: Whether there is a sound track.
+        seconds: Length of the video stream, which the audio may exceed.
+        has_audio: Whether there is an audio track.
     """
 
     height: int
     width: int
     frame_rate: float
     seconds: float
-    has_sound: bool
+    has_audio: bool
 
 
 def window_of(
@@ -226,12 +226,12 @@ def window_of(
     """Return the first frame and the number of frames of a clip, counted at `frame_rate` from the beginning.
 
     The clip begins at `clip_position * (duration - its own length)`, on the nearest frame. So it shows the window that
-    the sound of the same moment is cut from, and the frames that the whole film has there.
+    the audio of the same moment is cut from, and the frames that the whole video has there.
 
     Args:
-        duration: Of the film, in seconds.
+        duration: Length of the video in seconds.
         frame_rate: At which frames are taken.
-        clip: Number of frames, and the moment from 0 to 1. None: the whole film.
+        clip: Number of frames, and the moment from 0 to 1. None: the whole video.
     """
     total = max(1, math.ceil(duration * frame_rate - EPSILON))
     if clip is None or clip[0] >= total:
@@ -242,17 +242,17 @@ def window_of(
 
 
 def read_video_header(media: EncodedItem) -> VideoHeader:
-    """Return what a film says of itself. One frame is decoded, since frames say how they are turned.
+    """Return the header of a video. One frame is decoded, since the rotation is part of it.
 
     Raises:
-        MissingValueError: If there is nothing, or only sound.
+        MissingValueError: If there is nothing, or only audio.
         ValueError: If it cannot be read. The message names the file and the reason.
     """
     given = _given_frames(media)
     if given is not None:
         frames, rate = given
         height, width = frames.shape[1:3]
-        return VideoHeader(height, width, rate, len(frames) / rate, has_sound=False)
+        return VideoHeader(height, width, rate, len(frames) / rate, has_audio=False)
     with open_video(media) as (container, stream):
         seconds = video_seconds(media, stream)
         for frame in container.decode(stream):
@@ -271,7 +271,7 @@ def decode_video(
 ) -> tuple[Video, tuple[str, ...]]:
     """Return the frames on screen at 0, 1, 2, ... times 1 / `frame_rate` seconds, and notes on what was decided.
 
-    Which frame is on screen is told by the time stamps, so a rate that varies and frames that are stored in
+    Which frame is on screen is given by the time stamps, so a rate that varies and frames that are stored in
     another order come out right. A window equals the same part of a full decode.
 
     Args:
@@ -283,8 +283,8 @@ def decode_video(
         clip: Number of frames and moment, see `window_of`: only that window is decoded. None: everything.
 
     Raises:
-        MissingValueError: If there is nothing, or only sound.
-        TooLongError: If the frames would need more than `MAX_FILM_BYTES`.
+        MissingValueError: If there is nothing, or only audio.
+        TooLongError: If the frames would need more than `MAX_VIDEO_BYTES`.
         ValueError: If it cannot be read, has no frames, or is cut off before the end of the window. The message
             names the file and the reason.
     """
@@ -317,8 +317,8 @@ class _Sampler:
         """Return the frames wanted, T x H x W x 3.
 
         Args:
-            frames: Time in seconds and frame. The first is the first of the film, or not after the first wanted.
-            stream: Whose frames they are.
+            frames: Time in seconds and frame. The first is the first of the video, or not after the first wanted.
+            stream: The video stream of the frames.
         """
         taken, count = 0, len(self.times)
         result: Frames | None = None
@@ -343,7 +343,7 @@ class _Sampler:
         missing = float(self.times[-1]) - (last + length)
         if missing > MISSING_SECONDS:
             raise VideoError(
-                f"Cannot read '{self.name}' as a film: it is cut off or damaged. Its pictures end after "
+                f"Cannot read '{self.name}' as a video: it is cut off or damaged. Its frames end after "
                 f"{last + length:.2f} s of {self.seconds:.2f} s. Replace it or take it out of the data."
             )
         if missing > EPSILON:
@@ -358,20 +358,20 @@ class _Sampler:
             size = (height, width) if self.fit is None else self.fit(height, width)
             result = self._room(*size)
             if turns:
-                self.notes.append("turned as its rotation says")
+                self.notes.append("turned as its rotation states")
         height, width = result.shape[1:3][:: -1 if turns % 2 else 1]
         plane = self.reformatter.reformat(frame, width, height, "rgb24").planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        picture = rows[:height, : width * 3].reshape(height, width, 3)
-        result[places] = np.rot90(picture, turns) if turns else picture
+        pixels = rows[:height, : width * 3].reshape(height, width, 3)
+        result[places] = np.rot90(pixels, turns) if turns else pixels
         return result
 
     def _room(self, height: int, width: int) -> Frames:
         count = len(self.times)
-        if count * height * width * 3 > MAX_FILM_BYTES:
+        if count * height * width * 3 > MAX_VIDEO_BYTES:
             raise TooLongError(
                 f"'{self.name}' is too long to be kept as a whole: {count:,} frames of {height} x {width} are more "
-                f"than {MAX_FILM_BYTES >> 20} MiB. Decode clips of it (moment=...), or ask for fewer or smaller frames."
+                f"than {MAX_VIDEO_BYTES >> 20} MiB. Decode clips of it (clip_position=...), or fewer or smaller frames."
             )
         return np.empty((count, height, width, 3), np.uint8)
 
@@ -414,13 +414,7 @@ def _decoded(first: Any, packets: Iterator[Any]) -> Iterator[Any]:
 def _timed(
     frames: Iterator[Any], stream: Any, origin: int | None = None
 ) -> Iterator[tuple[float, Any]]:
-    """Yield frames with their time in seconds from the beginning of the picture.
-
-    Args:
-        frames: In the order of the screen.
-        stream: Whose frames they are.
-        origin: Time stamp of the beginning. None: the stream or the first frame tells it.
-    """
+    """Yield frames with their time in seconds from the beginning of the video stream."""
     if origin is None and not _starts_late(stream):
         origin = stream.start_time
     step, rate = float(stream.time_base), average_rate(stream)
@@ -434,7 +428,7 @@ def _timed(
 
 
 def _origin(container: Any, stream: Any) -> int | None:
-    """Return the time stamp of the beginning where only the first frame tells it. That frame is taken."""
+    """Return the time stamp of the beginning where only the first frame gives it. That frame is taken."""
     if not _starts_late(stream):
         return None
     first = next(container.decode(stream), None)
@@ -442,7 +436,7 @@ def _origin(container: Any, stream: Any) -> int | None:
 
 
 def _starts_late(stream: Any) -> bool:
-    """Return whether frames come on screen later than they say: AVI numbers them as they are stored."""
+    """Return whether frames come on screen later than they state: AVI numbers them as they are stored."""
     return stream.container.format.name == "avi"
 
 
@@ -451,7 +445,7 @@ def _stamp(frame: Any) -> int | None:
 
 
 def _turns(frame: Any) -> int:
-    """Return how many quarters of a turn, to the left, make a frame upright."""
+    """Return the quarter turns to the left that make a frame upright."""
     return round(float(getattr(frame, "rotation", 0) or 0) / 90) % 4
 
 

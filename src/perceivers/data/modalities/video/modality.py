@@ -55,7 +55,7 @@ KEPT_OVERSAMPLING = 1.25
 MOST_FRAMES_A_SECOND = 12.5
 MOST_FRAMES = 32
 FRAME_STEP, SIZE_STEP = 4, 8  # patches of 2 or 4 frames and of 4 or 8 pixels fit
-SAMPLED_FILMS = 24  # decoded for mean and deviation
+SAMPLED_VIDEOS = 24  # decoded for mean and deviation
 MIN_STD = 1 / 255
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -64,7 +64,7 @@ _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 @configclass
 class VideoPreprocessConfig(BasePreprocessConfig):
-    """What turns a film into the model's array when nothing is random. Saved with the model.
+    """Preprocessing of a video without randomness. Saved with the model.
 
     Attributes:
         num_frames: Frames of a clip; 32 in the paper. None: taken from the data before the model is built.
@@ -74,7 +74,7 @@ class VideoPreprocessConfig(BasePreprocessConfig):
         std: Each channel is divided by it after that. None: taken from the data.
         max_side: Longest side in pixels where `size` is taken from the data.
         crop_fraction: Side of the central crop as a share of the shorter side.
-        keep_aspect: Crop to the aspect of `size` first. Otherwise the whole picture is stretched.
+        keep_aspect: Crop to the aspect of `size` first. Otherwise the whole image is stretched.
 
     Raises:
         ValueError: If a setting does not make sense.
@@ -116,7 +116,7 @@ class VideoPreprocessConfig(BasePreprocessConfig):
         return measure_video(cells(SAMPLED_CELLS), self)
 
     def assumed(self) -> dict[str, Any]:
-        """Return what is assumed where no data are at hand."""
+        """Return sizes that are assumed without data."""
         return {"num_frames": 16, "frame_rate": 8.0, "size": (64, 64)}
 
     def input_fields(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class VideoPreprocessConfig(BasePreprocessConfig):
         return {"num_frames": self.num_frames, "size": self.size}
 
     def value_units(self) -> dict[str, Any]:
-        """Return how normalized pixels become those in [0, 1]."""
+        """Return the units of pixels in [0, 1]."""
         return {"mean": self.mean or (), "std": self.std or (), "low": 0.0, "high": 1.0}
 
     def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
@@ -134,10 +134,10 @@ class VideoPreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class VideoAugmentConfig:
-    """What is random about a clip in training, the same for all its frames. The paper states no strengths.
+    """Augmentation of a clip in training, the same for all its frames. The paper states no strengths.
 
     Attributes:
-        crop_scale: Smallest and largest area of the Inception crop, as a share of the picture. None: no crop.
+        crop_scale: Smallest and largest area of the Inception crop, as a share of the image. None: no crop.
         crop_ratio: Narrowest and widest aspect (width / height) of the crop, relative to the aspect shown.
         flip: Mirror half of the clips left to right.
         brightness: All values are multiplied by a number between 1 - this and 1 + this.
@@ -172,14 +172,14 @@ class VideoAugmentConfig:
 
 
 class VideoModality:
-    """How films become clips. See `perceivers.data.modalities.base.Modality`.
+    """Modality of clips. See `perceivers.data.modalities.base.Modality`.
 
     Frames are decoded at the size at which evaluation shows them, and a quarter larger where crops are random:
-    decoded films take little room, and a random crop that is smaller than that is enlarged.
+    decoded videos take little room, and a random crop that is smaller than that is enlarged.
 
     Args:
         preprocess: Length, rate, size, crop and statistics of a clip.
-        augment: What is random. None: nothing.
+        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If something of `preprocess` is still open.
@@ -193,7 +193,7 @@ class VideoModality:
         known = (preprocess.num_frames, preprocess.frame_rate, preprocess.size)
         if None in known or preprocess.mean is None or preprocess.std is None:
             raise ValueError(
-                "Expected num_frames, frame_rate, size, mean and std of clips to be known before films are read, got "
+                "Expected num_frames, frame_rate, size, mean and std of clips to be known before videos are read, got "
                 f"{preprocess}. measure_video() takes them from the training data."
             )
         assert preprocess.num_frames is not None
@@ -209,20 +209,12 @@ class VideoModality:
         )
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:
-        """Return a `Video` at the clip's rate, a little larger than the clip.
-
-        Args:
-            media: A file, its bytes, or frames; see `perceivers.data.modalities.video.decode.decode_video`.
-            clip_position: Decode only the clip there. None: the whole film.
-
-        Raises:
-            MissingValueError: If the cell is empty, or holds only sound.
-            TooLongError: If the whole film would need too much memory.
-            ValueError: If it cannot be decoded.
-        """
+        """Return a `Video` at the clip's rate, a little larger than the clip."""
         clip = None if clip_position is None else (self.num_frames, clip_position)
-        film, notes = decode_video(media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip)
-        return DecodedValue(film, notes)
+        video, notes = decode_video(
+            media, frame_rate=self.frame_rate, fit=self.kept_size, clip=clip
+        )
+        return DecodedValue(video, notes)
 
     def kept_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width at which frames of this size are decoded. Never more than they have."""
@@ -238,16 +230,7 @@ class VideoModality:
     def transform(
         self, value: Video, *, clip_position: float = 0.5, rng: np.random.Generator | None = None
     ) -> Clip:
-        """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter film.
-
-        Args:
-            value: Of `decode`, of the whole film or of the same moment.
-            clip_position: 0 for the first possible clip, 1 for the last.
-            rng: Where augmentation takes its chance from. None: nothing is random.
-
-        Raises:
-            ValueError: If only another moment of the film was decoded.
-        """
+        """Return the frames that the model sees, T x Y x X x 3 of uint8; fewer than a clip of a shorter video."""
         first, count = window_of(
             value.duration, frame_rate=self.frame_rate, clip=(self.num_frames, clip_position)
         )
@@ -270,7 +253,7 @@ class VideoModality:
         """Return clips as B x T x 3 x Y x X, normalized, and which frames are real if not all are.
 
         T is always that of a whole clip, so that batches have one shape and reads of a part of the time read the
-        same frames of every sample. Behind a shorter film, and in place of a missing one, are zeros.
+        same frames of every sample. Behind a shorter video, and in place of a missing one, are zeros.
         """
         mean = np.array(self.mean, np.float32)[:, None, None] * np.float32(255)
         scale = 1 / (np.array(self.std, np.float32)[:, None, None] * np.float32(255))
@@ -343,19 +326,19 @@ def measure_video(
 ) -> VideoPreprocessConfig:
     """Return a configuration in which what was None is taken from a sample of the training data.
 
-    The rate is the commonest of the films, divided by the smallest whole number that brings it to 12.5 frames per
-    second or less, so that every frame shown is one that was filmed. The clip covers three quarters of the films
-    as a whole, in steps of 4 frames, but has at most 32. The size is the median of the films', the longer side not
+    The rate is the commonest of the videos, divided by the smallest whole number that brings it to 12.5 frames per
+    second or less, so that every frame shown is one that was filmed. The clip covers three quarters of the videos
+    as a whole, in steps of 4 frames, but has at most 32. The size is the median of the videos', the longer side not
     above `max_side`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
     chosen for training on a few cores.
 
     Args:
         cells: Some cells, in an order that does not go through the classes. Of all the headers are read, of the
             first 24 a few frames for mean and deviation. Those that cannot be read are skipped.
-        config: What is stated stays as it is.
+        config: Fields that are set stay.
 
     Raises:
-        ValueError: If no cell can be read. The message says why of the first.
+        ValueError: If no cell can be read. The message states the reason of the first.
     """
     cells = list(cells)
     headers: list[VideoHeader] = []
@@ -366,7 +349,7 @@ def measure_video(
         except (ValueError, OSError) as error:
             failure = failure or error
     if not headers:
-        raise ValueError(f"No film of a sample can be read. {failure or 'It holds no rows.'}")
+        raise ValueError(f"No video of a sample can be read. {failure or 'It holds no rows.'}")
     rate = config.frame_rate or _suggested_rate(headers)
     seconds = float(np.percentile([header.seconds for header in headers], 75))
     frames = min(MOST_FRAMES, -(-math.ceil(seconds * rate - 0.01) // FRAME_STEP) * FRAME_STEP)
@@ -379,7 +362,7 @@ def measure_video(
     )
     if filled.mean is not None and filled.std is not None:
         return filled
-    mean, std = _mean_std(cells[:SAMPLED_FILMS], filled)
+    mean, std = _mean_std(cells[:SAMPLED_VIDEOS], filled)
     return replace(filled, mean=config.mean or mean, std=config.std or std)
 
 
@@ -392,21 +375,21 @@ def _suggested_rate(headers: Sequence[VideoHeader]) -> float:
 def _mean_std(
     cells: Sequence[EncodedItem], config: VideoPreprocessConfig
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and deviation of each channel of the clip in the middle of some films."""
+    """Return mean and deviation of each channel of the clip in the middle of some videos."""
     clips = VideoModality(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
     sums, count = np.zeros((2, 3)), 0
     failure: Exception | None = None
     for media in cells:
         try:
-            film = clips.decode(media, clip_position=0.5).value
+            video = clips.decode(media, clip_position=0.5).value
         except (ValueError, OSError) as error:
             failure = failure or error
             continue
-        values = clips.transform(film)[::4].reshape(-1, 3) / 255.0
+        values = clips.transform(video)[::4].reshape(-1, 3) / 255.0
         sums += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
     if not count:
-        raise ValueError(f"No film of a sample can be read. {failure}")
+        raise ValueError(f"No video of a sample can be read. {failure}")
     mean = sums[0] / count
     std = np.sqrt(np.maximum(sums[1] / count - np.square(mean), MIN_STD**2))
     red, green, blue = (round(float(m), 4) for m in mean)
