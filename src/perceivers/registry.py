@@ -32,7 +32,7 @@ class ConfigRegistry:
         InputConfig = Annotated[Any, INPUTS]
 
     Args:
-        title: What is registered, for error messages.
+        title: Name of the registered things in error messages.
     """
 
     def __init__(self, title: str) -> None:

@@ -304,9 +304,11 @@ def test_what_is_stated_stays():
         length=3, channels=("y",), rate=5.0, irregular=False, has_missing=True, mean=(1,), std=(2,)
     )
     assert measure_series(cells(ramp(9)), stated) == stated
-    with pytest.raises(ValueError, match="none can be read: 'row 0' has no channel 'q'"):
+    with pytest.raises(
+        ValueError, match=r"No series of a sample can be read. 'row 0' has no channel 'q'"
+    ):
         measure_series(cells(ramp(9)), SeriesPreprocessConfig(channels=("q",)))
-    with pytest.raises(ValueError, match="none can be read: there are no rows"):
+    with pytest.raises(ValueError, match="It holds no rows"):
         measure_series([], SeriesPreprocessConfig())
 
 

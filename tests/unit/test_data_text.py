@@ -256,9 +256,9 @@ def test_the_length_is_what_most_texts_fit_into(tmp_path: Path):
 
 
 def test_no_text_cannot_be_measured():
-    with pytest.raises(ValueError, match="none can be read: 'row 1' is empty"):
+    with pytest.raises(ValueError, match=r"No text of a sample can be read. 'row 1' is empty"):
         measure_text([EncodedItem("row 1")], TextPreprocessConfig())
-    with pytest.raises(ValueError, match="there are no rows"):
+    with pytest.raises(ValueError, match="It holds no rows"):
         measure_text([], TextPreprocessConfig())
 
 

@@ -271,7 +271,10 @@ def test_the_example_runs_under_several_processes(tmp_path, monkeypatch, capsys)
         example.main("runs/a", [str(tmp_path / "train-*.parquet")], str(tmp_path / "out"))
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 3
-    assert f"process 1: {paths[1]} -> {tmp_path / 'out' / 'train-1.parquet'}: 2 rows, 0 bad" in told
+    assert (
+        f"process 1: {paths[1]} -> {tmp_path / 'out' / 'train-1.parquet'}: 2 rows, 0 invalid"
+        in told
+    )
 
 
 def test_the_example_says_how_it_is_used():

@@ -170,7 +170,9 @@ def test_the_size_is_that_of_the_smallest_frames_up_to_the_papers():
     assert measure_frame_pairs(large, empty).size == (368, 496)
     given = FramePairPreprocessConfig(size=(4, 4))
     assert measure_frame_pairs([], given) is given
-    with pytest.raises(ValueError, match="so their size is not known: b: expected two frames"):
+    with pytest.raises(
+        ValueError, match=r"No frame pair of a sample can be read. b: expected two frames"
+    ):
         measure_frame_pairs([bad], empty)
 
 

@@ -20,7 +20,7 @@ def test_a_run_that_has_not_ended_tells_its_best_so_far(tmp_path):
     run = read_run(make_finished_run(tmp_path / "a", ended=False))
     assert run.state == "unfinished, 20 steps done"
     assert run.metrics["validation"] == {"loss": 0.1, "accuracy": 0.75, "samples": 8.0}
-    assert (run.steps, run.seconds, run.data, run.facts) == (20, 4.0, None, None)
+    assert (run.steps, run.seconds, run.data, run.summary) == (20, 4.0, None, None)
 
 
 def test_a_run_before_its_first_report(tmp_path):
@@ -33,7 +33,7 @@ def test_a_run_before_its_first_report(tmp_path):
 
 def test_a_model_that_was_saved_by_hand_has_a_cost_and_no_curves(tmp_path):
     run = read_run(save_run(tmp_path / "hand"))
-    assert (run.recipe, run.facts, run.metrics, run.rows) == (None, None, {}, [])
+    assert (run.recipe, run.summary, run.metrics, run.rows) == (None, None, {}, [])
     assert run.task_config.kind == "classification"
     assert run.model.encoder.num_latents == 4
 

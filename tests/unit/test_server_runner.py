@@ -149,8 +149,8 @@ def test_a_service_of_a_recipe_tells_its_name(tmp_path):
     folder = save_run(tmp_path / "run")
     (folder / "recipe.yaml").write_text("name: images\n")
     service = Service(ServerSettings(str(folder), device="cpu"))
-    assert service.describe()["recipe"] == "images"
-    assert service.describe()["reads"] == 1
+    assert service.description["recipe"] == "images"
+    assert service.description["reads"] == 1
 
 
 def test_the_limits_of_the_server_are_flags_of_the_command(tmp_path, monkeypatch):

@@ -228,7 +228,7 @@ def test_finished_shards_are_not_written_again(tmp_path, monkeypatch):
 
 def test_an_interruption_leaves_whole_shards_only(tmp_path, monkeypatch):
     data = write_tar(tmp_path / "a.tar", members(range(9)))
-    group = write_module._group
+    group = write_module._row_group
     calls = []
 
     def interrupted(rows):
@@ -237,7 +237,7 @@ def test_an_interruption_leaves_whole_shards_only(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return group(rows)
 
-    monkeypatch.setattr(write_module, "_group", interrupted)
+    monkeypatch.setattr(write_module, "_row_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_shards(data, tmp_path / "out", rows_per_shard=3)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train-00000-of-00003.parquet"]

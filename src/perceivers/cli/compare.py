@@ -69,7 +69,7 @@ def run(args: Sequence[str]) -> int:
 
 def _properties(one: "LoadedRun") -> dict[str, Any]:
     """Return the properties of a run besides its metrics, by column name. None: unknown."""
-    facts, cost = one.facts, one.cost
+    summary, cost = one.summary, one.cost
     return {
         "state": one.state,
         "recipe": None if one.recipe is None else one.recipe.name,
@@ -81,8 +81,8 @@ def _properties(one: "LoadedRun") -> dict[str, Any]:
         "epochs": one.rows[-1].get("epoch") if one.rows else None,
         "seconds": one.seconds,
         "samples_per_second": one.samples_per_second,
-        "device": None if facts is None else facts.device or None,
-        "command": None if facts is None else facts.command or None,
+        "device": None if summary is None else summary.device or None,
+        "command": None if summary is None else summary.command or None,
     }
 
 

@@ -1,4 +1,4 @@
-"""`perceivers recipes`: the list of recipes, or one of them as a file to edit."""
+"""`perceivers recipes`: list the recipes, or print one as a file to edit."""
 
 import inspect
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class Options:
     """List the recipes, or print one as YAML.
 
     Attributes:
-        name: A recipe, to be printed as YAML that `fit --recipe FILE` reads.
-        size: Which size of it.
+        name: A recipe to print as YAML for `fit --recipe FILE`: a name, or module:function.
+        size: Size of the recipe.
     """
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
@@ -32,8 +32,8 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="recipes", examples=_EXAMPLES)
-    from perceivers.recipes import get_recipe, list_recipes
-    from perceivers.recipes.files import dump_recipe
+    from perceivers.recipes import list_recipes
+    from perceivers.recipes.files import dump_recipe, find_recipe
 
     if options.name is None:
         for name in list_recipes():
@@ -42,9 +42,9 @@ def run(args: Sequence[str]) -> int:
         print("\n`perceivers recipes NAME > my.yaml` gives a file to edit.")
         return 0
     try:
-        recipe = get_recipe(options.name, size=options.size)
-    except (KeyError, ValueError) as error:
-        wrong_arguments("recipes", str(error.args[0]))
+        recipe = find_recipe(options.name, size=options.size)
+    except (KeyError, ValueError, OSError) as error:
+        wrong_arguments("recipes", str(error.args[0] if isinstance(error, KeyError) else error))
     print(dump_recipe(recipe), end="")
     return 0
 

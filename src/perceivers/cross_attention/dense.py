@@ -1,7 +1,7 @@
 """Elements of any structure as features: x^ itself, put together for one chunk at a time.
 
-It serves positions that are no grid (point clouds, learned vectors, a permuted picture) and elements hidden behind a
-token. Keys and values are still not projected; only what the positions know of themselves is not used.
+It serves positions that are no grid (point clouds, learned vectors, a permuted image) and elements hidden behind a
+token. Keys and values are still not projected; only the structure of the positions is not used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,7 @@ TILE = 512
 
 
 class DenseFeatures:
-    """Elements as features of C channels. See `features.Features`.
-
-    Args:
-        elements: Elements of any kind.
-        eps: Of the LayerNorm.
-        dtype: In which everything is computed.
-    """
+    """Elements of any kind as features of C channels, computed in `dtype`. See `features.Features`."""
 
     def __init__(self, elements: Elements, eps: float, dtype: torch.dtype) -> None:
         self.elements, self.eps, self.dtype = elements, eps, dtype
@@ -51,7 +45,7 @@ class DenseFeatures:
                 yield Chunk(slice(sample, sample + 1), (tiles,))
 
     def span(self, chunk: Chunk) -> slice:
-        """Return which elements a chunk holds."""
+        """Return the elements of a chunk as a slice of their numbers."""
         (tiles,) = chunk.ranges
         stop = min(tiles.stop * self.tile_elements, self.num_elements)
         return slice(tiles.start * self.tile_elements, stop)
@@ -79,7 +73,7 @@ class DenseFeatures:
         return Tiles(features.reshape(*shape, -1), mean.reshape(shape), scale.reshape(shape))
 
     def places(self, span: slice) -> list[Int[Tensor, " m"]]:
-        """Return, for each axis of a grid, which row of its table each of the elements uses."""
+        """Return, for each axis of a grid, the row of its table that each of the elements uses."""
         grid = self.elements.positions
         assert isinstance(grid, GridPositions)
         numbers = torch.arange(span.start, span.stop, device=self.elements.content.device)
@@ -90,7 +84,7 @@ class DenseFeatures:
         return places[::-1]
 
     def hidden(self, chunk: Chunk) -> Tensor:
-        """Return where a token stands in the place of the element, b x m x 1."""
+        """Return whether a token replaces the element, b x m x 1."""
         assert self.elements.masked is not None
         return self.elements.masked.where[chunk.samples, self.span(chunk)][..., None]
 
@@ -171,7 +165,7 @@ class DenseSums:
         self.dense[chunk.samples] += sums[:, :, : self.dense.shape[1]].sum(dim=1)
 
     def rescale(self, samples: slice, factor: Float[Tensor, "b R"]) -> None:
-        """Multiply what has been collected for some samples."""
+        """Multiply the sums of some samples."""
         self.dense[samples] *= factor[:, None]
 
     def total(self) -> Float[Tensor, "B R"]:

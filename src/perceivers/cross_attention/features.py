@@ -1,4 +1,4 @@
-"""What the streaming read needs of elements: a few channels in which the normalized ones are cheap.
+"""Features of elements for the streaming read: a few channels in which the normalized ones are cheap.
 
 A cross-attend reads x^, the elements after LayerNorm without its affine part. Its scores are products of
 queries with x^, what it collects are sums of x^. Both are linear, so x^ may stand in any basis, as
@@ -25,12 +25,7 @@ VOID = -1e30
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is read at once: some tiles of some samples.
-
-    Attributes:
-        samples: Which samples of the batch.
-        ranges: For each axis of the tiles, which of them.
-    """
+    """Tiles that are read at once: those of `ranges`, along each axis, of some samples of the batch."""
 
     samples: slice
     ranges: tuple[range, ...]
@@ -51,12 +46,9 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The elements of a chunk.
+    """The elements of a chunk: their features, and LayerNorm's mean and one over the standard deviation.
 
-    Attributes:
-        features: b x t x m x K.
-        mean: Of each element over its C channels, as LayerNorm takes it.
-        scale: One over each element's standard deviation; 0 where it does not exist.
+    The `scale` is 0 where an element does not exist.
     """
 
     features: Float[Tensor, "b t m K"]
@@ -69,12 +61,7 @@ class Queries(Protocol):
     """R query vectors over the C channels, ready to be put into the basis of any tile."""
 
     def of(self, chunk: Chunk, one: Float[Tensor, "b R"] | None = None) -> Float[Tensor, "b t K R"]:
-        """Return the queries' coefficients for the tiles of a chunk.
-
-        Args:
-            chunk: Some tiles of some samples.
-            one: What is added to each query's scores.
-        """
+        """Return the queries' coefficients for the tiles of a chunk, with `one` added to each query's scores."""
         ...
 
 
@@ -87,7 +74,7 @@ class Sums(Protocol):
         ...
 
     def rescale(self, samples: slice, factor: Float[Tensor, "b R"]) -> None:
-        """Multiply what has been collected for some samples."""
+        """Multiply the sums of some samples."""
         ...
 
     def total(self) -> Float[Tensor, "B R"]:

@@ -44,13 +44,7 @@ def choose_tile(sizes: tuple[int, ...], content_channels: int) -> tuple[int, ...
 
 
 class Grid:
-    """Elements of a grid, cut into tiles.
-
-    Args:
-        elements: Elements with `GridPositions` and without hidden ones.
-        eps: Of the LayerNorm.
-        dtype: In which everything is computed.
-    """
+    """Elements with `GridPositions` and without hidden ones, cut into tiles and computed in `dtype`."""
 
     def __init__(self, elements: Elements, eps: float, dtype: torch.dtype) -> None:
         grid = elements.positions

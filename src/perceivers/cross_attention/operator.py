@@ -24,14 +24,11 @@ from perceivers.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Which tensors a segment has, in their order: content, positions, modality embedding, mask, masked, token.
+    """Tensors that a segment has, in their order: content, positions, modality embedding, mask, masked, token.
 
     Attributes:
         grid: For each axis, the channels its table fills; None if the positions are no grid.
         positions: Whether there are dense positions.
-        modality_embedding: Whether it has a modality embedding.
-        mask: Whether it has a mask.
-        masked: Whether some elements are replaced by a token.
     """
 
     grid: tuple[tuple[int, ...], ...] | None
@@ -66,7 +63,7 @@ def flatten(segments: Sequence[Elements]) -> list[Tensor]:
 
 
 def describe(segments: Sequence[Elements]) -> str:
-    """Return what `flatten` lists, as a string from which `layouts` reads it."""
+    """Return the layouts of the tensors that `flatten` lists as a string, which `layouts` parses."""
     return "|".join([_describe(segment) for segment in segments])
 
 
@@ -86,7 +83,7 @@ def _describe(segment: Elements) -> str:
 
 @lru_cache(maxsize=64)
 def layouts(description: str) -> tuple[Layout, ...]:
-    """Return what `describe` has written down."""
+    """Return the layouts that `describe` has written as a string."""
     found: list[Layout] = []
     for segment in description.split("|"):
         positions, embedding, mask, masked = segment.split(";")
@@ -130,14 +127,14 @@ def read_elements(
     eps: float,
     use_grid: bool,
 ) -> Float[Tensor, "B C R"]:
-    """Return what R queries read from normalized elements: softmax(vectors . x^) x^.
+    """Return softmax(vectors . x^) x^, the attention of R queries over normalized elements.
 
     Nothing is stored that grows with the number of elements, neither for the backward pass.
 
     Args:
         vectors: The queries over the C channels, for each sample or (P = 1) the same for all.
         segments: The elements of each modality. They share one softmax.
-        eps: Of the LayerNorm that makes x^.
+        eps: The constant of the LayerNorm that makes x^.
         use_grid: Whether to use the structure of positions that are a grid.
 
     Returns:
@@ -268,7 +265,7 @@ def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, .
 
 
 def _register() -> None:
-    """Tell PyTorch of both operators.
+    """Register both operators with PyTorch.
 
     `torch.library.custom_op` would do it in fewer lines, but its first call imports PyTorch's compiler: a second
     and 70 MiB, before the first prediction of a process that compiles nothing.

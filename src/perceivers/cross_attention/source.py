@@ -75,7 +75,7 @@ class ElementSource:
         return array
 
     def has_elements(self) -> Bool[Tensor, " B"] | None:
-        """Return which samples have a real element. None: all have."""
+        """Return whether each sample has a real element. None: all have."""
         if any(segment.mask is None for segment in self.segments):
             return None
         masks = [segment.mask.any(dim=1) for segment in self.segments if segment.mask is not None]

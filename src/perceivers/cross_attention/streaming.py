@@ -29,7 +29,7 @@ LOWEST = -80.0
 products on a CPU several times slower, and exp(-80) times any number of elements still is nothing."""
 
 SLACK = 30.0
-"""How far scores may exceed the scale of the sums before these are rescaled."""
+"""Scores may exceed the scale of the sums by this much before these are rescaled."""
 
 SMALL = 40.0
 """Scores up to this size are exponentiated as they are: exp(40) times any number of elements is a number still."""
@@ -38,7 +38,7 @@ SMALL = 40.0
 def read_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[Features]
 ) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
-    """Return what each query reads, and the logarithm of the sum of its exponentiated scores.
+    """Return the attention output of each query, and the logarithm of the sum of its exponentiated scores.
 
     Args:
         vectors: R queries over the C channels, for each of B samples or (P = 1) the same for all. Their
@@ -88,12 +88,12 @@ def read_backward(
     """Return the gradients of the queries and of each tensor of each part that needs one.
 
     Args:
-        gradient: Of what was read.
+        gradient: The gradient of `u`.
         vectors: As in the forward pass.
-        u: What was read.
+        u: The output of the forward pass.
         log_sum: The logarithm that came with it.
         parts: As in the forward pass.
-        needed: For each part, which of its tensors need a gradient.
+        needed: For each part, whether each of its tensors needs a gradient.
     """
     rows = vectors.shape[2]
     shared = vectors.shape[0] == 1 and u.shape[0] > 1
@@ -184,8 +184,7 @@ def _spread_gradient(
         torch.bmm(f.transpose(1, 2), attention, out=weighed[group])
         torch.bmm(attention, g[group].transpose(1, 2), out=spread[group])
         spread[group].baddbmm_(change, p[group].transpose(1, 2))
-    b, t = tiles.features.shape[:2]
-    shape = (b, t)
+    shape = tiles.features.shape[:2]
     return sums.unflatten(0, shape), weighed.unflatten(0, shape), spread.unflatten(0, shape)
 
 
@@ -194,7 +193,7 @@ def _stacked(array: Float[Tensor, "b t X Y"]) -> Float[Tensor, "bt X Y"]:
 
 
 def _groups(features: Float[Tensor, "bt m K"], rows: int) -> Iterator[slice]:
-    """Yield which tiles to handle at once."""
+    """Yield the tiles to handle at once."""
     step = max(1, GROUP_NUMBERS // (features.shape[1] * rows))
     step = max(1, step - step % torch.get_num_threads())  # cores share the tiles evenly
     for start in range(0, features.shape[0], step):
@@ -202,7 +201,7 @@ def _groups(features: Float[Tensor, "bt m K"], rows: int) -> Iterator[slice]:
 
 
 def _chunk_elements(part: Features, rows: int) -> int:
-    """Return how many elements to put together at once: as many as their queries fill a few MB."""
+    """Return the number of elements to put together at once: as many as their queries fill a few MB."""
     tiles = max(1, CHUNK_NUMBERS // (part.num_features * rows))
     return tiles * part.tile_elements
 

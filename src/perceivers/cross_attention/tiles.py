@@ -32,9 +32,8 @@ class GridQueries:
     def __init__(self, grid: Grid, vectors: Float[Tensor, "B C R"]) -> None:
         self.grid = grid
         self.content, tables, embedding = grid.parts(vectors)
-        self.positions = vectors[:, grid.content_channels :].sum(
-            dim=1
-        )  # what the mean is taken times
+        # The mean of an element is multiplied by them.
+        self.positions = vectors[:, grid.content_channels :].sum(dim=1)
         self.axes: list[Float[Tensor, "B n t R"]] = []
         for axis, part in enumerate(tables):
             scores = grid.tables[axis] @ part  # B x cells x R
@@ -94,7 +93,7 @@ class GridSums:
             self.axes[axis][chunk.samples, tiles.start : tiles.stop] += part
 
     def rescale(self, samples: slice, factor: Float[Tensor, "b R"]) -> None:
-        """Multiply what has been collected for some samples."""
+        """Multiply the sums of some samples."""
         self.dense[samples] *= factor[:, None]
         for axis in self.axes:
             axis[samples] *= factor[:, None, None]

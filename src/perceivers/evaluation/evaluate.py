@@ -35,7 +35,7 @@ class Evaluation:
         details: Metrics of each label or number. Empty where there is a confusion matrix.
         bad: Name and error of every sample that could not be decoded. They are left out.
         notes: Notes on the data and the choices made for them.
-        remarks: What is needed to read the metrics, as the compression of an autoencoder.
+        remarks: Explanations of the metrics, as the compression of an autoencoder.
         quantization: Layers with int8 weights, or the reason for none. None: not requested.
         tasks: For several tasks, the evaluation of each, by name.
     """
@@ -80,7 +80,7 @@ def evaluate_run(
         split: Name of the split. By default `test`, or else `validation`; of other data without these, all of it.
         permute: Seed of one fixed permutation of the elements of every input. By default, that of the run.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
-        how: Arguments of `perceivers.load`: `device`, `batch_size` (here 128), `quantize`, `clips`, `without`.
+        how: The arguments of `perceivers.load`: `device`, `batch_size` (here 128), `quantize`, `clips`, `without`.
 
     Results on the training data's splits with the defaults are written to the run folder (`evaluation-test.json`),
     for reports and comparisons.

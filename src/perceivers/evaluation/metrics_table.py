@@ -50,7 +50,7 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
 
 
 def _each(evaluation: Evaluation) -> list[str]:
-    """Return a table of the classes, labels or numbers, if there is anything to say of each."""
+    """Return a table of the classes, labels or numbers, if there is one."""
     if evaluation.confusion is not None:
         rows = [["class", "recall", "n"]]
         for (name, recall), row in zip(
@@ -77,7 +77,7 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Return the main result in one line; of flow, beside what saying that nothing moves would give."""
+    """Return the main result in one line; of flow, beside that of a zero flow."""
     name, metrics = evaluation.main_metric, evaluation.metrics
     zero = metrics.get(f"zero_{name}")
     beside = "" if zero is None else f" (saying zero: {metric_text(name, zero)})"
@@ -120,7 +120,7 @@ def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") 
 
 
 def _tasks_text(predictions: Sequence[Prediction]) -> str:
-    """Return a table with what each task says: its label and how probable that is, its labels, or its numbers."""
+    """Return a table with the prediction of each task: its label and probability, its labels, or its numbers."""
     rows = [["file"]]
     for task, part in predictions[0].tasks.items():
         rows[0] += list(part.values) or [
@@ -147,8 +147,8 @@ def _numbers(predictions: Sequence[Prediction]) -> str:
     rows = [["file", *names, *(["label", "probability"] if has_label else [])]]
     for one in predictions:
         cells = [_number(name, one.values.get(name)) for name in names]
-        told = [one.label, f"{100 * one.probability:.1f} %"] if has_label else []
-        rows.append([one.name, *cells, *told])
+        label = [one.label, f"{100 * one.probability:.1f} %"] if has_label else []
+        rows.append([one.name, *cells, *label])
     numbers = range(1, 1 + len(names))
     return in_columns(rows, right=[*numbers, *([len(names) + 2] if has_label else [])])
 
@@ -161,13 +161,13 @@ def _number(name: str, value: float | None) -> str:
 
 def _as_dict(one: Prediction) -> dict[str, Any]:
     if one.tasks:
-        told = {task: _as_dict(part) for task, part in one.tasks.items()}
-        for part in told.values():
+        tasks = {task: _as_dict(part) for task, part in one.tasks.items()}
+        for part in tasks.values():
             del part["name"]
-        return {"name": one.name, "tasks": told}
+        return {"name": one.name, "tasks": tasks}
     if one.values:
-        told = {"label": one.label, "probability": one.probability} if one.label else {}
-        return {"name": one.name, "values": one.values, **told}
+        label = {"label": one.label, "probability": one.probability} if one.label else {}
+        return {"name": one.name, "values": one.values, **label}
     if one.blanks:
         blanks = [[{"byte": b, "probability": p} for b, p in blank] for blank in one.blanks]
         return {
@@ -199,8 +199,8 @@ def _csv(predictions: Sequence[Prediction]) -> str:
         writer.writerow(["name", *names, *(["label", "probability"] if first.label else [])])
         for one in predictions:
             cells = [f"{one.values[name]:.7g}" if name in one.values else "" for name in names]
-            told = [one.label, f"{one.probability:.6f}"] if first.label else []
-            writer.writerow([one.name, *cells, *told])
+            label = [one.label, f"{one.probability:.6f}"] if first.label else []
+            writer.writerow([one.name, *cells, *label])
         return buffer.getvalue().rstrip("\n")
     if first.blanks:
         writer.writerow(["name", "text", "probability"])
@@ -211,11 +211,11 @@ def _csv(predictions: Sequence[Prediction]) -> str:
     one_or_several = ["label", "probability"] if first.labels is None else ["labels"]
     writer.writerow(["name", *one_or_several, *(f"p({label})" for label in labels)])
     for one in predictions:
-        said = [one.label, f"{one.probability:.6f}"]
+        predicted = [one.label, f"{one.probability:.6f}"]
         if one.labels is not None:
-            said = [";".join(one.labels)]
+            predicted = [";".join(one.labels)]
         shares = [f"{one.probabilities[label]:.6f}" for label in labels]
-        writer.writerow([one.name, *said, *shares])
+        writer.writerow([one.name, *predicted, *shares])
     return buffer.getvalue().rstrip("\n")
 
 

@@ -52,7 +52,7 @@ def save_images(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
         ValueError: If a prediction has no image.
         OSError: If one cannot be written.
     """
-    if any(one.picture is None for one in predictions):
+    if any(one.image is None for one in predictions):
         raise ValueError(
             "--save is for runs that predict images, flow or reconstructions, and this one does not. Use --out for a "
             "table of the predictions."
@@ -63,7 +63,7 @@ def save_images(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
         path = folder / f"{stem}.png"
         if path in written:
             path = folder / f"{stem}-{number}.png"
-        image: Any = one.picture
+        image: Any = one.image
         with atomic_write(path) as new:
             image.save(new, format="PNG")
         written.append(path)
@@ -157,8 +157,8 @@ def _write_video(path: Path, pair: Reconstruction) -> None:
         stream = output.add_stream("libx264", rate=rate, options={"crf": "12"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            output.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            output.mux(stream.encode(image))
         output.mux(stream.encode(None))
 
 

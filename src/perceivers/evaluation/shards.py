@@ -23,7 +23,7 @@ _STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
 
 @runtime_checkable
 class RowPredictor(Protocol):
-    """What predicts rows of a table: `Predictor`.
+    """A predictor of rows of a table: `Predictor`.
 
     Attributes:
         columns: For each input of the model, the columns that hold it.
@@ -32,7 +32,7 @@ class RowPredictor(Protocol):
     columns: Mapping[str, InputColumn]
 
     def predict_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Prediction | Exception]:
-        """Yield for each row, in their order, a prediction, or why there is none.
+        """Yield for each row, in their order, a prediction or an error.
 
         Args:
             rows: Cells by column. Those that the model reads are `EncodedItem`.
@@ -42,13 +42,13 @@ class RowPredictor(Protocol):
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of one shard.
+    """Result of one shard.
 
     Attributes:
-        shard: Which.
-        path: Its predictions.
-        num_rows: Rows there. 0 if it was finished before.
-        bad: How many of them have an error instead of a label.
+        shard: Address of the shard.
+        path: File of its predictions.
+        num_rows: Number of rows there. 0 if it was finished before.
+        bad: Number of rows with an error instead of a label.
         skipped: Whether it was finished before, and left as it was.
     """
 
@@ -60,7 +60,7 @@ class ShardResult:
 
 
 def rank_from_environment() -> tuple[int, int]:
-    """Return the number of this process and how many there are, as torchrun says. Alone: 0 of 1."""
+    """Return the number of this process and the number of processes, from torchrun. Alone: 0 of 1."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -93,20 +93,20 @@ def predict_shards(
     """Predict every row of this process' part of the shards. Each becomes one Parquet file in `out`.
 
     It has a row for each row of the shard: its key (or number), the columns of its prediction, and `error`,
-    which says why a row has none. Where a shard is damaged, a last row without a key says so.
+    the reason where a row has none. Where a shard is damaged, a last row without a key has the error.
     A file appears whole or not at all; a shard whose file is there is not predicted again.
 
     Args:
-        predictor: What predicts.
+        predictor: A loaded model.
         paths: All shards, the same list in every process.
         out: The folder of the predictions.
         rank: Number of this process.
-        world_size: How many processes share the shards.
+        world_size: Number of processes that share the shards.
         key: Column that names a row. Where a shard has none, rows are numbered.
-        model: Which model this is, so that predictions of another are not taken for its own.
+        model: Name of the model, so that predictions of another are not taken for its own.
 
     Yields:
-        What became of each shard, when it is done.
+        The result of each shard, when it is done.
 
     Raises:
         ValueError: If a shard has none of the columns that the model reads, or `out` holds other predictions.
@@ -151,10 +151,10 @@ def _predict_shard(
 ) -> ShardResult:
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     rows = _Rows(shard, predictor.columns, key)
-    told = _told(predictor.predict_rows(rows), rows, key)
-    group = list(islice(told, _GROUP))
-    while all("error" in row for row in group) and (more := list(islice(told, _GROUP))):
-        group += more  # a prediction tells the columns
+    cells = _cells(predictor.predict_rows(rows), rows, key)
+    group = list(islice(cells, _GROUP))
+    while all("error" in row for row in group) and (more := list(islice(cells, _GROUP))):
+        group += more  # the columns are those of a prediction
     found = {name: kind for row in group for name, kind in _types(row).items() if name != key}
     schema = arrow.schema(
         [
@@ -171,12 +171,12 @@ def _predict_shard(
             writer.write_table(arrow.table(columns, schema=schema))
             total += len(group)
             bad += sum("error" in row for row in group)
-            group = list(islice(told, _GROUP))
+            group = list(islice(cells, _GROUP))
     return ShardResult(shard, path, total, bad)
 
 
 def _types(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the types of what is written of a row: numbers, texts, and the labels of one that has several."""
+    """Return the types of the cells of a row: numbers, texts, and the labels of one that has several."""
     arrow = require("pyarrow", "data")
     return {
         name: arrow.list_(arrow.string())
@@ -188,10 +188,10 @@ def _types(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(
+def _cells(
     predictions: Iterator[Prediction | Exception], rows: "_Rows", key: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is written of each row."""
+    """Yield the cells of each row in the file of predictions."""
     for prediction in predictions:
         row: dict[str, Any] = {key: rows.keys.popleft()}
         if isinstance(prediction, Exception):

@@ -28,7 +28,7 @@ from perceivers.exporting.formats import (
 )
 from perceivers.exporting.graph import ExportGraph, build_graph
 from perceivers.exporting.preprocessing import GraphPreprocessor, script_template
-from perceivers.exporting.script import script_of
+from perceivers.exporting.script import ScriptTemplate, script_of
 from perceivers.exporting.verify import (
     TOLERANCE,
     Difference,
@@ -51,8 +51,12 @@ SCRIPT_FILE = "predict.py"
 _MADE_BY = "perceivers export"
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 _ALL_FILES = (
-    *(MANIFEST_FILE, SCRIPT_FILE, "config.json", "KEYS.md"),
-    *(*_FILES.values(), "model.onnx.data"),
+    "preprocess.json",
+    "predict.py",
+    "config.json",
+    "KEYS.md",
+    "model.onnx.data",
+    *_FILES.values(),
 )
 
 
@@ -113,7 +117,7 @@ def export(
         samples: Samples to compare on, as for `Predictor.predict`: paths, or dicts of a path for each modality.
 
     Raises:
-        ImportError: If a library is missing. The message says how to install it.
+        ImportError: If a library is missing. The message has the command to install it.
         OSError: If `path` exists and is not of an earlier export, or the run cannot be read.
         RuntimeError: If the outputs differ by more than 1e-4. Nothing is written.
         ValueError: If the model cannot be exported to this format, or a sample cannot be read.
@@ -180,11 +184,7 @@ def _check_difference(difference: Difference, folder: Path) -> None:
 
 
 def _copy_to_cpu(run: str | Path | HasModel) -> Saved:
-    """Return the model on the CPU; a predictor's stays as it is.
-
-    Raises:
-        ValueError: If it has int8 weights.
-    """
+    """Return the model on the CPU. That of a predictor is copied."""
     if isinstance(run, str | Path):
         return load(run)
     if is_quantized(run.model):
@@ -252,26 +252,20 @@ def _write_manifest(
     if form == "safetensors":
         return ()
     if not list(graph.readable_outputs()):
-        note = (
+        return (
             f"there is no predict.py for the task '{task.kind}': the graph returns the model's outputs, and "
-            "preprocess.json describes its inputs"
+            "preprocess.json describes its inputs",
         )
-        return (note,)
-    kinds = [how["kind"] for how in manifest["modalities"].values()]
-    templates = {kind: template for kind in kinds if (template := script_template(kind))}
-    unknown = [kind for kind in kinds if kind not in templates]
-    if unknown:
-        note = (
-            f"there is no predict.py for inputs of kind '{unknown[0]}': the graph takes them as perceivers prepares "
-            "them, by config.json"
-        )
-        return (note,)
-    script = script_of(
-        manifest,
-        templates,
-        runtime=form,
-        masked_text=task.chunked_modality,
-    )
+    templates: dict[str, ScriptTemplate] = {}
+    for how in manifest["modalities"].values():
+        template = script_template(how["kind"])
+        if template is None:
+            return (
+                f"there is no predict.py for inputs of kind '{how['kind']}': the graph takes them as perceivers "
+                "prepares them, by config.json",
+            )
+        templates[how["kind"]] = template
+    script = script_of(manifest, templates, runtime=form, masked_text=task.chunked_modality)
     (folder / SCRIPT_FILE).write_text(script, encoding="utf-8")
     return ()
 
@@ -306,27 +300,22 @@ def _manifest(
             "mask": None if one.length is None else [one.length],
         }
     described: dict[str, Any] = {
-        name: {
-            "shape": ["batch", *tensor.shape[1:]],
-            "meaning": "output of the model",
-            "names": None,
-        }
-        for name, tensor in outputs.items()
+        name: {"shape": ["batch", *one.shape[1:]], "meaning": "output of the model", "names": None}
+        for name, one in outputs.items()
     }
     for name, _, part in graph.readable_outputs():
         assert part.export_output is not None
-        is_row = outputs[name].ndim == 2
-        described[name] |= {
-            "meaning": part.export_output.meaning,
-            "names": list(part.names) if is_row else None,
-        }
+        names = list(part.names) if outputs[name].ndim == 2 else None
+        described[name] |= {"meaning": part.export_output.meaning, "names": names}
+    has_clips = any(build_modality(config.preprocess[name]).has_clips for name in modalities)
+    clips = DataConfig(**config.columns.get("config", {})).clips if has_clips else 1
     return {
         "made_by": f"{_MADE_BY} {version('perceivers')}",
         "model": "",
         "task": task.kind,
         "inputs": inputs,
         "modalities": modalities,
-        "clip_positions": list(_clip_positions(config, list(modalities))),
+        "clip_positions": list(clip_positions(clips)),
         "outputs": described,
         "threshold": getattr(task, "threshold", None),
         "checked": {
@@ -335,10 +324,3 @@ def _manifest(
             "tolerance": TOLERANCE,
         },
     }
-
-
-def _clip_positions(config: SavedConfig, names: Sequence[str]) -> tuple[float, ...]:
-    """Return the positions of the clips whose outputs are averaged: 0 the first possible clip, 1 the last."""
-    has_clips = any(build_modality(config.preprocess[name]).has_clips for name in names)
-    clips = DataConfig(**config.columns.get("config", {})).clips
-    return clip_positions(clips if has_clips else 1)

@@ -42,11 +42,7 @@ class ExportGraph(nn.Module):
         self.task = task
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the outputs by name.
-
-        Args:
-            inputs: By name, as in `signatures`.
-        """
+        """Return the outputs by name, of inputs as in `signatures`."""
         tensors: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
         for name, preprocessor in self.preprocessors.items():

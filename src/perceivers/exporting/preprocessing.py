@@ -32,7 +32,7 @@ class ModelInput:
         name: Name of the modality.
         preprocess: Configuration of its preprocessing.
         modality: The modality built from it.
-        example: A tensor as the model reads it, with a batch axis.
+        example: The model's tensor, with a batch axis.
         is_optional: Whether a sample may be without this modality.
     """
 
@@ -43,7 +43,7 @@ class ModelInput:
     is_optional: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Signature:
     """An input of an exported graph.
 
@@ -107,13 +107,11 @@ class GraphPreprocessor(nn.Module):
 
     def signatures(self) -> dict[str, Signature]:
         """Return the graph's inputs of this modality by name."""
-        values = Signature(shape=self.shape, dtype=self.dtype, meaning=self.meaning, free=self.free)
-        if self.length is None:
-            return {self.name: values}
-        mask = Signature(
-            shape=(self.length,), dtype="bool", meaning=self.mask_meaning, free=self.free
-        )
-        return {self.name: values, mask_name(self.name): mask}
+        found = {self.name: Signature(self.shape, self.dtype, self.meaning, self.free)}
+        if self.length is not None:
+            mask = Signature((self.length,), "bool", self.mask_meaning, self.free)
+            found[mask_name(self.name)] = mask
+        return found
 
     def arrays(self, value: Any) -> Arrays:
         """Return the graph's inputs of one decoded sample, without a batch axis. None: the modality is missing."""
@@ -183,64 +181,53 @@ def mask_name(name: str) -> str:
 
 
 class _PixelPreprocessor(GraphPreprocessor):
-    """Normalizes pixels from 0 to 255, with the rounding of `normalize_pixels`."""
+    """Pixels from 0 to 255 of the model's size; scaling, mean and deviation are in the graph."""
 
     dtype = "uint8"
+    low: Tensor
+    scale: Tensor
 
     def keep_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Keep mean and deviation as those of values from 0 to 255."""
+        """Register mean and deviation of values from 0 to 255, with the rounding of `normalize_pixels`."""
         whole = np.float32(255)
         low = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1) * whole
         scale = 1 / (np.asarray(std, dtype=np.float32).reshape(-1, 1, 1) * whole)
         self.register_buffer("low", torch.from_numpy(low), persistent=False)
         self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
 
-    def normalized(self, pixels: Tensor) -> Tensor:
-        """Return ... x C x Y x X pixels, normalized."""
-        buffers: Any = self
-        return (pixels.to(torch.float32) - buffers.low) * buffers.scale
+    def forward(
+        self, values: UInt8[Tensor, "B *T Y X Ci"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B *T Ci Y X"], Bool[Tensor, "B L"] | None]:
+        """Return normalized pixels, zero where the mask is False."""
+        found = (values.movedim(-1, -3).to(torch.float32) - self.low) * self.scale
+        if mask is not None:
+            found = found.masked_fill(~mask[(..., *[None] * (found.ndim - 2))], 0.0)
+        return found, mask
 
 
 class ImagePreprocessor(_PixelPreprocessor):
-    """Pixels of the model's size; scaling, mean and deviation are in the graph."""
+    """Pixels of an image."""
 
     mask_meaning = "True where there is an image"
 
     def __init__(self, source: ModelInput) -> None:
         config = source.preprocess
-        super().__init__(
-            source,
-            (*config.size, config.num_channels),
-            1 if source.is_optional else None,
-            "pixels from 0 to 255, cropped and resized: height x width x channels (RGB, or gray)",
+        meaning = (
+            "pixels from 0 to 255, cropped and resized: height x width x channels (RGB, or gray)"
         )
+        length = 1 if source.is_optional else None
+        super().__init__(source, (*config.size, config.num_channels), length, meaning)
         self.keep_statistics(config.mean, config.std)
-
-    def forward(
-        self, values: UInt8[Tensor, "B Y X Ci"], mask: Bool[Tensor, "B 1"] | None
-    ) -> tuple[Float[Tensor, "B Ci Y X"], Bool[Tensor, "B 1"] | None]:
-        """Return the image as the model reads it."""
-        found = self.normalized(values.permute(0, 3, 1, 2))
-        if mask is not None:
-            found = found.masked_fill(~mask[:, :, None, None], 0.0)
-        return found, mask
 
 
 class VideoPreprocessor(_PixelPreprocessor):
-    """Frames of the model's size and number; scaling, mean and deviation are in the graph."""
+    """Frames of a video."""
 
     def __init__(self, source: ModelInput) -> None:
         video = source.modality
         meaning = "frames from 0 to 255, cropped and resized: frames x height x width x RGB"
         super().__init__(source, (video.num_frames, *video.size, 3), video.num_frames, meaning)
         self.keep_statistics(video.mean, video.std)
-
-    def forward(
-        self, values: UInt8[Tensor, "B T Y X 3"], mask: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B T 3 Y X"], Bool[Tensor, "B T"]]:
-        """Return the clip as the model reads it."""
-        found = self.normalized(values.permute(0, 1, 4, 2, 3))
-        return found.masked_fill(~mask[:, :, None, None, None], 0.0), mask
 
 
 class PointsPreprocessor(GraphPreprocessor):
@@ -290,13 +277,11 @@ class TextPreprocessor(GraphPreprocessor):
 
     def __init__(self, source: ModelInput) -> None:
         length = source.modality.max_length
-        super().__init__(
-            source,
-            (length,),
-            length,
+        meaning = (
             "the bytes of the text in UTF-8, each plus 6; 0 is padding, 3 the mark MASK of one hidden byte, 5 the "
-            "mark SEP between two texts",
+            "mark SEP between two texts"
         )
+        super().__init__(source, (length,), length, meaning)
 
 
 class WaveformPreprocessor(GraphPreprocessor):
@@ -371,12 +356,9 @@ class SeriesPreprocessor(GraphPreprocessor):
         self.count = len(series.names)
         self.has_times, self.has_missing = bool(config.irregular), bool(config.has_missing)
         times = ", then its time from -1 (the window's begin) to 1" if self.has_times else ""
-        super().__init__(
-            source,
-            (series.length, self.count + self.has_times),
-            series.length,
-            f"the channels of each step, NaN where one is missing{times}: steps x channels",
-        )
+        meaning = f"the channels of each step, NaN where one is missing{times}: steps x channels"
+        shape = (series.length, self.count + self.has_times)
+        super().__init__(source, shape, series.length, meaning)
         mean = np.array(config.mean or [0.0] * self.count, dtype=np.float32)
         scale = (1 / np.array(config.std or [1.0] * self.count)).astype(np.float32)
         self.register_buffer("mean", torch.from_numpy(mean), persistent=False)

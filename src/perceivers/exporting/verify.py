@@ -2,9 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig, Row
+from perceivers.data.base import DataConfig
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import (
     BadRowError,
@@ -21,6 +21,7 @@ from perceivers.data.loading.transform import (
     SampleTransform,
 )
 from perceivers.data.sources.open import open_data
+from perceivers.data.sources.samples import Sample as RawSample
 from perceivers.data.sources.samples import samples_of
 from perceivers.exporting.graph import ExportGraph, one_window
 from perceivers.hub.checkpoint import Saved
@@ -74,14 +75,6 @@ class Difference:
         return self.largest <= TOLERANCE
 
 
-@dataclass
-class _Decoded:
-    """Decoded samples."""
-
-    values: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    samples: list[Sample] = field(default_factory=list[Sample])
-
-
 def make_reference(
     saved: Saved, graph: ExportGraph, samples: Sequence[Any] | None = None
 ) -> Reference:
@@ -102,24 +95,35 @@ def make_reference(
     reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
     if samples is not None:
         try:
-            rows = list(samples_of(list(samples), columns))
+            rows: Iterable[RawSample] = list(samples_of(list(samples), columns))
         except (KeyError, TypeError) as error:
             raise ValueError(error.args[0]) from error
-        decoded = _decode(reader, rows, skip=False)
-        return _reference(saved, graph, reader, decoded, "given with --samples")
-    found = _open_run_data(saved)
-    if found is not None:
-        split, rows = found
-        decoded = _decode(reader, rows, skip=True)
-        if decoded.samples:
-            return _reference(saved, graph, reader, decoded, f"of the run's {split} split")
-    inputs = graph.made()
-    description = (
-        f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data were not found "
-        "(--samples FILE... compares real ones)"
-    )
+        origin = "given with --samples"
+    else:
+        split, rows = _open_run_data(saved)
+        origin = f"of the run's {split} split"
+    values, decoded = _decode(reader, rows, skip=samples is None)
+    if not decoded:
+        inputs = graph.made()
+        description = (
+            f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data were not found "
+            "(--samples FILE... compares real ones)"
+        )
+        with torch.inference_mode():
+            return Reference(inputs=inputs, outputs=graph(inputs), samples=description)
+    batch = reader.collate(decoded)
+    assert batch is not None  # nothing is mixed
+    each = [graph.arrays(one) for one in values]
+    inputs = {name: torch.cat([one[name] for one in each]) for name in each[0]}
     with torch.inference_mode():
-        return Reference(inputs=inputs, outputs=graph(inputs), samples=description)
+        outputs = saved.model(batch.inputs, batch.masks or None)
+        if isinstance(outputs, Tensor) and outputs.ndim > 2:
+            # The graph also has outputs at the padding of a text, which mean nothing.
+            padded = graph(inputs)["logits"].clone()
+            padded[:, : outputs.shape[1]] = outputs
+            outputs = padded
+    description = f"{len(decoded)} sample{'s' if len(decoded) > 1 else ''} {origin}"
+    return Reference(inputs=inputs, outputs=graph.named_outputs(outputs), samples=description)
 
 
 def compare(reference: Reference, run: Run) -> Difference:
@@ -146,35 +150,12 @@ def compare(reference: Reference, run: Run) -> Difference:
     return Difference(largest=largest, samples=reference.samples)
 
 
-def _reference(
-    saved: Saved, graph: ExportGraph, reader: SampleTransform, decoded: _Decoded, origin: str
-) -> Reference:
-    """Return samples and the outputs of the model as in prediction."""
-    batch = reader.collate(decoded.samples)
-    assert batch is not None  # nothing is mixed
-    each = [graph.arrays(values) for values in decoded.values]
-    inputs = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-    with torch.inference_mode():
-        outputs = saved.model(batch.inputs, batch.masks or None)
-        if isinstance(outputs, Tensor) and outputs.ndim > 2:
-            # The graph also has outputs at the padding of a text, which mean nothing.
-            padded = graph(inputs)["logits"].clone()
-            padded[:, : outputs.shape[1]] = outputs
-            outputs = padded
-    count = len(decoded.samples)
-    description = f"{count} sample{'s' if count > 1 else ''} {origin}"
-    return Reference(inputs=inputs, outputs=graph.named_outputs(outputs), samples=description)
-
-
 def _decode(
-    reader: SampleTransform, rows: Sequence[Row] | Iterator[Row], *, skip: bool
-) -> _Decoded:
-    """Return the first rows that can be decoded.
-
-    Raises:
-        ValueError: If a row cannot be decoded and `skip` is off.
-    """
-    decoded = _Decoded()
+    reader: SampleTransform, rows: Iterable[RawSample], *, skip: bool
+) -> tuple[list[dict[str, Any]], list[Sample]]:
+    """Return values and clips of all rows, or with `skip` of the first rows that can be decoded."""
+    decoded: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     for row in rows:
         try:
             values, name, _ = reader.decode(row.row, clip_position=0.5)
@@ -184,36 +165,29 @@ def _decode(
                 continue
             reason = error.reason if isinstance(error, BadRowError) else str(error)
             raise ValueError(reason) from error
-        decoded.values.append(values)
-        decoded.samples.append(Sample(clips, None, name))
-        if skip and len(decoded.samples) == COUNT:
+        decoded.append(values)
+        samples.append(Sample(clips, None, name))
+        if skip and len(samples) == COUNT:
             break
-    return decoded
+    return decoded, samples
 
 
-@dataclass(frozen=True)
-class _NamedRow:
-    name: str
-    row: Mapping[str, Any]
-
-
-def _open_run_data(saved: Saved) -> tuple[str, Iterator[Row]] | None:
-    """Return a split of the run's own data and some of its rows, or None where the data are not found."""
+def _open_run_data(saved: Saved) -> tuple[str, Iterable[RawSample]]:
+    """Return a split of the run's own data and some of its rows; none where the data are not found."""
     columns = saved.config.columns
     data = columns.get("data")
-    if data is None:
-        return None
     try:
         config = replace(DataConfig(**columns.get("config", {})), stream=False)
         source = open_data(data, config, inputs=saved.config.input_columns())
         split = next(name for name in _SPLITS if name in source.splits)
     except (ValueError, OSError, KeyError, TypeError, ImportError, RuntimeError, StopIteration):
-        return None
+        return "", []
     records = source.splits[split]
     # Far apart, so that they are of several classes; more than needed, since some may not be readable.
     count = min(4 * COUNT, len(records))
     indices = np.linspace(0, len(records) - 1, count).astype(int)[::-1]
-    return split, (_NamedRow(f"row {index}", records.row(int(index))) for index in indices)
+    rows = ((int(index), records.row(int(index))) for index in indices)
+    return split, (RawSample(name=f"row {index}", row=dict(row)) for index, row in rows)
 
 
 @torch.no_grad()

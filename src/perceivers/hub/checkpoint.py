@@ -70,7 +70,7 @@ class SavedConfig:
                 continue
             column = known.get(name, name)
             if isinstance(column, str):  # a model that was saved without its data
-                found[name] = InputColumn(column, _AUDIO.get(part.kind, part.kind))
+                found[name] = InputColumn(column, _AUDIO.get(str(part.kind), str(part.kind)))
             else:
                 found[name] = InputColumn(
                     column["column"],

@@ -46,16 +46,16 @@ _PAIR_COLUMNS = {
     "frames": InputColumn("first", "frame_pair", ("first", "second"), ("image", "image")),
     "flow": InputColumn("flow", "flow"),
 }
-# Of the films and their sound in DeepMind's notebook.
+# Of the videos and their audio in DeepMind's notebook.
 _THEIR_FRAME_RATE, _THEIR_SAMPLE_RATE = 25.0, 48_000
 
-# What Hugging Face's picture processor does where its file says nothing else.
+# Defaults of Hugging Face's image processor.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What was converted.
+    """A converted model.
 
     Attributes:
         architecture: The name of the model at Hugging Face.
@@ -103,7 +103,7 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
         out: The folder, made if need be.
 
     Raises:
-        ValueError: If none of the six has its shape. The message says where it differs.
+        ValueError: If none of the six has its shape. The message names the differences.
         OSError: If a file cannot be written.
     """
     saved = load(run)
@@ -124,12 +124,12 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
 def _how_to_use(
     config: PerceiverConfig, theirs: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, Any], TaskConfig | None]:
-    """Return how files are prepared for a model and what it was trained for, as far as this is known here."""
+    """Return the preprocessing of files for a model and its task, as far as these are known here."""
     if "image" in config.inputs:
         size: Any = getattr(config.inputs["image"], "size", None)
         path = folder / _THEIR_IMAGES
-        told = _read_json(path) if path.is_file() else {}
-        return {"image": _our_images(told, size)}, ClassificationConfig(label_names=_labels(theirs))
+        images = _our_images(_read_json(path) if path.is_file() else {}, size)
+        return {"image": images}, ClassificationConfig(label_names=_labels(theirs))
     if "text" in config.inputs:
         length = getattr(config.inputs["text"], "max_length", None)
         return {"text": TextPreprocessConfig(max_length=length, marks=True)}, MaskedBytesConfig()
@@ -141,32 +141,32 @@ def _how_to_use(
         }
         return preprocess, FlowConfig(modality="frames")
     if "video" in config.inputs:
-        return _films(config, _labels(theirs))
+        return _autoencoding(config, _labels(theirs))
     return {}, None
 
 
-def _films(
+def _autoencoding(
     config: PerceiverConfig, labels: tuple[str, ...]
 ) -> tuple[dict[str, Any], AutoencodeConfig]:
-    """Return how films with their sound are prepared for the autoencoder, and what it gives back.
+    """Return the preprocessing of videos with their audio for the autoencoder, and its task.
 
-    Pixels in [0, 1] and samples in [-1, 1] as they are; 25 frames a second, 1,920 samples of sound at 48 kHz for each.
+    Pixels in [0, 1] and samples in [-1, 1] as they are; 25 frames a second, 1,920 samples of audio at 48 kHz for each.
 
     Reference: the notebook on video autoencoding of DeepMind's release; the weights of the loss: Perceiver IO
     (arXiv:2107.14795), appendix I.
     """
-    film: Any = config.inputs["video"]
-    sound: Any = config.inputs["audio"]
+    video: Any = config.inputs["video"]
+    audio: Any = config.inputs["audio"]
     preprocess: dict[str, Any] = {
         "audio": WavePreprocessConfig(
             sample_rate=_THEIR_SAMPLE_RATE,
-            seconds=sound.num_samples / _THEIR_SAMPLE_RATE,
+            seconds=audio.num_samples / _THEIR_SAMPLE_RATE,
             scale=1.0,
         ),
         "video": VideoPreprocessConfig(
-            num_frames=film.num_frames,
+            num_frames=video.num_frames,
             frame_rate=_THEIR_FRAME_RATE,
-            size=film.size,
+            size=video.size,
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),
         ),
@@ -174,8 +174,8 @@ def _films(
     parts = {
         "audio": ReconstructionConfig(
             weight=1.0,
-            patch=(sound.patch,),
-            size=(sound.num_samples,),
+            patch=(audio.patch,),
+            size=(audio.num_samples,),
             num_channels=1,
             low=-1.0,
             high=1.0,
@@ -183,7 +183,7 @@ def _films(
         "video": ReconstructionConfig(
             weight=0.03,
             patch=(1, 1, 1),
-            size=(film.num_frames, *film.size),
+            size=(video.num_frames, *video.size),
             num_channels=3,
             low=0.0,
             high=1.0,
@@ -193,7 +193,7 @@ def _films(
 
 
 def _columns(preprocess: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where modalities lie that are no columns of their own: a pair of frames, both parts of a film."""
+    """Return the columns of modalities that have none of their own: a pair of frames, both parts of a video."""
     if set(preprocess) == {"audio", "video"}:
         columns = {name: InputColumn("video", name) for name in preprocess}
     else:
@@ -202,25 +202,25 @@ def _columns(preprocess: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(theirs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the classes, which their file tells, or made-up ones."""
+    """Return the names of the classes from their file, or else numbers."""
     names = theirs.get("id2label") or {}
-    told = tuple(str(names[key]) for key in sorted(names, key=int))
-    return told or tuple(f"class {i}" for i in range(num_labels(theirs)))
+    found = tuple(str(names[key]) for key in sorted(names, key=int))
+    return found or tuple(f"class {i}" for i in range(num_labels(theirs)))
 
 
-def _our_images(told: Mapping[str, Any], size: tuple[int, int]) -> ImagePreprocessConfig:
-    crop, kept = _side(told.get("crop_size"), 256), _side(told.get("size"), 224)
+def _our_images(theirs: Mapping[str, Any], size: tuple[int, int]) -> ImagePreprocessConfig:
+    crop, kept = _side(theirs.get("crop_size"), 256), _side(theirs.get("size"), 224)
     return ImagePreprocessConfig(
         size=size,
         num_channels=3,
-        mean=tuple(told.get("image_mean") or _MEAN),
-        std=tuple(told.get("image_std") or _STD),
-        crop_fraction=kept / crop if told.get("do_center_crop", True) else 1.0,
+        mean=tuple(theirs.get("image_mean") or _MEAN),
+        std=tuple(theirs.get("image_std") or _STD),
+        crop_fraction=kept / crop if theirs.get("do_center_crop", True) else 1.0,
     )
 
 
 def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
-    """Return the file of their picture processor: a central crop of the short side, resized to the model's size."""
+    """Return the file of their image processor: a central crop of the short side, resized to the model's size."""
     height, width = image.known_size
     crop = round(height / image.crop_fraction)
     return {
@@ -238,10 +238,10 @@ def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
     }
 
 
-def _side(told: Any, usual: int) -> int:
-    if isinstance(told, Mapping):
-        return int(cast("Mapping[str, Any]", told).get("height", usual))
-    return usual if told is None else int(told)
+def _side(size: Any, default: int) -> int:
+    if isinstance(size, Mapping):
+        return int(cast("Mapping[str, Any]", size).get("height", default))
+    return default if size is None else int(size)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

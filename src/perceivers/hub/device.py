@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Devices by name."""
 
 from typing import Literal, get_args
 

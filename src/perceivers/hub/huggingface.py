@@ -68,7 +68,7 @@ _FREE = {
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """Return which of the six models a configuration is of.
+    """Return the name of the one of the six models that a configuration describes.
 
     Raises:
         ValueError: If it is none of them.
@@ -88,7 +88,7 @@ def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
     """Return our configuration of one of their models.
 
     Args:
-        config: What their config.json holds.
+        config: The content of their config.json.
 
     Raises:
         ValueError: If it is none of the six models, or has an activation that we do not know.
@@ -103,7 +103,7 @@ def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
 
 
 def num_labels(config: Mapping[str, Any]) -> int:
-    """Return the number of classes, which their file tells by the names."""
+    """Return the number of classes: of their names, where the file has them."""
     if config.get("id2label"):
         return len(config["id2label"])
     return int(config.get("num_labels") or 2)
@@ -205,7 +205,7 @@ def _optical_flow(config: Mapping[str, Any]) -> PerceiverConfig:
 def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
     frames, side = config["num_frames"], config["image_size"]
     samples, patch = frames * config["audio_samples_per_frame"], config["samples_per_patch"]
-    _, *film = config["output_shape"]
+    _, *size = config["output_shape"]
     classes = num_labels(config)
     video, audio = _fourier(32, frames, side, side), _fourier(192, samples)
     outputs = {
@@ -224,7 +224,7 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
         ),
         "video": OutputConfig(
             queries=FourierQueriesConfig(
-                size=tuple(film),
+                size=tuple(size),
                 num_bands=32,
                 max_resolution=(frames, side, side),
                 last_included=False,
@@ -237,7 +237,7 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
             "audio": WaveInputConfig(num_samples=samples, patch=patch, positions=audio),
             "label": LabelInputConfig(num_classes=classes),
             "video": VideoInputConfig(
-                num_frames=frames, size=(film[1], film[2]), patch=(1, 4, 4), positions=video
+                num_frames=frames, size=(size[1], size[2]), patch=(1, 4, 4), positions=video
             ),
         },
         encoder=_encoder(config),
@@ -259,7 +259,7 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], PerceiverConfig]] = {
     "PerceiverForOpticalFlow": _optical_flow,
     "PerceiverForMultimodalAutoencoding": _multimodal,
 }
-"""How their configuration becomes ours, by the name of their model."""
+"""Conversion of their configuration to ours, by the name of their model."""
 
 
 def config_to(
@@ -269,10 +269,10 @@ def config_to(
 
     Args:
         config: Ours.
-        label_names: Of the classes. By default they are numbered.
+        label_names: Names of the classes. By default they are numbered.
 
     Raises:
-        ValueError: If none has. The message says where the nearest differs.
+        ValueError: If none has. The message names the differences from the nearest.
     """
     name = _nearest(config)
     theirs = _guess(config) | {"architectures": [name], "model_type": "perceiver"}
@@ -311,7 +311,7 @@ def _nearest(config: PerceiverConfig) -> str:
 
 
 def _guess(config: PerceiverConfig) -> dict[str, Any]:
-    """Return their configuration with every value that ours tells."""
+    """Return their configuration with every value that follows from ours."""
     encoder, output = config.encoder, config.output
     if not isinstance(encoder, PerceiverEncoderConfig) or not isinstance(output, DecoderConfig):
         raise ValueError(f"Expected the encoder of a Perceiver, got one of kind {encoder.kind}.")

@@ -1,9 +1,9 @@
 """int8 weights for prediction on the CPU: four times smaller, and faster where layers are wide.
 
-What is quantized is what the time goes into, the linear layers of the latent transformer and the MLPs. What
-is quantized loses little there: every output channel of a weight has a scale of its own, and so has
-every row of what it is multiplied by, so an answer does not depend on the other samples of its batch. The
-reads of the input stay in float32: positions of high frequency tell neighbors apart by small differences.
+The linear layers of the latent transformer and the MLPs are quantized, where most of the time goes. They
+lose little: every output channel of a weight has its own scale, and so has every row of the input, so an
+output does not depend on the other samples of its batch. The reads of the input stay in float32: positions
+of high frequency separate neighbors by small differences.
 """
 
 import time
@@ -78,19 +78,18 @@ class Int8Linear(nn.Module):
         return product.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        """Return what `print(model)` shows."""
+        """Return the widths, for `print(model)`."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Plan:
-    """Which layers of a model int8 is for, and why.
+    """The layers of a model for which int8 is faster.
 
     Attributes:
         names: The layers to quantize, as modules of the model.
-        num_layers: How many could have been.
-        speeds: For each pair of widths (in, out), how many times as fast int8 was as float32. Empty where
-            nothing was timed.
+        num_layers: Number of layers that could have been.
+        speeds: Speed of int8 relative to float32 for each pair of widths (in, out). Empty where nothing was timed.
         has_kernels: Whether this PyTorch multiplies int8 matrices on this processor, exactly.
     """
 
@@ -100,7 +99,7 @@ class Int8Plan:
     has_kernels: bool = True
 
     def sentence(self) -> str:
-        """Return what was decided, for a person."""
+        """Return the decision in words."""
         if not self.has_kernels:
             return (
                 "Staying in float32: this PyTorch cannot multiply int8 matrices exactly on this processor "
@@ -121,7 +120,7 @@ class Int8Plan:
 
 
 def plan_int8(model: nn.Module, *, always: bool = False) -> Int8Plan:
-    """Return which layers of a model to quantize, found out by timing one of each shape.
+    """Return the layers of a model to quantize, found by timing one of each shape.
 
     Timed rather than looked up by width, because where int8 begins to pay off depends on the processor: at
     256 channels on one with VNNI, never on one without. It takes some tenths of a second.
@@ -153,7 +152,7 @@ def quantize_int8(model: Model, plan: Int8Plan | None = None) -> Model:
 
     Args:
         model: On the CPU, in float32. Changed in place.
-        plan: Which layers. By default those for which `plan_int8` finds int8 faster.
+        plan: The layers. By default those for which `plan_int8` finds int8 faster.
 
     Returns:
         The model.
@@ -186,7 +185,7 @@ def is_quantized(model: nn.Module) -> bool:
 def _quantize_rows(
     x: Float[Tensor, "R I"],
 ) -> tuple[UInt8[Tensor, "R I"], Float[Tensor, "R 1"]]:
-    """Return each row as integers of [1, 255] around 128, and what one of its steps is worth."""
+    """Return each row as integers of [1, 255] around 128, and the size of one step."""
     largest = x.abs().amax(dim=-1, keepdim=True).clamp_min_(_TINY)
     # Adding a half makes the cast, which cuts off, round.
     whole = x.mul(_LARGEST / largest).add_(_MIDDLE + 0.5).to(torch.uint8)
@@ -212,14 +211,14 @@ def _widths(linear: nn.Linear) -> tuple[int, int]:
 
 
 def _num_rows(model: nn.Module) -> int:
-    """Return how many rows a layer sees for one sample: the least that pays for what a call costs."""
+    """Return the number of rows of a layer's input for one sample."""
     config = getattr(getattr(model, "encoder", None), "config", None)
     return getattr(config, "num_latents", _ROWS)
 
 
 @torch.inference_mode()
 def _speed(linear: nn.Linear, rows: int) -> float:
-    """Return how many times as fast the layer is in int8, by the best of some alternating trials."""
+    """Return the speed of the layer in int8 relative to float32, by the best of some alternating trials."""
     x = torch.linspace(-1, 1, rows * linear.in_features).view(rows, linear.in_features)
     layers: tuple[nn.Module, nn.Module] = linear, Int8Linear(linear)
     best = [float("inf")] * 2

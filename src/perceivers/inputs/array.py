@@ -70,9 +70,6 @@ class ArrayInputConfig:
 class ArrayInput(nn.Module):
     """Makes an element of each row: `[values | Fourier features]` with coordinates, else `[values | learned vector]`.
 
-    Args:
-        config: Sizes, and how positions are encoded.
-
     Raises:
         ValueError: If sizes are not known yet.
 
@@ -113,11 +110,6 @@ class ArrayInput(nn.Module):
         self, x: Float[Tensor, "B M Ci"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Elements:
         """Return the elements of arrays, in the order of their rows.
-
-        Args:
-            x: Values and behind them coordinates in [-1, 1]; `perceivers.data` scales both. With coordinates any
-                number of rows, else at most the configured one.
-            mask: True where an element is real (L = M), or (L = 1) where a sample has an array at all. None: all are.
 
         Raises:
             ValueError: If a row has another number of channels than the configuration states, or there are more rows

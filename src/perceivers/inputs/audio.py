@@ -174,11 +174,6 @@ class AudioInput(nn.Module, ABC):
     ) -> Elements:
         """Return the elements of clips, in reading order: all of the first moment, then the next.
 
-        Args:
-            x: Samples x channels or frames x bands of each clip, normalized; `perceivers.data` owns that. At most
-                as long as configured.
-            mask: True where the second axis is real (L = Lx), or (L = 1) where a clip is there at all. None: all is.
-
         Raises:
             ValueError: If the input does not have the configured size.
         """
@@ -277,9 +272,6 @@ class _ConvolvedAudio(AudioInput):
 class WaveInput(_PatchedAudio):
     """Makes an element of each stretch of samples, all channels of a sample together.
 
-    Args:
-        config: Length of a clip and of a patch.
-
     Raises:
         ValueError: If the length is not known, or an element would have a single channel.
 
@@ -294,9 +286,6 @@ class WaveInput(_PatchedAudio):
 class ConvWaveInput(_ConvolvedAudio):
     """Makes an element of each cell of a convolved waveform.
 
-    Args:
-        config: Length of a clip and the stem.
-
     Raises:
         ValueError: If the length is not known, or there is no convolution.
     """
@@ -308,9 +297,6 @@ class ConvWaveInput(_ConvolvedAudio):
 
 class SpectrogramInput(_PatchedAudio):
     """Makes an element of each value of a spectrogram, or of each patch of them.
-
-    Args:
-        config: Frames and bands of a clip and of a patch.
 
     Raises:
         ValueError: If the size is not known, or an element would have a single channel.
@@ -324,9 +310,6 @@ class SpectrogramInput(_PatchedAudio):
 
 class ConvSpectrogramInput(_ConvolvedAudio):
     """Makes an element of each cell of a convolved spectrogram.
-
-    Args:
-        config: Frames and bands of a clip and the stem.
 
     Raises:
         ValueError: If the size is not known, or there is no convolution.

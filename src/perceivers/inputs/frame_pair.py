@@ -48,9 +48,6 @@ class FramePairInputConfig:
 class FramePairInput(nn.Module):
     """Makes an element of each pixel: its neighborhood in the first frame, then that in the second.
 
-    Args:
-        config: Size of the frames, of the neighborhood and of its projection.
-
     Raises:
         ValueError: If the size is not known.
 
@@ -80,11 +77,6 @@ class FramePairInput(nn.Module):
         self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
     ) -> Elements:
         """Return the elements of pairs of frames, in reading order.
-
-        Args:
-            frames: Pixels in [-1, 1] of the first and the second frame. Frames of another size than the configured
-                are read with positions of their own.
-            mask: True where a sample has frames at all. None: all have.
 
         Raises:
             ValueError: If they are no pairs, or have another number of channels.
@@ -146,9 +138,6 @@ class ConvFramePairInputConfig:
 class ConvFramePairInput(nn.Module):
     """Makes an element of each cell: the channels of both frames side by side go through the stem.
 
-    Args:
-        config: Size of the frames and of the stem.
-
     Raises:
         ValueError: If the size is not known.
 
@@ -181,11 +170,6 @@ class ConvFramePairInput(nn.Module):
         self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
     ) -> Elements:
         """Return the elements of pairs of frames, in reading order.
-
-        Args:
-            frames: Pixels in [-1, 1] of the first and the second frame. Frames of another size than the configured
-                are read with positions of their own.
-            mask: True where a sample has frames at all. None: all have.
 
         Raises:
             ValueError: If they are no pairs, or have another number of channels.

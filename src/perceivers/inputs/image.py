@@ -149,11 +149,6 @@ class _ImageInput(nn.Module, ABC):
     ) -> Elements:
         """Return the elements of images, in reading order.
 
-        Args:
-            image: Normalized pixels; `perceivers.data` owns mean, scale and resizing. Any size.
-            mask: True where an element is real (L = M), or (L = 1) where a sample has an image at all. None: all
-                are. Statistics of a stem's batch norm are taken over every image, a missing one being zeros.
-
         Raises:
             ValueError: If the image has another number of channels than the configuration states.
         """
@@ -178,9 +173,6 @@ class _ImageInput(nn.Module, ABC):
 class PixelInput(_ImageInput):
     """Makes an element of each pixel. Nothing is mixed and nothing is known of neighbors.
 
-    Args:
-        config: Size of the image and of its position encoding.
-
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
 
@@ -202,9 +194,6 @@ class PatchInput(_ImageInput):
     """Makes an element of each patch: its pixels in reading order, the colors of a pixel together.
 
     An image that does not divide into patches gets zeros (the mean color) behind its last row and column.
-
-    Args:
-        config: Size of the image, of a patch and of its position encoding.
 
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
@@ -234,9 +223,6 @@ class ConvInput(_ImageInput):
 
     All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME"), unless the
     configuration states otherwise.
-
-    Args:
-        config: Size of the image, of the stem and of its position encoding.
 
     Source: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
     """

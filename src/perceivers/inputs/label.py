@@ -26,9 +26,6 @@ class LabelInputConfig:
 class LabelInput(nn.Module):
     """Makes one element of a label: its one-hot vector, without a position.
 
-    Args:
-        config: Number of classes.
-
     Raises:
         ValueError: If it is not known, or there are fewer than two.
 
@@ -49,10 +46,6 @@ class LabelInput(nn.Module):
 
     def forward(self, x: Float[Tensor, "B K"], mask: Bool[Tensor, "B 1"] | None = None) -> Elements:
         """Return the elements of labels.
-
-        Args:
-            x: Share of each class.
-            mask: True where a sample has a label. None: all have.
 
         Raises:
             ValueError: If there are other classes than the configuration states.

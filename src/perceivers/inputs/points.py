@@ -62,9 +62,6 @@ class PointsInput(nn.Module):
     The coordinates stand in the content, so the position encoding is that of `nn.position` without them. They
     may leave [-1, 1].
 
-    Args:
-        config: Numbers of points and channels, frequencies and layers.
-
     Raises:
         ValueError: If the number of points is not known yet.
     """
@@ -94,10 +91,6 @@ class PointsInput(nn.Module):
         self, x: Float[Tensor, "B M Ci"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Elements:
         """Return the elements of point clouds, in the order of their points, which means nothing.
-
-        Args:
-            x: x, y, z and further channels; `perceivers.data` centers and scales them. Any number of points.
-            mask: True where a point is real (L = M), or (L = 1) where a sample has a point cloud at all. None: all are.
 
         Raises:
             ValueError: If a point has another number of channels than the configuration states.

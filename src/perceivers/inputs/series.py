@@ -181,10 +181,6 @@ class _SeriesInput(nn.Module, ABC):
     ) -> Elements:
         """Return the elements of series in the order of time.
 
-        Args:
-            x: Values of each step; flags and times behind them, if the configuration states so.
-            mask: True where a step is real, or (one for a sample) where there is a series at all. None: all are.
-
         Raises:
             ValueError: If there are other channels, or more steps, than the configuration states.
         """
@@ -215,9 +211,6 @@ class _SeriesInput(nn.Module, ABC):
 class SeriesInput(_SeriesInput):
     """Makes an element of each patch of steps.
 
-    Args:
-        config: Size of the series, of a patch and of its position encoding.
-
     Raises:
         ValueError: If the size is not known, or an element would have a single channel.
     """
@@ -244,9 +237,6 @@ class SeriesInput(_SeriesInput):
 
 class ConvSeriesInput(_SeriesInput):
     """Makes an element of each cell after convolutions with a stride.
-
-    Args:
-        config: Size of the series, of the stem and of its position encoding.
 
     Raises:
         ValueError: If the size is not known.

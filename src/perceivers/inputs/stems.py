@@ -68,12 +68,7 @@ class ConvStem(nn.Module):
     def forward(
         self, x: Float[Tensor, "B Ci *sizes"], mask: Bool[Tensor, "B L"] | None = None
     ) -> tuple[Float[Tensor, "B Co *grid"], Bool[Tensor, "B Lo"] | None]:
-        """Return the cells after the stem, and which of the first axis hold something real.
-
-        Args:
-            x: Cells.
-            mask: True where the first axis is real. None: everywhere.
-        """
+        """Return the cells after the stem, and which of the first axis hold something real."""
         x = _cleared(x, mask)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(self._padded(x))

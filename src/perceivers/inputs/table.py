@@ -36,9 +36,6 @@ class TableInput(nn.Module):
 
     A learned vector of the field is added, so that the model knows which one it is; numbers have an offset too.
 
-    Args:
-        config: Number of fields and of their categories.
-
     Raises:
         ValueError: If the fields are not known, or elements would have a single channel.
     """
@@ -78,10 +75,6 @@ class TableInput(nn.Module):
         self, x: Float[Tensor, "B F"], mask: Bool[Tensor, "B Fm"] | None = None
     ) -> Elements:
         """Return the elements of rows, numbers first.
-
-        Args:
-            x: Normalized numbers, then the index of each category.
-            mask: True where a field is there, or (one for a sample) where there is a row at all. None: all are.
 
         Raises:
             ValueError: If there are other fields than the configuration states.

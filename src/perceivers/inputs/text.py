@@ -133,9 +133,6 @@ class _TextInput(nn.Module):
 class BytesInput(_TextInput):
     """Makes an element of each byte. Its place is added, so that positions take no channels.
 
-    Args:
-        config: Length and widths.
-
     Raises:
         ValueError: If the length is not known.
 
@@ -158,10 +155,6 @@ class BytesInput(_TextInput):
     ) -> Elements:
         """Return the elements of texts.
 
-        Args:
-            ids: A number below `vocab_size` for each byte.
-            mask: True where a byte is real, or (one for a sample) where there is a text at all. None: all are.
-
         Raises:
             ValueError: If texts are longer than `max_length`.
         """
@@ -172,9 +165,6 @@ class BytesInput(_TextInput):
 
 class ConvBytesInput(_TextInput):
     """Makes an element of each cell after convolutions with a stride over the bytes' vectors.
-
-    Args:
-        config: Length, widths and stem.
 
     Raises:
         ValueError: If the length is not known.
@@ -202,10 +192,6 @@ class ConvBytesInput(_TextInput):
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None = None
     ) -> Elements:
         """Return the elements of texts.
-
-        Args:
-            ids: A number below `vocab_size` for each byte.
-            mask: True where a byte is real, or (one for a sample) where there is a text at all. None: all are.
 
         Raises:
             ValueError: If texts are longer than `max_length`.

@@ -151,12 +151,6 @@ class _VideoInput(nn.Module, ABC):
     ) -> Elements:
         """Return the elements of clips, frame by frame, each in reading order.
 
-        Args:
-            clip: Normalized pixels; `perceivers.data` owns mean, scale and resizing. A clip of fewer frames than
-                the configured has the positions of the first of them: it means the same as a padded one.
-            mask: True where a frame is real (L = T), or (L = 1) where a sample has a video at all. None: all are.
-                An element is real if one of its frames is.
-
         Raises:
             ValueError: If frames have another number of channels than the configuration states.
         """
@@ -198,9 +192,6 @@ class VideoInput(_VideoInput):
 
     A clip that does not divide into patches gets zeros (the mean color) behind its last frame, row and column.
 
-    Args:
-        config: Length and size of a clip, of a patch and of its position encoding.
-
     Raises:
         ValueError: If a size is open, or an element would have a single channel, which LayerNorm erases.
 
@@ -229,9 +220,6 @@ class VideoInput(_VideoInput):
 
 class ConvVideoInput(_VideoInput):
     """Makes an element of each cell of the frames after a convolved stem, which sees every frame by itself.
-
-    Args:
-        config: Length and size of a clip, of the stem and of its position encoding.
 
     Raises:
         ValueError: If a size is open.

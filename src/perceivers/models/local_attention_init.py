@@ -40,8 +40,8 @@ def init_local_attention(
     down. None of it is fixed: everything is trained.
 
     Why: a model of masked bytes must first find out that the bytes next to a masked one matter, through two
-    cross-attentions that are both random. With the published initialization it stays at the frequencies of letters
-    for long (`docs/log.md`).
+    cross-attentions that are both random. With the published initialization it stays for long at the frequencies of
+    single bytes (`docs/log.md`).
 
     Args:
         places: Learned vector of each position of the text, L x C.

@@ -154,7 +154,7 @@ class LearnedQueries(nn.Module):
         truncated_normal_(self.table, config.init_scale)
 
     def count(self, context: QueryContext) -> int:
-        """Return how many queries there are for this input.
+        """Return the number of queries for this input.
 
         Raises:
             ValueError: If the input has more elements than there are queries.

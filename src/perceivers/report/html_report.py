@@ -4,17 +4,16 @@ import base64
 import importlib.util
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.samples import Sample
 from perceivers.evaluation.evaluate import choose_split, open_for_run
-from perceivers.evaluation.predict import Predictor, load_predictor
+from perceivers.evaluation.predict import load_predictor
 from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, load
 from perceivers.recipes.files import dump_recipe
@@ -104,12 +103,7 @@ def limits_of(run: LoadedRun) -> list[str]:
 
 
 def metric_rows(run: LoadedRun, order: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the measured splits, and a row of texts for each metric: its name and its value on each split.
-
-    Args:
-        run: The run.
-        order: All splits in their order.
-    """
+    """Return the measured splits in a given order, and for each metric its name and value on each split as text."""
     splits = [one for one in order if one in run.metrics]
     names = dict.fromkeys(name for split in splits for name in run.metrics[split])
     values = {name: [run.metrics[split].get(name) for split in splits] for name in names}
@@ -121,24 +115,28 @@ def metric_rows(run: LoadedRun, order: Sequence[str]) -> tuple[list[str], list[l
 
 
 def _sections(run: LoadedRun, examples: Sequence[str], missing: Sequence[str]) -> list[str]:
-    summary = run.facts
+    summary = run.summary
     notes = [] if summary is None else list(summary.notes)
     versions = [] if summary is None else [[*pair] for pair in summary.versions.items()]
     bad = [] if summary is None else [f"{name}: {reason}" for name, reason in summary.bad]
     splits, metrics = metric_rows(run, ("validation", "test", "train"))
     has_curves = run.rows and importlib.util.find_spec("matplotlib")
+    setup = [] if summary is None else [row for row in table_rows(summary) if row[0] != "command"]
+    command = "" if summary is None else summary.command
+    recipe = "" if run.recipe is None else _code(dump_recipe(run.recipe))
+    details = f"<details><summary>All settings</summary>{recipe}</details>" if recipe else ""
     return [
         _header(run),
         _section("Metrics", _table(["", *splits], metrics)),
         _section("Curves", _curves(run) if has_curves else ""),
         *_tasks(run),
         _section("Examples", *examples),
-        _section("The run", _setup(run)),
+        _section("The run", _code(command), _table([], setup, numbers=False)),
         _section("Size and cost", _cost(run)),
         _section("Data", _list(notes)),
         _section("Rows that could not be read", _list(bad[:_MAX_BAD_ROWS])),
         _section("Limits", _list([*limits_of(run), *missing])),
-        _section("Settings", _settings(run)),
+        _section("Settings", details),
         _section("Versions", _table([], versions)),
     ]
 
@@ -180,10 +178,10 @@ def _curves(run: LoadedRun) -> str:
 
 def _tasks(run: LoadedRun) -> list[str]:
     """Return confusion matrix and recall of each class, or the metrics of each output, for every task."""
-    if run.facts is None:
+    if run.summary is None:
         return []
     found: list[str] = []
-    for place, (name, task) in enumerate([("", run.facts), *run.facts.tasks.items()]):
+    for place, (name, task) in enumerate([("", run.summary), *run.summary.tasks.items()]):
         of_task = f" of {name}" if name else ""
         if task.confusion is not None:
             image = run.folder / (f"confusion-{place}.png" if name else "confusion.png")
@@ -211,15 +209,6 @@ def _tasks(run: LoadedRun) -> list[str]:
     return found
 
 
-def _setup(run: LoadedRun) -> str:
-    if run.facts is None:
-        return ""
-    rows = [row for row in table_rows(run.facts) if row[0] != "command"]
-    command = run.facts.command
-    code = f"<pre><code>{escape(command)}</code></pre>" if command else ""
-    return code + _table([], rows, numbers=False)
-
-
 def _cost(run: LoadedRun) -> str:
     rows: list[list[str]] = []
     if run.cost is not None:
@@ -238,22 +227,8 @@ def _cost(run: LoadedRun) -> str:
     return _table([], rows)
 
 
-def _settings(run: LoadedRun) -> str:
-    if run.recipe is None:
-        return ""
-    return (
-        "<details><summary>All settings</summary>"
-        f"<pre><code>{escape(dump_recipe(run.recipe))}</code></pre></details>"
-    )
-
-
 def _examples(run: LoadedRun, count: int) -> tuple[list[str], list[str]]:
-    """Return figures of explained samples, evenly spaced over the test or validation split; or reasons for none.
-
-    Args:
-        run: The run.
-        count: Number of samples.
-    """
+    """Return figures of samples evenly spaced over the test or validation split, and reasons for missing ones."""
     if run.state != "ended" or run.data is None:
         return [], [
             "No examples are shown: the run has not ended, or the location of its data is unknown."
@@ -275,31 +250,22 @@ def _examples(run: LoadedRun, count: int) -> tuple[list[str], list[str]]:
     with tempfile.TemporaryDirectory(prefix="perceivers-report-") as folder:
         for index in range(0, len(records), max(1, len(records) // count))[:count]:
             row = dict(records.row(index))
-            name = _sample_name(row, index)
+            paths = [cell.path for cell in row.values() if isinstance(cell, EncodedItem)]
+            files = dict.fromkeys(path.name for path in paths if path is not None)
+            name = " + ".join(files) or f"Row {index}"
             out = Path(folder) / "explanation.png"
             try:
                 explain_file(saved, Sample(name=name, row=row), out, latents=4)
             except (OSError, ValueError, ImportError) as error:
                 missing.append(f"{name} is not shown: {' '.join(str(error).split())}")
                 continue
-            label = f"{name} ({split} split{_true_class(predictor, source, split, index)})"
-            found.append(_image(out.read_bytes(), label))
+            truth = ""
+            if source.target is not None and source.target_kind == "class":
+                target: Any = source.targets(split)[index]
+                known = dict(enumerate(predictor.task.names))
+                truth = f", in truth {known[int(target)]}" if int(target) in known else ""
+            found.append(_image(out.read_bytes(), f"{name} ({split} split{truth})"))
     return found, list(dict.fromkeys(missing))
-
-
-def _sample_name(row: Mapping[str, Any], index: int) -> str:
-    """Return the names of a row's files without their folders, or its number."""
-    cells = [cell.path for cell in row.values() if isinstance(cell, EncodedItem)]
-    names = dict.fromkeys(path.name for path in cells if path is not None)
-    return " + ".join(names) or f"Row {index}"
-
-
-def _true_class(predictor: Predictor, source: DatasetBundle, split: str, index: int) -> str:
-    if source.target is None or source.target_kind != "class":
-        return ""
-    target: Any = source.targets(split)[index]
-    names = predictor.task.names
-    return f", in truth {names[int(target)]}" if 0 <= int(target) < len(names) else ""
 
 
 def _section(title: str, *parts: str) -> str:
@@ -311,13 +277,7 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
-    """Return texts as a table, or nothing without rows.
-
-    Args:
-        head: Titles of the columns. Empty: none.
-        rows: Cells of each row.
-        numbers: Whether all columns but the first are aligned as numbers.
-    """
+    """Return texts as a table, or nothing without rows; with `numbers`, all columns but the first are aligned."""
     if not rows:
         return ""
     kind = ' class="n"' if numbers else ""
@@ -332,12 +292,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool 
 
 
 def _confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Return a confusion matrix as a table with cells colored by their share of the row.
-
-    Args:
-        names: Names of the classes.
-        counts: Rows are true classes, columns predicted ones.
-    """
+    """Return a confusion matrix (rows: true classes) as a table with cells colored by their share of the row."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = [f"<thead><tr><th>true \\ predicted</th>{head}</tr></thead>"]
     for name, row in zip(names, counts, strict=True):
@@ -364,3 +319,7 @@ def _image(png: bytes, label: str) -> str:
 def _list(sentences: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(one)}</li>" for one in sentences)
     return f"<ul>{items}</ul>" if items else ""
+
+
+def _code(text: str) -> str:
+    return f"<pre><code>{escape(text)}</code></pre>" if text else ""

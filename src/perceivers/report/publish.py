@@ -144,7 +144,21 @@ def model_card(run: LoadedRun, repo_id: str | None = None) -> str:
         eval_results=results or None,
         model_name=name if results else None,
     )
-    body = "\n\n".join(part for part in _sections(run, name, repo_id, kind, inputs) if part)
+    source = _data_name(run)
+    learned = f" It was trained on `{source}`." if source else ""
+    task = kind.replace("_", " ") or "a model"
+    use = f'import perceivers as pv\n\npredictor = pv.load("{repo_id or "USER/NAME"}")\npredictor.predict("FILE")'
+    parts = [
+        f"# {name}",
+        f"A Perceiver for {task} of {', '.join(inputs) or 'unknown inputs'}.{learned}",
+        f'## Use\n\n```bash\npip install "perceivers[all]"\n```\n\n```python\n{use}\n```',
+        *_metrics(run),
+        *_data(run),
+        *_setup(run),
+        *_cost(run),
+        "## Limits\n\n" + "\n".join(f"- {one}" for one in limits_of(run)),
+    ]
+    body = "\n\n".join(parts)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
@@ -202,80 +216,58 @@ def _data_name(run: LoadedRun) -> str:
     return "" if run.data is None else file_name_only(run.data.rstrip("/"))
 
 
-def _sections(
-    run: LoadedRun, name: str, repo_id: str | None, kind: str, inputs: Sequence[str]
-) -> list[str]:
-    source = _data_name(run)
-    learned = f" It was trained on `{source}`." if source else ""
-    task = kind.replace("_", " ") or "a model"
-    use = f'import perceivers as pv\n\npredictor = pv.load("{repo_id or "USER/NAME"}")\npredictor.predict("FILE")'
-    return [
-        f"# {name}",
-        f"A Perceiver for {task} of {', '.join(inputs) or 'unknown inputs'}.{learned}",
-        f'## Use\n\n```bash\npip install "perceivers[all]"\n```\n\n```python\n{use}\n```',
-        _metrics(run),
-        _data(run),
-        _setup(run),
-        _cost(run),
-        "## Limits\n\n" + "\n".join(f"- {one}" for one in limits_of(run)),
-    ]
-
-
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _metrics(run: LoadedRun) -> str:
+def _metrics(run: LoadedRun) -> list[str]:
     splits, rows = metric_rows(run, ("test", "validation", "train"))
-    if not splits:
-        return ""
     best = f"The weights are those with the best {run.main_metric} on validation."
-    return f"## Metrics\n\n{_table(['', *splits], rows)}\n\n{best}"
+    return ["## Metrics", _table(["", *splits], rows), best] if splits else []
 
 
-def _data(run: LoadedRun) -> str:
-    if run.facts is None or not run.facts.notes:
-        return ""
+def _data(run: LoadedRun) -> list[str]:
+    if run.summary is None or not run.summary.notes:
+        return []
     # The whole path first: in a sentence, a path with spaces has no visible end.
     path = run.data or "\0"
     lines = [
-        f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.facts.notes
+        f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.summary.notes
     ]
-    if run.facts.bad:
-        lines.append(f"- {len(run.facts.bad):,} rows could not be read and were left out.")
-    return "## Data\n\n" + "\n".join(lines)
+    if run.summary.bad:
+        lines.append(f"- {len(run.summary.bad):,} rows could not be read and were left out.")
+    return ["## Data", "\n".join(lines)]
 
 
-def _setup(run: LoadedRun) -> str:
+def _setup(run: LoadedRun) -> list[str]:
     """Return command, duration, device and versions of the training."""
-    if run.facts is None:
-        return ""
-    rows = [list(row) for row in table_rows(run.facts) if row[0] != "command"]
+    if run.summary is None:
+        return []
+    rows = [list(row) for row in table_rows(run.summary) if row[0] != "command"]
     parts = ["## Training"]
-    if run.facts.command:
+    if run.summary.command:
         try:
-            words = shlex.split(run.facts.command)
+            words = shlex.split(run.summary.command)
         except ValueError:
-            words = run.facts.command.split()
-        parts.append(f"```bash\n{shlex.join(_word_without_path(word) for word in words)}\n```")
-    versions: Mapping[str, str] = run.facts.versions
+            words = run.summary.command.split()
+        words = [
+            f"{flag}={file_name_only(value)}" if sign else file_name_only(flag)
+            for flag, sign, value in (word.partition("=") for word in words)
+        ]
+        parts.append(f"```bash\n{shlex.join(words)}\n```")
+    versions: Mapping[str, str] = run.summary.versions
     if versions:
         rows.append(["versions", ", ".join(f"{key} {value}" for key, value in versions.items())])
-    return "\n\n".join([*parts, _table(["", ""], rows)])
+    return [*parts, _table(["", ""], rows)]
 
 
-def _word_without_path(word: str) -> str:
-    """Return a word of a command without its path, also behind `--flag=`."""
-    flag, sign, value = word.partition("=")
-    return f"{flag}={file_name_only(value)}" if sign else file_name_only(word)
-
-
-def _cost(run: LoadedRun) -> str:
+def _cost(run: LoadedRun) -> list[str]:
     if run.cost is None:
-        return ""
-    return (
-        f"## Size and cost\n\n{run.cost.num_parameters:,} parameters; {run.cost.flops / 1e9:,.3g} GFLOPs per sample, "
+        return []
+    text = (
+        f"{run.cost.num_parameters:,} parameters; {run.cost.flops / 1e9:,.3g} GFLOPs per sample, "
         f"{run.cost.paper_flops / 1e9:,.3g} by the papers' formulas; {run.cost.num_elements:,} elements of "
         f"{run.cost.input_channels} channels are read."
     )
+    return ["## Size and cost", text]

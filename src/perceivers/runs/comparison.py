@@ -193,7 +193,12 @@ def comparison_figure(comparison: Comparison) -> Any:
             strict=False,
         ):
             for run in runs:
-                _curve(axes, run, key, over, color=colors[id(run)], style=styles[id(run)])
+                unit = 60 if over == "elapsed" else 1
+                points = [(r[over] / unit, r[key]) for r in run.rows if key in r and over in r]
+                if points:
+                    marker = "." if len(points) < _MARKED else ""
+                    look = {"color": colors[id(run)], "linestyle": styles[id(run)]}
+                    axes.plot(*zip(*points, strict=True), marker=marker, **look)
             axes.set(title=key.replace("/", " "), xlabel=label)
             axes.locator_params(axis="x", nbins=5)
             axes.grid(alpha=0.3)
@@ -206,17 +211,6 @@ def comparison_figure(comparison: Comparison) -> Any:
     ]
     made.legend(handles=handles, loc="outside lower left", ncols=min(4, len(handles)))
     return made
-
-
-def _curve(axes: Any, run: LoadedRun, key: str, over: str, *, color: str, style: str) -> None:
-    points = [
-        (row[over] / (60 if over == "elapsed" else 1), row[key])
-        for row in run.rows
-        if key in row and over in row
-    ]
-    if points:
-        marker = "." if len(points) < _MARKED else ""
-        axes.plot(*zip(*points, strict=True), color=color, linestyle=style, marker=marker)
 
 
 def _against_cost(

@@ -183,7 +183,7 @@ def check_same_recipe(old: Recipe, new: Recipe, folder: Path) -> None:
     )
     more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
     raise ValueError(
-        f"A resumed run must have the recipe that it began with, and this one differs from "
+        f"A resumed run must have its initial recipe, and this one differs from "
         f"{folder / 'recipe.yaml'}: {lines}{more}. Leave these flags out, or start a new run with another "
         f"--out (with --init-from {folder} it starts from the weights of this one)."
     )

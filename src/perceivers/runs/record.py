@@ -27,7 +27,7 @@ class LoadedRun:
         folder: The run folder.
         recipe: The resolved recipe. None: of a model saved with `pv.save`.
         saved: Configuration saved with the weights. None: the run has not ended.
-        facts: Results of the run. None: it has not ended, or the model was not trained here.
+        summary: Results of the run. None: it has not ended, or the model was not trained here.
         rows: Lines of `metrics.jsonl`.
         measured: Evaluation of each split.
         state: `ended`, or a description of the progress.
@@ -36,7 +36,7 @@ class LoadedRun:
     folder: Path
     recipe: Recipe | None = None
     saved: SavedConfig | None = None
-    facts: RunSummary | None = None
+    summary: RunSummary | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     state: str = "ended"
@@ -63,8 +63,8 @@ class LoadedRun:
     @property
     def main_metric(self) -> str:
         """Metric by which the weights were chosen. "": unknown."""
-        if self.facts is not None:
-            return self.facts.main_metric
+        if self.summary is not None:
+            return self.summary.main_metric
         return "" if self.task is None else self.task.main_metric
 
     @property
@@ -76,7 +76,7 @@ class LoadedRun:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Metrics of each split; of validation, those of the best weights so far."""
         found: dict[str, dict[str, float]] = {}
-        own = dict(self.facts.metrics) if self.facts is not None else self._best_so_far()
+        own = dict(self.summary.metrics) if self.summary is not None else self._best_so_far()
         if own:
             found["validation"] = own
         for split, evaluation in self.measured.items():
@@ -105,15 +105,15 @@ class LoadedRun:
     @property
     def steps(self) -> int | None:
         """Number of optimizer steps."""
-        if self.facts is not None:
-            return self.facts.steps
+        if self.summary is not None:
+            return self.summary.steps
         return int(self.rows[-1]["step"]) if self.rows else None
 
     @property
     def seconds(self) -> float | None:
         """Duration of training."""
-        if self.facts is not None:
-            return self.facts.seconds
+        if self.summary is not None:
+            return self.summary.seconds
         return float(self.rows[-1]["elapsed"]) if self.rows else None
 
     @property
@@ -160,12 +160,12 @@ def read_run(folder: str | Path) -> LoadedRun:
     rows = read_metrics(folder / METRICS_FILE)
     saved = read_config(folder / CONFIG_FILE) if has_config else None
     state = _state(folder, rows, ended=saved is not None)
-    facts = read_summary(folder)
+    summary = read_summary(folder)
     return LoadedRun(
         folder=folder,
         recipe=recipe,
         saved=saved,
-        facts=facts if state == "ended" else None,
+        summary=summary if state == "ended" else None,
         rows=rows,
         measured=_measured(folder),
         state=state,

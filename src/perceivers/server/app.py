@@ -21,9 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perceivers.explain.render import explanation_json
 from perceivers.server.batching import ModelGoneError
-from perceivers.server.decoding import DecoderDiedError
-from perceivers.server.forms import RefusedError, parse_form, read_form
-from perceivers.server.service import BusyError, Service
+from perceivers.server.forms import parse_form, read_form
+from perceivers.server.service import Service
 
 STATIC = Path(__file__).with_name("static")
 SHARED = Path(explanation_json.__file__).with_name("static")  # views and style of every page
@@ -47,6 +46,7 @@ _FORM_RESPONSES = {
     "504": "The time limit is over.",
 }
 _TOO_LONG = "The request took longer than the limit. Send something smaller, or try again later."
+_ERRORS = {ModelGoneError: 503, TimeoutError: 504, ClientDisconnect: 400}
 _HTTP_REASONS = {
     404: "There is nothing at this address. /docs lists all addresses.",
     405: "This address has another method. /docs lists them.",
@@ -86,9 +86,7 @@ def _require(token: str) -> Callable[..., None]:
     """Return a dependency that requires a bearer token."""
     bearer = HTTPBearer(auto_error=False)
 
-    def check(
-        shown: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    ) -> None:
+    def check(shown: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
         if shown is None or not hmac.compare_digest(shown.credentials.encode(), token.encode()):
             reason = "This server requires a token: send the header `Authorization: Bearer TOKEN`."
             raise HTTPException(401, reason, headers={"www-authenticate": "Bearer"})
@@ -97,7 +95,7 @@ def _require(token: str) -> Callable[..., None]:
 
 
 def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:
-    counts = service.counts()
+    counts = service.counts
 
     @app.post("/predict", dependencies=protected, openapi_extra=_form_schema(service))
     async def predict(request: Request) -> Response:
@@ -118,7 +116,7 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
             outputs, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
             views = explanation_json.views_json(found, cross_attention=read)
-        shown = {name: service.describe()[name] for name in ("reads", "latents", "heads")}
+        shown = {name: service.description[name] for name in ("reads", "latents", "heads")}
         shown |= {"answers": outputs, "missing": list(found.missing), "views": views}
         return JSONResponse({**shown, "milliseconds": _milliseconds(started)})
 
@@ -129,7 +127,7 @@ def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
     @app.get("/run", dependencies=protected)
     async def run() -> dict[str, Any]:
         """Return inputs, outputs and limits of the run."""
-        return service.describe()
+        return service.description
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -160,12 +158,7 @@ def _milliseconds(started: float) -> float:
 
 
 def _form_schema(service: Service, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Return the OpenAPI description of a form with the inputs of a run.
-
-    Args:
-        service: The run.
-        counts: For an explanation, the numbers of reads, latents and heads by field.
-    """
+    """Return the OpenAPI description of a form with the inputs of a run."""
     fields = {one.name: one.schema() for one in service.inputs}
     for name, count in (counts or {}).items():
         default = "all" if name == "read" else "mean"
@@ -208,40 +201,27 @@ def _definitions(described: Mapping[str, Any]) -> str:
 def _handle_errors(app: FastAPI) -> None:
     """Make every error a JSON response with one sentence."""
 
-    def handler(status: int, **headers: str) -> Callable[[Request, Exception], JSONResponse]:
-        def handle(_: Request, error: Exception) -> JSONResponse:
-            code = error.status if isinstance(error, RefusedError) else status
-            reason = " ".join(str(error).split()) or _TOO_LONG
-            return JSONResponse({"error": reason}, code, headers=headers)
-
-        return handle
+    def handle(_: Request, error: Exception) -> JSONResponse:
+        status = next(status for kind, status in _ERRORS.items() if isinstance(error, kind))
+        return _error(status, " ".join(str(error).split()) or _TOO_LONG)
 
     def handle_http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        reason = _HTTP_REASONS.get(error.status_code, str(error.detail))
-        return JSONResponse({"error": reason}, error.status_code, headers=error.headers)
+        reason = _HTTP_REASONS.get(error.status_code, error.detail)
+        return _error(error.status_code, reason, error.headers)
 
-    app.add_exception_handler(RefusedError, handler(422))
-    app.add_exception_handler(BodyTooLargeError, handler(413, connection="close"))
-    app.add_exception_handler(BusyError, handler(503, **{"retry-after": "1"}))
-    app.add_exception_handler(ModelGoneError, handler(503))
-    app.add_exception_handler(DecoderDiedError, handler(500))
-    app.add_exception_handler(TimeoutError, handler(504))
-    app.add_exception_handler(ClientDisconnect, handler(400))
+    for kind in _ERRORS:
+        app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)
 
 
-class BodyTooLargeError(Exception):
-    """The body of a request is larger than the limit.
+def _error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": reason}, status, headers=headers)
 
-    Args:
-        most: The limit, in bytes.
-    """
 
-    def __init__(self, most: int) -> None:
-        super().__init__(
-            f"The request is larger than the limit of {most:,} bytes. Send a smaller file."
-        )
+def _too_large(limit: int) -> HTTPException:
+    reason = f"The request is larger than the limit of {limit:,} bytes. Send a smaller file."
+    return HTTPException(413, reason, headers={"connection": "close"})
 
 
 class RequestGuard:
@@ -299,11 +279,11 @@ class RequestGuard:
                     "This server accepts requests to localhost or its address only. Behind a proxy, start it with "
                     "--token: then any name is accepted."
                 )
-                return JSONResponse({"error": reason}, 421)
+                return _error(421, reason)
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > self.limits.bytes:
-            reason = str(BodyTooLargeError(self.limits.bytes))
-            return JSONResponse({"error": reason}, 413, headers={"connection": "close"})
+            refusal = _too_large(self.limits.bytes)
+            return _error(413, refusal.detail, refusal.headers)
         return None
 
 
@@ -321,14 +301,14 @@ class _BoundedBody:
         """Return the next message.
 
         Raises:
-            BodyTooLargeError: If the messages so far are too large.
+            HTTPException: If the messages so far are too large.
             TimeoutError: If they take too long to arrive.
         """
         if self.is_read:  # only the end of the connection can follow
             return await self._receive()
         message = await self._next(self._deadline)
         if self._size > self._most:
-            raise BodyTooLargeError(self._most)
+            raise _too_large(self._most)
         return message
 
     async def drain(self) -> None:

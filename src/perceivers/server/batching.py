@@ -16,18 +16,11 @@ class ModelGoneError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A queued computation.
-
-    Attributes:
-        work: Computation that runs alone. None: `item` joins a batch.
-        item: One sample of a batch.
-        deadline: Time by `time.monotonic` after which the result is not needed.
-        result: Receives the result.
-    """
+    """A queued computation: `work` runs alone, or `item` joins a batch."""
 
     work: Callable[[], Any] | None
     item: Any
-    deadline: float
+    deadline: float  # by time.monotonic; later the result is not needed
     result: "Future[Any]" = field(default_factory=Future[Any])
 
 
@@ -82,11 +75,7 @@ class Batcher:
         self._thread.join()
 
     async def submit(self, item: Any, deadline: float) -> Any:
-        """Return the result of an item, computed in a batch with others.
-
-        Args:
-            item: One sample.
-            deadline: Latest time of the result, by `time.monotonic`.
+        """Return the result of an item, computed in a batch with others, before a deadline by `time.monotonic`.
 
         Raises:
             TimeoutError: If it is not ready by then.

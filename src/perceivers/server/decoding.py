@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sample_cache import pack, unpack
@@ -59,8 +60,7 @@ class Job:
 
     Attributes:
         cells: A file or a plain value, by modality or column.
-        explained: Whether the sample is for an explanation: the decoded values are returned too, and of a longer
-            recording the middle clip only.
+        explained: Whether the sample is for an explanation, with the decoded values and the middle clip only.
     """
 
     cells: dict[str, Upload | str]
@@ -125,7 +125,7 @@ class DecoderSettings:
         predicting: Preprocessing of each modality for predictions.
         explaining: Preprocessing of each modality for explanations.
         task: The model's task.
-        num_clips: Clips of a longer recording in a prediction.
+        num_clips: Number of clips of a sample in a prediction.
         limits: Upper bounds on uploads.
     """
 
@@ -144,11 +144,6 @@ class TooLargeError(ValueError):
 def check_limits(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
     """Check the size of an upload by its header, before anything is decoded.
 
-    Args:
-        kind: Modality of the column.
-        media: The upload.
-        limits: Upper bounds on uploads.
-
     Raises:
         TooLargeError: If it is above a limit.
         ValueError: If its header cannot be read. The message names the file and the reason.
@@ -166,11 +161,7 @@ def check_limits(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
 
 
 class Decoder:
-    """Decodes and prepares uploads.
-
-    Args:
-        settings: Columns, preprocessing and limits.
-    """
+    """Decodes and prepares uploads."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self.settings = settings
@@ -223,12 +214,7 @@ class Decoder:
 
 
 def serve_jobs(connection: Connection, settings: DecoderSettings) -> None:
-    """Decode jobs until the other end of the connection is closed. The main function of a decoding process.
-
-    Args:
-        connection: Receives jobs, sends packed results.
-        settings: Columns, preprocessing and limits.
-    """
+    """Decode jobs until the other end of the connection is closed. The main function of a decoding process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its decoders itself
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -256,22 +242,16 @@ def limit_memory(extra: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-class DecoderDiedError(RuntimeError):
-    """The decoding process ended before it answered."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The decoding process ended before it was done, perhaps because it ran out of memory. It is restarted, and "
-            "other requests are not affected. Try again; if it happens again, the file cannot be decoded here."
-        )
+def _died() -> HTTPException:
+    return HTTPException(
+        500,
+        "The decoding process ended before it was done, perhaps because it ran out of memory. It is restarted, and "
+        "other requests are not affected. Try again; if it happens again, the file cannot be decoded here.",
+    )
 
 
 class DecoderProcess:
-    """Handle of one decoding process, which is restarted whenever it has died.
-
-    Args:
-        settings: Columns, preprocessing and limits.
-    """
+    """Handle of one decoding process, which is restarted whenever it has died."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self.settings = settings
@@ -290,11 +270,7 @@ class DecoderProcess:
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
-        """Start the process and wait until it is ready.
-
-        Raises:
-            DecoderDiedError: If it ends before it is ready.
-        """
+        """Start the process and wait until it is ready. Raises `HTTPException` if it ends before."""
         # Forked from a process with one thread that has imported everything: starting takes milliseconds.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
@@ -314,7 +290,7 @@ class DecoderProcess:
             deadline: Latest time of the result, by `time.monotonic`.
 
         Raises:
-            DecoderDiedError: If the process dies.
+            HTTPException: If the process dies.
             TimeoutError: If it takes too long. The process is killed.
         """
         if not self.is_running:
@@ -324,11 +300,11 @@ class DecoderProcess:
             self._connection.send(job)
         except OSError as error:
             self.stop()
-            raise DecoderDiedError from error
+            raise _died() from error
         result = unpack(self._receive(deadline), KEY)
         if not isinstance(result, PreparedSample | Refusal):
             self.stop()
-            raise DecoderDiedError
+            raise _died()
         return result
 
     def stop(self) -> None:
@@ -349,16 +325,11 @@ class DecoderProcess:
             return self._connection.recv_bytes()
         except (EOFError, ConnectionError) as error:
             self.stop()
-            raise DecoderDiedError from error
+            raise _died() from error
 
 
 class DecoderPool:
-    """A pool of decoding processes.
-
-    Args:
-        settings: Columns, preprocessing and limits.
-        count: Number of processes.
-    """
+    """A pool of decoding processes."""
 
     def __init__(self, settings: DecoderSettings, count: int) -> None:
         self.processes = [DecoderProcess(settings) for _ in range(count)]
@@ -432,11 +403,7 @@ def _row(cells: Mapping[str, EncodedItem], columns: Mapping[str, InputColumn]) -
 
 
 def _series_columns(media: EncodedItem, part: InputColumn) -> dict[str, Any]:
-    """Return the channels of a series file by the columns that the model reads.
-
-    Raises:
-        ValueError: If a column is missing.
-    """
+    """Return the channels of a series file by the columns that the model reads."""
     series, _ = read_series(media)
     found: dict[str, Any] = {name: series.values[:, i] for i, name in enumerate(series.names)}
     if series.times is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -23,20 +24,6 @@ FormField = tuple[str, str | bytes, str]
 
 _MOST_FIELDS = 100
 _ONLY_FILE = "file"  # also names the only input
-
-
-class RefusedError(ValueError):
-    """A request that cannot be answered.
-
-    Args:
-        status: Status code of the response.
-        reason: One paragraph.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +53,10 @@ class InputField:
 
     def as_json(self) -> dict[str, Any]:
         """Return the field as JSON."""
-        found: dict[str, Any] = {
-            "name": self.name,
-            "kind": self.kind,
-            "accept": list(self.accept),
-        }
+        found: dict[str, Any] = {"name": self.name, "kind": self.kind, "accept": [*self.accept]}
         if self.kind == "table":
-            found |= {"number": self.number, "choices": list(self.choices)}
-        if self.shared:
-            found["file"] = self.shared
-        return found
+            found |= {"number": self.number, "choices": [*self.choices]}
+        return found | ({"file": self.shared} if self.shared else {})
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the field, for OpenAPI."""
@@ -108,16 +89,13 @@ class SampleRequest:
 def input_fields(
     columns: Mapping[str, InputColumn], preprocess: Mapping[str, Any]
 ) -> list[InputField]:
-    """Return the form's fields for the inputs of a run.
-
-    Args:
-        columns: Column of each input modality in the training data.
-        preprocess: Preprocessing of each modality.
-    """
+    """Return the form's fields for the inputs of a run."""
     found: list[InputField] = []
     single = [part.column for part in columns.values() if not part.columns]
     for name, part in columns.items():
         config = preprocess[name]
+        kinds = (part.kind, *get_modality(part.kind).accepts)
+        accept = tuple(suffix for kind in kinds for suffix in suffixes_of(kind))
         if isinstance(config, TablePreprocessConfig):
             found += [InputField(name=one, kind="table", number=True) for one in config.numbers]
             found += [
@@ -125,11 +103,9 @@ def input_fields(
                 for one, names in config.categories.items()
             ]
         elif part.columns and part.kind != "series":
-            accept = _accepted(part.kind)
             found += [InputField(name=one, kind=part.kind, accept=accept) for one in part.columns]
         else:
             shared = part.column if single.count(part.column) > 1 else ""
-            accept = _accepted(part.kind)
             found.append(InputField(name=name, kind=part.kind, accept=accept, shared=shared))
     return found
 
@@ -137,12 +113,8 @@ def input_fields(
 async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
     """Return the fields of a request's form, without temporary files.
 
-    Args:
-        request: A request with a bounded body.
-        limits: Upper bounds on uploads.
-
     Raises:
-        RefusedError: If the body is no form.
+        HTTPException: If the body is no form.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     bounds: dict[str, Any] = {"max_fields": _MOST_FIELDS, "max_part_size": limits.bytes}
@@ -158,15 +130,15 @@ async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
             f"Expected a form (multipart/form-data) with a field for each input, got '{kind or 'nothing'}'. "
             "For example: curl -F file=@image.jpg"
         )
-        raise RefusedError(415, reason)
+        raise HTTPException(415, reason)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         reason = f"The form cannot be read: {error.message} It may have been cut off."
-        raise RefusedError(400, reason) from error
+        raise HTTPException(400, reason) from error
     except (ValueError, UnicodeError, LookupError) as error:
         reason = f"The form cannot be read: {error or type(error).__name__}."
-        raise RefusedError(400, reason) from error
+        raise HTTPException(400, reason) from error
     try:
         return [
             (name, value, "")
@@ -194,7 +166,7 @@ def parse_form(
         counts: For an explanation, the numbers of reads, latents and heads by field.
 
     Raises:
-        RefusedError: If a field is unknown or given twice, or a file is of another kind than the input.
+        HTTPException: If a field is unknown or given twice, or a file is of another kind than the input.
     """
     known = {one.name: one for one in inputs}
     columns = {one.shared for one in inputs if one.shared}
@@ -208,24 +180,25 @@ def parse_form(
         one = _input_of(name, known, columns)
         if one.name in cells:
             reason = f"The field '{name}' was given twice. Send one sample at a time."
-            raise RefusedError(400, reason)
+            raise HTTPException(400, reason)
         cell = _cell(one, value, file)
         if cell is not None:
             cells[one.name] = cell
     if not cells:
         reason = f"The form is empty. Expected a field for {' or '.join(known)}."
-        raise RefusedError(400, reason)
+        raise HTTPException(400, reason)
+    for video in [
+        one for one in inputs if one.shared and one.kind == "video" and one.name in cells
+    ]:
+        for audio in [one for one in inputs if one.shared and one.kind == "audio"]:
+            cells.setdefault(audio.name, cells[video.name])
     top = chosen.pop("top", None)
-    job = Job(_with_audio_tracks(cells, inputs), explained=counts is not None)
+    job = Job(cells, explained=counts is not None)
     return SampleRequest(job, **chosen, top=5 if top is None else max(top, 1))
 
 
 def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> InputField:
-    """Return the input that a field name stands for.
-
-    Raises:
-        RefusedError: If it stands for none.
-    """
+    """Return the input that a field name stands for."""
     if name in known:
         return known[name]
     is_one = len(known) == 1 or all(one.shared for one in known.values())
@@ -234,25 +207,21 @@ def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> 
     short = name if len(name) <= 40 else f"{name[:40]}..."
     expected = ", ".join([*known, *columns])
     reason = f"There is no input '{short}'.{nearest(short, known)} Expected a field for {expected}."
-    raise RefusedError(422, reason)
+    raise HTTPException(422, reason)
 
 
 def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
-    """Return the content of a field, or None if a page sent it empty.
-
-    Raises:
-        RefusedError: If the input does not take it.
-    """
+    """Return the content of a field, or None if a page sent it empty."""
     if isinstance(value, str):
         if not value.strip() and one.kind == "table":
             return None
         if not one.is_plain:
             reason = f"Expected a file for '{one.name}' ({noun_of(one.kind)}), got a plain field."
-            raise RefusedError(422, reason)
+            raise HTTPException(422, reason)
         return value
     if one.kind == "table":
         reason = f"Expected a plain field for '{one.name}', got a file."
-        raise RefusedError(422, reason)
+        raise HTTPException(422, reason)
     if not value and not file:
         return None
     suffix = PurePosixPath(file.replace("\\", "/")).suffix.lower()
@@ -264,34 +233,12 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
             f"Expected {noun_of(one.kind)} for '{one.name}', got {noun_of(found)}. "
             f"Accepted are files of {', '.join(one.accept)}."
         )
-        raise RefusedError(415, reason)
+        raise HTTPException(415, reason)
     return Upload("", value)
 
 
-def _accepted(kind: str) -> tuple[str, ...]:
-    kinds = (kind, *get_modality(kind).accepts)
-    return tuple(suffix for one in kinds for suffix in suffixes_of(one))
-
-
-def _with_audio_tracks(
-    cells: Mapping[str, Upload | str], inputs: Sequence[InputField]
-) -> dict[str, Upload | str]:
-    """Return the cells with an uploaded video as the audio input too, unless that was given separately."""
-    found = dict(cells)
-    shared = [one for one in inputs if one.shared]
-    video = next((one for one in shared if one.kind == "video" and one.name in cells), None)
-    for one in shared:
-        if video is not None and one.kind == "audio":
-            found.setdefault(one.name, cells[video.name])
-    return found
-
-
 def _index(name: str, value: str | bytes, count: int | None) -> int | None:
-    """Return a number; None for `all` or `mean`.
-
-    Raises:
-        RefusedError: If it is neither, or not below `count`.
-    """
+    """Return a number below `count`; None for `all` or `mean`."""
     if value in ("all", "mean", ""):
         return None
     text = value if isinstance(value, str) else ""
@@ -299,5 +246,5 @@ def _index(name: str, value: str | bytes, count: int | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= most):
         word = "all" if name == "read" else "mean"
         reason = f"Expected '{word}' or a number from 0 to {most} for '{name}', got '{text[:20]}'."
-        raise RefusedError(422, reason)
+        raise HTTPException(422, reason)
     return int(text)

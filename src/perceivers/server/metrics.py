@@ -53,23 +53,12 @@ class Metrics:
         )
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
-        """Count an answered request.
-
-        Args:
-            route: Its path, or `other`.
-            status: Status code of the response.
-            seconds: Time from its first byte to the response.
-        """
+        """Count an answered request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self, *, queue: int, restarts: int) -> bytes:
-        """Return all metrics in Prometheus' text format, of all workers together.
-
-        Args:
-            queue: Requests of this worker in progress or waiting.
-            restarts: Restarts of this worker's decoding processes so far.
-        """
+        """Return all metrics in Prometheus' text format, of all workers together."""
         self._queue.set(queue)
         self._restarts.inc(restarts - self._counted_restarts)
         self._counted_restarts = restarts

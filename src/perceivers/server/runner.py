@@ -143,11 +143,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _listen(settings: ServerSettings) -> Generator[socket.socket]:
-    """Yield a listening socket.
-
-    Raises:
-        OSError: If the address is not available. The message says what to do.
-    """
+    """Yield a listening socket."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 import yaml
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
@@ -22,17 +23,14 @@ from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import collate_sample
 from perceivers.hub.checkpoint import Saved, load
+from perceivers.runs.folder import RECIPE_FILE
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
-from perceivers.server.forms import InputField, RefusedError, SampleRequest, input_fields
+from perceivers.server.forms import InputField, SampleRequest, input_fields
 from perceivers.server.metrics import Metrics
 from perceivers.server.settings import ServerSettings
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig
-
-
-class BusyError(RuntimeError):
-    """The queue of requests is full."""
 
 
 class Service:
@@ -79,7 +77,6 @@ class Service:
             on_batch=self.metrics.batch_size.observe,
         )
         self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
-        self._description: dict[str, Any] = {}
 
     @property
     def is_healthy(self) -> bool:
@@ -102,13 +99,12 @@ class Service:
         """Count a request as being in progress, and yield its deadline by `time.monotonic`.
 
         Raises:
-            BusyError: If the queue is full.
+            HTTPException: If the queue is full.
         """
         if self.num_requests >= self.limits.queue:
             self.metrics.rejected.inc()
-            raise BusyError(
-                f"The queue of {self.limits.queue} requests is full. Try again in a second."
-            )
+            reason = f"The queue of {self.limits.queue} requests is full. Try again in a second."
+            raise HTTPException(503, reason, headers={"retry-after": "1"})
         self.num_requests += 1
         try:
             yield time.monotonic() + self.limits.wait
@@ -124,41 +120,37 @@ class Service:
     async def explain(
         self, request: SampleRequest, deadline: float
     ) -> tuple[list[dict[str, Any]], Explanation]:
-        """Return the outputs of the model for one sample and their explanation.
-
-        Args:
-            request: The sample, and which latent and head.
-            deadline: Latest time of the result.
-
-        Raises:
-            RefusedError: If the sample cannot be decoded or explained.
-        """
+        """Return the outputs of the model for one sample and their explanation. Raises as `predict` does."""
         prepared = await self._prepare(request.job, deadline)
         work = lambda: self._explain(prepared, request.latent, request.head)  # noqa: E731
         return await self.batcher.alone(work, deadline)
 
-    def describe(self) -> dict[str, Any]:
-        """Return inputs, outputs and limits of the run as JSON."""
-        if not self._description:
-            encoder = self.config.model.encoder
-            heads = _heads_of(encoder)
-            self._description = {
-                "name": self.name,
-                "recipe": _recipe_of(self.saved.folder),
-                "parameters": sum(p.numel() for p in self.saved.model.parameters()),
-                "task": self.task.kind,
-                "inputs": [one.as_json() for one in self.inputs],
-                "answers": output_schemas(self.task),
-                "latents": getattr(encoder, "num_latents", None),
-                "reads": len(heads),
-                "heads": heads,
-                "limits": asdict(self.limits),
-            }
-        return self._description
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """Inputs, outputs and limits of the run as JSON."""
+        encoder: Any = self.config.model.encoder
+        if hasattr(encoder, "num_cross_attends"):
+            heads = [encoder.num_cross_attend_heads] * encoder.num_cross_attends
+        else:  # every layer of a Transformer reads the input
+            heads = [encoder.num_self_attend_heads] * encoder.num_self_attends
+        recipe = self.saved.folder / RECIPE_FILE
+        return {
+            "name": self.name,
+            "recipe": yaml.safe_load(recipe.read_bytes()).get("name") if recipe.is_file() else None,
+            "parameters": sum(p.numel() for p in self.saved.model.parameters()),
+            "task": self.task.kind,
+            "inputs": [one.as_json() for one in self.inputs],
+            "answers": output_schemas(self.task),
+            "latents": getattr(encoder, "num_latents", None),
+            "reads": len(heads),
+            "heads": heads,
+            "limits": asdict(self.limits),
+        }
 
+    @property
     def counts(self) -> dict[str, int]:
-        """Return the numbers of reads, latents and heads that a request can choose from."""
-        found = self.describe()
+        """Numbers of reads, latents and heads that a request can choose from."""
+        found = self.description
         return {
             "read": found["reads"],
             "latent": found["latents"] or 1,
@@ -173,13 +165,12 @@ class Service:
         """Return the decoded and prepared sample.
 
         Raises:
-            RefusedError: If it cannot be decoded.
-            DecoderDiedError: If decoding ended the process.
+            HTTPException: If it cannot be decoded, or decoding ended the process.
             TimeoutError: If it took too long.
         """
         found = await self.decoders.decode(job, deadline)
         if isinstance(found, Refusal):
-            raise RefusedError(found.status, found.reason)
+            raise HTTPException(found.status, found.reason)
         return found
 
     def _explain(
@@ -193,7 +184,7 @@ class Service:
             kind = None if latent is None and head is None else "mean"
             found = explain_sample(self.saved, read, latents=1, map=kind, alone=(latent, head))
         except ValueError as error:
-            raise RefusedError(422, str(error)) from error
+            raise HTTPException(422, str(error)) from error
         with torch.inference_mode():
             prediction = self.predictor.predict_read([sample])[0]
         return outputs_as_json(prediction, self.task), found
@@ -214,7 +205,7 @@ def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> l
     where there may be several, `values` by name, `text` and `blanks`, `picture` as PNG.
 
     Args:
-        prediction: Of one sample.
+        prediction: Prediction of one sample.
         task: The model's task.
         top: Number of the best labels.
     """
@@ -245,7 +236,7 @@ def _output(prediction: Prediction, top: int) -> dict[str, Any]:
         found["values"] = {
             key: value if math.isfinite(value) else None for key, value in prediction.values.items()
         }
-    image = prediction.picture
+    image = prediction.image
     if prediction.flow is not None:
         image = Image.fromarray(flow_colors(prediction.flow))
     if image is not None:
@@ -266,19 +257,3 @@ def _png(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _heads_of(encoder: Any) -> list[int]:
-    """Return the number of heads of each read of the input; a Transformer reads it in every layer."""
-    if hasattr(encoder, "num_cross_attends"):
-        return [encoder.num_cross_attend_heads] * encoder.num_cross_attends
-    return [encoder.num_self_attend_heads] * encoder.num_self_attends
-
-
-def _recipe_of(folder: Path) -> str | None:
-    """Return the name of the run's recipe, or None without recipe.yaml."""
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        return None
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return cast("Any", found).get("name") if isinstance(found, dict) else None

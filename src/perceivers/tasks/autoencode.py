@@ -356,7 +356,7 @@ class AutoencodeTask(Task):
         return MeanBaseline(self, batches)
 
     def remarks(self, *, has_baseline: bool) -> list[str]:
-        """Return what PSNR is relative to, and what it is compared with."""
+        """Return the peaks and the baseline of PSNR."""
         peaks = ", ".join(f"{part.peak:g} of {name}" for name, part in self.config.parts.items())
         return [
             f"PSNR is relative to a peak of {peaks}: pixels are in [0, 1], samples in [-1, 1], others in deviations.",

@@ -278,7 +278,7 @@ class Meter(ABC):
         """Return the metrics by name."""
 
     def details(self) -> Details:
-        """Return the metrics of each output. Empty where a confusion matrix says more, or outputs have no names."""
+        """Return the metrics of each output. Empty where there is a confusion matrix, or outputs have no names."""
         return []
 
 
@@ -366,7 +366,7 @@ class ExportOutput:
 
 
 class Task(ABC):
-    """A loss, the metrics that say how good predictions are, and the predictions themselves.
+    """A loss, the metrics and the predictions of a model.
 
     Attributes:
         config: Configuration of the task, a `BaseTaskConfig`.
@@ -387,7 +387,7 @@ class Task(ABC):
     """Readable output of an exported graph: `probabilities` of the outputs. None: the graph has logits alone."""
 
     explain_as: ClassVar[str] = "regression"
-    """How an explanation shows the output: `classification`, `multilabel` or `regression`."""
+    """Form of the output in an explanation: `classification`, `multilabel` or `regression`."""
 
     explains_outputs: ClassVar[bool] = False
     """Whether each output can be explained by itself: a class, label or number."""

@@ -202,7 +202,7 @@ class ClassificationMeter(ConfusionMeter):
 
         `accuracy` (top-1), `top5`, `loss` (nats, without smoothing or weights), and `mean_recall`: the mean recall
         over the classes that occur, in which rare classes count as much as common ones. `matthews` is the correlation
-        of predictions and labels, -1 to 1 (0: chance), for any number of classes.
+        of predictions and labels, -1 to 1 (0: random), for any number of classes.
         """
         top5, nats = self.sums.tolist()
         count = int(self.confusion.sum())

@@ -79,7 +79,7 @@ class DenseConfig(BaseTaskConfig):
     ) -> tuple["DenseConfig", dict[str, str]]:
         """Return the configuration for two columns of images.
 
-        The target is the column that `target` names, or whose name says so (`mask`, `labels`, ...).
+        The target is the column that `target` names, or one with a usual name (`mask`, `labels`, ...).
 
         Raises:
             ValueError: If the data have no two columns of images, or it is ambiguous which is the target.
@@ -274,11 +274,7 @@ class _DenseTask(Task):
         return outputs.float().mean(dim=1)
 
     def check_explainable(self) -> None:
-        """Refuse: attention of one output says nothing of all pixels.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Refuse, because a map of attention explains a single output."""
         raise ValueError(
             "This run predicts every pixel, and a map of attention explains a single output. Draw its prediction "
             "instead: perceivers predict RUN FILE --save FOLDER."
@@ -340,7 +336,7 @@ class SegmentationTask(_DenseTask):
             image = Image.fromarray(one.to(torch.uint8).numpy())
             image.putpalette(colors)
             values = dict(zip(self.names, shares.tolist(), strict=True))
-            yield Prediction(name=name, values=values, picture=image)
+            yield Prediction(name=name, values=values, image=image)
 
 
 class SegmentationMeter(ConfusionMeter):
@@ -426,7 +422,7 @@ class ImageToImageTask(_DenseTask):
         for name, one in zip(request.names, images, strict=True):
             pixels = one.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
             image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-            yield Prediction(name=name, values={"mean": one.mean().item()}, picture=image)
+            yield Prediction(name=name, values={"mean": one.mean().item()}, image=image)
 
     def _errors(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]

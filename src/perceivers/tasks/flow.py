@@ -287,7 +287,7 @@ def flow_cells(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O
 
 
 def tile_starts(extent: int, size: int, overlap: int = OVERLAP) -> tuple[int, ...]:
-    """Return where tiles begin along an axis: as few as cover it, evenly spaced.
+    """Return the starts of tiles along an axis: as few as cover it, evenly spaced.
 
     Args:
         extent: Length of the axis, at least `size`.

@@ -219,7 +219,7 @@ def mask_bytes(
     *,
     unit: Literal["word", "byte"] = "word",
 ) -> Bool[Tensor, "B L"]:
-    """Return which bytes are masked: never blanks, special tokens or padding.
+    """Return whether each byte is masked: never blanks, special tokens or padding.
 
     Args:
         ids: Tokens of the texts.

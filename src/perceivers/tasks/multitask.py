@@ -261,7 +261,7 @@ class MultiTaskMeter(Meter):
 
 
 def is_known(targets: Tensor) -> Bool[Tensor, " B"]:
-    """Return which samples have a target: classes that are not -1, shares, labels and numbers that are not NaN."""
+    """Return whether each sample has a target: classes that are not -1, shares, labels and numbers that are not NaN."""
     if targets.is_floating_point():
         return ~targets.isnan().flatten(1).any(dim=1)
     return targets >= 0

@@ -44,7 +44,7 @@ class Prediction:
         blanks: Most probable bytes of each blank and their probabilities, best first.
         flow: Optical flow of every pixel of the first frame: Y x X x 2, to the right and down, in pixels. `values` then
             holds its length.
-        picture: For dense outputs, a PIL image of values, or of classes with a palette. `values` then holds the share
+        image: For dense outputs, a PIL image of values, or of classes with a palette. `values` then holds the share
             of each class, or the mean.
         tasks: For several tasks, the prediction of each, by name. The fields above are then those of the first.
         reconstructions: Reconstruction of each modality, of an autoencoder.
@@ -60,7 +60,7 @@ class Prediction:
     text: str = ""
     blanks: tuple[tuple[tuple[str, float], ...], ...] = ()
     flow: npt.NDArray[np.float32] | None = None
-    picture: Any = None
+    image: Any = None
     tasks: dict[str, "Prediction"] = field(default_factory=dict[str, "Prediction"])
     reconstructions: dict[str, Reconstruction] = field(
         default_factory=dict[str, Reconstruction], repr=False, compare=False

@@ -55,7 +55,7 @@ class StepTimer:
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
         self._steps = 0
-        self._begun: float | None = None  # start of the current step
+        self._started: float | None = None  # start of the current step
         self._requested = 0.0
         self._waiting = 0.0  # in the current step
         self._found = DataWaitTime()
@@ -64,7 +64,7 @@ class StepTimer:
 
     def begin(self) -> None:
         """Start the timer of a step. Time between two steps is not counted."""
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
 
     def ask(self) -> None:
         """Start the wait for the next batch."""
@@ -85,16 +85,16 @@ class StepTimer:
         Args:
             pauses: Whether no step follows immediately. A GPU is then synchronized, so that its work is counted.
         """
-        if self._begun is None:
+        if self._started is None:
             return
         if pauses and self._is_cuda:
             torch.cuda.synchronize()
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
-            self._found.add(DataWaitTime(time.perf_counter() - self._begun, self._waiting))
+            self._found.add(DataWaitTime(time.perf_counter() - self._started, self._waiting))
         else:
             self._events.clear()
-        self._begun, self._waiting = None, 0.0
+        self._started, self._waiting = None, 0.0
 
     def take(self) -> DataWaitTime:
         """Return the time since the last call, and reset it. Call it after `end` with `pauses`."""

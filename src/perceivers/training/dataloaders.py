@@ -34,13 +34,6 @@ class ProcessInfo:
         return divide_cores(max(1, (cores or 1) // self.local_processes), workers)
 
 
-def _num_classes(recipe: Recipe) -> int | dict[str, int] | None:
-    """Return the number of outputs, the width of mixed targets; of several tasks, of each."""
-    if recipe.task.subtasks:
-        return {name: len(part.output_names) for name, part in recipe.task.subtasks.items()}
-    return recipe.output.num_outputs
-
-
 def num_rows(source: DatasetBundle, split: str) -> int | None:
     """Return the number of rows of a split; None for a stream that has not been read yet."""
     if split in source.streams:
@@ -119,12 +112,6 @@ def step_text(settings: LoaderSettings, accumulate: int) -> str:
     return f"{size * accumulate * devices} samples: {parts}{where}"
 
 
-def _cache_bytes(local_processes: int, split: str) -> int:
-    """Return the cache size of a split in bytes: a share of the free memory, most of it for train."""
-    share = _CACHE_SHARE * (0.8 if split == "train" else 0.2)
-    return int(share * (available_memory() or 0) / local_processes)
-
-
 def _fingerprint(
     source: DatasetBundle,
     split: str,
@@ -175,6 +162,9 @@ def build_loaders(
 ) -> tuple[Any, Any]:
     """Return the data loaders of the training and the validation split."""
     is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
+    # The width of mixed targets; of several tasks, of each.
+    subtasks = {name: len(part.output_names) for name, part in recipe.task.subtasks.items()}
+    cache_bytes = _CACHE_SHARE * (available_memory() or 0) / process.local_processes
 
     def loader(split: str, *, training: bool) -> Any:
         augment = recipe.augment if training else None
@@ -183,14 +173,14 @@ def build_loaders(
             training=training,
             seed=recipe.training.seed,
             num_workers=process.threads_and_workers(recipe.data.workers)[1],
-            num_classes=_num_classes(recipe),
+            num_classes=subtasks or recipe.output.num_outputs,
             max_bad=recipe.data.max_bad,
             world_size=process.world_size,
             rank=process.rank,
             pin_memory=process.is_gpu,
             target_modalities=recipe.task.target_modalities,
             cache=recipe.data.cache,
-            sample_cache_bytes=_cache_bytes(process.local_processes, split),
+            sample_cache_bytes=int(cache_bytes * (0.8 if training else 0.2)),
             fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
         )
         if split in source.streams:

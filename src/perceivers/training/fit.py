@@ -218,11 +218,14 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         threads=torch.get_num_threads(),
         processes=trainer.world_size,
     )
+    counts = Counter(parts.batches.loader.notes) + Counter(parts.validation.notes)
+    text = ", ".join(f"{note} ({count:,})" for note, count in sorted(counts.items()))
+    decoding = [f"On decoding: {text}."] if text else []  # conversions and other decisions
     if what_to_do:
         parts.note(what_to_do)
     elif waiting:
         parts.display.note(f"Waiting for data: {waiting}.")
-    facts = RunSummary(
+    summary = RunSummary(
         name=recipe.name,
         command=command_line(),
         metrics=best["metrics"],
@@ -235,7 +238,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         device=f"{trainer.world_size} x {parts.module.device.type}, {recipe.training.precision}",
         batch=step_text(parts.batches.loader.settings, parts.batches.accumulate),
         waiting=waiting,
-        notes=[*source.notes, *parts.notes, *_decoding(parts)],
+        notes=[*source.notes, *parts.notes, *decoding],
         bad=[*parts.batches.loader.bad, *parts.validation.bad],
         versions=versions(),
         label_names=recipe.task.output_names,
@@ -246,11 +249,4 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
             for name, found in best["tasks"].items()
         },
     )
-    write_report(callback.folder, facts)
-
-
-def _decoding(parts: "TrainingParts") -> list[str]:
-    """Return the decisions made in decoding, such as conversions, with their counts, as a sentence."""
-    notes = Counter(parts.batches.loader.notes) + Counter(parts.validation.notes)
-    text = ", ".join(f"{note} ({count:,})" for note, count in sorted(notes.items()))
-    return [f"On decoding: {text}."] if text else []
+    write_report(callback.folder, summary)

@@ -30,7 +30,7 @@ class ProgressDisplay:
         self._is_live = enabled and self._console.is_terminal
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._began = self._last_line = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._first_progress: float | None = None
         self._first_samples = 0
         self._results: dict[str, float] = {}
@@ -41,7 +41,7 @@ class ProgressDisplay:
 
     def start(self) -> None:
         """Start the display."""
-        self._began = self._last_line = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         if self._is_live:
             columns = (
                 BarColumn(),
@@ -65,8 +65,8 @@ class ProgressDisplay:
         now = time.monotonic()
         if self._first_progress is None:
             # The first step warms up and is not part of the rate.
-            self._first_progress, self._first_samples, self._began = progress, samples, now
-        text = self._text(progress, step, epoch, samples, now - self._began)
+            self._first_progress, self._first_samples, self._started = progress, samples, now
+        text = self._text(progress, step, epoch, samples, now - self._started)
         if self._bar is not None:
             self._bar.update(self._task, completed=progress, description=text)
         elif now - self._last_line >= LINE_EVERY_SECONDS:

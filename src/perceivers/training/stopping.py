@@ -68,16 +68,16 @@ class RunClock:
 
     def __init__(self, elapsed: float = 0.0) -> None:
         self._before = elapsed
-        self._began: float | None = None
+        self._started: float | None = None
 
     def start(self) -> None:
         """Start the clock."""
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     @property
     def elapsed(self) -> float:
         """Seconds of training so far."""
-        return self._before + (0.0 if self._began is None else time.monotonic() - self._began)
+        return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
 
 
 class StopSignals:

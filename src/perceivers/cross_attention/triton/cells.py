@@ -122,7 +122,7 @@ def read_block(
     vectors, last, positions, own, tile, both, rows, real, num_last, num_rows, vector_stride,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, VECTORS: tl.constexpr,
 ):  # fmt: skip
-    """Return what rows need for a block of places: its scores, what means are taken times, coefficients."""
+    """Return the operands of rows for a block of places: its scores, the factors of means, coefficients."""
     p0, p1, p2, p3 = read_rows(
         vectors + own * vector_stride, rows, real, num_rows, CHANNELS, PADDED, VECTORS
     )
@@ -140,7 +140,7 @@ def scores(
     """Return p . x^ of each cell and row, rounded alike in every kernel.
 
     Passes that disagree in the last bit of a score of 10,000 would disagree by thousandths about its exponential.
-    So products are fused with sums where it says so, and launched kernels may not fuse others.
+    So products are fused with sums where `fma` stands, and launched kernels may not fuse others.
     """
     s = last + line[None, :]
     if VECTORS == 0:

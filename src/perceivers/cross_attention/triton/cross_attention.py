@@ -42,7 +42,7 @@ LEAST_LINES = 4
 
 @dataclass(frozen=True)
 class Rows:
-    """What R rows look for in a grid: for each of P samples (or one for all), with rows fastest.
+    """R queries for a grid: for each of P samples (or one for all), with rows fastest.
 
     Attributes:
         vectors: Over the C channels, of which the kernels take those of content.
@@ -59,12 +59,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Slab:
-    """What one launch reads.
+    """Samples and lines that one launch reads.
 
     Attributes:
-        samples: Which samples.
-        lines: Which lines of each.
-        splits: Among how many programs the lines are divided.
+        samples: Samples of the batch.
+        lines: Lines of each sample.
+        splits: Number of programs among which the lines are divided.
         step: Lines of each program.
     """
 
@@ -160,7 +160,7 @@ class GridReader:
         return values.view(shape)
 
     def scores(self, vectors: Float[Tensor, "P C R"]) -> Rows:
-        """Return what the kernels need of queries whose mean over the channels is zero."""
+        """Return the operands of the kernels for queries whose mean over the channels is zero."""
         grid = self.grid
         queries = GridQueries(grid, vectors)
         axes = [
@@ -181,7 +181,7 @@ class GridReader:
         )
 
     def slabs(self, numbers: int, row_blocks: int, least: int) -> Iterator[Slab]:
-        """Yield what to read at once.
+        """Yield the parts of the grid to read at once.
 
         Args:
             numbers: Partial sums for each line and block of cells.
@@ -250,9 +250,9 @@ class GridReader:
 
         Args:
             rows: The queries.
-            shift: What is subtracted from their scores.
-            others: The gradient of what was read, for the backward pass. See `triton_kernels.combine`.
-            delta: What is subtracted from its scores.
+            shift: The number that is subtracted from their scores.
+            others: The gradient of the output, for the backward pass. See `kernels.combine`.
+            delta: The number that is subtracted from its scores.
             weigh: Whether the sums under the attention are needed.
         """
         sums, attention = GridSums(self.grid, self.num_rows), GridSums(self.grid, self.num_rows)
@@ -308,7 +308,7 @@ class GridReader:
             target.flatten(1, 2)[slab.samples, : sizes[axis]] += self._of_axis(axis, lines)
 
     def _of_axis(self, axis: int, lines: Float[Tensor, "x i ..."]) -> Float[Tensor, "x n ..."]:
-        """Return what is known of each line, summed over all axes but one."""
+        """Return the values of each line, summed over all axes but one."""
         lines = lines.unflatten(1, self.grid.sizes[:-1])
         others = [1 + other for other in range(len(self.grid.sizes) - 1) if other != axis]
         return lines.sum(dim=others) if others else lines
@@ -323,12 +323,7 @@ class GridReader:
     ) -> None:
         """Store the gradient of content, and the sums that the gradients of tables and modality embedding need.
 
-        Args:
-            gradients: Where they go.
-            rows: The queries.
-            shift: What is subtracted from their scores.
-            others: The gradient of what was read.
-            delta: What is subtracted from its scores.
+        They are stored in `gradients`; see `combine` for the other arguments.
         """
         new = shift.new_empty
         places = any(gradients.for_tables) or gradients.for_embedding
@@ -373,7 +368,7 @@ def _power(number: int) -> int:
 
 @lru_cache(maxsize=16)
 def _multiprocessors(device: torch.device) -> int:
-    """Return how many programs a device runs side by side, at least."""
+    """Return the number of programs that a device runs side by side, at least."""
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -382,7 +377,7 @@ def _multiprocessors(device: torch.device) -> int:
 def read_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[GridFeatures]
 ) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
-    """Return what each query reads from grids, and its log-sum-exp. See `streaming.read_forward`."""
+    """Return the attention output of each query over grids, and its log-sum-exp. See `streaming.read_forward`."""
     batch, num_rows = parts[0].batch, vectors.shape[2]
     vectors = vectors - vectors.mean(dim=1, keepdim=True)
     top = vectors.new_full((batch, num_rows), NOTHING)

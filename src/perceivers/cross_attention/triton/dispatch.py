@@ -70,7 +70,7 @@ def suits(part: Features, rows: int) -> bool:
 def read_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[Features]
 ) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
-    """Return what each query reads, and its log-sum-exp. See `streaming.read_forward`."""
+    """Return the attention output of each query, and its log-sum-exp. See `streaming.read_forward`."""
     grids = _grids(vectors, parts)
     if grids:
         found = _attempt(vectors.device, lambda module: module.read_forward(vectors, grids))
@@ -109,7 +109,7 @@ def _grids(vectors: Float[Tensor, "P C R"], parts: Sequence[Features]) -> list[G
 
 
 def _attempt(device: torch.device, call: Callable[[ModuleType], Result]) -> Result | None:
-    """Return what the kernels return; None, with one warning, if they cannot be compiled or started."""
+    """Return the result of the kernels; None, with one warning, if they cannot be compiled or started."""
     try:
         from perceivers.cross_attention.triton import cross_attention as triton_read
 

@@ -39,7 +39,7 @@ CHANGING = ["first_sample", "line_start", "line_stop", "step"]
 @triton.jit
 @no_type_check
 def block(last_stats, num_last, num_rows, CELLS: tl.constexpr, ROWS: tl.constexpr):
-    """Return which rows and cells this program owns, where their tile lies, and the cells' statistics."""
+    """Return the rows and cells that this program owns, the offset of their tile, and the cells' statistics."""
     row_blocks = tl.cdiv(num_rows, ROWS)
     rows = (tl.program_id(0) % row_blocks) * ROWS + tl.arange(0, ROWS)
     cell_block = tl.program_id(0) // row_blocks

@@ -16,9 +16,14 @@ from perceivers.explain.attribution.rollup import (
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.typing import Float, Tensor
 
-MAPS = ("mean", "last", "rollup", "class")
-"""Maps of a whole model: the mean of all cross-attentions, the last one, the rollup, or the rollup weighted by the
-gradient of a class."""
+MAPS = {
+    "mean": "all cross-attentions",
+    "last": "last cross-attention",
+    "rollup": "all layers",
+    "class": "for {about}",
+}
+"""Titles of the maps of a whole model: the mean of all cross-attentions, the last one, the rollup, and the rollup
+weighted by the gradient of a class."""
 
 
 @dataclass(frozen=True, kw_only=True)

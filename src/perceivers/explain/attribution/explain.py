@@ -65,9 +65,7 @@ def explain_sample(
     learned = learned if output is None else learned.parts[output]
     sample = read_sample(saved, file, clip_position=clip_position)
     model = saved.model.eval()
-    device = next(model.parameters()).device
-    inputs = {name: x.to(device) for name, x in sample.inputs.items()}
-    masks = {name: x.to(device) for name, x in sample.masks.items()}
+    inputs, masks = sample.to(next(model.parameters()).device)
     config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
     segments = segments_of(model, inputs, masks)
     chosen = _chosen_latents(latents, model.encoder, segments[-1].end, alone[0])
@@ -87,28 +85,14 @@ def explain_sample(
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(values.argmax()) if learned.has_classes else 0]
-    titles = {
-        "mean": "all cross-attentions",
-        "last": "last cross-attention",
-        "rollup": "all layers",
-    }
-    num_real = max(sum(int(segment.real.sum()) for segment in segments), 1)
-    views = [
-        replace(
-            _view(saved, sample, segment, found, summary, query),
-            even=int(segment.real.sum()) / num_real,
-            summary_title=titles.get(kind, f"for {about}"),
-        )
-        for segment in segments
-        if segment.name in sample.inputs  # a learned vector replaces a missing modality
-    ]
+    title = MAPS[kind].format(about=about)
     return Explanation(
         name=sample.name,
         task=learned.explain_as,
         label_names=names,
         probabilities=values.float().cpu().numpy(),
         threshold=float(getattr(config, "threshold", 0.5)),
-        views=tuple(views),
+        views=_views(saved, sample, segments, found, summary, title, query),
         latents=chosen,
         missing=sample.missing,
         query=None if query is None else query.latents.numpy(),
@@ -235,45 +219,62 @@ def axes_of(adapter: Any, count: int) -> tuple[int, ...]:
     return (count // rest, *axes[1:]) if count % rest == 0 else (count,)
 
 
-def _view(
+def _views(
     saved: Saved,
     sample: ReadSample,
-    segment: Segment,
+    segments: Sequence[Segment],
     found: Attribution,
     summary: Tensor,
+    title: str,
     query: QueryAttribution | None,
-) -> View:
-    """Return the view of one modality without its `even`, which depends on the others."""
-    name, maps = segment.name, found.maps
+) -> tuple[View, ...]:
+    """Return the view of each modality. A learned vector that replaces a missing modality has nothing to show."""
+    maps = found.maps
+    shares = np.stack([one.share.numpy() for one in maps])
+    scores = np.stack([one.scores.numpy() for one in maps])
+    weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
+    heads = _stacked_heads([one.heads.numpy() for one in maps])
+    head_scores = _stacked_heads([one.head_scores.numpy() for one in maps])
+    num_real = max(sum(int(segment.real.sum()) for segment in segments), 1)
+    views: list[View] = []
+    for segment in segments:
+        if segment.name not in sample.inputs:
+            continue
+        received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
+        count = int(segment.real.sum())
+        # A modality without any attention has 0 everywhere, and not 0 / 0.
+        even = np.maximum(received, 1e-12)[:, None] / max(count, 1)
+        views.append(
+            View(
+                name=segment.name,
+                content=content_of(_model_input(saved, sample, segment.name)),
+                attention=segment.place((shares / even).astype(np.float32)),
+                share=received.astype(np.float32),
+                even=count / num_real,
+                scores=segment.place(scores),
+                summary=segment.place_shares(summary.numpy()),
+                summary_title=title,
+                latents=segment.place_shares(weights),
+                rolled=segment.place_shares(found.rolled.elements[1:].numpy()),
+                heads=segment.place_shares(heads),
+                head_scores=segment.place(head_scores),
+                query=None if query is None else segment.place_shares(query.elements.numpy()),
+            )
+        )
+    return tuple(views)
+
+
+def _model_input(saved: Saved, sample: ReadSample, name: str) -> ModelInput:
     x = sample.inputs[name][0].cpu().numpy()
     real = np.ones(len(x), dtype=bool)
     if name in sample.masks:
         real = np.broadcast_to(sample.masks[name][0].cpu().numpy(), len(x))
-    given = ModelInput(
+    return ModelInput(
         config=saved.config.preprocess[name],
         value=sample.values[name],
         x=x,
         real=real,
         step=step_of(saved.model.inputs[name]),
-    )
-    shares = np.stack([one.share.numpy() for one in maps])
-    received = np.where(segment.real, shares[:, segment.begin : segment.end], 0).sum(axis=1)
-    # A modality without any attention has 0 everywhere, and not 0 / 0.
-    even = np.maximum(received, 1e-12)[:, None] / max(int(segment.real.sum()), 1)
-    weights = np.stack([one.weights.mean(dim=0).numpy() for one in maps])
-    return View(
-        name=name,
-        content=content_of(given),
-        attention=segment.place((shares / even).astype(np.float32)),
-        share=received.astype(np.float32),
-        even=0.0,
-        scores=segment.place(np.stack([one.scores.numpy() for one in maps])),
-        summary=segment.place_shares(summary.numpy()),
-        latents=segment.place_shares(weights),
-        rolled=segment.place_shares(found.rolled.elements[1:].numpy()),
-        heads=segment.place_shares(_stacked_heads([one.heads.numpy() for one in maps])),
-        head_scores=segment.place(_stacked_heads([one.head_scores.numpy() for one in maps])),
-        query=None if query is None else segment.place_shares(query.elements.numpy()),
     )
 
 

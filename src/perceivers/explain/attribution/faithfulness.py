@@ -217,8 +217,7 @@ def curves_of_files(
     class_probability(config, 0, output)
     for place, file in enumerate(files):
         sample = read_sample(saved, file)
-        inputs = {name: x.to(device) for name, x in sample.inputs.items()}
-        masks = {name: x.to(device) for name, x in sample.masks.items()} or None
+        inputs, masks = sample.to(device)
         index = wanted
         if index is None:
             with torch.inference_mode():

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import (
@@ -34,6 +36,13 @@ class ReadSample:
     inputs: dict[str, Tensor]
     masks: dict[str, Tensor]
     missing: tuple[str, ...]
+
+    def to(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return inputs and masks on a device."""
+        return (
+            {name: x.to(device) for name, x in self.inputs.items()},
+            {name: x.to(device) for name, x in self.masks.items()},
+        )
 
 
 def read_sample(saved: Saved, file: Any, *, clip_position: float = 0.5) -> ReadSample:

@@ -15,6 +15,7 @@ from perceivers.data.modalities.base import (
     BasePreprocessConfig,
     CellSampler,
     DecodedValue,
+    read_cells,
     stack_padded,
 )
 from perceivers.data.registry import (
@@ -132,10 +133,6 @@ class ArrayAugmentConfig:
 
 class ArrayModality:
     """Reads arrays of elements.
-
-    Args:
-        preprocess: Numbers of elements, channels and coordinates, and their scaling.
-        augment: Augmentation in training.
 
     Raises:
         ValueError: If sizes are not known yet.
@@ -277,22 +274,10 @@ def measure_array(
     `length` becomes that of the longest, at most 16,384; channels and coordinates those of most of them. Mean,
     deviation and the range of the coordinates are measured where they are not set.
 
-    Args:
-        cells: A sample of the training split. Those that cannot be read are skipped.
-        config: Fields that are set stay.
-
     Raises:
         ValueError: If none of the cells can be read. The message states the reason of the first.
     """
-    arrays: list[ArrayValue] = []
-    failure: ValueError | None = None
-    for media in cells:
-        try:
-            arrays.append(read_array(media))
-        except ValueError as error:
-            failure = failure or error
-    if not arrays:
-        raise ValueError(f"No array of a sample can be read. {failure or 'It holds no rows.'}")
+    arrays = list(read_cells(cells, read_array, "array"))
     widths = [array.values.shape[1] for array in arrays]
     channels = config.num_channels or max(widths, key=widths.count)
     depths = [0 if array.coordinates is None else array.coordinates.shape[1] for array in arrays]

@@ -29,11 +29,6 @@ def measure_clip(
     The sample rate is the commonest one, but not above 16 kHz. The length is the 95th percentile in steps of 0.1 s, but
     not above 5 s.
 
-    Args:
-        cells: A sample of the training split.
-        sample_rate: In Hz. None: open.
-        seconds: Length of a clip. None: open.
-
     Raises:
         ValueError: If no cell can be read.
     """
@@ -55,12 +50,6 @@ def measure_values(
     transform: Callable[[Values], Values],
 ) -> tuple[float, float]:
     """Return mean and standard deviation, of four digits, of the values of clips from the middle of cells.
-
-    Args:
-        cells: A sample of the training split; as many are decoded as half an hour holds.
-        config: Sample rate and seconds of a clip.
-        num_channels: Channels that are decoded.
-        transform: Makes a clip's values from its samples, n x channels.
 
     Raises:
         ValueError: If no cell can be read.

@@ -150,10 +150,6 @@ class _Audio:
 class WaveformModality(_Audio):
     """Modality of samples of audio. See `perceivers.data.modalities.base.Modality`.
 
-    Args:
-        preprocess: Rate, length and scale.
-        augment: Augmentation in training. None: none.
-
     Raises:
         ValueError: If the configuration is not complete.
     """
@@ -192,10 +188,6 @@ class WaveformModality(_Audio):
 
 class MelModality(_Audio):
     """Modality of mel spectrograms. See `perceivers.data.modalities.base.Modality`.
-
-    Args:
-        preprocess: Rate, length, frames, bands and statistics.
-        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If the configuration is not complete.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,6 +17,7 @@ from perceivers.data.modalities.base import (
     CellSampler,
     DecodedValue,
     MissingValueError,
+    read_cells,
 )
 from perceivers.data.modalities.flow.decode import read_flow
 from perceivers.data.modalities.image.decode import decode
@@ -144,10 +146,6 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
 class FramePairModality:
     """Modality of pairs of frames. See `perceivers.data.modalities.base.Modality`.
 
-    Args:
-        preprocess: Size of the window.
-        augment: Augmentation in training. None: none.
-
     Raises:
         ValueError: If the size is not known.
     """
@@ -200,24 +198,13 @@ class FramePairModality:
 def measure_frame_pairs(cells: Any, config: FramePairPreprocessConfig) -> FramePairPreprocessConfig:
     """Return the preprocessing with its size filled in: that of the smallest frames, up to the paper's.
 
-    Args:
-        cells: Some pairs of the training data.
-        config: Kept where it states a size.
-
     Raises:
         ValueError: If no pair can be read.
     """
     if config.size is not None:
         return config
-    sizes: list[tuple[int, ...]] = []
-    reason = "there are none"
-    for media in cells:
-        try:
-            sizes.append(_decoded(media, config.num_channels).value.shape[1:3])
-        except ValueError as error:
-            reason = str(error)
-    if not sizes:
-        raise ValueError(f"No pair of frames could be read, so their size is not known: {reason}")
+    decode_pair = partial(_decoded, num_channels=config.num_channels)
+    sizes = [one.value.shape[1:3] for one in read_cells(cells, decode_pair, "frame pair")]
     height, width = (min(size[axis] for size in (*sizes, _LARGEST)) for axis in (0, 1))
     return replace(config, size=(height, width))
 
@@ -280,10 +267,6 @@ class FlowPreprocessConfig(BasePreprocessConfig):
 
 class FlowModality:
     """Modality of fields of flow. See `perceivers.data.modalities.base.Modality`.
-
-    Args:
-        preprocess: Size of the window.
-        augment: Augmentation, the same as that of the frames. None: none.
 
     Raises:
         ValueError: If the size is not known.

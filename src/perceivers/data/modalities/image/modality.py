@@ -47,10 +47,6 @@ from perceivers.typing import Bool, Tensor
 class ImageModality:
     """Modality of images. See `perceivers.data.modalities.base.Modality`.
 
-    Args:
-        preprocess: Size, crop and statistics.
-        augment: Augmentation in training. None: none.
-
     Raises:
         ValueError: If `crop_scale` or `crop_ratio` are out of range, or something in `preprocess` is open.
     """
@@ -196,10 +192,6 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
 class PixelsModality(ImageModality):
     """Images as targets. See `perceivers.data.modalities.base.Modality`.
 
-    Args:
-        preprocess: With nothing open.
-        augment: Augmentation of the image that it belongs to.
-
     Raises:
         ValueError: If something is open.
     """
@@ -225,10 +217,6 @@ class PixelsModality(ImageModality):
 
 class ClassMapModality:
     """Class maps as targets. See `perceivers.data.modalities.base.Modality`.
-
-    Args:
-        preprocess: With nothing open.
-        augment: Augmentation of the image that it belongs to.
 
     Raises:
         ValueError: If something is open, or `crop_scale` or `crop_ratio` are out of range.

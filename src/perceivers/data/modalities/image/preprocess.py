@@ -255,11 +255,6 @@ def measure_mean_std(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel over images, of pixels in [0, 1].
 
-    Args:
-        cells: A sample of the training split. Fewer are decoded where they are large photographs.
-        num_channels: 1 or 3.
-        size: Height and width at which they are measured, best those of the model: shrinking averages.
-
     Raises:
         ValueError: If no image of the sample can be read.
     """

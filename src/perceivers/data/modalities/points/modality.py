@@ -16,6 +16,7 @@ from perceivers.data.modalities.base import (
     BasePreprocessConfig,
     CellSampler,
     DecodedValue,
+    read_cells,
     stack_padded,
 )
 from perceivers.data.modalities.points.decode import (
@@ -159,10 +160,6 @@ class PointsAugmentConfig:
 class PointsModality:
     """Modality of points from files and arrays; of meshes, points are sampled from the surface.
 
-    Args:
-        preprocess: Number of points, and their scaling.
-        augment: Augmentation in training.
-
     Raises:
         ValueError: If the numbers of points or channels are not known yet.
     """
@@ -292,29 +289,15 @@ def measure_points(
     becomes what all of them have; mean and standard deviation of these channels are measured, but for normals, which
     are recognized by their length.
 
-    Args:
-        cells: A sample of the training split. Those that cannot be read are skipped.
-        config: Fields that are set stay.
-
     Raises:
         ValueError: If none of the cells can be read. The message states the reason of the first.
     """
     clouds: list[npt.NDArray[Any]] = []
     counts: Counter[int] = Counter()
-    failure: ValueError | None = None
-    for media in cells:
-        try:
-            cloud = read_points(media)
-        except ValueError as error:
-            failure = failure or error
-            continue
+    for cloud in read_cells(cells, read_points, "point cloud"):
         most = min(cloud.points.shape[0], MOST_POINTS)
         counts[MESH_POINTS if cloud.faces is not None else most] += 1
         clouds.append(draw_points(cloud.points, MOST_POINTS, np.random.default_rng(0)))
-    if not clouds:
-        raise ValueError(
-            f"No point cloud of a sample can be read. {failure or 'It holds no rows.'}"
-        )
     if config.num_points is None:
         config = replace(config, num_points=counts.most_common(1)[0][0])
     if config.num_channels is not None:

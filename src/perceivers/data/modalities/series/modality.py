@@ -16,6 +16,7 @@ from perceivers.data.modalities.base import (
     BasePreprocessConfig,
     CellSampler,
     DecodedValue,
+    read_cells,
     stack_padded,
 )
 from perceivers.data.modalities.series.augment import (
@@ -130,10 +131,6 @@ class SeriesModality:
     A sample is L x V of float32: C values, zero where one is missing, then C flags that are 1 where it is there
     (with `has_missing`), then the time in [-1, 1] (with `irregular`). A step that is to be masked is NaN until
     it is put into a batch.
-
-    Args:
-        preprocess: Length, channels and statistics.
-        augment: Augmentation in training. None: none.
 
     Raises:
         ValueError: If length or channels are not known yet, or channels cannot be turned by threes.
@@ -258,25 +255,10 @@ def measure_series(
     the rate is then that of the median step. Otherwise the time stamps go into the model. The channels are those of
     nine of ten series; the others are bad rows when it comes to them.
 
-    Args:
-        cells: Series of the training split, or a sample of them.
-        config: Fields that are set stay.
-        largest: Steps of a window at most.
-
     Raises:
         ValueError: If no cell holds a series, or they have no channel in common.
     """
-    found: list[_Measured] = []
-    failure = "there are no rows"
-    for media in cells:
-        try:
-            found.append(_measured(media, config.channels))
-        except ValueError as error:
-            failure = str(error)
-    if not found:
-        raise ValueError(
-            f"The channels of series cannot be measured, since none can be read: {failure}"
-        )
+    found = list(read_cells(cells, lambda cell: _measured(cell, config.channels), "series"))
     counts = Counter(name for one in found for name in one.names)
     channels = tuple(name for name, count in counts.items() if count >= COMMON * len(found))
     fitting = [one for one in found if set(channels) <= set(one.names)]

@@ -119,10 +119,6 @@ class TableModality:
     A sample is F of float32, first the numbers (normalized), then the categories (their index); a field that is
     missing is NaN until it is put into a batch.
 
-    Args:
-        preprocess: Which columns, and their statistics.
-        augment: Augmentation in training. None: none.
-
     Raises:
         ValueError: If there is no column, or the names of a category are not known yet.
     """
@@ -211,10 +207,6 @@ def measure_table(
 
     Columns that the configuration does not name are added: as numbers where every cell is one, else as
     categories. So are the names of a category that has none, sorted, and means and deviations of the numbers.
-
-    Args:
-        cells: Rows of the training split: all of them, since a name that is not seen here is unknown later.
-        config: Fields that are set stay.
 
     Raises:
         ValueError: If there are no rows, a cell of a number is none, or a category has more than 1,000 names.

@@ -16,6 +16,7 @@ from perceivers.data.modalities.base import (
     CellSampler,
     DecodedValue,
     MissingValueError,
+    read_cells,
     stack_padded,
 )
 from perceivers.data.registry import (
@@ -183,10 +184,6 @@ class TextAugmentConfig:
 
 class TextModality:
     """Modality of text as bytes.
-
-    Args:
-        preprocess: Length of texts.
-        augment: Augmentation in training.
 
     Raises:
         ValueError: If `max_length` is not known yet.
@@ -425,28 +422,13 @@ def measure_text(
 
     It is what 19 of 20 texts fit into, rounded up to a multiple of 64.
 
-    Args:
-        cells: Texts of the training split, or a sample of them.
-        config: Fields that are set stay.
-        largest: Bytes at most.
-
     Raises:
         ValueError: If no cell holds a text.
     """
     if config.max_length is not None:
         return config
-    lengths: list[int] = []
-    failure = "there are no rows"
-    for media in cells:
-        try:
-            lengths.append(_size_of(media))
-        except (ValueError, OSError) as error:
-            failure = str(error)
-    if not lengths:
-        raise ValueError(
-            f"The length of texts cannot be measured, since none can be read: {failure}"
-        )
-    most = int(np.percentile(lengths, 95, method="higher"))
+    lengths = read_cells(cells, _size_of, "text")
+    most = int(np.percentile(list(lengths), 95, method="higher"))
     rounded = max(MULTIPLE, -(-most // MULTIPLE) * MULTIPLE)
     return replace(config, max_length=min(largest, rounded))
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from perceivers.data.modalities.base import (
     BasePreprocessConfig,
     CellSampler,
     DecodedValue,
+    read_cells,
 )
 from perceivers.data.modalities.image.augment import ImageAugmentConfig, inception_box
 from perceivers.data.modalities.image.preprocess import (
@@ -177,10 +179,6 @@ class VideoModality:
     Frames are decoded at the size at which evaluation shows them, and a quarter larger where crops are random:
     decoded videos take little room, and a random crop that is smaller than that is enlarged.
 
-    Args:
-        preprocess: Length, rate, size, crop and statistics of a clip.
-        augment: Augmentation in training. None: none.
-
     Raises:
         ValueError: If something of `preprocess` is still open.
     """
@@ -332,24 +330,11 @@ def measure_video(
     above `max_side`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
     chosen for training on a few cores.
 
-    Args:
-        cells: Some cells, in an order that does not go through the classes. Of all the headers are read, of the
-            first 24 a few frames for mean and deviation. Those that cannot be read are skipped.
-        config: Fields that are set stay.
-
     Raises:
         ValueError: If no cell can be read. The message states the reason of the first.
     """
     cells = list(cells)
-    headers: list[VideoHeader] = []
-    failure: Exception | None = None
-    for media in cells:
-        try:
-            headers.append(read_video_header(media))
-        except (ValueError, OSError) as error:
-            failure = failure or error
-    if not headers:
-        raise ValueError(f"No video of a sample can be read. {failure or 'It holds no rows.'}")
+    headers = list(read_cells(cells, read_video_header, "video"))
     rate = config.frame_rate or _suggested_rate(headers)
     seconds = float(np.percentile([header.seconds for header in headers], 75))
     frames = min(MOST_FRAMES, -(-math.ceil(seconds * rate - 0.01) // FRAME_STEP) * FRAME_STEP)
@@ -378,18 +363,11 @@ def _mean_std(
     """Return mean and deviation of each channel of the clip in the middle of some videos."""
     clips = VideoModality(replace(config, mean=(0.0,) * 3, std=(1.0,) * 3))
     sums, count = np.zeros((2, 3)), 0
-    failure: Exception | None = None
-    for media in cells:
-        try:
-            video = clips.decode(media, clip_position=0.5).value
-        except (ValueError, OSError) as error:
-            failure = failure or error
-            continue
-        values = clips.transform(video)[::4].reshape(-1, 3) / 255.0
+    decode = partial(clips.decode, clip_position=0.5)
+    for decoded in read_cells(cells, decode, "video"):
+        values = clips.transform(decoded.value)[::4].reshape(-1, 3) / 255.0
         sums += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
-    if not count:
-        raise ValueError(f"No video of a sample can be read. {failure}")
     mean = sums[0] / count
     std = np.sqrt(np.maximum(sums[1] / count - np.square(mean), MIN_STD**2))
     red, green, blue = (round(float(m), 4) for m in mean)
