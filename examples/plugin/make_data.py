@@ -1,4 +1,4 @@
-"""Write synthetic event recordings of a moving dot, in folders for the four directions.
+"""Write synthetic event streams of a moving dot, in folders for the four directions.
 
     python examples/plugin/make_data.py dots
 

@@ -13,7 +13,12 @@ A single letter is written with a leading blank, `Float[Tensor, " N"]`, so that 
 it for a forward reference. The shapes are checked while the tests run and cost nothing otherwise.
 """
 
+from collections.abc import Mapping
+
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]
+__all__ = ["Bool", "Float", "Int", "Tensor", "Tensors", "UInt8"]
+
+Tensors = Mapping[str, Tensor]
+"""Tensors of modalities, or of outputs, by name."""

@@ -91,7 +91,7 @@ VIDEO = [
     Bad("cut.mp4", cut_film, "damaged"),
     Bad("one_frame.mp4", lambda path: write_video(path, made.frames(0, 0, count=1))),
     Bad("varying.mp4", vary),
-    Bad("rotated.mp4", rotated, note="turned as its rotation says"),
+    Bad("rotated.mp4", rotated, note="turned as its rotation states"),
     Bad("longer_sound.mp4", longer_sound),
 ]
 

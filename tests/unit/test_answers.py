@@ -100,7 +100,7 @@ def test_a_row_without_its_answer_or_with_nothing_else_is_bad(tmp_path):
     there, empty = EncodedItem("a.png", path=tmp_path / "a.png"), EncodedItem("an empty cell")
     assert reader().decode({"image": there, "drawn": empty})[0]["drawn"] is None
     for row in ({"image": there, "drawn": empty}, {"image": empty, "drawn": there}):
-        with pytest.raises(BadRowError, match="an empty cell is empty: expected a picture"):
+        with pytest.raises(BadRowError, match="an empty cell is empty: expected an image"):
             reader(target_modalities=("drawn",)).decode(row)
 
 

@@ -85,7 +85,7 @@ def test_several_modalities_are_drawn(tmp_path):
 @pytest.mark.parametrize("clip_position", [-0.1, 1.5])
 def test_a_moment_outside_of_the_recording_is_refused(run, tmp_path, clip_position):
     with pytest.raises(
-        ValueError, match=f"Expected a moment between 0, .* 1, its end; got {clip_position}"
+        ValueError, match=f"Expected a clip position between 0, .* 1, its end; got {clip_position}"
     ):
         explain_file(
             run, np.zeros((9, 12, 3), np.uint8), tmp_path / "a.png", clip_position=clip_position

@@ -6,7 +6,8 @@ from PIL import Image
 from perceivers.data.base import Batch
 from perceivers.data.sources.samples import samples_of
 from perceivers.evaluation import predict
-from perceivers.evaluation.predict import Predictor, load_predictor, save_model
+from perceivers.evaluation.predict import Predictor, load_predictor
+from perceivers.evaluation.predict import save as save_model
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
 from support.models import tiny_model

@@ -1,4 +1,4 @@
-"""Input adapter of event recordings: one element for each event."""
+"""Input adapter of event streams: one element for each event."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from perceivers.registry import configclass
 
 @configclass
 class EventsInputConfig:
-    """Input adapter of event recordings.
+    """Input adapter of event streams.
 
     Attributes:
         num_events: Events of a sample at most, M. None: taken from the data.
@@ -31,7 +31,7 @@ class EventsInput(nn.Module):
     def __init__(self, config: EventsInputConfig) -> None:
         super().__init__()
         if config.num_events is None:
-            raise ValueError("Expected num_events of the recordings; measure them first.")
+            raise ValueError("Expected num_events of the streams; measure them first.")
         self.num_elements, self.axes = config.num_events, (config.num_events,)
         self.signs = nn.Embedding(2, config.sign_channels)
         frequencies = torch.linspace(1, 16, config.num_bands) * torch.pi

@@ -1,4 +1,4 @@
-"""Event recordings: file format, preprocessing and augmentation.
+"""Event streams: file format, preprocessing and augmentation.
 
 A `.events` file begins with `EVT1`, width and height (two little-endian uint16), followed by one record for each event.
 """
@@ -37,7 +37,7 @@ def read_events(item: pv.EncodedItem) -> np.ndarray:
 
 @configclass
 class EventsPreprocessConfig(pv.BasePreprocessConfig):
-    """Preprocessing of event recordings, saved with the model.
+    """Preprocessing of event streams, saved with the model.
 
     Attributes:
         num_events: Events of a sample at most, M. None: the largest number in the training data, at most 2,048.
@@ -64,7 +64,7 @@ class EventsPreprocessConfig(pv.BasePreprocessConfig):
 
 @configclass
 class EventsAugmentConfig:
-    """Augmentation of event recordings.
+    """Augmentation of event streams.
 
     Attributes:
         drop: Largest share of the events that is dropped.
@@ -75,7 +75,7 @@ class EventsAugmentConfig:
 
 
 class EventsModality:
-    """Decodes, samples and collates event recordings."""
+    """Decodes, samples and collates event streams."""
 
     has_clips = False
 
@@ -114,7 +114,7 @@ def upload_sizes(item: pv.EncodedItem) -> list[pv.UploadSize]:
 pv.register_modality(
     pv.ModalitySpec(
         name="events",
-        noun="event recordings",
+        noun="event streams",
         preprocessing=(
             pv.Preprocessing(
                 EventsPreprocessConfig,

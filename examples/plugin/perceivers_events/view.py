@@ -1,4 +1,4 @@
-"""View of event recordings in explanations: points in x, y and time."""
+"""View of event streams in explanations: points in x, y and time."""
 
 import perceivers as pv
 from perceivers.explain.contents.points import PointsContent

@@ -44,7 +44,7 @@ class Options:
         out: The file to write. By default `NAME-attention.png` in this folder, or `NAME-faithfulness.png`.
         format: A figure, an animation, a page, or the arrays behind them. By default the suffix of `out`.
         latents: Number of latents that are shown one by one.
-        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        clip_position: Position of the clip in a longer file: 0 is its beginning, 1 its end.
         text: A text instead of a file, for a run that reads texts. Repeat it for the other texts of a sample that has
             several.
         row: Row of a table, from 0 on, where FILE is one.

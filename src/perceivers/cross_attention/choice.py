@@ -83,13 +83,9 @@ def operations(
 
 
 def choose(implementation: str, found: Mapping[str, float]) -> Choice:
-    """Return the requested implementation; for `auto` the one with the fewest operations.
+    """Return the requested one of the possible implementations; for `auto` the one with the fewest operations.
 
     `structured` falls back to `absorbed` for elements without a grid.
-
-    Args:
-        implementation: `auto`, `structured`, `absorbed` or `projected`.
-        found: Operations of each possible implementation, of `operations`.
     """
     if implementation == "auto":
         implementation = min(found, key=found.__getitem__)

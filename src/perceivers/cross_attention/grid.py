@@ -74,10 +74,7 @@ class Grid:
             self.axis_slices.append(slice(first, first + cells))
             first += cells
         self.num_features = first + int(self.has_void)
-        self._prepare_statistics()
-
-    def _prepare_statistics(self) -> None:
-        """Sum and spread of what does not depend on the content, for LayerNorm's mean and variance."""
+        # For LayerNorm's mean and variance.
         self.axis_sums = [table.sum(dim=1) for table in self.tables]
         self.axis_means = [table.mean(dim=1) for table in self.tables]
         self.axis_spreads = [

@@ -101,12 +101,7 @@ class NormalizedElements:
     def read(
         self, queries: Float[Tensor, "P H N F"], attention: Attention
     ) -> Float[Tensor, "B N HFv"]:
-        """Return the attention output of queries, heads side by side.
-
-        Args:
-            queries: Projected queries of each sample, or (P = 1) the same for all.
-            attention: Attention with the projections to keys and values.
-        """
+        """Return the attention output of projected queries of each sample, or (P = 1) the same for all."""
         implementation = self.choice(queries.shape[2], attention).implementation
         if implementation == "projected":
             keys, values, mask = self._keys_values(attention)

@@ -175,12 +175,9 @@ def data_config(predictor: Predictor) -> DataConfig:
 
 
 def choose_split(source: DatasetBundle, split: str | None, *, own: bool) -> str:
-    """Return the name of the split to evaluate on.
+    """Return the name of the split to evaluate on. By default, the first that exists of test and validation.
 
-    Args:
-        source: The data.
-        split: The requested split. None: the first that exists of test and validation.
-        own: Whether the run learned from these data. Its training split is then never the default.
+    Of other data than those that the run learned from (not `own`), the training split is the last default.
 
     Raises:
         ValueError: If there is no such split.
@@ -204,14 +201,9 @@ def evaluate_source(
     max_bad: float = 0.01,
     baseline: Baseline | None = None,
 ) -> Evaluation:
-    """Evaluate a predictor on one split of opened data.
+    """Evaluate a predictor on one split of opened data, and a baseline beside it.
 
-    Args:
-        predictor: A trained model.
-        source: The data.
-        split: One of its splits.
-        max_bad: Largest share of rows that may fail to decode. They are left out and counted.
-        baseline: A constant prediction that is measured beside the model's.
+    Rows that cannot be decoded are left out and counted, up to the share `max_bad`.
 
     Raises:
         ValueError: If the split has no labels, or too many of its rows cannot be decoded.
@@ -308,7 +300,11 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         result["recall"] = evaluation.recall()
         result["confusion"] = [list(row) for row in evaluation.confusion]
     if evaluation.tasks:
-        result["tasks"] = {name: _of_task(one) for name, one in evaluation.tasks.items()}
+        of_run = {"split", "quantization", "unreadable"}
+        result["tasks"] = {
+            name: {key: value for key, value in as_dict(one).items() if key not in of_run}
+            for name, one in evaluation.tasks.items()
+        }
     if evaluation.details:
         result["details"] = dict(zip(evaluation.label_names, evaluation.details, strict=True))
     if evaluation.remarks:
@@ -317,12 +313,6 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     result["quantization"] = evaluation.quantization
     result["unreadable"] = [{"name": name, "reason": reason} for name, reason in evaluation.bad]
     return result
-
-
-def _of_task(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the evaluation of one of several tasks as plain data."""
-    plain = as_dict(evaluation)
-    return {key: plain[key] for key in plain if key not in {"split", "quantization", "unreadable"}}
 
 
 evaluate = evaluate_run

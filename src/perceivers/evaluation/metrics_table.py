@@ -170,12 +170,8 @@ def _as_dict(one: Prediction) -> dict[str, Any]:
         return {"name": one.name, "values": one.values, **label}
     if one.blanks:
         blanks = [[{"byte": b, "probability": p} for b, p in blank] for blank in one.blanks]
-        return {
-            "name": one.name,
-            "text": one.text,
-            "probability": one.probability,
-            "blanks": blanks,
-        }
+        filled = {"text": one.text, "probability": one.probability}
+        return {"name": one.name, **filled, "blanks": blanks}
     return {
         "name": one.name,
         **({} if one.labels is None else {"labels": list(one.labels)}),
@@ -186,36 +182,33 @@ def _as_dict(one: Prediction) -> dict[str, Any]:
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     first = predictions[0] if predictions else Prediction(name="")
+    rows: list[list[str]]
     if first.tasks:
-        writer.writerow(["name", *first.columns()])
-        for one in predictions:
-            writer.writerow([one.name, *(_cell(cell) for cell in one.columns().values())])
-        return buffer.getvalue().rstrip("\n")
-    if first.values:
+        rows = [["name", *first.columns()]]
+        rows += [[one.name, *map(_cell, one.columns().values())] for one in predictions]
+    elif first.values:
         names = list(dict.fromkeys(name for one in predictions for name in one.values))
-        writer.writerow(["name", *names, *(["label", "probability"] if first.label else [])])
+        rows = [["name", *names, *(["label", "probability"] if first.label else [])]]
         for one in predictions:
             cells = [f"{one.values[name]:.7g}" if name in one.values else "" for name in names]
             label = [one.label, f"{one.probability:.6f}"] if first.label else []
-            writer.writerow([one.name, *cells, *label])
-        return buffer.getvalue().rstrip("\n")
-    if first.blanks:
-        writer.writerow(["name", "text", "probability"])
+            rows.append([one.name, *cells, *label])
+    elif first.blanks:
+        rows = [["name", "text", "probability"]]
+        rows += [[one.name, one.text, f"{one.probability:.6f}"] for one in predictions]
+    else:
+        labels = list(first.probabilities)
+        one_or_several = ["label", "probability"] if first.labels is None else ["labels"]
+        rows = [["name", *one_or_several, *(f"p({label})" for label in labels)]]
         for one in predictions:
-            writer.writerow([one.name, one.text, f"{one.probability:.6f}"])
-        return buffer.getvalue().rstrip("\n")
-    labels = list(first.probabilities)
-    one_or_several = ["label", "probability"] if first.labels is None else ["labels"]
-    writer.writerow(["name", *one_or_several, *(f"p({label})" for label in labels)])
-    for one in predictions:
-        predicted = [one.label, f"{one.probability:.6f}"]
-        if one.labels is not None:
-            predicted = [";".join(one.labels)]
-        shares = [f"{one.probabilities[label]:.6f}" for label in labels]
-        writer.writerow([one.name, *predicted, *shares])
+            predicted = [one.label, f"{one.probability:.6f}"]
+            if one.labels is not None:
+                predicted = [";".join(one.labels)]
+            shares = [f"{one.probabilities[label]:.6f}" for label in labels]
+            rows.append([one.name, *predicted, *shares])
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue().rstrip("\n")
 
 

@@ -29,13 +29,7 @@ class Predictor:
     """Decodes, preprocesses and batches samples as in training, and predicts.
 
     Args:
-        saved: Result of `perceivers.hub.checkpoint.load`.
-        device: `auto`, `cpu`, `cuda` or `mps`. With `quantize`, `auto` is the CPU.
-        batch_size: Samples that are predicted at once.
-        quantize: `int8` gives wide layers int8 weights, where that is faster on this CPU; `int8-always`
-            also where it is not. The decision is in the predictor's `quantization`.
-        clips: Number of overlapping clips of a longer sample whose scores are averaged. Default: that of the run.
-        without: Modalities that are dropped, for a model of several.
+        saved: Result of `perceivers.hub.checkpoint.load`. For the other arguments see `load_predictor`.
 
     Raises:
         ValueError: If the model was saved without labels or preprocessing, or is to be quantized on another
@@ -146,12 +140,7 @@ class Predictor:
         return batch
 
     def predict_read(self, read: Sequence[ReadSample], *, top: int = 5) -> list[Prediction]:
-        """Return one prediction for each sample that was decoded and preprocessed as by this predictor.
-
-        Args:
-            read: At least one sample, all with the same number of clips.
-            top: Number of best labels that each prediction lists.
-        """
+        """Return one prediction for each of at least one decoded and preprocessed sample of equally many clips."""
         batch = self.reader.collate(read)
         assert batch is not None  # nothing is mixed
         return self._predictions([one.name for one in read], batch, top)
@@ -217,11 +206,7 @@ class Predictor:
 
 
 def uncut(preprocess: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return preprocessing that leaves frames and flow uncut, and whether some modality is affected.
-
-    Args:
-        preprocess: Preprocessing of each modality.
-    """
+    """Return preprocessing that leaves frames and flow uncut, and whether some modality is affected."""
     found = {
         name: replace(part, whole=True) if hasattr(part, "whole") else part
         for name, part in preprocess.items()
@@ -232,11 +217,7 @@ def uncut(preprocess: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 def _without(
     preprocess: Mapping[str, Any], without: Sequence[str], targets: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the preprocessing of the inputs that are left, and of the targets, which only evaluation needs.
-
-    Raises:
-        ValueError: If one that is dropped does not exist, or none is left.
-    """
+    """Return the preprocessing of the inputs that are left, and of the targets, which only evaluation needs."""
     inputs = [name for name in preprocess if name not in targets]
     for name in without:
         if name not in inputs:
@@ -264,11 +245,12 @@ def load_predictor(
 
     Args:
         folder: A run folder, or `user/name` on the hub.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda` or `mps`. With `quantize`, `auto` is the CPU.
         batch_size: Samples that are predicted at once.
-        quantize: `int8` or `int8-always`, as for `Predictor`.
-        clips: Number of clips of a longer sample whose scores are averaged, as for `Predictor`.
-        without: Modalities that are dropped.
+        quantize: `int8` gives wide layers int8 weights, where that is faster on this CPU; `int8-always` also where it
+            is not. The decision is in the predictor's `quantization`.
+        clips: Number of overlapping clips of a longer sample whose scores are averaged. Default: that of the run.
+        without: Modalities that are dropped, for a model of several.
 
     Raises:
         OSError: If the folder is no run folder, or its weights are damaged.
@@ -284,7 +266,7 @@ def load_predictor(
     )
 
 
-def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
+def save(model: Perceiver | Predictor, folder: str | Path) -> None:
     """Write a model's weights and configuration into a folder that `pv.load` reads.
 
     Args:
@@ -299,13 +281,8 @@ def save_model(model: Perceiver | Predictor, folder: str | Path) -> None:
         checkpoint.save(folder, model)
         return
     config = model.config
-    checkpoint.save(
-        folder,
-        model.model,
-        preprocess=config.preprocess,
-        task=config.task,
-        columns=config.columns,
-    )
+    settings = {"preprocess": config.preprocess, "columns": config.columns}
+    checkpoint.save(folder, model.model, task=config.task, **settings)
 
 
-load, save = load_predictor, save_model  # the public names
+load = load_predictor  # the public name

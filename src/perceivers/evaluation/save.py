@@ -25,11 +25,7 @@ _GAP = 2  # pixels between the original and its reconstruction, before they are 
 
 
 def save_predictions(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
-    """Write the flow, the images or the reconstructions of predictions, and return the files.
-
-    Args:
-        predictions: Predictions of one run.
-        folder: Created if it does not exist.
+    """Write the flow, the images or the reconstructions of predictions of one run, and return the files.
 
     Raises:
         ValueError: If the predictions have none of these.
@@ -74,10 +70,6 @@ def save_flows(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     """Write the flow of each prediction as `.flo` and as a color image, and return the files.
 
     They are named like the first frame of each pair; pairs of one name get numbers.
-
-    Args:
-        predictions: Those without flow are skipped.
-        folder: Created if it does not exist.
 
     Raises:
         OSError: If a file cannot be written.

@@ -23,20 +23,12 @@ _STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
 
 @runtime_checkable
 class RowPredictor(Protocol):
-    """A predictor of rows of a table: `Predictor`.
-
-    Attributes:
-        columns: For each input of the model, the columns that hold it.
-    """
+    """Predictor of the rows of a table, with the columns of each input of the model: `Predictor`."""
 
     columns: Mapping[str, InputColumn]
 
     def predict_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Prediction | Exception]:
-        """Yield for each row, in their order, a prediction or an error.
-
-        Args:
-            rows: Cells by column. Those that the model reads are `EncodedItem`.
-        """
+        """Yield for each row, cells by column, a prediction or an error."""
         ...
 
 
@@ -204,13 +196,7 @@ def _cells(
 
 
 class _Rows:
-    """The rows of a shard, with the inputs alone; their keys are put aside in their order.
-
-    Args:
-        shard: The file.
-        columns: For each input of the model, the columns that hold it.
-        key: Column that names a row.
-    """
+    """The rows of a shard, with the inputs alone; their keys are put aside in their order."""
 
     def __init__(self, shard: Location, columns: Mapping[str, InputColumn], key: str) -> None:
         self.keys: deque[Any] = deque()

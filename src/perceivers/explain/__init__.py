@@ -1,1 +1,1 @@
-"""Looking inside: what the latents attended to, and pictures of it."""
+"""Explanations: attention of the latents to the elements, as figures, pages and arrays."""

@@ -58,11 +58,7 @@ class SavedConfig:
         return () if self.task is None else self.task.target_modalities
 
     def input_columns(self, *, targets: bool = False) -> dict[str, InputColumn]:
-        """Return the columns of each modality in the training data.
-
-        Args:
-            targets: Include target modalities, which only training and evaluation need.
-        """
+        """Return the columns of each modality in the training data, with `targets` also those of target modalities."""
         known: dict[str, Any] = self.columns.get("inputs", {})
         found: dict[str, InputColumn] = {}
         for name, part in self.preprocess.items():
@@ -72,24 +68,14 @@ class SavedConfig:
             if isinstance(column, str):  # a model that was saved without its data
                 found[name] = InputColumn(column, _AUDIO.get(str(part.kind), str(part.kind)))
             else:
-                found[name] = InputColumn(
-                    column["column"],
-                    column["kind"],
-                    tuple(column["columns"]),
-                    tuple(column["kinds"]),
-                )
+                columns, kinds = tuple(column["columns"]), tuple(column["kinds"])
+                found[name] = InputColumn(column["column"], column["kind"], columns, kinds)
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A loaded model.
-
-    Attributes:
-        model: The model, in evaluation mode.
-        config: Its saved configuration.
-        folder: Its folder.
-    """
+    """A loaded model in evaluation mode, its saved configuration and its folder."""
 
     model: Perceiver
     config: SavedConfig
@@ -125,15 +111,9 @@ def save(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = SavedConfig(
-        model=inner.config,
-        preprocess=dict(preprocess or {}),
-        task=task,
-        columns=dict(columns or {}),
-    )
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in inner.state_dict().items()
-    }
+    settings: Any = {"preprocess": dict(preprocess or {}), "columns": dict(columns or {})}
+    config = SavedConfig(model=inner.config, task=task, **settings)
+    tensors = {name: x.detach().cpu().contiguous() for name, x in inner.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as path:
         try:
             save_file(tensors, path, {"format": "pt"})
@@ -145,16 +125,7 @@ def save(
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
-    """Return a saved model, in evaluation mode.
-
-    Args:
-        source: A run folder, or the id of a model on the Hugging Face hub. A path that exists wins.
-        device: Device of the weights.
-
-    Raises:
-        OSError: If no model is saved there, or a file is unreadable or truncated.
-        ValueError: If the files are not a saved model, or do not fit each other.
-    """
+    """Return a saved model with its configuration. See `from_pretrained`."""
     folder = _find(source)
     config = read_config(folder / CONFIG_FILE)
     model = build_with_weights(config.model, read_weights(folder), folder)
@@ -164,15 +135,10 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
 def build_with_weights(
     config: PerceiverConfig, weights: Mapping[str, Tensor], folder: Path
 ) -> Perceiver:
-    """Return the model of a configuration with these weights; initial weights are never drawn.
-
-    Args:
-        config: Configuration of the model.
-        weights: All of its weights by name.
-        folder: Their folder, for error messages.
+    """Return the model of a configuration with these weights, of which the initial ones are never drawn.
 
     Raises:
-        ValueError: If the weights are not those of the configuration.
+        ValueError: If the weights are not those of the configuration. The message names the folder.
     """
     with torch.device("meta"):
         model = build(config)
@@ -286,11 +252,7 @@ def read_config(path: Path) -> SavedConfig:
 
 
 def check_format(content: Any, path: Path) -> None:
-    """Refuse a file of a run that another version wrote.
-
-    Args:
-        content: The parsed file. Its key `format` is the version; without one, it is of version 0.1.
-        path: For the message.
+    """Check that this version wrote a file of a run, by its key `format`; without one, it is of version 0.1.
 
     Raises:
         ValueError: If the format is not `FORMAT`.
@@ -306,10 +268,6 @@ def check_format(content: Any, path: Path) -> None:
 
 def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
     """Return the weights of a folder by name, from a safetensors file or else a pickle of tensors.
-
-    Args:
-        folder: The folder.
-        name: Name of the file.
 
     Raises:
         OSError: If there is no such file, or it is truncated.
@@ -351,15 +309,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def compare_weights(
     expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], folder: Path
 ) -> None:
-    """Check that weights are those of a configuration.
-
-    Args:
-        expected: Shape of each weight by its name.
-        got: Shape of each weight that was found.
-        folder: Folder of the weights, for the error message.
+    """Check that the shapes of weights, by name, are those of a configuration.
 
     Raises:
-        ValueError: If they differ. The message names the first that do.
+        ValueError: If they differ. The message names the folder and the first differences.
     """
     problems = [f"{name} is missing" for name in expected if name not in got]
     problems += [f"{name} is not part of the model" for name in got if name not in expected]

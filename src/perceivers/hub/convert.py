@@ -275,14 +275,7 @@ def _read_all(folder: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Row:
-    """Name and axes of one weight in both libraries.
-
-    Attributes:
-        theirs: Name in Hugging Face's model.
-        ours: Name in our model.
-        leading: Leading axes of length 1 of Hugging Face's weight.
-        trailing: Trailing axes of length 1 of Hugging Face's weight.
-    """
+    """Names of one weight in both libraries, and the axes of length 1 that only Hugging Face's has around ours."""
 
     theirs: str
     ours: str
@@ -400,12 +393,7 @@ _ROWS = {
 
 
 def rows_of(architecture: str, config: PerceiverConfig) -> list[Row]:
-    """Return the names of every weight of a model.
-
-    Args:
-        architecture: Name of Hugging Face's model.
-        config: Our configuration of the model.
-    """
+    """Return the names of every weight of Hugging Face's model of this name, which has our configuration."""
     encoder = config.encoder
     if not isinstance(encoder, PerceiverEncoderConfig):
         raise AssertionError
@@ -421,12 +409,7 @@ def rows_of(architecture: str, config: PerceiverConfig) -> list[Row]:
 def from_huggingface(
     weights: Mapping[str, Tensor], architecture: str, config: PerceiverConfig
 ) -> dict[str, Tensor]:
-    """Return Hugging Face's weights under our names.
-
-    Args:
-        weights: Weights of Hugging Face's model by name.
-        architecture: Name of Hugging Face's model.
-        config: Our configuration of the model.
+    """Return the weights of Hugging Face's model of this name under our names.
 
     Raises:
         ValueError: If a weight is missing, or the model has no such weight. The message names them.
@@ -442,23 +425,20 @@ def from_huggingface(
             f"The weights are not those of a {architecture}: {'; '.join(problems[:3])}{more}. Expected the file that "
             "`save_pretrained` has written beside its config.json."
         )
-    return {row.ours: _without_axes(weights[row.theirs], row) for row in table}
+    found: dict[str, Tensor] = {}
+    for row in table:
+        shape = tuple(weights[row.theirs].shape)
+        shape = shape[row.leading : len(shape) - row.trailing]
+        found[row.ours] = weights[row.theirs].reshape(shape)
+    return found
 
 
 def to_huggingface(
     weights: Mapping[str, Tensor], architecture: str, config: PerceiverConfig
 ) -> dict[str, Tensor]:
     """Return our weights under Hugging Face's names: the inverse of `from_huggingface`."""
-    return {row.theirs: _with_axes(weights[row.ours], row) for row in rows_of(architecture, config)}
-
-
-def _with_axes(tensor: Tensor, row: Row) -> Tensor:
-    """Return a weight with Hugging Face's axes of length 1."""
-    return tensor.reshape((1,) * row.leading + tuple(tensor.shape) + (1,) * row.trailing)
-
-
-def _without_axes(tensor: Tensor, row: Row) -> Tensor:
-    """Return a weight without Hugging Face's axes of length 1."""
-    if row.trailing:
-        return tensor.reshape(tensor.shape[: tensor.ndim - row.trailing])
-    return tensor.reshape(tensor.shape[row.leading :])
+    found: dict[str, Tensor] = {}
+    for row in rows_of(architecture, config):
+        shape = (1,) * row.leading + tuple(weights[row.ours].shape) + (1,) * row.trailing
+        found[row.theirs] = weights[row.ours].reshape(shape)
+    return found

@@ -125,9 +125,7 @@ def plan_int8(model: nn.Module, *, always: bool = False) -> Int8Plan:
     Timed rather than looked up by width, because where int8 begins to pay off depends on the processor: at
     256 channels on one with VNNI, never on one without. It takes some tenths of a second.
 
-    Args:
-        model: On the CPU. It is not changed.
-        always: Take every layer that int8 is for, also where it is slower.
+    With `always` it is every layer that int8 is for, also where it is slower.
 
     Raises:
         ValueError: If `always` is asked for and there are no int8 kernels here.

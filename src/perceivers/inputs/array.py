@@ -73,7 +73,7 @@ class ArrayInput(nn.Module):
     Raises:
         ValueError: If sizes are not known yet.
 
-    Source: Perceiver (arXiv:2103.03206), section 3.2 and appendix D, for both encodings.
+    Reference: Perceiver (arXiv:2103.03206), section 3.2 and appendix D, for both encodings.
     """
 
     channels: int

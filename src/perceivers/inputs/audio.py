@@ -22,8 +22,18 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
+class _WaveGrid:
+    num_samples: int | None
+    num_channels: int
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": (self.num_samples,), "num_channels": self.num_channels}
+
+
 @configclass
-class WaveInputConfig:
+class WaveInputConfig(_WaveGrid):
     """Every stretch of samples is an element.
 
     Attributes:
@@ -42,14 +52,9 @@ class WaveInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": (self.num_samples,), "num_channels": self.num_channels}
-
 
 @configclass
-class ConvWaveInputConfig:
+class ConvWaveInputConfig(_WaveGrid):
     """Every cell of a convolved waveform is an element.
 
     Attributes:
@@ -69,14 +74,18 @@ class ConvWaveInputConfig:
     stride: int = 4
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
 
+
+class _SpectrogramGrid:
+    size: tuple[int, int] | None
+
     @property
     def value_grid(self) -> dict[str, Any]:
         """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": (self.num_samples,), "num_channels": self.num_channels}
+        return {"size": self.size, "num_channels": 1}
 
 
 @configclass
-class SpectrogramInputConfig:
+class SpectrogramInputConfig(_SpectrogramGrid):
     """Every value of a spectrogram, or every patch of them, is an element.
 
     Attributes:
@@ -92,14 +101,9 @@ class SpectrogramInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": 1}
-
 
 @configclass
-class ConvSpectrogramInputConfig:
+class ConvSpectrogramInputConfig(_SpectrogramGrid):
     """Every cell of a convolved spectrogram is an element.
 
     Attributes:
@@ -116,11 +120,6 @@ class ConvSpectrogramInputConfig:
     kernel: tuple[int, int] = (3, 3)
     stride: tuple[int, int] = (2, 2)
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
-
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": 1}
 
 
 AudioInputConfig = Annotated[
@@ -275,7 +274,7 @@ class WaveInput(_PatchedAudio):
     Raises:
         ValueError: If the length is not known, or an element would have a single channel.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.2: 1.28 s at 48 kHz are 480 elements of 128 samples.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2: 1.28 s at 48 kHz are 480 elements of 128 samples.
     """
 
     def __init__(self, config: WaveInputConfig) -> None:
@@ -301,7 +300,7 @@ class SpectrogramInput(_PatchedAudio):
     Raises:
         ValueError: If the size is not known, or an element would have a single channel.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.2: 4,800 values of a mel spectrogram are 4,800 elements.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2: 4,800 values of a mel spectrogram are 4,800 elements.
     """
 
     def __init__(self, config: SpectrogramInputConfig) -> None:

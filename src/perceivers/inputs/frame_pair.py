@@ -51,7 +51,7 @@ class FramePairInput(nn.Module):
     Raises:
         ValueError: If the size is not known.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
     before positions are put behind, as in DeepMind's release.
     """
 
@@ -141,7 +141,7 @@ class ConvFramePairInput(nn.Module):
     Raises:
         ValueError: If the size is not known.
 
-    Source: Perceiver IO (arXiv:2107.14795), table 6, "flow conv, concatenated": there one convolution and a maximum;
+    Reference: Perceiver IO (arXiv:2107.14795), table 6, "flow conv, concatenated": there one convolution and a maximum;
     this stem has a norm that sees no other samples and no padding.
     """
 

@@ -1,6 +1,6 @@
 """Several modalities under one model: a common width by a learned vector for each, and dropping some in training.
 
-Source: Perceiver (arXiv:2103.03206), section 4.2; the width rule (the widest modality and at least four channels
+Reference: Perceiver (arXiv:2103.03206), section 4.2; the width rule (the widest modality and at least four channels
 more) is that of DeepMind's release.
 """
 

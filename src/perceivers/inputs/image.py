@@ -24,8 +24,18 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
+class _ImageGrid:
+    size: tuple[int, int] | None
+    num_channels: int
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {"size": self.size, "num_channels": self.num_channels}
+
+
 @configclass
-class PixelInputConfig:
+class PixelInputConfig(_ImageGrid):
     """Every pixel is an element.
 
     Attributes:
@@ -42,14 +52,9 @@ class PixelInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": self.num_channels}
-
 
 @configclass
-class PatchInputConfig:
+class PatchInputConfig(_ImageGrid):
     """Every patch of pixels is an element.
 
     Attributes:
@@ -67,14 +72,9 @@ class PatchInputConfig:
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": self.num_channels}
-
 
 @configclass
-class ConvInputConfig:
+class ConvInputConfig(_ImageGrid):
     """Every cell of a convolved and pooled image is an element.
 
     Attributes:
@@ -97,11 +97,6 @@ class ConvInputConfig:
     pool: bool = True
     padding: Literal["same", "symmetric"] = "same"
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
-
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": self.size, "num_channels": self.num_channels}
 
 
 ImageInputConfig = Annotated[
@@ -176,7 +171,7 @@ class PixelInput(_ImageInput):
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.1; 3 + 2 (2 * 64 + 1) = 261 channels on ImageNet.
+    Reference: Perceiver (arXiv:2103.03206), section 4.1; 3 + 2 (2 * 64 + 1) = 261 channels on ImageNet.
     """
 
     def __init__(self, config: PixelInputConfig) -> None:
@@ -198,7 +193,7 @@ class PatchInput(_ImageInput):
     Raises:
         ValueError: If an element would have a single channel, which LayerNorm erases.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix H, where patches feed optical flow.
+    Reference: Perceiver IO (arXiv:2107.14795), appendix H, where patches feed optical flow.
     """
 
     def __init__(self, config: PatchInputConfig) -> None:
@@ -224,7 +219,7 @@ class ConvInput(_ImageInput):
     All borders are padded so that 224 pixels give 112 and then 56 cells (TensorFlow's "SAME"), unless the
     configuration states otherwise.
 
-    Source: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
+    Reference: Perceiver IO (arXiv:2107.14795), appendix A.1, "2D conv + maxpool preprocessing".
     """
 
     def __init__(self, config: ConvInputConfig) -> None:

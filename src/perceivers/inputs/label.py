@@ -29,7 +29,7 @@ class LabelInput(nn.Module):
     Raises:
         ValueError: If it is not known, or there are fewer than two.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.3; the release's `OneHotPreprocessor`.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.3; the release's `OneHotPreprocessor`.
     """
 
     channels: int

@@ -31,7 +31,7 @@ class PointsInputConfig:
     Raises:
         ValueError: If a number is out of range.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.3. The layers are ours: they make a small model learn from few
+    Reference: Perceiver (arXiv:2103.03206), section 4.3. The layers are ours: they make a small model learn from few
     point clouds.
     """
 

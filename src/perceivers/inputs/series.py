@@ -28,8 +28,23 @@ def _whole_bands() -> FourierPositionsConfig:
     return FourierPositionsConfig(num_bands=None)
 
 
+class _SeriesGrid:
+    length: int | None
+    num_channels: int | None
+    has_missing: bool
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {
+            "size": (self.length,),
+            "num_channels": self.num_channels,
+            "has_missing": self.has_missing,
+        }
+
+
 @configclass
-class SeriesInputConfig:
+class SeriesInputConfig(_SeriesGrid):
     """Every patch of steps is an element: the values of its steps, one after the other.
 
     Attributes:
@@ -51,18 +66,9 @@ class SeriesInputConfig:
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
     project_channels: int | None = None
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {
-            "size": (self.length,),
-            "num_channels": self.num_channels,
-            "has_missing": self.has_missing,
-        }
-
 
 @configclass
-class ConvSeriesInputConfig:
+class ConvSeriesInputConfig(_SeriesGrid):
     """Every cell of a convolved series is an element.
 
     Attributes:
@@ -85,15 +91,6 @@ class ConvSeriesInputConfig:
     kernel: int = 5
     stride: int = 2
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
-
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {
-            "size": (self.length,),
-            "num_channels": self.num_channels,
-            "has_missing": self.has_missing,
-        }
 
 
 SeriesConfig = Annotated[SeriesInputConfig | ConvSeriesInputConfig, Field(discriminator="kind")]

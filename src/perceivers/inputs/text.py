@@ -136,7 +136,7 @@ class BytesInput(_TextInput):
     Raises:
         ValueError: If the length is not known.
 
-    Source: Perceiver IO (arXiv:2107.14795), section 4.1; 2,048 elements of 768 channels.
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.1; 2,048 elements of 768 channels.
     """
 
     def __init__(self, config: TextInputConfig) -> None:

@@ -23,8 +23,22 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
 
+class _VideoGrid:
+    num_frames: int | None
+    size: tuple[int, int] | None
+    num_channels: int
+
+    @property
+    def value_grid(self) -> dict[str, Any]:
+        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
+        return {
+            "size": (self.num_frames, *(self.size or ())),
+            "num_channels": self.num_channels,
+        }
+
+
 @configclass
-class VideoInputConfig:
+class VideoInputConfig(_VideoGrid):
     """Every patch of space and time is an element. The defaults are the paper's: 12,544 elements of 384 values.
 
     Attributes:
@@ -56,14 +70,9 @@ class VideoInputConfig:
                 f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
             )
 
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": (self.num_frames, *(self.size or ())), "num_channels": self.num_channels}
-
 
 @configclass
-class ConvVideoInputConfig:
+class ConvVideoInputConfig(_VideoGrid):
     """Every cell of a convolved frame is an element, or the same cell of a few frames. Not in the papers.
 
     Attributes:
@@ -107,11 +116,6 @@ class ConvVideoInputConfig:
             )
         if self.frame_step < 1:
             raise ValueError(f"frame_step must be at least 1, got {self.frame_step}.")
-
-    @property
-    def value_grid(self) -> dict[str, Any]:
-        """Size, channels and flags of the grid of values that autoencoding reconstructs."""
-        return {"size": (self.num_frames, *(self.size or ())), "num_channels": self.num_channels}
 
 
 class _VideoInput(nn.Module, ABC):
@@ -195,7 +199,7 @@ class VideoInput(_VideoInput):
     Raises:
         ValueError: If a size is open, or an element would have a single channel, which LayerNorm erases.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.2; 2 x 8 x 8 x 3 + 3 (2 * 16 + 1) = 483 channels on AudioSet.
+    Reference: Perceiver (arXiv:2103.03206), section 4.2; 2 x 8 x 8 x 3 + 3 (2 * 16 + 1) = 483 channels on AudioSet.
     """
 
     def __init__(self, config: VideoInputConfig) -> None:

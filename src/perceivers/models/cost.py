@@ -63,26 +63,19 @@ class Cost:
 
 
 def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bool = False) -> Cost:
-    """Return the cost of a model. No weight and no activation is allocated.
-
-    Args:
-        config: Configuration of the model.
-        batch_size: Samples of the training step.
-        grad_checkpointing: Whether that step recomputes activations.
-    """
+    """Return the cost of a model and of a training step. No weight and no activation is allocated."""
     with torch.device("meta"):
         model = build(config)
     num_parameters = sum(p.numel() for p in model.parameters())
     num_elements = sum(cast("int", adapter.num_elements) for adapter in model.inputs.values())
-    input_channels = model.input_channels
+    width = model.input_channels
     flops, choice = _counted_flops(config)
     kept = _kept_bytes(config, batch_size, grad_checkpointing)
     return Cost(
         num_elements=num_elements,
-        input_channels=input_channels,
+        input_channels=width,
         num_parameters=num_parameters,
-        paper_flops=paper_flops(config, num_elements, input_channels)
-        + decoder_flops(model, num_elements),
+        paper_flops=paper_flops(config, num_elements, width) + decoder_flops(model, num_elements),
         flops=flops,
         attn_implementation=choice.implementation,
         read_flops=dict(choice.operations),
@@ -99,16 +92,8 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
     """
     encoder = config.encoder
     if isinstance(encoder, TransformerEncoderConfig):
-        width = encoder.channels
-        layer = attend_flops(
-            num_elements,
-            num_elements,
-            width,
-            width,
-            width,
-            width,
-            encoder.self_attend_widening_factor,
-        )
+        width, widening = encoder.channels, encoder.self_attend_widening_factor
+        layer = attend_flops(num_elements, num_elements, width, width, width, width, widening)
         return 2 * num_elements * input_channels * width + encoder.num_self_attends * layer
     n, d = encoder.num_latents, encoder.latent_channels
     if encoder.unroll_time:  # each cross-attention gets a part of the time
@@ -141,14 +126,8 @@ def attend_flops(
 ) -> int:
     """Return the operations of one attention with its MLP.
 
-    Args:
-        queries: Number of queries, N.
-        sources: Number of source elements, M.
-        d: Width of the queries.
-        c: Width of the source.
-        qk: Width of queries and keys.
-        v: Width of the values.
-        widening_factor: Width of the MLP's hidden layer, as a multiple of `d`.
+    It is from N queries of width `d` to M source elements of width `c`, by queries and keys of width `qk` and values of
+    width `v`. The hidden layer of the MLP is `widening_factor` times as wide as the queries.
     """
     project = queries * d * qk + sources * c * (qk + v) + queries * v * d
     attend = queries * sources * (qk + v)
@@ -159,9 +138,7 @@ def attend_flops(
 def decoder_flops(model: Perceiver, num_elements: int) -> int:
     """Return the operations of all output queries of one sample and their heads, as the papers count them.
 
-    Args:
-        model: A model with a decoder; without one the result is 0.
-        num_elements: Number of elements of an input, used instead of the latents of a model without latents.
+    It is 0 without a decoder. A model without latents has `num_elements` instead.
     """
     decoder = model.output
     if not isinstance(decoder, PerceiverDecoder):

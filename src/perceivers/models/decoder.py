@@ -28,12 +28,10 @@ from perceivers.outputs.queries import (
 )
 from perceivers.registry import configclass
 from perceivers.tasks.base import OutputPart
-from perceivers.typing import Float, Int, Tensor
+from perceivers.typing import Float, Int, Tensor, Tensors
 
 _PADDING_SCALE = 0.02
-_RESERVED = frozenset(
-    dir(nn.ModuleDict())
-)  # names that modules in it cannot have: `type`, `values`
+_RESERVED = frozenset(dir(nn.ModuleDict()))  # names that its modules cannot have: `type`, `values`
 
 
 @configclass
@@ -49,14 +47,10 @@ class OutputConfig:
     head: HeadConfig
 
     def with_num_outputs(self, name: str, num_outputs: int | None) -> "OutputConfig":
-        """Return the same output with the size of its head.
-
-        Args:
-            name: Name of the output, for the error message.
-            num_outputs: Numbers for each query. None: not known yet.
+        """Return the same output with the size of its head. None: not known yet.
 
         Raises:
-            ValueError: If the size of the head does not follow from the data.
+            ValueError: If the size of the head does not follow from the data. The message has the name of the output.
         """
         if not isinstance(self.head, LinearHeadConfig):
             raise ValueError(
@@ -133,10 +127,7 @@ class DecoderConfig:
         return one.num_outputs if len(heads) == 1 and isinstance(one, LinearHeadConfig) else None
 
     def for_tasks(self, names: Collection[str]) -> "DecoderConfig":
-        """Return the same decoder with one output for each of several tasks.
-
-        Args:
-            names: Names of the tasks. Those without an output get a copy of its only one.
+        """Return the same decoder with one output for each of several tasks: its own, or a copy of its only one.
 
         Raises:
             ValueError: If it has other outputs already.
@@ -153,11 +144,9 @@ class DecoderConfig:
         return replace(self, outputs=outputs)
 
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "DecoderConfig":
-        """Return the same decoder with outputs of the size that a task needs.
+        """Return the same decoder with outputs of the size that a task needs, of `task.output_parts()`.
 
-        Args:
-            parts: Size of each output, of `task.output_parts()`. `label` alone stands for the only output. Empty: the
-                outputs are complete.
+        `label` alone stands for the only output. Without parts the outputs are complete.
 
         Raises:
             ValueError: If the decoder has other outputs, or one whose size does not follow from the data.
@@ -179,11 +168,7 @@ class DecoderConfig:
         return replace(self, outputs=outputs)
 
     def fit_to_inputs(self, inputs: Mapping[str, Any]) -> "DecoderConfig":
-        """Return the same decoder with as many queries as the texts that they follow have bytes.
-
-        Args:
-            inputs: Input configuration of each modality, complete.
-        """
+        """Return the same decoder with as many queries as the texts that they follow have bytes."""
         outputs = dict(self.outputs)
         for name, output in outputs.items():
             follows = getattr(output.queries, "follows", None)
@@ -194,11 +179,7 @@ class DecoderConfig:
         return replace(self, outputs=outputs)
 
     def rename_modalities(self, names: Mapping[str, str]) -> "DecoderConfig":
-        """Return the same decoder with queries made of renamed modalities.
-
-        Args:
-            names: New name of each modality that is renamed.
-        """
+        """Return the same decoder with queries made of modalities under their new names."""
         outputs = dict(self.outputs)
         for name, output in outputs.items():
             queries = output.queries
@@ -317,7 +298,7 @@ class PerceiverDecoder(nn.Module):
         name: str,
         latents: Float[Tensor, "B N D"],
         context: QueryContext,
-        tables: Mapping[str, Tensor],
+        tables: Tensors,
         index: Int[Tensor, " _"] | None,
     ) -> Float[Tensor, "B ..."]:
         """Return one output, in chunks where no gradients are needed."""
@@ -342,7 +323,7 @@ class PerceiverDecoder(nn.Module):
         name: str,
         latents: Float[Tensor, "B N D"],
         context: QueryContext,
-        tables: Mapping[str, Tensor],
+        tables: Tensors,
         index: Int[Tensor, " O"],
     ) -> Float[Tensor, "B O K"]:
         made, head = self.queries_of(name), self.config.outputs[name].head

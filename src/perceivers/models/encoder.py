@@ -141,11 +141,7 @@ class PerceiverEncoder(nn.Module):
         self.blocks = nn.ModuleList(_block(config) for _ in range(num_blocks))
 
     def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B N D"]:
-        """Return the latents of a batch.
-
-        Args:
-            segments: The elements of each modality, all of width C; they form one array.
-        """
+        """Return the latents of a batch of elements of width C, whose modalities form one array."""
         sources = self.sources(segments)
         latents = self.latents[None]  # the first queries are the same for every sample
         for depth in range(self.config.num_blocks):
@@ -182,12 +178,7 @@ class PerceiverEncoder(nn.Module):
         ]
 
     def source(self, segments: Sequence[Elements], *, reads: int | None = None) -> ElementSource:
-        """Return elements as the source of cross-attention.
-
-        Args:
-            segments: The elements of each modality.
-            reads: Number of cross-attentions to them with the same weights. By default all with shared weights.
-        """
+        """Return elements as the source of `reads` cross-attentions with the same weights, by default all of these."""
         return ElementSource(
             segments,
             implementation=self.attn_implementation,

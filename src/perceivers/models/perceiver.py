@@ -20,7 +20,7 @@ from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import QueryContext
 from perceivers.registry import configclass
-from perceivers.typing import Float, Int, Tensor
+from perceivers.typing import Float, Int, Tensor, Tensors
 
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
@@ -105,10 +105,7 @@ class Perceiver(nn.Module):
         return self._config
 
     def forward(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor] | None = None,
-        index: Mapping[str, Tensor] | None = None,
+        self, inputs: Tensors, masks: Tensors | None = None, index: Tensors | None = None
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
         """Return the predictions for a batch: B x K, or B x O x K of O queries; by name where there are several.
 
@@ -123,19 +120,17 @@ class Perceiver(nn.Module):
         latents = self.encoder(self._fused(segments))
         return self._decode(latents, segments, index, None)
 
-    def encode(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
-    ) -> Float[Tensor, "B N D"]:
+    def encode(self, inputs: Tensors, masks: Tensors | None = None) -> Float[Tensor, "B N D"]:
         """Return the latents of a batch. Arguments as for `forward`."""
         return self.encoder(self.elements(inputs, masks))
 
     def decode(
         self,
         latents: Float[Tensor, "B N D"],
-        inputs: Mapping[str, Tensor] | None = None,
-        masks: Mapping[str, Tensor] | None = None,
+        inputs: Tensors | None = None,
+        masks: Tensors | None = None,
         *,
-        index: Mapping[str, Tensor] | None = None,
+        index: Tensors | None = None,
         outputs: Collection[str] | None = None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
         """Return predictions from latents: a batch that is encoded once can be decoded several times.
@@ -153,9 +148,7 @@ class Perceiver(nn.Module):
         segments = {} if inputs is None else self._segments(inputs, masks)
         return self._decode(latents, segments, index, outputs)
 
-    def elements(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None
-    ) -> list[Elements]:
+    def elements(self, inputs: Tensors, masks: Tensors | None = None) -> list[Elements]:
         """Return the input of the encoder: the elements of each modality, in sorted order of names.
 
         Raises:
@@ -163,9 +156,7 @@ class Perceiver(nn.Module):
         """
         return self._fused(self._segments(inputs, masks))
 
-    def _segments(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None
-    ) -> dict[str, Elements]:
+    def _segments(self, inputs: Tensors, masks: Tensors | None) -> dict[str, Elements]:
         """Return the elements of each modality from its adapter."""
         if not inputs or not set(inputs) <= set(self.inputs):
             raise KeyError(f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}.")
@@ -175,7 +166,7 @@ class Perceiver(nn.Module):
         return {name: self.inputs[name](inputs[name], masks.get(name)) for name in sorted(inputs)}
 
     def _with_missing(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self, inputs: Tensors, masks: Tensors
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the batch with a fully masked input for each modality that is left out."""
         given = next(iter(inputs.values()))
@@ -190,10 +181,10 @@ class Perceiver(nn.Module):
         """Return the elements permuted and projected to one width."""
         if self.permutation is not None:
             segments = {
-                name: segment.permuted(
-                    self.element_order(name, segment.num_elements).to(segment.content.device)
+                name: part.permuted(
+                    self.element_order(name, part.num_elements).to(part.content.device)
                 )
-                for name, segment in segments.items()
+                for name, part in segments.items()
             }
         if self.fusion is not None:
             segments = self.fusion(segments)
@@ -203,7 +194,7 @@ class Perceiver(nn.Module):
         self,
         latents: Float[Tensor, "B N D"],
         segments: Mapping[str, Elements],
-        index: Mapping[str, Tensor] | None,
+        index: Tensors | None,
         outputs: Collection[str] | None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
         """Return the predictions of the head, or of the decoder."""
@@ -261,12 +252,7 @@ class Perceiver(nn.Module):
             self.encoder.attn_implementation = implementation
 
     def element_order(self, name: str, count: int) -> Int[Tensor, " M"]:
-        """Return the permutation of the elements of a modality.
-
-        Args:
-            name: Name of the modality.
-            count: Number of its elements, M.
-        """
+        """Return the permutation of the M elements of a modality."""
         order = getattr(self, f"order_{name}")
         if order is None or order.shape[0] != count:
             return _permutation(count, self.permutation or 0)
@@ -313,11 +299,6 @@ def build(config: PerceiverConfig) -> Perceiver:
 
 
 def _begin_locally(model: Perceiver) -> None:
-    """Initialize local attention.
-
-    Raises:
-        ValueError: If the input of the model is not a single text, or it has no latents.
-    """
     text = next(iter(model.inputs.values()))
     if (
         len(model.inputs) > 1

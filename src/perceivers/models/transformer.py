@@ -60,10 +60,7 @@ class TransformerEncoder(nn.Module):
         )
 
     def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B M D"]:
-        """Return the elements after the last layer.
-
-        Args:
-            segments: The elements of each modality, all of width C and without padding.
+        """Return the elements after the last layer. All modalities have width C and no padding.
 
         Raises:
             ValueError: If elements are masked: their outputs would count in the mean over elements.

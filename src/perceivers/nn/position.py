@@ -107,10 +107,7 @@ def resize_table(
 ) -> Float[Tensor, "L P"]:
     """Return the vectors of a grid's cells interpolated to another grid: linear along each axis, corners aligned.
 
-    Args:
-        table: One vector for each cell, in row-major order.
-        grid: Cells along each of at most three axes.
-        to: Cells of the result along each axis.
+    Cells are in row-major order, along at most three axes.
 
     Reference: ViT (arXiv:2010.11929), section 3.2, interpolates learned positions; linearly, with aligned corners and
     without antialiasing, as in its release.
@@ -126,10 +123,6 @@ def resize_row(table: Float[Tensor, "M P"], length: int) -> Float[Tensor, "L P"]
     """Return the vectors of consecutive positions for another number of positions.
 
     Fewer positions keep the first vectors, so that short inputs are encoded as before. More are interpolated.
-
-    Args:
-        table: One vector for each position.
-        length: Number of positions of the result.
     """
     if length <= table.shape[0]:
         return table[:length]

@@ -27,10 +27,7 @@ class MeanPoolConfig:
     num_outputs: int | None = 1000
 
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
-        """Return the same head with the size that a task needs.
-
-        Args:
-            parts: Size of each output, of `task.output_parts()`. Empty: the head is complete.
+        """Return the same head with the size that a task needs, of `task.output_parts()`.
 
         Raises:
             ValueError: If the task needs other outputs than `label`, one row of numbers for each sample.
@@ -45,12 +42,10 @@ class MeanPoolConfig:
 
     def fit_to_inputs(self, inputs: Mapping[str, Any]) -> "MeanPoolConfig":
         """Return the same head, which is independent of the inputs."""
-        del inputs
         return self
 
     def rename_modalities(self, names: Mapping[str, str]) -> "MeanPoolConfig":
         """Return the same head, which is independent of the inputs."""
-        del names
         return self
 
 
@@ -74,11 +69,7 @@ class LinearHeadConfig:
 
 @configclass
 class TiedHeadConfig:
-    """Dot products with the byte embeddings of an input.
-
-    Attributes:
-        modality: The text whose embeddings they are.
-    """
+    """Dot products with the byte embeddings of the text `modality`."""
 
     kind: Literal["tied"] = "tied"
     modality: str = "text"
@@ -147,11 +138,7 @@ class LinearHead(nn.Module):
         if config.init == "zeros":
             nn.init.zeros_(self.to_logits.weight)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B O E"],
-        table: None = None,  # noqa: ARG002
-    ) -> Float[Tensor, "B O K"]:
+    def forward(self, x: Float[Tensor, "B O E"], table: None = None) -> Float[Tensor, "B O K"]:
         """Return the outputs of each query."""
         if self.to_hidden is not None:
             x = self.to_hidden(x).tanh()
@@ -176,12 +163,7 @@ class TiedHead(nn.Module):
     def forward(
         self, x: Float[Tensor, "B O E"], table: Float[Tensor, "K E"]
     ) -> Float[Tensor, "B O K"]:
-        """Return a logit for every byte.
-
-        Args:
-            x: Decoded queries.
-            table: Embedding of each byte.
-        """
+        """Return a logit for every byte, from the embedding of each."""
         return linear(x, table, self.bias)
 
 

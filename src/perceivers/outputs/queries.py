@@ -73,18 +73,13 @@ class FourierQueriesConfig:
 
 @configclass
 class InputQueriesConfig:
-    """The elements of a modality with their positions.
-
-    Attributes:
-        modality: Name of the modality.
-    """
+    """The elements of a modality with their positions."""
 
     kind: Literal["input"] = "input"
     modality: str
 
     def fit_to(self, grid: tuple[int, ...]) -> "InputQueriesConfig":
         """Return the same queries: there is one for each element of the input."""
-        del grid
         return self
 
 
@@ -126,12 +121,7 @@ class Queries(Protocol):
         ...
 
     def __call__(self, index: Int[Tensor, " O"], context: QueryContext) -> Float[Tensor, "#B O Cq"]:
-        """Return some of the queries; a batch of 1 serves all samples.
-
-        Args:
-            index: Indices of the queries.
-            context: Parts of the input that they are made of.
-        """
+        """Return the queries of these indices; a batch of 1 serves all samples."""
         ...
 
 
@@ -154,11 +144,7 @@ class LearnedQueries(nn.Module):
         truncated_normal_(self.table, config.init_scale)
 
     def count(self, context: QueryContext) -> int:
-        """Return the number of queries for this input.
-
-        Raises:
-            ValueError: If the input has more elements than there are queries.
-        """
+        """Return the number of queries for this input, which has at most `num_queries` elements."""
         if self.modality is None:
             return self.num_queries
         count = context.lengths[self.modality]
@@ -169,11 +155,7 @@ class LearnedQueries(nn.Module):
             )
         return count
 
-    def forward(
-        self,
-        index: Int[Tensor, " O"],
-        context: QueryContext,  # noqa: ARG002
-    ) -> Float[Tensor, "1 O Cq"]:
+    def forward(self, index: Int[Tensor, " O"], context: QueryContext) -> Float[Tensor, "1 O Cq"]:
         """Return some of the queries."""
         return self.table[index][None]
 
@@ -205,9 +187,7 @@ class FourierQueries(nn.Module):
                 "Expected the grid of the queries, size=(rows, columns, ...), got None."
             )
         self.size = config.size
-        self.max_resolution = (
-            config.size if config.max_resolution is None else config.max_resolution
-        )
+        self.max_resolution = config.max_resolution or config.size
         if len(self.max_resolution) != len(self.size):
             raise ValueError(
                 f"Expected one max_resolution for each of the {len(self.size)} axes, got {self.max_resolution}."
@@ -219,15 +199,11 @@ class FourierQueries(nn.Module):
         self.channels = num_channels(len(self.size), self.num_bands)
         self.modality = None
 
-    def count(self, context: QueryContext) -> int:  # noqa: ARG002
+    def count(self, context: QueryContext) -> int:
         """Return the number of queries: one for each cell."""
         return self.num_queries
 
-    def forward(
-        self,
-        index: Int[Tensor, " O"],
-        context: QueryContext,  # noqa: ARG002
-    ) -> Float[Tensor, "1 O Cq"]:
+    def forward(self, index: Int[Tensor, " O"], context: QueryContext) -> Float[Tensor, "1 O Cq"]:
         """Return the features of some of the cells."""
         bands, num_axes = self.num_bands, len(self.size)
         encoded = torch.empty(index.shape[0], self.channels, device=index.device)

@@ -1,7 +1,6 @@
 """Recipes as YAML files: every field is written, unknown keys are refused."""
 
 import dataclasses
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from perceivers.data.base import nearest
 from perceivers.hub.checkpoint import FORMAT, check_format
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe, get_recipe
@@ -149,43 +149,30 @@ def _load_yaml(text: str, name: str) -> Any:
 def _explain(problem: Any) -> str:
     """Return one of pydantic's errors as a sentence."""
     place = [str(part) for part in problem["loc"]]
-    kind = problem["type"]
-    if kind in {"unexpected_keyword_argument", "extra_forbidden"}:
-        known = _fields_at(place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
-        where = f" in {field_path(place[:-1])}" if place[:-1] else ""
-        return f"'{place[-1]}' is not a key{where}.{hint}"
-    if kind in {"missing", "missing_argument"}:
-        return f"'{field_path(place)}' is missing."
-    given = problem.get("input")
-    return f"{field_path(place)}: {problem['msg']}; got {given!r}."
+    if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        parent, known = find_field(place[:-1])
+        hint = nearest(place[-1], known) or f" Known here: {', '.join(known)}."
+        return f"'{place[-1]}' is not a key{f' in {parent}' if parent else ''}.{hint}"
+    path, _ = find_field(place)
+    if problem["type"] in {"missing", "missing_argument"}:
+        return f"'{path}' is missing."
+    return f"{path}: {problem['msg']}; got {problem.get('input')!r}."
 
 
-def field_path(place: Sequence[str], config: type = Recipe) -> str:
-    """Return the dotted path of a field from pydantic's location, which also holds the tags of unions."""
+def find_field(place: Sequence[str], config: type = Recipe) -> tuple[str, list[str]]:
+    """Return the dotted path of pydantic's location, without the tags of unions, and the names of the fields there."""
     here: Any = config
     shown: list[str] = []
     for step in place:
-        tags = [f.default for m in _members(here) for f in _fields_of(m) if f.name == "kind"]
+        tags = [one.default for m in _members(here) for one in _fields(m) if one.name == "kind"]
         if step not in tags:
             shown.append(step)
         here = _step(here, step)
-    return ".".join(shown)
+    return ".".join(shown), [one.name for member in _members(here) for one in _fields(member)]
 
 
-def _fields_of(member: Any) -> Sequence[dataclasses.Field[Any]]:
+def _fields(member: Any) -> Sequence[dataclasses.Field[Any]]:
     return dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
-
-
-def _fields_at(place: Sequence[str]) -> list[str]:
-    """Return the names of the fields at a location of pydantic: names of fields, keys of mappings, tags of unions."""
-    here: Any = Recipe
-    for step in place:
-        here = _step(here, step)
-        if here is None:
-            return []
-    return [f.name for member in _members(here) for f in _fields_of(member)]
 
 
 def _step(here: Any, step: str) -> Any:

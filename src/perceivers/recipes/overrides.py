@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perceivers.data.base import DataConfig, nearest
 from perceivers.inputs.fusion import FusionConfig
-from perceivers.recipes.files import field_path
+from perceivers.recipes.files import find_field
 from perceivers.recipes.registry import Recipe, TrainingConfig
 
 # Sections whose fields are given without a prefix: `max_time`, not `training.max_time`.
@@ -88,7 +88,7 @@ def _apply(config: Config, changes: Mapping[str, Any], names: Mapping[str, str])
         return TypeAdapter(type(config)).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        place = field_path([str(part) for part in first["loc"]], type(config))
+        place = find_field([str(part) for part in first["loc"]], type(config))[0]
         key = next((key for name, key in keys.items() if f"{place}.".startswith(f"{name}.")), "")
         if first["type"] == "value_error":  # values that contradict each other
             raise FieldValueError(key, str(first.get("ctx", {}).get("error"))) from error

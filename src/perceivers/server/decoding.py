@@ -79,7 +79,7 @@ class PreparedSample:
     """A decoded and prepared sample.
 
     Attributes:
-        name: Names of the fields it came from.
+        name: Names of the form's fields.
         modalities: Input modalities of the model.
         clips: For each clip, the array of each modality; None where it is missing.
         values: The decoded value of each modality, for an explanation.

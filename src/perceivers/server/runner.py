@@ -48,7 +48,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
         service = Service(settings)  # reports errors of the run before any process is started
         port: int = listening.getsockname()[1]
         if settings.workers == 1:
-            server = _Server(_uvicorn_config(_create_app(service, settings), settings), service)
+            server = _Server(_uvicorn_config(_create_app(settings, service), settings), service)
             _announce(service.name, settings.host, port, on_ready)
             server.run(sockets=[listening])
             return 0 if server.started else 1
@@ -56,20 +56,17 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
         del service
         with tempfile.TemporaryDirectory(prefix="perceivers-") as folder:
             os.environ[MULTIPROCESS_FOLDER] = folder
-            config = _uvicorn_config(partial(_create_worker_app, settings), settings)
+            config = _uvicorn_config(partial(_create_app, settings), settings)
             _announce(name, settings.host, port, on_ready)
             Multiprocess(config, sockets=[listening]).run()
     return 0
 
 
-def _create_worker_app(settings: ServerSettings) -> RequestGuard:
-    """Return the application of one of several worker processes. Called in the process."""
-    return _create_app(Service(settings), settings)
-
-
-def _create_app(service: Service, settings: ServerSettings) -> RequestGuard:
+def _create_app(settings: ServerSettings, service: Service | None = None) -> RequestGuard:
+    """Return the application. Worker processes call it without a service."""
     is_local = settings.host in _LOOPBACK and settings.token is None
-    return create_app(service, token=settings.token, hosts=_LOOPBACK if is_local else None)
+    hosts = _LOOPBACK if is_local else None
+    return create_app(service or Service(settings), token=settings.token, hosts=hosts)
 
 
 class _Protocol(H11Protocol):

@@ -209,12 +209,9 @@ def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> l
         task: The model's task.
         top: Number of the best labels.
     """
+    predictions = prediction.tasks or {"answer": prediction}
     return [
-        {
-            "name": name,
-            "kind": part.kind,
-            **_output(prediction.tasks[name] if prediction.tasks else prediction, top),
-        }
+        {"name": name, "kind": part.kind, **_output(predictions[name], top)}
         for name, part in _parts_of(task).items()
     ]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import cross_entropy, one_hot, pad
 
+from perceivers.nn.patches import depth_to_space, space_to_depth
 from perceivers.registry import configclass
 from perceivers.tasks.base import (
     Baseline,
@@ -22,7 +23,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction, Reconstruction, class_predictions
 from perceivers.tasks.registry import register_task
-from perceivers.typing import Bool, Float, Tensor
+from perceivers.typing import Bool, Float, Tensor, Tensors
 
 LABEL = "label"
 """Name of the input and of the output that hold the class of a sample."""
@@ -155,11 +156,7 @@ class AutoencodeConfig(BaseTaskConfig):
     def fit_to_inputs(
         self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]
     ) -> "AutoencodeConfig":
-        """Return the configuration with the sizes and units of each modality.
-
-        Raises:
-            ValueError: If a modality is no grid, so that no query can address its values.
-        """
+        """Return the configuration with the sizes and units of each modality."""
         units = {name: config.value_units() for name, config in preprocess.items()}
         parts = {
             name: replace(part, **_extent(name, inputs[name]), **units.get(name, {}))
@@ -198,9 +195,6 @@ class AutoencodeTargets:
 class AutoencodeTask(Task):
     """Reconstruction of all modalities from the latents, and the class of a sample.
 
-    Args:
-        config: Modalities and their weights.
-
     Reference: Perceiver IO (arXiv:2107.14795), section 4.3 and appendix I.
     """
 
@@ -215,12 +209,7 @@ class AutoencodeTask(Task):
         self.main_metric = f"{self.main_part}_psnr"
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the inputs, with the class as one of them in training, and the targets of the output queries.
 
@@ -250,9 +239,7 @@ class AutoencodeTask(Task):
         wanted = AutoencodeTargets(values=values, real=real, label=label)
         return TaskBatch(inputs=inputs, masks=masks, targets=wanted, index=index)
 
-    def prediction_batch(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> TaskBatch:
+    def prediction_batch(self, inputs: Tensors, masks: Tensors) -> TaskBatch:
         """Return the batch of a prediction, with the inputs as targets."""
         return self.prepare_batch(inputs, masks, None, training=False)
 
@@ -280,12 +267,7 @@ class AutoencodeTask(Task):
         }
 
     def combine(self, outputs: Any) -> Any:
-        """Refuse: different clips have no meaningful mean.
-
-        Raises:
-            ValueError: Always.
-        """
-        del outputs
+        """Refuse: different clips have no meaningful mean."""
         raise ValueError(
             "A reconstruction is of one clip: expected --clips 1 of a run that autoencodes."
         )
@@ -346,7 +328,6 @@ class AutoencodeTask(Task):
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Tensor | None:
         """Return shares of classes, if classes are learned."""
-        del mixed
         if self.config.label_weight is None:
             return None
         return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
@@ -366,14 +347,9 @@ class AutoencodeTask(Task):
         ]
 
     def explained_output(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        outputs: Any,
-        query: int | None,
+        self, inputs: Tensors, masks: Tensors, outputs: Any, query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return the PSNR of each modality in dB."""
-        del query
         targets = self.prediction_batch(inputs, masks).targets
         named = self.named_outputs(outputs)
         found = {
@@ -400,11 +376,7 @@ class AutoencodeTask(Task):
 
 
 class AutoencodeMeter(Meter):
-    """Means over samples of each modality's error and PSNR.
-
-    Args:
-        task: Task that defines the errors.
-    """
+    """Means over samples of each modality's error and PSNR."""
 
     def __init__(self, task: AutoencodeTask) -> None:
         self.task = task
@@ -554,30 +526,18 @@ def reconstruction_cells(
     widths = [width for count in reversed(missing) for width in (0, count)]
     if real is None and any(missing):
         real = torch.ones_like(x[:, :1], dtype=torch.bool)
-    values = _patches(pad(x, widths), part.patch)
+    values = space_to_depth(pad(x, widths), part.patch).flatten(1, axes)
     if real is None:
         return values, None
-    real = _patches(pad(real.expand_as(x).to(x.dtype), widths), part.patch) > 0
+    flags = pad(real.expand_as(x).to(x.dtype), widths)
+    real = space_to_depth(flags, part.patch).flatten(1, axes) > 0
     return values.masked_fill(~real, 0.0), None if real.all() else real
-
-
-def _patches(x: Float[Tensor, "B C *sizes"], patch: tuple[int, ...]) -> Float[Tensor, "B O V"]:
-    """Return the values of each patch side by side, its channels last, like the input adapters of videos and images."""
-    for axis, step in enumerate(patch):
-        x = x.unfold(2 + axis, step, step)  # the cells of a patch become a new last axis
-    axes = len(patch)
-    return x.permute(0, *range(2, 2 + 2 * axes), 1).flatten(1, axes).flatten(2)
 
 
 def _unpatched(part: ReconstructionConfig, cells: Float[Tensor, "B O V"]) -> Float[Tensor, "B ..."]:
     """Return the values of all queries on their grid, channels last: the inverse of `reconstruction_cells`."""
     assert part.size is not None
-    axes = len(part.patch)
-    x = cells.reshape(cells.shape[0], *part.grid, *part.patch, -1)
-    order = (i for axis in range(axes) for i in (1 + axis, 1 + axes + axis))
-    x = x.permute(0, *order, 1 + 2 * axes)
-    for axis in range(axes):
-        x = x.flatten(1 + axis, 2 + axis)
+    x = depth_to_space(cells.unflatten(1, part.grid), part.patch).movedim(1, -1)
     return x[(slice(None), *(slice(n) for n in part.size))]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from perceivers.registry import configclass
 from perceivers.tasks.prediction import Prediction
-from perceivers.typing import Float, Int, Tensor
+from perceivers.typing import Float, Int, Tensor, Tensors
 
 # Metrics that are shares in [0, 1] and are printed as percentages.
 SHARES = frozenset(
@@ -122,10 +122,7 @@ class BaseTaskConfig:
         return False
 
     def select_subtask(self, name: str | None) -> tuple[str | None, "BaseTaskConfig"]:
-        """Return the name of the model's output and the configuration of one of several tasks.
-
-        Args:
-            name: Name of the task. None: the first, or the only one.
+        """Return the name of the model's output and the configuration of one of several tasks, by default the first.
 
         Raises:
             ValueError: If no task has this name.
@@ -162,7 +159,6 @@ class BaseTaskConfig:
         Raises:
             ValueError: If the columns do not fit the task.
         """
-        del kinds, inputs, targets, recipe
         return self, {}
 
     def fit_to(self, target: TargetInfo) -> "BaseTaskConfig":
@@ -171,7 +167,6 @@ class BaseTaskConfig:
         Raises:
             ValueError: If numbers are to be learned and their moments are unknown.
         """
-        del target
         return self
 
     def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
@@ -184,7 +179,6 @@ class BaseTaskConfig:
         Raises:
             ValueError: If a modality does not fit the task.
         """
-        del inputs, preprocess
         return self
 
     def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,14 +197,10 @@ class BaseTaskConfig:
         return {}
 
     def check_sample(self, values: Mapping[str, Any], name: str) -> None:
-        """Check that a sample can be predicted.
-
-        Args:
-            values: Array of each modality.
-            name: Name of the sample, for the error message.
+        """Check that a sample with these arrays of its modalities can be predicted.
 
         Raises:
-            ValueError: If not.
+            ValueError: If not. The message has the name of the sample.
         """
 
 
@@ -225,10 +215,10 @@ class TaskBatch:
         index: For some outputs, the indices of the queries that are computed. Otherwise all are.
     """
 
-    inputs: Mapping[str, Tensor]
-    masks: Mapping[str, Tensor]
+    inputs: Tensors
+    masks: Tensors
     targets: Any
-    index: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    index: Tensors = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,16 +273,10 @@ class Meter(ABC):
 
 
 class SummedMeter(Meter):
-    """A meter whose state is a vector of sums.
+    """A meter whose state is an array of sums of this shape."""
 
-    Args:
-        count: Number of sums, S.
-    """
-
-    sums: Float[Tensor, " S"]
-
-    def __init__(self, count: int) -> None:
-        self.sums = torch.zeros(count, dtype=torch.float64)
+    def __init__(self, *shape: int) -> None:
+        self.sums: Tensor = torch.zeros(shape, dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
         """Return the sums."""
@@ -414,12 +398,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the inputs of the model and the targets of its outputs.
 
@@ -433,9 +412,7 @@ class Task(ABC):
             ValueError: If the task needs targets and there are none.
         """
 
-    def prediction_batch(
-        self, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> TaskBatch:
+    def prediction_batch(self, inputs: Tensors, masks: Tensors) -> TaskBatch:
         """Return the batch of a prediction, without targets."""
         return TaskBatch(inputs=inputs, masks=masks, targets=None)
 
@@ -443,7 +420,7 @@ class Task(ABC):
         """Return the outputs of a trained model, in float32. Overridden where a model is applied in tiles."""
         outputs = forward_task(model, batch)
         if isinstance(outputs, Mapping):
-            named = cast("Mapping[str, Tensor]", outputs)
+            named = cast("Tensors", outputs)
             return {name: part.float() for name, part in named.items()}
         return outputs.float()
 
@@ -474,30 +451,21 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
-        """Yield the prediction for each sample of a batch.
-
-        Args:
-            outputs: Outputs of the model, clips already combined.
-            request: The samples and the form of the predictions.
-        """
+        """Yield the prediction for each sample of a batch, from its outputs with the clips combined."""
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
         """Return synthetic targets of the labels' shape and type, to measure memory. None: the task uses no labels.
 
-        Args:
-            batch_size: Number of samples, B.
-            mixed: Whether samples are mixed (mixup, CutMix), so that classes are shares.
+        The classes of mixed samples (mixup, CutMix) are shares.
         """
-        del batch_size, mixed
+        return None
 
     def fit_baseline(self, batches: Iterable[TaskBatch]) -> Baseline | None:
         """Return a constant prediction made of the training split. None: the task has none."""
-        del batches
         return None
 
     def remarks(self, *, has_baseline: bool) -> list[str]:
         """Return sentences that are needed to read the metrics."""
-        del has_baseline
         return []
 
     def check_explainable(self) -> None:  # noqa: B027 - most tasks are
@@ -507,17 +475,12 @@ class Task(ABC):
             ValueError: If not.
         """
 
-    def explained_query(self, inputs: Mapping[str, Tensor]) -> int | None:
+    def explained_query(self, inputs: Tensors) -> int | None:
         """Return the index of the output query that an explanation of one sample is about. None: all of them."""
-        del inputs
         return None
 
     def explained_output(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        outputs: Any,
-        query: int | None,
+        self, inputs: Tensors, masks: Tensors, outputs: Any, query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return name and value of each number that an explanation of one sample shows.
 
@@ -527,7 +490,6 @@ class Task(ABC):
             outputs: Outputs of the model.
             query: Index of the output query, of `explained_query`.
         """
-        del inputs, masks, query
         return self.names, self.probabilities(outputs)[0]
 
 
@@ -535,40 +497,28 @@ class SupervisedTask(Task):
     """A task whose targets are the labels of the data: inputs are used as they are."""
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the inputs and their labels.
 
         Raises:
             ValueError: If there are no labels.
         """
-        del training
         if targets is None:
             raise ValueError("Learning and measuring need labels, and this batch has none.")
         return TaskBatch(inputs=inputs, masks=masks, targets=targets)
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
         """Return a row of equal numbers for each sample."""
-        del mixed
         return torch.full((batch_size, self.num_outputs), 1 / self.num_outputs)
 
 
 def split_target(
-    name: str, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    name: str, inputs: Tensors, masks: Tensors
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Return the modality that is the target, and the inputs and masks without it.
 
     Rows that lack the target are bad rows, so that it has no mask.
-
-    Args:
-        name: Name of the modality.
-        inputs: A tensor for each modality, the target included.
-        masks: As in `TaskBatch`.
 
     Raises:
         ValueError: If the batch lacks it.
@@ -590,17 +540,11 @@ def forward_task(model: Callable[..., Any], batch: TaskBatch) -> Any:
 
 
 def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
-    """Return one row of outputs for each sample, B x K; for several tasks, by name.
-
-    Args:
-        task: Task that defines how clips are averaged.
-        outputs: Outputs of the clips, those of one sample side by side.
-        num_clips: Clips of each sample.
-    """
+    """Return one row of outputs for each sample, B x K, from those of its clips; for several tasks, by name."""
     if num_clips == 1:
         return outputs
     if isinstance(outputs, Mapping):
-        parts = cast("Mapping[str, Tensor]", outputs)
+        parts = cast("Tensors", outputs)
         return task.combine({k: part.unflatten(0, (-1, num_clips)) for k, part in parts.items()})
     return task.combine(outputs.unflatten(0, (-1, num_clips)))
 
@@ -616,13 +560,7 @@ def is_share(name: str) -> bool:
 
 
 def metric_text(name: str, value: float, *, digits: int = 1) -> str:
-    """Return a metric as text.
-
-    Args:
-        name: Name of the metric.
-        value: Its value.
-        digits: Digits behind the point, of a percentage.
-    """
+    """Return a metric as text; shares as percentages with so many digits behind the point."""
     if is_share(name):
         return f"{100 * value:.{digits}f} %"
     kind = name.rpartition("/")[2]

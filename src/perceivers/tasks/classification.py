@@ -124,9 +124,6 @@ class ClassificationTask(SupervisedTask):
         Args:
             outputs: Logits.
             targets: Class indices, or shares of each class that sum to one (mixup, CutMix).
-
-        Raises:
-            ValueError: If weights are balanced and the class counts are unknown.
         """
         if self.class_weights is None and self.config.class_weights is not None:
             raise ValueError(

@@ -24,7 +24,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
-from perceivers.typing import Float, Int, Tensor
+from perceivers.typing import Float, Int, Tensor, Tensors
 
 PIXELS = "pixels"
 """Name of the model's output."""
@@ -80,9 +80,6 @@ class DenseConfig(BaseTaskConfig):
         """Return the configuration for two columns of images.
 
         The target is the column that `target` names, or one with a usual name (`mask`, `labels`, ...).
-
-        Raises:
-            ValueError: If the data have no two columns of images, or it is ambiguous which is the target.
         """
         images = [name for name, kind in kinds.items() if kind == "image"]
         if len(kinds) != 2 or len(images) != 2:
@@ -106,11 +103,7 @@ class DenseConfig(BaseTaskConfig):
         return replace(self, target=target, modality=modality), names
 
     def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
-        """Return the configuration with the size of the images and of the patches.
-
-        Raises:
-            ValueError: If an element of the input is no pixel and no patch.
-        """
+        """Return the configuration with the size of the images and of the patches."""
         part, target = inputs[self.modality], preprocess[self.target]
         if part.kind not in ("pixels", "patches"):
             raise ValueError(
@@ -121,11 +114,7 @@ class DenseConfig(BaseTaskConfig):
         return replace(self, size=getattr(target, "size", None), patch=patch)
 
     def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the augmentation with the target cropped and flipped like the image.
-
-        Raises:
-            ValueError: If images are mixed or their colors changed at random.
-        """
+        """Return the augmentation with the target cropped and flipped like the image."""
         changes: Any = augment.get(self.modality)
         if changes is None:
             return dict(augment)
@@ -168,11 +157,7 @@ class SegmentationConfig(DenseConfig):
         return len(self.label_names)
 
     def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
-        """Return the configuration with sizes and the names of the classes.
-
-        Raises:
-            ValueError: If an element of the input is no pixel and no patch, or the number of names is wrong.
-        """
+        """Return the configuration with sizes and the names of the classes."""
         count = getattr(preprocess[self.target], "num_classes", 0)
         names = self.label_names or tuple(map(str, range(count)))
         if len(names) != count:
@@ -201,21 +186,13 @@ class ImageToImageConfig(DenseConfig):
         return self.num_channels
 
     def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
-        """Return the configuration with sizes and the number of channels.
-
-        Raises:
-            ValueError: If an element of the input is no pixel and no patch.
-        """
+        """Return the configuration with sizes and the number of channels."""
         channels = getattr(preprocess[self.target], "num_channels", 3)
         return replace(super().fit_to_inputs(inputs, preprocess), num_channels=channels)
 
 
 class _DenseTask(Task):
-    """Assignment of pixels to the queries that predict them, and back.
-
-    Args:
-        config: Configuration of the task.
-    """
+    """Assignment of pixels to the queries that predict them, and back."""
 
     config: Any
 
@@ -228,19 +205,9 @@ class _DenseTask(Task):
         return self.config.num_values * math.prod(self.config.patch)
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
-        """Return the image and the values of its pixels; in training those of randomly drawn queries.
-
-        Raises:
-            ValueError: If the batch lacks the target.
-        """
-        del targets
+        """Return the image and the values of its pixels; in training those of randomly drawn queries."""
         target, inputs, masks = split_target(self.config.target, inputs, masks)
         cells = self.cells(target)
         index: dict[str, Tensor] = {}
@@ -286,9 +253,6 @@ class _DenseTask(Task):
 
 class SegmentationTask(_DenseTask):
     """The class of every pixel.
-
-    Args:
-        config: Names of the classes and the queries.
 
     Reference: Dense outputs by queries as in Perceiver IO (arXiv:2107.14795), section 4.2; the task is ours.
     """
@@ -340,11 +304,7 @@ class SegmentationTask(_DenseTask):
 
 
 class SegmentationMeter(ConfusionMeter):
-    """Confusion matrix of pixels, and the sum of losses.
-
-    Args:
-        task: Task with the classes.
-    """
+    """Confusion matrix of pixels, and the sum of losses."""
 
     def __init__(self, task: SegmentationTask) -> None:
         super().__init__(len(task.names), 2)  # nats, images
@@ -380,9 +340,6 @@ class SegmentationMeter(ConfusionMeter):
 
 class ImageToImageTask(_DenseTask):
     """The values of a second image at every pixel.
-
-    Args:
-        config: Channels, loss and the queries.
 
     Reference: Dense outputs by queries as in Perceiver IO (arXiv:2107.14795), section 4.2; the task is ours.
     """
@@ -432,11 +389,7 @@ class ImageToImageTask(_DenseTask):
 
 
 class ImageToImageMeter(SummedMeter):
-    """Sums of errors over images.
-
-    Args:
-        task: Task with the loss.
-    """
+    """Sums of errors over images."""
 
     def __init__(self, task: ImageToImageTask) -> None:
         super().__init__(4)  # dB, |error|, loss, images

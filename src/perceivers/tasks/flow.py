@@ -1,6 +1,6 @@
 """Optical flow: the motion of every pixel of the first frame, measured by its end-point error."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 
 from perceivers.tasks.base import (
     BaseTaskConfig,
-    Meter,
     PredictionRequest,
+    SummedMeter,
     Task,
     TaskBatch,
     split_target,
@@ -20,7 +20,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
-from perceivers.typing import Bool, Float, Tensor
+from perceivers.typing import Bool, Float, Tensor, Tensors
 
 OVERLAP = 20  # pixels that neighboring tiles share at least, where they are large enough for it
 
@@ -76,9 +76,6 @@ class FlowConfig(BaseTaskConfig):
 class FlowTask(Task):
     """Optical flow of pairs of frames.
 
-    Args:
-        config: Names, loss, scale and queries.
-
     Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H; the scale from DeepMind's release.
     """
 
@@ -96,21 +93,12 @@ class FlowTask(Task):
         return 2 * self.config.cell**2
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the frames, and the flow of the P pixels of each cell: B x O x P x 3, right, down, known (0 or 1).
 
         Beyond the border nothing is known. In training some cells are drawn at random.
-
-        Raises:
-            ValueError: If the batch lacks the flow.
         """
-        del targets
         name, drawn = self.config.target, self.config.num_train_queries
         flow, inputs, masks = split_target(name, inputs, masks)
         cells = flow_cells(flow.movedim(1, -1), self.config.cell)
@@ -150,12 +138,7 @@ class FlowTask(Task):
     def field(
         self, outputs: Float[Tensor, "B O K"], extent: tuple[int, int]
     ) -> Float[Tensor, "B Y X 2"]:
-        """Return the motion of each pixel of a frame.
-
-        Args:
-            outputs: Outputs of all queries of the frame.
-            extent: Height and width of the frame.
-        """
+        """Return the motion of each pixel of a frame of this height and width, from the outputs of all queries."""
         side = self.config.cell
         rows, columns = (-(-n // side) for n in extent)
         padded = rearrange(
@@ -195,14 +178,9 @@ class FlowTask(Task):
             yield Prediction(name=name, values=values, flow=one.numpy())
 
     def explained_output(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        outputs: Float[Tensor, "B O K"],
-        query: int | None,
+        self, inputs: Tensors, masks: Tensors, outputs: Float[Tensor, "B O K"], query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return the mean and largest length of the flow, and its mean along each axis."""
-        del inputs, masks, query
         motion = self.probabilities(outputs)[0]
         length, means = motion.norm(dim=-1), motion.mean(dim=(0, 1))
         values = torch.stack([length.mean(), length.max(), means[0], means[1]])
@@ -216,19 +194,12 @@ class FlowTask(Task):
         return (self.probabilities(outputs) - targets[..., :2]).masked_fill(~known, 0.0)
 
 
-class FlowMeter(Meter):
-    """Sums over all pixels whose flow is known.
-
-    Args:
-        task: Task with the loss and the scale.
-    """
+class FlowMeter(SummedMeter):
+    """Sums over all pixels whose flow is known: those of `compute`, then the pixels and the samples."""
 
     def __init__(self, task: FlowTask) -> None:
+        super().__init__(3 + len(_NEAR) + 3)
         self._task = task
-        self._samples = 0
-        # Loss, error, length of the true motion, pixels off by less than each of `_NEAR`, pixels wrong as KITTI counts.
-        self._sums = torch.zeros(3 + len(_NEAR) + 1, dtype=torch.float64)
-        self._pixels = 0
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]) -> None:
         """Add one batch."""
@@ -242,19 +213,8 @@ class FlowMeter(Meter):
         loss = self._task.loss(outputs, targets).double() * pixels
         counts = [(errors < near).sum() for near in _NEAR]
         sums = [loss, errors.sum(), motion.sum(), *counts, wrong.sum()]
-        self._sums += torch.stack([part.double().cpu() for part in sums])
-        self._pixels += pixels
-        self._samples += outputs.shape[0]
-
-    def state(self) -> dict[str, Any]:
-        """Return all sums."""
-        return {"samples": self._samples, "pixels": self._pixels, "sums": self._sums}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Replace the sums by those of these meters added up."""
-        self._samples = sum(state["samples"] for state in states)
-        self._pixels = sum(state["pixels"] for state in states)
-        self._sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+        sums += [known.sum(), torch.tensor(outputs.shape[0])]
+        self.sums += torch.stack([part.double().cpu() for part in sums])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics, means over all known pixels of all samples.
@@ -262,37 +222,29 @@ class FlowMeter(Meter):
         `epe`, the end-point error in pixels; `zero_epe`, that of zero flow; `within_1px`, `within_3px`, `within_5px`,
         shares of pixels off by less; `fl`, the share off by more than 3 pixels and 5 % of the motion.
         """
-        means: list[float] = (self._sums / max(self._pixels, 1)).tolist()
-        loss, epe, zero, *near, wrong = means
+        *sums, pixels, samples = self.sums.tolist()
+        loss, epe, zero, *near, wrong = (part / max(pixels, 1.0) for part in sums)
         return {
             "epe": epe,
             "zero_epe": zero,
             **{f"within_{far:g}px": share for far, share in zip(_NEAR, near, strict=True)},
             "fl": wrong,
             "loss": loss,
-            "samples": float(self._samples),
+            "samples": samples,
         }
 
 
 def flow_cells(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O P C"]:
-    """Return the pixels of each square cell of a field, cells in row-major order; zeros beyond the border.
-
-    Args:
-        field: Values of each pixel.
-        side: Side of a cell, in pixels.
-    """
+    """Return the pixels of each square cell of a field, cells in row-major order; zeros beyond the border."""
     missing = [-n % side for n in field.shape[1:3]]
     padded = pad(field, (0, 0, 0, missing[1], 0, missing[0]))
     return rearrange(padded, "B (Y y) (X x) C -> B (Y X) (y x) C", y=side, x=side)
 
 
 def tile_starts(extent: int, size: int, overlap: int = OVERLAP) -> tuple[int, ...]:
-    """Return the starts of tiles along an axis: as few as cover it, evenly spaced.
+    """Return the starts of tiles of a size along an axis: as few as cover it, evenly spaced.
 
-    Args:
-        extent: Length of the axis, at least `size`.
-        size: Length of a tile.
-        overlap: Overlap of neighbors, at least. For small tiles it is a quarter of the tile.
+    Neighbors overlap by at least `overlap`; small tiles by a quarter.
     """
     shared = min(overlap, size // 4)
     if extent <= size:
@@ -313,11 +265,9 @@ def tile_weights(size: tuple[int, int]) -> Float[Tensor, "Y X"]:
 def blend_tiles(
     fields: dict[tuple[int, int], Float[Tensor, "B Yt Xt C"]], extent: tuple[int, int]
 ) -> Float[Tensor, "B Y X C"]:
-    """Return the mean of overlapping tiles, weighted by `tile_weights`.
+    """Return the mean of overlapping tiles, weighted by `tile_weights`, for a frame of this height and width.
 
-    Args:
-        fields: Values of each tile, by its first row and column. All have one size and together cover the frame.
-        extent: Height and width of the frame.
+    Tiles are named by their first row and column, have one size and together cover the frame.
     """
     one = next(iter(fields.values()))
     size = (one.shape[1], one.shape[2])
@@ -339,11 +289,6 @@ def predict_tiles(
     """Return the predictions of a model with a fixed window for frames of any size.
 
     Frames smaller than the window are padded with zeros below and on the right, as in training.
-
-    Args:
-        predict: The model: a vector for each pixel of a tile of `size`.
-        frames: Frames of any size.
-        size: Height and width of the window.
     """
     height, width = frames.shape[-2:]
     missing = (max(size[0] - height, 0), max(size[1] - width, 0))

@@ -20,7 +20,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
-from perceivers.typing import Bool, Float, Int, Tensor
+from perceivers.typing import Bool, Float, Int, Tensor, Tensors
 
 MASK, FIRST_BYTE, VOCAB_SIZE = 3, 6, 262
 """Token of a masked byte; token of byte 0, below which all are special; number of tokens."""
@@ -60,11 +60,7 @@ class MaskedBytesConfig(BaseTaskConfig):
         return self.modality
 
     def check_sample(self, values: Mapping[str, Any], name: str) -> None:
-        """Check that a text has a blank to fill.
-
-        Raises:
-            ValueError: If not.
-        """
+        """Check that a text has a blank to fill."""
         if MASK not in values[self.modality]:
             raise ValueError(
                 f"'{name}' has no blank to fill: expected [MASK] once for each byte that is to be predicted, as in "
@@ -74,9 +70,6 @@ class MaskedBytesConfig(BaseTaskConfig):
 
 class MaskedBytesTask(Task):
     """Masked language modeling on bytes: targets are made from the text.
-
-    Args:
-        config: Masking of the texts.
 
     Reference: Perceiver IO (arXiv:2107.14795), section 4.1: every byte is decoded, the masked ones are scored.
     """
@@ -99,18 +92,12 @@ class MaskedBytesTask(Task):
         return VOCAB_SIZE
 
     def prepare_batch(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        targets: Any,
-        *,
-        training: bool,
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
         """Return the texts with words masked, and the masked bytes. Labels of the data are ignored.
 
         In training other words are masked each time; otherwise the masked words are fixed by the text.
         """
-        del targets
         name = self.config.modality
         ids = inputs[name]
         real = masks.get(name)
@@ -163,19 +150,14 @@ class MaskedBytesTask(Task):
         ids, mask = batch.inputs[name].cpu(), None if mask is None else mask.cpu()
         return filled_texts(request.names, ids, mask, outputs.cpu(), request.top)
 
-    def explained_query(self, inputs: Mapping[str, Tensor]) -> int:
+    def explained_query(self, inputs: Tensors) -> int:
         """Return the position of the first blank of a text."""
         return int((inputs[self.config.modality][0] == MASK).nonzero()[0])
 
     def explained_output(
-        self,
-        inputs: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        outputs: Float[Tensor, "B L K"],
-        query: int | None,
+        self, inputs: Tensors, masks: Tensors, outputs: Float[Tensor, "B L K"], query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return the name and probability of each byte in a blank."""
-        del inputs, masks
         probabilities = self.probabilities(outputs)[0, query, FIRST_BYTE:]
         return tuple(_byte_name(byte) for byte in range(256)), probabilities
 
@@ -219,14 +201,7 @@ def mask_bytes(
     *,
     unit: Literal["word", "byte"] = "word",
 ) -> Bool[Tensor, "B L"]:
-    """Return whether each byte is masked: never blanks, special tokens or padding.
-
-    Args:
-        ids: Tokens of the texts.
-        real: True where they are no padding.
-        chosen: Whether the n-th unit of a text is masked.
-        unit: Whole words, or bytes.
-    """
+    """Return whether each byte is masked, if the n-th word or byte is `chosen`: no blank, special token or padding."""
     blank = torch.zeros_like(real)
     for token in _BLANKS:
         blank |= ids == token
@@ -246,15 +221,8 @@ def filled_texts(
 ) -> Iterator[Prediction]:
     """Yield each text with its blanks filled.
 
-    Every blank gets its most probable byte. If the bytes together are no UTF-8 (a blank beside a part of a character,
-    or several that do not fit), each gets its most probable ASCII character instead.
-
-    Args:
-        names: Names of the texts.
-        ids: Tokens of the texts: bytes, and MASK in the blanks.
-        mask: True where they are no padding. None: everywhere.
-        outputs: Logits of each token at each position.
-        top: Number of best bytes that each blank lists.
+    Every blank (MASK in `ids`) gets its most probable byte. If the bytes together are no UTF-8 (a blank beside a part
+    of a character, or several that do not fit), each gets its most probable ASCII character instead.
     """
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.expand_as(ids)
     for row, name in enumerate(names):

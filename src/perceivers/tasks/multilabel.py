@@ -68,11 +68,7 @@ class MultiLabelConfig(BaseTaskConfig):
 
 
 class MultiLabelTask(SupervisedTask):
-    """Any number of labels for each sample, predicted independently with sigmoid cross-entropy.
-
-    Args:
-        config: Names, smoothing and threshold of the labels.
-    """
+    """Any number of labels for each sample, predicted independently with sigmoid cross-entropy."""
 
     config: MultiLabelConfig
     main_metric = "mAP"

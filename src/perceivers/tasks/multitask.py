@@ -16,7 +16,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
-from perceivers.typing import Bool, Float, Tensor
+from perceivers.typing import Bool, Float, Tensor, Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +141,7 @@ class MultiTask(SupervisedTask):
         """Numbers that are predicted for a sample, of all tasks together."""
         return sum(part.num_outputs for part in self.parts.values())
 
-    def loss(
-        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Tensors, targets: Tensors) -> Float[Tensor, ""]:
         """Return the sum over tasks of their weighted losses, each the mean over the samples that have its target."""
         losses: list[Tensor] = []
         for name, part in self.parts.items():
@@ -153,17 +151,15 @@ class MultiTask(SupervisedTask):
             losses.append(loss * self.config.weights.get(name, 1.0))
         return sum(losses[1:], start=losses[0])
 
-    def probabilities(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def probabilities(self, outputs: Tensors) -> dict[str, Tensor]:
         """Return the readable outputs of each task."""
         return {name: part.probabilities(outputs[name]) for name, part in self.parts.items()}
 
-    def combine(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def combine(self, outputs: Tensors) -> dict[str, Tensor]:
         """Return the combined outputs of each task."""
         return {name: part.combine(outputs[name]) for name, part in self.parts.items()}
 
-    def training_score(
-        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
-    ) -> Float[Tensor, ""]:
+    def training_score(self, outputs: Tensors, targets: Tensors) -> Float[Tensor, ""]:
         """Return the mean score over the tasks whose score is a share, times the samples.
 
         If all tasks are regressions it is the loss, times the samples.
@@ -184,9 +180,7 @@ class MultiTask(SupervisedTask):
         """Return a new meter."""
         return MultiTaskMeter(self)
 
-    def predictions(
-        self, outputs: Mapping[str, Tensor], request: PredictionRequest
-    ) -> Iterator[Prediction]:
+    def predictions(self, outputs: Tensors, request: PredictionRequest) -> Iterator[Prediction]:
         """Yield the prediction of the first task of each sample, with those of all tasks in `tasks`."""
         predicted = {
             name: part.predictions(outputs[name], request) for name, part in self.parts.items()
@@ -202,11 +196,7 @@ class MultiTask(SupervisedTask):
 
 
 class MultiTaskMeter(Meter):
-    """A meter for each task.
-
-    Args:
-        task: Tasks and their weights.
-    """
+    """A meter for each task."""
 
     def __init__(self, task: MultiTask) -> None:
         self._task = task
@@ -218,7 +208,7 @@ class MultiTaskMeter(Meter):
         """Meter of each task."""
         return self._parts
 
-    def update(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    def update(self, outputs: Tensors, targets: Tensors) -> None:
         """Add one batch."""
         self._samples += next(iter(targets.values())).shape[0]
         for name, meter in self.parts.items():

@@ -103,14 +103,9 @@ def class_predictions(
     threshold: float | None = None,
     top: int = 5,
 ) -> Iterator[Prediction]:
-    """Yield the predictions of classes or labels.
+    """Yield the predictions of classes, or of labels, which are predicted from the probability `threshold` on.
 
-    Args:
-        names: Names of the samples.
-        labels: Name of each class.
-        probabilities: Probability of each class.
-        threshold: Probability from which a label is predicted, where a sample has several. None: it has one.
-        top: Number of best labels that each prediction lists, at least one.
+    Each prediction lists the `top` best, at least one.
     """
     rows: list[list[float]] = probabilities.tolist()
     orders: list[list[int]] = probabilities.argsort(dim=-1, descending=True, stable=True).tolist()

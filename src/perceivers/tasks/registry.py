@@ -32,10 +32,7 @@ def build_task(
 ) -> Task:
     """Return the task of a configuration.
 
-    Args:
-        config: Configuration of any registered task.
-        class_counts: Samples of each class in train, for classification with balanced weights; for several tasks, by
-            the name of those that need them.
+    Classification with balanced weights needs the samples of each class in train; several tasks, those by name.
 
     Raises:
         ValueError: If the kind is not registered, or counts or weights do not fit the number of classes.
@@ -45,11 +42,9 @@ def build_task(
 
 
 def config_for_target(config: TaskConfig, kind: str) -> TaskConfig:
-    """Return the configuration if it learns such a label column, else the default for it; label smoothing stays.
+    """Return the configuration if it learns a label column of this kind, else the default for `class`, `labels`, ...
 
-    Args:
-        config: Configuration of a recipe, which does not know the data.
-        kind: Kind of the label column: `class`, `labels` or `number`.
+    Label smoothing stays.
 
     Raises:
         ValueError: If no task learns such a column.
@@ -69,10 +64,6 @@ def fit_to_target(config: TaskConfig, target: TargetInfo) -> TaskConfig:
     """Return the configuration with names and statistics of the target filled in.
 
     A configuration of another task than the target needs is replaced by the default task for it.
-
-    Args:
-        config: Configuration of a recipe, which does not know the data.
-        target: Label columns of the data.
 
     Raises:
         ValueError: If numbers are to be learned and their moments are unknown.

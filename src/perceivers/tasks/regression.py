@@ -1,8 +1,8 @@
 """Regression: one number or several for each sample; errors in the numbers' own units."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
@@ -11,9 +11,9 @@ from perceivers.tasks.base import (
     BaseTaskConfig,
     Details,
     ExportOutput,
-    Meter,
     OutputPart,
     PredictionRequest,
+    SummedMeter,
     SupervisedTask,
     TargetInfo,
     to_float,
@@ -64,11 +64,7 @@ class RegressionConfig(BaseTaskConfig):
         return self.target_names
 
     def fit_to(self, target: TargetInfo) -> "RegressionConfig":
-        """Return the configuration with the names of the numbers, and their mean and deviation unless it has them.
-
-        Raises:
-            ValueError: If the moments are needed and unknown.
-        """
+        """Return the configuration with the names of the numbers, and their mean and deviation unless it has them."""
         if self.mean and self.std:
             return replace(self, target_names=target.names)
         if target.moments is None:
@@ -86,11 +82,7 @@ class RegressionConfig(BaseTaskConfig):
 
 
 class RegressionTask(SupervisedTask):
-    """Regression of one number or several.
-
-    Args:
-        config: Names, means, deviations and loss.
-    """
+    """Regression of one number or several."""
 
     config: RegressionConfig
     score_name = "mae"
@@ -156,40 +148,25 @@ class RegressionTask(SupervisedTask):
         return (targets.to(wide) - mean) / std
 
 
-class RegressionMeter(Meter):
-    """Sums of errors, of their squares, and of the numbers themselves, all in units of `std`.
+class RegressionMeter(SummedMeter):
+    """Sums over samples for each number, in units of `std`.
 
-    Args:
-        task: Task with the means and deviations.
+    Rows: |error|, error^2, number, number^2, output, output^2, number output; loss and samples, the same for each.
     """
 
     def __init__(self, task: RegressionTask) -> None:
+        super().__init__(9, task.num_outputs)
         self._task = task
-        self._samples = 0
-        self._loss = 0.0
-        # Rows: |error|, error^2, number, number^2, output, output^2, number output. All metrics follow from them.
-        self._sums: Float[Tensor, "S K"] = torch.zeros(7, task.num_outputs, dtype=torch.float64)
 
     def update(self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]) -> None:
         """Add one batch: standardized outputs, and the true numbers in their own units."""
         outputs, targets = outputs.detach().cpu().double(), targets.cpu()
-        self._loss += self._task.loss(outputs, targets).item() * outputs.shape[0]
-        self._samples += outputs.shape[0]
         numbers = self._task.standardized(targets).double()
         errors = outputs - numbers
         parts = [errors.abs(), errors.square(), numbers, numbers.square()]
         parts += [outputs, outputs.square(), numbers * outputs]
-        self._sums += torch.stack([part.sum(dim=0) for part in parts])
-
-    def state(self) -> dict[str, Any]:
-        """Return all sums."""
-        return {"samples": self._samples, "loss": self._loss, "sums": self._sums}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Replace the sums by those of these meters added up."""
-        self._samples = sum(state["samples"] for state in states)
-        self._loss = sum(state["loss"] for state in states)
-        self._sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+        parts += [self._task.loss(outputs, targets).expand_as(outputs), torch.ones_like(outputs)]
+        self.sums += torch.stack([part.sum(dim=0) for part in parts])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics; those of several numbers are means over them.
@@ -198,24 +175,20 @@ class RegressionMeter(Meter):
         perfect, 0 is as good as the mean of these samples; `pearson`: correlation, -1 to 1; `loss`: that of the
         standardized numbers.
         """
-        each = self.details()
+        each, (loss, samples) = self.details(), self.sums[7:, 0].tolist()
         means = {
             name: sum(one[name] or 0.0 for one in each) / max(len(each), 1)
             for name in ("rmse", "mae", "r2", "pearson")
         }
-        return {
-            **means,
-            "loss": self._loss / max(self._samples, 1),
-            "samples": float(self._samples),
-        }
+        return {**means, "loss": loss / max(samples, 1.0), "samples": samples}
 
     def details(self) -> Details:
         """Return `rmse`, `mae`, `r2` and `pearson` of each number."""
-        count = max(self._samples, 1)
+        count = max(int(self.sums[8, 0]), 1)
         std: list[float] = self._task.std.tolist()
         found: Details = []
         for (absolute, squared, first, second, *products), unit in zip(
-            self._sums.T.tolist(), std, strict=True
+            self.sums[:7].T.tolist(), std, strict=True
         ):
             spread = max(second - first**2 / count, 0.0)
             # Without variance: 1 if all numbers are predicted exactly, else 0.

@@ -199,7 +199,6 @@ class TrainingCallback(Callback):
             "average": averages
             and {k: distributed.gather_full_tensor(v) for k, v in averages.items()},
             "wait_time": vars(self.wait_time).copy(),
-            "bad": list(getattr(self.batches.loader, "bad", ())),
             "world_size": trainer.world_size,
         }
 

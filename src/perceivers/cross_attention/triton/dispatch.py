@@ -1,4 +1,4 @@
-"""Whether the kernels of a GPU read, or the streaming read does: the only file that decides it.
+"""Dispatch of cross-attention to the kernels of a GPU or to the streaming implementation.
 
 The kernels read in float32 (with content in float32, bfloat16 or float16) where all modalities are grids. Everything
 else is streamed: float64, dense positions, hidden elements, wide content, other devices. Both give the same
@@ -29,10 +29,10 @@ CAPABILITY = (7, 5)
 CONTENT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 MOST_CHANNELS = 64
-"""Of content. Wider ones do not fit into the registers, and then the streaming read's large products are good."""
+"""Content channels. More do not fit into the registers, and the large products of streaming are fast for them."""
 
 LEAST_CELLS = 8
-"""Along the last axis: the kernels work on 16 at once."""
+"""Cells along the last axis: the kernels work on 16 at once."""
 
 FAILED: set[torch.device] = set()
 """Devices on which the kernels have failed."""

@@ -12,10 +12,7 @@ from perceivers.data.tables.table import Field, Table, infer_field, plain
 class HuggingFaceTable(Table):
     """A `datasets.Dataset` as a table. Its rows stay on the disk, its images, audio, ... encoded.
 
-    Args:
-        dataset: The data set.
-        name: Name in messages.
-        fields: Content of the columns. By default declared by its features.
+    By default its features declare the columns.
     """
 
     def __init__(self, dataset: Any, name: str, fields: Mapping[str, Field] | None = None) -> None:
@@ -137,5 +134,5 @@ def load_hub_dataset(name: str, *, stream: bool) -> Any:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"'{name}' is no path that exists here, and the Hugging Face hub did not give a data set of this name: "
-            f"{reason[:600]} Built-in data are named builtin:digits and builtin:flow."
+            f"{reason[:600].rstrip('.')}. Built-in data are named builtin:digits and builtin:flow."
         ) from error

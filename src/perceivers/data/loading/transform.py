@@ -88,11 +88,7 @@ class WorkerResult:
 class SampleTransform:
     """Turns raw rows into batches.
 
-    Args:
-        columns: Column of each model input.
-        preprocess: Preprocessing configuration of each input.
-        augment: Augmentation configuration of each input. Ignored in evaluation.
-        settings: Seed, clips, and the number of classes for mixing.
+    Arguments are those of `make_loader`.
 
     Raises:
         ValueError: If samples are to be mixed and a modality cannot be, or the number of classes is unknown.

@@ -37,7 +37,12 @@ class ChunkedTexts:
         number, first, end = self.chunks[index]
         row = self.split.row(number)
         item = row[self.text]
-        data = _bytes(item, first, end)
+        if item.path is None:
+            data = _encoded(item)[first:end]
+        else:
+            with item.open() as file:
+                file.seek(first)
+                data = file.read(end - first)
         data = data.lstrip(_CONTINUATION) if first else data
         is_whole = first == 0 and end >= _size(item)
         name = item.name if is_whole else f"{item.name} from byte {first}"
@@ -84,14 +89,6 @@ def _size(item: EncodedItem) -> int:
     if item.path is not None:
         return item.path.stat().st_size
     return len(_encoded(item))
-
-
-def _bytes(item: EncodedItem, first: int, end: int) -> bytes:
-    if item.path is None:
-        return _encoded(item)[first:end]
-    with item.open() as file:
-        file.seek(first)
-        return file.read(end - first)
 
 
 def _encoded(item: EncodedItem) -> bytes:

@@ -61,12 +61,16 @@ def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
     notes = [
         f"Left out of {folder} (their flow is not there): {len(pairs) - len(known)} pairs of frames."
     ]
+
+    def path_of(path: Path) -> str:  # Sintel's flow may be outside of the folder
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
+
     kinds = {"first": "image", "second": "image", "flow": "flow"}
     tables = {
         split: ColumnTable(
             name=str(folder),
             columns={
-                **{c: [_path(getattr(pair, c), folder) for pair in of_split] for c in kinds},
+                **{c: [path_of(getattr(pair, c)) for pair in of_split] for c in kinds},
                 "scene": [pair.scene for pair in of_split],
             },
             fields={
@@ -79,11 +83,6 @@ def flow_tables(folder: Path) -> tuple[dict[str, ColumnTable], list[str]]:
         if (of_split := [pair for pair in known if pair.split == split])
     }
     return tables, notes if len(pairs) > len(known) else []
-
-
-def _path(path: Path, folder: Path) -> str:
-    """Return a path relative to a folder; outside of it (Sintel's flow beside a single pass) an absolute one."""
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
 
 
 def _chairs_frames(folder: Path) -> list[tuple[Path, re.Match[str]]]:

@@ -223,13 +223,11 @@ def _raw_rows(path: Location, start: int, columns: Sequence[str]) -> Iterator[Ma
         return _parquet_rows(path, start, columns)
     if suffix == ".tar":
         return tar_rows(path, start, columns)
-    return jsonl_rows(path, start) if suffix == ".jsonl" else islice(_csv_cells(path), start, None)
-
-
-def _csv_cells(path: Location) -> Iterator[dict[str, str | None]]:
-    """Yield rows of strings, empty cells as None. Inferring types would need a pass over the file."""
-    for row in csv_rows(path):
-        yield {name: cell or None for name, cell in row.items()}
+    if suffix == ".jsonl":
+        return jsonl_rows(path, start)
+    # Cells stay strings, since inferring types would need a pass over the file; empty ones are None.
+    rows = islice(csv_rows(path), start, None)
+    return ({name: cell or None for name, cell in row.items()} for row in rows)
 
 
 def _parquet_rows(

@@ -238,7 +238,9 @@ def choose(
     named = config.columns
     if inputs is None or not all(c in fields for part in inputs.values() for c in part.all_columns):
         parts = _named_inputs(fields, named, name) if named else _found_inputs(fields, config, name)
-        inputs = _fitting(_by_modality(parts), inputs, name)
+        kinds = [part.kind for part in parts]
+        by_name = {part.column if kinds.count(part.kind) > 1 else part.kind: part for part in parts}
+        inputs = _fitting(by_name, inputs, name)
     columns = [column for part in inputs.values() for column in part.all_columns]
     about = tuple(dict.fromkeys(c for c in (config.group, config.split_column) if c is not None))
     targets = target_columns(fields, config, columns, name)
@@ -369,14 +371,6 @@ def _fitting(
             f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
         )
     return fitting
-
-
-def _by_modality(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
-    """Return inputs by name: their kind, or their column if two have the same kind."""
-    kinds = [part.kind for part in parts]
-    if len(set(kinds)) == len(kinds):
-        return {part.kind: part for part in parts}
-    return {part.column if kinds.count(part.kind) > 1 else part.kind: part for part in parts}
 
 
 def _notes(

@@ -47,7 +47,7 @@ def explain_sample(
         saved: A run folder, a model on the Hugging Face hub, or the result of `perceivers.hub.checkpoint.load`.
         file: Sample as in `perceivers.explain.attribution.sample.read_sample`.
         latents: Latents whose scores are returned: their number, spread evenly over the latent array, or their indices.
-        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        clip_position: Position of the clip in a longer file: 0 is its beginning, 1 its end.
         task: Name of the task, of several. By default the first. Attention is the same for all.
         map: Map of the whole model, one of `perceivers.explain.attribution.attribute.MAPS`. By default `class` where
             the run learned classes, or else `rollup`.

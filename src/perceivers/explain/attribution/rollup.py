@@ -121,7 +121,11 @@ def roll_up_calls(
     row = torch.full((1, num_latents), 1 / num_latents, device=device)
     if decoder:
         count = sum(call.query.shape[1] for call in decoder)
-        row = sum((_through(_spread(call, count), call) for call in decoder), torch.zeros_like(row))
+        uniform = [
+            torch.full((1, call.query.shape[1]), 1 / count, device=device) for call in decoder
+        ]
+        parts = [_through(part, call) for part, call in zip(uniform, decoder, strict=True)]
+        row = sum(parts, torch.zeros_like(row))
     one = torch.eye(num_latents, device=device)[list(latents)]
     rows = torch.cat([row, one])
     total = torch.zeros(len(rows), input_calls(encoder)[0].num_elements, device=device)
@@ -231,10 +235,6 @@ def _through(
             weights = (slope * weights).clamp_min(0)
         found[:, block.elements] += rows[:, block.queries] @ weights.mean(dim=0)
     return found
-
-
-def _spread(call: Call, count: int) -> Float[Tensor, "1 Q"]:
-    return torch.full((1, call.query.shape[1]), 1 / count, device=call.query.device)
 
 
 def check_whole(calls: Sequence[Call], num_elements: int) -> None:

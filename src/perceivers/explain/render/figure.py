@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from perceivers.explain.attribution.explanation import Explanation
+from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.contents import plot
 from perceivers.explain.contents.base import View
 from perceivers.explain.contents.plot import BAR, INK, PALE, QUIET, shorten
@@ -21,6 +22,14 @@ BARS = 5  # most probable labels
 NUMBERS = 8  # of a regression
 SECONDS = 1.4  # of a map in an animation
 SHARES = [BAR, "#e39b3b", "#5f9e6e", "#b0577d", "#7d6bb2", "#8a8f98", "#3aa6a6", "#c25b4a"]
+_STYLES: dict[str, dict[str, Any]] = {
+    "class": {"color": "#b3242b", "label": "class: roll-up weighted by its gradient"},
+    "rollup": {"color": "#3b6fb6", "label": "rollup: attention through all layers"},
+    "mean": {"color": "#e39b3b", "label": "mean of all cross-attentions"},
+    "last": {"color": "#5f9e6e", "label": "last cross-attention"},
+    "gradients": {"color": "#7d6bb2", "linestyle": (0, (4, 2)), "label": "input gradients"},
+    "random": {"color": "#6b7280", "linestyle": (0, (1, 1.5)), "label": "a random order"},
+}
 
 
 def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figure:
@@ -194,3 +203,33 @@ def _pixels(figure: Figure) -> npt.NDArray[np.uint8]:
     figure.set_dpi(80)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_curves(curves: MeanCurves) -> Figure:
+    """Return a figure with the deletion and the insertion curves of all maps."""
+    figure = Figure(figsize=(10, 5.8), layout="constrained")
+    areas = curves.areas()
+    drawn = [*curves.deletion.values(), *curves.insertion.values()]
+    top = 1.05 * max(float(curve.max()) for curve in drawn)
+    halves: Any = figure.subplots(1, 2, sharey=True)
+    parts = (
+        ("deletion", curves.deletion, "strongest elements removed first", "removed", "lower"),
+        ("insertion", curves.insertion, "strongest elements inserted first", "inserted", "higher"),
+    )
+    for place, (axes, part) in enumerate(zip(halves, parts, strict=True)):
+        title, by_map, order, verb, better = part
+        for name, curve in by_map.items():
+            style = {"label": name} | _STYLES.get(name, {"color": "#1b1f27"})
+            label = f"{areas[name][place]:.3f}  {style['label']}"
+            axes.plot(100 * curves.fractions, curve, **style | {"label": label})
+        axes.set_title(f"{title}: {order}", loc="left", fontsize=10)
+        axes.set_xlabel(f"% of elements {verb}", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, top)
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "title_fontsize": 8}
+        words = f"area under the curve ({better} is better)"
+        axes.legend(fontsize=8, frameon=False, title=words, **where)
+    samples = f"mean of {curves.samples} samples" if curves.samples > 1 else "one sample"
+    halves[0].set_ylabel(f"probability of the class, {samples}", fontsize=9)
+    return figure

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,6 @@ FORMATS = ("png", "gif", "html", "npz")
 _VIEWS = ("view_image", "view_audio", "view_points", "view_lines")
 SCRIPTS = ("dom", "colors", "clock", "lanes", "answers", *_VIEWS, "views", "page")
 """Modules of the page, each after those that it imports."""
-
-_STYLES: dict[str, dict[str, Any]] = {
-    "class": {"color": "#b3242b", "label": "class: roll-up weighted by its gradient"},
-    "rollup": {"color": "#3b6fb6", "label": "rollup: attention through all layers"},
-    "mean": {"color": "#e39b3b", "label": "mean of all cross-attentions"},
-    "last": {"color": "#5f9e6e", "label": "last cross-attention"},
-    "gradients": {"color": "#7d6bb2", "linestyle": (0, (4, 2)), "label": "input gradients"},
-    "random": {"color": "#6b7280", "linestyle": (0, (1, 1.5)), "label": "a random order"},
-}
 
 
 def explain_file(
@@ -51,7 +43,7 @@ def explain_file(
         format: `png` is a figure; `gif` shows one map after another or, of a video, frame after frame; `html` is a page
             that needs no other file; `npz` holds the arrays of `Explanation`. By default the suffix of `out`.
         latents: Number of latents that are shown one by one.
-        clip_position: Position of the clip in a longer recording: 0 is its beginning, 1 its end.
+        clip_position: Position of the clip in a longer file: 0 is its beginning, 1 its end.
         which: `task`, `map` and `about` of `perceivers.explain.attribution.explain.explain_sample`.
 
     Raises:
@@ -64,12 +56,14 @@ def explain_file(
     format = _format_of(out, format, FORMATS, "show attention in")
     if not 0 <= clip_position <= 1:
         raise ValueError(
-            f"Expected a moment between 0, the beginning of a recording, and 1, its end; got {clip_position}."
+            f"Expected a clip position between 0, the beginning of a file, and 1, its end; got {clip_position}."
         )
     explanation = explain_sample(saved, file, latents=latents, clip_position=clip_position, **which)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if format in ("png", "gif"):
-        _draw(explanation, out, animated=format == "gif")
+    if format == "png":
+        _save_png(_figures().draw_explanation(explanation), out)
+    elif format == "gif":
+        _figures().write_gif(explanation, out)
     elif format == "html":
         out.write_text(page_of(explanation), encoding="utf-8")
     else:
@@ -114,7 +108,7 @@ def write_curves(curves: MeanCurves, out: str | Path, *, format: str | None = No
     format = _format_of(out, format, ("png", "npz"), "write curves in")
     out.parent.mkdir(parents=True, exist_ok=True)
     if format == "png":
-        _save_png(_curves_figure(curves), out)
+        _save_png(_figures().draw_curves(curves), out)
         return out
     arrays: dict[str, npt.NDArray[Any]] = {"fractions": curves.fractions}
     arrays |= {f"deletion.{name}": curve for name, curve in curves.deletion.items()}
@@ -145,56 +139,15 @@ def _save_png(figure: Any, out: Path) -> None:
     figure.savefig(out, format="png", dpi=110, facecolor="white")
 
 
-def _missing_matplotlib(error: ModuleNotFoundError) -> ImportError:
-    """Return an error that names the extra.
+def _figures() -> Any:
+    """Return the module that draws figures.
 
     Raises:
-        ModuleNotFoundError: The error itself, if another module is missing.
+        ImportError: If matplotlib is missing.
     """
-    if error.name is None or not error.name.startswith("matplotlib"):
-        raise error
-    return ImportError('Drawing needs matplotlib: pip install "perceivers[viz]".')
-
-
-def _draw(explanation: Explanation, out: Path, *, animated: bool) -> None:
     try:
-        from perceivers.explain.render.figure import draw_explanation, write_gif
+        return import_module("perceivers.explain.render.figure")
     except ModuleNotFoundError as error:
-        raise _missing_matplotlib(error) from error
-    if animated:
-        write_gif(explanation, out)
-    else:
-        _save_png(draw_explanation(explanation), out)
-
-
-def _curves_figure(curves: MeanCurves) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise _missing_matplotlib(error) from error
-    figure = Figure(figsize=(10, 5.8), layout="constrained")
-    areas = curves.areas()
-    drawn = [*curves.deletion.values(), *curves.insertion.values()]
-    top = 1.05 * max(float(curve.max()) for curve in drawn)
-    halves: Any = figure.subplots(1, 2, sharey=True)
-    parts = (
-        ("deletion", curves.deletion, "strongest elements removed first", "removed", "lower"),
-        ("insertion", curves.insertion, "strongest elements inserted first", "inserted", "higher"),
-    )
-    for place, (axes, part) in enumerate(zip(halves, parts, strict=True)):
-        title, by_map, order, verb, better = part
-        for name, curve in by_map.items():
-            style = {"label": name} | _STYLES.get(name, {"color": "#1b1f27"})
-            label = f"{areas[name][place]:.3f}  {style['label']}"
-            axes.plot(100 * curves.fractions, curve, **style | {"label": label})
-        axes.set_title(f"{title}: {order}", loc="left", fontsize=10)
-        axes.set_xlabel(f"% of elements {verb}", fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlim(0, 100)
-        axes.set_ylim(0, top)
-        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "title_fontsize": 8}
-        words = f"area under the curve ({better} is better)"
-        axes.legend(fontsize=8, frameon=False, title=words, **where)
-    samples = f"mean of {curves.samples} samples" if curves.samples > 1 else "one sample"
-    halves[0].set_ylabel(f"probability of the class, {samples}", fontsize=9)
-    return figure
+        if error.name is None or not error.name.startswith("matplotlib"):
+            raise
+        raise ImportError('Drawing needs matplotlib: pip install "perceivers[viz]".') from error

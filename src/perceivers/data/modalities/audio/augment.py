@@ -31,7 +31,7 @@ class AudioAugmentConfig:
     Raises:
         ValueError: If a setting is out of range.
 
-    Source: SpecAugment (arXiv:1904.08779), without its time warping.
+    Reference: SpecAugment (arXiv:1904.08779), without its time warping.
     """
 
     kind: Literal["audio"] = "audio"

@@ -49,7 +49,7 @@ def write_flo(path: Path, flow: npt.NDArray[np.float32]) -> None:
         path: Path of the new file.
         flow: Y x X x 2, to the right and down, in pixels.
 
-    Source: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), its file format.
+    Reference: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), its file format.
     """
     height, width = flow.shape[:2]
     path.write_bytes(_HEADER.pack(_MAGIC, width, height) + flow[..., :2].astype("<f4").tobytes())

@@ -93,22 +93,22 @@ def read_points(media: EncodedItem) -> PointCloud:
         return _checked(_READERS.get(kind, _read_by_trimesh)(data, kind))
 
 
-def sample_surface(cloud: PointCloud, count: int, rng: np.random.Generator) -> Array:
+def sample_surface(mesh: PointCloud, count: int, rng: np.random.Generator) -> Array:
     """Return points drawn from the surface, evenly over its area: count x (3 + E), in no order.
 
     Further channels are interpolated between a triangle's corners.
 
     Args:
-        cloud: A mesh: points with faces.
+        mesh: Points with faces.
         count: Number of points.
         rng: Where they are drawn from.
 
     Raises:
         ReasonError: If no triangle has an area.
     """
-    assert cloud.faces is not None
-    origin = cloud.points[:, :3].astype(np.float64)
-    a, b, c = (origin[cloud.faces[:, corner]] for corner in range(3))
+    assert mesh.faces is not None
+    origin = mesh.points[:, :3].astype(np.float64)
+    a, b, c = (origin[mesh.faces[:, corner]] for corner in range(3))
     scale = float(np.abs(origin - origin[0]).max()) or 1.0  # so that no product leaves float64
     areas = np.linalg.norm(np.cross((b - a) / scale, (c - a) / scale), axis=1)
     total = np.cumsum(areas)
@@ -116,7 +116,7 @@ def sample_surface(cloud: PointCloud, count: int, rng: np.random.Generator) -> A
         reason = f"none of its {areas.size:,} faces has an area"
         raise ReasonError(reason)
     drawn = np.searchsorted(total, rng.random(count) * total[-1], side="right")
-    corners = cloud.points[cloud.faces[np.minimum(drawn, areas.size - 1)]]
+    corners = mesh.points[mesh.faces[np.minimum(drawn, areas.size - 1)]]
     # The square root spreads points evenly: without it they gather at the first corner.
     root, second = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
     first = corners[:, 0] * (1 - root) + corners[:, 1] * (root * (1 - second))

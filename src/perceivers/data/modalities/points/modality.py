@@ -64,7 +64,7 @@ class PointsPreprocessConfig(BasePreprocessConfig):
     Raises:
         ValueError: If a number is out of range, or mean and std do not fit the channels.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.3: zero mean and unit cube.
+    Reference: Perceiver (arXiv:2103.03206), section 4.3: zero mean and unit cube.
     """
 
     kind: Literal["points"] = "points"
@@ -127,7 +127,7 @@ class PointsAugmentConfig:
     Raises:
         ValueError: If a range is empty or a number is out of range.
 
-    Source: Perceiver (arXiv:2103.03206), section 4.3: factors in [0.99, 1.01]; turns and moves gained nothing there.
+    Reference: Perceiver (arXiv:2103.03206), section 4.3: factors in [0.99, 1.01]; turns and moves gained nothing there.
     """
 
     kind: Literal["points"] = "points"

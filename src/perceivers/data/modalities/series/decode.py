@@ -298,8 +298,8 @@ def _stacked_with_care(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.
         )
     lengths = {column: array.shape[0] for column, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{column} {length}" for column, length in lengths.items())
-        raise ValueError(f"'{name}': expected channels of one length, got {told}.")
+        stated = ", ".join(f"{column} {length}" for column, length in lengths.items())
+        raise ValueError(f"'{name}': expected channels of one length, got {stated}.")
     nothing = np.full(next(iter(lengths.values())), np.nan, dtype=np.float32)
     return np.stack([arrays.get(column, nothing) for column in columns], axis=1)
 

@@ -130,9 +130,9 @@ class TableModality:
     ) -> None:
         unknown = [column for column, names in preprocess.categories.items() if not names]
         if not preprocess.columns or unknown:
-            told = f"no names for {', '.join(unknown)}" if unknown else "no column"
+            stated = f"no names for {', '.join(unknown)}" if unknown else "no column"
             raise ValueError(
-                f"Expected columns of numbers and the names of every category, got {told}. Measure them with "
+                f"Expected columns of numbers and the names of every category, got {stated}. Measure them with "
                 "measure_table, or state them."
             )
         self.preprocess = preprocess

@@ -85,7 +85,7 @@ def read_multi_text(media: EncodedItem, most: int) -> tuple[MultiText, tuple[str
 def room_of_each(lengths: Sequence[int], room: int) -> list[int]:
     """Return the lengths of texts that share a number of bytes: the longest are cut first, as in BERT.
 
-    Source: BERT (arXiv:1810.04805), its release's truncation of pairs.
+    Reference: BERT (arXiv:1810.04805), its release's truncation of pairs.
     """
     kept = [0] * len(lengths)
     for count, place in enumerate(sorted(range(len(lengths)), key=lambda i: lengths[i])):
