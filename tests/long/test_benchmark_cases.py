@@ -16,6 +16,8 @@ from benchmarks.setting import FULL, Case, Contestant, Setting, Skip, Target
 
 from perceivers.recipes import get_recipe
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = Setting(smoke=True)
 ONCE = measure.Budget(seconds=0.0, at_least=1, at_most=1)
@@ -102,11 +104,13 @@ def test_sizes_are_the_papers():
     assert FULL.mel[0] * FULL.mel[1] == 4_800
 
 
+@pytest.mark.slow
 def test_the_plain_model_has_the_published_number_of_weights():
     model = plain_2021(Setting()).model
     assert sum(p.numel() for p in model.parameters()) == 44_912_254
 
 
+@pytest.mark.slow
 def test_io_has_the_published_number_of_weights():
     assert sum(p.numel() for p in ours_io(Setting()).model.parameters()) == 48_440_627
 
@@ -166,6 +170,7 @@ def test_a_row_is_replaced_and_another_machine_begins_anew(tmp_path):
     assert [r["number"] for r in results["cases"]] == [3]
 
 
+@pytest.mark.slow
 def test_the_command_measures_time_and_memory_and_the_page_takes_them(tmp_path):
     path = tmp_path / "cpu.json"
     options = ["--smoke", "--only", "clip-forward", "--rounds", "1"]
@@ -191,6 +196,7 @@ def test_the_command_measures_time_and_memory_and_the_page_takes_them(tmp_path):
         table.rewrite(tmp_path, page)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_child_is_told():
     options = {"case": "model-forward", "setting": {}, "threads": 1, "contestant": "nobody"}
     assert "StopIteration" in harness.apart(options)["error"]
