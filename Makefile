@@ -1,9 +1,9 @@
 # From a bare clone with only Python >= 3.11 and make:
 #   make demo   a Perceiver learns real handwritten digits, is tested, predicts and draws what it attended to
-#   make test   every test
+#   make test   the tests, without the slow ones
 # Both create .venv and install into it once; again only after pyproject.toml or constraints.txt changed.
 
-.PHONY: setup demo test check golden bench evidence docs
+.PHONY: setup demo test test-all coverage check golden bench evidence docs
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := demo
 
@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 JOBS ?= 2# processes of the test run, one core each
 DATA ?= ../shared/data# real data sets for `make evidence`
 CHECKED := tests/unit tests/properties tests/parity tests/kernels# with shapes checked at run time
-LONG := tests/long tests/compiled tests/golden tests/contract# whose lines the others cover
+WHOLE := tests/compiled tests/long tests/e2e tests/golden tests/contract
 LOCK := pyproject.toml constraints.txt
 EXACT := src/perceivers/typing.py,src/perceivers/nn/*,src/perceivers/inputs/*,src/perceivers/outputs/*
 EXACT := $(EXACT),src/perceivers/cross_attention/*,src/perceivers/models/*,src/perceivers/data/*,src/perceivers/tasks/*
@@ -33,11 +33,17 @@ demo: .venv/.demo
 	@$(BIN)/perceivers quickstart
 
 test: .venv/.dev
+	$(PYTEST) --dist worksteal -m "not slow" $(CHECKED)
+	$(UNCHECKED) -m "not slow" $(WHOLE)
+
+test-all: test
+	$(UNCHECKED) -m slow $(WHOLE) $(CHECKED)
+
+coverage: .venv/.dev
 	@rm -f .coverage .coverage.*
 	$(PYTEST) --dist worksteal --cov --cov-report= $(CHECKED)
 	$(UNCHECKED) --cov --cov-append --cov-report= tests/e2e
-	$(UNCHECKED) $(LONG)
-	@echo "Floors 0 to 3 must be covered to the last line, the rest to 90 %."
+	@echo "The layers up to data and tasks must be covered to the last line, the rest to 90 %."
 	$(BIN)/coverage report --include='$(EXACT)' --fail-under=100
 	$(BIN)/coverage report --omit='$(EXACT)' --fail-under=90
 

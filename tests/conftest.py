@@ -10,6 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+SLOW = ("compiled", "long")  # folders whose tests are slow unless marked `quick`
 
 # Scripts of tests/support run in processes of their own.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -41,6 +42,12 @@ def without_a_gpu(monkeypatch) -> None:
 
 
 @pytest.fixture
+def undrawn_figures(monkeypatch) -> None:
+    """Save empty figures: drawing the report takes most of the time of a tiny run."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: file.touch())
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """Return the folder of real data beside the checkout, or skip."""
     shared = Path(os.environ.get("PERCEIVERS_SHARED", ROOT.parent / "shared"))
@@ -51,12 +58,10 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave tests/compiled to its own process: torch.compile cannot trace the shape checker."""
-    if os.environ.get("JAXTYPING_DISABLE"):
-        return
-    reason = (
-        "runs as: JAXTYPING_DISABLE=1 pytest -o addopts= --import-mode=importlib tests/compiled"
-    )
+    """Mark the slow folders, and skip what the shape checker prevents."""
     for item in items:
-        if ROOT / "tests" / "compiled" in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in SLOW and not item.get_closest_marker("quick"):
+            item.add_marker(pytest.mark.slow)
+        if folder == "compiled" and not os.environ.get("JAXTYPING_DISABLE"):
+            item.add_marker(pytest.mark.skip(reason="torch.compile cannot trace the shape checker"))

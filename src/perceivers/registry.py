@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, SerializationInfo, TypeAdapter
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
 from perceivers.plugins import load_plugins
@@ -99,13 +99,13 @@ class ConfigRegistry:
         """
         return self._union().validate_python(value)
 
-    def dump(self, config: Any, info: SerializationInfo) -> Any:
+    def dump(self, config: Any, info: Any) -> Any:
         """Return a configuration as plain data."""
         mode: Any = info.mode
         return self._union().dump_python(config, mode=mode)
 
-    def _union(self) -> TypeAdapter[Any]:
-        """Return the adapter of the union of all registered classes, in which `kind` discriminates."""
+    def _union(self) -> Any:
+        """Return the `TypeAdapter` of the union of all registered classes, in which `kind` discriminates."""
         if self._adapter is None:
             classes = tuple(self)
             union: Any = reduce(or_, classes)

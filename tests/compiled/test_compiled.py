@@ -33,7 +33,12 @@ def tiny(**changes):
 
 # aot_eager captures forward and backward as inductor does, without the minute of generating C++
 @pytest.mark.parametrize(
-    ("backend", "checkpointing"), [("inductor", False), ("aot_eager", False), ("aot_eager", True)]
+    ("backend", "checkpointing"),
+    [
+        ("inductor", False),
+        pytest.param("aot_eager", False, marks=pytest.mark.quick),
+        ("aot_eager", True),
+    ],
 )
 @pytest.mark.parametrize("path", ["auto", "structured"])
 def test_a_training_step_compiles_into_one_graph(path, backend, checkpointing):
@@ -64,7 +69,11 @@ def test_prediction_compiles_with_masks_and_permutation(path, permute):
 
 @pytest.mark.parametrize(
     ("part", "permute"),
-    [*((part, None) for part in INPUTS), (INPUTS[0], 7)],
+    [
+        pytest.param(INPUTS[0], None, marks=pytest.mark.quick),
+        *((part, None) for part in INPUTS[1:]),
+        (INPUTS[0], 7),
+    ],
     ids=lambda p: f"{p.kind}-{p.positions.kind}" if p in INPUTS else str(p),
 )
 @pytest.mark.parametrize("path", ["auto", "structured"])

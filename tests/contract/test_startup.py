@@ -94,14 +94,16 @@ def test_the_help_of_a_command_does_not_wait_for_torch(command):
     assert sorted(modules & ({"torch", "numpy", "PIL", "pydantic"} | HEAVY)) == []
 
 
+@pytest.mark.slow
 def test_recipes_load_torch_and_nothing_heavier():
     assert sorted(loaded("recipes") & HEAVY) == []
     assert sorted(loaded("recipes", "images") & HEAVY) == []
 
 
-@pytest.mark.parametrize("size", ["run", "large_run"])
+@pytest.mark.parametrize("size", ["run", pytest.param("large_run", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "flags", [[], pytest.param(["--quantize", "int8-always"], marks=needs_int8)]
+    "flags",
+    [[], pytest.param(["--quantize", "int8-always"], marks=[needs_int8, pytest.mark.slow])],
 )
 def test_a_prediction_loads_torch_and_nothing_heavier(request, size, flags):
     modules = loaded("predict", *request.getfixturevalue(size), *flags)
@@ -110,10 +112,12 @@ def test_a_prediction_loads_torch_and_nothing_heavier(request, size, flags):
     assert not any(name.startswith("perceivers.training") for name in modules)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_a_folder_loads_torch_and_nothing_heavier(run):
     assert sorted(loaded("evaluate", run[0]) & HEAVY) == []
 
 
+@pytest.mark.slow
 def test_inspecting_a_recipe_loads_no_extra():
     # Operations are counted on tensors without memory, which are the compiler's.
     extras = HEAVY - {"sympy", "torch._dynamo", "torch._inductor", "torch.onnx", "triton"}

@@ -7,6 +7,8 @@ import yaml
 from perceivers.training import batch_size_finder as batches
 from support.training import train
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 def weights_of(run):
     return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -32,6 +34,7 @@ def test_a_run_with_a_probe_has_the_bits_of_one_without(tmp_path):
     assert "--batch auto: a step of 16 samples: one batch of 16 (" in report
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_accumulated_and_the_run_goes_on_so(tmp_path, monkeypatch):
     options = {"max_epochs": 2, "augment": {}}
     train(str(tmp_path / "asked"), accumulate=4, **options)

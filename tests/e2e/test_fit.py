@@ -2,6 +2,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from perceivers.training import stopping as clock
 from perceivers.training.module import PerceiverModule
 from support.tolerance import GOLDEN, relative_error
 from support.training import PREPROCESS, resolved, small_digits, small_recipe, train
+
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
 
 @pytest.fixture(autouse=True)
@@ -243,9 +246,19 @@ def test_ctrl_c_saves_and_stops(tmp_path):
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-def test_another_number_of_processes_is_said_to_be_inexact(tmp_path, capfd):
-    with pytest.raises(SystemExit):
-        train(str(tmp_path / "run"), max_epochs=1, die="SIGTERM:5")
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory):
+    """A run of one epoch that was stopped after step 5. Tests copy it."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with pytest.raises(SystemExit):
+            train(str(folder), max_epochs=1, die="SIGTERM:5")
+    return folder
+
+
+def test_another_number_of_processes_is_said_to_be_inexact(stopped_run, tmp_path, capfd):
+    shutil.copytree(stopped_run, tmp_path / "run")
     last = tmp_path / "run/checkpoints/last.ckpt"
     payload = torch.load(last, weights_only=True)
     payload["perceivers"]["world_size"] = 4
@@ -254,9 +267,8 @@ def test_another_number_of_processes_is_said_to_be_inexact(tmp_path, capfd):
     assert "had 4 processes and now has 1: its numbers will not be" in capfd.readouterr().err
 
 
-def test_a_job_that_slurm_starts_again_goes_on_by_itself(tmp_path, monkeypatch, capfd):
-    with pytest.raises(SystemExit):
-        train(str(tmp_path / "run"), max_epochs=1, die="SIGTERM:5")
+def test_a_job_that_slurm_starts_again_goes_on_by_itself(stopped_run, tmp_path, monkeypatch, capfd):
+    shutil.copytree(stopped_run, tmp_path / "run")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     train(str(tmp_path / "run"), max_epochs=1)
     assert "Resuming from step 5." in capfd.readouterr().err

@@ -201,6 +201,7 @@ def made_views() -> list[dict]:
     return explanation_json.views_json(made)
 
 
+@pytest.mark.slow
 def test_every_other_kind_of_input_is_given_and_drawn(browser):
     inputs = [
         {"name": "text", "kind": "text", "accept": [".txt"]},
@@ -264,6 +265,7 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
     context.close()
 
 
+@pytest.mark.slow
 def test_a_page_of_an_explanation_needs_no_server(tmp_path, browser):
     names = ("picture", "film", "wave", "spectrogram", "cloud", "short text", "recording")
     names += ("values", "fields", "elements")
@@ -294,6 +296,7 @@ def test_a_page_of_an_explanation_needs_no_server(tmp_path, browser):
         wait_until(lambda: page.evaluate("document.querySelector('.player input').value > 0.1"))
 
 
+@pytest.mark.slow
 def test_a_picture_is_answered_and_drawn(tmp_path, browser):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     file = tmp_path / "a.png"
@@ -335,6 +338,7 @@ def test_a_picture_is_answered_and_drawn(tmp_path, browser):
         assert page.inner_text("[data-zone=image] .given") == "camera.png"
 
 
+@pytest.mark.slow
 def test_a_sound_plays_with_its_map(tmp_path, browser):
     file = write_wav(tmp_path / "a.wav", tone(0, 1, seconds=0.4))
     folder = save_looking(tmp_path / "run", "audio")
@@ -361,6 +365,7 @@ def test_a_sound_plays_with_its_map(tmp_path, browser):
         assert "The attention map is drawn." in said(page)
 
 
+@pytest.mark.slow
 def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
     heard_there = tone(1, 2, seconds=0.8, rate=16_000)
     file = write_video(tmp_path / "a.mp4", frames(0, 1), sound=heard_there)

@@ -9,6 +9,8 @@ from support.cli import torchrun
 from support.docs import ROOT
 from support.exact_steps import train
 
+pytestmark = pytest.mark.quick
+
 SCRIPT = ROOT / "tests" / "support" / "exact_steps.py"
 EXACT = 1e-12
 DIVIDED = [(name, parts) for name in ("adamw", "lamb") for parts in ([[6], [6]], [[3, 4], [4, 1]])]
@@ -20,16 +22,17 @@ def assert_same_weights(found, expected):
         assert (found[name] - weight).abs().max() < EXACT, name
 
 
-@pytest.fixture(scope="module", params=["adamw", "lamb"])
-def whole(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights of one process that takes each step in one batch, by the optimizer."""
     folder = tmp_path_factory.mktemp("whole")
-    return request.param, train(folder, request.param, [[12]])
+    return {optimizer: train(folder, optimizer, [[12]]) for optimizer in ("adamw", "lamb")}
 
 
 @pytest.mark.parametrize("parts", [[4, 4, 4], [5, 5, 2], [1] * 12], ids=str)
-def test_batches_of_a_step_are_as_one(whole, parts, tmp_path):
-    optimizer, expected = whole
-    assert_same_weights(train(tmp_path, optimizer, [parts]), expected)
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_batches_of_a_step_are_as_one(whole, optimizer, parts, tmp_path):
+    assert_same_weights(train(tmp_path, optimizer, [parts]), whole[optimizer])
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +44,14 @@ def of_two_processes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(DIVIDED)), ids=lambda number: str(DIVIDED[number]))
-def test_batches_of_two_processes_are_as_one(of_two_processes, number, tmp_path):
+def test_batches_of_two_processes_are_as_one(of_two_processes, whole, number):
     optimizer, _ = DIVIDED[number]
-    expected = train(tmp_path, optimizer, [[12]])
     for weights in of_two_processes:
-        assert_same_weights(weights[number], expected)
+        assert_same_weights(weights[number], whole[optimizer])
 
 
-def test_the_mean_of_means_would_be_seen(whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_the_mean_of_means_would_be_seen(whole, optimizer, tmp_path, monkeypatch):
     from perceivers.training import batches as feed
 
     class Unweighted(feed.TrainBatch):
@@ -56,6 +59,6 @@ def test_the_mean_of_means_would_be_seen(whole, tmp_path, monkeypatch):
             super().__init__(batch, **{**place, "weight": 1.0})
 
     monkeypatch.setattr(feed, "TrainBatch", Unweighted)
-    optimizer, expected = whole
+    expected = whole[optimizer]
     found = train(tmp_path, optimizer, [[5, 5, 2]])
     assert max((found[n] - w).abs().max() for n, w in expected.items()) > 1e-6

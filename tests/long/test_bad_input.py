@@ -12,6 +12,8 @@ from perceivers.cli.main import main
 from support.cli import TINY
 from support.runs import make_image_folder, save_run
 
+pytestmark = pytest.mark.quick
+
 
 def noise(height: int = 12, width: int = 12) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)

@@ -106,12 +106,12 @@ def told(err: str, path: Path) -> None:
 
 
 def cases(wanted: Callable[[Bad], bool]) -> list[object]:
-    return [
-        pytest.param(kind, bad, id=bad.name)
-        for kind, (_, bads, _, _) in KINDS.items()
-        for bad in bads
-        if wanted(bad)
-    ]
+    found: list[object] = []
+    for kind, (_, bads, _, _) in KINDS.items():
+        for number, bad in enumerate(filter(wanted, bads)):
+            marks = [pytest.mark.quick] * (number < 2)
+            found.append(pytest.param(kind, bad, id=bad.name, marks=marks))
+    return found
 
 
 @pytest.mark.parametrize(("kind", "bad"), cases(lambda bad: bool(bad.why)))

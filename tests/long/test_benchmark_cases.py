@@ -16,6 +16,8 @@ from benchmarks.setting import FULL, Case, Contestant, Setting, Skip, Target
 
 from perceivers.recipes import get_recipe
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = Setting(smoke=True)
 ONCE = measure.Budget(seconds=0.0, at_least=1, at_most=1)
@@ -102,11 +104,13 @@ def test_sizes_are_the_papers():
     assert FULL.mel[0] * FULL.mel[1] == 4_800
 
 
+@pytest.mark.slow
 def test_the_plain_model_has_the_published_number_of_weights():
     model = plain_2021(Setting()).model
     assert sum(p.numel() for p in model.parameters()) == 44_912_254
 
 
+@pytest.mark.slow
 def test_io_has_the_published_number_of_weights():
     assert sum(p.numel() for p in ours_io(Setting()).model.parameters()) == 48_440_627
 
@@ -130,11 +134,15 @@ def row(**changes):
 @pytest.mark.parametrize(
     ("target", "value", "met"),
     [
-        (Target(says="", of="plain", to="ours", at_least=8.0), 9.0, True),
-        (Target(says="", of="plain", to="ours", at_least=9.5), 9.0, False),
-        (Target(says="", of="ours", to="plain", quantity="peak_mib", at_most=0.4), 0.5, False),
-        (Target(says="", of="ours", quantity="over_mib", at_most=20.0), 20.0, True),
-        (Target(says="", of="plain", to="ours"), 9.0, None),
+        (Target(description="", of="plain", to="ours", at_least=8.0), 9.0, True),
+        (Target(description="", of="plain", to="ours", at_least=9.5), 9.0, False),
+        (
+            Target(description="", of="ours", to="plain", quantity="peak_mib", at_most=0.4),
+            0.5,
+            False,
+        ),
+        (Target(description="", of="ours", quantity="over_mib", at_most=20.0), 20.0, True),
+        (Target(description="", of="plain", to="ours"), 9.0, None),
     ],
 )
 def test_targets_are_judged(target, value, met):
@@ -145,13 +153,13 @@ def test_targets_are_judged(target, value, met):
 
 
 def test_a_target_without_its_contestant_says_why():
-    target = Target(says="times the speed", of="theirs", to="ours", at_least=1.0)
+    target = Target(description="times the speed", of="theirs", to="ours", at_least=1.0)
     verdict = harness.judged(target, row(), Setting())
     assert (verdict["met"], verdict["why"]) == (None, "not installed")
     assert table.target(verdict) == "- times the speed: not installed"
     broken = row()
     broken["contestants"]["ours"]["error"] = "killed"
-    target = Target(says="", of="plain", to="ours", quantity="peak_mib")
+    target = Target(description="", of="plain", to="ours", quantity="peak_mib")
     assert harness.judged(target, broken, Setting())["why"] == "killed"
 
 
@@ -166,6 +174,7 @@ def test_a_row_is_replaced_and_another_machine_begins_anew(tmp_path):
     assert [r["number"] for r in results["cases"]] == [3]
 
 
+@pytest.mark.slow
 def test_the_command_measures_time_and_memory_and_the_page_takes_them(tmp_path):
     path = tmp_path / "cpu.json"
     options = ["--smoke", "--only", "clip-forward", "--rounds", "1"]
@@ -191,6 +200,7 @@ def test_the_command_measures_time_and_memory_and_the_page_takes_them(tmp_path):
         table.rewrite(tmp_path, page)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_child_is_told():
     options = {"case": "model-forward", "setting": {}, "threads": 1, "contestant": "nobody"}
     assert "StopIteration" in harness.apart(options)["error"]

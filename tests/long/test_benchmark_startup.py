@@ -5,6 +5,8 @@ import json
 import pytest
 from benchmarks import startup
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_process_is_timed_and_one_that_fails_is_an_error():
     found = startup.took(["-c", "sum(range(10**6))"])
@@ -14,6 +16,7 @@ def test_a_process_is_timed_and_one_that_fails_is_an_error():
         startup.took(["-c", "raise SystemExit(3)"])
 
 
+@pytest.mark.slow
 def test_a_command_is_followed_until_its_first_forward(tmp_path):
     work = startup.cases(tmp_path, recipes=("digits",))
     assert list(work) == [

@@ -10,6 +10,8 @@ import pytest
 from perceivers.recipes import get_recipe
 from support.runs import make_image_folder
 
+pytestmark = pytest.mark.quick
+
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 
 

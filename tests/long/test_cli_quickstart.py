@@ -3,11 +3,15 @@
 import csv
 import re
 
+import pytest
 from PIL import Image
 
 from perceivers.cli.main import main
 
+pytestmark = pytest.mark.quick
 
+
+@pytest.mark.slow
 def test_quickstart_leaves_report_predictions_and_attention(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["quickstart", "--max-epochs", "1"]) == 0

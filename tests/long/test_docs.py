@@ -12,10 +12,13 @@ from perceivers.cli.main import main
 from support.docs import ROOT, blocks, commands, promised, shortened, steps, words_of
 from support.docs_data import DATA, make_data
 
+QUICK = ("audio", "text", "arrays", "flow")
 PAGES = {name: ROOT / "docs" / f"{name}.md" for name in DATA if name != "README"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.quick] * (page in QUICK)) for page in PAGES]
+)
 def test_every_command_of_a_page_does_what_it_says(page, tmp_path, monkeypatch, capsys):
     make_data(page, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -37,6 +40,7 @@ def test_every_command_of_a_page_does_what_it_says(page, tmp_path, monkeypatch, 
             Path(target).write_text(out.getvalue())
 
 
+@pytest.mark.quick
 def test_every_command_of_the_readme_does_what_it_says(tmp_path, monkeypatch, capsys):
     make_data("README", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -49,6 +53,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path, monkeypatch, ca
         assert all(path.exists() for path in promised(words)), line
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("page", "text", "why"),
     [

@@ -10,6 +10,8 @@ import pytest
 from support.cli import torchrun
 from support.runs import make_finished_run, make_image_folder
 
+pytestmark = pytest.mark.quick
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -45,6 +47,7 @@ def test_a_custom_task_works_everywhere(tmp_path):
     assert "kind: focal" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_finished_run(tmp_path / "run")
@@ -55,6 +58,7 @@ def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "from-scratch" / "init.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     data = make_image_folder(tmp_path / "birds", count=10)
     options = ["--max-steps", "2", "--batch-size", "4"]
@@ -63,6 +67,7 @@ def test_two_processes_train_one_model(tmp_path):
     assert "| device | 2 x cpu, float32 |" in (tmp_path / "run" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_cell_by_cell(tmp_path, monkeypatch, capsys):
     cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

@@ -57,7 +57,12 @@ def fitted(tmp_path_factory) -> Callable[[str], Trained]:
     return trained
 
 
-@pytest.fixture(params=list(CASES))
+QUICK = ("audio_video", "meshes", "text", "table", "mixed")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.quick] * (name in QUICK)) for name in CASES]
+)
 def one(request, fitted) -> Trained:
     return fitted(request.param)
 
@@ -250,7 +255,7 @@ class TestCache:
 
 class TestShards:
     @pytest.mark.parametrize("name", ["meshes", "mixed"])
-    def test_a_stream_of_shards_is_learned_from_and_predict_rows(self, fitted, tmp_path, name):
+    def test_a_stream_of_shards_is_learned_from_and_predicted(self, fitted, tmp_path, name):
         trained = fitted(name)
         shards = tmp_path / "shards"
         status, out, err = run_command(

@@ -20,6 +20,8 @@ from support.training import small_digits, train
 SCRIPT = ROOT / "tests" / "support" / "training.py"
 RUN = {"max_epochs": 3, "accumulate": 2}  # 10 steps an epoch
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
@@ -71,8 +73,15 @@ def assert_same_run(folder, other):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("step", [13, 20], ids=["within_an_epoch", "at_its_end"])
+@pytest.mark.parametrize(
+    ("workers", "step"),
+    [
+        pytest.param(0, 13, id="within_an_epoch-0", marks=pytest.mark.quick),
+        pytest.param(2, 13, id="within_an_epoch-2"),
+        pytest.param(0, 20, id="at_its_end-0"),
+        pytest.param(2, 20, id="at_its_end-2"),
+    ],
+)
 def test_after_sigterm(uninterrupted, tmp_path, workers, step, capfd):
     run = tmp_path / "run"
     with pytest.raises(SystemExit) as stopped:

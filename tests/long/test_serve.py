@@ -18,6 +18,8 @@ from support.runs import save_run
 from support.server import client_of
 from support.timing import PATIENCE, wait_until
 
+pytestmark = pytest.mark.quick
+
 
 def exchange(address: str, sent: bytes) -> bytes:
     """Send bytes over a connection of its own and return all that comes back."""
@@ -50,6 +52,7 @@ def decoder_of(pid: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
+@pytest.mark.slow
 def test_clients_at_once_are_answered_and_what_is_accepted_is_finished(tmp_path):
     run = save_run(tmp_path / "run")
     with serving(run, "--max-batch", "16") as (address, pid):

@@ -24,7 +24,10 @@ def sent(client, kind, name, data):
     return client.post("/predict", files={kind: (name, data)})
 
 
-@pytest.mark.parametrize("kind", GOOD_SUFFIX)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.quick] * (kind == "image")) for kind in GOOD_SUFFIX],
+)
 def test_malformed_files_get_a_reason_and_the_next_good_one_an_answer(kind, folder):
     malformed = [one for one in bad_files(folder) if one.kind == kind]
     with client_of(folder, kind, limits=BOUNDS) as client:

@@ -48,7 +48,7 @@ def test_a_warm_up_of_lamb_is_warned_of():
     head = nn.Linear(2, 2)
     nn.init.zeros_(head.weight)
     for config in (OptimConfig(warmup_steps=5), OptimConfig(warmup_fraction=0.1)):
-        assert "begin at zero (weight) stay near it" in warn_of_warmup(config, head)
+        assert "initialized to zero (weight) stay near it" in warn_of_warmup(config, head)
         assert warn_of_warmup(config, nn.Linear(2, 2)) == ""
     assert warn_of_warmup(OptimConfig(), head) == ""
     assert warn_of_warmup(OptimConfig(name="adamw", warmup_steps=5), head) == ""

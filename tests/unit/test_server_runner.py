@@ -65,9 +65,10 @@ def test_a_server_tells_where_it_is_and_ends_when_it_is_told(tmp_path, still, mo
     assert status == [0]
 
 
-def test_signals_are_its_own_only_while_it_runs():
+def test_signals_are_its_own_only_while_it_runs(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    server = running._Server(running._uvicorn_config(lambda: None, ServerSettings("run")), None)
+    settings = ServerSettings(run=str(save_run(tmp_path / "run")), device="cpu")
+    server = running._Server(running._uvicorn_config(lambda: None, settings), Service(settings))
     with server.capture_signals():
         assert signal.getsignal(signal.SIGTERM) == server.handle_exit
     assert signal.getsignal(signal.SIGTERM) == before

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from perceivers.plugins import load_plugins
 from perceivers.registry import ConfigRegistry
@@ -26,6 +26,7 @@ AugmentConfig = Annotated[Any, AUGMENT]
 _PLAIN = {"string": "short strings", "other": "something unknown"}
 
 
+@runtime_checkable
 class OwnDataSize(Protocol):
     """Sizes on which the defaults for a user's own data depend: `recipes.common.Size`."""
 

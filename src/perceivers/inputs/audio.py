@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from perceivers.inputs.elements import Elements, GridPositions, check_readable
-from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
+from perceivers.inputs.elements import Elements
+from perceivers.inputs.positions import (
+    FourierPositionsConfig,
+    GridInput,
+    PositionsConfig,
+    first_cells,
+)
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
 from perceivers.nn.init import truncated_linear
@@ -128,22 +131,15 @@ AudioInputConfig = Annotated[
 ]
 
 
-class AudioInput(nn.Module, ABC):
+class AudioInput(GridInput, ABC):
     """Base of audio adapters: cells become elements with positions, and padding is masked.
 
     Args:
-        size: Length of a clip, then what each place holds: samples x channels or frames x bands.
+        size: Length of a clip, then the values at each place: samples x channels or frames x bands.
         grid: Elements along each axis.
         content_channels: Width of an element without its position.
         positions: Where an element is.
-
-    Raises:
-        ValueError: If an element would have a single channel, which LayerNorm erases.
     """
-
-    channels: int
-    num_elements: int
-    axes: tuple[int, ...]
 
     def __init__(
         self,
@@ -152,15 +148,8 @@ class AudioInput(nn.Module, ABC):
         content_channels: int,
         positions: PositionsConfig | None,
     ) -> None:
-        super().__init__()
-        self.size, self.axes = size, grid
-        self.num_elements = math.prod(grid)
-        self.channels = content_channels
-        self.positions = None
-        if positions is not None:
-            self.positions = build_positions(positions, grid)
-            self.channels += self.positions.channels
-        check_readable(self.channels, "a larger patch, or project_channels; got positions=None")
+        advice = "a larger patch, or project_channels; got positions=None"
+        super().__init__(size, grid, content_channels, positions, advice)
 
     @abstractmethod
     def content(
@@ -176,7 +165,7 @@ class AudioInput(nn.Module, ABC):
         Raises:
             ValueError: If the input does not have the configured size.
         """
-        length, values = self.size
+        length, values = self.shape
         if x.shape[2] != values or x.shape[1] > length:
             raise ValueError(
                 f"Expected clips of shape batch x length x {values} with a length of at most {length}, "
@@ -187,26 +176,14 @@ class AudioInput(nn.Module, ABC):
             # What is padded shares patches with what is real.
             x = x.masked_fill(~mask[..., None], 0.0)
         content, mask = self.content(x, mask)
+        across = math.prod(content.shape[2:-1])
         if mask is not None:
-            across = math.prod(content.shape[2:-1])
             mask = mask[:, :, None].expand(-1, -1, across).flatten(1)
-        return Elements(content.flatten(1, -2), self._positions_of(content), mask=mask)
-
-    def example(self, batch_size: int) -> Float[Tensor, "B L V"]:
-        """Return made-up clips of the configured size."""
-        return torch.zeros(batch_size, *self.size)
-
-    def _positions_of(
-        self, content: Float[Tensor, "B *grid Cc"]
-    ) -> GridPositions | Float[Tensor, "M P"] | None:
-        """Return the positions of the first cells of the first axis, out of those of the configured grid."""
-        if self.positions is None:
-            return None
-        cells, positions = content.shape[1], self.positions(self.axes, content.device)
-        if isinstance(positions, GridPositions):
-            first, *others = positions.tables
-            return GridPositions((first[:cells], *others), positions.channels)
-        return positions[: cells * math.prod(self.axes[1:])]
+        positions = None
+        if self.positions is not None:
+            configured = self.positions(self.axes, content.device)
+            positions = first_cells(configured, content.shape[1], across)
+        return Elements(content.flatten(1, -2), positions, mask=mask)
 
 
 class _PatchedAudio(AudioInput):
@@ -271,34 +248,22 @@ class _ConvolvedAudio(AudioInput):
 class WaveInput(_PatchedAudio):
     """Makes an element of each stretch of samples, all channels of a sample together.
 
-    Raises:
-        ValueError: If the length is not known, or an element would have a single channel.
-
     Reference: Perceiver (arXiv:2103.03206), section 4.2: 1.28 s at 48 kHz are 480 elements of 128 samples.
     """
 
     def __init__(self, config: WaveInputConfig) -> None:
-        size = (_known_samples(config.num_samples), config.num_channels)
-        super().__init__(size, (config.patch,), config)
+        super().__init__(_wave_size(config), (config.patch,), config)
 
 
 class ConvWaveInput(_ConvolvedAudio):
-    """Makes an element of each cell of a convolved waveform.
-
-    Raises:
-        ValueError: If the length is not known, or there is no convolution.
-    """
+    """Makes an element of each cell of a convolved waveform."""
 
     def __init__(self, config: ConvWaveInputConfig) -> None:
-        size = (_known_samples(config.num_samples), config.num_channels)
-        super().__init__(size, config.num_channels, config)
+        super().__init__(_wave_size(config), config.num_channels, config)
 
 
 class SpectrogramInput(_PatchedAudio):
     """Makes an element of each value of a spectrogram, or of each patch of them.
-
-    Raises:
-        ValueError: If the size is not known, or an element would have a single channel.
 
     Reference: Perceiver (arXiv:2103.03206), section 4.2: 4,800 values of a mel spectrogram are 4,800 elements.
     """
@@ -308,20 +273,16 @@ class SpectrogramInput(_PatchedAudio):
 
 
 class ConvSpectrogramInput(_ConvolvedAudio):
-    """Makes an element of each cell of a convolved spectrogram.
-
-    Raises:
-        ValueError: If the size is not known, or there is no convolution.
-    """
+    """Makes an element of each cell of a convolved spectrogram."""
 
     def __init__(self, config: ConvSpectrogramInputConfig) -> None:
         super().__init__(_known_size(config.size), 1, config)
 
 
-def _known_samples(num_samples: int | None) -> int:
-    if num_samples is None:
+def _wave_size(config: WaveInputConfig | ConvWaveInputConfig) -> tuple[int, int]:
+    if config.num_samples is None:
         raise ValueError("Expected the samples of a clip, num_samples=rate x seconds, got None.")
-    return num_samples
+    return config.num_samples, config.num_channels
 
 
 def _known_size(size: tuple[int, int] | None) -> tuple[int, int]:

@@ -232,20 +232,3 @@ class InputAdapter(Protocol):
     def example(self, batch_size: int) -> Tensor:
         """Return a made-up input of the configured size, of which nothing matters but the shape."""
         ...
-
-
-def check_readable(num_channels: int, expected: str) -> None:
-    """Refuse elements that every cross-attend would read as zeros.
-
-    Args:
-        num_channels: Width of an element, its position included.
-        expected: Expected and actual value, and what to do, for the message.
-
-    Raises:
-        ValueError: If there are fewer than two.
-    """
-    if num_channels < 2:
-        raise ValueError(
-            "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend turns "
-            f"any single number into zero. Expected positions (for example FourierPositionsConfig()), {expected}."
-        )

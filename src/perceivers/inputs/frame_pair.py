@@ -1,16 +1,15 @@
 """Two frames as input elements: every pixel with its neighborhood in both, for optical flow."""
 
-import math
+from abc import ABC, abstractmethod
 from dataclasses import field
 from typing import Literal
 
-import torch
 from einops import rearrange
 from torch import nn
 from torch.nn.functional import pad
 
 from perceivers.inputs.elements import Elements
-from perceivers.inputs.positions import FourierPositionsConfig, PositionsConfig, build_positions
+from perceivers.inputs.positions import FourierPositionsConfig, GridInput, PositionsConfig
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem
 from perceivers.nn.init import truncated_linear
@@ -45,33 +44,21 @@ class FramePairInputConfig:
             )
 
 
-class FramePairInput(nn.Module):
-    """Makes an element of each pixel: its neighborhood in the first frame, then that in the second.
+class _FramePairInput(GridInput, ABC):
+    """Base of adapters of two frames: content on a grid becomes elements with positions."""
 
-    Raises:
-        ValueError: If the size is not known.
+    def __init__(
+        self,
+        config: "FramePairInputConfig | ConvFramePairInputConfig",
+        grid: tuple[int, ...],
+        content_channels: int,
+    ) -> None:
+        shape = (2, config.num_channels, *_size(config))
+        super().__init__(shape, grid, content_channels, config.positions, "got positions=None")
 
-    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
-    before positions are put behind, as in DeepMind's release.
-    """
-
-    channels: int
-    num_elements: int
-    axes: tuple[int, ...]
-
-    def __init__(self, config: FramePairInputConfig) -> None:
-        super().__init__()
-        if config.size is None:
-            raise ValueError("Expected the size of the frames, size=(height, width), got None.")
-        self.config, self.size, self.axes = config, config.size, config.size
-        self.num_elements = config.size[0] * config.size[1]
-        self.channels = 2 * config.num_channels * config.patch**2
-        self.project: nn.Module = nn.Identity()
-        if config.project_channels is not None:
-            self.project = truncated_linear(self.channels, config.project_channels)
-            self.channels = config.project_channels
-        self.positions = build_positions(config.positions, config.size)
-        self.channels += self.positions.channels
+    @abstractmethod
+    def content(self, frames: Float[Tensor, "B 2 Ci Y X"]) -> Float[Tensor, "B Yg Xg Cc"]:
+        """Return the contents of the elements on their grid."""
 
     def forward(
         self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
@@ -81,36 +68,41 @@ class FramePairInput(nn.Module):
         Raises:
             ValueError: If they are no pairs, or have another number of channels.
         """
-        check_pairs(frames, self.config.num_channels)
-        side = self.config.patch
-        padded = pad(frames, (side // 2,) * 4)
-        around = padded.unfold(3, side, 1).unfold(4, side, 1)
-        content = self.project(rearrange(around, "B T C Y X y x -> B (Y X) (T y x C)"))
-        grid = (frames.shape[3], frames.shape[4])
-        positions = self.positions(grid, frames.device)
-        if mask is not None:
-            mask = mask.expand(-1, content.shape[1])
-        return Elements(content, positions, mask=mask)
-
-    def example(self, batch_size: int) -> Float[Tensor, "B 2 Ci Y X"]:
-        """Return made-up frames of the configured size."""
-        return torch.zeros(batch_size, 2, self.config.num_channels, *self.size)
+        channels = self.shape[1]
+        if tuple(frames.shape[1:3]) != (2, channels):
+            raise ValueError(
+                f"Expected pairs of frames (B x 2 x {channels} x height x width), got shape {tuple(frames.shape)}."
+            )
+        content = self.content(frames)
+        assert self.positions is not None
+        positions = self.positions((content.shape[1], content.shape[2]), frames.device)
+        content = content.flatten(1, 2)
+        return Elements(
+            content, positions, mask=None if mask is None else mask.expand(-1, content.shape[1])
+        )
 
 
-def check_pairs(frames: Float[Tensor, "B T Ci Y X"], num_channels: int) -> None:
-    """Refuse what are no pairs of frames.
-
-    Args:
-        frames: Whatever was given.
-        num_channels: Channels of a frame.
+class FramePairInput(_FramePairInput):
+    """Makes an element of each pixel: its neighborhood in the first frame, then that in the second.
 
     Raises:
-        ValueError: If there are not two frames, or they have another number of channels.
+        ValueError: If the size is not known.
+
+    Reference: Perceiver IO (arXiv:2107.14795), section 4.2 and appendix H. The linear layer acts on the neighborhoods,
+    before positions are put behind, as in DeepMind's release.
     """
-    if tuple(frames.shape[1:3]) != (2, num_channels):
-        raise ValueError(
-            f"Expected pairs of frames (B x 2 x {num_channels} x height x width), got shape {tuple(frames.shape)}."
-        )
+
+    def __init__(self, config: FramePairInputConfig) -> None:
+        values, width = 2 * config.num_channels * config.patch**2, config.project_channels
+        project = nn.Identity() if width is None else truncated_linear(values, width)
+        super().__init__(config, _size(config), values if width is None else width)
+        self.config, self.project = config, project
+
+    def content(self, frames: Float[Tensor, "B 2 Ci Y X"]) -> Float[Tensor, "B Y X Cc"]:
+        """Return the neighborhoods of each pixel, projected if the configuration states so."""
+        side = self.config.patch
+        around = pad(frames, (side // 2,) * 4).unfold(3, side, 1).unfold(4, side, 1)
+        return self.project(rearrange(around, "B T C Y X y x -> B Y X (T y x C)"))
 
 
 @configclass
@@ -135,7 +127,7 @@ class ConvFramePairInputConfig:
     positions: PositionsConfig = field(default_factory=FourierPositionsConfig)
 
 
-class ConvFramePairInput(nn.Module):
+class ConvFramePairInput(_FramePairInput):
     """Makes an element of each cell: the channels of both frames side by side go through the stem.
 
     Raises:
@@ -145,46 +137,27 @@ class ConvFramePairInput(nn.Module):
     this stem has a norm that sees no other samples and no padding.
     """
 
-    channels: int
-    num_elements: int
-    axes: tuple[int, ...]
-
     def __init__(self, config: ConvFramePairInputConfig) -> None:
-        super().__init__()
-        if config.size is None:
-            raise ValueError("Expected the size of the frames, size=(height, width), got None.")
-        self.config, self.size = config, config.size
-        self.stem = ConvStem(
+        stem = ConvStem(
             2 * config.num_channels,
             config.stem_channels,
             kernel=config.kernel,
             stride=config.stride,
             num_axes=2,
         )
-        self.axes = self.stem.grid(config.size)
-        self.num_elements = math.prod(self.axes)
-        self.positions = build_positions(config.positions, self.axes)
-        self.channels = config.stem_channels[-1] + self.positions.channels
+        super().__init__(config, stem.grid(_size(config)), config.stem_channels[-1])
+        self.config, self.stem = config, stem
 
-    def forward(
-        self, frames: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B 1"] | None = None
-    ) -> Elements:
-        """Return the elements of pairs of frames, in reading order.
-
-        Raises:
-            ValueError: If they are no pairs, or have another number of channels.
-        """
-        check_pairs(frames, self.config.num_channels)
+    def content(self, frames: Float[Tensor, "B 2 Ci Y X"]) -> Float[Tensor, "B Yg Xg Cc"]:
+        """Return the stem's output."""
         cells, _ = self.stem(rearrange(frames, "B T C Y X -> B (T C) Y X"))
-        positions = self.positions((cells.shape[2], cells.shape[3]), frames.device)
-        content = rearrange(cells, "B C Y X -> B (Y X) C")
-        if mask is not None:
-            mask = mask.expand(-1, content.shape[1])
-        return Elements(content, positions, mask=mask)
+        return cells.movedim(1, -1)
 
-    def example(self, batch_size: int) -> Float[Tensor, "B 2 Ci Y X"]:
-        """Return made-up frames of the configured size."""
-        return torch.zeros(batch_size, 2, self.config.num_channels, *self.size)
+
+def _size(config: FramePairInputConfig | ConvFramePairInputConfig) -> tuple[int, int]:
+    if config.size is None:
+        raise ValueError("Expected the size of the frames, size=(height, width), got None.")
+    return config.size
 
 
 register_input(FramePairInputConfig, FramePairInput, preprocess="frame_pair")

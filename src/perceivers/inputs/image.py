@@ -5,18 +5,13 @@ from abc import ABC, abstractmethod
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-import torch
 from einops import rearrange
 from pydantic import Field
 from torch import nn
 from torch.nn.functional import pad
 
-from perceivers.inputs.elements import Elements, check_readable
-from perceivers.inputs.positions import (
-    FourierPositionsConfig,
-    PositionsConfig,
-    build_positions,
-)
+from perceivers.inputs.elements import Elements
+from perceivers.inputs.positions import FourierPositionsConfig, GridInput, PositionsConfig
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
@@ -104,30 +99,19 @@ ImageInputConfig = Annotated[
 ]
 
 
-class _ImageInput(nn.Module, ABC):
+class _ImageInput(GridInput, ABC):
     """Base of image adapters: content channels become elements with positions."""
-
-    channels: int
-    num_elements: int
-    axes: tuple[int, ...]
 
     def __init__(
         self, config: PixelInputConfig | PatchInputConfig | ConvInputConfig, content_channels: int
     ) -> None:
-        super().__init__()
-        self.num_channels = config.num_channels
         if config.size is None:
             raise ValueError("Expected the size of the images, size=(height, width), got None.")
-        grid = self.grid(*config.size)
-        self.axes, self.size = grid, config.size
-        self.num_elements = math.prod(grid)
-        self.channels = content_channels
-        self.positions = None
-        if config.positions is not None:
-            self.positions = build_positions(config.positions, grid)
-            self.channels += self.positions.channels
-        check_readable(
-            self.channels,
+        super().__init__(
+            (config.num_channels, *config.size),
+            self.grid(*config.size),
+            content_channels,
+            config.positions,
             f"more channels, or project_channels; got num_channels={config.num_channels} and positions=None",
         )
 
@@ -147,10 +131,11 @@ class _ImageInput(nn.Module, ABC):
         Raises:
             ValueError: If the image has another number of channels than the configuration states.
         """
-        if image.shape[1] != self.num_channels:
+        channels = self.shape[0]
+        if image.shape[1] != channels:
             raise ValueError(
-                f"Expected images of {self.num_channels} channels (B x {self.num_channels} x height x "
-                f"width), got shape {tuple(image.shape)}."
+                f"Expected images of {channels} channels (B x {channels} x height x width), got shape "
+                f"{tuple(image.shape)}."
             )
         content = self.content(image)
         grid = (content.shape[2], content.shape[3])
@@ -160,16 +145,9 @@ class _ImageInput(nn.Module, ABC):
             mask = mask.expand(-1, content.shape[1])
         return Elements(content, positions, mask=mask)
 
-    def example(self, batch_size: int) -> Float[Tensor, "B Ci Y X"]:
-        """Return made-up images of the configured size."""
-        return torch.zeros(batch_size, self.num_channels, *self.size)
-
 
 class PixelInput(_ImageInput):
     """Makes an element of each pixel. Nothing is mixed and nothing is known of neighbors.
-
-    Raises:
-        ValueError: If an element would have a single channel, which LayerNorm erases.
 
     Reference: Perceiver (arXiv:2103.03206), section 4.1; 3 + 2 (2 * 64 + 1) = 261 channels on ImageNet.
     """
@@ -189,9 +167,6 @@ class PatchInput(_ImageInput):
     """Makes an element of each patch: its pixels in reading order, the colors of a pixel together.
 
     An image that does not divide into patches gets zeros (the mean color) behind its last row and column.
-
-    Raises:
-        ValueError: If an element would have a single channel, which LayerNorm erases.
 
     Reference: Perceiver IO (arXiv:2107.14795), appendix H, where patches feed optical flow.
     """

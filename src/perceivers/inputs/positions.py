@@ -1,4 +1,4 @@
-"""Position encodings of grids: Fourier features, or learned vectors."""
+"""Position encodings of grids: Fourier features or learned vectors; and the base of adapters with such positions."""
 
 import math
 from typing import Annotated, Literal
@@ -143,3 +143,62 @@ def build_positions(
     if isinstance(config, FourierPositionsConfig):
         return FourierPositions(config, grid)
     return LearnedPositions(config, grid)
+
+
+def first_cells(
+    positions: GridPositions | Float[Tensor, "M P"], count: int, across: int = 1
+) -> GridPositions | Float[Tensor, "M P"]:
+    """Return the positions of the first `count` cells of a grid's first axis, each of `across` elements."""
+    if isinstance(positions, GridPositions):
+        first, *others = positions.tables
+        return GridPositions((first[:count], *others), positions.channels)
+    return positions[: count * across]
+
+
+def check_readable(num_channels: int, expected: str) -> None:
+    """Refuse elements of a single channel, which LayerNorm erases; `expected` ends the message."""
+    if num_channels < 2:
+        raise ValueError(
+            "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend turns "
+            f"any single number into zero. Expected positions (for example FourierPositionsConfig()), {expected}."
+        )
+
+
+class GridInput(nn.Module):
+    """Base of input adapters whose elements lie on a grid.
+
+    Args:
+        shape: Shape of a sample of the configured size.
+        grid: Elements along each axis.
+        content_channels: Width of an element without its position.
+        positions: Position encoding of the grid. None: none.
+        expected: Remedies other than positions, and the actual value, for the message.
+
+    Raises:
+        ValueError: If an element would have a single channel, which LayerNorm erases.
+    """
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, ...]
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        grid: tuple[int, ...],
+        content_channels: int,
+        positions: PositionsConfig | None,
+        expected: str,
+    ) -> None:
+        super().__init__()
+        self.shape, self.axes, self.num_elements = shape, grid, math.prod(grid)
+        self.channels = content_channels
+        self.positions = None
+        if positions is not None:
+            self.positions = build_positions(positions, grid)
+            self.channels += self.positions.channels
+        check_readable(self.channels, expected)
+
+    def example(self, batch_size: int) -> Float[Tensor, "B ..."]:
+        """Return an input of the configured size, all zeros."""
+        return torch.zeros(batch_size, *self.shape)

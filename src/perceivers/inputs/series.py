@@ -1,7 +1,7 @@
 """Series of sensors as input elements: patches of steps, or cells after a convolved stem."""
 
 from abc import ABC, abstractmethod
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -9,12 +9,14 @@ from pydantic import Field
 from torch import nn
 from torch.nn.functional import pad
 
-from perceivers.inputs.elements import Elements, GridPositions, check_readable
+from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.inputs.positions import (
-    FourierPositions,
     FourierPositionsConfig,
     LearnedPositions,
     PositionsConfig,
+    build_positions,
+    check_readable,
+    first_cells,
 )
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
@@ -111,18 +113,12 @@ class RowPositions(nn.Module):
     def __init__(self, config: PositionsConfig, num_elements: int) -> None:
         super().__init__()
         self.num_elements = num_elements
-        if isinstance(config, FourierPositionsConfig):
-            self.table = FourierPositions(config, (num_elements,))
-        else:
-            self.table = LearnedPositions(config, (num_elements,))
+        self.table = build_positions(config, (num_elements,))
         self.channels = self.table.channels
 
     def forward(self, count: int, device: torch.device) -> GridPositions | Float[Tensor, "M P"]:
         """Return the positions of the first `count` elements."""
-        if isinstance(self.table, LearnedPositions):
-            return self.table((self.num_elements,), device)[:count]
-        grid = self.table((self.num_elements,), device)
-        return replace(grid, tables=(grid.tables[0][:count],))
+        return first_cells(self.table((self.num_elements,), device), count)
 
     def at(self, places: Float[Tensor, "B M"]) -> Float[Tensor, "B M P"]:
         """Return the Fourier features of places in [-1, 1].
@@ -150,10 +146,9 @@ class _SeriesInput(nn.Module, ABC):
         self, config: SeriesInputConfig | ConvSeriesInputConfig, *, step: int, content_channels: int
     ) -> None:
         super().__init__()
-        length, values = _known(config)
-        self.length, self.values = length, values
+        self.length, self.values = _known(config)
         self.irregular, self.step = config.irregular, step
-        self.num_elements = -(-length // step)
+        self.num_elements = -(-self.length // step)
         self.axes = (self.num_elements,)
         self.channels = content_channels
         self.positions = None
@@ -206,11 +201,7 @@ class _SeriesInput(nn.Module, ABC):
 
 
 class SeriesInput(_SeriesInput):
-    """Makes an element of each patch of steps.
-
-    Raises:
-        ValueError: If the size is not known, or an element would have a single channel.
-    """
+    """Makes an element of each patch of steps."""
 
     def __init__(self, config: SeriesInputConfig) -> None:
         width = config.project_channels
@@ -233,11 +224,7 @@ class SeriesInput(_SeriesInput):
 
 
 class ConvSeriesInput(_SeriesInput):
-    """Makes an element of each cell after convolutions with a stride.
-
-    Raises:
-        ValueError: If the size is not known.
-    """
+    """Makes an element of each cell after convolutions with a stride."""
 
     def __init__(self, config: ConvSeriesInputConfig) -> None:
         step = config.stride ** len(config.stem_channels)

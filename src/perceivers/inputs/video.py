@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
-from torch import nn
 
-from perceivers.inputs.elements import Elements, GridPositions, check_readable
+from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import (
     FourierPositionsConfig,
+    GridInput,
     PositionsConfig,
-    build_positions,
+    first_cells,
 )
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, pooled_mask
@@ -118,12 +118,8 @@ class ConvVideoInputConfig(_VideoGrid):
             raise ValueError(f"frame_step must be at least 1, got {self.frame_step}.")
 
 
-class _VideoInput(nn.Module, ABC):
+class _VideoInput(GridInput, ABC):
     """Base of video adapters: frames become elements with positions; padding is masked."""
-
-    channels: int
-    num_elements: int
-    axes: tuple[int, int, int]
 
     def __init__(
         self,
@@ -132,17 +128,15 @@ class _VideoInput(nn.Module, ABC):
         content_channels: int,
         frame_step: int,
     ) -> None:
-        super().__init__()
-        frames, height, width = _sizes(config)
-        self.num_channels, self.frame_step = config.num_channels, frame_step
-        self.shape = (frames, config.num_channels, height, width)
-        self.axes, self.num_elements = grid, math.prod(grid)
-        self.channels = content_channels
-        self.positions = None
-        if config.positions is not None:
-            self.positions = build_positions(config.positions, grid)
-            self.channels += self.positions.channels
-        check_readable(self.channels, "or more channels; got positions=None")
+        frames, *size = _sizes(config)
+        super().__init__(
+            (frames, config.num_channels, *size),
+            grid,
+            content_channels,
+            config.positions,
+            "or more channels; got positions=None",
+        )
+        self.frame_step = frame_step
 
     @abstractmethod
     def content(
@@ -158,46 +152,32 @@ class _VideoInput(nn.Module, ABC):
         Raises:
             ValueError: If frames have another number of channels than the configuration states.
         """
-        if clip.shape[2] != self.num_channels:
+        channels = self.shape[1]
+        if clip.shape[2] != channels:
             raise ValueError(
-                f"Expected clips of {self.num_channels} channels (B x frames x {self.num_channels} x height x "
-                f"width), got shape {tuple(clip.shape)}."
+                f"Expected clips of {channels} channels (B x frames x {channels} x height x width), got shape "
+                f"{tuple(clip.shape)}."
             )
         if mask is not None:
             mask = mask.expand(-1, clip.shape[1])
             clip = clip.masked_fill(~mask[:, :, None, None, None], 0.0)
         content = self.content(clip, mask)
-        rows, columns = content.shape[2], content.shape[3]
-        positions = self._positions((content.shape[1], rows, columns), clip.device)
+        frames, rows, columns = content.shape[1:4]
+        positions = None
+        if (
+            self.positions is not None
+        ):  # those of the first frames of a clip of the configured length, or of this one
+            grid = (max(frames, self.axes[0]), rows, columns)
+            positions = first_cells(self.positions(grid, clip.device), frames, rows * columns)
         if mask is not None:
             mask = repeat(pooled_mask(mask, self.frame_step), "B T -> B (T Y X)", Y=rows, X=columns)
         return Elements(rearrange(content, "B T Y X C -> B (T Y X) C"), positions, mask=mask)
-
-    def example(self, batch_size: int) -> Float[Tensor, "B T Ci Y X"]:
-        """Return made-up clips of the configured size."""
-        return torch.zeros(batch_size, *self.shape)
-
-    def _positions(
-        self, grid: tuple[int, int, int], device: torch.device
-    ) -> GridPositions | Float[Tensor, "M P"] | None:
-        """Return the positions of the first frames of a clip that is not shorter than the configured one."""
-        if self.positions is None:
-            return None
-        frames = grid[0]
-        positions = self.positions((max(frames, self.axes[0]), *grid[1:]), device)
-        if isinstance(positions, GridPositions):
-            tables = positions.tables
-            return GridPositions((tables[0][:frames], *tables[1:]), positions.channels)
-        return positions[: math.prod(grid)]
 
 
 class VideoInput(_VideoInput):
     """Makes an element of each patch of space and time: its pixels in order of time, rows and columns.
 
     A clip that does not divide into patches gets zeros (the mean color) behind its last frame, row and column.
-
-    Raises:
-        ValueError: If a size is open, or an element would have a single channel, which LayerNorm erases.
 
     Reference: Perceiver (arXiv:2103.03206), section 4.2; 2 x 8 x 8 x 3 + 3 (2 * 16 + 1) = 483 channels on AudioSet.
     """
@@ -223,11 +203,7 @@ class VideoInput(_VideoInput):
 
 
 class ConvVideoInput(_VideoInput):
-    """Makes an element of each cell of the frames after a convolved stem, which sees every frame by itself.
-
-    Raises:
-        ValueError: If a size is open.
-    """
+    """Makes an element of each cell of the frames after a convolved stem, which sees every frame by itself."""
 
     def __init__(self, config: ConvVideoInputConfig) -> None:
         frames, height, width = _sizes(config)

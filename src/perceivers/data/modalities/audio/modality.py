@@ -103,7 +103,8 @@ class WavePreprocessConfig(BasePreprocessConfig):
 
     def value_units(self) -> dict[str, Any]:
         """Return the units of samples in [-1, 1]."""
-        return {"std": (self.scale,), "low": -1.0, "high": 1.0}
+        std = () if self.scale is None else (self.scale,)
+        return {"std": std, "low": -1.0, "high": 1.0}
 
 
 class _Audio:
