@@ -44,11 +44,7 @@ _LAYERS = {
 
 
 def trace(graph: ExportGraph) -> torch.export.ExportedProgram:
-    """Return the graph traced by torch.export, for any batch size and number of points.
-
-    Raises:
-        ValueError: If the model cannot be traced.
-    """
+    """Return the graph traced by torch.export, for any batch size and number of points."""
     inputs = graph.made(2)
     batch = torch.export.Dim(_BATCH, min=1, max=_LARGEST_BATCH)
     shapes: dict[str, Any] = {
@@ -76,17 +72,7 @@ def open_program(path: Path) -> Run:
 
 
 def write_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, path: Path) -> None:
-    """Write a model for onnxruntime.
-
-    Args:
-        program: Result of `trace`.
-        graph: The traced graph, for the names of inputs and outputs.
-        path: The file. Weights beyond 2 GB lie beside it.
-
-    Raises:
-        ImportError: If a library of the extra `export` is missing.
-        ValueError: If an operation has no form in ONNX.
-    """
+    """Write a traced graph for onnxruntime. Weights beyond 2 GB lie beside the file."""
     require("onnx", "export")
     require("onnxscript", "export")
     inputs = graph.made(2)
@@ -111,11 +97,7 @@ def write_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, path: 
 
 
 def open_onnx(path: Path) -> Run:
-    """Return a model of onnxruntime, on the CPU, as a function of inputs by name.
-
-    Raises:
-        ImportError: If onnxruntime is missing.
-    """
+    """Return a model of onnxruntime, on the CPU, as a function of inputs by name."""
     runtime = require("onnxruntime", "export")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

@@ -27,10 +27,7 @@ from perceivers.typing import Tensor
 class ExportGraph(nn.Module):
     """A model with its preprocessing and the readable form of its outputs.
 
-    Args:
-        model: In evaluation mode. Its cross-attention is `projected`, which consists of plain operations.
-        preprocessors: In-graph preprocessing by modality.
-        task: The model's task.
+    The model is in evaluation mode; its cross-attention is `projected`, which consists of plain operations.
     """
 
     def __init__(
@@ -79,12 +76,7 @@ class ExportGraph(nn.Module):
         return dict(sorted(found.items()))
 
     def arrays(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the inputs of one sample, with a batch axis of 1.
-
-        Args:
-            values: Decoded value of each modality, as `SampleTransform.decode` returns it. None, or left out: it is
-                missing.
-        """
+        """Return the inputs of one sample, with a batch axis of 1, from decoded values by modality (None: missing)."""
         found: dict[str, Tensor] = {}
         for preprocessor in self._preprocessors():
             arrays = preprocessor.arrays(values.get(preprocessor.name))
@@ -105,13 +97,7 @@ class ExportGraph(nn.Module):
 
 
 def build_graph(saved: Saved) -> ExportGraph:
-    """Return the graph to export of a saved model.
-
-    The cross-attention of its model is `projected` from now on.
-
-    Raises:
-        ValueError: If the model was saved without its task or preprocessing.
-    """
+    """Return the graph to export of a saved model, whose cross-attention is `projected` from now on."""
     config = saved.config
     if config.task is None or not config.preprocess:
         raise ValueError(

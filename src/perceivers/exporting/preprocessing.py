@@ -26,15 +26,7 @@ _SMALLEST = 1e-30  # points of a smaller extent are not scaled, as in data/modal
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """An input of the model that becomes one of the exported graph.
-
-    Attributes:
-        name: Name of the modality.
-        preprocess: Configuration of its preprocessing.
-        modality: The modality built from it.
-        example: The model's tensor, with a batch axis.
-        is_optional: Whether a sample may be without this modality.
-    """
+    """An input of the model that becomes one of the exported graph. `example` is its tensor, with a batch axis."""
 
     name: str
     preprocess: Any
@@ -152,14 +144,9 @@ _REGISTERED: dict[str, tuple[type[GraphPreprocessor], ScriptTemplate | None]] = 
 def register_preprocessing(
     kind: str, preprocessor: type[GraphPreprocessor], template: ScriptTemplate | None = None
 ) -> None:
-    """Register the in-graph preprocessing of a modality.
+    """Register the in-graph preprocessing of a kind, and the template that reads its files in predict.py.
 
-    Without one, the exported graph takes the model's tensor.
-
-    Args:
-        kind: `kind` of the preprocessing configuration.
-        preprocessor: Called with a `ModelInput`.
-        template: Reads a file in predict.py. None: no script is written.
+    Without them, the exported graph takes the model's tensor, and no script is written.
     """
     _REGISTERED[kind] = (preprocessor, template)
 

@@ -360,13 +360,9 @@ def script_of(
     runtime: str,
     masked_text: str | None = None,
 ) -> str:
-    """Return the source of predict.py.
+    """Return the source of predict.py for a manifest, with templates by kind of preprocessing.
 
-    Args:
-        manifest: Content of preprocess.json.
-        templates: For each kind of preprocessing in it.
-        runtime: `onnx` or `torch`.
-        masked_text: Modality of a text with blanks that are filled. None: outputs with names are printed.
+    `masked_text` is the modality of a text with blanks that are filled. None: outputs with names are printed.
     """
     readers = {
         kind: next((other for name, other in one.beside.items() if name in templates), one)

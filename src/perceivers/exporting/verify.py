@@ -44,13 +44,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Samples and the outputs of the original model.
-
-    Attributes:
-        inputs: Inputs of the exported graph, all samples as one batch.
-        outputs: Outputs by name, computed as in prediction.
-        samples: Description of the samples.
-    """
+    """Inputs of the exported graph as one batch, outputs of the original model by name, and a description of both."""
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
@@ -59,12 +53,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Difference between an exported model and the original.
-
-    Attributes:
-        largest: Largest absolute difference of an output.
-        samples: Description of the compared samples.
-    """
+    """Largest absolute difference of an output of an exported model to the original, and the compared samples."""
 
     largest: float
     samples: str
@@ -80,14 +69,7 @@ def make_reference(
 ) -> Reference:
     """Return samples and the outputs of the model, before the graph is exported.
 
-    Args:
-        saved: The model.
-        graph: Its graph.
-        samples: As for `Predictor.predict`. None: some of the run's own data where it is found, else random inputs.
-
-    Raises:
-        OSError: If one of `samples` does not exist.
-        ValueError: If one of `samples` cannot be decoded.
+    Without `samples`, some of the run's own data are used where they are found, else random inputs.
     """
     config = saved.config
     columns = config.input_columns()
@@ -130,10 +112,6 @@ def compare(reference: Reference, run: Run) -> Difference:
     """Return the difference of an exported model to the original, for a batch and for a single sample.
 
     Values in their own units are left out: they are the standardized ones times a constant.
-
-    Args:
-        reference: Result of `make_reference`.
-        run: The exported model: inputs by name -> outputs by name.
     """
     one = {name: tensor[:1] for name, tensor in reference.inputs.items()}
     largest = 0.0
@@ -192,13 +170,7 @@ def _open_run_data(saved: Saved) -> tuple[str, Iterable[RawSample]]:
 
 @torch.no_grad()
 def compare_transformers(name: str, folder: Path, model: Perceiver) -> Difference | None:
-    """Return the difference between `transformers` and this library on random input, or None without `transformers`.
-
-    Args:
-        name: Name of the class in transformers.
-        folder: The exported model.
-        model: The original.
-    """
+    """Return the difference between `transformers` and this library on random input, or None without `transformers`."""
     if find_spec("transformers") is None:
         return None
     import transformers
@@ -217,11 +189,7 @@ def transformers_outputs(
 ) -> Pairs:
     """Run a model of transformers and its equivalent on the same random input; return paired outputs.
 
-    Args:
-        name: Name of the class in transformers.
-        theirs: The model of transformers. Its configuration and precision determine the input.
-        ours: The model of this library with the same weights.
-        generator: Source of the random input.
+    The configuration and precision of `theirs` determine the input.
     """
     settings, dtype = theirs.config, theirs.dtype
 

@@ -121,13 +121,9 @@ def prepare_push(folder: str | Path, out: str | Path, *, repo_id: str | None = N
 
 
 def model_card(run: LoadedRun, repo_id: str | None = None) -> str:
-    """Return the model card: metadata for the hub's search, then Markdown.
+    """Return the model card of an ended run: metadata for the hub's search, then Markdown.
 
     Paths of the machine that trained are left out, as are the names of rows that could not be read.
-
-    Args:
-        run: The run, ended.
-        repo_id: `user/name` on the hub.
     """
     from huggingface_hub import ModelCard, ModelCardData
 

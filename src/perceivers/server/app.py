@@ -227,11 +227,8 @@ def _too_large(limit: int) -> HTTPException:
 class RequestGuard:
     """ASGI middleware: checks of the Host header and the size of the body, security headers, and metrics.
 
-    Args:
-        app: The application.
-        service: Its metrics, and the limits of bodies.
-        hosts: Accepted names in the Host header, so that no page elsewhere can make a browser reach this server by a
-            name of its own (DNS rebinding). None: any.
+    `hosts` are the accepted names in the Host header (None: any), so that no page elsewhere can make a browser reach
+    this server by a name of its own (DNS rebinding).
     """
 
     def __init__(self, app: FastAPI, service: Service, hosts: frozenset[str] | None = None) -> None:
@@ -298,12 +295,7 @@ class _BoundedBody:
         self.is_read = False
 
     async def receive(self) -> Message:
-        """Return the next message.
-
-        Raises:
-            HTTPException: If the messages so far are too large.
-            TimeoutError: If they take too long to arrive.
-        """
+        """Return the next message. Raise HTTPException above the size limit, and TimeoutError after the deadline."""
         if self.is_read:  # only the end of the connection can follow
             return await self._receive()
         message = await self._next(self._deadline)

@@ -77,9 +77,7 @@ class Batcher:
     async def submit(self, item: Any, deadline: float) -> Any:
         """Return the result of an item, computed in a batch with others, before a deadline by `time.monotonic`.
 
-        Raises:
-            TimeoutError: If it is not ready by then.
-            ModelGoneError: If the model's thread has ended.
+        Raises TimeoutError after the deadline, and ModelGoneError if the model's thread has ended.
         """
         return await self._wait_for(_Task(None, item, deadline))
 

@@ -43,12 +43,7 @@ _START_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded file.
-
-    Attributes:
-        suffix: Suffix of its name if it is an accepted one, else "".
-        data: Its bytes.
-    """
+    """Content of an uploaded file, and the suffix of its name if it is an accepted one, else ""."""
 
     suffix: str
     data: bytes
@@ -56,11 +51,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One sample to decode.
+    """One sample to decode: a file or a plain value, by modality or column.
 
-    Attributes:
-        cells: A file or a plain value, by modality or column.
-        explained: Whether the sample is for an explanation, with the decoded values and the middle clip only.
+    For an explanation, it also gets the decoded values, and the middle clip only.
     """
 
     cells: dict[str, Upload | str]
@@ -76,13 +69,9 @@ class PackedImage:
 
 @dataclass(frozen=True, slots=True)
 class PreparedSample:
-    """A decoded and prepared sample.
+    """A decoded and prepared sample: for each clip, the array of each modality, None where it is missing.
 
-    Attributes:
-        name: Names of the form's fields.
-        modalities: Input modalities of the model.
-        clips: For each clip, the array of each modality; None where it is missing.
-        values: The decoded value of each modality, for an explanation.
+    `values` are the decoded values of the modalities, for an explanation.
     """
 
     name: str
@@ -105,12 +94,7 @@ class PreparedSample:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a sample cannot be decoded.
-
-    Attributes:
-        status: Status code of the response.
-        reason: One paragraph.
-    """
+    """Why a sample cannot be decoded: status code of the response, and one paragraph."""
 
     status: int
     reason: str
@@ -118,16 +102,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings:
-    """Settings of a decoding process.
-
-    Attributes:
-        columns: Column of each input modality.
-        predicting: Preprocessing of each modality for predictions.
-        explaining: Preprocessing of each modality for explanations.
-        task: The model's task.
-        num_clips: Number of clips of a sample in a prediction.
-        limits: Upper bounds on uploads.
-    """
+    """Settings of a decoding process: columns and preprocessing by modality, task, number of clips, and limits."""
 
     columns: dict[str, InputColumn]
     predicting: dict[str, Any]
@@ -142,12 +117,7 @@ class TooLargeError(ValueError):
 
 
 def check_limits(kind: str, media: EncodedItem, limits: UploadLimits) -> None:
-    """Check the size of an upload by its header, before anything is decoded.
-
-    Raises:
-        TooLargeError: If it is above a limit.
-        ValueError: If its header cannot be read. The message names the file and the reason.
-    """
+    """Raise TooLargeError if the header of an upload states a size above a limit, before anything is decoded."""
     upload_sizes = get_modality(kind).upload_sizes
     if upload_sizes is None or media.is_missing:
         return
@@ -230,11 +200,7 @@ def serve_jobs(connection: Connection, settings: DecoderSettings) -> None:
 
 
 def limit_memory(extra: int) -> None:
-    """Limit the address space of this process (RLIMIT_AS) and disable core dumps.
-
-    Args:
-        extra: Bytes beyond the current size. Ignored where /proc does not report the size.
-    """
+    """Limit the address space of this process to `extra` bytes beyond its current size, and disable core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     size = Path("/proc/self/statm")
     if size.exists():
@@ -283,11 +249,7 @@ class DecoderProcess:
         self._receive(time.monotonic() + _START_SECONDS)
 
     def run(self, job: Job, deadline: float) -> PreparedSample | Refusal:
-        """Decode a job.
-
-        Args:
-            job: One sample.
-            deadline: Latest time of the result, by `time.monotonic`.
+        """Decode a job before a deadline by `time.monotonic`.
 
         Raises:
             HTTPException: If the process dies.

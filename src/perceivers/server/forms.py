@@ -69,14 +69,9 @@ class InputField:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """A parsed request for a prediction or an explanation.
+    """A parsed request for a prediction, with the number of best labels, or an explanation.
 
-    Attributes:
-        job: The sample to decode.
-        read: Index of the cross-attention to explain. None: all.
-        latent: Index of the latent to explain. None: the mean of all.
-        head: Index of the head to explain. None: the mean of all.
-        top: Number of the best labels in a prediction.
+    `read`, `latent` and `head` are indices of what is explained. None: all reads, the mean of latents and heads.
     """
 
     job: Job
@@ -111,11 +106,7 @@ def input_fields(
 
 
 async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
-    """Return the fields of a request's form, without temporary files.
-
-    Raises:
-        HTTPException: If the body is no form.
-    """
+    """Return the fields of a request's form, without temporary files. Raise HTTPException if the body is none."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     bounds: dict[str, Any] = {"max_fields": _MOST_FIELDS, "max_part_size": limits.bytes}
     if kind == "multipart/form-data":
@@ -158,12 +149,7 @@ def parse_form(
     *,
     counts: Mapping[str, int] | None = None,
 ) -> SampleRequest:
-    """Return the request that a form makes.
-
-    Args:
-        fields: Result of `read_form`.
-        inputs: Inputs of the run.
-        counts: For an explanation, the numbers of reads, latents and heads by field.
+    """Return the request that a form makes. For an explanation, `counts` limits reads, latents and heads.
 
     Raises:
         HTTPException: If a field is unknown or given twice, or a file is of another kind than the input.

@@ -13,12 +13,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Metrics of one worker.
-
-    Attributes:
-        rejected: Counter of requests that were rejected because the queue was full.
-        batch_size: Histogram of the samples in a forward pass.
-    """
+    """Metrics of one worker: requests rejected by a full queue, and the samples in a forward pass."""
 
     def __init__(self) -> None:
         client: Any = require("prometheus_client", "serve")

@@ -36,9 +36,6 @@ from perceivers.tasks.registry import TaskConfig
 class Service:
     """A run with its model, its batches and its decoding processes.
 
-    Args:
-        settings: Run folder, device, batching, number of decoders and limits.
-
     Raises:
         OSError: If the folder is not a run's, or its weights are damaged.
         ValueError: If the model cannot read files.
@@ -96,11 +93,7 @@ class Service:
 
     @contextmanager
     def admit(self) -> Generator[float]:
-        """Count a request as being in progress, and yield its deadline by `time.monotonic`.
-
-        Raises:
-            HTTPException: If the queue is full.
-        """
+        """Count a request as being in progress, and yield its deadline. Raise HTTPException if the queue is full."""
         if self.num_requests >= self.limits.queue:
             self.metrics.rejected.inc()
             reason = f"The queue of {self.limits.queue} requests is full. Try again in a second."
@@ -162,12 +155,7 @@ class Service:
         return self.metrics.text(queue=self.num_requests, restarts=self.decoders.restarts)
 
     async def _prepare(self, job: Job, deadline: float) -> PreparedSample:
-        """Return the decoded and prepared sample.
-
-        Raises:
-            HTTPException: If it cannot be decoded, or decoding ended the process.
-            TimeoutError: If it took too long.
-        """
+        """Return the prepared sample. Raise HTTPException if it cannot be decoded, TimeoutError after the deadline."""
         found = await self.decoders.decode(job, deadline)
         if isinstance(found, Refusal):
             raise HTTPException(found.status, found.reason)
@@ -203,11 +191,6 @@ def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> l
 
     Each has `name` and `kind`, and by its task: `label` and `top` (`label` and `score` of the best), `labels`
     where there may be several, `values` by name, `text` and `blanks`, `picture` as PNG.
-
-    Args:
-        prediction: Prediction of one sample.
-        task: The model's task.
-        top: Number of the best labels.
     """
     predictions = prediction.tasks or {"answer": prediction}
     return [

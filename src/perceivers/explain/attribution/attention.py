@@ -26,11 +26,7 @@ PIECE = 2**14  # elements that are assembled at once
 
 
 class AttentionMaps(Mapping[str, list[Tensor]]):
-    """Attention maps by the name of the module, one for each of its calls.
-
-    Attributes:
-        calls: Name and map of every call, in their order.
-    """
+    """Attention maps by the name of the module, one for each of its calls; `calls` are name and map in their order."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Float[Tensor, "B H Q S"]]] = []
@@ -206,11 +202,7 @@ class Call:
 
 
 def check_single(inputs: Mapping[str, Tensor]) -> None:
-    """Refuse more than one sample.
-
-    Raises:
-        ValueError: If an input has another batch axis than 1.
-    """
+    """Raise ValueError if an input has another batch axis than 1."""
     samples = {name: x.shape[0] for name, x in inputs.items()}
     if set(samples.values()) != {1}:
         raise ValueError(
@@ -228,9 +220,7 @@ def input_calls(calls: Sequence[Call]) -> list[Call]:
 def record_calls(model: nn.Module, *, gradients: bool = False) -> Generator[list[Call]]:
     """Record every attention call of a forward pass of one sample inside the `with`, in their order.
 
-    Args:
-        model: Module with `Attention` modules.
-        gradients: Keep the output of each call, so that gradients by it can be computed.
+    With `gradients`, the output of each call is kept, so that gradients by it can be computed.
     """
     calls: list[Call] = []
     owners = dict(model.named_modules())
@@ -264,9 +254,6 @@ def _on_attention(model: nn.Module, record: Callable[..., Tensor | None]) -> Gen
     """Call `record(name, module, arguments, output)` after every attention call inside the `with`.
 
     A tensor that it returns replaces the output.
-
-    Raises:
-        ValueError: If the model has no `Attention`.
     """
 
     def hook(name: str) -> Callable[..., Tensor | None]:

@@ -124,11 +124,7 @@ def model_outputs(
 
 @torch.inference_mode()
 def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
-    """Return the map of a cross-attention, reduced to means over latents and to some latents.
-
-    Raises:
-        ValueError: If there is no such latent.
-    """
+    """Return the map of a cross-attention, reduced to means over latents and to some latents."""
     num_latents = call.query.shape[1]
     if not all(0 <= latent < num_latents for latent in latents):
         raise ValueError(f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}.")
@@ -147,11 +143,7 @@ def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
 
 
 def select_map(found: CrossAttentionMap, latent: int | None, head: int | None) -> CrossAttentionMap:
-    """Return a map whose `share` is that of a single latent, of a single head, or of one latent in one head.
-
-    Raises:
-        ValueError: If there is no such head.
-    """
+    """Return a map whose `share` is that of a single latent, of a single head, or of one latent in one head."""
     if head is not None and not 0 <= head < len(found.heads):
         raise ValueError(f"Expected a head between 0 and {len(found.heads) - 1}, got {head}.")
     if latent is None and head is None:

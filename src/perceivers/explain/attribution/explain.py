@@ -102,11 +102,7 @@ def explain_sample(
 
 
 def _task_of_run(saved: Saved) -> Task:
-    """Return the task of a run.
-
-    Raises:
-        ValueError: If the run cannot decode files.
-    """
+    """Return the task of a run that can decode files."""
     if saved.config.task is None or not saved.config.preprocess:
         raise ValueError(
             f"The model in {saved.folder} was saved without its labels or its preprocessing, so it cannot read files: "
@@ -116,11 +112,7 @@ def _task_of_run(saved: Saved) -> Task:
 
 
 def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int | None]:
-    """Return the map of the whole model and, of a map for a class, its index in the output.
-
-    Raises:
-        ValueError: If there is no such map or class, or the task has none.
-    """
+    """Return the map of the whole model and, of a map for a class, its index in the output."""
     if kind is not None and kind not in MAPS:
         raise ValueError(
             f"Expected a map out of {', '.join(MAPS)}; got '{kind}'.{nearest(kind, MAPS)}"

@@ -164,11 +164,7 @@ def input_gradients(
 
 
 def mean_curves(found: Sequence[Curves]) -> MeanCurves:
-    """Return the mean of the curves of samples, with standard errors.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Return the mean of the curves of at least one sample, with standard errors."""
     if not found:
         raise ValueError("Expected the curves of at least one sample, got none.")
     names = list(found[0].deletion)
@@ -230,11 +226,7 @@ def curves_of_files(
 
 
 def class_index(task: TaskConfig, name: str | None) -> int | None:
-    """Return the index of a class in the output. None: no class was named.
-
-    Raises:
-        ValueError: If there is no such class.
-    """
+    """Return the index of a class in the output, or None if no class was named."""
     if name is None:
         return None
     names = task.output_names
@@ -247,11 +239,7 @@ def class_index(task: TaskConfig, name: str | None) -> int | None:
 
 
 def class_probability(task: TaskConfig, index: int, output: str | None) -> Probability:
-    """Return the function from a batch of outputs of the model to the probability of one class.
-
-    Raises:
-        ValueError: If the task has no classes.
-    """
+    """Return the function from a batch of outputs of the model to the probability of one class."""
     learned = build_task(task)
     if not learned.has_classes:
         raise ValueError(

@@ -238,11 +238,7 @@ def _through(
 
 
 def check_whole(calls: Sequence[Call], num_elements: int) -> None:
-    """Refuse cross-attentions that saw a part of the elements.
-
-    Raises:
-        ValueError: If there is such a cross-attention.
-    """
+    """Raise ValueError if a cross-attention saw only a part of the elements."""
     counts = sorted({call.num_elements for call in input_calls(calls)})
     if counts != [num_elements]:
         raise ValueError(

@@ -76,13 +76,7 @@ def read_sample(saved: Saved, file: Any, *, clip_position: float = 0.5) -> ReadS
 def collate_sample(
     transform: SampleTransform, sample: Sample, values: Mapping[str, Any]
 ) -> ReadSample:
-    """Return a sample with the tensors of the model.
-
-    Args:
-        transform: Preprocessing of each modality.
-        sample: The preprocessed sample.
-        values: Decoded value of each modality; None where it is missing.
-    """
+    """Return a preprocessed sample as tensors. Of the decoded values, those of missing modalities are None."""
     batch = transform.collate([sample])
     assert batch is not None  # nothing is mixed
     present = [modality for modality, value in values.items() if value is not None]

@@ -11,11 +11,7 @@ from perceivers.explain.contents import base, plot
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayContent(base.Content):
-    """Array without known units.
-
-    Attributes:
-        values: M x channels. NaN where nothing was measured.
-    """
+    """Array without known units: M x channels, NaN where nothing was measured."""
 
     values: npt.NDArray[np.float32]
 

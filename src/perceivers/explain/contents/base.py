@@ -116,11 +116,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class ElementsContent(Content):
-    """Content of a modality without a registered view.
-
-    Attributes:
-        values: The model's input, as it is.
-    """
+    """Content of a modality without a registered view: the model's input as it is."""
 
     values: Array
 
@@ -212,12 +208,7 @@ _VIEWS: dict[str, Callable[[ModelInput], Content]] = {}
 
 
 def register_view(kind: str, build: Callable[[ModelInput], Content]) -> None:
-    """Register how a modality is shown in explanations.
-
-    Args:
-        kind: `kind` of its preprocess configuration.
-        build: Function that returns the content of a sample.
-    """
+    """Register the function that returns the content of a sample, by `kind` of the preprocess configuration."""
     _VIEWS[kind] = build
 
 
@@ -228,12 +219,7 @@ def content_of(given: ModelInput) -> Content:
 
 
 def image_url(pixels: Array, kind: str = "PNG") -> str:
-    """Return pixels as a data URL.
-
-    Args:
-        pixels: Rows x columns, or rows x columns x 3, as bytes.
-        kind: Format of the image: `PNG` or `JPEG`.
-    """
+    """Return pixels, rows x columns or rows x columns x 3 bytes, as a data URL of a `PNG` or `JPEG`."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format=kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -18,11 +18,7 @@ SHOWN = 512  # pixels of the longer side, for an image that has them
 
 @dataclass(frozen=True, kw_only=True)
 class ImageContent(base.Content):
-    """Region of an image that the model received.
-
-    Attributes:
-        pixels: Rows x columns x 3, in the resolution of the file.
-    """
+    """Region of an image that the model received: rows x columns x 3, in the resolution of the file."""
 
     array_names: ClassVar = {"pixels": "image"}
 
@@ -48,10 +44,7 @@ class ImageContent(base.Content):
         return columns * (TILE / self._tall + 0.08) + 1.5, rows * (TILE * self._tall + 0.1) + 0.6
 
     def draw_latents(self, figure: Any, view: base.View, latents: tuple[int, ...]) -> None:
-        """Draw the scores before the softmax, each on its own scale and not over the image.
-
-        Reference: Jaegle et al. (arXiv:2103.03206), figure 3.
-        """
+        """Draw the scores before the softmax, each on its own scale, as in figure 3 of arXiv:2103.03206."""
         grid = figure.subplots(*view.scores.shape[:2], squeeze=False)
         rows, columns = view.scores.shape[2:]
         height, width = self.pixels.shape[:2]

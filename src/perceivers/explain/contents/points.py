@@ -15,11 +15,7 @@ COLUMNS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class PointsContent(base.Content):
-    """Points in space. Each is an element.
-
-    Attributes:
-        points: M x 3.
-    """
+    """Points in space, M x 3. Each is an element."""
 
     points: npt.NDArray[np.float32]
 

@@ -13,12 +13,7 @@ COLUMNS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class TableContent(base.Content):
-    """Fields of a row. Each is an element.
-
-    Attributes:
-        fields: Names of the fields.
-        texts: Value of each field. Empty where it is missing.
-    """
+    """Names and values of the fields of a row, "" where one is missing. Each is an element."""
 
     has_numbers: ClassVar = True
 

@@ -44,9 +44,6 @@ def explanation_json(explanation: Explanation) -> Json:
 
     Maps of images are reduced to `SIDE` x `SIDE`, and single latents are left out if they have more than `LATENTS`
     numbers.
-
-    Args:
-        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
     """
     return {
         "version": VERSION,
@@ -66,11 +63,7 @@ def explanation_json(explanation: Explanation) -> Json:
 def views_json(
     explanation: Explanation, *, cross_attention: int | Literal["all"] = "all"
 ) -> list[Json]:
-    """Return the view of each modality as JSON.
-
-    Args:
-        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
-        cross_attention: Index of the only cross-attention whose map is returned. By default all, after the summary.
+    """Return the view of each modality as JSON, with one cross-attention, or with all after the summary.
 
     Raises:
         ValueError: If the model has no such cross-attention.

@@ -35,9 +35,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figure:
     """Return a figure with the output of the model and, for each modality, the input and the maps of attention.
 
-    Args:
-        explanation: Result of `perceivers.explain.attribution.explain.explain_sample`.
-        latents: Whether the scores of single latents are drawn below a single image.
+    With `latents`, the scores of single latents are drawn below a single image.
     """
     views = explanation.views
     several = len(views) > 1
@@ -158,11 +156,7 @@ def _caption(explanation: Explanation) -> str:
 
 
 def write_gif(explanation: Explanation, out: Path) -> None:
-    """Write an animated GIF: the frames of a video, points that turn, or else one map after another.
-
-    Raises:
-        OSError: If `out` cannot be written.
-    """
+    """Write an animated GIF: the frames of a video, points that turn, or else one map after another."""
     animated = [view for view in explanation.views if view.content.num_frames]
     frames = _animation(animated[0]) if animated else _depth(explanation)
     seconds = animated[0].content.frame_seconds if animated else SECONDS

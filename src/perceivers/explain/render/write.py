@@ -118,11 +118,7 @@ def write_curves(curves: MeanCurves, out: str | Path, *, format: str | None = No
 
 
 def _format_of(out: Path, format: str | None, known: tuple[str, ...], purpose: str) -> str:
-    """Return the format of a file: the given one, or its suffix.
-
-    Raises:
-        ValueError: If it is none of those known.
-    """
+    """Return the format of a file: the given one, or its suffix."""
     format = format or out.suffix.removeprefix(".").lower()
     if format not in known:
         names = f"{', '.join(known[:-1])} or {known[-1]}"
@@ -140,11 +136,7 @@ def _save_png(figure: Any, out: Path) -> None:
 
 
 def _figures() -> Any:
-    """Return the module that draws figures.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-    """
+    """Return the module that draws figures. Raise ImportError if matplotlib is missing."""
     try:
         return import_module("perceivers.explain.render.figure")
     except ModuleNotFoundError as error:
