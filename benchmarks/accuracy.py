@@ -1,6 +1,6 @@
 """Repeat the runs behind docs/results: the commands as a user types them, on real data.
 
-Data sets are looked for in `--data`. What is not there is skipped, and said so. Results go to
+Data sets are read from `--data`. Missing ones are skipped with a message. Results go to
 benchmarks/results/accuracy.json; the pages under docs/results quote them.
 """
 
@@ -24,12 +24,12 @@ class Experiment:
     """One line of a results table.
 
     Attributes:
-        name: Of the run's folder.
+        name: Name of the run's folder.
         data: A folder under `--data`, `digits` for the embedded ones, or what `made_data` makes of them.
         flags: Of `perceivers fit`.
-        at_least: What is measured must be this at least, or something is broken: accuracy in percent.
-        metric: What is measured; another than `accuracy` is taken as `evaluate` says it.
-        at_most: Of a measure that is to be small.
+        at_least: Smallest value of the measure that passes, accuracy in percent.
+        metric: Name of the measure. Other ones than `accuracy` are taken from `evaluate` unchanged.
+        at_most: Largest value that passes, of a measure that is to be small.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Experiment:
     at_most: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Tell whether what was measured is good enough."""
+        """Return whether the measured value passes."""
         low = self.at_least is None or value >= self.at_least
         return low and (self.at_most is None or value <= self.at_most)
 
@@ -149,7 +149,7 @@ MADE = ("mixed", "haptic", "pairs")  # by benchmarks.made_data, of other sets or
 
 
 def measured(output: str, metric: str) -> float:
-    """Return a measure out of what `perceivers evaluate --format json` says: accuracy in percent."""
+    """Return a measure from the output of `perceivers evaluate --format json`: accuracy in percent."""
     metrics = json.loads(output)["metrics"]
     if metric not in metrics:
         sys.exit(f"Expected a measure '{metric}', got {', '.join(metrics)}.")

@@ -15,8 +15,8 @@ KINDS = ((False, "forward"), (True, "forward + backward"))
 
 def faster(than: str, at_least: float | None = None, stretch: float | None = None) -> Target:
     """Return the target of having so many times the speed of another contestant."""
-    says = f"times the speed of {than}"
-    return Target(says=says, of=than, to="ours", at_least=at_least, stretch=stretch)
+    description = f"times the speed of {than}"
+    return Target(description=description, of=than, to="ours", at_least=at_least, stretch=stretch)
 
 
 def suffix(name: str, backward: bool) -> str:
@@ -28,8 +28,8 @@ def read_cases() -> Iterator[Case]:
     """Yield the reads that are compared with projected keys and values."""
     pixels = "one read of 224 x 224 single pixels (N = 512, C = 261)"
     scenes = (
-        ("read", reads.picture(), pixels, 8.0, 10.0, 0.0),
-        ("read-512", reads.picture(0), "the same of 512 x 512", None, None, 4.0),
+        ("read", reads.image(), pixels, 8.0, 10.0, 0.0),
+        ("read-512", reads.image(0), "the same of 512 x 512", None, None, 4.0),
         (
             "audiovisual",
             reads.audiovisual(),
@@ -48,14 +48,14 @@ def read_cases() -> Iterator[Case]:
                 targets=(
                     faster("plain", at_least, stretch),
                     Target(
-                        says="times the speed of absorbed reading without the grid",
+                        description="times the speed of absorbed reading without the grid",
                         of="absorbed",
                         to="ours",
                     ),
                 ),
             )
     learning = (
-        ("read-content", reads.picture(learns=True), f"{pixels} that get gradients"),
+        ("read-content", reads.image(learns=True), f"{pixels} that get gradients"),
         ("read-stem", reads.stem(), "one read of a convolved stem's 56 x 56 cells (C = 322)"),
         (
             "audiovisual-tags",
@@ -86,7 +86,7 @@ def clip_cases() -> Iterator[Case]:
         contestants=(Contestant(name="ours", build=reads.ours(reads.clip(), backward=True)),),
         targets=(
             Target(
-                says="MiB over model and input",
+                description="MiB over model and input",
                 of="ours",
                 quantity="over_mib",
                 at_most=200.0,
@@ -113,18 +113,18 @@ def readers(scene: reads.Scene, backward: bool, gib: float) -> tuple[Contestant,
 
 
 def growth_cases() -> Iterator[Case]:
-    """Yield how time and memory grow with the side of a picture."""
+    """Yield cases of growing image sides, for the growth of time and memory."""
     sides = FULL.larger_sides
     for backward, kind in KINDS:
         contestants = tuple(
             Contestant(
-                name=str(side), build=reads.ours(reads.picture(i), backward=backward), same=False
+                name=str(side), build=reads.ours(reads.image(i), backward=backward), same=False
             )
             for i, side in enumerate(sides)
         )
         times = tuple(
             Target(
-                says=f"times the time of {small} x {small} at {large} x {large}",
+                description=f"times the time of {small} x {small} at {large} x {large}",
                 of=str(large),
                 to=str(small),
                 at_most=4.5,
@@ -133,7 +133,7 @@ def growth_cases() -> Iterator[Case]:
         )
         memory = tuple(
             Target(
-                says=f"MiB over model and input at {side} x {side}",
+                description=f"MiB over model and input at {side} x {side}",
                 of=str(side),
                 quantity="over_mib",
                 at_most=200.0,
@@ -142,7 +142,7 @@ def growth_cases() -> Iterator[Case]:
         )
         yield Case(
             name=suffix("growth", backward),
-            what=f"one read of larger pictures, up to 4.2 M single pixels, {kind}",
+            what=f"one read of larger images, up to 4.2 M single pixels, {kind}",
             contestants=contestants,
             targets=times + memory,
         )
@@ -163,7 +163,7 @@ def model_cases() -> Iterator[Case]:
         ),
         targets=(
             Target(
-                says="times the bare matrix products of its latent transformer",
+                description="times the bare matrix products of its latent transformer",
                 of="ours",
                 to="products",
                 at_most=1.6,
@@ -187,7 +187,7 @@ def model_cases() -> Iterator[Case]:
             faster("plain", 1.9),
             of_memory("ours", "plain", 0.65),
             Target(
-                says="times the speed of plain, recomputing activations",
+                description="times the speed of plain, recomputing activations",
                 of="plain",
                 to="checkpointed",
                 at_least=1.4,
@@ -218,7 +218,7 @@ def other_model_cases() -> Iterator[Case]:
             Contestant(name="int8", build=forward(wholes.int8), same=False),
         ),
         targets=(
-            Target(says="times the speed in float32", of="ours", to="int8", at_least=1.4),
+            Target(description="times the speed in float32", of="ours", to="int8", at_least=1.4),
             of_memory("int8", "ours"),
         ),
         devices=("cpu",),
@@ -228,8 +228,8 @@ def other_model_cases() -> Iterator[Case]:
 
 def of_memory(of: str, to: str, at_most: float | None = None) -> Target:
     """Return the target of needing at most such a part of another's peak, process and all."""
-    says = f"of the peak memory of {to}" + ("" if of == "ours" else f", {of}")
-    return Target(says=says, of=of, to=to, quantity="peak_mib", at_most=at_most)
+    description = f"of the peak memory of {to}" + ("" if of == "ours" else f", {of}")
+    return Target(description=description, of=of, to=to, quantity="peak_mib", at_most=at_most)
 
 
 def io_cases() -> Iterator[Case]:
@@ -257,7 +257,7 @@ def io_cases() -> Iterator[Case]:
             faster(rival, 1.0),
             of_memory("ours", rival, 0.65),
             Target(
-                says=f"times the speed of {rival}, recomputing norms, GELU and MLP",
+                description=f"times the speed of {rival}, recomputing norms, GELU and MLP",
                 of=rival,
                 to="mlp-checkpointed",
             ),

@@ -1,4 +1,4 @@
-"""How fast each modality is decoded on one core, beside what the bare decoding library reaches.
+"""Decoding speed of each modality on one core, beside the bare decoding library.
 
     python -m benchmarks.decoding            # every modality, on files made here
     python -m benchmarks.decoding --only audio points
@@ -28,11 +28,11 @@ ENOUGH = 0.8  # share of the bare library
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """What was measured of one kind of file.
+    """Decoding speed of one kind of file.
 
     Attributes:
-        name: Of the case.
-        unit: What is counted.
+        name: Name of the case.
+        unit: Unit of the counts.
         bare: A second of CPU time by the library alone.
         ours: The same by this package.
         share: Ours over bare.
@@ -46,10 +46,10 @@ class Rate:
 
 
 def measure(case: Case, folder: Path) -> Rate:
-    """Return how fast a kind of file is decoded in both ways, taken in turn.
+    """Return the decoding speed of a kind of file in both ways, taken in turn.
 
     Args:
-        case: What is decoded.
+        case: The kind of file.
         folder: Where its files are made.
     """
     bare, ours = case.make(folder)

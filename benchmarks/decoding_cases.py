@@ -30,7 +30,7 @@ class Case:
     Attributes:
         name: As it is shown.
         kind: Its modality.
-        unit: What a call decodes.
+        unit: Unit that a call decodes.
         make: Makes a file in a folder and returns the bare library's way to read it, and ours.
     """
 
@@ -62,7 +62,7 @@ def _jpeg(_: Path) -> Ways:
     return bare, _ours(ImagePreprocessConfig.imagenet(), EncodedItem("a.jpg", data=data))
 
 
-def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
+def _audio(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
     def make(_: Path) -> Ways:
         import soundfile
 
@@ -79,7 +79,7 @@ def _sound(form: str, subtype: str | None = None) -> Callable[[Path], Ways]:
     return make
 
 
-def _film(_: Path) -> Ways:
+def _video(_: Path) -> Ways:
     import av
 
     file = io.BytesIO()
@@ -97,11 +97,11 @@ def _film(_: Path) -> Ways:
     data = file.getvalue()
 
     def bare() -> object:
-        with av.open(io.BytesIO(data)) as film:
-            source = film.streams.video[0]
+        with av.open(io.BytesIO(data)) as container:
+            source = container.streams.video[0]
             source.codec_context.thread_count = 1
             size = {"width": 128, "height": 96, "format": "rgb24"}
-            return np.stack([frame.to_ndarray(**size) for frame in film.decode(source)])
+            return np.stack([frame.to_ndarray(**size) for frame in container.decode(source)])
 
     config = VideoPreprocessConfig(
         num_frames=32, frame_rate=25.0, size=(96, 128), mean=(0.5,) * 3, std=(0.2,) * 3
@@ -138,7 +138,7 @@ def _mesh(suffix: str) -> Callable[[Path], Ways]:
 
 def _text(folder: Path) -> Ways:
     path = folder / "a.txt"
-    path.write_text("Quite a film, and hardly a minute too long. " * 30, encoding="utf-8")
+    path.write_text("Quite a container, and hardly a minute too long. " * 30, encoding="utf-8")
     return lambda: path.read_text(encoding="utf-8").encode(), _ours(
         TextPreprocessConfig(max_length=2048), EncodedItem(str(path), path=path)
     )
@@ -191,10 +191,10 @@ def _npz(folder: Path) -> Ways:
 
 CASES = (
     Case("JPEG, 500 x 375 (Pillow)", "image", "pictures", _jpeg),
-    Case("WAV, 10 s (soundfile)", "audio", "sounds", _sound("WAV")),
-    Case("FLAC, 10 s (soundfile)", "audio", "sounds", _sound("FLAC")),
-    Case("Vorbis, 10 s (soundfile)", "audio", "sounds", _sound("OGG", "VORBIS")),
-    Case("H.264, 100 frames (PyAV)", "video", "films", _film),
+    Case("WAV, 10 s (soundfile)", "audio", "sounds", _audio("WAV")),
+    Case("FLAC, 10 s (soundfile)", "audio", "sounds", _audio("FLAC")),
+    Case("Vorbis, 10 s (soundfile)", "audio", "sounds", _audio("OGG", "VORBIS")),
+    Case("H.264, 100 frames (PyAV)", "video", "films", _video),
     Case("OFF, 3,042 faces (trimesh)", "points", "meshes", _mesh("off")),
     Case("PLY, 3,042 faces (trimesh)", "points", "meshes", _mesh("ply")),
     Case("STL, 3,042 faces (trimesh)", "points", "meshes", _mesh("stl")),

@@ -1,4 +1,4 @@
-"""What the numbers depend on besides the code."""
+"""Facts of the machine and the versions on which the numbers depend."""
 
 import os
 import platform

@@ -42,7 +42,7 @@ def run_case(case: Case, setting: Setting, budget: Budget, threads: int) -> dict
 
 
 def judged(target: Target, row: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """Return what a target came to. It binds on a CPU in float32 and in the real sizes only."""
+    """Return the result of a target. It binds on a CPU in float32 and in the real sizes only."""
     binding = setting == Setting()
     verdict = {name: value for name, value in asdict(target).items() if value is not None}
     if not binding:

@@ -4,7 +4,7 @@
     python -m benchmarks.made_data haptic --out /tmp/haptic
     python -m benchmarks.made_data shapes --out /tmp/shapes
 
-`mixed` is a table with three columns, a picture (CIFAR-10), a sound (spoken digits) and a recording (smartwatch),
+`mixed` is a table with three columns, an image (CIFAR-10), audio (spoken digits) and a series (smartwatch),
 whose classes are paired by their number: class 3 is cats, "three" and sitting. Each cell but one is missing in a
 tenth of the rows. `haptic` is a folder of classes of .npz files: what 16 pressure cells of a fingertip feel on six
 materials, with the cells' places and times as coordinates. `shapes` are circles, squares and triangles on noise, with
@@ -78,7 +78,7 @@ def _paired(data: Path, split: str, count: int, rng: np.random.Generator) -> dic
 def make_haptic(out: Path, *, train: int = 60, test: int = 20) -> None:
     """Write `train/MATERIAL/N.npz` and `test/...`, each with `values` (M x 2), `coordinates` (M x 3) and no order.
 
-    A fingertip of 4 x 4 cells is drawn over a surface for a second. Every cell tells pressure and vibration at times
+    A fingertip of 4 x 4 cells is drawn over a surface for a second. Every cell gives pressure and vibration at times
     of its own; between a third and all of its readings arrive.
 
     Args:
@@ -96,7 +96,7 @@ def make_haptic(out: Path, *, train: int = 60, test: int = 20) -> None:
 
 
 def _stroke(kind: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return what one stroke over a material feels like: grain, roughness and give differ, and so does the hand."""
+    """Return the signals of one stroke over a material: grain, roughness, compliance and the hand differ."""
     grain = (60.0, 9.0, 30.0, 90.0, 45.0, 14.0)[kind] * rng.uniform(0.85, 1.15)
     rough = (0.15, 0.8, 0.05, 0.5, 0.1, 0.3)[kind]
     give = (0.8, 0.1, 0.5, 0.1, 0.9, 0.2)[kind]
@@ -120,8 +120,8 @@ def make_shapes(out: Path, *, train: int = 1500, test: int = 200) -> None:
 
     Args:
         out: Folder to write into.
-        train: Pictures of train.
-        test: Pictures of test.
+        train: Images of train.
+        test: Images of test.
     """
     for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
         for sub in ("images", "masks"):
@@ -134,7 +134,7 @@ def make_shapes(out: Path, *, train: int = 1500, test: int = 200) -> None:
 
 
 def _scene(rng: np.random.Generator, side: int = 32, fine: int = 4) -> tuple[Any, Any]:
-    """Return a picture of up to three shapes and the class of each pixel: 0 is the ground."""
+    """Return an image of up to three shapes and the class of each pixel: 0 is the ground."""
     from PIL import Image, ImageDraw
 
     large = (fine * side, fine * side)

@@ -30,7 +30,7 @@ class Disagreement(Exception):  # noqa: N818
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How often a case is repeated.
+    """Number of repetitions of a case.
 
     Attributes:
         seconds: No further round begins after so long.
@@ -151,7 +151,7 @@ def build(contestant: Contestant, setting: Setting) -> Work:
 
 
 def seconds_of(work: Work, setting: Setting) -> float:
-    """Return how long one pass takes."""
+    """Return the seconds of one pass."""
     if setting.device == "cuda":
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
@@ -197,7 +197,7 @@ def free(setting: Setting) -> None:
 
 
 def watch_resident() -> tuple[int, Callable[[], int]]:
-    """Return the resident bytes of this process, and what tells their highest from now on.
+    """Return the resident bytes of this process, and a function that returns their peak from now on.
 
     Linux forgets the highest so far when 5 is written to `clear_refs`: what building the model needed for a
     moment, or the parent process before the fork, is then not counted. Elsewhere it is.

@@ -1,4 +1,4 @@
-"""The whole models that compete. Those that can be equal hold the same weights, and say so under one name."""
+"""The whole models that compete. Those that can be equal hold the same weights under one name."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ class Rival:
 
     Attributes:
         model: Its weights.
-        call: B x 3 x Y x X picture -> B x K logits.
+        call: B x 3 x Y x X image -> B x K logits.
         our_name: Its name of a weight -> ours.
     """
 
@@ -152,7 +152,7 @@ def huggingface_io(setting: Setting) -> Rival:
         Skip: If transformers is not installed, or in smoke shapes, which its classifier does not take.
     """
     if setting.smoke:
-        raise Skip("its classifier takes 224 x 224 pictures only, and this is a smoke run")
+        raise Skip("its classifier takes 224 x 224 images only, and this is a smoke run")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
 """The papers' formulas in plain PyTorch, knowing nothing of this library: what a good port would do.
 
 Elements are one dense array, every read normalizes it and projects it to keys and values, and attention is
-PyTorch's fused one. Names of weights are this file's own; `OUR_NAMES` says which of the library's is which.
+PyTorch's fused one. Names of weights are this file's own; `OUR_NAMES` maps them to the library's.
 
 Source: Perceiver (arXiv:2103.03206), section 3 and appendices C and D.
 """
@@ -86,7 +86,7 @@ class PlainRead(nn.Module):
         return heads(self.key(x), 1), heads(self.value(x), 1)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return what was read, B x N x C."""
+        """Return the attended values, B x N x C."""
         width = value.shape[-1]
         scale = width**-0.5
         if self.pad:
@@ -96,7 +96,7 @@ class PlainRead(nn.Module):
         return read[..., :width].transpose(1, 2).flatten(2)
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:
-        """Return what was read, B x N x C.
+        """Return the attended values, B x N x C.
 
         Args:
             query: B x 1 x N x C, projected.
@@ -165,13 +165,13 @@ class PlainPerceiver(nn.Module):
     The first read has its own weights, the others share theirs; so do all blocks.
 
     Args:
-        side: Rows and columns of the picture.
+        side: Rows and columns of the image.
         num_bands: Frequencies for each axis.
         num_latents: N.
         latent_channels: D.
         num_reads: T.
         num_layers: Self-attends in a block.
-        num_heads: Of each self-attend.
+        num_heads: Heads of each self-attention layer.
         num_classes: Outputs.
     """
 
@@ -213,7 +213,7 @@ class PlainPerceiver(nn.Module):
             read.read.pad = pad
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return B x K logits of B x 3 x Y x X pictures."""
+        """Return B x K logits of B x 3 x Y x X images."""
         pixels = image.flatten(2).transpose(1, 2)
         x = torch.cat([pixels, self.positions.expand(pixels.shape[0], -1, -1)], dim=-1)
         z = self.latents.expand(image.shape[0], -1, -1)

@@ -1,6 +1,6 @@
 """The six Perceiver models of Hugging Face at full size, with random weights, against ours with the same weights.
 
-Each runs in a process of its own, so that its memory can be told. Results go to benchmarks/results/published.json.
+Each runs in a process of its own, so that its memory can be measured. Results go to benchmarks/results/published.json.
 
     python -m benchmarks.published [--only NAME]
 """
@@ -25,7 +25,7 @@ from perceivers.models.perceiver import build
 RESULTS = Path(__file__).parent / "results" / "published.json"
 LARGEST = 1e-4  # norm of the difference over that of the outputs, float32
 
-_PICTURES = {
+_IMAGES = {
     "num_latents": 512,
     "d_latents": 1024,
     "num_blocks": 8,
@@ -35,9 +35,9 @@ _PICTURES = {
 }
 # The settings in which they have the published numbers of weights.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "PerceiverForImageClassificationFourier": {**_PICTURES, "d_model": 261},
-    "PerceiverForImageClassificationLearned": {**_PICTURES, "d_model": 512, "image_size": 224},
-    "PerceiverForImageClassificationConvProcessing": {**_PICTURES, "d_model": 322},
+    "PerceiverForImageClassificationFourier": {**_IMAGES, "d_model": 261},
+    "PerceiverForImageClassificationLearned": {**_IMAGES, "d_model": 512, "image_size": 224},
+    "PerceiverForImageClassificationConvProcessing": {**_IMAGES, "d_model": 322},
     "PerceiverForMaskedLM": {"qk_channels": 256, "v_channels": 1280},
     "PerceiverForOpticalFlow": {
         "num_latents": 2048,
@@ -68,7 +68,7 @@ WEIGHTS = {
 
 @torch.no_grad()
 def compare(name: str) -> dict[str, object]:
-    """Return how far the outputs of a model and ours with its weights are apart."""
+    """Return the largest difference between the outputs of a model and ours with its weights."""
     import transformers
 
     torch.manual_seed(0)
@@ -97,7 +97,7 @@ def compare(name: str) -> dict[str, object]:
 
 
 @torch.no_grad()
-def decode_a_whole_film() -> dict[str, object]:
+def decode_a_whole_video() -> dict[str, object]:
     """Return the time and the memory that all 804,737 outputs of the multimodal model take."""
     torch.manual_seed(0)
     name = "PerceiverForMultimodalAutoencoding"
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help="in this process; prints JSON")
     args = parser.parse_args()
     if args.here:
-        found = decode_a_whole_film() if args.only == "film" else compare(args.only)
+        found = decode_a_whole_video() if args.only == "film" else compare(args.only)
         print(json.dumps(found))
         return
     rows: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import FourierPositions, FourierPositionsConfig
 from perceivers.nn.blocks import CrossAttend
 
-__all__ = ["Scene", "audiovisual", "clip", "ours", "picture", "plain", "stem"]
+__all__ = ["Scene", "audiovisual", "clip", "image", "ours", "plain", "stem"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What is read, and what of it learns.
+    """Input of a cross-attention, and the parameters of it that learn.
 
     Attributes:
         parts: Makes the modalities.
@@ -61,11 +61,11 @@ class Scene:
         return found
 
 
-def picture(larger: int | None = None, *, learns: bool = False) -> Scene:
-    """Return single pixels of a picture: 3 colors and, in the papers' sizes, 258 position channels.
+def image(larger: int | None = None, *, learns: bool = False) -> Scene:
+    """Return single pixels of an image: 3 colors and, in the papers' sizes, 258 position channels.
 
     Args:
-        larger: Which of the larger sides the picture has. None: the model's.
+        larger: Index of the larger image side. None: the model's.
         learns: Whether the colors get a gradient.
     """
 
@@ -154,9 +154,9 @@ def passes(
 
     Args:
         read: Queries -> what was read.
-        width: Of an element, C.
+        width: Channels of an element, C.
         setting: Device and precision.
-        leaves: What gets a gradient besides the queries, by name.
+        leaves: Tensors that get a gradient besides the queries, by name.
         backward: Whether there is a backward pass.
     """
     query, upstream = queries(width, setting)
@@ -190,9 +190,9 @@ def ours(scene: Scene, *, backward: bool = False, path: str = "auto") -> Builder
     """Return this library's read.
 
     Args:
-        scene: What is read.
+        scene: The input.
         backward: Whether there is a backward pass.
-        path: How, one of the library's ways.
+        path: Attention implementation.
     """
 
     def build(setting: Setting) -> Work:
@@ -231,7 +231,7 @@ def plain(scene: Scene, *, backward: bool = False, pad: bool = False) -> Builder
     """Return the plain read. Its dense array is made beforehand where nothing in it learns.
 
     Args:
-        scene: What is read.
+        scene: The input.
         backward: Whether there is a backward pass.
         pad: Fill the width of keys and values up to a multiple of 8.
     """

@@ -39,16 +39,16 @@ from perceivers.tasks.classification import ClassificationConfig
 __all__ = ["Load", "load_on", "main", "make_run", "request_of", "serving", "summary"]
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
-PICTURES = 16  # different ones, sent in turn
+IMAGES = 16  # different ones, sent in turn
 
 
 @dataclass
 class Load:
-    """What clients met.
+    """Results of a load on the server.
 
     Attributes:
         latencies: Seconds of each answered request.
-        statuses: How many answers had which status.
+        statuses: Number of answers by status.
         seconds: That all of it took.
         memory: Bytes of the server's processes, once a second.
         processor: Seconds of the processor that these took, which other work on the machine does not change.
@@ -71,13 +71,13 @@ class Load:
 
 
 def make_run(folder: Path, size: int = 32) -> Path:
-    """Write a run of the recipe `images` in size tiny with fresh weights: what it says is of no meaning here."""
+    """Write a run of the recipe `images` in size tiny with fresh weights: its predictions do not matter here."""
     config = get_recipe("images", size="tiny").model_config()
-    picture: Any = config.inputs["image"]
+    image: Any = config.inputs["image"]
     labels = tuple(str(label) for label in range(10))
     config = replace(
         config,
-        inputs={"image": replace(picture, size=(size, size))},
+        inputs={"image": replace(image, size=(size, size))},
         output=replace(config.output, num_outputs=len(labels)),
     )
     save(
@@ -109,11 +109,11 @@ def serving(run: Path, *flags: str) -> Generator[tuple[str, int]]:
         assert process.stderr is not None
         try:
             lines = iter(process.stderr)
-            told = next((line for line in lines if line.startswith("Serving ")), "")
-            if not told:
+            line = next((line for line in lines if line.startswith("Serving ")), "")
+            if not line:
                 msg = f"The server did not start: it ended with status {process.wait()}."
                 raise RuntimeError(msg)
-            yield told.split(" at ")[1].split()[0], process.pid
+            yield line.split(" at ")[1].split()[0], process.pid
             process.send_signal(signal.SIGTERM)
             rest = "".join(lines)
             if process.wait(60) != 0:
@@ -129,11 +129,11 @@ async def load_on(
     """Let clients ask one request after the other for a while, each over a connection of its own.
 
     Args:
-        address: Of the server.
+        address: Address of the server.
         requests: Sent in turn.
-        clients: How many ask at once.
+        clients: Number of concurrent clients.
         seconds: For how long.
-        pid: Of the server, whose memory is watched.
+        pid: Process of the server, whose memory is measured.
     """
     found = Load()
     begun = time.monotonic()
@@ -144,10 +144,10 @@ async def load_on(
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         turn = number
         while time.monotonic() < until:
-            asked = time.perf_counter()
+            sent = time.perf_counter()
             writer.write(requests[turn % len(requests)])
             status = await _answer(reader)
-            found.latencies.append(time.perf_counter() - asked)
+            found.latencies.append(time.perf_counter() - sent)
             found.statuses[status] = found.statuses.get(status, 0) + 1
             turn += 1
         writer.close()
@@ -207,7 +207,7 @@ def _processor(pid: int) -> float:
 
 
 def summary(load: Load) -> dict[str, Any]:
-    """Return what is kept of a load: numbers in milliseconds and MB."""
+    """Return the summary of a load, in milliseconds and MB."""
     sorted_ = sorted(load.latencies)
     quarter = max(len(load.memory) // 4, 1)
     found: dict[str, Any] = {
@@ -231,15 +231,15 @@ def _requests(address: str, file: Path | None) -> list[bytes]:
     host = urlsplit(address).netloc
     if file is not None:
         return [request_of(file.read_bytes(), file.name, host)]
-    return [request_of(data, "picture.png", host) for data in _pictures()]
+    return [request_of(data, "picture.png", host) for data in _images()]
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     import io
 
     rng = np.random.default_rng(0)
     found: list[bytes] = []
-    for _ in range(PICTURES):
+    for _ in range(IMAGES):
         buffer = io.BytesIO()
         pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(buffer, format="PNG")
@@ -256,20 +256,22 @@ async def _measured(
         serving(run, *flags) as (batched, pid),
         serving(run, *flags, "--max-batch", "1") as (single, other),
     ):
-        asked = {address: _requests(address, args.file) for address in (batched, single)}
-        for address, requests in asked.items():  # warm: every size of batch was there
+        requests_of = {address: _requests(address, args.file) for address in (batched, single)}
+        for address, requests in requests_of.items():  # warm: every size of batch was there
             await load_on(address, requests, clients=args.clients, seconds=share / 4)
         for number in range(args.rounds):
-            alone = await load_on(batched, asked[batched], clients=1, seconds=share / 4, pid=pid)
+            alone = await load_on(
+                batched, requests_of[batched], clients=1, seconds=share / 4, pid=pid
+            )
             one = await load_on(
                 single,
-                asked[single],
+                requests_of[single],
                 clients=args.clients,
                 seconds=share / 2,
                 pid=other,
             )
             many = await load_on(
-                batched, asked[batched], clients=args.clients, seconds=share, pid=pid
+                batched, requests_of[batched], clients=args.clients, seconds=share, pid=pid
             )
             for name, load in (("alone", alone), ("one_by_one", one), ("batched", many)):
                 found[name].add(load)
@@ -283,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="a run folder; by default fresh weights, 32 x 32")
-    parser.add_argument("--file", type=Path, help="what is sent; by default pictures of noise")
+    parser.add_argument("--file", type=Path, help="what is sent; by default images of noise")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -293,23 +295,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or make_run(Path(folder) / "run")
         found = asyncio.run(_measured(run, args, flags))
-    told = {name: summary(load) for name, load in found.items()}
-    ratio = told["batched"]["per_second"] / told["one_by_one"]["per_second"]
-    single = told["alone"]["p50_ms"]
+    summaries = {name: summary(load) for name, load in found.items()}
+    ratio = summaries["batched"]["per_second"] / summaries["one_by_one"]["per_second"]
+    single = summaries["alone"]["p50_ms"]
     written = {
         "machine": facts.machine("cpu"),
         "clients": args.clients,
         "load_before": [round(one, 2) for one in before],
         "load_after": [round(one, 2) for one in os.getloadavg()],
-        **told,
+        **summaries,
         "batching": round(ratio, 2),
         "batching_to_one_client": round(
-            told["batched"]["per_second"] / told["alone"]["per_second"], 2
+            summaries["batched"]["per_second"] / summaries["alone"]["per_second"], 2
         ),
         "batching_by_processor": round(
-            told["one_by_one"]["processor_ms"] / told["batched"]["processor_ms"], 2
+            summaries["one_by_one"]["processor_ms"] / summaries["batched"]["processor_ms"], 2
         ),
-        "p99_in_single_requests": round(told["batched"]["p99_ms"] / single, 2),
+        "p99_in_single_requests": round(summaries["batched"]["p99_ms"] / single, 2),
     }
     print(json.dumps(written, indent=2))
     args.out.write_text(json.dumps(written, indent=2) + "\n")

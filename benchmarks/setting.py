@@ -1,4 +1,4 @@
-"""What a case is, and the sizes of everything that is measured."""
+"""Cases, and the sizes of everything that is measured."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -42,11 +42,11 @@ class Sizes:
         num_layers: Self-attends in a block.
         num_heads: Heads of a self-attend.
         num_classes: Outputs.
-        num_bands: Frequencies for each axis of a picture or clip.
-        side: Rows and columns of a picture.
+        num_bands: Frequencies for each axis of an image or clip.
+        side: Rows and columns of an image.
         larger_sides: Those whose time must grow no faster than their elements.
         clip: Frames, rows and columns of a clip that is read pixel by pixel.
-        stem: Rows, columns and channels of a picture after a convolved stem.
+        stem: Rows, columns and channels of an image after a convolved stem.
         patches: Frames, rows and columns of a clip's patches, and values in each (2 x 8 x 8 x 3).
         patch_bands: Frequencies for each axis of the patches: with a tag of 4 they make 487 channels.
         mel: Time and frequency cells of a mel spectrogram.
@@ -94,7 +94,7 @@ SMOKE = Sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where and in which precision a case runs.
+    """Device and precision of a case.
 
     Attributes:
         device: `cpu` or `cuda`.
@@ -145,16 +145,16 @@ class Target:
     """A number that a case is about: a contestant's quantity, or that over another contestant's.
 
     Attributes:
-        says: What the number is, in words.
+        description: The number in words.
         of: A contestant.
         to: Another, by which the first is divided. None: the quantity itself.
-        quantity: What of them. Seconds are compared round by round.
+        quantity: Measured quantity. Seconds are compared round by round.
         at_least: Bound, for the CPU in float32.
         at_most: Bound, for the CPU in float32.
         stretch: Where it would be even better.
     """
 
-    says: str
+    description: str
     of: str
     to: str | None = None
     quantity: Quantity = "seconds"
@@ -171,7 +171,7 @@ class Case:
         name: For `--only`.
         what: The work, in words.
         contestants: The first is this library's, and the one the others are compared with.
-        targets: What is to be shown.
+        targets: Claims to be checked.
         devices: Where it makes sense.
         float32_only: Whether bfloat16 makes no sense here.
     """

@@ -1,4 +1,4 @@
-"""What a command costs before it does anything: processor and elapsed time of whole processes.
+"""Startup cost of commands: processor and elapsed time of whole processes.
 
     python -m benchmarks.startup
 
@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def make_run(folder: Path, recipe: str) -> tuple[str, str]:
-    """Write a run with fresh weights, and a picture for it. Return their paths."""
+    """Write a run with fresh weights, and an image for it. Return their paths."""
     config = get_recipe(recipe).model_config()
     size, channels = config.inputs["image"].size, config.inputs["image"].num_channels
     assert size is not None
@@ -70,13 +70,13 @@ def make_run(folder: Path, recipe: str) -> tuple[str, str]:
     )
     shape = (*size, 3) if channels == 3 else size
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    picture = folder / "picture.png"
-    Image.fromarray(pixels).save(picture)
-    return str(folder), str(picture)
+    image = folder / "image.png"
+    Image.fromarray(pixels).save(image)
+    return str(folder), str(image)
 
 
 def cases(folder: Path, recipes: tuple[str, ...] = ("digits", "imagenet")) -> dict[str, list[str]]:
-    """Return what is run, by name: arguments of Python."""
+    """Return the measured commands by name, as arguments of Python."""
     found = {
         "python": ["-c", "pass"],
         "import torch": ["-c", "import torch"],
@@ -85,8 +85,8 @@ def cases(folder: Path, recipes: tuple[str, ...] = ("digits", "imagenet")) -> di
         "recipes": ["-c", _COMMAND, "recipes"],
     }
     for recipe in recipes:
-        run, picture = make_run(folder / recipe, recipe)
-        found[f"predict {recipe}"] = ["-c", _UNTIL_FORWARD, "predict", run, picture]
+        run, image = make_run(folder / recipe, recipe)
+        found[f"predict {recipe}"] = ["-c", _UNTIL_FORWARD, "predict", run, image]
     return found
 
 

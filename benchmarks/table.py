@@ -77,7 +77,7 @@ def verdict(row: dict[str, Any], found: dict[str, Any]) -> str:
     if value and "low" in value:
         quartiles = f"{number(value['low'], found)} to {number(value['high'], found)}"
     met = {True: "yes", False: "**no**", None: ""}[found["met"]]
-    return f"| `{label(row)}` | {measured} {found['says']} | {quartiles} | {bound(found)} | {met} |"
+    return f"| `{label(row)}` | {measured} {found['description']} | {quartiles} | {bound(found)} | {met} |"
 
 
 def bound(found: dict[str, Any]) -> str:
@@ -125,11 +125,11 @@ def contestant(found: dict[str, Any]) -> str:
 def target(found: dict[str, Any]) -> str:
     """Return a target as a line for a terminal."""
     if found["value"] is None:
-        return f"- {found['says']}: {found['why']}"
+        return f"- {found['description']}: {found['why']}"
     met = {True: ": met", False: ": NOT met", None: ""}[found["met"]]
     wanted = bound(found)
     wanted = f" ({wanted}{met})" if wanted else ""
-    return f"{number(found['value']['median'], found)} {found['says']}{wanted}"
+    return f"{number(found['value']['median'], found)} {found['description']}{wanted}"
 
 
 def duration(seconds: float) -> str:

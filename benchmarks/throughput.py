@@ -5,8 +5,8 @@
 
 For each recipe, in one process and with the threads and workers that `fit` would take:
 
-    first epoch   the loader alone, pictures decoded for the first time
-    cached        the loader alone, small pictures decoded before
+    first epoch   the loader alone, images decoded for the first time
+    cached        the loader alone, small images decoded before
     step          training steps on one batch again and again: no reading at all
     training      the same steps on the loader's batches, as `fit` does them
     in turn       the same, but each batch is read only when it is asked for
@@ -50,7 +50,7 @@ class Bench:
 
     Args:
         recipe: Its name.
-        size: Of the recipe, or None.
+        size: Size of the recipe, or None.
         data: Path of the data, or `builtin:digits`.
         device: Where to compute.
         workers: Processes that read. None: as `fit` takes.
@@ -145,7 +145,7 @@ class Bench:
 
 
 def training_step(recipe: Recipe, task: Any, device: torch.device) -> Callable[[Batch], None]:
-    """Return what does one optimizer step of a recipe."""
+    """Return a function that runs one optimizer step of a recipe."""
     model = build(recipe.model_config()).to(device)
     optimizer = build_optimizer(model, recipe.optim)
     ema = recipe.training.ema

@@ -1,4 +1,4 @@
-"""How many hidden bytes are told by their neighbors alone: the yardstick of a model of masked bytes.
+"""Share of hidden bytes that trigrams predict: the baseline of a model of masked bytes.
 
 For every pair of neighbors the commonest byte between them in the training texts is always answered. Neighbors are
 taken as the model sees them, where those of a hidden byte are mostly hidden, too; and, for comparison, as they really
@@ -27,12 +27,18 @@ _PASSES = 5  # over the training texts, with other words hidden each time
 def questions(
     predictor: Predictor, batches: Iterator[Batch], *, training: bool
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Yield for each batch the texts as they are, as they are shown, and what is asked."""
+    """Yield for each batch the texts as they are, as they are shown, and the targets."""
     task = predictor.config.task
     assert isinstance(task, MaskedBytesConfig)
     for batch in batches:
-        asked = predictor.task.prepare_batch(batch.inputs, batch.masks, None, training=training)
-        yield batch.inputs[task.modality], asked.inputs[task.modality], asked.targets
+        batch_queries = predictor.task.prepare_batch(
+            batch.inputs, batch.masks, None, training=training
+        )
+        yield (
+            batch.inputs[task.modality],
+            batch_queries.inputs[task.modality],
+            batch_queries.targets,
+        )
 
 
 def neighbors(texts: Tensor) -> Tensor:
@@ -54,23 +60,23 @@ class Trigrams:
 
     def learn(self, real: Tensor, shown: Tensor, targets: Tensor) -> None:
         """Count the hidden bytes of a batch."""
-        asked = targets != IGNORED
-        cells = neighbors(self.seen(real, shown))[asked] * VOCAB_SIZE + targets[asked]
+        is_target = targets != IGNORED
+        cells = neighbors(self.seen(real, shown))[is_target] * VOCAB_SIZE + targets[is_target]
         self.counts += torch.bincount(cells, minlength=len(self.counts)).int()
 
     def right(self, real: Tensor, shown: Tensor, targets: Tensor) -> tuple[int, int]:
-        """Return how many hidden bytes of a batch are told, and how many there are."""
-        asked = targets != IGNORED
+        """Return the number of correctly predicted hidden bytes of a batch, and the number of all."""
+        is_target = targets != IGNORED
         table = self.counts.view(VOCAB_SIZE**2, VOCAB_SIZE)
-        cells = neighbors(self.seen(real, shown))[asked]
+        cells = neighbors(self.seen(real, shown))[is_target]
         answers = table[cells].argmax(dim=-1)
         never = table[cells].sum(dim=-1) == 0
         answers[never] = table.sum(dim=0).argmax()
-        return int((answers == targets[asked]).sum()), int(asked.sum())
+        return int((answers == targets[is_target]).sum()), int(is_target.sum())
 
 
 def main() -> None:
-    """Print the share of hidden bytes that the run and its neighbors tell."""
+    """Print the shares of hidden bytes that the run and the trigrams predict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--split", help="by default as `perceivers evaluate`")

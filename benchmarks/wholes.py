@@ -32,7 +32,7 @@ Make = Callable[[Setting], Rival]
 
 
 class Shipped(NamedTuple):
-    """A shipped recipe: its name, its size, and the side and number of the pictures it is given."""
+    """A shipped recipe: its name, its size, and the side and number of the images it is given."""
 
     recipe: str
     size: str | None
@@ -54,7 +54,7 @@ def forward(make: Make, batch: int = 1) -> Builder:
     def build_work(setting: Setting) -> Work:
         rival = make(setting)
         rival.model.eval()
-        images = pictures(rival.model, setting, batch)
+        images = make_images(rival.model, setting, batch)
 
         def run() -> Mapping[str, Tensor]:
             with torch.inference_mode(), setting.autocast():
@@ -74,7 +74,7 @@ def step(make: Make, batch: int = 1) -> Builder:
     def build_work(setting: Setting) -> Work:
         rival = make(setting)
         rival.model.train()
-        images = pictures(rival.model, setting, batch)
+        images = make_images(rival.model, setting, batch)
         labels = torch.zeros(images.shape[0], dtype=torch.long, device=setting.device)
 
         def run() -> Mapping[str, Tensor]:
@@ -98,8 +98,8 @@ def gradients(rival: Rival) -> Iterator[tuple[str, Tensor]]:
             yield f"gradient of {ours}", parameter.grad
 
 
-def pictures(model: nn.Module, setting: Setting, batch: int) -> Tensor:
-    """Return B x 3 x Y x X pictures of a fixed seed, of the size that the model wants."""
+def make_images(model: nn.Module, setting: Setting, batch: int) -> Tensor:
+    """Return B x 3 x Y x X images of a fixed seed, of the size that the model wants."""
     side = getattr(model, "side", setting.sizes.side)
     channels = getattr(model, "num_channels", 3)
     batch = min(batch, 2) if setting.smoke else batch

@@ -1,4 +1,4 @@
-"""The letters in which shapes are written, and the types that carry them.
+"""Symbols of dimensions in shapes, and the types that carry them.
 
 | letter | meaning | | letter | meaning |
 |---|---|---|---|---|

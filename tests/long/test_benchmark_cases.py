@@ -134,11 +134,15 @@ def row(**changes):
 @pytest.mark.parametrize(
     ("target", "value", "met"),
     [
-        (Target(says="", of="plain", to="ours", at_least=8.0), 9.0, True),
-        (Target(says="", of="plain", to="ours", at_least=9.5), 9.0, False),
-        (Target(says="", of="ours", to="plain", quantity="peak_mib", at_most=0.4), 0.5, False),
-        (Target(says="", of="ours", quantity="over_mib", at_most=20.0), 20.0, True),
-        (Target(says="", of="plain", to="ours"), 9.0, None),
+        (Target(description="", of="plain", to="ours", at_least=8.0), 9.0, True),
+        (Target(description="", of="plain", to="ours", at_least=9.5), 9.0, False),
+        (
+            Target(description="", of="ours", to="plain", quantity="peak_mib", at_most=0.4),
+            0.5,
+            False,
+        ),
+        (Target(description="", of="ours", quantity="over_mib", at_most=20.0), 20.0, True),
+        (Target(description="", of="plain", to="ours"), 9.0, None),
     ],
 )
 def test_targets_are_judged(target, value, met):
@@ -149,13 +153,13 @@ def test_targets_are_judged(target, value, met):
 
 
 def test_a_target_without_its_contestant_says_why():
-    target = Target(says="times the speed", of="theirs", to="ours", at_least=1.0)
+    target = Target(description="times the speed", of="theirs", to="ours", at_least=1.0)
     verdict = harness.judged(target, row(), Setting())
     assert (verdict["met"], verdict["why"]) == (None, "not installed")
     assert table.target(verdict) == "- times the speed: not installed"
     broken = row()
     broken["contestants"]["ours"]["error"] = "killed"
-    target = Target(says="", of="plain", to="ours", quantity="peak_mib")
+    target = Target(description="", of="plain", to="ours", quantity="peak_mib")
     assert harness.judged(target, broken, Setting())["why"] == "killed"
 
 

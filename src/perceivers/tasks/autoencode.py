@@ -69,7 +69,6 @@ class ReconstructionConfig:
     peak: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.weight < 0 or self.peak <= 0 or min(self.patch, default=0) < 1:
             raise ValueError(
                 "Expected a weight of at least 0, a peak above 0 and a patch of at least 1 along each axis, got "
@@ -123,7 +122,6 @@ class AutoencodeConfig(BaseTaskConfig):
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not self.parts or LABEL in self.parts:
             raise ValueError(
                 "Expected at least one modality to reconstruct in parts={name: ReconstructionConfig(...)}, beside the "
@@ -199,12 +197,11 @@ class AutoencodeTask(Task):
     """
 
     config: AutoencodeConfig
-    higher_is_better = True
     score_name = "psnr"
     has_baseline = True
 
     def __init__(self, config: AutoencodeConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self.main_part = max(config.parts, key=lambda name: config.parts[name].num_values)
         self.main_metric = f"{self.main_part}_psnr"
 
@@ -232,7 +229,15 @@ class AutoencodeTask(Task):
             values[name] = cells
             if present is not None:
                 real[name] = present
-        label = self._shares(targets)
+        label = None
+        if (
+            targets is not None and self.config.label_weight is not None
+        ):  # else classes are not learned
+            label = (
+                targets.float()
+                if targets.ndim == 2
+                else one_hot(targets.long(), self.num_outputs).float()
+            )
         if training and label is not None:
             inputs[LABEL] = label
         masks = {name: mask for name, mask in masks.items() if name != LABEL}
@@ -366,14 +371,6 @@ class AutoencodeTask(Task):
             return dict(outputs)
         return {next(iter(self.config.parts)): outputs}
 
-    def _shares(self, targets: Tensor | None) -> Float[Tensor, "B K"] | None:
-        """Return the share of each class. None: classes are not learned."""
-        if targets is None or self.config.label_weight is None:
-            return None
-        if targets.ndim == 2:  # mixed samples
-            return targets.float()
-        return one_hot(targets.long(), self.num_outputs).float()
-
 
 class AutoencodeMeter(Meter):
     """Means over samples of each modality's error and PSNR."""
@@ -431,12 +428,7 @@ class AutoencodeMeter(Meter):
 
 
 class MeanBaseline(Baseline):
-    """The mean of every value over the training split, measured as if it were the reconstruction of every sample.
-
-    Args:
-        task: Task that defines the errors.
-        batches: Batches of the training split, as evaluation prepares them.
-    """
+    """The mean of every value over the training split, measured as if it were the reconstruction of every sample."""
 
     def __init__(self, task: AutoencodeTask, batches: Iterable[TaskBatch]) -> None:
         self._task = task
@@ -500,10 +492,8 @@ def reconstruction_cells(
 ) -> tuple[Float[Tensor, "B O V"], Bool[Tensor, "B O V"] | None]:
     """Return the values of each query, and where they are real; None if all are.
 
-    Args:
-        part: Patch, size and channels.
-        x: Input of the model: B x T x C x Y x X, B x C x Y x X, B x frames x bands or B x L x C.
-        mask: Where the second axis is real, or (L = 1) whether a sample has the modality at all.
+    `x` is B x T x C x Y x X, B x C x Y x X, B x frames x bands or B x L x C; the mask is of its second axis, or (L = 1)
+    of whole samples.
     """
     axes = len(part.patch)
     is_image = axes == 2 and x.ndim == 4
@@ -534,13 +524,6 @@ def reconstruction_cells(
     return values.masked_fill(~real, 0.0), None if real.all() else real
 
 
-def _unpatched(part: ReconstructionConfig, cells: Float[Tensor, "B O V"]) -> Float[Tensor, "B ..."]:
-    """Return the values of all queries on their grid, channels last: the inverse of `reconstruction_cells`."""
-    assert part.size is not None
-    x = depth_to_space(cells.unflatten(1, part.grid), part.patch).movedim(1, -1)
-    return x[(slice(None), *(slice(n) for n in part.size))]
-
-
 def _reconstructions(
     part: ReconstructionConfig,
     preprocess: Any,
@@ -550,7 +533,11 @@ def _reconstructions(
 ) -> list[Reconstruction]:
     """Return each sample of a modality and its reconstruction, in the units of the data, channels last."""
     cells, _ = reconstruction_cells(part, inputs, None)
-    both = [_unpatched(part, to_data_units(part, x.float().cpu())) for x in (cells, outputs)]
+    both: list[Tensor] = []
+    for queries in (cells, outputs):  # the inverse of `reconstruction_cells`
+        grid = to_data_units(part, queries.float().cpu()).unflatten(1, part.grid)
+        x = depth_to_space(grid, part.patch).movedim(1, -1)
+        both.append(x[(slice(None), *(slice(n) for n in part.size or ()))])
     found: list[Reconstruction] = []
     for row in range(outputs.shape[0]):
         original, restored = (preprocess.restore(x[row].numpy()) for x in both)
@@ -564,11 +551,7 @@ def _reconstructions(
 
 
 def _extent(name: str, part: Any) -> dict[str, Any]:
-    """Return size and channels of a modality, from its input configuration.
-
-    Raises:
-        ValueError: If it is no grid, so that no query can address its values.
-    """
+    """Return size and channels of a modality, from its input configuration."""
     grid = getattr(part, "value_grid", None)
     if grid is None:
         has_coordinates = getattr(part, "num_coordinates", None)

@@ -287,21 +287,14 @@ class SummedMeter(Meter):
         self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
 
 
-class ConfusionMeter(Meter):
-    """A meter with the counts of a confusion matrix and some sums.
-
-    Args:
-        num_classes: Number of classes, K.
-        count: Number of sums, S.
-    """
-
-    sums: Float[Tensor, " S"]
+class ConfusionMeter(SummedMeter):
+    """A meter with the counts of a confusion matrix of K classes, and `count` sums."""
 
     def __init__(self, num_classes: int, count: int) -> None:
+        super().__init__(count)
         self._confusion: Int[Tensor, "K K"] = torch.zeros(
             num_classes, num_classes, dtype=torch.long
         )
-        self.sums = torch.zeros(count, dtype=torch.float64)
 
     @property
     def confusion(self) -> Int[Tensor, "K K"]:
@@ -316,12 +309,12 @@ class ConfusionMeter(Meter):
 
     def state(self) -> dict[str, Any]:
         """Return the counts and sums."""
-        return {"confusion": self._confusion, "sums": self.sums}
+        return {"confusion": self._confusion, **super().state()}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
         """Replace counts and sums by those of these meters added up."""
+        super().merge(states)
         self._confusion = torch.stack([state["confusion"] for state in states]).sum(dim=0)
-        self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
 
 
 class Baseline(ABC):
@@ -355,13 +348,13 @@ class Task(ABC):
     Attributes:
         config: Configuration of the task, a `BaseTaskConfig`.
         main_metric: The metric by which runs are compared.
-        higher_is_better: Whether a larger value of it is better.
+        higher_is_better: Whether a larger value of it is better. Default: True.
         score_name: Name of the value that `training_score` returns.
     """
 
     config: Any
     main_metric: str
-    higher_is_better: bool
+    higher_is_better: bool = True
     score_name: str
 
     has_baseline: ClassVar[bool] = False
@@ -375,6 +368,9 @@ class Task(ABC):
 
     explains_outputs: ClassVar[bool] = False
     """Whether each output can be explained by itself: a class, label or number."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
     @property
     def parts(self) -> Mapping[str, "Task"]:
@@ -437,9 +433,12 @@ class Task(ABC):
     def probabilities(self, outputs: Any) -> Any:
         """Return the outputs in readable units: probabilities, or numbers in their own units."""
 
-    @abstractmethod
     def combine(self, outputs: Any) -> Any:
-        """Return the outputs whose readable values are the mean over S clips, B x S x ... -> B x ..."""
+        """Return the outputs whose readable values are the mean over S clips, B x S x ... -> B x ...
+
+        By default the mean of the outputs.
+        """
+        return outputs.float().mean(dim=1)
 
     @abstractmethod
     def training_score(self, outputs: Any, targets: Any) -> Float[Tensor, ""]:
@@ -484,11 +483,7 @@ class Task(ABC):
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return name and value of each number that an explanation of one sample shows.
 
-        Args:
-            inputs: The sample, with a batch axis of 1.
-            masks: As in the `TaskBatch`.
-            outputs: Outputs of the model.
-            query: Index of the output query, of `explained_query`.
+        All have a batch axis of 1; `query` is the index that `explained_query` returned.
         """
         return self.names, self.probabilities(outputs)[0]
 
@@ -499,11 +494,7 @@ class SupervisedTask(Task):
     def prepare_batch(
         self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
-        """Return the inputs and their labels.
-
-        Raises:
-            ValueError: If there are no labels.
-        """
+        """Return the inputs and their labels."""
         if targets is None:
             raise ValueError("Learning and measuring need labels, and this batch has none.")
         return TaskBatch(inputs=inputs, masks=masks, targets=targets)

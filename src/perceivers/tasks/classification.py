@@ -42,7 +42,6 @@ class ClassificationConfig(BaseTaskConfig):
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
 
@@ -84,7 +83,6 @@ class ClassificationTask(SupervisedTask):
 
     config: ClassificationConfig
     main_metric = "accuracy"
-    higher_is_better = True
     score_name = "accuracy"
     explain_as = "classification"
     explains_outputs = True
@@ -95,7 +93,7 @@ class ClassificationTask(SupervisedTask):
     def __init__(
         self, config: ClassificationConfig, class_counts: Sequence[int] | None = None
     ) -> None:
-        self.config = config
+        super().__init__(config)
         self.class_weights: Tensor | None = None
         if isinstance(config.class_weights, tuple):
             self.class_weights = torch.tensor(config.class_weights)
@@ -120,10 +118,7 @@ class ClassificationTask(SupervisedTask):
 
         With class weights it is the mean over samples, each times the weight of its class (of its mixture
         of classes): the size of a step does not depend on which classes a batch happens to hold.
-
-        Args:
-            outputs: Logits.
-            targets: Class indices, or shares of each class that sum to one (mixup, CutMix).
+        Targets are class indices, or shares of each class that sum to one (mixup, CutMix).
         """
         if self.class_weights is None and self.config.class_weights is not None:
             raise ValueError(
@@ -176,11 +171,7 @@ class ClassificationTask(SupervisedTask):
 
 
 class ClassificationMeter(ConfusionMeter):
-    """Confusion matrix, hits among the first five, and sum of losses.
-
-    Args:
-        num_classes: Number of classes, K.
-    """
+    """Confusion matrix, hits among the first five, and sum of losses."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, 2)  # hits among the first five, nats

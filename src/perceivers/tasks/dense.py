@@ -58,7 +58,6 @@ class DenseConfig(BaseTaskConfig):
     num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.num_train_queries is not None and self.num_train_queries < 1:
             raise ValueError(
                 f"Expected num_train_queries of at least 1, or None for all, got {self.num_train_queries}."
@@ -196,9 +195,6 @@ class _DenseTask(Task):
 
     config: Any
 
-    def __init__(self, config: DenseConfig) -> None:
-        self.config = config
-
     @property
     def num_outputs(self) -> int:
         """Numbers for each query: the values of all of its pixels."""
@@ -236,10 +232,6 @@ class _DenseTask(Task):
         padded = rearrange(cells, "B (h w) (p q) C -> B C (h p) (w q)", h=rows, p=p, q=q)
         return padded[..., :height, :width]
 
-    def combine(self, outputs: Float[Tensor, "B S O K"]) -> Float[Tensor, "B O K"]:
-        """Return the mean over clips. Images have one."""
-        return outputs.float().mean(dim=1)
-
     def check_explainable(self) -> None:
         """Refuse, because a map of attention explains a single output."""
         raise ValueError(
@@ -258,7 +250,6 @@ class SegmentationTask(_DenseTask):
     """
 
     main_metric = "mIoU"
-    higher_is_better = True
     score_name = "accuracy"
 
     def loss(
@@ -345,7 +336,6 @@ class ImageToImageTask(_DenseTask):
     """
 
     main_metric = "psnr"
-    higher_is_better = True
     score_name = "mae"
 
     def loss(

@@ -55,7 +55,6 @@ class FlowConfig(BaseTaskConfig):
     num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not self.scale > 0:
             raise ValueError(
                 f"scale, the factor from outputs to pixels, must be larger than 0, got {self.scale}."
@@ -83,9 +82,6 @@ class FlowTask(Task):
     main_metric = "epe"
     higher_is_better = False
     score_name = "epe"
-
-    def __init__(self, config: FlowConfig) -> None:
-        self.config = config
 
     @property
     def num_outputs(self) -> int:
@@ -128,7 +124,12 @@ class FlowTask(Task):
     ) -> Float[Tensor, ""]:
         """Return the mean loss over pixels whose flow is known. Zero if none is."""
         errors, known = self._errors(outputs, targets), targets[..., 2] > 0
-        each = {"epe": _distance, "l1": _along_axes, "robust": _robust}[self.config.loss](errors)
+        if self.config.loss == "epe":
+            each = (errors.square().sum(dim=-1) + _SMALLEST).sqrt()
+        else:
+            each = errors.abs().sum(dim=-1)
+        if self.config.loss == "robust":
+            each = (each + _SOFT) ** _POWER
         return (each * known).sum() / known.sum().clamp_min(1)
 
     def probabilities(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O P 2"]:
@@ -149,10 +150,6 @@ class FlowTask(Task):
             y=side,
         )
         return padded[:, : extent[0], : extent[1]]
-
-    def combine(self, outputs: Float[Tensor, "B S O K"]) -> Float[Tensor, "B O K"]:
-        """Return the mean over clips. Pairs of frames have one."""
-        return outputs.float().mean(dim=1)
 
     def training_score(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]
@@ -302,18 +299,6 @@ def predict_tiles(
     }
     field = next(iter(fields.values())) if len(fields) == 1 else blend_tiles(fields, extent)
     return field[:, :height, :width]
-
-
-def _distance(errors: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
-    return (errors.square().sum(dim=-1) + _SMALLEST).sqrt()
-
-
-def _along_axes(errors: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
-    return errors.abs().sum(dim=-1)
-
-
-def _robust(errors: Float[Tensor, "B O P 2"]) -> Float[Tensor, "B O P"]:
-    return (_along_axes(errors) + _SOFT) ** _POWER
 
 
 register_task(FlowConfig, FlowTask)

@@ -48,7 +48,6 @@ class MaskedBytesConfig(BaseTaskConfig):
     modality: str = "text"
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0.0 < self.share < 1.0:
             raise ValueError(
                 f"share of the words that are masked must lie in (0, 1), got {self.share}."
@@ -76,15 +75,11 @@ class MaskedBytesTask(Task):
 
     config: MaskedBytesConfig
     main_metric = "accuracy"
-    higher_is_better = True
     score_name = "accuracy"
     explain_as = "classification"
     export_output = ExportOutput(
         "probabilities", "probability of each token at each position (softmax of the logits)"
     )
-
-    def __init__(self, config: MaskedBytesConfig) -> None:
-        self.config = config
 
     @property
     def num_outputs(self) -> int:

@@ -42,7 +42,6 @@ class MultiLabelConfig(BaseTaskConfig):
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
         if not 0.0 < self.threshold < 1.0:
@@ -72,7 +71,6 @@ class MultiLabelTask(SupervisedTask):
 
     config: MultiLabelConfig
     main_metric = "mAP"
-    higher_is_better = True
     score_name = "hit1"
     explain_as = "multilabel"
     explains_outputs = True
@@ -80,17 +78,12 @@ class MultiLabelTask(SupervisedTask):
         "probabilities", "probability of each label (sigmoid of the logits); they do not sum to one"
     )
 
-    def __init__(self, config: MultiLabelConfig) -> None:
-        self.config = config
-
     def loss(
         self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""]:
         """Return the binary cross-entropy in nats, the mean over samples and over labels.
 
-        Args:
-            outputs: Logits.
-            targets: 1 where a sample has the label, 0 where not; shares in between (mixup).
+        Targets are 1 where a sample has the label, 0 where not; shares in between (mixup).
         """
         logits = to_float(outputs)
         smoothing = self.config.label_smoothing
@@ -134,12 +127,7 @@ class MultiLabelTask(SupervisedTask):
 
 
 class MultiLabelMeter(Meter):
-    """Scores of all samples: average precision depends on their order.
-
-    Args:
-        num_labels: Number of labels, K.
-        threshold: Probability from which a label counts as predicted.
-    """
+    """Scores of all samples: average precision depends on their order."""
 
     def __init__(self, num_labels: int, *, threshold: float = 0.5) -> None:
         self.num_labels = num_labels
@@ -209,10 +197,6 @@ def average_precision(
     """Return average precision and the area under the ROC curve of one label.
 
     Samples of equal score are one step: neither depends on the order of the samples.
-
-    Args:
-        scores: Score of each sample, higher where the label is more probable.
-        targets: Whether a sample has the label.
 
     Returns:
         The sum over steps of recall gained times precision, and the share of pairs (with, without) in the right

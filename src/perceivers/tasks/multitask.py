@@ -33,7 +33,6 @@ class MultiTaskConfig(BaseTaskConfig):
     weights: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name, weight in self.weights.items():
             if self.parts and name not in self.parts:
                 raise ValueError(
@@ -113,19 +112,14 @@ class MultiTask(SupervisedTask):
     A sample may lack the target of some tasks (-1 for a class, NaN for labels and numbers): the loss and the metrics of
     a task are those of the samples that have it.
 
-    Args:
-        config: Weights of the tasks.
-        parts: The tasks, by name.
-
     Reference: Perceiver IO (arXiv:2107.14795), section 3.2 and table 2: one learned query for each task.
     """
 
     config: MultiTaskConfig
     main_metric = "score"
-    higher_is_better = True
 
     def __init__(self, config: MultiTaskConfig, parts: Mapping[str, Task]) -> None:
-        self.config = config
+        super().__init__(config)
         self._parts = dict(parts)
         # Errors in the units of different numbers cannot be added up; shares of correct predictions can.
         self._scored = [name for name, part in parts.items() if part.score_name in SHARES]

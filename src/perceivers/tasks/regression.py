@@ -44,7 +44,6 @@ class RegressionConfig(BaseTaskConfig):
     loss: Literal["mse", "l1", "huber"] = "mse"
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values and len(values) != len(self.target_names):
                 raise ValueError(
@@ -92,7 +91,7 @@ class RegressionTask(SupervisedTask):
     )
 
     def __init__(self, config: RegressionConfig) -> None:
-        self.config = config
+        super().__init__(config)
         # Errors in different units have no meaningful mean: several numbers are compared by r2.
         self.main_metric = "rmse" if self.num_outputs == 1 else "r2"
         self.higher_is_better = self.main_metric == "r2"
@@ -104,9 +103,7 @@ class RegressionTask(SupervisedTask):
     ) -> Float[Tensor, ""]:
         """Return the mean loss over samples and numbers, in units of `std` (squared, for the squared error).
 
-        Args:
-            outputs: Standardized numbers.
-            targets: Numbers in their own units.
+        Outputs are standardized, targets in their own units.
         """
         losses = {"mse": mse_loss, "l1": l1_loss, "huber": huber_loss}
         precise = to_float(outputs)
