@@ -87,6 +87,17 @@ _KINDS = {
 }
 
 
+def _check_kinds(kinds: Mapping[str, str]) -> None:
+    """Refuse modalities that cannot be reconstructed."""
+    for name, kind in kinds.items():
+        if kind not in _KINDS:
+            why = _REFUSED.get(kind, "it has no output queries")
+            raise ValueError(
+                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
+                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
+            )
+
+
 def autoencoder_for(
     kinds: Mapping[str, str], size: str = "tiny", *, has_label: bool = False
 ) -> Recipe:
@@ -100,13 +111,7 @@ def autoencoder_for(
     Raises:
         ValueError: If one of them cannot be reconstructed, or there is none.
     """
-    for name, kind in kinds.items():
-        if kind not in _KINDS:
-            why = _REFUSED.get(kind, "it has no output queries")
-            raise ValueError(
-                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
-                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
-            )
+    _check_kinds(kinds)
     parts = {name: _KINDS[kind] for name, kind in kinds.items()}
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
