@@ -57,7 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "_label_trainable_num_channels": 1024,
 }
 
-_GELUS = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_GELUS: dict[str, Any] = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _IMAGE = 224  # only size of Hugging Face's image classifiers with computed positions
 
 # What changes no output of a trained model.
@@ -85,10 +85,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
-    """Return our configuration of one of their models.
-
-    Args:
-        config: The content of their config.json.
+    """Return our configuration of one of their models, from the content of its config.json.
 
     Raises:
         ValueError: If it is none of the six models, or has an activation that we do not know.
@@ -129,12 +126,8 @@ def _encoder(config: Mapping[str, Any]) -> PerceiverEncoderConfig:
         self_attend_qk_channels=qk,
         self_attend_v_channels=values if values is not None else qk,
         use_query_residual=bool(config["use_query_residual"]),
-        gelu=_gelu(config),
+        gelu=_GELUS[config["hidden_act"]],
     )
-
-
-def _gelu(config: Mapping[str, Any]) -> Any:
-    return _GELUS[config["hidden_act"]]
 
 
 def _fourier(num_bands: int, *resolution: int) -> FourierPositionsConfig:
@@ -145,7 +138,9 @@ def _classifier(config: Mapping[str, Any], image: Any) -> PerceiverConfig:
     label = OutputConfig(
         queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=num_labels(config))
     )
-    output = DecoderConfig(outputs={"label": label}, use_query_residual=True, gelu=_gelu(config))
+    output = DecoderConfig(
+        outputs={"label": label}, use_query_residual=True, gelu=_GELUS[config["hidden_act"]]
+    )
     return PerceiverConfig(inputs={"image": image}, encoder=_encoder(config), output=output)
 
 
@@ -178,7 +173,7 @@ def _language(config: Mapping[str, Any]) -> PerceiverConfig:
         num_heads=8,
         qk_channels=8 * 32,
         v_channels=width,
-        gelu=_gelu(config),
+        gelu=_GELUS[config["hidden_act"]],
     )
     return PerceiverConfig(inputs={"text": text}, encoder=_encoder(config), output=output)
 
@@ -197,7 +192,7 @@ def _optical_flow(config: Mapping[str, Any]) -> PerceiverConfig:
             outputs={
                 "flow": OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
             },
-            gelu=_gelu(config),
+            gelu=_GELUS[config["hidden_act"]],
         ),
     )
 
@@ -245,7 +240,7 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
             outputs=outputs,
             min_padding=2,
             project_channels=config["output_num_channels"],
-            gelu=_gelu(config),
+            gelu=_GELUS[config["hidden_act"]],
         ),
         fusion=FusionConfig(dropped="token", modality_dropout={"label": 0.5}),
     )
@@ -267,20 +262,25 @@ def config_to(
 ) -> tuple[str, dict[str, Any]]:
     """Return the name and the configuration of the one of their models that has the shape of ours.
 
-    Args:
-        config: Ours.
-        label_names: Names of the classes. By default they are numbered.
+    Classes without `label_names` are numbered.
 
     Raises:
         ValueError: If none has. The message names the differences from the nearest.
     """
     name = _nearest(config)
     theirs = _guess(config) | {"architectures": [name], "model_type": "perceiver"}
-    if (count := _num_labels(config)) is not None:
-        names = label_names or [f"LABEL_{i}" for i in range(count)]
+    outputs = config.output.outputs if isinstance(config.output, DecoderConfig) else {}
+    if "label" in outputs and isinstance(head := outputs["label"].head, LinearHeadConfig):
+        names = label_names or [f"LABEL_{i}" for i in range(head.num_outputs)]
         theirs |= {"id2label": {str(i): name for i, name in enumerate(names)}}
         theirs |= {"label2id": {name: i for i, name in enumerate(names)}}
-    differ = _differences(_flat(_plain(config)), _flat(_plain(config_from(theirs))))
+    ours, known = _flat(_plain(config)), _flat(_plain(config_from(theirs)))
+    differ = [
+        f"{key} is {ours.get(key, 'not there')} here and {known.get(key, 'not there')} there"
+        for key in {**ours, **known}
+        if not _FREE & set(key.split("."))
+        and ours.get(key, "not there") != known.get(key, "not there")
+    ]
     if differ:
         raise ValueError(
             f"Hugging Face's {name} is the nearest to this model, but cannot be exactly it: {'; '.join(differ[:3])}. "
@@ -365,14 +365,6 @@ def _guess(config: PerceiverConfig) -> dict[str, Any]:
     return theirs
 
 
-def _num_labels(config: PerceiverConfig) -> int | None:
-    output = config.output
-    if not isinstance(output, DecoderConfig) or "label" not in output.outputs:
-        return None
-    head = output.outputs["label"].head
-    return head.num_outputs if isinstance(head, LinearHeadConfig) else None
-
-
 def _plain(config: PerceiverConfig) -> dict[str, Any]:
     """Return a configuration as plain data, with the resolutions that follow from sizes written out."""
     plain = asdict(config)
@@ -392,12 +384,3 @@ def _flat(plain: Any, name: str = "") -> dict[str, Any]:
     if isinstance(plain, dict):
         return {k: v for key in plain for k, v in _flat(plain[key], f"{name}.{key}").items()}
     return {name.lstrip("."): tuple(plain) if isinstance(plain, list) else plain}
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**ours, **theirs} if not _FREE & set(name.split("."))]
-    return [
-        f"{name} is {ours.get(name, 'not there')} here and {theirs.get(name, 'not there')} there"
-        for name in names
-        if ours.get(name, "not there") != theirs.get(name, "not there")
-    ]
