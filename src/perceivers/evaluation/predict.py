@@ -122,11 +122,7 @@ class Predictor:
             yield found if isinstance(found, Prediction) else found[1]
 
     def read(self, samples: Sequence[Sample]) -> Batch:
-        """Return samples as the model's tensors.
-
-        Raises:
-            ValueError: If one of them cannot be decoded. The message names it.
-        """
+        """Return samples as the model's tensors; the error of one that cannot be decoded is raised."""
         read: list[ReadSample] = []
         for sample in samples:
             one = self._attempt(sample)

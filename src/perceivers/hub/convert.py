@@ -154,11 +154,10 @@ def _autoencoding(
     """
     video: Any = config.inputs["video"]
     audio: Any = config.inputs["audio"]
+    rate = _THEIR_SAMPLE_RATE
     preprocess: dict[str, Any] = {
         "audio": WavePreprocessConfig(
-            sample_rate=_THEIR_SAMPLE_RATE,
-            seconds=audio.num_samples / _THEIR_SAMPLE_RATE,
-            scale=1.0,
+            sample_rate=rate, seconds=audio.num_samples / rate, scale=1.0
         ),
         "video": VideoPreprocessConfig(
             num_frames=video.num_frames,

@@ -74,9 +74,8 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         ValueError: If it is none of them.
     """
     names = list(config.get("architectures") or [])
-    for name in names:
-        if name in ARCHITECTURES:
-            return name
+    if known := [name for name in names if name in ARCHITECTURES]:
+        return known[0]
     found = names[0] if names else config.get("model_type", "nothing")
     raise ValueError(
         f"Expected the configuration of a Perceiver with an architecture out of {', '.join(ARCHITECTURES)}; got "
@@ -85,11 +84,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
-    """Return our configuration of one of their models, from the content of its config.json.
-
-    Raises:
-        ValueError: If it is none of the six models, or has an activation that we do not know.
-    """
+    """Return our configuration of one of the six models, from the content of its config.json."""
     build = ARCHITECTURES[architecture_of(config)]
     known = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     if known["hidden_act"] not in _GELUS:
@@ -181,19 +176,12 @@ def _language(config: Mapping[str, Any]) -> PerceiverConfig:
 def _optical_flow(config: Mapping[str, Any]) -> PerceiverConfig:
     height, width = config["train_size"]
     head = LinearHeadConfig(num_outputs=2, init="zeros", scale=0.01)
+    frames = FramePairInputConfig(size=(height, width), positions=_fourier(64, height, width))
+    flow = OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
     return PerceiverConfig(
-        inputs={
-            "frames": FramePairInputConfig(
-                size=(height, width), positions=_fourier(64, height, width)
-            )
-        },
+        inputs={"frames": frames},
         encoder=_encoder(config),
-        output=DecoderConfig(
-            outputs={
-                "flow": OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
-            },
-            gelu=_GELUS[config["hidden_act"]],
-        ),
+        output=DecoderConfig(outputs={"flow": flow}, gelu=_GELUS[config["hidden_act"]]),
     )
 
 
@@ -203,29 +191,20 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
     _, *size = config["output_shape"]
     classes = num_labels(config)
     video, audio = _fourier(32, frames, side, side), _fourier(192, samples)
+
+    def output(num_outputs: int, queries: Any) -> OutputConfig:
+        return OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=num_outputs))
+
+    def queries(num_bands: int, *size: int, resolution: tuple[int, ...]) -> FourierQueriesConfig:
+        return FourierQueriesConfig(
+            size=size, num_bands=num_bands, max_resolution=resolution, last_included=False
+        )
+
+    label = LearnedQueriesConfig(channels=config["_label_trainable_num_channels"])
     outputs = {
-        "audio": OutputConfig(
-            queries=FourierQueriesConfig(
-                size=(samples // patch,),
-                num_bands=192,
-                max_resolution=(samples,),
-                last_included=False,
-            ),
-            head=LinearHeadConfig(num_outputs=patch),
-        ),
-        "label": OutputConfig(
-            queries=LearnedQueriesConfig(channels=config["_label_trainable_num_channels"]),
-            head=LinearHeadConfig(num_outputs=classes),
-        ),
-        "video": OutputConfig(
-            queries=FourierQueriesConfig(
-                size=tuple(size),
-                num_bands=32,
-                max_resolution=(frames, side, side),
-                last_included=False,
-            ),
-            head=LinearHeadConfig(num_outputs=3),
-        ),
+        "audio": output(patch, queries(192, samples // patch, resolution=(samples,))),
+        "label": output(classes, label),
+        "video": output(3, queries(32, *size, resolution=(frames, side, side))),
     }
     return PerceiverConfig(
         inputs={
