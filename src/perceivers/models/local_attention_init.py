@@ -26,7 +26,6 @@ class ReadsTokens(Protocol):
     @property
     def token_positions(self) -> nn.Parameter:
         """Learned vector of each position, L x C."""
-        ...
 
 
 @torch.no_grad()
