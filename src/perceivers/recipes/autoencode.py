@@ -90,12 +90,7 @@ _KINDS = {
 def autoencoder_for(
     kinds: Mapping[str, str], size: str = "tiny", *, has_label: bool = False
 ) -> Recipe:
-    """Return a recipe that reconstructs these modalities together.
-
-    Args:
-        kinds: Kind of each modality, by its name: `image`, `audio`, `video`, `series` or `array`.
-        size: `tiny`, `small` or `base`.
-        has_label: Whether the class of a sample is one more modality.
+    """Return a recipe that reconstructs these modalities together, with `has_label` also the class of a sample.
 
     Raises:
         ValueError: If one of them cannot be reconstructed, or there is none.
