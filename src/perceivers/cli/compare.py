@@ -137,7 +137,9 @@ def _table(comparison: "Comparison") -> str:
     if comparison.settings:
         shown = list(comparison.settings.items())[:_SHOWN_SETTINGS]
         rows = [["settings that differ", *(_short(one.name) for one in runs)]]
-        rows += [[name, *(_short(_value(value)) for value in values)] for name, values in shown]
+        for name, values in shown:
+            texts = [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
+            rows.append([name, *map(_short, texts)])
         more = len(comparison.settings) - len(shown)
         rest = f"\nand {more} more: --format json has all." if more else ""
         parts.append(in_columns(rows, right=range(1, len(rows[0]))) + rest)
@@ -170,10 +172,6 @@ def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
         if any(value is not None for value in values):
             found[label] = ["-" if v is None else form.format(v) for v in values]
     return found
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _short(text: str) -> str:

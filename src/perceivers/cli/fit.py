@@ -37,13 +37,7 @@ which recipe, and where the run goes:
 
 _COMMON = {
     "the data": [
-        "label",
-        "target",
-        "columns",
-        "group",
-        "validation_fraction",
-        "max_bad",
-        "workers",
+        *("label", "target", "columns", "group", "validation_fraction", "max_bad", "workers")
     ],
     "the training": [
         *("max_time", "max_epochs", "batch_size", "precision", "device", "devices"),

@@ -107,21 +107,30 @@ class NormalizedElements:
             keys, values, mask = self._keys_values(attention)
             queries = queries.expand(keys.shape[0], -1, -1, -1)
             return attention.read(queries, keys, values, mask)
-        vectors = self._absorb(queries, attention)
+        keys = attention.to_key.weight.unflatten(0, (attention.num_heads, -1))
+        vectors = torch.einsum("phnf,hfc->pchn", queries * attention.scale, keys)
+        vectors = vectors * self.norm.weight[:, None, None]
+        # The biases add a constant to all scores of a query, which softmax cancels. Their gradient is zero and must
+        # exist: training on several devices waits for every gradient.
+        vectors = vectors + 0.0 * attention.to_key.bias.sum()
         u = read_elements(
             vectors.flatten(2),
             self.source.segments,
             eps=self.norm.eps,
             use_grid=implementation == "structured",
         )
-        return self._values(u.unflatten(2, queries.shape[1:3]), attention)
+        u = u.unflatten(2, queries.shape[1:3])
+        affine = u * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
+        weight = attention.to_value.weight.unflatten(0, (attention.num_heads, -1))
+        read = torch.einsum("bchn,hfc->bnhf", affine.to(weight.dtype), weight)
+        read = read.flatten(2) + attention.to_value.bias
+        some = self.source.has_elements()
+        return read if some is None else read * some[:, None, None].to(read.dtype)
 
     def choice(self, num_queries: int, attention: Attention) -> Choice:
         """Return the implementation for `num_queries` queries of each head, and the cost of each."""
         if any(type(layer) is not nn.Linear for layer in (attention.to_key, attention.to_value)):
-            return Choice(
-                "projected", {}
-            )  # other layers have no matrix that queries could be multiplied with
+            return Choice("projected", {})  # other layers have no matrix to multiply queries with
         content = self.source.segments[0].content
         start = GPU_STREAMING_COST / content.shape[0] if content.is_cuda else STREAMING_COST
         found = operations(
@@ -134,28 +143,6 @@ class NormalizedElements:
             start=start,
         )
         return choose(self.source.implementation, found)
-
-    def _absorb(
-        self, queries: Float[Tensor, "P H N F"], attention: Attention
-    ) -> Float[Tensor, "P C H N"]:
-        """Return queries over the C channels; their products with x^ are the scores up to a constant."""
-        keys = attention.to_key.weight.unflatten(0, (attention.num_heads, -1))
-        vectors = torch.einsum("phnf,hfc->pchn", queries * attention.scale, keys)
-        vectors = vectors * self.norm.weight[:, None, None]
-        # The biases add a constant to all scores of a query, which softmax cancels. Their gradient is zero and must
-        # exist: training on several devices waits for every gradient.
-        return vectors + 0.0 * attention.to_key.bias.sum()
-
-    def _values(
-        self, u: Float[Tensor, "B C H N"], attention: Attention
-    ) -> Float[Tensor, "B N HFv"]:
-        """Return the values of the attention output over elements."""
-        affine = u * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
-        weight = attention.to_value.weight.unflatten(0, (attention.num_heads, -1))
-        read = torch.einsum("bchn,hfc->bnhf", affine.to(weight.dtype), weight)
-        read = read.flatten(2) + attention.to_value.bias
-        some = self.source.has_elements()
-        return read if some is None else read * some[:, None, None].to(read.dtype)
 
     def _keys_values(self, attention: Attention) -> KeysValues:
         """Return keys, values and mask, shared by cross-attentions with the same weights."""

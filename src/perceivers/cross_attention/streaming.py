@@ -12,6 +12,7 @@ u, the backward pass is made of the same two operations, scores and sums:
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 
@@ -70,10 +71,10 @@ def read_forward(
                     other.rescale(chunk.samples, (before - after).exp())
                 top[chunk.samples] = after
             own.add(chunk, collected.mul_((highest - after[:, None]).exp()[:, :, None]))
-    total = _added([own.total() for own in sums])
+    total = reduce(torch.add, [own.total() for own in sums])
     found = total > 0
     safe = torch.where(found, total, 1.0)
-    u = _added([own.collected() for own in sums]) / safe[:, None]
+    u = reduce(torch.add, [own.collected() for own in sums]) / safe[:, None]
     return u, torch.where(found, top + safe.log(), 0.0)
 
 
@@ -87,13 +88,8 @@ def read_backward(
 ) -> tuple[Float[Tensor, "P C R"], list[Tensor | None]]:
     """Return the gradients of the queries and of each tensor of each part that needs one.
 
-    Args:
-        gradient: The gradient of `u`.
-        vectors: As in the forward pass.
-        u: The output of the forward pass.
-        log_sum: The logarithm that came with it.
-        parts: As in the forward pass.
-        needed: For each part, whether each of its tensors needs a gradient.
+    `gradient` is that of `u`, the output of the forward pass; `log_sum` is the logarithm returned with it. `needed`
+    states for each part whether each of its tensors needs a gradient.
     """
     rows = vectors.shape[2]
     shared = vectors.shape[0] == 1 and u.shape[0] > 1
@@ -204,10 +200,3 @@ def _chunk_elements(part: Features, rows: int) -> int:
     """Return the number of elements to put together at once: as many as their queries fill a few MB."""
     tiles = max(1, CHUNK_NUMBERS // (part.num_features * rows))
     return tiles * part.tile_elements
-
-
-def _added(tensors: Sequence[Tensor]) -> Tensor:
-    total = tensors[0]
-    for tensor in tensors[1:]:
-        total = total + tensor
-    return total

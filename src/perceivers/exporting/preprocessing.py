@@ -37,13 +37,9 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Signature:
-    """An input of an exported graph.
+    """An input of an exported graph: shape without the batch axis, dtype, and description of the values.
 
-    Attributes:
-        shape: Shape without the batch axis, which comes first.
-        dtype: `uint8`, `float32`, `int64` or `bool`.
-        meaning: Description of the values.
-        free: Whether the first axis after the batch may have another length in every call.
+    The first axis of a `free` input may have another length in every call.
     """
 
     shape: tuple[int, ...]

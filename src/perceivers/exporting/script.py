@@ -14,8 +14,6 @@ class ScriptTemplate:
     """A function of the script.
 
     Attributes:
-        name: Name of the function.
-        text: Source code.
         imports: Modules that it needs, or whole lines `from x import y`.
         uses: Templates of functions that it calls.
         beside: Replacement, if the model reads another kind too, by that kind: the audio track of the same video.
@@ -372,12 +370,15 @@ def script_of(
     imports = {"json", "sys", "from pathlib import Path", "numpy"}
     imports |= {"onnxruntime" if runtime == "onnx" else "torch"}
     imports |= {name for part in parts for name in part.imports}
+    needs = ["numpy", *(name for name in ("onnxruntime", "torch") if name in imports)]
+    roots = {name.removeprefix("from ").split()[0] for name in imports}
+    needs += [name for module, name in _PACKAGES.items() if module in roots]
     names = list(manifest["modalities"])
     is_one_file = len(names) == 1 or readers != templates
     head = _HEAD.format(
         model=manifest["model"],
         usage="FILE" if is_one_file else ",".join(f"{name}=FILE" for name in names),
-        needs=_needs(imports),
+        needs=", ".join(needs),
         imports=f"{_lines(imports & _STANDARD)}\n\n{_lines(imports - _STANDARD)}",
     )
     table = ", ".join(f'"{kind}": {reader.name}' for kind, reader in readers.items())
@@ -390,12 +391,6 @@ def _with_uses(templates: Iterable[ScriptTemplate]) -> Iterator[ScriptTemplate]:
     for one in templates:
         yield from _with_uses(one.uses)
         yield one
-
-
-def _needs(imports: set[str]) -> str:
-    found = ["numpy", *(name for name in ("onnxruntime", "torch") if name in imports)]
-    roots = {name.removeprefix("from ").split()[0] for name in imports}
-    return ", ".join([*found, *(name for module, name in _PACKAGES.items() if module in roots)])
 
 
 def _lines(imports: set[str]) -> str:

@@ -90,17 +90,11 @@ class Elements:
     @property
     def num_channels(self) -> int:
         """Width of an element with its position and modality embedding, C."""
-        if self.positions is None:
-            width = 0
-        elif isinstance(self.positions, GridPositions):
-            width = self.positions.num_channels
-        else:
-            width = self.positions.shape[-1]
-        return (
-            self.content.shape[2]
-            + width
-            + (0 if self.modality_embedding is None else self.modality_embedding.shape[0])
-        )
+        positions, embedding = self.positions, self.modality_embedding
+        width = self.content.shape[2] + (0 if embedding is None else embedding.shape[0])
+        if isinstance(positions, GridPositions):
+            return width + positions.num_channels
+        return width if positions is None else width + positions.shape[-1]
 
     @property
     def first_axis(self) -> int:
@@ -109,11 +103,7 @@ class Elements:
         return positions.sizes[0] if isinstance(positions, GridPositions) else self.num_elements
 
     def dense(self, dtype: torch.dtype | None = None) -> Float[Tensor, "B M C"]:
-        """Return the papers' array.
-
-        Args:
-            dtype: Data type of the result. By default the parts' common one, which is float32 with positions.
-        """
+        """Return the papers' array, by default in the parts' common data type: float32 with positions."""
         content = self.content
         if self.mask is not None:  # 0 x nan is nan, so padding is replaced and not multiplied
             content = content.masked_fill(~self.mask[..., None], 0.0)
@@ -141,16 +131,7 @@ class Elements:
             positions = positions.dense()
         if positions is not None:
             positions = positions[..., order, :]
-        hidden = self.masked
-        if hidden is not None:
-            hidden = replace(hidden, where=hidden.where[:, order])
-        return replace(
-            self,
-            content=self.content[:, order],
-            positions=positions,
-            mask=None if self.mask is None else self.mask[:, order],
-            masked=hidden,
-        )
+        return self._selected(order, positions)
 
     def time_part(self, part: int, parts: int) -> "Elements":
         """Return one of several equal parts along the first axis: time, of what has time.
@@ -172,15 +153,19 @@ class Elements:
             positions = replace(positions, tables=tables)
         elif positions is not None:
             positions = positions[..., kept, :]
-        hidden = self.masked
-        if hidden is not None:
-            hidden = replace(hidden, where=hidden.where[:, kept])
+        return self._selected(kept, positions)
+
+    def _selected(
+        self, kept: slice | Int[Tensor, " m"], positions: GridPositions | Tensor | None
+    ) -> "Elements":
+        """Return some of the elements; `positions` are theirs."""
+        masked = self.masked
         return replace(
             self,
             content=self.content[:, kept],
             positions=positions,
             mask=None if self.mask is None else self.mask[:, kept],
-            masked=hidden,
+            masked=None if masked is None else replace(masked, where=masked.where[:, kept]),
         )
 
 

@@ -37,7 +37,6 @@ class FramePairInputConfig:
     positions: PositionsConfig = field(default_factory=FourierPositionsConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a neighborhood without a middle."""
         if self.patch < 1 or self.patch % 2 == 0:
             raise ValueError(
                 f"Expected patch, the side of a pixel's neighborhood, to be odd, got {self.patch}."

@@ -38,7 +38,6 @@ class FusionConfig:
     dropped: Literal["masked", "zeroed", "token"] = "masked"
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
         if self.min_padding < 1:
             raise ValueError(f"min_padding must be at least 1, got {self.min_padding}.")
         for name, share in self.modality_dropout.items():

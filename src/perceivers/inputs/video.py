@@ -64,7 +64,6 @@ class VideoInputConfig(_VideoGrid):
     project_channels: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be cut."""
         if min(self.patch) < 1:
             raise ValueError(
                 f"Expected patch=(frames, rows, columns) of at least 1 each, got {self.patch}."
@@ -105,7 +104,6 @@ class ConvVideoInputConfig(_VideoGrid):
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
         if not self.stem_channels or min(self.stem_channels) < 1:
             raise ValueError(
                 f"stem_channels must name a width of at least 1 for each convolution, got {self.stem_channels}."

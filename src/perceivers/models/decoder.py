@@ -91,7 +91,6 @@ class DecoderConfig:
     chunk: int = 8192
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not self.outputs:
             raise ValueError(
                 "Expected at least one output in outputs={name: OutputConfig(...)}, got none."
@@ -273,15 +272,7 @@ class PerceiverDecoder(nn.Module):
     ) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the outputs by name, B x O x K, or B x K for one learned query that stands for the whole sample.
 
-        Args:
-            latents: Output of the encoder.
-            context: Parts of the input that queries are made of.
-            tables: Byte embeddings of each text.
-            index: For some outputs, the indices of the queries to decode. Otherwise all are.
-            outputs: Names of the outputs to decode. None: all.
-
-        Raises:
-            KeyError: If there is no such output, or queries need a modality that is missing.
+        See `Perceiver.decode`; `tables` are the byte embeddings of each text.
         """
         wanted = list(self.names) if outputs is None else sorted(outputs)
         index = {} if index is None else index

@@ -74,7 +74,6 @@ class PerceiverEncoderConfig:
     unroll_time: bool = False
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name in ("num_latents", "latent_channels", "num_cross_attends", "num_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -135,10 +134,33 @@ class PerceiverEncoder(nn.Module):
             "none": config.num_cross_attends,
         }[config.share_cross_attends]
         self.cross_attends = nn.ModuleList(
-            _cross_attend(config, input_channels) for _ in range(num_cross_attends)
+            CrossAttend(
+                config.latent_channels,
+                input_channels,
+                num_heads=config.num_cross_attend_heads,
+                widening_factor=config.cross_attend_widening_factor,
+                qk_channels=config.cross_attend_qk_channels,
+                v_channels=config.cross_attend_v_channels,
+                use_query_residual=config.use_query_residual,
+                gelu=config.gelu,
+            )
+            for _ in range(num_cross_attends)
         )
         num_blocks = 1 if config.share_blocks else config.num_blocks
-        self.blocks = nn.ModuleList(_block(config) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                SelfAttend(
+                    config.latent_channels,
+                    num_heads=config.num_self_attend_heads,
+                    widening_factor=config.self_attend_widening_factor,
+                    qk_channels=config.self_attend_qk_channels,
+                    v_channels=config.self_attend_v_channels,
+                    gelu=config.gelu,
+                )
+                for _ in range(config.num_self_attends_per_block)
+            )
+            for _ in range(num_blocks)
+        )
 
     def forward(self, segments: Sequence[Elements]) -> Float[Tensor, "B N D"]:
         """Return the latents of a batch of elements of width C, whose modalities form one array."""
@@ -206,30 +228,3 @@ def _recomputes(owner: nn.Module) -> bool:
 def _at(modules: nn.ModuleList, depth: int) -> Any:
     """Return the module for this depth: the last one past the end of the list."""
     return modules[min(depth, len(modules) - 1)]
-
-
-def _cross_attend(config: PerceiverEncoderConfig, input_channels: int) -> CrossAttend:
-    return CrossAttend(
-        config.latent_channels,
-        input_channels,
-        num_heads=config.num_cross_attend_heads,
-        widening_factor=config.cross_attend_widening_factor,
-        qk_channels=config.cross_attend_qk_channels,
-        v_channels=config.cross_attend_v_channels,
-        use_query_residual=config.use_query_residual,
-        gelu=config.gelu,
-    )
-
-
-def _block(config: PerceiverEncoderConfig) -> nn.ModuleList:
-    return nn.ModuleList(
-        SelfAttend(
-            config.latent_channels,
-            num_heads=config.num_self_attend_heads,
-            widening_factor=config.self_attend_widening_factor,
-            qk_channels=config.self_attend_qk_channels,
-            v_channels=config.self_attend_v_channels,
-            gelu=config.gelu,
-        )
-        for _ in range(config.num_self_attends_per_block)
-    )

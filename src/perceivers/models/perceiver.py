@@ -294,22 +294,18 @@ def build(config: PerceiverConfig) -> Perceiver:
         adapters, encoder, output, fusion=fusion, permute=config.permute, config=config
     )
     if config.init == "local_attention":
-        _begin_locally(model)
+        text = next(iter(adapters.values()))
+        if (
+            len(adapters) > 1
+            or not isinstance(text, ReadsTokens)
+            or isinstance(encoder, TransformerEncoder)
+        ):
+            raise ValueError(
+                "init='local_attention' is for a Perceiver with one text as input (of kind 'bytes'); got inputs of "
+                f"kind {', '.join(part.kind for part in config.inputs.values())}. Leave init at 'papers'."
+            )
+        init_local_attention(text.token_positions, text.embedding, encoder, output)
     return model
-
-
-def _begin_locally(model: Perceiver) -> None:
-    text = next(iter(model.inputs.values()))
-    if (
-        len(model.inputs) > 1
-        or not isinstance(text, ReadsTokens)
-        or isinstance(model.encoder, TransformerEncoder)
-    ):
-        raise ValueError(
-            "init='local_attention' is for a Perceiver with one text as input (of kind 'bytes'); got inputs of "
-            f"kind {', '.join(part.kind for part in model.config.inputs.values())}. Leave init at 'papers'."
-        )
-    init_local_attention(text.token_positions, text.embedding, model.encoder, model.output)
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:

@@ -46,7 +46,7 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 def _assumed_inputs(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Return inputs and preprocessing with assumed sizes, and sentences on them."""
-    sentences: list[str] = []
+    sentences = list[str]()
     inputs, preprocess = dict[str, Any](recipe.inputs), dict[str, Any](recipe.preprocess)
     for name, part in recipe.inputs.items():
         if preprocess_of(part.kind) is None:

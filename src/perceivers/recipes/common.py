@@ -48,11 +48,9 @@ SIZES = {
 def own_encoder(size: Size, *, fine: bool = False) -> PerceiverEncoderConfig:
     """Return the encoder of a size, without weight sharing, which small models do not need.
 
-    Args:
-        size: Size of the recipe.
-        fine: Four narrow cross-attention heads and half as many latents. If a class depends on a few of many elements
-            (a word in audio, a gesture in a series) this learns several times as fast as the papers' single head as
-            wide as the input (docs/log.md).
+    `fine` ones have four narrow cross-attention heads and half as many latents. If a class depends on a few of many
+    elements (a word in audio, a gesture in a series) this learns several times as fast as the papers' single head as
+    wide as the input (docs/log.md).
     """
     narrow = size.latent_channels // 2
     return PerceiverEncoderConfig(
@@ -85,10 +83,6 @@ def own_optim(lr: float, *, weight_decay: float = 0.05) -> OptimConfig:
 
 
 def own_decoder(names: Iterable[str]) -> DecoderConfig:
-    """Return Perceiver IO's decoder with one learned query for each of several tasks.
-
-    Args:
-        names: Names of the tasks.
-    """
+    """Return Perceiver IO's decoder with one learned query for each of several tasks."""
     answer = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=None))
     return DecoderConfig(outputs=dict.fromkeys(names, answer), num_heads=4, use_query_residual=True)

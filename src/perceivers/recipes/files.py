@@ -20,11 +20,7 @@ RECIPE_FILE = "recipe.yaml"  # in a run folder
 
 
 def create_model(recipe: str | Path | Recipe, *, size: str | None = None) -> Perceiver:
-    """Return a new model of a recipe, with initial weights.
-
-    Args:
-        recipe: Name of a recipe, a YAML file, `module:function`, or a `Recipe`.
-        size: Size of a named recipe.
+    """Return a new model of a recipe, with initial weights. Arguments as for `find_recipe`.
 
     Raises:
         KeyError: If no recipe has this name. The message names the nearest.

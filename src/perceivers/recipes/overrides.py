@@ -146,22 +146,17 @@ def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, 
     if type(None) in kinds and words == ("None",):
         return name, None
     if any(get_origin(kind) is dict for kind in kinds):
-        return name, _pairs(key, words)
+        pairs = [part.partition(":") for part in ",".join(words).split(",")]
+        if any(not item or not value for item, _, value in pairs):
+            msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
+            raise FieldValueError(key, msg)
+        return name, {item.strip(): value.strip() for item, _, value in pairs}
     is_literal = len(words) == 1 and any(words[0] in get_args(kind) for kind in kinds)
     if any(get_origin(kind) is tuple for kind in kinds) and not is_literal:
         return name, list(words)
     if len(words) > 1:
         raise FieldValueError(key, f"expected one value, got {' '.join(words)}.")
     return name, words[0]
-
-
-def _pairs(key: str, words: FlagWords) -> dict[str, str]:
-    """Return the dictionary that is written `left_image:image,right_image:image`."""
-    pairs = [part.partition(":") for part in ",".join(words).split(",")]
-    if any(not name or not value for name, _, value in pairs):
-        msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
-        raise FieldValueError(key, msg)
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _type_of(config: Any, name: str) -> Any:

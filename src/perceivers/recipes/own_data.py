@@ -22,7 +22,7 @@ from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
 from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim
 from perceivers.recipes.published.language import byte_model
-from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
+from perceivers.recipes.registry import Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 
@@ -46,13 +46,7 @@ def part_of(kind: str, size: Size) -> Part:
 
 
 def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "multimodal") -> Recipe:
-    """Return a recipe for these modalities together.
-
-    Args:
-        kinds: Kind of each modality, by its name; see `part_of`.
-        size: `tiny`, `small` or `base`.
-        name: Name of the recipe.
-    """
+    """Return a recipe for these modalities together; `kinds` are by name, see `part_of`."""
     dials = SIZES[size]
     parts = {modality: part_of(kind, dials) for modality, kind in kinds.items()}
     fine = any(find_modality(part.preprocess).fine_encoder for part in parts.values())
@@ -207,17 +201,12 @@ def text_io(size: str = "tiny") -> Recipe:
               place of BERT's token [CLS].
     """
     model = byte_model(size)
+    label = OutputConfig(queries=model.queries(), head=LinearHeadConfig(num_outputs=None))
     return Recipe(
         name="text_io",
         inputs={"text": model.text},
         encoder=model.encoder,
-        output=model.decoder(
-            {
-                "label": OutputConfig(
-                    queries=model.queries(), head=LinearHeadConfig(num_outputs=None)
-                )
-            }
-        ),
+        output=model.decoder({"label": label}),
         task=ClassificationConfig(label_smoothing=0.05),
         preprocess={"text": TextPreprocessConfig(max_length=model.length, keep="random")},
         augment={"text": TextAugmentConfig()},
@@ -291,10 +280,7 @@ def _dense(name: str, task: Any, target: Any, size: str) -> Recipe:
             use_query_residual=True,
         ),
         task=task,
-        preprocess={
-            "image": ImagePreprocessConfig(max_side=dials.largest_image),
-            "target": target,
-        },
+        preprocess={"image": ImagePreprocessConfig(max_side=dials.largest_image), "target": target},
         data=DataConfig(target="nothing"),
         augment={"image": ImageAugmentConfig(crop_scale=(0.6, 1.0), flip=True)},
         optim=own_optim(dials.lr),
@@ -335,18 +321,7 @@ def digits() -> Recipe:
         task=ClassificationConfig(),
         preprocess={"image": ImagePreprocessConfig()},
         # A crop of less than a pixel: a digit of 8 x 8 is one stroke wide. No flip: a mirrored 2 is no digit.
-        augment={
-            "image": ImageAugmentConfig(crop_scale=(0.85, 1.0), flip=False, mixup=0.4),
-        },
-        optim=OptimConfig(
-            name="adamw",
-            lr=2e-3,
-            betas=(0.9, 0.99),
-            eps=1e-8,
-            weight_decay=0.05,
-            clip_norm=1.0,
-            schedule="cosine",
-            warmup_fraction=0.05,
-        ),
+        augment={"image": ImageAugmentConfig(crop_scale=(0.85, 1.0), flip=False, mixup=0.4)},
+        optim=own_optim(2e-3),
         training=TrainingConfig(batch_size=32, max_epochs=40, ema=0.99),
     )

@@ -104,14 +104,10 @@ def choose_recipe(
     data: Any = None,
     size: str | None = None,
 ) -> tuple[Recipe, str | None]:
-    """Return the recipe for some data, and a sentence on the choice.
+    """Return the recipe for some data, and a sentence on the choice. Arguments as for `resolve`.
 
-    Args:
-        source: The opened data.
-        recipe: The recipe to use: returned as it is, but for `autoencode` and `multimodal`, which are rebuilt for the
-            modalities of the data. By default the recipe of the data's modality.
-        data: The data as they were given; built-in data have a recipe of their own.
-        size: Size of the recipe. By default one that fits the machine.
+    A given recipe is returned as it is, but for `autoencode` and `multimodal`, which are rebuilt for the modalities of
+    the data. By default the recipe is that of the data's modality; built-in `data` have a custom one.
 
     Raises:
         ValueError: If the recipe does not come in this size, or cannot be built for the modalities of the data.
@@ -232,11 +228,7 @@ def bind_modalities(recipe: Recipe, kinds: Mapping[str, str]) -> Recipe:
 
 
 def _bind_columns(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
-    """Return the data with the modalities of the recipe; several text columns are joined for a single text input.
-
-    Raises:
-        ValueError: If the data hold other modalities than the recipe, or masked language modeling gets several columns.
-    """
+    """Return the data with the modalities of the recipe; several text columns are joined for a single text input."""
     kinds, inputs = _kinds(source), [part.kind for part in recipe.inputs.values()]
     if (
         len(kinds) > 1
@@ -273,11 +265,7 @@ def split_for_task(
 ) -> DatasetBundle:
     """Return the data with a validation split, and texts cut into chunks if the task learns from chunks.
 
-    Args:
-        source: The opened data.
-        task: Task configuration.
-        preprocess: Preprocessing of each modality: the length of a text.
-        data: Settings of the validation split. None: none is held out.
+    The length of a chunk is that of the text's preprocessing. Without `data`, no validation split is held out.
 
     Raises:
         ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
@@ -386,11 +374,7 @@ def with_input_size(config: Any, inputs: Mapping[str, Any]) -> Any:
 
 
 def _training_rows(source: DatasetBundle) -> MapStyleSplit:
-    """Return the training rows; the first rows of a stream.
-
-    Raises:
-        ValueError: If there is no training split.
-    """
+    """Return the training rows; the first rows of a stream."""
     if "train" in source.splits:
         return source.splits["train"]
     if "train" not in source.streams:
@@ -408,11 +392,7 @@ def _training_rows(source: DatasetBundle) -> MapStyleSplit:
 
 
 def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
-    """Return the recipe with a number of epochs, if it has no limit.
-
-    Raises:
-        ValueError: If the number of rows is unknown.
-    """
+    """Return the recipe with a number of epochs, if it has no limit."""
     training = recipe.training
     if (training.max_epochs, training.max_steps, training.max_time) != (None, None, None):
         return recipe

@@ -7,10 +7,9 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from perceivers.data.base import atomic_write
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.record import LoadedRun, read_run
-from perceivers.runs.report import figure
+from perceivers.runs.report import figure, save_figure
 
 # Settings of the splits: with the same data, metrics are comparable if these are equal.
 _SPLITS = ("label", "target", "split_column", "test", "group", "validation_fraction", "split_seed")
@@ -63,23 +62,16 @@ def compare_runs(folders: Sequence[str | Path]) -> Comparison:
         raise ValueError(
             "None of these can be compared. " + " ".join(reason for _, reason in left_out)
         )
+    to_plain = TypeAdapter(Recipe).dump_python
     recipes = [run.recipe for run in runs]
-    plain = [_MISSING if one is None else _plain(one) for one in recipes]
+    plain = [_MISSING if one is None else to_plain(one, mode="json") for one in recipes]
     return Comparison(runs=runs, settings=differences(plain), notes=_notes(runs), left_out=left_out)
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    return cast("dict[str, Any]", TypeAdapter(Recipe).dump_python(recipe, mode="json"))
-
-
 def differences(values: Sequence[Any], path: str = "") -> dict[str, list[Any]]:
-    """Return the differing values of nested data, by path.
+    """Return the differing values of nested data, by their path in a recipe's file.
 
     Parts that are missing in some, or of another `kind`, are compared as a whole.
-
-    Args:
-        values: Nested data: dicts, lists, numbers, texts.
-        path: Their path in a recipe's file.
     """
     if all(isinstance(value, dict) for value in values):
         parts = cast("Sequence[dict[str, Any]]", values)
@@ -162,9 +154,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    drawn = comparison_figure(comparison)
-    with atomic_write(path) as new:
-        drawn.savefig(new, format="png", dpi=110)
+    save_figure(path, comparison_figure(comparison))
 
 
 def comparison_figure(comparison: Comparison) -> Any:

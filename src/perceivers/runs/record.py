@@ -1,5 +1,6 @@
 """Load the configuration, metrics and cost of a run from its folder."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -76,25 +77,18 @@ class LoadedRun:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Metrics of each split; of validation, those of the best weights so far."""
         found: dict[str, dict[str, float]] = {}
-        own = dict(self.summary.metrics) if self.summary is not None else self._best_so_far()
-        if own:
-            found["validation"] = own
-        for split, evaluation in self.measured.items():
-            found[split] = dict(evaluation["metrics"])
-        return found
-
-    def _best_so_far(self) -> dict[str, float]:
         key = f"validation/{self.main_metric}"
         rows = [row for row in self.rows if key in row]
-        if not rows:
-            return {}
-        choose = max if self.higher_is_better else min
-        best = choose(rows, key=lambda row: row[key])
-        return {
-            name.removeprefix("validation/"): value
-            for name, value in best.items()
-            if name.startswith("validation/")
-        }
+        if self.summary is not None and self.summary.metrics:
+            found["validation"] = dict(self.summary.metrics)
+        elif self.summary is None and rows:
+            best = (max if self.higher_is_better else min)(rows, key=lambda row: row[key])
+            found["validation"] = {
+                name.removeprefix("validation/"): value
+                for name, value in best.items()
+                if name.startswith("validation/")
+            }
+        return found | {split: dict(one["metrics"]) for split, one in self.measured.items()}
 
     @property
     def data(self) -> str | None:
@@ -173,11 +167,7 @@ def read_run(folder: str | Path) -> LoadedRun:
 
 
 def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> str:
-    """Return `ended`, or the progress of the run.
-
-    Raises:
-        OSError: If its weights are truncated.
-    """
+    """Return `ended`, or the progress of the run."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS_FILE
@@ -193,13 +183,7 @@ def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> s
 
 
 def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the results of `perceivers evaluate`, by split.
-
-    Raises:
-        ValueError: If one of the files is invalid.
-    """
-    import json
-
+    """Return the results of `perceivers evaluate`, by split."""
     found: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder.glob(EVALUATIONS)):
         try:

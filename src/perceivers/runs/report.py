@@ -27,8 +27,8 @@ def write_report(folder: Path, summary: RunSummary) -> None:
     missing = 'The curves are not drawn: `pip install "perceivers[viz]"`.'
     if importlib.util.find_spec("matplotlib"):
         missing = ""
-        if rows := read_metrics(folder / METRICS_FILE):
-            _write_image(folder / "curves.png", curves_figure(rows, summary.main_metric))
+        if log := read_metrics(folder / METRICS_FILE):
+            save_figure(folder / "curves.png", curves_figure(log, summary.main_metric))
             images.append("![Loss, metric and learning rate](curves.png)")
         for place, (task, part) in enumerate([("", summary), *summary.tasks.items()]):
             if part.confusion is not None:
@@ -36,7 +36,10 @@ def write_report(folder: Path, summary: RunSummary) -> None:
                 _draw_confusion(folder / name, part.confusion, part.label_names)
                 of_task = f" of {task}" if task else ""
                 images.append(f"![Confusion matrix{of_task} of the validation split]({name})")
-    sections = [f"# {folder.name}", _table(summary), *images, missing]
+    rows = [(f"validation {name}", _number(name, v)) for name, v in summary.metrics.items()]
+    lines = [f"| {name} | {value} |" for name, value in [*rows, *table_rows(summary)]]
+    table = "\n".join(["| | |", "|---|---|", *lines])
+    sections = [f"# {folder.name}", table, *images, missing]
     for task, part in [("", summary), *summary.tasks.items()]:
         sections += [_classes(part, task), _details(part, task)]
     if summary.notes:
@@ -65,13 +68,6 @@ def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("command", f"`{summary.command}`" if summary.command else ""),
     ]
     return [(name, value) for name, value in rows if value]
-
-
-def _table(summary: RunSummary) -> str:
-    rows = [(f"validation {name}", _number(name, v)) for name, v in summary.metrics.items()]
-    rows += table_rows(summary)
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join(lines)
 
 
 def _number(name: str, value: float) -> str:
@@ -161,9 +157,10 @@ def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[s
             text = str(int(confusion[row, column]))
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
     made.colorbar(image, shrink=0.8)
-    _write_image(path, made)
+    save_figure(path, made)
 
 
-def _write_image(path: Path, made: Any) -> None:
+def save_figure(path: Path, made: Any) -> None:
+    """Write a figure of matplotlib as PNG."""
     with atomic_write(path) as new:
         made.savefig(new, format="png", dpi=110)

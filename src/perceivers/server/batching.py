@@ -25,17 +25,10 @@ class _Task:
 
 
 class Batcher:
-    """Collects queued samples into batches.
+    """Collects queued samples into batches of at most `largest`.
 
     A batch starts when it is full, after `wait` seconds, or as soon as it holds all requests in progress: a single
-    request never waits for others.
-
-    Args:
-        compute: Returns one result for each item of a batch, in their order.
-        largest: Maximum number of items of a batch.
-        wait: Seconds that the first item of a batch waits for others.
-        expected: Returns the number of requests in progress. None: unknown.
-        on_batch: Called with the size of every batch.
+    request never waits for others. `compute` returns one result for each item of a batch, in their order.
     """
 
     def __init__(

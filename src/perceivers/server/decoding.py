@@ -160,7 +160,12 @@ class Decoder:
 
     def _prepare(self, job: Job) -> PreparedSample:
         columns, task = self.settings.columns, self.settings.task
-        cells = {name: _media(name, cell) for name, cell in job.cells.items()}
+        cells = {
+            name: EncodedItem(name, value=cell)
+            if isinstance(cell, str)
+            else EncodedItem(name + cell.suffix, data=cell.data)
+            for name, cell in job.cells.items()
+        }
         for name, media in cells.items():
             kind = _kind(name, columns)
             if kind is not None:
@@ -329,13 +334,6 @@ class DecoderPool:
             return process.run(job, deadline)
         finally:
             self._free.put(process)
-
-
-def _media(name: str, cell: Upload | str) -> EncodedItem:
-    """Return an upload or a plain value as a cell of a table."""
-    if isinstance(cell, str):
-        return EncodedItem(name, value=cell)
-    return EncodedItem(name + cell.suffix, data=cell.data)
 
 
 def _kind(name: str, columns: Mapping[str, InputColumn]) -> str | None:

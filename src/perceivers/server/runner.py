@@ -33,11 +33,8 @@ _DRAIN_SECONDS = 1.0
 def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
     """Serve a run until SIGTERM or Ctrl+C, and return the exit status.
 
-    Requests accepted until then are answered first.
-
-    Args:
-        settings: Run, address, workers and limits.
-        on_ready: Called with a sentence that contains the address, as soon as the server answers.
+    Requests accepted until then are answered first. `on_ready` gets a sentence with the address, as soon as the server
+    answers.
 
     Raises:
         OSError: If the address is not available, or the folder is not a run's.

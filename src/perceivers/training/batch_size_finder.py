@@ -47,12 +47,7 @@ class MemoryProbe:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        task: Task,
-        *,
-        device: torch.device,
-        process: ProcessInfo,
+        self, recipe: Recipe, task: Task, *, device: torch.device, process: ProcessInfo
     ) -> None:
         self._task, self._device = task, device
         self._clip_norm = recipe.optim.clip_norm
@@ -64,12 +59,10 @@ class MemoryProbe:
         _reset_peak()
         self._before = _resident()
         self._model = build(recipe.model_config()).to(device)
-        training = recipe.training
-        self._model.set_grad_checkpointing(
-            training.grad_checkpointing, mlp=training.mlp_checkpointing
-        )
+        config = recipe.training
+        self._model.set_grad_checkpointing(config.grad_checkpointing, mlp=config.mlp_checkpointing)
         self._optimizer = build_optimizer(self._model, recipe.optim)
-        copies = (recipe.training.ema is not None) + (process.world_size > 1)
+        copies = (config.ema is not None) + (process.world_size > 1)
         self._kept = [p.detach().clone() for _ in range(copies) for p in self._model.parameters()]
 
     @property
@@ -127,11 +120,7 @@ class MemoryProbe:
 
 @contextmanager
 def open_memory_probe(
-    recipe: Recipe,
-    task: Task,
-    *,
-    device: torch.device,
-    process: ProcessInfo,
+    recipe: Recipe, task: Task, *, device: torch.device, process: ProcessInfo
 ) -> Generator[MemoryProbe]:
     """Yield a probe; afterwards memory and random number generators are as before. Arguments as for `MemoryProbe`."""
     before = get_rng_state()
@@ -172,10 +161,7 @@ class BatchSizeFinder(lightning.Callback):
     The samples of an optimizer step stay those of the recipe, so its learning rate still fits.
 
     Args:
-        recipe: Recipe of the run.
-        task: Task of the run.
         size: Samples of an optimizer step in each process.
-        process: Rank of this process.
         use: Called with the samples of a batch, and a sentence on the choice.
     """
 

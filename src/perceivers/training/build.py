@@ -41,12 +41,7 @@ class TrainingParts:
     """The objects that take part in a training run.
 
     Attributes:
-        trainer: Lightning's trainer.
-        module: Training step.
         model: The model that is trained, inside of `module`.
-        batches: Training batches.
-        callback: Callback between the steps: log, validation, checkpoints.
-        display: Progress display.
         notes: Sentences for the report.
     """
 
@@ -134,18 +129,25 @@ def build_parts(
         per_step = accumulate * process.world_size
         parts.note(warn_of_batch_norm(model, batch=batch_size, parts=per_step))
     if before is not None:
-        parts.note(_resumed(before, process.world_size))
+        parts.note(_resume_note(before, process))
     return parts
+
+
+def _resume_note(before: CheckpointPosition, process: ProcessInfo) -> str:
+    """Return a sentence on the step from which a run is resumed."""
+    text = f"Resuming from step {before.step:,}."
+    if before.world_size != process.world_size:
+        text += (
+            f" The run had {before.world_size} processes and now has {process.world_size}: its numbers will not "
+            "be exactly those of an uninterrupted run."
+        )
+    return text
 
 
 def _batch_finder(
     parts: TrainingParts, run: ResolvedRun, *, size: int, process: ProcessInfo
 ) -> BatchSizeFinder:
-    """Return the batch size finder, which updates the parts that depend on the batch size.
-
-    Raises:
-        ValueError: If the weights are sharded: the memory of a step then depends on all processes.
-    """
+    """Return the batch size finder, which updates the parts that depend on the batch size."""
     recipe = run.recipe
     if recipe.training.strategy == "fsdp" and process.world_size > 1:
         raise ValueError(
@@ -198,16 +200,6 @@ def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
     balanced = [name for name, part in task.subtasks.items() if part.needs_class_counts]
     counts = {name: source.class_counts("train", name) for name in balanced}
     return build_configured_task(task, counts)
-
-
-def _resumed(before: CheckpointPosition, world_size: int) -> str:
-    text = f"Resuming from step {before.step:,}."
-    if before.world_size != world_size:
-        text += (
-            f" The run had {before.world_size} processes and now has {world_size}: its numbers will not be "
-            "exactly those of an uninterrupted run."
-        )
-    return text
 
 
 def _signals() -> list[signal.Signals]:

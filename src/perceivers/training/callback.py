@@ -54,13 +54,6 @@ class TrainingCallback(Callback):
     """Everything in a training run but the steps: a run is logged, validated, saved and stopped between steps only.
 
     Args:
-        folder: The run folder.
-        batches: Training batches.
-        validation: Loader of the validation split.
-        limits: Stopping criteria.
-        metrics: Logger of the metrics.
-        display: Progress display.
-        signals: Signals that stop the run.
         early_stopping: Validations without improvement after which the run ends. None: never.
     """
 
@@ -256,11 +249,7 @@ class TrainingCallback(Callback):
             self._display.result(row, progress=module.progress)
 
     def _means(self, trainer: Trainer, module: PerceiverModule) -> dict[str, float]:
-        """Return the means over all processes since the last line.
-
-        Raises:
-            ValueError: If the loss is not finite. This is checked before anything is saved.
-        """
+        """Return the means over all processes since the last line, all of them finite."""
         means = module.sums.means(distributed.summed(module.sums.values, module.device))
         if not math.isfinite(means["loss"]):
             raise ValueError(
@@ -285,9 +274,9 @@ class TrainingCallback(Callback):
             return
         measured = meter.compute()
         self._log(trainer, module, measured)
-        best, task = self.best, module.task
+        best = self.best
         best.is_due, best.measured_step = False, trainer.global_step
-        if _is_better(measured, best.metrics, task):
+        if _is_better(measured, best.metrics, module.task):
             best.metrics, best.step, best.since = measured, trainer.global_step, 0
             self._save_best(trainer, module, meter)
         else:
@@ -353,10 +342,7 @@ def validate(
         module: Model, task and moving average of the weights.
         loader: The split, in order; each of several processes has its own part.
         is_sharded: Whether a forward pass needs all processes (FSDP).
-        should_stop: Called after each batch; True aborts the validation.
-
-    Returns:
-        A meter with the samples of all processes, or None if aborted.
+        should_stop: Called after each batch; True aborts the validation, which then returns None.
 
     Raises:
         ValueError: If a process has no sample.

@@ -35,11 +35,7 @@ class DataWaitTime:
         self.waiting += other.waiting
 
     def slowest(self, device: torch.device) -> "DataWaitTime":
-        """Return the maximum over all processes: a step waits for the slowest.
-
-        Args:
-            device: Device of the communication.
-        """
+        """Return the maximum over all processes, exchanged on `device`: a step waits for the slowest."""
         mine = torch.tensor([self.seconds, self.waiting], dtype=torch.float64)
         seconds, waiting = largest(mine, device).tolist()
         return DataWaitTime(seconds, waiting)
@@ -80,11 +76,7 @@ class StepTimer:
             self._last = None
 
     def end(self, *, pauses: bool) -> None:
-        """Stop the timer of a step.
-
-        Args:
-            pauses: Whether no step follows immediately. A GPU is then synchronized, so that its work is counted.
-        """
+        """Stop the timer of a step. If no step follows immediately (`pauses`), a GPU is synchronized first."""
         if self._started is None:
             return
         if pauses and self._is_cuda:

@@ -85,12 +85,9 @@ def build_trainer(
 
 
 def build_loggers(names: Sequence[str], folder: Path, *, step: int | None = None) -> list[Any]:
-    """Return the TensorBoard logger and those that were named.
+    """Return the TensorBoard logger and those named: `wandb`, `mlflow`.
 
-    Args:
-        names: `wandb`, `mlflow`.
-        folder: The run folder.
-        step: Last step of a resumed run; later events of TensorBoard are dropped.
+    Of a run resumed from `step`, later events of TensorBoard are dropped.
 
     Raises:
         ImportError: If the package of a logger is not installed.

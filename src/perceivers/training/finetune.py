@@ -11,7 +11,7 @@ from torch import nn
 
 from perceivers.data.base import atomic_write
 from perceivers.hub import checkpoint as hub
-from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.position import Resizable
 from perceivers.typing import Tensor
 
@@ -123,7 +123,13 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
     found = theirs.state_dict()
     expected = {name: tuple(t.shape) for name, t in mine.state_dict().items()}
     same = {n: w for n, w in found.items() if expected.get(n) == tuple(w.shape)}
-    places = _places(mine, theirs)
+    others = dict(theirs.named_modules())
+    places = {  # learned positions of the other model, resized to this one
+        f"{name}.{parameter}": vectors.clone()
+        for name, module in mine.named_modules()
+        if isinstance(module, Resizable) and name in others
+        for parameter, vectors in module.resized_from(others[name]).items()
+    }
     weights = {**same, **places}
     # Grids of 4 x 6 and 6 x 4 cells have equally many vectors.
     resized = [n for n, w in places.items() if n not in same or not torch.equal(w, found[n])]
@@ -151,17 +157,6 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
         f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` prints them); or leave "
         "--init-from out."
     )
-
-
-def _places(mine: Perceiver, theirs: Perceiver) -> dict[str, Tensor]:
-    """Return the learned positions of the other model, resized to this one."""
-    others = dict(theirs.named_modules())
-    return {
-        f"{name}.{parameter}": vectors.clone()
-        for name, module in mine.named_modules()
-        if isinstance(module, Resizable) and name in others
-        for parameter, vectors in module.resized_from(others[name]).items()
-    }
 
 
 def _grouped(names: Collection[str], shapes: Mapping[str, Shape], why: str = "") -> list[str]:

@@ -14,11 +14,7 @@ from perceivers.typing import Float, Tensor
 
 
 class TrainingSums:
-    """Sums over the batches since the last line of the log. They stay on the device until they are logged.
-
-    Args:
-        score_name: Metric of the task in training, besides the loss.
-    """
+    """Sums over the batches since the last line of the log. They stay on the device until they are logged."""
 
     NAMES = ("loss", "score", "samples", "grad_norm", "steps")
 
@@ -43,11 +39,7 @@ class TrainingSums:
         self.values = self.values.to(new.device) + new
 
     def means(self, summed: Float[Tensor, " V"]) -> dict[str, float]:
-        """Return the means to log.
-
-        Args:
-            summed: `values`, summed over all processes.
-        """
+        """Return the means to log, from `values` summed over all processes."""
         sums = dict(zip(self.NAMES, summed.tolist(), strict=True))
         samples, steps = max(sums["samples"], 1.0), max(sums["steps"], 1.0)
         return {

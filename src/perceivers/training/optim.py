@@ -88,26 +88,20 @@ def learning_rate(config: OptimConfig, *, progress: float, step: int) -> float:
         progress: Fraction of the run before this step, 0 to 1.
         step: Number of steps before this one, for a warm-up in steps.
     """
-    return config.lr * _warmup(config, progress, step) * _decay(config, min(progress, 1.0))
-
-
-def _warmup(config: OptimConfig, progress: float, step: int) -> float:
     by_steps = (step + 1) / config.warmup_steps if config.warmup_steps else 1.0
     by_share = progress / config.warmup_fraction if config.warmup_fraction else 1.0
-    return min(by_steps, by_share, 1.0)
-
-
-def _decay(config: OptimConfig, progress: float) -> float:
+    warmup, progress = min(by_steps, by_share, 1.0), min(progress, 1.0)
     match config.schedule:
         case "constant":
-            return 1.0
+            decay = 1.0
         case "steps":
-            return config.decay ** sum(progress >= milestone for milestone in config.milestones)
+            decay = config.decay ** sum(progress >= milestone for milestone in config.milestones)
         case "cosine":
-            return _cosine(progress)
+            decay = _cosine(progress)
         case "constant_cosine":
             flat = config.constant_fraction
-            return 1.0 if progress <= flat else _cosine((progress - flat) / (1.0 - flat))
+            decay = 1.0 if progress <= flat else _cosine((progress - flat) / (1.0 - flat))
+    return config.lr * warmup * decay
 
 
 def _cosine(progress: float) -> float:
@@ -142,8 +136,6 @@ class Lamb(Optimizer):
     by `clip_gradients`.
 
     Args:
-        params: Parameters, or groups of them.
-        lr: Learning rate.
         betas: Decay rates of the first and second moment.
         eps: Added to the square root of the second moment.
         weight_decay: Added to the update before the trust ratio, not to the gradient.
@@ -185,7 +177,12 @@ class Lamb(Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        states = [self._state_of(p) for p in params]
+        states = [self.state[p] for p in params]
+        for state, parameter in zip(states, params, strict=True):
+            if not state:
+                state["step"] = torch.tensor(0.0)  # on the CPU: read without synchronizing a GPU
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
         weights = [local(p) for p in params]
         firsts = [local(s["exp_avg"]) for s in states]
         seconds = [local(s["exp_avg_sq"]) for s in states]
@@ -213,16 +210,6 @@ class Lamb(Optimizer):
         ratios = torch.where(has_both, of_weights / of_updates, 1.0)
         torch._foreach_mul_(updates, list((ratios * -group["lr"]).unbind()))
         torch._foreach_add_(weights, updates)
-
-    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(
-                0.0
-            )  # on the CPU: read in each step, without synchronizing a GPU
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        return state
 
 
 _NORMS = (
@@ -339,13 +326,9 @@ class WeightAverage:
         for name, average in self.averages.items():
             saved = state[name]
             if hasattr(average, "to_local") and not hasattr(saved, "to_local"):
-                saved = _shard(saved, average)
+                from torch.distributed.tensor import DTensor, distribute_tensor
+
+                assert isinstance(average, DTensor)
+                saved = saved.to(average.device)
+                saved = distribute_tensor(saved, average.device_mesh, average.placements)
             local(average).copy_(local(saved))
-
-
-def _shard(whole: Tensor, like: Tensor) -> Tensor:
-    """Return `whole` sharded over the processes as `like` is."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(like, DTensor)
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)

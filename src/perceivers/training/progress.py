@@ -66,7 +66,13 @@ class ProgressDisplay:
         if self._first_progress is None:
             # The first step warms up and is not part of the rate.
             self._first_progress, self._first_samples, self._started = progress, samples, now
-        text = self._text(progress, step, epoch, samples, now - self._started)
+        parts = [f"step {step}", f"epoch {epoch + 1}"]
+        done, seconds = progress - self._first_progress, now - self._started
+        if seconds > 0 and done > 0:
+            rate = (samples - self._first_samples) / seconds
+            parts.append(f"{rate:.0f} samples/s" if rate >= 10 else f"{rate:.2g} samples/s")
+            parts.append(f"{readable_duration(seconds * (1 - progress) / done)} left")
+        text = "  ".join(parts) + self._metrics()
         if self._bar is not None:
             self._bar.update(self._task, completed=progress, description=text)
         elif now - self._last_line >= LINE_EVERY_SECONDS:
@@ -84,15 +90,6 @@ class ProgressDisplay:
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
         self._console.print(text, markup=False)
-
-    def _text(self, progress: float, step: int, epoch: int, samples: int, seconds: float) -> str:
-        parts = [f"step {step}", f"epoch {epoch + 1}"]
-        done = progress - (self._first_progress or 0.0)
-        if seconds > 0 and done > 0:
-            rate = (samples - self._first_samples) / seconds
-            parts.append(f"{rate:.0f} samples/s" if rate >= 10 else f"{rate:.2g} samples/s")
-            parts.append(f"{readable_duration(seconds * (1 - progress) / done)} left")
-        return "  ".join(parts) + self._metrics()
 
     def _metrics(self) -> str:
         shown = {

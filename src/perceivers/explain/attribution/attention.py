@@ -34,8 +34,9 @@ class AttentionMaps(Mapping[str, list[Tensor]]):
     def __getitem__(self, name: str) -> list[Tensor]:
         maps = [attention for called, attention in self.calls if called == name]
         if not maps:
-            msg = f"No map of '{name}'. There are maps of: {', '.join(self) or 'nothing yet'}."
-            raise KeyError(msg)
+            raise KeyError(
+                f"No map of '{name}'. There are maps of: {', '.join(self) or 'nothing yet'}."
+            )
         return maps
 
     def __iter__(self) -> Iterator[str]:
@@ -66,8 +67,7 @@ def watch_attention(model: nn.Module, kind: str = "weights") -> Generator[Attent
         ValueError: If `kind` is neither, or if the model has no `Attention`.
     """
     if kind not in ("weights", "scores"):
-        msg = f"Expected kind='weights' or kind='scores', got {kind!r}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected kind='weights' or kind='scores', got {kind!r}.")
     maps = AttentionMaps()
 
     def record(name: str, attention: Attention, given: dict[str, Any], output: Tensor) -> None:
@@ -86,14 +86,7 @@ def watch_attention(model: nn.Module, kind: str = "weights") -> Generator[Attent
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a map.
-
-    Attributes:
-        queries: Its rows.
-        elements: Its columns.
-        weights: Attention, H x q x m. Zero where an element is not real.
-        source: Normalized elements, m x C, from which values are computed.
-    """
+    """A part of a map: its rows, its columns, attention (zero where an element is not real) and normalized elements."""
 
     queries: slice
     elements: slice
@@ -103,16 +96,9 @@ class Block:
 
 @dataclass(kw_only=True)
 class Call:
-    """Arguments of one attention call for one sample.
+    """Arguments of one attention call for one sample, and its output if gradients are recorded.
 
-    Attributes:
-        name: Name of the module, as in `watch_attention`.
-        attention: The module.
-        query: Normalized queries: 1 x N x Cq.
-        source: Normalized elements: an array, or a source that is assembled a few elements at a time.
-        mask: Mask of an array, True where it is real.
-        residual: Whether the query is added to the output.
-        output: Output of the module, if gradients are recorded.
+    Query and source are normalized. The source is an array with a mask, or assembled a few elements at a time.
     """
 
     name: str
@@ -271,8 +257,9 @@ def _on_attention(model: nn.Module, record: Callable[..., Tensor | None]) -> Gen
         if isinstance(module, Attention)
     ]
     if not handles:
-        msg = f"Expected a model with attention to watch, got {type(model).__name__} without any."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Expected a model with attention to watch, got {type(model).__name__} without any."
+        )
     try:
         yield
     finally:

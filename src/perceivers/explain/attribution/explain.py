@@ -145,12 +145,9 @@ def _chosen_latents(
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Elements of one modality among all elements.
+    """Elements `begin` to `end` - 1 of one modality among all elements.
 
     Attributes:
-        name: Name of the modality.
-        begin: First of its elements.
-        end: Last + 1.
         real: Mask of its elements: False at padding.
         order: Index of each element on the axes, after `permute`. None: they are in order.
         axes: Number of elements along each axis.

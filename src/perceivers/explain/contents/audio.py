@@ -15,13 +15,7 @@ HERTZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 @dataclass(frozen=True, kw_only=True)
 class WaveformContent(base.Content):
-    """Samples of a clip.
-
-    Attributes:
-        samples: L x channels, mostly in [-1, 1].
-        rate: Sample rate in Hz.
-        step: Samples that an element covers.
-    """
+    """Samples of a clip, mostly in [-1, 1], L x channels, and their rate in Hz. `step` of them are an element."""
 
     samples: npt.NDArray[np.float32]
     rate: float
@@ -69,13 +63,9 @@ class WaveformContent(base.Content):
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrogramContent(base.Content):
-    """Loudness of a clip by time and frequency.
+    """Loudness of a clip by time and frequency, frames x mels, in any unit.
 
-    Attributes:
-        values: Frames x mels, in any unit of loudness.
-        seconds: Length of the clip.
-        hertz: Center of each mel band in Hz. Empty if unknown.
-        step: Frames and bands that an element covers.
+    `hertz` are the centers of the mel bands, empty if unknown; `step` are the frames and bands of an element.
     """
 
     values: npt.NDArray[np.float32]

@@ -14,13 +14,7 @@ AREA = 1.5  # square inches of a frame
 
 @dataclass(frozen=True, kw_only=True)
 class VideoContent(base.Content):
-    """Frames of a clip.
-
-    Attributes:
-        frames: Frames x rows x columns x 3.
-        rate: Frames per second.
-        step: Frames, rows and columns that an element covers.
-    """
+    """Frames x rows x columns x 3 of a clip, frames per second, and frames, rows and columns of an element."""
 
     frames: npt.NDArray[np.uint8]
     rate: float

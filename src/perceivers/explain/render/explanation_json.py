@@ -116,12 +116,7 @@ def _latents(view: View, latents: tuple[int, ...]) -> list[Json]:
     return found
 
 
-def _map_set(
-    view: View,
-    maps: Maps,
-    ends: tuple[float, float],
-    side: int | None,
-) -> Json:
+def _map_set(view: View, maps: Maps, ends: tuple[float, float], side: int | None) -> Json:
     """Return maps on one scale."""
     found: list[Json] = []
     for key, (title, attention) in maps.items():

@@ -115,7 +115,11 @@ def mlm_bytes(size: str = "paper") -> Recipe:
         augment={"text": TextAugmentConfig(crop=True)},
         init=model.init,
         data=DataConfig(target="nothing"),
-        optim=own_optim(model.lr) if own else _optim(model.lr),
+        optim=own_optim(model.lr)
+        if own
+        else OptimConfig(
+            lr=model.lr, weight_decay=0.01, clip_norm=None, schedule="cosine", warmup_steps=1000
+        ),
         training=TrainingConfig(batch_size=model.batch_size, max_steps=None if own else 500_000),
     )
 
@@ -129,17 +133,11 @@ def mlm_bytes_plus() -> Recipe:
     Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.2, table 11.
     """
     base = mlm_bytes()
-    encoder = PerceiverEncoderConfig(
-        num_latents=256,
+    encoder = replace(
+        base.encoder,
         latent_channels=1536,
-        num_cross_attends=1,
-        num_blocks=1,
         num_self_attends_per_block=40,
-        num_cross_attend_heads=8,
-        num_self_attend_heads=8,
-        cross_attend_qk_channels=256,
         cross_attend_v_channels=1536,
-        self_attend_qk_channels=256,
         self_attend_v_channels=1536,
     )
     return replace(base, name="mlm_bytes_plus", encoder=encoder)
@@ -172,16 +170,4 @@ def _own(size: str) -> ByteModel:
         batch_size=batch,
         lr=lr,
         init="local_attention",
-    )
-
-
-def _optim(lr: float) -> OptimConfig:
-    """Return the paper's optimizer."""
-    return OptimConfig(
-        name="lamb",
-        lr=lr,
-        weight_decay=0.01,
-        clip_norm=None,
-        schedule="cosine",
-        warmup_steps=1000,
     )
