@@ -62,6 +62,7 @@ class Queries(Protocol):
 
     def of(self, chunk: Chunk, one: Float[Tensor, "b R"] | None = None) -> Float[Tensor, "b t K R"]:
         """Return the queries' coefficients for the tiles of a chunk, with `one` added to each query's scores."""
+        ...
 
 
 @runtime_checkable
@@ -70,15 +71,19 @@ class Sums(Protocol):
 
     def add(self, chunk: Chunk, sums: Float[Tensor, "b t K R"]) -> None:
         """Add the sums over the elements of each tile."""
+        ...
 
     def rescale(self, samples: slice, factor: Float[Tensor, "b R"]) -> None:
         """Multiply the sums of some samples."""
+        ...
 
     def total(self) -> Float[Tensor, "B R"]:
         """Return the sum of the weights."""
+        ...
 
     def collected(self) -> Float[Tensor, "B C R"]:
         """Return the weighted sums of x^ over its C channels."""
+        ...
 
 
 @runtime_checkable
@@ -91,6 +96,7 @@ class Gradients(Protocol):
 
     def add(self, chunk: Chunk, tiles: Tiles, gradient: Float[Tensor, "b t m K"]) -> None:
         """Add the gradient with respect to the features of a chunk."""
+        ...
 
     def finish(self, pairs: Sequence[tuple[Sums, Float[Tensor, "B C R"]]]) -> list[Tensor | None]:
         """Return the gradient of each tensor of the segment, in their order.
@@ -99,6 +105,7 @@ class Gradients(Protocol):
             pairs: Sums over the elements (of attention, of its gradient) and the vectors that they weigh,
                 so that their products, added up, are dx^ summed over elements.
         """
+        ...
 
 
 @runtime_checkable
@@ -119,18 +126,23 @@ class Features(Protocol):
 
     def chunks(self, limit: int) -> Iterator[Chunk]:
         """Yield chunks that together are all elements, each of about `limit` of them."""
+        ...
 
     def tiles(self, chunk: Chunk) -> Tiles:
         """Return the elements of a chunk."""
+        ...
 
     def queries(self, vectors: Float[Tensor, "B C R"]) -> Queries:
         """Return queries for this segment. Their mean over the channels must be zero."""
+        ...
 
     def sums(self, rows: int) -> Sums:
         """Return empty sums for `rows` queries."""
+        ...
 
     def gradients(self, needed: Sequence[bool]) -> Gradients:
         """Return empty gradients for those of the segment's tensors that need one."""
+        ...
 
 
 def chunk_samples(batch: int, elements: int, limit: int) -> Iterator[slice]:

@@ -103,18 +103,13 @@ def evaluate_run(
     found = evaluate_source(predictor, source, chosen, max_bad=max_bad, baseline=baseline)
     as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
     if data is None and permute is None and as_trained:
-        _write(found, predictor.folder)
+        plain = as_dict(found)
+        del plain["unreadable"]  # file names may be private
+        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+        file = predictor.folder / f"evaluation-{found.split}.json"
+        with suppress(OSError), atomic_write(file) as path:  # unless the folder is read-only
+            path.write_text(text, encoding="utf-8")
     return found
-
-
-def _write(evaluation: Evaluation, folder: Path) -> None:
-    """Write an evaluation into the folder of its run, unless it is read-only."""
-    plain = as_dict(evaluation)
-    del plain["unreadable"]  # file names may be private
-    text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-    name = f"evaluation-{evaluation.split}.json"
-    with suppress(OSError), atomic_write(folder / name) as path:
-        path.write_text(text, encoding="utf-8")
 
 
 def _baseline(predictor: Predictor, data: DatasetBundle | None) -> Baseline | None:
@@ -268,25 +263,13 @@ def loader_for(
         num_clips=predictor.clips,
         target_modalities=predictor.config.target_modalities,
     )
+    how: Any = {"preprocess": predictor.preprocess, "augment": None, "settings": settings}
     if source.streams:
         from perceivers.data.loading.stream_loader import make_stream_loader
 
-        return make_stream_loader(
-            source.streams[split],
-            source.inputs,
-            source.target,
-            preprocess=predictor.preprocess,
-            augment=None,
-            settings=settings,
-        )
-    return make_loader(
-        source.splits[split],
-        source.inputs,
-        None if source.target is None else source.targets(split),
-        preprocess=predictor.preprocess,
-        augment=None,
-        settings=settings,
-    )
+        return make_stream_loader(source.streams[split], source.inputs, source.target, **how)
+    targets = None if source.target is None else source.targets(split)
+    return make_loader(source.splits[split], source.inputs, targets, **how)
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:

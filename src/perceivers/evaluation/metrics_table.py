@@ -12,12 +12,7 @@ from perceivers.tasks.prediction import Prediction
 
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Return rows of cells as aligned text. The first row is the head.
-
-    Args:
-        rows: Cells; all rows are of one length.
-        right: Columns that are aligned to the right.
-    """
+    """Return rows of cells as aligned text, the columns `right` to the right. The first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -46,7 +41,11 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
         lines = [f"{bad} samples could not be read and were not measured:"]
         lines += [f"  {name}: {reason}" for name, reason in evaluation.bad[:10]]
         parts.append("\n".join([*lines, f"  and {bad - 10} more"] if bad > 10 else lines))
-    return "\n\n".join([*parts, headline(evaluation)])
+    name, metrics = evaluation.main_metric, evaluation.metrics
+    zero = metrics.get(f"zero_{name}")  # of flow
+    beside = "" if zero is None else f" (saying zero: {metric_text(name, zero)})"
+    parts.append(f"{evaluation.split} {name}: {metric_text(name, metrics[name])}{beside}")
+    return "\n\n".join(parts)
 
 
 def _each(evaluation: Evaluation) -> list[str]:
@@ -74,14 +73,6 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
     rows = [["measure", "value"]]
     rows += [[name, metric_text(name, value)] for name, value in metrics.items()]
     return in_columns(rows, right=(1,))
-
-
-def headline(evaluation: Evaluation) -> str:
-    """Return the main result in one line; of flow, beside that of a zero flow."""
-    name, metrics = evaluation.main_metric, evaluation.metrics
-    zero = metrics.get(f"zero_{name}")
-    beside = "" if zero is None else f" (saying zero: {metric_text(name, zero)})"
-    return f"{evaluation.split} {name}: {metric_text(name, metrics[name])}{beside}"
 
 
 def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") -> str:

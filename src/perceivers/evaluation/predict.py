@@ -26,10 +26,7 @@ from perceivers.tasks.registry import build_task
 
 
 class Predictor:
-    """Decodes, preprocesses and batches samples as in training, and predicts.
-
-    Args:
-        saved: Result of `perceivers.hub.checkpoint.load`. For the other arguments see `load_predictor`.
+    """Decodes, preprocesses and batches samples as in training, and predicts. Arguments: see `load_predictor`.
 
     Raises:
         ValueError: If the model was saved without labels or preprocessing, or is to be quantized on another
@@ -60,11 +57,10 @@ class Predictor:
         self.quantization = None if quantize is None else self._quantize(quantize)
         left = _without(config.preprocess, without, config.target_modalities)
         self.preprocess, is_whole = uncut(left)
-        batch_size = 1 if is_whole else batch_size  # each frame in its own size
+        self.batch_size = 1 if is_whole else batch_size  # each frame in its own size
         self.columns: Mapping[str, InputColumn] = {
             name: part for name, part in config.input_columns().items() if name in self.preprocess
         }
-        self.batch_size = batch_size
         self.task = build_task(config.task)
         self.label_names = self.task.names
         self.clips = (
@@ -74,7 +70,7 @@ class Predictor:
             raise ValueError(
                 f"Predictions of this run have no mean over clips: expected --clips 1, got {self.clips}."
             )
-        settings = LoaderSettings(batch_size=batch_size, num_clips=self.clips)
+        settings = LoaderSettings(batch_size=self.batch_size, num_clips=self.clips)
         self.reader = SampleTransform(self.columns, self.preprocess, None, settings)
 
     def predict(
@@ -126,24 +122,32 @@ class Predictor:
             yield found if isinstance(found, Prediction) else found[1]
 
     def read(self, samples: Sequence[Sample]) -> Batch:
-        """Return samples as the model's tensors.
-
-        Raises:
-            ValueError: If one of them cannot be decoded. The message names it.
-        """
-        read = [self._attempt(sample) for sample in samples]
-        for one in read:
+        """Return samples as the model's tensors; the error of one that cannot be decoded is raised."""
+        read: list[ReadSample] = []
+        for sample in samples:
+            one = self._attempt(sample)
             if isinstance(one, Exception):
                 raise one
-        batch = self.reader.collate([one for one in read if not isinstance(one, Exception)])
+            read.append(one)
+        batch = self.reader.collate(read)
         assert batch is not None  # nothing is mixed
         return batch
 
+    @torch.inference_mode()
     def predict_read(self, read: Sequence[ReadSample], *, top: int = 5) -> list[Prediction]:
         """Return one prediction for each of at least one decoded and preprocessed sample of equally many clips."""
         batch = self.reader.collate(read)
         assert batch is not None  # nothing is mixed
-        return self._predictions([one.name for one in read], batch, top)
+        moved = batch.to(self.device)
+        prepared = self.task.prediction_batch(moved.inputs, moved.masks)
+        outputs = combine_clips(self.task, self.infer(prepared), batch.num_clips)
+        request = PredictionRequest(
+            names=[one.name for one in read],
+            batch=prepared,
+            preprocess=self.config.preprocess,
+            top=top,
+        )
+        return list(self.task.predictions(outputs, request))
 
     @torch.inference_mode()
     def outputs(self, batch: Batch) -> Any:
@@ -169,16 +173,6 @@ class Predictor:
                 predictions = iter(self.predict_read(good, top=top) if good else ())
                 for sample, one in zip(batch, read, strict=True):
                     yield (sample.name, one) if isinstance(one, Exception) else next(predictions)
-
-    @torch.inference_mode()
-    def _predictions(self, names: Sequence[str], batch: Batch, top: int) -> list[Prediction]:
-        moved = batch.to(self.device)
-        prepared = self.task.prediction_batch(moved.inputs, moved.masks)
-        outputs = combine_clips(self.task, self.infer(prepared), batch.num_clips)
-        request = PredictionRequest(
-            names=names, batch=prepared, preprocess=self.config.preprocess, top=top
-        )
-        return list(self.task.predictions(outputs, request))
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):

@@ -43,10 +43,6 @@ def save_images(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     """Write the image of each prediction as PNG, named like the input file, and return the paths.
 
     Files of one name get numbers.
-
-    Raises:
-        ValueError: If a prediction has no image.
-        OSError: If one cannot be written.
     """
     if any(one.image is None for one in predictions):
         raise ValueError(
@@ -70,9 +66,6 @@ def save_flows(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     """Write the flow of each prediction as `.flo` and as a color image, and return the files.
 
     They are named like the first frame of each pair; pairs of one name get numbers.
-
-    Raises:
-        OSError: If a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -98,10 +91,6 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
 
     A video becomes an .mp4 and an image a .png, the original on the left and the reconstruction on the right; audio
     two .wav files; any other modality an .npz of `original` and `reconstruction`.
-
-    Raises:
-        OSError: If a file cannot be written.
-        ImportError: If PyAV is needed for a video and not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     first = prediction.name.partition(" + ")[0]
@@ -168,12 +157,8 @@ def flow_colors(
 ) -> npt.NDArray[np.uint8]:
     """Return a field in the colors of the Middlebury benchmark: white does not move, red goes to the right.
 
-    Args:
-        flow: Y x X x 2, to the right and down, in pixels.
-        largest: Motion of full color; what goes farther is darker. None: the largest of this field.
-
-    Returns:
-        Y x X x 3.
+    A larger motion than `largest` (default: that of this field) is darker. Motion is to the right and down, in pixels:
+    Y x X x 2 -> Y x X x 3.
 
     Reference: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), figure 7.
     """
@@ -181,7 +166,13 @@ def flow_colors(
     length = np.hypot(right, down)
     full = float(length.max()) if largest is None else largest
     share = length / max(full, 1e-9)
-    wheel = _wheel()
+    corners = np.array(_CORNERS, dtype=np.float64) / 255  # the wheel goes once around from red
+    wheel = np.concatenate(
+        [
+            begin + (end - begin) * (np.arange(steps) / steps)[:, None]
+            for begin, end, steps in zip(corners, np.roll(corners, -1, axis=0), _STEPS, strict=True)
+        ]
+    )
     turn = np.arctan2(-down, -right) / np.pi  # -1 to 1, and 0 to the left, half the wheel from red
     place = (turn + 1) / 2 * len(wheel)
     low = np.floor(place).astype(int)
@@ -190,15 +181,3 @@ def flow_colors(
     pale = 1 - np.minimum(share, 1)[..., None] * (1 - color)
     shown = np.where(share[..., None] <= 1 + 1e-6, pale, 0.75 * color)
     return np.floor(255 * shown).astype(np.uint8)
-
-
-def _wheel() -> npt.NDArray[np.float64]:
-    """Return the colors of the wheel, each channel in [0, 1], once around from red."""
-    colors = np.array(_CORNERS, dtype=np.float64) / 255
-    following = np.roll(colors, -1, axis=0)
-    return np.concatenate(
-        [
-            begin + (end - begin) * (np.arange(steps) / steps)[:, None]
-            for begin, end, steps in zip(colors, following, _STEPS, strict=True)
-        ]
-    )

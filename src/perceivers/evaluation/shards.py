@@ -86,19 +86,8 @@ def predict_shards(
 
     It has a row for each row of the shard: its key (or number), the columns of its prediction, and `error`,
     the reason where a row has none. Where a shard is damaged, a last row without a key has the error.
-    A file appears whole or not at all; a shard whose file is there is not predicted again.
-
-    Args:
-        predictor: A loaded model.
-        paths: All shards, the same list in every process.
-        out: The folder of the predictions.
-        rank: Number of this process.
-        world_size: Number of processes that share the shards.
-        key: Column that names a row. Where a shard has none, rows are numbered.
-        model: Name of the model, so that predictions of another are not taken for its own.
-
-    Yields:
-        The result of each shard, when it is done.
+    A file appears whole or not at all; a shard whose file is there is not predicted again. `paths` is the same list in
+    every process; the name of the `model` keeps predictions of another from being taken for these.
 
     Raises:
         ValueError: If a shard has none of the columns that the model reads, or `out` holds other predictions.
@@ -106,21 +95,16 @@ def predict_shards(
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"Expected rank from 0 to world_size - 1 = {world_size - 1}, got {rank}.")
-    targets = _targets(paths, out)
-    for shard, path in list(zip(paths, targets, strict=True))[rank::world_size]:
+    stems = [PurePosixPath(str(path).partition("?")[0]).stem for path in paths]
+    if len(set(stems)) < len(stems):
+        stems = [f"{number:05d}-{stem}" for number, stem in enumerate(stems)]
+    for shard, stem in list(zip(paths, stems, strict=True))[rank::world_size]:
+        path = out / f"{stem}.parquet"
         mark = json.dumps({"shard": str(shard), "model": model})
         if _finished(path, mark):
             yield ShardResult(shard, path, skipped=True)
             continue
         yield _predict_shard(predictor, shard, path, key, mark)
-
-
-def _targets(paths: Sequence[Location], out: Path) -> list[Path]:
-    """Return the file of each shard: called like it, with its number in front where several are called so."""
-    stems = [PurePosixPath(str(path).partition("?")[0]).stem for path in paths]
-    if len(set(stems)) < len(stems):
-        stems = [f"{number:05d}-{stem}" for number, stem in enumerate(stems)]
-    return [out / f"{stem}.parquet" for stem in stems]
 
 
 def _finished(path: Path, mark: str) -> bool:

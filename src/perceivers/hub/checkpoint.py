@@ -90,14 +90,9 @@ def save(
     task: TaskConfig | None = None,
     columns: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model into a folder, which is created if it does not exist. Each file is written atomically.
+    """Write a `Perceiver`, compiled or not, into a folder, which is created if it does not exist.
 
-    Args:
-        folder: The folder.
-        model: A `Perceiver`, compiled by `torch.compile` or not.
-        preprocess: Preprocessing of each modality.
-        task: Task with its label names.
-        columns: Origin of the training data.
+    Each file is written atomically; the contents are those of `SavedConfig`.
 
     Raises:
         OSError: If a file cannot be written. The message names it.
@@ -138,16 +133,24 @@ def build_with_weights(
     """Return the model of a configuration with these weights, of which the initial ones are never drawn.
 
     Raises:
-        ValueError: If the weights are not those of the configuration. The message names the folder.
+        ValueError: If the weights are not those of the configuration. The message names the first differences.
     """
     with torch.device("meta"):
         model = build(config)
     empty = model.state_dict()
-    compare_weights(
-        {name: tuple(tensor.shape) for name, tensor in empty.items()},
-        {name: tuple(tensor.shape) for name, tensor in weights.items()},
-        folder,
-    )
+    problems = [f"{name} is missing" for name in empty if name not in weights]
+    problems += [f"{name} is not part of the model" for name in weights if name not in empty]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in empty.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(
+            f"The weights in {folder} do not fit its {CONFIG_FILE}: {'; '.join(problems[:3])}{more}. "
+            "The two files belong to different models."
+        )
     typed = {name: tensor.to(empty[name].dtype) for name, tensor in weights.items()}
     if any(map(_has_constants, model.modules())):  # which are not saved: they must be computed
         model = build(config)
@@ -304,26 +307,3 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise ValueError(f"{path} does not hold weights by name. Expected {WEIGHTS_FILE}.")
     return loaded
-
-
-def compare_weights(
-    expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], folder: Path
-) -> None:
-    """Check that the shapes of weights, by name, are those of a configuration.
-
-    Raises:
-        ValueError: If they differ. The message names the folder and the first differences.
-    """
-    problems = [f"{name} is missing" for name in expected if name not in got]
-    problems += [f"{name} is not part of the model" for name in got if name not in expected]
-    problems += [
-        f"{name} is {got[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in got and got[name] != shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ValueError(
-            f"The weights in {folder} do not fit its {CONFIG_FILE}: {'; '.join(problems[:3])}{more}. "
-            "The two files belong to different models."
-        )

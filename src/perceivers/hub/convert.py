@@ -35,11 +35,8 @@ from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
-_THEIR_CONFIG, _THEIR_IMAGES, _INDEX = (
-    "config.json",
-    "preprocessor_config.json",
-    "model.safetensors.index.json",
-)
+_THEIR_CONFIG, _THEIR_IMAGES = "config.json", "preprocessor_config.json"
+_INDEX = "model.safetensors.index.json"
 
 # Where pairs of frames and their flow lie in data for the model of flow, as the published data sets are read.
 _PAIR_COLUMNS = {
@@ -69,11 +66,7 @@ class Converted:
 
 
 def convert(source: str | Path, out: str | Path) -> Converted:
-    """Write one of the six Perceiver models of Hugging Face as a run folder.
-
-    Args:
-        source: A folder that `save_pretrained` has written, or the id of such a model on the hub.
-        out: The run folder, new or empty.
+    """Write a model as a new run folder: a folder of `save_pretrained` with one of the six, or its id on the hub.
 
     Raises:
         OSError: If there is no such folder, or a file is missing or damaged.
@@ -96,11 +89,7 @@ def convert(source: str | Path, out: str | Path) -> Converted:
 
 
 def export_huggingface(run: str | Path, out: str | Path) -> str:
-    """Write a run as a folder that `transformers` loads, and return the name of the model there.
-
-    Args:
-        run: A run folder whose model has the shape of one of the six.
-        out: The folder, made if need be.
+    """Write a run as a folder that `transformers` loads, made if need be, and return the name of the model there.
 
     Raises:
         ValueError: If none of the six has its shape. The message names the differences.
@@ -128,7 +117,15 @@ def _how_to_use(
     if "image" in config.inputs:
         size: Any = getattr(config.inputs["image"], "size", None)
         path = folder / _THEIR_IMAGES
-        images = _our_images(_read_json(path) if path.is_file() else {}, size)
+        known = _read_json(path) if path.is_file() else {}
+        crop, kept = _side(known.get("crop_size"), 256), _side(known.get("size"), 224)
+        images = ImagePreprocessConfig(
+            size=size,
+            num_channels=3,
+            mean=tuple(known.get("image_mean") or _MEAN),
+            std=tuple(known.get("image_std") or _STD),
+            crop_fraction=kept / crop if known.get("do_center_crop", True) else 1.0,
+        )
         return {"image": images}, ClassificationConfig(label_names=_labels(theirs))
     if "text" in config.inputs:
         length = getattr(config.inputs["text"], "max_length", None)
@@ -157,11 +154,10 @@ def _autoencoding(
     """
     video: Any = config.inputs["video"]
     audio: Any = config.inputs["audio"]
+    rate = _THEIR_SAMPLE_RATE
     preprocess: dict[str, Any] = {
         "audio": WavePreprocessConfig(
-            sample_rate=_THEIR_SAMPLE_RATE,
-            seconds=audio.num_samples / _THEIR_SAMPLE_RATE,
-            scale=1.0,
+            sample_rate=rate, seconds=audio.num_samples / rate, scale=1.0
         ),
         "video": VideoPreprocessConfig(
             num_frames=video.num_frames,
@@ -208,19 +204,8 @@ def _labels(theirs: Mapping[str, Any]) -> tuple[str, ...]:
     return found or tuple(f"class {i}" for i in range(num_labels(theirs)))
 
 
-def _our_images(theirs: Mapping[str, Any], size: tuple[int, int]) -> ImagePreprocessConfig:
-    crop, kept = _side(theirs.get("crop_size"), 256), _side(theirs.get("size"), 224)
-    return ImagePreprocessConfig(
-        size=size,
-        num_channels=3,
-        mean=tuple(theirs.get("image_mean") or _MEAN),
-        std=tuple(theirs.get("image_std") or _STD),
-        crop_fraction=kept / crop if theirs.get("do_center_crop", True) else 1.0,
-    )
-
-
 def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
-    """Return the file of their image processor: a central crop of the short side, resized to the model's size."""
+    """Return the settings of their image processor: a central crop of the short side, resized to the model's size."""
     height, width = image.known_size
     crop = round(height / image.crop_fraction)
     return {
@@ -329,16 +314,17 @@ def _learned() -> list[Row]:
         *_linear(f"{_PRE}.convnet_1x1", "inputs.image.project", trailing=2),
         Row(f"{_PRE}.position_embeddings.position_embeddings", "inputs.image.positions.table"),
         *_linear(f"{_PRE}.positions_projection", "inputs.image.positions.project"),
+        *_classifier(),
     ]
 
 
 def _convolved() -> list[Row]:
-    counts = ("running_mean", "running_var", "num_batches_tracked")
     norm = (f"{_PRE}.convnet.batchnorm", "inputs.image.norm")
+    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     return [
         Row(f"{_PRE}.convnet.conv.weight", "inputs.image.convolution.weight"),
-        *_linear(*norm),
-        *(Row(f"{norm[0]}.{name}", f"{norm[1]}.{name}") for name in counts),
+        *(Row(f"{norm[0]}.{name}", f"{norm[1]}.{name}") for name in names),
+        *_classifier(),
     ]
 
 
@@ -384,8 +370,8 @@ def _multimodal() -> list[Row]:
 
 _ROWS = {
     "PerceiverForImageClassificationFourier": _classifier,
-    "PerceiverForImageClassificationLearned": lambda: [*_learned(), *_classifier()],
-    "PerceiverForImageClassificationConvProcessing": lambda: [*_convolved(), *_classifier()],
+    "PerceiverForImageClassificationLearned": _learned,
+    "PerceiverForImageClassificationConvProcessing": _convolved,
     "PerceiverForMaskedLM": _language,
     "PerceiverForOpticalFlow": _optical_flow,
     "PerceiverForMultimodalAutoencoding": _multimodal,
@@ -395,8 +381,7 @@ _ROWS = {
 def rows_of(architecture: str, config: PerceiverConfig) -> list[Row]:
     """Return the names of every weight of Hugging Face's model of this name, which has our configuration."""
     encoder = config.encoder
-    if not isinstance(encoder, PerceiverEncoderConfig):
-        raise AssertionError
+    assert isinstance(encoder, PerceiverEncoderConfig)
     found = [Row("perceiver.embeddings.latents", "encoder.latents")]
     found += _layer("perceiver.encoder.cross_attention", "encoder.cross_attends.0", is_cross=True)
     for layer in range(encoder.num_self_attends_per_block):

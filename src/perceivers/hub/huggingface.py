@@ -57,7 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "_label_trainable_num_channels": 1024,
 }
 
-_GELUS = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_GELUS: dict[str, Any] = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _IMAGE = 224  # only size of Hugging Face's image classifiers with computed positions
 
 # What changes no output of a trained model.
@@ -74,9 +74,8 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         ValueError: If it is none of them.
     """
     names = list(config.get("architectures") or [])
-    for name in names:
-        if name in ARCHITECTURES:
-            return name
+    if known := [name for name in names if name in ARCHITECTURES]:
+        return known[0]
     found = names[0] if names else config.get("model_type", "nothing")
     raise ValueError(
         f"Expected the configuration of a Perceiver with an architecture out of {', '.join(ARCHITECTURES)}; got "
@@ -85,14 +84,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
-    """Return our configuration of one of their models.
-
-    Args:
-        config: The content of their config.json.
-
-    Raises:
-        ValueError: If it is none of the six models, or has an activation that we do not know.
-    """
+    """Return our configuration of one of the six models, from the content of its config.json."""
     build = ARCHITECTURES[architecture_of(config)]
     known = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     if known["hidden_act"] not in _GELUS:
@@ -129,12 +121,8 @@ def _encoder(config: Mapping[str, Any]) -> PerceiverEncoderConfig:
         self_attend_qk_channels=qk,
         self_attend_v_channels=values if values is not None else qk,
         use_query_residual=bool(config["use_query_residual"]),
-        gelu=_gelu(config),
+        gelu=_GELUS[config["hidden_act"]],
     )
-
-
-def _gelu(config: Mapping[str, Any]) -> Any:
-    return _GELUS[config["hidden_act"]]
 
 
 def _fourier(num_bands: int, *resolution: int) -> FourierPositionsConfig:
@@ -145,7 +133,9 @@ def _classifier(config: Mapping[str, Any], image: Any) -> PerceiverConfig:
     label = OutputConfig(
         queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=num_labels(config))
     )
-    output = DecoderConfig(outputs={"label": label}, use_query_residual=True, gelu=_gelu(config))
+    output = DecoderConfig(
+        outputs={"label": label}, use_query_residual=True, gelu=_GELUS[config["hidden_act"]]
+    )
     return PerceiverConfig(inputs={"image": image}, encoder=_encoder(config), output=output)
 
 
@@ -178,7 +168,7 @@ def _language(config: Mapping[str, Any]) -> PerceiverConfig:
         num_heads=8,
         qk_channels=8 * 32,
         v_channels=width,
-        gelu=_gelu(config),
+        gelu=_GELUS[config["hidden_act"]],
     )
     return PerceiverConfig(inputs={"text": text}, encoder=_encoder(config), output=output)
 
@@ -186,19 +176,12 @@ def _language(config: Mapping[str, Any]) -> PerceiverConfig:
 def _optical_flow(config: Mapping[str, Any]) -> PerceiverConfig:
     height, width = config["train_size"]
     head = LinearHeadConfig(num_outputs=2, init="zeros", scale=0.01)
+    frames = FramePairInputConfig(size=(height, width), positions=_fourier(64, height, width))
+    flow = OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
     return PerceiverConfig(
-        inputs={
-            "frames": FramePairInputConfig(
-                size=(height, width), positions=_fourier(64, height, width)
-            )
-        },
+        inputs={"frames": frames},
         encoder=_encoder(config),
-        output=DecoderConfig(
-            outputs={
-                "flow": OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
-            },
-            gelu=_gelu(config),
-        ),
+        output=DecoderConfig(outputs={"flow": flow}, gelu=_GELUS[config["hidden_act"]]),
     )
 
 
@@ -208,29 +191,20 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
     _, *size = config["output_shape"]
     classes = num_labels(config)
     video, audio = _fourier(32, frames, side, side), _fourier(192, samples)
+
+    def output(num_outputs: int, queries: Any) -> OutputConfig:
+        return OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=num_outputs))
+
+    def queries(num_bands: int, *size: int, resolution: tuple[int, ...]) -> FourierQueriesConfig:
+        return FourierQueriesConfig(
+            size=size, num_bands=num_bands, max_resolution=resolution, last_included=False
+        )
+
+    label = LearnedQueriesConfig(channels=config["_label_trainable_num_channels"])
     outputs = {
-        "audio": OutputConfig(
-            queries=FourierQueriesConfig(
-                size=(samples // patch,),
-                num_bands=192,
-                max_resolution=(samples,),
-                last_included=False,
-            ),
-            head=LinearHeadConfig(num_outputs=patch),
-        ),
-        "label": OutputConfig(
-            queries=LearnedQueriesConfig(channels=config["_label_trainable_num_channels"]),
-            head=LinearHeadConfig(num_outputs=classes),
-        ),
-        "video": OutputConfig(
-            queries=FourierQueriesConfig(
-                size=tuple(size),
-                num_bands=32,
-                max_resolution=(frames, side, side),
-                last_included=False,
-            ),
-            head=LinearHeadConfig(num_outputs=3),
-        ),
+        "audio": output(patch, queries(192, samples // patch, resolution=(samples,))),
+        "label": output(classes, label),
+        "video": output(3, queries(32, *size, resolution=(frames, side, side))),
     }
     return PerceiverConfig(
         inputs={
@@ -245,7 +219,7 @@ def _multimodal(config: Mapping[str, Any]) -> PerceiverConfig:
             outputs=outputs,
             min_padding=2,
             project_channels=config["output_num_channels"],
-            gelu=_gelu(config),
+            gelu=_GELUS[config["hidden_act"]],
         ),
         fusion=FusionConfig(dropped="token", modality_dropout={"label": 0.5}),
     )
@@ -267,20 +241,25 @@ def config_to(
 ) -> tuple[str, dict[str, Any]]:
     """Return the name and the configuration of the one of their models that has the shape of ours.
 
-    Args:
-        config: Ours.
-        label_names: Names of the classes. By default they are numbered.
+    Classes without `label_names` are numbered.
 
     Raises:
         ValueError: If none has. The message names the differences from the nearest.
     """
     name = _nearest(config)
     theirs = _guess(config) | {"architectures": [name], "model_type": "perceiver"}
-    if (count := _num_labels(config)) is not None:
-        names = label_names or [f"LABEL_{i}" for i in range(count)]
+    outputs = config.output.outputs if isinstance(config.output, DecoderConfig) else {}
+    if "label" in outputs and isinstance(head := outputs["label"].head, LinearHeadConfig):
+        names = label_names or [f"LABEL_{i}" for i in range(head.num_outputs)]
         theirs |= {"id2label": {str(i): name for i, name in enumerate(names)}}
         theirs |= {"label2id": {name: i for i, name in enumerate(names)}}
-    differ = _differences(_flat(_plain(config)), _flat(_plain(config_from(theirs))))
+    ours, known = _flat(_plain(config)), _flat(_plain(config_from(theirs)))
+    differ = [
+        f"{key} is {ours.get(key, 'not there')} here and {known.get(key, 'not there')} there"
+        for key in {**ours, **known}
+        if not _FREE & set(key.split("."))
+        and ours.get(key, "not there") != known.get(key, "not there")
+    ]
     if differ:
         raise ValueError(
             f"Hugging Face's {name} is the nearest to this model, but cannot be exactly it: {'; '.join(differ[:3])}. "
@@ -365,14 +344,6 @@ def _guess(config: PerceiverConfig) -> dict[str, Any]:
     return theirs
 
 
-def _num_labels(config: PerceiverConfig) -> int | None:
-    output = config.output
-    if not isinstance(output, DecoderConfig) or "label" not in output.outputs:
-        return None
-    head = output.outputs["label"].head
-    return head.num_outputs if isinstance(head, LinearHeadConfig) else None
-
-
 def _plain(config: PerceiverConfig) -> dict[str, Any]:
     """Return a configuration as plain data, with the resolutions that follow from sizes written out."""
     plain = asdict(config)
@@ -392,12 +363,3 @@ def _flat(plain: Any, name: str = "") -> dict[str, Any]:
     if isinstance(plain, dict):
         return {k: v for key in plain for k, v in _flat(plain[key], f"{name}.{key}").items()}
     return {name.lstrip("."): tuple(plain) if isinstance(plain, list) else plain}
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**ours, **theirs} if not _FREE & set(name.split("."))]
-    return [
-        f"{name} is {ours.get(name, 'not there')} here and {theirs.get(name, 'not there')} there"
-        for name in names
-        if ours.get(name, "not there") != theirs.get(name, "not there")
-    ]

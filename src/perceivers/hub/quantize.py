@@ -34,10 +34,7 @@ _TINY = 1e-30  # a row of zeros has a scale, too
 class Int8Linear(nn.Module):
     """A linear layer for prediction, its weight in int8 and its arithmetic in int8 x int8 -> int32.
 
-    Called as `nn.Linear` is, in float32 or less. It has no `weight`: the kernel keeps it in an order of its own.
-
-    Args:
-        linear: The layer to replace, on the CPU.
+    It replaces a layer on the CPU and has no `weight`: the kernel keeps it in another order.
 
     Raises:
         RuntimeError: If this PyTorch has no int8 kernels for this processor.
@@ -139,21 +136,17 @@ def plan_int8(model: nn.Module, *, always: bool = False) -> Int8Plan:
     if always:
         return Int8Plan(names=tuple(layers), num_layers=len(layers), speeds={})
     one_of_each = {_widths(linear): linear for linear in layers.values()}
-    rows = _num_rows(model)
+    config = getattr(getattr(model, "encoder", None), "config", None)
+    rows = getattr(config, "num_latents", _ROWS)  # of a layer's input for one sample
     speeds = {widths: _speed(linear, rows) for widths, linear in one_of_each.items()}
     names = tuple(n for n, linear in layers.items() if speeds[_widths(linear)] >= WORTHWHILE)
     return Int8Plan(names=names, num_layers=len(layers), speeds=speeds)
 
 
 def quantize_int8(model: Model, plan: Int8Plan | None = None) -> Model:
-    """Put int8 weights into a model, which from then on predicts and cannot be trained or saved.
+    """Put int8 weights into a float32 model in place, which from then on predicts and cannot be trained or saved.
 
-    Args:
-        model: On the CPU, in float32. Changed in place.
-        plan: The layers. By default those for which `plan_int8` finds int8 faster.
-
-    Returns:
-        The model.
+    By default `plan_int8` chooses the layers.
 
     Raises:
         ValueError: If the model is not on the CPU.
@@ -206,12 +199,6 @@ def _layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def _widths(linear: nn.Linear) -> tuple[int, int]:
     return linear.in_features, linear.out_features
-
-
-def _num_rows(model: nn.Module) -> int:
-    """Return the number of rows of a layer's input for one sample."""
-    config = getattr(getattr(model, "encoder", None), "config", None)
-    return getattr(config, "num_latents", _ROWS)
 
 
 @torch.inference_mode()

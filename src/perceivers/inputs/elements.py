@@ -212,6 +212,8 @@ class InputAdapter(Protocol):
             x: The modality's tensor, its first axis the batch.
             mask: Where its second axis is real; where L is 1, whether a sample has this modality at all.
         """
+        ...
 
     def example(self, batch_size: int) -> Tensor:
         """Return a made-up input of the configured size, of which nothing matters but the shape."""
+        ...

@@ -26,6 +26,7 @@ class ReadsTokens(Protocol):
     @property
     def token_positions(self) -> nn.Parameter:
         """Learned vector of each position, L x C."""
+        ...
 
 
 @torch.no_grad()

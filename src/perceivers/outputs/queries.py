@@ -118,9 +118,11 @@ class Queries(Protocol):
 
     def count(self, context: QueryContext) -> int:
         """Return the number of queries for this input."""
+        ...
 
     def __call__(self, index: Int[Tensor, " O"], context: QueryContext) -> Float[Tensor, "#B O Cq"]:
         """Return the queries of these indices; a batch of 1 serves all samples."""
+        ...
 
 
 class LearnedQueries(nn.Module):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -24,12 +24,40 @@ from perceivers.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig(BaseTaskConfig):
+class LabelsConfig(BaseTaskConfig):
+    """Names and smoothing of classes or labels.
+
+    Attributes:
+        label_names: Name of each class or label, in the order of the outputs. Taken from the data when empty.
+        label_smoothing: Share of each target that is spread over all classes, or over yes and no of a label.
+    """
+
+    label_names: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each class or label."""
+        return self.label_names
+
+    def fit_to(self, target: TargetInfo) -> Self:
+        """Return the configuration with the names of the classes or labels."""
+        return replace(self, label_names=target.names)
+
+    def output_parts(self) -> dict[str, OutputPart]:
+        """Return one output with a logit for each class or label."""
+        return {"label": OutputPart(num_outputs=len(self.label_names))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(LabelsConfig):
     """Loss and class names of a classification.
 
     Attributes:
-        label_names: Name of each class, in the order of the outputs. Taken from the data when empty.
-        label_smoothing: Share of each target that is spread over all classes.
         class_weights: Weight of each class in the loss. `balanced` weighs a class by the inverse of its
             share of train, so that rare classes count as much as common ones.
     """
@@ -37,13 +65,7 @@ class ClassificationConfig(BaseTaskConfig):
     default_for: ClassVar[str | None] = "class"
 
     kind: Literal["classification"] = "classification"
-    label_names: tuple[str, ...] = ()
-    label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
 
     @property
     def target_kind(self) -> str:
@@ -51,22 +73,9 @@ class ClassificationConfig(BaseTaskConfig):
         return "class"
 
     @property
-    def output_names(self) -> tuple[str, ...]:
-        """Name of each class."""
-        return self.label_names
-
-    @property
     def needs_class_counts(self) -> bool:
         """Balanced weights follow from the class counts."""
         return self.class_weights == "balanced"
-
-    def fit_to(self, target: TargetInfo) -> "ClassificationConfig":
-        """Return the configuration with the names of the classes."""
-        return replace(self, label_names=target.names)
-
-    def output_parts(self) -> dict[str, OutputPart]:
-        """Return one output with a logit for each class."""
-        return {"label": OutputPart(num_outputs=len(self.label_names))}
 
 
 class ClassificationTask(SupervisedTask):

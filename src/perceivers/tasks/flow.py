@@ -142,13 +142,8 @@ class FlowTask(Task):
         """Return the motion of each pixel of a frame of this height and width, from the outputs of all queries."""
         side = self.config.cell
         rows, columns = (-(-n // side) for n in extent)
-        padded = rearrange(
-            self.probabilities(outputs),
-            "B (Y X) (y x) D -> B (Y y) (X x) D",
-            Y=rows,
-            X=columns,
-            y=side,
-        )
+        cells, sizes = self.probabilities(outputs), {"Y": rows, "X": columns, "y": side}
+        padded = rearrange(cells, "B (Y X) (y x) D -> B (Y y) (X x) D", **sizes)
         return padded[:, : extent[0], : extent[1]]
 
     def training_score(

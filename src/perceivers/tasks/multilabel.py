@@ -2,48 +2,41 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from perceivers.tasks.base import (
-    BaseTaskConfig,
     Details,
     ExportOutput,
     Meter,
-    OutputPart,
     PredictionRequest,
     SupervisedTask,
-    TargetInfo,
     to_float,
 )
+from perceivers.tasks.classification import LabelsConfig
 from perceivers.tasks.prediction import Prediction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelConfig(BaseTaskConfig):
+class MultiLabelConfig(LabelsConfig):
     """Loss, threshold and names of several labels.
 
     Attributes:
-        label_names: Name of each label, in the order of the outputs. Taken from the data when empty.
-        label_smoothing: Share of each target (yes or no) that is spread over both.
         threshold: Probability from which a label counts as predicted.
     """
 
     default_for: ClassVar[str | None] = "labels"
 
     kind: Literal["multilabel"] = "multilabel"
-    label_names: tuple[str, ...] = ()
-    label_smoothing: float = 0.0
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
+        super().__post_init__()
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}.")
 
@@ -51,19 +44,6 @@ class MultiLabelConfig(BaseTaskConfig):
     def target_kind(self) -> str:
         """The label column holds lists of labels."""
         return "labels"
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        return self.label_names
-
-    def fit_to(self, target: TargetInfo) -> "MultiLabelConfig":
-        """Return the configuration with the names of the labels."""
-        return replace(self, label_names=target.names)
-
-    def output_parts(self) -> dict[str, OutputPart]:
-        """Return one output with a logit for each label."""
-        return {"label": OutputPart(num_outputs=len(self.label_names))}
 
 
 class MultiLabelTask(SupervisedTask):

@@ -84,12 +84,9 @@ class MultiTaskConfig(BaseTaskConfig):
 def multitask_config(
     config: TaskConfig, kinds: Mapping[str, str], *, recipe: str
 ) -> MultiTaskConfig:
-    """Return the configuration of one task for each of several label columns.
+    """Return the configuration of one task for each label column, whose kinds are `class`, `labels` or `number`.
 
-    Args:
-        config: Configuration of a recipe: several tasks, or one whose settings all tasks get.
-        kinds: Kind of each label column, by name: `class`, `labels` or `number`.
-        recipe: Name of the recipe, for error messages.
+    That of the recipe is of several tasks, or of one whose settings all tasks get.
 
     Raises:
         ValueError: If the recipe learns a column that the data lack.
