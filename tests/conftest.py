@@ -1,4 +1,4 @@
-"""What every test may rely on: seeds, the data beside the checkout, and who runs where."""
+"""Seeds, fixtures and the selection of slow tests."""
 
 import os
 import random
@@ -37,7 +37,7 @@ def _seeded():
 
 @pytest.fixture
 def without_a_gpu(monkeypatch) -> None:
-    """What is chosen depends on the machine; this test is about one without a GPU."""
+    """Hide the GPUs of this machine."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 

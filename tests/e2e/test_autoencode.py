@@ -43,7 +43,7 @@ def trained(folder: Path, data: Path, *flags: str) -> tuple[Path, str]:
 def films(tmp_path_factory) -> tuple[Path, Path, str]:
     """Films with their sound and a class: data, run, and what `fit` said."""
     folder = tmp_path_factory.mktemp("films")
-    data = made.make_videos(folder / "data", sound=True)
+    data = made.make_videos(folder / "data", audio=True)
     return data, *trained(folder, data, "--preprocess.audio.sample-rate", "4000")
 
 

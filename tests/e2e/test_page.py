@@ -368,7 +368,7 @@ def test_a_sound_plays_with_its_map(tmp_path, browser):
 @pytest.mark.slow
 def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
     heard_there = tone(1, 2, seconds=0.8, rate=16_000)
-    file = write_video(tmp_path / "a.mp4", frames(0, 1), sound=heard_there)
+    file = write_video(tmp_path / "a.mp4", frames(0, 1), audio=heard_there)
     folder = save_looking(tmp_path / "run", "video", "audio")
     with served(folder) as address, visited(browser, address) as (page, _):
         tabbed_to(page, "#give-file")

@@ -16,7 +16,7 @@ from support.bad_files import (
     TEXT,
     VIDEO,
     Bad,
-    longer_sound,
+    longer_audio,
     rotated,
     vary,
 )
@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[tuple[str, ...], list[Bad], Callable[[Path], Path], tuple
     "video": (
         ("video",),
         VIDEO,
-        lambda folder: made.make_videos(folder, sound=False),
+        lambda folder: made.make_videos(folder, audio=False),
         ("--inputs.video.stem-channels", "4", "8"),
     ),
     "points": (
@@ -187,7 +187,7 @@ class TestFit:
         assert "clipped" in report
 
     def test_sound_that_is_asked_for_and_not_there_is_told(self, tmp_path):
-        data = made.make_videos(tmp_path / "data", sound=False)
+        data = made.make_videos(tmp_path / "data", audio=False)
         rows = [f"{path},{path.parent.name}" for path in sorted((data / "train").rglob("*.mp4"))]
         (tmp_path / "films.csv").write_text("\n".join(["film,label", *rows]))
         flags = [*SMALL, "--columns", "film:film"]
@@ -205,7 +205,7 @@ class TestFilmsAndTheirSound:
         heard = write_video(
             tmp_path / "heard.mp4",
             made.frames(0, 0),
-            sound=made.tone(0, 0, seconds=0.8, rate=16_000),
+            audio=made.tone(0, 0, seconds=0.8, rate=16_000),
         )
         status, out, err = run_command("predict", run_of("audio"), silent, heard, "--format", "csv")
         assert status == 1
@@ -214,7 +214,7 @@ class TestFilmsAndTheirSound:
         (row,) = table_rows(out)
         assert row["name"] == str(heard)
 
-    @pytest.mark.parametrize("write", [longer_sound, vary, rotated])
+    @pytest.mark.parametrize("write", [longer_audio, vary, rotated])
     def test_a_model_of_both_reads_what_there_is(self, run_of, tmp_path, write):
         write(tmp_path / "film.mp4")
         run = run_of("audio", "video")

@@ -17,7 +17,7 @@ __all__ = [
     "TEXT",
     "VIDEO",
     "Bad",
-    "longer_sound",
+    "longer_audio",
     "rotated",
     "vary",
 ]
@@ -27,7 +27,7 @@ __all__ = [
 class Bad:
     """A file that is not as expected.
 
-    `why` is part of what is said where it is refused, "" where it is read all the same; `note` is what fit's report
+    `why` is part of the message with which it is refused, "" for a file that is read; `note` is what fit's report
     then counts.
     """
 
@@ -68,7 +68,7 @@ def no_frames(path: Path) -> None:
         output.start_encoding()
 
 
-def cut_film(path: Path) -> None:
+def cut_video(path: Path) -> None:
     write_video(path, made.frames(0, 0))
     path.write_bytes(path.read_bytes()[:400])
 
@@ -81,18 +81,18 @@ def rotated(path: Path) -> None:
     write_video(path, made.frames(0, 0), rotation=90)
 
 
-def longer_sound(path: Path) -> None:
-    sound = made.tone(0, 0, seconds=2.5, rate=16_000)
-    write_video(path, made.frames(0, 0), sound=sound)
+def longer_audio(path: Path) -> None:
+    audio = made.tone(0, 0, seconds=2.5, rate=16_000)
+    write_video(path, made.frames(0, 0), audio=audio)
 
 
 VIDEO = [
     Bad("no_frames.avi", no_frames, "no_frames.avi"),
-    Bad("cut.mp4", cut_film, "damaged"),
+    Bad("cut.mp4", cut_video, "damaged"),
     Bad("one_frame.mp4", lambda path: write_video(path, made.frames(0, 0, count=1))),
     Bad("varying.mp4", vary),
     Bad("rotated.mp4", rotated, note="turned as its rotation states"),
-    Bad("longer_sound.mp4", longer_sound),
+    Bad("longer_audio.mp4", longer_audio),
 ]
 
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
@@ -133,7 +133,7 @@ TEXT = [
 
 
 def recorded(**changes: object) -> Callable[[Path], object]:
-    """Return a writer of a recording of which some columns are changed by a function."""
+    """Return a writer of a series file some columns of which are changed by a function."""
 
     def write(path: Path) -> None:
         columns = made.series(0, 0)

@@ -81,8 +81,8 @@ def _text(folder: Path) -> None:
     for number, (words, label) in enumerate(rows):
         _write(folder / "documents" / label / f"{number}.txt", words.encode())
     _write(folder / "new" / "a.txt", "Köstlich. 美味しい。".encode())
-    asked = [("Is it late?", "It is.", "yes"), ("Does it rain?", "The sun is out.", "no")] * 6
-    pairs = pd.DataFrame(asked, columns=["question", "answer", "label"])
+    questions = [("Is it late?", "It is.", "yes"), ("Does it rain?", "The sun is out.", "no")] * 6
+    pairs = pd.DataFrame(questions, columns=["question", "answer", "label"])
     pairs.to_csv(folder / "answers.csv", index=False)
 
 
@@ -245,7 +245,7 @@ def _mp4(pitch: float, *, frames: int = 8, rate: int = 10, audio_rate: int = 16_
     file = io.BytesIO()
     noise = _RNG.integers(0, 255, (frames, 32, 32, 3), dtype=np.uint8)
     audio = _tone(pitch, frames / rate, audio_rate)
-    write_video(file, noise, rate=rate, sound=audio, sound_rate=audio_rate)
+    write_video(file, noise, rate=rate, audio=audio, audio_rate=audio_rate)
     return file.getvalue()
 
 

@@ -35,13 +35,13 @@ class Steps:
     def __iter__(self) -> Any:
         numbers = torch.Generator().manual_seed(0)
         for _ in range(STEPS + 1):  # the feed looks one step ahead
-            pictures = torch.randn(SAMPLES, 3, 8, 8, generator=numbers, dtype=torch.float64)
+            images = torch.randn(SAMPLES, 3, 8, 8, generator=numbers, dtype=torch.float64)
             shares = torch.rand(SAMPLES, 3, generator=numbers, dtype=torch.float64)  # as mixup's
             targets = shares / shares.sum(dim=1, keepdim=True)
             at = self.first
             for size in self.sizes:
                 here = slice(at, at + size)
-                yield Batch(inputs={"image": pictures[here]}, targets=targets[here])
+                yield Batch(inputs={"image": images[here]}, targets=targets[here])
                 at += size
 
 

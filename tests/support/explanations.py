@@ -15,12 +15,12 @@ from perceivers.explain.contents.table import TableContent
 from perceivers.explain.contents.text import TextContent
 from perceivers.explain.contents.video import VideoContent
 
-__all__ = ["CONTENTS", "RANDOM", "explanation", "passage", "picture", "recording", "view"]
+__all__ = ["CONTENTS", "RANDOM", "explanation", "image", "passage", "series", "view"]
 
 RANDOM = np.random.default_rng(0)
 
 
-def picture(height=8, width=8) -> ImageContent:
+def image(height=8, width=8) -> ImageContent:
     return ImageContent(pixels=RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -29,7 +29,7 @@ def passage(text: str) -> TextContent:
     return TextContent(units=units, marks=("PAD",))
 
 
-def recording(steps=30, channels=3, unit="s") -> SeriesContent:
+def series(steps=30, channels=3, unit="s") -> SeriesContent:
     values = RANDOM.normal(size=(steps, channels)).astype(np.float32)
     values[3:6, 0] = np.nan
     values[:, -1] = np.nan
@@ -43,7 +43,7 @@ def recording(steps=30, channels=3, unit="s") -> SeriesContent:
 
 
 CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
-    "picture": (picture(), (4, 4)),
+    "picture": (image(), (4, 4)),
     "wave": (
         WaveformContent(
             samples=RANDOM.normal(size=(4000, 2)).astype(np.float32), rate=8000.0, step=100
@@ -98,9 +98,9 @@ CONTENTS: dict[str, tuple[Content, tuple[int, ...]]] = {
     ),
     "one long word": (passage("a " + "x" * 198), (200,)),
     "long text": (passage("The film was long. " * 200), (3800,)),
-    "recording": (recording(), (15,)),
-    "one step": (recording(steps=1, unit="step"), (1,)),
-    "many channels": (recording(channels=30), (15,)),
+    "recording": (series(), (15,)),
+    "one step": (series(steps=1, unit="step"), (1,)),
+    "many channels": (series(channels=30), (15,)),
     "values": (ArrayContent(values=RANDOM.normal(size=(20, 4)).astype(np.float32)), (20,)),
     "positive values": (ArrayContent(values=RANDOM.random((20, 1)).astype(np.float32)), (20,)),
     "nothing measured": (ArrayContent(values=np.full((3, 2), np.nan, np.float32)), (3,)),
@@ -129,7 +129,7 @@ def view(
 
 
 def _whole(attention, title: str, latents: int) -> dict:
-    """Return what `explain` adds: a map of the whole model, and maps of single latents."""
+    """Return the fields that `explain` adds: a map of the whole model, and maps of single latents."""
     single = np.repeat(attention[:, None], latents, axis=1)
     return {
         "summary": attention.mean(axis=0),

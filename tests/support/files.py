@@ -59,8 +59,8 @@ def deep_png(values, *, filters=None, head=None, level=6) -> bytes:
             up = above[place]
             guess = left + up - corner
             nearest = min((left, up, corner), key=lambda one: abs(guess - one))
-            told = (0, left, up, (left + up) // 2, nearest)[min(filters[number], 4)]
-            packed.append((byte - told) % 256)
+            guess_of = (0, left, up, (left + up) // 2, nearest)[min(filters[number], 4)]
+            packed.append((byte - guess_of) % 256)
     head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0) if head is None else head
     parts = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(packed), level)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -70,7 +70,7 @@ def deep_png(values, *, filters=None, head=None, level=6) -> bytes:
 
 
 def write_wav(path: Path, samples: Numbers, rate: int = RATE, **how: Any) -> Path:
-    """Write samples, n or n x channels, as a sound file."""
+    """Write samples, n or n x channels, as an audio file."""
     import soundfile
 
     soundfile.write(path, samples, rate, **how)
@@ -88,11 +88,11 @@ def wav_bytes(samples: Numbers, rate: int = RATE) -> bytes:
 
 def write_video(
     file: File,
-    pictures: Numbers,
+    images: Numbers,
     *,
     rate: int = 10,
-    sound: Numbers | None = None,
-    sound_rate: int = 16_000,
+    audio: Numbers | None = None,
+    audio_rate: int = 16_000,
     times: Sequence[int] | None = None,
     rotation: int | None = None,
 ) -> File:
@@ -101,24 +101,24 @@ def write_video(
 
     with av.open(file, "w", format="mp4") as output:
         stream: Any = output.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
-        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], "yuv420p"
         base = Fraction(1, rate) if times is None else Fraction(1, 100)
         stream.codec_context.time_base = base
         stream.codec_context.thread_count = 1
         if rotation is not None:
             stream.set_display_rotation(rotation)
         track: Any = None
-        if sound is not None:
-            track = output.add_stream("aac", rate=sound_rate, layout="mono")
-        for number, pixels in enumerate(pictures):
+        if audio is not None:
+            track = output.add_stream("aac", rate=audio_rate, layout="mono")
+        for number, pixels in enumerate(images):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = (number if times is None else times[number]), base
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
-        if sound is not None:
-            samples = (sound * 32767).astype(np.int16)[None]
+        if audio is not None:
+            samples = (audio * 32767).astype(np.int16)[None]
             heard = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-            heard.sample_rate, heard.pts = sound_rate, 0
+            heard.sample_rate, heard.pts = audio_rate, 0
             output.mux(track.encode(heard))
             output.mux(track.encode())
     return file

@@ -1,4 +1,4 @@
-"""Twelve small pictures, and a way to write them in every form that data come in."""
+"""Twelve small images, and writers of every data format for them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names
 
 
 def pixels(number: int) -> np.ndarray:
-    """Return the picture of a number: 5 x 4 of RGB, no two alike."""
+    """Return the image of a number: 5 x 4 of RGB, no two alike."""
     return np.random.default_rng(number).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 
 
@@ -97,7 +97,7 @@ def _parquet(folder: Path) -> Path:
 
 
 def _plain_parquet(folder: Path) -> Path:
-    """No metadata: the schema and the first bytes must tell. Labels are strings."""
+    """No metadata: the schema and the first bytes must suffice. Labels are strings."""
     for split, numbers in SPLITS.items():
         columns = {"image": [png(n) for n in numbers], "label": [name(n) for n in numbers]}
         write_parquet(folder / f"{split}.parquet", columns)

@@ -19,14 +19,14 @@ MIXING = {"image": ImageAugmentConfig(mixup=0.2, cutmix=True)}
 
 
 def png(value, side=6):
-    """Return an encoded picture of noise whose first value is `value`."""
+    """Return an encoded image of noise whose first value is `value`."""
     pixels = np.random.default_rng(value).integers(0, 256, (side, side, 3), dtype=np.uint8)
     pixels[0, 0, 0] = value
     return png_bytes(pixels)
 
 
 class ImageRows:
-    """Records of encoded pictures, one for each number; None is a damaged one, an exception is raised."""
+    """Records of encoded images, one for each number; None is a damaged one, an exception is raised."""
 
     def __init__(self, count, damaged=(), raises=None):
         self.cells = [png(index) for index in range(count)]

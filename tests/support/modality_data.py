@@ -1,4 +1,4 @@
-"""Tiny data of every modality: two classes that can be told apart, as the files and tables that people have."""
+"""Tiny data of every modality: two separable classes, in common files and tables."""
 
 import csv
 from collections.abc import Callable
@@ -80,21 +80,21 @@ def frames(
 ) -> Numbers:
     """Return frames, T x H x W x 3, in which a bar moves to the right, or in the second class down."""
     rng = np.random.default_rng((place, number))
-    film = np.full((count, height, width, 3), rng.integers(20, 60), np.uint8)
+    video = np.full((count, height, width, 3), rng.integers(20, 60), np.uint8)
     for index in range(count):
         if place:
-            film[index, (2 * index) % height : (2 * index) % height + 3] = 220
+            video[index, (2 * index) % height : (2 * index) % height + 3] = 220
         else:
-            film[index, :, (3 * index) % width : (3 * index) % width + 3] = 220
-    return film
+            video[index, :, (3 * index) % width : (3 * index) % width + 3] = 220
+    return video
 
 
-def make_videos(folder: Path, *, sound: bool) -> Path:
-    """Write films of 0.8 s, 8 frames of 16 x 24 pixels, with a sound track or without."""
+def make_videos(folder: Path, *, audio: bool) -> Path:
+    """Write videos of 0.8 s, 8 frames of 16 x 24 pixels, with an audio track or without."""
 
     def write(path: Path, place: int, number: int) -> None:
-        heard = tone(place, number, seconds=0.8, rate=16_000) if sound else None
-        write_video(path.with_suffix(".mp4"), frames(place, number), sound=heard)
+        heard = tone(place, number, seconds=0.8, rate=16_000) if audio else None
+        write_video(path.with_suffix(".mp4"), frames(place, number), audio=heard)
 
     return make_classes(folder, write)
 
@@ -106,7 +106,7 @@ def points(place: int, number: int, *, count: int = 24) -> Numbers:
 
 
 def make_meshes(folder: Path) -> Path:
-    """Write OFF files of triangles between the points of a cloud."""
+    """Write OFF files of triangles between random points."""
     faces = [(i, i + 1, i + 2) for i in range(10)]
     return make_classes(
         folder,
@@ -117,7 +117,7 @@ def make_meshes(folder: Path) -> Path:
 
 
 def make_point_table(folder: Path) -> Path:
-    """Write `train.npz` and `test.npz`: clouds of 24 points side by side, with their labels."""
+    """Write `train.npz` and `test.npz`: 24 points in each row, with their labels."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
         rows = [(place, number) for place in (0, 1) for number in numbers]
@@ -153,7 +153,7 @@ def make_texts(folder: Path) -> Path:
 
 
 def series(place: int, number: int, *, length: int = 30) -> dict[str, Numbers]:
-    """Return a recording with time stamps of 20 a second: two channels, faster in the second class."""
+    """Return a series with time stamps of 20 a second: two channels, faster in the second class."""
     rng = np.random.default_rng((place, number))
     time = np.arange(length) / 20
     phase = rng.uniform(0, 6)
@@ -221,14 +221,14 @@ def make_table(path: Path, *, count: int = 40) -> Path:
 
 
 def png(place: int, number: int, *, size: int = 10) -> bytes:
-    """Return a picture, darker or in the second class lighter, as PNG."""
+    """Return an image, darker or in the second class lighter, as PNG."""
     rng = np.random.default_rng((place, number))
     pixels = rng.integers(150 * place, 150 * place + 80, (size, size, 3), dtype=np.uint8)
     return png_bytes(pixels)
 
 
 def make_mixed(folder: Path) -> Path:
-    """Write Parquet tables of pictures, sounds and a series, of which every third row lacks one."""
+    """Write Parquet tables of images, audio and a series, of which every third row lacks one."""
     for split, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
         rows = [(place, number) for number in numbers for place in (0, 1)]
         found = [series(*row, length=20) for row in rows]
@@ -298,11 +298,11 @@ CASES = {
     ),
     # 8 frames of 16 x 24, a stem of two strides of 2, and two frames in an element.
     "video": Case(
-        lambda folder: make_videos(folder, sound=False), "test/low/low6.mp4", 4 * 4 * 6, VIDEO_FLAGS
+        lambda folder: make_videos(folder, audio=False), "test/low/low6.mp4", 4 * 4 * 6, VIDEO_FLAGS
     ),
     # The same, and the sound of the 0.8 s that its frames last: 80 frames of 64 bands, strides of 2.
     "audio_video": Case(
-        lambda folder: make_videos(folder, sound=True),
+        lambda folder: make_videos(folder, audio=True),
         "test/low/low6.mp4",
         4 * 4 * 6 + 20 * 16,
         (*VIDEO_FLAGS, *AUDIO_FLAGS),

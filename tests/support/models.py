@@ -44,7 +44,7 @@ def tiny_encoder(**changes: Any) -> PerceiverEncoderConfig:
 
 
 def tiny_model(num_outputs: int = 2) -> Perceiver:
-    """Return a small model of pictures of 8 x 8 pixels whose head is not zero."""
+    """Return a small model of images of 8 x 8 pixels whose head is not zero."""
     inputs = {"image": PixelInputConfig(size=(8, 8), positions=FourierPositionsConfig(num_bands=2))}
     output = MeanPoolConfig(num_outputs=num_outputs)
     model = build(PerceiverConfig(inputs=inputs, encoder=tiny_encoder(), output=output))
@@ -54,16 +54,16 @@ def tiny_model(num_outputs: int = 2) -> Perceiver:
 
 
 def preprocess_of(kind: str) -> Any:
-    """Return how the cells of one kind become a sample of a tiny model; nothing is left open."""
+    """Return the complete preprocessing of one kind of input of a tiny model."""
 
     half = (0.5, 0.5, 0.5)
-    sound: dict[str, Any] = {"sample_rate": RATE, "seconds": 0.4}
+    audio: dict[str, Any] = {"sample_rate": RATE, "seconds": 0.4}
     steps: dict[str, Any] = {"length": 32, "channels": ("x", "y")}
     whole: dict[str, Any] = {"length": 24, "num_channels": 3}
     known: dict[str, Any] = {
         "image": ImagePreprocessConfig.imagenet(size=(8, 8)),
-        "audio": MelPreprocessConfig(**sound, num_mels=16, mean=-8.0, std=4.0),
-        "wave": WavePreprocessConfig(**sound, scale=0.3),
+        "audio": MelPreprocessConfig(**audio, num_mels=16, mean=-8.0, std=4.0),
+        "wave": WavePreprocessConfig(**audio, scale=0.3),
         "video": VideoPreprocessConfig(
             num_frames=8, frame_rate=10.0, size=(16, 16), mean=half, std=half
         ),

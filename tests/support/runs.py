@@ -40,7 +40,7 @@ needs_int8 = pytest.mark.skipif(
 def make_image_folder(
     folder: Path, *, labels: Sequence[str] = LABELS, count: int = 10, size: int = 10
 ) -> Path:
-    """Write a folder of classes with `count` pictures each; later classes are lighter."""
+    """Write a folder of classes with `count` images each; later classes are lighter."""
     numbers = np.random.default_rng(0)
     for place, label in enumerate(labels):
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def make_finished_run(
     facts: bool = True,
     **changes: Any,
 ) -> Path:
-    """Write a run of 20 steps on pictures, dark or light, which was right in three quarters of 8."""
+    """Write a run of 20 steps on dark and light images, with an accuracy of 75 % on 8 of them."""
     recipe = make_recipe(**changes)
     data = data or make_image_folder(folder.parent / "birds")
     folder.mkdir(parents=True, exist_ok=True)

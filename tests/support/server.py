@@ -209,10 +209,10 @@ def bad_files(folder: Path) -> list[Sent]:
 
 
 def bad_forms(good: bytes) -> list[tuple[str, bytes]]:
-    """Return content types and bodies that are no forms of a run of pictures, or ask for what is not there.
+    """Return content types and bodies that are invalid for a run on images, or ask for something unknown.
 
     Args:
-        good: A picture that is read.
+        good: A valid image.
     """
     kind = "multipart/form-data; boundary=mark"
 

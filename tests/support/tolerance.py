@@ -1,4 +1,4 @@
-"""How close is equal: the only place where a tolerance is written.
+"""Tolerances of all comparisons, and the functions that compare.
 
 | name | used where |
 |---|---|

@@ -1,4 +1,4 @@
-"""A tiny run in a process of its own, which can be told to die in the middle. Not a test.
+"""A tiny run in a process of its own, which can be made to die in the middle. Not a test.
 
 usage: support/training.py OUT [field=value ...] [+ OUT [field=value ...]] with fields of TrainingConfig, and
     die=SIGTERM:17   send the signal to oneself after step 17
@@ -85,7 +85,7 @@ def resolved(source: DatasetBundle, recipe: Recipe) -> ResolvedRun:
 
 
 def train(out: str, source: DatasetBundle | None = None, **options: Any) -> Run:
-    """Train as the options say, by default on a few of the digits."""
+    """Train with the given options, by default on a few of the digits."""
     from perceivers.training import callback
 
     die, save_every = options.pop("die", None), options.pop("save_every", None)

@@ -87,7 +87,7 @@ def test_the_autoencoder_becomes_a_run_that_gives_films_back(tmp_path, monkeypat
         tmp_path / "a.mp4",
         modality_data.frames(0, 1),
         rate=25,
-        sound=modality_data.tone(0, 1, rate=16_000),
+        audio=modality_data.tone(0, 1, rate=16_000),
     )
     assert main(["predict", "run", str(film), "--save", "back"]) == 0
     table = capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from perceivers.explain.render.figure import draw_explanation
-from support.explanations import CONTENTS, explanation, picture, view
+from support.explanations import CONTENTS, explanation, image, view
 
 
 def axes_of(figure):
@@ -60,7 +60,7 @@ class TestOnePicture:
         "shape", [(8, 8), (20, 400), (400, 20)], ids=["square", "wide", "tall"]
     )
     def test_any_shape_is_drawn_without_a_warning(self, shape, tmp_path):
-        drawn = explanation(replace(view(latents=1), content=picture(*shape)), labels=9)
+        drawn = explanation(replace(view(latents=1), content=image(*shape)), labels=9)
         figure = draw_explanation(drawn)
         figure.savefig(tmp_path / "a.png", dpi=30)
         assert max(figure.get_size_inches()) < 20

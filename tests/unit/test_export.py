@@ -49,7 +49,7 @@ def short_sound(folder):
 
 def film(folder):
     heard = made.tone(1, 0, seconds=1.5, rate=16_000)
-    return write_video(folder / "a.mp4", made.frames(0, 0, count=15), sound=heard)
+    return write_video(folder / "a.mp4", made.frames(0, 0, count=15), audio=heard)
 
 
 def points(folder):

@@ -43,7 +43,7 @@ def test_what_is_open_is_measured_on_cells():
 
 
 def test_films_are_as_large_as_the_recipe_allows(tmp_path):
-    folder = modality_data.make_videos(tmp_path, sound=False)
+    folder = modality_data.make_videos(tmp_path, audio=False)
     cells = [EncodedItem(str(path), path=path) for path in sorted(folder.rglob("*.mp4"))[:2]]
     large = VideoPreprocessConfig(max_side=64).measure(lambda _: cells).size
     small = VideoPreprocessConfig(max_side=8).measure(lambda _: cells).size

@@ -154,7 +154,7 @@ def test_every_modality_has_its_recipe(source, kinds, name):
 
 
 def test_the_sound_of_a_film_has_clips_as_long_as_its_pictures(tmp_path):
-    source = open_data(modality_data.make_videos(tmp_path, sound=True), DataConfig())
+    source = open_data(modality_data.make_videos(tmp_path, audio=True), DataConfig())
     recipe, preprocess = specialize(choose_recipe(source)[0], source)
     film = preprocess["video"]
     assert preprocess["audio"].seconds == pytest.approx(film.num_frames / film.frame_rate)

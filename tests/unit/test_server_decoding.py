@@ -81,7 +81,7 @@ def test_files_of_every_kind_are_prepared_and_what_claims_too_much_is_refused(
 def test_a_film_is_read_with_its_sound(tmp_path):
     decoder = Decoder(setup_of("video", "audio", limits=UploadLimits()))
     path = write_video(
-        tmp_path / "a.mp4", made.frames(0, 0), sound=made.tone(0, 0, seconds=1.0, rate=16_000)
+        tmp_path / "a.mp4", made.frames(0, 0), audio=made.tone(0, 0, seconds=1.0, rate=16_000)
     )
     film = Upload(".mp4", path.read_bytes())
     both = decoder.decode(Job({"video": film, "audio": film}))

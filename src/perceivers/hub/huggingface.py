@@ -249,7 +249,8 @@ def config_to(
     name = _nearest(config)
     theirs = _guess(config) | {"architectures": [name], "model_type": "perceiver"}
     outputs = config.output.outputs if isinstance(config.output, DecoderConfig) else {}
-    if "label" in outputs and isinstance(head := outputs["label"].head, LinearHeadConfig):
+    head = outputs["label"].head if "label" in outputs else None
+    if isinstance(head, LinearHeadConfig) and head.num_outputs is not None:
         names = label_names or [f"LABEL_{i}" for i in range(head.num_outputs)]
         theirs |= {"id2label": {str(i): name for i, name in enumerate(names)}}
         theirs |= {"label2id": {name: i for i, name in enumerate(names)}}

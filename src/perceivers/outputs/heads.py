@@ -69,7 +69,11 @@ class LinearHeadConfig:
 
 @configclass
 class TiedHeadConfig:
-    """Dot products with the byte embeddings of the text `modality`."""
+    """Dot products with the byte embeddings of a text input.
+
+    Attributes:
+        modality: Name of the text input.
+    """
 
     kind: Literal["tied"] = "tied"
     modality: str = "text"

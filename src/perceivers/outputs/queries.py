@@ -73,7 +73,11 @@ class FourierQueriesConfig:
 
 @configclass
 class InputQueriesConfig:
-    """The elements of a modality with their positions."""
+    """The elements of an input with their positions.
+
+    Attributes:
+        modality: Name of the input.
+    """
 
     kind: Literal["input"] = "input"
     modality: str

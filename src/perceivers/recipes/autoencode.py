@@ -87,6 +87,17 @@ _KINDS = {
 }
 
 
+def _check_kinds(kinds: Mapping[str, str]) -> None:
+    """Refuse modalities that cannot be reconstructed."""
+    for name, kind in kinds.items():
+        if kind not in _KINDS:
+            why = _REFUSED.get(kind, "it has no output queries")
+            raise ValueError(
+                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
+                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
+            )
+
+
 def autoencoder_for(
     kinds: Mapping[str, str], size: str = "tiny", *, has_label: bool = False
 ) -> Recipe:
@@ -95,13 +106,7 @@ def autoencoder_for(
     Raises:
         ValueError: If one of them cannot be reconstructed, or there is none.
     """
-    for name, kind in kinds.items():
-        if kind not in _KINDS:
-            why = _REFUSED.get(kind, "it has no output queries")
-            raise ValueError(
-                f"'{name}' ({kind}) cannot be reconstructed by an autoencoder: {why}. It reconstructs "
-                f"{', '.join(_KINDS)}; leave '{name}' out with --columns."
-            )
+    _check_kinds(kinds)
     parts = {name: _KINDS[kind] for name, kind in kinds.items()}
     dials = SIZES[size]
     inputs: dict[str, Any] = {name: part.input for name, part in parts.items()}
@@ -167,6 +172,17 @@ def autoencode(size: str = "tiny") -> Recipe:
     return autoencoder_for({"audio": "audio", "video": "video"}, size, has_label=True)
 
 
+_KINETICS_ENCODER = PerceiverEncoderConfig(
+    num_latents=784,
+    latent_channels=512,
+    num_cross_attends=1,
+    num_blocks=1,
+    num_self_attends_per_block=8,
+    num_cross_attend_heads=1,
+    num_self_attend_heads=8,
+)
+
+
 @recipe
 def kinetics_autoencoder() -> Recipe:
     """Perceiver IO on 16 frames of 224 x 224 pixels, their audio and one of 700 classes, with 784 latents of 512.
@@ -191,15 +207,7 @@ def kinetics_autoencoder() -> Recipe:
                 num_frames=frames, size=(side, side), patch=(1, 4, 4), positions=video
             ),
         },
-        encoder=PerceiverEncoderConfig(
-            num_latents=784,
-            latent_channels=512,
-            num_cross_attends=1,
-            num_blocks=1,
-            num_self_attends_per_block=8,
-            num_cross_attend_heads=1,
-            num_self_attend_heads=8,
-        ),
+        encoder=_KINETICS_ENCODER,
         output=DecoderConfig(
             outputs={
                 "audio": _grid_output((samples // patch,), 192, (samples,), patch),

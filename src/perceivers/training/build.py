@@ -19,7 +19,7 @@ from perceivers.tasks.registry import build_task as build_configured_task
 from perceivers.training.batch_size_finder import BatchSizeFinder, warn_of_batch_norm
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.callback import TrainingCallback
-from perceivers.training.checkpoint import read_position
+from perceivers.training.checkpoint import CheckpointPosition, read_position
 from perceivers.training.data_wait import StepTimer
 from perceivers.training.dataloaders import (
     ProcessInfo,
@@ -129,14 +129,19 @@ def build_parts(
         per_step = accumulate * process.world_size
         parts.note(warn_of_batch_norm(model, batch=batch_size, parts=per_step))
     if before is not None:
-        text = f"Resuming from step {before.step:,}."
-        if before.world_size != process.world_size:
-            text += (
-                f" The run had {before.world_size} processes and now has {process.world_size}: its numbers will not "
-                "be exactly those of an uninterrupted run."
-            )
-        parts.note(text)
+        parts.note(_resume_note(before, process))
     return parts
+
+
+def _resume_note(before: CheckpointPosition, process: ProcessInfo) -> str:
+    """Return a sentence on the step from which a run is resumed."""
+    text = f"Resuming from step {before.step:,}."
+    if before.world_size != process.world_size:
+        text += (
+            f" The run had {before.world_size} processes and now has {process.world_size}: its numbers will not "
+            "be exactly those of an uninterrupted run."
+        )
+    return text
 
 
 def _batch_finder(
