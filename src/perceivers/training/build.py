@@ -131,10 +131,10 @@ def build_parts(
     return parts
 
 
-def _resume_note(before: CheckpointPosition | None, process: ProcessInfo) -> str | None:
+def _resume_note(before: CheckpointPosition | None, process: ProcessInfo) -> str:
     """Return a sentence on the step from which a run is resumed."""
     if before is None:
-        return None
+        return ""
     text = f"Resuming from step {before.step:,}."
     if before.world_size != process.world_size:
         text += (
