@@ -62,10 +62,7 @@ def texts_of(
 ) -> list[dict[str, str]]:
     """Return the samples given by --text, or exit with status 2 if the run does not take text.
 
-    Args:
-        command: Name of the command.
-        texts: One for each --text.
-        columns: Input columns of the run, by modality. A text of several columns takes one --text for each.
+    A text of several of the run's input columns takes one --text for each.
     """
     texts_read = [name for name, part in columns.items() if part.kind == "text"]
     if texts and len(texts_read) != 1:

@@ -126,11 +126,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _save(predictions: "list[Prediction]", folder: Path) -> None:
-    """Write predicted flow fields, images or reconstructions.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Write predicted flow fields, images or reconstructions."""
     from perceivers.evaluation.save import save_predictions
 
     written = save_predictions(predictions, folder)

@@ -51,10 +51,8 @@ class RunSummary(TaskSummary):
 
     Attributes:
         name: Name of the recipe.
-        command: Command line of the run.
         metrics: Metrics of the validation split, with the saved weights.
         main_metric: Metric by which the weights were chosen.
-        num_parameters: Number of parameters of the model.
         steps: Optimizer steps of the whole run.
         best_step: Optimizer step of the saved weights.
         epochs: Passes over the training split.
@@ -64,7 +62,6 @@ class RunSummary(TaskSummary):
         waiting: Share of the step time spent waiting for data, as text. "": not measured.
         notes: Sentences on the data and the run.
         bad: Name and reason of each row that could not be decoded.
-        versions: Versions of the packages, by name.
         tasks: Results of each of several tasks, by name.
     """
 

@@ -74,8 +74,7 @@ def build_parts(
     Raises:
         ValueError: If the machine or the data do not fit the recipe.
     """
-    recipe, source, preprocess = run.recipe, run.data, run.preprocess
-    config = recipe.training
+    recipe, source, config = run.recipe, run.data, run.recipe.training
     before = None if last is None else read_position(last)
     step = None if before is None else before.step
     loggers = build_loggers(config.logger, folder, step=step) if is_first_process() else []
@@ -91,7 +90,7 @@ def build_parts(
     batch_size, accumulate, too_few = step_parts(config, process.world_size, rows)
     trainer.accumulate_grad_batches = accumulate
     train, validation = build_loaders(
-        source, recipe, preprocess, batch_size=batch_size, process=process
+        source, recipe, run.preprocess, batch_size=batch_size, process=process
     )
     module, model = _module(recipe, source, process)
     batches = ResumableBatches(
@@ -128,13 +127,14 @@ def build_parts(
     else:
         per_step = accumulate * process.world_size
         parts.note(warn_of_batch_norm(model, batch=batch_size, parts=per_step))
-    if before is not None:
-        parts.note(_resume_note(before, process))
+    parts.note(_resume_note(before, process))
     return parts
 
 
-def _resume_note(before: CheckpointPosition, process: ProcessInfo) -> str:
+def _resume_note(before: CheckpointPosition | None, process: ProcessInfo) -> str:
     """Return a sentence on the step from which a run is resumed."""
+    if before is None:
+        return ""
     text = f"Resuming from step {before.step:,}."
     if before.world_size != process.world_size:
         text += (

@@ -45,12 +45,7 @@ def read_payload(path: Path, *, lazily: bool = False) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointPosition:
-    """Progress of an interrupted run.
-
-    Attributes:
-        step: Optimizer steps done.
-        world_size: Number of processes.
-    """
+    """Progress of an interrupted run: optimizer steps done, and the number of processes."""
 
     step: int
     world_size: int

@@ -54,8 +54,6 @@ class PerceiverModule(lightning.LightningModule):
 
     Args:
         model: Inputs and masks by modality -> outputs.
-        task: Loss and metrics.
-        optim: Optimizer, schedule and gradient clipping.
         ema: Decay of the moving average of the weights. None: off.
         shard: Shard the weights over the processes.
     """

@@ -14,10 +14,7 @@ from perceivers.training.optim import parse_duration
 class StoppingCriteria:
     """Limits of a run, which ends at the first that is reached.
 
-    Attributes:
-        epochs: Passes over the training split.
-        steps: Optimizer steps.
-        seconds: Time of training and validation.
+    `epochs` are passes over the training split, `steps` optimizer steps, `seconds` those of training and validation.
     """
 
     epochs: int | None = None
