@@ -147,7 +147,7 @@ def build_positions(
 
 def first_cells(
     positions: GridPositions | Float[Tensor, "M P"], count: int, across: int = 1
-) -> GridPositions | Float[Tensor, "M P"]:
+) -> GridPositions | Float[Tensor, "m P"]:
     """Return the positions of the first `count` cells of a grid's first axis, each of `across` elements."""
     if isinstance(positions, GridPositions):
         first, *others = positions.tables
