@@ -43,8 +43,7 @@ EXTRAS = {
 
 # Importable only where Triton is; what decides about them, triton_dispatch, is importable everywhere.
 WITH_TRITON = {
-    f"perceivers.cross_attention.triton.{name}"
-    for name in ("cells", "kernels", "cross_attention")
+    f"perceivers.cross_attention.triton.{name}" for name in ("cells", "kernels", "cross_attention")
 }
 
 
