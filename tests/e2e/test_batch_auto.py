@@ -57,7 +57,6 @@ def test_what_does_not_fit_is_accumulated_and_the_run_goes_on_so(tmp_path, monke
 
 
 @pytest.mark.usefixtures("without_a_gpu")  # which is asked by trying
-def test_a_run_in_which_nothing_fits_ends_with_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "available_memory", lambda: 10)
+def test_a_run_in_which_nothing_fits_ends_with_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"Not even one sample fits.*Expected a smaller --size"):
-        train(str(tmp_path / "run"), max_epochs=1, batch="auto")
+        train(str(tmp_path / "run"), max_epochs=1, batch="auto", room=0)
