@@ -78,7 +78,5 @@ def test_sharded_weights_train_as_whole_ones(alone, tmp_path):
 
 
 def test_sharded_weights_find_no_batch(tmp_path):
-    with pytest.raises(
-        ValueError, match="--batch auto measures a model that is whole on each device"
-    ):
+    with pytest.raises(ValueError, match="--batch auto measures an unsharded model on each device"):
         train(str(tmp_path / "run"), max_epochs=2, devices=2, strategy="fsdp", batch="auto")
