@@ -76,11 +76,11 @@ def read(sizes, content, *, masked, tag, rows, dtype=torch.float32):
     part = GridFeatures(elements, 1e-5, torch.float32)
     vectors = torch.randn(2, elements.num_channels, rows)
     u, log_sum = torch.zeros_like(vectors), torch.zeros(2, rows)
-    triton_read.read_forward(vectors, [part])
+    triton_read.attention_forward(vectors, [part])
     for tables_too in (False, True):
         needed = [True] + [tables_too] * (axes + tag) + [False] * masked
-        triton_read.read_backward(u, vectors, u, log_sum, [part], [needed])
-    triton_read.read_backward(u, vectors, u, log_sum, [part], [[False] * len(needed)])
+        triton_read.attention_backward(u, vectors, u, log_sum, [part], [needed])
+    triton_read.attention_backward(u, vectors, u, log_sum, [part], [[False] * len(needed)])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perceivers.cross_attention import streaming
-from perceivers.cross_attention.operator import read_elements
+from perceivers.cross_attention.operator import attend_elements
 from perceivers.cross_attention.tiles import GridFeatures
 from perceivers.cross_attention.triton import dispatch as triton_dispatch
 from perceivers.inputs.elements import Elements, GridPositions
@@ -49,17 +49,19 @@ def test_kernels_are_as_exact_as_the_streaming_read(
         grid = GridPositions(tables, whole.positions.channels)
         part = GridFeatures(Elements(whole.content.to(dtype), grid), 1e-5, dtype)
         p = vectors.to(dtype)
-        u, log_sum = triton_dispatch.read_forward(p, [part])
+        u, log_sum = triton_dispatch.attention_forward(p, [part])
         needed = [[True] * (1 + len(sizes))]
-        dp, found = triton_dispatch.read_backward(gradient.to(dtype), p, u, log_sum, [part], needed)
+        dp, found = triton_dispatch.attention_backward(
+            gradient.to(dtype), p, u, log_sum, [part], needed
+        )
         return [u, log_sum, dp, *found]
 
     with monkeypatch.context() as patch:
         patch.setenv(triton_dispatch.SWITCH, "0")
         expected, streamed = results(torch.float64), results(torch.float32)
     with monkeypatch.context() as patch:  # what the streaming read would be called for is an error
-        patch.setattr(streaming, "read_forward", None)
-        patch.setattr(streaming, "read_backward", None)
+        patch.setattr(streaming, "attention_forward", None)
+        patch.setattr(streaming, "attention_backward", None)
         found = results(torch.float32)
     for actual, near, exact in zip(found, streamed, expected, strict=True):
         allowed = max(READ_TIMES * relative_error(near, exact), READ_FLOOR)
@@ -71,7 +73,7 @@ def test_a_read_of_pixels_takes_the_kernels_without_a_warning():
     vectors = torch.randn(1, whole.num_channels, 32, device="cuda", requires_grad=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_elements(vectors, [whole], eps=1e-5, use_grid=True).sum().backward()
+        attend_elements(vectors, [whole], eps=1e-5, use_grid=True).sum().backward()
     assert vectors.grad.isfinite().all()
     assert not triton_dispatch.FAILED
 
@@ -84,6 +86,6 @@ def test_memory_does_not_grow_with_elements_beyond_the_input():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        read_elements(vectors, [whole], eps=1e-5, use_grid=True).sum().backward()
+        attend_elements(vectors, [whole], eps=1e-5, use_grid=True).sum().backward()
         held.append(torch.cuda.max_memory_allocated() - before)
     assert held[1] < 200 * 2**20

@@ -22,7 +22,7 @@ if DEVICE == "cpu" and not INTERPRETED:
     reason = "needs a GPU, or Triton's interpreter: TRITON_INTERPRET=1 pytest tests/kernels"
     pytest.skip(reason, allow_module_level=True)
 
-from perceivers.cross_attention.operator import read_elements  # noqa: E402
+from perceivers.cross_attention.operator import attend_elements  # noqa: E402
 from perceivers.cross_attention.triton import cross_attention as triton_launch  # noqa: E402
 from perceivers.cross_attention.triton import cross_attention as triton_read  # noqa: E402
 from perceivers.cross_attention.triton import dispatch as triton_dispatch  # noqa: E402
@@ -63,14 +63,14 @@ def results(module, segments, vectors, dtype, needed=None):
     """Return what a module's read gives, forward and backward."""
     parts = [features(segment, dtype) for segment in segments]
     vectors = vectors.to(dtype)
-    u, log_sum = module.read_forward(vectors, parts)
+    u, log_sum = module.attention_forward(vectors, parts)
     gradient = torch.randn(u.shape, generator=torch.Generator().manual_seed(1)).to(u)
     if needed is None:
         needed = []
         for part in parts:
             floats = 1 + len(part.sizes) + (part.modality_embedding is not None)
             needed.append([True] * floats + [False] * (part.mask is not None))
-    dp, found = module.read_backward(gradient, vectors, u, log_sum, parts, needed)
+    dp, found = module.attention_backward(gradient, vectors, u, log_sum, parts, needed)
     return {"u": u, "log_sum": log_sum, "dp": dp} | {
         f"tensor {number}": own for number, own in enumerate(found) if own is not None
     }
@@ -115,7 +115,7 @@ def test_masks_hide_nan_and_may_hide_a_whole_sample(content):
     segments = [grid((4, 18), content=content, batch=3, tag=1, masked=0.4)]
     assert_as_good(segments, 17)
     vectors = torch.randn(3, segments[0].num_channels, 17).to(DEVICE)
-    u, log_sum = triton_read.read_forward(vectors, [features(segments[0], torch.float32)])
+    u, log_sum = triton_read.attention_forward(vectors, [features(segments[0], torch.float32)])
     assert not u[0].any()
     assert not log_sum[0].any()
 
@@ -210,8 +210,8 @@ def test_the_operator_takes_the_kernels_and_autograd_runs_through_them(monkeypat
         own = getattr(triton_read, name)
         monkeypatch.setattr(triton_read, name, lambda *args: (used.append(name), own(*args))[1])
 
-    watched("read_forward")
-    watched("read_backward")
+    watched("attention_forward")
+    watched("attention_backward")
     elements = grid((4, 17), tag=2, masked=0.3)
     leaves = [elements.content, *elements.positions.tables, elements.modality_embedding]
     vectors = torch.randn(2, elements.num_channels, 5).to(DEVICE)
@@ -222,9 +222,9 @@ def test_the_operator_takes_the_kernels_and_autograd_runs_through_them(monkeypat
         own = [x.detach().clone().requires_grad_() for x in (vectors, *leaves)]
         grids = GridPositions(tuple(own[2:4]), elements.positions.channels)
         whole = Elements(own[1], grids, own[4], elements.mask)
-        u = read_elements(own[0], [whole], eps=1e-5, use_grid=True)
+        u = attend_elements(own[0], [whole], eps=1e-5, use_grid=True)
         (u * weights).sum().backward()
         found[way] = [u.detach(), *(x.grad for x in own)]
-    assert used == ["read_forward", "read_backward"]
+    assert used == ["attention_forward", "attention_backward"]
     for actual, expected in zip(found[True], found[False], strict=True):
         assert relative_error(actual, expected) <= READ_TIMES * READ_FLOOR

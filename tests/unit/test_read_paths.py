@@ -12,11 +12,11 @@ from perceivers.cross_attention.choice import choose, operations
 from perceivers.cross_attention.features import chunk_samples
 from perceivers.cross_attention.grid import choose_tile
 from perceivers.cross_attention.operator import (
-    count_read,
+    attend_elements,
+    count_attention,
     describe,
     flatten,
     layouts,
-    read_elements,
     restore,
 )
 from perceivers.cross_attention.source import ElementSource
@@ -124,7 +124,7 @@ class TestBorder:
         segments = [grid(3, 4, modality_embedding=torch.randn(2), batch=2)]
         vectors = torch.randn(1, 45, 3, requires_grad=True)
         arguments = (vectors, flatten(segments), describe(segments), 1e-5, True)
-        torch.library.opcheck(torch.ops.perceivers.read.default, arguments)
+        torch.library.opcheck(torch.ops.perceivers.cross_attention.default, arguments)
 
     @pytest.mark.parametrize("use_grid", [True, False])
     def test_gradients_are_those_of_small_steps(self, use_grid):
@@ -139,7 +139,7 @@ class TestBorder:
         def read(vectors, content, rows, columns, tag):
             positions = GridPositions((rows, columns), ((0, 2), (1,)))
             elements = Elements(content, positions, tag, mask)
-            return read_elements(vectors, [elements], eps=1e-5, use_grid=use_grid)
+            return attend_elements(vectors, [elements], eps=1e-5, use_grid=use_grid)
 
         inputs = (normal(1, 6, 2), normal(2, 6, 2), normal(2, 2), normal(3, 1), normal(1))
         assert torch.autograd.gradcheck(read, inputs)
@@ -147,13 +147,13 @@ class TestBorder:
     def test_products_are_counted_from_shapes(self):
         segments = [grid(16, 16, batch=2)]
         shapes = [tuple(t.shape) for t in flatten(segments)]
-        count = count_read((1, 43, 10), shapes, describe(segments), 1e-5, True)
+        count = count_attention((1, 43, 10), shapes, describe(segments), 1e-5, True)
         tile = choose_tile((16, 16), 3)
         assert 256 % (tile[0] * tile[1]) == 0
         features = 1 + 3 + sum(tile)
         tables = 2 * 10 * 2 * 16 * 20 * (1 + 2)
         assert count == 2 * 4 * 256 * features * 10 + tables
-        dense = count_read((1, 43, 10), shapes, describe(segments), 1e-5, False)
+        dense = count_attention((1, 43, 10), shapes, describe(segments), 1e-5, False)
         assert dense == 2 * 4 * 256 * (1 + 43) * 10
 
     def test_samples_are_cut_but_never_to_nothing(self):
@@ -204,8 +204,8 @@ class TestPrecision:
         assert (read - exact).abs().max() < 0.05 * exact.abs().max()
         vectors = torch.randn(1, 43, 4)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            inside = read_elements(vectors, elements, eps=1e-5, use_grid=path == "structured")
-        outside = read_elements(vectors, elements, eps=1e-5, use_grid=path == "structured")
+            inside = attend_elements(vectors, elements, eps=1e-5, use_grid=path == "structured")
+        outside = attend_elements(vectors, elements, eps=1e-5, use_grid=path == "structured")
         assert torch.equal(inside, outside)  # nothing in it is rounded to bfloat16
 
     def test_a_cast_model_trains(self):

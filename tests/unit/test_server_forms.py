@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from perceivers.data.modalities.flow.modality import FramePairPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server.decoding import Upload
 from perceivers.server.forms import InputField, input_fields, parse_form
@@ -61,11 +62,11 @@ def test_of_several_tasks_each_has_an_answer():
 def test_what_is_answered_for_every_pixel_is_a_picture():
     flow = np.ones((4, 6, 2), np.float32)
     (told,) = outputs_as_json(Prediction(name="a", values={"mean": 1.0}, flow=flow), FlowConfig())
-    assert opened(told["picture"]).size == (6, 4)
+    assert opened(told["image"]).size == (6, 4)
     pixels = np.zeros((3, 5, 3), np.uint8)
     pair = Reconstruction(kind="image", original=pixels, restored=pixels)
     (told,) = outputs_as_json(Prediction(name="a", reconstructions={"image": pair}), CLASSES)
-    assert opened(told["pictures"]["image"]).size == (5, 3)
+    assert opened(told["images"]["image"]).size == (5, 3)
 
 
 FIELDS = [
@@ -121,7 +122,7 @@ def test_of_a_name_only_an_accepted_suffix_is_kept():
 
 def test_a_pair_of_frames_is_two_fields():
     columns = {"frames": InputColumn("one", "frame_pair", ("one", "two"), ("image", "image"))}
-    found = input_fields(columns, {"frames": None})
+    found = input_fields(columns, {"frames": FramePairPreprocessConfig(size=(8, 8))})
     assert [one.name for one in found] == ["one", "two"]
     assert found[0].as_json()["kind"] == "frame_pair"
     assert ".png" in found[0].accept

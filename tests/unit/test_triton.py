@@ -12,7 +12,7 @@ import torch
 
 import perceivers.cross_attention
 from perceivers.cross_attention.dense import DenseFeatures
-from perceivers.cross_attention.operator import read_elements
+from perceivers.cross_attention.operator import attend_elements
 from perceivers.cross_attention.tiles import GridFeatures
 from perceivers.cross_attention.triton import dispatch as triton_dispatch
 from perceivers.inputs.elements import Elements, GridPositions
@@ -96,7 +96,7 @@ def read(segments, rows=4):
     """Return what is read, and the gradient of the queries."""
     torch.manual_seed(3)
     vectors = torch.randn(1, segments[0].num_channels, rows, requires_grad=True)
-    u = read_elements(vectors, segments, eps=1e-5, use_grid=True)
+    u = attend_elements(vectors, segments, eps=1e-5, use_grid=True)
     u.square().sum().backward()
     return u.detach(), vectors.grad
 
@@ -115,11 +115,11 @@ def kernels(monkeypatch):
 
 
 def test_kernels_read_where_all_segments_suit(kernels):
-    kernels.read_forward = lambda vectors, parts: (
+    kernels.attention_forward = lambda vectors, parts: (
         torch.ones(1, 7, 4),
         torch.zeros(1, 4),
     )
-    kernels.read_backward = lambda gradient, vectors, u, log_sum, parts, needed: (
+    kernels.attention_backward = lambda gradient, vectors, u, log_sum, parts, needed: (
         gradient * 3,
         [None] * len(needed[0]),
     )
@@ -140,17 +140,17 @@ def failing(*_):
     raise RuntimeError(msg)
 
 
-@pytest.mark.parametrize("first", ["read_forward", "read_backward"])
+@pytest.mark.parametrize("first", ["attention_forward", "attention_backward"])
 def test_where_kernels_fail_one_warning_says_why_and_numbers_stay(kernels, monkeypatch, first):
     segments = [elements()]
     with monkeypatch.context() as patch:
         patch.setattr(triton_dispatch, "available", lambda _: False)
         expected = read(segments)
-    kernels.read_forward = kernels.read_backward = failing
-    if first == "read_backward":
+    kernels.attention_forward = kernels.attention_backward = failing
+    if first == "attention_backward":
         from perceivers.cross_attention import streaming
 
-        kernels.read_forward = streaming.read_forward
+        kernels.attention_forward = streaming.attention_forward
     with pytest.warns(RuntimeWarning, match="no such instruction") as caught:
         found = read(segments)
     assert [warning.category for warning in caught] == [RuntimeWarning]
@@ -164,7 +164,7 @@ def test_memory_that_runs_out_is_no_failure_of_the_kernels(kernels):
     def full(*_):
         raise torch.OutOfMemoryError
 
-    kernels.read_forward = full
+    kernels.attention_forward = full
     with pytest.raises(torch.OutOfMemoryError):
         read([elements()])
     assert not triton_dispatch.FAILED

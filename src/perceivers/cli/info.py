@@ -113,7 +113,7 @@ def _reading(result: "Cost") -> str:
         "projected": "projected (a key and a value for each element)",
         "self-attention": "self-attention (every element reads every other)",
     }
-    costs = [f"{_operations(int(n))} {path}" for path, n in result.read_flops.items()]
+    costs = [f"{_operations(int(n))} {path}" for path, n in result.attention_flops.items()]
     why = f": one read costs {', '.join(costs)}" if costs else ""
     return words[result.attn_implementation] + why
 

@@ -17,7 +17,7 @@ import torch
 from perceivers.cross_attention.dense import DenseFeatures
 from perceivers.cross_attention.features import Features
 from perceivers.cross_attention.tiles import GridFeatures
-from perceivers.cross_attention.triton.dispatch import read_backward, read_forward
+from perceivers.cross_attention.triton.dispatch import attention_backward, attention_forward
 from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.typing import Float, Tensor
 
@@ -120,7 +120,7 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def read_elements(
+def attend_elements(
     vectors: Float[Tensor, "P C R"],
     segments: Sequence[Elements],
     *,
@@ -143,7 +143,9 @@ def read_elements(
     Reference: the identity of docs/how-it-works.md; the streaming softmax is that of arXiv:1805.02867.
     """
     tensors = flatten(segments)
-    return torch.ops.perceivers.read(vectors, tensors, describe(segments), eps, use_grid)[0]
+    return torch.ops.perceivers.cross_attention(
+        vectors, tensors, describe(segments), eps, use_grid
+    )[0]
 
 
 def _features(
@@ -157,7 +159,7 @@ def _features(
     return parts
 
 
-def count_read(
+def count_attention(
     vectors: Sequence[int],
     tensors: Sequence[Sequence[int]],
     description: str,
@@ -181,17 +183,17 @@ def count_read(
     return count
 
 
-def _read(
+def _forward(
     vectors: Tensor, tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = working_dtype(vectors, *tensors)
     with torch.autocast(vectors.device.type, enabled=False):
         parts = _features(tensors, description, eps, use_grid, dtype)
-        u, log_sum = read_forward(vectors.to(dtype), parts)
+        u, log_sum = attention_forward(vectors.to(dtype), parts)
     return u.contiguous(), log_sum.contiguous()
 
 
-def _read_fake(
+def _forward_fake(
     vectors: Tensor, tensors: Sequence[Tensor], description: str, eps: float, use_grid: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = working_dtype(vectors, *tensors)
@@ -200,7 +202,7 @@ def _read_fake(
     return u, vectors.new_empty((batch, rows), dtype=dtype)
 
 
-def _read_backward(
+def _backward(
     gradient: Tensor,
     vectors: Tensor,
     u: Tensor,
@@ -219,7 +221,7 @@ def _read_backward(
         first += layout.num_tensors
     with torch.autocast(u.device.type, enabled=False):
         parts = _features(tensors, description, eps, use_grid, u.dtype)
-        dp, found = read_backward(
+        dp, found = attention_backward(
             gradient.to(u.dtype), vectors.to(u.dtype), u, log_sum, parts, wanted
         )
     gradients = [dp.to(vectors.dtype).contiguous()]
@@ -230,7 +232,7 @@ def _read_backward(
     return gradients
 
 
-def _read_backward_fake(
+def _backward_fake(
     gradient: Tensor,
     vectors: Tensor,
     u: Tensor,
@@ -255,7 +257,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     vectors, u, log_sum, *tensors = ctx.saved_tensors
-    first, *found = torch.ops.perceivers.read_backward(
+    first, *found = torch.ops.perceivers.cross_attention_backward(
         gradient, vectors, u, log_sum, tensors, ctx.description, ctx.eps, ctx.use_grid, ctx.needed
     )
     gradients: list[Tensor | None] = [None] * ctx.count
@@ -267,20 +269,24 @@ def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, .
 def _register() -> None:
     """Register both operators with PyTorch.
 
-    `torch.library.custom_op` would do it in fewer lines, but its first call imports PyTorch's compiler: a second
-    and 70 MiB, before the first prediction of a process that compiles nothing.
+    `torch.library.custom_op` takes fewer lines but imports PyTorch's compiler at its first call, which costs 1 s
+    and 70 MiB in processes that compile nothing.
     """
     arguments = "Tensor[] tensors, str description, float eps, bool use_grid"
-    torch.library.define("perceivers::read", f"(Tensor vectors, {arguments}) -> (Tensor, Tensor)")
-    torch.library.impl("perceivers::read", "default", _read)
-    torch.library.register_fake("perceivers::read", _read_fake)
-    torch.library.register_autograd("perceivers::read", _differentiate, setup_context=_keep)
+    torch.library.define(
+        "perceivers::cross_attention", f"(Tensor vectors, {arguments}) -> (Tensor, Tensor)"
+    )
+    torch.library.impl("perceivers::cross_attention", "default", _forward)
+    torch.library.register_fake("perceivers::cross_attention", _forward_fake)
+    torch.library.register_autograd(
+        "perceivers::cross_attention", _differentiate, setup_context=_keep
+    )
 
     first = "Tensor gradient, Tensor vectors, Tensor u, Tensor log_sum"
     schema = f"({first}, {arguments}, int[] needed) -> Tensor[]"
-    torch.library.define("perceivers::read_backward", schema)
-    torch.library.impl("perceivers::read_backward", "default", _read_backward)
-    torch.library.register_fake("perceivers::read_backward", _read_backward_fake)
+    torch.library.define("perceivers::cross_attention_backward", schema)
+    torch.library.impl("perceivers::cross_attention_backward", "default", _backward)
+    torch.library.register_fake("perceivers::cross_attention_backward", _backward_fake)
 
 
 _register()

@@ -13,7 +13,7 @@ from perceivers.cross_attention.choice import (
     choose,
     operations,
 )
-from perceivers.cross_attention.operator import read_elements
+from perceivers.cross_attention.operator import attend_elements
 from perceivers.inputs.elements import Elements, dense
 from perceivers.nn.attention import Attention
 from perceivers.typing import Bool, Float, Tensor
@@ -113,7 +113,7 @@ class NormalizedElements:
         # The biases add a constant to all scores of a query, which softmax cancels. Their gradient is zero and must
         # exist: training on several devices waits for every gradient.
         vectors = vectors + 0.0 * attention.to_key.bias.sum()
-        u = read_elements(
+        u = attend_elements(
             vectors.flatten(2),
             self.source.segments,
             eps=self.norm.eps,

@@ -36,7 +36,7 @@ SMALL = 40.0
 """Scores up to this size are exponentiated as they are: exp(40) times any number of elements is a number still."""
 
 
-def read_forward(
+def attention_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[Features]
 ) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
     """Return the attention output of each query, and the logarithm of the sum of its exponentiated scores.
@@ -78,7 +78,7 @@ def read_forward(
     return u, torch.where(found, top + safe.log(), 0.0)
 
 
-def read_backward(
+def attention_backward(
     gradient: Float[Tensor, "B C R"],
     vectors: Float[Tensor, "P C R"],
     u: Float[Tensor, "B C R"],

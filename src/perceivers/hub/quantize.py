@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 # `int8` stays in float32 where int8 would not be faster; `int8-always` does not ask.
 Quantize = Literal["int8", "int8-always"]
 
-# What a layer must gain: less is within what another moment of the same machine gives.
+# Minimum speed-up of a layer; less is within the variation between measurements.
 WORTHWHILE = 1.2
 
 _ROWS = 512  # of the trial, where the model does not say how many latents it has

@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceivers.cross_attention.choice import Choice
-from perceivers.cross_attention.operator import count_read
+from perceivers.cross_attention.operator import count_attention
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
@@ -43,7 +43,7 @@ class Cost:
             cross-attention, latent transformer and decoder; a multiplication and an addition count as two.
         flops: Operations of all matrix products and convolutions that this library executes for it.
         attn_implementation: `structured`, `absorbed`, `projected`, or `self-attention`.
-        read_flops: Operations of one cross-attention by each possible implementation; `auto` chooses the smallest.
+        attention_flops: Operations of one cross-attention by each possible implementation; `auto` chooses the smallest.
         weight_bytes: Memory of the weights in float32.
         step_bytes: Memory of a training step in float32: weights, gradients, two moments, and the activations kept for
             the backward pass of the batch.
@@ -56,7 +56,7 @@ class Cost:
     paper_flops: int
     flops: int
     attn_implementation: str
-    read_flops: Mapping[str, float]
+    attention_flops: Mapping[str, float]
     weight_bytes: int
     step_bytes: int
     batch_size: int
@@ -78,7 +78,7 @@ def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bo
         paper_flops=paper_flops(config, num_elements, width) + decoder_flops(model, num_elements),
         flops=flops,
         attn_implementation=choice.implementation,
-        read_flops=dict(choice.operations),
+        attention_flops=dict(choice.operations),
         weight_bytes=_BYTES * num_parameters,
         step_bytes=4 * _BYTES * num_parameters + kept,
         batch_size=batch_size,
@@ -188,7 +188,7 @@ def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
         cast(CrossAttend, model.encoder.cross_attends[-1]).attention.register_forward_pre_hook(look)
     # PyTorch counts its fused GPU kernels; the CPU's computes the same two products.
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counted = {fused: _count_fused, torch.ops.perceivers.read: count_read}
+    counted = {fused: _count_fused, torch.ops.perceivers.cross_attention: count_attention}
     counter = FlopCounterMode(display=False, custom_mapping=counted)
     with FakeTensorMode(), torch.no_grad(), counter:
         functional_call(model, _fake_state(model, train=False), (_example(model, 1),))

@@ -13,7 +13,6 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from starlette.requests import Request
 
 from perceivers.data.base import nearest
-from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.data.registry import get_modality, kind_of_bytes, kind_of_name, noun_of, suffixes_of
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server.decoding import Job, Upload
@@ -91,11 +90,10 @@ def input_fields(
         config = preprocess[name]
         kinds = (part.kind, *get_modality(part.kind).accepts)
         accept = tuple(suffix for kind in kinds for suffix in suffixes_of(kind))
-        if isinstance(config, TablePreprocessConfig):
-            found += [InputField(name=one, kind="table", number=True) for one in config.numbers]
+        if typed := config.form_fields():
             found += [
-                InputField(name=one, kind="table", choices=names)
-                for one, names in config.categories.items()
+                InputField(name=one, kind=part.kind, number=choices is None, choices=choices or ())
+                for one, choices in typed.items()
             ]
         elif part.columns and part.kind != "series":
             found += [InputField(name=one, kind=part.kind, accept=accept) for one in part.columns]

@@ -81,7 +81,7 @@ class _Protocol(H11Protocol):
             super().data_received(data)
 
     def send_400_response(self, msg: str) -> None:
-        """Send the reason, and close the connection a moment later."""
+        """Send the reason, and close the connection shortly afterwards."""
         self.is_refused = True
         transport: Any = self.transport
         reason = (

@@ -189,8 +189,8 @@ def output_schemas(task: TaskConfig) -> list[dict[str, Any]]:
 def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> list[dict[str, Any]]:
     """Return the outputs of a prediction, one for each task, in the order of `output_schemas`.
 
-    Each has `name` and `kind`, and by its task: `label` and `top` (`label` and `score` of the best), `labels`
-    where there may be several, `values` by name, `text` and `blanks`, `picture` as PNG.
+    Each has `name`, `kind` and the fields of its task: `label` and `top` (`label` and `score` of the best classes),
+    `labels`, `values` by name, `text` and `blanks`, or `image` as PNG.
     """
     predictions = prediction.tasks or {"answer": prediction}
     return [
@@ -220,13 +220,13 @@ def _output(prediction: Prediction, top: int) -> dict[str, Any]:
     if prediction.flow is not None:
         image = Image.fromarray(flow_colors(prediction.flow))
     if image is not None:
-        found["picture"] = _png(image)
+        found["image"] = _png(image)
     restored = {
         key: _png(Image.fromarray(pair.restored.squeeze()))
         for key, pair in prediction.reconstructions.items()
         if pair.kind == "image"
     }
-    return found | ({"pictures": restored} if restored else {})
+    return found | ({"images": restored} if restored else {})
 
 
 def _scored(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:

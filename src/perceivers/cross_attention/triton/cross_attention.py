@@ -1,4 +1,4 @@
-"""Cross-attention to grids by Triton kernels: `read_forward` and `read_backward` of `streaming` on a GPU.
+"""Cross-attention to grids by Triton kernels: `attention_forward` and `attention_backward` of `streaming` on a GPU.
 
 The forward pass iterates over the elements twice: for the log-sum-exp of all grids together, then, with the final
 weights, for the outputs. So nothing has to be rescaled. The backward pass iterates over them once for the queries, and
@@ -84,7 +84,7 @@ class Slab:
         return self.lines.stop - self.lines.start
 
 
-class GridReader:
+class GridAttention:
     """Launches the kernels on one grid. Its last axis runs along the lines, all others number them.
 
     Args:
@@ -374,15 +374,15 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def read_forward(
+def attention_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[GridFeatures]
 ) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
-    """Return the attention output of each query over grids, and its log-sum-exp. See `streaming.read_forward`."""
+    """Return the attention output of each query over grids, and its log-sum-exp. See `streaming.attention_forward`."""
     batch, num_rows = parts[0].batch, vectors.shape[2]
     vectors = vectors - vectors.mean(dim=1, keepdim=True)
     top = vectors.new_full((batch, num_rows), NOTHING)
     total = torch.zeros_like(top)
-    readers = [GridReader(part, num_rows) for part in parts]
+    readers = [GridAttention(part, num_rows) for part in parts]
     rows = [reader.scores(vectors) for reader in readers]
     for reader, own in zip(readers, rows, strict=True):
         reader.log_sums(own, top, total)
@@ -394,7 +394,7 @@ def read_forward(
     return u / safe[:, None], torch.where(found, top + safe.log(), 0.0)
 
 
-def read_backward(
+def attention_backward(
     gradient: Float[Tensor, "B C R"],
     vectors: Float[Tensor, "P C R"],
     u: Float[Tensor, "B C R"],
@@ -402,7 +402,7 @@ def read_backward(
     parts: Sequence[GridFeatures],
     needed: Sequence[Sequence[bool]],
 ) -> tuple[Float[Tensor, "P C R"], list[Tensor | None]]:
-    """Return the gradients of the queries and of the grids' tensors. See `streaming.read_backward`."""
+    """Return the gradients of the queries and of the grids' tensors. See `streaming.attention_backward`."""
     shared = vectors.shape[0] == 1 and u.shape[0] > 1
     vectors = vectors - vectors.mean(dim=1, keepdim=True)
     gradient = gradient - gradient.mean(dim=1, keepdim=True)
@@ -411,7 +411,7 @@ def read_backward(
     dp = torch.zeros_like(u)
     found: list[Tensor | None] = []
     for part, wanted in zip(parts, needed, strict=True):
-        reader = GridReader(part, vectors.shape[2])
+        reader = GridAttention(part, vectors.shape[2])
         rows, others = reader.scores(vectors), reader.scores(gradient)
         gradients = GridGradients(part, wanted)
         weigh = any(gradients.for_tables) or gradients.for_embedding

@@ -67,19 +67,19 @@ def suits(part: Features, rows: int) -> bool:
     return max(most, lines * rows, last * rows, channels * rows) < 2**31
 
 
-def read_forward(
+def attention_forward(
     vectors: Float[Tensor, "P C R"], parts: Sequence[Features]
 ) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
-    """Return the attention output of each query, and its log-sum-exp. See `streaming.read_forward`."""
+    """Return the attention output of each query, and its log-sum-exp. See `streaming.attention_forward`."""
     grids = _grids(vectors, parts)
     if grids:
-        found = _attempt(vectors.device, lambda module: module.read_forward(vectors, grids))
+        found = _attempt(vectors.device, lambda module: module.attention_forward(vectors, grids))
         if found is not None:
             return found
-    return streaming.read_forward(vectors, parts)
+    return streaming.attention_forward(vectors, parts)
 
 
-def read_backward(
+def attention_backward(
     gradient: Float[Tensor, "B C R"],
     vectors: Float[Tensor, "P C R"],
     u: Float[Tensor, "B C R"],
@@ -87,16 +87,16 @@ def read_backward(
     parts: Sequence[Features],
     needed: Sequence[Sequence[bool]],
 ) -> tuple[Float[Tensor, "P C R"], list[Tensor | None]]:
-    """Return the gradients of the queries and of each tensor that needs one. See `streaming.read_backward`."""
+    """Return the gradients of the queries and of each tensor that needs one. See `streaming.attention_backward`."""
     grids = _grids(vectors, parts)
     if grids:
         found = _attempt(
             vectors.device,
-            lambda module: module.read_backward(gradient, vectors, u, log_sum, grids, needed),
+            lambda module: module.attention_backward(gradient, vectors, u, log_sum, grids, needed),
         )
         if found is not None:
             return found
-    return streaming.read_backward(gradient, vectors, u, log_sum, parts, needed)
+    return streaming.attention_backward(gradient, vectors, u, log_sum, parts, needed)
 
 
 def _grids(vectors: Float[Tensor, "P C R"], parts: Sequence[Features]) -> list[GridFeatures]:

@@ -64,6 +64,13 @@ class BasePreprocessConfig:
         """Return the fields of the input adapter's configuration that this one determines."""
         return {}
 
+    def form_fields(self) -> dict[str, tuple[str, ...] | None]:
+        """Return the fields that a person types in, by name: None for a number, else the categories to choose from.
+
+        {}: the modality is given as a file or a text.
+        """
+        return {}
+
     def value_units(self) -> dict[str, Any]:
         """Return `mean`, `std`, `low` and `high` by which autoencoding brings values to the units of the data.
 

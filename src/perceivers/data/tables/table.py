@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -41,7 +42,7 @@ class Field:
         return as_encoded_item(raw, where, folder, kind=self.kind, by_path=self.by_path)
 
 
-class Table:
+class Table(ABC):
     """Base of all tables: a `MapStyleSplit` with typed columns.
 
     Attributes:
@@ -56,21 +57,21 @@ class Table:
     fields: Mapping[str, Field]
     num_bytes: int = 0
 
+    @abstractmethod
     def __len__(self) -> int:
         """Return the number of rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row(self, index: int) -> Mapping[str, Any]:
         """Return one row: `EncodedItem`s and plain values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def column(self, name: str) -> Sequence[Any]:
         """Return the plain values of one column, without reading files."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, fields: Mapping[str, Field]) -> "Table":
         """Return the table with these columns only, read as declared. No other column is ever read."""
-        raise NotImplementedError
 
     def where(self, index: int) -> str:
         """Return the name of a row in messages."""

@@ -18,9 +18,9 @@ def glue(size: str = "paper") -> Recipe:
 
     Run:      perceivers fit glue:mnli --recipe glue --columns premise:text,hypothesis:text --init-from runs/language
     Expected: CoLA 50.19, MNLI 83.22 / 83.89, MRPC 87.24, QNLI 91.71, QQP 90.12, RTE 64.84, SST-2 93.17, STS-B 86.81,
-              80.95 in the mean, published for single tasks (not reproduced here). All at once, published: 81.49
-              with one input token, 81.76 with a token for each task, 81.79 with a query for each; not in this recipe,
-              which learns one task.
+              80.95 in the mean, published for single tasks (not reproduced here). Multi-task training, not part
+              of this recipe, is published with 81.49 (one input token), 81.76 (one token per task) and 81.79 (one
+              query per task).
     Reference: Perceiver IO (arXiv:2107.14795), section 4.1, appendix F.4, tables 2 and 14. CoLA is by Matthews'
               correlation there and STS-B by Pearson's.
     """

@@ -12,9 +12,9 @@ from perceivers.tasks.classification import ClassificationConfig
 def modelnet40() -> Recipe:
     """Point clouds of 40 classes by 2,048 points: coordinates only, two cross-attends.
 
-    The paper states "about 2000" points; 2,048 is the number of its first version. Weights are shared as on ImageNet,
-    which is not stated for this experiment (44,772,202 weights; 82,582,378 with --encoder.no-share-blocks), and weight
-    decay is ours.
+    The paper states "about 2000" points; 2,048 is the number of its first version. Weights are shared as on ImageNet;
+    the paper does not state this for the experiment (44,772,202 weights; 82,582,378 with --encoder.no-share-blocks).
+    The weight decay is ours.
 
     Run:      perceivers fit DATA --recipe modelnet40
     Expected: 85.7 % top-1 as published (not reproduced here); 44,772,202 weights.

@@ -106,7 +106,7 @@ def read_audio_header(media: EncodedItem) -> AudioHeader:
 def cut_audio(audio: Audio, *, clip_position: float, seconds: float) -> Samples:
     """Return a clip of audio, n x channels, or all of one that is shorter.
 
-    Where a video's audio track does not reach, there is silence.
+    Parts of the clip outside a video's audio track are silent.
 
     Args:
         audio: All of it, or the part that `decode_audio` gave for the same `clip_position` and at least `seconds`.

@@ -26,7 +26,7 @@ from perceivers.data.registry import ColumnKind, ModalitySpec, Preprocessing, re
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
-_DIGITS = 4096.0  # a moment's further digits give the column, and those behind them the mirror
+_DIGITS = 4096.0  # further digits of a clip position give the column, and the next ones the mirror
 
 
 @configclass
@@ -71,9 +71,9 @@ class Window:
 def window_at(
     clip_position: float, extent: tuple[int, int], size: tuple[int, int], *, mirror: bool = False
 ) -> Window:
-    """Return the window of some size at a moment in [0, 1]: at 0.5 in the middle, otherwise anywhere.
+    """Return the window of some size at a clip position in [0, 1]: at 0.5 in the middle, otherwise anywhere.
 
-    A moment is one number, of which all modalities of a sample know; its digits are drawn independently of each other.
+    A clip position is one number, shared by all modalities of a sample; its digits are drawn independently.
 
     Args:
         clip_position: Drawn for the sample.
@@ -143,21 +143,35 @@ class FramePairPreprocessConfig(BasePreprocessConfig):
         return {"size": self.size, "num_channels": self.num_channels}
 
 
-class FramePairModality:
+class _Windowed:
+    """Base of modalities that are cut to one window for each sample."""
+
+    has_clips = True  # the clip position gives the window
+    noun: str
+
+    def __init__(self, preprocess: Any, augment: PairAugmentConfig | None = None) -> None:
+        if preprocess.size is None:
+            raise ValueError(
+                f"Expected the size of the {self.noun}, size=(height, width), got None."
+            )
+        self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
+
+    def window(self, clip_position: float, extent: tuple[int, int]) -> Window:
+        """Return the window at a clip position; the middle one and never mirrored without augmentation."""
+        if self.augment is None:
+            return window_at(0.5, extent, self.size, mirror=False)
+        return window_at(clip_position, extent, self.size, mirror=self.augment.mirror)
+
+
+class FramePairModality(_Windowed):
     """Modality of pairs of frames. See `perceivers.data.modalities.base.Modality`.
 
     Raises:
         ValueError: If the size is not known.
     """
 
-    has_clips = True  # the moment gives the window
-
-    def __init__(
-        self, preprocess: FramePairPreprocessConfig, augment: PairAugmentConfig | None = None
-    ) -> None:
-        if preprocess.size is None:
-            raise ValueError("Expected the size of the frames, size=(height, width), got None.")
-        self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
+    preprocess: FramePairPreprocessConfig
+    noun = "frames"
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return both frames as they are, 2 x Y x X x C of uint8."""
@@ -174,12 +188,9 @@ class FramePairModality:
         clip_position: float = 0.5,
         rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.uint8]:
-        """Return both frames in the window of this moment, 2 x C x Y x X."""
+        """Return both frames in the window of the clip position, 2 x C x Y x X."""
         if not self.preprocess.whole:
-            mirror = self.augment is not None and self.augment.mirror
-            at = 0.5 if self.augment is None else clip_position
-            window = window_at(at, self.extent(value), self.size, mirror=mirror)
-            value = window.of(value, axis=1)
+            value = self.window(clip_position, self.extent(value)).of(value, axis=1)
         return np.ascontiguousarray(value.transpose(0, 3, 1, 2))
 
     def collate(
@@ -265,21 +276,15 @@ class FlowPreprocessConfig(BasePreprocessConfig):
     whole: bool = False
 
 
-class FlowModality:
+class FlowModality(_Windowed):
     """Modality of fields of flow. See `perceivers.data.modalities.base.Modality`.
 
     Raises:
         ValueError: If the size is not known.
     """
 
-    has_clips = True  # the moment gives the window
-
-    def __init__(
-        self, preprocess: FlowPreprocessConfig, augment: PairAugmentConfig | None = None
-    ) -> None:
-        if preprocess.size is None:
-            raise ValueError("Expected the size of the flow, size=(height, width), got None.")
-        self.preprocess, self.augment, self.size = preprocess, augment, preprocess.size
+    preprocess: FlowPreprocessConfig
+    noun = "flow"
 
     def decode(self, media: EncodedItem, *, clip_position: float | None = None) -> DecodedValue:  # noqa: ARG002
         """Return a field as it is: Y x X x 3, to the right, down, and whether it is known."""
@@ -298,12 +303,10 @@ class FlowModality:
         clip_position: float = 0.5,
         rng: np.random.Generator | None = None,  # noqa: ARG002
     ) -> npt.NDArray[np.float32]:
-        """Return the field in the window of this moment, 3 x Y x X. In a mirror, motions are mirrored too."""
+        """Return the field in the window of the clip position, 3 x Y x X. A mirrored window mirrors its motion."""
         if self.preprocess.whole:
             return np.ascontiguousarray(value.transpose(2, 0, 1))
-        mirror = self.augment is not None and self.augment.mirror
-        at = 0.5 if self.augment is None else clip_position
-        window = window_at(at, self.extent(value), self.size, mirror=mirror)
+        window = self.window(clip_position, self.extent(value))
         down, right = (-1.0 if flip else 1.0 for flip in window.flips)
         field = window.of(value, axis=0) * np.array([right, down, 1.0], dtype=np.float32)
         return np.ascontiguousarray(field.transpose(2, 0, 1))

@@ -230,7 +230,7 @@ def suggest_image_size(cells: Iterable[EncodedItem], *, largest: int) -> tuple[i
 def typical_size(sizes: npt.NDArray[np.float64], *, largest: int, step: int) -> tuple[int, int]:
     """Return the median height and width, scaled down so that the longer is at most `largest`.
 
-    Where shapes are mixed (less than three quarters alike), it is a square of the median shorter side.
+    If fewer than three quarters of the images have a similar aspect ratio, it is a square of the median shorter side.
 
     Args:
         sizes: Heights and widths in pixels, n x 2.

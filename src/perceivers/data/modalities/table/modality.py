@@ -89,6 +89,10 @@ class TablePreprocessConfig(BasePreprocessConfig):
         sizes = tuple(len(names) for names in self.categories.values())
         return {"num_numbers": len(self.numbers), "category_sizes": sizes}
 
+    def form_fields(self) -> dict[str, tuple[str, ...] | None]:
+        """Return the numbers and the categories of a row."""
+        return {**dict.fromkeys(self.numbers), **self.categories}
+
 
 @configclass
 class TableAugmentConfig:

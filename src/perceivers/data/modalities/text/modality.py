@@ -123,7 +123,7 @@ class TextPreprocessConfig(BasePreprocessConfig):
     Attributes:
         max_length: Bytes that are read at most. None: taken from the data, see `measure_text`.
         keep: Part of a longer text that is kept: its `start`, both `ends` with the mark SEP between them, or a part
-            anywhere (`random`): drawn in training, elsewhere as the moment states, by default the middle.
+            anywhere (`random`): drawn in training, otherwise at the clip position, by default the middle.
         marks: Whether `[MASK]` in a text is the mark that stands for one hidden byte.
 
     Raises:

@@ -271,8 +271,8 @@ def decode_video(
 ) -> tuple[Video, tuple[str, ...]]:
     """Return the frames on screen at 0, 1, 2, ... times 1 / `frame_rate` seconds, and notes on what was decided.
 
-    Which frame is on screen is given by the time stamps, so a rate that varies and frames that are stored in
-    another order come out right. A window equals the same part of a full decode.
+    Frames are selected by their time stamps, so variable frame rates and reordered frames are handled. A window equals
+    the same part of a full decode.
 
     Args:
         media: A file or its bytes; or frames as an array of uint8, T x H x W x 3, taken as 25 per second unless it

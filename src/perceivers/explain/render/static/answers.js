@@ -60,8 +60,8 @@ export function drawAnswers(host, answers) {
     const found = contents(answer);
     if (answers.length > 1) host.append(make("h3", {}, answer.name));
     if (found.said) host.append(make("p", { class: "said" }, found.said));
-    for (const [name, picture] of Object.entries({ answer: answer.picture, ...answer.pictures })) {
-      if (picture) host.append(make("img", { src: picture, alt: `${name}, as a picture`, class: "drawn picture" }));
+    for (const [name, image] of Object.entries({ answer: answer.image, ...answer.images })) {
+      if (image) host.append(make("img", { src: image, alt: `${name}, as an image`, class: "drawn image" }));
     }
     if (found.bars.length) host.append(make("ol", { class: "bars" }, found.bars));
     spoken.push(answers.length > 1 ? `${answer.name}: ${found.spoken}` : found.spoken);

@@ -7,7 +7,7 @@ const LARGE = 640; // pixels of the longer side, at least, of a small image
 
 function board(view, label) {
   const scale = Math.max(1, Math.round(LARGE / Math.max(view.width, view.height)));
-  const canvas = make("canvas", { class: "drawn picture", role: "img", "aria-label": label });
+  const canvas = make("canvas", { class: "drawn image", role: "img", "aria-label": label });
   canvas.width = view.width * scale;
   canvas.height = view.height * scale;
   return canvas;
@@ -25,7 +25,7 @@ function lay(canvas, beneath, map, extent) {
 export async function imageView(view, host) {
   const [colored, gray] = await Promise.all([loaded(view.image), grayed(view.image)]);
   const canvas = board(view, `${view.input} with the map over it`);
-  const plain = make("img", { src: view.image, alt: `${view.input} as the model received it`, class: "drawn picture" });
+  const plain = make("img", { src: view.image, alt: `${view.input} as the model received it`, class: "drawn image" });
   host.append(make("div", { class: "pair" }, [plain, canvas]));
   return (map) => lay(canvas, map ? gray : colored, map && tile(map, ...view.axes), view.extent);
 }
