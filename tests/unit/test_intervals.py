@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from perceivers.tasks.base import metric_text
+from perceivers.tasks.intervals import (
+    BootstrapSums,
+    bootstrap_weights,
+    percentile_interval,
+    wilson_interval,
+)
+from perceivers.wording import counted
+
+
+@pytest.mark.parametrize(("successes", "total"), [(986, 1000), (15, 30), (1, 7), (4, 4), (0, 10)])
+def test_wilson_interval_solves_the_score_equation(successes, total):
+    share = successes / total
+    low, high = wilson_interval(successes, total)
+    assert 0.0 <= low <= share <= high <= 1.0
+    for end in (low, high):
+        deviation = 1.959964 * math.sqrt(end * (1 - end) / total)
+        is_bound = share in (0.0, 1.0) and end == share
+        assert is_bound or abs(share - end) == pytest.approx(deviation, rel=1e-5)
+
+
+def test_without_samples_a_proportion_may_be_anything():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
+    values = torch.randn(400, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sums = BootstrapSums(2)
+    for batch in torch.cat([values, torch.ones_like(values)], dim=1).split(64):
+        sums.add(batch)
+    found = sums.intervals(lambda rows: {"mean": rows[:, 0] / rows[:, 1]})["mean"]
+    error = values.std().item() / math.sqrt(400)
+    mean = values.mean().item()
+    assert found == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.2 * error)
+    again = sums.intervals(lambda rows: {"mean": rows[:, 0] / rows[:, 1]})["mean"]
+    assert again == found
+
+
+def test_many_samples_are_resampled_in_groups_with_the_same_interval():
+    values = torch.randn(9001, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    rows = torch.cat([values, torch.ones_like(values)], dim=1)
+    whole, parts = BootstrapSums(2), [BootstrapSums(2) for _ in range(3)]
+    whole.add(rows)
+    for part, some in zip(parts, rows.chunk(3), strict=True):
+        part.add(some)
+    merged = BootstrapSums(2)
+    merged.merge([part.state() for part in parts])
+    error = values.std().item() / math.sqrt(9001)
+    for one in (whole, merged):
+        assert one.count == 9001
+        assert len(one.rows) <= 2000
+        torch.testing.assert_close(one.rows.sum(dim=0), rows.sum(dim=0))
+        low, high = one.intervals(lambda r: {"mean": r[:, 0] / r[:, 1]})["mean"]
+        assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_too_few_samples_have_no_bootstrap_interval():
+    sums = BootstrapSums(1)
+    sums.add(torch.ones(9, 1))
+    assert sums.intervals(lambda rows: {"sum": rows[:, 0]}) == {}
+    sums.add(torch.ones(1, 1))
+    assert sums.intervals(lambda rows: {"sum": rows[:, 0]}) == {"sum": (10.0, 10.0)}
+
+
+def test_each_resample_draws_as_many_samples():
+    weights = bootstrap_weights(7, 50)
+    assert weights.sum(dim=1).tolist() == [7.0] * 50
+    assert weights.var() > 0
+
+
+def test_an_undefined_metric_has_no_interval():
+    assert percentile_interval(torch.full((10,), torch.nan)) is None
+
+
+def test_metrics_are_printed_with_their_interval():
+    assert metric_text("accuracy", 0.986, (0.9744, 0.9921)) == "98.6 % (97.4 to 99.2)"
+    assert metric_text("video_psnr", 20.0, (19.0, 21.5)) == "20.00 dB (19.00 to 21.50)"
+    assert metric_text("rmse", 12.345, (11.0, 14.0)) == "12.35 (11 to 14)"
+    assert metric_text("accuracy", 0.986) == "98.6 %"
+
+
+def test_counts_have_their_noun_in_the_right_number():
+    assert counted(1, "file") == "1 file"
+    assert counted(0, "file") == "0 files"
+    assert counted(1234, "class", "classes") == "1,234 classes"
