@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from starlette.testclient import TestClient
 
+from perceivers.server.access import AccessRules
 from perceivers.server.app import create_app
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings, UploadLimits
@@ -41,7 +42,7 @@ def client_of(
     if not run.exists():
         save_untrained(run, *kinds)
     service = Service(ServerSettings(str(run), device="cpu", limits=limits or UploadLimits()))
-    app = create_app(service, token=token, hosts=frozenset(("localhost",)))
+    app = create_app(service, token=token, access=AccessRules(hosts=frozenset(("localhost",))))
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         client.service = service
         yield client

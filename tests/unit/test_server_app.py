@@ -109,7 +109,7 @@ def test_nothing_is_loaded_from_elsewhere_and_every_answer_says_so(client):
 def test_a_name_of_another_host_is_refused(client):
     answer = client.get("/run", headers={"host": "evil.example:80"})
     assert answer.status_code == 421
-    assert "--token" in answer.json()["error"]
+    assert "--allowed-hosts" in answer.json()["error"]
     assert client.get("/health", headers={"host": "localhost:8000"}).status_code == 200
 
 
@@ -186,7 +186,7 @@ def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
 
 def test_a_token_is_asked_for_where_there_is_something_to_learn(folder):
     with client_of(folder, "image", token="secret") as client:
-        for route in ("/run", "/metrics"):
+        for route in ("/run", "/metrics", "/docs", "/openapi.json"):
             answer = client.get(route)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -195,5 +195,27 @@ def test_a_token_is_asked_for_where_there_is_something_to_learn(folder):
             shown = {"authorization": "Bearer secret"}
             assert client.get(route, headers=shown).status_code == 200
         assert ask(client).status_code == 401
-        for route in ("/", "/health", "/docs", "/static/app.js"):
+        assert client.get("/health").json() == {"status": "ok"}
+        for route in ("/", "/static/app.js"):
             assert client.get(route).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://localhost"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "same-origin", "origin": "https://birds.example"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "http://localhost:81"}, 403),
+    ],
+)
+def test_a_form_of_another_page_is_refused(client, headers, status):
+    answer = client.post("/predict", files={"image": ("a.png", PICTURE)}, headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert "--allowed-origins" in answer.json()["error"]
+    assert client.get("/run", headers=headers).status_code == 200

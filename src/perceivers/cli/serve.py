@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from perceivers.cli.parsing import parse, wrong_arguments
+from perceivers.server.access import AccessError, with_token
 from perceivers.server.settings import ServerSettings
 
 _EXAMPLES = """
@@ -23,6 +24,10 @@ def run(args: Sequence[str]) -> int:
             wrong_arguments("serve", f"Expected --{flag} of at least 1, got {value}.")
     if not 0 <= settings.port < 2**16:
         wrong_arguments("serve", f"Expected --port from 0 to 65535, got {settings.port}.")
+    try:
+        with_token(settings)
+    except AccessError as error:
+        wrong_arguments("serve", str(error))
     from perceivers.data.base import require
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perceivers.explain.render import explanation_json
+from perceivers.server.access import AccessRules
 from perceivers.server.batching import ModelGoneError
 from perceivers.server.forms import parse_form, read_form
 from perceivers.server.service import Service
@@ -54,14 +55,14 @@ _HTTP_REASONS = {
 
 
 def create_app(
-    service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None
+    service: Service, *, token: str | None = None, access: AccessRules | None = None
 ) -> "RequestGuard":
     """Return the application of a run.
 
     Args:
         service: The run. Started and stopped with the application.
-        token: Bearer token required of requests, but for the page, its files, the docs and /health. None: none.
-        hosts: Accepted names in the Host header. None: any.
+        token: Bearer token required of requests, but for the page, its files and the status in /health. None: none.
+        access: Accepted Host and Origin headers. None: any host, and forms of no other page.
     """
 
     @asynccontextmanager
@@ -70,16 +71,15 @@ def create_app(
         yield
         service.stop()
 
-    app = FastAPI(
-        title=f"perceivers: {service.name}", lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title=f"perceivers: {service.name}", lifespan=lifespan, openapi_url=None)
     _handle_errors(app)
     protected = [] if token is None else [Depends(_require(token))]
     _add_model_routes(app, service, protected)
     _add_other_routes(app, service, protected)
+    _add_docs_routes(app, protected)
     app.mount("/static/shared", StaticFiles(directory=SHARED), name="shared")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    return RequestGuard(app, service, hosts)
+    return RequestGuard(app, service, access or AccessRules())
 
 
 def _require(token: str) -> Callable[..., None]:
@@ -131,26 +131,37 @@ def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        """Return 200, or 503 while the server stops or after its model has ended."""
+        """Return 200, or 503 while the server stops or after its model has ended. Without a token, also the run."""
+        name = {} if protected else {"run": service.name}
         if service.is_healthy:
-            return JSONResponse({"status": "ok", "run": service.name})
+            return JSONResponse({"status": "ok", **name})
         status = "stopping" if service.stopping else "the model has gone"
-        return JSONResponse({"status": status, "run": service.name}, 503)
+        return JSONResponse({"status": status, **name}, 503)
 
     @app.get("/metrics", dependencies=protected)
     async def metrics() -> Response:
         """Return the metrics in Prometheus' text format."""
         return Response(service.metrics_text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
-
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    del run, health, metrics, docs, page
+    del run, health, metrics, page
+
+
+def _add_docs_routes(app: FastAPI, protected: list[Any]) -> None:
+    """Add the API's description, which names inputs and classes of the run and needs the token, too."""
+
+    @app.get("/docs", include_in_schema=False, dependencies=protected)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=protected)
+    async def schema() -> dict[str, Any]:
+        return app.openapi()
+
+    del docs, schema
 
 
 def _milliseconds(started: float) -> float:
@@ -225,16 +236,12 @@ def _too_large(limit: int) -> HTTPException:
 
 
 class RequestGuard:
-    """ASGI middleware: checks of the Host header and the size of the body, security headers, and metrics.
+    """ASGI middleware: checks of the headers and the size of the body, security headers, and metrics."""
 
-    `hosts` are the accepted names in the Host header (None: any), so that no page elsewhere can make a browser reach
-    this server by a name of its own (DNS rebinding).
-    """
-
-    def __init__(self, app: FastAPI, service: Service, hosts: frozenset[str] | None = None) -> None:
+    def __init__(self, app: FastAPI, service: Service, access: AccessRules) -> None:
         self.app: ASGIApp = app
         self.metrics, self.limits = service.metrics, service.limits
-        self.hosts = hosts
+        self.access = access
         self._routes = {route.path for route in app.routes if isinstance(route, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -254,7 +261,7 @@ class RequestGuard:
             await send(message)
 
         body = _BoundedBody(receive, self.limits.bytes, started + self.limits.wait)
-        refusal = self._refusal(Headers(scope=scope))
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
         try:
             await (refusal or self.app)(scope, body.receive, send_with_headers)
             if not body.is_read:
@@ -265,18 +272,11 @@ class RequestGuard:
             route = path if path in self._routes else other
             self.metrics.count_request(route, status, time.monotonic() - started)
 
-    def _refusal(self, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         """Return the response to a request that must not reach the application."""
-        if self.hosts is not None:
-            # Starlette's TrustedHostMiddleware responds with 400 and no reason.
-            host = headers.get("host", "").lower()
-            name, _, port = host.rpartition(":")
-            if (name if port.isdigit() else host) not in self.hosts:
-                reason = (
-                    "This server accepts requests to localhost or its address only. Behind a proxy, start it with "
-                    "--token: then any name is accepted."
-                )
-                return _error(421, reason)
+        refused = self.access.refusal(method, headers)
+        if refused is not None:
+            return _error(*refused)
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > self.limits.bytes:
             refusal = _too_large(self.limits.bytes)

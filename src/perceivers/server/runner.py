@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -19,13 +18,12 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
+from perceivers.server.access import AccessRules, is_loopback, with_token
 from perceivers.server.app import RequestGuard, create_app
 from perceivers.server.metrics import MULTIPROCESS_FOLDER
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings
 
-_TOKEN = "PERCEIVERS_TOKEN"
-_LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
 _LARGEST_HEADERS = 64 * 1024
 _DRAIN_SECONDS = 1.0
 
@@ -38,15 +36,16 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
 
     Raises:
         OSError: If the address is not available, or the folder is not a run's.
+        AccessError: If other machines can reach the address, and it has no token.
         ValueError: If the model cannot read files.
     """
-    settings = replace(settings, token=settings.token or os.environ.get(_TOKEN) or None)
+    settings = with_token(settings)
     with _listen(settings) as listening:
         service = Service(settings)  # reports errors of the run before any process is started
         port: int = listening.getsockname()[1]
         if settings.workers == 1:
             server = _Server(_uvicorn_config(_create_app(settings, service), settings), service)
-            _announce(service.name, settings.host, port, on_ready)
+            _announce(service.name, settings, port, on_ready)
             server.run(sockets=[listening])
             return 0 if server.started else 1
         name = service.name
@@ -54,16 +53,15 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
         with tempfile.TemporaryDirectory(prefix="perceivers-") as folder:
             os.environ[MULTIPROCESS_FOLDER] = folder
             config = _uvicorn_config(partial(_create_app, settings), settings)
-            _announce(name, settings.host, port, on_ready)
+            _announce(name, settings, port, on_ready)
             Multiprocess(config, sockets=[listening]).run()
     return 0
 
 
 def _create_app(settings: ServerSettings, service: Service | None = None) -> RequestGuard:
     """Return the application. Worker processes call it without a service."""
-    is_local = settings.host in _LOOPBACK and settings.token is None
-    hosts = _LOOPBACK if is_local else None
-    return create_app(service or Service(settings), token=settings.token, hosts=hosts)
+    access = AccessRules.of(settings)
+    return create_app(service or Service(settings), token=settings.token, access=access)
 
 
 class _Protocol(H11Protocol):
@@ -154,10 +152,15 @@ def _listen(settings: ServerSettings) -> Generator[socket.socket]:
         yield listening
 
 
-def _announce(name: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def _announce(
+    name: str, settings: ServerSettings, port: int, on_ready: Callable[[str], None]
+) -> None:
     """Call `on_ready` as soon as the server answers."""
+    host = settings.host
+    is_open = settings.token is None and not is_loopback(host)
+    warning = " Everybody who reaches this address can use it: it has no token." if is_open else ""
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
 
     def wait() -> None:
         for _ in range(1200):
@@ -168,7 +171,7 @@ def _announce(name: str, host: str, port: int, on_ready: Callable[[str], None]) 
             except (OSError, http.client.HTTPException):
                 time.sleep(0.1)
             else:
-                on_ready(f"Serving {name} at {address} (Ctrl+C ends it)")
+                on_ready(f"Serving {name} at {address} (Ctrl+C ends it).{warning}")
                 return
             finally:
                 connection.close()

@@ -58,8 +58,13 @@ class ServerSettings:
         port: The port. 0 takes a free one and prints it.
         workers: Number of processes, each with the model.
         decoders: Number of processes that decode uploads, for each worker.
-        token: Required of requests (`Authorization: Bearer TOKEN`). Better set in PERCEIVERS_TOKEN: all users of the
-            machine can see the arguments of a process.
+        token: Required of requests (`Authorization: Bearer TOKEN`), and of a server that other machines can reach.
+            Better set in PERCEIVERS_TOKEN: all users of the machine can see the arguments of a process.
+        no_token: Serve without a token, also to other machines.
+        allowed_hosts: Further names in the Host header of requests, or `*` for any. By default any name with a token,
+            else those of this machine.
+        allowed_origins: Origins of other web pages that may use this server, such as https://birds.example, or `*`
+            for all.
         device: Where to compute. `auto` takes an accelerator if there is one.
         max_batch: Largest number of samples in a forward pass.
         batch_wait: Milliseconds that a sample waits for others to form a batch.
@@ -72,6 +77,9 @@ class ServerSettings:
     workers: int = 1
     decoders: int = 1
     token: str | None = None
+    no_token: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     max_batch: int = 32
     batch_wait: float = 4.0
