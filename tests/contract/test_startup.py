@@ -83,7 +83,12 @@ def test_help_loads_nothing_but_the_standard_library(command):
         == []
     )
     ours = {name for name in modules if name.startswith("perceivers.")}
-    assert ours == {"perceivers.cli", "perceivers.cli.main"}
+    assert ours == {
+        "perceivers.cli",
+        "perceivers.cli.main",
+        "perceivers.cli.terminal",
+        "perceivers.escaping",
+    }
 
 
 @pytest.mark.parametrize(

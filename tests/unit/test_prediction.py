@@ -1,12 +1,15 @@
 import math
+import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
-from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
 
@@ -48,3 +51,32 @@ def test_numbers():
     (one,) = predicted(config, torch.tensor([[1.0, -1.0]]))
     assert one == Prediction(name="0.png", values={"age": 50.0, "height": 1.0})
     assert (one.label, one.top, one.labels) == ("", (), None)
+
+
+def test_rows_with_a_number_that_is_not_finite():
+    outputs = {"a": torch.zeros(3, 2), "b": torch.zeros(3, 4, 5)}
+    assert finite_rows(outputs, 3) == [True, True, True]
+    outputs["a"][0, 1] = math.nan
+    outputs["b"][2, 3, 4] = -math.inf
+    assert finite_rows(outputs, 3) == [False, True, False]
+    assert finite_rows(outputs["b"], 3) == [True, True, False]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_prediction_with_a_number_that_is_not_finite(value):
+    fine = Prediction(name="a", label="x", probability=0.5, values={"image_psnr": math.inf})
+    assert fine.is_finite
+    bad = [
+        replace(fine, probability=value),
+        replace(fine, values={"age": value}),
+        replace(fine, flow=np.full((1, 1, 2), value, np.float32)),
+    ]
+    bad += [replace(fine, tasks={"one": fine, "two": part}) for part in bad]
+    assert not any(one.is_finite for one in bad)
+
+
+def test_the_error_names_sample_and_cause():
+    error = NonFiniteOutputError("far.npy")
+    assert str(error).startswith("far.npy: the model has no finite output for this sample")
+    assert "weights" in str(NonFiniteOutputError("far.npy", in_weights=True))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

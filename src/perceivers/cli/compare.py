@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
+from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
     from perceivers.runs.comparison import Comparison
@@ -56,14 +56,14 @@ def run(args: Sequence[str]) -> int:
     comparison = compare_runs(options.runs)
     for folder, reason in comparison.left_out:
         where = "" if folder in reason else f"{folder}: "
-        print(f"perceivers compare: left out: {where}{reason}", file=sys.stderr)
+        echo(f"perceivers compare: left out: {where}{reason}", err=True)
     forms = {"table": _table, "json": _json, "csv": _csv}
-    print(forms[options.format](comparison))
+    echo(forms[options.format](comparison))
     if options.out is not None:
         from perceivers.runs.comparison import draw_comparison
 
         draw_comparison(comparison, options.out)
-        print(f"The curves: {options.out}", file=sys.stderr)
+        echo(f"The curves: {options.out}", err=True)
     return 1 if comparison.left_out else 0
 
 

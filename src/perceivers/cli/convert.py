@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from perceivers.cli.parsing import parse
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers convert deepmind/vision-perceiver-fourier --out runs/imagenet
@@ -35,9 +36,9 @@ def run(args: Sequence[str]) -> int:
     from perceivers.hub.convert import convert
 
     found = convert(options.source, options.out)
-    print(f"{found.architecture}: {found.num_parameters:,} parameters, now in {options.out}.")
+    echo(f"{found.architecture}: {found.num_parameters:,} parameters, now in {options.out}.")
     if found.predicts:
-        print(f"Next: perceivers predict {options.out} FILE...")
+        echo(f"Next: perceivers predict {options.out} FILE...")
     else:
-        print(f"Next: perceivers info {options.out}")
+        echo(f"Next: perceivers info {options.out}")
     return 0

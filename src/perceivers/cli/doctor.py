@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from perceivers.cli.parsing import parse
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers doctor
@@ -65,9 +66,9 @@ def run(args: Sequence[str]) -> int:
     findings: list[Finding] = []
     for finding in _findings():
         findings.append(finding)
-        print(f"{finding.state:<6} {finding.name:<14} {finding.text}", flush=True)
+        echo(f"{finding.state:<6} {finding.name:<14} {finding.text}")
     wrong = [finding.name for finding in findings if finding.state == "wrong"]
-    print(f"\nWrong: {', '.join(wrong)}." if wrong else "\nEverything that is needed works.")
+    echo(f"\nWrong: {', '.join(wrong)}." if wrong else "\nEverything that is needed works.")
     return 1 if wrong else 0
 
 

@@ -1,6 +1,5 @@
 """`perceivers evaluate`: metrics of a run on a split."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from perceivers.cli.parsing import Device, Quantize, check_quantize, parse
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers evaluate runs/birds                        its test split, or else its validation split
@@ -74,12 +74,12 @@ def run(args: Sequence[str]) -> int:
         without=options.drop_modality,
     )
     if result.quantization is not None:
-        print(f"perceivers evaluate: {result.quantization}", file=sys.stderr)
+        echo(f"perceivers evaluate: {result.quantization}", err=True)
     text = evaluation_text(result, form=options.format)
     if options.out is not None:
         options.out.write_text(text + "\n", encoding="utf-8")
     if options.format == "table":
         where = options.data or "the run's own data"
-        print(f"Measured on the {result.split} split of {where}: {result.num_samples} samples.\n")
-    print(text)
+        echo(f"Measured on the {result.split} split of {where}: {result.num_samples} samples.\n")
+    echo(text)
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from perceivers.cli.parsing import Device, Switch, parse, texts_of, wrong_arguments
+from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
     from perceivers.explain.attribution.faithfulness import MeanCurves
@@ -102,7 +103,7 @@ def run(args: Sequence[str]) -> int:
         map=options.map,
         about=options.about,
     )
-    print(f"Attention of the model for {options.file or 'the text'}: {written}")
+    echo(f"Attention of the model for {options.file or 'the text'}: {written}")
     return 0
 
 
@@ -163,11 +164,11 @@ def _measure_faithfulness(options: Options) -> int:
     stem = Path(options.run).name if options.file is None else Path(options.file).stem
     out = options.out or Path(f"{stem}-faithfulness.{options.format or 'png'}")
     written = write_curves(found, out, format=options.format)
-    print(
+    echo(
         f"Mean areas of {found.samples} of {where}; lower deletion and higher insertion are better.\n"
     )
-    print(_table(found))
-    print(f"\nThe curves: {written}")
+    echo(_table(found))
+    echo(f"\nThe curves: {written}")
     return 0
 
 

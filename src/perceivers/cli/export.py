@@ -1,6 +1,5 @@
 """`perceivers export`: a run in a format that other programs read."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from perceivers.cli.parsing import parse
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers export runs/birds --out exported/birds                 ONNX, for onnxruntime
@@ -49,19 +49,17 @@ def run(args: Sequence[str]) -> int:
     done = export(options.run, options.out, format=options.format, samples=samples)
     if options.format == "huggingface":
         (name,) = done.notes
-        print(
-            f"{done.folder} holds a {name}: transformers.{name}.from_pretrained('{done.folder}')."
-        )
+        echo(f"{done.folder} holds a {name}: transformers.{name}.from_pretrained('{done.folder}').")
     else:
-        print(f"{done.folder} holds {', '.join(done.files)}.")
+        echo(f"{done.folder} holds {', '.join(done.files)}.")
         if "predict.py" in done.files:
-            print(f"Predict without perceivers: python {done.folder / 'predict.py'} FILE...")
+            echo(f"Predict without perceivers: python {done.folder / 'predict.py'} FILE...")
         for note in done.notes:
-            print(f"perceivers export: {note}.", file=sys.stderr)
+            echo(f"perceivers export: {note}.", err=True)
     if done.difference is None:
         missing = "not compared with the model: pip install transformers, and export again"
-        print(f"perceivers export: {missing}.", file=sys.stderr)
+        echo(f"perceivers export: {missing}.", err=True)
     else:
         compared = f"{done.difference.largest:.1e}, on {done.difference.samples}"
-        print(f"largest difference to the model: {compared}")
+        echo(f"largest difference to the model: {compared}")
     return 0

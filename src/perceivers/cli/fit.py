@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from perceivers.cli.parsing import wrong_arguments
+from perceivers.cli.terminal import echo
 from perceivers.recipes.files import find_recipe
 from perceivers.recipes.overrides import UNPREFIXED, FlagWords, OverrideError, UnknownFieldError
 from perceivers.recipes.registry import Recipe, get_recipe
@@ -72,7 +73,7 @@ def run(args: Sequence[str]) -> int:
     positional, flags = _split_flags(["--help" if arg == "-h" else arg for arg in args])
     everything, brief = "help_all" in flags, "help" in flags
     if everything or brief:
-        print(_help(_recipe(flags) or get_recipe("images"), everything=everything))
+        echo(_help(_recipe(flags) or get_recipe("images"), everything=everything))
         return 0
     data = _take_data(positional, flags)
     recipe, size = _recipe(flags), _word(flags, "size")
@@ -270,10 +271,10 @@ def _report(result: "Run") -> None:
     from perceivers.evaluation.metrics_table import metrics_text
 
     folder = result.folder
-    print(
+    echo(
         f"\nOn the validation split, with the weights that were kept:\n\n{metrics_text(result.metrics)}"
     )
-    print(
+    echo(
         f"\nThe run is in {folder} (see report.md there). Next:\n"
         f"  perceivers evaluate {folder}\n"
         f"  perceivers predict {folder} FILE...\n"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from perceivers.cli.parsing import Switch, parse, wrong_arguments
+from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
     from perceivers.models.cost import Cost
@@ -56,16 +57,16 @@ def run(args: Sequence[str]) -> int:
     small = compression(config) if task is not None and task.reports_compression else None
     if options.format == "json":
         extra = {} if small is None else {"compression": dataclasses.asdict(small)}
-        print(json.dumps({**dataclasses.asdict(result), **extra, "assumed": assumed}, indent=2))
+        echo(json.dumps({**dataclasses.asdict(result), **extra, "assumed": assumed}, indent=2))
         return 0
     for sentence in assumed:
-        print(sentence)
+        echo(sentence)
     lines = _lines(result)
     if small is not None:
         lines.append(("compression", small.sentence()))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        print(f"{name.ljust(width)}  {value}")
+        echo(f"{name.ljust(width)}  {value}")
     return 0
 
 

@@ -6,12 +6,13 @@ Nothing heavy is imported here: `perceivers --help` answers before torch could b
 import difflib
 import errno
 import importlib
-import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+
+from perceivers.cli.terminal import echo, prepare_streams
 
 COMMANDS = {
     "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",
@@ -62,28 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name. By default, those of this process.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            line_buffering=True
-        )  # keeps the order with errors and progress, also in a pipe
+    prepare_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help", "help"):
         commands = "".join(f"  {name:<14} {text}\n" for name, text in COMMANDS.items())
-        print(f"{_USAGE}{commands}\n{_EXAMPLES}")
+        echo(f"{_USAGE}{commands}\n{_EXAMPLES}")
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
-        print(f"perceivers {version('perceivers')}")
+        echo(f"perceivers {version('perceivers')}")
         return 0
     command = args[0]
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         known = ", ".join(COMMANDS)
-        print(
+        echo(
             f"perceivers: there is no command '{command}'.{hint} There are: {known}.",
-            file=sys.stderr,
+            err=True,
         )
         return 2
     return _run(command, args[1:], debug=debug)
@@ -97,7 +95,7 @@ def _run(command: str, args: list[str], *, debug: bool) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
         hint = " `--resume` with the same --out continues from the last checkpoint."
-        print(f"\nInterrupted.{hint if command == 'fit' else ''}", file=sys.stderr)
+        echo(f"\nInterrupted.{hint if command == 'fit' else ''}", err=True)
         return 130
     except BrokenPipeError:  # as in `perceivers recipes | head`: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,7 +104,7 @@ def _run(command: str, args: list[str], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         else:
-            print(f"perceivers {command}: {readable(error)}", file=sys.stderr)
+            echo(f"perceivers {command}: {readable(error)}", err=True)
         return 1
 
 

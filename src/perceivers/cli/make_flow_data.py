@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perceivers.cli.parsing import parse
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers make-flow-data --out pairs --count 2000
@@ -53,6 +54,6 @@ def run(args: Sequence[str]) -> int:
         images=options.images,
         validation=options.validation,
     )
-    print(f"{options.count:,} pairs in {options.out}, {held_out:,} of them for validation.")
-    print(f"Next: perceivers fit {options.out} --recipe flow --size tiny")
+    echo(f"{options.count:,} pairs in {options.out}, {held_out:,} of them for validation.")
+    echo(f"Next: perceivers fit {options.out} --recipe flow --size tiny")
     return 0

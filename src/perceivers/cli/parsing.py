@@ -1,11 +1,12 @@
 """Parsing of a command's arguments: a dataclass whose docstring is the help."""
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
+
+from perceivers.cli.terminal import echo
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -37,7 +38,7 @@ def parse(
         )
     except SystemExit as left:
         if left.code in (0, None):  # tyro has printed the help; it would run the examples together
-            print(f"examples:\n{examples.strip(chr(10))}")
+            echo(f"examples:\n{examples.strip(chr(10))}")
         raise
 
 
@@ -84,5 +85,5 @@ def texts_of(
 
 def wrong_arguments(command: str, message: str) -> NoReturn:
     """Print an error about the arguments and exit with status 2."""
-    print(f"perceivers {command}: {message}", file=sys.stderr)
+    echo(f"perceivers {command}: {message}", err=True)
     raise SystemExit(2)

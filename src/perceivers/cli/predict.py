@@ -1,6 +1,5 @@
 """`perceivers predict`: predict files."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from perceivers.cli.parsing import (
     texts_of,
     wrong_arguments,
 )
+from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
@@ -100,7 +100,7 @@ def run(args: Sequence[str]) -> int:
         without=options.drop_modality,
     )
     if predictor.quantization is not None:
-        print(f"perceivers predict: {predictor.quantization.sentence()}", file=sys.stderr)
+        echo(f"perceivers predict: {predictor.quantization.sentence()}", err=True)
     if options.shards is not None:
         return _predict_shards(predictor, options)
     failed: list[str] = []
@@ -109,7 +109,7 @@ def run(args: Sequence[str]) -> int:
         failed.append(name)
         message = readable(error)
         where = "" if name in message else f"{name}: "
-        print(f"perceivers predict: {where}{message}", file=sys.stderr)
+        echo(f"perceivers predict: {where}{message}", err=True)
 
     items: list[Any] = list(options.files)
     items += texts_of("predict", options.text, predictor.columns)
@@ -118,10 +118,10 @@ def run(args: Sequence[str]) -> int:
         _save(predictions, options.save)
     text = predictions_text(predictions, form=options.format)
     if options.out is None:
-        print(text)
+        echo(text)
     else:
         options.out.write_text(text + "\n", encoding="utf-8")
-        print(f"{len(predictions)} predictions in {options.out}", file=sys.stderr)
+        echo(f"{len(predictions)} predictions in {options.out}", err=True)
     return 1 if failed else 0
 
 
@@ -130,7 +130,7 @@ def _save(predictions: "list[Prediction]", folder: Path) -> None:
     from perceivers.evaluation.save import save_predictions
 
     written = save_predictions(predictions, folder)
-    print(f"{len(written)} files in {folder}", file=sys.stderr)
+    echo(f"{len(written)} files in {folder}", err=True)
 
 
 def _predict_shards(predictor: "Predictor", options: Options) -> int:
@@ -153,5 +153,5 @@ def _predict_shards(predictor: "Predictor", options: Options) -> int:
     ):
         bad += done.bad
         counts = f"{done.num_rows:,} rows, {done.bad:,} of them with an error"
-        print(f"{done.shard} -> {done.path}: {'done before' if done.skipped else counts}")
+        echo(f"{done.shard} -> {done.path}: {'done before' if done.skipped else counts}")
     return 1 if bad else 0

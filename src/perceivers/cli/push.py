@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from perceivers.cli.parsing import Switch, parse, wrong_arguments
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers push runs/birds somebody/birds --private
@@ -42,8 +43,8 @@ def run(args: Sequence[str]) -> int:
     if options.dry_run is not None:
         made = prepare_push(options.run, options.dry_run, repo_id=options.repo)
         names = ", ".join(sorted(path.name for path in made.iterdir()))
-        print(f"Nothing was sent. {made} holds what would be pushed to {options.repo}: {names}.")
+        echo(f"Nothing was sent. {made} holds what would be pushed to {options.repo}: {names}.")
         return 0
     address = push_to_hub(options.run, options.repo, private=options.private)
-    print(f"{options.run} is at {address}. Load it with pv.load('{options.repo}').")
+    echo(f"{options.run} is at {address}. Load it with pv.load('{options.repo}').")
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceivers.cli.parsing import Device, parse
+from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
     from perceivers.data.sources.bundle import DatasetBundle
@@ -61,11 +62,11 @@ def run(args: Sequence[str]) -> int:
     image = explain_file(load(folder), files[0], folder / "attention.png")
 
     result = evaluate_run(folder, device=options.device)
-    print(f"\nreport:      {folder / 'report.md'}")
-    print(f"predictions: {table} ({len(files)} test digits, as files in {folder / 'digits'})")
-    print(f"attention:   {image}")
-    print("\nThe test digits, a fifth of all, took no part in training or in choosing weights:\n")
-    print(evaluation_text(result))
+    echo(f"\nreport:      {folder / 'report.md'}")
+    echo(f"predictions: {table} ({len(files)} test digits, as files in {folder / 'digits'})")
+    echo(f"attention:   {image}")
+    echo("\nThe test digits, a fifth of all, took no part in training or in choosing weights:\n")
+    echo(evaluation_text(result))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers recipes
@@ -38,14 +39,14 @@ def run(args: Sequence[str]) -> int:
     if options.name is None:
         for name in list_recipes():
             first, expected = _describe(name)
-            print(f"{name}\n    {first}\n    {expected}")
-        print("\n`perceivers recipes NAME > my.yaml` gives a file to edit.")
+            echo(f"{name}\n    {first}\n    {expected}")
+        echo("\n`perceivers recipes NAME > my.yaml` gives a file to edit.")
         return 0
     try:
         recipe = find_recipe(options.name, size=options.size)
     except (KeyError, ValueError, OSError) as error:
         wrong_arguments("recipes", str(error.args[0] if isinstance(error, KeyError) else error))
-    print(dump_recipe(recipe), end="")
+    echo(dump_recipe(recipe), end="")
     return 0
 
 

@@ -1,6 +1,5 @@
 """`perceivers report`: an HTML report of a run."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers report runs/birds                          writes runs/birds/report.html
@@ -40,6 +40,6 @@ def run(args: Sequence[str]) -> int:
 
     out = options.out or Path(options.run) / "report.html"
     for sentence in write_html_report(options.run, out, examples=options.examples):
-        print(f"perceivers report: {sentence}", file=sys.stderr)
-    print(f"The report of {options.run}: {out}")
+        echo(f"perceivers report: {sentence}", err=True)
+    echo(f"The report of {options.run}: {out}")
     return 0

@@ -1,9 +1,9 @@
 """`perceivers serve`: predictions and explanations over HTTP."""
 
-import sys
 from collections.abc import Sequence
 
 from perceivers.cli.parsing import parse, wrong_arguments
+from perceivers.cli.terminal import echo
 from perceivers.server.access import AccessError, with_token
 from perceivers.server.settings import ServerSettings
 
@@ -34,4 +34,4 @@ def run(args: Sequence[str]) -> int:
         require(module, "serve")
     from perceivers.server.runner import serve
 
-    return serve(settings, lambda sentence: print(sentence, file=sys.stderr))
+    return serve(settings, lambda sentence: echo(sentence, err=True))

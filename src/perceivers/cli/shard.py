@@ -1,6 +1,5 @@
 """`perceivers shard`: write data as Parquet shards with the encoded files inside."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from perceivers.cli.parsing import parse
+from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers shard birds/ --out shards/birds
@@ -67,10 +67,10 @@ def run(args: Sequence[str]) -> int:
     for part in written:
         there = f", {part.there} of them there already" if part.there else ""
         shards = "shard" if len(part.paths) == 1 else "shards"
-        print(f"{part.split}: {part.num_rows:,} rows in {len(part.paths)} {shards}{there}")
+        echo(f"{part.split}: {part.num_rows:,} rows in {len(part.paths)} {shards}{there}")
         for name, reason in part.bad[:5]:
-            print(f"perceivers shard: left out {name}: {reason}", file=sys.stderr)
+            echo(f"perceivers shard: left out {name}: {reason}", err=True)
         if len(part.bad) > 5:
-            print(f"perceivers shard: left out {len(part.bad) - 5} more", file=sys.stderr)
-    print(f"Next: perceivers fit {options.out} --stream")
+            echo(f"perceivers shard: left out {len(part.bad) - 5} more", err=True)
+    echo(f"Next: perceivers fit {options.out} --stream")
     return 0

@@ -1,9 +1,12 @@
 """Splits, batches, the configuration of data, and helpers that all packages share."""
 
 import difflib
+import errno
 import importlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
+from perceivers.escaping import encode_text
 from perceivers.registry import configclass
 from perceivers.typing import Tensor
 
@@ -171,7 +175,8 @@ class Batch:
 def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
     """Yield a temporary path to write to, and move it to `path` at the end: no reader ever sees half a file.
 
-    On any error the temporary file is removed and `path` keeps its previous content. Missing folders are created.
+    On any error the temporary file is removed and `path` keeps its previous content. Missing folders are created. The
+    name may hold any bytes. The target of a symbolic link is replaced, not the link; a device or pipe is written to.
 
     Args:
         path: Path of the finished file.
@@ -180,22 +185,67 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
     Raises:
         OSError: If the file cannot be written, e.g. on a full disk.
     """
+    named = path
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    special = path.exists() and not path.is_file() and not path.is_dir()  # such as /dev/stdout
+    folder = Path(tempfile.gettempdir()) if special else path.parent
     # Random, since other threads, processes and machines may write the same file.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = folder / f".{_shortened(path.name)}.{secrets.token_hex(4)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if special:
+            with temporary.open("rb") as file, path.open("wb") as device:
+                shutil.copyfileobj(file, device)
+            return
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        kept = " The previous file is unchanged." if path.is_file() else ""
-        raise OSError(
-            f"Could not write {path}: {reason}.{kept} Make room on the disk or choose another folder, then start "
-            "again (a training run continues with --resume)."
-        ) from error
+        raise OSError(_write_failure(named, error)) from error
+    except Exception as error:
+        if is_disk_full(error):  # safetensors and torch report a full disk by errors of their own
+            raise OSError(_write_failure(named, error)) from error
+        raise
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write a text as UTF-8 by `atomic_write`. Names in it that are not UTF-8 are written with their bytes."""
+    with atomic_write(path, sync=sync) as new:
+        new.write_bytes(encode_text(text))
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or one that caused it, is that of a full disk, also as text of another library."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
+            return True
+        if any(os.strerror(number).lower() in str(cause).lower() for number in _DISK_FULL[:2]):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _write_failure(path: Path, error: BaseException) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    kept = " The previous file is unchanged." if path.is_file() else ""
+    room = "Make room on the disk or choose" if is_disk_full(error) else "Choose"
+    return (
+        f"Could not write {path}: {reason.rstrip('.')}.{kept} {room} another folder, then start again (a training run "
+        "continues with --resume)."
+    )
+
+
+def _shortened(name: str) -> str:
+    """Return a file name that is short enough for a prefix and a suffix, within the usual limit of 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:200])

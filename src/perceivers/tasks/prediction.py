@@ -1,13 +1,42 @@
 """Prediction of a model for one sample, for every task."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from perceivers.typing import Float, Tensor
+
+
+class NonFiniteOutputError(ValueError):
+    """The model has no finite output for a sample: a number of it is NaN or infinite.
+
+    Args:
+        name: Name of the sample.
+        in_weights: Whether the weights of the model themselves are not finite.
+    """
+
+    def __init__(self, name: str, in_weights: bool = False) -> None:
+        super().__init__(name, in_weights)
+        self.name = name
+        self.in_weights = in_weights
+
+    def __str__(self) -> str:
+        """Return the message, with the name of the sample and what to do."""
+        cause = (
+            "The weights of the model are not finite, so it has no output for any sample: train it again, or use an "
+            "earlier checkpoint."
+            if self.in_weights
+            else "Its values are probably far outside of those in training: check their range and units."
+        )
+        return (
+            f"{self.name}: the model has no finite output for this sample (expected numbers, got NaN or infinity). "
+            f"{cause}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +95,18 @@ class Prediction:
         default_factory=dict[str, Reconstruction], repr=False, compare=False
     )
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number is finite. The PSNR of a perfect reconstruction is infinite and does not count."""
+        numbers = [self.probability, *self.probabilities.values()]
+        numbers += [value for name, value in self.values.items() if not name.endswith("psnr")]
+        numbers += [share for blank in self.blanks for _, share in blank]
+        return (
+            all(map(math.isfinite, numbers))
+            and (self.flow is None or bool(np.isfinite(self.flow).all()))
+            and all(one.is_finite for one in self.tasks.values())
+        )
+
     def columns(self) -> dict[str, Any]:
         """Return the cells of this prediction in a table, by column; several tasks prefixed by name, `digit/label`.
 
@@ -121,3 +162,17 @@ def class_predictions(
             probabilities=dict(zip(labels, row, strict=True)),
             labels=several,
         )
+
+
+def finite_rows(outputs: Any, num_rows: int) -> list[bool]:
+    """Return for each sample of a batch whether all outputs of a model are finite.
+
+    Args:
+        outputs: A tensor whose first axis is the batch, or a mapping of these.
+        num_rows: Number of samples.
+    """
+    found = torch.ones(num_rows, dtype=torch.bool)
+    parts = cast("Mapping[str, Any]", outputs) if isinstance(outputs, Mapping) else {"": outputs}
+    for part in parts.values():
+        found &= part.isfinite().reshape(num_rows, -1).all(dim=1).cpu()
+    return cast("list[bool]", found.tolist())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from perceivers.escaping import escape_terminal
 from perceivers.runs.summary import readable_duration
 from perceivers.tasks.base import is_share
 
@@ -37,7 +38,7 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """Print a sentence, also if disabled."""
-        self._console.print(text, markup=False)
+        self._console.print(escape_terminal(text), markup=False)
 
     def start(self) -> None:
         """Start the display."""
@@ -89,7 +90,7 @@ class ProgressDisplay:
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
-        self._console.print(text, markup=False)
+        self._console.print(escape_terminal(text), markup=False)
 
     def _metrics(self) -> str:
         shown = {

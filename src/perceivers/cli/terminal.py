@@ -1,0 +1,30 @@
+"""Printing of the commands: the only place that writes text to standard output and standard error."""
+
+import io
+import sys
+
+from perceivers.escaping import encoding_errors, escape_terminal
+
+
+def echo(text: object = "", *, err: bool = False, end: str = "\n") -> None:
+    """Print a text, escaped if it is a message or is shown in a terminal.
+
+    Results that another program reads (standard output that is no terminal) are written unchanged, and names in them
+    that are not UTF-8 with their bytes.
+
+    Args:
+        text: Text of one or more lines.
+        err: Print to standard error: messages, warnings and progress.
+        end: Text after it.
+    """
+    stream = sys.stderr if err else sys.stdout
+    shown = escape_terminal(str(text)) if err or stream.isatty() else str(text)
+    stream.write(f"{shown}{end}")
+    stream.flush()
+
+
+def prepare_streams() -> None:
+    """Let standard output and error take any character, and keep their order in a pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors=encoding_errors())

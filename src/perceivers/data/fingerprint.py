@@ -1,0 +1,155 @@
+"""Fingerprints of files, rows and weights, by which finished work is recognized.
+
+Two values have the same fingerprint if their contents are the same, whatever they are called and wherever they are
+stored. A file that must not be read in full can be identified by size and modification time instead: nearly every
+change of its content in place alters these, but a copy does, too.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.typing import Tensor
+
+By = Literal["content", "stat"]
+"""What identifies a file: all of its bytes, or its size and modification time."""
+
+_CHUNK = 2**20
+_DIGEST_BYTES = 16
+
+
+class _Hash(Protocol):
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+
+def file_fingerprint(path: Path, *, by: By = "content") -> str:
+    """Return the fingerprint of a file.
+
+    Args:
+        path: Path of the file.
+        by: `content`: hash of all bytes. `stat`: size and modification time in nanoseconds, without reading the file.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    found = _new()
+    _add_file(found, path, by)
+    return found.hexdigest()
+
+
+def bytes_fingerprint(*parts: bytes) -> str:
+    """Return the fingerprint of bytes."""
+    found = _new()
+    for part in parts:
+        _add(found, part, "content")
+    return found.hexdigest()
+
+
+def value_fingerprint(value: Any, *, by: By = "content") -> str:
+    """Return the fingerprint of a cell or a row: an `EncodedItem`, array, text, number, or a list or mapping of these.
+
+    The order of a mapping does not matter. Names of encoded items, which are for messages only, are ignored, except
+    those of files that cannot be read.
+
+    Args:
+        value: The value. Anything else is identified by its `repr`.
+        by: What identifies a file.
+    """
+    found = _new()
+    _add(found, value, by)
+    return found.hexdigest()
+
+
+def rows_fingerprint(rows: Iterable[Mapping[str, Any]], *, by: By = "content") -> str:
+    """Return the fingerprint of rows in their order. Arguments: see `value_fingerprint`."""
+    found = _new()
+    for row in rows:
+        _add(found, row, by)
+    return found.hexdigest()
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Return the fingerprint of the parameters and buffers of a model: names, types, shapes and values."""
+    found = _new()
+    for name in sorted(weights):
+        weight = weights[name].detach().contiguous().cpu()
+        _add(found, [name, str(weight.dtype), list(weight.shape)], "content")
+        found.update(weight.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _new() -> "hashlib.blake2b":
+    return hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+
+def _add(found: _Hash, value: Any, by: By) -> None:
+    """Add a value to a hash, with its type and size, so that no two values give the same bytes."""
+    if isinstance(value, EncodedItem):
+        _add_item(found, value, by)
+    elif isinstance(value, np.ndarray):
+        _add_array(found, cast("npt.NDArray[Any]", value), by)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        _add_bytes(found, "bytes", bytes(value))
+    elif isinstance(value, str):
+        _add_bytes(found, "str", value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, Mapping):
+        parts = cast("Mapping[Any, Any]", value)
+        _tag(found, "mapping", len(parts))
+        for key in sorted(parts, key=str):
+            _add(found, [str(key), parts[key]], by)
+    elif isinstance(value, list | tuple):
+        items = cast("list[Any]", value)
+        _tag(found, "list", len(items))
+        for item in items:
+            _add(found, item, by)
+    else:
+        plain = value.item() if isinstance(value, np.generic) else value
+        _tag(found, type(plain).__name__, repr(plain))
+
+
+def _add_array(found: _Hash, array: npt.NDArray[Any], by: By) -> None:
+    _tag(found, "array", f"{array.dtype.str}{array.shape}")
+    if array.dtype.hasobject:
+        _add(found, array.tolist(), by)
+    else:
+        found.update(np.ascontiguousarray(array).tobytes())
+
+
+def _add_bytes(found: _Hash, kind: str, raw: bytes) -> None:
+    _tag(found, kind, len(raw))
+    found.update(raw)
+
+
+def _add_item(found: _Hash, item: EncodedItem, by: By) -> None:
+    if item.path is None:
+        # A file in a table and the same file on the disk have one fingerprint.
+        _add(
+            found, next((v for v in (item.data, item.array, item.value) if v is not None), None), by
+        )
+        return
+    try:
+        _add_file(found, item.path, by)
+    except OSError:
+        _tag(found, "unreadable", repr(str(item.path)))
+
+
+def _add_file(found: _Hash, path: Path, by: By) -> None:
+    if by == "stat":
+        about = path.stat()
+        _tag(found, "stat", f"{about.st_size} {about.st_mtime_ns}")
+        return
+    with path.open("rb") as file:
+        _tag(found, "bytes", path.stat().st_size)
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+
+
+def _tag(found: _Hash, kind: str, about: object) -> None:
+    found.update(f"\0{kind} {about}\0".encode("utf-8", "surrogatepass"))
