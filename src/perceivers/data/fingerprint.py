@@ -18,7 +18,7 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.typing import Tensor
 
 By = Literal["content", "stat"]
-"""What identifies a file: all of its bytes, or its size and modification time."""
+"""Identity of a file: all of its bytes, or its size and modification time."""
 
 _CHUNK = 2**20
 _DIGEST_BYTES = 16
@@ -60,7 +60,7 @@ def value_fingerprint(value: Any, *, by: By = "content") -> str:
 
     Args:
         value: The value. Anything else is identified by its `repr`.
-        by: What identifies a file.
+        by: Identity of files: their content, or size and modification time.
     """
     found = _new()
     _add(found, value, by)
