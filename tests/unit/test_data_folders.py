@@ -1,6 +1,12 @@
 import pytest
 
-from perceivers.data.sources.folders import class_table, file_table, metadata_splits, metadata_table
+from perceivers.data.sources.folders import (
+    class_table,
+    file_table,
+    image_pair_table,
+    metadata_splits,
+    metadata_table,
+)
 from support.files import write_csv, write_jsonl
 from support.image_data import write_png
 
@@ -75,3 +81,20 @@ def test_two_metadata_tables_are_refused(tmp_path):
     write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": "1.png"}])
     with pytest.raises(ValueError, match=r"holds metadata\.csv and metadata\.jsonl\. Keep one"):
         metadata_table(tmp_path)
+
+
+def test_blanks_around_class_names_are_dropped_and_named(tmp_path):
+    write_png(tmp_path / "cat " / "1.png", 1)
+    write_png(tmp_path / "dog" / "2.png", 2)
+    table, notes = class_table(tmp_path)
+    assert table.column("label") == ["cat", "dog"]
+    assert notes == ["Blanks around names of classes are dropped: 'cat '."]
+
+
+def test_masks_in_the_folder_of_their_images(tmp_path):
+    for name in ("1", "1_mask", "2", "2-mask", "3"):
+        write_png(tmp_path / f"{name}.png", 1)
+    table, notes = image_pair_table(tmp_path)
+    assert table.column("image") == ["1.png", "2.png", "3.png"]
+    assert table.column("mask") == ["1_mask.png", "2-mask.png", None]
+    assert notes == [f"1 of 3 images in {tmp_path} have no mask."]

@@ -234,3 +234,65 @@ def test_unreadable_folders_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(PermissionError, match=r"The folder '.*' cannot be read: Permission denied"):
         list(media_files(tmp_path))
+
+
+@pytest.mark.parametrize("inner", ["", "cam1", "cam2"])
+@pytest.mark.parametrize("name", ["train", "test", "val"])
+def test_a_class_called_like_a_split_beside_other_classes_is_a_class(tmp_path, name, inner):
+    touch(*(tmp_path / c / inner / f"{i}.png" for c in ("bus", "car", name) for i in range(2)))
+    found = recognize(tmp_path)
+    assert found.form == "a folder of classes"
+    assert found.notes == (
+        f"The folder '{name}' is read as a class, since it lies beside folders of other names.",
+    )
+
+
+def test_class_folders_in_a_split_beside_files_are_a_split(tmp_path):
+    touch(tmp_path / "train" / "cat" / "1.png", tmp_path / "train" / "dog" / "1.png")
+    touch(tmp_path / "samples" / "1.png")
+    found = recognize(tmp_path)
+    assert found.form == "a folder of classes, train only"
+    assert found.notes == ("Left out (not part of a split): samples.",)
+
+
+def test_a_folder_that_may_be_a_split_or_a_class_is_asked_about(tmp_path):
+    touch(*(tmp_path / a / b / "1.png" for a in ("train", "more") for b in ("cat", "dog")))
+    with pytest.raises(
+        ValueError, match=r"'train', which may be the train split or a class beside 'more'.*rename"
+    ):
+        recognize(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["birds", "train/train", "data"])
+def test_one_folder_around_everything_is_opened_and_named(tmp_path, inner):
+    touch(*(tmp_path / inner / c / "1.png" for c in ("robin", "wren")), tmp_path / "README.md")
+    found = recognize(tmp_path)
+    assert found.form.startswith("a folder of classes")
+    assert found.splits["train"].paths == (tmp_path / inner,)
+    if inner == "birds":
+        assert found.notes == (
+            f"Everything lies in the folder 'birds' of '{tmp_path}', which is read.",
+        )
+
+
+def test_a_single_class_folder_is_not_opened(tmp_path):
+    touch(tmp_path / "robin" / "1.png", tmp_path / "robin" / "2.png")
+    assert recognize(tmp_path).splits["train"].paths == (tmp_path,)
+    (tmp_path / "robin" / "up").symlink_to(tmp_path)
+    assert recognize(tmp_path).splits["train"].paths == (tmp_path,)
+
+
+@pytest.mark.parametrize("folder", ["data [v1]", "a=b", "x.y", "ü é"])
+def test_patterns_in_folders_of_any_name(tmp_path, folder):
+    touch(*(tmp_path / folder / f"s-{i}.tar" for i in range(2)))
+    found = recognize(f"{tmp_path}/{folder}/s-*.tar")
+    assert [path.name for path in found.splits["train"].paths] == ["s-0.tar", "s-1.tar"]
+    found = recognize(f"{tmp_path}/*/s-[01].tar")
+    assert len(found.splits["train"].paths) == 2
+
+
+def test_masks_beside_their_images_are_targets(tmp_path):
+    touch(*(tmp_path / f"{i}{end}" for i in range(3) for end in (".jpg", "_mask.png")))
+    assert recognize(tmp_path).splits["train"].kind == "targets"
+    touch(tmp_path / "b" / "images" / "1.jpg", tmp_path / "b" / "masks" / "1_mask.gif")
+    assert recognize(tmp_path / "b").splits["train"].kind == "targets"

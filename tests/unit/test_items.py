@@ -160,3 +160,59 @@ def test_errors_can_be_collected(pictures):
     found = names(items, on_error=lambda name, error: failed.append((name, str(error))))
     assert len(found) == 2
     assert failed == [("nowhere.png", "There is no file, folder or match for 'nowhere.png'.")]
+
+
+def test_a_folder_is_read_as_in_training_and_the_rest_is_named(pictures):
+    for name in ("._1.png", ".cache/2.png", "__MACOSX/3.png", "4.jxl", ".DS_Store"):
+        (pictures / "dark" / name).parent.mkdir(exist_ok=True)
+        (pictures / "dark" / name).touch()
+    skipped = []
+    assert len(names(pictures / "dark", on_skip=skipped.append)) == 2
+    assert skipped == [
+        f"Skipped in '{pictures / 'dark'}': 1 file not read as images (4.jxl) and 3 hidden (.cache, __MACOSX, ._1.png)."
+    ]
+
+
+def test_masks_beside_images_are_no_samples(tmp_path):
+    for name in ("1.png", "1_mask.png", "2.png", "2_mask.png"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    assert names(tmp_path) == [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
+
+
+@pytest.mark.parametrize("kind", ["array", "text"])
+def test_a_model_reads_the_files_that_it_was_trained_on(tmp_path, kind):
+    suffix = {"array": "npy", "text": "txt"}[kind]
+    (tmp_path / f"1.{suffix}").touch()
+    (tmp_path / "2.ply").touch()
+    columns = {"points": InputColumn(kind, "points")}
+    assert names(tmp_path, columns) == [str(tmp_path / f"1.{suffix}"), str(tmp_path / "2.ply")]
+
+
+def test_a_folder_with_a_table_is_read_by_a_model_of_several_columns(pictures):
+    (pictures / "metadata.csv").write_text("file_name,age\ndark/0.png,4\nlight/0.png,5\n")
+    columns = {
+        "image": InputColumn("file_name", "image"),
+        "table": InputColumn("age", "table", ("age",), ("number",)),
+    }
+    found = list(samples_of(pictures, columns))
+    assert [sample.row["age"] for sample in found] == [4, 5]
+
+
+@pytest.mark.parametrize("folder", ["a=b", "new [1]", "x, y", "left=z", "ü é"])
+def test_paths_of_any_name(pictures, folder):
+    place = (pictures / "dark").rename(pictures / folder)
+    assert names(str(place / "0.png")) == [str(place / "0.png")]
+    assert names(str(place / "*.png")) == [str(place / "0.png"), str(place / "1.png")]
+    (sample,) = samples_of(f"left={place / '0.png'},right={place / '1.png'}", PAIR)
+    assert [sample.row[name].path for name in PAIR] == [place / "0.png", place / "1.png"]
+
+
+def test_a_pattern_may_match_folders(pictures):
+    assert len(names(str(pictures / "*"))) == 4
+
+
+def test_a_text_with_commas_beside_a_file():
+    columns = {"image": InputColumn("image", "image"), "text": InputColumn("text", "text")}
+    (sample,) = samples_of("text=Red, white, blue,image=a.png", columns)
+    assert sample.row["text"].value == "Red, white, blue"
+    assert str(sample.row["image"].path) == "a.png"

@@ -111,9 +111,12 @@ def run(args: Sequence[str]) -> int:
         where = "" if name in message else f"{name}: "
         echo(f"perceivers predict: {where}{message}", err=True)
 
+    def note(sentence: str) -> None:
+        print(f"perceivers predict: {sentence}", file=sys.stderr)
+
     items: list[Any] = list(options.files)
     items += texts_of("predict", options.text, predictor.columns)
-    predictions = predictor.predict(items, top=options.top, on_error=report)
+    predictions = predictor.predict(items, top=options.top, on_error=report, on_skip=note)
     if options.save is not None:
         _save(predictions, options.save)
     text = predictions_text(predictions, form=options.format)

@@ -79,6 +79,7 @@ class Predictor:
         *,
         top: int = 5,
         on_error: Callable[[str, Exception], None] | None = None,
+        on_skip: Callable[[str], None] | None = None,
     ) -> list[Prediction]:
         """Return one prediction for each sample.
 
@@ -89,12 +90,13 @@ class Predictor:
             top: Number of best labels that each prediction lists.
             on_error: Called with the name and the error of a sample that cannot be decoded, which is then
                 left out. By default the first such error is raised.
+            on_skip: Called with a sentence about the files of a folder that are skipped.
 
         Raises:
             ValueError: If a sample cannot be decoded, or nothing is found. The message names it.
             OSError: If a file cannot be opened.
         """
-        samples = samples_of(items, self.columns, on_error=on_error)
+        samples = samples_of(items, self.columns, on_error=on_error, on_skip=on_skip)
         return list(self.stream(samples, top=top, on_error=on_error))
 
     def stream(

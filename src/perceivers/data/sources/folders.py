@@ -1,8 +1,14 @@
-"""Folders as tables: a folder per class, a metadata table beside the files, image pairs, or just files."""
+"""Folders as tables: a folder per class, a metadata table beside the files, image pairs, or just files.
 
+`media_files` is the one rule for the content of a folder, for training and prediction.
+"""
+
+import glob
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +19,24 @@ from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
 
 _INPUTS = ("images", "image", "inputs", "input")
 _TARGETS = ("masks", "mask", "targets", "target", "annotations", "labels")
+_TARGET_STEM = re.compile(
+    r"(?P<image>.+)[_. -](?P<kind>masks?|segmentation|seg|labels?|gt|annotation|target)",
+    re.IGNORECASE,
+)
 
 
-def media_files(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, sorted within each folder. Hidden files are skipped."""
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden: `.cache`, `._1.png`, the `__MACOSX` of an archive."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def media_files(folder: Path, hidden: list[Path] | None = None) -> Iterator[Path]:
+    """Yield every file below a folder, sorted within each folder. Links are followed.
+
+    Args:
+        folder: The folder.
+        hidden: Hidden files and folders, which are skipped, are appended to it.
+    """
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         state = Path(place).stat()
@@ -24,8 +44,59 @@ def media_files(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+        if hidden is not None:
+            hidden += (Path(place, name) for name in (*folders, *files) if is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(place, name) for name in sorted(files) if not is_hidden(name))
+
+
+def files_of_kinds(folder: Path, kinds: Collection[str], nouns: str) -> tuple[list[Path], str]:
+    """Return the files of some modalities below a folder, and a sentence about those that are skipped, or "".
+
+    Masks beside their images are skipped.
+
+    Args:
+        folder: The folder.
+        kinds: The modalities.
+        nouns: Their content, for the sentence: "images".
+    """
+    hidden: list[Path] = []
+    files = list(media_files(folder, hidden))
+    pairs = find_image_pairs([p for p in folder.iterdir() if not is_hidden(p.name)])
+    targets = () if pairs is None else set(pairs.targets.values())
+    found = [p for p in files if kind_of_name(p.name) in kinds and p not in targets]
+    others = sorted(set(files).difference(found))
+    hidden = [path for path in hidden if path.is_dir() or kind_of_name(path.name) in kinds]
+    words: list[str] = []
+    if others:
+        noun = "file" if len(others) == 1 else "files"
+        words.append(f"{len(others)} {noun} not read as {nouns} ({_examples(folder, others)})")
+    if hidden:
+        words.append(f"{len(hidden)} hidden ({_examples(folder, hidden)})")
+    return found, f"Skipped in '{folder}': {' and '.join(words)}." if words else ""
+
+
+def _examples(folder: Path, paths: Sequence[Path]) -> str:
+    names = ", ".join(str(path.relative_to(folder)) for path in paths[:3])
+    return f"{names}, ..." if len(paths) > 3 else names
+
+
+def expand_pattern(text: str) -> list[Path]:
+    """Return the paths that match a glob pattern, sorted; hidden ones only if the pattern names the dot.
+
+    Folders at the beginning that exist under a name with brackets are taken literally.
+    """
+    parts = Path(text).expanduser().parts
+    base, rest = Path(), list(parts)
+    while rest and (base / rest[0]).exists():
+        base /= rest.pop(0)
+    if not rest:
+        return [base]
+    for tail in (str(Path(*rest)), str(Path(*rest)).replace("[", "[[]")):
+        found = glob.glob(tail, root_dir=base, recursive=True)  # noqa: PTH207
+        if found:
+            return sorted(base / name for name in found)
+    return []
 
 
 def _unreadable(error: OSError) -> None:
@@ -34,10 +105,14 @@ def _unreadable(error: OSError) -> None:
 
 def class_table(folder: Path) -> tuple[Table, list[str]]:
     """Return the files of a folder of classes, with the folder's name as `label`; and notes."""
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
     paths, others = _scan(classes)
-    labels = [path.relative_to(folder).parts[0] for path in paths]
-    return _table(folder, paths, others, {"label": labels})
+    labels = [path.relative_to(folder).parts[0].strip() for path in paths]
+    table, notes = _table(folder, paths, others, {"label": labels})
+    padded = [f"'{p.name}'" for p in classes if p.name != p.name.strip()]
+    if padded:
+        notes.append(f"Blanks around names of classes are dropped: {', '.join(padded)}.")
+    return table, notes
 
 
 def file_table(folder: Path) -> tuple[Table, list[str]]:
@@ -128,8 +203,26 @@ def metadata_splits(table: Table) -> dict[str, Table]:
     }
 
 
-def find_image_pair(entries: Sequence[Path]) -> tuple[Path, Path] | None:
-    """Return the folder of images and that of their masks or target images, if a folder has just these two.
+@dataclass(frozen=True, slots=True)
+class ImagePairs:
+    """Images and their masks or target images.
+
+    Attributes:
+        images: The images, sorted.
+        targets: The masks or target images by the stem of their image.
+        name: Column of the targets: `mask` or `target`.
+    """
+
+    images: list[Path]
+    targets: dict[str, Path]
+    name: str
+
+
+def find_image_pairs(entries: Sequence[Path]) -> ImagePairs | None:
+    """Return the images and their targets, if a folder holds just these.
+
+    They lie in two folders (`images/1.jpg` with `masks/1.png` or `masks/1_mask.png`) or in one (`1.jpg` with
+    `1_mask.png`).
 
     Args:
         entries: Entries of the folder.
@@ -137,10 +230,36 @@ def find_image_pair(entries: Sequence[Path]) -> tuple[Path, Path] | None:
     folders = {entry.name.lower(): entry for entry in entries if entry.is_dir()}
     inputs = [folders[name] for name in _INPUTS if name in folders]
     targets = [folders[name] for name in _TARGETS if name in folders]
+    if not folders:
+        return _image_pairs_of_one_folder(entries)
     if len(inputs) != 1 or len(targets) != 1 or len(folders) != 2:
         return None
-    both = {path.stem for path in _images(inputs[0])} & {path.stem for path in _images(targets[0])}
-    return (inputs[0], targets[0]) if both else None
+    images, found = _images(inputs[0].iterdir()), _images(targets[0].iterdir())
+    stems = {path.stem for path in images}
+    partners = {_image_stem(path, stems): path for path in found}
+    name = "mask" if targets[0].name.lower() in {"masks", "mask"} else "target"
+    return ImagePairs(images, partners, name) if stems & set(partners) else None
+
+
+def _image_pairs_of_one_folder(entries: Sequence[Path]) -> ImagePairs | None:
+    """Return the pairs of files such as `1.jpg` and `1_mask.png`, if most images have such a target."""
+    files = _images(entries)
+    stems = {path.stem for path in files}
+    targets = {stem: path for path in files if (stem := _image_stem(path, stems)) != path.stem}
+    images = [path for path in files if path not in targets.values()]
+    if not targets or len(targets) * 2 < len(images):
+        return None
+    kinds = [
+        match["kind"] for path in targets.values() if (match := _TARGET_STEM.fullmatch(path.stem))
+    ]
+    is_mask = all(kind.lower() not in {"target", "gt"} for kind in kinds)
+    return ImagePairs(images, targets, "mask" if is_mask else "target")
+
+
+def _image_stem(target: Path, stems: Collection[str]) -> str:
+    """Return the stem of a target's image: `1` of `1_mask.png` if there is such an image, else its own."""
+    match = _TARGET_STEM.fullmatch(target.stem)
+    return match["image"] if match and match["image"] in stems else target.stem
 
 
 def image_pair_table(folder: Path) -> tuple[ColumnTable, list[str]]:
@@ -148,27 +267,27 @@ def image_pair_table(folder: Path) -> tuple[ColumnTable, list[str]]:
 
     An image without a target has an empty cell, and is a bad row in training.
     """
-    pair = find_image_pair(sorted(folder.iterdir()))
-    assert pair is not None
-    inputs, targets = pair
-    partners = {path.stem: path for path in _images(targets)}
-    name = "mask" if targets.name.lower() in {"masks", "mask"} else "target"
-    images = _images(inputs)
-    found = [partners.pop(path.stem, None) for path in images]
+    pairs = find_image_pairs(sorted(p for p in folder.iterdir() if not is_hidden(p.name)))
+    assert pairs is not None
+    partners = dict(pairs.targets)
+    found = [partners.pop(path.stem, None) for path in pairs.images]
     columns = {
-        "image": [str(path.relative_to(folder)) for path in images],
-        name: [None if path is None else str(path.relative_to(folder)) for path in found],
+        "image": [str(path.relative_to(folder)) for path in pairs.images],
+        pairs.name: [None if path is None else str(path.relative_to(folder)) for path in found],
     }
     notes: list[str] = []
     alone = sum(path is None for path in found)
     if alone:
-        notes.append(f"{alone:,} of {len(found):,} images in {inputs} have no {name}.")
+        where = pairs.images[0].parent
+        notes.append(f"{alone:,} of {len(found):,} images in {where} have no {pairs.name}.")
     if partners:
-        first = next(iter(partners.values())).name
-        notes.append(f"Left out of {targets} (no such image): {len(partners):,}, such as {first}.")
+        first = next(iter(partners.values()))
+        notes.append(
+            f"Left out of {first.parent} (no such image): {len(partners):,}, such as {first.name}."
+        )
     fields = {column: Field("image", by_path=True) for column in columns}
     return ColumnTable(name=str(folder), columns=columns, fields=fields, folder=folder), notes
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if kind_of_name(path.name) == "image")
+def _images(entries: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in entries if kind_of_name(p.name) == "image" and not is_hidden(p.name))

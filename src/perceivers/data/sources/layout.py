@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,12 @@ from perceivers.data.formats.remote import (
 )
 from perceivers.data.registry import is_media, kind_of_name, media_kinds
 from perceivers.data.sources.flow_datasets import find_flow_layout
-from perceivers.data.sources.folders import find_image_pair, media_files
+from perceivers.data.sources.folders import (
+    expand_pattern,
+    find_image_pairs,
+    is_hidden,
+    media_files,
+)
 
 _FORMATS = {
     ".parquet": "Parquet",
@@ -126,9 +131,7 @@ def _file(path: Path) -> DetectedLayout:
 def _pattern(text: str) -> DetectedLayout:
     paths: list[Path] = []
     for one in expand_braces(text):
-        pattern = Path(one).expanduser()
-        inside = pattern.relative_to(pattern.anchor)
-        paths += sorted(Path(pattern.anchor).glob(str(inside)))
+        paths += expand_pattern(one)
     paths = [path for path in dict.fromkeys(paths) if path.is_file()]
     if not paths:
         raise FileNotFoundError(
@@ -189,7 +192,7 @@ def _folder(folder: Path) -> DetectedLayout:
     layout = find_flow_layout(folder)
     if layout is not None:
         return _undivided(layout, "pairs", folder)
-    for detect in (_split_files, _single_table, _split_folders, _one_folder):
+    for detect in (_split_files, _single_table, _split_folders, _inner_folder, _one_folder):
         found = detect(folder, entries)
         if found is not None:
             return found
@@ -205,7 +208,7 @@ def _entries(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise type(error)(f"The folder '{folder}' cannot be read: {error.strerror}.") from error
-    return [entry for entry in entries if not entry.name.startswith(".")]
+    return [entry for entry in entries if not is_hidden(entry.name)]
 
 
 def _split_files(folder: Path, entries: list[Path]) -> DetectedLayout | None:
@@ -274,12 +277,12 @@ def _split_folders(folder: Path, entries: list[Path]) -> DetectedLayout | None:
                     f"'{folder}' holds two folders for {split}: {folders[split].name} and {entry.name}. Keep one."
                 )
             folders[split] = entry
-    if not {"train", "test"} & set(folders):
+    if not {"train", "test"} & set(folders) or _is_class_beside_others(folder, folders, entries):
         return None
     splits: dict[str, SplitLocation] = {}
     form, notes = "", ()
     for split in (name for name in SPLIT_NAMES if name in folders):
-        inner = folders[split]
+        inner = _content(folders[split])
         found = _single_table(inner, _entries(inner)) or _one_folder(inner, _entries(inner))
         if found is None:
             raise ValueError(
@@ -292,11 +295,75 @@ def _split_folders(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     return DetectedLayout(f"{form}, {_split_into(splits)}", splits, notes=notes)
 
 
+def _content(split: Path) -> Path:
+    """Return the folder of a split that holds its class folders: `train`, or `train/train` and the like."""
+    entries = _entries(split)
+    if len(entries) != 1 or entries[0].name not in {split.name, "data", "images"}:
+        return split
+    return entries[0] if entries[0].is_dir() and _media_folders(entries[0]) else split
+
+
+def _is_class_beside_others(
+    folder: Path, splits: Mapping[str, Path], entries: Sequence[Path]
+) -> bool:
+    """Return whether the only folder named like a split is a class: it lies beside others of the same form.
+
+    Raises:
+        ValueError: If it may be both: folders that look like classes lie in it and beside it.
+    """
+    others = [e for e in entries if e.is_dir() and e not in splits.values() and _has_media(e)]
+    if len(splits) != 1 or not others:
+        return False
+    (split, alone), *_ = splits.items()
+    inside = _entries(alone)
+    if _single_table(alone, inside) or any(entry.name in _METADATA for entry in inside):
+        return False
+    if not _media_folders(alone):
+        return True
+    if not any(_media_folders(other) for other in others):
+        return False  # class folders inside, files beside
+    if len(others) > 1:
+        return True
+    raise ValueError(
+        f"'{folder}' holds the folder '{alone.name}', which may be the {split} split or a class beside "
+        f"'{others[0].name}': both hold folders of files. Give {alone} alone if it is the split; if it is a class, "
+        "rename the folder."
+    )
+
+
+def _media_folders(folder: Path) -> set[str]:
+    return {entry.name for entry in _entries(folder) if entry.is_dir() and _has_media(entry)}
+
+
+def _inner_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
+    """Return the layout of the only folder inside, if that holds splits, tables or several classes."""
+    if any((folder / name).is_file() for name in _METADATA):
+        return None
+    inner = [entry for entry in entries if entry.is_dir()]
+    if len(inner) != 1 or folder.resolve().is_relative_to(inner[0].resolve()):  # a link to a parent
+        return None
+    if any(is_media(entry.name) for entry in entries if entry not in inner):
+        return None
+    try:
+        found = _folder(inner[0])
+    except ValueError:
+        return None
+    kinds = {location.kind for location in found.splits.values()}
+    if kinds == {"flat"}:
+        return None
+    if kinds == {"classes"} and len(found.splits) == 1:
+        classes = _media_folders(Path(found.splits["train"].paths[0]))
+        if len(classes) < 2:
+            return None
+    note = f"Everything lies in the folder '{inner[0].name}' of '{folder}', which is read."
+    return replace(found, notes=(note, *found.notes))
+
+
 def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     """A folder with metadata, with a folder for each class, or with files only."""
     if any((folder / name).is_file() for name in _METADATA):
         return _undivided("a folder with a metadata table", "metadata", folder)
-    if find_image_pair(entries) is not None:
+    if find_image_pairs(entries) is not None:
         return _undivided("images and targets side by side", "targets", folder)
     classes = [entry for entry in entries if entry.is_dir() and _has_media(entry)]
     files = [e for e in entries if kind_of_name(e.name) in media_kinds() and e.is_file()]
@@ -306,6 +373,11 @@ def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
         notes = (
             *_left_out(empty, "folders without files that can be read"),
             *_left_out(media, "not in a folder of a class"),
+            *(
+                f"The folder '{entry.name}' is read as a class, since it lies beside folders of other names."
+                for entry in classes
+                if split_of(entry.name) and len(classes) > 1
+            ),
         )
         return _undivided("a folder of classes", "classes", folder, notes=notes)
     return _undivided("a folder of files without labels", "flat", folder) if files else None

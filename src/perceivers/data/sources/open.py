@@ -162,7 +162,7 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
             return found.form, _hugging_face(splits, found.hub), tuple(notes)
         tables, notes = {}, list(found.notes)
         for split, location in found.splits.items():
-            opened, more = _open_location(location)
+            opened, more = open_location(location)
             notes += more
             if len(found.splits) == 1 and split == "train":
                 tables |= opened
@@ -195,7 +195,8 @@ def _joined(tables: Sequence[Table]) -> Table:
     return tables[0] if len(tables) == 1 else Concatenated(tables)
 
 
-def _open_location(location: SplitLocation) -> tuple[dict[str, Table], list[str]]:
+def open_location(location: SplitLocation) -> tuple[dict[str, Table], list[str]]:
+    """Return the tables of a location by split, and notes; without divisions of its own, the split is `train`."""
     if location.kind == "files":
         return {"train": read_files(location.paths)}, []
     folder = Path(location.paths[0])

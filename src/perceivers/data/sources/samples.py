@@ -1,6 +1,5 @@
 """Samples given by a user: files, folders, globs, arrays, tables, dicts -> raw cells by column."""
 
-import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,24 @@ from typing import Any, cast
 from perceivers.data.base import Row, nearest
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.formats.files import read_files
-from perceivers.data.registry import kind_of_name, noun_of
+from perceivers.data.registry import (
+    can_read_as,
+    get_modality,
+    kind_of_name,
+    media_kinds,
+    noun_of,
+)
 from perceivers.data.sources.flow_datasets import list_frame_pairs
-from perceivers.data.sources.layout import DATA_SUFFIXES
+from perceivers.data.sources.folders import expand_pattern, files_of_kinds
+from perceivers.data.sources.layout import DATA_SUFFIXES, recognize
+from perceivers.data.sources.open import open_location
 from perceivers.data.tables.columns import InputColumn, cell_key
 from perceivers.data.tables.table import Table
 
 _LONGEST_NAME = 300  # of a text that is the name of its sample
 
 OnError = Callable[[str, Exception], None]
+OnSkip = Callable[[str], None]
 Columns = Mapping[str, InputColumn]
 
 
@@ -35,7 +43,11 @@ class Sample:
 
 
 def samples_of(
-    items: Any, columns: Columns, *, on_error: OnError | None = None
+    items: Any,
+    columns: Columns,
+    *,
+    on_error: OnError | None = None,
+    on_skip: OnSkip | None = None,
 ) -> Iterator[Sample]:
     """Yield the samples in `items`, in order; the files of a folder sorted by path.
 
@@ -43,6 +55,7 @@ def samples_of(
         items: As in `Predictor.predict`.
         columns: Columns of each modality of the model in the training data.
         on_error: Called with the name and error of an item without samples. By default the error is raised.
+        on_skip: Called with a sentence about the files of a folder that are skipped.
 
     Raises:
         FileNotFoundError: If a path does not exist or a glob matches nothing.
@@ -60,7 +73,7 @@ def samples_of(
         is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
         name = str(item) if is_named else f"item {place}"
         try:
-            yield from _samples(item, name, columns)
+            yield from _samples(item, name, columns, on_skip)
         except (ValueError, OSError) as error:
             if on_error is None:
                 raise
@@ -89,16 +102,19 @@ def one_sample(item: Any, columns: Columns, name: str = "sample") -> Row:
         raise ValueError(error.args[0]) from error
 
 
-def _samples(item: Any, name: str, columns: Columns) -> Iterator[Sample]:
+def _samples(item: Any, name: str, columns: Columns, on_skip: OnSkip | None) -> Iterator[Sample]:
     if isinstance(item, Mapping):
         yield _from_dict(cast("Mapping[str, Any]", item), name, columns)
     elif isinstance(item, str | Path) and not _is_text(item, columns):
-        if "=" in str(item) and not Path(item).exists():
-            yield _from_dict(_pairs(str(item)), name, columns)
+        pairs = {} if Path(item).exists() else _pairs(str(item), columns)
+        if pairs:
+            yield _from_dict(pairs, name, columns)
             return
-        for path in _files(item, columns):
-            if _is_table(path, columns):
-                yield from _rows(path, columns)
+        for path in _paths(item):
+            if path.is_dir():
+                yield from _folder_samples(path, columns, on_skip)
+            elif _is_table(path, columns):
+                yield from _rows(read_files([path]), columns)
             else:
                 yield _from_one(path, str(path), columns)
     else:
@@ -170,20 +186,45 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
     return Sample(name=" + ".join(names) or name, row=row)
 
 
-def _pairs(text: str) -> dict[str, Any]:
-    """Return `image=a.jpg,age=41` as a dict; numbers as numbers."""
-    pairs: dict[str, Any] = {}
+def _pairs(text: str, columns: Columns) -> dict[str, Any]:
+    """Return `image=a.jpg,age=41` as a dict, numbers as numbers; {} if the text is a path or pattern with "=".
+
+    A comma belongs to the path before it unless NAME= follows, where NAME is an input, or that path does not exist.
+    """
+    known = {*columns, *(column for part in columns.values() for column in part.all_columns)}
+    first = text.partition("=")[0].strip()
+    if "=" not in text or (first not in known and ("/" in first or any(m in text for m in "*?["))):
+        return {}
+    texts = {
+        name
+        for key, part in columns.items()
+        if part.kind == "text"
+        for name in (key, *part.all_columns)
+    }
+    pairs: dict[str, str] = {}
+    key = ""
     for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not equals:
+        name, equals, value = part.partition("=")
+        longer = f"{pairs.get(key, '')},{part}"
+        if equals and (name.strip() in known or not key or not Path(longer.strip()).exists()):
+            key = name.strip()
+            pairs[key] = value
+        else:
+            pairs[key] = longer
+    for name, value in pairs.items():
+        if "," in value and name not in texts and not Path(value.strip()).exists():
             raise ValueError(
-                f"Expected NAME=FILE,NAME=FILE,... for a model of several modalities, got '{text}'."
+                f"Expected NAME=FILE,NAME=FILE,... for a model of several modalities, got '{text}': there is no file "
+                f"'{value.strip()}'."
             )
-        try:
-            pairs[key.strip()] = float(value)
-        except ValueError:
-            pairs[key.strip()] = value.strip()
-    return pairs
+    return {name: _number(value.strip()) for name, value in pairs.items()}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _is_table(path: Path, columns: Columns) -> bool:
@@ -202,38 +243,68 @@ def _is_table(path: Path, columns: Columns) -> bool:
     return "label" in fields or any(len(field.shape) > 1 for field in fields.values())
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[Sample]:
+def _rows(table: Table, columns: Columns) -> Iterator[Sample]:
     """Yield the rows of a table that has the columns of the model."""
-    table: Table = read_files([path])
     wanted = list(dict.fromkeys(c for part in columns.values() for c in part.all_columns))
     missing = [column for column in wanted if column not in table.fields]
     if missing:
         raise ValueError(
-            f"{path} has no column '{missing[0]}', which the model reads.{nearest(missing[0], table.fields)} Its "
-            f"columns are {', '.join(table.fields)}."
+            f"{table.name} has no column '{missing[0]}', which the model reads."
+            f"{nearest(missing[0], table.fields)} Its columns are {', '.join(table.fields)}."
         )
     kept = table.keep({column: table.fields[column] for column in wanted})
     for index in range(len(kept)):
         yield Sample(name=kept.where(index), row=dict(kept.row(index)))
 
 
-def _files(item: str | Path, columns: Columns) -> list[Path]:
+def _paths(item: str | Path) -> list[Path]:
+    """Return the path, or the matches of a pattern."""
     path = Path(item)
-    kinds = {part.kind for part in columns.values()}
-    if path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if file.is_file() and kind_of_name(file.name) in kinds
-        )
-        if not files:
-            words = " or ".join(noun_of(kind) for kind in sorted(kinds))
-            raise ValueError(f"Expected {words} in the folder '{path}'; found none.")
-        return files
     if path.exists():
         return [path]
-    matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207
+    matches = expand_pattern(str(item))
     if not matches:
         raise FileNotFoundError(f"There is no file, folder or match for '{item}'.")
     return matches
+
+
+def _folder_samples(folder: Path, columns: Columns, on_skip: OnSkip | None) -> Iterator[Sample]:
+    """Yield the samples of a folder: its files of the model's modality, or the rows of its tables.
+
+    Raises:
+        ValueError: If it holds neither.
+    """
+    parts = list(columns.values())
+    is_one_file = len({part.all_columns for part in parts}) == 1 and not parts[0].columns
+    if not is_one_file:
+        found = recognize(folder).splits.values()
+        if any(location.kind in {"classes", "flat"} for location in found):
+            _from_one(folder, str(folder), columns)  # raises the error
+        for table in (table for location in found for table in open_location(location)[0].values()):
+            yield from _rows(table, columns)
+        return
+    kinds = {kind for part in parts for kind in _file_kinds(part)}
+    nouns = " or ".join(sorted({noun_of(part.kind) for part in parts}))
+    files, skipped = files_of_kinds(folder, kinds, nouns)
+    if not files:
+        raise ValueError(
+            f"Expected {nouns} in the folder '{folder}'; found none. {skipped}".rstrip()
+        )
+    if skipped and on_skip is not None:
+        on_skip(skipped)
+    for path in files:
+        if _is_table(path, columns):
+            yield from _rows(read_files([path]), columns)
+        else:
+            yield _from_one(path, str(path), columns)
+
+
+def _file_kinds(part: InputColumn) -> set[str]:
+    """Return the modalities of files that a model reads as its input: also those that it was trained on."""
+    kinds = {part.kind, *get_modality(part.kind).accepts}
+    if part.column in media_kinds() and can_read_as(part.column, part.kind):
+        kinds.add(part.column)  # the column of a folder's files is called by their modality
+    return kinds
 
 
 def join_frame_pairs(items: Sequence[Any]) -> list[Any]:
