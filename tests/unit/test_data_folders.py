@@ -47,7 +47,7 @@ def test_metadata_names_files_and_the_rest_is_said(tmp_path):
     write_csv(tmp_path / "metadata.csv", [{"file_name": f"{n}.png", "x": n} for n in range(2)])
     table, notes = metadata_table(tmp_path)
     assert len(table) == 2
-    assert notes == ["Left out (not in metadata.csv): 1 files, such as 2.png."]
+    assert notes == ["Left out (not in metadata.csv): 1 file, such as 2.png."]
     assert list(metadata_splits(table)) == ["train"]
 
 

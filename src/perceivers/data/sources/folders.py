@@ -16,6 +16,7 @@ from perceivers.data.base import nearest, split_of
 from perceivers.data.formats.files import read_files
 from perceivers.data.registry import is_media, kind_of_name, media_kinds, noun_of
 from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
+from perceivers.wording import counted
 
 _INPUTS = ("images", "image", "inputs", "input")
 _TARGETS = ("masks", "mask", "targets", "target", "annotations", "labels")
@@ -69,8 +70,8 @@ def files_of_kinds(folder: Path, kinds: Collection[str], nouns: str) -> tuple[li
     hidden = [path for path in hidden if path.is_dir() or kind_of_name(path.name) in kinds]
     words: list[str] = []
     if others:
-        noun = "file" if len(others) == 1 else "files"
-        words.append(f"{len(others)} {noun} not read as {nouns} ({_examples(folder, others)})")
+        count = counted(len(others), "file")
+        words.append(f"{count} not read as {nouns} ({_examples(folder, others)})")
     if hidden:
         words.append(f"{len(hidden)} hidden ({_examples(folder, hidden)})")
     return found, f"Skipped in '{folder}': {' and '.join(words)}." if words else ""
@@ -148,7 +149,8 @@ def _table(
     notes: list[str] = []
     if left:
         names = ", ".join(str(path.relative_to(folder)) for path in left[:3])
-        notes = [f"Left out of {folder} (not {noun_of(kind)}): {len(left)} files, such as {names}."]
+        count = counted(len(left), "file")
+        notes = [f"Left out of {folder} (not {noun_of(kind)}): {count}, such as {names}."]
     cells = {name: [values[i] for i in chosen] for name, values in columns.items()}
     table = ColumnTable(
         name=str(folder),
@@ -182,7 +184,8 @@ def metadata_table(folder: Path) -> tuple[Table, list[str]]:
     left = [name for name in files if name not in listed] if named else []
     notes: list[str] = []
     if left:
-        notes = [f"Left out (not in {paths[0].name}): {len(left)} files, such as {left[0]}."]
+        count = counted(len(left), "file")
+        notes = [f"Left out (not in {paths[0].name}): {count}, such as {left[0]}."]
     return table, notes
 
 
