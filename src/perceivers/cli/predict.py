@@ -112,7 +112,7 @@ def run(args: Sequence[str]) -> int:
         echo(f"perceivers predict: {where}{message}", err=True)
 
     def note(sentence: str) -> None:
-        print(f"perceivers predict: {sentence}", file=sys.stderr)
+        echo(f"perceivers predict: {sentence}", err=True)
 
     items: list[Any] = list(options.files)
     items += texts_of("predict", options.text, predictor.columns)
