@@ -283,7 +283,7 @@ def test_file_that_cannot_be_opened_is_named(tmp_path, name):
 
 
 def test_formats_that_start_programs_are_not_opened():
-    with pytest.raises(ValueError, match="it holds text that begins with '%!PS-Adobe"):
+    with pytest.raises(ValueError, match="it is PostScript, which is not read"):
         decode_image(encoded(photograph(), "EPS"), num_channels=3)
 
 

@@ -182,18 +182,11 @@ def _audio_file(media: EncodedItem) -> Any | None:
         ValueError: If it is certainly no audio. The message names the file and the reason.
         ImportError: If it needs PyAV, which is not installed.
     """
-    soundfile = require("soundfile", "audio")
     if media.data is None and media.path is None:
         raise unreadable(media.name, "it is an image")
-    source = str(media.path) if media.data is None else io.BytesIO(media.data)
-    try:
-        file = soundfile.SoundFile(source)
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: `.raw`, which has no header
-        pass
-    else:
-        if file.frames < _UNKNOWN:
-            return file
-        file.close()
+    file = _open_sndfile(media)
+    if file is not None:
+        return file
     start = _first_bytes(media)
     if not start:
         raise unreadable(media.name, "the file is empty")
@@ -209,6 +202,39 @@ def _audio_file(media: EncodedItem) -> Any | None:
             raise
         reason = f"libsndfile does not know it; it begins with the bytes {start[:8].hex(' ')}"
         raise unreadable(media.name, reason) from None
+    return None
+
+
+def _open_sndfile(media: EncodedItem) -> Any | None:
+    """Open a file with libsndfile. Return None if it cannot, or if the file does not state how long it is."""
+    soundfile = require("soundfile", "audio")
+    source = str(media.path) if media.data is None else io.BytesIO(media.data)
+    try:
+        file = soundfile.SoundFile(source)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: `.raw`, which has no header
+        return None
+    streamed = None if file.frames else _streamed_wav(media)
+    if streamed is not None:
+        return soundfile.SoundFile(streamed)
+    if file.frames < _UNKNOWN:
+        return file
+    file.close()
+    return None
+
+
+def _streamed_wav(media: EncodedItem) -> io.BytesIO | None:
+    """Return a WAV file whose header gives its samples no length as one of unknown length; None for another file.
+
+    Programs that write to a pipe leave the length 0.
+    """
+    data = media.read()
+    place = 12
+    while data[:4] == b"RIFF" and place + 8 < len(data):
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        if data[place : place + 4] == b"data":
+            unknown = data[: place + 4] + b"\xff" * 4 + data[place + 8 :]
+            return None if size else io.BytesIO(unknown)
+        place += 8 + size + size % 2
     return None
 
 

@@ -25,6 +25,7 @@ from perceivers.data.modalities.base import (
     DecodedValue,
     stack_padded,
 )
+from perceivers.data.modalities.video.decode import tracks
 from perceivers.data.registry import (
     ColumnKind,
     ModalitySpec,
@@ -241,9 +242,44 @@ def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
         yield UploadSize(seconds, "seconds of audio", "seconds")
 
 
+_MAGIC = (
+    *(
+        b"fLaC",
+        b"ID3",
+        b".snd",
+        b"caff",
+        b"#!AMR",
+        b"MAC ",
+        b"TTA1",
+        b"wvpk",
+        b"MPCK",
+        b"MP+",
+        b"DSD ",
+    ),
+    *(b"Creative Voice File", b"\x0bw", b"\x7f\xfe\x80\x01", b"riff\x2e\x91\xcf\x11"),
+)
+
+
 def _is_audio(data: bytes) -> bool:
-    is_wav = data[:4] == b"RIFF" and data[8:12] == b"WAVE"
-    return is_wav or data.startswith((b"fLaC", b"OggS", b"ID3", b"\xff\xfb"))
+    form = data[8:12]
+    is_wav = data[:4] in {b"RIFF", b"RF64"} and form == b"WAVE"
+    is_aiff = data[:4] == b"FORM" and form in {b"AIFF", b"AIFC"}
+    return is_wav or is_aiff or data.startswith(_MAGIC) or _is_mpeg(data) or tracks(data) == "audio"
+
+
+def _is_mpeg(data: bytes) -> bool:
+    """Return whether data begin with a frame of MP2, MP3 or AAC: 11 set bits, then valid fields."""
+    if len(data) < 4 or data[0] != 0xFF or data[1] < 0xE0:
+        return False
+    version, layer, bitrate, rate = (
+        data[1] >> 3 & 3,
+        data[1] >> 1 & 3,
+        data[2] >> 4,
+        data[2] >> 2 & 3,
+    )
+    if layer == 0:  # AAC
+        return data[1] >= 0xF0 and data[2] >> 2 & 15 < 13
+    return layer < 3 and version != 1 and bitrate != 15 and rate != 3
 
 
 def _default_mel(_: OwnDataSize) -> tuple[MelPreprocessConfig, AudioAugmentConfig]:
@@ -263,7 +299,40 @@ register_modality(
             Preprocessing(WavePreprocessConfig, WaveformModality, _default_wave),
         ),
         augment=AudioAugmentConfig,
-        suffixes=("wav", "flac", "ogg", "oga", "mp3", "opus", "aif", "aiff", "m4a", "aac"),
+        suffixes=(
+            *(
+                "wav",
+                "wave",
+                "flac",
+                "ogg",
+                "oga",
+                "opus",
+                "mp3",
+                "mp2",
+                "m4a",
+                "m4b",
+                "aac",
+                "aif",
+                "aiff",
+                "aifc",
+            ),
+            *(
+                "caf",
+                "au",
+                "snd",
+                "w64",
+                "rf64",
+                "mka",
+                "weba",
+                "wma",
+                "ac3",
+                "eac3",
+                "dts",
+                "amr",
+                "ape",
+            ),
+            *("tta", "wv", "mpc", "dsf", "voc", "ra"),
+        ),
         magic=_is_audio,
         column_kinds={"audio": ColumnKind("audio", stored_as=("video", "array"))},
         recipe="audio",

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.registry import kind_of_bytes
+from perceivers.data.registry import kind_of_bytes, noun_of
 
 # An image of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
 MAX_PIXELS = 100_000_000
@@ -23,7 +24,29 @@ MAX_PIXELS = 100_000_000
 # Formats that are only pixels. Pillow's others start programs (EPS runs Ghostscript) or draw vectors.
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000"),
-    *("TGA", "ICO", "PCX", "SGI"),
+    *("TGA", "ICO", "PCX", "SGI", "HEIF"),
+)
+
+IMAGE_BRANDS = {
+    *(b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+}
+"""Brands of AVIF and HEIC files, after `ftyp`."""
+
+_UNREAD = (  # by the first bytes, or by those at an offset
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"gimp xcf", "a GIMP file"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw file"),
+    (4, b"ftypcrx ", "a camera's raw file"),
+    (128, b"DICM", "DICOM"),
 )
 
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")  # and all that begin with "I;16"
@@ -167,8 +190,9 @@ def _opened(media: EncodedItem) -> Generator[Image.Image]:
     start = b""
     try:
         with quiet_pillow, file:
-            start = file.read(32)
-            image = Image.open(file, formats=_formats())
+            start = file.read(136)
+            has_heif = start[4:8] == b"ftyp" and start[8:12] in IMAGE_BRANDS and _register_heif()
+            image = Image.open(file, formats=_formats(has_heif=has_heif))
             if image.width * image.height > MAX_PIXELS:
                 raise _bomb(media.name, image.width * image.height)
             yield image
@@ -204,18 +228,43 @@ def _sentence(name: str, reason: str) -> str:
 def _what_it_is(start: bytes) -> str:
     if not start:
         return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS instead of the file, which 'git lfs pull' downloads"
+    unread = next((n for at, magic, n in _UNREAD if start[at:].startswith(magic)), None)
+    if unread:
+        return f"it is {unread}, which is not read; convert it to PNG or JPEG"
+    if start[4:8] == b"ftyp" and start[8:12] in IMAGE_BRANDS and not _register_heif():
+        return 'it is HEIC, which is read with an extra: pip install "perceivers[heic]"'
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
         return f"it holds text that begins with {start[:16].decode('ascii')!r}"
-    if kind_of_bytes(start) == "image":
+    kind = kind_of_bytes(start)
+    if kind == "image":
         return "its header is damaged or cut off"
+    if kind is not None:
+        return f"it holds {noun_of(kind)}"
     return f"it is in no image format that is known here; it begins with the bytes {start[:8].hex(' ')}"
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this build of Pillow has."""
+def _formats(*, has_heif: bool) -> tuple[str, ...]:
+    """Return those of `FORMATS` that this build of Pillow has.
+
+    Args:
+        has_heif: Whether pillow-heif has been registered.
+    """
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN and (name != "HEIF" or has_heif))
+
+
+@cache
+def _register_heif() -> bool:
+    """Make Pillow open HEIC files; return False if pillow-heif is not installed."""
+    try:
+        pillow_heif = require("pillow_heif", "heic")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:

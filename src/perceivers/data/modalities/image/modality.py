@@ -24,7 +24,12 @@ from perceivers.data.modalities.image.augment import (
     check_crop,
     inception_box,
 )
-from perceivers.data.modalities.image.decode import decode, decode_indices, read_header
+from perceivers.data.modalities.image.decode import (
+    IMAGE_BRANDS,
+    decode,
+    decode_indices,
+    read_header,
+)
 from perceivers.data.modalities.image.preprocess import (
     ImagePreprocessConfig,
     Pixels,
@@ -334,11 +339,18 @@ def image_upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     yield UploadSize(header.height * header.width, "pixels", "pixels")
 
 
+_MAGIC = (
+    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP  "),
+    *(b"\xff\x4f\xff\x51", b"\x00\x00\x01\x00", b"\x0a\x05\x01", b"\x01\xda\x00", b"\x01\xda\x01"),
+)
+
+
 def _is_image(data: bytes) -> bool:
-    magic = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-    is_heif = data[4:8] == b"ftyp" and data[8:12] in {b"avif", b"heic"}
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in IMAGE_BRANDS
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return data.startswith(magic) or is_webp or is_heif
+    is_bmp = data[:2] == b"BM" and data[6:10] == bytes(4)
+    is_ppm = len(data) > 2 and data[:1] == b"P" and data[1] in b"123456" and data[2] in b"\t\n\r #"
+    return data.startswith(_MAGIC) or is_webp or is_heif or is_bmp or is_ppm
 
 
 def _default(size: OwnDataSize) -> tuple[ImagePreprocessConfig, ImageAugmentConfig]:
@@ -357,8 +369,37 @@ register_modality(
         ),
         augment=ImageAugmentConfig,
         suffixes=(
-            *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "dib", "webp", "tif"),
-            *("tiff", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "jp2", "avif"),
+            *(
+                "jpg",
+                "jpeg",
+                "jpe",
+                "jfif",
+                "mpo",
+                "png",
+                "apng",
+                "gif",
+                "bmp",
+                "dib",
+                "webp",
+                "tif",
+                "tiff",
+            ),
+            *(
+                "ppm",
+                "pgm",
+                "pbm",
+                "pnm",
+                "tga",
+                "ico",
+                "jp2",
+                "j2k",
+                "jpf",
+                "jpx",
+                "avif",
+                "heic",
+                "heif",
+            ),
+            *("hif", "pcx", "sgi"),
         ),
         magic=_is_image,
         column_kinds={"image": ColumnKind("images", stored_as=("array",))},

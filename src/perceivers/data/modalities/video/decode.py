@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, TooLongError
+from perceivers.data.modalities.image.decode import IMAGE_BRANDS
 
 DEFAULT_RATE = 25.0  # frames per second where nothing is known
 
@@ -65,6 +66,50 @@ FORMATS = (
     ),
 )
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+
+
+_ASF, _ASF_VIDEO = (
+    bytes.fromhex("3026b2758e66cf11"),
+    bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b"),
+)
+_HEAD = 1 << 16  # bytes in which Matroska, Ogg and ASF name their codecs
+
+
+def tracks(data: bytes) -> Literal["audio", "video"] | None:
+    """Return whether a container holds video, or audio only, by its bytes; None if it is no container.
+
+    A container whose tracks are not in the bytes counts as video, unless its type states otherwise.
+    """
+    kind, form, head = data[4:8], data[8:12], data[:_HEAD]
+    if kind == b"ftyp" or (kind in {b"moov", b"mdat", b"wide"} and not data[0]):
+        if form in IMAGE_BRANDS and kind == b"ftyp":
+            return None
+        handlers = {data[i + 12 : i + 16] for i in _positions(data, b"hdlr")}
+        is_audio = (b"soun" in handlers and b"vide" not in handlers) or form[:3] in {b"M4A", b"M4B"}
+        return "audio" if is_audio else "video"
+    if data.startswith(b"\x1a\x45\xdf\xa3"):  # EBML: Matroska, WebM
+        return "audio" if b"A_" in head and b"V_" not in head else "video"
+    if data.startswith(b"OggS"):
+        codecs = (b"\x80theora", b"OVP80", b"\x01video", b"BBCD\0")
+        return "video" if any(codec in head[:4096] for codec in codecs) else "audio"
+    if data.startswith(_ASF):
+        return "video" if _ASF_VIDEO in head else "audio"
+    if data.startswith(b"FLV\x01"):
+        return "audio" if data[4:5] == b"\x04" else "video"
+    if data.startswith(b".RMF"):
+        return "video" if b"VIDO" in head else "audio"
+    is_stream = data.startswith((b"\x00\x00\x01\xba", b"\x06\x0e\x2b\x34", b"nut/multimedia"))
+    is_avi = data[:4] == b"RIFF" and form == b"AVI "
+    is_mpegts = any(data[first::step][:3] == b"GGG" for first, step in ((0, 188), (4, 192)))
+    return "video" if is_stream or is_avi or is_mpegts else None
+
+
+def _positions(data: bytes, word: bytes) -> Iterator[int]:
+    """Yield where a word stands in bytes."""
+    place = data.find(word)
+    while place >= 0:
+        yield place
+        place = data.find(word, place + 1)
 
 
 class VideoError(ValueError):

@@ -34,6 +34,7 @@ from perceivers.data.modalities.video.decode import (
     decode_video,
     open_video,
     read_video_header,
+    tracks,
     video_seconds,
     window_of,
 )
@@ -383,9 +384,7 @@ def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
 
 
 def _is_video(data: bytes) -> bool:
-    is_mp4 = data[4:8] == b"ftyp" and data[8:12] not in {b"avif", b"heic"}
-    is_avi = data[:4] == b"RIFF" and data[8:12] == b"AVI "
-    return is_mp4 or is_avi or data.startswith(b"\x1a\x45\xdf\xa3")
+    return tracks(data) == "video"
 
 
 def _default(size: OwnDataSize) -> tuple[VideoPreprocessConfig, VideoAugmentConfig]:
@@ -398,7 +397,40 @@ register_modality(
         noun="video",
         preprocessing=(Preprocessing(VideoPreprocessConfig, VideoModality, _default),),
         augment=VideoAugmentConfig,
-        suffixes=("mp4", "avi", "mov", "mkv", "webm", "mpg", "mpeg", "m4v"),
+        suffixes=(
+            *(
+                "mp4",
+                "m4v",
+                "mov",
+                "qt",
+                "3gp",
+                "3g2",
+                "mkv",
+                "webm",
+                "avi",
+                "divx",
+                "wmv",
+                "asf",
+                "flv",
+                "f4v",
+            ),
+            *(
+                "mpg",
+                "mpeg",
+                "mpe",
+                "m2v",
+                "vob",
+                "ts",
+                "mts",
+                "m2ts",
+                "ogv",
+                "mxf",
+                "nut",
+                "rm",
+                "rmvb",
+                "dv",
+            ),
+        ),
         magic=_is_video,
         column_kinds={
             "video": ColumnKind("video", stored_as=("audio", "array")),
