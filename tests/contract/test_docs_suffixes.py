@@ -13,7 +13,7 @@ MODALITIES = [spec for spec in list_modalities() if spec.suffixes]
 
 @pytest.mark.parametrize("spec", MODALITIES, ids=[spec.name for spec in MODALITIES])
 def test_the_suffixes_of_a_modality_are_documented(spec):
-    row = re.search(rf"^\| .*`{spec.name}`.*$", DATA, re.MULTILINE)
+    row = re.search(rf"^\| (`\w+`, )*`{spec.name}` .*$", DATA, re.MULTILINE)
     assert row is not None
     lists = [words.split() for words in re.findall(r"`([^`]*)`", row[0])]
     assert list(spec.suffixes) in lists

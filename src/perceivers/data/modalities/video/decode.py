@@ -105,7 +105,7 @@ def tracks(data: bytes) -> Literal["audio", "video"] | None:
 
 
 def _positions(data: bytes, word: bytes) -> Iterator[int]:
-    """Yield where a word stands in bytes."""
+    """Yield the positions of a word in bytes."""
     place = data.find(word)
     while place >= 0:
         yield place
