@@ -115,7 +115,11 @@ def test_how_pictures_are_prepared_is_taken_over(folder, tmp_path):
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
     convert(folder, tmp_path / "run")
     expected = ImagePreprocessConfig.imagenet(
-        size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), crop_fraction=0.8
+        size=(8, 8),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.1),
+        crop_fraction=0.8,
+        resize="tensorflow",
     )
     assert load(tmp_path / "run").config.preprocess == {"image": expected}
     export_huggingface(tmp_path / "run", tmp_path / "back")

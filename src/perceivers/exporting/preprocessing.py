@@ -178,8 +178,17 @@ class _PixelPreprocessor(GraphPreprocessor):
         self.register_buffer("low", torch.from_numpy(low), persistent=False)
         self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
 
+    def made(self, count: int, rng: np.random.Generator) -> Arrays:
+        """Return random pixels of some samples, from 0 to 255."""
+        arrays = super().made(count, rng)
+        if self.dtype == "float32":
+            arrays[self.name] = (arrays[self.name] + 1) * np.float32(127.5)
+        return arrays
+
     def forward(
-        self, values: UInt8[Tensor, "B *T Y X Ci"], mask: Bool[Tensor, "B L"] | None
+        self,
+        values: UInt8[Tensor, "B *T Y X Ci"] | Float[Tensor, "B *T Y X Ci"],
+        mask: Bool[Tensor, "B L"] | None,
     ) -> tuple[Float[Tensor, "B *T Ci Y X"], Bool[Tensor, "B L"] | None]:
         """Return normalized pixels, zero where the mask is False."""
         found = (values.movedim(-1, -3).to(torch.float32) - self.low) * self.scale
@@ -199,6 +208,8 @@ class ImagePreprocessor(_PixelPreprocessor):
             "pixels from 0 to 255, cropped and resized: height x width x channels (RGB, or gray)"
         )
         length = 1 if source.is_optional else None
+        if config.resize == "tensorflow":  # not clamped
+            self.dtype = "float32"
         super().__init__(source, (*config.size, config.num_channels), length, meaning)
         self.keep_statistics(config.mean, config.std)
 

@@ -36,6 +36,10 @@ def crop(width, height, how):
         return 0, 0, width, height
     aspect = how["size"][1] / how["size"][0]
     wide = min(width, height * aspect) * how["crop_fraction"]
+    if how.get("resize") == "tensorflow":
+        across, down = max(1, int(wide)), max(1, int(wide / aspect))
+        left, top = (width - across + 1) // 2, (height - down + 1) // 2
+        return left, top, left + across, top + down
     across, down = min(width, max(1, round(wide))), min(height, max(1, round(wide / aspect)))
     left, top = (width - across) // 2, (height - down) // 2
     return left, top, left + across, top + down
@@ -45,8 +49,29 @@ def resized(image, how):
     """The pixels that the model sees: height x width x channels."""
     height, width = how["size"]
     box = crop(image.width, image.height, how)
+    if how.get("resize") == "tensorflow":
+        pixels = np.array(image.crop(box)).reshape(box[3] - box[1], box[2] - box[0], -1)
+        return bicubic(bicubic(pixels, height, 0), width, 1)
     pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def bicubic(pixels, wanted, axis):
+    """Bicubic interpolation along an axis without antialiasing, as tf.image.resize does."""
+    length = pixels.shape[axis]
+    scale = np.float32(length) / np.float32(wanted)
+    where = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    index = np.floor(where).astype(int) + np.arange(-1, 3)[:, None]
+    offset = np.rint((where - np.floor(where)) * np.float32(1024)).astype(float) / 1024
+    near, far = np.stack([offset, 1 - offset]), np.stack([offset, 1 - offset]) + 1
+    near = (1.5 * near - 2.5) * near * near + 1
+    far = ((-0.5 * far + 2.5) * far - 4) * far + 2
+    weights = np.stack([far[0], near[0], near[1], far[1]]).astype(np.float32)
+    weights = np.where((index >= 0) & (index < length), weights, np.float32(0))
+    weights *= np.float32(1) / (weights[0] + weights[1] + weights[2] + weights[3])
+    shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    taps = zip(index.clip(0, length - 1), weights)
+    return sum(pixels.take(i, axis) * weight.reshape(shape) for i, weight in taps)
 ''',
 )
 

@@ -125,6 +125,7 @@ def _how_to_use(
             mean=tuple(known.get("image_mean") or _MEAN),
             std=tuple(known.get("image_std") or _STD),
             crop_fraction=kept / crop if known.get("do_center_crop", True) else 1.0,
+            resize="tensorflow",  # as the weights were trained
         )
         return {"image": images}, ClassificationConfig(label_names=_labels(theirs))
     if "text" in config.inputs:

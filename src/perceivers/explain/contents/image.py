@@ -74,7 +74,8 @@ def shown_pixels(image: Image.Image, config: ImagePreprocessConfig) -> npt.NDArr
     height, width = config.known_size
     finer = min(image.height // height, image.width // width, math.ceil(SHOWN / max(height, width)))
     finer = max(finer, 1)
-    shown = preprocess_pixels(image, replace(config, size=(height * finer, width * finer)))
+    config = replace(config, size=(height * finer, width * finer), resize="pillow")
+    shown = preprocess_pixels(image, config).astype(np.uint8)
     return np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown[..., :3]
 
 

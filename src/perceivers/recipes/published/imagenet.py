@@ -45,11 +45,15 @@ def imagenet() -> Recipe:
         output=MeanPoolConfig(num_outputs=1000),
         task=ClassificationConfig(),
         preprocess={
-            "image": ImagePreprocessConfig(normalization="imagenet", crop_fraction=224 / 256)
+            "image": ImagePreprocessConfig(
+                normalization="imagenet", crop_fraction=224 / 256, resize="tensorflow"
+            )
         },
         # RandAugment's setting is Perceiver IO's appendix A.1, which attributes it to this paper.
         augment={
-            "image": ImageAugmentConfig(crop_scale=(0.08, 1.0), flip=True, randaugment=(4, 5))
+            "image": ImageAugmentConfig(
+                crop_scale=(0.08, 1.0), crop_sampler="tensorflow", flip=True, randaugment=(4, 5)
+            )
         },
         optim=OptimConfig(
             name="lamb",
@@ -117,17 +121,15 @@ def imagenet_io() -> Recipe:
     Reference: Perceiver IO (arXiv:2107.14795), section 4.5, appendix A.1, table 7; training as in DeepMind's release.
     """
     base = imagenet()
+    augment = base.augment["image"]
+    assert isinstance(augment, ImageAugmentConfig)
     return replace(
         base,
         name="imagenet_io",
         encoder=replace(base.encoder, num_cross_attends=1),
         output=DecoderConfig.classifier(1000),
         task=ClassificationConfig(label_smoothing=0.1),
-        augment={
-            "image": ImageAugmentConfig(
-                crop_scale=(0.08, 1.0), flip=True, randaugment=(4, 5), mixup=0.2, cutmix=True
-            )
-        },
+        augment={"image": replace(augment, mixup=0.2, cutmix=True)},
         optim=OptimConfig(
             name="lamb",
             lr=2e-3,  # 5e-4 for 256 samples

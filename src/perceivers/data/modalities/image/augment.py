@@ -10,14 +10,15 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from perceivers.data.modalities.image import tensorflow
 from perceivers.data.modalities.image.preprocess import (
-    Box,
     ImagePreprocessConfig,
     Pixels,
+    crop_and_resize,
     evaluation_box,
-    resize_pixels,
 )
 from perceivers.data.modalities.image.randaugment import randaugment
+from perceivers.data.modalities.image.tensorflow import Box
 from perceivers.registry import configclass
 
 TRIES = 10
@@ -34,6 +35,8 @@ class ImageAugmentConfig:
     Attributes:
         crop_scale: Smallest and largest area of the Inception crop, as a share of the image. None: no crop.
         crop_ratio: Narrowest and widest aspect (width / height) of the crop.
+        crop_sampler: `area`: area uniform, aspect log-uniform. `tensorflow`: height and aspect uniform, at least a
+            tenth of the image, as the published models were trained.
         flip: Mirror half of the images left to right.
         randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
         mixup: Alpha of mixup's beta distribution. 0: off.
@@ -43,6 +46,7 @@ class ImageAugmentConfig:
     kind: Literal["image"] = "image"
     crop_scale: tuple[float, float] | None = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_sampler: Literal["area", "tensorflow"] = "area"
     flip: bool = True
     randaugment: tuple[int, int] | None = None
     mixup: float = 0.0
@@ -55,7 +59,7 @@ def augment_pixels(
     preprocess: ImagePreprocessConfig,
     generator: np.random.Generator,
 ) -> Pixels:
-    """Return an image cropped at random, flipped, augmented and resized, not normalized: Y x X x C, uint8.
+    """Return an image cropped at random, flipped, augmented and resized, not normalized: Y x X x C.
 
     Args:
         image: Mode `L` or `RGB`.
@@ -66,21 +70,20 @@ def augment_pixels(
     Raises:
         ValueError: If `crop_scale`, `crop_ratio` or `randaugment` are out of range.
     """
-    size = preprocess.known_size
     if augment.crop_scale is None:
         box = evaluation_box(image.width, image.height, preprocess)
     else:
         box = inception_box(image.width, image.height, augment, preprocess, generator)
     flip = augment.flip and generator.random() < 0.5
     if augment.randaugment is None:
-        pixels = resize_pixels(image, box, size)
+        pixels = crop_and_resize(image, box, preprocess)
         return pixels[:, ::-1].copy() if flip else pixels
-    crop = _cropped(image, box, size)
+    crop = _cropped(image, box, preprocess)
     if flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     layers, magnitude = augment.randaugment
     crop = randaugment(crop, layers=layers, magnitude=magnitude, generator=generator)
-    return resize_pixels(crop, (0, 0, crop.width, crop.height), size)
+    return crop_and_resize(crop, (0, 0, crop.width, crop.height), preprocess)
 
 
 def check_crop(augment: ImageAugmentConfig) -> None:
@@ -108,7 +111,9 @@ def inception_box(
 
     Its area is uniform in `crop_scale` of the image's, its aspect log-uniform in `crop_ratio`, relative to
     the aspect that evaluation shows: the target's, or the image's where it is stretched. After 10 boxes
-    that do not fit, it is the largest central one with an aspect within the limits.
+    that do not fit, it is the largest central one with an aspect within the limits. With the sampler `tensorflow`, see
+    `perceivers.data.modalities.image.tensorflow.random_box`; where it finds none, or the whole image, it is
+    the crop of evaluation.
 
     Args:
         width: Width of the image in pixels.
@@ -124,6 +129,13 @@ def inception_box(
     scale, ratio = augment.crop_scale or (1.0, 1.0), augment.crop_ratio
     size = preprocess.known_size
     shown = size[1] / size[0] if preprocess.keep_aspect else width / height
+    if augment.crop_sampler == "tensorflow":
+        aspects = ratio[0] * shown, ratio[1] * shown
+        box = tensorflow.random_box(
+            width, height, generator, areas=scale, aspects=aspects, tries=TRIES
+        )
+        is_whole = box is None or box == (0, 0, width, height)
+        return evaluation_box(width, height, preprocess) if is_whole or box is None else box
     lowest, highest = math.log(ratio[0] * shown), math.log(ratio[1] * shown)
     for _ in range(TRIES):
         area = width * height * generator.uniform(*scale)
@@ -140,7 +152,9 @@ def inception_box(
     return left, top, left + crop_width, top + crop_height
 
 
-def _cropped(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
-    """Return the inside of a box, averaged down where it is far larger than needed."""
+def _cropped(image: Image.Image, box: Box, preprocess: ImagePreprocessConfig) -> Image.Image:
+    """Return the inside of a box, averaged down where it is far larger than needed and resized with antialiasing."""
+    size = preprocess.known_size
     factor = min((box[3] - box[1]) // size[0], (box[2] - box[0]) // size[1]) // KEPT_OVERSAMPLING
-    return image.reduce(factor, box) if factor > 1 else image.crop(box)
+    is_reduced = factor > 1 and preprocess.resize == "pillow"
+    return image.reduce(factor, box) if is_reduced else image.crop(box)

@@ -88,7 +88,7 @@ class ImageModality:
         clip_position: float = 0.5,  # noqa: ARG002
         rng: np.random.Generator | None = None,
     ) -> Pixels:
-        """Return the pixels that the model sees, Y x X x C of uint8."""
+        """Return the pixels that the model sees, Y x X x C."""
         if self.augment is None or rng is None:
             return preprocess_pixels(value, self.preprocess)
         return augment_pixels(value, self.augment, self.preprocess, rng)
@@ -96,7 +96,9 @@ class ImageModality:
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
         """Return images as B x C x Y x X, normalized; and a mask if some are missing."""
         there = [sample is not None for sample in samples]
-        nothing = np.zeros((*self.size, self.num_channels), dtype=np.uint8)
+        is_float = self.preprocess.resize == "tensorflow"
+        dtype = np.float32 if is_float else np.uint8
+        nothing = np.zeros((*self.size, self.num_channels), dtype=dtype)
         pixels = np.stack([nothing if sample is None else sample for sample in samples])
         values = normalize_pixels(torch.from_numpy(pixels), self.preprocess)
         if all(there):
@@ -105,7 +107,7 @@ class ImageModality:
         return values.masked_fill(~mask[:, None, None, None], 0.0), mask[:, None]
 
 
-def image_from_pixels(pixels: Pixels) -> Image.Image:
+def image_from_pixels(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     """Return cached pixels as an image again. Faster than `Image.fromarray`, which matters for small ones."""
     height, width, channels = pixels.shape
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())

@@ -12,12 +12,14 @@ from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import BasePreprocessConfig, CellSampler, read_cells
+from perceivers.data.modalities.image import tensorflow
 from perceivers.data.modalities.image.decode import decode_image, read_header
+from perceivers.data.modalities.image.tensorflow import Box
 from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor, UInt8
 
-Box = tuple[int, int, int, int]
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""Y x X x C: 0 to 255 as uint8, or as float32 that may exceed them where bicubic overshoots are not clamped."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's training images, of pixels in [0, 1]."""
@@ -43,6 +45,9 @@ class ImagePreprocessConfig(BasePreprocessConfig):
         max_side: Longest side in pixels where `size` is taken from the data.
         crop_fraction: Side of the central crop as a share of the shorter side; 224 of 256 on ImageNet.
         keep_aspect: Crop to the aspect of `size` first. Otherwise the whole image is stretched.
+        resize: `pillow`: bicubic with antialiasing in 8 bit. `tensorflow`: as the published models were trained, see
+            `perceivers.data.modalities.image.tensorflow`: without antialiasing, in float, not clamped, and with its
+            rounding of the central crop.
     """
 
     kind: Literal["image"] = "image"
@@ -54,6 +59,7 @@ class ImagePreprocessConfig(BasePreprocessConfig):
     max_side: int = 224
     crop_fraction: float = 1.0
     keep_aspect: bool = True
+    resize: Literal["pillow", "tensorflow"] = "pillow"
 
     @classmethod
     def imagenet(cls, **changes: Any) -> Self:
@@ -130,10 +136,8 @@ class ImagePreprocessConfig(BasePreprocessConfig):
 
 
 def preprocess_pixels(image: Image.Image, config: ImagePreprocessConfig) -> Pixels:
-    """Return an image cropped and resized but not normalized: Y x X x C, uint8."""
-    return resize_pixels(
-        image, evaluation_box(image.width, image.height, config), config.known_size
-    )
+    """Return an image cropped and resized but not normalized: Y x X x C."""
+    return crop_and_resize(image, evaluation_box(image.width, image.height, config), config)
 
 
 def evaluation_box(width: int, height: int, config: ImagePreprocessConfig) -> Box:
@@ -147,13 +151,28 @@ def evaluation_box(width: int, height: int, config: ImagePreprocessConfig) -> Bo
     height_shown, width_shown = config.known_size
     aspect = width_shown / height_shown
     wide = min(width, height * aspect) * config.crop_fraction
+    if config.resize == "tensorflow":
+        return tensorflow.central_box(width, height, (wide, wide / aspect))
     crop_width = min(width, max(1, round(wide)))
     crop_height = min(height, max(1, round(wide / aspect)))
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
 
 
-def resize_pixels(image: Image.Image, box: Box, size: tuple[int, int]) -> Pixels:
+def crop_and_resize(image: Image.Image, box: Box, config: ImagePreprocessConfig) -> Pixels:
+    """Return the inside of a box at the model's size, as Y x X x C, resized as `config.resize` states.
+
+    Args:
+        image: Mode `L` or `RGB`.
+        box: Left, top, right and bottom in pixels.
+        config: Size and kind of resize.
+    """
+    if config.resize == "pillow":
+        return resize_pixels(image, box, config.known_size)
+    return tensorflow.resize_bicubic(as_pixels(image.crop(box)), config.known_size)
+
+
+def resize_pixels(image: Image.Image, box: Box, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Return the inside of a box at another size, as Y x X x C of uint8.
 
     Bicubic with antialiasing (Pillow's), in 8 bit. A box that has the size already is copied unchanged.
@@ -171,14 +190,14 @@ def resize_pixels(image: Image.Image, box: Box, size: tuple[int, int]) -> Pixels
     return as_pixels(image)
 
 
-def as_pixels(image: Image.Image) -> Pixels:
+def as_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Return an image of mode `L` or `RGB` as a new array, Y x X x C of uint8."""
     pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def normalize_pixels(
-    pixels: UInt8[Tensor, "B Y X Ci"], config: ImagePreprocessConfig
+    pixels: UInt8[Tensor, "B Y X Ci"] | Float[Tensor, "B Y X Ci"], config: ImagePreprocessConfig
 ) -> Float[Tensor, "B Ci Y X"]:
     """Return pixels in [0, 1] less `mean`, divided by `std`, channels first.
 
