@@ -35,6 +35,25 @@ def test_sintel_is_read_in_six_tiles():
     assert columns == (0, 264, 528)
 
 
+@settings(max_examples=200)
+@given(extent=lengths, size=st.integers(2, 120))
+def test_tiles_at_fixed_steps_cover_an_axis(extent, size):
+    starts = tile_starts(extent, size, spacing="fixed")
+    shared = min(OVERLAP, size // 4)
+    assert starts[0] == 0
+    if extent > size:
+        assert starts[-1] == extent - size
+        assert all(after - before == size - shared for before, after in pairwise(starts[:-1]))
+        assert 0 < starts[-1] - starts[-2] <= size - shared
+
+
+def test_tiles_at_fixed_steps_are_those_of_the_release():
+    """The starts are 0, 348, ... and 0, 476, ... below the extent; the last becomes extent - size."""
+    assert tile_starts(436, 368, spacing="fixed") == (0, 68)
+    assert tile_starts(1024, 496, spacing="fixed") == (0, 476, 528)
+    assert tile_starts(1500, 496, spacing="fixed") == (0, 476, 952, 1004)
+
+
 @given(size=sizes)
 def test_every_pixel_of_a_tile_counts_and_the_middle_most(size):
     weights = tile_weights(size)
@@ -45,8 +64,13 @@ def test_every_pixel_of_a_tile_counts_and_the_middle_most(size):
 
 
 @settings(max_examples=50)
-@given(extent=st.tuples(st.integers(1, 70), st.integers(1, 70)), size=sizes, seed=st.integers(0, 9))
-def test_a_field_that_does_not_depend_on_the_tile_comes_out_as_it_is(extent, size, seed):
+@given(
+    extent=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    size=sizes,
+    seed=st.integers(0, 9),
+    spacing=st.sampled_from(["even", "fixed"]),
+)
+def test_a_field_that_does_not_depend_on_the_tile_comes_out_as_it_is(extent, size, seed, spacing):
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randn(2, 2, 3, *extent, generator=generator)
     calls = []
@@ -56,7 +80,7 @@ def test_a_field_that_does_not_depend_on_the_tile_comes_out_as_it_is(extent, siz
         calls.append(tile)
         return torch.stack([tile[:, 0, 0] - tile[:, 1, 2], tile[:, 1, 1] * 2], dim=-1)
 
-    found = predict_tiles(read, frames, size)
+    found = predict_tiles(read, frames, size, spacing=spacing)
     expected = torch.stack([frames[:, 0, 0] - frames[:, 1, 2], frames[:, 1, 1] * 2], dim=-1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     if extent[0] <= size[0] and extent[1] <= size[1]:

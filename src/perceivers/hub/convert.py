@@ -137,7 +137,7 @@ def _how_to_use(
             "frames": FramePairPreprocessConfig(size=size),
             "flow": FlowPreprocessConfig(size=size),
         }
-        return preprocess, FlowConfig(modality="frames")
+        return preprocess, FlowConfig(modality="frames", tiles="fixed")
     if "video" in config.inputs:
         return _autoencoding(config, _labels(theirs))
     return {}, None

@@ -43,6 +43,8 @@ class FlowConfig(BaseTaskConfig):
         scale: Factor from the model's outputs to pixels. 20, as in DeepMind's release, whose head divides by 100.
         cell: Side in pixels of the square that a query predicts. 1: a query for each pixel, as published. 4 behind a
             stem that makes one element of 4 x 4 pixels.
+        tiles: Tiles of frames larger than the model's window: as few as cover the frame, `even`ly spaced; or at `fixed`
+            steps of the window less the overlap, the last one moved to the border, as in DeepMind's release.
         num_train_queries: Queries that are drawn for a step of training, the same in all samples of a batch. None: all.
     """
 
@@ -52,6 +54,7 @@ class FlowConfig(BaseTaskConfig):
     loss: Literal["epe", "l1", "robust"] = "epe"
     scale: float = 20.0
     cell: int = 1
+    tiles: Literal["even", "fixed"] = "even"
     num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
@@ -114,7 +117,7 @@ class FlowTask(Task):
                 model({**batch.inputs, name: tile}, batch.masks or None).float(), size
             )
 
-        field = predict_tiles(predict, batch.inputs[name], size)
+        field = predict_tiles(predict, batch.inputs[name], size, spacing=self.config.tiles)
         # In float64, so that dividing by the scale and multiplying again gives the same flow.
         wide = field if field.device.type == "mps" else field.double()
         return flow_cells(wide / self.config.scale, self.config.cell).flatten(2)
@@ -233,14 +236,20 @@ def flow_cells(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O
     return rearrange(padded, "B (Y y) (X x) C -> B (Y X) (y x) C", y=side, x=side)
 
 
-def tile_starts(extent: int, size: int, overlap: int = OVERLAP) -> tuple[int, ...]:
-    """Return the starts of tiles of a size along an axis: as few as cover it, evenly spaced.
+def tile_starts(
+    extent: int, size: int, overlap: int = OVERLAP, spacing: Literal["even", "fixed"] = "even"
+) -> tuple[int, ...]:
+    """Return the starts of tiles of a size along an axis.
 
-    Neighbors overlap by at least `overlap`; small tiles by a quarter.
+    Neighbors overlap by at least `overlap`; small tiles by a quarter. Evenly spaced, they are as few as cover the axis.
+    At fixed steps of `size - overlap`, the last tile is moved back to the border.
     """
     shared = min(overlap, size // 4)
     if extent <= size:
         return (0,)
+    if spacing == "fixed":
+        steps = range(0, extent, size - shared)
+        return tuple(dict.fromkeys(min(start, extent - size) for start in steps))
     count = -(-(extent - shared) // (size - shared))
     return tuple((extent - size) * number // (count - 1) for number in range(count))
 
@@ -277,8 +286,10 @@ def predict_tiles(
     predict: Callable[[Float[Tensor, "B T Ci Yt Xt"]], Float[Tensor, "B Yt Xt C"]],
     frames: Float[Tensor, "B T Ci Y X"],
     size: tuple[int, int],
+    *,
+    spacing: Literal["even", "fixed"] = "even",
 ) -> Float[Tensor, "B Y X C"]:
-    """Return the predictions of a model with a fixed window for frames of any size.
+    """Return the predictions of a model with a fixed window for frames of any size, from the tiles of `tile_starts`.
 
     Frames smaller than the window are padded with zeros below and on the right, as in training.
     """
@@ -287,7 +298,8 @@ def predict_tiles(
     if any(missing):
         frames = pad(frames, (0, missing[1], 0, missing[0]))
     extent = (height + missing[0], width + missing[1])
-    starts = product(*(tile_starts(n, tile) for n, tile in zip(extent, size, strict=True)))
+    sides = zip(extent, size, strict=True)
+    starts = product(*(tile_starts(n, tile, spacing=spacing) for n, tile in sides))
     fields = {
         (row, column): predict(frames[..., row : row + size[0], column : column + size[1]])
         for row, column in starts

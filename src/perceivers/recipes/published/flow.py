@@ -75,7 +75,7 @@ def _paper(name: str, *, num_latents: int, num_layers: int) -> Recipe:
             num_self_attend_heads=16,
         ),
         output=_decoder(num_outputs=2),
-        task=FlowConfig(loss="epe", scale=20.0),
+        task=FlowConfig(loss="epe", scale=20.0, tiles="fixed"),
         preprocess={
             "frame_pair": FramePairPreprocessConfig(size=_SIZE),
             "flow": FlowPreprocessConfig(size=_SIZE),
