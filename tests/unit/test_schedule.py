@@ -39,6 +39,20 @@ def test_constant_cosine_stays_and_then_falls():
     assert found == pytest.approx([1.0, 1.0, 0.5, 0.0])
 
 
+def test_the_releases_warm_up_begins_at_zero_and_its_cosine_after_it():
+    """optax.warmup_cosine_decay_schedule: s / w, then half a cosine of (s - w) / (total - w)."""
+    config = OptimConfig(schedule="warmup_cosine", lr=2.0, warmup_steps=20)
+    expected = [2 * s / 20 for s in range(20)]
+    expected += [1 + math.cos(math.pi * (s - 20) / 80) for s in range(20, 100)]
+    assert rates(config) == pytest.approx(expected)
+    share = OptimConfig(schedule="warmup_cosine", lr=2.0, warmup_fraction=0.2)
+    assert rates(share) == pytest.approx(expected)
+    without = OptimConfig(schedule="warmup_cosine", lr=2.0)
+    assert rates(without) == pytest.approx(rates(OptimConfig(schedule="cosine", lr=2.0)))
+    only = OptimConfig(schedule="warmup_cosine", lr=2.0, warmup_steps=200)
+    assert rates(only) == pytest.approx([s / 100 for s in range(100)])
+
+
 def test_warm_up_in_steps_reaches_the_rate():
     config = OptimConfig(schedule="constant", lr=1.0, warmup_steps=4)
     assert rates(config)[:6] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])

@@ -114,6 +114,37 @@ def test_fourier_positions_need_nothing(tmp_path):
     assert not plan.resized
 
 
+def test_settings_that_change_the_function_are_named(tmp_path):
+    theirs = replace(pictures((4, 4)), encoder=replace(ENCODER, gelu="exact"))
+    image = PREPROCESS["image"]
+    save(tmp_path, build(theirs), preprocess={"image": replace(image, mean=(0.25,))})
+    plan = plan_warm_start(pictures((4, 4)), tmp_path, preprocess=PREPROCESS)
+    assert plan.taken == plan.total
+    assert plan.settings == {
+        "encoder.gelu": ("tanh", "exact"),
+        "preprocess.image.mean": (image.mean, (0.25,)),
+    }
+    warning = plan.sentences()[-1]
+    assert warning.startswith(
+        "Warning: with the settings of this run the same weights compute another"
+    )
+    assert "encoder.gelu is tanh, there exact; preprocess.image.mean is" in warning
+    plan.write(tmp_path)
+    written = json.loads((tmp_path / "init.json").read_text())["other_settings"]
+    assert written["encoder.gelu"] == {"here": "'tanh'", "there": "'exact'"}
+
+
+def test_resolution_of_fourier_positions_counts_as_a_setting(tmp_path):
+    saved(tmp_path, pictures((4, 4), positions=FourierPositionsConfig(num_bands=2)))
+    plan = plan_warm_start(
+        pictures((8, 8), positions=FourierPositionsConfig(num_bands=2)), tmp_path
+    )
+    name = "inputs.image.positions.max_resolution"
+    assert plan.settings == {name: ((8, 8), (4, 4))}
+    same = pictures((4, 4), positions=FourierPositionsConfig(num_bands=2), outputs=7)
+    assert plan_warm_start(same, tmp_path).settings == {}
+
+
 def test_positions_of_another_width_begin_anew(tmp_path):
     saved(tmp_path, pictures((4, 4)))
     wide = LearnedPositionsConfig(channels=6)
@@ -179,7 +210,8 @@ def test_modules_of_which_a_part_fits_are_told_as_such(tmp_path):
     saved(tmp_path, masked_texts(16))
     wider = replace(ENCODER, cross_attend_qk_channels=4, num_self_attends_per_block=3)
     _, plan = begun(replace(masked_texts(16), encoder=wider), tmp_path)
-    taken, fresh = plan.sentences()[1:]
+    taken, fresh, warning = plan.sentences()[1:]
+    assert "encoder.num_self_attends_per_block is 3, there 1" in warning
     assert "parts of encoder.cross_attends.0 (" in taken
     assert fresh.startswith("Fresh: parts of encoder.blocks.0 (")
     assert "parts of encoder.cross_attends.0" in fresh

@@ -27,7 +27,8 @@ class OptimConfig:
         weight_decay: Decoupled weight decay of all parameters but biases and those of norms.
         clip_norm: Largest global norm of the gradient. None: no clipping.
         schedule: Decay of the learning rate. `steps` multiplies it by `decay` at each milestone; `cosine` decays to
-            zero; `constant_cosine` does so after `constant_fraction` of the run.
+            zero; `constant_cosine` does so after `constant_fraction` of the run; `warmup_cosine` after a warm-up from
+            zero, as in DeepMind's release.
         milestones: Fractions of the run, in (0, 1), at which `steps` decays.
         decay: Factor of `steps`.
         constant_fraction: Fraction of the run before the decay of `constant_cosine`.
@@ -41,7 +42,9 @@ class OptimConfig:
     eps: float = 1e-6
     weight_decay: float = 0.1
     clip_norm: float | None = 10.0
-    schedule: Literal["constant", "steps", "cosine", "constant_cosine"] = "constant_cosine"
+    schedule: Literal["constant", "steps", "cosine", "constant_cosine", "warmup_cosine"] = (
+        "constant_cosine"
+    )
     milestones: tuple[float, ...] = ()
     decay: float = 0.1
     constant_fraction: float = 0.5

@@ -3,14 +3,16 @@
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from perceivers.data.base import atomic_write
 from perceivers.hub import checkpoint as hub
+from perceivers.inputs.positions import FourierPositions
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.position import Resizable
 from perceivers.typing import Tensor
@@ -36,6 +38,7 @@ class WarmStart:
         left: Names of weights of the other model that are not used, and why.
         shapes: Shapes of this model's parameters.
         theirs: Shapes of the other model's parameters.
+        settings: Settings by which the weights compute another function than in the other model: here, and there.
     """
 
     source: str
@@ -45,6 +48,7 @@ class WarmStart:
     left: Mapping[str, str]
     shapes: Mapping[str, Shape]
     theirs: Mapping[str, Shape]
+    settings: Mapping[str, tuple[Any, Any]] = field(default_factory=dict[str, tuple[Any, Any]])
 
     @property
     def total(self) -> int:
@@ -64,7 +68,7 @@ class WarmStart:
         """Return the loaded, resized, unused and initialized weights as sentences, grouped by module."""
         first = f"Began from the weights of {self.source}: "
         if self.taken == self.total and not self.resized and not self.left:
-            return [f"{first}all {self.total:,} of them."]
+            return [f"{first}all {self.total:,} of them.", *self._warnings()]
         lines = [f"{first}{self.taken:,} of this model's {self.total:,}."]
         groups = {
             "Taken over": _grouped(
@@ -83,7 +87,22 @@ class WarmStart:
             ],
             "Not used": _grouped(self.left, self.theirs, _UNUSED),
         }
-        return lines + [f"{word}: {'; '.join(found)}." for word, found in groups.items() if found]
+        lines += [f"{word}: {'; '.join(found)}." for word, found in groups.items() if found]
+        return lines + self._warnings()
+
+    def _warnings(self) -> list[str]:
+        """Return a warning that names the settings that differ, or nothing."""
+        found = [
+            f"{name} is {_value(here)}, there {_value(there)}"
+            for name, (here, there) in self.settings.items()
+        ]
+        if not found:
+            return []
+        rest = f"; {len(found) - _SHOWN} more, see {START_FILE}" if len(found) > _SHOWN else ""
+        return [
+            f"Warning: with the settings of this run the same weights compute another function than in {self.source}: "
+            f"{'; '.join(found[:_SHOWN])}{rest}. Set them to the values there, unless the difference is intended."
+        ]
 
     def write(self, folder: Path) -> None:
         """Write the source of every weight into a run folder."""
@@ -98,12 +117,21 @@ class WarmStart:
                 for name, why in self.fresh.items()
             },
             "not_used": dict(self.left),
+            "other_settings": {
+                name: {"here": repr(here), "there": repr(there)}
+                for name, (here, there) in self.settings.items()
+            },
         }
         with atomic_write(folder / START_FILE) as new:
             new.write_bytes(json.dumps(content, indent=2).encode())
 
 
-def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
+def plan_warm_start(
+    config: PerceiverConfig,
+    run: str | Path,
+    *,
+    preprocess: Mapping[str, Any] | None = None,
+) -> WarmStart:
     """Plan the weights that a model of this configuration loads from a run.
 
     A weight is loaded if name and shape are the same. Learned positions (`nn.position.Resizable`) are resized if their
@@ -112,12 +140,14 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
     Args:
         config: Configuration of the new model.
         run: A run folder, or the id of a model on the Hugging Face hub.
+        preprocess: Preprocessing of each modality of the new model, compared with that of the other.
 
     Raises:
         OSError: If no model is saved there, or it cannot be read.
         ValueError: If less than a tenth of the weights fits, as between models of different kinds.
     """
-    theirs = hub.load(run).model
+    other = hub.load(run)
+    theirs = other.model
     with torch.device("meta"):
         mine = build(config)
     found = theirs.state_dict()
@@ -141,6 +171,10 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
         left={name: _UNUSED for name in found if name not in expected},
         shapes={name: tuple(p.shape) for name, p in mine.named_parameters()},
         theirs={name: tuple(p.shape) for name, p in theirs.named_parameters()},
+        settings=_differing_settings(
+            _settings(config, mine, preprocess or {}),
+            _settings(other.config.model, theirs, other.config.preprocess),
+        ),
     )
     if plan.taken >= _FEWEST * plan.total:
         return plan
@@ -157,6 +191,57 @@ def plan_warm_start(config: PerceiverConfig, run: str | Path) -> WarmStart:
         f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` prints them); or leave "
         "--init-from out."
     )
+
+
+# Settings that change initial weights, speed or the number of outputs, but not the function of the weights.
+# Instead of the configured resolution, that which a module computes with is compared.
+_IRRELEVANT = frozenset(
+    [
+        "attn_implementation",
+        "latent_init_scale",
+        "init_scale",
+        "chunk",
+        "num_outputs",
+        "max_side",
+        "normalization",
+        "size",
+        "max_length",
+        "max_resolution",
+    ]
+)
+
+
+def _settings(config: PerceiverConfig, model: nn.Module, preprocess: Mapping[str, Any]) -> Any:
+    """Return the settings on which the function of a model's weights depends, by their names."""
+    found = {name: getattr(config, name) for name in ("inputs", "encoder", "output", "permute")}
+    resolutions = {
+        f"{name}.max_resolution": module.max_resolution
+        for name, module in model.named_modules()
+        if isinstance(module, FourierPositions)
+    }
+    return found | resolutions | {"preprocess": preprocess}
+
+
+def _differing_settings(here: Any, there: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the settings of both that differ, by their dotted names: here, and there.
+
+    Modalities of one model only are skipped, and outputs of another kind, whose weights are initialized.
+    """
+    if is_dataclass(here) and type(here) is type(there):
+        parts = [f.name for f in fields(here) if f.name not in _IRRELEVANT]
+        pairs = [(part, getattr(here, part), getattr(there, part)) for part in parts]
+    elif isinstance(here, Mapping) and isinstance(there, Mapping):
+        ours, others = cast("Mapping[str, Any]", here), cast("Mapping[str, Any]", there)
+        pairs = [(part, ours[part], others[part]) for part in ours if part in others]
+    else:
+        is_other_output = name == "output" and type(here) is not type(there)
+        return {} if here == there or is_other_output else {name: (here, there)}
+    found = [_differing_settings(a, b, f"{name}.{part}".strip(".")) for part, a, b in pairs]
+    return {key: value for one in found for key, value in one.items()}
+
+
+def _value(value: Any) -> str:
+    return str(getattr(value, "kind", value)) if is_dataclass(value) else str(value)
 
 
 def _grouped(names: Collection[str], shapes: Mapping[str, Shape], why: str = "") -> list[str]:

@@ -152,7 +152,7 @@ def train(
     start = None
     if init_from is not None and not (resume and last.exists()):
         # Before the folder is created: the weights may not fit.
-        start = plan_warm_start(recipe.model_config(), init_from)
+        start = plan_warm_start(recipe.model_config(), init_from, preprocess=run.preprocess)
     if is_first_process():
         restored = open_folder(folder, recipe, resume=resume)
     else:

@@ -101,6 +101,14 @@ def learning_rate(config: OptimConfig, *, progress: float, step: int) -> float:
         case "constant_cosine":
             flat = config.constant_fraction
             decay = 1.0 if progress <= flat else _cosine((progress - flat) / (1.0 - flat))
+        case "warmup_cosine":
+            rising = max(
+                config.warmup_steps * progress / step if step else 0.0, config.warmup_fraction
+            )
+            if progress < rising or (step == 0 and config.warmup_steps):
+                return config.lr * progress / rising if rising else 0.0
+            decay = _cosine((progress - rising) / (1.0 - rising)) if rising < 1.0 else 1.0
+            warmup = 1.0
     return config.lr * warmup * decay
 
 

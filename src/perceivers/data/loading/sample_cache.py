@@ -18,7 +18,6 @@ from safetensors.numpy import load, save
 
 from perceivers.data.base import MapStyleSplit, atomic_write
 from perceivers.data.modalities.image.decode import read_header
-from perceivers.data.modalities.image.preprocess import Pixels
 from perceivers.data.registry import PREPROCESS
 
 _DESCRIPTION = "description"  # name of the array that holds the JSON
@@ -40,11 +39,11 @@ class ImageCache:
         self._pixels = memory[:size].reshape(num_rows, *shape)
         self._known = memory[size:]  # 1 where an image is stored; written after the image
 
-    def get(self, row: int) -> Pixels | None:
+    def get(self, row: int) -> npt.NDArray[np.uint8] | None:
         """Return the image of a row, None if it is not stored."""
         return self._pixels[row] if self._known[row] else None
 
-    def put(self, row: int, pixels: Pixels) -> None:
+    def put(self, row: int, pixels: npt.NDArray[np.uint8]) -> None:
         """Store the image of a row, unless it has another shape."""
         if pixels.shape == self.shape:
             self._pixels[row] = pixels

@@ -40,7 +40,7 @@ def glue(size: str = "paper") -> Recipe:
             lr=5e-5,
             weight_decay=0.01,
             clip_norm=None,
-            schedule="cosine",
+            schedule="warmup_cosine",
             warmup_steps=200,
         ),
         training=TrainingConfig(batch_size=32, max_epochs=10),

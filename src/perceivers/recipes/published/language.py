@@ -118,7 +118,11 @@ def mlm_bytes(size: str = "paper") -> Recipe:
         optim=own_optim(model.lr)
         if own
         else OptimConfig(
-            lr=model.lr, weight_decay=0.01, clip_norm=None, schedule="cosine", warmup_steps=1000
+            lr=model.lr,
+            weight_decay=0.01,
+            clip_norm=None,
+            schedule="warmup_cosine",
+            warmup_steps=1000,
         ),
         training=TrainingConfig(batch_size=model.batch_size, max_steps=None if own else 500_000),
     )
