@@ -33,6 +33,9 @@ HEAVY = {
 }
 
 
+_PRINTING = ("cli.terminal", "console", "escaping", "wording")
+
+
 def loaded(*args: str) -> set[str]:
     """Return the modules in memory after a command in a fresh process, the dotted ones too."""
     code = (
@@ -83,12 +86,7 @@ def test_help_loads_nothing_but_the_standard_library(command):
         == []
     )
     ours = {name for name in modules if name.startswith("perceivers.")}
-    assert ours == {
-        "perceivers.cli",
-        "perceivers.cli.main",
-        "perceivers.cli.terminal",
-        "perceivers.escaping",
-    }
+    assert ours <= {f"perceivers.{name}" for name in ("cli", "cli.main", *_PRINTING)}
 
 
 @pytest.mark.parametrize(

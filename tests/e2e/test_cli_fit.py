@@ -47,6 +47,21 @@ def test_fit_says_what_it_saw_and_chose_and_what_comes_next(pictures, capsys):
     assert "perceivers evaluate runs/birds" in out
 
 
+def test_files_that_cannot_be_read_are_named_once_during_training(tmp_path, capsys):
+    folder = make_image_folder(tmp_path / "birds")
+    names = [str(folder / "dark" / f"broken{number}.png") for number in range(4)]
+    for name in names:
+        Path(name).write_bytes(b"nothing")
+    flags = ["--max-bad", "0.9", "--validation-fraction", "0.3", "--max-epochs", "3"]
+    assert main(["fit", str(folder), *TINY, *flags]) == 0
+    err = capsys.readouterr().err
+    named = [line for line in err.splitlines() if "could not be read" in line]
+    assert sum(name in line for line in named for name in names) in (3, 4)
+    assert sum(int(re.search(r"as (\d+) rows?", line)[1]) for line in named) == 4
+    assert "holds text that begins with 'nothing'" in named[0]
+    assert "report.md lists them all." in named[0]
+
+
 def test_a_run_folder_holds_all_that_is_promised(run):
     names = {path.name for path in run.iterdir()}
     assert {"config.json", "model.safetensors", "recipe.yaml", "checkpoints"} <= names

@@ -148,7 +148,7 @@ def _table(comparison: "Comparison") -> str:
 
 def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
     """Return the rows of the table on size and cost, without those unknown for all runs."""
-    from perceivers.runs.summary import readable_duration
+    from perceivers.wording import readable_duration
 
     formats = {
         "state": ("state", "{}"),

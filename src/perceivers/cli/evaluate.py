@@ -9,6 +9,8 @@ import tyro
 
 from perceivers.cli.parsing import Device, Quantize, check_quantize, parse
 from perceivers.cli.terminal import echo
+from perceivers.console import CountProgress
+from perceivers.wording import counted
 
 _EXAMPLES = """
   perceivers evaluate runs/birds                        its test split, or else its validation split
@@ -61,18 +63,19 @@ def run(args: Sequence[str]) -> int:
     from perceivers.evaluation.evaluate import evaluate_run
     from perceivers.evaluation.metrics_table import evaluation_text
 
-    result = evaluate_run(
-        options.run,
-        options.data,
-        split=options.split,
-        permute=options.permute,
-        device=options.device,
-        batch_size=options.batch_size,
-        max_bad=options.max_bad,
-        quantize=options.quantize,
-        clips=options.clips,
-        without=options.drop_modality,
-    )
+    with CountProgress("evaluate", "sample"):
+        result = evaluate_run(
+            options.run,
+            options.data,
+            split=options.split,
+            permute=options.permute,
+            device=options.device,
+            batch_size=options.batch_size,
+            max_bad=options.max_bad,
+            quantize=options.quantize,
+            clips=options.clips,
+            without=options.drop_modality,
+        )
     if result.quantization is not None:
         echo(f"perceivers evaluate: {result.quantization}", err=True)
     text = evaluation_text(result, form=options.format)
@@ -80,6 +83,7 @@ def run(args: Sequence[str]) -> int:
         options.out.write_text(text + "\n", encoding="utf-8")
     if options.format == "table":
         where = options.data or "the run's own data"
-        echo(f"Measured on the {result.split} split of {where}: {result.num_samples} samples.\n")
+        samples = counted(result.num_samples, "sample")
+        echo(f"Measured on the {result.split} split of {where}: {samples}.\n", wrap=True)
     echo(text)
     return 0

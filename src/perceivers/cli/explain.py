@@ -10,6 +10,8 @@ import tyro
 
 from perceivers.cli.parsing import Device, Switch, parse, texts_of, wrong_arguments
 from perceivers.cli.terminal import echo
+from perceivers.console import CountProgress, tracked
+from perceivers.wording import counted
 
 if TYPE_CHECKING:
     from perceivers.explain.attribution.faithfulness import MeanCurves
@@ -137,7 +139,8 @@ def _sample(saved: "Saved", options: Options) -> Any:
     samples = list(islice(samples_of(Path(str(options.file)), columns), options.row + 1))
     if not 0 <= options.row < len(samples):
         raise ValueError(
-            f"{options.file} holds {len(samples)} samples: there is no --row {options.row}; they count from 0."
+            f"{options.file} holds {counted(len(samples), 'sample')}: there is no --row {options.row}; rows count "
+            "from 0."
         )
     return samples[options.row]
 
@@ -158,14 +161,15 @@ def _measure_faithfulness(options: Options) -> int:
 
     saved = load(options.run, device=pick_device(options.device))
     samples, where = _samples_of_run(saved, options)
-    found = mean_curves(
-        list(curves_of_files(saved, samples, about=options.about, task=options.task))
-    )
+    curves = curves_of_files(saved, samples, about=options.about, task=options.task)
+    with CountProgress("explain", "sample"):
+        found = mean_curves(list(tracked(curves, len(samples))))
     stem = Path(options.run).name if options.file is None else Path(options.file).stem
     out = options.out or Path(f"{stem}-faithfulness.{options.format or 'png'}")
     written = write_curves(found, out, format=options.format)
     echo(
-        f"Mean areas of {found.samples} of {where}; lower deletion and higher insertion are better.\n"
+        f"Mean areas of {found.samples} of {where}; lower deletion and higher insertion are better.\n",
+        wrap=True,
     )
     echo(_table(found))
     echo(f"\nThe curves: {written}")

@@ -51,7 +51,7 @@ def run(args: Sequence[str]) -> int:
         (name,) = done.notes
         echo(f"{done.folder} holds a {name}: transformers.{name}.from_pretrained('{done.folder}').")
     else:
-        echo(f"{done.folder} holds {', '.join(done.files)}.")
+        echo(f"{done.folder} holds {', '.join(done.files)}.", wrap=True)
         if "predict.py" in done.files:
             echo(f"Predict without perceivers: python {done.folder / 'predict.py'} FILE...")
         for note in done.notes:

@@ -60,7 +60,7 @@ def run(args: Sequence[str]) -> int:
         echo(json.dumps({**dataclasses.asdict(result), **extra, "assumed": assumed}, indent=2))
         return 0
     for sentence in assumed:
-        echo(sentence)
+        echo(sentence, wrap=True)
     lines = _lines(result)
     if small is not None:
         lines.append(("compression", small.sentence()))

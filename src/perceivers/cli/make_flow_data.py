@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perceivers.cli.parsing import parse
 from perceivers.cli.terminal import echo
+from perceivers.wording import counted
 
 _EXAMPLES = """
   perceivers make-flow-data --out pairs --count 2000
@@ -54,6 +55,7 @@ def run(args: Sequence[str]) -> int:
         images=options.images,
         validation=options.validation,
     )
-    echo(f"{options.count:,} pairs in {options.out}, {held_out:,} of them for validation.")
+    pairs = counted(options.count, "pair")
+    echo(f"{pairs} in {options.out}, {held_out:,} of them for validation.", wrap=True)
     echo(f"Next: perceivers fit {options.out} --recipe flow --size tiny")
     return 0

@@ -17,6 +17,8 @@ from perceivers.cli.parsing import (
     wrong_arguments,
 )
 from perceivers.cli.terminal import echo
+from perceivers.console import CountProgress
+from perceivers.wording import counted
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
@@ -116,7 +118,8 @@ def run(args: Sequence[str]) -> int:
 
     items: list[Any] = list(options.files)
     items += texts_of("predict", options.text, predictor.columns)
-    predictions = predictor.predict(items, top=options.top, on_error=report, on_skip=note)
+    with CountProgress("predict"):
+        predictions = predictor.predict(items, top=options.top, on_error=report, on_skip=note)
     if options.save is not None:
         _save(predictions, options.save)
     text = predictions_text(predictions, form=options.format)
@@ -124,7 +127,7 @@ def run(args: Sequence[str]) -> int:
         echo(text)
     else:
         options.out.write_text(text + "\n", encoding="utf-8")
-        echo(f"{len(predictions)} predictions in {options.out}", err=True)
+        echo(f"{counted(len(predictions), 'prediction')} in {options.out}", err=True)
     return 1 if failed else 0
 
 
@@ -133,7 +136,7 @@ def _save(predictions: "list[Prediction]", folder: Path) -> None:
     from perceivers.evaluation.save import save_predictions
 
     written = save_predictions(predictions, folder)
-    echo(f"{len(written)} files in {folder}", err=True)
+    echo(f"{counted(len(written), 'file')} in {folder}", err=True)
 
 
 def _predict_shards(predictor: "Predictor", options: Options) -> int:
@@ -151,10 +154,12 @@ def _predict_shards(predictor: "Predictor", options: Options) -> int:
     files = list(options.files)
     paths = shards_of(files if len(files) > 1 else files[0])
     bad = 0
-    for done in predict_shards(
+    shards = predict_shards(
         predictor, paths, options.shards, rank=rank, world_size=world_size, model=options.run
-    ):
-        bad += done.bad
-        counts = f"{done.num_rows:,} rows, {done.bad:,} of them with an error"
-        echo(f"{done.shard} -> {done.path}: {'done before' if done.skipped else counts}")
+    )
+    with CountProgress("predict", "row"):
+        for done in shards:
+            bad += done.bad
+            counts = f"{counted(done.num_rows, 'row')}, {done.bad:,} of them with an error"
+            echo(f"{done.shard} -> {done.path}: {'done before' if done.skipped else counts}")
     return 1 if bad else 0

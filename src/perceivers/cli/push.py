@@ -43,7 +43,10 @@ def run(args: Sequence[str]) -> int:
     if options.dry_run is not None:
         made = prepare_push(options.run, options.dry_run, repo_id=options.repo)
         names = ", ".join(sorted(path.name for path in made.iterdir()))
-        echo(f"Nothing was sent. {made} holds what would be pushed to {options.repo}: {names}.")
+        echo(
+            f"Nothing was sent. {made} holds what would be pushed to {options.repo}: {names}.",
+            wrap=True,
+        )
         return 0
     address = push_to_hub(options.run, options.repo, private=options.private)
     echo(f"{options.run} is at {address}. Load it with pv.load('{options.repo}').")

@@ -65,7 +65,10 @@ def run(args: Sequence[str]) -> int:
     echo(f"\nreport:      {folder / 'report.md'}")
     echo(f"predictions: {table} ({len(files)} test digits, as files in {folder / 'digits'})")
     echo(f"attention:   {image}")
-    echo("\nThe test digits, a fifth of all, took no part in training or in choosing weights:\n")
+    echo(
+        "\nThe test digits, a fifth of all, took no part in training or in choosing weights:\n",
+        wrap=True,
+    )
     echo(evaluation_text(result))
     return 0
 

@@ -9,6 +9,7 @@ import tyro
 
 from perceivers.cli.parsing import parse
 from perceivers.cli.terminal import echo
+from perceivers.wording import counted
 
 _EXAMPLES = """
   perceivers shard birds/ --out shards/birds
@@ -66,8 +67,8 @@ def run(args: Sequence[str]) -> int:
     )
     for part in written:
         there = f", {part.there} of them there already" if part.there else ""
-        shards = "shard" if len(part.paths) == 1 else "shards"
-        echo(f"{part.split}: {part.num_rows:,} rows in {len(part.paths)} {shards}{there}")
+        shards = counted(len(part.paths), "shard")
+        echo(f"{part.split}: {counted(part.num_rows, 'row')} in {shards}{there}")
         for name, reason in part.bad[:5]:
             echo(f"perceivers shard: left out {name}: {reason}", err=True)
         if len(part.bad) > 5:

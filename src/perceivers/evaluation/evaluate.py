@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from perceivers.console import tracked
 from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.loading.workers import divide_cores
@@ -211,7 +212,9 @@ def evaluate_source(
     task = predictor.task
     meter = task.meter()
     loader = loader_for(predictor, source, split, max_bad)
-    for batch in loader:
+    streams = source.streams
+    total = streams[split].num_rows if streams else len(source.splits[split])
+    for batch in tracked(loader, total, size=len):
         moved = batch.to(predictor.device)
         prepared = task.prepare_batch(moved.inputs, moved.masks, moved.targets, training=False)
         outputs = predictor.infer(prepared)

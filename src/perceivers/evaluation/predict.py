@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from perceivers.console import tracked
 from perceivers.data.base import Batch, DataConfig, nearest
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTransform
 from perceivers.data.loading.transform import Sample as ReadSample
@@ -97,7 +99,9 @@ class Predictor:
             OSError: If a file cannot be opened.
         """
         samples = samples_of(items, self.columns, on_error=on_error, on_skip=on_skip)
-        return list(self.stream(samples, top=top, on_error=on_error))
+        samples, total = _counted_samples(samples)
+        each = tracked(self._each(samples, top), total)
+        return list(_good(each, on_error))
 
     def stream(
         self,
@@ -107,19 +111,13 @@ class Predictor:
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[Prediction]:
         """Yield predictions batch by batch, so that a folder of any size fits in memory."""
-        for found in self._each(samples, top):
-            if isinstance(found, Prediction):
-                yield found
-            elif on_error is None:
-                raise found[1]
-            else:
-                on_error(*found)
+        yield from _good(self._each(samples, top), on_error)
 
     def predict_rows(
         self, rows: Iterable[Mapping[str, Any]], *, top: int = 1
     ) -> Iterator[Prediction | Exception]:
         """Yield the prediction, or the error, of each row of a table with the model's columns."""
-        samples = (Sample(name=f"row {i}", row=dict(row)) for i, row in enumerate(rows))
+        samples = (Sample(name=f"row {i}", row=dict(row)) for i, row in enumerate(tracked(rows)))
         for found in self._each(samples, top):
             yield found if isinstance(found, Prediction) else found[1]
 
@@ -199,6 +197,31 @@ class Predictor:
             return ValueError(error.reason)
         except (ValueError, OSError, KeyError, TypeError) as error:
             return error
+
+
+def _good(
+    found: Iterable[Prediction | tuple[str, Exception]],
+    on_error: Callable[[str, Exception], None] | None,
+) -> Iterator[Prediction]:
+    """Yield the predictions; errors go to `on_error`, or are raised."""
+    for one in found:
+        if isinstance(one, Prediction):
+            yield one
+        elif on_error is None:
+            raise one[1]
+        else:
+            on_error(*one)
+
+
+def _counted_samples(samples: Iterator[Sample]) -> tuple[Iterable[Sample], int | None]:
+    """Return the samples and their number, if they are files: rows with content are not kept in memory."""
+    files: list[Sample] = []
+    for sample in samples:
+        files.append(sample)
+        cells = sample.row.values()
+        if not all(isinstance(cell, EncodedItem) and cell.path is not None for cell in cells):
+            return chain(files, samples), None
+    return files, len(files)
 
 
 def uncut(preprocess: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from perceivers.data.base import atomic_write
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
-from perceivers.runs.summary import RunSummary, TaskSummary, readable_duration, write_summary
+from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
 from perceivers.tasks.base import is_share
 from perceivers.typing import Int, Tensor
+from perceivers.wording import readable_duration
 
 _SHOWN_BAD = 50
 _SHOWN_CLASSES = 30  # in the table and as labels of the image

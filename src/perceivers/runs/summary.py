@@ -102,16 +102,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def readable_duration(seconds: float) -> str:
-    """Return `48 s`, `3 min 20 s` or `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def write_summary(folder: Path, summary: RunSummary) -> None:
     """Write `report.json` into a run folder."""
     text = json.dumps(_plain(summary), indent=1, ensure_ascii=False) + "\n"

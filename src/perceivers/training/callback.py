@@ -26,6 +26,7 @@ from perceivers.training.progress import ProgressDisplay
 from perceivers.training.seeding import get_rng_state, set_rng_state
 from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals
 from perceivers.typing import Tensor
+from perceivers.wording import counted, names_text
 
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_SECONDS = 300.0
@@ -87,6 +88,7 @@ class TrainingCallback(Callback):
         self._is_time_to_save = False  # the same in all processes
         self._saved_at = 0.0
         self._restored: dict[str, Any] | None = None
+        self._reported: set[str] = set()  # names of bad rows
 
     # -- hooks, in the order in which Lightning calls them ------------------------------------------------
 
@@ -142,7 +144,10 @@ class TrainingCallback(Callback):
             self._log(trainer, module, {})
         if trainer.is_global_zero:
             self._display.step(
-                progress=module.progress, step=step, epoch=self.batches.epoch, samples=self.samples
+                progress=module.progress,
+                step=step,
+                epoch=self.batches.epochs_done,
+                samples=self.samples,
             )
         if self._stop:
             self._leave(trainer)
@@ -248,6 +253,16 @@ class TrainingCallback(Callback):
             self._metrics.write(row)
             self._display.result(row, progress=module.progress)
 
+    def _report_bad_rows(self) -> None:
+        """Print the rows that could not be read since the last validation."""
+        bad = dict([*self.batches.loader.bad, *self.validation.bad])
+        if fresh := [name for name in bad if name not in self._reported]:
+            self._reported.update(fresh)
+            self._display.note(
+                f"Left out, as {counted(len(fresh), 'row')} could not be read: {names_text(fresh)}. The first: "
+                f"{bad[fresh[0]]} report.md lists them all."
+            )
+
     def _means(self, trainer: Trainer, module: PerceiverModule) -> dict[str, float]:
         """Return the means over all processes since the last line, all of them finite."""
         means = module.sums.means(distributed.summed(module.sums.values, module.device))
@@ -274,6 +289,8 @@ class TrainingCallback(Callback):
             return
         measured = meter.compute()
         self._log(trainer, module, measured)
+        if trainer.is_global_zero:
+            self._report_bad_rows()
         best = self.best
         best.is_due, best.measured_step = False, trainer.global_step
         if _is_better(measured, best.metrics, module.task):

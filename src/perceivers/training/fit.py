@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from perceivers.console import print_message
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
@@ -62,7 +63,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     init_from: str | Path | None = None,
-    on_message: Callable[[str], object] = print,
+    on_message: Callable[[str], object] = print_message,
     **overrides: Any,
 ) -> Run:
     """Train on data and return the run: its folder and its metrics.
