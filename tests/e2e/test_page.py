@@ -23,6 +23,7 @@ from perceivers.explain.contents.text import TextContent
 from perceivers.explain.render import explanation_json
 from perceivers.explain.render.write import page_of
 from perceivers.server import app as served_app
+from perceivers.tasks.prediction import Prediction
 from support.explanations import explanation, view
 from support.files import write_off, write_video, write_wav
 from support.modality_data import frames, points, tone
@@ -201,6 +202,23 @@ def made_views() -> list[dict]:
     return explanation_json.views_json(made)
 
 
+def made_answers():
+    tags = {"a": 0.9, "b": 0.6}
+    parts = {
+        "price": Prediction(name="", task="regression", values={"euro": -3.5}),
+        "tags": Prediction(
+            name="",
+            task="multilabel",
+            label="a",
+            probability=0.9,
+            labels=("a", "b"),
+            top=tuple(tags.items()),
+            probabilities=tags,
+        ),
+    }
+    return [Prediction(name="made", task="multitask", tasks=parts).answer()]
+
+
 @pytest.mark.slow
 def test_every_other_kind_of_input_is_given_and_drawn(browser):
     inputs = [
@@ -208,12 +226,12 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
         {"name": "age", "kind": "table", "number": True, "choices": []},
         {"name": "color", "kind": "table", "choices": ["red", "blue"]},
     ]
-    tags = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.6}]
-    answers = [
-        {"name": "price", "kind": "regression", "values": {"euro": -3.5}},
-        {"name": "tags", "kind": "multilabel", "label": "a", "labels": ["a", "b"], "top": tags},
+    answers = made_answers()
+    outputs = [
+        {"name": "price", "task": "", "names": []},
+        {"name": "tags", "task": "", "names": []},
     ]
-    run = {"name": "made", "inputs": inputs, "answers": answers, "reads": 2, "latents": 1}
+    run = {"name": "made", "inputs": inputs, "outputs": outputs, "reads": 2, "latents": 1}
     told = {
         "/run": {**run, "heads": [1, 1]},
         "/predict": {"answers": answers, "milliseconds": 3.0},

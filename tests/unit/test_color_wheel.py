@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perceivers.evaluation.save import flow_colors
+from perceivers.tasks.flow_colors import flow_colors
 
 
 def color(right, down, largest=1.0):

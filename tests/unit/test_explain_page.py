@@ -89,8 +89,9 @@ def test_the_output_is_told_as_the_server_tells_it(task, expected):
     values = np.array([0.25, 0.75], np.float32)
     (answer,) = data_of(page_of(replace(given, probabilities=values)))["answers"]
     if "top" in answer:
-        answer["top"] = [(one["label"], one["score"]) for one in answer["top"]]
-    assert answer == {"name": "answer", "kind": task, **expected}
+        assert answer.pop("probability") == answer["top"][0]["probability"]
+        answer["top"] = [(one["label"], one["probability"]) for one in answer["top"]]
+    assert answer == {"name": given.name, "task": task, **expected}
 
 
 @pytest.mark.parametrize(("name", "frames"), [("film", 10), ("cloud", 2), ("picture", 3)])

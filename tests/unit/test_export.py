@@ -1,10 +1,6 @@
 """What is written beside an exported model reads files as perceivers does; what cannot be exported says why."""
 
-import io
 import json
-import runpy
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +26,7 @@ from support import modality_data as made
 from support.files import write_video, write_wav
 from support.models import save_untrained, tiny_model, untrained
 from support.runs import LABELS, make_image_folder, save_run
+from support.scripts import export_quickly, run_script
 
 
 def picture(folder):
@@ -101,39 +98,7 @@ CASES = [
 
 @pytest.fixture
 def quickly(monkeypatch):
-    """Write no real ONNX, which takes seconds, and let the graph itself take its place in onnxruntime."""
-
-    def written(saved, graph, reference, path):
-        path.write_bytes(b"")
-        return check.compare(reference, graph)
-
-    monkeypatch.setitem(exporting._WRITERS, "onnx", written)
-
-
-def run_script(folder, graph, *words):
-    """Return what predict.py prints, with the graph in the place of onnxruntime."""
-
-    class Session:
-        def __init__(self, path):
-            assert path.endswith("model.onnx")
-
-        def get_outputs(self):
-            return [types.SimpleNamespace(name=name) for name in graph(graph.made())]
-
-        def run(self, names, feed):
-            with torch.inference_mode():
-                found = graph({name: torch.from_numpy(array) for name, array in feed.items()})
-            return [found[name].numpy() for name in names]
-
-    printed = io.StringIO()
-    runtime = types.SimpleNamespace(InferenceSession=Session)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "onnxruntime", runtime)
-        patch.setitem(sys.modules, "perceivers", None)  # so that importing it fails
-        patch.setattr(sys, "argv", ["predict.py", *map(str, words)])
-        patch.setattr(sys, "stdout", printed)
-        runpy.run_path(str(folder / "predict.py"))
-    return [json.loads(line) for line in printed.getvalue().splitlines()]
+    export_quickly(monkeypatch)
 
 
 @pytest.mark.parametrize(("kinds", "make"), CASES, ids=[case[1].__name__ for case in CASES])
@@ -246,6 +211,7 @@ def test_every_kind_of_output_is_named_and_explained(tmp_path, quickly):
         (expected,) = load_predictor(run, device="cpu").predict(path)
         wanted = expected.values or expected.probabilities
         assert said[name] == pytest.approx(wanted, abs=1e-5)
+        assert told["outputs"][name]["task"] == task.kind
 
 
 def test_several_tasks_have_outputs_of_their_own():

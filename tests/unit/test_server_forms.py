@@ -1,23 +1,13 @@
-import base64
-import io
-import math
-
-import numpy as np
 import pytest
-from PIL import Image
 from starlette.exceptions import HTTPException
 
 from perceivers.data.modalities.flow.modality import FramePairPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server.decoding import Upload
 from perceivers.server.forms import InputField, input_fields, parse_form
-from perceivers.server.service import output_schemas, outputs_as_json
+from perceivers.server.service import describe_outputs
 from perceivers.tasks.classification import ClassificationConfig
-from perceivers.tasks.flow import FlowConfig
-from perceivers.tasks.masked import MaskedBytesConfig
-from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.prediction import Prediction, Reconstruction
 from perceivers.tasks.regression import RegressionConfig
 
 CLASSES = ClassificationConfig(label_names=("low", "high"))
@@ -25,48 +15,13 @@ NUMBERS = RegressionConfig(target_names=("age",))
 PICTURE = b"\x89PNG\r\n\x1a\n"
 
 
-def opened(address: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
-
-
-def test_several_labels_and_numbers_are_told():
-    said = Prediction(name="a", label="x", top=(("x", 0.9), ("y", 0.2)), labels=("x",))
-    (told,) = outputs_as_json(said, MultiLabelConfig(label_names=("x", "y")), top=1)
-    assert told["labels"] == ["x"]
-    assert told["top"] == [{"label": "x", "score": 0.9}]
-    (told,) = outputs_as_json(Prediction(name="a", values={"age": 3.5, "size": math.inf}), NUMBERS)
-    assert told == {"name": "answer", "kind": "regression", "values": {"age": 3.5, "size": None}}
-
-
-def test_filled_blanks_are_told_with_their_text():
-    said = Prediction(name="a", text="a cat", probability=0.5, blanks=((("c", 0.8), ("b", 0.1)),))
-    (told,) = outputs_as_json(said, MaskedBytesConfig(modality="text"), top=1)
-    assert told["text"] == "a cat"
-    assert told["blanks"] == [[{"label": "c", "score": 0.8}]]
-
-
-def test_of_several_tasks_each_has_an_answer():
+def test_each_task_has_an_output_with_its_names():
     task = MultiTaskConfig(parts={"digit": CLASSES, "age": NUMBERS})
-    parts = {
-        "digit": Prediction(name="a", label="low", top=(("low", 1.0),)),
-        "age": Prediction(name="a", values={"age": 2.0}),
-    }
-    told = outputs_as_json(Prediction(name="a", tasks=parts), task)
-    assert [(one["name"], one["kind"]) for one in told] == [
-        ("digit", "classification"),
-        ("age", "regression"),
+    assert describe_outputs(task) == [
+        {"name": "digit", "task": "classification", "names": ["low", "high"]},
+        {"name": "age", "task": "regression", "names": ["age"]},
     ]
-    assert [one["classes"] for one in output_schemas(task)] == [["low", "high"], ["age"]]
-
-
-def test_what_is_answered_for_every_pixel_is_a_picture():
-    flow = np.ones((4, 6, 2), np.float32)
-    (told,) = outputs_as_json(Prediction(name="a", values={"mean": 1.0}, flow=flow), FlowConfig())
-    assert opened(told["image"]).size == (6, 4)
-    pixels = np.zeros((3, 5, 3), np.uint8)
-    pair = Reconstruction(kind="image", original=pixels, restored=pixels)
-    (told,) = outputs_as_json(Prediction(name="a", reconstructions={"image": pair}), CLASSES)
-    assert opened(told["images"]["image"]).size == (5, 3)
+    assert describe_outputs(NUMBERS) == [{"name": "", "task": "regression", "names": ["age"]}]
 
 
 FIELDS = [
@@ -87,6 +42,17 @@ def test_a_film_is_given_for_its_sound_too(name):
     both = parse_form([(name, b"film", "a.mp4"), ("audio", b"sound", "b.wav")], FIELDS).job.cells
     assert both["audio"] == Upload(".wav", b"sound")
     assert list(parse_form([("audio", b"sound", "b.wav")], FIELDS).job.cells) == ["audio"]
+
+
+def test_files_or_texts_name_a_sample():
+    given = [("note", "hello", ""), ("age", "3", "")]
+    assert parse_form(given, MIXED).name == "hello"
+    assert parse_form([*given, ("image", PICTURE, "/a/b.png")], MIXED).name == "/a/b.png"
+    assert parse_form([("age", "3", "")], MIXED).name == "item 0"
+    assert parse_form([("note", "x" * 300, "")], MIXED).name == "item 0"
+    assert len(parse_form([("image", PICTURE, "x" * 5000)], MIXED).name) == 300
+    both = [("file", b"film", "a.mp4"), ("audio", b"sound", "b.wav")]
+    assert parse_form(both, FIELDS).name == "a.mp4 + b.wav"
 
 
 def test_what_is_missing_may_be_left_out_or_left_empty():

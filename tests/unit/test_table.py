@@ -81,6 +81,8 @@ def test_predictions_as_csv_can_be_read_back():
 def test_predictions_as_json():
     (row,) = json.loads(predictions_text([prediction("a.png", 0.25)], form="json"))
     assert row["top"][1] == {"label": "cat", "probability": pytest.approx(0.25)}
+    two = predictions_text([prediction("a.png", 0.25), prediction("b.png", 0.5)], form="jsonl")
+    assert [json.loads(line)["name"] for line in two.splitlines()] == ["a.png", "b.png"]
 
 
 LABELS = Evaluation(
@@ -153,5 +155,5 @@ def test_predictions_of_numbers():
     assert re.fullmatch(r"a\.png +41\.25 +1\.5", lines[2])
     assert predictions_text(made, form="csv") == "name,age,height\na.png,41.25,1.5"
     assert json.loads(predictions_text(made, form="json")) == [
-        {"name": "a.png", "values": {"age": 41.25, "height": 1.5}}
+        {"version": 1, "name": "a.png", "task": "", "values": {"age": 41.25, "height": 1.5}}
     ]

@@ -48,8 +48,9 @@ class Options:
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
         files: Files, folders or quoted globs.
-        top: Number of the most probable labels to show.
-        format: Output format. csv has the probability of every label.
+        top: Number of the most probable labels to list. Default: 1 in a table, 5 in JSON.
+        format: Output format. json and jsonl (one answer on each line) are the answers of `perceivers serve` and of
+            exported scripts; csv has the probability of every label.
         out: A file for the result, instead of the terminal.
         device: Where to compute. `auto` uses an accelerator if there is one.
         batch_size: Samples in one forward pass.
@@ -69,8 +70,8 @@ class Options:
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")] = ()
-    top: int = 1
-    format: Literal["table", "json", "csv"] = "table"
+    top: int | None = None
+    format: Literal["table", "json", "jsonl", "csv"] = "table"
     out: Path | None = None
     device: Device = "auto"
     batch_size: int = 64
@@ -118,8 +119,10 @@ def run(args: Sequence[str]) -> int:
 
     items: list[Any] = list(options.files)
     items += texts_of("predict", options.text, predictor.columns)
+    listed = 1 if options.format == "table" else 5
+    top = listed if options.top is None else options.top
     with CountProgress("predict"):
-        predictions = predictor.predict(items, top=options.top, on_error=report, on_skip=note)
+        predictions = predictor.predict(items, top=top, on_error=report, on_skip=note)
     if options.save is not None:
         _save(predictions, options.save)
     text = predictions_text(predictions, form=options.format)

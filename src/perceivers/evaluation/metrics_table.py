@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from perceivers.evaluation.evaluate import Evaluation, as_dict
 from perceivers.tasks.base import metric_text
-from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.prediction import Prediction, json_text
 
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -76,13 +76,15 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
 
 
 def predictions_text(predictions: Sequence[Prediction], *, form: str = "table") -> str:
-    """Return predictions as a `table`, as `json` or as `csv`.
+    """Return predictions as a `table`, as `json`, as `jsonl` (an answer on each line) or as `csv`.
 
     Of classes, CSV has every one's probability in a column; of several labels those too, and the predicted ones
     joined by `;`; of numbers, a column for each; of several tasks, all of these behind the task's name, `digit/label`.
     """
     if form == "json":
-        return json.dumps([_as_dict(one) for one in predictions], indent=2, ensure_ascii=False)
+        return json_text([one.answer() for one in predictions], indent=2)
+    if form == "jsonl":
+        return "\n".join(json_text(one.answer()) for one in predictions)
     if form == "csv":
         return _csv(predictions)
     if not predictions:
@@ -148,28 +150,6 @@ def _number(name: str, value: float | None) -> str:
     if value is None:
         return "-"
     return metric_text(name, value) if name.endswith("_psnr") else f"{value:.6g}"
-
-
-def _as_dict(one: Prediction) -> dict[str, Any]:
-    if one.tasks:
-        tasks = {task: _as_dict(part) for task, part in one.tasks.items()}
-        for part in tasks.values():
-            del part["name"]
-        return {"name": one.name, "tasks": tasks}
-    if one.values:
-        label = {"label": one.label, "probability": one.probability} if one.label else {}
-        return {"name": one.name, "values": one.values, **label}
-    if one.blanks:
-        blanks = [[{"byte": b, "probability": p} for b, p in blank] for blank in one.blanks]
-        filled = {"text": one.text, "probability": one.probability}
-        return {"name": one.name, **filled, "blanks": blanks}
-    return {
-        "name": one.name,
-        **({} if one.labels is None else {"labels": list(one.labels)}),
-        "label": one.label,
-        "probability": one.probability,
-        "top": [{"label": label, "probability": p} for label, p in one.top],
-    }
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:

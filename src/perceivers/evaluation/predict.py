@@ -147,7 +147,7 @@ class Predictor:
             preprocess=self.config.preprocess,
             top=top,
         )
-        return list(self.task.predictions(outputs, request))
+        return list(self.task.predict(outputs, request))
 
     @torch.inference_mode()
     def outputs(self, batch: Batch) -> Any:

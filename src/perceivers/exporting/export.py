@@ -291,22 +291,32 @@ def _manifest(
     }
     adapter: TypeAdapter[Any] = TypeAdapter(PreprocessConfig)
     modalities: dict[str, Any] = {}
-    for name, module in graph.preprocessors.items():
-        one = cast("GraphPreprocessor", module)
+    for name in config.input_columns():  # in the order in which a sample's files name it
+        one = cast("GraphPreprocessor", graph.preprocessors[name])
         modalities[name] = {
             **adapter.dump_python(config.preprocess[name], mode="json"),
             "shape": list(one.shape),  # without the batch
             "dtype": one.dtype,
             "mask": None if one.length is None else [one.length],
         }
+    readable = list(graph.readable_outputs())
     described: dict[str, Any] = {
-        name: {"shape": ["batch", *one.shape[1:]], "meaning": "output of the model", "names": None}
-        for name, one in outputs.items()
+        name: {
+            "shape": ["batch", *outputs[name].shape[1:]],
+            "meaning": "output of the model",
+            "names": None,
+        }
+        for name in dict.fromkeys((*(one[0] for one in readable), *outputs))  # tasks in their order
     }
-    for name, _, part in graph.readable_outputs():
+    for name, output, part in readable:
         assert part.export_output is not None
-        names = list(part.names) if outputs[name].ndim == 2 else None
-        described[name] |= {"meaning": part.export_output.meaning, "names": names}
+        described[name] |= {
+            "meaning": part.export_output.meaning,
+            "names": list(part.names) if outputs[name].ndim == 2 else None,
+            "output": output,
+            "task": part.config.kind,
+            "threshold": getattr(part.config, "threshold", None),
+        }
     has_clips = any(build_modality(config.preprocess[name]).has_clips for name in modalities)
     clips = DataConfig(**config.columns.get("config", {})).clips if has_clips else 1
     return {
@@ -317,7 +327,6 @@ def _manifest(
         "modalities": modalities,
         "clip_positions": list(clip_positions(clips)),
         "outputs": described,
-        "threshold": getattr(task, "threshold", None),
         "checked": {
             "samples": difference.samples,
             "largest_difference": difference.largest,

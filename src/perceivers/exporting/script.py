@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from perceivers.tasks.prediction import ANSWER_VERSION
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScriptTemplate:
@@ -334,7 +336,7 @@ def feed_of(files, position):
         feed[name] = array[None]
         if how["mask"]:
             feed[name + "_mask"] = mask[None]
-    return feed
+    return dict(sorted(feed.items()))
 
 
 def files_of(word):
@@ -345,28 +347,92 @@ def files_of(word):
 
 '''
 
-_PRINT_VALUES = """
-for word in sys.argv[1:]:
+_NAME = '''
+VERSION, TOP = {version}, 5  # of the answers; labels that they list
+
+
+def answer_of(place, word, fields):
+    """The answer for one sample, as `perceivers predict --format jsonl` prints it."""
+    files = files_of(word)
+    given = [files[name] for name in MANIFEST["modalities"] if name in files]
+    paths = dict.fromkeys(path for path in given if len(path) < 250 and Path(path).is_file())
+    name = " + ".join(paths) or (word if len(word) < 300 else f"item {{place}}")
+    return {{"version": VERSION, "name": name, **fields}}
+
+
+def print_answer(answer):
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+    print(text.encode("utf-8", "backslashreplace").decode())
+
+
+def ranked(labels, shares):
+    """All labels and their probabilities, best first."""
+    pairs = sorted(zip(labels, shares), key=lambda pair: -pair[1])
+    return [{{"label": label, "probability": share}} for label, share in pairs]
+
+'''
+
+_PRINT_VALUES = '''
+def fields_of(output, how, values):
+    """The fields of one task: its numbers, or its labels and their probabilities."""
+    named = dict(zip(how["names"], values))
+    if output.endswith("values"):
+        return {"task": how["task"], "values": named}
+    best, least = ranked(named, values), how["threshold"]
+    several = [one["label"] for one in best if least is not None and one["probability"] >= least]
+    labels = {} if least is None else {"labels": several}
+    return {"task": how["task"], **best[0], **labels, "top": best[:TOP], "probabilities": named}
+
+
+for place, word in enumerate(sys.argv[1:]):
     feeds = [feed_of(files_of(word), position) for position in MANIFEST["clip_positions"]]
     clips = [run(feed) for feed in feeds]
-    prediction = {"file": word}
+    tasks = {}
     for output, how in MANIFEST["outputs"].items():
         if how["names"]:
             mean = np.mean([clip[output] for clip in clips], axis=0)[0]
-            prediction[output] = dict(zip(how["names"], mean.tolist()))
-    print(json.dumps(prediction, ensure_ascii=False))
-"""
+            tasks[how["output"]] = fields_of(output, how, mean.tolist())
+    several = {"task": MANIFEST["task"], "tasks": tasks}
+    print_answer(answer_of(place, word, tasks.get("", several)))
+'''
 
-_PRINT_FILLED_TEXT = """
-for word in sys.argv[1:]:
+_PRINT_FILLED_TEXT = '''
+def fill(ids, shares):
+    """The text as bytes with the most probable byte in each blank, and these bytes."""
+    chosen = shares.argmax(axis=1)
+    filled = np.where(ids < 6, ord(" "), ids - 6)
+    filled[ids == 3] = chosen
+    return bytes(filled.astype(np.uint8)), chosen
+
+
+def byte_name(byte):
+    return chr(byte) if 32 <= byte < 127 else f"\\\\x{{byte:02x}}"
+
+
+for place, word in enumerate(sys.argv[1:]):
     feed = feed_of(files_of(word), 0.5)
-    ids, mask = feed["{text}"][0], feed["{text}_mask"][0]
-    shares = run(feed)["probabilities"][0, :, 6:]  # of each byte at each position
-    filled = np.where(ids == 3, shares.argmax(axis=1), ids - 6)[mask]
-    blanks = shares[(ids == 3) & mask].max(axis=1).tolist()
-    text = bytes(filled.clip(0, 255).astype(np.uint8)).decode(errors="replace")
-    print(json.dumps({{"file": word, "text": text, "probabilities": blanks}}, ensure_ascii=False))
-"""
+    real = feed["{text}_mask"][0]
+    ids = feed["{text}"][0][real]
+    shares = run(feed)["probabilities"][0][real][ids == 3, 6:]  # of each byte in each blank
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    data, chosen = fill(ids, shares)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:  # together no UTF-8: printable ASCII instead
+        allowed = np.full(256, -1.0, np.float32)
+        allowed[[9, 10, *range(32, 127)]] = 0.0
+        data, chosen = fill(ids, shares + 2 * allowed)
+        text = data.decode(errors="replace")
+    picked = [float(row[byte]) for row, byte in zip(shares, chosen)]
+    names = [byte_name(byte) for byte in range(256)]
+    blanks = [
+        {{"label": names[byte], "probability": p, "top": ranked(names, row.tolist())[:TOP]}}
+        for byte, p, row in zip(chosen, picked, shares)
+    ]
+    mean = sum(picked) / max(len(picked), 1)
+    fields = {{"task": MANIFEST["task"], "text": text, "probability": mean, "blanks": blanks}}
+    print_answer(answer_of(place, word, fields))
+'''
 
 _PACKAGES = {
     "PIL": "Pillow",
@@ -409,7 +475,8 @@ def script_of(
     table = ", ".join(f'"{kind}": {reader.name}' for kind, reader in readers.items())
     body = "".join(f"\n{part.text}\n" for part in parts)
     end = _PRINT_FILLED_TEXT.format(text=masked_text) if masked_text else _PRINT_VALUES
-    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{end}"
+    answer = _NAME.format(version=ANSWER_VERSION)
+    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{answer}{end}"
 
 
 def _with_uses(templates: Iterable[ScriptTemplate]) -> Iterator[ScriptTemplate]:

@@ -24,6 +24,16 @@ from perceivers.server.access import AccessRules
 from perceivers.server.batching import ModelGoneError
 from perceivers.server.forms import parse_form, read_form
 from perceivers.server.service import Service
+from perceivers.tasks.prediction import json_text
+
+
+class JsonResponse(JSONResponse):
+    """JSON as every answer is written: names of files of any bytes can be encoded."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json_text(content).encode()
+
 
 STATIC = Path(__file__).with_name("static")
 SHARED = Path(explanation_json.__file__).with_name("static")  # views and style of every page
@@ -99,26 +109,26 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
 
     @app.post("/predict", dependencies=protected, openapi_extra=_form_schema(service))
     async def predict(request: Request) -> Response:
-        """Return the outputs of the model for one sample."""
+        """Return the answer of the model for one sample."""
         started = time.monotonic()
         with service.admit() as deadline:
             sample = parse_form(await read_form(request, service.limits), service.inputs)
-            outputs = await service.predict(sample, deadline)
-        return JSONResponse({"answers": outputs, "milliseconds": _milliseconds(started)})
+            answer = await service.predict(sample, deadline)
+        return JsonResponse({"answers": [answer], "milliseconds": _milliseconds(started)})
 
     @app.post("/explain", dependencies=protected, openapi_extra=_form_schema(service, counts))
     async def explain(request: Request) -> Response:
-        """Return the outputs of the model for one sample, and attention maps of each of its reads."""
+        """Return the answer of the model for one sample, and attention maps of each of its reads."""
         started = time.monotonic()
         with service.admit() as deadline:
             form = await read_form(request, service.limits)
             sample = parse_form(form, service.inputs, counts=counts)
-            outputs, found = await service.explain(sample, deadline)
+            answer, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
             views = explanation_json.views_json(found, cross_attention=read)
         shown = {name: service.description[name] for name in ("reads", "latents", "heads")}
-        shown |= {"answers": outputs, "missing": list(found.missing), "views": views}
-        return JSONResponse({**shown, "milliseconds": _milliseconds(started)})
+        shown |= {"answers": [answer], "missing": list(found.missing), "views": views}
+        return JsonResponse({**shown, "milliseconds": _milliseconds(started)})
 
     del predict, explain  # registered by the decorators
 

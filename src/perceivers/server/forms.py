@@ -23,6 +23,7 @@ FormField = tuple[str, str | bytes, str]
 
 _MOST_FIELDS = 100
 _ONLY_FILE = "file"  # also names the only input
+_LONGEST_NAME, _UNNAMED = 300, "item 0"  # as `perceivers predict` names texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,19 @@ class InputField:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """A parsed request for a prediction, with the number of best labels, or an explanation.
+    """A parsed request for a prediction or an explanation of one sample.
 
-    `read`, `latent` and `head` are indices of what is explained. None: all reads, the mean of latents and heads.
+    Attributes:
+        job: Files and plain values to decode.
+        name: Names of the files, or the text, as `perceivers predict` names the sample.
+        read: Index of the explained cross-attention. None: all.
+        latent: Index of the explained latent. None: the mean.
+        head: Index of the explained head. None: the mean.
+        top: Number of best labels.
     """
 
     job: Job
+    name: str = ""
     read: int | None = None
     latent: int | None = None
     head: int | None = None
@@ -156,6 +164,7 @@ def parse_form(
     columns = {one.shared for one in inputs if one.shared}
     options = ["top", *(counts or {})]
     cells: dict[str, Upload | str] = {}
+    files: dict[str, str] = {}
     chosen: dict[str, int | None] = {}
     for name, value, file in fields:
         if name in options and name not in known:
@@ -167,7 +176,7 @@ def parse_form(
             raise HTTPException(400, reason)
         cell = _cell(one, value, file)
         if cell is not None:
-            cells[one.name] = cell
+            cells[one.name], files[one.name] = cell, file
     if not cells:
         reason = f"The form is empty. Expected a field for {' or '.join(known)}."
         raise HTTPException(400, reason)
@@ -178,7 +187,23 @@ def parse_form(
             cells.setdefault(audio.name, cells[video.name])
     top = chosen.pop("top", None)
     job = Job(cells, explained=counts is not None)
-    return SampleRequest(job, **chosen, top=5 if top is None else max(top, 1))
+    top = 5 if top is None else max(top, 1)
+    return SampleRequest(job, _name_of(cells, files, inputs), **chosen, top=top)
+
+
+def _name_of(
+    cells: Mapping[str, Upload | str], files: Mapping[str, str], inputs: Sequence[InputField]
+) -> str:
+    """Return the name of a sample, as `perceivers predict` forms it: its files in the run's order, or its texts."""
+    given = [files[one.name] for one in inputs if files.get(one.name)]
+    if given:
+        return " + ".join(dict.fromkeys(given))[:_LONGEST_NAME]
+    kinds = {one.name: one.kind for one in inputs}
+    texts = [
+        cell for name, cell in cells.items() if isinstance(cell, str) and kinds[name] == "text"
+    ]
+    name = " | ".join(texts)
+    return name if 0 < len(name) < _LONGEST_NAME else _UNNAMED
 
 
 def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> InputField:

@@ -1,24 +1,19 @@
 """The service of one run: model, batching and decoding processes, and its responses as JSON."""
 
-import base64
-import io
-import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 import yaml
-from PIL import Image
 from starlette.exceptions import HTTPException
 
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.predict import Predictor
-from perceivers.evaluation.save import flow_colors
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import collate_sample
@@ -67,7 +62,7 @@ class Service:
         self.decoders = DecoderPool(decoding, settings.decoders)
         self.metrics = Metrics()
         self.batcher = Batcher(
-            lambda samples: self.predictor.predict_read([one.sample() for one in samples]),
+            self._predict,
             largest=self.predictor.batch_size,
             wait=settings.batch_wait / 1000,
             expected=lambda: self.num_requests,
@@ -104,19 +99,21 @@ class Service:
         finally:
             self.num_requests -= 1
 
-    async def predict(self, request: SampleRequest, deadline: float) -> list[dict[str, Any]]:
-        """Return the outputs of the model for one sample. Raises what `_prepare` and `Batcher.submit` raise."""
+    async def predict(self, request: SampleRequest, deadline: float) -> dict[str, Any]:
+        """Return the answer for one sample. Raises what `_prepare` and `Batcher.submit` raise."""
         prepared = await self._prepare(request.job, deadline)
-        prediction = await self.batcher.submit(prepared, deadline)
-        return outputs_as_json(prediction, self.task, request.top)
+        prediction = await self.batcher.submit((prepared, request.top), deadline)
+        return replace(prediction, name=request.name).answer(top=request.top)
 
     async def explain(
         self, request: SampleRequest, deadline: float
-    ) -> tuple[list[dict[str, Any]], Explanation]:
-        """Return the outputs of the model for one sample and their explanation. Raises as `predict` does."""
+    ) -> tuple[dict[str, Any], Explanation]:
+        """Return the answer for one sample and its explanation. Raises as `predict` does."""
         prepared = await self._prepare(request.job, deadline)
-        work = lambda: self._explain(prepared, request.latent, request.head)  # noqa: E731
-        return await self.batcher.alone(work, deadline)
+        prediction, found = await self.batcher.alone(
+            lambda: self._explain(prepared, request), deadline
+        )
+        return replace(prediction, name=request.name).answer(top=request.top), found
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -133,7 +130,7 @@ class Service:
             "parameters": sum(p.numel() for p in self.saved.model.parameters()),
             "task": self.task.kind,
             "inputs": [one.as_json() for one in self.inputs],
-            "answers": output_schemas(self.task),
+            "outputs": describe_outputs(self.task),
             "latents": getattr(encoder, "num_latents", None),
             "reads": len(heads),
             "heads": heads,
@@ -161,11 +158,16 @@ class Service:
             raise HTTPException(found.status, found.reason)
         return found
 
+    def _predict(self, items: Sequence[tuple[PreparedSample, int]]) -> list[Prediction]:
+        """Run in the model's thread: return the prediction of each sample, with the most labels of any."""
+        samples = [prepared.sample() for prepared, _ in items]
+        return self.predictor.predict_read(samples, top=max(top for _, top in items))
+
     def _explain(
-        self, prepared: PreparedSample, latent: int | None, head: int | None
-    ) -> tuple[list[dict[str, Any]], Explanation]:
+        self, prepared: PreparedSample, request: SampleRequest
+    ) -> tuple[Prediction, Explanation]:
         """Run in the model's thread."""
-        sample = prepared.sample()
+        sample, latent, head = prepared.sample(), request.latent, request.head
         read = collate_sample(self._explaining, sample, prepared.decoded())
         try:
             # The relevance for the class is not defined for a single latent or head.
@@ -174,66 +176,14 @@ class Service:
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
         with torch.inference_mode():
-            prediction = self.predictor.predict_read([sample])[0]
-        return outputs_as_json(prediction, self.task), found
+            prediction = self.predictor.predict_read([sample], top=request.top)[0]
+        return prediction, found
 
 
-def output_schemas(task: TaskConfig) -> list[dict[str, Any]]:
-    """Return name, kind and classes (or names of numbers) of each output of a model."""
+def describe_outputs(task: TaskConfig) -> list[dict[str, Any]]:
+    """Return the name ("" of a single task), kind and names of the classes, labels or numbers of each output."""
+    parts = task.subtasks or {"": task}
     return [
-        {"name": name, "kind": part.kind, "classes": list(part.output_names)}
-        for name, part in _parts_of(task).items()
+        {"name": name, "task": part.kind, "names": list(part.output_names)}
+        for name, part in parts.items()
     ]
-
-
-def outputs_as_json(prediction: Prediction, task: TaskConfig, top: int = 5) -> list[dict[str, Any]]:
-    """Return the outputs of a prediction, one for each task, in the order of `output_schemas`.
-
-    Each has `name`, `kind` and the fields of its task: `label` and `top` (`label` and `score` of the best classes),
-    `labels`, `values` by name, `text` and `blanks`, or `image` as PNG.
-    """
-    predictions = prediction.tasks or {"answer": prediction}
-    return [
-        {"name": name, "kind": part.kind, **_output(predictions[name], top)}
-        for name, part in _parts_of(task).items()
-    ]
-
-
-def _parts_of(task: TaskConfig) -> Mapping[str, Any]:
-    return task.subtasks or {"answer": task}
-
-
-def _output(prediction: Prediction, top: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if prediction.blanks:
-        found |= {"text": prediction.text, "score": prediction.probability}
-        found["blanks"] = [_scored(blank[:top]) for blank in prediction.blanks]
-    elif prediction.label:
-        found |= {"label": prediction.label, "top": _scored(prediction.top[:top])}
-    if prediction.labels is not None:
-        found["labels"] = list(prediction.labels)
-    if prediction.values:
-        found["values"] = {
-            key: value if math.isfinite(value) else None for key, value in prediction.values.items()
-        }
-    image = prediction.image
-    if prediction.flow is not None:
-        image = Image.fromarray(flow_colors(prediction.flow))
-    if image is not None:
-        found["image"] = _png(image)
-    restored = {
-        key: _png(Image.fromarray(pair.restored.squeeze()))
-        for key, pair in prediction.reconstructions.items()
-        if pair.kind == "image"
-    }
-    return found | ({"images": restored} if restored else {})
-
-
-def _scored(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"label": label, "score": score} for label, score in top]
-
-
-def _png(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

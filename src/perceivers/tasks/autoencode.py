@@ -21,6 +21,7 @@ from perceivers.tasks.base import (
     TaskBatch,
     to_float,
 )
+from perceivers.tasks.classification import ClassificationTask
 from perceivers.tasks.prediction import Prediction, Reconstruction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors
@@ -199,9 +200,12 @@ class AutoencodeTask(Task):
     config: AutoencodeConfig
     score_name = "psnr"
     has_baseline = True
+    optional_answer_fields = ("values", "images")
 
     def __init__(self, config: AutoencodeConfig) -> None:
         super().__init__(config)
+        if config.label_weight is not None:
+            self.answer_fields = ClassificationTask.answer_fields
         self.main_part = max(config.parts, key=lambda name: config.parts[name].num_values)
         self.main_metric = f"{self.main_part}_psnr"
 

@@ -3,14 +3,14 @@
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
 
 from perceivers.registry import configclass
 from perceivers.tasks.intervals import Interval
-from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.prediction import ANSWER_FIELDS, Prediction, Schema, answer_example
 from perceivers.typing import Float, Int, Tensor, Tensors
 
 # Metrics that are shares in [0, 1] and are printed as percentages.
@@ -370,6 +370,12 @@ class Task(ABC):
     explains_outputs: ClassVar[bool] = False
     """Whether each output can be explained by itself: a class, label or number."""
 
+    answer_fields: tuple[str, ...] = ()
+    """Fields that every answer has beside `task`, of `ANSWER_FIELDS`."""
+
+    optional_answer_fields: tuple[str, ...] = tuple(ANSWER_FIELDS)
+    """Fields that an answer may have besides."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -452,6 +458,26 @@ class Task(ABC):
     @abstractmethod
     def predictions(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
         """Yield the prediction for each sample of a batch, from its outputs with the clips combined."""
+
+    def predict(self, outputs: Any, request: PredictionRequest) -> Iterator[Prediction]:
+        """Yield the prediction for each sample of a batch, with the kind of the task."""
+        for one in self.predictions(outputs, request):
+            yield replace(one, task=self.config.kind)
+
+    def answer_schema(self) -> Schema:
+        """Return the JSON schema of the fields of an answer that `Prediction.answer` returns beside `name`."""
+        fields = dict.fromkeys((*self.answer_fields, *self.optional_answer_fields))
+        properties = {field: ANSWER_FIELDS[field] for field in fields}
+        return {
+            "type": "object",
+            "properties": {"task": {"const": self.config.kind}, **properties},
+            "required": ["task", *self.answer_fields],
+            "additionalProperties": False,
+        }
+
+    def answer_example(self) -> dict[str, Any]:
+        """Return an example of these fields, with the names of the outputs."""
+        return {"task": self.config.kind, **answer_example(self.answer_fields, self.names)}
 
     def example_targets(self, batch_size: int, *, mixed: bool) -> Any:
         """Return synthetic targets of the labels' shape and type, to measure memory. None: the task uses no labels.

@@ -95,6 +95,8 @@ class ClassificationTask(SupervisedTask):
     score_name = "accuracy"
     explain_as = "classification"
     explains_outputs = True
+    answer_fields = ("label", "probability", "top", "probabilities")
+    optional_answer_fields = ()
     export_output = ExportOutput(
         "probabilities", "probability of each class (softmax of the logits); they sum to one"
     )

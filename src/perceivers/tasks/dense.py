@@ -194,6 +194,8 @@ class _DenseTask(Task):
     """Assignment of pixels to the queries that predict them, and back."""
 
     config: Any
+    answer_fields = ("values", "image")
+    optional_answer_fields = ()
 
     @property
     def num_outputs(self) -> int:

@@ -85,6 +85,8 @@ class FlowTask(Task):
     main_metric = "epe"
     higher_is_better = False
     score_name = "epe"
+    answer_fields = ("values", "image")
+    optional_answer_fields = ()
 
     @property
     def num_outputs(self) -> int:

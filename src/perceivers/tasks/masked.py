@@ -77,6 +77,8 @@ class MaskedBytesTask(Task):
     main_metric = "accuracy"
     score_name = "accuracy"
     explain_as = "classification"
+    answer_fields = ("text", "probability", "blanks")
+    optional_answer_fields = ()
     export_output = ExportOutput(
         "probabilities", "probability of each token at each position (softmax of the logits)"
     )
@@ -237,11 +239,13 @@ def filled_texts(
             for bytes_, ps in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
         picked = [shares[i, byte].item() for i, byte in enumerate(chosen)]
+        bytes_ = [_byte_name(byte) for byte in chosen]
         yield Prediction(
             name=name,
             text=decoded,
             probability=sum(picked) / max(len(picked), 1),
             blanks=listed,
+            filled=tuple(zip(bytes_, picked, strict=True)),
         )
 
 

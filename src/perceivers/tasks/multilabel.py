@@ -54,6 +54,8 @@ class MultiLabelTask(SupervisedTask):
     score_name = "hit1"
     explain_as = "multilabel"
     explains_outputs = True
+    answer_fields = ("label", "probability", "labels", "top", "probabilities")
+    optional_answer_fields = ()
     export_output = ExportOutput(
         "probabilities", "probability of each label (sigmoid of the logits); they do not sum to one"
     )

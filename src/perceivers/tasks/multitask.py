@@ -14,7 +14,7 @@ from perceivers.tasks.base import (
     TargetInfo,
     Task,
 )
-from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.prediction import Prediction, Schema
 from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors
 
@@ -132,6 +132,22 @@ class MultiTask(SupervisedTask):
         """Numbers that are predicted for a sample, of all tasks together."""
         return sum(part.num_outputs for part in self.parts.values())
 
+    def answer_schema(self) -> Schema:
+        """Return the JSON schema of an answer with the fields of each task in `tasks`."""
+        parts = {name: part.answer_schema() for name, part in self.parts.items()}
+        tasks = {"type": "object", "properties": parts, "required": [*parts]}
+        return {
+            "type": "object",
+            "properties": {"task": {"const": self.config.kind}, "tasks": tasks},
+            "required": ["task", "tasks"],
+            "additionalProperties": False,
+        }
+
+    def answer_example(self) -> dict[str, Any]:
+        """Return an example with those of all tasks."""
+        parts = {name: part.answer_example() for name, part in self.parts.items()}
+        return {"task": self.config.kind, "tasks": parts}
+
     def loss(self, outputs: Tensors, targets: Tensors) -> Float[Tensor, ""]:
         """Return the sum over tasks of their weighted losses, each the mean over the samples that have its target."""
         losses: list[Tensor] = []
@@ -174,7 +190,7 @@ class MultiTask(SupervisedTask):
     def predictions(self, outputs: Tensors, request: PredictionRequest) -> Iterator[Prediction]:
         """Yield the prediction of the first task of each sample, with those of all tasks in `tasks`."""
         predicted = {
-            name: part.predictions(outputs[name], request) for name, part in self.parts.items()
+            name: part.predict(outputs[name], request) for name, part in self.parts.items()
         }
         for row in zip(*predicted.values(), strict=True):
             yield replace(row[0], tasks=dict(zip(predicted, row, strict=True)))

@@ -1,5 +1,8 @@
 """Prediction of a model for one sample, for every task."""
 
+import base64
+import io
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +11,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
+from perceivers.tasks.flow_colors import flow_colors
 from perceivers.typing import Float, Tensor
+
+Schema = dict[str, Any]
+"""A JSON schema."""
 
 
 class NonFiniteOutputError(ValueError):
@@ -56,12 +64,106 @@ class Reconstruction:
     rate: float | None = None
 
 
+ANSWER_VERSION = 1
+"""Version of the answers that `Prediction.answer` returns. Another version has other fields."""
+
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_RANKED: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"label": {"type": "string"}, "probability": _SHARE},
+        "required": ["label", "probability"],
+        "additionalProperties": False,
+    },
+}
+_IMAGE = {"type": "string", "pattern": "^data:image/png;base64,"}
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+
+ANSWER_FIELDS: Mapping[str, Schema] = {
+    "label": {"type": "string", "description": "The most probable class or label."},
+    "probability": {
+        **_SHARE,
+        "description": "Probability of `label`; of filled blanks, the mean over the blanks.",
+    },
+    "labels": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "The labels whose probability reaches the threshold of the run, best first; may be empty.",
+    },
+    "top": {
+        **_RANKED,
+        "description": "The most probable classes or labels, best first, as many as requested.",
+    },
+    "probabilities": {
+        "type": "object",
+        "additionalProperties": _SHARE,
+        "description": "Probability of every class or label.",
+    },
+    "values": {
+        **_NUMBERS,
+        "description": "Predicted numbers in their own units; of images the share of each class or the mean, of flow "
+        "the mean and largest motion in pixels, of reconstructions the PSNR in dB.",
+    },
+    "text": {"type": "string", "description": "The text with its blanks filled."},
+    "blanks": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {"label": {"type": "string"}, "probability": _SHARE, "top": _RANKED},
+            "required": ["label", "probability", "top"],
+            "additionalProperties": False,
+        },
+        "description": "For each blank the byte in `text`, its probability, and the most probable bytes.",
+    },
+    "image": {
+        **_IMAGE,
+        "description": "Predicted image, classes in colors, or flow in colors: PNG.",
+    },
+    "images": {
+        "type": "object",
+        "additionalProperties": _IMAGE,
+        "description": "Reconstruction of each image, by the name of its modality: PNG.",
+    },
+}
+"""JSON schema of each field of an answer but `version`, `name`, `task` and `tasks`."""
+
+
+def answer_example(fields: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Return an example of these fields of an answer, with the classes, labels or numbers of a run."""
+    first, *others = names or ("mean",)
+    shares = {first: 0.9, **dict.fromkeys(others, 0.1 / max(len(others), 1))}
+    top = [{"label": label, "probability": p} for label, p in list(shares.items())[:2]]
+    byte = {"label": "c", "probability": 0.9}
+    image = "data:image/png;base64,iVBORw0KGgo="
+    examples: dict[str, Any] = {
+        "label": first,
+        "probability": 0.9,
+        "labels": [first],
+        "top": top,
+        "probabilities": shares,
+        "values": dict.fromkeys((first, *others), 1.5),
+        "text": "the cat sat",
+        "blanks": [{**byte, "top": [byte]}],
+        "image": image,
+        "images": {"image": image},
+    }
+    return {field: examples[field] for field in fields}
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON that can be encoded in UTF-8; bytes of file names that are not UTF-8 are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """Prediction for one sample.
 
     Attributes:
         name: File, or position of the sample in the input.
+        task: Kind of the task.
         label: Most probable label. "" where numbers are predicted.
         probability: Its probability, in [0, 1]. 0 where numbers are predicted.
         top: Most probable labels and their probabilities, best first.
@@ -71,6 +173,7 @@ class Prediction:
         values: Predicted numbers by name, in their own units. For reconstructions, the PSNR in dB: `video_psnr`.
         text: For texts with blanks, the filled text. `probability` is then the mean over its blanks.
         blanks: Most probable bytes of each blank and their probabilities, best first.
+        filled: The byte of each blank in `text` and its probability.
         flow: Optical flow of every pixel of the first frame: Y x X x 2, to the right and down, in pixels. `values` then
             holds its length.
         image: For dense outputs, a PIL image of values, or of classes with a palette. `values` then holds the share
@@ -80,6 +183,7 @@ class Prediction:
     """
 
     name: str
+    task: str = ""
     label: str = ""
     probability: float = 0.0
     top: tuple[tuple[str, float], ...] = ()
@@ -88,6 +192,7 @@ class Prediction:
     values: dict[str, float] = field(default_factory=dict[str, float])
     text: str = ""
     blanks: tuple[tuple[tuple[str, float], ...], ...] = ()
+    filled: tuple[tuple[str, float], ...] = ()
     flow: npt.NDArray[np.float32] | None = None
     image: Any = None
     tasks: dict[str, "Prediction"] = field(default_factory=dict[str, "Prediction"])
@@ -106,6 +211,41 @@ class Prediction:
             and (self.flow is None or bool(np.isfinite(self.flow).all()))
             and all(one.is_finite for one in self.tasks.values())
         )
+
+    def answer(self, *, top: int | None = None) -> dict[str, Any]:
+        """Return the prediction as JSON, the form of the command line, of HTTP and of exported scripts.
+
+        `version`, `name`, and the fields of its task (`ANSWER_FIELDS`); of several tasks, those of each in `tasks`.
+        `top` limits the lists of most probable labels, and nothing else.
+        """
+        return {"version": ANSWER_VERSION, "name": self.name, **self._answer_fields(top)}
+
+    def _answer_fields(self, top: int | None) -> dict[str, Any]:
+        if self.tasks:
+            parts = {name: part._answer_fields(top) for name, part in self.tasks.items()}
+            return {"task": self.task, "tasks": parts}
+        found: dict[str, Any] = {"task": self.task}
+        if self.label or self.probabilities:
+            found |= {"label": self.label, "probability": self.probability}
+            found |= {} if self.labels is None else {"labels": list(self.labels)}
+            found |= {"top": _ranked(self.top, top), "probabilities": dict(self.probabilities)}
+        if self.values:
+            found["values"] = dict(self.values)
+        if self.blanks:
+            found |= {"text": self.text, "probability": self.probability}
+            found["blanks"] = [
+                {"label": label, "probability": p, "top": _ranked(listed, top)}
+                for (label, p), listed in zip(self.filled, self.blanks, strict=True)
+            ]
+        if self.image is not None or self.flow is not None:
+            drawn = self.image if self.flow is None else Image.fromarray(flow_colors(self.flow))
+            found["image"] = _png(drawn)
+        images = {
+            name: _png(Image.fromarray(pair.restored.squeeze()))
+            for name, pair in self.reconstructions.items()
+            if pair.kind == "image"
+        }
+        return found | ({"images": images} if images else {})
 
     def columns(self) -> dict[str, Any]:
         """Return the cells of this prediction in a table, by column; several tasks prefixed by name, `digit/label`.
@@ -176,3 +316,15 @@ def finite_rows(outputs: Any, num_rows: int) -> list[bool]:
     for part in parts.values():
         found &= part.isfinite().reshape(num_rows, -1).all(dim=1).cpu()
     return cast("list[bool]", found.tolist())
+
+
+def _ranked(labels: Sequence[tuple[str, float]], top: int | None) -> list[dict[str, Any]]:
+    listed = labels if top is None else labels[: max(top, 1)]
+    return [{"label": label, "probability": p} for label, p in listed]
+
+
+def _png(image: Any) -> str:
+    """Return an image as a data address."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

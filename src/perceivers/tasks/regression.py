@@ -86,6 +86,8 @@ class RegressionTask(SupervisedTask):
     config: RegressionConfig
     score_name = "mae"
     explains_outputs = True
+    answer_fields = ("values",)
+    optional_answer_fields = ()
     export_output = ExportOutput(
         "values", "numbers in their own units (the logits times their deviation, plus their mean)"
     )

@@ -5,7 +5,7 @@ An explanation is an object with these keys:
 - `version`: `VERSION`; another version has other keys;
 - `name`, `missing`: name of the sample, and modalities that it lacks;
 - `task`, `map`, `about`: kind of the output, kind of the map of the whole model, and the class of this map;
-- `answers`: the outputs, each with `name`, `kind` and, by kind, `label`, `labels` and `top`, or `values`;
+- `answers`: the answer, with `name`, `task` and, by task, `label`, `probability`, `labels` and `top`, or `values`;
 - `views`: one view for each modality.
 
 A view is an object with these keys:
@@ -33,7 +33,7 @@ from perceivers.explain.contents.base import Array, Json, View, number_list, sca
 Maps = dict[int | str, tuple[str, Array]]
 """Title and map by key, as in `View.maps`."""
 
-VERSION = 1
+VERSION = 2
 TOP = 8  # labels
 LATENTS = 2**23  # numbers of single latents in a page; beyond it they are left to the npz
 SIDE = 128  # elements of an image's map along each axis in a page
@@ -148,14 +148,15 @@ def _reduced(attention: Array, side: int | None) -> Array:
 
 
 def _answer(explanation: Explanation) -> Json:
-    """Return the output as `POST /predict` of the server does."""
+    """Return the output as an answer of `perceivers predict`, with at most `TOP` labels or numbers."""
     names, values = explanation.label_names, explanation.probabilities
-    found: Json = {"name": "answer", "kind": explanation.task}
+    found: Json = {"name": explanation.name, "task": explanation.task}
     if explanation.task == "regression":
         shown = dict(zip(names[:TOP], number_list(values[:TOP]), strict=True))
         return found | {"values": shown}
     best = np.argsort(-values, kind="stable")
+    top = [{"label": names[i], "probability": float(values[i])} for i in best[:TOP]]
+    found |= dict(top[0]) if top else {}
     if explanation.task == "multilabel":
         found["labels"] = [names[i] for i in best if values[i] >= explanation.threshold]
-    top = [{"label": names[i], "score": float(values[i])} for i in best[:TOP]]
-    return found | {"label": top[0]["label"] if top else "", "top": top}
+    return found | {"top": top}

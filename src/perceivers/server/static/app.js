@@ -18,8 +18,9 @@ let waiting = null; // timer of a slider that is still moving
 
 function about() {
   const kinds = run.inputs.map((input) => input.name).join(" + ");
-  const classes = run.answers.length === 1 && run.answers[0].classes?.length;
-  const outputs = classes ? `${classes} classes` : run.answers.map((answer) => answer.name).join(", ");
+  const [only] = run.outputs.length === 1 ? run.outputs : [];
+  const single = only?.names.length > 1 ? `${only.names.length} ${only.task === "regression" ? "numbers" : "classes"}` : only?.names[0] ?? only?.task;
+  const outputs = only ? single : run.outputs.map((output) => output.name).join(", ");
   return `${kinds} → ${outputs} · ${run.reads} ${run.reads === 1 ? "cross-attention" : "cross-attentions"} by ${run.latents} latents`;
 }
 

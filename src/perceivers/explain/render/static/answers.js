@@ -28,8 +28,8 @@ function labels(answer) {
   const chosen = several ? answer.labels : [answer.label];
   const rows = answer.top.slice(0, MOST);
   const said = several ? chosen.join(", ") || "none of its labels" : answer.label;
-  const sure = several ? "" : `, ${percent(rows[0].score)}`;
-  const bars = rows.map((row) => bar(row.label, percent(row.score), row.score, chosen.includes(row.label)));
+  const sure = several ? "" : `, ${percent(answer.probability)}`;
+  const bars = rows.map((row) => bar(row.label, percent(row.probability), row.probability, chosen.includes(row.label)));
   return { said, spoken: said + sure, bars };
 }
 
@@ -42,7 +42,7 @@ function numbers(answer) {
 }
 
 function blanks(answer) {
-  const bars = answer.blanks[0].slice(0, MOST).map((row, place) => bar(row.label, percent(row.score), row.score, !place));
+  const bars = answer.blanks[0].top.slice(0, MOST).map((row, place) => bar(row.label, percent(row.probability), row.probability, !place));
   return { said: answer.text, spoken: answer.text, bars };
 }
 
@@ -52,19 +52,24 @@ function contents(answer) {
   return numbers({ values: answer.values ?? {} });
 }
 
-/** Draw the outputs into an element and return them as a sentence. */
+/** Return the outputs of an answer by name: those of several tasks, or the answer itself. */
+function outputsOf(answers) {
+  return answers.flatMap((answer) => Object.entries(answer.tasks ?? { "": answer }));
+}
+
+/** Draw the outputs of answers into an element and return them as a sentence. */
 export function drawAnswers(host, answers) {
   const spoken = [];
   host.replaceChildren();
-  for (const answer of answers) {
-    const found = contents(answer);
-    if (answers.length > 1) host.append(make("h3", {}, answer.name));
+  for (const [name, output] of outputsOf(answers)) {
+    const found = contents(output);
+    if (name) host.append(make("h3", {}, name));
     if (found.said) host.append(make("p", { class: "said" }, found.said));
-    for (const [name, image] of Object.entries({ answer: answer.image, ...answer.images })) {
-      if (image) host.append(make("img", { src: image, alt: `${name}, as an image`, class: "drawn image" }));
+    for (const [input, image] of Object.entries({ output: output.image, ...output.images })) {
+      if (image) host.append(make("img", { src: image, alt: `${input}, as an image`, class: "drawn image" }));
     }
     if (found.bars.length) host.append(make("ol", { class: "bars" }, found.bars));
-    spoken.push(answers.length > 1 ? `${answer.name}: ${found.spoken}` : found.spoken);
+    spoken.push(name ? `${name}: ${found.spoken}` : found.spoken);
   }
   return spoken.join("; ");
 }
