@@ -1,6 +1,5 @@
-"""HTTP routes of a served run, and the checks and counters around every request."""
+"""HTTP routes of a served run."""
 
-import asyncio
 import hmac
 import html
 import time
@@ -13,16 +12,15 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perceivers.explain.render import explanation_json
 from perceivers.server.access import AccessRules
 from perceivers.server.batching import ModelGoneError
+from perceivers.server.connections import STATE_KEY, ConnectionTable
 from perceivers.server.forms import parse_form, read_form
+from perceivers.server.middleware import RequestGuard
 from perceivers.server.service import Service
 from perceivers.tasks.prediction import json_text
 
@@ -37,19 +35,9 @@ class JsonResponse(JSONResponse):
 
 STATIC = Path(__file__).with_name("static")
 SHARED = Path(explanation_json.__file__).with_name("static")  # views and style of every page
-# The page loads from this server only, and may embed media as data.
-SECURITY_HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
-}
-_DRAIN_SECONDS = 1.0
 _FORM_RESPONSES = {
     "400": "The form cannot be read.",
+    "408": "The form arrives too slowly.",
     "413": "Larger than a limit.",
     "415": "Another kind of file.",
     "422": "The file cannot be read.",
@@ -76,9 +64,11 @@ def create_app(
     """
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         service.start()
-        yield
+        limits, closed = service.connection_limits, service.metrics.count_closed
+        async with ConnectionTable(limits, service.limits.wait, closed) as table:
+            yield {STATE_KEY: table}
         service.stop()
 
     app = FastAPI(title=f"perceivers: {service.name}", lifespan=lifespan, openapi_url=None)
@@ -111,8 +101,9 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
     async def predict(request: Request) -> Response:
         """Return the answer of the model for one sample."""
         started = time.monotonic()
-        with service.admit() as deadline:
-            sample = parse_form(await read_form(request, service.limits), service.inputs)
+        service.check_room()
+        sample = parse_form(await read_form(request, service.limits), service.inputs)
+        with service.admit(started) as deadline:
             answer = await service.predict(sample, deadline)
         return JsonResponse({"answers": [answer], "milliseconds": _milliseconds(started)})
 
@@ -120,9 +111,10 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
     async def explain(request: Request) -> Response:
         """Return the answer of the model for one sample, and attention maps of each of its reads."""
         started = time.monotonic()
-        with service.admit() as deadline:
-            form = await read_form(request, service.limits)
-            sample = parse_form(form, service.inputs, counts=counts)
+        service.check_room()
+        form = await read_form(request, service.limits)
+        sample = parse_form(form, service.inputs, counts=counts)
+        with service.admit(started) as deadline:
             answer, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
             views = explanation_json.views_json(found, cross_attention=read)
@@ -238,93 +230,3 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": reason}, status, headers=headers)
-
-
-def _too_large(limit: int) -> HTTPException:
-    reason = f"The request is larger than the limit of {limit:,} bytes. Send a smaller file."
-    return HTTPException(413, reason, headers={"connection": "close"})
-
-
-class RequestGuard:
-    """ASGI middleware: checks of the headers and the size of the body, security headers, and metrics."""
-
-    def __init__(self, app: FastAPI, service: Service, access: AccessRules) -> None:
-        self.app: ASGIApp = app
-        self.metrics, self.limits = service.metrics, service.limits
-        self.access = access
-        self._routes = {route.path for route in app.routes if isinstance(route, Route)}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, status = time.monotonic(), 500
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        body = _BoundedBody(receive, self.limits.bytes, started + self.limits.wait)
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
-        try:
-            await (refusal or self.app)(scope, body.receive, send_with_headers)
-            if not body.is_read:
-                await body.drain()
-        finally:
-            path: str = scope["path"]
-            other = "static" if path.startswith("/static/") else "other"
-            route = path if path in self._routes else other
-            self.metrics.count_request(route, status, time.monotonic() - started)
-
-    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
-        """Return the response to a request that must not reach the application."""
-        refused = self.access.refusal(method, headers)
-        if refused is not None:
-            return _error(*refused)
-        length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length) > self.limits.bytes:
-            refusal = _too_large(self.limits.bytes)
-            return _error(413, refusal.detail, refusal.headers)
-        return None
-
-
-class _BoundedBody:
-    """The body of a request with limits of its size and duration."""
-
-    def __init__(self, receive: Receive, most: int, deadline: float) -> None:
-        self._receive = receive
-        self._most = most
-        self._deadline = deadline
-        self._size = 0
-        self.is_read = False
-
-    async def receive(self) -> Message:
-        """Return the next message. Raise HTTPException above the size limit, and TimeoutError after the deadline."""
-        if self.is_read:  # only the end of the connection can follow
-            return await self._receive()
-        message = await self._next(self._deadline)
-        if self._size > self._most:
-            raise _too_large(self._most)
-        return message
-
-    async def drain(self) -> None:
-        """Receive and drop the rest for a moment: a client that still sends would not read the response."""
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        try:
-            while not self.is_read and self._size < 2 * self._most:
-                await self._next(deadline)
-        except TimeoutError:
-            return
-
-    async def _next(self, deadline: float) -> Message:
-        async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
-            message = await self._receive()
-        self._size += len(message.get("body", b""))
-        self.is_read = not message.get("more_body", False)
-        return message

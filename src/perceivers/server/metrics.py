@@ -36,6 +36,12 @@ class Metrics:
         self.rejected = client.Counter(
             "perceivers_rejected", "Requests rejected because the queue was full.", **common
         )
+        self._closed = client.Counter(
+            "perceivers_closed_connections",
+            "Connections closed because their client was idle or slow, or there were too many.",
+            ["reason"],
+            **common,
+        )
         self._restarts = client.Counter(
             "perceivers_decoder_restarts", "Restarts of decoding processes.", **common
         )
@@ -51,6 +57,10 @@ class Metrics:
         """Count an answered request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def count_closed(self, reason: str) -> None:
+        """Count a connection that was closed: `idle`, `head`, `slow`, `full` or `refused`."""
+        self._closed.labels(reason).inc()
 
     def text(self, *, queue: int, restarts: int) -> bytes:
         """Return all metrics in Prometheus' text format, of all workers together."""

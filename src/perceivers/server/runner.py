@@ -1,7 +1,7 @@
 """Processes and sockets of the server: run until SIGTERM or Ctrl+C."""
 
 import http.client
-import json
+import math
 import os
 import signal
 import socket
@@ -9,23 +9,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
 from perceivers.server.access import AccessRules, is_loopback, with_token
 from perceivers.server.app import RequestGuard, create_app
+from perceivers.server.connections import ACCEPTED_AT_ONCE, LimitedProtocol
 from perceivers.server.metrics import MULTIPROCESS_FOLDER
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings
 
+_BACKLOG = 512
 _LARGEST_HEADERS = 64 * 1024
-_DRAIN_SECONDS = 1.0
 
 
 def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
@@ -42,10 +42,9 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
     settings = with_token(settings)
     with _listen(settings) as listening:
         service = Service(settings)  # reports errors of the run before any process is started
-        port: int = listening.getsockname()[1]
         if settings.workers == 1:
             server = _Server(_uvicorn_config(_create_app(settings, service), settings), service)
-            _announce(service.name, settings, port, on_ready)
+            _announce(service.name, settings, listening, on_ready)
             server.run(sockets=[listening])
             return 0 if server.started else 1
         name = service.name
@@ -53,7 +52,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> int:
         with tempfile.TemporaryDirectory(prefix="perceivers-") as folder:
             os.environ[MULTIPROCESS_FOLDER] = folder
             config = _uvicorn_config(partial(_create_app, settings), settings)
-            _announce(name, settings, port, on_ready)
+            _announce(name, settings, listening, on_ready)
             Multiprocess(config, sockets=[listening]).run()
     return 0
 
@@ -64,39 +63,15 @@ def _create_app(settings: ServerSettings, service: Service | None = None) -> Req
     return create_app(service or Service(settings), token=settings.token, access=access)
 
 
-class _Protocol(H11Protocol):
-    """HTTP/1.1 of uvicorn with a JSON reason for what is not HTTP.
-
-    uvicorn has no setting for that response. It also closes the connection at once, so that a client that still sends
-    gets a reset instead of the response.
-    """
-
-    is_refused = False
-
-    def data_received(self, data: bytes) -> None:
-        """Handle received data; drop it once the connection is refused."""
-        if not self.is_refused:
-            super().data_received(data)
-
-    def send_400_response(self, msg: str) -> None:
-        """Send the reason, and close the connection shortly afterwards."""
-        self.is_refused = True
-        transport: Any = self.transport
-        reason = (
-            f"{msg} Its first line and headers must be those of HTTP/1.1, and no longer than 64 kB."
-        )
-        body = json.dumps({"error": reason}).encode()
-        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        self.loop.call_later(_DRAIN_SECONDS, transport.close)
-
-
 def _uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         workers=settings.workers,
         factory=isinstance(app, partial),
-        http=_Protocol,
+        http=LimitedProtocol,
+        ws="none",
+        backlog=ACCEPTED_AT_ONCE,
+        timeout_keep_alive=math.ceil(settings.connections.head_wait),
         h11_max_incomplete_event_size=_LARGEST_HEADERS,
         log_level="warning",
         access_log=False,
@@ -147,16 +122,16 @@ def _listen(settings: ServerSettings) -> Generator[socket.socket]:
                 f"Cannot listen at {settings.host}, port {settings.port}: {reason}. Choose another --port (0 takes a "
                 "free one), or stop what listens there."
             ) from error
-        listening.listen(512)  # early connections wait instead of being refused
+        listening.listen(_BACKLOG)  # early connections wait instead of being refused
         listening.set_inheritable(True)
         yield listening
 
 
 def _announce(
-    name: str, settings: ServerSettings, port: int, on_ready: Callable[[str], None]
+    name: str, settings: ServerSettings, listening: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
     """Call `on_ready` as soon as the server answers."""
-    host = settings.host
+    host, port = settings.host, listening.getsockname()[1]
     is_open = settings.token is None and not is_loopback(host)
     warning = " Everybody who reaches this address can use it: it has no token." if is_open else ""
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -171,6 +146,8 @@ def _announce(
             except (OSError, http.client.HTTPException):
                 time.sleep(0.1)
             else:
+                with suppress(OSError):  # it stops already
+                    listening.listen(_BACKLOG)  # asyncio has set how many it accepts at once
                 on_ready(f"Serving {name} at {address} (Ctrl+C ends it).{warning}")
                 return
             finally:

@@ -1,6 +1,5 @@
 """The service of one run: model, batching and decoding processes, and its responses as JSON."""
 
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -38,6 +37,7 @@ class Service:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.limits = settings.limits
+        self.connection_limits = settings.connections
         self.saved: Saved = load(settings.run)
         self.name = self.saved.folder.resolve().name
         self.predictor = Predictor(
@@ -86,16 +86,23 @@ class Service:
         self.batcher.stop()
         self.decoders.stop()
 
-    @contextmanager
-    def admit(self) -> Generator[float]:
-        """Count a request as being in progress, and yield its deadline. Raise HTTPException if the queue is full."""
+    def check_room(self) -> None:
+        """Raise HTTPException if the queue is full."""
         if self.num_requests >= self.limits.queue:
             self.metrics.rejected.inc()
             reason = f"The queue of {self.limits.queue} requests is full. Try again in a second."
             raise HTTPException(503, reason, headers={"retry-after": "1"})
+
+    @contextmanager
+    def admit(self, started: float) -> Generator[float]:
+        """Count a request as being in progress, and yield its deadline. Raise HTTPException if the queue is full.
+
+        Only complete requests are counted: those that still arrive take no place in the queue.
+        """
+        self.check_room()
         self.num_requests += 1
         try:
-            yield time.monotonic() + self.limits.wait
+            yield started + self.limits.wait
         finally:
             self.num_requests -= 1
 

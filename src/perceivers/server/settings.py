@@ -40,10 +40,42 @@ class UploadLimits:
     queue: Annotated[int, tyro.conf.arg(name="max-queue")] = 64
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"Expected a limit above zero for {one.name}, got {value}.")
+        _check_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionLimits:
+    """Upper bounds on the connections of a worker.
+
+    Attributes:
+        max_connections: Open connections. A further one takes the place of the one that waits longest for its client.
+        max_connections_per_address: Open connections of one client, likewise. Raise it behind a proxy.
+        head_wait: Seconds until the first line and the headers of a request are complete, and until the next request of
+            an idle connection.
+        min_rate: Bytes a second of a body or a response, after the first seconds (`grace`). Slower ones are ended.
+        grace: Seconds until `min_rate` is required.
+        max_held_bytes: Bytes of all requests in progress, and of all responses that clients have not taken.
+
+    Raises:
+        ValueError: If one of them is not above zero.
+    """
+
+    max_connections: int = 1000
+    max_connections_per_address: int = 256
+    head_wait: float = 5.0
+    min_rate: int = 1024
+    grace: Annotated[float, tyro.conf.arg(name="min-rate-after")] = 5.0
+    max_held_bytes: int = 2**30
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+
+
+def _check_positive(limits: "UploadLimits | ConnectionLimits") -> None:
+    for one in fields(limits):
+        value = getattr(limits, one.name)
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"Expected a limit above zero for {one.name}, got {value}.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +101,7 @@ class ServerSettings:
         max_batch: Largest number of samples in a forward pass.
         batch_wait: Milliseconds that a sample waits for others to form a batch.
         limits: Upper bounds on requests.
+        connections: Upper bounds on connections.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -84,3 +117,6 @@ class ServerSettings:
     max_batch: int = 32
     batch_wait: float = 4.0
     limits: Annotated[UploadLimits, tyro.conf.arg(name="")] = field(default_factory=UploadLimits)
+    connections: Annotated[ConnectionLimits, tyro.conf.arg(name="")] = field(
+        default_factory=ConnectionLimits
+    )
