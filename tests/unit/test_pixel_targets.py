@@ -65,20 +65,22 @@ def write_pairs(folder, *, count=6, size=(8, 8), target="masks"):
 
 
 def test_indices_are_read_as_they_stand():
-    indices, palette = decode_indices(class_map([[0, 1], [2, 255]]))
-    assert indices.tolist() == [[0, 1], [2, 255]]
-    assert palette[3:6] == (200, 10, 10)
-    gray, none = decode_indices(class_map([[0, 7]], palette=None))
-    assert (gray.tolist(), none) == ([[0, 7]], ())
+    found = decode_indices(class_map([[0, 1], [2, 255]]))
+    assert found.pixels.tolist() == [[0, 1], [2, 255]]
+    assert found.palette[3:6] == (200, 10, 10)
+    gray = decode_indices(class_map([[0, 7]], palette=None))
+    assert (gray.pixels.tolist(), gray.palette) == ([[0, 7]], ())
     black = EncodedItem("b", data=encoded(Image.fromarray(np.array([[True, False]]))))
-    assert decode_indices(black)[0].tolist() == [[1, 0]]
+    assert decode_indices(black).pixels.tolist() == [[1, 0]]
     array = EncodedItem("a", array=np.array([[3]], dtype=np.uint8))
-    assert decode_indices(array)[0].tolist() == [[3]]
-    colors = EncodedItem("c.png", data=encoded(Image.new("RGB", (2, 2))))
+    assert decode_indices(array).pixels.tolist() == [[3]]
+    colors = EncodedItem("c.png", data=encoded(Image.new("RGB", (2, 1), (1, 2, 3))))
+    assert decode_indices(colors).pixels.tolist() == [[[1, 2, 3], [1, 2, 3]]]
+    deep = EncodedItem("c.tif", data=encoded(Image.new("I;16", (2, 2), 999)))
     with pytest.raises(
-        ValueError, match=r"'c\.png' to be an image of class indices .* got mode RGB"
+        ValueError, match=r"'c\.tif' to be an image of class indices .* got mode I;16"
     ):
-        decode_indices(colors)
+        decode_indices(deep)
 
 
 def test_the_data_say_how_many_classes_and_which_colors():

@@ -100,6 +100,7 @@ def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
     if run.reason is not None:
         yield run.reason
     yield from run.data.notes
+    yield from _preprocess_notes(run)
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
     yield f"Model: {count:,} parameters. The run goes to {folder}."
@@ -107,6 +108,10 @@ def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
         yield f"Compression: {compression(run.recipe.model_config()).sentence()}."
     if resume and (folder / hub.WEIGHTS_FILE).is_file():  # written when a run ends
         yield f"The run in {folder} has ended already; only its report is written again."
+
+
+def _preprocess_notes(run: ResolvedRun) -> list[str]:
+    return [note for config in run.preprocess.values() for note in config.notes()]
 
 
 def train(
@@ -239,7 +244,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         device=f"{trainer.world_size} x {parts.module.device.type}, {recipe.training.precision}",
         batch=step_text(parts.batches.loader.settings, parts.batches.accumulate),
         waiting=waiting,
-        notes=[*source.notes, *parts.notes, *decoding],
+        notes=[*source.notes, *_preprocess_notes(run), *parts.notes, *decoding],
         bad=[*parts.batches.loader.bad, *parts.validation.bad],
         versions=versions(),
         label_names=recipe.task.output_names,

@@ -60,6 +60,10 @@ class BasePreprocessConfig:
         """Return values of fields that are assumed where no data are at hand and the field is open."""
         return {}
 
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences on decisions about the training data, which `fit` prints."""
+        return ()
+
     def input_fields(self) -> dict[str, Any]:
         """Return the fields of the input adapter's configuration that this one determines."""
         return {}

@@ -134,31 +134,54 @@ def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
         return Decoded(eight_bit, tuple(notes))
 
 
-def decode_indices(media: EncodedItem) -> tuple[npt.NDArray[np.uint8], tuple[int, ...]]:
-    """Return the index of each pixel of a gray image or one with a palette, and the palette: R, G, B, R, ...
+@dataclass(frozen=True, slots=True)
+class IndexImage:
+    """Pixels of an image that states classes.
+
+    Attributes:
+        pixels: Y x X of gray or palette indices, or Y x X x 3 in color; uint8.
+        palette: R, G, B, R, ...; () if it has none.
+        is_lossy: Whether its format changes values.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    palette: tuple[int, ...] = ()
+    is_lossy: bool = False
+
+
+def decode_indices(media: EncodedItem) -> IndexImage:
+    """Return the values of an image as they are stored; one in color whose channels are equal as gray.
 
     Args:
-        media: A file, its bytes or an array of uint8, H x W.
+        media: A file, its bytes or an array of uint8.
 
     Raises:
-        ValueError: If it cannot be read, or holds colors or indices beyond 8 bit. The message names the file.
+        ValueError: If it cannot be read, is partly transparent or holds values beyond 8 bit. The message names it.
     """
     if media.array is not None:
-        return _indices(_from_array(media.name, media.array), media.name), ()
+        return IndexImage(_indices(_from_array(media.name, media.array), media.name, 0))
     with _opened(media) as image:
         image.load()
         palette = tuple(image.getpalette() or ()) if image.mode == "P" else ()
-        return _indices(image, media.name), palette
+        is_lossy = image.format in {"JPEG", "MPO"}
+        return IndexImage(_indices(image, media.name, 24 if is_lossy else 0), palette, is_lossy)
 
 
-def _indices(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+def _indices(image: Image.Image, name: str, tolerance: int) -> npt.NDArray[np.uint8]:
+    """Return gray as Y x X, also if it is stored as RGB whose channels differ by the tolerance at most."""
     pixels = np.array(image)
     if image.mode == "1":
         return pixels.astype(np.uint8)
-    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > 255 or pixels.dtype.kind == "f":
+    if image.mode in {"LA", "RGBA"} and (pixels[..., -1] == 255).all():
+        pixels = pixels[..., 0] if image.mode == "LA" else pixels[..., :3]
+    is_color = pixels.ndim == 3 and pixels.shape[2] == 3 and image.mode in {"RGB", "RGBA"}
+    if is_color and (np.ptp(pixels, axis=2) <= tolerance).all():
+        pixels = np.array(image.convert("L")) if tolerance else pixels[..., 0]
+    is_gray = pixels.ndim == 2 and pixels.min() >= 0 and pixels.max() <= 255
+    if not (is_gray or is_color) or pixels.dtype.kind == "f":
         raise ValueError(
-            f"Expected '{name}' to be an image of class indices from 0 to 255, gray or with a palette, got mode "
-            f"{image.mode}. Colors that stand for classes must be turned into indices first."
+            f"Expected '{name}' to be an image of class indices from 0 to 255, gray or with a palette, or of one color "
+            f"for each class, got mode {image.mode}{' with transparency' if 'A' in image.mode else ''}."
         )
     return pixels.astype(np.uint8)
 

@@ -24,12 +24,15 @@ from perceivers.data.modalities.image.augment import (
     check_crop,
     inception_box,
 )
-from perceivers.data.modalities.image.decode import (
-    IMAGE_BRANDS,
-    decode,
-    decode_indices,
-    read_header,
+from perceivers.data.modalities.image.class_map import (
+    NO_CLASS,
+    MapEncoding,
+    describe_encoding,
+    find_encoding,
+    map_values,
+    to_indices,
 )
+from perceivers.data.modalities.image.decode import IMAGE_BRANDS, decode, read_header
 from perceivers.data.modalities.image.preprocess import (
     ImagePreprocessConfig,
     Pixels,
@@ -113,7 +116,7 @@ def image_from_pixels(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels.tobytes())
 
 
-NO_CLASS = 255  # an index that states that nobody knows the class of a pixel
+SAMPLED_COLOR_MAPS = 1000
 _SLACK = 1.5  # pixels by which the sides of two images of one aspect may differ by rounding
 
 
@@ -148,12 +151,15 @@ class PixelsPreprocessConfig(BasePreprocessConfig):
 
 @configclass
 class ClassMapPreprocessConfig(BasePreprocessConfig):
-    """Preprocessing of an image of class indices (gray or with a palette) into classes to learn.
+    """Preprocessing of an image of class indices, gray levels or colors into classes to learn.
 
     Attributes:
         size: Height and width in pixels. None: those of the image that it belongs to.
         num_classes: Classes. None: up to the highest index in the data. 255 is none of them: nobody knows.
         is_binary: 255 is class 1: the maps hold 0 and 255 only, as black and white.
+        levels: Gray level of each class, where pixels are no indices: 0 and 128. () where they are.
+        colors: Red, green and blue of each class, where the maps are in color.
+        tolerance: Largest difference of a pixel from its gray level: 0, or more where levels are blurred (JPEG).
         palette: Red, green and blue of each class, as the data color them; images of predictions take these.
         crop_fraction: Side of the central crop as a share of the shorter side.
         keep_aspect: Crop to the aspect of `size` first.
@@ -163,6 +169,9 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
     size: tuple[int, int] | None = None
     num_classes: int | None = None
     is_binary: bool = False
+    levels: tuple[int, ...] = ()
+    colors: tuple[int, ...] = ()
+    tolerance: int = 0
     palette: tuple[int, ...] = ()
     crop_fraction: float = 1.0
     keep_aspect: bool = True
@@ -180,20 +189,31 @@ class ClassMapPreprocessConfig(BasePreprocessConfig):
         Raises:
             ValueError: If no map can be read, or they hold one class only.
         """
-        found = list(read_cells(cells(SAMPLED_CELLS), decode_indices, "class map"))
-        seen = {int(index) for indices, _ in found for index in np.unique(indices)}
-        is_binary = self.is_binary or (self.num_classes in {None, 2} and seen == {0, NO_CLASS})
-        highest = 1 if is_binary else max(seen - {NO_CLASS}, default=0)
-        count = self.num_classes or highest + 1
-        if count < 2:
-            raise ValueError(
-                "The class maps hold class 0 alone: there is nothing to distinguish. Expected an image with a "
-                "palette, or a gray one whose pixels are 0, 1, 2, ..."
-            )
-        palette = self.palette or next((colors for _, colors in found if colors), ())
+        found = list(read_cells(cells(SAMPLED_CELLS), map_values, "class map"))
+        if any(one.is_color for one in found):  # a rare color may be in few maps
+            found = list(read_cells(cells(SAMPLED_COLOR_MAPS), map_values, "class map"))
+        if self.is_binary or self.levels or self.colors:
+            count = 2 if self.is_binary else len(self.levels) or len(self.colors) // 3
+            given = (self.is_binary, self.levels, self.colors, self.tolerance)
+            encoding = MapEncoding(self.num_classes or count, *given)
+        else:
+            encoding = find_encoding(found, self.num_classes)
+        palettes = (one.palette for one in found if one.palette)
+        palette = self.palette or encoding.colors or next(palettes, ())
         return replace(
-            self, num_classes=count, is_binary=is_binary, palette=tuple(palette[: 3 * count])
+            self,
+            num_classes=encoding.num_classes,
+            is_binary=encoding.is_binary,
+            levels=encoding.levels,
+            colors=encoding.colors,
+            tolerance=encoding.tolerance,
+            palette=tuple(palette[: 3 * encoding.num_classes]),
         )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence on the encoding of the classes, if pixels are no indices."""
+        sentence = describe_encoding(self.levels, self.colors, self.tolerance)
+        return (sentence,) if sentence else ()
 
 
 class PixelsModality(ImageModality):
@@ -243,6 +263,7 @@ class ClassMapModality:
         self.size = preprocess.size
         self.num_classes = preprocess.num_classes
         self.is_binary = preprocess.is_binary
+        self.encoding = (preprocess.levels, preprocess.colors, preprocess.tolerance)
         self.augment = augment
         self._cut = ImagePreprocessConfig(
             size=preprocess.size,
@@ -256,7 +277,7 @@ class ClassMapModality:
             raise MissingValueError(
                 f"{media.name} is empty: expected a map of classes, got nothing."
             )
-        indices, _ = decode_indices(media)
+        indices = to_indices(media, *self.encoding)
         if self.is_binary:
             indices = np.where(indices == NO_CLASS, 1, indices).astype(np.uint8)
         odd = indices[(indices >= self.num_classes) & (indices != NO_CLASS)]
