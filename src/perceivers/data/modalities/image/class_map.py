@@ -102,7 +102,7 @@ def find_encoding(maps: Sequence[MapValues], num_classes: int | None) -> MapEnco
         if is_lossy and num_classes is None:
             raise ValueError(
                 f"The class maps are JPEG files with {len(values)} different gray levels: JPEG changes values, so that "
-                "classes cannot be told from each other. Save the maps as PNG."
+                "classes cannot be distinguished. Save the maps as PNG."
             )
     count = num_classes or max((value for value in values if value != NO_CLASS), default=0) + 1
     if count < 2:
@@ -182,8 +182,8 @@ def _colors(counts: Counter[int], *, is_lossy: bool) -> MapEncoding:
     """Return colors as classes, black first."""
     if is_lossy:
         raise ValueError(
-            "The class maps are JPEG files in color: JPEG changes colors, so that classes cannot be told from each "
-            "other. Save the maps as PNG, gray or with a palette."
+            "The class maps are JPEG files in color: JPEG changes colors, so that classes cannot be "
+            "distinguished. Save the maps as PNG, gray or with a palette."
         )
     if not 2 <= len(counts) <= MOST_COLORS:
         raise ValueError(
