@@ -203,7 +203,9 @@ def test_shards_are_streamed_and_measured(tmp_path, capsys):
     assert main(["fit", "data", "--out", "run", *flags, *TINY]) == 0
     assert re.search(r"accuracy +\d+\.\d %", capsys.readouterr().out)
     assert main(["evaluate", "run"]) == 0
-    assert re.search(r"\ntest accuracy: \d+\.\d %\n$", capsys.readouterr().out)
+    assert re.search(
+        r"\ntest accuracy: \d+\.\d % \(\d+\.\d to \d+\.\d\)\n$", capsys.readouterr().out
+    )
 
 
 @pytest.mark.usefixtures("without_a_gpu")

@@ -93,7 +93,7 @@ class TestReport:
         for words in (
             "75.0 %",
             f"perceivers fit {runs / 'birds'}",
-            "Recall of each class",
+            "Classes on validation",
             "dark (2)",
             "validation split, in truth",
             "Recognized a folder of classes.",

@@ -16,7 +16,7 @@ def test_quickstart_leaves_report_predictions_and_attention(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["quickstart", "--max-epochs", "1"]) == 0
     out = capsys.readouterr().out
-    assert re.fullmatch(r"test accuracy: \d+\.\d %", out.splitlines()[-1])
+    assert re.fullmatch(r"test accuracy: \d+\.\d % \(\d+\.\d to \d+\.\d\)", out.splitlines()[-1])
     folder = tmp_path / "quickstart"
     assert (folder / "report.md").is_file()
     rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))

@@ -71,7 +71,7 @@ def test_metrics_by_hand():
     meter.update(outputs[1:], targets[1:])
     found = meter.compute()
     assert found["accuracy"] == 0.75
-    assert found["top5"] == 1.0
+    assert "top5" not in found  # of three classes it is 1 whatever is predicted
     assert found["mean_recall"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert found["loss"] == pytest.approx(
         torch.nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6

@@ -4,12 +4,25 @@ import pytest
 import torch
 
 from perceivers.tasks.base import metric_text
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.dense import (
+    ImageToImageConfig,
+    ImageToImageTask,
+    SegmentationConfig,
+    SegmentationTask,
+)
+from perceivers.tasks.flow import FlowConfig, FlowTask
 from perceivers.tasks.intervals import (
     BootstrapSums,
     bootstrap_weights,
     percentile_interval,
     wilson_interval,
 )
+from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
+from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
+from perceivers.tasks.multitask import MultiTaskConfig
+from perceivers.tasks.registry import build_task
+from perceivers.tasks.regression import RegressionConfig, RegressionTask
 from perceivers.wording import counted
 
 
@@ -57,6 +70,88 @@ def test_many_samples_are_resampled_in_groups_with_the_same_interval():
         torch.testing.assert_close(one.rows.sum(dim=0), rows.sum(dim=0))
         low, high = one.intervals(lambda r: {"mean": r[:, 0] / r[:, 1]})["mean"]
         assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def regression():
+    task = RegressionTask(
+        RegressionConfig(target_names=("a", "b"), mean=(1.0, 2.0), std=(2.0, 3.0))
+    )
+    outputs = torch.randn(40, 2)
+    targets = 2 * outputs + torch.randn(40, 2)
+    return task, outputs, targets
+
+
+def labels():
+    task = MultiLabelTask(MultiLabelConfig(label_names=("a", "b", "c")))
+    outputs = torch.randn(40, 3)
+    return task, outputs, (torch.rand(40, 3) < outputs.sigmoid()).float()
+
+
+def segmentation():
+    task = SegmentationTask(SegmentationConfig(label_names=("a", "b", "c"), size=(4, 4)))
+    outputs = torch.randn(40, 16, 3)
+    targets = torch.where(torch.rand(40, 16) < 0.6, outputs.argmax(dim=2), 0)[..., None]
+    return task, outputs, targets.masked_fill(torch.rand(40, 16, 1) < 0.1, 255)
+
+
+def image_to_image():
+    task = ImageToImageTask(ImageToImageConfig(size=(4, 4), num_channels=1))
+    outputs = torch.rand(40, 16, 1)
+    return task, outputs, (outputs + 0.1 * torch.rand(40, 1, 1)).clamp(0, 1)[:, :, None]
+
+
+def masked():
+    outputs = torch.randn(40, 8, 262)
+    targets = torch.where(torch.rand(40, 8) < 0.5, outputs.argmax(dim=2), 7)
+    return MaskedBytesTask(MaskedBytesConfig()), outputs, targets.masked_fill(targets % 3 == 0, -1)
+
+
+def flow():
+    outputs = torch.randn(40, 16, 2)
+    motion = 20 * outputs + 3 * torch.randn(40, 16, 2)
+    known = (torch.rand(40, 16, 1) < 0.9).float()
+    return FlowTask(FlowConfig()), outputs, torch.cat([motion, known], dim=2)[:, :, None]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [regression, labels, segmentation, image_to_image, masked, flow],
+    ids=lambda f: f.__name__,
+)
+def test_every_task_has_intervals_that_hold_its_metrics(make):
+    task, outputs, targets = make()
+    whole, *parts = (task.meter() for _ in range(3))
+    whole.update(outputs, targets)
+    parts[0].update(outputs[:11], targets[:11])
+    parts[1].update(outputs[11:], targets[11:])
+    joint = task.meter()
+    joint.merge([part.state() for part in parts])
+    metrics, intervals = whole.compute(), whole.intervals()
+    assert task.main_metric in intervals
+    for name, (low, high) in intervals.items():
+        assert low <= metrics[name] <= high, name
+        assert high > low, name
+    joined = joint.intervals()
+    for name, ends in intervals.items():
+        assert joined[name] == pytest.approx(ends), name
+    for found, ends in zip(whole.details(), whole.detail_intervals(), strict=False):
+        assert all(low <= found[name] <= high for name, (low, high) in ends.items())
+
+
+def test_the_score_of_several_tasks_has_the_mean_of_their_intervals():
+    parts = {
+        "kind": ClassificationConfig(label_names=("a", "b")),
+        "size": RegressionConfig(target_names=("size",)),
+    }
+    task = build_task(MultiTaskConfig(parts=parts))
+    numbers = torch.randn(50, 1)
+    targets = {"kind": torch.arange(50) % 2, "size": numbers + 0.3 * torch.randn(50, 1)}
+    meter = task.meter()
+    meter.update({"kind": torch.randn(50, 2), "size": numbers}, targets)
+    found = meter.intervals()
+    ends = zip(found["kind/accuracy"], found["size/r2"], strict=True)
+    assert found["score"] == pytest.approx([(a + b) / 2 for a, b in ends])
+    assert found["score"][0] <= meter.compute()["score"] <= found["score"][1]
 
 
 def test_too_few_samples_have_no_bootstrap_interval():

@@ -1,10 +1,14 @@
 import importlib.util
 import json
+import re
 
+import pytest
 import torch
 
-from perceivers.runs.report import write_report
-from perceivers.runs.summary import RunSummary, command_line
+from perceivers.runs.report import curve_points, write_report
+from perceivers.runs.sentences import overfitting_sentence
+from perceivers.runs.summary import RunSummary, command_line, meter_results, read_summary
+from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 
 
 def facts(**changes):
@@ -12,6 +16,7 @@ def facts(**changes):
         "name": "images",
         "command": "perceivers fit birds/",
         "metrics": {"accuracy": 0.5, "loss": 1.25, "samples": 1200.0},
+        "intervals": {"accuracy": (0.4718, 0.5282)},
         "main_metric": "accuracy",
         "num_parameters": 1_234_567,
         "steps": 1000,
@@ -31,8 +36,8 @@ def test_the_table_says_what_the_run_was(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert text.startswith(f"# {tmp_path.name}\n")
     for line in (
-        "| validation accuracy | 50.00% |",
-        "| validation loss | 1.25 |",
+        "| validation accuracy | 50.0 % (47.2 to 52.8) |",
+        "| validation loss | 1.2500 |",
         "| validation samples | 1,200 |",
         "| weights saved | those of step 900, best by accuracy |",
         "| parameters | 1,234,567 |",
@@ -49,8 +54,11 @@ def test_classes_are_listed_hardest_first_with_what_they_were_taken_for(tmp_path
     confusion = torch.tensor([[9, 1, 0], [5, 5, 0], [0, 0, 0]])
     write_report(tmp_path, facts(confusion=confusion, label_names=("a", "b", "absent")))
     lines = (tmp_path / "report.md").read_text().splitlines()
-    first = lines.index("| b | 10 | 50.0% | a (5) |")
-    assert lines[first + 1] == "| a | 10 | 90.0% | b (1) |"
+    assert "| class | rows | recall | precision | most often taken for |" in lines
+    recall, precision = "50.0 % (23.7 to 76.3)", "83.3 % (43.6 to 97.0)"
+    first = lines.index(f"| b | 10 | {recall} | {precision} | a (5) |")
+    recall, precision = "90.0 % (59.6 to 98.2)", "64.3 % (38.8 to 83.7)"
+    assert lines[first + 1] == f"| a | 10 | {recall} | {precision} | b (1) |"
     assert not any("absent" in line for line in lines)
     assert (tmp_path / "confusion.png").stat().st_size > 1000
 
@@ -84,7 +92,7 @@ def test_notes_and_bad_rows_are_kept(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "- Recognized a folder." in text
     assert "60 rows were left out." in text
-    assert "- `0.jpg`: truncated" in text
+    assert "- 0\\.jpg: truncated" in text
     assert "- and 10 more" in text
 
 
@@ -99,13 +107,15 @@ def test_labels_are_listed_worst_first(tmp_path):
     details = [{"AP": 0.9, "n": 3.0}, {"AP": 0.25, "n": 2.0}, {"AP": None, "n": 0.0}]
     metrics = {"mAP": 0.575, "samples": 5.0}
     names = ("dog", "rain", "absent")
+    intervals = ({"AP": (0.8, 0.99)}, {"AP": (0.1, 0.4)}, {})
+    known = {"metrics": metrics, "intervals": {}, "label_names": names}
     write_report(
-        tmp_path, facts(main_metric="mAP", metrics=metrics, details=details, label_names=names)
+        tmp_path, facts(main_metric="mAP", details=details, detail_intervals=intervals, **known)
     )
     lines = (tmp_path / "report.md").read_text().splitlines()
-    assert "| validation mAP | 57.50% |" in lines
-    first = lines.index("| rain | 25.00% | 2 |")
-    assert lines[first + 1] == "| dog | 90.00% | 3 |"
+    assert "| validation mAP | 57.5 % |" in lines
+    first = lines.index("| rain | 25.0 % (10.0 to 40.0) | 2 |")
+    assert lines[first + 1] == "| dog | 90.0 % (80.0 to 99.0) | 3 |"
     assert "## Labels" in lines
     assert not any("absent" in line for line in lines)
 
@@ -116,5 +126,85 @@ def test_numbers_are_listed_as_they_come(tmp_path):
     write_report(tmp_path, facts(details=details, label_names=names))
     text = (tmp_path / "report.md").read_text()
     assert "## Numbers" in text
-    assert "| x[0] | 2 | 0.5 |" in text
+    assert "| x\\[0\\] | 2 | 0.5 |" in text
     assert "and 10 more." in text
+
+
+def test_few_rows_are_a_warning_beside_the_number_of_rows(tmp_path):
+    write_report(tmp_path, facts(metrics={"accuracy": 0.75, "samples": 4.0}))
+    text = (tmp_path / "report.md").read_text()
+    assert "Metrics of the validation split (4 rows), with 95 % confidence intervals." in text
+    assert "The validation split has only 4 rows: its metrics are uncertain" in text
+    write_report(tmp_path, facts())
+    text = (tmp_path / "report.md").read_text()
+    assert "validation split (1,200 rows)" in text
+    assert "uncertain" not in text
+    write_report(tmp_path, facts(bad=[("a.png", "truncated")]))
+    assert "\n1 row was left out.\n" in (tmp_path / "report.md").read_text()
+
+
+def test_names_of_classes_and_notes_are_no_markup(tmp_path):
+    names = ("a|b", "<script>")
+    confusion = torch.tensor([[3, 1], [0, 4]])
+    write_report(tmp_path, facts(confusion=confusion, label_names=names, notes=["[x](http://y)"]))
+    text = (tmp_path / "report.md").read_text()
+    assert "<script>" not in text
+    assert "| a\\|b | 4 |" in text
+    assert "[x](http" not in text
+
+
+def test_calibration_and_curves_are_drawn_and_described(tmp_path):
+    logits = 3 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    truth = torch.rand(300, generator=torch.Generator().manual_seed(1)) < logits.softmax(1)[:, 1]
+    meter = ClassificationTask(ClassificationConfig(label_names=("no", "yes"))).meter()
+    meter.update(logits * 4, truth.long())
+    known = {"label_names": ("no", "yes"), **meter_results(meter)}
+    write_report(tmp_path, facts(metrics=meter.compute(), **known))
+    text = (tmp_path / "report.md").read_text()
+    assert re.search(r"temperature [34]\.\d+, fitted to 300 rows of validation", text)
+    assert "Of yes: area under the ROC curve 0.9" in text
+    for name in ("reliability.png", "roc.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        assert f"]({name})" in text
+    found = read_summary(tmp_path)
+    assert found is not None
+    assert found.calibration == known["calibration"]
+    assert found.curves == known["curves"]
+    assert found.intervals == known["intervals"]
+
+
+def test_a_point_of_training_that_averages_a_single_step_does_not_spike():
+    steps = [50, 100, 101, 150, 200, 202]
+    losses = [2.0, 1.5, 9.0, 1.2, 1.0, 5.0]
+    rows = [{"step": s, "train/loss": v} for s, v in zip(steps, losses, strict=True)]
+    points = curve_points(rows, "train/loss")
+    assert [step for step, _ in points] == [50, 101, 150, 202]
+    assert points[1][1] == pytest.approx((50 * 1.5 + 9.0) / 51)
+    assert points[3][1] == pytest.approx((50 * 1.0 + 2 * 5.0) / 52)
+    alone = [{"step": 3, "train/loss": 1.0}]
+    assert curve_points(alone, "train/loss") == [(3, 1.0)]
+    measured = [{"step": s, "validation/loss": 1.0} for s in (100, 101)]
+    assert len(curve_points(measured, "validation/loss")) == 2
+
+
+def test_memorized_training_data_are_a_sentence():
+    def rows(train, validation, losses):
+        return [
+            {
+                "step": 10 * (i + 1),
+                "train/loss": 0.01,
+                "train/accuracy": train,
+                "validation/accuracy": a,
+                "validation/loss": b,
+            }
+            for i, (a, b) in enumerate(zip(validation, losses, strict=True))
+        ]
+
+    text = overfitting_sentence(rows(1.0, [0.6, 0.7, 0.62], [0.9, 0.7, 1.4]), "accuracy")
+    assert "memorized its training data (overfitting)" in text
+    assert "accuracy 100.0 % in training, 62.0 % in validation" in text
+    assert "from 0.7 at step 20 to 1.4" in text
+    assert overfitting_sentence(rows(1.0, [0.9, 0.98, 0.98], [0.9, 0.1, 0.1]), "accuracy") == ""
+    assert overfitting_sentence(rows(0.8, [0.6, 0.7, 0.6], [0.9, 0.7, 1.4]), "accuracy") == ""
+    assert overfitting_sentence([], "accuracy") == ""
+    assert "loss 0.01 in training" in overfitting_sentence(rows(0, [0, 0, 0], [2.0, 1, 3]), "mae")

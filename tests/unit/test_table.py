@@ -13,6 +13,7 @@ EVALUATION = Evaluation(
     split="test",
     num_samples=5,
     metrics={"accuracy": 0.8, "top5": 1.0, "loss": 0.5, "mean_recall": 0.75, "samples": 5.0},
+    intervals={"accuracy": (0.3755, 0.9638)},
     main_metric="accuracy",
     label_names=("cat", "dog", "owl"),
     confusion=((3, 0, 0), (1, 1, 0), (0, 0, 0)),
@@ -38,13 +39,16 @@ def test_recall_is_by_class():
 
 def test_the_last_line_is_the_main_metric():
     lines = evaluation_text(EVALUATION).splitlines()
-    assert lines[-1] == "test accuracy: 80.0 %"
-    assert any(re.fullmatch(r"accuracy +80\.0 %", line) for line in lines)
+    assert lines[-1] == "test accuracy: 80.0 % (37.5 to 96.4)"
+    assert any(re.fullmatch(r"measure +value +95 % interval", line) for line in lines)
+    assert any(re.fullmatch(r"accuracy +80\.0 % +37\.5 to 96\.4", line) for line in lines)
     assert any(re.fullmatch(r"mean_recall +75\.0 %", line) for line in lines)
     assert any(re.fullmatch(r"loss +0\.5000", line) for line in lines)
     assert any(re.fullmatch(r"samples +5", line) for line in lines)
-    assert any(re.fullmatch(r"dog +50\.0 % +2", line) for line in lines)
-    assert any(re.fullmatch(r"owl +- +0", line) for line in lines)
+    dog = r"dog +50\.0 % \(9\.5 to 90\.5\) +100\.0 % \(20\.7 to 100\.0\) +2"
+    assert any(re.fullmatch(dog, line) for line in lines)
+    assert any(re.fullmatch(r"owl +- +- +0", line) for line in lines)
+    assert any("The test split has only 5 rows" in line for line in lines)
 
 
 def test_what_could_not_be_read_is_told():
@@ -59,6 +63,9 @@ def test_what_could_not_be_read_is_told():
 def test_json_holds_everything():
     result = json.loads(evaluation_text(EVALUATION, form="json"))
     assert result["metrics"]["accuracy"] == 0.8
+    assert result["intervals"]["accuracy"] == [0.3755, 0.9638]
+    assert result["classes"]["dog"]["recall_interval"] == pytest.approx([0.0945, 0.9055], abs=1e-3)
+    assert result["classes"]["owl"]["precision"] is None
     assert result["recall"] == {"cat": 1.0, "dog": 0.5, "owl": None}
     assert result["confusion"] == [[3, 0, 0], [1, 1, 0], [0, 0, 0]]
     assert result["split"] == "test"

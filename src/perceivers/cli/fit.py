@@ -269,11 +269,13 @@ def _value_text(value: Any) -> str:
 def _report(result: "Run") -> None:
     """Print the final metrics and what to do next."""
     from perceivers.evaluation.metrics_table import metrics_text
+    from perceivers.runs.sentences import few_rows_sentence
 
     folder = result.folder
-    echo(
-        f"\nOn the validation split, with the weights that were kept:\n\n{metrics_text(result.metrics)}"
-    )
+    table = metrics_text(result.metrics, result.intervals)
+    echo(f"\nOn the validation split, with the weights that were kept:\n\n{table}")
+    if warning := few_rows_sentence("validation", result.metrics["samples"]):
+        echo(f"\n{warning}")
     echo(
         f"\nThe run is in {folder} (see report.md there). Next:\n"
         f"  perceivers evaluate {folder}\n"

@@ -143,6 +143,7 @@ class Batch:
             samples are complete or missing as a whole.
         names: Name of each sample (a file, a row), for messages and tables.
         num_clips: Number of clips per sample. `inputs` and `masks` then hold B * num_clips, clips of a sample adjacent.
+        rows: Index of each sample in its split. Empty: they are of a stream, or mixed.
     """
 
     inputs: dict[str, Tensor]
@@ -150,6 +151,7 @@ class Batch:
     masks: dict[str, Tensor] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     num_clips: int = 1
+    rows: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """Return the batch with its tensors on `device`."""

@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from perceivers.data.loading.workers import divide_cores
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
+from perceivers.evaluation.mistakes import Mistake, WorstMistakes
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
 from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.base import Baseline, Details, Meter, Task, combine_clips
+from perceivers.tasks.calibration import Calibration
+from perceivers.tasks.classes import ClassResult, class_results
+from perceivers.tasks.curves import Curve
+from perceivers.tasks.intervals import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,11 @@ class Evaluation:
         label_names: Name of each class, label or number.
         confusion: Samples by true class (rows) and predicted class (columns). None: the task has no single classes.
         details: Metrics of each label or number. Empty where there is a confusion matrix.
+        intervals: 95 % confidence interval of each metric that has one, by name.
+        detail_intervals: Those of `details`.
+        calibration: Calibration of the probabilities. None: the task has none.
+        curves: ROC and precision-recall curves of the classes or labels.
+        mistakes: The worst mistakes, worst first.
         bad: Name and error of every sample that could not be decoded. They are left out.
         notes: Notes on the data and the choices made for them.
         remarks: Explanations of the metrics, as the compression of an autoencoder.
@@ -48,6 +59,11 @@ class Evaluation:
     label_names: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] | None = None
     details: Details = field(default_factory=Details)
+    intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    detail_intervals: Sequence[Mapping[str, Interval]] = ()
+    calibration: Calibration | None = None
+    curves: tuple[Curve, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
     bad: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -62,6 +78,10 @@ class Evaluation:
             name: row[index] / sum(row) if sum(row) else None
             for index, (name, row) in enumerate(zip(self.label_names, self.confusion, strict=True))
         }
+
+    def classes(self) -> list[ClassResult]:
+        """Return recall and precision of each class, with their intervals."""
+        return [] if self.confusion is None else class_results(self.label_names, self.confusion)
 
 
 def evaluate_run(
@@ -104,8 +124,7 @@ def evaluate_run(
     found = evaluate_source(predictor, source, chosen, max_bad=max_bad, baseline=baseline)
     as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
     if data is None and permute is None and as_trained:
-        plain = as_dict(found)
-        del plain["unreadable"]  # file names may be private
+        plain = without_names(as_dict(found))
         text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
         file = predictor.folder / f"evaluation-{found.split}.json"
         with suppress(OSError), atomic_write(file) as path:  # unless the folder is read-only
@@ -210,7 +229,7 @@ def evaluate_source(
             f"These data have no labels to measure against ({source.form}). Use predict instead."
         )
     task = predictor.task
-    meter = task.meter()
+    meter, mistakes = task.meter(), WorstMistakes(task)
     loader = loader_for(predictor, source, split, max_bad)
     streams = source.streams
     total = streams[split].num_rows if streams else len(source.splits[split])
@@ -218,11 +237,13 @@ def evaluate_source(
         moved = batch.to(predictor.device)
         prepared = task.prepare_batch(moved.inputs, moved.masks, moved.targets, training=False)
         outputs = predictor.infer(prepared)
-        meter.update(combine_clips(task, outputs, moved.num_clips), prepared.targets)
+        combined = combine_clips(task, outputs, moved.num_clips)
+        meter.update(combined, prepared.targets)
+        mistakes.add(combined, prepared.targets, moved.names, moved.rows)
         if baseline is not None:
             baseline.update(prepared.targets)
     plan = predictor.quantization
-    found = _evaluation(split, task, meter)
+    found = _evaluation(split, task, meter, mistakes)
     if baseline is not None:
         found = replace(found, metrics=baseline.add_to(found.metrics))
     remarks = task.remarks(has_baseline=baseline is not None)
@@ -237,11 +258,14 @@ def evaluate_source(
     )
 
 
-def _evaluation(split: str, task: Task, meter: Meter) -> Evaluation:
+def _evaluation(split: str, task: Task, meter: Meter, mistakes: WorstMistakes) -> Evaluation:
     """Return the metrics of a meter; for several tasks, also those of each that had a sample."""
     metrics = meter.compute()
     counts = meter.confusion
-    parts = {name: _evaluation(split, task.parts[name], one) for name, one in meter.parts.items()}
+    parts = {
+        name: _evaluation(split, task.parts[name], one, mistakes.parts[name])
+        for name, one in meter.parts.items()
+    }
     return Evaluation(
         split=split,
         num_samples=int(metrics["samples"]),
@@ -250,6 +274,11 @@ def _evaluation(split: str, task: Task, meter: Meter) -> Evaluation:
         label_names=task.names,
         confusion=None if counts is None else tuple(map(tuple, counts.tolist())),
         details=meter.details(),
+        intervals=meter.intervals(),
+        detail_intervals=meter.detail_intervals(),
+        calibration=meter.calibration(getattr(task.config, "temperature", 1.0)),
+        curves=meter.curves(),
+        mistakes=tuple(mistakes.found),
         tasks={name: one for name, one in parts.items() if one.num_samples},
     )
 
@@ -281,9 +310,11 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "split": evaluation.split,
         "num_samples": evaluation.num_samples,
         "metrics": evaluation.metrics,
+        "intervals": {name: list(ends) for name, ends in evaluation.intervals.items()},
     }
     if evaluation.confusion is not None:
         result["recall"] = evaluation.recall()
+        result["classes"] = {one.name: _class_as_dict(one) for one in evaluation.classes()}
         result["confusion"] = [list(row) for row in evaluation.confusion]
     if evaluation.tasks:
         of_run = {"split", "quantization", "unreadable"}
@@ -293,12 +324,40 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         }
     if evaluation.details:
         result["details"] = dict(zip(evaluation.label_names, evaluation.details, strict=True))
+    if evaluation.calibration is not None:
+        result["calibration"] = asdict(evaluation.calibration)
+    if evaluation.curves:
+        result["curves"] = [asdict(one) for one in evaluation.curves]
+    if evaluation.mistakes:
+        result["mistakes"] = [asdict(one) for one in evaluation.mistakes]
     if evaluation.remarks:
         result["remarks"] = list(evaluation.remarks)
     result["label_names"] = list(evaluation.label_names)
     result["quantization"] = evaluation.quantization
     result["unreadable"] = [{"name": name, "reason": reason} for name, reason in evaluation.bad]
     return result
+
+
+def _class_as_dict(one: ClassResult) -> dict[str, Any]:
+    """Return recall and precision of a class, each with its interval; null where they are undefined."""
+    return {
+        "n": one.n,
+        "recall": one.recall,
+        "recall_interval": one.recall_interval,
+        "predicted": one.predicted,
+        "precision": one.precision,
+        "precision_interval": one.precision_interval,
+    }
+
+
+def without_names(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data of an evaluation without the names of samples and bad rows: file names may be private."""
+    found = {key: value for key, value in plain.items() if key != "unreadable"}
+    if "mistakes" in found:
+        found["mistakes"] = [{**one, "name": ""} for one in found["mistakes"]]
+    if "tasks" in found:
+        found["tasks"] = {name: without_names(one) for name, one in found["tasks"].items()}
+    return found
 
 
 evaluate = evaluate_run

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from perceivers.evaluation.evaluate import Evaluation, as_dict
+from perceivers.runs.sentences import curves_sentence, few_rows_sentence, measured_calibration
 from perceivers.tasks.base import metric_text
+from perceivers.tasks.intervals import Interval
 from perceivers.tasks.prediction import Prediction, json_text
+from perceivers.wording import counted
 
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -28,50 +31,73 @@ def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> s
 def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     """Return an evaluation as a `table` or as `json`.
 
-    The table's last line is the main metric: `test accuracy: 98.6 %`.
+    The table's last line is the main metric with its 95 % confidence interval: `test accuracy: 98.6 % (97.4 to 99.2)`.
     """
     if form == "json":
         return json.dumps(as_dict(evaluation), indent=2, ensure_ascii=False)
-    parts = [metrics_text(evaluation.metrics), *_each(evaluation)]
+    parts = [metrics_text(evaluation.metrics, evaluation.intervals), *_each(evaluation)]
     for task, one in evaluation.tasks.items():
         parts += [f"{task}:\n{text}" for text in _each(one)]
     parts += evaluation.remarks
     if evaluation.bad:
         bad = len(evaluation.bad)
-        lines = [f"{bad} samples could not be read and were not measured:"]
+        lines = [f"{counted(bad, 'sample')} could not be read and {_was(bad)} not measured:"]
         lines += [f"  {name}: {reason}" for name, reason in evaluation.bad[:10]]
         parts.append("\n".join([*lines, f"  and {bad - 10} more"] if bad > 10 else lines))
+    if warning := few_rows_sentence(evaluation.split, evaluation.num_samples):
+        parts.append(warning)
     name, metrics = evaluation.main_metric, evaluation.metrics
     zero = metrics.get(f"zero_{name}")  # of flow
     beside = "" if zero is None else f" (saying zero: {metric_text(name, zero)})"
-    parts.append(f"{evaluation.split} {name}: {metric_text(name, metrics[name])}{beside}")
+    value = metric_text(name, metrics[name], evaluation.intervals.get(name))
+    parts.append(f"{evaluation.split} {name}: {value}{beside}")
     return "\n\n".join(parts)
 
 
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
 def _each(evaluation: Evaluation) -> list[str]:
-    """Return a table of the classes, labels or numbers, if there is one."""
+    """Return a table of the classes, labels or numbers, if there is one, and sentences on curves and calibration."""
+    parts: list[str] = []
     if evaluation.confusion is not None:
-        rows = [["class", "recall", "n"]]
-        for (name, recall), row in zip(
-            evaluation.recall().items(), evaluation.confusion, strict=True
+        rows = [["class", "recall", "precision", "n"]]
+        for one in evaluation.classes():
+            cells = [(one.recall, one.recall_interval), (one.precision, one.precision_interval)]
+            texts = ["-" if v is None else metric_text("recall", v, ends) for v, ends in cells]
+            rows.append([one.name, *texts, str(one.n)])
+        parts.append(in_columns(rows, right=(1, 2, 3)))
+    elif evaluation.details:
+        measures = list(evaluation.details[0])
+        rows = [["label" if "AP" in measures else "number", *measures]]
+        intervals = evaluation.detail_intervals or [{}] * len(evaluation.details)
+        for name, found, ends in zip(
+            evaluation.label_names, evaluation.details, intervals, strict=True
         ):
-            share = "-" if recall is None else metric_text("recall", recall)
-            rows.append([name, share, str(sum(row))])
-        return [in_columns(rows, right=(1, 2))]
-    if not evaluation.details:
-        return []
-    measures = list(evaluation.details[0])
-    rows = [["label" if "AP" in measures else "number", *measures]]
-    for name, found in zip(evaluation.label_names, evaluation.details, strict=True):
-        cells = ["-" if value is None else metric_text(key, value) for key, value in found.items()]
-        rows.append([name, *cells])
-    return [in_columns(rows, right=range(1, len(rows[0])))]
+            cells = [
+                "-" if value is None else metric_text(key, value, ends.get(key))
+                for key, value in found.items()
+            ]
+            rows.append([name, *cells])
+        parts.append(in_columns(rows, right=range(1, len(rows[0]))))
+    if evaluation.curves and evaluation.confusion is not None:
+        parts.append(curves_sentence(evaluation.curves))
+    if evaluation.calibration is not None:
+        parts.append(measured_calibration(evaluation.calibration))
+    return parts
 
 
-def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Return metrics by name as a table."""
-    rows = [["measure", "value"]]
-    rows += [[name, metric_text(name, value)] for name, value in metrics.items()]
+def metrics_text(
+    metrics: Mapping[str, float], intervals: Mapping[str, Interval] | None = None
+) -> str:
+    """Return metrics by name as a table, with their 95 % confidence intervals if any are known."""
+    found = intervals or {}
+    rows = [["measure", "value", *(["95 % interval"] if found else [])]]
+    for name, value in metrics.items():
+        text = metric_text(name, value, found.get(name))
+        number, mark, ends = text.partition(" (")
+        rows.append([name, number, *([ends.removesuffix(")") if mark else ""] if found else [])])
     return in_columns(rows, right=(1,))
 
 

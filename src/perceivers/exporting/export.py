@@ -316,6 +316,7 @@ def _manifest(
             "output": output,
             "task": part.config.kind,
             "threshold": getattr(part.config, "threshold", None),
+            "temperature": getattr(part.config, "temperature", 1.0),
         }
     has_clips = any(build_modality(config.preprocess[name]).has_clips for name in modalities)
     clips = DataConfig(**config.columns.get("config", {})).clips if has_clips else 1

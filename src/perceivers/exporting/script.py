@@ -373,6 +373,21 @@ def ranked(labels, shares):
 '''
 
 _PRINT_VALUES = '''
+def mean_of(clips, how):
+    """The mean over clips; of probabilities before their temperature, which the mean then gets, so that it changes no
+    label."""
+    temperature = how["temperature"]
+    if temperature == 1.0 or len(clips) == 1:
+        return np.mean(clips, axis=0)[0]
+    pairs = np.stack([clip[0].astype(np.float64) for clip in clips])
+    if how["threshold"] is not None:  # each label against its absence
+        pairs = np.stack([pairs, 1 - pairs], axis=-1)
+    for power in (temperature, 1 / temperature):
+        pairs = pairs**power
+        pairs = (pairs / pairs.sum(axis=-1, keepdims=True)).mean(axis=0, keepdims=True)
+    return pairs[0] if how["threshold"] is None else pairs[0, ..., 0]
+
+
 def fields_of(output, how, values):
     """The fields of one task: its numbers, or its labels and their probabilities."""
     named = dict(zip(how["names"], values))
@@ -390,7 +405,7 @@ for place, word in enumerate(sys.argv[1:]):
     tasks = {}
     for output, how in MANIFEST["outputs"].items():
         if how["names"]:
-            mean = np.mean([clip[output] for clip in clips], axis=0)[0]
+            mean = mean_of([clip[output] for clip in clips], how)
             tasks[how["output"]] = fields_of(output, how, mean.tolist())
     several = {"task": MANIFEST["task"], "tasks": tasks}
     print_answer(answer_of(place, word, tasks.get("", several)))

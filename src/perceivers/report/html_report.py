@@ -18,7 +18,13 @@ from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, load
 from perceivers.recipes.files import dump_recipe
 from perceivers.runs.record import LoadedRun, read_run
-from perceivers.runs.report import curves_figure, table_rows
+from perceivers.runs.report import (
+    CLASS_HEAD,
+    class_cells,
+    curves_figure,
+    detail_cells,
+    table_rows,
+)
 from perceivers.tasks.base import metric_text
 
 _MAX_CLASSES = 30  # of a confusion matrix as a table
@@ -192,19 +198,12 @@ def _tasks(run: LoadedRun) -> list[str]:
             elif image.is_file():
                 label = "Share of each true class that was predicted as each class"
                 matrix = _image(image.read_bytes(), label)
-            rows = [
-                [label, f"{recall:.1%}", f"{total}", mistaken]
-                for label, total, recall, mistaken in task.recalls()
-            ]
-            head = ["class", "recall", "samples", "most often taken for"]
             found.append(_section(f"Confusion{of_task} on validation", matrix))
-            found.append(_section(f"Recall of each class{of_task}", _table(head, rows)))
+            found.append(
+                _section(f"Classes{of_task} on validation", _table(CLASS_HEAD, class_cells(task)))
+            )
         elif task.details:
-            rows = [
-                [label, *("-" if v is None else metric_text(m, v) for m, v in one.items())]
-                for label, one in zip(task.label_names, task.details, strict=True)
-            ]
-            table = _table(["", *task.details[0]], rows)
+            table = _table(["", *task.details[0]], detail_cells(task))
             found.append(_section(f"Each output{of_task} on validation", table))
     return found
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.record import LoadedRun, read_run
-from perceivers.runs.report import figure, save_figure
+from perceivers.runs.report import curve_points, figure, save_figure
 
 # Settings of the splits: with the same data, metrics are comparable if these are equal.
 _SPLITS = ("label", "target", "split_column", "test", "group", "validation_fraction", "split_seed")
@@ -184,7 +184,7 @@ def comparison_figure(comparison: Comparison) -> Any:
         ):
             for run in runs:
                 unit = 60 if over == "elapsed" else 1
-                points = [(r[over] / unit, r[key]) for r in run.rows if key in r and over in r]
+                points = [(x / unit, y) for x, y in curve_points(run.rows, key, over)]
                 if points:
                     marker = "." if len(points) < _MARKED else ""
                     look = {"color": colors[id(run)], "linestyle": styles[id(run)]}

@@ -5,15 +5,20 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from perceivers.data.base import atomic_write
-from perceivers.tasks.base import Details
+from perceivers.tasks.base import Details, Meter
+from perceivers.tasks.calibration import Calibration
+from perceivers.tasks.classes import ClassResult, class_results
+from perceivers.tasks.curves import Curve
+from perceivers.tasks.intervals import Interval
 from perceivers.typing import Int, Tensor
 
 SUMMARY_FILE = "report.json"
@@ -21,28 +26,44 @@ SUMMARY_FILE = "report.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSummary:
-    """Results of one task.
+    """Results of one task on the validation split.
 
     Attributes:
         label_names: Names of the classes, labels or numbers.
         confusion: Confusion matrix; rows are true classes, columns predicted ones. None: the task has none.
         details: Metrics of each label or number.
+        intervals: 95 % confidence interval of each metric that has one, by name.
+        detail_intervals: Those of `details`.
+        calibration: Calibration of the probabilities, with the fitted temperature. None: the task has none.
+        curves: ROC and precision-recall curves of the classes or labels.
     """
 
     label_names: Sequence[str] = ()
     confusion: Int[Tensor, "K K"] | None = field(default=None, compare=False)
     details: Details = field(default_factory=Details)
+    intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    detail_intervals: Sequence[Mapping[str, Interval]] = ()
+    calibration: Calibration | None = None
+    curves: Sequence[Curve] = ()
 
-    def recalls(self) -> list[tuple[str, int, float, str]]:
-        """Return name, samples, recall and most frequent wrong class of each class with samples, hardest first."""
-        rows: list[tuple[str, int, float, str]] = []
-        for index, row in enumerate([] if self.confusion is None else self.confusion.tolist()):
-            if total := sum(row):
-                others = [0 if place == index else count for place, count in enumerate(row)]
-                worst = max(range(len(row)), key=others.__getitem__)
-                mistaken = f"{self.label_names[worst]} ({others[worst]})" if others[worst] else ""
-                rows.append((self.label_names[index], total, row[index] / total, mistaken))
-        return sorted(rows, key=lambda row: row[2])
+    def classes(self) -> list[ClassResult]:
+        """Return the results of each class with samples, the lowest recall first."""
+        if self.confusion is None:
+            return []
+        found = class_results(self.label_names, self.confusion.tolist())
+        return sorted((one for one in found if one.n), key=lambda one: one.right / one.n)
+
+
+def meter_results(meter: Meter) -> dict[str, Any]:
+    """Return the results of a meter as fields of `TaskSummary`; a temperature is fitted to its samples."""
+    return {
+        "confusion": meter.confusion,
+        "details": meter.details(),
+        "intervals": meter.intervals(),
+        "detail_intervals": tuple(meter.detail_intervals()),
+        "calibration": meter.calibration(),
+        "curves": meter.curves(),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +157,26 @@ def _plain(summary: TaskSummary) -> dict[str, Any]:
     confusion: Tensor | None = content["confusion"]
     content["confusion"] = None if confusion is None else confusion.tolist()
     content["label_names"] = list(content["label_names"])
+    content["calibration"] = None if summary.calibration is None else asdict(summary.calibration)
+    content["curves"] = [asdict(one) for one in summary.curves]
     if isinstance(summary, RunSummary):
         content["tasks"] = {name: _plain(part) for name, part in summary.tasks.items()}
     return content
 
 
 def _filled(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a summary from plain data."""
     confusion = content["confusion"]
-    counts = None if confusion is None else torch.tensor(confusion, dtype=torch.int64)
-    return {**content, "confusion": counts}
+    calibration = content.get("calibration")
+    ends = content.get("intervals", {})
+    return {
+        **content,
+        "confusion": None if confusion is None else torch.tensor(confusion, dtype=torch.int64),
+        "intervals": {name: (low, high) for name, (low, high) in ends.items()},
+        "detail_intervals": tuple(
+            {name: (low, high) for name, (low, high) in one.items()}
+            for one in content.get("detail_intervals", [])
+        ),
+        "calibration": calibration and TypeAdapter(Calibration).validate_python(calibration),
+        "curves": TypeAdapter(tuple[Curve, ...]).validate_python(content.get("curves", [])),
+    }

@@ -22,6 +22,7 @@ from perceivers.tasks.base import (
     to_float,
 )
 from perceivers.tasks.classification import ClassificationTask
+from perceivers.tasks.intervals import BootstrapSums, Interval, wilson_interval
 from perceivers.tasks.prediction import Prediction, Reconstruction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors
@@ -383,17 +384,23 @@ class AutoencodeMeter(Meter):
         self.task = task
         self.sums = {name: torch.zeros(3, dtype=torch.float64) for name in task.config.parts}
         self.counts = torch.zeros(4, dtype=torch.float64)  # loss, correct, labeled, samples
+        # Of each sample: PSNR, error and 1 of each modality, 0 where it is missing.
+        self.samples = BootstrapSums(3 * len(task.config.parts))
 
     def update(self, outputs: Any, targets: AutoencodeTargets) -> None:
         """Add one batch: the outputs of all queries and their targets."""
         named = self.task.named_outputs(outputs)
         size = next(iter(named.values())).shape[0]
+        each = {name: torch.zeros(size, 3, dtype=torch.float64) for name in self.sums}
         for name in targets.values:
             errors, present = self.task.errors(name, named[name], targets)
             errors = errors[present]
             decibels = psnr(errors, self.task.config.parts[name].peak)
             row = (decibels.sum().item(), errors.sum().item(), float(len(errors)))
             self.sums[name] += torch.tensor(row, dtype=torch.float64)
+            values = torch.stack([decibels, errors, torch.ones_like(errors)], dim=1)
+            each[name][present.cpu()] = values.detach().cpu().double()
+        self.samples.add(torch.cat(list(each.values()), dim=1))
         correct = labeled = 0.0
         if targets.label is not None and LABEL in named:
             hits = named[LABEL].argmax(dim=-1) == targets.label.argmax(dim=-1)
@@ -403,7 +410,7 @@ class AutoencodeMeter(Meter):
 
     def state(self) -> dict[str, Any]:
         """Return the sums."""
-        return {"sums": self.sums, "counts": self.counts}
+        return {"sums": self.sums, "counts": self.counts, "samples": self.samples.state()}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
         """Replace the sums by those of these meters added up."""
@@ -412,6 +419,7 @@ class AutoencodeMeter(Meter):
             for name in self.sums
         }
         self.counts = torch.stack([state["counts"] for state in states]).sum(dim=0)
+        self.samples.merge([state["samples"] for state in states])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
@@ -429,6 +437,22 @@ class AutoencodeMeter(Meter):
         if labeled:
             found["label_accuracy"] = correct / labeled
         return {**found, "loss": loss / max(samples, 1.0), "samples": samples}
+
+    def proportions(self) -> dict[str, Interval]:
+        """Return the interval of `label_accuracy`."""
+        _, correct, labeled, _ = self.counts.tolist()
+        return {"label_accuracy": wilson_interval(correct, labeled)} if labeled else {}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return that of `label_accuracy`, and bootstrap intervals of the others."""
+        return self.samples.intervals(self._resampled) | self.proportions()
+
+    def _resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        found: dict[str, Tensor] = {}
+        for name, part in zip(self.sums, rows.split(3, dim=1), strict=True):
+            decibels, error, count = part.unbind(dim=1)
+            found |= {f"{name}_psnr": decibels / count, f"{name}_mse": error / count}
+        return found
 
 
 class MeanBaseline(Baseline):

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Self, cast
 import torch
 
 from perceivers.registry import configclass
-from perceivers.tasks.intervals import Interval
+from perceivers.tasks.calibration import Calibration
+from perceivers.tasks.curves import Curve
+from perceivers.tasks.intervals import BootstrapSums, Interval
 from perceivers.tasks.prediction import ANSWER_FIELDS, Prediction, Schema, answer_example
 from perceivers.typing import Float, Int, Tensor, Tensors
 
@@ -272,27 +274,66 @@ class Meter(ABC):
         """Return the metrics of each output. Empty where there is a confusion matrix, or outputs have no names."""
         return []
 
+    def proportions(self) -> dict[str, Interval]:
+        """Return the 95 % confidence intervals of the metrics that are proportions of samples: they cost nothing."""
+        return {}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return the 95 % confidence interval of each metric that has one, by name."""
+        return self.proportions()
+
+    def detail_intervals(self) -> list[dict[str, Interval]]:
+        """Return the 95 % confidence intervals of the metrics in `details`, or nothing."""
+        return []
+
+    def calibration(self, temperature: float | None = None) -> Calibration | None:
+        """Return the calibration of the predicted probabilities. None: there are no probabilities, or no samples.
+
+        Args:
+            temperature: Temperature of the run. None: it is fitted to these samples.
+        """
+        return None
+
+    def curves(self) -> tuple[Curve, ...]:
+        """Return ROC and precision-recall curves of the classes or labels."""
+        return ()
+
 
 class SummedMeter(Meter):
-    """A meter whose state is an array of sums of this shape."""
+    """A meter whose state is an array of sums of this shape.
 
-    def __init__(self, *shape: int) -> None:
+    Args:
+        shape: Shape of the sums.
+        per_sample: Number of sums of each sample from which `resampled` computes metrics.
+    """
+
+    def __init__(self, *shape: int, per_sample: int = 0) -> None:
         self.sums: Tensor = torch.zeros(shape, dtype=torch.float64)
+        self.samples = BootstrapSums(per_sample)
 
     def state(self) -> dict[str, Any]:
         """Return the sums."""
-        return {"sums": self.sums}
+        return {"sums": self.sums, "samples": self.samples.state()}
 
     def merge(self, states: Sequence[dict[str, Any]]) -> None:
         """Replace the sums by those of these meters added up."""
         self.sums = torch.stack([state["sums"] for state in states]).sum(dim=0)
+        self.samples.merge([state["samples"] for state in states])
+
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples of the samples, from the sums of each."""
+        return {}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return the bootstrap intervals of the metrics that `resampled` returns."""
+        return self.samples.intervals(self.resampled)
 
 
 class ConfusionMeter(SummedMeter):
     """A meter with the counts of a confusion matrix of K classes, and `count` sums."""
 
-    def __init__(self, num_classes: int, count: int) -> None:
-        super().__init__(count)
+    def __init__(self, num_classes: int, count: int, *, per_sample: int = 0) -> None:
+        super().__init__(count, per_sample=per_sample)
         self._confusion: Int[Tensor, "K K"] = torch.zeros(
             num_classes, num_classes, dtype=torch.long
         )
@@ -489,6 +530,21 @@ class Task(ABC):
     def fit_baseline(self, batches: Iterable[TaskBatch]) -> Baseline | None:
         """Return a constant prediction made of the training split. None: the task has none."""
         return None
+
+    def mistake_sizes(self, outputs: Any, targets: Any) -> Float[Tensor, " B"] | None:
+        """Return the size of the error of each sample, by which the worst are found; 0 where it is right.
+
+        None: samples of this task have no error of their own.
+        """
+        return None
+
+    def describe_mistake(self, outputs: Any, targets: Any) -> str:
+        """Return the prediction and the truth of one sample, with a batch axis of 1, as text."""
+        return ""
+
+    def calibrated_config(self, calibrations: Mapping[str, Calibration]) -> Any:
+        """Return the configuration with fitted temperatures: that of each of several tasks by name, of one by ""."""
+        return self.config
 
     def remarks(self, *, has_baseline: bool) -> list[str]:
         """Return sentences that are needed to read the metrics."""

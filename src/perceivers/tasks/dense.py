@@ -24,7 +24,7 @@ from perceivers.tasks.base import (
 )
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
-from perceivers.typing import Float, Int, Tensor, Tensors
+from perceivers.typing import Bool, Float, Int, Tensor, Tensors
 
 PIXELS = "pixels"
 """Name of the model's output."""
@@ -295,12 +295,29 @@ class SegmentationTask(_DenseTask):
             values = dict(zip(self.names, shares.tolist(), strict=True))
             yield Prediction(name=name, values=values, image=image)
 
+    def mistake_sizes(
+        self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]
+    ) -> Float[Tensor, " B"]:
+        """Return the share of wrong pixels of each image."""
+        known = targets != NO_CLASS
+        wrong = (self._pixels(outputs).argmax(dim=-1) != targets) & known
+        return wrong.flatten(1).sum(dim=1) / known.flatten(1).sum(dim=1).clamp_min(1)
+
+    def describe_mistake(
+        self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]
+    ) -> str:
+        """Return the share of wrong pixels as text."""
+        return (
+            f"{100 * self.mistake_sizes(outputs, targets)[0].item():.1f} % of the pixels are wrong"
+        )
+
 
 class SegmentationMeter(ConfusionMeter):
     """Confusion matrix of pixels, and the sum of losses."""
 
     def __init__(self, task: SegmentationTask) -> None:
-        super().__init__(len(task.names), 2)  # nats, images
+        # Of each image: correct, true and predicted pixels of each class.
+        super().__init__(len(task.names), 2, per_sample=3 * len(task.names))  # nats, images
         self._task = task
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]) -> None:
@@ -310,6 +327,7 @@ class SegmentationMeter(ConfusionMeter):
         self.sums += torch.stack([nats.cpu(), torch.tensor(float(outputs.shape[0]))])
         predicted = self._task.probabilities(outputs).argmax(dim=-1)
         self.count(targets[known], predicted[known])
+        self.samples.add(_pixels_by_class(targets, predicted, known, len(self._task.names)))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics; shares lie in [0, 1].
@@ -319,15 +337,19 @@ class SegmentationMeter(ConfusionMeter):
         for each pixel; `samples`: images.
         """
         nats, images = self.sums.tolist()
-        hits, rows = self.confusion.diagonal().double(), self.confusion.sum(dim=1)
-        union = rows + self.confusion.sum(dim=0) - self.confusion.diagonal()
-        pixels = max(int(rows.sum()), 1)
+        counts = self.confusion.double()
+        sums = torch.cat([counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)])
+        pixels = max(counts.sum().item(), 1.0)
+        found = {name: one.item() for name, one in self.resampled(sums[None]).items()}
+        return {**found, "loss": nats / pixels, "samples": images}
+
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples of the images."""
+        hits, true, predicted = rows.chunk(3, dim=1)
         return {
-            "mIoU": _mean_share(hits, union),
-            "accuracy": hits.sum().item() / pixels,
-            "mean_recall": _mean_share(hits, rows),
-            "loss": nats / pixels,
-            "samples": images,
+            "mIoU": _mean_shares(hits, true + predicted - hits),
+            "accuracy": hits.sum(dim=1) / true.sum(dim=1).clamp_min(1),
+            "mean_recall": _mean_shares(hits, true),
         }
 
 
@@ -379,12 +401,30 @@ class ImageToImageTask(_DenseTask):
         """Return the error of each value; 0 outside of the image."""
         return torch.where(targets.isnan(), 0.0, self._pixels(outputs) - targets.nan_to_num())
 
+    def mistake_sizes(
+        self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]
+    ) -> Float[Tensor, " B"]:
+        """Return the root of the mean squared error of each image."""
+        inside = ~targets.isnan()
+        errors = torch.where(inside, self.probabilities(outputs) - targets.nan_to_num(), 0.0)
+        count = inside.flatten(1).sum(dim=1).clamp_min(1)
+        return (errors.square().flatten(1).sum(dim=1) / count).sqrt()
+
+    def describe_mistake(
+        self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]
+    ) -> str:
+        """Return the PSNR of one image as text."""
+        error = max(self.mistake_sizes(outputs, targets)[0].item() ** 2, _LEAST)
+        return f"PSNR {-10 * math.log10(error):.1f} dB"
+
 
 class ImageToImageMeter(SummedMeter):
     """Sums of errors over images."""
 
     def __init__(self, task: ImageToImageTask) -> None:
-        super().__init__(4)  # dB, |error|, loss, images
+        super().__init__(
+            4, per_sample=3
+        )  # dB, |error|, loss, images; of an image the first two, and 1
         self._task = task
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]) -> None:
@@ -395,13 +435,15 @@ class ImageToImageMeter(SummedMeter):
         count = inside.flatten(1).sum(dim=1)
         squared = (errors.square().sum(dim=1) / count).clamp_min(_LEAST)
         images = float(outputs.shape[0])
+        decibels, absolute = -10 * squared.log10(), errors.abs().sum(dim=1) / count
         sums = [
-            (-10 * squared.log10()).sum().item(),
-            (errors.abs().sum(dim=1) / count).sum().item(),
+            decibels.sum().item(),
+            absolute.sum().item(),
             self._task.loss(outputs, targets).item() * images,
             images,
         ]
         self.sums += torch.tensor(sums, dtype=torch.float64)
+        self.samples.add(torch.stack([decibels, absolute, torch.ones_like(decibels)], dim=1))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics, means over images.
@@ -420,6 +462,12 @@ class ImageToImageMeter(SummedMeter):
             "samples": images,
         }
 
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples of the images."""
+        decibels, absolute, images = rows.unbind(dim=1)
+        psnr = decibels / images
+        return {"psnr": psnr, "mae": absolute / images, "rmse": 10 ** (-psnr / 20)}
+
 
 def _class_colors(count: int, palette: Sequence[int]) -> list[int]:
     """Return red, green and blue of each class; without a palette, distant colors, and black for class 0."""
@@ -432,12 +480,30 @@ def _class_colors(count: int, palette: Sequence[int]) -> list[int]:
     return colors
 
 
-def _mean_share(part: Tensor, whole: Tensor) -> float:
+def _mean_shares(part: Float[Tensor, "R K"], whole: Float[Tensor, "R K"]) -> Float[Tensor, " R"]:
     """Return the mean of the shares whose whole is positive; 0 without any."""
-    present = whole > 0
-    if not bool(present.any()):
-        return 0.0
-    return (part[present].double() / whole[present]).mean().item()
+    shares = part / whole.clamp_min(1)
+    return shares.sum(dim=1) / (whole > 0).sum(dim=1).clamp_min(1)
+
+
+def _pixels_by_class(
+    targets: Int[Tensor, "B O P"],
+    predicted: Int[Tensor, "B O P"],
+    known: Bool[Tensor, "B O P"],
+    classes: int,
+) -> Float[Tensor, "B S"]:
+    """Return the number of correct, true and predicted pixels of each class in each image, of the known ones."""
+    images = torch.arange(len(targets), device=targets.device)[:, None, None].expand_as(targets)
+    found: list[Tensor] = []
+    for pixels, counted in (
+        (targets, known & (targets == predicted)),
+        (targets, known),
+        (predicted, known),
+    ):
+        cells = (images * classes + pixels)[counted]
+        counts = cells.cpu().bincount(minlength=len(targets) * classes)
+        found.append(counts.view(len(targets), classes))
+    return torch.cat(found, dim=1).double()
 
 
 register_task(SegmentationConfig, SegmentationTask)

@@ -174,6 +174,19 @@ class FlowTask(Task):
             values = {"mean motion": length.mean().item(), "largest motion": length.max().item()}
             yield Prediction(name=name, values=values, flow=one.numpy())
 
+    def mistake_sizes(
+        self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]
+    ) -> Float[Tensor, " B"]:
+        """Return the mean end-point error of each pair in pixels."""
+        known = (targets[..., 2] > 0).flatten(1).sum(dim=1).clamp_min(1)
+        return self._errors(outputs, targets).norm(dim=-1).flatten(1).sum(dim=1) / known
+
+    def describe_mistake(
+        self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]
+    ) -> str:
+        """Return the end-point error of one pair as text."""
+        return f"end-point error {self.mistake_sizes(outputs, targets)[0].item():.3g} pixels"
+
     def explained_output(
         self, inputs: Tensors, masks: Tensors, outputs: Float[Tensor, "B O K"], query: int | None
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
@@ -195,7 +208,8 @@ class FlowMeter(SummedMeter):
     """Sums over all pixels whose flow is known: those of `compute`, then the pixels and the samples."""
 
     def __init__(self, task: FlowTask) -> None:
-        super().__init__(3 + len(_NEAR) + 3)
+        # Of each pair: end-point error, that of zero flow, near and wrong pixels, pixels.
+        super().__init__(3 + len(_NEAR) + 3, per_sample=len(_NEAR) + 4)
         self._task = task
 
     def update(self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P 3"]) -> None:
@@ -212,6 +226,10 @@ class FlowMeter(SummedMeter):
         sums = [loss, errors.sum(), motion.sum(), *counts, wrong.sum()]
         sums += [known.sum(), torch.tensor(outputs.shape[0])]
         self.sums += torch.stack([part.double().cpu() for part in sums])
+        each = [errors, motion, *(errors < near for near in _NEAR), wrong, torch.ones_like(errors)]
+        values = torch.stack([part.double() for part in each], dim=1).cpu()
+        of_pair = torch.zeros(len(outputs), len(each), dtype=torch.float64)
+        self.samples.add(of_pair.index_add_(0, known.nonzero()[:, 0].cpu(), values))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics, means over all known pixels of all samples.
@@ -229,6 +247,12 @@ class FlowMeter(SummedMeter):
             "loss": loss,
             "samples": samples,
         }
+
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples of the pairs, whose pixels depend on each other."""
+        names = ("epe", "zero_epe", *(f"within_{far:g}px" for far in _NEAR), "fl")
+        *sums, pixels = rows.unbind(dim=1)
+        return {name: part / pixels for name, part in zip(names, sums, strict=True)}
 
 
 def flow_cells(field: Float[Tensor, "B Y X C"], side: int) -> Float[Tensor, "B O P C"]:

@@ -163,16 +163,23 @@ class MaskedBytesMeter(SummedMeter):
     """Sums over all masked bytes, so that long texts weigh more."""
 
     def __init__(self) -> None:
-        super().__init__(4)  # nats, correct, masked, texts
+        super().__init__(
+            4, per_sample=3
+        )  # nats, correct, masked, texts; the first three of each text
 
     def update(self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]) -> None:
         """Add one batch: logits, and the masked bytes."""
         masked = targets != IGNORED
         logits, bytes_ = outputs[masked].float(), targets[masked]
-        nats = cross_entropy(logits, bytes_, reduction="sum") if len(bytes_) else torch.zeros(())
-        correct = (logits.argmax(dim=-1) == bytes_).sum()
-        counts = [float(nats), float(correct), float(len(bytes_)), float(outputs.shape[0])]
+        each = (
+            cross_entropy(logits, bytes_, reduction="none") if len(bytes_) else logits.new_zeros(0)
+        )
+        correct = logits.argmax(dim=-1) == bytes_
+        counts = [float(each.sum()), float(correct.sum()), float(len(bytes_)), float(len(outputs))]
         self.sums += torch.tensor(counts, dtype=torch.float64)
+        of_text = torch.zeros(len(outputs), 3, dtype=torch.float64)
+        values = torch.stack([each, correct.to(each), torch.ones_like(each)], dim=1)
+        self.samples.add(of_text.index_add_(0, masked.nonzero()[:, 0].cpu(), values.cpu().double()))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
@@ -188,6 +195,15 @@ class MaskedBytesMeter(SummedMeter):
             "bits": nats / each / math.log(2),
             "hidden": hidden,
             "samples": texts,
+        }
+
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples of the texts, whose bytes depend on each other."""
+        nats, correct, hidden = rows.unbind(dim=1)
+        return {
+            "accuracy": correct / hidden,
+            "loss": nats / hidden,
+            "bits": nats / hidden / math.log(2),
         }
 
 

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
@@ -13,13 +13,29 @@ from perceivers.tasks.base import (
     ExportOutput,
     Meter,
     PredictionRequest,
-    SupervisedTask,
     to_float,
 )
-from perceivers.tasks.classification import LabelsConfig
+from perceivers.tasks.calibration import Calibration, label_calibration
+from perceivers.tasks.classification import LabelsConfig, LabelsTask
+from perceivers.tasks.curves import (
+    Curve,
+    average_precision,
+    curves_of,
+    weighted_average_precision,
+)
+from perceivers.tasks.intervals import (
+    MIN_SAMPLES,
+    Interval,
+    bootstrap_weights,
+    percentile_interval,
+    wilson_interval,
+)
 from perceivers.tasks.prediction import Prediction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor
+
+_RESAMPLES, _FEWEST_RESAMPLES = 1000, 100
+_MOST_WORK = 10_000_000  # sorted scores of all resamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +61,14 @@ class MultiLabelConfig(LabelsConfig):
         """The label column holds lists of labels."""
         return "labels"
 
+    def with_temperature(self, temperature: float) -> Self:
+        """Return the configuration with a temperature; the threshold moves with it, so that no label changes."""
+        raw = logit(self.threshold) * self.temperature
+        threshold = 1 / (1 + math.exp(-raw / temperature))
+        return replace(super().with_temperature(temperature), threshold=threshold)
 
-class MultiLabelTask(SupervisedTask):
+
+class MultiLabelTask(LabelsTask):
     """Any number of labels for each sample, predicted independently with sigmoid cross-entropy."""
 
     config: MultiLabelConfig
@@ -57,7 +79,8 @@ class MultiLabelTask(SupervisedTask):
     answer_fields = ("label", "probability", "labels", "top", "probabilities")
     optional_answer_fields = ()
     export_output = ExportOutput(
-        "probabilities", "probability of each label (sigmoid of the logits); they do not sum to one"
+        "probabilities",
+        "probability of each label (sigmoid of the logits divided by `temperature`); they do not sum to one",
     )
 
     def loss(
@@ -74,7 +97,7 @@ class MultiLabelTask(SupervisedTask):
 
     def probabilities(self, outputs: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """Return the probability of each label. They do not sum to one."""
-        return outputs.float().sigmoid()
+        return self.scaled(outputs.float()).sigmoid()
 
     def combine(self, outputs: Float[Tensor, "B S K"]) -> Float[Tensor, "B K"]:
         """Return the logits of the mean over clips of each label's probability.
@@ -93,7 +116,7 @@ class MultiLabelTask(SupervisedTask):
 
     def meter(self) -> "MultiLabelMeter":
         """Return a new meter."""
-        return MultiLabelMeter(self.num_outputs, threshold=self.config.threshold)
+        return MultiLabelMeter(self)
 
     def predictions(
         self, outputs: Float[Tensor, "B K"], request: PredictionRequest
@@ -107,15 +130,34 @@ class MultiLabelTask(SupervisedTask):
             top=request.top,
         )
 
+    def mistake_sizes(
+        self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]
+    ) -> Float[Tensor, " B"]:
+        """Return the largest probability that was given to a label that is wrong, or not given to one that is right."""
+        shares = self.probabilities(outputs)
+        wrong = (shares >= self.config.threshold) != (targets >= 0.5)
+        return ((shares - targets).abs() * wrong).max(dim=-1).values
+
+    def describe_mistake(self, outputs: Float[Tensor, "1 K"], targets: Float[Tensor, "1 K"]) -> str:
+        """Return the labels that were predicted wrongly and those that were missed, with their probabilities."""
+        shares = self.probabilities(outputs)[0].tolist()
+        known = list(zip(self.names, shares, (targets[0] >= 0.5).tolist(), strict=True))
+        least = self.config.threshold
+        extra = [f"{name} ({100 * p:.1f} %)" for name, p, true in known if p >= least and not true]
+        missed = [f"{name} ({100 * p:.1f} %)" for name, p, true in known if p < least and true]
+        parts = [("predicted without reason", extra), ("missed", missed)]
+        return "; ".join(f"{title}: {', '.join(names)}" for title, names in parts if names)
+
 
 class MultiLabelMeter(Meter):
     """Scores of all samples: average precision depends on their order."""
 
-    def __init__(self, num_labels: int, *, threshold: float = 0.5) -> None:
-        self.num_labels = num_labels
-        self._least = math.log(threshold / (1 - threshold))  # the same as a logit
-        self._outputs = [torch.zeros(0, num_labels)]
-        self._targets = [torch.zeros(0, num_labels, dtype=torch.bool)]
+    def __init__(self, task: MultiLabelTask) -> None:
+        self.task = task
+        self.num_labels = task.num_outputs
+        self._least = logit(task.config.threshold) * task.config.temperature
+        self._outputs = [torch.zeros(0, self.num_labels)]
+        self._targets = [torch.zeros(0, self.num_labels, dtype=torch.bool)]
         self.loss = 0.0
 
     def update(self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]) -> None:
@@ -172,33 +214,74 @@ class MultiLabelMeter(Meter):
             found.append({"AP": precision, "auc": area, "n": float(targets[:, label].sum())})
         return found
 
+    def proportions(self) -> dict[str, Interval]:
+        """Return the intervals of `hit1` and `exact`."""
+        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        count = len(outputs)
+        if not count:
+            return {}
+        exact = ((outputs >= self._least) == targets).all(dim=1).sum().item()
+        return {
+            "hit1": wilson_interval(_hits(outputs, targets).sum().item(), count),
+            "exact": wilson_interval(exact, count),
+        }
 
-def average_precision(
-    scores: Float[Tensor, " n"], targets: Bool[Tensor, " n"]
-) -> tuple[float | None, float | None]:
-    """Return average precision and the area under the ROC curve of one label.
+    def intervals(self) -> dict[str, Interval]:
+        """Return those of proportions, and bootstrap intervals of the others."""
+        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        found = self.proportions()
+        precisions, areas = self._resampled()
+        if not precisions:
+            return found
+        micro, _ = weighted_average_precision(outputs.flatten(), targets.flatten(), self._weights())
+        resampled = {
+            "mAP": torch.stack(precisions).nanmean(dim=0),
+            "micro_mAP": micro,
+            "auc": torch.stack(areas).nanmean(dim=0),
+        }
+        each = {name: percentile_interval(values) for name, values in resampled.items()}
+        return found | {name: one for name, one in each.items() if one is not None}
 
-    Samples of equal score are one step: neither depends on the order of the samples.
+    def detail_intervals(self) -> list[dict[str, Interval]]:
+        """Return the bootstrap intervals of `AP` and `auc` of each label."""
+        precisions, areas = self._resampled()
+        found: list[dict[str, Interval]] = []
+        for precision, area in zip(precisions, areas, strict=True):
+            pair = {"AP": percentile_interval(precision), "auc": percentile_interval(area)}
+            found.append({name: one for name, one in pair.items() if one is not None})
+        return found
 
-    Returns:
-        The sum over steps of recall gained times precision, and the share of pairs (with, without) in the right
-        order. None where no sample has the label; the area also where all have it.
-    """
-    count, positives = scores.shape[0], int(targets.sum())
-    if positives == 0:
-        return None, None
-    ordered, order = scores.sort(descending=True)
-    ends = torch.ones(count, dtype=torch.bool)
-    ends[:-1] = ordered[1:] != ordered[:-1]
-    hits = targets[order].cumsum(0)[ends].double()
-    taken = (torch.arange(count)[ends] + 1).double()
-    gained = hits.diff(prepend=hits.new_zeros(1))
-    precision = (gained * hits / taken).sum().item() / positives
-    if positives == count:
-        return precision, None
-    wrong = (taken - hits).diff(prepend=hits.new_zeros(1))
-    area = (wrong * (hits - gained / 2)).sum().item() / (positives * (count - positives))
-    return precision, area
+    def calibration(self, temperature: float | None = None) -> Calibration | None:
+        """Return the calibration of the probabilities of all labels."""
+        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        return label_calibration(outputs, targets, temperature) if len(outputs) else None
+
+    def curves(self) -> tuple[Curve, ...]:
+        """Return the curves of each label."""
+        return curves_of(self.task.names, torch.cat(self._outputs), torch.cat(self._targets))
+
+    def _weights(self) -> Float[Tensor, "R n"]:
+        """Return the weights of resamples, fewer of them the more samples and labels are to be sorted."""
+        count = sum(len(part) for part in self._outputs)
+        resamples = _MOST_WORK // max(count * self.num_labels, 1)
+        return bootstrap_weights(count, min(max(resamples, _FEWEST_RESAMPLES), _RESAMPLES))
+
+    def _resampled(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return average precision and area of each label over resamples; nothing of too few samples."""
+        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        if len(outputs) < MIN_SAMPLES:
+            return [], []
+        weights = self._weights()
+        pairs = [
+            weighted_average_precision(outputs[:, label], targets[:, label], weights)
+            for label in range(self.num_labels)
+        ]
+        return [precision for precision, _ in pairs], [area for _, area in pairs]
+
+
+def logit(probability: float) -> float:
+    """Return the logarithm of the odds of a probability."""
+    return math.log(probability / (1 - probability))
 
 
 def _hits(outputs: Float[Tensor, "B K"], targets: Tensor) -> Bool[Tensor, " B"]:

@@ -14,6 +14,8 @@ from perceivers.tasks.base import (
     TargetInfo,
     Task,
 )
+from perceivers.tasks.calibration import Calibration
+from perceivers.tasks.intervals import Interval
 from perceivers.tasks.prediction import Prediction, Schema
 from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors
@@ -201,6 +203,14 @@ class MultiTask(SupervisedTask):
             name: part.example_targets(batch_size, mixed=mixed) for name, part in self.parts.items()
         }
 
+    def calibrated_config(self, calibrations: Mapping[str, Calibration]) -> MultiTaskConfig:
+        """Return the configuration with the fitted temperature of each task."""
+        parts = {
+            name: part.calibrated_config({"": calibrations[name]} if name in calibrations else {})
+            for name, part in self.parts.items()
+        }
+        return replace(self.config, parts=parts)
+
 
 class MultiTaskMeter(Meter):
     """A meter for each task."""
@@ -255,6 +265,28 @@ class MultiTaskMeter(Meter):
             found |= {f"{name}/{metric}": value for metric, value in metrics.items()}
         score = sum(scores) / max(len(scores), 1)
         return {"score": score, "loss": loss, "samples": float(self._samples), **found}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return the intervals of the metrics of each task, and of `score`.
+
+        The ends of that of `score` are the means of the ends over tasks: it is not too narrow however the errors of the
+        tasks are related.
+        """
+        found: dict[str, Interval] = {}
+        ends: list[Interval | None] = []
+        for name, meter in self.parts.items():
+            each = meter.intervals()
+            found |= {f"{name}/{metric}": one for metric, one in each.items()}
+            if not meter.compute()["samples"]:
+                continue
+            main = self._task.parts[name].main_metric
+            one = each.get(main if main in SHARES else "r2")
+            ends.append(None if one is None else (max(one[0], 0.0), max(one[1], 0.0)))
+        known = [one for one in ends if one is not None]
+        if not known or len(known) < len(ends):
+            return found
+        low, high = (sum(one[end] for one in known) / len(known) for end in (0, 1))
+        return {"score": (low, high), **found}
 
 
 def is_known(targets: Tensor) -> Bool[Tensor, " B"]:

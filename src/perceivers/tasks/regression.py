@@ -18,6 +18,7 @@ from perceivers.tasks.base import (
     TargetInfo,
     to_float,
 )
+from perceivers.tasks.intervals import Interval
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Tensor
@@ -139,6 +140,18 @@ class RegressionTask(SupervisedTask):
         for name, row in zip(request.names, rows, strict=True):
             yield Prediction(name=name, values=dict(zip(self.names, row, strict=True)))
 
+    def mistake_sizes(
+        self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]
+    ) -> Float[Tensor, " B"]:
+        """Return the largest error of a number of each sample, in units of `std`."""
+        return (outputs - self.standardized(targets)).abs().max(dim=-1).values.float()
+
+    def describe_mistake(self, outputs: Float[Tensor, "1 K"], targets: Float[Tensor, "1 K"]) -> str:
+        """Return each number and its true value."""
+        values, true = self.probabilities(outputs)[0].tolist(), targets[0].tolist()
+        each = zip(self.names, values, true, strict=True)
+        return "; ".join(f"{name}: predicted {a:.4g}, in truth {b:.4g}" for name, a, b in each)
+
     def standardized(self, targets: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """Return each number as its distance from the mean of train, in units of `std`."""
         # Numbers far from zero lose digits in float32, so float64 is subtracted where the device has it.
@@ -154,7 +167,7 @@ class RegressionMeter(SummedMeter):
     """
 
     def __init__(self, task: RegressionTask) -> None:
-        super().__init__(9, task.num_outputs)
+        super().__init__(9, task.num_outputs, per_sample=9 * task.num_outputs)
         self._task = task
 
     def update(self, outputs: Float[Tensor, "B K"], targets: Float[Tensor, "B K"]) -> None:
@@ -166,6 +179,7 @@ class RegressionMeter(SummedMeter):
         parts += [outputs, outputs.square(), numbers * outputs]
         parts += [self._task.loss(outputs, targets).expand_as(outputs), torch.ones_like(outputs)]
         self.sums += torch.stack([part.sum(dim=0) for part in parts])
+        self.samples.add(torch.stack(parts, dim=1).flatten(1))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics; those of several numbers are means over them.
@@ -174,38 +188,62 @@ class RegressionMeter(SummedMeter):
         perfect, 0 is as good as the mean of these samples; `pearson`: correlation, -1 to 1; `loss`: that of the
         standardized numbers.
         """
-        each, (loss, samples) = self.details(), self.sums[7:, 0].tolist()
-        means = {
-            name: sum(one[name] or 0.0 for one in each) / max(len(each), 1)
-            for name in ("rmse", "mae", "r2", "pearson")
-        }
+        each = self._measured(self.sums[None])
+        loss, samples = self.sums[7:, 0].tolist()
+        means = {name: values.mean().item() for name, values in each.items()}
         return {**means, "loss": loss / max(samples, 1.0), "samples": samples}
 
     def details(self) -> Details:
         """Return `rmse`, `mae`, `r2` and `pearson` of each number."""
-        count = max(int(self.sums[8, 0]), 1)
-        std: list[float] = self._task.std.tolist()
-        found: Details = []
-        for (absolute, squared, first, second, *products), unit in zip(
-            self.sums[:7].T.tolist(), std, strict=True
-        ):
-            spread = max(second - first**2 / count, 0.0)
-            # Without variance: 1 if all numbers are predicted exactly, else 0.
-            r2 = 1 - squared / spread if spread > 1e-12 * count else float(squared == 0.0)
-            rmse = unit * (squared / count) ** 0.5
-            mae, pearson = unit * absolute / count, _pearson(count, first, second, *products)
-            found.append({"rmse": rmse, "mae": mae, "r2": r2, "pearson": pearson})
-        return found
+        each = self._measured(self.sums[None])
+        return [
+            {name: values[0, number].item() for name, values in each.items()}
+            for number in range(self._task.num_outputs)
+        ]
+
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples, means over the numbers."""
+        return {name: one.mean(dim=1) for name, one in self._of_rows(rows).items()}
+
+    def detail_intervals(self) -> list[dict[str, Interval]]:
+        """Return the bootstrap intervals of the metrics of each number."""
+        return [
+            self.samples.intervals(
+                lambda rows, number=number: {
+                    name: one[:, number] for name, one in self._of_rows(rows).items()
+                }
+            )
+            for number in range(self._task.num_outputs)
+        ]
+
+    def _of_rows(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, "R K"]]:
+        return self._measured(rows.unflatten(1, (9, self._task.num_outputs)))
+
+    def _measured(self, sums: Float[Tensor, "R 9 K"]) -> dict[str, Float[Tensor, "R K"]]:
+        """Return the metrics of each number, from several sets of sums."""
+        absolute, squared, first, second, *products = sums[:, :7].unbind(dim=1)
+        count = sums[:, 8].clamp_min(1)
+        unit = self._task.std.to(sums)
+        spread = (second - first.square() / count).clamp_min(0.0)
+        # Without variance: 1 if all numbers are predicted exactly, else 0.
+        exact = (squared == 0.0).to(sums)
+        r2 = torch.where(spread > 1e-12 * count, 1 - squared / spread, exact)
+        return {
+            "rmse": unit * (squared / count).sqrt(),
+            "mae": unit * absolute / count,
+            "r2": r2,
+            "pearson": _pearson(count, first, second, *products),
+        }
 
 
 def _pearson(  # sums over samples of x, x^2, y, y^2, x y
-    count: int, x: float, xx: float, y: float, yy: float, xy: float
-) -> float:
+    count: Tensor, x: Tensor, xx: Tensor, y: Tensor, yy: Tensor, xy: Tensor
+) -> Tensor:
     """Return the correlation of two variables: 0 where one of them is constant."""
     spread, other = xx - x * x / count, yy - y * y / count
-    if min(spread, other) <= 1e-12 * count:
-        return 0.0
-    return max(-1.0, min((xy - x * y / count) / (spread * other) ** 0.5, 1.0))
+    varies = torch.minimum(spread, other) > 1e-12 * count
+    scale = (spread * other).clamp_min(1e-300).sqrt()
+    return torch.where(varies, ((xy - x * y / count) / scale).clamp(-1.0, 1.0), 0.0)
 
 
 register_task(RegressionConfig, RegressionTask)

@@ -17,6 +17,7 @@ from perceivers.data.base import Batch
 from perceivers.runs.folder import BEST, LAST
 from perceivers.runs.metrics import MetricsLogger
 from perceivers.tasks.base import Meter, Task, combine_clips, forward_task
+from perceivers.tasks.intervals import Interval
 from perceivers.training import distributed
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.checkpoint import save_payload
@@ -234,8 +235,14 @@ class TrainingCallback(Callback):
             first_step=self._first_step,
         )
 
-    def _log(self, trainer: Trainer, module: PerceiverModule, measured: dict[str, float]) -> None:
-        """Write one line of metrics and reset the sums."""
+    def _log(
+        self,
+        trainer: Trainer,
+        module: PerceiverModule,
+        measured: dict[str, float],
+        interval: Interval | None = None,
+    ) -> None:
+        """Write one line of metrics, those of a validation with the interval of the main one, and reset the sums."""
         means = self._means(trainer, module)
         module.sums.values = torch.zeros_like(module.sums.values)
         waiting = self.batches.timer.take().slowest(module.device)
@@ -251,7 +258,7 @@ class TrainingCallback(Callback):
         }
         if trainer.is_global_zero:
             self._metrics.write(row)
-            self._display.result(row, progress=module.progress)
+            self._display.result(row, progress=module.progress, interval=interval)
 
     def _report_bad_rows(self) -> None:
         """Print the rows that could not be read since the last validation."""
@@ -288,7 +295,8 @@ class TrainingCallback(Callback):
             self._leave(trainer)
             return
         measured = meter.compute()
-        self._log(trainer, module, measured)
+        interval = meter.proportions().get(module.task.main_metric)
+        self._log(trainer, module, measured, interval)
         if trainer.is_global_zero:
             self._report_bad_rows()
         best = self.best
@@ -310,12 +318,7 @@ class TrainingCallback(Callback):
                 "metrics": self.best.metrics,
                 "step": self.best.step,
                 "epoch": self.batches.epochs_done,
-                "confusion": getattr(meter, "confusion", None),
-                "details": meter.details(),
-                "tasks": {
-                    name: {"confusion": getattr(one, "confusion", None), "details": one.details()}
-                    for name, one in getattr(meter, "parts", {}).items()
-                },
+                "meter": meter.state(),
             }
             save_payload(self.folder / BEST, payload)
 

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,17 @@ from perceivers.runs.folder import (
     run_folder,
     with_found_batch,
 )
+from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.report import write_report
-from perceivers.runs.summary import RunSummary, TaskSummary, command_line, versions
+from perceivers.runs.sentences import calibration_sentence, overfitting_sentence
+from perceivers.runs.summary import (
+    RunSummary,
+    TaskSummary,
+    command_line,
+    meter_results,
+    versions,
+)
+from perceivers.tasks.intervals import Interval
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import ProcessInfo, step_text
@@ -49,10 +58,12 @@ class Run:
     Attributes:
         folder: The run folder.
         metrics: Metrics of the validation split, with the saved weights.
+        intervals: 95 % confidence interval of each metric that has one, by name.
     """
 
     folder: Path
     metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
 
 
 def fit(
@@ -171,12 +182,13 @@ def train(
         trainer = parts.trainer
         try:
             trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
+            intervals: Mapping[str, Interval] = {}
             if trainer.is_global_zero:
-                _finish(parts, run, data)
+                intervals = _finish(parts, run, data).intervals
         finally:
             for loader in (parts.batches.loader, parts.validation):
                 loader.close()  # ends its worker processes now, not at garbage collection
-    return Run(folder=folder, metrics=dict(parts.callback.best.metrics))
+    return Run(folder=folder, metrics=dict(parts.callback.best.metrics), intervals=intervals)
 
 
 def _apply(start: WarmStart, parts: "TrainingParts") -> None:
@@ -202,8 +214,27 @@ def _threads(recipe: Recipe) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
-    """Save the best weights and write the report."""
+def _results(
+    parts: "TrainingParts", state: dict[str, Any] | None
+) -> tuple[dict[str, TaskSummary], Any]:
+    """Return the validation results of the run ("") and of each of several tasks, and the task with temperatures."""
+    task = parts.module.task
+    meter = task.meter()
+    if state is not None:  # the checkpoint of an earlier version has none
+        meter.merge([state])
+    names = {"": task.names, **{name: part.names for name, part in task.parts.items()}}
+    results = {
+        name: TaskSummary(label_names=names[name], **meter_results(one))
+        for name, one in [("", meter), *meter.parts.items()]
+    }
+    found = {name: one.calibration for name, one in results.items() if one.calibration is not None}
+    for name, calibration in found.items():
+        parts.note(calibration_sentence(calibration, name))
+    return results, task.calibrated_config(found)
+
+
+def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSummary:
+    """Save the best weights with fitted temperatures, write the report and return its content."""
     recipe, source = run.recipe, run.data
     callback, trainer = parts.callback, parts.trainer
     best = read_payload(callback.folder / BEST)
@@ -216,7 +247,13 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         "target": source.target,
         "config": asdict(recipe.data),
     }
-    hub.save(callback.folder, model, preprocess=run.preprocess, task=recipe.task, columns=columns)
+    parts.note(
+        overfitting_sentence(
+            read_metrics(callback.folder / METRICS_FILE), parts.module.task.score_name
+        )
+    )
+    results, task = _results(parts, best.get("meter"))
+    hub.save(callback.folder, model, preprocess=run.preprocess, task=task, columns=columns)
     workers = parts.batches.loader.settings.num_workers
     waiting, what_to_do = advice(
         callback.wait_time,
@@ -247,12 +284,8 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> None:
         notes=[*source.notes, *_preprocess_notes(run), *parts.notes, *decoding],
         bad=[*parts.batches.loader.bad, *parts.validation.bad],
         versions=versions(),
-        label_names=recipe.task.output_names,
-        confusion=best["confusion"],
-        details=best["details"],
-        tasks={
-            name: TaskSummary(label_names=recipe.task.subtasks[name].output_names, **found)
-            for name, found in best["tasks"].items()
-        },
+        tasks={name: one for name, one in results.items() if name},
+        **vars(results[""]),
     )
     write_report(callback.folder, summary)
+    return summary

@@ -129,6 +129,7 @@ class SampleTransform:
             key: Key of the batch's random state.
         """
         samples: list[Sample] = []
+        numbers: list[int] = []
         bad: list[tuple[str, str]] = []
         notes: Counter[str] = Counter()
         with quiet_pillow:
@@ -139,9 +140,12 @@ class SampleTransform:
                     bad.append((error.name, error.reason))
                     continue
                 samples.append(sample)
+                numbers += [row] if isinstance(row, int) else []
                 if key[0] == 0:
                     notes.update(found)
         batch = self.collate(samples, key)
+        if batch is not None and len(numbers) == len(batch):
+            batch = replace(batch, rows=tuple(numbers))
         return WorkerResult(batch=batch, num_rows=len(rows), bad=tuple(bad), notes=dict(notes))
 
     def decode(

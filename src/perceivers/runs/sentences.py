@@ -1,0 +1,102 @@
+"""Sentences on the reliability of the results of a run: number of rows, calibration, curves, overfitting."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perceivers.tasks.base import is_share, metric_text
+from perceivers.tasks.calibration import MIN_ROWS, Calibration
+from perceivers.tasks.curves import Curve
+from perceivers.wording import counted
+
+FEW_ROWS = 100
+"""Number of rows below which metrics are called uncertain."""
+
+_LEARNED = 0.99  # share of correct training samples from which the training data count as memorized
+_LOSS_SHARE = 0.25  # of the validation loss, below which a training loss counts likewise where there is no share
+_LOSS_RISE = 1.1  # of the validation loss over its lowest value
+_FALL = 0.02  # of a share below its highest value in validation
+_GAP = 0.05  # between the shares of training and validation
+
+
+def few_rows_sentence(split: str, rows: float) -> str:
+    """Return a warning if a split has few rows, else nothing."""
+    if rows >= FEW_ROWS:
+        return ""
+    return (
+        f"The {split} split has only {counted(int(rows), 'row')}: its metrics are uncertain, see their intervals. "
+        f"At least {FEW_ROWS} are better."
+    )
+
+
+def calibration_sentence(calibration: Calibration, task: str = "") -> str:
+    """Return a sentence on the temperature that was fitted at the end of training, or on why there is none."""
+    what = f"Probabilities of {task}" if task else "Probabilities"
+    if calibration.samples < MIN_ROWS:
+        return (
+            f"{what} are not calibrated: the validation split has {counted(calibration.samples, 'row')}, and a "
+            f"temperature is fitted to at least {MIN_ROWS}."
+        )
+    return (
+        f"{what} are calibrated with temperature {calibration.temperature:.3g}, fitted to "
+        f"{counted(calibration.samples, 'row')} of validation: expected calibration error "
+        f"{100 * calibration.ece_before:.1f} % before, {100 * calibration.ece:.1f} % after."
+    )
+
+
+def measured_calibration(calibration: Calibration) -> str:
+    """Return a sentence on the calibration of a run on the rows that were measured."""
+    error = f"Expected calibration error: {100 * calibration.ece:.1f} %"
+    if calibration.temperature == 1.0:
+        return f"{error} (temperature 1: the probabilities are not calibrated)."
+    before = f"{100 * calibration.ece_before:.1f} %"
+    return f"{error} with temperature {calibration.temperature:.3g}, {before} without."
+
+
+def curves_sentence(curves: Sequence[Curve]) -> str:
+    """Return a sentence on the areas under the ROC and the precision-recall curve."""
+    if len(curves) == 1:
+        one = curves[0]
+        return (
+            f"Of {one.name}: area under the ROC curve {one.auc:.4g}, average precision "
+            f"{one.average_precision:.4g}."
+        )
+    worst = min(curves, key=lambda one: one.auc)
+    area = sum(one.auc for one in curves) / len(curves)
+    precision = sum(one.average_precision for one in curves) / len(curves)
+    return (
+        f"Each class against the rest: mean area under the ROC curve {area:.4g} (lowest: {worst.auc:.4g} of "
+        f"{worst.name}), mean average precision {precision:.4g}."
+    )
+
+
+def overfitting_sentence(rows: Sequence[Mapping[str, Any]], score: str) -> str:
+    """Return a sentence if a run has memorized its training data while validation became worse, else nothing.
+
+    Args:
+        rows: Lines of `metrics.jsonl`.
+        score: Name of the value that the training log has beside the loss.
+    """
+    measured = [row for row in rows if "validation/loss" in row]
+    trained = [row for row in rows if "train/loss" in row]
+    if len(measured) < 3 or not trained:
+        return ""
+    lowest = min(measured, key=lambda row: row["validation/loss"])
+    last, train = measured[-1], trained[-1]
+    rises = last["validation/loss"] > _LOSS_RISE * lowest["validation/loss"] > 0
+    key = f"validation/{score}"
+    if is_share(score) and key in last:
+        highest = max(row[key] for row in measured if key in row)
+        right = train[f"train/{score}"]
+        learned = right >= _LEARNED and right - last[key] >= _GAP
+        rises = rises or last[key] < highest - _FALL
+        found = f"{score} {metric_text(score, right)} in training, {metric_text(score, last[key])} in validation"
+    else:
+        learned = train["train/loss"] < _LOSS_SHARE * last["validation/loss"]
+        found = f"loss {train['train/loss']:.3g} in training"
+    if not (learned and rises):
+        return ""
+    return (
+        f"The model has memorized its training data (overfitting): at the end {found}; the validation loss went from "
+        f"{lowest['validation/loss']:.3g} at step {lowest['step']:,} to {last['validation/loss']:.3g}. More data, more "
+        "augmentation, a larger --optim.weight-decay, a smaller model or a shorter run may help."
+    )
