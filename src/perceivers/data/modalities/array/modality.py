@@ -325,6 +325,9 @@ register_modality(
         preprocessing=(Preprocessing(ArrayPreprocessConfig, ArrayModality, _default),),
         augment=ArrayAugmentConfig,
         suffixes=("npy", "npz"),
+        magic=lambda data: (
+            data.startswith(b"\x93NUMPY") or (data[:4] == b"PK\x03\x04" and b".npy" in data[:512])
+        ),
         column_kinds={"array": ColumnKind("arrays", stored_as=("points",))},
         recipe="arrays",
         mixup="share",

@@ -3,7 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -19,6 +19,7 @@ from perceivers.data.modalities.array.decode import (
     one_sentence,
     read_bytes,
 )
+from perceivers.data.modalities.points.pcd import read_pcd, read_pcd_header
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +30,7 @@ LARGEST = 1e30  # of a coordinate: its square is a float64, and the number itsel
 
 _NOUN = "a point cloud"
 _SUFFIXES = {
-    **{f".{kind}": kind for kind in ("off", "ply", "obj", "stl", "glb", "xyz")},
+    **{f".{kind}": kind for kind in ("off", "ply", "obj", "stl", "glb", "xyz", "pcd")},
     **dict.fromkeys((".txt", ".pts", ".asc"), "xyz"),
     **dict.fromkeys((".npy", ".npz"), "numpy"),
     **dict.fromkeys((".h5", ".hdf5"), "hdf5"),
@@ -40,6 +41,7 @@ _MAGIC = (
     (re.compile(rb"glTF"), "glb"),
     (re.compile(rb"\x93NUMPY|PK\x03\x04"), "numpy"),
     (re.compile(rb"\x89HDF"), "hdf5"),
+    (re.compile(rb"(\s*#.*\n)*\s*VERSION\s+\.?\d"), "pcd"),
     (re.compile(rb"(\s*#.*\n)*\s*(v|vn|vt|g|o|mtllib) "), "obj"),
     (re.compile(rb"\s*(#.*\n\s*)*[-+.\d]"), "xyz"),
     (re.compile(rb"solid"), "stl"),
@@ -65,8 +67,8 @@ def read_points(media: EncodedItem) -> PointCloud:
     """Return the points of a file, or of a value, checked.
 
     Args:
-        media: OFF, PLY, OBJ, STL, GLB, text of `x y z ...`, NPY, NPZ or HDF5, recognized by the suffix of its name,
-            else by the first bytes; or numbers, n x (3 + E).
+        media: OFF, PLY, OBJ, STL, GLB, PCD, text of `x y z ...`, NPY, NPZ or HDF5, recognized by the suffix of its
+            name, else by the first bytes; or numbers, n x (3 + E).
 
     Raises:
         MissingValueError: If the cell is empty.
@@ -86,7 +88,7 @@ def read_points(media: EncodedItem) -> PointCloud:
         assert points is not None
         with one_sentence(media.name, _NOUN):
             return _checked(PointCloud(points))
-    library = {"hdf5": "h5py", "off": None, "xyz": None}.get(kind, "trimesh")
+    library = {"hdf5": "h5py", "off": None, "xyz": None, "pcd": None}.get(kind, "trimesh")
     if library is not None:
         require(library, "points")  # its ImportError is no fault of the file
     with one_sentence(media.name, _NOUN):
@@ -256,6 +258,7 @@ def _read_by_trimesh(data: bytes, kind: str) -> PointCloud:
         data = _binary_stl(data)
     elif kind in {"stl", "obj"}:  # comments in an older encoding are no reason to fail
         data = data.decode("utf-8", errors="replace").encode()
+        data = _absolute_indices(data) if kind == "obj" else data
     parts = _loaded_parts(data, kind)
     there = sum(points.shape[0] for points, _ in parts)
     claim = re.search(rb"element vertex (\d+)", data[:4096]) if kind == "ply" else None
@@ -278,6 +281,36 @@ def _read_by_trimesh(data: bytes, kind: str) -> PointCloud:
         if faces is not None
     ]
     return PointCloud(joined, _together(faces))
+
+
+def _absolute_indices(data: bytes) -> bytes:
+    """Return an OBJ file whose faces name vertices from 1 on: negative indices count back from the face's line."""
+    data = re.sub(rb"\\\r?\n", b" ", data)  # a backslash continues the line
+    if not re.search(rb"(?m)^[ \t]*f[ \t][^\n]*-", data):
+        return data
+    counts = {b"v": 0, b"vt": 0, b"vn": 0}
+    lines: list[bytes] = []
+    for line in data.split(b"\n"):
+        word, *corners = line.split() or [b""]
+        if word in counts:
+            counts[word] += 1
+        elif word == b"f" and b"-" in line:
+            lines.append(b" ".join([word, *(_absolute_corner(one, counts) for one in corners)]))
+            continue
+        lines.append(line)
+    return b"\n".join(lines)
+
+
+def _absolute_corner(corner: bytes, counts: Mapping[bytes, int]) -> bytes:
+    """Return `-1/-1/-1`, a corner of a face, with the numbers of its vertex, texture coordinate and normal."""
+    found: list[bytes] = []
+    for part, count in zip(corner.split(b"/"), counts.values(), strict=False):
+        number = int(part) if part else 0
+        if number < -count:
+            reason = f"a face names vertex {number:,}, but {count:,} stand before it"
+            raise ReasonError(reason)
+        found.append(b"%d" % (number + count + 1) if number < 0 else part)
+    return b"/".join(found)
 
 
 def _together(arrays: list[Array]) -> Array:
@@ -351,9 +384,11 @@ def _read_text(data: bytes, _: str) -> PointCloud:
     _bounded(count, "lines")
     if count > MAX_LINES:
         data, notes = _drawn_lines(data), ("text thinned at random",)
-    data = data.translate(bytes.maketrans(b",;\r", b"  \n"))
     if b"#" in data:
         data = re.sub(rb"#[^\n]*", b"", data)
+    if has_decimal_commas(data[:65536]):
+        data, notes = data.replace(b",", b"."), (*notes, "decimal commas")
+    data = data.translate(bytes.maketrans(b",;\r", b"  \n"))
     first = next((line for line in data[:65536].split(b"\n") if line.strip()), b"")
     if re.match(rb"\s*(//|[\"A-Za-z_](?!an\b|nf)|\d+\s*$)", first):
         data = data.replace(first, b"", 1)
@@ -361,6 +396,24 @@ def _read_text(data: bytes, _: str) -> PointCloud:
         return PointCloud(np.empty((0, 3)))
     points = np.loadtxt(io.BytesIO(data), dtype=np.float64, ndmin=2, comments=None)
     return PointCloud(points, None, notes)
+
+
+_DECIMAL_COMMAS = re.compile(rb"[-+]?\d+(,\d+)?([eE][-+]?\d+)?([ \t;]+|$)")
+
+
+def has_decimal_commas(text: bytes) -> bool:
+    """Return whether commas in lines of numbers are decimal marks: blanks or semicolons part the numbers.
+
+    All of at least three numbers in a line have one comma at most and no point. The first line may hold names.
+    """
+    lines = [line.strip() for line in text.splitlines()[:-1] or [text] if line.strip()]
+    lines = lines[1:] if lines and re.match(rb"[^-+\d]", lines[0]) else lines
+    if not lines or not any(b"," in line for line in lines):
+        return False
+    return all(
+        _DECIMAL_COMMAS.sub(b"", line) == b"" and len(_DECIMAL_COMMAS.findall(line)) >= 3
+        for line in lines
+    )
 
 
 def _drawn_lines(data: bytes) -> bytes:
@@ -390,7 +443,13 @@ def _read_hdf5(data: bytes, _: str) -> PointCloud:
         return PointCloud(np.asarray(arrays[name]))
 
 
+def _read_pcd(data: bytes, _: str) -> PointCloud:
+    _bounded(read_pcd_header(data).count, "points")
+    return PointCloud(read_pcd(data))
+
+
 _READERS: dict[str, Callable[[bytes, str], PointCloud]] = {
+    "pcd": _read_pcd,
     "off": _read_off,
     "xyz": _read_text,
     "hdf5": _read_hdf5,

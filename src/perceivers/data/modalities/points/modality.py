@@ -381,6 +381,8 @@ def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     counts = [0]
     if suffix == "ply":
         counts = [int(count) for count in _PLY_COUNTS.findall(data[:4096])]
+    elif suffix == "pcd":
+        counts = [int(count) for count in re.findall(rb"(?m)^POINTS\s+(\d+)", data[:4096])]
     elif suffix == "off":
         found = _OFF_COUNTS.match(data[:4096])
         counts = [] if found is None else [int(found[1]), int(found[2])]
@@ -391,6 +393,11 @@ def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     elif suffix != "glb":
         counts = [data.count(b"\n")]  # a point in a line
     yield UploadSize(max(counts, default=0), "points or triangles", "points")
+
+
+def _is_points(data: bytes) -> bool:
+    is_stl = len(data) > 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little")
+    return is_stl or data.startswith((b"ply\n", b"ply\r", b"OFF\n", b"COFF\n", b"glTF", b"# .PCD"))
 
 
 def _default(size: OwnDataSize) -> tuple[PointsPreprocessConfig, PointsAugmentConfig]:
@@ -404,7 +411,8 @@ register_modality(
         noun="points",
         preprocessing=(Preprocessing(PointsPreprocessConfig, PointsModality, _default),),
         augment=PointsAugmentConfig,
-        suffixes=("off", "ply", "obj", "stl", "glb", "xyz"),
+        suffixes=("off", "ply", "obj", "stl", "glb", "pcd", "xyz", "pts", "asc"),
+        magic=_is_points,
         column_kinds={"points": ColumnKind("points", stored_as=("image", "array", "text"))},
         array_names=("points", "point_cloud", "pointcloud", "xyz", "cloud"),
         array_channels=(3, 12),
