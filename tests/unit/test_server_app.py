@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from perceivers.evaluation.predict import Predictor
+from perceivers.server import decoding
 from perceivers.server.app import docs_page
 from perceivers.server.settings import UploadLimits
 from support import modality_data as made
@@ -146,6 +147,31 @@ def test_killing_the_decoder_loses_only_the_request_that_it_worked_on(client):
     assert client.service.decoders.restarts == before + 2
 
 
+def test_a_decoder_that_hangs_during_a_large_upload_fails_only_this_one(folder, monkeypatch):
+    monkeypatch.setattr(decoding, "_HAND_OVER_SECONDS", 0.5)
+    with client_of(folder, "image") as client:
+        (process,) = client.service.decoders.processes
+        os.kill(process.pid, signal.SIGSTOP)
+        large, small = [], []
+        files = {"image": ("a.png", bytes(8_000_000))}  # more than a socket holds
+        first = threading.Thread(
+            target=lambda: large.append(client.post("/predict", files=files)),
+        )
+        first.start()
+        wait_until(client.service.decoders._free.empty)  # the process has it
+        others = [
+            threading.Thread(target=lambda: small.append(ask(client).status_code)) for _ in range(3)
+        ]
+        for thread in others:
+            thread.start()
+        for thread in (first, *others):
+            thread.join(PATIENCE)
+        assert large[0].status_code == 504
+        assert "longer" in large[0].json()["error"]
+        assert small == [200, 200, 200]
+        assert process.starts == 2
+
+
 def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
     with client_of(folder, "image", limits=UploadLimits(wait=3.0, queue=1, bytes=30_000)) as client:
         (process,) = client.service.decoders.processes
@@ -180,6 +206,12 @@ def test_what_takes_too_long_gets_504_and_what_has_no_room_503(folder):
         client.service.stopping = True
         assert client.get("/health").status_code == 503
         client.service.stopping = False
+        process.deadline = 0.0  # long ago
+        assert client.get("/health").json()["status"] == "decoding does not respond"
+        process.deadline = None
+        client.service.batcher._busy_since = 0.0
+        assert client.get("/health").json()["status"] == "the model does not respond"
+        client.service.batcher._busy_since = None
         client.service.batcher.stop()
         assert client.get("/health").json()["status"] == "the model has gone"
         assert ask(client).status_code == 503

@@ -1,15 +1,20 @@
 import dataclasses
-import multiprocessing
+import pickle
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from starlette.exceptions import HTTPException
 
 from perceivers.data.loading.sample_cache import pack, unpack
 from perceivers.data.tables.columns import InputColumn
 from perceivers.server import decoding
+from perceivers.server.channel import Channel
 from perceivers.server.decoding import (
     Decoder,
+    DecoderProcess,
     DecoderSettings,
     Job,
     PreparedSample,
@@ -177,15 +182,107 @@ def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):
     monkeypatch.setattr(decoding, "limit_memory", lambda most: None)  # of this very process
     monkeypatch.setattr(decoding.signal, "signal", lambda *_: None)
     monkeypatch.setattr(decoding.torch, "set_num_threads", lambda count: None)
-    ours, theirs = multiprocessing.Pipe()
-    thread = threading.Thread(target=serve_jobs, args=(theirs, setup_of("image")))
+    ours, theirs = Channel.pair()
+    thread = threading.Thread(target=serve_jobs, args=(theirs.connection, setup_of("image")))
     thread.start()
-    assert ours.recv_bytes() == b"ready"
-    ours.send(Job({"image": Upload(".png", made.png(0, 0))}))
-    assert isinstance(unpack(ours.recv_bytes(), decoding.KEY), PreparedSample)
+    assert ours.receive() == b"ready"
+    ours.send(pickle.dumps(Job({"image": Upload(".png", made.png(0, 0))})))
+    assert isinstance(unpack(ours.receive(), decoding.KEY), PreparedSample)
     ours.close()
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+class TestChannel:
+    @pytest.fixture
+    def ends(self):
+        ours, theirs = Channel.pair()
+        yield ours, theirs
+        ours.close()
+        theirs.close()
+
+    def test_a_message_arrives_whole(self, ends):
+        ours, theirs = ends
+        sent = bytes(range(256)) * 20_000
+        thread = threading.Thread(target=ours.send, args=(sent, time.monotonic() + PATIENCE))
+        thread.start()
+        assert theirs.has_message(time.monotonic() + PATIENCE)
+        assert theirs.receive(time.monotonic() + PATIENCE) == sent
+        thread.join(PATIENCE)
+        ours.send(b"")
+        assert theirs.receive() == b""
+
+    def test_nobody_waits_longer_than_the_deadline(self, ends):
+        ours, theirs = ends
+        assert not theirs.has_message(time.monotonic())
+        with pytest.raises(TimeoutError):
+            theirs.receive(time.monotonic() + 0.05)
+        with pytest.raises(TimeoutError):
+            ours.send(bytes(50_000_000), time.monotonic() + 0.05)
+        with pytest.raises(TimeoutError):  # within a message
+            theirs.receive(time.monotonic() + 0.05)
+
+    def test_a_message_has_a_largest_size_and_an_end(self, ends):
+        ours, theirs = ends
+        ours.send(bytes(100))
+        with pytest.raises(ValueError, match="at most 99 bytes, got 100"):
+            theirs.receive(most=99)
+        ours.close()
+        with pytest.raises(EOFError):
+            Channel(theirs.connection)._receive(200, None)
+
+
+class TestDecoderProcess:
+    @pytest.fixture
+    def process(self):
+        process = DecoderProcess(setup_of("image", limits=UploadLimits()))
+        ours, theirs = Channel.pair()
+        process._channel = ours
+        process._process = SimpleNamespace(
+            is_alive=lambda: True, kill=lambda: None, join=lambda _: None
+        )
+        yield process, theirs
+        process.stop()
+        theirs.close()
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            b"",
+            b"no result",
+            pack(decoding.KEY, "a text"),
+            pack("other", Refusal(422, "no")),
+        ],
+    )
+    def test_what_is_no_result_ends_the_process(self, process, sent):
+        running, theirs = process
+        theirs.send(sent)
+        with pytest.raises(HTTPException) as raised:
+            running.run(Job({}), time.monotonic() + PATIENCE)
+        assert raised.value.status_code == 500
+        assert not running.is_running
+
+    def test_a_refusal_has_a_status_of_refusals(self, process):
+        running, theirs = process
+        theirs.send(pack(decoding.KEY, Refusal(200, "x" * 100_000)))
+        found = running.run(Job({}), time.monotonic() + PATIENCE)
+        assert found == Refusal(422, "x" * 2000)
+        assert running.is_running
+
+    def test_a_process_that_starts_slowly_is_waited_for(self, process):
+        running, theirs = process
+        running._ready_until = time.monotonic() + PATIENCE
+        with pytest.raises(TimeoutError):
+            running.run(Job({}), time.monotonic() + 0.05)
+        assert running.is_running
+        theirs.send(b"ready")
+        theirs.send(pack(decoding.KEY, Refusal(413, "too large")))
+        found = running.run(Job({}), time.monotonic() + PATIENCE)
+        assert found == Refusal(413, "too large")
+        running._ready_until = time.monotonic() - 1
+        with pytest.raises(TimeoutError):
+            running.run(Job({}), time.monotonic() + PATIENCE)
+        assert not running.is_running
 
 
 @pytest.mark.parametrize("name", ["bytes", "wait", "queue"])

@@ -135,10 +135,8 @@ def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
     async def health() -> JSONResponse:
         """Return 200, or 503 while the server stops or after its model has ended. Without a token, also the run."""
         name = {} if protected else {"run": service.name}
-        if service.is_healthy:
-            return JSONResponse({"status": "ok", **name})
-        status = "stopping" if service.stopping else "the model has gone"
-        return JSONResponse({"status": status, **name}, 503)
+        status = service.status
+        return JSONResponse({"status": status, **name}, 200 if status == "ok" else 503)
 
     @app.get("/metrics", dependencies=protected)
     async def metrics() -> Response:

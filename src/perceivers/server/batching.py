@@ -47,6 +47,7 @@ class Batcher:
         self._on_batch = on_batch
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._busy_since: float | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -58,14 +59,20 @@ class Batcher:
         """Number of queued items."""
         return self._queue.qsize()
 
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds since the current computation began, 0 if there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def start(self) -> None:
         """Start the model's thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the queued items and end the thread."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Finish the queued items and end the thread. After `seconds`, leave it to end with the process."""
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
 
     async def submit(self, item: Any, deadline: float) -> Any:
         """Return the result of an item, computed in a batch with others, before a deadline by `time.monotonic`.
@@ -127,6 +134,15 @@ class Batcher:
             return
         if self._on_batch is not None:
             self._on_batch(len(batch))
+        self._busy_since = now
+        try:
+            self._compute_batch(batch, compute)
+        finally:
+            self._busy_since = None
+
+    def _compute_batch(
+        self, batch: list[_Task], compute: Callable[[list[_Task]], Sequence[Any]]
+    ) -> None:
         try:
             for one, result in zip(batch, compute(batch), strict=True):
                 one.result.set_result(result)

@@ -8,14 +8,15 @@ file may have taken control of the decoder.
 import asyncio
 import multiprocessing
 import os
+import pickle
 import queue
 import resource
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
@@ -34,11 +35,17 @@ from perceivers.data.modalities.series.decode import is_time_name, read_series
 from perceivers.data.registry import get_modality
 from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
+from perceivers.server.channel import Channel
 from perceivers.server.settings import UploadLimits
 from perceivers.tasks.registry import TaskConfig
 
 KEY = "upload"  # of packed results
 _START_SECONDS = 120.0
+_HAND_OVER_SECONDS = 5.0  # until an idle process has taken a job
+_KILL_SECONDS = 5.0
+_STUCK_SECONDS = 10.0  # after the deadline of a job
+_REFUSALS = (413, 415, 422)
+_LONGEST_REASON = 2000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +195,21 @@ class Decoder:
         return PreparedSample(" + ".join(cells), modalities, clips, decoded)
 
 
-def serve_jobs(connection: Connection, settings: DecoderSettings) -> None:
+def serve_jobs(connection: socket.socket, settings: DecoderSettings) -> None:
     """Decode jobs until the other end of the connection is closed. The main function of a decoding process."""
+    channel = Channel(connection)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its decoders itself
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     decoder = Decoder(settings)
     limit_memory(settings.limits.memory)
-    connection.send_bytes(b"ready")
-    while True:
-        try:
-            job = connection.recv()
-        except (EOFError, OSError):
-            return
-        connection.send_bytes(pack(KEY, decoder.decode(cast("Job", job))))
+    channel.send(b"ready")
+    try:
+        while True:
+            job = cast("Job", pickle.loads(channel.receive()))
+            channel.send(pack(KEY, decoder.decode(job)))
+    except (EOFError, OSError):
+        channel.close()
 
 
 def limit_memory(extra: int) -> None:
@@ -221,14 +229,20 @@ def _died() -> HTTPException:
     )
 
 
+class _StartingError(TimeoutError):
+    """A process is not ready yet, but may become so."""
+
+
 class DecoderProcess:
     """Handle of one decoding process, which is restarted whenever it has died."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self.settings = settings
         self.starts = 0
+        self.deadline: float | None = None  # of the current job
         self._process: BaseProcess | None = None
-        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._ready_until: float | None = None  # None: it is ready
 
     @property
     def pid(self) -> int | None:
@@ -241,58 +255,97 @@ class DecoderProcess:
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
-        """Start the process and wait until it is ready. Raises `HTTPException` if it ends before."""
-        # Forked from a process with one thread that has imported everything: starting takes milliseconds.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve_jobs, args=(theirs, self.settings), daemon=True)
-        process.start()
-        theirs.close()
-        self._process, self._connection = process, ours
-        self.starts += 1
-        self._receive(time.monotonic() + _START_SECONDS)
+        """Start the process and wait until it is ready. Raises HTTPException if it ends before."""
+        self._start()
+        try:
+            self._wait_until_ready(time.monotonic() + _START_SECONDS)
+        except Exception as error:
+            self.stop()
+            raise _died() from error
 
     def run(self, job: Job, deadline: float) -> PreparedSample | Refusal:
         """Decode a job before a deadline by `time.monotonic`.
 
+        Decoding may take half of a request's time: others that wait for a process that hangs are still answered.
+
         Raises:
             HTTPException: If the process dies.
-            TimeoutError: If it takes too long. The process is killed.
+            TimeoutError: If it takes too long. The process is killed, unless it has only begun to start.
         """
-        if not self.is_running:
-            self.start()
-        assert self._connection is not None
+        seconds = self.settings.limits.wait / 2
+        own = time.monotonic() + seconds
+        self.deadline = min(deadline, own)
         try:
-            self._connection.send(job)
-        except OSError as error:
+            if not self.is_running:
+                self.stop()
+                self._start()
+            self._wait_until_ready(self.deadline)
+            return self._exchange(job, self.deadline)
+        except _StartingError:
+            raise
+        except TimeoutError:
+            self.stop()
+            reason = (
+                f"Decoding took longer than {seconds:g} s. Send a smaller file, or try again later."
+            )
+            raise TimeoutError(reason if own < deadline else "") from None
+        except Exception as error:  # a process that a file has taken control of may send anything
             self.stop()
             raise _died() from error
-        result = unpack(self._receive(deadline), KEY)
-        if not isinstance(result, PreparedSample | Refusal):
-            self.stop()
-            raise _died()
-        return result
+        finally:
+            self.deadline = None
+
+    def _start(self) -> None:
+        # Forked from a process with one thread that has imported everything: starting takes milliseconds.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        ours, theirs = Channel.pair()
+        process = context.Process(
+            target=serve_jobs, args=(theirs.connection, self.settings), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._process, self._channel = process, ours
+        self._ready_until = time.monotonic() + _START_SECONDS
+        self.starts += 1
 
     def stop(self) -> None:
         """Kill the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        if self._connection is not None:
-            self._connection.close()
-        self._process = self._connection = None
+        process, channel = self._process, self._channel
+        self._process = self._channel = self._ready_until = None
+        if process is not None:
+            process.kill()
+            process.join(_KILL_SECONDS)
+        if channel is not None:
+            channel.close()
 
-    def _receive(self, deadline: float) -> bytes:
-        assert self._connection is not None
-        try:
-            if not self._connection.poll(max(deadline - time.monotonic(), 0)):
-                self.stop()
-                raise TimeoutError
-            return self._connection.recv_bytes()
-        except (EOFError, ConnectionError) as error:
-            self.stop()
-            raise _died() from error
+    def _exchange(self, job: Job, deadline: float) -> PreparedSample | Refusal:
+        """Hand over a job and return its result. Raise whatever happens to the process meanwhile."""
+        channel = self._channel
+        if channel is None:
+            raise EOFError
+        handed_over = min(deadline, time.monotonic() + _HAND_OVER_SECONDS)
+        channel.send(pickle.dumps(job, protocol=pickle.HIGHEST_PROTOCOL), handed_over)
+        result = unpack(channel.receive(deadline, self.settings.limits.memory), KEY)
+        if isinstance(result, Refusal):
+            status = result.status if result.status in _REFUSALS else 422
+            return Refusal(status, str(result.reason)[:_LONGEST_REASON])
+        if not isinstance(result, PreparedSample):
+            raise TypeError("Expected a prepared sample.")
+        return result
+
+    def _wait_until_ready(self, deadline: float) -> None:
+        """Wait until the process has started. Raise TimeoutError at the deadline."""
+        until, channel = self._ready_until, self._channel
+        if until is None or channel is None:
+            return
+        if channel.has_message(min(deadline, until)):
+            channel.receive(deadline, most=100)
+            self._ready_until = None
+        elif time.monotonic() < until:
+            raise _StartingError
+        else:
+            raise TimeoutError
 
 
 class DecoderPool:
@@ -308,6 +361,12 @@ class DecoderPool:
         """Number of times that a process was started again."""
         return sum(max(process.starts - 1, 0) for process in self.processes)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process can take jobs: False if all are long past their deadlines."""
+        now = time.monotonic() - _STUCK_SECONDS
+        return any(one.deadline is None or one.deadline > now for one in self.processes)
+
     def start(self) -> None:
         """Start all processes and wait until they are ready."""
         for process in self.processes:
@@ -316,13 +375,13 @@ class DecoderPool:
 
     async def decode(self, job: Job, deadline: float) -> PreparedSample | Refusal:
         """Decode a job as soon as a process is free. Raises what `DecoderProcess.run` raises."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._run, job, deadline
-        )
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+            return await loop.run_in_executor(self._threads, self._run, job, deadline)
 
     def stop(self) -> None:
-        """Stop all processes."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Stop all processes. Jobs in progress fail."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self.processes:
             process.stop()
 

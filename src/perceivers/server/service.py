@@ -26,6 +26,8 @@ from perceivers.server.settings import ServerSettings
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import TaskConfig
 
+_STOP_SECONDS = 10.0  # of the model's thread, when all requests are answered
+
 
 class Service:
     """A run with its model, its batches and its decoding processes.
@@ -71,9 +73,15 @@ class Service:
         self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
 
     @property
-    def is_healthy(self) -> bool:
-        """Whether requests are answered: False while it stops, or after the model's thread has ended."""
-        return not self.stopping and self.batcher.is_alive
+    def status(self) -> str:
+        """`ok` while requests are answered, else the reason why they are not."""
+        if self.stopping:
+            return "stopping"
+        if not self.batcher.is_alive:
+            return "the model has gone"
+        if self.batcher.busy_seconds > 2 * self.limits.wait:
+            return "the model does not respond"
+        return "ok" if self.decoders.is_alive else "decoding does not respond"
 
     def start(self) -> None:
         """Start the decoding processes and the model's thread."""
@@ -83,7 +91,7 @@ class Service:
     def stop(self) -> None:
         """Finish the queued requests, and stop the model's thread and the decoding processes."""
         self.stopping = True
-        self.batcher.stop()
+        self.batcher.stop(_STOP_SECONDS)
         self.decoders.stop()
 
     def check_room(self) -> None:
