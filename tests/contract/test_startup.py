@@ -36,7 +36,7 @@ HEAVY = {
 _PRINTING = ("cli.terminal", "console", "escaping", "wording")
 
 
-def loaded(*args: str) -> set[str]:
+def loaded(*args: str, status: int = 0) -> set[str]:
     """Return the modules in memory after a command in a fresh process, the dotted ones too."""
     code = (
         "import sys\nfrom perceivers.cli.main import main\nstatus = 0\n"
@@ -46,7 +46,7 @@ def loaded(*args: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return set(done.stderr.split("MODULES", 1)[1].split())
 
 
@@ -95,6 +95,15 @@ def test_help_loads_nothing_but_the_standard_library(command):
 def test_the_help_of_a_command_does_not_wait_for_torch(command):
     modules = loaded(command, "--help")
     assert sorted(modules & ({"torch", "numpy", "PIL", "pydantic"} | HEAVY)) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["fit"], ["fit", "x", "--bach-size", "3"], ["fit", "x", "--seed", "y"], ["predict", "--tpo"]],
+)
+def test_wrong_arguments_do_not_wait_for_torch(command):
+    modules = loaded(*command, status=2)
+    assert sorted(modules & ({"torch", "numpy", "PIL"} | HEAVY)) == []
 
 
 @pytest.mark.slow

@@ -1,21 +1,27 @@
 """Flags of `perceivers fit`: any field of the recipe, and where DATA may stand."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from perceivers.cli.fit import _flags_help, _split_flags
+from perceivers.cli import fit_flags
+from perceivers.cli.fit import split_flags
+from perceivers.cli.fit_flags import check_flags
+from perceivers.cli.fit_help import flags_help
 from perceivers.cli.main import main
 from perceivers.data.base import DataConfig
 from perceivers.recipes import get_recipe, list_recipes
 from perceivers.recipes.files import write_recipe
-from perceivers.recipes.overrides import override
+from perceivers.recipes.overrides import FlagWords, override
+from support.runs import make_image_folder
 
 
 def read(*args: str, recipe: str = "digits"):
-    positional, flags = _split_flags(args)
+    positional, flags = split_flags(args)
     assert positional == []
-    return override(get_recipe(recipe), flags)
+    assert check_flags(flags) is None
+    return override(get_recipe(recipe), {name: FlagWords(words) for name, words in flags.items()})
 
 
 @pytest.fixture
@@ -138,7 +144,7 @@ def test_values_that_do_not_fit_each_other_are_wrong_arguments(capsys):
 
 
 def test_what_the_data_say_has_no_flag():
-    text = _flags_help(get_recipe("digits"))
+    text = flags_help(get_recipe("digits"))
     assert "--optim.lr FLOAT" in text
     for name in ("--name", "label-names", ".kind", "num-outputs"):
         assert name not in text
@@ -146,9 +152,9 @@ def test_what_the_data_say_has_no_flag():
 
 def test_a_part_that_is_absent_in_a_recipe_has_no_flags():
     recipe = get_recipe("digits")
-    assert "--inputs.image.positions" in _flags_help(recipe)
+    assert "--inputs.image.positions" in flags_help(recipe)
     bare = replace(recipe.inputs["image"], positions=None, num_channels=3)
-    assert "--inputs.image.positions" not in _flags_help(replace(recipe, inputs={"image": bare}))
+    assert "--inputs.image.positions" not in flags_help(replace(recipe, inputs={"image": bare}))
 
 
 @pytest.mark.parametrize(
@@ -184,6 +190,84 @@ def test_options_of_the_command_are_no_fields_of_the_recipe(fitted):
 def test_data_is_needed(capsys, args):
     assert main(["fit", *args]) == 2
     assert "Expected DATA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_no_flag_of_a_recipe_is_refused_early(name):
+    found = re.findall(r"^  --([\w.-]+)", flags_help(get_recipe(name)), flags=re.MULTILINE)
+    message = check_flags({flag.replace("-", "_"): () for flag in found})
+    assert "there is no flag" not in (message or "")
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_default_is_a_value_or_an_effect(name):
+    text = flags_help(get_recipe(name))
+    assert "default: None" not in text
+    assert "default: )" not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"bach_size": ("3",)}, "no flag --bach-size. Did you mean --batch-size?"),
+        ({"optm.lr": ("3",)}, "no flag --optm.lr. Did you mean --optim.lr?"),
+        ({"optim.lrr": ("3",)}, "no flag --optim.lrr. Did you mean --optim.lr?"),
+        ({"xyzzyx": ()}, "no flag --xyzzyx. `perceivers fit --help-all`"),
+        ({"seed": ("x",)}, "--seed: Input should be a valid integer"),
+        (
+            {"device": ("tpu",)},
+            "--device: Input should be 'auto', 'cpu', 'cuda' or 'mps', got 'tpu'",
+        ),
+        ({"batch": ("all",)}, "--batch: Input should be"),
+    ],
+)
+def test_wrong_flags_are_found_before_the_data_is_opened(flags, expected):
+    assert expected in (check_flags(flags) or "")
+
+
+def test_flags_of_plugins_and_modules_are_left_to_their_recipe(monkeypatch):
+    deep = {"inputs.events.zzyzx": ("3",)}
+    assert "no flag" in check_flags(deep)
+    assert check_flags({**deep, "recipe": ("mine:recipe",)}) is None
+    monkeypatch.setattr(fit_flags, "entry_points", lambda group: ["one"])
+    assert check_flags(deep) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "shown", "hidden"),
+    [
+        ("images", "--augment.image.flip", "--inputs.audio"),
+        ("texts", "--inputs.text.", "--augment.image"),
+    ],
+)
+def test_the_help_of_data_has_its_flags_in_two_screens(tmp_path, capsys, make, shown, hidden):
+    if make == "images":
+        data = make_image_folder(tmp_path / "birds", count=4)
+    else:
+        data = tmp_path / "reviews.csv"
+        rows = [f"{'a good long review of a place ' * 5},{label}" for label in ("yes", "no") * 8]
+        data.write_text("\n".join(["text,label", *rows]))
+    assert main(["fit", str(data), "--help", "--batch-size", "7"]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 80 or str(tmp_path) in text
+    assert shown in text
+    assert hidden not in text
+    assert text.index("--max-time") < text.index(shown)
+    assert re.search(r"--batch-size INT .*\n.*\[7\]", text)
+    assert re.search(r"--max-epochs INT .*\[200\]", text)
+    assert "--help-all" in lines[-1]
+    assert main(["fit", str(data), "--help-all"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 100
+
+
+def test_the_help_of_unknown_data_names_the_reason(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["fit", str(tmp_path / "empty"), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "is not recognized" in " ".join(text.split())
+    assert "--batch-size" in text
 
 
 def test_help_fits_two_screens_and_help_all_lists_every_flag(capsys):

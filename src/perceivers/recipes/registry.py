@@ -58,7 +58,8 @@ class TrainingConfig:
 
     Attributes:
         batch_size: Samples in one optimizer step, over all devices and accumulated batches.
-        max_epochs: Passes over the training split. None: no limit.
+        max_epochs: Passes over the training split. None: no limit; of a run without any, 600,000 samples (12 to 200
+            passes).
         max_steps: Optimizer steps. None: no limit.
         max_time: `45s`, `10m`, `2h` or `1h30m` of training. None: no limit. The first limit reached ends the run.
         accumulate: Batches whose gradients are accumulated in one step.

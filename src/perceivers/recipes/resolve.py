@@ -80,6 +80,23 @@ def resolve(
         ValueError: If the data cannot be opened, or recipe and data do not fit each other.
         OSError: If the data cannot be read.
     """
+    recipe, source, reason = resolve_recipe(data, recipe, size=size, overrides=overrides)
+    recipe, preprocess = _measure(recipe, source)
+    recipe = fill_task(recipe, _target_info(source), preprocess)
+    return ResolvedRun(recipe=recipe, preprocess=preprocess, data=source, reason=reason)
+
+
+def resolve_recipe(
+    data: Any,
+    recipe: Recipe | None = None,
+    *,
+    size: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, DatasetBundle, str | None]:
+    """Return the recipe for some data, the data with a validation split, and a sentence on the choice.
+
+    No file is decoded: what is measured on the data stays open. Arguments and errors as for `resolve`.
+    """
     overrides = overrides or {}
     config = override_data(DataConfig() if recipe is None else recipe.data, overrides)
     source = open_data(data, config)
@@ -89,9 +106,7 @@ def resolve(
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
     source = split_for_task(source, recipe.task, recipe.preprocess, recipe.data)
-    recipe, preprocess = _measure(recipe, source)
-    recipe = fill_task(_with_limit(recipe, source), _target_info(source), preprocess)
-    return ResolvedRun(recipe=recipe, preprocess=preprocess, data=source, reason=reason)
+    return _with_limit(recipe, source), source, reason
 
 
 # -- choose recipe ---------------------------------------------------------------------------------------------------
