@@ -1,7 +1,9 @@
 /* Count the file operations of a process below one folder, and inject a fault at one of them.
 
    Built and loaded by inject_faults.py with LD_PRELOAD. Modes: 0 count only; 1 SIGKILL at operation `at` (a write is
-   done by half first); 2 the disk is full from operation `at` on (a write is done by half first, then ENOSPC). */
+   done by half first); 2 the disk is full from operation `at` on (a write is done by half first, then ENOSPC).
+   Repeated writes to one file count once, and operations that change nothing (`mkdir` of a folder that exists) do not
+   count. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -66,8 +68,14 @@ static int of_fd(int fd, char *path) {
 /* Return 0 to go on, 1 if the operation must fail, 2 if the process must end (after half of a write). */
 static int strikes(const char *what, const char *path) {
   if (mode != 2 && getpid() != owner) return 0; /* kill the main process only, not its workers */
-  long now = __sync_add_and_fetch(&count, 1);
-  if (log_file[0]) {
+  static char before[2 * PATH_MAX];
+  char here[2 * PATH_MAX];
+  snprintf(here, sizeof here, "%s %s", what, path);
+  int repeats = count && !strcmp(here, before); /* parts of one content, written one after the other */
+  strcpy(before, here);
+  if (repeats && !(mode == 2 && at && count >= at)) return 0;
+  long now = repeats ? count : __sync_add_and_fetch(&count, 1);
+  if (log_file[0] && !repeats) {
     static int (*real)(const char *, int, ...);
     if (!real) real = dlsym(RTLD_NEXT, "open");
     int fd = real(log_file, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -207,27 +215,27 @@ int symlink(const char *old, const char *new) {
 }
 int mkdir(const char *path, mode_t bits) {
   REAL(mkdir);
-  CHECK(of_path(AT_FDCWD, path), path)
+  CHECK(access(path, F_OK) && of_path(AT_FDCWD, path), path)
   return real(path, bits);
 }
 int mkdirat(int fd, const char *path, mode_t bits) {
   REAL(mkdirat);
-  CHECK(of_path(fd, path), path)
+  CHECK(faccessat(fd, path, F_OK, 0) && of_path(fd, path), path)
   return real(fd, path, bits);
 }
 /* Removing works on a full disk. */
 int unlink(const char *path) {
   REAL(unlink);
-  if (mode != 2) CHECK(of_path(AT_FDCWD, path), path)
+  if (mode != 2) CHECK(!access(path, F_OK) && of_path(AT_FDCWD, path), path)
   return real(path);
 }
 int unlinkat(int fd, const char *path, int flags) {
   REAL(unlinkat);
-  if (mode != 2) CHECK(of_path(fd, path), path)
+  if (mode != 2) CHECK(!faccessat(fd, path, F_OK, 0) && of_path(fd, path), path)
   return real(fd, path, flags);
 }
 int rmdir(const char *path) {
   REAL(rmdir);
-  if (mode != 2) CHECK(of_path(AT_FDCWD, path), path)
+  if (mode != 2) CHECK(!access(path, F_OK) && of_path(AT_FDCWD, path), path)
   return real(path);
 }

@@ -10,6 +10,7 @@
 
 import ctypes
 import functools
+import importlib
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -128,3 +130,20 @@ def _status_of(function: Callable[[], object]) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def warm_up(function: Callable[[], object], folder: Path) -> None:
+    """Import all modules that a call needs, found by one call in a forked process, so that later forks have them."""
+    names = folder / "modules.txt"
+
+    def note_modules() -> None:
+        _status_of(function)
+        names.write_text("\n".join(sys.modules))
+
+    fork(note_modules, folder)
+    for name in names.read_text().splitlines():
+        if not name.startswith("__"):
+            with suppress(ImportError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(name)
+    names.unlink()

@@ -68,3 +68,13 @@ def test_a_lone_tensor_is_no_checkpoint(tmp_path):
     torch.save(torch.ones(1), tmp_path / "a.ckpt")
     with pytest.raises(OSError, match="holds a Tensor, not a checkpoint"):
         read_payload(tmp_path / "a.ckpt")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "a.ckpt"
+    save_payload(path, {"a": torch.arange(1000.0)})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # a weight: torch reads it without a word
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"a.ckpt cannot be read .*a checksum is wrong"):
+        read_payload(path)

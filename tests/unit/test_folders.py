@@ -55,16 +55,47 @@ def test_a_folder_or_file_of_something_else_is_refused():
         run_folder("birds", "file")
     Path("full").mkdir()
     Path("full/mine").write_text("mine")
-    with pytest.raises(ValueError, match=r"not a run \(it has no recipe.yaml\)"):
+    with pytest.raises(ValueError, match=r"not a run \(it has no recipe.yaml and holds mine\)"):
         run_folder("birds", "full", resume=True)
 
 
 def test_a_run_is_gone_on_with_only_if_asked():
-    Path("run").mkdir()
+    Path("run/checkpoints").mkdir(parents=True)
     write_recipe(get_recipe("digits"), "run/recipe.yaml")
+    Path("run/checkpoints/last.ckpt").touch()
     with pytest.raises(ValueError, match="already holds a run"):
         run_folder("birds", "run")
     assert run_folder("birds", "run", resume=True) == Path("run")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        [".fit.lock"],
+        [".recipe.yaml.0123abcd.part"],
+        ["recipe.yaml", "metrics.jsonl", "tensorboard/events", "checkpoints/best.ckpt"],
+        ["recipe.yaml", "checkpoints/.last.ckpt.0123abcd.part"],
+    ],
+)
+def test_a_run_without_a_checkpoint_has_not_begun_and_is_started(names, resume):
+    for name in names:
+        path = Path("run") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert run_folder("birds", "run", resume=resume) == Path("run")
+
+
+def test_a_folder_of_weights_or_with_other_files_is_no_run_that_can_be_started():
+    for name in ("model.safetensors", "birds/1.png"):
+        path = Path("run") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        Path("run/recipe.yaml").touch()
+        with pytest.raises(ValueError, match=r"(already holds a run|is not a run)"):
+            run_folder("birds", "run")
+        path.unlink()
 
 
 def test_data_are_remembered_so_that_they_are_found_from_anydata_path(tmp_path):

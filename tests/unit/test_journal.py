@@ -48,6 +48,14 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     assert read_metrics(path) == [{"step": 1}]
 
 
+@pytest.mark.parametrize("line", ["", "{}", "[1]", "\\xff", '{"step": "2"}', '{"step": 2, "lo'])
+def test_a_damaged_line_is_named_with_its_file(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line.encode("latin-1") + b'\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, is not .* Remove this line"):
+        read_metrics(path)
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_says_how_to_install_it(tmp_path, name, monkeypatch):
     real = importlib.util.find_spec

@@ -31,34 +31,58 @@ def test_a_new_run_gets_its_recipe(tmp_path):
     assert "max_epochs: 1" in (tmp_path / "new" / "run" / "recipe.yaml").read_text()
 
 
+def with_checkpoint(folder):
+    last = folder / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"")
+    return last
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     opened(tmp_path, resume=False)
-    with pytest.raises(ValueError, match=r"holds a run already. Continue it with --resume"):
+    with_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=r"already holds a run. Expected another --out, or --resume"):
         opened(tmp_path, resume=False)
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ValueError, match=r"is a file. Expected a folder"):
+    with pytest.raises(ValueError, match=r"it is a file. Expected a new folder"):
         opened(tmp_path / "run", resume=False)
 
 
-def test_there_must_be_a_run_to_resume(tmp_path):
-    with pytest.raises(OSError, match=r"no run to resume in .*: it has no recipe.yaml"):
-        opened(tmp_path, resume=True)
-
-
-def test_a_run_without_a_checkpoint_begins_again(tmp_path):
-    opened(tmp_path, resume=False)
+def test_without_a_run_to_resume_one_is_started(tmp_path):
     assert opened(tmp_path, resume=True) is None
+    assert (tmp_path / "recipe.yaml").is_file()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_without_a_checkpoint_begins_again_without_its_files(tmp_path, resume):
+    opened(tmp_path, resume=False)
+    left = ["metrics.jsonl", "checkpoints/best.ckpt", "checkpoints/.last.ckpt.0123abcd.part"]
+    for name in [*left, ".config.json.0123abcd.part", "tensorboard/events"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert opened(tmp_path, resume=resume) is None
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert names == {"recipe.yaml", "checkpoints"}
 
 
 def test_a_run_is_resumed_from_its_checkpoint(tmp_path):
     opened(tmp_path, resume=False)
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    last.parent.mkdir()
-    last.write_bytes(b"")
+    last = with_checkpoint(tmp_path)
+    (tmp_path / "checkpoints/.last.ckpt.0123abcd.part").touch()
+    (tmp_path / "metrics.jsonl").touch()
     assert opened(tmp_path, resume=True) == last
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+    assert (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_run_that_has_ended_without_its_checkpoint_is_left_alone(tmp_path):
+    opened(tmp_path, resume=False)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(OSError, match=r"has ended, and its checkpoint .* is gone"):
+        opened(tmp_path, resume=True)
 
 
 def test_a_run_is_not_resumed_with_another_recipe(tmp_path):

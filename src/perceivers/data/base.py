@@ -4,6 +4,7 @@ import difflib
 import errno
 import importlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -191,7 +192,7 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     special = path.exists() and not path.is_file() and not path.is_dir()  # such as /dev/stdout
     folder = Path(tempfile.gettempdir()) if special else path.parent
-    # Random, since other threads, processes and machines may write the same file.
+    # Random, since other threads, processes and machines may write the same file. See `is_temporary`.
     temporary = folder / f".{_shortened(path.name)}.{secrets.token_hex(4)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -251,3 +252,16 @@ def _write_failure(path: Path, error: BaseException) -> str:
 def _shortened(name: str) -> str:
     """Return a file name that is short enough for a prefix and a suffix, within the usual limit of 255 bytes."""
     return os.fsdecode(os.fsencode(name)[:200])
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file of this name is a temporary one of `atomic_write`, or of safetensors inside of it."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.part|\.tmp\w{6}", name, flags=re.DOTALL) is not None
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder. No other process may write there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path.name) and path.is_file():
+            with suppress(OSError):
+                path.unlink()

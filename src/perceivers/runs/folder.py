@@ -2,16 +2,32 @@
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from perceivers.data.base import atomic_write
+from perceivers.data.base import atomic_write, is_temporary, remove_temporary_files
+from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.recipes.files import RECIPE_FILE, dump_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
+from perceivers.runs.metrics import METRICS_FILE
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+LOCK_FILE = ".fit.lock"  # while a process trains in the folder
+TENSORBOARD = "tensorboard"  # folder of the event files
+
+# Entries of the folder of a run that has no checkpoint yet.
+_FIRST_FILES = {
+    RECIPE_FILE,
+    LOCK_FILE,
+    METRICS_FILE,
+    TENSORBOARD,
+    "checkpoints",
+    "init.json",
+    "wandb",
+}
 
 _RUNS = Path("runs")
 _CHOSEN = "PERCEIVERS_RUN_FOLDER"
@@ -58,17 +74,7 @@ def run_folder(data: Any, out: str | Path | None = None, *, resume: bool = False
         folder = next_free(_RUNS / _name_of(data), latest=resume)
     else:
         folder = Path(out)
-        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-        if not is_free and not (folder / RECIPE_FILE).is_file():
-            raise ValueError(
-                f"'{folder}' exists and is not a run (it has no {RECIPE_FILE}). Expected a new folder, an "
-                "empty one, or a run to resume; nothing was written."
-            )
-        if not is_free and not resume:
-            raise ValueError(
-                f"'{folder}' already holds a run. Expected another --out, or --resume to continue it; "
-                "nothing was written."
-            )
+        check_folder(folder, resume=resume)
     os.environ[_CHOSEN] = str(folder)  # for the processes that this one launches
     return folder
 
@@ -115,29 +121,76 @@ def _name_of(data: Any) -> str:
     return re.sub(r"\W+", "-", stem).strip("-") or "run"
 
 
-def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
-    """Create a run folder, or return the checkpoint to resume from, if there is one.
+def has_begun(folder: Path) -> bool:
+    """Return whether a folder holds a run with a checkpoint or with weights. Without, it can be started again."""
+    return (folder / LAST).exists() or (
+        (folder / WEIGHTS_FILE).exists() and (folder / RECIPE_FILE).exists()
+    )
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Check that a run can be started or resumed in a folder.
+
+    A run that was interrupted before its first checkpoint has not begun: it can be started again, resumed or not.
 
     Raises:
-        ValueError: If the folder holds a run that is not to be resumed, or one with another recipe.
-        OSError: If there is no run to resume, or the folder cannot be created.
+        ValueError: If the folder is a file, holds something else, or a run that is not to be resumed.
     """
-    recipe_file, last = out / RECIPE_FILE, out / LAST
-    if resume:
-        if not recipe_file.exists():
-            raise OSError(
-                f"There is no run to resume in {out}: it has no {RECIPE_FILE}. Expected the --out of a "
-                "run that was interrupted; without --resume, a new one starts."
-            )
-        check_same_recipe(read_run_recipe(out), recipe, out)
-        return last if last.exists() else None  # it was interrupted before its first checkpoint
-    if recipe_file.exists() or last.exists():
+    if folder.exists() and not folder.is_dir():
         raise ValueError(
-            f"{out} holds a run already. Continue it with --resume, or choose another --out "
-            "for a new one."
+            f"'{folder}' exists and is not a run: it is a file. Expected a new folder, an empty one, or a run to "
+            "resume (--out); nothing was written."
         )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file. Expected a folder for the run, new or empty (--out).")
+    if has_begun(folder) and (folder / RECIPE_FILE).is_file():
+        if not resume:
+            raise ValueError(
+                f"'{folder}' already holds a run. Expected another --out, or --resume to continue it; "
+                "nothing was written."
+            )
+        return
+    entries = [] if not folder.exists() else list(folder.iterdir())
+    foreign = sorted(path.name for path in entries if not _is_of_first_step(path))
+    if foreign:
+        lacks = "" if (folder / RECIPE_FILE).is_file() else f"it has no {RECIPE_FILE} and "
+        raise ValueError(
+            f"'{folder}' exists and is not a run ({lacks or 'it '}holds {', '.join(foreign[:3])}"
+            f"{', ...' if len(foreign) > 3 else ''}). Expected a new folder, an empty one, or a run to resume; nothing "
+            "was written."
+        )
+
+
+def _is_of_first_step(path: Path) -> bool:
+    """Return whether a run without a checkpoint may have written this entry of its folder."""
+    if path.name == "checkpoints":
+        return all(one.name == Path(BEST).name or is_temporary(one.name) for one in path.iterdir())
+    return path.name in _FIRST_FILES or is_temporary(path.name)
+
+
+def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
+    """Create the folder of a run, or return the checkpoint from which it is resumed.
+
+    What an interrupted process left is removed: temporary files, and all files of a run without a checkpoint.
+
+    Raises:
+        ValueError: If the folder holds something else, a run that is not to be resumed, or one with another recipe.
+        OSError: If the folder cannot be written, or the run has ended and its checkpoint is gone.
+    """
+    check_folder(out, resume=resume)
+    if resume and (out / RECIPE_FILE).exists():
+        check_same_recipe(read_run_recipe(out), recipe, out)
+    for folder in (out, out / "checkpoints"):
+        remove_temporary_files(folder)
+    if has_begun(out):
+        if not (out / LAST).exists():
+            raise OSError(
+                f"The run in {out} has ended, and its checkpoint {LAST} is gone, so it cannot be resumed. Expected "
+                f"another --out; with --init-from {out} the new run starts from the weights of this one."
+            )
+        return out / LAST
+    for name in (METRICS_FILE, BEST):
+        (out / name).unlink(missing_ok=True)
+    if (out / TENSORBOARD).exists():
+        shutil.rmtree(out / TENSORBOARD)
     write_run_recipe(out, recipe)
     return None
 

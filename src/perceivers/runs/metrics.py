@@ -11,13 +11,28 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a `metrics.jsonl`. An incomplete last line is left out."""
+    """Return the lines of a `metrics.jsonl`. An incomplete last line, of a process that was killed, is left out.
+
+    Raises:
+        ValueError: If another line is damaged. The message names it.
+    """
     rows: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate([*lines, rest], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+            if isinstance(row["step"], int | float):
+                rows.append(row)
+                continue
+            reason = f"its step is {row['step']!r}"
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error)
+        if number > len(lines):
             break
+        raise ValueError(
+            f"{path}, line {number}, is not what `perceivers fit` wrote ({reason}): the file was edited or is damaged. "
+            "Remove this line."
+        )
     return rows
 
 

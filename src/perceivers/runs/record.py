@@ -108,7 +108,7 @@ class LoadedRun:
         """Duration of training."""
         if self.summary is not None:
             return self.summary.seconds
-        return float(self.rows[-1]["elapsed"]) if self.rows else None
+        return self.rows[-1].get("elapsed") if self.rows else None
 
     @property
     def samples_per_second(self) -> float | None:

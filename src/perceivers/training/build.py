@@ -203,6 +203,13 @@ def build_task(recipe: Recipe, source: DatasetBundle) -> Task:
 
 
 def _signals() -> list[signal.Signals]:
-    """Return the signals that stop a run. SLURM sends SIGUSR1 before the time limit of a job."""
+    """Return the signals that stop a run.
+
+    SLURM sends SIGUSR1 before the time limit of a job, and a terminal that is closed sends SIGHUP. Under `nohup`, which
+    ignores SIGHUP, the run continues.
+    """
     early = [signal.SIGUSR1] if SLURMEnvironment.detect() else []
-    return [signal.SIGTERM, signal.SIGINT, *early]
+    closed: list[signal.Signals] = []
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        closed = [signal.SIGHUP]
+    return [signal.SIGTERM, signal.SIGINT, *closed, *early]

@@ -5,7 +5,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -143,6 +143,8 @@ class TrainingCallback(Callback):
             self._close_epoch(trainer, module)
         elif logs:
             self._log(trainer, module, {})
+        if self._stop:
+            self._leave(trainer)
         if trainer.is_global_zero:
             self._display.step(
                 progress=module.progress,
@@ -150,8 +152,6 @@ class TrainingCallback(Callback):
                 epoch=self.batches.epochs_done,
                 samples=self.samples,
             )
-        if self._stop:
-            self._leave(trainer)
         if self.best.measured_step == step or self._is_time_to_save:
             self.save(trainer)
         self._end_if_done(trainer, module)
@@ -331,11 +331,12 @@ class TrainingCallback(Callback):
         """Save a checkpoint and exit with the status of the signal, 128 + its number."""
         self.save(trainer)
         if trainer.is_global_zero:
-            self._display.stop()
-            self._display.note(
-                f"Stopped at step {trainer.global_step}; saved in {self.folder / LAST}. "
-                "The same command with --resume continues from it."
-            )
+            with suppress(OSError):  # after SIGHUP the terminal is gone
+                self._display.stop()
+                self._display.note(
+                    f"Stopped at step {trainer.global_step}; saved in {self.folder / LAST}. "
+                    "The same command with --resume continues from it."
+                )
         raise SystemExit(128 + self._stop if trainer.is_global_zero else 0)
 
 

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from perceivers.recipes.resolve import ResolvedRun, resolve
 from perceivers.runs.folder import (
     BEST,
     LAST,
+    check_folder,
     data_path,
     is_first_process,
     is_resumed,
@@ -29,6 +30,7 @@ from perceivers.runs.folder import (
     run_folder,
     with_found_batch,
 )
+from perceivers.runs.lock import lock_folder
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.report import write_report
 from perceivers.runs.sentences import calibration_sentence, overfitting_sentence
@@ -156,27 +158,45 @@ def train(
     """
     if not importlib.util.find_spec("lightning"):
         raise ImportError('Training needs Lightning: pip install "perceivers[train]"')
-    from perceivers.training.build import build_parts
-    from perceivers.training.engine import quiet
-
+    StoppingCriteria.of(run.recipe.training)
     folder, recipe = Path(out), run.recipe
-    limits = StoppingCriteria.of(recipe.training)
-    last = folder / LAST
     resume = is_resumed(folder, resume=resume)
     if resume:
         recipe = with_found_batch(recipe, folder)
         run = replace(run, recipe=recipe)
     start = None
-    if init_from is not None and not (resume and last.exists()):
+    if init_from is not None and not (resume and (folder / LAST).exists()):
         # Before the folder is created: the weights may not fit.
         start = plan_warm_start(recipe.model_config(), init_from, preprocess=run.preprocess)
-    if is_first_process():
+    if not is_first_process():
+        restored = folder / LAST if resume and (folder / LAST).exists() else None
+        return _train(run, folder, restored=restored, start=start, data=data)
+    check_folder(folder, resume=resume)
+    with lock_folder(folder) as note:
         restored = open_folder(folder, recipe, resume=resume)
-    else:
-        restored = last if resume and last.exists() else None
+        return _train(run, folder, restored=restored, start=start, data=data, notes=[note])
+
+
+def _train(
+    run: ResolvedRun,
+    folder: Path,
+    *,
+    restored: Path | None,
+    start: WarmStart | None,
+    data: str | None,
+    notes: Sequence[str] = (),
+) -> Run:
+    """Train in an opened run folder, from a checkpoint if there is one. Arguments as for `train`."""
+    from perceivers.training.build import build_parts
+    from perceivers.training.engine import quiet
+
+    recipe = run.recipe
+    limits = StoppingCriteria.of(recipe.training)
     with quiet(), quiet_pillow, _threads(recipe):
         seed_everything(recipe.training.seed)
         parts = build_parts(run, folder=folder, limits=limits, last=restored)
+        for note in notes:
+            parts.note(note)
         if start is not None:
             _apply(start, parts)
         trainer = parts.trainer
