@@ -69,11 +69,11 @@ def test_the_log_tells_each_epoch(run):
     assert rows[1]["elapsed"] > rows[0]["elapsed"]
 
 
-def test_the_saved_model_is_the_best_by_the_average_of_weights(run):
+def test_the_saved_model_is_that_of_the_end_by_the_average_of_weights(run):
     best, saved = checkpoint(run, "best"), load(run.folder)
     assert run.metrics == best["metrics"]
-    accuracies = [row["validation/accuracy"] for row in rows_of(run)]
-    assert run.metrics["accuracy"] == max(accuracies)
+    assert best["step"] == 20
+    assert run.metrics["accuracy"] == rows_of(run)[-1]["validation/accuracy"]
     for name, weight in saved.model.state_dict().items():
         assert torch.equal(weight, best["model"][name])
     last = checkpoint(run)
@@ -179,14 +179,65 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(PerceiverModule, "training_step", diverge)
-        with pytest.raises(ValueError, match=r"The loss was nan .* has diverged. Use a lower rate"):
+        message = r"has diverged: the loss was nan at step 20.* holds an earlier step. .* lower rate"
+        with pytest.raises(ValueError, match=message):
             train(str(tmp_path / "run"), max_epochs=3)
         # Nor when a checkpoint is due before the next line of the log.
-        with pytest.raises(ValueError, match=r"The loss was nan before step 14"):
+        with pytest.raises(ValueError, match=r"the loss was nan at step 14"):
             train(str(tmp_path / "often"), max_epochs=3, save_every=7)
     for name in ("run", "often"):
         saved = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
         assert saved["global_step"] == 10
+
+
+def in_last_step(patch, step, change):
+    """Change the model after this optimizer step, or its gradient before."""
+    hook = PerceiverModule.on_before_optimizer_step
+
+    def changed(self, optimizer):
+        if self.global_step == step - 1:
+            change(self)
+        hook(self, optimizer)
+
+    patch.setattr(PerceiverModule, "on_before_optimizer_step", changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda module: module.model.output.to_logits.weight.grad.fill_(float("inf")),
+            "the gradient was not finite",
+        ),
+        (
+            lambda module: torch.nn.init.constant_(module.model.output.to_logits.bias, torch.inf),
+            "a weight was not a finite number",
+        ),
+        (
+            lambda module: torch.nn.init.constant_(module.model.output.to_logits.weight, 3e38),
+            "the validation loss was",
+        ),
+    ],
+    ids=["gradient", "weight", "loss"],
+)
+def test_a_divergence_in_the_last_step_of_an_epoch_is_not_saved(
+    tmp_path, monkeypatch, change, reason
+):
+    with monkeypatch.context() as patch:
+        in_last_step(patch, 20, change)
+        with pytest.raises(ValueError, match=f"has diverged: {reason}.* at step 20, and nothing"):
+            train(str(tmp_path / "run"), max_epochs=3, ema=None, optim={"clip_norm": None})
+    for name, key in (("last", "global_step"), ("best", "step")):
+        saved = torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)
+        assert saved[key] == 10
+    assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [10]
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_run_that_diverges_in_its_only_step_saves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="has diverged"):
+        train(str(tmp_path / "run"), max_steps=1, optim={"lr": 1e30})
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
 def test_a_run_begins_from_the_weights_of_another(run, tmp_path, capfd):

@@ -31,7 +31,7 @@ CONFIGURATIONS: dict[str, tuple[str, list[str]]] = {
     "plain": ("images", [*_TINY, *_STEP]),
     "stream": ("shards", [*_TINY, *_STEP, "--stream", "--shuffle-buffer", "4"]),
     "workers": ("images", [*_TINY, *_STEP, "--workers", "2"]),
-    "cache": ("points", [*_POINTS, *_STEP, "--inputs.points.num-points", "16"]),
+    "cache": ("points", [*_POINTS, *_STEP, "--preprocess.points.num-points", "16"]),
     "accumulate": ("images", [*_TINY, *_STEP, "--accumulate", "2", "--training.ema", "0.9"]),
 }
 

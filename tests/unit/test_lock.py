@@ -24,7 +24,10 @@ def test_one_process_at_a_time_and_no_file_left(tmp_path):
     run = tmp_path / "new" / "run"
     with lock_folder(run) as note:
         assert note == ""
-        with pytest.raises(ValueError, match=r"Another process is training in '.*run' now"), lock_folder(run):
+        with (
+            pytest.raises(ValueError, match=r"Another process is training in '.*run' now"),
+            lock_folder(run),
+        ):
             pass
         assert [path.name for path in run.iterdir()] == [".fit.lock"]
     assert list(run.iterdir()) == []

@@ -41,7 +41,9 @@ def with_checkpoint(folder):
 def test_a_run_is_not_overwritten(tmp_path):
     opened(tmp_path, resume=False)
     with_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match=r"already holds a run. Expected another --out, or --resume"):
+    with pytest.raises(
+        ValueError, match=r"already holds a run. Expected another --out, or --resume"
+    ):
         opened(tmp_path, resume=False)
 
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,40 +15,23 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from perceivers.data.base import Batch
 from perceivers.runs.folder import BEST, LAST
 from perceivers.runs.metrics import MetricsLogger
-from perceivers.tasks.base import Meter, Task, combine_clips, forward_task
+from perceivers.tasks.base import Meter, combine_clips, forward_task
 from perceivers.tasks.intervals import Interval
 from perceivers.training import distributed
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.checkpoint import save_payload
 from perceivers.training.data_wait import DataWaitTime
 from perceivers.training.module import PerceiverModule
+from perceivers.training.optim import local
 from perceivers.training.progress import ProgressDisplay
 from perceivers.training.seeding import get_rng_state, set_rng_state
+from perceivers.training.selection import BestResult, losses_of_parts
 from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals
 from perceivers.typing import Tensor
 from perceivers.wording import counted, names_text
 
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_SECONDS = 300.0
-
-
-@dataclass
-class BestResult:
-    """Best validation so far. Part of every checkpoint.
-
-    Attributes:
-        metrics: Metrics of the best validation.
-        step: Optimizer step of the best validation.
-        since: Number of validations since then.
-        is_due: Whether an epoch has ended whose validation is not complete.
-        measured_step: Optimizer step of the last validation.
-    """
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    step: int = 0
-    since: int = 0
-    is_due: bool = False
-    measured_step: int = 0
 
 
 class TrainingCallback(Callback):
@@ -175,9 +157,11 @@ class TrainingCallback(Callback):
 
         Raises:
             OSError: If it cannot be written. The previous checkpoint is then unchanged.
-            ValueError: If the loss is not finite.
+            ValueError: If the loss, the gradient or a weight is not finite.
         """
-        self._means(trainer, cast("PerceiverModule", trainer.lightning_module))
+        module = cast("PerceiverModule", trainer.lightning_module)
+        self._means(trainer, module)
+        self._check_weights(trainer, module)
         trainer.save_checkpoint(self.folder / LAST)
         self._saved_at = time.monotonic()
 
@@ -272,40 +256,68 @@ class TrainingCallback(Callback):
 
     def _means(self, trainer: Trainer, module: PerceiverModule) -> dict[str, float]:
         """Return the means over all processes since the last line, all of them finite."""
-        means = module.sums.means(distributed.summed(module.sums.values, module.device))
+        sums = distributed.summed(module.sums.values, module.device)
+        means = module.sums.means(sums)
         if not math.isfinite(means["loss"]):
-            raise ValueError(
-                f"The loss was {means['loss']} before step {trainer.global_step}: the run has diverged. "
-                f"Use a lower rate (--optim.lr, now {module.optim.lr:g}), a warm-up "
-                "(--optim.warmup-steps 500) or a smaller --optim.clip-norm."
-            )
+            raise self._diverged(f"the loss was {means['loss']}", trainer, module)
+        scales_loss = trainer.precision == "16-mixed"  # steps whose gradient overflows are skipped
+        if module.sums.overflows(sums) and not scales_loss:
+            raise self._diverged("the gradient was not finite", trainer, module)
         return means
 
+    def _check_weights(self, trainer: Trainer, module: PerceiverModule) -> None:
+        """Check that all weights, and their moving averages, are finite numbers.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        averages = {} if module.average is None else module.average.state_dict()
+        tensors = [*module.model.state_dict().values(), *averages.values()]
+        mine = all(bool(local(one).isfinite().all()) for one in tensors if one.is_floating_point())
+        if not distributed.all_true(mine, module.device):
+            raise self._diverged("a weight was not a finite number", trainer, module)
+
+    def _diverged(self, reason: str, trainer: Trainer, module: PerceiverModule) -> ValueError:
+        last = self.folder / LAST
+        kept = f" {last} still holds an earlier step." if last.exists() else ""
+        return ValueError(
+            f"The run has diverged: {reason} at step {trainer.global_step}, and nothing of it was saved.{kept} Start a "
+            f"new run with a lower rate (--optim.lr, now {module.optim.lr:g}), a warm-up (--optim.warmup-steps 500) or "
+            "a smaller --optim.clip-norm."
+        )
+
     def _close_epoch(self, trainer: Trainer, module: PerceiverModule) -> None:
-        """Validate, log, and save the weights if they are the best."""
+        """Validate, log, and save the weights if they are to be kept."""
         alone = trainer.world_size == 1
+        losses: list[float] = []
+        self._check_weights(trainer, module)
         meter = validate(
             module,
             self.validation,
             is_sharded=distributed.is_sharded(module.model),
             should_stop=lambda: alone and bool(self._signals.received),
+            losses=losses,
         )
         if meter is None:  # interrupted; the resumed run validates again
             self._stop = self._signals.received
             self._leave(trainer)
             return
         measured = meter.compute()
+        if not math.isfinite(measured.get("loss", 0.0)):
+            raise self._diverged(f"the validation loss was {measured['loss']}", trainer, module)
         interval = meter.proportions().get(module.task.main_metric)
         self._log(trainer, module, measured, interval)
         if trainer.is_global_zero:
             self._report_bad_rows()
-        best = self.best
-        best.is_due, best.measured_step = False, trainer.global_step
-        if _is_better(measured, best.metrics, module.task):
-            best.metrics, best.step, best.since = measured, trainer.global_step, 0
+        keeps = self.best.update(
+            measured,
+            losses,
+            step=trainer.global_step,
+            task=module.task,
+            is_end=module.progress >= 1,
+        )
+        if keeps:
             self._save_best(trainer, module, meter)
-        else:
-            best.since += 1
 
     def _save_best(self, trainer: Trainer, module: PerceiverModule, meter: Meter) -> None:
         weights: dict[str, Tensor] = dict(module.model.state_dict())
@@ -340,22 +352,13 @@ class TrainingCallback(Callback):
         raise SystemExit(128 + self._stop if trainer.is_global_zero else 0)
 
 
-def _is_better(new: dict[str, float], old: dict[str, float], task: Task) -> bool:
-    """Return whether a validation is the best so far; ties, common on small splits, are decided by the loss."""
-    if not old:
-        return True
-    mine, best = new[task.main_metric], old[task.main_metric]
-    if mine == best:
-        return new["loss"] < old["loss"]
-    return mine > best if task.higher_is_better else mine < best
-
-
 def validate(
     module: PerceiverModule,
     loader: Any,
     *,
     is_sharded: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    losses: list[float] | None = None,
 ) -> Meter | None:
     """Return the metrics of the validation split, with averaged weights if there are any.
 
@@ -364,6 +367,7 @@ def validate(
         loader: The split, in order; each of several processes has its own part.
         is_sharded: Whether a forward pass needs all processes (FSDP).
         should_stop: Called after each batch; True aborts the validation, which then returns None.
+        losses: Gets the loss on each part of the split, of all processes.
 
     Raises:
         ValueError: If a process has no sample.
@@ -383,12 +387,17 @@ def validate(
                 )
                 outputs = forward_task(module.model, prepared)
                 if counts:
-                    meter.update(combine_clips(task, outputs, moved.num_clips), prepared.targets)
+                    outputs = combine_clips(task, outputs, moved.num_clips)
+                    meter.update(outputs, prepared.targets)
+                    if losses is not None:
+                        losses += losses_of_parts(task, outputs, prepared.targets)
                 if should_stop():
                     return None
     finally:
         module.model.train(was_training)
     meter.merge(distributed.gather_objects(meter.state()))
+    if losses is not None:
+        losses[:] = [one for part in distributed.gather_objects(losses) for one in part]
     return meter
 
 

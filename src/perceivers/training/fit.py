@@ -41,6 +41,7 @@ from perceivers.runs.summary import (
     meter_results,
     versions,
 )
+from perceivers.tasks.base import metric_text
 from perceivers.tasks.intervals import Interval
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
@@ -50,6 +51,7 @@ from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
 
 if TYPE_CHECKING:
+    from perceivers.training.selection import BestResult
     from perceivers.training.build import TrainingParts
 
 
@@ -253,6 +255,16 @@ def _results(
     return results, task.calibrated_config(found)
 
 
+def _kept_sentence(best: "BestResult", name: str, interval: Interval | None) -> str:
+    """Return a sentence on the weights that are kept, with the main metric and its confidence interval."""
+    metrics = best.metrics
+    found = [f"{name} {metric_text(name, metrics[name], interval)}"] if name in metrics else []
+    if "loss" in metrics:
+        found.append(f"loss {metric_text('loss', metrics['loss'])}")
+    why = best.reason or "the lowest smoothed validation loss"
+    return f"Kept the weights of step {best.step:,} ({why}): validation {', '.join(found)}."
+
+
 def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSummary:
     """Save the best weights with fitted temperatures, write the report and return its content."""
     recipe, source = run.recipe, run.data
@@ -284,6 +296,8 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     counts = Counter(parts.batches.loader.notes) + Counter(parts.validation.notes)
     text = ", ".join(f"{note} ({count:,})" for note, count in sorted(counts.items()))
     decoding = [f"On decoding: {text}."] if text else []  # conversions and other decisions
+    name = parts.module.task.main_metric
+    parts.note(_kept_sentence(callback.best, name, results[""].intervals.get(name)))
     if what_to_do:
         parts.note(what_to_do)
     elif waiting:

@@ -16,7 +16,7 @@ from perceivers.typing import Float, Tensor
 class TrainingSums:
     """Sums over the batches since the last line of the log. They stay on the device until they are logged."""
 
-    NAMES = ("loss", "score", "samples", "grad_norm", "steps")
+    NAMES = ("loss", "score", "samples", "grad_norm", "steps", "overflows")
 
     def __init__(self, score_name: str = "accuracy") -> None:
         self.score_name = score_name
@@ -27,16 +27,21 @@ class TrainingSums:
     ) -> None:
         """Add one batch: its mean loss, and the sum of the scores of its samples."""
         count = torch.full_like(loss, num_samples)
-        self._add(loss.detach() * num_samples, score, count, 0.0 * count, 0.0 * count)
+        zero = torch.zeros_like(count)
+        self._add(loss.detach() * num_samples, score, count, zero, zero, zero)
 
     def add_step(self, norm: Tensor) -> None:
-        """Add the gradient norm of one optimizer step. One that overflowed in float16 is skipped."""
+        """Add the gradient norm of one optimizer step. One that is not finite is counted only."""
         zero, counts = torch.zeros_like(norm), torch.isfinite(norm)
-        self._add(zero, zero, zero, torch.where(counts, norm, zero), counts)
+        self._add(zero, zero, zero, torch.where(counts, norm, zero), counts, ~counts)
 
     def _add(self, *sums: Tensor) -> None:
         new = torch.stack([value.detach().float() for value in sums])
         self.values = self.values.to(new.device) + new
+
+    def overflows(self, summed: Float[Tensor, " V"]) -> int:
+        """Return the number of steps whose gradient norm was not finite, from `values` summed over all processes."""
+        return int(summed[self.NAMES.index("overflows")].item())
 
     def means(self, summed: Float[Tensor, " V"]) -> dict[str, float]:
         """Return the means to log, from `values` summed over all processes."""
