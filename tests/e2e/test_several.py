@@ -55,7 +55,7 @@ def test_the_run_tells_each_task(run):
     for part in ("## Classes of bird", "## Numbers of age", "## Labels of tags", "confusion-1.png"):
         assert part in report
     assert (run / "run" / "confusion-2.png").exists()
-    assert "best by score" in report
+    assert "validation score" in report
 
 
 def test_evaluate_tells_each_task(run, capsys):

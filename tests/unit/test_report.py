@@ -39,7 +39,7 @@ def test_the_table_says_what_the_run_was(tmp_path):
         "| validation accuracy | 50.0 % (47.2 to 52.8) |",
         "| validation loss | 1.2500 |",
         "| validation samples | 1,200 |",
-        "| weights saved | those of step 900, best by accuracy |",
+        "| weights saved | those of step 900 |",
         "| parameters | 1,234,567 |",
         "| trained | 1,000 steps, 12.5 epochs |",
         "| time | 1 min 01 s |",

@@ -63,29 +63,23 @@ class LoadedRun:
 
     @property
     def main_metric(self) -> str:
-        """Metric by which the weights were chosen. "": unknown."""
+        """Metric by which runs are compared. "": unknown."""
         if self.summary is not None:
             return self.summary.main_metric
         return "" if self.task is None else self.task.main_metric
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether larger values of the main metric are better."""
-        return self.task is None or self.task.higher_is_better
-
     @cached_property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metrics of each split; of validation, those of the best weights so far."""
+        """Metrics of each split; of validation in an unfinished run, those of its last one."""
         found: dict[str, dict[str, float]] = {}
         key = f"validation/{self.main_metric}"
         rows = [row for row in self.rows if key in row]
         if self.summary is not None and self.summary.metrics:
             found["validation"] = dict(self.summary.metrics)
         elif self.summary is None and rows:
-            best = (max if self.higher_is_better else min)(rows, key=lambda row: row[key])
             found["validation"] = {
                 name.removeprefix("validation/"): value
-                for name, value in best.items()
+                for name, value in rows[-1].items()
                 if name.startswith("validation/")
             }
         return found | {split: dict(one["metrics"]) for split, one in self.measured.items()}

@@ -81,7 +81,7 @@ def _images(folder: Path, summary: RunSummary) -> list[str]:
 def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
     """Return the known properties of a run, with their names."""
     rows = [
-        ("weights saved", f"those of step {summary.best_step:,}, best by {summary.main_metric}"),
+        ("weights saved", f"those of step {summary.best_step:,}"),
         ("recipe", summary.name),
         ("parameters", f"{summary.num_parameters:,}"),
         ("trained", f"{summary.steps:,} steps, {summary.epochs:.4g} epochs"),

@@ -73,7 +73,7 @@ class RunSummary(TaskSummary):
     Attributes:
         name: Name of the recipe.
         metrics: Metrics of the validation split, with the saved weights.
-        main_metric: Metric by which the weights were chosen.
+        main_metric: Metric by which runs are compared.
         steps: Optimizer steps of the whole run.
         best_step: Optimizer step of the saved weights.
         epochs: Passes over the training split.

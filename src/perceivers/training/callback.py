@@ -160,8 +160,7 @@ class TrainingCallback(Callback):
             ValueError: If the loss, the gradient or a weight is not finite.
         """
         module = cast("PerceiverModule", trainer.lightning_module)
-        self._means(trainer, module)
-        self._check_weights(trainer, module)
+        self._check_finite(trainer, module)
         trainer.save_checkpoint(self.folder / LAST)
         self._saved_at = time.monotonic()
 
@@ -265,12 +264,13 @@ class TrainingCallback(Callback):
             raise self._diverged("the gradient was not finite", trainer, module)
         return means
 
-    def _check_weights(self, trainer: Trainer, module: PerceiverModule) -> None:
-        """Check that all weights, and their moving averages, are finite numbers.
+    def _check_finite(self, trainer: Trainer, module: PerceiverModule) -> None:
+        """Check losses and gradients since the last line, all weights and their averages, before they are saved.
 
         Raises:
-            ValueError: If one is not.
+            ValueError: If one is not a finite number.
         """
+        self._means(trainer, module)
         averages = {} if module.average is None else module.average.state_dict()
         tensors = [*module.model.state_dict().values(), *averages.values()]
         mine = all(bool(local(one).isfinite().all()) for one in tensors if one.is_floating_point())
@@ -290,7 +290,7 @@ class TrainingCallback(Callback):
         """Validate, log, and save the weights if they are to be kept."""
         alone = trainer.world_size == 1
         losses: list[float] = []
-        self._check_weights(trainer, module)
+        self._check_finite(trainer, module)
         meter = validate(
             module,
             self.validation,

@@ -51,8 +51,8 @@ from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
 
 if TYPE_CHECKING:
-    from perceivers.training.selection import BestResult
     from perceivers.training.build import TrainingParts
+    from perceivers.training.selection import BestResult
 
 
 @dataclass(frozen=True, kw_only=True)
