@@ -179,7 +179,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(PerceiverModule, "training_step", diverge)
-        message = r"has diverged: the loss was nan at step 20.* holds an earlier step. .* lower rate"
+        message = (
+            r"has diverged: the loss was nan at step 20.* holds an earlier step. .* lower rate"
+        )
         with pytest.raises(ValueError, match=message):
             train(str(tmp_path / "run"), max_epochs=3)
         # Nor when a checkpoint is due before the next line of the log.
@@ -285,7 +287,7 @@ def test_rows_that_cannot_be_read_are_in_the_report(tmp_path):
     source = replace(source, splits={**source.splits, "train": OneBroken(source.splits["train"])})
     run = fit_module.train(resolved(source, recipe), out=tmp_path / "run")
     report = (run.folder / "report.md").read_text()
-    assert "1 rows were left out." in report
+    assert "1 row was left out." in report
     assert "broken.png" in report
 
 

@@ -109,9 +109,7 @@ def _notes(runs: Sequence[LoadedRun]) -> list[str]:
         )
     names = {run.main_metric for run in runs if run.main_metric}
     if len(names) > 1 and len(set(kinds.values())) == 1:
-        notes.append(
-            f"They are compared by different measures: {', '.join(sorted(names))}."
-        )
+        notes.append(f"They are compared by different measures: {', '.join(sorted(names))}.")
     unknown = [run.name for run in runs if run.data is None]
     places = {run.name: run.data for run in runs if run.data is not None}
     if unknown and len(runs) > 1:
