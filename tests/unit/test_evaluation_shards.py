@@ -1,6 +1,7 @@
 import ast
 import importlib.util
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 class Fake:
     """Says how many bytes a picture has: an odd or an even number."""
 
-    def __init__(self, columns=None, bad=(), kind="class"):
+    def __init__(self, columns=None, bad=(), kind="class", fingerprint="weights"):
         self.columns = columns or {"image": InputColumn("image", "image")}
+        self.fingerprint = fingerprint
         self.bad, self.kind, self.seen = bad, kind, []
 
     def predict_rows(self, rows):
@@ -128,7 +130,68 @@ def test_finished_shards_are_not_predicted_again(tmp_path):
     again = predict(paths, tmp_path / "out", predictor)
     assert [result.skipped for result in again] == [True, False, True]
     assert len(predictor.seen) == 2
-    assert again[0] == ShardResult(paths[0], first[0].path, skipped=True)
+    assert again[0] == ShardResult(paths[0], first[0].path, 2, 0, skipped=True)
+
+
+def test_errors_in_skipped_shards_are_counted(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", cells(range(3)))
+    predict([path], tmp_path / "out", Fake(bad=[1]))
+    (again,) = predict([path], tmp_path / "out")
+    assert (again.skipped, again.num_rows, again.bad) == (True, 3, 1)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "tar", "parquet"])
+def test_a_shard_with_other_rows_is_predicted_again(tmp_path, kind):
+    path = written(tmp_path, kind)
+    (first,) = predict([path], tmp_path / "out")
+    about = path.stat()
+    if kind in ("csv", "jsonl"):  # the table is the same, a file that it names is not
+        image = tmp_path / "2.png"
+        write_png(image, 3)
+    else:
+        columns = {**cells([0, 1, 3, 3, 4]), "key": [f"k{n}" for n in range(5)]}
+        keys = {f"{n:03d}.json": f'{{"key": "k{n}"}}'.encode() for n in range(5)}
+        images = {f"{n:03d}.png": png(3 if n == 2 else n) for n in range(5)}
+        both = {**members(range(5)), **images, **keys}
+        if kind == "tar":
+            write_tar(path, dict(sorted(both.items())))
+        else:
+            write_parquet(path, columns)
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    (again,) = predict([path], tmp_path / "out")
+    assert (again.skipped, again.changed) == (False, "shard")
+    assert [row["label"] for row in rows_of(first.path)][2] == said(3)
+    (last,) = predict([path], tmp_path / "out")
+    assert last.skipped
+
+
+def test_other_weights_under_the_same_name_predict_again(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", cells(range(2)))
+    predict([path], tmp_path / "out", model="runs/a")
+    (again,) = predict([path], tmp_path / "out", Fake(fingerprint="trained again"), model="runs/a")
+    assert (again.skipped, again.changed) == (False, "model")
+
+
+def test_a_moved_model_and_shard_are_the_same(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", cells(range(2)))
+    predict([path], tmp_path / "out", model="runs/a")
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "a.parquet")
+    (again,) = predict([moved], tmp_path / "out", model="runs/b")
+    assert again.skipped
+
+
+def test_a_remote_shard_is_what_its_storage_reports(tmp_path):
+    import fsspec
+
+    path = write_parquet(tmp_path / "a.parquet", cells(range(2)))
+    files = fsspec.filesystem("memory")
+    files.pipe("/shards/a.parquet", path.read_bytes())
+    address = "memory://shards/a.parquet"
+    predict([address], tmp_path / "out")
+    assert predict([address], tmp_path / "out")[0].skipped
+    files.pipe("/shards/a.parquet", path.read_bytes())
+    assert predict([address], tmp_path / "out")[0].changed == "shard"
 
 
 def test_an_interruption_leaves_whole_files_only(tmp_path):
@@ -149,12 +212,10 @@ def test_an_interruption_leaves_whole_files_only(tmp_path):
 def test_predictions_of_another_model_are_not_taken_for_its_own(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", cells(range(2)))
     predict([path], tmp_path / "out", model="one")
-    with pytest.raises(
-        ValueError, match=r"a\.parquet stands there already and holds something else"
-    ):
-        predict([path], tmp_path / "out", model="two")
+    with pytest.raises(ValueError, match=r"a\.parquet exists and holds something else"):
+        predict([path], tmp_path / "out", Fake(fingerprint="other"), model="two")
     (tmp_path / "out" / "a.parquet").write_bytes(b"?")
-    with pytest.raises(ValueError, match="stands there already"):
+    with pytest.raises(ValueError, match="exists and holds something else"):
         predict([path], tmp_path / "out", model="one")
 
 

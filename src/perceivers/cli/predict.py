@@ -59,8 +59,8 @@ class Options:
         text: A text to predict instead of files. Repeat it for more samples, or for the other texts of a sample with
             several.
         shards: A folder for predictions of shards (parquet, tar, jsonl, csv; also addresses and patterns): one Parquet
-            file for each, with its rows' keys. Under torchrun each process predicts its part. Started again, finished
-            shards are skipped.
+            file for each, with its rows' keys. Under torchrun each process predicts its part. Started again, shards
+            that this model has finished are skipped; if the model or a shard has changed, it is predicted again.
         save: A folder for dense predictions: a PNG of values, or of classes with a palette; of flow a `.flo` file and
             an image (hue: direction, saturation: distance); of an autoencoder the reconstructions, videos and images
             next to the original.
@@ -164,5 +164,7 @@ def _predict_shards(predictor: "Predictor", options: Options) -> int:
         for done in shards:
             bad += done.bad
             counts = f"{counted(done.num_rows, 'row')}, {done.bad:,} of them with an error"
-            echo(f"{done.shard} -> {done.path}: {'done before' if done.skipped else counts}")
+            before = "done before, " if done.skipped else ""
+            again = f", predicted again: the {done.changed} has changed" if done.changed else ""
+            echo(f"{done.shard} -> {done.path}: {before}{counts}{again}")
     return 1 if bad else 0

@@ -67,11 +67,27 @@ def value_fingerprint(value: Any, *, by: By = "content") -> str:
     return found.hexdigest()
 
 
+class RowsFingerprint:
+    """Fingerprint of rows in their order, to which rows are added one by one. Arguments: see `value_fingerprint`."""
+
+    def __init__(self, *, by: By = "content") -> None:
+        self._hash = _new()
+        self._by: By = by
+
+    def add(self, row: Any) -> None:
+        """Add a row: its cells by column."""
+        _add(self._hash, row, self._by)
+
+    def hexdigest(self) -> str:
+        """Return the fingerprint of the rows that were added."""
+        return self._hash.hexdigest()
+
+
 def rows_fingerprint(rows: Iterable[Mapping[str, Any]], *, by: By = "content") -> str:
     """Return the fingerprint of rows in their order. Arguments: see `value_fingerprint`."""
-    found = _new()
+    found = RowsFingerprint(by=by)
     for row in rows:
-        _add(found, row, by)
+        found.add(row)
     return found.hexdigest()
 
 

@@ -3,22 +3,25 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from pydantic import TypeAdapter
 
 from perceivers.console import tracked
 from perceivers.data.base import Batch, DataConfig, nearest
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.fingerprint import value_fingerprint, weights_fingerprint
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTransform
 from perceivers.data.loading.transform import Sample as ReadSample
 from perceivers.data.sources.samples import Sample, samples_of
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub import checkpoint
-from perceivers.hub.checkpoint import Saved
+from perceivers.hub.checkpoint import Saved, SavedConfig
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
@@ -74,6 +77,15 @@ class Predictor:
             )
         settings = LoaderSettings(batch_size=self.batch_size, num_clips=self.clips)
         self.reader = SampleTransform(self.columns, self.preprocess, None, settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the model: its weights, and the configuration that its predictions depend on."""
+        config = replace(self.config, columns={})
+        settings = TypeAdapter(SavedConfig).dump_json(config)
+        columns = repr(sorted(self.columns.items()))
+        weights = weights_fingerprint(self.model.state_dict())
+        return value_fingerprint([weights, settings, columns, sorted(self.preprocess), self.clips])
 
     def predict(
         self,

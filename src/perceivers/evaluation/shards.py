@@ -4,28 +4,41 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 from perceivers.data.base import atomic_write, require
-from perceivers.data.formats.remote import Location
+from perceivers.data.fingerprint import RowsFingerprint
+from perceivers.data.formats.remote import Location, remote_version
 from perceivers.data.sources.layout import recognize
 from perceivers.data.streaming.shards import FileShard, infer_fields
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 from perceivers.tasks.prediction import Prediction
 
+_MARK = b"perceivers"  # metadata key of the identity of shard and model
 _GROUP = 1024  # rows that are written at a time
 _STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
 
 
 @runtime_checkable
 class RowPredictor(Protocol):
-    """Predictor of the rows of a table, with the columns of each input of the model: `Predictor`."""
+    """Predictor of the rows of a table: `Predictor`.
+
+    Attributes:
+        columns: Columns of each input of the model.
+        fingerprint: Identity of the model: its weights and its configuration.
+    """
 
     columns: Mapping[str, InputColumn]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the model: its weights and its configuration."""
+        ...
 
     def predict_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Prediction | Exception]:
         """Yield for each row, cells by column, a prediction or an error."""
@@ -39,9 +52,10 @@ class ShardResult:
     Attributes:
         shard: Address of the shard.
         path: File of its predictions.
-        num_rows: Number of rows there. 0 if it was finished before.
+        num_rows: Number of rows there.
         bad: Number of rows with an error instead of a label.
         skipped: Whether it was finished before, and left as it was.
+        changed: What has changed since an earlier file of this shard, which was replaced: `model` or `shard`, or "".
     """
 
     shard: Location
@@ -49,6 +63,7 @@ class ShardResult:
     num_rows: int = 0
     bad: int = 0
     skipped: bool = False
+    changed: str = ""
 
 
 def rank_from_environment() -> tuple[int, int]:
@@ -86,8 +101,10 @@ def predict_shards(
 
     It has a row for each row of the shard: its key (or number), the columns of its prediction, and `error`,
     the reason where a row has none. Where a shard is damaged, a last row without a key has the error.
-    A file appears whole or not at all; a shard whose file is there is not predicted again. `paths` is the same list in
-    every process; the name of the `model` keeps predictions of another from being taken for these.
+    A file appears whole or not at all. A shard whose file was made by the same weights and configuration from the same
+    rows is not predicted again; if the weights or the rows have changed, it is. Remote shards are identified by what
+    their storage reports: size, time, hash. `paths` is the same list in every process. Predictions of a `model` of
+    another name are never replaced.
 
     Raises:
         ValueError: If a shard has none of the columns that the model reads, or `out` holds other predictions.
@@ -100,33 +117,45 @@ def predict_shards(
         stems = [f"{number:05d}-{stem}" for number, stem in enumerate(stems)]
     for shard, stem in list(zip(paths, stems, strict=True))[rank::world_size]:
         path = out / f"{stem}.parquet"
-        mark = json.dumps({"shard": str(shard), "model": model})
-        if _finished(path, mark):
-            yield ShardResult(shard, path, skipped=True)
+        rows = _Rows(shard, predictor.columns, key)
+        mark = {"shard": str(shard), "model": model, "weights": predictor.fingerprint}
+        finished = _finished(path, mark, rows)
+        if finished is not None and not finished.changed:
+            yield finished
             continue
-        yield _predict_shard(predictor, shard, path, key, mark)
+        changed = "" if finished is None else finished.changed
+        yield replace(_predict_shard(predictor, rows, path, key, mark), changed=changed)
 
 
-def _finished(path: Path, mark: str) -> bool:
+def _finished(path: Path, mark: Mapping[str, str], rows: "_Rows") -> ShardResult | None:
+    """Return the result of an earlier run with what has changed since. None: there is none.
+
+    Raises:
+        ValueError: If the file is that of another shard or of a model of another name, or of another program.
+    """
     if not path.exists():
-        return False
+        return None
     parquet = require("pyarrow.parquet", "data")
-    try:
-        found = (parquet.read_metadata(path).metadata or {}).get(b"perceivers", b"").decode()
-    except (ValueError, OSError):
-        found = ""
-    if found != mark:
+    found: dict[str, str] = {}
+    with suppress(ValueError, OSError):
+        found = json.loads((parquet.read_metadata(path).metadata or {}).get(_MARK, b"{}"))
+    is_same = found.get("weights") == mark["weights"] and found.get("rows") == rows.fingerprint()
+    is_ours = all(found.get(name) == mark[name] for name in ("shard", "model"))
+    if not is_same and not is_ours:
         raise ValueError(
-            f"{path} stands there already and holds something else. Choose another --out, or remove it."
+            f"{path} exists and holds something else: expected predictions of {mark['shard']} by "
+            f"'{mark['model']}'. Choose another folder for --shards, or remove it."
         )
-    return True
+    changed = "" if is_same else "model" if found.get("weights") != mark["weights"] else "shard"
+    errors = parquet.read_table(path, columns=["error"]).column(0)
+    bad = len(errors) - errors.null_count
+    return ShardResult(rows.shard, path, len(errors), bad, skipped=True, changed=changed)
 
 
 def _predict_shard(
-    predictor: RowPredictor, shard: Location, path: Path, key: str, mark: str
+    predictor: RowPredictor, rows: "_Rows", path: Path, key: str, mark: Mapping[str, str]
 ) -> ShardResult:
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    rows = _Rows(shard, predictor.columns, key)
     cells = _cells(predictor.predict_rows(rows), rows, key)
     group = list(islice(cells, _GROUP))
     while all("error" in row for row in group) and (more := list(islice(cells, _GROUP))):
@@ -137,8 +166,7 @@ def _predict_shard(
             (key, arrow.string() if rows.has_key else arrow.int64()),
             *found.items(),
             *(() if "error" in found else (("error", arrow.string()),)),
-        ],
-        metadata={"perceivers": mark},
+        ]
     )
     total = bad = 0
     with atomic_write(path) as new, parquet.ParquetWriter(new, schema) as writer:
@@ -148,7 +176,9 @@ def _predict_shard(
             total += len(group)
             bad += sum("error" in row for row in group)
             group = list(islice(cells, _GROUP))
-    return ShardResult(shard, path, total, bad)
+        mark = {**mark, "rows": rows.read_fingerprint}
+        writer.add_key_value_metadata({_MARK.decode(): json.dumps(mark)})
+    return ShardResult(rows.shard, path, total, bad)
 
 
 def _types(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,9 +210,19 @@ def _cells(
 
 
 class _Rows:
-    """The rows of a shard, with the inputs alone; their keys are put aside in their order."""
+    """The rows of a shard, with the inputs alone; their keys are put aside in their order.
+
+    Attributes:
+        shard: Address of the shard.
+        keys: Keys of the rows that were read.
+        damage: Reason why reading stopped, of a damaged shard.
+        has_key: Whether the shard has a column of keys.
+        read_fingerprint: Fingerprint of the rows, after they were read.
+    """
 
     def __init__(self, shard: Location, columns: Mapping[str, InputColumn], key: str) -> None:
+        self.shard = shard
+        self.read_fingerprint = ""
         self.keys: deque[Any] = deque()
         self.damage: str | None = None
         self.has_key = False
@@ -217,12 +257,36 @@ class _Rows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the rows up to where the shard is damaged."""
+        found = RowsFingerprint()
+        version = self._remote_version()
+        for number, row in enumerate(self._rows()):
+            if version is None:
+                found.add(row)
+            cell = row.pop(self._key, None) if self.has_key else number
+            self.keys.append(None if cell is None else str(cell) if self.has_key else cell)
+            yield row
+        found.add([version, self.damage])
+        self.read_fingerprint = found.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the rows and keys; of a remote shard, that of its version in the storage."""
+        found, version, damage = RowsFingerprint(), self._remote_version(), self.damage
+        if version is None:
+            for row in self._rows():
+                found.add(row)
+        found.add([version, self.damage])
+        self.damage = damage  # set again when the rows are predicted
+        return found.hexdigest()
+
+    def _remote_version(self) -> str | None:
+        return remote_version(self.shard) if isinstance(self.shard, str) else None
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows with their keys."""
         if self._shard is None:
             return
         try:
             for number, row in enumerate(self._shard.rows(0)):
-                cell = row.pop(self._key, None) if self.has_key else number
-                self.keys.append(None if cell is None else str(cell) if self.has_key else cell)
                 where = f"{self._shard.name}, row {number}"
                 empty = {name: f.cell(None, where, Path()) for name, f in self._missing.items()}
                 yield {**row, **empty}

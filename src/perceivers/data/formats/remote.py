@@ -77,6 +77,21 @@ def open_remote(address: str) -> Any:
         raise OSError(f"'{address}' cannot be read: {reason[:300]}.") from error
 
 
+def remote_version(address: str) -> str:
+    """Return the size, time and hash that the storage reports for a remote file, as text.
+
+    Raises:
+        OSError: If it is missing or cannot be reached. The message names it.
+    """
+    files, path = _filesystem(address)
+    try:
+        about = cast("dict[str, Any]", files.info(path))
+    except Exception as error:  # storage backends raise their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"'{address}' cannot be read: {reason[:300]}.") from error
+    return repr(sorted((key, repr(value)) for key, value in about.items()))
+
+
 def expand_remote(text: str) -> list[str]:
     """Return the addresses that match a remote address, glob, brace pattern or folder, sorted in each part.
 
