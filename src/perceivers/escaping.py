@@ -50,6 +50,13 @@ def escape_html(text: str) -> str:
     return html.escape(escape_terminal(text), quote=True)
 
 
+def escape_surrogates(text: str) -> str:
+    r"""Return a text that every file format takes: bytes of names that are not UTF-8 become visible, `\xff`."""
+    if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
+        return text
+    return "".join(_visible(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
 def encode_text(text: str) -> bytes:
     """Return a text as UTF-8: the bytes of names that are not UTF-8 are kept, other surrogates become visible."""
     return text.encode("utf-8", encoding_errors())

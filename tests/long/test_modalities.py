@@ -1,6 +1,8 @@
 """Every modality from real files: fit, evaluate, predict, inspect and explain, as they are typed."""
 
+import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,6 @@ from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.sources.open import open_data
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.hub.checkpoint import load
-from perceivers.training.dataloaders import _fingerprint as fingerprint
 from support import modality_data as made
 from support.cli import SMALL, logged_losses, predict_rows, run_command
 from support.files import write_video, write_wav
@@ -238,19 +239,19 @@ class TestCache:
             assert logged_losses(tmp_path / name) == logged_losses(trained.run)
         assert list((tmp_path / "kept").rglob("*.sample"))
 
-    def test_other_data_of_the_same_size_are_not_taken_for_these(self, fitted, tmp_path):
-        trained = fitted("audio")
-        preprocess = load(trained.run).config.preprocess
-
-        def told(data: Path) -> str:
-            return fingerprint(open_data(str(data), DataConfig()), "train", preprocess)
-
-        other = made.make_audio(tmp_path / "other")
-        assert told(trained.data) == told(trained.data)
-        assert told(other) != told(trained.data)
-        before = told(other)
-        write_wav(other / "train" / "low" / "low0.wav", made.tone(0, 70, seconds=0.3))
-        assert told(other) != before  # a file has changed
+    def test_a_changed_file_is_decoded_again(self, fitted, tmp_path):
+        trained, kept = fitted("audio"), tmp_path / "kept"
+        data = shutil.copytree(trained.data, tmp_path / "data")
+        fit = ["fit", data, *SMALL, *trained.case.flags]
+        assert run_command(*fit, "--cache", str(kept), "--out", tmp_path / "first")[0] == 0
+        path = data / "train" / "low" / "low0.wav"
+        about = path.stat()
+        path.write_bytes(path.read_bytes()[:44] + path.read_bytes()[44:][::-1])
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert run_command(*fit, "--cache", str(kept), "--out", tmp_path / "again")[0] == 0
+        assert run_command(*fit, "--out", tmp_path / "none")[0] == 0
+        assert logged_losses(tmp_path / "again") == logged_losses(tmp_path / "none")
+        assert logged_losses(tmp_path / "again") != logged_losses(tmp_path / "first")
 
 
 class TestShards:

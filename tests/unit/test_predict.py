@@ -10,6 +10,7 @@ from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.evaluation.predict import save as save_model
 from perceivers.explain.attribution.attention import watch_attention
 from perceivers.hub.checkpoint import load, save
+from perceivers.tasks.prediction import NonFiniteOutputError
 from support.models import tiny_model
 from support.runs import make_image_folder, needs_int8, save_run
 
@@ -134,3 +135,42 @@ def test_what_cannot_be_quantized_is_refused(tmp_path, monkeypatch):
 def test_predictions_are_made_without_a_graph(predictor):
     found = predictor.outputs(Batch(inputs={"image": torch.randn(2, 3, 8, 8)}))
     assert found.is_inference()
+
+
+def test_a_sample_without_a_finite_output_is_an_error_of_that_sample(predictor, tmp_path):
+    paths = sorted(make_image_folder(tmp_path / "images", count=2).rglob("*.png"))
+    forward = predictor.infer
+
+    def infer(batch):
+        outputs = forward(batch).clone()
+        outputs[1] = torch.nan
+        return outputs
+
+    predictor.infer = infer
+    reported = []
+    predictor.predict(paths[:3], on_error=lambda name, error: reported.append((name, error)))
+    ((name, error),) = reported
+    assert name == str(paths[1])
+    assert isinstance(error, NonFiniteOutputError)
+    assert f"{paths[1]}: the model has no finite output for this sample" in str(error)
+    with pytest.raises(NonFiniteOutputError):
+        predictor.predict(paths[:3])
+
+
+def test_weights_that_are_not_finite_are_named_as_the_cause(predictor, tmp_path):
+    path = make_image_folder(tmp_path / "images", count=1)
+    with torch.no_grad():
+        next(predictor.model.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteOutputError, match="The weights of the model are not finite"):
+        predictor.predict(path)
+
+
+def test_other_weights_have_another_fingerprint(predictor, tmp_path):
+    assert load_predictor(predictor.folder, device="cpu").fingerprint == predictor.fingerprint
+    assert (
+        load_predictor(predictor.folder, clips=1, batch_size=1).fingerprint == predictor.fingerprint
+    )
+    other = load_predictor(predictor.folder, device="cpu")
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1e-3)
+    assert other.fingerprint != predictor.fingerprint

@@ -1,5 +1,7 @@
 """Rows are read by index, and what they decode to is kept."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,7 @@ def test_rows_that_hold_nothing_or_cannot_be_read_are_bad():
         ("a0", "a0 is empty"),
         ("a1", "a1 is bad"),
         ("row 2", "Row 2: gone"),
-        ("a3", "nothing is left"),
+        ("a3", "'a3' cannot be read: nothing is left."),
     )
 
 
@@ -258,3 +260,89 @@ def test_a_modality_in_several_columns_is_one_cell():
         ValueError, match=r"'clip' holds '/etc/a.wav', which is no audio and names no"
     ):
         encoded_item_of({"clip": "/etc/a.wav"}, InputColumn("clip", "audio"))
+
+
+class FileRows(Rows):
+    def row(self, index):
+        return {n: EncodedItem(str(v), path=v) for n, v in self.rows[index].items()}
+
+
+class FileLines(Lines):
+    def decode(self, media, *, clip_position=None):
+        numbers = [float(cell) for cell in media.read().split()]
+        return super().decode(EncodedItem(media.name, value=numbers), clip_position=clip_position)
+
+
+def test_a_file_that_changed_is_decoded_again_with_a_cache_on_disk(tmp_path):
+    paths = [tmp_path / f"{number}.txt" for number in range(100)]
+    for number, path in enumerate(paths):
+        path.write_text(f"1 {number + 100}")
+    rows = FileRows(*({"a": path} for path in paths))
+
+    def inputs():
+        lines = FileLines()
+        cache = open_cache(tmp_path / "cache", "f", 0)
+        dataset = MapDataset(rows, None, reader_of("a", lines=lines), None, cache)
+        return dataset[plan(*range(100))].batch.inputs["a"][:, 1, 0].tolist(), len(lines.moments)
+
+    assert inputs() == ([number + 100.0 for number in range(100)], 100)
+    assert inputs()[1] == 0
+    about = paths[41].stat()  # not one of a few evenly spaced rows
+    paths[41].write_text("1 999")
+    os.utime(paths[41], ns=(about.st_atime_ns, about.st_mtime_ns))
+    found, decoded = inputs()
+    assert (found[41], decoded) == (999.0, 1)
+    paths[0], paths[1] = paths[1], paths[0]
+    rows.rows = tuple({"a": path} for path in paths)
+    assert inputs()[0][:2] == [101.0, 100.0]
+
+
+def test_cells_of_a_table_that_changed_are_decoded_again_with_a_cache_on_disk(tmp_path):
+    def inputs(*values):
+        cache = open_cache(tmp_path, "f", 0)
+        rows = Rows(*({"a": value} for value in values))
+        dataset = MapDataset(rows, None, reader_of("a"), None, cache)
+        return dataset[plan(*range(len(values)))].batch.inputs["a"][:, 1, 0].tolist()
+
+    assert inputs([1.0, 2.0], [3.0, 4.0]) == [2.0, 4.0]
+    assert inputs([1.0, 2.0], [3.0, 5.0]) == [2.0, 5.0]
+
+
+ANY = [
+    RuntimeError("r"),
+    OverflowError("o"),
+    AttributeError("a"),
+    MemoryError(),
+    RecursionError("x"),
+]
+
+
+@pytest.mark.parametrize("error", [*ANY, TypeError("t"), KeyError("k"), IndexError("i")])
+@pytest.mark.parametrize("step", ["decode", "transform"])
+def test_any_error_of_one_sample_is_a_bad_row_with_its_name(error, step):
+    class Failing(Lines):
+        def decode(self, media, *, clip_position=None):
+            if step == "decode" and media.value == [7.0, 7.0]:
+                raise error
+            return super().decode(media, clip_position=clip_position)
+
+        def transform(self, value, *, clip_position=0.5, rng=None):
+            if step == "transform" and value[0] == 7:
+                raise error
+            return super().transform(value, clip_position=clip_position, rng=rng)
+
+    rows = Rows({"a": [1.0, 2.0]}, {"a": [7.0, 7.0]})
+    read = MapDataset(rows, None, reader_of("a", lines=Failing()))[plan(0, 1)]
+    assert len(read.batch) == 1
+    ((name, reason),) = read.bad
+    assert name == "a1"
+    assert reason.startswith("'a1' cannot be read: ")
+
+
+def test_a_missing_package_ends_the_run():
+    class Missing(Lines):
+        def decode(self, media, *, clip_position=None):
+            raise ImportError("av is needed for this")
+
+    with pytest.raises(ImportError, match="av is needed"):
+        MapDataset(Rows({"a": [1.0]}), None, reader_of("a", lines=Missing()))[plan(0)]

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,41 @@ def test_finished_shards_are_not_written_again(tmp_path, monkeypatch):
     assert [path.stat().st_mtime_ns == t for path, t in zip(part.paths, times, strict=True)] == [
         *(True, False, True)
     ]
+
+
+def test_shards_whose_files_changed_are_written_again(tmp_path):
+    for n in range(9):
+        write_png(tmp_path / "a" / "xy"[n % 2] / f"{n}.png", n)
+    (first,) = write_shards(tmp_path / "a", tmp_path / "out", rows_per_shard=3)
+    path = tmp_path / "a" / "y" / "5.png"
+    about = path.stat()
+    write_png(path, 77)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    (again,) = write_shards(tmp_path / "a", tmp_path / "out", rows_per_shard=3)
+    assert (again.there, again.changed, again.num_rows) == (2, 1, 9)
+    assert again.paths == first.paths
+    written = {row["key"]: row["image"]["bytes"] for row in rows_of(again)}
+    assert written["y/5.png"] == path.read_bytes()
+    (last,) = write_shards(tmp_path / "a", tmp_path / "out", rows_per_shard=3)
+    assert (last.there, last.changed) == (3, 0)
+
+
+def test_rows_left_out_of_finished_shards_are_named_again(tmp_path):
+    for n in range(10):
+        write_png(tmp_path / "a" / "xy"[n % 2] / f"{n}.png", n)
+    (tmp_path / "a" / "x" / "4.png").unlink()
+    (tmp_path / "a" / "x" / "4.png").symlink_to(tmp_path / "gone.png")
+    for there in (0, 1):
+        (part,) = write_shards(tmp_path / "a", tmp_path / "out", config=DataConfig(max_bad=0.2))
+        assert (part.there, [name for name, _ in part.bad]) == (there, ["x/4.png"])
+
+
+def test_names_that_are_not_utf8_are_made_visible(tmp_path):
+    for n in range(4):
+        write_png(tmp_path / "a" / "xy"[n % 2] / os.fsdecode(b"caf\xe9-%d.png" % n), n)
+    (part,) = write_shards(tmp_path / "a", tmp_path / "out")
+    assert rows_of(part)[0]["key"] == r"x/caf\xe9-0.png"
+    assert len(open_data(tmp_path / "out", DataConfig()).splits["train"]) == 4
 
 
 def test_an_interruption_leaves_whole_shards_only(tmp_path, monkeypatch):

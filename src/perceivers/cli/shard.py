@@ -23,7 +23,7 @@ _EXAMPLES = """
 class Options:
     """Write data as Parquet shards that contain the encoded files, for copying and streaming.
 
-    Finished shards are not written again, so an interrupted run continues.
+    Finished shards are not written again unless the content of their rows has changed, so an interrupted run continues.
 
     Attributes:
         data: A folder, a table, tar shards, a saved Hugging Face dataset or a hub id.
@@ -67,6 +67,8 @@ def run(args: Sequence[str]) -> int:
     )
     for part in written:
         there = f", {part.there} of them there already" if part.there else ""
+        if part.changed:
+            there += f", {part.changed} written again because their rows had changed"
         shards = counted(len(part.paths), "shard")
         echo(f"{part.split}: {counted(part.num_rows, 'row')} in {shards}{there}")
         for name, reason in part.bad[:5]:

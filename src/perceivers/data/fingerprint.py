@@ -1,8 +1,8 @@
 """Fingerprints of files, rows and weights, by which finished work is recognized.
 
 Two values have the same fingerprint if their contents are the same, whatever they are called and wherever they are
-stored. A file that must not be read in full can be identified by size and modification time instead: nearly every
-change of its content in place alters these, but a copy does, too.
+stored. A file that must not be read in full can be identified by path, size and times instead: nearly every change of
+its content in place alters these, but a copy does, too.
 """
 
 import hashlib
@@ -17,8 +17,14 @@ import torch
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.typing import Tensor
 
-By = Literal["content", "stat"]
-"""Identity of a file: all of its bytes, or its size and modification time."""
+By = Literal["content", "stat", "ctime"]
+"""Identity of a file.
+
+- `content`: all of its bytes.
+- `stat`: path, size and modification time, without reading the file.
+- `ctime`: these and the time of the last change of its inode, which no program can set back. Also a new mode or a copy
+  alters it, so it is for caches, where a needless difference costs little.
+"""
 
 _CHUNK = 2**20
 _DIGEST_BYTES = 16
@@ -34,7 +40,7 @@ def file_fingerprint(path: Path, *, by: By = "content") -> str:
 
     Args:
         path: Path of the file.
-        by: `content`: hash of all bytes. `stat`: size and modification time in nanoseconds, without reading the file.
+        by: Identity of a file: see `By`.
 
     Raises:
         OSError: If the file cannot be read.
@@ -60,7 +66,7 @@ def value_fingerprint(value: Any, *, by: By = "content") -> str:
 
     Args:
         value: The value. Anything else is identified by its `repr`.
-        by: Identity of files: their content, or size and modification time.
+        by: Identity of files: see `By`.
     """
     found = _new()
     _add(found, value, by)
@@ -157,9 +163,11 @@ def _add_item(found: _Hash, item: EncodedItem, by: By) -> None:
 
 
 def _add_file(found: _Hash, path: Path, by: By) -> None:
-    if by == "stat":
+    if by != "content":
         about = path.stat()
-        _tag(found, "stat", f"{about.st_size} {about.st_mtime_ns}")
+        changed = about.st_ctime_ns if by == "ctime" else ""
+        # Files of one archive often have one size and one time, so that these alone do not tell them apart.
+        _tag(found, by, f"{path.absolute()} {about.st_size} {about.st_mtime_ns} {changed}")
         return
     with path.open("rb") as file:
         _tag(found, "bytes", path.stat().st_size)

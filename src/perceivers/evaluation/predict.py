@@ -18,6 +18,7 @@ from perceivers.data.fingerprint import value_fingerprint, weights_fingerprint
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import BadRowError, SampleRng, SampleTransform
 from perceivers.data.loading.transform import Sample as ReadSample
+from perceivers.data.modalities.base import error_reason
 from perceivers.data.sources.samples import Sample, samples_of
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub import checkpoint
@@ -26,7 +27,7 @@ from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips
-from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
 
 
@@ -107,7 +108,8 @@ class Predictor:
             on_skip: Called with a sentence about the files of a folder that are skipped.
 
         Raises:
-            ValueError: If a sample cannot be decoded, or nothing is found. The message names it.
+            ValueError: If a sample cannot be decoded, or nothing is found. The message names it. A
+                `NonFiniteOutputError` if the model has no finite output for it.
             OSError: If a file cannot be opened.
         """
         samples = samples_of(items, self.columns, on_error=on_error, on_skip=on_skip)
@@ -145,21 +147,18 @@ class Predictor:
         assert batch is not None  # nothing is mixed
         return batch
 
-    @torch.inference_mode()
     def predict_read(self, read: Sequence[ReadSample], *, top: int = 5) -> list[Prediction]:
-        """Return one prediction for each of at least one decoded and preprocessed sample of equally many clips."""
-        batch = self.reader.collate(read)
-        assert batch is not None  # nothing is mixed
-        moved = batch.to(self.device)
-        prepared = self.task.prediction_batch(moved.inputs, moved.masks)
-        outputs = combine_clips(self.task, self.infer(prepared), batch.num_clips)
-        request = PredictionRequest(
-            names=[one.name for one in read],
-            batch=prepared,
-            preprocess=self.config.preprocess,
-            top=top,
-        )
-        return list(self.task.predict(outputs, request))
+        """Return one prediction for each of at least one decoded and preprocessed sample of equally many clips.
+
+        Raises:
+            NonFiniteOutputError: If the model has no finite output for a sample.
+        """
+        found: list[Prediction] = []
+        for one in self._predictions(read, top):
+            if isinstance(one, NonFiniteOutputError):
+                raise one
+            found.append(one)
+        return found
 
     @torch.inference_mode()
     def outputs(self, batch: Batch) -> Any:
@@ -182,9 +181,10 @@ class Predictor:
             while batch := list(islice(remaining, self.batch_size)):
                 read = list(pool.map(self._attempt, batch))
                 good = [one for one in read if not isinstance(one, Exception)]
-                predictions = iter(self.predict_read(good, top=top) if good else ())
+                predictions = iter(self._attempt_predict(good, top) if good else ())
                 for sample, one in zip(batch, read, strict=True):
-                    yield (sample.name, one) if isinstance(one, Exception) else next(predictions)
+                    found = one if isinstance(one, Exception) else next(predictions)
+                    yield (sample.name, found) if isinstance(found, Exception) else found
 
     def _quantize(self, how: str) -> Int8Plan:
         if how not in get_args(Quantize):
@@ -201,14 +201,62 @@ class Predictor:
         return plan
 
     def _attempt(self, sample: Sample) -> ReadSample | Exception:
+        """Return a decoded sample, or the error of one that cannot be decoded, whatever it is."""
         try:
             read, _ = self.reader.sample(sample.row, SampleRng())
             self.task.config.check_sample(read.clips[0], sample.name)
             return replace(read, name=sample.name)
         except BadRowError as error:
             return ValueError(error.reason)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            return error
+        except ImportError:  # a package is missing, for every sample
+            raise
+        except Exception as error:
+            return ValueError(error_reason(sample.name, error))
+
+    def _attempt_predict(
+        self, read: Sequence[ReadSample], top: int
+    ) -> list[Prediction | Exception]:
+        """Return the prediction of each decoded sample, or its error; one sample fails no other."""
+        try:
+            return list(self._predictions(read, top))
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+        ) as error:  # samples that cannot be one batch
+            if len(read) == 1:
+                return [ValueError(error_reason(read[0].name, error))]
+            return [found for one in read for found in self._attempt_predict([one], top)]
+
+    @torch.inference_mode()
+    def _predictions(
+        self, read: Sequence[ReadSample], top: int
+    ) -> list[Prediction | NonFiniteOutputError]:
+        """Return the prediction of each decoded sample, or the error of one without a finite output."""
+        batch = self.reader.collate(read)
+        assert batch is not None  # nothing is mixed
+        moved = batch.to(self.device)
+        prepared = self.task.prediction_batch(moved.inputs, moved.masks)
+        outputs = combine_clips(self.task, self.infer(prepared), batch.num_clips)
+        names = [one.name for one in read]
+        request = PredictionRequest(
+            names=names, batch=prepared, preprocess=self.config.preprocess, top=top
+        )
+        are_finite = finite_rows(outputs, len(read))
+        found = self.task.predict(outputs, request)
+        return [
+            one if is_finite and one.is_finite else self._not_finite(name)
+            for name, is_finite, one in zip(names, are_finite, found, strict=True)
+        ]
+
+    def _not_finite(self, name: str) -> NonFiniteOutputError:
+        return NonFiniteOutputError(name, in_weights=not self._has_finite_weights)
+
+    @cached_property
+    def _has_finite_weights(self) -> bool:
+        weights = self.model.state_dict().values()
+        return all(bool(x.isfinite().all()) for x in weights if x.is_floating_point())
 
 
 def _good(

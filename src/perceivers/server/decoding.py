@@ -46,6 +46,7 @@ _KILL_SECONDS = 5.0
 _STUCK_SECONDS = 10.0  # after the deadline of a job
 _REFUSALS = (413, 415, 422)
 _LONGEST_REASON = 2000  # characters
+_TOO_MUCH_MEMORY = "Decoding needs more memory than the limit for an upload. Send a smaller file."
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,10 @@ class Decoder:
         except TooLargeError as error:
             return Refusal(413, str(error))
         except MemoryError:
-            reason = "Decoding needs more memory than the limit for an upload. Send a smaller file."
-            return Refusal(413, reason)
+            return Refusal(413, _TOO_MUCH_MEMORY)
         except BadRowError as error:
+            if isinstance(error.__cause__, MemoryError):
+                return Refusal(413, _TOO_MUCH_MEMORY)
             return Refusal(422, error.reason)
         except ImportError as error:  # an extra is missing on the server
             return Refusal(415, f"This server cannot read such files: {error}")

@@ -1,14 +1,12 @@
 """Data loaders of a run: batch sizes, worker processes and caches that fit the machine."""
 
-import hashlib
 import os
-import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
-from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.fingerprint import value_fingerprint
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.loading.stream_loader import make_stream_loader
 from perceivers.data.loading.workers import divide_cores
@@ -114,13 +112,12 @@ def step_text(settings: LoaderSettings, accumulate: int) -> str:
 
 def _fingerprint(
     source: DatasetBundle,
-    split: str,
     preprocess: Mapping[str, Any],
     augment: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a hash of data, split and preprocessing, the key of decoded samples in a shared cache.
+    """Return a fingerprint of the configuration of decoding, which decoded samples in a shared cache depend on.
 
-    Data are identified by a few of their rows: names, sizes and times of files, or the cells of the table.
+    The samples themselves are identified row by row, by the loader.
     """
     columns = {name: asdict(column) for name, column in source.inputs.items()}
     settings = {name: asdict(part) for name, part in preprocess.items()}
@@ -128,28 +125,7 @@ def _fingerprint(
     crops = {
         n: getattr(part, "crop_scale", None) is not None for n, part in (augment or {}).items()
     }
-    known = [sorted(part.items()) for part in (columns, settings, crops)]
-    names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
-    rows, cells = source.splits.get(split, ()), list[str]()
-    for index in sorted({round(i * (len(rows) - 1) / 15) for i in range(16)} if rows else ()):
-        with suppress(OSError, ValueError):  # rows that cannot be read are reported in training
-            row = source.splits[split].row(index)
-            cells += [_identity(row.get(name)) for name in names]
-    content = repr((source.notes, split, known, cells))
-    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
-
-
-def _identity(cell: Any) -> str:
-    """Return the identity of a cell: name, size and time of a file, or its value."""
-    if not isinstance(cell, EncodedItem):
-        return repr(cell)
-    if cell.path is not None:
-        try:
-            about = cell.path.stat()
-        except OSError:
-            return cell.name
-        return f"{cell.path.absolute()} {about.st_size} {about.st_mtime_ns}"
-    return f"{cell.name} {zlib.crc32(cell.data or b'')} {cell.value!r}"
+    return value_fingerprint([version("perceivers"), columns, settings, crops])
 
 
 def build_loaders(
@@ -181,7 +157,7 @@ def build_loaders(
             target_modalities=recipe.task.target_modalities,
             cache=recipe.data.cache,
             sample_cache_bytes=int(cache_bytes * (0.8 if training else 0.2)),
-            fingerprint=_fingerprint(source, split, preprocess, augment) if is_shared else "",
+            fingerprint=_fingerprint(source, preprocess, augment) if is_shared else "",
         )
         if split in source.streams:
             stream = source.streams[split]

@@ -10,6 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from perceivers.data.base import Batch, MapStyleSplit
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.fingerprint import value_fingerprint
 from perceivers.data.loading.sample_cache import (
     ImageCache,
     SampleCache,
@@ -31,7 +33,7 @@ from perceivers.data.loading.workers import (
     start_workers,
     stop_prefetching,
 )
-from perceivers.data.modalities.base import TooLongError
+from perceivers.data.modalities.base import TooLongError, error_text
 from perceivers.data.modalities.image.modality import ImageModality, image_from_pixels
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.registry import kind_of_name
@@ -328,38 +330,57 @@ class MapDataset(Dataset[WorkerResult]):
         if self.images is None and self.samples is None:
             return self.transform.sample(self._row(index), rng, target)
         name, notes = f"row {index}", ()
-        values = self._cached(index)
+        row, key = self._identified(index)
+        values = self._cached(index, key)
         if values is None:
+            row = self._row(index) if row is None else row
             try:
-                values, name, notes = self.transform.decode(self._row(index))
+                values, name, notes = self.transform.decode(row)
             except TooLongError:  # decoded clip by clip, not cached
-                return self.transform.sample(self._row(index), rng, target)
-            self._cache(index, values)
+                return self.transform.sample(row, rng, target)
+            self._cache(index, key, values)
         return Sample(self.transform.clips(values, rng, name), target, name), notes
 
-    def _cache(self, index: int, values: Mapping[str, Any]) -> None:
+    def _identified(self, index: int) -> tuple[Mapping[str, Any] | None, str]:
+        """Return the key of a row in the cache of samples, and the raw row where the key depends on it.
+
+        A folder outlives the run, so that its keys identify the files and cells of a row instead of its number.
+        """
+        if self.samples is None or self.samples.folder is None:
+            return None, str(index)
+        row = self._row(index)
+        names = dict.fromkeys(
+            c for part in self.transform.columns.values() for c in part.all_columns
+        )
+        # The modalities of one file have cells of their own, such as "clip:audio".
+        cells = {n: cell for n, cell in row.items() if n in names or n.partition(":")[0] in names}
+        # The suffix of a name decides how bytes are decoded.
+        known = [cell.name for cell in cells.values() if isinstance(cell, EncodedItem)]
+        return row, value_fingerprint([known, cells], by="ctime")
+
+    def _cache(self, index: int, key: str, values: Mapping[str, Any]) -> None:
         if self.images is not None:
             self.images.put(index, as_pixels(next(iter(values.values()))))
         elif self.samples is not None:
             for modality, value in values.items():
                 if value is not None:
                     is_image = isinstance(value, Image.Image)
-                    self.samples.put(f"{index}-{modality}", as_pixels(value) if is_image else value)
-            self.samples.put(f"{index}", np.array([value is not None for value in values.values()]))
+                    self.samples.put(f"{key}-{modality}", as_pixels(value) if is_image else value)
+            self.samples.put(key, np.array([value is not None for value in values.values()]))
 
-    def _cached(self, index: int) -> dict[str, Any] | None:
+    def _cached(self, index: int, key: str) -> dict[str, Any] | None:
         """Return the cached values of a row, or None unless all are cached."""
         if self.images is not None:
             pixels = self.images.get(index)
             modality = next(iter(self.transform.columns))
             return None if pixels is None else {modality: image_from_pixels(pixels)}
         assert self.samples is not None
-        present = self.samples.get(f"{index}")
+        present = self.samples.get(key)
         if present is None or len(present) != len(self.transform.columns):
             return None
         values: dict[str, Any] = {}
         for modality, is_present in zip(self.transform.columns, present, strict=True):
-            value: Any = self.samples.get(f"{index}-{modality}") if is_present else None
+            value: Any = self.samples.get(f"{key}-{modality}") if is_present else None
             if is_present and value is None:
                 return None
             is_image = is_present and isinstance(self.transform.modalities[modality], ImageModality)
@@ -369,5 +390,7 @@ class MapDataset(Dataset[WorkerResult]):
     def _row(self, index: int) -> Mapping[str, Any]:
         try:
             return self.split.row(index)
-        except (OSError, ValueError) as error:
-            raise BadRowError(f"row {index}", f"Row {index}: {error}") from error
+        except (ImportError, KeyError):  # a missing package or column concerns every row
+            raise
+        except Exception as error:
+            raise BadRowError(f"row {index}", f"Row {index}: {error_text(error)}") from error

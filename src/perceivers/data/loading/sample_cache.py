@@ -131,8 +131,8 @@ def open_cache(folder: Path | None, fingerprint: str, limit_bytes: int) -> Sampl
     """Return a cache.
 
     Args:
-        folder: Parent of the folders of each data set and configuration. None: values stay in memory.
-        fingerprint: Everything that decoded values depend on: path of the data and configuration of decoding.
+        folder: Parent of the folders of each configuration of decoding. None: values stay in memory.
+        fingerprint: Everything that decoded values depend on besides the raw cells, which the keys identify.
         limit_bytes: Largest memory that values take if there is no folder.
 
     Raises:

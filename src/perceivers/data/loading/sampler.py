@@ -33,7 +33,7 @@ class LoaderSettings:
         target_modalities: Modalities that are targets, not inputs. A row without one is bad.
         cache: Folder of cached decoded values. None: in memory, up to `sample_cache_bytes`.
         sample_cache_bytes: Memory for decoded values other than images, if there are no workers.
-        fingerprint: Identifies the data and the configuration of decoding in the cache.
+        fingerprint: Identifies the configuration of decoding in the folder `cache`.
     """
 
     batch_size: int = 128

@@ -19,6 +19,7 @@ from perceivers.data.modalities.base import (
     MissingValueError,
     TooLongError,
     clip_positions,
+    error_reason,
 )
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.modalities.image.modality import check_alike
@@ -186,8 +187,10 @@ class SampleTransform:
                 if clip_position is None and self.has_clips:  # a clip of it may still be decoded
                     raise
                 raise BadRowError(item.name, str(error)) from error
-            except ValueError as error:
-                raise BadRowError(item.name, str(error)) from error
+            except ImportError:  # concerns every row
+                raise
+            except Exception as error:
+                raise BadRowError(item.name, error_reason(item.name, error)) from error
         if targets and (wrong := check_alike(values, targets)) is not None:
             raise BadRowError(name, f"'{name}': {wrong}")
         if all(value is None for modality, value in values.items() if modality not in targets):
@@ -276,8 +279,10 @@ class SampleTransform:
                 }
                 for position in positions
             ]
-        except ValueError as error:
-            raise BadRowError(name, str(error)) from error
+        except ImportError:
+            raise
+        except Exception as error:
+            raise BadRowError(name, error_reason(name, error)) from error
 
     def collate(self, samples: Sequence[Sample], key: tuple[int, ...] = ()) -> Batch | None:
         """Return samples as one normalized batch, mixed with a generator of this key. None if there are too few."""
@@ -366,7 +371,9 @@ def sample_cells(
     for index in np.random.default_rng(0).permutation(indices[: len(records)]):
         try:
             media = encoded_item_of(records.row(int(index)), column)
-        except (OSError, ValueError):  # named and counted in training
+        except ImportError:
+            raise
+        except Exception:  # named and counted in training
             continue
         if not media.is_missing:
             yield media
@@ -389,7 +396,7 @@ def guarded(read: Callable[[], WorkerResult]) -> WorkerResult:
         return read()
     except KeyError as error:
         return WorkerResult(failure=(KeyError, str(error.args[0])))
-    except TypeError as error:
-        return WorkerResult(failure=(TypeError, str(error)))
+    except (TypeError, ImportError) as error:
+        return WorkerResult(failure=(type(error), str(error)))
     except (OSError, ValueError) as error:
         return WorkerResult(failure=(ValueError, str(error)))

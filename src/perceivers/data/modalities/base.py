@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -168,13 +169,34 @@ def read_cells(
     for cell in cells:
         try:
             value = read(cell)
-        except (ValueError, OSError) as error:
-            failure = failure or error
+        except ImportError:
+            raise
+        except Exception as error:  # named and counted when the row is trained on
+            failure = failure or ValueError(error_reason(cell.name, error))
             continue
         found = True
         yield value
     if not found:
         raise ValueError(f"No {noun} of a sample can be read. {failure or 'It holds no rows.'}")
+
+
+def error_text(error: Exception) -> str:
+    """Return the message of an error while one sample is read, on one line; with its type if it was not foreseen."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split())
+    if isinstance(error, MemoryError):
+        return "decoding it needs more memory than this process may use."
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}."
+
+
+def error_reason(name: str, error: Exception) -> str:
+    """Return the reason why one sample cannot be read, from any error of a decoder. It has the name of the sample."""
+    text = error_text(error)
+    if name in text or (Path(name).name and Path(name).name in text):
+        return text
+    return f"'{name}' cannot be read: {text.rstrip('.')}."
 
 
 def clip_positions(num_clips: int) -> tuple[float, ...]:

@@ -15,18 +15,22 @@ import numpy as np
 
 from perceivers.data.base import DataConfig, atomic_write, require
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.fingerprint import RowsFingerprint, rows_fingerprint
+from perceivers.data.modalities.base import error_text
 from perceivers.data.registry import kind_of_name
 from perceivers.data.sources.open import open_tables
 from perceivers.data.tables.columns import label_columns
 from perceivers.data.tables.table import Concatenated, Field, Subset, Table
 from perceivers.data.targets.classes import class_names, label_name
 from perceivers.data.targets.infer import TargetEncoder
+from perceivers.escaping import escape_surrogates
 
 SHARD_BYTES = 2**28  # default size of a shard
 MOST_ROWS = 10_000
 _GROUP_BYTES, _GROUP_ROWS = 2**26, 256  # of a row group, which a reader holds in memory
 _LOOKED_AT = 16  # rows that decide types and the size of a row
-_MARK = b"perceivers_rows"  # metadata key that identifies the rows of a shard
+_MARK = b"perceivers_rows"  # metadata key that identifies the rows of a shard by table and number
+_CONTENT = b"perceivers_content"  # metadata key of the fingerprint of the rows
 _WHERE = re.compile(r"^(.*), (?:row|line|key) '?(.*?)'?$")
 _FEATURES = {"image": "Image", "audio": "Audio", "video": "Video"}
 _IN_BRACKETS = re.compile(r" \(([^()]*)\)$")
@@ -41,6 +45,7 @@ class Written:
         paths: Paths of the shards.
         num_rows: Number of rows in all of them.
         there: Number of shards that an earlier run had finished.
+        changed: Number of shards that were written again because their rows had changed since an earlier run.
         bad: Name and reason of each row that was left out because it could not be read.
     """
 
@@ -48,6 +53,7 @@ class Written:
     paths: tuple[Path, ...]
     num_rows: int
     there: int
+    changed: int = 0
     bad: tuple[tuple[str, str], ...] = ()
 
 
@@ -75,9 +81,10 @@ def write_shards(
 ) -> list[Written]:
     """Write data as `train-00000-of-00012.parquet`, ...: encoded files as bytes, other columns unchanged.
 
-    Shards are written atomically, and those that an interrupted run has finished are kept. Class names and the features
-    Image, Audio and Video are written to the schema like Hugging Face's `datasets` does. A column `key` names each row:
-    the path of its file, or its table and row.
+    Shards are written atomically, and those that an interrupted run has finished are kept if all of their rows still
+    have the same content; the others are written again. Class names and the features Image, Audio and Video are written
+    to the schema like Hugging Face's `datasets` does. A column `key` names each row: the path of its file, or its table
+    and row.
 
     Args:
         data: Any data that `open_data` accepts.
@@ -131,15 +138,19 @@ def _write_split(plan: _Plan, folder: Path, max_bad: float) -> Written:
         raise ValueError(
             f"'{folder}' holds other shards of {plan.split}, such as {min(others).name}. Choose another --out."
         )
-    there = total = 0
+    there = total = changed = 0
     for number, path in enumerate(paths):
         span = range(number * size, min(rows, (number + 1) * size))
         mark = _mark(plan, span)
-        known = _finished(path, mark)
-        if known is None:
-            known = _write_shard(plan, path, span, mark)
-        else:
+        num_bad = len(plan.bad)
+        finished = _finished(path, mark)
+        if finished is not None and finished.content == rows_fingerprint(_cells(plan, span)):
+            known = finished.num_rows
             there += 1
+        else:
+            changed += finished is not None
+            del plan.bad[num_bad:]
+            known = _write_shard(plan, path, span, mark)
         total += known
         if len(plan.bad) > max_bad * rows:
             name, reason = plan.bad[0]
@@ -147,15 +158,15 @@ def _write_split(plan: _Plan, folder: Path, max_bad: float) -> Written:
                 f"{len(plan.bad)} of {rows:,} rows of {plan.split} cannot be read, more than the {max_bad:.1%} "
                 f"allowed. The first is {name}: {reason} Repair the data, or go on without them with --max-bad."
             )
-    return Written(plan.split, tuple(paths), total, there, tuple(plan.bad))
+    return Written(plan.split, tuple(paths), total, there, changed, tuple(plan.bad))
 
 
 def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
     """Write one shard and return its number of rows."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     schema = plan.schema.with_metadata({**plan.schema.metadata, _MARK: mark.encode()})
-    rows = _cells(plan, span)
-    total = 0
+    content, total = RowsFingerprint(), 0
+    rows = _fingerprinted(_cells(plan, span), content)
     with (
         atomic_write(path) as new,
         parquet.ParquetWriter(new, schema, compression="zstd") as writer,
@@ -173,7 +184,17 @@ def _write_shard(plan: _Plan, path: Path, span: range, mark: str) -> int:
                 ) from error
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
             total += len(group)
+        writer.add_key_value_metadata({_CONTENT.decode(): content.hexdigest()})
     return total
+
+
+def _fingerprinted(
+    rows: Iterator[dict[str, Any]], content: RowsFingerprint
+) -> Iterator[dict[str, Any]]:
+    """Yield rows, added to a fingerprint."""
+    for row in rows:
+        content.add(row)
+        yield row
 
 
 def _row_group(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -199,8 +220,10 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
                 name: _written_cell(row[name], held, plan.table.folder)
                 for name, held in plan.table.fields.items()
             }
-        except (OSError, ValueError) as error:
-            plan.bad.append((key, str(error)))
+        except (ImportError, KeyError):  # a missing package or column concerns every row
+            raise
+        except Exception as error:
+            plan.bad.append((key, error_text(error)))
             continue
         if plan.labels is not None:
             column = plan.labels.column
@@ -208,7 +231,7 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
             known = label_name(raw, plan.labels.field, where) is not None
             cells[column] = plan.labels(raw, where) if known else -1
         cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
-        yield {**cells, "key": key}
+        yield {**cells, "key": escape_surrogates(key)}
 
 
 def _keys(table: Table) -> list[str] | None:
@@ -267,15 +290,23 @@ def _rows_per_shard(table: Table) -> int:
 
 
 def _mark(plan: _Plan, span: range) -> str:
-    """Return a hash that identifies the rows of a shard."""
+    """Return a hash that identifies the rows of a shard by table and number; their content is compared apart."""
     first, last = (plan.table.where(i) for i in (span[0], span[-1]))
     names = plan.labels and plan.labels.names
     parts = [plan.table.name, first, last, len(span), str(plan.schema), names]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
-def _finished(path: Path, mark: str) -> int | None:
-    """Return the number of rows of a finished shard, None if it does not exist.
+@dataclass(frozen=True)
+class _Finished:
+    """A shard of an earlier run: its number of rows, and their fingerprint."""
+
+    num_rows: int
+    content: str
+
+
+def _finished(path: Path, mark: str) -> _Finished | None:
+    """Return a finished shard, None if it does not exist.
 
     Raises:
         ValueError: If the file holds other rows.
@@ -284,9 +315,10 @@ def _finished(path: Path, mark: str) -> int | None:
         return None
     parquet = require("pyarrow.parquet", "data")
     with suppress(ValueError, OSError):  # another format holds other rows, too
-        metadata = parquet.read_metadata(path)
-        if (metadata.metadata or {}).get(_MARK) == mark.encode():
-            return int(metadata.num_rows)
+        found = parquet.read_metadata(path)
+        metadata = found.metadata or {}
+        if metadata.get(_MARK) == mark.encode():
+            return _Finished(int(found.num_rows), metadata.get(_CONTENT, b"").decode())
     raise ValueError(f"{path} exists and holds other rows. Choose another --out, or remove it.")
 
 
@@ -390,7 +422,7 @@ def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
         path = cell.path.relative_to(folder).as_posix()
     else:
         path = cell.path.name
-    return {"bytes": cell.read(), "path": path}
+    return {"bytes": cell.read(), "path": path and escape_surrogates(path)}
 
 
 def _listed(cell: Any) -> Any:
@@ -401,7 +433,7 @@ def _listed(cell: Any) -> Any:
         return [_listed(part) for part in cast("Any", cell)]
     if isinstance(cell, Mapping):
         return {key: _listed(part) for key, part in cast("Mapping[str, Any]", cell).items()}
-    return cell
+    return escape_surrogates(cell) if isinstance(cell, str) else cell
 
 
 def _is_file(cell: Any) -> bool:
