@@ -7,8 +7,12 @@ it is shown.
 
 import codecs
 import html
+import json
+import math
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any, cast
 
 # Marks and embeddings that reorder text (Unicode Standard Annex 9), and the separators of lines and paragraphs.
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -17,6 +21,7 @@ _FIRST_BYTE, _LAST_BYTE = (
     0xDC80,
     0xDCFF,
 )  # surrogates that stand for one byte of a name that is not UTF-8
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _ENCODING_ERRORS = "perceivers.bytes"
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~]|!(?=\[)|(?<![^\W_])_|_(?![^\W_]))")
 _MARKDOWN_LINKS = re.compile(r"(?i)(:)(?=//)|(?<=\bwww)(\.)|(?<=\bmailto)(:)")
@@ -52,14 +57,30 @@ def escape_html(text: str) -> str:
 
 def escape_surrogates(text: str) -> str:
     r"""Return a text that every file format takes: bytes of names that are not UTF-8 become visible, `\xff`."""
-    if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
-        return text
-    return "".join(_visible(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text if text.isascii() else _SURROGATES.sub(lambda found: _visible(found[0]), text)
 
 
 def encode_text(text: str) -> bytes:
     """Return a text as UTF-8: the bytes of names that are not UTF-8 are kept, other surrogates become visible."""
     return text.encode("utf-8", encoding_errors())
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    r"""Return plain data as JSON: numbers that are not finite as null, bytes that are not UTF-8 as `\udcff`."""
+    text = json.dumps(
+        _finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str
+    )
+    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in cast("list[Any]", value)]
+    return value
 
 
 def encoding_errors() -> str:

@@ -60,6 +60,7 @@ def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="evaluate", examples=_EXAMPLES)
     check_quantize("evaluate", options.quantize, options.device)
+    from perceivers.data.base import atomic_write_text
     from perceivers.evaluation.evaluate import evaluate_run
     from perceivers.evaluation.metrics_table import evaluation_text
 
@@ -80,7 +81,7 @@ def run(args: Sequence[str]) -> int:
         echo(f"perceivers evaluate: {result.quantization}", err=True)
     text = evaluation_text(result, form=options.format)
     if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        atomic_write_text(options.out, text + "\n")
     if options.format == "table":
         where = options.data or "the run's own data"
         samples = counted(result.num_samples, "sample")

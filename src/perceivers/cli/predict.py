@@ -91,6 +91,7 @@ def run(args: Sequence[str]) -> int:
         wrong_arguments("predict", f"Expected --clips of at least 1, got {options.clips}.")
     if not options.files and not options.text:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
+    from perceivers.data.base import atomic_write_text
     from perceivers.evaluation.metrics_table import predictions_text
     from perceivers.evaluation.predict import load_predictor
 
@@ -129,7 +130,8 @@ def run(args: Sequence[str]) -> int:
     if options.out is None:
         echo(text)
     else:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        atomic_write_text(options.out, text + "
+")
         echo(f"{counted(len(predictions), 'prediction')} in {options.out}", err=True)
     return 1 if failed else 0
 

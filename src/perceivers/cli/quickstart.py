@@ -40,6 +40,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="quickstart", examples=_EXAMPLES)
+    from perceivers.data.base import atomic_write_text
     from perceivers.data.sources.builtin import digits
     from perceivers.evaluation.evaluate import evaluate_run
     from perceivers.evaluation.metrics_table import evaluation_text, predictions_text
@@ -58,7 +59,7 @@ def run(args: Sequence[str]) -> int:
     files = _write_digits(digits(), folder / "digits")
     predictions = load_predictor(folder, device=options.device).predict(files)
     table = folder / "predictions.csv"
-    table.write_text(predictions_text(predictions, form="csv") + "\n", encoding="utf-8")
+    atomic_write_text(table, predictions_text(predictions, form="csv") + "\n")
     image = explain_file(load(folder), files[0], folder / "attention.png")
 
     result = evaluate_run(folder, device=options.device)
@@ -75,6 +76,7 @@ def run(args: Sequence[str]) -> int:
 
 def _write_digits(source: "DatasetBundle", folder: Path) -> list[str]:
     """Write the first test digits as images named by their label, and return their paths."""
+    from perceivers.data.base import atomic_write
     from perceivers.data.modalities.image.preprocess import decode_image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +84,7 @@ def _write_digits(source: "DatasetBundle", folder: Path) -> list[str]:
     paths: list[str] = []
     for index, target in enumerate(source.targets("test")[:_SHOWN]):
         path = folder / f"{index:02d}-is-{source.label_names[target]}.png"
-        decode_image(test.row(index)[column], num_channels=1).save(path)
+        with atomic_write(path, sync=False) as new:
+            decode_image(test.row(index)[column], num_channels=1).save(new, format="PNG")
         paths.append(str(path))
     return paths

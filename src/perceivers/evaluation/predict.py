@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from pydantic import TypeAdapter
 
 from perceivers.console import tracked
 from perceivers.data.base import Batch, DataConfig, nearest
@@ -22,7 +21,7 @@ from perceivers.data.modalities.base import error_reason
 from perceivers.data.sources.samples import Sample, samples_of
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub import checkpoint
-from perceivers.hub.checkpoint import Saved, SavedConfig
+from perceivers.hub.checkpoint import Saved, config_json
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.perceiver import Perceiver
@@ -83,7 +82,7 @@ class Predictor:
     def fingerprint(self) -> str:
         """Identity of the model: its weights, and the configuration that its predictions depend on."""
         config = replace(self.config, columns={})
-        settings = TypeAdapter(SavedConfig).dump_json(config)
+        settings = config_json(config)
         columns = repr(sorted(self.columns.items()))
         weights = weights_fingerprint(self.model.state_dict())
         return value_fingerprint([weights, settings, columns, sorted(self.preprocess), self.clips])

@@ -52,8 +52,7 @@ def save_images(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
         if path in written:
             path = folder / f"{stem}-{number}.png"
         image: Any = one.image
-        with atomic_write(path) as new:
-            image.save(new, format="PNG")
+        _write_png(path, image)
         written.append(path)
     return written
 
@@ -77,7 +76,7 @@ def save_flows(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
         used.add(stem)
         paths = [folder / f"{stem}.flo", folder / f"{stem}.png"]
         write_flo(paths[0], one.flow)
-        Image.fromarray(flow_colors(one.flow)).save(paths[1])
+        _write_png(paths[1], Image.fromarray(flow_colors(one.flow)))
         written += paths
     return written
 
@@ -101,7 +100,7 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
         if pair.kind == "image":
             both = Image.fromarray(_side_by_side(pair.original, pair.restored))
             written.append(path.with_name(path.name + ".png"))
-            both.save(written[-1])
+            _write_png(written[-1], both)
         elif pair.kind == "video":
             written.append(path.with_name(path.name + ".mp4"))
             _write_video(written[-1], pair)
@@ -111,8 +110,14 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
                 _write_audio(written[-1], samples, round(pair.rate or 1))
         else:
             written.append(path.with_name(path.name + ".npz"))
-            np.savez(written[-1], original=pair.original, reconstruction=pair.restored)
+            with atomic_write(written[-1]) as new, new.open("wb") as stream:
+                np.savez(stream, original=pair.original, reconstruction=pair.restored)
     return written
+
+
+def _write_png(path: Path, image: Image.Image) -> None:
+    with atomic_write(path) as new:
+        image.save(new, format="PNG")
 
 
 def _side_by_side(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -130,7 +135,7 @@ def _write_video(path: Path, pair: Reconstruction) -> None:
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, odd, mode="edge")  # H.264 needs even sides
     rate = Fraction(pair.rate or 1).limit_denominator(1000)
-    with av.open(str(path), "w", format="mp4") as output:
+    with atomic_write(path) as new, av.open(str(new), "w", format="mp4") as output:
         stream = output.add_stream("libx264", rate=rate, options={"crf": "12"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
@@ -141,7 +146,7 @@ def _write_video(path: Path, pair: Reconstruction) -> None:
 
 def _write_audio(path: Path, samples: npt.NDArray[np.float32], rate: int) -> None:
     steps = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
+    with atomic_write(path) as new, wave.open(str(new), "wb") as file:
         file.setnchannels(samples.shape[1])
         file.setsampwidth(2)
         file.setframerate(rate)

@@ -4,7 +4,6 @@ No code from a file is run: weights are safetensors, and other pickles are loade
 refused.
 """
 
-import json
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from perceivers.data.base import atomic_write
+from perceivers.data.base import atomic_write, atomic_write_text
+from perceivers.data.formats.documents import load_json
 from perceivers.data.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
+from perceivers.escaping import json_text
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.registry import configclass
@@ -114,9 +115,12 @@ def save(
             save_file(tensors, path, {"format": "pt"})
         except SafetensorError as error:
             raise OSError(str(error)) from error
-    text = TypeAdapter(SavedConfig).dump_json(config, indent=2)
-    with atomic_write(folder / CONFIG_FILE) as path:
-        path.write_bytes(text + b"\n")
+    atomic_write_text(folder / CONFIG_FILE, config_json(config))
+
+
+def config_json(config: SavedConfig) -> str:
+    """Return the contents of `config.json`."""
+    return json_text(TypeAdapter(SavedConfig).dump_python(config), indent=2) + "\n"
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
@@ -238,13 +242,11 @@ def read_config(path: Path) -> SavedConfig:
         raise OSError(
             f"{path} is missing: {path.parent} is not a saved model of perceivers."
         ) from error
-    try:
-        content = json.loads(text)
-    except ValueError:
-        content = None  # refused below
+    place = f"{path} is not a configuration of perceivers: at the file"
+    content = load_json(text, place)
     check_format(content, path)
     try:
-        return TypeAdapter(SavedConfig).validate_json(text)
+        return TypeAdapter(SavedConfig).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from safetensors.torch import save_file
 
+from perceivers.data.base import atomic_write, atomic_write_text
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
 from perceivers.data.modalities.flow.modality import FlowPreprocessConfig, FramePairPreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
@@ -102,11 +103,13 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     contiguous = {key: tensor.contiguous() for key, tensor in weights.items()}
-    save_file(contiguous, out / WEIGHTS_FILE, {"format": "pt"})
-    (out / _THEIR_CONFIG).write_text(json.dumps(theirs, indent=2) + "\n")
+    with atomic_write(out / WEIGHTS_FILE) as new:
+        save_file(contiguous, new, {"format": "pt"})
+    atomic_write_text(out / _THEIR_CONFIG, json.dumps(theirs, indent=2) + "\n")
     image = saved.config.preprocess.get("image")
     if isinstance(image, ImagePreprocessConfig):
-        (out / _THEIR_IMAGES).write_text(json.dumps(_their_images(image), indent=2) + "\n")
+        text = json.dumps(_their_images(image), indent=2) + "\n"
+        atomic_write_text(out / _THEIR_IMAGES, text)
     return name
 
 

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from perceivers.data.base import nearest
+from perceivers.data.base import atomic_write_text, nearest
+from perceivers.data.formats.documents import load_yaml
 from perceivers.hub.checkpoint import FORMAT, check_format
 from perceivers.models.perceiver import Perceiver, build
 from perceivers.recipes.registry import Recipe, get_recipe
@@ -81,7 +82,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def write_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe into a YAML file."""
-    Path(path).write_text(dump_recipe(recipe), encoding="utf-8")
+    atomic_write_text(Path(path), dump_recipe(recipe))
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -104,7 +105,7 @@ def read_run_recipe(folder: Path) -> Recipe:
     """
     path = folder / RECIPE_FILE
     text = _read_text(path)
-    check_format(_load_yaml(text, str(path)), path)
+    check_format(load_yaml(text, str(path)), path)
     return parse_recipe(text, name=str(path))
 
 
@@ -119,7 +120,7 @@ def _read_text(path: Path) -> str:
 
 def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
     """Return the recipe written in `text` (YAML or JSON). Messages call it `name`."""
-    plain = _load_yaml(text, name)
+    plain = load_yaml(text, name)
     if not isinstance(plain, dict):
         raise ValueError(
             f"{name} holds no recipe. Expected the keys that `perceivers recipes images` prints."
@@ -133,13 +134,6 @@ def parse_recipe(text: str, *, name: str = "recipe") -> Recipe:
         problems = [_explain(problem) for problem in error.errors()]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ValueError(f"{name}: {' '.join(problems[:3])}{more}") from error
-
-
-def _load_yaml(text: str, name: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def _explain(problem: Any) -> str:

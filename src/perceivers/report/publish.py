@@ -10,10 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import TypeAdapter
-
-from perceivers.data.base import DataConfig
-from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, SavedConfig
+from perceivers.data.base import DataConfig, atomic_write, atomic_write_text
+from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, config_json
 from perceivers.recipes.files import RECIPE_FILE, write_recipe
 from perceivers.report.html_report import limits_of, metric_rows
 from perceivers.runs.record import LoadedRun, read_run
@@ -105,18 +103,19 @@ def prepare_push(folder: str | Path, out: str | Path, *, repo_id: str | None = N
     if isinstance(columns.get("config"), dict):
         known = DataConfig(**cast("dict[str, Any]", columns["config"]))
         columns["config"] = asdict(_without_paths(known))
-    config = TypeAdapter(SavedConfig).dump_json(replace(run.saved, columns=columns), indent=2)
-    (out / CONFIG_FILE).write_bytes(config + b"\n")
-    shutil.copyfile(run.folder / WEIGHTS_FILE, out / WEIGHTS_FILE)
+    atomic_write_text(out / CONFIG_FILE, config_json(replace(run.saved, columns=columns)))
+    with atomic_write(out / WEIGHTS_FILE) as new:
+        shutil.copyfile(run.folder / WEIGHTS_FILE, new)
     card = model_card(run, repo_id)
     if run.recipe is not None:
         recipe = replace(run.recipe, data=_without_paths(run.recipe.data))
         write_recipe(recipe, out / RECIPE_FILE)
         for pattern, label in _IMAGES.items():
             for image in sorted(run.folder.glob(pattern)):
-                shutil.copyfile(image, out / image.name)
+                with atomic_write(out / image.name) as new:
+                    shutil.copyfile(image, new)
                 card += f"\n![{label}]({image.name})\n"
-    (out / "README.md").write_text(card, encoding="utf-8")
+    atomic_write_text(out / "README.md", card)
     return out
 
 

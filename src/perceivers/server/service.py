@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import yaml
 from starlette.exceptions import HTTPException
 
 from perceivers.data.loading.sampler import LoaderSettings
@@ -17,6 +16,7 @@ from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.sample import collate_sample
 from perceivers.hub.checkpoint import Saved, load
+from perceivers.recipes.files import read_run_recipe
 from perceivers.runs.folder import RECIPE_FILE
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
@@ -141,7 +141,7 @@ class Service:
         recipe = self.saved.folder / RECIPE_FILE
         return {
             "name": self.name,
-            "recipe": yaml.safe_load(recipe.read_bytes()).get("name") if recipe.is_file() else None,
+            "recipe": read_run_recipe(self.saved.folder).name if recipe.is_file() else None,
             "parameters": sum(p.numel() for p in self.saved.model.parameters()),
             "task": self.task.kind,
             "inputs": [one.as_json() for one in self.inputs],

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from perceivers.data.base import atomic_write, atomic_write_text
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.data.modalities.flow.synthetic import MotionPair, synthetic_pair
@@ -159,10 +160,11 @@ def write_pairs(
     out.mkdir(parents=True, exist_ok=True)
     for index, mark in enumerate(marks):
         pair, number = tables[mark].pair(index), f"{index + 1:05d}"
-        Image.fromarray(pair.first).save(out / f"{number}_img1.ppm")
-        Image.fromarray(pair.second).save(out / f"{number}_img2.ppm")
+        for name, frame in (("img1", pair.first), ("img2", pair.second)):
+            with atomic_write(out / f"{number}_{name}.ppm", sync=False) as new:
+                Image.fromarray(frame).save(new, format="PPM")
         write_flo(out / f"{number}_flow.flo", pair.flow)
-    (out / "FlyingChairs_train_val.txt").write_text("\n".join(marks) + "\n", encoding="ascii")
+    atomic_write_text(out / "FlyingChairs_train_val.txt", "\n".join(marks) + "\n")
     return held_out
 
 

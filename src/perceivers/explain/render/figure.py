@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from perceivers.data.base import atomic_write
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.contents import plot
@@ -162,7 +163,8 @@ def write_gif(explanation: Explanation, out: Path) -> None:
     seconds = animated[0].content.frame_seconds if animated else SECONDS
     images = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
     how: dict[str, Any] = {"save_all": True, "append_images": images[1:], "loop": 0}
-    images[0].save(out, format="GIF", duration=round(1000 * seconds), **how)
+    with atomic_write(out) as new:
+        images[0].save(new, format="GIF", duration=round(1000 * seconds), **how)
 
 
 def _animation(view: View) -> Iterator[npt.NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from perceivers.data.base import atomic_write, atomic_write_text
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation, arrays_of
 from perceivers.explain.attribution.faithfulness import MeanCurves
@@ -59,13 +60,12 @@ def explain_file(
             f"Expected a clip position between 0, the beginning of a file, and 1, its end; got {clip_position}."
         )
     explanation = explain_sample(saved, file, latents=latents, clip_position=clip_position, **which)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if format == "png":
         _save_png(_figures().draw_explanation(explanation), out)
     elif format == "gif":
         _figures().write_gif(explanation, out)
     elif format == "html":
-        out.write_text(page_of(explanation), encoding="utf-8")
+        atomic_write_text(out, page_of(explanation))
     else:
         _write_arrays(out, arrays_of(explanation))
     return out
@@ -106,7 +106,6 @@ def write_curves(curves: MeanCurves, out: str | Path, *, format: str | None = No
     """
     out = Path(out)
     format = _format_of(out, format, ("png", "npz"), "write curves in")
-    out.parent.mkdir(parents=True, exist_ok=True)
     if format == "png":
         _save_png(_figures().draw_curves(curves), out)
         return out
@@ -127,12 +126,14 @@ def _format_of(out: Path, format: str | None, known: tuple[str, ...], purpose: s
 
 
 def _write_arrays(out: Path, arrays: dict[str, Any]) -> None:
-    with out.open("wb") as stream:  # savez would add a suffix to a name that has another
+    # Of a stream, since savez would add a suffix to a name that has another.
+    with atomic_write(out) as new, new.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
 def _save_png(figure: Any, out: Path) -> None:
-    figure.savefig(out, format="png", dpi=110, facecolor="white")
+    with atomic_write(out) as new:
+        figure.savefig(new, format="png", dpi=110, facecolor="white")
 
 
 def _figures() -> Any:

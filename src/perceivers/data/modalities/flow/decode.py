@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import require
+from perceivers.data.base import atomic_write, require
 from perceivers.data.encoded_item import EncodedItem
 
 _MAGIC = 202021.25  # a float that reads PIEH as text and shows that bytes are in order
@@ -52,7 +52,9 @@ def write_flo(path: Path, flow: npt.NDArray[np.float32]) -> None:
     Reference: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (2011), its file format.
     """
     height, width = flow.shape[:2]
-    path.write_bytes(_HEADER.pack(_MAGIC, width, height) + flow[..., :2].astype("<f4").tobytes())
+    content = _HEADER.pack(_MAGIC, width, height) + flow[..., :2].astype("<f4").tobytes()
+    with atomic_write(path, sync=False) as new:
+        new.write_bytes(content)
 
 
 def _of_flo(data: bytes, name: str) -> npt.NDArray[np.float32]:
