@@ -91,7 +91,6 @@ def run(args: Sequence[str]) -> int:
         wrong_arguments("predict", f"Expected --clips of at least 1, got {options.clips}.")
     if not options.files and not options.text:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
-    from perceivers.data.base import atomic_write_text
     from perceivers.evaluation.metrics_table import predictions_text
     from perceivers.evaluation.predict import load_predictor
 
@@ -130,10 +129,15 @@ def run(args: Sequence[str]) -> int:
     if options.out is None:
         echo(text)
     else:
-        atomic_write_text(options.out, text + "
-")
+        _write(text, options.out)
         echo(f"{counted(len(predictions), 'prediction')} in {options.out}", err=True)
     return 1 if failed else 0
+
+
+def _write(text: str, path: Path) -> None:
+    from perceivers.data.base import atomic_write_text
+
+    atomic_write_text(path, text + "\n")
 
 
 def _save(predictions: "list[Prediction]", folder: Path) -> None:

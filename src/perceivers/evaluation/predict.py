@@ -78,9 +78,13 @@ class Predictor:
         settings = LoaderSettings(batch_size=self.batch_size, num_clips=self.clips)
         self.reader = SampleTransform(self.columns, self.preprocess, None, settings)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Identity of the model: its weights, and the configuration that its predictions depend on."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         config = replace(self.config, columns={})
         settings = config_json(config)
         columns = repr(sorted(self.columns.items()))
