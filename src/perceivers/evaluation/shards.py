@@ -55,7 +55,7 @@ class ShardResult:
         num_rows: Number of rows there.
         bad: Number of rows with an error instead of a label.
         skipped: Whether it was finished before, and left as it was.
-        changed: What has changed since an earlier file of this shard, which was replaced: `model` or `shard`, or "".
+        changed: Reason why an earlier file of this shard was replaced: `model` or `shard` has changed. "": there was none.
     """
 
     shard: Location
