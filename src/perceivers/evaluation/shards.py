@@ -55,7 +55,7 @@ class ShardResult:
         num_rows: Number of rows there.
         bad: Number of rows with an error instead of a label.
         skipped: Whether it was finished before, and left as it was.
-        changed: Reason why an earlier file of this shard was replaced: `model` or `shard` has changed. "": there was none.
+        changed: `model` or `shard`, which had changed since an earlier file was written. "": there was none.
     """
 
     shard: Location
