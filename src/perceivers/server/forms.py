@@ -3,11 +3,12 @@
 Of a file's name only the suffix is used, and only if it is an accepted one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -22,6 +23,8 @@ FormField = tuple[str, str | bytes, str]
 """Name, content and file name ("" of a plain field)."""
 
 _MOST_FIELDS = 100
+_CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1"}
+_BYTES_OF_CHARACTER = 4  # of a byte of UTF-8 in an address, and some for names
 _ONLY_FILE = "file"  # also names the only input
 _LONGEST_NAME, _UNNAMED = 300, "item 0"  # as `perceivers predict` names texts
 
@@ -113,18 +116,22 @@ def input_fields(
 
 async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
     """Return the fields of a request's form, without temporary files. Raise HTTPException if the body is none."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    kind = kind.strip().lower()
     bounds: dict[str, Any] = {"max_fields": _MOST_FIELDS, "max_part_size": limits.bytes}
     if kind == "multipart/form-data":
+        _check_charset(parameters)
         parser: Any = MultiPartParser(
             request.headers, request.stream(), max_files=_MOST_FIELDS, **bounds
         )
         parser.spool_max_size = limits.bytes + 1  # keeps files in memory
     elif kind == "application/x-www-form-urlencoded":
-        parser = FormParser(request.headers, request.stream(), **bounds)
+        # It holds texts and numbers only, whose bytes are decoded one by one.
+        most = _BYTES_OF_CHARACTER * limits.characters
+        parser = FormParser(request.headers, _bounded(request.stream(), most), **bounds)
     else:
         reason = (
-            f"Expected a form (multipart/form-data) with a field for each input, got '{kind or 'nothing'}'. "
+            f"Expected a form (multipart/form-data) with a field for each input, got '{kind[:40] or 'nothing'}'. "
             "For example: curl -F file=@image.jpg"
         )
         raise HTTPException(415, reason)
@@ -147,6 +154,25 @@ async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
         # Includes the files of a form that was cut off, which are not among its items.
         for file in getattr(parser, "_files_to_close_on_error", ()):
             file.close()
+
+
+def _check_charset(parameters: str) -> None:
+    """Raise HTTPException for a form in another encoding than UTF-8: decoding some takes very long."""
+    charset = parse_options_header(f"form;{parameters}")[1].get(b"charset", b"utf-8")
+    if charset.decode("latin-1").lower() not in _CHARSETS:
+        reason = f"Expected a form in UTF-8, got the charset '{charset[:40].decode('latin-1')}'."
+        raise HTTPException(415, reason)
+
+
+async def _bounded(stream: AsyncGenerator[bytes, None], most: int) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a body. Raise HTTPException if they are larger together."""
+    size = 0
+    async for piece in stream:
+        size += len(piece)
+        if size > most:
+            reason = f"A form of this type is larger than {most:,} bytes. Send multipart/form-data."
+            raise HTTPException(413, reason)
+        yield piece
 
 
 def parse_form(
