@@ -58,6 +58,11 @@ def _read_file(path: Location) -> Table:
         if error.strerror is None:  # the message is complete
             raise
         raise type(error)(f"'{path}' cannot be read: {error.strerror}.") from error
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # not foreseen by the library that reads the file
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise ValueError(f"'{path}' cannot be read: {type(error).__name__}: {reason}.") from error
 
 
 def csv_rows(path: Location) -> Iterator[dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from perceivers.data.base import Row, nearest
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.formats.files import read_files
+from perceivers.data.modalities.base import error_reason
 from perceivers.data.registry import (
     can_read_as,
     get_modality,
@@ -73,7 +74,7 @@ def samples_of(
         is_named = isinstance(item, str | Path) and len(str(item)) < _LONGEST_NAME
         name = str(item) if is_named else f"item {place}"
         try:
-            yield from _samples(item, name, columns, on_skip)
+            yield from _samples(item, name, columns, on_error, on_skip)
         except (ValueError, OSError) as error:
             if on_error is None:
                 raise
@@ -102,7 +103,9 @@ def one_sample(item: Any, columns: Columns, name: str = "sample") -> Row:
         raise ValueError(error.args[0]) from error
 
 
-def _samples(item: Any, name: str, columns: Columns, on_skip: OnSkip | None) -> Iterator[Sample]:
+def _samples(
+    item: Any, name: str, columns: Columns, on_error: OnError | None, on_skip: OnSkip | None
+) -> Iterator[Sample]:
     if isinstance(item, Mapping):
         yield _from_dict(cast("Mapping[str, Any]", item), name, columns)
     elif isinstance(item, str | Path) and not _is_text(item, columns):
@@ -112,13 +115,24 @@ def _samples(item: Any, name: str, columns: Columns, on_skip: OnSkip | None) -> 
             return
         for path in _paths(item):
             if path.is_dir():
-                yield from _folder_samples(path, columns, on_skip)
-            elif _is_table(path, columns):
-                yield from _rows(read_files([path]), columns)
+                yield from _folder_samples(path, columns, on_error, on_skip)
             else:
-                yield _from_one(path, str(path), columns)
+                yield from _file_samples(path, columns, on_error)
     else:
         yield _from_one(item, name, columns)
+
+
+def _file_samples(path: Path, columns: Columns, on_error: OnError | None) -> Iterator[Sample]:
+    """Yield the sample of a file, or the rows of a table; an error is that of this file only."""
+    try:
+        if _is_table(path, columns):
+            yield from _rows(read_files([path]), columns, on_error)
+        else:
+            yield _from_one(path, str(path), columns)
+    except (ValueError, OSError) as error:
+        if on_error is None:
+            raise
+        on_error(str(path), error)
 
 
 def _is_text(item: str | Path, columns: Columns) -> bool:
@@ -243,8 +257,8 @@ def _is_table(path: Path, columns: Columns) -> bool:
     return "label" in fields or any(len(field.shape) > 1 for field in fields.values())
 
 
-def _rows(table: Table, columns: Columns) -> Iterator[Sample]:
-    """Yield the rows of a table that has the columns of the model."""
+def _rows(table: Table, columns: Columns, on_error: OnError | None) -> Iterator[Sample]:
+    """Yield the rows of a table that has the columns of the model; an error of a row is that of this row only."""
     wanted = list(dict.fromkeys(c for part in columns.values() for c in part.all_columns))
     missing = [column for column in wanted if column not in table.fields]
     if missing:
@@ -254,7 +268,17 @@ def _rows(table: Table, columns: Columns) -> Iterator[Sample]:
         )
     kept = table.keep({column: table.fields[column] for column in wanted})
     for index in range(len(kept)):
-        yield Sample(name=kept.where(index), row=dict(kept.row(index)))
+        try:
+            row = dict(kept.row(index))
+        except ImportError:
+            raise
+        except Exception as error:
+            reason = ValueError(error_reason(kept.where(index), error))
+            if on_error is None:
+                raise reason from error
+            on_error(kept.where(index), reason)
+            continue
+        yield Sample(name=kept.where(index), row=row)
 
 
 def _paths(item: str | Path) -> list[Path]:
@@ -268,7 +292,9 @@ def _paths(item: str | Path) -> list[Path]:
     return matches
 
 
-def _folder_samples(folder: Path, columns: Columns, on_skip: OnSkip | None) -> Iterator[Sample]:
+def _folder_samples(
+    folder: Path, columns: Columns, on_error: OnError | None, on_skip: OnSkip | None
+) -> Iterator[Sample]:
     """Yield the samples of a folder: its files of the model's modality, or the rows of its tables.
 
     Raises:
@@ -281,7 +307,7 @@ def _folder_samples(folder: Path, columns: Columns, on_skip: OnSkip | None) -> I
         if any(location.kind in {"classes", "flat"} for location in found):
             _from_one(folder, str(folder), columns)  # raises the error
         for table in (table for location in found for table in open_location(location)[0].values()):
-            yield from _rows(table, columns)
+            yield from _rows(table, columns, on_error)
         return
     kinds = {kind for part in parts for kind in _file_kinds(part)}
     nouns = " or ".join(sorted({noun_of(part.kind) for part in parts}))
@@ -293,10 +319,7 @@ def _folder_samples(folder: Path, columns: Columns, on_skip: OnSkip | None) -> I
     if skipped and on_skip is not None:
         on_skip(skipped)
     for path in files:
-        if _is_table(path, columns):
-            yield from _rows(read_files([path]), columns)
-        else:
-            yield _from_one(path, str(path), columns)
+        yield from _file_samples(path, columns, on_error)
 
 
 def _file_kinds(part: InputColumn) -> set[str]:
