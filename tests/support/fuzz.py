@@ -57,55 +57,55 @@ def malformed(kind: str, *, count: int = 300, seed: int = 0) -> Iterator[tuple[s
     for number in range(count):
         suffix, data = seeds[number % len(seeds)]
         # One generator for each file, so that a file does not depend on those before it.
-        chance = random.Random(f"{kind} {seed} {number}")
-        name, change = chance.choice(_CHANGES)
-        yield f"{number:03d}-{name}{suffix}", change(data, chance)
+        rng = random.Random(f"{kind} {seed} {number}")
+        name, change = rng.choice(_CHANGES)
+        yield f"{number:03d}-{name}{suffix}", change(data, rng)
 
 
-def _flip_bits(data: bytes, chance: random.Random) -> bytes:
+def _flip_bits(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
-    for _ in range(chance.choice((1, 2, 8, 64))):
-        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    for _ in range(rng.choice((1, 2, 8, 64))):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _flip_header(data: bytes, chance: random.Random) -> bytes:
+def _flip_header(data: bytes, rng: random.Random) -> bytes:
     end = min(HEADER, len(data))
-    return _flip_bits(data[:end], chance) + data[end:]
+    return _flip_bits(data[:end], rng) + data[end:]
 
 
-def _truncate(data: bytes, chance: random.Random) -> bytes:
-    return data[: chance.choice((0, 1, chance.randrange(len(data)), len(data) - 1))]
+def _truncate(data: bytes, rng: random.Random) -> bytes:
+    return data[: rng.choice((0, 1, rng.randrange(len(data)), len(data) - 1))]
 
 
-def _number(data: bytes, chance: random.Random) -> bytes:
+def _number(data: bytes, rng: random.Random) -> bytes:
     """Replace one to three binary numbers of the header by extreme ones."""
     changed = bytearray(data)
-    for _ in range(chance.randint(1, 3)):
-        size, order = chance.choice((1, 2, 4, 8)), chance.choice("<>")
-        at = chance.randrange(max(1, min(HEADER, len(changed) - size)))
-        value = chance.choice(NUMBERS) % 2 ** (8 * size)
+    for _ in range(rng.randint(1, 3)):
+        size, order = rng.choice((1, 2, 4, 8)), rng.choice("<>")
+        at = rng.randrange(max(1, min(HEADER, len(changed) - size)))
+        value = rng.choice(NUMBERS) % 2 ** (8 * size)
         changed[at : at + size] = struct.pack(order + {1: "B", 2: "H", 4: "I", 8: "Q"}[size], value)
     return bytes(changed)
 
 
-def _digits(data: bytes, chance: random.Random) -> bytes:
+def _digits(data: bytes, rng: random.Random) -> bytes:
     """Replace one to three numbers in text by extreme ones."""
-    for _ in range(chance.randint(1, 3)):
+    for _ in range(rng.randint(1, 3)):
         places = [at for at in range(min(len(data), 4096)) if data[at : at + 1].isdigit()]
         if not places:
-            return _number(data, chance)
-        at = end = chance.choice(places)
+            return _number(data, rng)
+        at = end = rng.choice(places)
         while data[end : end + 1].isdigit():
             end += 1
-        data = data[:at] + chance.choice(DIGITS) + data[end:]
+        data = data[:at] + rng.choice(DIGITS) + data[end:]
     return data
 
 
-def _splice(data: bytes, chance: random.Random) -> bytes:
+def _splice(data: bytes, rng: random.Random) -> bytes:
     """Repeat, remove or move a part."""
-    first, last = sorted(chance.randrange(len(data) + 1) for _ in range(2))
-    return chance.choice(
+    first, last = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    return rng.choice(
         (
             data[:last] + data[first:],
             data[:first] + data[last:],
