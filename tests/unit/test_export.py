@@ -11,6 +11,7 @@ from PIL import Image
 from perceivers.data.modalities.flow.modality import FramePairPreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.evaluation.predict import load_predictor
+from perceivers.explain.attribution.explain import explain_sample
 from perceivers.exporting import export as exporting
 from perceivers.exporting import formats, preprocessing
 from perceivers.exporting import verify as check
@@ -19,11 +20,12 @@ from perceivers.exporting.preprocessing import GraphPreprocessor, register_prepr
 from perceivers.exporting.script import ScriptTemplate
 from perceivers.exporting.verify import Difference
 from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
+from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.regression import RegressionConfig
 from support import modality_data as made
-from support.files import write_video, write_wav
+from support.files import RATE, write_video, write_wav
 from support.models import save_untrained, tiny_model, untrained
 from support.runs import LABELS, make_image_folder, save_run
 from support.scripts import export_quickly, run_script
@@ -111,6 +113,43 @@ def test_the_script_predicts_as_perceivers_does(kinds, make, tmp_path, quickly):
     (said,) = run_script(tmp_path / "out", build_graph(load(run)), file)
     (expected,) = load_predictor(run, device="cpu").predict(file)
     assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_a_temperature_is_part_of_predictions_explanations_and_exports(kind, tmp_path, quickly):
+    plain, run = save_untrained(tmp_path / "plain", "audio"), tmp_path / "run"
+    saved = load(plain)
+    with torch.no_grad():
+        saved.model.output.to_logits.weight.normal_(std=0.4)
+    names = saved.config.task.label_names
+    config = ClassificationConfig(label_names=names)
+    if kind == "labels":
+        config = MultiLabelConfig(label_names=names, threshold=0.4)
+    for folder, temperature in ((plain, 1.0), (run, 2.5)):
+        save(
+            folder,
+            saved.model,
+            preprocess=saved.config.preprocess,
+            task=config.with_temperature(temperature),
+            columns={**saved.config.columns, "config": {"clips": 3}},
+        )
+    file = write_wav(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.3, 2 * RATE))
+    (before,), (after,) = (load_predictor(one, device="cpu").predict(file) for one in (plain, run))
+    logits = torch.tensor(list(before.probabilities.values())).logit()
+    expected = (logits / 2.5).sigmoid()
+    if kind == "classes":
+        expected = (torch.tensor(list(before.probabilities.values())).log() / 2.5).softmax(dim=0)
+    assert list(after.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert after.probabilities != pytest.approx(before.probabilities, abs=0.02)
+    assert (after.label, after.labels) == (before.label, before.labels)
+    done = exporting.export(run, tmp_path / "out", samples=[file])
+    assert done.difference.largest < 1e-5
+    (said,) = run_script(tmp_path / "out", build_graph(load(run)), file)
+    assert said["probabilities"] == pytest.approx(after.probabilities, abs=1e-5)
+    assert said.get("labels") == (list(after.labels) if kind == "labels" else None)
+    shown = dict(zip(names, explain_sample(load(run), file).probabilities, strict=True))
+    (one_clip,) = load_predictor(run, device="cpu", clips=1).predict(file)
+    assert shown == pytest.approx(one_clip.probabilities, abs=1e-5)
 
 
 def test_modalities_that_are_missing_are_masked(tmp_path, quickly):
