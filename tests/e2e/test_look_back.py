@@ -7,8 +7,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from perceivers.cli.main import main
+from perceivers.hub.checkpoint import load, save
 from support.runs import make_finished_run, make_image_folder
 
 
@@ -84,7 +86,8 @@ class Page(HTMLParser):
 class TestReport:
     def test_a_page_needs_nothing_else(self, runs, tmp_path, capsys):
         out = tmp_path / "a.html"
-        assert main(["report", str(runs / "a"), "--out", str(out), "--examples", "1"]) == 0
+        how = ["--examples", "1", "--mistakes", "0"]
+        assert main(["report", str(runs / "a"), "--out", str(out), *how]) == 0
         assert str(out) in capsys.readouterr().out
         page = Page(out.read_text())
         assert page.open == []
@@ -94,6 +97,8 @@ class TestReport:
             "75.0 %",
             f"perceivers fit {runs / 'birds'}",
             "Classes on validation",
+            "50.0 % (15.0 to 85.0)",
+            "The validation split has only 8 rows: its metrics are uncertain",
             "dark (2)",
             "validation split, in truth",
             "Recognized a folder of classes.",
@@ -106,13 +111,45 @@ class TestReport:
         assert "width=device-width" in out.read_text()
         assert "prefers-color-scheme: dark" in out.read_text()
 
+    def test_the_worst_mistakes_have_their_image_and_escaped_names(self, tmp_path, capsys):
+        folder = make_finished_run(tmp_path / "a")
+        for path in (tmp_path / "birds").rglob("*.png"):
+            path.rename(path.with_name(f"<b>&{path.name}"))
+        saved = load(folder)
+        for _ in range(2):  # with its head negated, a model is wrong where it was right
+            with torch.no_grad():
+                saved.model.output.to_logits.weight.neg_()
+            known = {"task": saved.config.task, "columns": saved.config.columns}
+            save(folder, saved.model, preprocess=saved.config.preprocess, **known)
+            assert main(["evaluate", str(folder)]) == 0
+            kept = json.loads((folder / "evaluation-validation.json").read_text())
+            if kept["metrics"]["accuracy"] < 1:
+                break
+        assert kept["mistakes"]
+        assert all(one["name"] == "" for one in kept["mistakes"])  # names may be private
+        assert main(["report", str(folder), "--examples", "0", "--mistakes", "1"]) == 0
+        text = (folder / "report.html").read_text()
+        assert len(re.findall("<figure><img [^>]*data:image/png", text)) == 1
+        assert re.search(r"predicted (dark|light) \(\d+\.\d %\), in truth (dark|light)", text)
+        assert "&lt;b&gt;&amp;" in text
+        assert "<b>&" not in text
+        assert main(["report", str(folder), "--examples", "0", "--mistakes", "0"]) == 0
+        assert "Worst mistakes" not in (folder / "report.html").read_text()
+        assert main(["report", str(folder), "--mistakes", "13"]) == 2
+
     def test_what_was_evaluated_stands_beside(self, runs, capsys):
         folder = runs / "a"
-        told = {"split": "test", "metrics": {"accuracy": 0.5, "samples": 4}}
+        known = {
+            "intervals": {"accuracy": [0.15, 0.85]},
+            "metrics": {"accuracy": 0.5, "samples": 4},
+        }
+        told = {"split": "test", **known}
         (folder / "evaluation-test.json").write_text(json.dumps(told))
         assert main(["report", str(folder), "--examples", "0"]) == 0
         text = (folder / "report.html").read_text()
         assert '<span class="big">50.0 %</span> test accuracy' in text
+        assert "(95 % interval 15.0 % to 85.0 %, 4 rows)" in text
+        assert "The test split has only 4 rows" in text
         assert "No test split was measured" not in text
         (folder / "evaluation-test.json").unlink()
 

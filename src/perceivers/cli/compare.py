@@ -93,6 +93,9 @@ def _json(comparison: "Comparison") -> str:
             **_properties(one),
             "main_metric": one.main_metric,
             "metrics": one.metrics,
+            "intervals": {
+                split: dict(results[""].intervals) for split, results in one.results.items()
+            },
         }
         for one in comparison.runs
     ]
@@ -127,10 +130,9 @@ def _table(comparison: "Comparison") -> str:
     runs = comparison.runs
     rows = [["", *(_short(one.name) for one in runs)]]
     for split, name in comparison.measures:
-        found = [one.metrics.get(split, {}).get(name) for one in runs]
-        rows.append(
-            [f"{split} {name}", *("-" if v is None else metric_text(name, v) for v in found)]
-        )
+        found = [(one.metrics.get(split, {}).get(name), one.interval(split, name)) for one in runs]
+        texts = ["-" if v is None else metric_text(name, v, ends) for v, ends in found]
+        rows.append([f"{split} {name}", *texts])
     for label, texts in _property_rows(comparison).items():
         rows.append([label, *(_short(text) for text in texts)])
     parts = [in_columns(rows, right=range(1, len(rows[0])))]

@@ -324,6 +324,11 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         }
     if evaluation.details:
         result["details"] = dict(zip(evaluation.label_names, evaluation.details, strict=True))
+    if evaluation.detail_intervals:
+        result["detail_intervals"] = {
+            name: {metric: list(ends) for metric, ends in one.items()}
+            for name, one in zip(evaluation.label_names, evaluation.detail_intervals, strict=True)
+        }
     if evaluation.calibration is not None:
         result["calibration"] = asdict(evaluation.calibration)
     if evaluation.curves:

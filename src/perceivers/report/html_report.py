@@ -5,27 +5,41 @@ import importlib.util
 import io
 import tempfile
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.samples import Sample
+from perceivers.escaping import encode_text
+from perceivers.escaping import escape_html as escape
 from perceivers.evaluation.evaluate import choose_split, open_for_run
-from perceivers.evaluation.predict import load_predictor
+from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.explain.render.write import explain_file
-from perceivers.hub.checkpoint import WEIGHTS_FILE, load
+from perceivers.hub.checkpoint import WEIGHTS_FILE, Saved
 from perceivers.recipes.files import dump_recipe
+from perceivers.report.mistakes import SHOWN, cards, mistake_cards, row_name
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import (
     CLASS_HEAD,
     class_cells,
     curves_figure,
     detail_cells,
+    reliability_figure,
+    roc_figure,
     table_rows,
 )
+from perceivers.runs.sentences import (
+    FEW_ROWS,
+    calibration_sentence,
+    curves_sentence,
+    few_rows_sentence,
+    measured_calibration,
+)
+from perceivers.runs.summary import TaskSummary
 from perceivers.tasks.base import metric_text
+from perceivers.wording import counted
 
 _MAX_CLASSES = 30  # of a confusion matrix as a table
 _MAX_BAD_ROWS = 50
@@ -40,7 +54,7 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink); background: var(--ground);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 .quiet, figcaption { color: var(--quiet); font-size: .9rem; }
 .big { font-size: 2.2rem; font-weight: 600; line-height: 1.2; }
@@ -55,26 +69,35 @@ code { font: .9em ui-monospace, monospace; }
 figure { margin: 1rem 0; } figure img { width: 100%; height: auto; background: #fff; border-radius: .4rem; }
 figure svg { width: 100%; height: auto; } figure img, figure svg { min-width: 42rem; }
 details summary { cursor: pointer; }
+.narrow { max-width: 30rem; } .narrow figure svg { min-width: 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(10rem, 100%), 1fr)); gap: .8rem; }
+.cards figure { margin: 0; padding: .6rem; border: 1px solid var(--line); border-radius: .4rem; }
+.cards figure img { width: auto; min-width: 0; max-width: 100%; display: block; margin: 0 auto .4rem; }
+.cards blockquote { margin: 0 0 .4rem; font-size: .9rem; }
 """
 
 
-def write_html_report(run: str | Path, out: str | Path, *, examples: int = 3) -> list[str]:
+def write_html_report(
+    run: str | Path, out: str | Path, *, examples: int = 3, mistakes: int = SHOWN
+) -> list[str]:
     """Write the report of a run, and return sentences on missing parts and their reasons.
 
     Args:
         run: Run folder, ended or not.
         out: The file to write.
         examples: Number of explained samples, where the run's data are available.
+        mistakes: Number of the worst mistakes that are shown of each task, at most 12, likewise. They are those of
+            `perceivers evaluate`; without it, a split of at most 2,000 rows is measured.
 
     Raises:
         OSError: If the folder is not a run's, or the file cannot be written.
         ValueError: If a file of the run is invalid.
     """
     loaded = read_run(run)
-    figures, missing = _examples(loaded, examples) if examples > 0 else ([], [])
+    worst, figures, missing = _samples(loaded, examples, mistakes)
     if not importlib.util.find_spec("matplotlib"):
         missing.append('Curves are not drawn without matplotlib: pip install "perceivers[viz]".')
-    sections = "\n".join(part for part in _sections(loaded, figures, missing) if part)
+    sections = "\n".join(part for part in _sections(loaded, worst, figures, missing) if part)
     text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -82,7 +105,7 @@ def write_html_report(run: str | Path, out: str | Path, *, examples: int = 3) ->
         f"{sections}\n</main>\n</body>\n</html>\n"
     )
     with atomic_write(Path(out)) as new:
-        new.write_bytes(text.encode())
+        new.write_bytes(encode_text(text))
     return missing
 
 
@@ -94,9 +117,10 @@ def limits_of(run: LoadedRun) -> list[str]:
             "No test split was measured. The weights were chosen by the validation split, so its numbers are a little "
             "too good."
         )
-    count = run.metrics.get("validation", {}).get("samples")
-    if count and count < 1000:
-        limits.append(f"Validation has only {count:,.0f} samples: small differences are chance.")
+    limits += _warnings(run)
+    count = run.rows_of("validation")
+    if FEW_ROWS <= count < 1000:
+        limits.append(f"Validation has only {count:,} rows: small differences are chance.")
     task = run.task_config
     if task is not None and task.target_kind == "class" and task.output_names:
         limits.append(
@@ -108,34 +132,57 @@ def limits_of(run: LoadedRun) -> list[str]:
     return limits
 
 
+def _warnings(run: LoadedRun) -> list[str]:
+    """Return a sentence on each measured split that has few rows."""
+    found = (few_rows_sentence(split, run.rows_of(split) or FEW_ROWS) for split in run.metrics)
+    return [sentence for sentence in found if sentence]
+
+
 def metric_rows(run: LoadedRun, order: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the measured splits in a given order, and for each metric its name and value on each split as text."""
+    """Return titles and rows of a table: each measured split with its number of rows, each metric with its interval."""
     splits = [one for one in order if one in run.metrics]
     names = dict.fromkeys(name for split in splits for name in run.metrics[split])
-    values = {name: [run.metrics[split].get(name) for split in splits] for name in names}
     rows = [
-        [name, *("-" if value is None else metric_text(name, value) for value in found)]
-        for name, found in values.items()
+        [
+            name,
+            *(
+                "-" if value is None else metric_text(name, value, run.interval(split, name))
+                for split in splits
+                for value in [run.metrics[split].get(name)]
+            ),
+        ]
+        for name in names
     ]
-    return splits, rows
+    counts = [run.rows_of(split) for split in splits]
+    titles = [
+        f"{split} ({counted(count, 'row')})" if count else split
+        for split, count in zip(splits, counts, strict=True)
+    ]
+    return titles, rows
 
 
-def _sections(run: LoadedRun, examples: Sequence[str], missing: Sequence[str]) -> list[str]:
+def _sections(
+    run: LoadedRun, mistakes: Sequence[str], examples: Sequence[str], missing: Sequence[str]
+) -> list[str]:
     summary = run.summary
     notes = [] if summary is None else list(summary.notes)
     versions = [] if summary is None else [[*pair] for pair in summary.versions.items()]
     bad = [] if summary is None else [f"{name}: {reason}" for name, reason in summary.bad]
-    splits, metrics = metric_rows(run, ("validation", "test", "train"))
-    has_curves = run.rows and importlib.util.find_spec("matplotlib")
+    titles, metrics = metric_rows(run, ("validation", "test", "train"))
+    curves = ""
+    if run.rows and importlib.util.find_spec("matplotlib"):
+        label = f"Loss, {run.main_metric} and learning rate over the steps of training"
+        curves = _svg(curves_figure(run.rows, run.main_metric), label)
     setup = [] if summary is None else [row for row in table_rows(summary) if row[0] != "command"]
     command = "" if summary is None else summary.command
     recipe = "" if run.recipe is None else _code(dump_recipe(run.recipe))
     details = f"<details><summary>All settings</summary>{recipe}</details>" if recipe else ""
     return [
         _header(run),
-        _section("Metrics", _table(["", *splits], metrics)),
-        _section("Curves", _curves(run) if has_curves else ""),
+        _section("Metrics", _table(["", *titles], metrics)),
+        _section("Curves", curves),
         *_tasks(run),
+        *mistakes,
         _section("Examples", *examples),
         _section("The run", _code(command), _table([], setup, numbers=False)),
         _section("Size and cost", _cost(run)),
@@ -158,36 +205,49 @@ def _header(run: LoadedRun) -> str:
     metric = run.main_metric
     for split in [one for one in ("test", "validation") if metric in run.metrics.get(one, {})][:1]:
         value = metric_text(metric, run.metrics[split][metric])
-        lines.append(f'<p><span class="big">{value}</span> {split} {escape(metric)}</p>')
+        about = [counted(run.rows_of(split), "row")] if run.rows_of(split) else []
+        if (ends := run.interval(split, metric)) is not None:
+            low, high = (metric_text(metric, end) for end in ends)
+            about.insert(0, f"95 % interval {low} to {high}")
+        beside = f' <span class="quiet">({escape(", ".join(about))})</span>' if about else ""
+        lines.append(f'<p><span class="big">{value}</span> {split} {escape(metric)}{beside}</p>')
+    lines += [f"<p><strong>{escape(warning)}</strong></p>" for warning in _warnings(run)]
     if run.state != "ended":
         lines.append(f"<p><strong>This run has not ended: {escape(run.state)}.</strong></p>")
     return "\n".join([*lines, "</header>"])
 
 
-def _curves(run: LoadedRun) -> str:
-    """Return loss, main metric and learning rate as SVG in the page's text color."""
+def _svg(figure: Any, label: str) -> str:
+    """Return a figure of matplotlib as SVG in the page's text color, with a description (text)."""
     from matplotlib import rc_context
 
-    figure = curves_figure(run.rows, run.main_metric)
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "perceivers"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = text.replace("#000000", "currentColor").replace("#ffffff", "none")
     text = text.replace('<text style="', '<text style="fill: currentColor; ')
-    label = escape(f"Loss, {run.main_metric} and learning rate over the steps of training")
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     return f'<figure><div class="wide" tabindex="0">{text}</div></figure>'
 
 
 def _tasks(run: LoadedRun) -> list[str]:
-    """Return confusion matrix and recall of each class, or the metrics of each output, for every task."""
-    if run.summary is None:
-        return []
+    """Return the results of every task: those of test where it was measured, then those of validation, folded."""
+    known = [split for split in ("test", "validation", "train") if split in run.results]
+    shown = [(split, sections) for split in known if (sections := _results(run, split))]
+    found = shown[0][1] if shown else []
+    for split, sections in shown[1:]:
+        title = f"<summary>Classes, calibration and curves on {split}</summary>"
+        found.append("\n".join([f"<details>{title}", *sections, "</details>"]))
+    return found
+
+
+def _results(run: LoadedRun, split: str) -> list[str]:
+    """Return confusion, classes or outputs, calibration and curves of every task on a split."""
     found: list[str] = []
-    for place, (name, task) in enumerate([("", run.summary), *run.summary.tasks.items()]):
+    for place, (name, task) in enumerate(run.results[split].items()):
         of_task = f" of {name}" if name else ""
         if task.confusion is not None:
             image = run.folder / (f"confusion-{place}.png" if name else "confusion.png")
@@ -195,17 +255,38 @@ def _tasks(run: LoadedRun) -> list[str]:
             matrix = ""
             if len(counts) <= _MAX_CLASSES:
                 matrix = _confusion_table(task.label_names, counts)
-            elif image.is_file():
+            elif image.is_file() and split == "validation":
                 label = "Share of each true class that was predicted as each class"
                 matrix = _image(image.read_bytes(), label)
-            found.append(_section(f"Confusion{of_task} on validation", matrix))
-            found.append(
-                _section(f"Classes{of_task} on validation", _table(CLASS_HEAD, class_cells(task)))
-            )
+            table = _table(CLASS_HEAD, class_cells(task))
+            found.append(_section(f"Confusion{of_task} on {split}", matrix))
+            found.append(_section(f"Classes{of_task} on {split}", table))
         elif task.details:
             table = _table(["", *task.details[0]], detail_cells(task))
-            found.append(_section(f"Each output{of_task} on validation", table))
-    return found
+            found.append(_section(f"Each output{of_task} on {split}", table))
+        found.append(_section(f"Calibration{of_task} on {split}", *_calibration(task, split)))
+        if task.curves:
+            has_drawing = importlib.util.find_spec("matplotlib")
+            label = f"ROC and precision-recall curves{of_task} on {split}"
+            drawn = _svg(roc_figure(task.curves), label) if has_drawing else ""
+            sentence = f"<p>{escape(curves_sentence(task.curves))}</p>"
+            found.append(_section(f"ROC and precision-recall{of_task} on {split}", sentence, drawn))
+    return [section for section in found if section]
+
+
+def _calibration(task: TaskSummary, split: str) -> list[str]:
+    """Return a sentence on the calibration of probabilities and the reliability curve."""
+    calibration = task.calibration
+    if calibration is None:
+        return []
+    sentence = measured_calibration(calibration)
+    if split == "validation":
+        sentence = calibration_sentence(calibration)
+    parts = [f"<p>{escape(sentence)}</p>"]
+    if importlib.util.find_spec("matplotlib"):
+        label = "Reliability curve: share that is right over predicted probability"
+        parts.append(f'<div class="narrow">{_svg(reliability_figure(calibration), label)}</div>')
+    return parts
 
 
 def _cost(run: LoadedRun) -> str:
@@ -226,32 +307,41 @@ def _cost(run: LoadedRun) -> str:
     return _table([], rows)
 
 
-def _examples(run: LoadedRun, count: int) -> tuple[list[str], list[str]]:
-    """Return figures of samples evenly spaced over the test or validation split, and reasons for missing ones."""
+@dataclass(frozen=True, kw_only=True)
+class _RunData:
+    """A run with its predictor, its data and the split of which samples are shown."""
+
+    predictor: Predictor
+    source: DatasetBundle
+    split: str
+
+
+def _open(run: LoadedRun) -> _RunData | str:
+    """Return the predictor and data of a run, or the reason why samples cannot be shown."""
     if run.state != "ended" or run.data is None:
-        return [], [
-            "No examples are shown: the run has not ended, or the location of its data is unknown."
-        ]
+        return "the run has not ended, or the location of its data is unknown."
     try:
         predictor = load_predictor(run.folder)
         source = open_for_run(predictor)
         split = choose_split(source, None, own=True)
     except (OSError, ValueError, ImportError) as error:
-        return [], [f"No examples are shown: {' '.join(str(error).split())}"]
+        return " ".join(str(error).split())
     if split not in source.splits:
-        return [], [
-            "No examples are shown: the run's data are a stream, whose rows have no numbers."
-        ]
-    saved = load(run.folder)
+        return "the run's data are a stream, whose rows have no numbers."
+    return _RunData(predictor=predictor, source=source, split=split)
+
+
+def _examples(data: _RunData, count: int) -> tuple[list[str], list[str]]:
+    """Return figures of samples evenly spaced over the split, and reasons for missing ones."""
+    source, split, predictor = data.source, data.split, data.predictor
+    saved = Saved(model=predictor.model, config=predictor.config, folder=predictor.folder)
     found: list[str] = []
     missing: list[str] = []
     records = source.splits[split]
     with tempfile.TemporaryDirectory(prefix="perceivers-report-") as folder:
         for index in range(0, len(records), max(1, len(records) // count))[:count]:
             row = dict(records.row(index))
-            paths = [cell.path for cell in row.values() if isinstance(cell, EncodedItem)]
-            files = dict.fromkeys(path.name for path in paths if path is not None)
-            name = " + ".join(files) or f"Row {index}"
+            name = row_name(row, index)
             out = Path(folder) / "explanation.png"
             try:
                 explain_file(saved, Sample(name=name, row=row), out, latents=4)
@@ -265,6 +355,31 @@ def _examples(run: LoadedRun, count: int) -> tuple[list[str], list[str]]:
                 truth = f", in truth {known[int(target)]}" if int(target) in known else ""
             found.append(_image(out.read_bytes(), f"{name} ({split} split{truth})"))
     return found, list(dict.fromkeys(missing))
+
+
+def _samples(
+    run: LoadedRun, examples: int, mistakes: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Return sections of the worst mistakes, figures of examples, and reasons for missing ones."""
+    if examples <= 0 and mistakes <= 0:
+        return [], [], []
+    data = _open(run)
+    if isinstance(data, str):
+        what = [("examples", examples), ("mistakes", mistakes)]
+        return [], [], [f"No {name} are shown: {data}" for name, count in what if count > 0]
+    sections: list[str] = []
+    figures: list[str] = []
+    missing: list[str] = []
+    if mistakes > 0:
+        found, missing = mistake_cards(run, data.predictor, data.source, data.split, mistakes)
+        for task, shown in found.items():
+            of_task = f" of {task}" if task else ""
+            title = f"Worst mistakes{of_task} on {data.split}"
+            sections.append(_section(title, cards(shown)))
+    if examples > 0:
+        figures, more = _examples(data, examples)
+        missing += more
+    return sections, figures, missing
 
 
 def _section(title: str, *parts: str) -> str:

@@ -13,8 +13,9 @@ from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes.files import RECIPE_FILE, read_run_recipe
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
-from perceivers.runs.summary import RunSummary, read_summary
+from perceivers.runs.summary import RunSummary, TaskSummary, evaluation_summary, read_summary
 from perceivers.tasks.base import Task
+from perceivers.tasks.intervals import Interval
 from perceivers.tasks.registry import TaskConfig, build_task
 
 EVALUATIONS = "evaluation-*.json"  # of `perceivers evaluate`, one for each split
@@ -83,6 +84,23 @@ class LoadedRun:
                 if name.startswith("validation/")
             }
         return found | {split: dict(one["metrics"]) for split, one in self.measured.items()}
+
+    @cached_property
+    def results(self) -> dict[str, dict[str, TaskSummary]]:
+        """Results of each measured split: of the whole (""), and of each of several tasks."""
+        found: dict[str, dict[str, TaskSummary]] = {}
+        if self.summary is not None:
+            found["validation"] = {"": self.summary, **self.summary.tasks}
+        return found | {split: evaluation_summary(one) for split, one in self.measured.items()}
+
+    def interval(self, split: str, metric: str) -> Interval | None:
+        """Return the 95 % confidence interval of a metric. None: it has none, or none is known."""
+        results = self.results.get(split)
+        return None if results is None else results[""].intervals.get(metric)
+
+    def rows_of(self, split: str) -> int:
+        """Return the number of samples that were measured of a split; 0 if it is unknown."""
+        return int(self.metrics.get(split, {}).get("samples", 0))
 
     @property
     def data(self) -> str | None:
@@ -182,8 +200,9 @@ def _measured(folder: Path) -> dict[str, Mapping[str, Any]]:
     for path in sorted(folder.glob(EVALUATIONS)):
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            evaluation_summary(content)
             found[str(content["split"])] = {**content, "metrics": dict(content["metrics"])}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is not what `perceivers evaluate` wrote. Remove it, and measure again."
             ) from error

@@ -273,8 +273,10 @@ def reliability_figure(calibration: Calibration) -> Any:
         high = [max(0.0, end[1] - value) for value, end in zip(y, ends, strict=True)]
         error = errors.get(label, calibration.ece)
         text = f"{label}: error {100 * error:.1f} %"
-        look = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.2}
-        axes.errorbar(x, y, yerr=[low, high], elinewidth=0.6, label=text, **look)
+        axes.errorbar(x, y, yerr=[low, high], color=color, elinewidth=0.6, linewidth=0.5, alpha=0.6)
+        most = max((one.n for one in bins), default=1)
+        sizes = [8 + 52 * one.n / most for one in bins]  # by the number of samples
+        axes.scatter(x, y, s=sizes, color=color, marker=marker, linewidth=0, label=text, zorder=3)
     axes.set(xlabel="predicted probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left")

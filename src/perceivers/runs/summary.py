@@ -54,6 +54,24 @@ class TaskSummary:
         return sorted((one for one in found if one.n), key=lambda one: one.right / one.n)
 
 
+def evaluation_summary(content: Mapping[str, Any]) -> dict[str, TaskSummary]:
+    """Return the results in a file of `perceivers evaluate`, "" for the whole, and those of each of several tasks."""
+    names = content.get("label_names", [])
+    details = content.get("details", {})
+    intervals = content.get("detail_intervals", {})
+    plain = {
+        "confusion": content.get("confusion"),
+        "intervals": content.get("intervals", {}),
+        "detail_intervals": [intervals.get(name, {}) for name in names] if intervals else [],
+        "calibration": content.get("calibration"),
+        "curves": content.get("curves", []),
+        "label_names": names,
+        "details": list(details.values()),
+    }
+    parts = {name: evaluation_summary(one)[""] for name, one in content.get("tasks", {}).items()}
+    return {"": TaskSummary(**_filled(plain)), **parts}
+
+
 def meter_results(meter: Meter) -> dict[str, Any]:
     """Return the results of a meter as fields of `TaskSummary`; a temperature is fitted to its samples."""
     return {

@@ -542,6 +542,10 @@ class Task(ABC):
         """Return the prediction and the truth of one sample, with a batch axis of 1, as text."""
         return ""
 
+    def target_image(self, targets: Any, preprocess: Mapping[str, Any]) -> Any:
+        """Return the targets of one sample, with a batch axis of 1, as a PIL image. None: they are no image."""
+        return None
+
     def calibrated_config(self, calibrations: Mapping[str, Calibration]) -> Any:
         """Return the configuration with fitted temperatures: that of each of several tasks by name, of one by ""."""
         return self.config

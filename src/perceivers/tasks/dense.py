@@ -285,15 +285,24 @@ class SegmentationTask(_DenseTask):
 
         Colors are chosen for the classes that the palette of the training data lacks.
         """
-        palette = getattr(request.preprocess[self.config.target], "palette", ())
-        colors = _class_colors(len(self.names), palette)
         classes = self.image(self.probabilities(outputs)).float().cpu().argmax(dim=1)
         for name, one in zip(request.names, classes, strict=True):
             shares = one.flatten().bincount(minlength=len(self.names)) / one.numel()
-            image = Image.fromarray(one.to(torch.uint8).numpy())
-            image.putpalette(colors)
+            image = self._colored(one, request.preprocess)
             values = dict(zip(self.names, shares.tolist(), strict=True))
             yield Prediction(name=name, values=values, image=image)
+
+    def target_image(
+        self, targets: Int[Tensor, "1 O P"], preprocess: Mapping[str, Any]
+    ) -> Image.Image:
+        """Return the true classes as an image with the colors of the predictions."""
+        return self._colored(self.image(targets[..., None].float())[0, 0].cpu(), preprocess)
+
+    def _colored(self, classes: Tensor, preprocess: Mapping[str, Any]) -> Image.Image:
+        palette = getattr(preprocess[self.config.target], "palette", ())
+        image = Image.fromarray(classes.to(torch.uint8).numpy())
+        image.putpalette(_class_colors(len(self.names), palette))
+        return image
 
     def mistake_sizes(
         self, outputs: Float[Tensor, "B O K"], targets: Int[Tensor, "B O P"]
@@ -391,8 +400,7 @@ class ImageToImageTask(_DenseTask):
         """Yield an image for each sample, and the mean of its values."""
         images = self.image(self.probabilities(outputs)).float().cpu()
         for name, one in zip(request.names, images, strict=True):
-            pixels = one.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-            image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+            image = _as_image(one)
             yield Prediction(name=name, values={"mean": one.mean().item()}, image=image)
 
     def _errors(
@@ -400,6 +408,12 @@ class ImageToImageTask(_DenseTask):
     ) -> Float[Tensor, "B O P C"]:
         """Return the error of each value; 0 outside of the image."""
         return torch.where(targets.isnan(), 0.0, self._pixels(outputs) - targets.nan_to_num())
+
+    def target_image(
+        self, targets: Float[Tensor, "1 O P C"], preprocess: Mapping[str, Any]
+    ) -> Image.Image:
+        """Return the true values as an image."""
+        return _as_image(self.image(targets)[0].nan_to_num().clamp(0, 1).cpu())
 
     def mistake_sizes(
         self, outputs: Float[Tensor, "B O K"], targets: Float[Tensor, "B O P C"]
@@ -467,6 +481,12 @@ class ImageToImageMeter(SummedMeter):
         decibels, absolute, images = rows.unbind(dim=1)
         psnr = decibels / images
         return {"psnr": psnr, "mae": absolute / images, "rmse": 10 ** (-psnr / 20)}
+
+
+def _as_image(values: Float[Tensor, "C Y X"]) -> Image.Image:
+    """Return values in [0, 1] as an image."""
+    pixels = values.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _class_colors(count: int, palette: Sequence[int]) -> list[int]:

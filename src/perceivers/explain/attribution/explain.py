@@ -21,7 +21,7 @@ from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import class_index
 from perceivers.explain.attribution.rollup import QueryAttribution, relevance, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
-from perceivers.explain.contents.base import ModelInput, View, content_of
+from perceivers.explain.contents.base import Content, ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
@@ -251,6 +251,11 @@ def _views(
             )
         )
     return tuple(views)
+
+
+def contents_of(saved: Saved, sample: ReadSample) -> dict[str, Content]:
+    """Return the content of each present modality of a sample, by name."""
+    return {name: content_of(_model_input(saved, sample, name)) for name in sample.inputs}
 
 
 def _model_input(saved: Saved, sample: ReadSample, name: str) -> ModelInput:

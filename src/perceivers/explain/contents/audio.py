@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from perceivers.data.modalities.audio.mel import mel_edges
 from perceivers.explain.contents import base, plot
@@ -86,6 +87,11 @@ class SpectrogramContent(base.Content):
             "height": bands,
             "hertz": base.number_list(self.hertz),
         }
+
+    def thumbnail(self) -> Image.Image:
+        """Return the spectrogram, low frequencies at the bottom."""
+        shades = base.shades_of(self.values.T[::-1])
+        return Image.fromarray(shades).resize((320, 140), Image.Resampling.BILINEAR)
 
     def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the map as bands x times, from the lowest band: it is drawn upwards."""

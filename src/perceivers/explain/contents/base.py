@@ -76,6 +76,22 @@ class Content:
         plot.draw_tracks(tracks, view, self.edges(view.overall.size))
         tracks[-1].set_xlabel(self.axis_label, fontsize=8, color=plot.QUIET)
 
+    def thumbnail(self) -> Image.Image | str | None:
+        """Return a small image of the content without attention, or a text. None: neither is known.
+
+        Raises:
+            ImportError: If it is drawn and matplotlib is missing.
+        """
+        if self.plot_height <= 0:
+            return None
+
+        def draw(figure: Any) -> None:
+            axes = figure.subplots()
+            plot.bare(axes)
+            self.draw_plot([axes])
+
+        return plot.drawn_image(draw, 3.4, min(max(self.plot_height, 1.3), 2.6))
+
     @property
     def plot_height(self) -> float:
         """Height in inches of the plot above the tracks."""

@@ -38,6 +38,10 @@ class ImageContent(base.Content):
         """Draw the image and each map over it."""
         plot.draw_panels(figure, view, self.pixels, self.pixels.shape[1::-1])
 
+    def thumbnail(self) -> Image.Image:
+        """Return the image in a small size."""
+        return plot.sized_image(self.pixels)
+
     def latents_size(self, view: base.View) -> tuple[float, float]:
         """Return a size with a row for each cross-attention and a column for each latent."""
         rows, columns = view.scores.shape[:2]

@@ -4,11 +4,12 @@ Matplotlib is imported inside the functions that need it, so that views can be r
 pyplot: no window opens, and no state is shared with the caller.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 INK, QUIET, BAR, PALE = "#1b1f27", "#6b7280", "#3b6fb6", "#c9d3e0"
 _PALETTES = {
@@ -54,6 +55,30 @@ def envelope(values: Array, columns: int) -> tuple[Array, Array, Array]:
     """Return the start, lowest and highest value of each of at most `columns` columns, so that no peak is lost."""
     starts = np.unique(np.linspace(0, len(values), min(len(values), columns) + 1).astype(int)[:-1])
     return starts, np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+
+
+def drawn_image(draw: Callable[[Any], None], width: float, height: float) -> Image.Image:
+    """Return a figure of this size in inches, filled by a function, as an image."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    draw(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def sized_image(pixels: Array, side: int = 240) -> Image.Image:
+    """Return pixels, rows x columns or rows x columns x 3 bytes, as an image whose longer side is about `side`."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    longer = max(image.size)
+    if longer > side:
+        image.thumbnail((side, side))
+        return image
+    factor = max(side // longer, 1)  # whole pixels stay squares
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST)
 
 
 def bare(axes: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from perceivers.explain.contents import base, plot
 
@@ -32,6 +33,21 @@ class PointsContent(base.Content):
     def arrange(self, attention: base.Array, view: base.View) -> base.Array:
         """Return the attention to the points that are shown."""
         return attention[self._shown(view)]
+
+    def thumbnail(self) -> Image.Image:
+        """Return the points seen from one side; those behind are paler."""
+        points = self.points[np.isfinite(self.points).all(axis=1)][:POINTS]
+        turn = np.deg2rad(35)
+        across = points[:, 0] * np.cos(turn) - points[:, 1] * np.sin(turn)
+        depth = points[:, 0] * np.sin(turn) + points[:, 1] * np.cos(turn)
+
+        def draw(figure: Any) -> None:
+            axes = figure.subplots()
+            axes.scatter(across, points[:, 2] + 0.35 * depth, c=depth, cmap="Blues_r", s=3, lw=0)
+            axes.set_aspect("equal")
+            axes.set_axis_off()
+
+        return plot.drawn_image(draw, 2.4, 2.4)
 
     def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with a plot for each map."""

@@ -9,6 +9,7 @@ from perceivers.explain.contents import base, plot
 
 FIELDS = 30  # drawn in a PNG, at most
 COLUMNS = 5
+SHOWN = 12  # fields of a thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,13 @@ class TableContent(base.Content):
         """Return names and values of the fields."""
         known = {"names": list(self.fields), "texts": list(self.texts)}
         return {"media": "table", "extent": [1.0], **known}
+
+    def thumbnail(self) -> str:
+        """Return the first fields and their values."""
+        pairs = zip(self.fields[:SHOWN], self.texts, strict=False)
+        shown = [f"{name} = {plot.shorten(text, 40) or '(missing)'}" for name, text in pairs]
+        more = len(self.fields) - len(shown)
+        return ", ".join([*shown, *([f"{more} more"] if more else [])])
 
     def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with bars for each map."""

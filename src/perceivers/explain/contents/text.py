@@ -60,6 +60,10 @@ class TextContent(base.Content):
             place += length
         return found
 
+    def thumbnail(self) -> str:
+        """Return the beginning of the text."""
+        return plot.shorten("".join(text for text, _, _ in self.characters()), 300)
+
     def to_json(self, view: base.View) -> base.Json:
         """Return the characters, each with the first and last + 1 of its elements."""
         step = self.step

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from perceivers.explain.contents import base, plot
 
@@ -44,6 +45,13 @@ class VideoContent(base.Content):
             "frames": [base.image_url(frame, "JPEG") for frame in self.frames],
             "step": self.step[0],
         }
+
+    def thumbnail(self) -> Image.Image:
+        """Return the first, middle and last frame side by side."""
+        shown = dict.fromkeys((0, self.num_frames // 2, self.num_frames - 1))
+        return plot.sized_image(
+            np.concatenate([self.frames[place] for place in shown], axis=1), 320
+        )
 
     def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with a row of frames for each map."""
