@@ -245,7 +245,7 @@ def _is_table(path: Path, columns: Columns) -> bool:
     """Return True for a table of samples, rather than one sample."""
     if path.suffix.lower() not in DATA_SUFFIXES:
         return False
-    kinds = {part.kind for part in columns.values() if not part.columns}
+    kinds = {kind for part in columns.values() if not part.columns for kind in _file_kinds(part)}
     if kind_of_name(path.name) not in kinds:
         return True
     if kind_of_name(path.name) != "array":

@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.float32]
 # A zip of a few kB can claim any size. 20 million points of six float64 channels are just below it.
 MAX_BYTES = 1 << 30
 MAX_ELEMENTS = 20_000_000  # of one array
-_NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
+NPY_MAGIC, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _BYTES_PER_NUMBER = 8
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -124,7 +124,7 @@ def load_arrays(media: EncodedItem, noun: str, *groups: tuple[str, ...]) -> list
             return [None if name is None else as_numbers(columns[name]) for name in names]
     data = read_bytes(media, noun)
     with one_sentence(media.name, noun):
-        if data.startswith(_NPY):
+        if data.startswith(NPY_MAGIC):
             return [_parse(data), *[None] * (len(groups) - 1)]
         if data.startswith(_ZIP):
             return _from_archive(data, groups)

@@ -120,14 +120,14 @@ def decode(media: EncodedItem, *, num_channels: int) -> Decoded:
         )
     if media.array is not None:
         image, notes = _from_array(media.name, media.array), []
-        return Decoded(_to_mode(image, num_channels, notes), tuple(notes))
+        return Decoded(to_mode(image, num_channels, notes), tuple(notes))
     with _opened(media) as image:
         notes = []
         if image.format in _FRAMED and getattr(image, "is_animated", False):
             notes.append("first of several frames")
         image.load()
         turn = _TURNS.get(_orientation(image, notes))
-        eight_bit = _to_mode(image, num_channels, notes)
+        eight_bit = to_mode(image, num_channels, notes)
         if turn is not None:
             notes.append("turned as EXIF states")
             eight_bit = eight_bit.transpose(turn)
@@ -313,12 +313,12 @@ def _from_array(name: str, array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
 
 
-def _to_mode(image: Image.Image, num_channels: int, notes: list[str]) -> Image.Image:
+def to_mode(image: Image.Image, num_channels: int, notes: list[str]) -> Image.Image:
     """Return the image in 8 bit, transparency laid on white, in mode `L` or `RGB`."""
     mode = "L" if num_channels == 1 else "RGB"
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         notes.append("scaled to 8 bit")
-        image = _to_eight_bit(image)
+        image = to_eight_bit(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
@@ -329,7 +329,7 @@ def _to_mode(image: Image.Image, num_channels: int, notes: list[str]) -> Image.I
     return image if image.mode == mode else image.convert(mode)
 
 
-def _to_eight_bit(image: Image.Image) -> Image.Image:
+def to_eight_bit(image: Image.Image) -> Image.Image:
     """Scale deeper gray to 8 bit (Pillow's own conversion clips at 255).
 
     16 bit is 0 to 65535. Whole and real numbers of 32 bit have no agreed white: it is the first of 1

@@ -398,7 +398,7 @@ def _read_text(data: bytes, _: str) -> PointCloud:
     return PointCloud(points, None, notes)
 
 
-_DECIMAL_COMMAS = re.compile(rb"[-+]?\d+(,\d+)?([eE][-+]?\d+)?([ \t;]+|$)")
+DECIMAL_COMMAS = re.compile(rb"[-+]?\d+(,\d+)?([eE][-+]?\d+)?([ \t;]+|$)")
 
 
 def has_decimal_commas(text: bytes) -> bool:
@@ -411,7 +411,7 @@ def has_decimal_commas(text: bytes) -> bool:
     if not lines or not any(b"," in line for line in lines):
         return False
     return all(
-        _DECIMAL_COMMAS.sub(b"", line) == b"" and len(_DECIMAL_COMMAS.findall(line)) >= 3
+        DECIMAL_COMMAS.sub(b"", line) == b"" and len(DECIMAL_COMMAS.findall(line)) >= 3
         for line in lines
     )
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.array.decode import NPY_MAGIC, load_arrays
 from perceivers.data.modalities.base import MissingValueError
 
 Numbers = npt.NDArray[np.float64]
@@ -81,6 +82,8 @@ def read_series(media: EncodedItem) -> tuple[SeriesValue, tuple[str, ...]]:
         raise MissingValueError(f"'{media.name}' is empty: expected a series, got no cell.")
     notes: list[str] = []
     if media.value is None and media.array is None:
+        if _first_bytes(media).startswith(NPY_MAGIC):
+            return SeriesValue(_checked(media.name, _matrix(media.name, _npy(media)), notes)), ()
         columns = _columns_of_file(media, notes)
     elif isinstance(media.value, Mapping):
         columns = dict(cast("Mapping[str, Any]", media.value))
@@ -92,6 +95,20 @@ def read_series(media: EncodedItem) -> tuple[SeriesValue, tuple[str, ...]]:
     if times is not None:
         values, times = _in_order(media.name, values, times, notes)
     return SeriesValue(values, times, tuple(columns)), tuple(notes)
+
+
+def _first_bytes(media: EncodedItem) -> bytes:
+    try:
+        with media.open() as file:
+            return file.read(8)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+
+
+def _npy(media: EncodedItem) -> npt.NDArray[Any]:
+    array = load_arrays(media, "a series", ("values",))[0]
+    assert array is not None
+    return array
 
 
 def _columns_of_file(media: EncodedItem, notes: list[str]) -> dict[str, Any]:
@@ -172,8 +189,11 @@ def _why(name: str, data: bytes, error: Exception) -> str:
     if data[:4] != b"PAR1":
         reader = csv.reader(io.StringIO(data.decode("latin1")), delimiter=_mark(_line(data)))
         rows = ((reader.line_num, len(row)) for row in reader if row)
-        expected = next(rows, (1, 0))[1]
-        ragged = next(((line, cells) for line, cells in rows if cells != expected), None)
+        try:
+            expected = next(rows, (1, 0))[1]
+            ragged = next(((line, cells) for line, cells in rows if cells != expected), None)
+        except csv.Error:  # no text at all
+            ragged, expected = None, 0
         if ragged is not None:
             return (
                 f"'{name}', line {ragged[0]}: expected {expected} cells as in the header, got {ragged[1]}. "
