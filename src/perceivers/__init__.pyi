@@ -1,4 +1,7 @@
 # Data, recipes and runs
+from .checks.check import CheckReport as CheckReport
+from .checks.check import check_data as check_data
+from .checks.finding import Finding as Finding
 from .data.base import DataConfig as DataConfig
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate

@@ -16,6 +16,7 @@ from perceivers.cli.terminal import echo, prepare_streams
 
 COMMANDS = {
     "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",
+    "check": "Check data: what fit would choose, bad files, duplicates, labels, groups.",
     "fit": "Train on your data. Recognizes them and chooses a recipe.",
     "evaluate": "Measure a run on its test split, or on other data.",
     "predict": "Predict files, folders or globs.",

@@ -8,7 +8,7 @@ its content in place alters these, but a copy does, too.
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ _CHUNK = 2**20
 _DIGEST_BYTES = 16
 
 
+@runtime_checkable
 class _Hash(Protocol):
     def update(self, data: Any, /) -> None:
         """Add bytes."""

@@ -107,6 +107,8 @@ class ModalitySpec:
         mixup: `blend` adds two samples, `share` takes elements of both. None: mixup is not possible.
         accepts: Modalities whose files can hold this one, too: a video has audio.
         upload_sizes: Sizes of an upload by its header, each held to a limit.
+        describe: Returns the `data.modalities.base.Comparable` of a decoded value, for checks of the data. None: the
+            array that the model reads is compared.
     """
 
     name: str
@@ -124,6 +126,7 @@ class ModalitySpec:
     mixup: Literal["blend", "share"] | None = None
     accepts: tuple[str, ...] = ()
     upload_sizes: Callable[[Any], Iterable[UploadSize]] | None = None
+    describe: Callable[[Any], Any] | None = None
 
     def holds_array(self, column: str, shape: tuple[int, ...]) -> bool:
         """Return whether a column of arrays holds this modality, by its name and the shape of a row."""

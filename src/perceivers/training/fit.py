@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from perceivers.checks.check import quick_check
 from perceivers.console import print_message
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.hub import checkpoint as hub
@@ -116,6 +117,8 @@ def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
         yield run.reason
     yield from run.data.notes
     yield from _preprocess_notes(run)
+    for finding in quick_check(run):
+        yield f"{finding.severity.capitalize()}: {finding.message} `perceivers check DATA` lists the rows."
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
     yield f"Model: {count:,} parameters. The run goes to {folder}."

@@ -37,6 +37,23 @@ class DecodedValue:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparable:
+    """Description of a decoded value by which samples are compared.
+
+    Attributes:
+        features: A vector of one length for all samples; similar samples have a small angle.
+        is_standardized: Whether each feature is divided by its standard deviation over the data first.
+        thumbnail: Gray pixels of an image, 32 x 32, for nearly equal images.
+        text: Normal form of a text, the same for texts that differ in case, blanks and punctuation only.
+    """
+
+    features: npt.NDArray[np.float32]
+    is_standardized: bool = True
+    thumbnail: npt.NDArray[np.uint8] | None = None
+    text: str | None = None
+
+
 _Value = TypeVar("_Value")
 
 CellSampler = Callable[[int | None], Iterable[EncodedItem]]

@@ -86,6 +86,7 @@ class ColumnTable(Table):
         columns: Lists or arrays of cells, of equal length.
         first: Number of the first row in messages: 2 for a CSV file with a header.
         unit: Word for a row in messages.
+        unused: Columns of numbers and short strings that are no part of a row; `column` returns them, too.
     """
 
     name: str
@@ -94,6 +95,7 @@ class ColumnTable(Table):
     folder: Path = field(default_factory=Path)
     first: int = 0
     unit: str = "row"
+    unused: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         known = {c: self.fields.get(c) or infer_field(v) for c, v in self.columns.items()}
@@ -112,11 +114,19 @@ class ColumnTable(Table):
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column."""
-        return [plain(cell) for cell in self.columns[name]]
+        cells = self.columns[name] if name in self.columns else self.unused[name]
+        return [plain(cell) for cell in cells]
 
     def keep(self, fields: Mapping[str, Field]) -> "ColumnTable":
         """Return the table with these columns only."""
-        return replace(self, columns={c: self.columns[c] for c in fields}, fields=fields)
+        plain_kinds = ("number", "string")
+        rest = {
+            c: cells
+            for c, cells in self.columns.items()
+            if c not in fields and self.fields[c].kind in plain_kinds
+        }
+        kept = {c: self.columns[c] for c in fields}
+        return replace(self, columns=kept, fields=fields, unused={**self.unused, **rest})
 
     def where(self, index: int) -> str:
         """Return the name of a row in messages."""

@@ -47,6 +47,10 @@ class LabelledSplit:
             return self.base.column(name)
         return [self._target(index) for index in range(len(self))]
 
+    def where(self, index: int) -> str:
+        """Return the name of a row in messages."""
+        return self.base.where(index)
+
     def _target(self, index: int) -> Any:
         if isinstance(self.targets, Mapping):
             return {name: values[index] for name, values in self.targets.items()}

@@ -14,6 +14,7 @@ from perceivers.data.modalities.base import (
     SAMPLED_CELLS,
     BasePreprocessConfig,
     CellSampler,
+    Comparable,
     DecodedValue,
     MissingValueError,
     read_cells,
@@ -376,6 +377,20 @@ def _is_image(data: bytes) -> bool:
     return data.startswith(_MAGIC) or is_webp or is_heif or is_bmp or is_ppm
 
 
+def describe_image(image: Image.Image) -> Comparable:
+    """Return a thumbnail of an image, and its gray values and colors as features.
+
+    Images of less than 16 pixels, many of which are nearly equal, have no thumbnail.
+    """
+    gray = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR))
+    colors = np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX))
+    shades = gray.reshape(16, 2, 16, 2).mean(axis=(1, 3))
+    features = np.concatenate([shades.ravel(), colors.ravel()]).astype(np.float32)
+    return Comparable(
+        features=features, is_standardized=False, thumbnail=gray if min(image.size) >= 16 else None
+    )
+
+
 def _default(size: OwnDataSize) -> tuple[ImagePreprocessConfig, ImageAugmentConfig]:
     augment = ImageAugmentConfig(crop_scale=(0.4, 1.0), flip=True)
     return ImagePreprocessConfig(max_side=size.largest_image), augment
@@ -430,5 +445,6 @@ register_modality(
         fine_encoder=False,
         mixup="blend",
         upload_sizes=image_upload_sizes,
+        describe=describe_image,
     )
 )

@@ -1,5 +1,8 @@
 """Text as a modality: UTF-8 bytes behind the six special tokens of DeepMind's release."""
 
+import re
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import SEEK_END
@@ -14,6 +17,7 @@ from perceivers.data.modalities.base import (
     SAMPLED_CELLS,
     BasePreprocessConfig,
     CellSampler,
+    Comparable,
     DecodedValue,
     MissingValueError,
     read_cells,
@@ -107,6 +111,7 @@ MULTIPLE = (
     64  # lengths of batches and of models are multiples of it, so that few different ones occur
 )
 
+_WORD_FEATURES = 1024  # to which words are hashed
 _MASK_WORD = b"[MASK]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character behind its first
@@ -444,6 +449,16 @@ def _size_of(media: EncodedItem) -> int:
     return len(media.data if media.data is not None else encoded_text(media))
 
 
+def describe_text(value: Any) -> Comparable:
+    """Return the words of a text in lower case, and their counts, hashed, as features."""
+    data = value.data if isinstance(value, MultiText) else value
+    words = re.findall(r"\w+", data.tobytes().decode("utf-8", "replace").casefold())
+    features = np.zeros(_WORD_FEATURES, dtype=np.float32)
+    for word, count in Counter(words).items():
+        features[zlib.crc32(word.encode("utf-8", "replace")) % _WORD_FEATURES] += count**0.5
+    return Comparable(features=features, is_standardized=False, text=" ".join(words))
+
+
 def _upload_sizes(media: EncodedItem) -> Iterator[UploadSize]:
     text = media.value if media.data is None else media.data
     size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text or b"")
@@ -465,5 +480,6 @@ register_modality(
         is_media=False,
         recipe="text",
         upload_sizes=_upload_sizes,
+        describe=describe_text,
     )
 )
