@@ -1,12 +1,13 @@
 """Registries of configuration classes: a saved file names registered kinds, never code."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import reduce
+from dataclasses import dataclass, field, fields
+from functools import reduce, wraps
 from operator import or_
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema
 
 from perceivers.plugins import load_plugins
@@ -17,9 +18,55 @@ Class = TypeVar("Class")
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def configclass(cls: type[Class]) -> type[Class]:
     """Make a class a frozen, keyword-only dataclass that pydantic validates and that refuses unknown fields."""
-    made = dataclass(frozen=True, kw_only=True)(cls)
+    made = dataclass(frozen=True, kw_only=True)(_with_explained_checks(cls))
     made.__pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportAttributeAccessIssue]
     return made
+
+
+def _with_explained_checks(cls: type[Class]) -> type[Class]:
+    """Let `__post_init__` name the field of a wrong type, instead of the operation that fails on it."""
+    check: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
+    if check is None:
+        return cls
+
+    @wraps(check)
+    def explained(self: Any) -> None:
+        try:
+            check(self)
+        except TypeError as error:
+            if (message := wrong_field(self)) is None:
+                raise
+            raise TypeError(message) from error
+
+    cls.__post_init__ = explained  # pyright: ignore[reportAttributeAccessIssue]
+    return cls
+
+
+def wrong_field(config: Any) -> str | None:
+    """Return a sentence on the first field of a dataclass whose value is of another type; None if all fit."""
+    hints = get_type_hints(type(config), include_extras=True)
+    names = [one.name for one in fields(config)]
+    for is_strict in (
+        False,
+        True,
+    ):  # strictly, "4" is no number: secondary to values that cannot be converted
+        for name in names:
+            if not _fits(getattr(config, name), hints[name], is_strict=is_strict):
+                hint = hints[name]
+                text = hint.__name__ if isinstance(hint, type) else hint
+                title, value = type(config).__name__, getattr(config, name)
+                return f"{title}: expected {name} of type {text}, got {value!r}."
+    return None
+
+
+def _fits(value: Any, hint: Any, *, is_strict: bool) -> bool:
+    try:
+        TypeAdapter[Any](hint).validate_python(value, strict=is_strict)
+    except ValidationError:
+        return False
+    except PydanticSchemaGenerationError:
+        return True
+    return True
 
 
 class ConfigRegistry:
@@ -88,8 +135,18 @@ class ConfigRegistry:
         return self._entries[kind][1]
 
     def build(self, config: Any, *args: Any) -> Any:
-        """Return the object of a configuration. Raises what `builder` raises."""
-        return self.builder(config.kind)(config, *args)
+        """Return the object of a configuration. Raises what `builder` raises.
+
+        Raises:
+            TypeError: If a field of the configuration has a value of another type. The message names it.
+        """
+        builder = self.builder(config.kind)
+        try:
+            return builder(config, *args)
+        except (TypeError, AttributeError) as error:
+            if (message := wrong_field(config)) is None:
+                raise
+            raise TypeError(message) from error
 
     def validate(self, value: Any) -> Any:
         """Return a configuration from a mapping with `kind`, or a configuration as it is.

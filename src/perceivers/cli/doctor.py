@@ -183,7 +183,9 @@ def check_step() -> Finding:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses: list[float] = []
     for _ in range(2):
-        loss = torch.nn.functional.cross_entropy(model({"image": x}), targets)
+        scores = model({"image": x})
+        assert isinstance(scores, torch.Tensor)  # of one output
+        loss = torch.nn.functional.cross_entropy(scores, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

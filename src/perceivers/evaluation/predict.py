@@ -28,6 +28,7 @@ from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips
 from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
+from perceivers.wording import counted, names_text
 
 
 class Predictor:
@@ -90,6 +91,17 @@ class Predictor:
         columns = repr(sorted(self.columns.items()))
         weights = weights_fingerprint(self.model.state_dict())
         return value_fingerprint([weights, settings, columns, sorted(self.preprocess), self.clips])
+
+    def __repr__(self) -> str:
+        """Return the folder, task, inputs and size of the model."""
+        names = self.label_names
+        labels = f", {counted(len(names), 'output')}: {names_text(names)}" if names else ""
+        kind = getattr(self.config.task, "kind", "")
+        count = sum(weight.numel() for weight in self.model.parameters())
+        return (
+            f"Predictor('{self.folder}', {kind} of {', '.join(self.columns)}{labels}; {count:,} parameters on "
+            f"{self.device})"
+        )
 
     def predict(
         self,

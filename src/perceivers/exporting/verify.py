@@ -199,7 +199,9 @@ def transformers_outputs(
     if "ImageClassification" in name:
         side = settings.image_size if "Learned" in name else 224
         image = normal(1, 3, side, side)
-        return [(theirs(inputs=image).logits, ours({"image": image}))]
+        scores = ours({"image": image})
+        assert isinstance(scores, Tensor)  # of one output
+        return [(theirs(inputs=image).logits, scores)]
     if name == "PerceiverForMaskedLM":
         length = settings.max_position_embeddings
         ids = torch.randint(6, 262, (2, length), generator=generator)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from perceivers.cross_attention.choice import IMPLEMENTATIONS
 from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
 from perceivers.inputs.registry import InputConfig, build_input
+from perceivers.models.check_inputs import check_inputs, expected_inputs
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
@@ -19,7 +20,7 @@ from perceivers.models.transformer import TransformerEncoder, TransformerEncoder
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
 from perceivers.outputs.queries import QueryContext
-from perceivers.registry import configclass
+from perceivers.registry import configclass, wrong_field
 from perceivers.typing import Float, Int, Tensor, Tensors
 
 EncoderConfig = Annotated[
@@ -70,6 +71,14 @@ class Perceiver(nn.Module):
 
     encoder: PerceiverEncoder | TransformerEncoder
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, inputs: Tensors, masks: Tensors | None = None, index: Tensors | None = None
+        ) -> Tensor | dict[str, Tensor]:
+            """Return the predictions for a batch, see `forward`."""
+            ...
+
     def __init__(
         self,
         inputs: Mapping[str, nn.Module],
@@ -83,6 +92,8 @@ class Perceiver(nn.Module):
         super().__init__()
         self._config = config
         self.inputs = nn.ModuleDict(inputs)
+        self._modalities = tuple(inputs)
+        self._expected = expected_inputs(inputs)
         self.encoder = encoder
         self.output = output
         self.fusion = fusion
@@ -115,6 +126,11 @@ class Perceiver(nn.Module):
             masks: B x L for modalities that were padded or that some samples lack: True where the second axis of
                 the input is real. L = 1 masks whole samples.
             index: For some outputs, the indices of the queries to decode. Otherwise all are.
+
+        Raises:
+            KeyError: If a modality is unknown, or none is given.
+            TypeError: If `inputs` or `masks` are no mappings of tensors.
+            ValueError: If a tensor has another shape, type or device than the model expects.
         """
         segments = self._segments(inputs, masks)
         latents = self.encoder(self._fused(segments))
@@ -158,8 +174,10 @@ class Perceiver(nn.Module):
 
     def _segments(self, inputs: Tensors, masks: Tensors | None) -> dict[str, Elements]:
         """Return the elements of each modality from its adapter."""
-        if not inputs or not set(inputs) <= set(self.inputs):
-            raise KeyError(f"Expected the modalities {sorted(self.inputs)}, got {sorted(inputs)}.")
+        if not torch.compiler.is_compiling():
+            first = next(self.encoder.parameters(), None)
+            device = None if first is None else first.device
+            check_inputs(inputs, masks, self._modalities, self._expected, device)
         masks = {} if masks is None else masks
         if self.fusion is not None and self.fusion.config.dropped == "token":
             inputs, masks = self._with_missing(inputs, masks)
@@ -263,8 +281,20 @@ def build(config: PerceiverConfig) -> Perceiver:
     """Return a new model with initial weights.
 
     Raises:
+        TypeError: If a field of the configuration has a value of another type. The message names it.
         ValueError: If there is no modality, or a size is not known yet.
     """
+    try:
+        return _build(config)
+    except (TypeError, AttributeError) as error:
+        parts = (config, config.encoder, config.output, config.fusion)
+        message = next(filter(None, map(wrong_field, parts)), None)
+        if message is None:
+            raise
+        raise TypeError(message) from error
+
+
+def _build(config: PerceiverConfig) -> Perceiver:
     adapters: dict[str, Any] = {name: build_input(part) for name, part in config.inputs.items()}
     widths = {name: adapter.channels for name, adapter in adapters.items()}
     if not widths:
