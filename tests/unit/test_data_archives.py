@@ -6,7 +6,13 @@ import tarfile
 import pytest
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.formats.webdataset import TarTable, media_column, printable_name, tar_members
+from perceivers.data.formats.webdataset import (
+    TarTable,
+    media_column,
+    printable_name,
+    tar_members,
+    tar_rows,
+)
 from perceivers.data.streaming.shards import FileShard, file_shards, infer_fields
 from perceivers.data.tables.table import Field, Table
 from support.files import write_tar
@@ -249,3 +255,32 @@ def test_a_shard_cut_short_gives_the_rows_before(tmp_path):
 
 def test_names_are_shown_without_characters_that_steer():
     assert printable_name("../a\x1b\n\u202eb é") == "../a???b é"
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns"),
+    [
+        ({"target.cls": b"3"}, {"label": 3}),
+        ({"label.cls": b"3", "coarse.cls": b"1"}, {"label": 3, "coarse": 1}),
+        ({"target.cls": b"3", "coarse.cls": b"1"}, {"target": 3, "coarse": 1}),
+        ({"label.txt": b"cat\n", "txt": b"a cat on a mat"}, {"label": "cat", "txt": "a cat on a mat"}),
+        ({"caption.txt": b"a cat", "cls": b"2"}, {"caption": "a cat", "label": 2}),
+        ({"image.txt": b"a cat", "cls": b"2"}, {"image.txt": "a cat", "label": 2}),
+        ({"meta.json": b'{"label": 1}'}, {"label": 1}),
+        ({"scores.json": b"[1, 2]", "cls": b"0"}, {"scores": [1, 2], "label": 0}),
+    ],
+)  # fmt: skip
+def test_named_text_members_are_columns(tmp_path, texts, columns):
+    files = {f"v1.0/b.c/{n}.{s}": t for n in range(2) for s, t in {"jpg": png(n), **texts}.items()}
+    path = write_tar(tmp_path / "a.tar", files)
+    table = TarTable(path)
+    assert table.keys == ["v1.0/b.c/0", "v1.0/b.c/1"]
+    for row in (table.row(0), next(tar_rows(path, columns=("image",)))):
+        image = row.pop("image")
+        assert image.read() == png(0)
+        assert {k: getattr(v, "value", v) for k, v in row.items()} == columns
+
+
+def test_hidden_members_are_skipped(tmp_path):
+    files = {"a/1.jpg": png(1), "__MACOSX/a/._1.jpg": b"", ".cache/2.jpg": b"", "./b/3.jpg": png(3)}
+    assert TarTable(write_tar(tmp_path / "a.tar", files)).keys == ["a/1", "./b/3"]

@@ -47,6 +47,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden: `.cache`, `._1.png`, the `__MACOSX` of an archive."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),

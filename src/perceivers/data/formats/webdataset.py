@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from perceivers.data.base import is_hidden
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats.remote import Location, open_binary
 from perceivers.data.registry import kind_of_name, media_kinds
@@ -111,7 +112,7 @@ def tar_rows(
         OSError: If it cannot be read.
     """
     for key, cells, texts in _keys(path, start, columns):
-        yield {**cells, **_parse_texts(texts, f"{path}, key '{printable_name(key)}'")}
+        yield {**_parse_texts(texts, f"{path}, key '{printable_name(key)}'"), **cells}
 
 
 def _keys(
@@ -126,7 +127,7 @@ def _keys(
             suffix = _split_key(member.name)[1]
             # A member of an unknown kind is a column too, so that it is seen and listed.
             column = media_column(suffix) or suffix or "file"
-            if suffix in _TEXT_SUFFIXES:
+            if suffix.rpartition(".")[2] in _TEXT_SUFFIXES:
                 texts[suffix] = _content(archive, member)
             elif column in columns:
                 name = f"{path}/{printable_name(member.name)}"
@@ -171,7 +172,8 @@ def tar_members(path: Location) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
                         )
                     # tarfile keeps every header, and a large shard has a million.
                     cast("Any", archive).members = []
-                    hidden = PurePosixPath(member.name).name.startswith(".")
+                    parts = PurePosixPath(member.name).parts
+                    hidden = any(is_hidden(part) for part in parts if part != "..")
                     if member.isreg() and not member.issparse() and not hidden:
                         yield archive, member
                 # tarfile treats an unreadable header as the end.
@@ -227,24 +229,35 @@ def _parse_texts(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
     """Parse the text members of one key, given by suffix.
 
     `json` gives a column for each of its names, `cls` gives `label`, and `txt` gives `label` if it is short and
-    neither of them does, else `txt`.
+    neither of them does, else `txt`. `NAME.cls` and `NAME.txt` give the column NAME; the only `NAME.cls` is the label
+    where nothing else is.
     """
     cells: dict[str, Any] = {}
+    classes: list[str] = []
     for suffix, raw in texts.items():
+        name, _, kind = suffix.rpartition(".")
+        name = suffix if name in media_kinds() else name
         try:
             text = raw.decode()
-            parsed = json.loads(text) if suffix == "json" else text.strip()
-        except ValueError as error:
+            parsed = json.loads(text) if kind == "json" else text.strip()
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: the member .{suffix} cannot be read: {error}.") from error
-        if suffix == "json":
+        if kind == "json":
             cells |= (
-                cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {"json": parsed}
+                cast("dict[str, Any]", parsed)
+                if isinstance(parsed, dict)
+                else {name or "json": parsed}
             )
-        elif suffix == "cls":
+        elif kind == "cls":
             digits = parsed.removeprefix("-")
-            cells["label"] = int(parsed) if digits.isdecimal() else parsed
+            cells[name or "label"] = (
+                int(parsed) if digits.isdecimal() and len(digits) < 19 else parsed
+            )
+            classes += [name] if name else []
         else:
-            cells["txt"] = parsed
+            cells[name or "txt"] = parsed
+    if "label" not in cells and len(classes) == 1:
+        cells["label"] = cells.pop(classes[0])
     text = cells.get("txt")
     if isinstance(text, str) and "label" not in cells and len(text) <= _LONG and "\n" not in text:
         cells["label"] = cells.pop("txt")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from perceivers.data.base import nearest, split_of
+from perceivers.data.base import is_hidden, nearest, split_of
 from perceivers.data.formats.files import read_files
 from perceivers.data.registry import is_media, kind_of_name, media_kinds, noun_of
 from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
@@ -24,11 +24,6 @@ _TARGET_STEM = re.compile(
     r"(?P<image>.+)[_. -](?P<kind>masks?|segmentation|seg|labels?|gt|annotation|target)",
     re.IGNORECASE,
 )
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden: `.cache`, `._1.png`, the `__MACOSX` of an archive."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def media_files(folder: Path, hidden: list[Path] | None = None) -> Iterator[Path]:

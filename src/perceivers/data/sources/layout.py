@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from perceivers.data.base import SPLIT_NAMES, split_of
+from perceivers.data.base import SPLIT_NAMES, is_hidden, split_of
 from perceivers.data.formats.remote import (
     Location,
     expand_braces,
@@ -19,7 +19,6 @@ from perceivers.data.sources.flow_datasets import find_flow_layout
 from perceivers.data.sources.folders import (
     expand_pattern,
     find_image_pairs,
-    is_hidden,
     media_files,
 )
 
