@@ -46,7 +46,7 @@ def test_sizes_must_be_known(missing):
         ({"num_coordinates": -1}, "num_coordinates of at least 0, got -1"),
         ({"num_channels": 2, "mean": (1.0,)}, "mean and std of 2 numbers each"),
         ({"num_channels": 1, "std": (0.0,)}, "std above 0"),
-        ({"num_coordinates": 1, "low": (0.0,)}, "low and high of 1 numbers each"),
+        ({"num_coordinates": 1, "low": (0.0,)}, "low and high of 1 number each"),
         ({"low": (0.0,), "high": (1.0,)}, "low and high of 0 numbers each"),
     ],
 )

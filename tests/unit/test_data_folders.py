@@ -97,4 +97,4 @@ def test_masks_in_the_folder_of_their_images(tmp_path):
     table, notes = image_pair_table(tmp_path)
     assert table.column("image") == ["1.png", "2.png", "3.png"]
     assert table.column("mask") == ["1_mask.png", "2-mask.png", None]
-    assert notes == [f"1 of 3 images in {tmp_path} have no mask."]
+    assert notes == [f"1 of 3 images in {tmp_path} has no mask."]

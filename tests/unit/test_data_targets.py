@@ -74,7 +74,7 @@ def test_lists_of_names_become_vectors():
     assert read(values).dtype == np.float32
     assert notes == (
         "3 labels, several in a row: dog, rain, wind.",
-        "1 of 3 rows have none of the labels.",
+        "1 of 3 rows has none of the labels.",
     )
 
 

@@ -52,7 +52,7 @@ def test_without_a_terminal_a_validation_is_a_row_of_a_table():
     assert file.getvalue().splitlines() == [
         " done     step   epoch  train loss  validation loss  accuracy",
         "  20%    1,010       1      0.5000           0.4000    75.0 %",
-        " 100%    2,020    1.93      0.5000           0.4000    75.0 %     71.0 - 78.0",
+        " 100%    2,020    1.93      0.5000           0.4000    75.0 %     71.0 to 78.0",
     ]
 
 

@@ -113,7 +113,7 @@ def test_pixels_are_normalized_by_hand():
 
 def test_statistics_of_another_number_of_channels_are_refused():
     config = ImagePreprocessConfig.imagenet(size=(4, 4), num_channels=1)
-    with pytest.raises(ValueError, match=r"Expected mean and std of 1 numbers .* mean=\(0\.485"):
+    with pytest.raises(ValueError, match=r"Expected mean and std of 1 number .* mean=\(0\.485"):
         shown(Image.new("L", (4, 4)), config)
 
 

@@ -47,7 +47,7 @@ def test_the_body_says_what_one_needs_and_nothing_of_the_machine(folder, tmp_pat
         "It was trained on `birds`.",
         "perceivers fit birds --out run",
         "- Read from birds.",
-        "- 1 rows could not be read and were left out.",
+        "- 1 row could not be read; left out of training and metrics.",
         "GFLOPs per sample",
         "No test split was measured.",
         "torch 2.11",

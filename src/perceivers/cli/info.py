@@ -11,6 +11,7 @@ import tyro
 
 from perceivers.cli.parsing import Switch, parse, wrong_arguments
 from perceivers.cli.terminal import echo
+from perceivers.wording import counted
 
 if TYPE_CHECKING:
     from perceivers.models.cost import Cost
@@ -90,7 +91,9 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, li
 
 
 def _lines(result: "Cost") -> list[tuple[str, str]]:
-    elements = f"{result.num_elements:,} elements of {result.input_channels} channels (M x C)"
+    elements = (
+        f"{result.num_elements:,} elements of {counted(result.input_channels, 'channel')} (M x C)"
+    )
     step = f"{_bytes(result.step_bytes)}, float32, AdamW or LAMB, batch {result.batch_size}"
     return [
         ("input", elements),

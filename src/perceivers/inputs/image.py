@@ -17,6 +17,7 @@ from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
+from perceivers.wording import counted
 
 
 class _ImageGrid:
@@ -134,7 +135,7 @@ class _ImageInput(GridInput, ABC):
         channels = self.shape[0]
         if image.shape[1] != channels:
             raise ValueError(
-                f"Expected images of {channels} channels (B x {channels} x height x width), got shape "
+                f"Expected images of {counted(channels, 'channel')} (B x {channels} x height x width), got shape "
                 f"{tuple(image.shape)}."
             )
         content = self.content(image)

@@ -21,6 +21,7 @@ from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
+from perceivers.wording import counted
 
 
 class _VideoGrid:
@@ -153,8 +154,8 @@ class _VideoInput(GridInput, ABC):
         channels = self.shape[1]
         if clip.shape[2] != channels:
             raise ValueError(
-                f"Expected clips of {channels} channels (B x frames x {channels} x height x width), got shape "
-                f"{tuple(clip.shape)}."
+                f"Expected clips of {counted(channels, 'channel')} (B x frames x {channels} x height x width), got "
+                f"shape {tuple(clip.shape)}."
             )
         if mask is not None:
             mask = mask.expand(-1, clip.shape[1])

@@ -292,7 +292,9 @@ def _calibration(task: TaskSummary, split: str) -> list[str]:
 def _cost(run: LoadedRun) -> str:
     rows: list[list[str]] = []
     if run.cost is not None:
-        elements = f"{run.cost.num_elements:,} elements of {run.cost.input_channels} channels"
+        elements = (
+            f"{run.cost.num_elements:,} elements of {counted(run.cost.input_channels, 'channel')}"
+        )
         rows += [
             ["parameters", f"{run.cost.num_parameters:,}"],
             ["input", elements],

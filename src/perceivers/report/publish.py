@@ -16,6 +16,7 @@ from perceivers.recipes.files import RECIPE_FILE, write_recipe
 from perceivers.report.html_report import limits_of, metric_rows
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import table_rows
+from perceivers.wording import counted
 
 # File patterns of the images that are uploaded, and their labels in the card.
 _IMAGES = {"curves.png": "Curves of training", "confusion*.png": "Confusion on validation"}
@@ -231,7 +232,9 @@ def _data(run: LoadedRun) -> list[str]:
         f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.summary.notes
     ]
     if run.summary.bad:
-        lines.append(f"- {len(run.summary.bad):,} rows could not be read and were left out.")
+        lines.append(
+            f"- {counted(len(run.summary.bad), 'row')} could not be read; left out of training and metrics."
+        )
     return ["## Data", "\n".join(lines)]
 
 
@@ -263,6 +266,6 @@ def _cost(run: LoadedRun) -> list[str]:
     text = (
         f"{run.cost.num_parameters:,} parameters; {run.cost.flops / 1e9:,.3g} GFLOPs per sample, "
         f"{run.cost.paper_flops / 1e9:,.3g} by the papers' formulas; {run.cost.num_elements:,} elements of "
-        f"{run.cost.input_channels} channels are read."
+        f"{counted(run.cost.input_channels, 'channel')} are read."
     )
     return ["## Size and cost", text]

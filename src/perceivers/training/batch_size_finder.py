@@ -29,6 +29,7 @@ from perceivers.training.distributed import largest
 from perceivers.training.optim import build_optimizer, clip_gradients
 from perceivers.training.seeding import get_rng_state, set_rng_state
 from perceivers.typing import Tensor
+from perceivers.wording import counted
 
 # A line through two measured steps is extrapolated to at most that many times the samples of the larger.
 _FAR, _GROWTH = 8, 4
@@ -271,6 +272,6 @@ def warn_of_batch_norm(model: nn.Module, *, batch: int, parts: int) -> str:
     if parts == 1 or not any(isinstance(m, _BatchNorm) for m in model.modules()):
         return ""
     return (
-        f"The batch norm takes its statistics from each batch of {batch} samples, not from the whole step of "
-        f"{batch * parts}. Everything else is the mean over the whole step."
+        f"The batch norm takes its statistics from each batch of {counted(batch, 'sample')}, not from the whole step "
+        f"of {batch * parts}. Everything else is the mean over the whole step."
     )

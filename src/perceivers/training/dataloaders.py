@@ -13,6 +13,7 @@ from perceivers.data.loading.workers import divide_cores
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.tables.memory import available_memory
 from perceivers.recipes.registry import Recipe, TrainingConfig
+from perceivers.wording import counted
 
 _CACHE_SHARE = 0.3  # of the free memory, for decoded samples
 
@@ -69,7 +70,7 @@ def step_size(
     size = rows // parts
     return (
         size,
-        f"Steps of {size * parts} samples: train has {rows}, fewer than the batch size of {batch_size}.",
+        f"Steps of {counted(size * parts, 'sample')}: train has {rows}, fewer than the batch size of {batch_size}.",
     )
 
 
@@ -94,7 +95,7 @@ def step_parts(config: TrainingConfig, world_size: int, rows: int | None) -> tup
     if config.batch < 1 or (is_full and size % config.batch):
         fitting = [n for n in range(1, size + 1) if size % n == 0]
         raise ValueError(
-            f"--batch must divide the {size} samples that each device has in a step (--batch-size "
+            f"--batch must divide the {counted(size, 'sample')} that each device has in a step (--batch-size "
             f"{config.batch_size}, devices {world_size}); got {config.batch}. Expected one of "
             f"{', '.join(map(str, fitting[-8:]))}, or auto."
         )
@@ -107,7 +108,7 @@ def step_text(settings: LoaderSettings, accumulate: int) -> str:
     size, devices = settings.batch_size, settings.world_size
     parts = f"{accumulate} batches of {size}" if accumulate > 1 else f"one batch of {size}"
     where = f" on each of {devices} devices" if devices > 1 else ""
-    return f"{size * accumulate * devices} samples: {parts}{where}"
+    return f"{counted(size * accumulate * devices, 'sample')}: {parts}{where}"
 
 
 def _fingerprint(

@@ -128,7 +128,7 @@ class ProgressDisplay:
             columns.append(_Column(self._main_metric, width, 0, cell))
         if interval is not None:
             ends = [metric_text(self._main_metric, end).removesuffix(" %") for end in interval]
-            columns.append(_Column(_INTERVAL, 14, 5, " - ".join(ends)))
+            columns.append(_Column(_INTERVAL, 15, 5, " to ".join(ends)))
         return columns
 
 

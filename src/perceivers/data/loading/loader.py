@@ -38,6 +38,7 @@ from perceivers.data.modalities.image.modality import ImageModality, image_from_
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.registry import kind_of_name
 from perceivers.data.tables.columns import InputColumn
+from perceivers.wording import counted
 
 _SHOWN = 3  # bad rows in a message
 _FEWEST = 100  # rows of a stream below which the share of bad ones is not judged
@@ -73,7 +74,7 @@ def make_loader(
     fewest = settings.world_size if settings.training else 1
     if len(split) < fewest:
         raise ValueError(
-            f"Expected a split of at least {fewest} rows, one for each device, got {len(split)}."
+            f"Expected a split of at least {counted(fewest, 'row')}, one for each device, got {len(split)}."
         )
     transform = SampleTransform(inputs, preprocess, augment, settings)
     lengths = _text_lengths(split, inputs) if settings.training else None

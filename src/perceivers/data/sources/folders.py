@@ -277,7 +277,10 @@ def image_pair_table(folder: Path) -> tuple[ColumnTable, list[str]]:
     alone = sum(path is None for path in found)
     if alone:
         where = pairs.images[0].parent
-        notes.append(f"{alone:,} of {len(found):,} images in {where} have no {pairs.name}.")
+        has = "has" if alone == 1 else "have"
+        notes.append(
+            f"{alone:,} of {counted(len(found), 'image')} in {where} {has} no {pairs.name}."
+        )
     if partners:
         first = next(iter(partners.values()))
         notes.append(

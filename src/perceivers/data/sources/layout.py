@@ -21,6 +21,7 @@ from perceivers.data.sources.folders import (
     find_image_pairs,
     media_files,
 )
+from perceivers.wording import counted
 
 _FORMATS = {
     ".parquet": "Parquet",
@@ -141,7 +142,9 @@ def _pattern(text: str) -> DetectedLayout:
         raise ValueError(
             f"'{text}' matches files of {', '.join(sorted(suffixes))}: expected one of {_SUFFIXES}."
         )
-    return _undivided(f"{len(paths)} files of {_FORMATS[suffixes.pop()]}", "files", *paths)
+    return _undivided(
+        f"{counted(len(paths), 'file')} of {_FORMATS[suffixes.pop()]}", "files", *paths
+    )
 
 
 def _list(data: Sequence[str | Path]) -> DetectedLayout:
@@ -151,7 +154,9 @@ def _list(data: Sequence[str | Path]) -> DetectedLayout:
     if len(suffixes) != 1 or not suffixes <= set(DATA_SUFFIXES):
         seen = f"{', '.join(map(str, data[:4]))}{', ...' if len(data) > 4 else ''}" or "nothing"
         raise ValueError(f"Expected a list of files of one kind, of {_SUFFIXES}; got {seen}.")
-    return _undivided(f"{len(paths)} files of {_FORMATS[suffixes.pop()]}", "files", *paths)
+    return _undivided(
+        f"{counted(len(paths), 'file')} of {_FORMATS[suffixes.pop()]}", "files", *paths
+    )
 
 
 def _remote(text: str) -> DetectedLayout:

@@ -53,6 +53,7 @@ from perceivers.data.targets.infer import (
     is_missing,
     moments,
 )
+from perceivers.wording import counted
 
 _LOOKED_AT = 12  # rows that decide what names do not
 
@@ -124,7 +125,9 @@ def open_data(
             target_kind=found.kind,
             tasks=found.tasks,
         )
-    rows = ", ".join(f"{split} {len(part):,} rows" for split, part in source.splits.items())
+    rows = ", ".join(
+        f"{split} {counted(len(part), 'row')}" for split, part in source.splits.items()
+    )
     shared = _shared_groups(source, config)
     seen = f"Recognized {form}: {rows}."
     return replace(source, notes=(seen, *choice.notes, *target_notes, *notes, *shared))
@@ -275,7 +278,10 @@ def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]
     )
     if not both:
         return ()
-    return (f"Warning: {len(both)} values of '{config.group}' occur in both train and test.",)
+    occur = "occurs" if len(both) == 1 else "occur"
+    return (
+        f"Warning: {counted(len(both), 'value')} of '{config.group}' {occur} in both train and test.",
+    )
 
 
 def _open_streams(

@@ -142,8 +142,9 @@ def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
         if stratified
         else "at random"
     )
+    verb = "is" if len(held) == 1 else "are"
     note = (
-        f"No validation split is given: {len(held):,} of the {len(train):,} rows of train are held out for it, "
+        f"No validation split is given: {len(held):,} of the {len(train):,} rows of train {verb} held out for it, "
         f"{how} (seed {config.split_seed})."
     )
     splits = {"train": Subset(train, stay), "validation": Subset(train, held)}

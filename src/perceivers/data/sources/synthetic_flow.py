@@ -19,6 +19,7 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.folders import media_files
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field, Table
+from perceivers.wording import counted
 
 SIZE, LARGEST = (48, 48), 3.0  # frame size and largest displacement, in pixels
 _ROWS = {"train": 10_000, "validation": 500, "test": 500}
@@ -95,7 +96,7 @@ def synthetic_flow() -> DatasetBundle:
         split: SyntheticFlowTable(name=f"builtin:flow ({split})", rows=rows, seed=_SEEDS[split])
         for split, rows in _ROWS.items()
     }
-    rows = ", ".join(f"{split} {len(table):,} rows" for split, table in splits.items())
+    rows = ", ".join(f"{split} {counted(len(table), 'row')}" for split, table in splits.items())
     return DatasetBundle(
         form="made pairs of moving textures",
         splits=splits,

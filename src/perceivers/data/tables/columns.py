@@ -13,6 +13,7 @@ from perceivers.data.registry import (
     noun_of,
 )
 from perceivers.data.tables.table import Field, Table
+from perceivers.wording import counted
 
 
 @dataclass(frozen=True)
@@ -399,5 +400,9 @@ def _notes(
 def _described(part: InputColumn) -> str:
     """Describe an input: `image (images)`, `x, y, z (series, 3 channels)`."""
     columns = ", ".join(part.all_columns)
-    channels = f", {len(part.columns)} channels" if part.kind == "series" and part.columns else ""
+    channels = (
+        f", {counted(len(part.columns), 'channel')}"
+        if part.kind == "series" and part.columns
+        else ""
+    )
     return f"{columns} ({noun_of(part.kind)}{channels})"

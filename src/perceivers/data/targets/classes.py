@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perceivers.data.tables.table import Field
+from perceivers.wording import counted
 
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FEW_NUMBERS = 20  # distinct fractions that may be grades instead of a quantity
@@ -53,8 +54,8 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
     known = sort_names(name for name in names if name is not None)
     if len(known) == 1:
         raise ValueError(
-            f"{label} has one class only, '{known[0]}', in all {len(values)} rows: there is nothing to distinguish. "
-            "Expected at least two classes."
+            f"{label} has one class only, '{known[0]}', in all {counted(len(values), 'row')}: there is nothing to "
+            "distinguish. Expected at least two classes."
         )
     if field.names:
         return field.names

@@ -12,6 +12,7 @@ from perceivers.data.tables.columns import ColumnSelection
 from perceivers.data.tables.table import Field, Table
 from perceivers.data.targets.classes import describe_classes
 from perceivers.data.targets.infer import TargetEncoder, TargetKind, find_targets, is_missing
+from perceivers.wording import counted
 
 KnownNames = Sequence[str] | Mapping[str, Sequence[str]]
 """Classes, labels or numbers of a trained model; of several tasks, those of each by its name."""
@@ -156,7 +157,8 @@ def _encode_tasks(
             targets[split][task] = _encode_known(table, encoder)
             count = int((~is_known(targets[split][task])).sum())
             if count:
-                notes.append(f"{task}: {count:,} of {len(table):,} rows of {split} have no label.")
+                has, rows = "has" if count == 1 else "have", counted(len(table), "row")
+                notes.append(f"{task}: {count:,} of {rows} of {split} {has} no label.")
     splits: dict[str, MapStyleSplit] = {}
     for split, table in tables.items():
         if split != "train" and not any(is_known(part).any() for part in targets[split].values()):

@@ -18,6 +18,7 @@ from perceivers.data.targets.classes import (
     quantity,
     sort_names,
 )
+from perceivers.wording import counted
 
 TargetKind = Literal["class", "labels", "number"]
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
@@ -266,7 +267,9 @@ def _find_labels(
     notes = [_describe_labels(names)]
     none = sum(not _labels_of(value, separator, names) for value in values)
     if none:
-        notes.append(f"{none:,} of {len(values):,} rows have none of the labels.")
+        notes.append(
+            f"{none:,} of {counted(len(values), 'row')} {'has' if none == 1 else 'have'} none of the labels."
+        )
     return TargetEncoder("labels", names, column, field, separator=separator), tuple(notes)
 
 

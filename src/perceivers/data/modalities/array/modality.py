@@ -27,6 +27,7 @@ from perceivers.data.registry import (
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
+from perceivers.wording import counted
 
 Numbers = npt.NDArray[np.float32]
 
@@ -69,12 +70,12 @@ class ArrayPreprocessConfig(BasePreprocessConfig):
         channels, axes = self.num_channels or 0, self.num_coordinates or 0
         if {len(self.mean), len(self.std)} - {0, channels} or min(self.std, default=1) <= 0:
             raise ValueError(
-                f"Expected mean and std of {channels} numbers each, std above 0, for num_channels="
+                f"Expected mean and std of {counted(channels, 'number')} each, std above 0, for num_channels="
                 f"{self.num_channels}; got mean={self.mean} and std={self.std}."
             )
         if len(self.low) != len(self.high) or len(self.low) not in {0, axes}:
             raise ValueError(
-                f"Expected low and high of {axes} numbers each for num_coordinates={self.num_coordinates}, "
+                f"Expected low and high of {counted(axes, 'number')} each for num_coordinates={self.num_coordinates}, "
                 f"got low={self.low} and high={self.high}."
             )
 
@@ -159,8 +160,9 @@ class ArrayModality:
         notes: list[str] = []
         if array.values.shape[1] != self.num_channels:
             raise ValueError(
-                f"Expected {self.num_channels} channels for each element of '{media.name}' (M x {self.num_channels}), "
-                f"got {array.values.shape[0]:,} x {array.values.shape[1]}. Give all arrays the same channels."
+                f"Expected {counted(self.num_channels or 0, 'channel')} for each element of '{media.name}' "
+                f"(M x {self.num_channels}), got {array.values.shape[0]:,} x {array.values.shape[1]}. Give all arrays "
+                "the same channels."
             )
         there = 0 if array.coordinates is None else array.coordinates.shape[1]
         if self.num_coordinates == 0 and there:

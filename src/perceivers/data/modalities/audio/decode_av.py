@@ -13,6 +13,7 @@ from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.video.decode import read_video_header
+from perceivers.wording import counted
 
 Samples = npt.NDArray[np.float32]
 
@@ -216,8 +217,8 @@ class _Reader:
                 self.place = round((since - _start(self.stream)) * rate)
         if self.form != (rate, channels):
             reason = (
-                f"it changes from {self.form[0]} Hz and {self.form[1]} channels to {rate} Hz and {channels} "
-                "channels on the way"
+                f"it changes from {self.form[0]} Hz and {counted(self.form[1], 'channel')} to {rate} Hz and "
+                f"{counted(channels, 'channel')} on the way"
             )
             raise unreadable(self.name, reason)
         begin, end = self.place, self.place + frame.samples

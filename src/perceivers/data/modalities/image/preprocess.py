@@ -17,6 +17,7 @@ from perceivers.data.modalities.image.decode import decode_image, read_header
 from perceivers.data.modalities.image.tensorflow import Box
 from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor, UInt8
+from perceivers.wording import counted
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """Y x X x C: 0 to 255 as uint8, or as float32 that may exceed them where bicubic overshoots are not clamped."""
@@ -212,7 +213,7 @@ def normalize_pixels(
     mean, std = config.mean or (), config.std or ()
     if len(mean) != channels or len(std) != channels:
         raise ValueError(
-            f"Expected mean and std of {channels} numbers for images of {channels} channels, got "
+            f"Expected mean and std of {counted(channels, 'number')} for images of {counted(channels, 'channel')}, got "
             f"mean={config.mean} and std={config.std}."
         )
     center = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255)

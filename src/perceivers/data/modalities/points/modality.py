@@ -36,6 +36,7 @@ from perceivers.data.registry import (
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
+from perceivers.wording import counted
 
 Points = npt.NDArray[np.float32]
 
@@ -84,7 +85,7 @@ class PointsPreprocessConfig(BasePreprocessConfig):
             )
         if {len(self.mean), len(self.std)} - {0, channels} or min(self.std, default=1) <= 0:
             raise ValueError(
-                f"Expected mean and std of {channels} numbers each, std above 0, for num_channels="
+                f"Expected mean and std of {counted(channels, 'number')} each, std above 0, for num_channels="
                 f"{self.num_channels}; got mean={self.mean} and std={self.std}."
             )
         if self.normals is not None and not 0 <= self.normals <= channels - 3:

@@ -36,6 +36,7 @@ from perceivers.data.registry import (
 )
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
+from perceivers.wording import counted
 
 MULTIPLE = 8  # lengths of batches and models are multiples of it, so that few different ones occur
 COMMON = 0.9  # share of the series that must have a channel for it to be one of the model
@@ -365,7 +366,8 @@ def _chosen(name: str, series: SeriesValue, channels: tuple[str, ...]) -> Values
     if not series.names:
         if count != len(channels):
             raise ValueError(
-                f"'{name}': expected {len(channels)} channels ({', '.join(channels)}), got {count} without names."
+                f"'{name}': expected {counted(len(channels), 'channel')} ({', '.join(channels)}), got {count} "
+                "without names."
             )
         return series.values
     absent = [channel for channel in channels if channel not in series.names]
