@@ -25,7 +25,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _ENCODING_ERRORS = "perceivers.bytes"
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~]|!(?=\[)|(?<![^\W_])_|_(?![^\W_]))")
 _MARKDOWN_LINKS = re.compile(r"(?i)(:)(?=//)|(?<=\bwww)(\.)|(?<=\bmailto)(:)")
-_MARKDOWN_START = re.compile(r"^(\s*)([#+\-=]|\d+(?=[.)]))")
+_MARKDOWN_START = re.compile(r"^(\s*)([#=]|[-+](?=\s|-|$)|\d+(?=[.)](?:\s|$)))")
 
 
 def escape_terminal(text: str) -> str:
@@ -48,6 +48,11 @@ def escape_markdown(text: str) -> str:
     line = _MARKDOWN.sub(r"\\\1", escape_line(text).replace("&", "&amp;"))
     line = _MARKDOWN_LINKS.sub(lambda found: "\\" + found[0], line)
     return _MARKDOWN_START.sub(_escaped_start, line)
+
+
+def markdown_code(text: str) -> str:
+    """Return a text as code in Markdown; as escaped text if it has marks that end the code or the cell of a table."""
+    return escape_markdown(text) if set(text) & {"`", "|"} else f"`{escape_line(text)}`"
 
 
 def escape_html(text: str) -> str:

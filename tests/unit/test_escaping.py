@@ -51,6 +51,10 @@ def test_a_name_with_line_feeds_stays_on_one_line():
         ("# head", r"\# head"),
         ("- item", r"\- item"),
         ("1. item", r"1\. item"),
+        ("75.0 %", "75.0 %"),
+        ("-0.5", "-0.5"),
+        ("---", r"\---"),
+        ("=", r"\="),
         ("two\nlines", r"two\\nlines"),
     ],
 )

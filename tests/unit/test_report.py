@@ -92,7 +92,7 @@ def test_notes_and_bad_rows_are_kept(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "- Recognized a folder." in text
     assert "60 rows were left out." in text
-    assert "- 0\\.jpg: truncated" in text
+    assert "- 0.jpg: truncated" in text
     assert "- and 10 more" in text
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from perceivers.data.base import DataConfig, atomic_write, atomic_write_text
+from perceivers.escaping import escape_line, escape_markdown, markdown_code
 from perceivers.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, config_json
 from perceivers.recipes.files import RECIPE_FILE, write_recipe
 from perceivers.report.html_report import limits_of, metric_rows
@@ -141,18 +142,18 @@ def model_card(run: LoadedRun, repo_id: str | None = None) -> str:
         model_name=name if results else None,
     )
     source = _data_name(run)
-    learned = f" It was trained on `{source}`." if source else ""
+    learned = f" It was trained on {markdown_code(source)}." if source else ""
     task = kind.replace("_", " ") or "a model"
     use = f'import perceivers as pv\n\npredictor = pv.load("{repo_id or "USER/NAME"}")\npredictor.predict("FILE")'
     parts = [
-        f"# {name}",
-        f"A Perceiver for {task} of {', '.join(inputs) or 'unknown inputs'}.{learned}",
+        f"# {escape_markdown(name)}",
+        f"A Perceiver for {task} of {escape_markdown(', '.join(inputs)) or 'unknown inputs'}.{learned}",
         f'## Use\n\n```bash\npip install "perceivers[all]"\n```\n\n```python\n{use}\n```',
         *_metrics(run),
         *_data(run),
         *_setup(run),
         *_cost(run),
-        "## Limits\n\n" + "\n".join(f"- {one}" for one in limits_of(run)),
+        "## Limits\n\n" + "\n".join(f"- {escape_markdown(one)}" for one in limits_of(run)),
     ]
     body = "\n\n".join(parts)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
@@ -213,7 +214,7 @@ def _data_name(run: LoadedRun) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---"] * len(head), *([escape_markdown(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -229,7 +230,8 @@ def _data(run: LoadedRun) -> list[str]:
     # The whole path first: in a sentence, a path with spaces has no visible end.
     path = run.data or "\0"
     lines = [
-        f"- {file_names_only(note.replace(path, _data_name(run)))}" for note in run.summary.notes
+        f"- {escape_markdown(file_names_only(note.replace(path, _data_name(run))))}"
+        for note in run.summary.notes
     ]
     if run.summary.bad:
         lines.append(
@@ -253,7 +255,8 @@ def _setup(run: LoadedRun) -> list[str]:
             f"{flag}={file_name_only(value)}" if sign else file_name_only(flag)
             for flag, sign, value in (word.partition("=") for word in words)
         ]
-        parts.append(f"```bash\n{shlex.join(words)}\n```")
+        command = escape_line(shlex.join(words)).replace("```", "\\`\\`\\`")
+        parts.append(f"```bash\n{command}\n```")
     versions: Mapping[str, str] = run.summary.versions
     if versions:
         rows.append(["versions", ", ".join(f"{key} {value}" for key, value in versions.items())])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write, is_temporary, remove_temporary_files
+from perceivers.escaping import encode_text
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.recipes.files import RECIPE_FILE, dump_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
@@ -198,7 +199,7 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
 def write_run_recipe(folder: Path, recipe: Recipe) -> None:
     """Write the recipe of a run into its folder."""
     with atomic_write(folder / RECIPE_FILE) as new:
-        new.write_bytes(dump_recipe(recipe).encode())
+        new.write_bytes(encode_text(dump_recipe(recipe)))
 
 
 def with_found_batch(recipe: Recipe, folder: Path) -> Recipe:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
+from perceivers.escaping import encode_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -57,4 +58,4 @@ class MetricsLogger:
             rows = [row for row in read_metrics(self.path) if row["step"] <= step]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             with atomic_write(self.path) as new:
-                new.write_bytes(text.encode())
+                new.write_bytes(encode_text(text))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.escaping import encode_text, escape_markdown
+from perceivers.escaping import encode_text, escape_markdown, markdown_code
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.sentences import calibration_sentence, curves_sentence, few_rows_sentence
 from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
@@ -33,7 +33,10 @@ def write_report(folder: Path, summary: RunSummary) -> None:
         (f"validation {name}", metric_text(name, value, summary.intervals.get(name)))
         for name, value in summary.metrics.items()
     ]
-    rows += [(name, f"`{v}`" if name == "command" else v) for name, v in table_rows(summary)]
+    rows += [
+        (name, markdown_code(value) if name == "command" else escape_markdown(value))
+        for name, value in table_rows(summary)
+    ]
     lines = [f"| {escape_markdown(name)} | {value} |" for name, value in rows]
     count = int(summary.metrics.get("samples", 0))
     about = f"Metrics of the validation split ({counted(count, 'row')}), with 95 % confidence intervals."

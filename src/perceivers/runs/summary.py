@@ -14,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from perceivers.data.base import atomic_write
+from perceivers.escaping import encode_text
 from perceivers.tasks.base import Details, Meter
 from perceivers.tasks.calibration import Calibration
 from perceivers.tasks.classes import ClassResult, class_results
@@ -145,7 +146,7 @@ def write_summary(folder: Path, summary: RunSummary) -> None:
     """Write `report.json` into a run folder."""
     text = json.dumps(_plain(summary), indent=1, ensure_ascii=False) + "\n"
     with atomic_write(folder / SUMMARY_FILE) as new:
-        new.write_bytes(text.encode())
+        new.write_bytes(encode_text(text))
 
 
 def read_summary(folder: Path) -> RunSummary | None:

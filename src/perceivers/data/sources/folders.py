@@ -16,6 +16,7 @@ from perceivers.data.base import is_hidden, nearest, split_of
 from perceivers.data.formats.files import read_files
 from perceivers.data.registry import is_media, kind_of_name, media_kinds, noun_of
 from perceivers.data.tables.table import ColumnTable, Field, Subset, Table
+from perceivers.escaping import escape_surrogates
 from perceivers.wording import counted
 
 _INPUTS = ("images", "image", "inputs", "input")
@@ -103,7 +104,8 @@ def class_table(folder: Path) -> tuple[Table, list[str]]:
     """Return the files of a folder of classes, with the folder's name as `label`; and notes."""
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
     paths, others = _scan(classes)
-    labels = [path.relative_to(folder).parts[0].strip() for path in paths]
+    # A class has a name of characters in every file and message, also if its folder's name is not UTF-8.
+    labels = [escape_surrogates(path.relative_to(folder).parts[0].strip()) for path in paths]
     table, notes = _table(folder, paths, others, {"label": labels})
     padded = [f"'{p.name}'" for p in classes if p.name != p.name.strip()]
     if padded:
