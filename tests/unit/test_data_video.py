@@ -297,5 +297,7 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(monkeypatch):
         raise ValueError("cut off")
 
     monkeypatch.setattr(video, "decode_video", fail)
-    with pytest.raises(ValueError, match=r"No video of a sample can be read\. cut off"):
+    with pytest.raises(
+        ValueError, match=r"No video of a sample can be read\. 'x' cannot be read: cut off"
+    ):
         measure_video([frames_of(0)], VideoPreprocessConfig())

@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 
 from perceivers.cli.main import main
 from perceivers.data import base
+from perceivers.recipes.registry import get_recipe
+from perceivers.runs.folder import write_run_recipe
 from perceivers.server import runner as running
 from perceivers.server.decoding import DecoderPool
 from perceivers.server.runner import serve
@@ -148,7 +150,7 @@ class TestBadStarts:
 
 def test_a_service_of_a_recipe_tells_its_name(tmp_path):
     folder = save_run(tmp_path / "run")
-    (folder / "recipe.yaml").write_text("name: images\n")
+    write_run_recipe(folder, get_recipe("images"))
     service = Service(ServerSettings(str(folder), device="cpu"))
     assert service.description["recipe"] == "images"
     assert service.description["reads"] == 1

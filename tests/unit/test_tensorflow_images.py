@@ -212,6 +212,6 @@ def test_the_exported_script_prepares_images_alike(tmp_path):
             exec(line if line.startswith("from") else f"import {line}", scope)
         exec(template.text, scope)
     how = {"size": (224, 224), "num_channels": 3, "crop_fraction": 224 / 256, "keep_aspect": True}
-    found = scope["read_image"](path, how | {"resize": "tensorflow"}, 0.5)
+    found = scope["read_image"](str(path), how | {"resize": "tensorflow"}, 0.5)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, ImageModality(CONFIG).transform(Image.open(path)))

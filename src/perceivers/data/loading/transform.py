@@ -371,7 +371,7 @@ def sample_cells(
     for index in np.random.default_rng(0).permutation(indices[: len(records)]):
         try:
             media = encoded_item_of(records.row(int(index)), column)
-        except ImportError:
+        except (ImportError, KeyError):  # a missing column
             raise
         except Exception:  # named and counted in training
             continue
