@@ -113,7 +113,7 @@ def wrong(capsys, *args: str) -> str:
 
 
 def test_columns_that_are_no_pairs_are_refused(capsys):
-    assert "--columns: expected NAME:VALUE" in wrong(capsys, "--columns", "left")
+    assert "--columns: expected NAME:VALUE" in wrong(capsys, "--columns", "left:")
 
 
 def test_a_misspelled_flag_suggests_the_nearest(capsys):

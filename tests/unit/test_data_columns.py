@@ -46,7 +46,7 @@ def test_columns_of_several_kinds_are_read_together():
         "series": InputColumn("ax", "series", ("ax", "ay"), ("array", "array")),
     }
     assert choice.notes[0] == (
-        "Inputs: photo (images), text (text), cloud (points), grid (arrays), "
+        "Inputs: photo (images, named image), text (text), cloud (points), grid (arrays, named array), "
         "ax, ay (series, 2 channels)."
     )
     assert choice.columns == ["photo", "text", "cloud", "grid", "ax", "ay", "label"]
@@ -161,11 +161,11 @@ def test_columns_that_hold_something_else_are_refused(kind):
 
 
 def test_data_without_anything_to_read_say_what_was_seen_and_how_to_name_it():
-    fields = {"age": NUMBER, "sex": STRING, "label": NUMBER}
+    fields = {"when": Field("other"), "label": NUMBER}
     with pytest.raises(
         ValueError,
-        match=r"t has no column of images, .*: 'age' holds numbers; 'sex' holds short strings; 'label' holds "
-        r"numbers\. Expected .* --columns age:number,sex:category \(or COLUMN:text",
+        match=r"t has no column of images, .*: 'when' holds something unknown; 'label' holds "
+        r"numbers\. Expected .* --columns COLUMN:KIND",
     ):
         choose(fields, DataConfig(), "t")
     with pytest.raises(ValueError, match=r"there is no column at all.*--columns COLUMN:KIND"):

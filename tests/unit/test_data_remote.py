@@ -209,7 +209,7 @@ def test_a_file_beside_a_remote_table_that_is_missing_is_a_bad_row(tmp_path, mem
     fields = infer_fields(address)
     missing, empty = file_shards([address], fields)[0].rows(0)
     with pytest.raises(
-        OSError, match=r"a\.csv, row 0: 'memory://bucket/img/9\.png' does not exist"
+        OSError, match=r"a\.csv, line 2: 'memory://bucket/img/9\.png' does not exist"
     ):
         missing["image"].read()
     assert empty["image"].is_missing

@@ -59,10 +59,13 @@ def test_a_label_that_train_has_not_is_named(tmp_path):
         open_data(data, PLAIN)
 
 
-def test_a_label_that_the_model_has_not_is_named(tmp_path):
+def test_rows_with_a_label_that_the_model_has_not_are_skipped_and_counted(tmp_path):
     data = folder_of(tmp_path, "cat/1.png", "dog/2.png")
-    with pytest.raises(ValueError, match="has the label 'dog', which was not seen in training"):
-        open_data(data, PLAIN, label_names=("cat", "owl"))
+    source = open_data(data, PLAIN, label_names=("cat", "owl"))
+    assert source.targets("train") == [0]
+    assert any("'dog' (1). Metrics do not count them." in note for note in source.notes)
+    with pytest.raises(ValueError, match="has the label 'cat', which was not seen in training"):
+        open_data(data, PLAIN, label_names=("ape", "owl"))
 
 
 def test_one_class_is_enough_for_a_trained_model(tmp_path):
@@ -70,12 +73,15 @@ def test_one_class_is_enough_for_a_trained_model(tmp_path):
     assert source.targets("train") == [1]
 
 
-def test_a_missing_label_is_named(tmp_path):
+def test_rows_without_a_label_are_skipped_and_counted(tmp_path):
     folder_of(tmp_path, "1.png", "2.png")
     rows = [{"file": "1.png", "label": "a"}, {"file": "2.png", "label": ""}]
     rows.append({"file": "2.png", "label": "b"})
-    with pytest.raises(ValueError, match=r"a\.csv, line 3 has no label: column 'label' is empty"):
-        open_data(write_csv(tmp_path / "a.csv", rows), PLAIN)
+    source = open_data(write_csv(tmp_path / "a.csv", rows), PLAIN)
+    assert source.targets("train") == [0, 1]
+    (note,) = [note for note in source.notes if note.startswith("Skipped")]
+    assert note.startswith("Skipped: 1 of 3 rows of train have no label in column 'label', such as")
+    assert note.endswith("a.csv, line 3.")
 
 
 def test_a_split_without_labels_is_left_out_and_said(tmp_path):
@@ -124,7 +130,7 @@ def test_named_columns_are_pictures_whatever_their_suffix(tmp_path):
     path = write_csv(tmp_path / "a.csv", [{"file": "one", "label": label} for label in "ab"])
     source = open_data(path, DataConfig(columns={"file": "image"}))
     assert source.splits["train"].row(0)["file"].read() == png(1)
-    with pytest.raises(ValueError, match="'file' holds short strings"):
+    with pytest.raises(ValueError, match=r"'file' of .* holds short strings that name files"):
         open_data(path, PLAIN)
 
 

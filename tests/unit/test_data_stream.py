@@ -211,6 +211,9 @@ def test_a_target_that_stands_as_media_is_read_as_its_value():
     class Labels:
         column = "n"
 
+        def is_missing(self, value):
+            return value is None
+
         def __call__(self, value, where):
             return value[0]
 

@@ -57,12 +57,14 @@ def test_a_number_to_predict(tmp_path):
     assert known.label_names == ("years",)
 
 
-def test_a_missing_number_is_named(tmp_path):
+def test_rows_without_a_number_are_skipped_and_counted(tmp_path):
     folder_of(tmp_path, "1.png", "2.png", "3.png")
-    rows = [{"file": f"{n}.png", "age": age} for n, age in ((1, 1.5), (2, ""), (3, 2.5))]
-    path = write_csv(tmp_path / "a.csv", rows)
-    with pytest.raises(ValueError, match=r"a\.csv, line 3 has no number: column 'age' is empty"):
-        open_data(path, DataConfig(label="age", target="number"))
+    for missing in ("", "NA"):
+        rows = [{"file": f"{n}.png", "age": age} for n, age in ((1, 1.5), (2, missing), (3, 2.5))]
+        path = write_csv(tmp_path / "a.csv", rows)
+        source = open_data(path, DataConfig(label="age", target="number"))
+        assert np.asarray(source.targets("train")).tolist() == [[1.5], [2.5]]
+        assert any(note.endswith("a.csv, line 3.") for note in source.notes)
 
 
 def test_minus_one_is_a_number(tmp_path):

@@ -368,7 +368,7 @@ def test_cells_of_several_types_in_a_column_are_named(tmp_path, monkeypatch):
     rows[1]["x"] = ["b"]
     for row in rows[:390]:
         row["x"] = ["c"]
-    rows[395]["x"] = {"no": "list"}
+    rows[395]["x"] = [["c"]]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     monkeypatch.setattr("perceivers.data.sources.write_shards._LOOKED_AT", 1)
     with pytest.raises(

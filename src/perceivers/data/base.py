@@ -75,7 +75,10 @@ class DataConfig:
         target: Kind of the target: one `class`, several `labels`, or a `number` (or several); or `nothing`, to learn
             from the inputs only. `auto` infers it.
         columns: Input columns by name, `{"left_image": "image"}`. By default those of files, text, series or arrays.
-            `film` is a video with its audio track; `number` and `category` columns form one table.
+            `film` is a video with its audio track; `number` and `category` columns form one table; `auto` infers
+            the kind; `*` stands for all other columns but the label.
+        files: Folder of the files whose names without suffix are in a column of the table.
+        suffix: Suffix of these files, `.jpg`. By default the only one in the folder.
         split_column: Column that divides the rows into splits.
         test: Value of `split_column` in the test split.
         group: Column whose values never occur on both sides of a split (a subject, a session).
@@ -92,6 +95,8 @@ class DataConfig:
     label: str | None = None
     target: Literal["auto", "class", "labels", "number", "nothing"] = "auto"
     columns: dict[str, str] | None = None
+    files: str | None = None
+    suffix: str | None = None
     split_column: str | None = None
     test: str | None = None
     group: str | None = None

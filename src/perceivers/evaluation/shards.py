@@ -13,15 +13,14 @@ from typing import Any, Protocol, runtime_checkable
 from perceivers.data.base import atomic_write, require
 from perceivers.data.fingerprint import RowsFingerprint
 from perceivers.data.formats.remote import Location, remote_version
-from perceivers.data.sources.layout import recognize
-from perceivers.data.streaming.shards import FileShard, infer_fields
+from perceivers.data.sources.layout import STREAMED, recognize
+from perceivers.data.streaming.shards import DamagedRow, FileShard, infer_fields
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
 from perceivers.tasks.prediction import Prediction
 
 _MARK = b"perceivers"  # metadata key of the identity of shard and model
 _GROUP = 1024  # rows that are written at a time
-_STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
 
 
 @runtime_checkable
@@ -82,7 +81,7 @@ def shards_of(data: Any) -> list[Location]:
     paths = [path for part in found.splits.values() for path in part.paths]
     if any(part.kind != "files" for part in found.splits.values()) or not paths:
         raise ValueError(
-            f"'{data}' is {found.form}: expected shards, files of {', '.join(_STREAMED)}."
+            f"'{data}' is {found.form}: expected shards, files of {', '.join(STREAMED)}."
         )
     return paths
 
@@ -199,9 +198,11 @@ def _cells(
 ) -> Iterator[dict[str, Any]]:
     """Yield the cells of each row in the file of predictions."""
     for prediction in predictions:
-        row: dict[str, Any] = {key: rows.keys.popleft()}
+        name, reason = rows.keys.popleft()
+        row: dict[str, Any] = {key: name}
         if isinstance(prediction, Exception):
-            row["error"] = " ".join(str(prediction).split()) or type(prediction).__name__
+            reason = reason or str(prediction)
+            row["error"] = " ".join(reason.split()) or type(prediction).__name__
         else:
             row |= prediction.columns()
         yield row
@@ -223,7 +224,7 @@ class _Rows:
     def __init__(self, shard: Location, columns: Mapping[str, InputColumn], key: str) -> None:
         self.shard = shard
         self.read_fingerprint = ""
-        self.keys: deque[Any] = deque()
+        self.keys: deque[tuple[Any, str | None]] = deque()  # with the reason of a damaged row
         self.damage: str | None = None
         self.has_key = False
         self._key = key
@@ -259,11 +260,12 @@ class _Rows:
         """Yield the rows up to where the shard is damaged."""
         found = RowsFingerprint()
         version = self._remote_version()
-        for number, row in enumerate(self._rows()):
+        for number, (row, reason) in enumerate(self._rows()):
             if version is None:
-                found.add(row)
+                found.add(reason or row)
             cell = row.pop(self._key, None) if self.has_key else number
-            self.keys.append(None if cell is None else str(cell) if self.has_key else cell)
+            name = None if cell is None else str(cell) if self.has_key else cell
+            self.keys.append((name, reason))
             yield row
         found.add([version, self.damage])
         self.read_fingerprint = found.hexdigest()
@@ -272,8 +274,8 @@ class _Rows:
         """Return the fingerprint of the rows and keys; of a remote shard, that of its version in the storage."""
         found, version, damage = RowsFingerprint(), self._remote_version(), self.damage
         if version is None:
-            for row in self._rows():
-                found.add(row)
+            for row, reason in self._rows():
+                found.add(reason or row)
         found.add([version, self.damage])
         self.damage = damage  # set again when the rows are predicted
         return found.hexdigest()
@@ -281,14 +283,20 @@ class _Rows:
     def _remote_version(self) -> str | None:
         return remote_version(self.shard) if isinstance(self.shard, str) else None
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows with their keys."""
+    def _rows(self) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Yield the rows with their keys, and the reason of a damaged one."""
         if self._shard is None:
             return
         try:
             for number, row in enumerate(self._shard.rows(0)):
+                if isinstance(row, DamagedRow):  # to get an error in its place
+                    yield self._empty(self._shard.fields, row.name), row.reason
+                    continue
                 where = f"{self._shard.name}, row {number}"
-                empty = {name: f.cell(None, where, Path()) for name, f in self._missing.items()}
-                yield {**row, **empty}
+                yield {**row, **self._empty(self._missing, where)}, None
         except ValueError as error:
             self.damage = str(error)
+
+    @staticmethod
+    def _empty(fields: Mapping[str, Field], where: str) -> dict[str, Any]:
+        return {name: field.cell(None, where, Path()) for name, field in fields.items()}

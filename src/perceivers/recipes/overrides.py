@@ -146,8 +146,14 @@ def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, 
     if type(None) in kinds and words == ("None",):
         return name, None
     if any(get_origin(kind) is dict for kind in kinds):
-        pairs = [part.partition(":") for part in ",".join(words).split(",")]
-        if any(not item or not value for item, _, value in pairs):
+        # The name of a column may hold colons; alone, its kind is inferred.
+        named = [part.strip() for part in ",".join(words).split(",")]
+        alone = name == "columns" or name.endswith(".columns")
+        pairs = [
+            part.rpartition(":") if ":" in part or not alone else (part, ":", "auto")
+            for part in named
+        ]
+        if any(not item.strip() or not value.strip() for item, _, value in pairs):
             msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
             raise FieldValueError(key, msg)
         return name, {item.strip(): value.strip() for item, _, value in pairs}

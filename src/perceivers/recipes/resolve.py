@@ -326,6 +326,8 @@ def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, A
     for name in names:
         column = source.inputs[name]
         config = _with_clip_length(preprocess_for(recipe, name), column, source, preprocess)
+        declared = dict(zip(column.columns, column.kinds, strict=True)) if column.kinds else {}
+        config = config.from_columns(declared)
         preprocess[name] = config.measure(partial(sample_cells, train, column))
         inputs[name] = fill_input(recipe.inputs[name], preprocess[name])
     targets = {

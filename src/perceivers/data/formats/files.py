@@ -1,26 +1,38 @@
-"""Tables in files: CSV, JSON lines, NumPy and HDF5 arrays."""
+"""Tables in files: CSV, TSV, JSON, NumPy and HDF5 arrays."""
 
-import csv
-import io
-import json
-import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from perceivers.data.base import require
 from perceivers.data.encoded_item import to_uint8_images
+from perceivers.data.formats.delimited import (
+    Dialect,
+    TextRow,
+    delimited_rows,
+    detect_dialect,
+    detect_encoding,
+    encoding_notes,
+    json_rows,
+    json_table,
+)
 from perceivers.data.formats.parquet import ParquetTable
-from perceivers.data.formats.remote import Location, open_binary, suffix_of
+from perceivers.data.formats.remote import Location, suffix_of
 from perceivers.data.formats.webdataset import TarTable
-from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Table, infer_field
+from perceivers.data.tables.table import (
+    ColumnScan,
+    ColumnTable,
+    Concatenated,
+    Field,
+    Table,
+    infer_field,
+)
 
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")  # 007 is a name, not the number 7
 _POINTS = ("points", "point_cloud", "xyz", "data")  # `data` in ModelNet's HDF5 files
-_NUMBER = re.compile(r"-?\d+\.?\d*([eE][-+]?\d+)?|-?\.\d+")
 
 
 def read_files(paths: Sequence[Location]) -> Table:
@@ -33,7 +45,10 @@ def read_files(paths: Sequence[Location]) -> Table:
     tables = [_read_file(path) for path in paths]
     full = [table for table in tables if len(table)]
     if not full:
-        raise ValueError(f"{tables[0].name} holds no rows.")
+        reason = f" {tables[0].bad[0][1]}" if tables[0].bad else ""
+        raise ValueError(
+            f"{tables[0].name} holds no rows{' that can be read.' if reason else '.'}{reason}"
+        )
     return full[0] if len(full) == 1 else Concatenated(full)
 
 
@@ -46,8 +61,10 @@ def _read_file(path: Location) -> Table:
         )
     readers: dict[str, Callable[[Path], Table]] = {
         ".parquet": ParquetTable,
-        ".csv": _read_csv,
+        ".csv": _read_delimited,
+        ".tsv": _read_delimited,
         ".jsonl": _read_jsonl,
+        ".json": _read_json,
         ".tar": TarTable,
         ".npz": _read_npz,
         ".h5": _read_h5,
@@ -66,90 +83,101 @@ def _read_file(path: Location) -> Table:
 
 
 def csv_rows(path: Location) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file as strings by column. The header decides the delimiter: comma, semicolon or tab.
+    """Yield the rows of a delimited file as strings by column.
 
     Raises:
-        ValueError: If the file is not CSV in UTF-8 with a header, or a row has too many or too few cells.
+        ValueError: If the file has no header, or a row cannot be read.
     """
-    with (
-        open_binary(path) as binary,
-        io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
-    ):
-        try:
-            header = file.readline()
-            counts = {mark: header.count(mark) for mark in ",;\t"}
-            file.seek(0)
-            reader = csv.reader(
-                file, delimiter=max(counts, key=lambda mark: counts[mark]), strict=True
-            )
-            names = next(reader, [])
-            if not names or len(set(names)) < len(names):
-                raise ValueError(
-                    f"{path} is no CSV file with a header: expected different names in its first line, got {names}."
-                )
-            for cells in reader:
-                if cells and len(cells) != len(names):
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: expected {len(names)} cells ({', '.join(names)}), "
-                        f"got {len(cells)}. Cells with commas in them must stand in quotes."
-                    )
-                if cells:
-                    yield dict(zip(names, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path} cannot be read as CSV: {error}. It must be text in UTF-8 with a header line."
-            ) from error
+    for row in delimited_rows(path):
+        if row.cells is None:
+            raise ValueError(row.error)
+        yield row.cells
 
 
-def jsonl_rows(path: Location, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines, from number `start` on.
+def jsonl_rows(path: Location) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of JSON lines.
 
     Raises:
         ValueError: If a line is not a JSON object.
     """
-    with open_binary(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            if start:
-                start -= 1
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f'{path}, line {number}: expected an object like {{"image": "a.png"}}, got {row!r:.40}.'
-                )
-            yield cast("dict[str, Any]", row)
+    for row in json_rows(path):
+        if row.cells is None:
+            raise ValueError(row.error)
+        yield row.cells
 
 
-def _read_csv(path: Path) -> ColumnTable:
-    columns: dict[str, list[Any]] = {}
-    for row in csv_rows(path):
-        for name, cell in row.items():
-            columns.setdefault(name, []).append(cell)
-    columns = {name: _typed(cells) for name, cells in columns.items()}
-    return ColumnTable(name=str(path), columns=columns, folder=path.parent, first=2, unit="line")
+def _read_delimited(path: Path) -> ColumnTable:
+    dialect = detect_dialect(path)
+    table = _from_rows(path, delimited_rows(path, dialect), spelled=True)
+    fields = delimited_fields({c: _scan(cells) for c, cells in table.columns.items()}, dialect)
+    columns = {
+        name: [None if cell == "" else fields[name].value(cell) for cell in cells]
+        for name, cells in table.columns.items()
+    }
+    return replace(table, columns=columns, fields=fields, notes=dialect.notes)
 
 
-def _typed(cells: Sequence[str]) -> list[Any]:
-    """Convert strings to numbers if all are numbers, and empty strings to None."""
-    filled = [cell for cell in cells if cell]
-    convert: Callable[[str], Any] = str
-    if all(_INTEGER.fullmatch(cell) for cell in filled):
-        convert = int
-    elif all(_NUMBER.fullmatch(cell) for cell in filled) and any("." in cell for cell in filled):
-        convert = float
-    return [convert(cell) if cell else None for cell in cells]
+def _scan(cells: Sequence[str]) -> ColumnScan:
+    scan = ColumnScan(spelled=True)
+    scan.add(cells)
+    return scan
+
+
+def delimited_fields(scans: Mapping[str, ColumnScan], dialect: Dialect) -> dict[str, Field]:
+    """Return the columns of a delimited file from the scans of their cells.
+
+    Decimal commas in one column show how numbers are spelled in the others.
+    """
+    is_comma = any(
+        scan.numbers.uses_decimal_comma and scan.numbers.found() is not None
+        for scan in scans.values()
+    )
+    comma = is_comma or dialect.delimiter == ";"
+    return {name: scan.field(name, comma=comma, grouped=is_comma) for name, scan in scans.items()}
 
 
 def _read_jsonl(path: Path) -> ColumnTable:
-    rows = list(jsonl_rows(path))
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    return ColumnTable(name=str(path), columns=columns, folder=path.parent, first=1, unit="line")
+    notes = encoding_notes(path, detect_encoding(path))
+    return replace(_from_rows(path, json_rows(path)), notes=notes)
+
+
+def _read_json(path: Path) -> ColumnTable:
+    rows = json_table(path)
+    return column_table(str(path), rows, folder=path.parent)
+
+
+def column_table(name: str, rows: Sequence[Mapping[Any, Any]], *, folder: Path) -> ColumnTable:
+    """Return dicts as a table whose columns are all of their keys."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    columns = {str(key): [row.get(key) for row in rows] for key in names}
+    return ColumnTable(name=name, columns=columns, folder=folder)
+
+
+def _from_rows(path: Path, rows: Iterable[TextRow], *, spelled: bool = False) -> ColumnTable:
+    """Return the rows of a text file as a table; those that cannot be read are its `bad` ones."""
+    lines: list[int] = []
+    bad: list[tuple[str, str]] = []
+    columns: dict[str, list[Any]] = {}
+    for row in rows:
+        if row.cells is None:
+            bad.append((f"{path}, line {row.line}", row.error))
+            continue
+        for name in row.cells:
+            if name not in columns:
+                columns[name] = [None] * len(lines)
+        for name, cells in columns.items():
+            cells.append(row.cells.get(name))
+        lines.append(row.line)
+    fields = dict.fromkeys(columns, Field("other")) if spelled else {}
+    return ColumnTable(
+        name=str(path),
+        columns=columns,
+        fields=fields,
+        folder=path.parent,
+        unit="line",
+        lines=lines,
+        bad=tuple(bad),
+    )
 
 
 def _read_npz(path: Path) -> ColumnTable:

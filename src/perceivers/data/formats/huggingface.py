@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perceivers.data.base import require, split_of
 from perceivers.data.formats.parquet import field_of_feature
-from perceivers.data.tables.table import Field, Table, infer_field, plain
+from perceivers.data.tables.table import Field, NamedRow, Table, infer_field, plain
+
+_SOME_ROWS = 256  # rows that decide what columns of strings, lists and bytes hold
+_SOME_SHARDS = 8  # shards of an iterable data set that give such rows
 
 
 class HuggingFaceTable(Table):
@@ -29,14 +34,16 @@ class HuggingFaceTable(Table):
     def row(self, index: int) -> dict[str, Any]:
         """Return one row."""
         cells = self._dataset[index]
-        return {
-            name: self.fields[name].cell(cells[name], self.where(index), self.folder)
-            for name in self.fields
+        where = self.where(index)
+        row = {
+            name: self.fields[name].cell(cells[name], where, self.folder) for name in self.fields
         }
+        return NamedRow(row, where)
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column, without reading others."""
-        return [plain(cell) for cell in self._dataset.select_columns([name])[:][name]]
+        value = self.fields[name].value if name in self.fields else plain
+        return [value(cell) for cell in self._dataset.select_columns([name])[:][name]]
 
     def keep(self, fields: Mapping[str, Field]) -> "HuggingFaceTable":
         """Return the table with these columns only."""
@@ -54,16 +61,35 @@ def disable_decoding(dataset: Any) -> Any:
 
 
 def feature_fields(dataset: Any) -> dict[str, Field]:
-    """Return the content of the columns, by their features, and for strings and bytes by the first rows."""
+    """Return the content of the columns, by their features, and for strings, lists and bytes by evenly spaced rows.
+
+    Of an iterable data set, these are the first rows of evenly spaced shards.
+    """
     features: Mapping[str, Any] = dataset.features.to_dict()
     fields = {name: field_of_feature(feature) for name, feature in features.items()}
     unknown = [name for name, field in fields.items() if field is None]
-    first: list[Any] = []
-    if unknown:
-        first = list(dataset.select_columns(unknown).take(16))
-    return {
-        name: field or infer_field(row[name] for row in first) for name, field in fields.items()
-    }
+    rows = _some_rows(dataset.select_columns(unknown), unknown) if unknown else []
+    found = {name: infer_field(row[name] for row in rows) for name in unknown}
+    return {name: field or found[name] for name, field in fields.items()}
+
+
+def _some_rows(dataset: Any, columns: Sequence[str]) -> list[Any]:
+    """Return rows of a data set from all of its parts; more of it if a column is empty there."""
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        indices = np.unique(
+            np.linspace(0, max(len(dataset) - 1, 0), _SOME_ROWS).round().astype(int)
+        )
+        rows = [dataset[int(index)] for index in indices if len(dataset)]
+        for name in columns:
+            if len(dataset) > len(rows) and all(plain(row[name]) is None for row in rows):
+                only = dataset.select_columns([name])
+                cell = next((row[name] for row in only if plain(row[name]) is not None), None)
+                rows.append({**dict.fromkeys(columns), name: cell})
+        return rows
+    count = int(getattr(dataset, "num_shards", 1))
+    chosen = range(0, count, max(1, count // _SOME_SHARDS))
+    shards = [dataset.shard(count, index) for index in chosen] if count > 1 else [dataset]
+    return [row for shard in shards for row in shard.take(max(16, _SOME_ROWS // len(shards) // 4))]
 
 
 def is_dataset(data: Any) -> bool:

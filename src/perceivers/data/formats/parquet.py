@@ -9,8 +9,11 @@ from typing import Any, cast
 from perceivers.data.base import require
 from perceivers.data.formats.remote import Location, folder_of, open_remote
 from perceivers.data.registry import media_kinds
-from perceivers.data.tables.table import Field, Table, infer_field, plain
+from perceivers.data.tables.table import ColumnScan, Field, NamedRow, Table, plain
 
+_WHOLE = 1 << 24  # bytes of a column up to which all of its cells decide what it holds
+_CELLS, _FEW_CELLS = 1024, 16  # cells that are read together, of small and of large columns
+_GROUPS = 8  # row groups whose first cells decide what a large column holds
 _LISTS = ("list", "large_list", "fixed_size_list")
 _FEATURES = {"Image": "image", "Audio": "audio", "Video": "video"}
 
@@ -53,16 +56,19 @@ class ParquetTable(Table):
         if self._cells is None:
             table = self._read(list(self.fields))
             self._cells = {name: table.column(name) for name in self.fields}
-        return {
+        where = self.where(index)
+        row = {
             name: self.fields[name].cell(
-                _value(cells[index], self.fields[name].kind), self.where(index), self.folder
+                _value(cells[index], self.fields[name].kind), where, self.folder
             )
             for name, cells in self._cells.items()
         }
+        return NamedRow(row, where)
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column, without reading others."""
-        return [plain(cell) for cell in self._read([name]).column(name).to_pylist()]
+        value = self.fields[name].value if name in self.fields else plain
+        return [value(cell) for cell in self._read([name]).column(name).to_pylist()]
 
     def _read(self, columns: list[str]) -> Any:
         with reading(self.path):
@@ -129,16 +135,41 @@ def parquet_fields(file: Any) -> dict[str, Field]:
         fields[name] = declared or Field("other")
         if declared is None:
             unknown.append(name)
-    if unknown:
-        batch = next(file.iter_batches(batch_size=16, columns=unknown), None)
-        cells: Mapping[str, Any] = {} if batch is None else batch.to_pydict()
-        fields.update({name: infer_field(cells.get(name, ())) for name in unknown})
+    fields.update(_infer_columns(file, unknown))
     ours = (schema.metadata or {}).get(b"perceivers")  # written by `perceivers shard`
     kinds: Mapping[str, str] = json.loads(ours).get("kinds", {}) if ours else {}
     for name, kind in kinds.items():
         if name in fields:
             fields[name] = replace(fields[name], kind=kind, by_path=False)
     return fields
+
+
+def _infer_columns(file: Any, columns: Sequence[str]) -> dict[str, Field]:
+    """Infer columns from their cells: of all rows if they are small, else of rows in evenly spaced row groups.
+
+    Further row groups are read for a column that is empty there.
+    """
+    metadata = file.metadata
+    scans = {name: ColumnScan() for name in columns}
+    large = [name for name in columns if _uncompressed(metadata, [name]) > _WHOLE]
+    small = [name for name in columns if name not in large]
+    if small:
+        for batch in file.iter_batches(batch_size=_CELLS, columns=small):
+            for name, cells in batch.to_pydict().items():
+                scans[name].add(cells)
+    groups = list(range(metadata.num_row_groups))
+    spread = groups[:: max(1, len(groups) // _GROUPS)] if groups else []
+    for name in large:
+        for group in spread:
+            batch = next(file.iter_batches(_FEW_CELLS, row_groups=[group], columns=[name]), None)
+            if batch is not None:
+                scans[name].add(batch.column(0).to_pylist())
+        batches = file.iter_batches(_FEW_CELLS, columns=[name])
+        while scans[name].field(name).kind == "other" and (batch := next(batches, None)):
+            if batch.column(0).null_count < batch.num_rows:
+                scans[name].add(batch.column(0).to_pylist())
+                break
+    return {name: scan.field(name) for name, scan in scans.items()}
 
 
 def field_of_feature(feature: Any) -> Field | None:

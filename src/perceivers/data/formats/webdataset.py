@@ -195,11 +195,15 @@ def printable_name(name: str) -> str:
 
 
 def infer_text_field(cells: Iterable[Any]) -> Field:
-    """Infer the content of a column of .json, .cls and .txt members.
+    """Infer the content of a column of .json, .cls and .txt members."""
+    return text_field(infer_field(cells))
+
+
+def text_field(field: Field) -> Field:
+    """Return the content of a column of .json, .cls and .txt members, by what its cells seem to be.
 
     Strings there are never paths: an archive must not decide which local files are read.
     """
-    field = infer_field(cells)
     if field.by_path:
         return replace(field, kind="string", by_path=False)
     return field if field.kind not in media_kinds() or field.kind in _PLAIN else Field("other")

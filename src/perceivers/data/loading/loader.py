@@ -37,12 +37,11 @@ from perceivers.data.modalities.base import TooLongError, error_text
 from perceivers.data.modalities.image.modality import ImageModality, image_from_pixels
 from perceivers.data.modalities.image.preprocess import as_pixels
 from perceivers.data.registry import kind_of_name
+from perceivers.data.tables.bad_rows import check_bad_share
 from perceivers.data.tables.columns import InputColumn
 from perceivers.wording import counted
 
-_SHOWN = 3  # bad rows in a message
 _FEWEST = 100  # rows of a stream below which the share of bad ones is not judged
-_ROUND_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def make_loader(
@@ -160,17 +159,11 @@ class BadRowTracker:
         self._num_read = state["num_read"]
 
     def _check_share(self) -> None:
-        num_rows = self.num_rows or self._num_read
-        if len(self.bad) <= self.max_bad * (self.num_rows or max(num_rows, _FEWEST)):
-            return
-        share = len(self.bad) / num_rows
-        higher = next((nice for nice in _ROUND_SHARES if nice > share), 1.0)
-        first = " ".join(list(self.bad.values())[:_SHOWN])
-        more = len(self.bad) - _SHOWN
-        raise ValueError(
-            f"{len(self.bad)} of {num_rows:,} rows ({share:.1%}) cannot be read, more than the "
-            f"{self.max_bad:.1%} allowed: {first}{f' And {more} more.' if more > 0 else ''} "
-            f"Repair the data, or go on without such rows with --max-bad {higher:g}."
+        check_bad_share(
+            self.bad,
+            self.num_rows or self._num_read,
+            self.max_bad,
+            fewest=0 if self.num_rows else _FEWEST,
         )
 
 

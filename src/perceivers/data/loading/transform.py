@@ -349,6 +349,7 @@ def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
             cell = cell if is_file else cell.value
         cells[part] = cell
     missing = all(cell is None for cell in cells.values())
+    name = name or getattr(row, "where", "")
     return EncodedItem(name or ", ".join(column.columns), value=None if missing else cells)
 
 

@@ -1,6 +1,6 @@
 """Interface of modalities: a raw cell becomes an array, arrays become a batch with its mask."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
@@ -71,6 +71,14 @@ class BasePreprocessConfig:
 
         Raises:
             ValueError: If no cell can be read. The message states the reason of the first.
+        """
+        return self
+
+    def from_columns(self, kinds: Mapping[str, str]) -> Self:  # noqa: ARG002
+        """Return the configuration with open fields taken from the kinds that are declared for the columns.
+
+        Args:
+            kinds: Kind by column, of a modality with several columns.
         """
         return self
 

@@ -26,12 +26,17 @@ from perceivers.wording import counted
 _FORMATS = {
     ".parquet": "Parquet",
     ".csv": "CSV",
+    ".tsv": "TSV",
     ".jsonl": "JSON lines",
+    ".json": "JSON",
     ".tar": "WebDataset shards",
     ".npz": "NumPy arrays",
     ".h5": "HDF5",
 }
 DATA_SUFFIXES = tuple(_FORMATS)
+STREAMED = (".parquet", ".tar", ".jsonl", ".csv", ".tsv")
+"""Suffixes of files that can be streamed."""
+
 _SUFFIXES = ", ".join(DATA_SUFFIXES)
 _SPLIT_STEM = (
     rf"({'|'.join(name for names in SPLIT_NAMES.values() for name in names)})(-.*|[_.]\d.*)?"
@@ -253,13 +258,17 @@ def _named_by_split(entries: list[Path], pattern: str) -> dict[str, list[Path]]:
 def _single_table(folder: Path, entries: list[Path]) -> DetectedLayout | None:
     files = [e for e in entries if e.suffix.lower() in DATA_SUFFIXES and e.is_file()]
     files = [e for e in files if e.name not in _METADATA]
-    if not files:
+    tables = [e for e in files if e.suffix.lower() != ".json"]  # mostly describes other files
+    files = tables or files
+    if not files or (not tables and any(is_media(e.name) or e.is_dir() for e in entries)):
         return None
     if not any(_may_name_media(path) for path in files) and any(
         e.is_dir() and _has_media(e) for e in entries
     ):
         return None  # a list of something else beside folders of images
     if len({(re.sub(r"\d+", "#", path.stem), path.suffix.lower()) for path in files}) > 1:
+        if all(path.suffix.lower() == ".tsv" for path in files):
+            return None  # recordings
         raise ValueError(
             f"'{folder}' holds several tables, {_listed(files)}, and none is called train, validation or test. "
             "Rename them so, or give the path of one."
@@ -389,7 +398,7 @@ def _one_folder(folder: Path, entries: list[Path]) -> DetectedLayout | None:
 
 def _may_name_media(path: Path) -> bool:
     """Return True if a table may hold files or their names; the beginning of a text file decides."""
-    if path.suffix.lower() not in {".csv", ".jsonl"}:
+    if path.suffix.lower() not in {".csv", ".tsv", ".jsonl", ".json"}:
         return True
     with path.open("rb") as file:
         return bool(_MEDIA_NAME.search(file.read(1 << 16)))

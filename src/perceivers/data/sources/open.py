@@ -1,5 +1,6 @@
 """Open data: from a path, hub id or object to splits, inputs and targets."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -31,34 +32,42 @@ from perceivers.data.sources.folders import (
     metadata_table,
     one_file,
 )
-from perceivers.data.sources.layout import SplitLocation, recognize
+from perceivers.data.sources.layout import STREAMED, SplitLocation, recognize
+from perceivers.data.sources.named_files import name_files
 from perceivers.data.streaming.shards import (
+    FileScan,
     FileShard,
     HubShard,
     Shard,
-    file_shards,
     hub_shards,
-    infer_fields,
-    shards_with_values,
+    scan_file,
 )
 from perceivers.data.streaming.stream import Stream
+from perceivers.data.tables.bad_rows import check_bad_share
 from perceivers.data.tables.columns import ColumnSelection, InputColumn, check_paths, choose
 from perceivers.data.tables.memory import check_memory
-from perceivers.data.tables.table import ColumnTable, Concatenated, Field, Subset, Table
+from perceivers.data.tables.table import (
+    ColumnTable,
+    Concatenated,
+    Field,
+    Subset,
+    Table,
+    common_field,
+    of_table,
+)
+from perceivers.data.targets.classes import label_name
 from perceivers.data.targets.encode import KnownNames, encode_targets, wanted_kind
 from perceivers.data.targets.infer import (
     Moments,
     TargetEncoder,
     find_targets,
-    is_missing,
     moments,
 )
 from perceivers.wording import counted
 
 _LOOKED_AT = 12  # rows that decide what names do not
 
-
-STREAMED = (".parquet", ".tar", ".jsonl", ".csv")
+_BAD_SHOWN = 3  # bad rows in a note
 _TARGETS_SEEN = 100  # rows that decide what a target is, where its names are known
 
 
@@ -94,6 +103,7 @@ def open_data(
         if source is not None:
             return source
     form, tables, notes = open_tables(data, config)
+    tables = name_files(tables, config)
     name = next(iter(tables.values())).name
     fields = next(iter(tables.values())).fields
     choice = choose(fields, config, name, inputs=inputs)
@@ -106,6 +116,7 @@ def open_data(
         first = next(iter(tables.values()))
         few = np.unique(np.linspace(0, len(first) - 1, _LOOKED_AT).round().astype(int))
         choice = with_audio_tracks(choice, (first.row(int(index)) for index in few))
+    _check_texts(next(iter(tables.values())), fields, choice)
     for table in tables.values():
         check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
     check_memory(tables.values())
@@ -133,6 +144,31 @@ def open_data(
     return replace(source, notes=(seen, *choice.notes, *target_notes, *notes, *shared))
 
 
+def _check_texts(table: Table, fields: Mapping[str, Field], choice: ColumnSelection) -> None:
+    """Check that short strings that are read as text are not names of files.
+
+    Raises:
+        ValueError: If they are.
+    """
+    for part in choice.inputs.values():
+        if part.kind != "text" or fields[part.column].kind != "string":
+            continue
+        filled = (str(cell) for cell in table.column(part.column) if cell is not None)
+        few = list(islice(filled, _LOOKED_AT))
+        if few and all(_is_file(table.folder / text) for text in few):
+            raise ValueError(
+                f"Column '{part.column}' of {table.name} holds short strings that name files, such as '{few[0]}', "
+                f"whose suffix does not show what they hold. Name their kind: --columns {part.column}:image."
+            )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name of a file
+        return False
+
+
 def _builtin(name: str, label_names: KnownNames | None) -> DatasetBundle:
     """Return a built-in data set, and refuse it for a model with other classes."""
     source = open_builtin(name)
@@ -153,6 +189,13 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
         TypeError: If `data` has another type.
     """
     form, tables, notes = _open_tables(data)
+    notes += tuple(note for table in tables.values() for note in table.notes)
+    bad = {name: reason for table in tables.values() for name, reason in table.bad}
+    if bad:
+        num_rows = len(bad) + sum(len(table) for table in tables.values())
+        check_bad_share(bad, num_rows, config.max_bad)
+        shown = " ".join(list(bad.values())[:_BAD_SHOWN])
+        notes += (f"Skipped: {counted(len(bad), 'row')} that cannot be read. {shown}",)
     tables, more = _divide(tables, config)
     return form, tables, (*more, *notes)
 
@@ -323,22 +366,52 @@ def _stream_files(
 ) -> DatasetBundle:
     """Return files as streams.
 
-    If the class names are unknown, the label column alone is read once. A damaged file is used as far as it can be
-    read; the run counts the rest.
+    Text files and archives are read once to count their rows and infer their columns and classes; of Parquet files, the
+    label column alone. A damaged file is used as far as it can be read; the run counts the rest.
     """
+    wanted = _wanted_targets(config)
+    scans = {split: [scan_file(path, wanted) for path in paths] for split, paths in files.items()}
     start = next(iter(files))
-    first, fields = _first_readable(files[start])
-    choice = _choose_streamed(fields, config, str(first), inputs)
+    first, fields = _common_fields(scans[start])
+    choice = _choose_streamed(fields, config, first, inputs)
+    notes = [note for found in scans.values() for scan in found for note in scan.notes]
     shards: dict[str, list[FileShard]] = {}
-    values: list[Any] | None = None
-    for split, paths in files.items():
-        path, found = (first, fields) if split == start else _first_readable(paths)
-        kept = choice.kept(found, str(path))
-        if split == start and choice.target and label_names is None:
-            shards[split], values = shards_with_values(paths, kept, choice.target)
-        else:
-            shards[split] = file_shards(paths, kept)
-    return _streams(shards, choice, config, str(first), values, label_names)
+    for split, found in scans.items():
+        name, of_split = (first, fields) if split == start else _common_fields(found)
+        kept = choice.kept(of_split, name)
+        shards[split] = [
+            FileShard(scan.path, of_table(kept, scan.fields), scan.num_rows) for scan in found
+        ]
+    values = {
+        split: [cell for scan in found for cell in scan.values.get(choice.target or "", ())]
+        for split, found in scans.items()
+    }
+    source = _streams(shards, choice, config, first, values, label_names)
+    return replace(source, notes=(*source.notes, *dict.fromkeys(notes)))
+
+
+def _wanted_targets(config: DataConfig) -> tuple[str, ...]:
+    """Return the columns that may hold the target."""
+    if config.label is None:
+        return ("label",)
+    parts = [part.strip() for part in config.label.split(",")]
+    return (config.label, *parts, *(part.rpartition(":")[0] for part in parts if ":" in part))
+
+
+def _common_fields(scans: Sequence[FileScan]) -> tuple[str, dict[str, Field]]:
+    """Return the name of the first file that can be read, and the columns of all.
+
+    Raises:
+        ValueError: If no file can be read. The message states the reason of the first.
+    """
+    good = [scan for scan in scans if scan.fields and scan.num_rows]
+    if not good:
+        raise ValueError(scans[0].damage or f"{scans[0].path} holds no rows.")
+    names = dict.fromkeys(name for scan in good for name in scan.fields)
+    return str(good[0].path), {
+        name: common_field([scan.fields[name] for scan in good if name in scan.fields])
+        for name in names
+    }
 
 
 def _stream_hub(
@@ -389,21 +462,11 @@ def _choose_streamed(
     return choice
 
 
-def _first_readable(paths: Sequence[Location]) -> tuple[Location, dict[str, Field]]:
-    """Return the first undamaged file and its columns."""
-    failure: ValueError | None = None
-    for path in paths:
-        try:
-            return path, infer_fields(path)
-        except ValueError as error:
-            failure = failure or error
-    raise ValueError(str(failure))
-
-
 def _first_values(shards: Sequence[Shard], column: str) -> list[Any]:
-    """Return the targets of the first rows without reading their media."""
-    only = replace(cast("Any", shards[0]), fields={column: shards[0].fields[column]})
-    cells = [row[column] for row in islice(Stream([only]), _TARGETS_SEEN)]
+    """Return some targets of each shard without reading their media."""
+    few = [replace(cast("Any", shard), fields={column: shard.fields[column]}) for shard in shards]
+    each = max(1, _TARGETS_SEEN // len(few))
+    cells = [row[column] for shard in few for row in islice(Stream([shard]), each)]
     return [cell.value if isinstance(cell, EncodedItem) else cell for cell in cells]
 
 
@@ -412,26 +475,30 @@ def _streams(
     choice: ColumnSelection,
     config: DataConfig,
     name: str,
-    values: Sequence[Any] | None,
+    values: Mapping[str, Sequence[Any]] | None,
     label_names: KnownNames | None,
 ) -> DatasetBundle:
-    """Return shards as streams with their targets; `values` are all targets of the first split, if they were read."""
+    """Return shards as streams with their targets; `values` are the targets of the splits, if they were read."""
     encoder: TargetEncoder | None = None
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     statistics: Moments | None = None
     if choice.target is not None:
-        first = next(iter(shards.values()))
-        encoder, notes = find_targets(
-            _first_values(first, choice.target) if values is None else values,
+        start, first = next(iter(shards.items()))
+        known = values[start] if values is not None else _first_values(first, choice.target)
+        encoder, found = find_targets(
+            known,
             first[0].fields[choice.target],
             choice.target,
             table=name,
             kind=wanted_kind(choice, config, choice.target),
             names=None if label_names is None else tuple(label_names),
         )
-        if encoder.kind == "number" and values is not None:
+        notes += found
+        if values is not None:
+            notes += _unlearnable(values, encoder)
+        if encoder.kind == "number" and values is not None and label_names is None:
             where = f"Column '{choice.target}' of {name}"
-            numbers = [np.asarray(encoder(v, where)) for v in values if not is_missing(v)]
+            numbers = [np.asarray(encoder(v, where)) for v in known if not encoder.is_missing(v)]
             statistics = moments(np.stack(numbers))
     streams: dict[str, Stream] = {}
     for split, parts in shards.items():
@@ -450,6 +517,28 @@ def _streams(
         target_kind=encoder.kind if encoder else "class",
         stream_moments=statistics,
     )
+
+
+def _unlearnable(values: Mapping[str, Sequence[Any]], encoder: TargetEncoder) -> list[str]:
+    """Return sentences about rows without a label, and with one that the training data lack."""
+    notes: list[str] = []
+    known = set(encoder.names)
+    for split, cells in values.items():
+        empty = sum(encoder.is_missing(cell) for cell in cells)
+        if empty:
+            notes.append(f"Skipped: {empty:,} of {len(cells):,} rows of {split} have no label.")
+        if encoder.kind != "class":
+            continue
+        names = Counter(label_name(cell, encoder.field, split) for cell in cells)
+        del names[None]
+        new = {name: count for name, count in names.items() if name not in known}
+        if new and not all(str(name).isdecimal() for name in new):
+            shown = ", ".join(f"'{name}' ({count:,})" for name, count in list(new.items())[:10])
+            notes.append(
+                f"{sum(new.values()):,} of {len(cells):,} rows of {split} have a label that is not in the training "
+                f"data and cannot be learned, and count as rows that cannot be read: {shown}."
+            )
+    return notes
 
 
 def with_audio_tracks(

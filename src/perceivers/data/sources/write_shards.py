@@ -124,7 +124,8 @@ def write_shards(
             index = TargetEncoder("class", classes, target, table.fields[target])
         schema, texts = _schema_of(table, index and target, classes)
         size = rows_per_shard or _rows_per_shard(table)
-        plan = _Plan(split, table, _keys(table), index, schema, texts, size)
+        bad = list(full.bad)
+        plan = _Plan(split, table, _keys(table), index, schema, texts, size, bad)
         written.append(_write_split(plan, folder, config.max_bad))
     return written
 
@@ -220,16 +221,16 @@ def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
                 name: _written_cell(row[name], held, plan.table.folder)
                 for name, held in plan.table.fields.items()
             }
+            if plan.labels is not None:
+                column = plan.labels.column
+                raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
+                known = label_name(raw, plan.labels.field, where) is not None
+                cells[column] = plan.labels(raw, where) if known else -1
         except (ImportError, KeyError):  # a missing package or column concerns every row
             raise
         except Exception as error:
             plan.bad.append((key, error_text(error)))
             continue
-        if plan.labels is not None:
-            column = plan.labels.column
-            raw = row[column].value if isinstance(row[column], EncodedItem) else row[column]
-            known = label_name(raw, plan.labels.field, where) is not None
-            cells[column] = plan.labels(raw, where) if known else -1
         cells |= {name: json.dumps(cells[name], default=str) for name in plan.texts}
         yield {**cells, "key": escape_surrogates(key)}
 
@@ -402,6 +403,8 @@ def _written_cell(cell: Any, held: Field, folder: Path) -> Any:
     """Return a cell in the form of the file: encoded files as bytes, decoded images as PNG, other values unchanged."""
     if not isinstance(cell, EncodedItem):
         return _listed(cell)
+    if held.kind == "number":
+        raise ValueError(f"{cell.name}: expected a number, got {cell.value!r:.40}.")
     if cell.value is not None:
         return _listed(cell.value)
     if cell.is_missing:

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.formats.files import csv_rows, jsonl_rows
+from perceivers.data.formats.delimited import (
+    DELIMITED,
+    Dialect,
+    TextRow,
+    delimited_rows,
+    detect_dialect,
+    detect_encoding,
+    encoding_notes,
+    json_rows,
+    text_rows,
+)
+from perceivers.data.formats.files import delimited_fields
 from perceivers.data.formats.huggingface import disable_decoding, feature_fields
 from perceivers.data.formats.parquet import parquet_fields, parquet_file, reading
 from perceivers.data.formats.remote import (
@@ -16,22 +27,29 @@ from perceivers.data.formats.remote import (
     folder_of,
     is_remote,
     join_remote,
-    open_binary,
     open_remote,
     suffix_of,
 )
-from perceivers.data.formats.webdataset import (
-    infer_text_field,
-    kind_of_members,
-    tar_rows,
-    text_cell,
-)
-from perceivers.data.registry import media_kinds
-from perceivers.data.tables.table import Field, infer_field, plain
+from perceivers.data.formats.webdataset import tar_rows, text_cell, text_field
+from perceivers.data.registry import kind_of_name, media_kinds
+from perceivers.data.tables.table import ColumnScan, Field, NamedRow, plain
 
-_SAMPLE = 100  # rows that decide the content of columns
+_CHUNK = 1000  # rows of a text file whose cells are looked at together
 _TRIES = 4  # attempts to read the next row of a remote file
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedRow:
+    """A row that cannot be read.
+
+    Attributes:
+        name: Its file and line.
+        reason: Reason, with the name.
+    """
+
+    name: str
+    reason: str
 
 
 @runtime_checkable
@@ -53,16 +71,16 @@ class Shard(Protocol):
         """Number of rows, None if unknown before they are read."""
         ...
 
-    def rows(self, start: int) -> Iterator[dict[str, Any]]:
+    def rows(self, start: int) -> Iterator[dict[str, Any] | DamagedRow]:
         """Yield the rows from number `start` on: `EncodedItem`s and plain values."""
         ...
 
 
 @dataclass(frozen=True)
 class FileShard:
-    """One Parquet, tar, JSON lines or CSV file, local or remote.
+    """One Parquet, tar, JSON lines or delimited file, local or remote.
 
-    Without `fields`, its cells are raw. In `num_rows`, a damaged rest of the file counts as one row.
+    A line of a text file that cannot be read is a row, and so is the damaged rest of another file.
     """
 
     path: Location
@@ -74,7 +92,7 @@ class FileShard:
         """Name in messages."""
         return str(self.path)
 
-    def rows(self, start: int) -> Iterator[dict[str, Any]]:
+    def rows(self, start: int) -> Iterator[NamedRow | DamagedRow]:
         """Yield the rows from number `start` on.
 
         Raises:
@@ -85,9 +103,12 @@ class FileShard:
         while True:
             try:
                 for raw in _raw_rows(self.path, start, list(self.fields)):
-                    cells = _cells(raw, self.fields, f"{self.path}, row {start}", self.path)
+                    row = raw
+                    if not isinstance(row, DamagedRow):
+                        where = row.where or f"{self.path}, row {start}"
+                        row = NamedRow(_cells(row, self.fields, where, self.path), where)
                     start, tries = start + 1, 1
-                    yield cells
+                    yield row
             except (ValueError, FileNotFoundError):
                 raise
             except Exception as error:  # storage backends raise their own
@@ -135,20 +156,144 @@ def hub_shards(dataset: Any, name: str) -> list[HubShard]:
     ]
 
 
+@dataclass(frozen=True)
+class FileScan:
+    """Content of a file, from one pass over it without reading images, audio, ...
+
+    Attributes:
+        path: The file.
+        fields: Its columns. Empty if no row can be read.
+        num_rows: Number of rows, with those that cannot be read.
+        values: Cells of the requested columns.
+        notes: Sentences about how it is read.
+        damage: Reason of the first damage, None without.
+    """
+
+    path: Location
+    fields: Mapping[str, Field]
+    num_rows: int
+    values: Mapping[str, list[Any]]
+    notes: tuple[str, ...] = ()
+    damage: str | None = None
+
+
+def scan_file(path: Location, columns: Sequence[str] = ()) -> FileScan:
+    """Infer the columns of a file from all rows (of Parquet: its schema), count the rows and read some columns.
+
+    Args:
+        path: The file.
+        columns: Columns whose values are returned, if the file has them.
+
+    Raises:
+        OSError: If it is missing or cannot be reached.
+    """
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
+        return _scan_parquet(path, columns)
+    return _scan_tar(path, columns) if suffix == ".tar" else _scan_text(path, columns)
+
+
+def _scan_text(path: Location, columns: Sequence[str]) -> FileScan:
+    spelled = suffix_of(path) in DELIMITED
+    try:
+        dialect = detect_dialect(path) if spelled else Dialect(encoding=detect_encoding(path))
+        rows = delimited_rows(path, dialect) if spelled else json_rows(path)
+        scans, raw, num_rows, damage = _scan_rows(rows, columns, spelled=spelled)
+    except ValueError as error:
+        return FileScan(path, {}, 1, {}, damage=str(error))
+    if not scans and damage is None:
+        damage = f"{path} holds no rows."
+    fields = (
+        delimited_fields(scans, dialect)
+        if spelled
+        else {name: scan.field(name) for name, scan in scans.items()}
+    )
+    values = {name: [fields[name].value(cell) for cell in cells] for name, cells in raw.items()}
+    notes = dialect.notes if spelled else encoding_notes(path, dialect.encoding)
+    return FileScan(path, fields, num_rows, values, notes, damage)
+
+
+def _scan_rows(
+    rows: Iterator[TextRow], columns: Sequence[str], *, spelled: bool
+) -> tuple[dict[str, ColumnScan], dict[str, list[Any]], int, str | None]:
+    """Return scans of the columns, values of some, the number of rows, and the first error."""
+    scans: dict[str, ColumnScan] = {}
+    values: dict[str, list[Any]] = {}
+    num_rows, damage = 0, None
+    while chunk := list(islice(rows, _CHUNK)):
+        cells = [row.cells for row in chunk if row.cells is not None]
+        damage = damage or next((row.error for row in chunk if row.cells is None), None)
+        for name in dict.fromkeys(name for row in cells for name in row):
+            if name not in scans:
+                scans[name] = ColumnScan(spelled=spelled)
+                if name in columns:
+                    values[name] = [None] * (num_rows if damage is None else 0)
+            of_column = [row.get(name) for row in cells]
+            scans[name].add(of_column)
+            if name in values:
+                values[name] += [None if cell == "" else cell for cell in of_column]
+        num_rows += len(chunk)
+    return scans, values, num_rows, damage
+
+
+def _scan_tar(path: Location, columns: Sequence[str]) -> FileScan:
+    members: dict[str, dict[str, None]] = {}  # suffixes of the members of a column
+    scans: dict[str, ColumnScan] = {}
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    num_rows, damage = 0, None
+    try:
+        for row in tar_rows(path):
+            num_rows += 1
+            for name, cell in row.items():
+                if isinstance(cell, tuple):
+                    name_of = cast("tuple[str, int, int]", cell)[0]
+                    members.setdefault(name, {})[kind_of_name(name_of) or "other"] = None
+                else:
+                    scans.setdefault(name, ColumnScan()).add([cell])
+            for name in columns:
+                cell = row.get(name)
+                values[name].append(cell[0] if isinstance(cell, tuple) else plain(cell))
+    except ValueError as error:
+        num_rows, damage = num_rows + 1, str(error)
+    if not num_rows:
+        damage = f"{path} holds no rows."
+    fields = {name: text_field(scan.field(name)) for name, scan in scans.items()}
+    fields |= {
+        name: Field(next(iter(kinds)) if len(kinds) == 1 else "other")
+        for name, kinds in members.items()
+    }
+    known = {name: cells for name, cells in values.items() if name in fields}
+    return FileScan(path, fields, num_rows, known, damage=damage)
+
+
+def _scan_parquet(path: Location, columns: Sequence[str]) -> FileScan:
+    try:
+        file = parquet_file(path)
+        fields = parquet_fields(file)
+    except ValueError as error:
+        return FileScan(path, {}, 1, {}, damage=str(error))
+    num_rows = int(file.metadata.num_rows)
+    values: dict[str, list[Any]] = {}
+    damage = None if num_rows else f"{path} holds no rows."
+    for name in columns:
+        if name in fields:
+            rows = _parquet_rows(path, 0, [name])
+            values[name], failure = _intact([], (plain(row.get(name)) for row in rows))
+            damage = damage or failure
+    return FileScan(path, fields, num_rows, values, damage=damage)
+
+
 def infer_fields(path: Location) -> dict[str, Field]:
-    """Infer the columns of a file from its schema or first rows.
+    """Infer the columns of a file from its schema or rows.
 
     Raises:
         ValueError: If it has no rows or another format than its suffix.
+        OSError: If it is missing or cannot be reached.
     """
-    if suffix_of(path) == ".parquet":
-        return parquet_fields(parquet_file(path))
-    rows, damage = _intact([], islice(_raw_rows(path, 0, []), _SAMPLE))
-    if not rows:
-        raise ValueError(damage or f"{path} holds no rows.")
-    names = dict.fromkeys(name for row in rows for name in row)
-    is_tar = suffix_of(path) == ".tar"
-    return {name: _field([row.get(name) for row in rows], is_tar=is_tar) for name in names}
+    scan = scan_file(path)
+    if not scan.fields or not scan.num_rows:
+        raise ValueError(scan.damage or f"{path} holds no rows.")
+    return dict(scan.fields)
 
 
 def file_shards(paths: Sequence[Location], fields: Mapping[str, Field]) -> list[FileShard]:
@@ -157,47 +302,7 @@ def file_shards(paths: Sequence[Location], fields: Mapping[str, Field]) -> list[
     Raises:
         OSError: If a file is missing or cannot be reached.
     """
-    return [FileShard(path, fields, _count(path)) for path in paths]
-
-
-def shards_with_values(
-    paths: Sequence[Location], fields: Mapping[str, Field], column: str
-) -> tuple[list[FileShard], list[Any]]:
-    """Return files as shards, and the plain values of one column of all of them, without reading images, audio, ...
-
-    A damaged file gives the values before the damage.
-
-    Raises:
-        OSError: If a file is missing or cannot be reached.
-    """
-    shards: list[FileShard] = []
-    values: list[Any] = []
-    for path in paths:
-        is_tar = suffix_of(path) == ".tar"
-        count = None if is_tar or suffix_of(path) == ".csv" else _count(path)
-        rows = tar_rows(path) if is_tar else _raw_rows(path, 0, [column])
-        found, damage = _intact([], (plain(row.get(column)) for row in rows))
-        values += found
-        if count is None:
-            count = len(found) + (damage is not None)
-        shards.append(FileShard(path, fields, count))
-    return shards, values
-
-
-def _count(path: Location) -> int:
-    """Return the number of rows of a file. A damaged rest of the file counts as a row."""
-    suffix = suffix_of(path)
-    if suffix == ".jsonl":
-        with open_binary(path) as file:
-            return sum(1 for line in file if line.strip())
-    if suffix == ".parquet":
-        try:
-            return int(parquet_file(path).metadata.num_rows)
-        except ValueError:
-            return 1
-    # The same count as `shards_with_values`, since resuming checks it.
-    rows, damage = _intact([], (None for _ in (tar_rows if suffix == ".tar" else csv_rows)(path)))
-    return len(rows) + (damage is not None)
+    return [FileShard(path, fields, scan_file(path).num_rows) for path in paths]
 
 
 def _intact(found: list[Any], rows: Iterator[Any]) -> tuple[list[Any], str | None]:
@@ -210,24 +315,21 @@ def _intact(found: list[Any], rows: Iterator[Any]) -> tuple[list[Any], str | Non
     return found, None
 
 
-def _field(cells: Sequence[Any], *, is_tar: bool) -> Field:
-    members = [cell for cell in cells if isinstance(cell, tuple)]
-    if members:
-        return kind_of_members(members)
-    return infer_text_field(cells) if is_tar else infer_field(cells)
-
-
-def _raw_rows(path: Location, start: int, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _raw_rows(
+    path: Location, start: int, columns: Sequence[str]
+) -> Iterator[NamedRow | DamagedRow]:
     suffix = suffix_of(path)
-    if suffix == ".parquet":
-        return _parquet_rows(path, start, columns)
-    if suffix == ".tar":
-        return tar_rows(path, start, columns)
-    if suffix == ".jsonl":
-        return jsonl_rows(path, start)
-    # Cells stay strings, since inferring types would need a pass over the file; empty ones are None.
-    rows = islice(csv_rows(path), start, None)
-    return ({name: cell or None for name, cell in row.items()} for row in rows)
+    if suffix in {".parquet", ".tar"}:
+        rows = _parquet_rows if suffix == ".parquet" else tar_rows
+        yield from map(NamedRow, rows(path, start, columns))
+        return
+    for row in islice(text_rows(path), start, None):
+        where = f"{path}, line {row.line}"
+        if row.cells is None:
+            yield DamagedRow(where, row.error)
+            continue
+        cells = {k: None if cell == "" else cell for k, cell in row.cells.items()}
+        yield NamedRow(cells, where)
 
 
 def _parquet_rows(

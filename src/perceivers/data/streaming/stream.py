@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.streaming.shards import Shard
+from perceivers.data.streaming.shards import DamagedRow, Shard
+from perceivers.data.tables.table import NamedRow
 
 _Key = tuple[int, int]  # number of the piece in this part, and row in its shard
 _Piece = tuple[Shard, int, int | None]  # a shard with its first and its end row; None: the last
@@ -25,6 +26,10 @@ class _Labels(Protocol):
     @property
     def column(self) -> str:
         """Name of the target column."""
+        ...
+
+    def is_missing(self, value: Any) -> bool:
+        """Return whether a cell has no target."""
         ...
 
     def __call__(self, value: Any, where: str) -> Any:
@@ -75,7 +80,8 @@ class Stream:
     out. Otherwise parts take turns, row by row, so that all read everything; or, if they may differ in length, each
     reads whole shards. Inside a `DataLoader`'s `IterableDataset` a stream finds out which worker it is.
 
-    A damaged shard gives the rows before the damage. The rest of it counts as one bad row.
+    A damaged row, and one with an unknown label, is a bad row; of a damaged shard, the rest counts as one. Rows
+    without a label are skipped.
 
     Args:
         shards: Shards of the split.
@@ -170,7 +176,7 @@ class Stream:
         }
 
     def take_damage(self) -> list[tuple[str, str]]:
-        """Return name and reason of each shard found damaged since the last call."""
+        """Return name and reason of each bad row and damaged shard found since the last call."""
         found, self._damage = list(self._damage.items()), {}
         return found
 
@@ -184,7 +190,7 @@ class Stream:
         """Yield this worker's rows: inputs as `EncodedItem`, the target encoded.
 
         Raises:
-            ValueError: If a label is missing or unknown, or a resumed epoch had another number of workers.
+            ValueError: If a resumed epoch had another number of workers.
         """
         progress = self._begin()
         size = self.shuffle_buffer // (progress.parts // self._world_size)
@@ -278,13 +284,18 @@ class Stream:
             shard, first, last = pieces[progress.piece]
             for index, row in self._intact(shard, max(first, progress.row), last):
                 progress.row = index + 1
-                if self._hold_out is None or self._hold_out.keeps(shard.name, index, row):
-                    yield (progress.piece, index), self._labelled(row, shard, index)
+                if isinstance(row, DamagedRow):
+                    if self._hold_out is None or not self._hold_out.held:
+                        self._damage[row.name] = row.reason
+                elif self._hold_out is None or self._hold_out.keeps(shard.name, index, row):
+                    labelled = self._labelled(row, shard, index)
+                    if labelled is not None:
+                        yield (progress.piece, index), labelled
             progress.piece, progress.row = progress.piece + 1, 0
 
     def _intact(
         self, shard: Shard, start: int, stop: int | None
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    ) -> Iterator[tuple[int, dict[str, Any] | DamagedRow]]:
         """Yield numbered rows up to the damage of a shard."""
         try:
             count = None if stop is None else max(0, stop - start)
@@ -292,14 +303,22 @@ class Stream:
         except ValueError as error:
             self._damage[shard.name] = str(error)
 
-    def _labelled(self, row: dict[str, Any], shard: Shard, index: int) -> dict[str, Any]:
+    def _labelled(self, row: dict[str, Any], shard: Shard, index: int) -> dict[str, Any] | None:
+        """Return a row with its encoded target, None if it has none or an unknown one."""
         if self.labels is None:
             return row
         column = self.labels.column
         cell = row.get(column)
         if isinstance(cell, EncodedItem):  # long texts and lists may be inputs too
             cell = cell.value
-        return {**row, column: self.labels(cell, f"{shard.name}, row {index}")}
+        if self.labels.is_missing(cell):
+            return None
+        where = getattr(row, "where", "") or f"{shard.name}, row {index}"
+        try:
+            return NamedRow({**row, column: self.labels(cell, where)}, where)
+        except ValueError as error:
+            self._damage[where] = str(error)
+            return None
 
     def _read_again(
         self, keys: Sequence[_Key], pieces: Sequence[_Piece]
@@ -311,6 +330,8 @@ class Stream:
             shard, first = pieces[place][0], min(wanted)
             rest = islice(shard.rows(first), max(wanted) + 1 - first)
             for index, row in enumerate(rest, start=first):
-                if index in wanted:
-                    rows[place, index] = self._labelled(row, shard, index)
+                if index in wanted and not isinstance(row, DamagedRow):
+                    labelled = self._labelled(row, shard, index)
+                    assert labelled is not None  # it was in the buffer
+                    rows[place, index] = labelled
         return [(key, rows[key]) for key in keys]

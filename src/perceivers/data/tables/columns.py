@@ -1,8 +1,12 @@
 """Selection of the input and target columns of a table."""
 
+import keyword
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
 
 from perceivers.data.base import DataConfig, nearest
 from perceivers.data.registry import (
@@ -71,6 +75,8 @@ def _merge_frames(found: list[InputColumn], name: str) -> list[InputColumn]:
         return found
     return [*_frame_pair(images, name), *(part for part in found if part.kind != "image")]
 
+
+_PATHS = 20  # paths of a column of which one must exist
 
 _TARGET_KINDS = ("class", "labels", "number")
 
@@ -238,10 +244,10 @@ def choose(
             known_column(column, fields, name)
     named = config.columns
     if inputs is None or not all(c in fields for part in inputs.values() for c in part.all_columns):
+        if named:
+            named = _expand_names(fields, named, config)
         parts = _named_inputs(fields, named, name) if named else _found_inputs(fields, config, name)
-        kinds = [part.kind for part in parts]
-        by_name = {part.column if kinds.count(part.kind) > 1 else part.kind: part for part in parts}
-        inputs = _fitting(by_name, inputs, name)
+        inputs = _fitting(_by_name(parts), inputs, name)
     columns = [column for part in inputs.values() for column in part.all_columns]
     about = tuple(dict.fromkeys(c for c in (config.group, config.split_column) if c is not None))
     targets = target_columns(fields, config, columns, name)
@@ -253,16 +259,18 @@ def choose(
 
 
 def check_paths(table: Table, columns: Sequence[str]) -> None:
-    """Check that the first file of each column of paths exists.
+    """Check that some of the files of each column of paths exist.
 
     Raises:
-        FileNotFoundError: If it does not, mostly because paths are relative to another folder.
+        FileNotFoundError: If none does, mostly because paths are relative to another folder.
     """
     for column in columns:
         if not table.fields[column].by_path:
             continue
-        first = next((cell for cell in table.column(column) if cell is not None), None)
-        if first is not None and not (table.folder / Path(str(first)).expanduser()).exists():
+        filled = [str(cell) for cell in table.column(column) if cell is not None]
+        few = filled[:: max(1, len(filled) // _PATHS)]
+        if few and not any((table.folder / Path(one).expanduser()).exists() for one in few):
+            first = few[0]
             raise FileNotFoundError(
                 f"Column '{column}' of {table.name} names files, but the first, '{first}', is not there: looked for "
                 f"'{table.folder / str(first)}'. Paths are relative to the folder of the table, or absolute."
@@ -279,14 +287,7 @@ def _named_inputs(
     frames: list[str] = []
     for column, kind in named.items():
         field = known_column(column, fields, name)
-        if kind not in column_kinds():
-            raise ValueError(
-                f"Column '{column}' has the unknown kind '{kind}': expected one of {', '.join(column_kinds())}."
-            )
-        if not can_read_as(field.kind, kind):
-            raise ValueError(
-                f"Column '{column}' of {name} cannot be read as {noun_of(kind)}: it holds {noun_of(field.kind)}."
-            )
+        _check_kind(column, field, kind, name)
         is_list = field.kind == "array" and not field.by_path and len(field.shape) < 2
         if kind in {"number", "category"}:
             table[column] = kind
@@ -304,11 +305,102 @@ def _named_inputs(
     return [*found, *_frame_pair(frames, name)] if frames else found
 
 
-def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
-    """Infer the inputs: files and text by kind, lists of numbers together as one series."""
+def _check_kind(column: str, field: Field, kind: str, name: str) -> None:
+    if kind not in column_kinds():
+        raise ValueError(
+            f"Column '{column}' has the unknown kind '{kind}': expected one of {', '.join(column_kinds())}."
+        )
+    is_spelled = kind == "number" and field.kind in {"string", "text"} and field.number is not None
+    if not is_spelled and not can_read_as(field.kind, kind):
+        raise ValueError(
+            f"Column '{column}' of {name} cannot be read as {noun_of(kind)}: it holds {noun_of(field.kind)}."
+        )
+
+
+def _free_columns(fields: Mapping[str, Field], config: DataConfig) -> dict[str, Field]:
+    """Return the columns that are neither labels nor divide the rows."""
     labels = label_columns(config.label, fields) or {"label": ""}
     taken = {*labels, config.group, config.split_column}
-    free = {c: f for c, f in fields.items() if c not in taken}
+    return {c: f for c, f in fields.items() if c not in taken}
+
+
+def _expand_names(
+    fields: Mapping[str, Field], named: Mapping[str, str], config: DataConfig
+) -> dict[str, str]:
+    """Return the configured columns with `*` replaced by all others that are no labels, and inferred kinds.
+
+    A name with a comma in it was cut there, and is joined again.
+    """
+    found: dict[str, str] = {}
+    cut = ""  # beginning of a name up to a comma
+    for part, kind in named.items():
+        whole = next(
+            (c for mark in (",", ", ") if cut and (c := f"{cut}{mark}{part}") in fields), ""
+        )
+        column = whole or (f"{cut},{part}" if cut else part)
+        if column not in fields and column != _ALL and kind == _AUTO and len(named) > 1:
+            cut = column
+        else:
+            found[column], cut = kind, ""
+    if cut:
+        found[cut] = _AUTO
+    rest = found.pop(_ALL, None)
+    if rest is not None:
+        free = {c: f for c, f in _free_columns(fields, config).items() if c not in found}
+        found |= {c: rest for c in free if rest != _AUTO or _inferred_kind(free[c])}
+    return {
+        c: (_inferred_kind(fields[c]) or "text") if kind == _AUTO and c in fields else kind
+        for c, kind in found.items()
+    }
+
+
+def _inferred_kind(field: Field) -> str | None:
+    """Return the kind as which a column is read, None if it numbers or names the rows."""
+    if field.kind == "number":
+        return None if field.statistics.is_counter else "number"
+    if field.kind == "string":
+        if field.statistics.are_sentences:
+            return "text"
+        return "category" if field.statistics.few_values else None
+    if field.kind == "array":
+        return "series" if len(field.shape) == 1 else "array"
+    return field.kind if field.kind in media_kinds() else None
+
+
+def _by_name(parts: Sequence[InputColumn]) -> dict[str, InputColumn]:
+    """Return the inputs by the name of their modality: the kind of the only one of a kind, else from the column.
+
+    Names are identifiers, since they are parts of names of weights, flags and fields.
+    """
+    kinds = [part.kind for part in parts]
+    found: dict[str, InputColumn] = {}
+    for part in parts:
+        name = part.kind if kinds.count(part.kind) == 1 else identifier(part.column)
+        stem, number = name, 2
+        while name in found:
+            name, number = f"{stem}_{number}", number + 1
+        found[name] = part
+    return found
+
+
+def identifier(column: str) -> str:
+    """Return an identifier for a column of any name, such as `Front_view` for `Front view`."""
+    name = re.sub(r"\W+", "_", column).strip("_") or "column"
+    name = f"column_{name}" if name[0].isdigit() else name
+    # A module cannot have a part that is called like one of its attributes.
+    return f"{name}_" if keyword.iskeyword(name) or hasattr(_MODULES, name) else name
+
+
+_MODULES = torch.nn.ModuleDict()
+_ALL, _AUTO = "*", "auto"
+
+
+def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) -> list[InputColumn]:
+    """Infer the inputs: files and text by kind, lists of numbers together as one series.
+
+    If nothing else can be an input, short texts are text, and numbers and categories beside a known label are a table.
+    """
+    free = _free_columns(fields, config)
     # Beside a column of encoded files, paths only name their origin.
     encoded = {field.kind for field in free.values() if not field.by_path}
     found: list[InputColumn] = []
@@ -327,22 +419,39 @@ def _found_inputs(fields: Mapping[str, Field], config: DataConfig, name: str) ->
     found += _series(lists)
     if found:
         return _merge_frames(found, name)
-    scalars = [c for c, f in free.items() if f.kind in {"number", "string"}]
-    hint = ",".join(f"{c}:{'number' if free[c].kind == 'number' else 'category'}" for c in scalars)
+    texts = _short_texts(free)
+    if texts:
+        return [InputColumn(column, "text") for column in texts]
+    table = {c: k for c, f in free.items() if (k := _inferred_kind(f)) in _TABLE_KINDS}
+    if table and (config.label is not None or "label" in fields or config.target == "nothing"):
+        return [InputColumn(next(iter(table)), "table", tuple(table), tuple(table.values()))]
+    if table:
+        likely = next(reversed(free))
+        raise ValueError(
+            f"{name} holds numbers and categories only, and has no column 'label'. Name the column to learn with "
+            f"--label, such as --label {likely}; the others are then its inputs. Its columns are {', '.join(fields)}."
+        )
     seen = (
         "; ".join(f"'{c}' holds {noun_of(f.kind)}" for c, f in fields.items())
         or "there is no column at all"
     )
-    advice = (
-        f" Numbers and short strings are read only where they are named, since they may give the answer away: "
-        f"--columns {hint} (or COLUMN:text for short texts)."
-        if hint
-        else " If a column does hold such, name it with --columns COLUMN:KIND."
-    )
+    advice = " If a column does hold such, name it with --columns COLUMN:KIND."
     raise ValueError(
         f"{name} has no column of images, audio, video, points, text, series or arrays: {seen}. Expected encoded "
         f"files (PNG, WAV, MP4, OFF, ...), paths of files with such a suffix, texts or lists of numbers.{advice}"
     )
+
+
+_TABLE_KINDS = ("number", "category")
+
+
+def _short_texts(free: Mapping[str, Field]) -> list[str]:
+    """Return the columns of short strings that are texts: sentences, or all that could be an input."""
+    strings = {c: f for c, f in free.items() if f.kind == "string"}
+    sentences = [c for c, f in strings.items() if f.statistics.are_sentences]
+    has_table = len(strings) > 1 and any(f.statistics.few_values for f in strings.values())
+    has_numbers = any(f.kind == "number" and not f.statistics.is_counter for f in free.values())
+    return sentences or ([] if has_table or has_numbers else list(strings))
 
 
 def _kind_of_array(column: str, field: Field) -> str | None:
@@ -367,7 +476,7 @@ def _fitting(
     fitting = {key: by_kind[part.kind] for key, part in wanted.items() if part.kind in by_kind}
     if not fitting:
         words = ", ".join(f"{key} ({noun_of(part.kind)})" for key, part in wanted.items())
-        seen = ", ".join(_described(part) for part in found.values())
+        seen = ", ".join(_described(part, name) for name, part in found.items())
         raise ValueError(
             f"The model reads {words}, and {name} holds {seen}. Name the columns with --columns."
         )
@@ -380,7 +489,12 @@ def _notes(
     targets: Sequence[str],
     ignored: Sequence[str],
 ) -> tuple[str, ...]:
-    notes = [f"Inputs: {', '.join(_described(part) for part in inputs.values())}."]
+    notes = [f"Inputs: {', '.join(_described(part, name) for name, part in inputs.items())}."]
+    short = [
+        p.column for p in inputs.values() if p.kind == "text" and fields[p.column].kind == "string"
+    ]
+    if short:
+        notes.append(f"Short texts are read as text: {', '.join(short)}.")
     if targets or all(part.kind != "flow" for part in inputs.values()):
         several = f"Targets: {', '.join(targets)}, a task each."
         one = f"Target: {targets[0]}." if targets else "There are no labels."
@@ -390,19 +504,27 @@ def _notes(
         seen = ", ".join(f"{c} ({noun_of(fields[c].kind)})" for c in media)
         notes.append(f"Not read: {seen}.")
     rest = [c for c in ignored if c not in media]
+    counters = [c for c in rest if fields[c].statistics.is_counter]
+    if counters:
+        notes.append(f"Ignored, as they number the rows: {', '.join(counters)}.")
+        rest = [c for c in rest if c not in counters]
     if rest:
         notes.append(
             f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}."
         )
+    used = [c for part in inputs.values() for c in part.all_columns] + list(targets)
+    notes += [note for c in dict.fromkeys(used) for note in fields[c].statistics.notes]
     return tuple(notes)
 
 
-def _described(part: InputColumn) -> str:
-    """Describe an input: `image (images)`, `x, y, z (series, 3 channels)`."""
+def _described(part: InputColumn, name: str) -> str:
+    """Describe an input: `photo (images, named image)`, `x, y, z (series, 3 channels)`."""
     columns = ", ".join(part.all_columns)
     channels = (
         f", {counted(len(part.columns), 'channel')}"
         if part.kind == "series" and part.columns
         else ""
     )
-    return f"{columns} ({noun_of(part.kind)}{channels})"
+    is_plain = part.columns or name in {part.column, noun_of(part.kind)}
+    named = "" if is_plain else f", named {name}"
+    return f"{columns} ({noun_of(part.kind)}{channels}{named})"

@@ -3,20 +3,60 @@
 import datetime as dt
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from perceivers.data.encoded_item import as_encoded_item
+from perceivers.data.encoded_item import EncodedItem, as_encoded_item
 from perceivers.data.registry import kind_of_bytes, kind_of_name, media_kinds
+from perceivers.data.tables.numbers import NumberFormat, NumberScan, is_missing_spelling
 
-_SAMPLE = 100  # cells that decide the kind of a column
 _LONG = 100  # mean length from which strings are text instead of names
+_SENTENCE = 2.5  # mean number of words from which strings are sentences
+_FEW = 20  # distinct values of a category, unless most rows differ
+_REPEATED = 5  # rows per distinct value from which few values are categories
+_MOST_VALUES = 1000  # distinct values that are counted
+_LONGEST_PATH = 4096
+_SHAPES = 100  # arrays that are tried for their shape
+_MOSTLY = 0.95  # share of cells that decide over a column; the other cells are bad
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStatistics:
+    """Statistics of a column's cells.
+
+    Attributes:
+        filled: Number of cells that are not empty.
+        distinct: Number of distinct values, at most about 1,000.
+        words: Mean number of words of a text.
+        is_counter: Whether the cells are whole numbers that increase by one from row to row.
+        notes: Sentences about spellings and missing values.
+    """
+
+    filled: int = 0
+    distinct: int = 0
+    words: float = 0.0
+    is_counter: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def few_values(self) -> bool:
+        """Whether the values repeat, as those of a category do."""
+        few = min(_FEW, max(2, self.filled // 2))
+        often = self.filled >= _REPEATED * self.distinct and self.distinct < _MOST_VALUES
+        return self.distinct <= few or often
+
+    @property
+    def are_sentences(self) -> bool:
+        """Whether short strings are sentences, rather than names or categories."""
+        is_category = self.distinct <= _FEW and self.filled >= _REPEATED * self.distinct
+        return self.words >= _SENTENCE and not is_category
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +68,47 @@ class Field:
         names: Class names of the indices in the column, if the file names them.
         by_path: The kind was inferred from the suffix of paths.
         shape: Shape of the first array, in a column of arrays.
+        number: Spelling of numbers in texts. None: the column holds no such texts.
+        statistics: Statistics of the cells.
     """
 
     kind: str
     names: tuple[str, ...] = ()
     by_path: bool = False
     shape: tuple[int, ...] = ()
+    number: NumberFormat | None = field(default=None, compare=False)
+    statistics: ColumnStatistics = field(default=ColumnStatistics(), compare=False)
 
     def cell(self, raw: Any, where: str, folder: Path) -> Any:
         """Return a raw cell as an `EncodedItem` if a model may read it, else as a plain value."""
         if self.kind not in media_kinds():
-            return plain(raw)
+            value = self.value(raw)
+            is_wrong = self.kind == "number" and isinstance(value, str)
+            return EncodedItem(where, value=value) if is_wrong else value  # to name the row
+        if self.by_path and isinstance(raw, str) and is_missing_spelling(raw):
+            raw = None
         return as_encoded_item(raw, where, folder, kind=self.kind, by_path=self.by_path)
+
+    def value(self, raw: Any) -> Any:
+        """Return a raw cell as a plain value; a text in a column of numbers as a number, if it is one."""
+        raw = plain(raw)
+        if self.kind == "number" and isinstance(raw, str):
+            with suppress(ValueError):
+                return (self.number or NumberFormat()).parse(raw)
+        return raw
+
+
+class NamedRow(dict[str, Any]):
+    """Cells of a row by column.
+
+    Args:
+        cells: The cells.
+        where: Name of the row in messages.
+    """
+
+    def __init__(self, cells: Mapping[str, Any], where: str = "") -> None:
+        super().__init__(cells)
+        self.where = where
 
 
 class Table(ABC):
@@ -50,12 +119,16 @@ class Table(ABC):
         folder: Folder of relative paths in cells.
         fields: Content of each column.
         num_bytes: Memory that reading rows takes, 0 if rows stay on the disk.
+        notes: Sentences about how the table was read.
+        bad: Name and reason of each row that cannot be read. The table is without them.
     """
 
     name: str
     folder: Path
     fields: Mapping[str, Field]
     num_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    bad: tuple[tuple[str, str], ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -84,9 +157,12 @@ class ColumnTable(Table):
 
     Attributes:
         columns: Lists or arrays of cells, of equal length.
-        first: Number of the first row in messages: 2 for a CSV file with a header.
+        first: Number of the first row in messages.
         unit: Word for a row in messages.
         unused: Columns of numbers and short strings that are no part of a row; `column` returns them, too.
+        lines: Line of each row in the file. By default rows are numbered from `first`.
+        notes: Sentences about how the table was read.
+        bad: Name and reason of each row that cannot be read.
     """
 
     name: str
@@ -96,6 +172,9 @@ class ColumnTable(Table):
     first: int = 0
     unit: str = "row"
     unused: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    lines: Sequence[int] = ()
+    notes: tuple[str, ...] = ()
+    bad: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         known = {c: self.fields.get(c) or infer_field(v) for c, v in self.columns.items()}
@@ -105,17 +184,21 @@ class ColumnTable(Table):
         """Return the number of rows."""
         return max((len(cells) for cells in self.columns.values()), default=0)
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> NamedRow:
         """Return one row."""
-        return {
-            name: self.fields[name].cell(cells[index], self.where(index), self.folder)
+        where = self.where(index)
+        cells = {
+            name: self.fields[name].cell(cells[index], where, self.folder)
             for name, cells in self.columns.items()
         }
+        return NamedRow(cells, where)
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column."""
-        cells = self.columns[name] if name in self.columns else self.unused[name]
-        return [plain(cell) for cell in cells]
+        if name not in self.columns:
+            return [plain(cell) for cell in self.unused[name]]
+        field = self.fields[name]
+        return [field.value(cell) for cell in self.columns[name]]
 
     def keep(self, fields: Mapping[str, Field]) -> "ColumnTable":
         """Return the table with these columns only."""
@@ -130,7 +213,8 @@ class ColumnTable(Table):
 
     def where(self, index: int) -> str:
         """Return the name of a row in messages."""
-        return f"{self.name}, {self.unit} {index + self.first}"
+        number = self.lines[index] if len(self.lines) else index + self.first
+        return f"{self.name}, {self.unit} {number}"
 
 
 class Concatenated(Table):
@@ -161,8 +245,10 @@ class Concatenated(Table):
         self.ends = np.cumsum([len(table) for table in tables])
         self.name = first.name if len(tables) == 1 else f"{first.name} and {len(tables) - 1} more"
         self.folder = first.folder
-        self.fields = dict(first.fields)
+        self.fields = {c: common_field([table.fields[c] for table in tables]) for c in first.fields}
         self.num_bytes = sum(table.num_bytes for table in tables)
+        self.notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+        self.bad = tuple(one for table in tables for one in table.bad)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -183,7 +269,7 @@ class Concatenated(Table):
 
     def keep(self, fields: Mapping[str, Field]) -> "Concatenated":
         """Return the table with these columns only."""
-        return Concatenated([table.keep(fields) for table in self.tables])
+        return Concatenated([table.keep(of_table(fields, table.fields)) for table in self.tables])
 
     def where(self, index: int) -> str:
         """Return the name of a row in messages."""
@@ -205,6 +291,7 @@ class Subset(Table):
         if isinstance(base, Table):
             self.name, self.folder, self.fields = base.name, base.folder, base.fields
             self.num_bytes = base.num_bytes
+            self.notes, self.bad = base.notes, base.bad
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -239,26 +326,160 @@ def plain(cell: Any) -> Any:
     return cell
 
 
+def of_table(fields: Mapping[str, Field], known: Mapping[str, Field]) -> dict[str, Field]:
+    """Return fields with the spelling of numbers of one table among several, whose columns are `known`."""
+    return {
+        name: replace(field, number=known[name].number or field.number if name in known else None)
+        for name, field in fields.items()
+    }
+
+
+def common_field(fields: Sequence[Field]) -> Field:
+    """Return the content of a column that is divided over several tables."""
+    kinds = {field.kind for field in fields}
+    chosen = next((field for field in fields if field.kind != "other"), fields[0])
+    if kinds == {"string", "text"}:  # some shards hold shorter texts
+        chosen = replace(chosen, kind="text", by_path=False)
+    known = [field.statistics for field in fields]
+    filled = sum(one.filled for one in known)
+    statistics = ColumnStatistics(
+        filled=filled,
+        distinct=max(one.distinct for one in known),
+        words=sum(one.words * one.filled for one in known) / max(filled, 1),
+        is_counter=all(one.is_counter for one in known),
+        notes=tuple(dict.fromkeys(note for one in known for note in one.notes)),
+    )
+    return replace(chosen, statistics=statistics)
+
+
 def infer_field(cells: Iterable[Any]) -> Field:
-    """Infer the content of a column from its first cells."""
-    sample = [c for c in (plain(cell) for cell in islice(cells, _SAMPLE)) if c is not None]
-    if not sample:
-        return Field("other")
-    kinds = {_kind_of_cell(cell) for cell in sample}
-    if kinds == {"string"}:
-        return _field_of_strings([str(cell) for cell in sample])
-    if kinds == {"array"}:
-        return Field("array", shape=_shape_of(sample[0]))
-    return Field(kinds.pop()) if len(kinds) == 1 else Field("other")
+    """Infer the content of a column from all of its cells."""
+    scan = ColumnScan()
+    scan.add(list(cells))
+    return scan.field("")
 
 
-def _field_of_strings(sample: Sequence[str]) -> Field:
-    kinds = {kind_of_name(text) for text in sample}
-    kind = kinds.pop()
-    if kind is not None and not kinds:
-        return Field(kind, by_path=True)
-    is_text = sum(map(len, sample)) > _LONG * len(sample) or any("\n" in text for text in sample)
-    return Field("text" if is_text else "string")
+class ColumnScan:
+    """Infers the content of a column from cells that are added chunk by chunk, in bounded memory.
+
+    Args:
+        spelled: Cells are texts, as in CSV, so that numbers are spelled.
+    """
+
+    def __init__(self, *, spelled: bool = False) -> None:
+        self.spelled = spelled
+        self.numbers = NumberScan()
+        self._kinds: Counter[str] = Counter()
+        self._media: Counter[str | None] = Counter()  # kinds of paths among the strings
+        self._shape: tuple[int, ...] = ()
+        self._values: set[Any] = set()
+        self._length = self._words = self._missing_paths = 0
+        self._has_lines = False
+        self._next: int | None = None  # number that a counter has in the next row
+        self._is_counter = True
+
+    def add(self, cells: Sequence[Any]) -> None:
+        """Add cells in the order of the rows."""
+        cells = [plain(cell) for cell in cells]
+        self._count_up(cells)
+        filled = [c for c in cells if c is not None and not (isinstance(c, str) and not c)]
+        types = set(map(type, filled))
+        if types <= {int, float, bool}:
+            self._kinds["number"] += len(filled)
+            self._remember(filled)
+        elif types == {str}:
+            self._add_strings(filled)
+        else:
+            for cell in filled:
+                self._add_any(cell)
+
+    def _add_any(self, cell: Any) -> None:
+        kind = _kind_of_cell(cell)
+        if kind == "string":
+            self._add_strings([str(cell)])
+            return
+        self._kinds[kind] += 1
+        if kind == "array" and not self._shape and self._kinds[kind] <= _SHAPES:
+            self._shape = _shape_of(cell)
+
+    def _count_up(self, cells: Sequence[Any]) -> None:
+        if not self._is_counter:
+            return
+        for cell in cells:
+            number = int(cell) if isinstance(cell, str) and cell.isdecimal() else cell
+            if type(number) is not int or self._next not in {None, number}:
+                self._is_counter = False
+                return
+            self._next = number + 1
+
+    def _remember(self, cells: Sequence[Any]) -> None:
+        if len(self._values) < _MOST_VALUES:
+            self._values.update(cells)
+
+    def _add_strings(self, texts: Sequence[str]) -> None:
+        self._kinds["string"] += len(texts)
+        self._remember(texts)
+        self._media.update(map(_kind_of_path, texts))
+        self._missing_paths += sum(map(is_missing_spelling, texts))
+        self._length += sum(map(len, texts))
+        self._words += sum(len(text.split()) for text in texts)
+        self._has_lines = self._has_lines or any("\n" in text for text in texts)
+        self.numbers.add(texts)
+
+    def field(self, column: str, *, comma: bool = False, grouped: bool = False) -> Field:
+        """Return the content of the column.
+
+        Args:
+            column: Name of the column, for notes.
+            comma: As in `NumberScan.found`.
+            grouped: As in `NumberScan.found`.
+        """
+        filled = self._kinds.total()
+        strings = self._kinds["string"]
+        statistics = ColumnStatistics(
+            filled=filled,
+            distinct=len(self._values),
+            words=self._words / max(strings, 1),
+            is_counter=self._is_counter and filled > 1,
+        )
+        if not filled:
+            return Field("other")
+        declared = self.numbers.found(comma=comma, grouped=grouped, declared=True)
+        if self.spelled and strings == filled:
+            number = self.numbers.found(comma=comma, grouped=grouped)
+            if number is not None:
+                notes = (
+                    number.note(column, self.numbers.example()),
+                    self.numbers.note_about_rest(column),
+                )
+                notes = tuple(note for note in notes if note)
+                return Field("number", number=number, statistics=replace(statistics, notes=notes))
+        kinds = [kind for kind, count in self._kinds.items() if count]
+        if kinds == ["string"]:
+            return self._field_of_strings(statistics, declared)
+        if kinds == ["array"]:
+            return Field("array", shape=self._shape, statistics=statistics)
+        kind = kinds[0] if len(kinds) == 1 else "other"
+        return Field(kind, number=declared, statistics=statistics)
+
+    def _field_of_strings(self, statistics: ColumnStatistics, number: NumberFormat | None) -> Field:
+        count = self._kinds["string"] - self._missing_paths
+        paths = Counter({kind: n for kind, n in self._media.items() if kind is not None})
+        for kind, named in paths.most_common(1):
+            others = count - named
+            if not others or (named >= _MOSTLY * count and count >= _FEW):
+                note = f"{others:,} of {count:,} cells name no file of {kind}; their rows are left out."
+                notes = (note,) if others else ()
+                return Field(kind, by_path=True, statistics=replace(statistics, notes=notes))
+        is_text = self._has_lines or self._length > _LONG * self._kinds["string"]
+        return Field("text" if is_text else "string", number=number, statistics=statistics)
+
+
+def _kind_of_path(text: str) -> str | None:
+    """Return the modality of a path by its suffix, None for other texts."""
+    if text.rfind(".", -12) < 0 or len(text) > _LONGEST_PATH:
+        return None
+    return kind_of_name(text)
 
 
 def _shape_of(cell: Any) -> tuple[int, ...]:

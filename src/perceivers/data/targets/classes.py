@@ -24,7 +24,7 @@ def label_name(value: Any, field: Field, where: str) -> str | None:
     Raises:
         ValueError: If the column names its classes and the value is not one of their indices.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if field.names and isinstance(value, int | float):
         if value == -1:  # Hugging Face's mark of a hidden test label
@@ -36,7 +36,7 @@ def label_name(value: Any, field: Field, where: str) -> str | None:
         return field.names[int(value)]
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return str(value).strip()
 
 
 def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, ...]:
@@ -50,8 +50,15 @@ def class_names(values: Sequence[Any], field: Field, label: str) -> tuple[str, .
     Raises:
         ValueError: If the column holds a quantity or an identifier rather than classes, or only one class.
     """
-    names = {label_name(value, field, label) for value in values}
+    filled = [value for value in values if value is not None and value != ""]
+    names = {label_name(value, field, label) for value in filled}
     known = sort_names(name for name in names if name is not None)
+    if not known:
+        raise ValueError(
+            f"{label} is empty in all of its {len(values):,} rows, so there is nothing to learn. Name another column "
+            "with --label."
+        )
+    values = filled
     if len(known) == 1:
         raise ValueError(
             f"{label} has one class only, '{known[0]}', in all {counted(len(values), 'row')}: there is nothing to "

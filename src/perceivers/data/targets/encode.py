@@ -9,14 +9,21 @@ import numpy.typing as npt
 
 from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.tables.columns import ColumnSelection
-from perceivers.data.tables.table import Field, Table
+from perceivers.data.tables.table import Field, NamedRow, Subset, Table
 from perceivers.data.targets.classes import describe_classes
-from perceivers.data.targets.infer import TargetEncoder, TargetKind, find_targets, is_missing
+from perceivers.data.targets.infer import (
+    TargetEncoder,
+    TargetKind,
+    UnknownClassError,
+    find_targets,
+    is_missing,
+)
 from perceivers.wording import counted
 
 KnownNames = Sequence[str] | Mapping[str, Sequence[str]]
 """Classes, labels or numbers of a trained model; of several tasks, those of each by its name."""
 
+_SHOWN = 10  # names in a note
 UNKNOWN_CLASS = -1  # unknown numbers and labels are NaN
 
 
@@ -38,9 +45,10 @@ class LabelledSplit:
         """Return the number of rows."""
         return len(self.base)
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> NamedRow:
         """Return one row."""
-        return {**self.base.row(index), self.target: self._target(index)}
+        row = {**self.base.row(index), self.target: self._target(index)}
+        return NamedRow(row, self.base.where(index))
 
     def column(self, name: str) -> Sequence[Any]:
         """Return the values of one column."""
@@ -94,7 +102,7 @@ def encode_targets(
     config: DataConfig,
     known: KnownNames | None,
 ) -> LabelledSplits:
-    """Encode the targets of every split, and infer their kind and names from the first.
+    """Encode the targets of every split, and infer their kind and names from the first. Rows without are skipped.
 
     Args:
         tables: The splits.
@@ -103,9 +111,11 @@ def encode_targets(
         known: Names of a trained model. None: inferred.
 
     Raises:
-        ValueError: If a target is missing or of another kind; of several tasks, if one has no target at all.
+        ValueError: If a target is of another kind, or no row has one; of several tasks, if one has no target at all.
     """
     assert choice.target is not None
+    if _is_one_hot(choice, config):
+        return _encode_one_hot(tables, choice, known)
     if len(choice.tasks) > 1:
         return _encode_tasks(tables, choice, config, known)
     names = tuple(known or ())
@@ -132,10 +142,120 @@ def encode_targets(
                 names=None if known is None else names,
             )
         encoder = replace(encoder, field=column)
-        targets = [encoder(value, table.where(row)) for row, value in enumerate(values)]
-        splits[split] = LabelledSplit(table, target, encoder.stacked(targets))
+        kept = _known_rows(table, values, encoder, split)
+        notes += kept.notes
+        rows = table if len(kept.rows) == len(table) else Subset(table, kept.rows)
+        splits[split] = LabelledSplit(rows, target, encoder.stacked(kept.targets))
     kind, names = (encoder.kind, encoder.names) if encoder else ("class", names)
     return LabelledSplits(splits, kind, names, notes=(*found, *notes))
+
+
+@dataclass(frozen=True)
+class _KnownRows:
+    """Rows of a split with a target that can be learned, their targets, and sentences about the others."""
+
+    rows: list[int]
+    targets: list[Any]
+    notes: list[str]
+
+
+def _known_rows(
+    table: Table, values: Sequence[Any], encoder: TargetEncoder, split: str
+) -> _KnownRows:
+    """Return the rows that have a target; train defines the classes, so that others may hold further ones.
+
+    Raises:
+        ValueError: If no row has a target of the training data, or one is of another kind.
+    """
+    found = _KnownRows([], [], [])
+    empty: list[int] = []
+    unknown: dict[str, int] = {}
+    first: UnknownClassError | None = None
+    for row, value in enumerate(values):
+        if encoder.is_missing(value):
+            empty.append(row)
+            continue
+        try:
+            found.targets.append(encoder(value, table.where(row)))
+            found.rows.append(row)
+        except UnknownClassError as error:
+            first = first or error
+            unknown[str(value)] = unknown.get(str(value), 0) + 1
+    if not found.rows:
+        if first is not None:
+            raise first
+        raise ValueError(
+            f"Column '{encoder.column}' of {table.name} is empty in all of its {len(values):,} rows, so there is "
+            "nothing to learn. Name another column with --label."
+        )
+    if empty:
+        found.notes.append(
+            f"Skipped: {len(empty):,} of {len(values):,} rows of {split} have no label in column "
+            f"'{encoder.column}', such as {table.where(empty[0])}."
+        )
+    if unknown:
+        names = ", ".join(f"'{name}' ({count:,})" for name, count in list(unknown.items())[:_SHOWN])
+        more = ", ..." if len(unknown) > _SHOWN else ""
+        found.notes.append(
+            f"Skipped: {sum(unknown.values()):,} of {len(values):,} rows of {split} have a label that is not in the "
+            f"training data and cannot be learned: {names}{more}. Metrics do not count them."
+        )
+    return found
+
+
+def _is_one_hot(choice: ColumnSelection, config: DataConfig) -> bool:
+    """Return whether several target columns are the labels of one task, with 0 or 1 in each."""
+    return len(choice.tasks) > 1 and config.target == "labels" and not any(choice.tasks.values())
+
+
+def _encode_one_hot(
+    tables: Mapping[str, Table], choice: ColumnSelection, known: KnownNames | None
+) -> LabelledSplits:
+    """Encode columns of 0 and 1 as one task with several labels.
+
+    Raises:
+        ValueError: If a cell is neither 0 nor 1, or no row has all of them.
+    """
+    names = tuple(choice.tasks)
+    if known is not None and tuple(known) != names:
+        raise ValueError(
+            f"The model was trained on the labels {', '.join(known)}, and these data have {', '.join(names)}."
+        )
+    splits: dict[str, MapStyleSplit] = {}
+    notes = [describe_classes(names, "labels, several in a row, a column of 0 and 1 each")]
+    for split, table in tables.items():
+        columns = [
+            table.column(name) if name in table.fields else [None] * len(table) for name in names
+        ]
+        kept: list[int] = []
+        targets: list[list[float]] = []
+        for row, cells in enumerate(zip(*columns, strict=True)):
+            if any(is_missing(cell) for cell in cells):
+                continue
+            for name, cell in zip(names, cells, strict=True):
+                if not isinstance(cell, int | float) or cell not in (0, 1):
+                    raise ValueError(
+                        f"{table.where(row)}, column '{name}': --target labels of several columns expects 0 or 1 in "
+                        f"each of {', '.join(names)}, got {cell!r:.40}. Leave --target out to learn a task of each "
+                        "column."
+                    )
+            kept.append(row)
+            targets.append([float(cell) for cell in cells])
+        if not kept and split != "train":
+            notes.append(_left_out(split, table))
+            continue
+        if not kept:
+            raise ValueError(
+                f"No row of {table.name} has 0 or 1 in each of {', '.join(names)}, so there is nothing to learn."
+            )
+        if len(kept) < len(table):
+            count = len(table) - len(kept)
+            notes.append(f"Skipped: {count:,} of {len(table):,} rows of {split} lack a label.")
+        rows = table if len(kept) == len(table) else Subset(table, kept)
+        splits[split] = LabelledSplit(
+            rows, choice.target or "", np.asarray(targets, dtype=np.float32)
+        )
+    return LabelledSplits(splits, "labels", names, notes=tuple(notes))
 
 
 def _encode_tasks(
@@ -193,12 +313,15 @@ def _encode_known(table: Table, encoder: TargetEncoder) -> npt.NDArray[Any]:
     marks = _marks(encoder.field)
     # An empty text means that a row has none of several labels, as if they were the only task.
     empty_is_none = encoder.kind == "labels" and bool(encoder.separator)
-    targets = [
-        missing
-        if is_missing(value, marks=marks) and not empty_is_none
-        else encoder(value, table.where(row))
-        for row, value in enumerate(table.column(encoder.column))
-    ]
+    targets: list[Any] = []
+    for row, value in enumerate(table.column(encoder.column)):
+        if (is_missing(value, marks=marks) or encoder.is_missing(value)) and not empty_is_none:
+            targets.append(missing)
+            continue
+        try:
+            targets.append(encoder(value, table.where(row)))
+        except UnknownClassError:  # not in train: it cannot be learned
+            targets.append(missing)
     return encoder.stacked(targets)
 
 

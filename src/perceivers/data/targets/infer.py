@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from perceivers.data.tables.numbers import NumberFormat, is_missing_spelling
 from perceivers.data.tables.table import Field
 from perceivers.data.targets.classes import (
     INTEGER,
@@ -25,8 +26,12 @@ Moments = tuple[tuple[float, ...], tuple[float, ...]]
 Vector = npt.NDArray[np.float32]
 
 _SEPARATORS = (";", "|", ",")
-_LOOKED_AT = 1000  # lists that decide what all are
+_LOOKED_AT = 1000  # evenly spaced lists that decide what all are
 _MANY_LABELS = 20  # rows from which labels that mostly occur once are taken for texts
+
+
+class UnknownClassError(ValueError):
+    """A class or label that was not seen in training."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,15 @@ class TargetEncoder:
         """Whether whole numbers are indices: if the known classes have names and these numbers have none."""
         return not self.field.names and not any(INTEGER.fullmatch(name) for name in self.names)
 
+    def is_missing(self, value: Any) -> bool:
+        """Return whether a cell has no target. An empty text among texts of several labels means none of them."""
+        if self.kind == "labels" and self.separator:
+            return False
+        if isinstance(value, str) and self.kind == "number":
+            return is_missing_spelling(value)
+        marks = ("", -1) if self.field.names else ("",)
+        return is_missing(value, marks=marks) or (isinstance(value, str) and not value.strip())
+
     def __call__(self, value: Any, where: str) -> int | Vector:
         """Return the class index, or a vector with one number per name.
 
@@ -66,7 +80,8 @@ class TargetEncoder:
             where: Table and row, for messages.
 
         Raises:
-            ValueError: If the target is missing, unknown or of another kind.
+            UnknownClassError: If a class or label was not seen in training.
+            ValueError: If the target is missing or of another kind.
         """
         if self.kind == "class":
             return self._class_index(value, where)
@@ -93,7 +108,7 @@ class TargetEncoder:
         if self._accepts_indices and INTEGER.fullmatch(name) and 0 <= int(name) < len(self.names):
             return int(name)
         msg = f"{where} has the label '{name}', which was not seen in training, where there were "
-        raise ValueError(msg + describe_classes(self.names))
+        raise UnknownClassError(msg + describe_classes(self.names))
 
     def stacked(self, targets: Sequence[int | Vector]) -> npt.NDArray[np.int64] | Vector:
         """Stack the targets of all rows: N indices, or N x K."""
@@ -109,6 +124,8 @@ class TargetEncoder:
                 f"{where} has no {what}: column '{self.column}' is empty there. Fill it in, or remove the row."
             )
         try:
+            if isinstance(value, str):
+                value = (self.field.number or NumberFormat()).parse(value)
             with np.errstate(over="ignore"):
                 numbers = np.atleast_1d(np.asarray(value, dtype=np.float64)).astype(np.float32)
         except (TypeError, ValueError) as error:
@@ -205,7 +222,7 @@ def _kind_of(
     lists = [value for value in values if _is_list(value)]
     if not lists:
         return "number" if known is None and quantity(values, field) is not None else "class"
-    looked_at = lists[:_LOOKED_AT]
+    looked_at = lists[:: max(1, len(lists) // _LOOKED_AT)]
     cells = [cell for value in looked_at for cell in np.asarray(value, dtype=object).reshape(-1)]
     if any(isinstance(cell, str) for cell in cells) or _is_multi_hot(lists):
         return "labels"
@@ -225,7 +242,7 @@ def _is_multi_hot(lists: Sequence[Any]) -> bool:
     if len({len(value) for value in lists}) != 1:
         return False
     try:
-        table = np.asarray(lists[:_LOOKED_AT], dtype=np.float64)
+        table = np.asarray(lists[:: max(1, len(lists) // _LOOKED_AT)], dtype=np.float64)
     except (TypeError, ValueError):
         return False
     if table.ndim != 2 or table.shape[1] < 2 or not np.isin(table, (0, 1)).all():
@@ -281,6 +298,7 @@ def _find_numbers(
     label: str,
     hint: str,
 ) -> tuple[TargetEncoder, tuple[str, ...]]:
+    values = [None if _is_na(value) else value for value in values]
     first = next((value for value in values if not is_missing(value)), None)
     names: tuple[str, ...] = (column,)
     if known is not None:
@@ -308,6 +326,10 @@ def _find_numbers(
     shown = ", ".join(ranges[:20]) + (", ..." if len(ranges) > 20 else "")
     what = "a number" if len(names) == 1 else f"{len(names)} numbers"
     return encoder, (f"{label} holds {what} to learn: {shown}.{hint}",)
+
+
+def _is_na(value: Any) -> bool:
+    return isinstance(value, str) and is_missing_spelling(value)
 
 
 def _describe_labels(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Tables as a modality: numbers and categories of a row, each field one element."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from numbers import Real
@@ -24,6 +25,7 @@ from perceivers.data.registry import (
     Preprocessing,
     register_modality,
 )
+from perceivers.data.tables.numbers import NumberFormat
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
@@ -31,6 +33,7 @@ MOST_CATEGORIES = 1000
 """Different values of a field above which it is a name of the row, and no category."""
 
 Values = npt.NDArray[np.float32]
+_CODE = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][-+]?\d+)?")
 
 
 @configclass
@@ -79,6 +82,19 @@ class TablePreprocessConfig(BasePreprocessConfig):
         A category that is not seen is unknown ever after.
         """
         return measure_table(cells(None), self)
+
+    def from_columns(self, kinds: Mapping[str, str]) -> "TablePreprocessConfig":
+        """Return the configuration with the columns that are declared as numbers and as categories."""
+        known = set(self.columns)
+        numbers = [c for c, kind in kinds.items() if kind == "number" and c not in known]
+        categories = [c for c, kind in kinds.items() if kind == "category" and c not in known]
+        return replace(
+            self,
+            numbers=(*self.numbers, *numbers),
+            categories={**self.categories, **dict.fromkeys(categories, ())},
+            means=None if numbers else self.means,
+            stds=None if numbers else self.stds,
+        )
 
     def assumed(self) -> dict[str, Any]:
         """Return sizes that are assumed without data."""
@@ -210,10 +226,11 @@ def measure_table(
     """Return the configuration with open fields taken from rows.
 
     Columns that the configuration does not name are added: as numbers where every cell is one, else as
-    categories. So are the names of a category that has none, sorted, and means and deviations of the numbers.
+    categories. So are the names of a category that has none, sorted, and means and deviations of the numbers. Cells
+    of numbers that are none are left out; their rows are bad in training.
 
     Raises:
-        ValueError: If there are no rows, a cell of a number is none, or a category has more than 1,000 names.
+        ValueError: If there are no rows, a column of numbers has none, or a category has more than 1,000 names.
     """
     rows = [(media.name, _cells(media, config.columns)) for media in cells if not media.is_missing]
     columns = dict.fromkeys(column for _, row in rows for column in row)
@@ -229,8 +246,12 @@ def measure_table(
     for column, names in categories.items():
         if not names:
             categories[column] = _names(column, [row.get(column) for _, row in rows])
-    values = np.array([[_number(name, c, row.get(c)) for c in numbers] for name, row in rows])
+    values = np.array([[_known_number(row.get(c)) for c in numbers] for _, row in rows])
     there = ~np.isnan(values)
+    for place, column in enumerate(numbers):
+        if not there[:, place].any():  # raises the error of the first cell that is no number
+            for name, row in rows:
+                _number(name, column, row.get(column))
     counts = np.maximum(there.sum(axis=0), 1)
     means = np.where(there, values, 0.0).sum(axis=0) / counts
     stds = np.sqrt(np.where(there, np.square(values - means), 0.0).sum(axis=0) / counts)
@@ -272,25 +293,44 @@ def _is_number(cell: Any) -> bool:
     return _is_empty(cell) or isinstance(cell, Real | np.bool_)
 
 
+def _known_number(cell: Any) -> float:
+    """Return a cell as a number, NaN where it is empty or no number."""
+    try:
+        return _number("", "", cell)
+    except ValueError:
+        return math.nan
+
+
 def _number(name: str, column: str, cell: Any) -> float:
     """Return a cell as a number, NaN where it is empty."""
     if _is_empty(cell):
         return math.nan
     try:
-        number = float(cell)
+        number = NumberFormat().parse(cell) if isinstance(cell, str) else float(cell)
     except (TypeError, ValueError, OverflowError):
         number = math.inf
+    if number is None:
+        return math.nan
     if not math.isfinite(number):
         raise ValueError(
-            f"'{name}', column '{column}': expected a finite number, got {cell!r:.40}. Name the column as a category, "
-            "or leave the cell empty where the number is not known."
+            f"'{name}', column '{column}': expected a finite number, got {cell!r:.40}. Leave the cell empty where the "
+            f"number is not known, or read the column as names with --columns {column}:category."
         )
-    return number
+    return float(number)
 
 
 def _name(cell: Any) -> str | None:
-    """Return a cell as the name of a category, None where it is empty."""
-    return None if _is_empty(cell) else str(cell).strip()
+    """Return a cell as the name of a category, None where it is empty.
+
+    Codes have one name however they are stored: 1, 1.0 and the text "1.0" are `1`; 007 is a name.
+    """
+    if _is_empty(cell):
+        return None
+    name = str(cell).strip()
+    if isinstance(cell, bool | np.bool_) or _CODE.fullmatch(name) is None:
+        return name
+    number = float(name)
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
 
 
 def _names(column: str, cells: Sequence[Any]) -> tuple[str, ...]:
