@@ -13,6 +13,8 @@ from perceivers.tasks.intervals import Interval
 from perceivers.tasks.prediction import Prediction, json_text
 from perceivers.wording import counted
 
+_WIDTH = 80  # of a terminal
+
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Return rows of cells as aligned text, the columns `right` to the right. The first row is the head."""
@@ -70,22 +72,33 @@ def _each(evaluation: Evaluation) -> list[str]:
         parts.append(in_columns(rows, right=(1, 2, 3)))
     elif evaluation.details:
         measures = list(evaluation.details[0])
-        rows = [["label" if "AP" in measures else "number", *measures]]
-        intervals = evaluation.detail_intervals or [{}] * len(evaluation.details)
-        for name, found, ends in zip(
-            evaluation.label_names, evaluation.details, intervals, strict=True
-        ):
-            cells = [
-                "-" if value is None else metric_text(key, value, ends.get(key))
-                for key, value in found.items()
-            ]
-            rows.append([name, *cells])
-        parts.append(in_columns(rows, right=range(1, len(rows[0]))))
+        table = _details(evaluation, measures)
+        if max(map(len, table.splitlines())) > _WIDTH:
+            table = _details(evaluation, measures[:1])
+        parts.append(table)
     if evaluation.curves and evaluation.confusion is not None:
         parts.append(curves_sentence(evaluation.curves))
     if evaluation.calibration is not None:
         parts.append(measured_calibration(evaluation.calibration))
     return parts
+
+
+def _details(evaluation: Evaluation, with_interval: Sequence[str]) -> str:
+    """Return a table of the metrics of each label or number, some of them with their intervals."""
+    measures = list(evaluation.details[0])
+    rows = [["label" if "AP" in measures else "number", *measures]]
+    intervals = evaluation.detail_intervals or [{}] * len(evaluation.details)
+    for name, found, ends in zip(
+        evaluation.label_names, evaluation.details, intervals, strict=True
+    ):
+        cells = [
+            "-"
+            if value is None
+            else metric_text(key, value, ends.get(key) if key in with_interval else None)
+            for key, value in found.items()
+        ]
+        rows.append([name, *cells])
+    return in_columns(rows, right=range(1, len(rows[0])))
 
 
 def metrics_text(

@@ -89,7 +89,7 @@ def _card(
             parts.append(_image_element(shown, name))
     for title, image in _dense_images(predictor, source, split, number).items():
         parts.append(f'<div class="quiet">{title}</div>{_image_element(image, title)}')
-    text = escape_html(str(mistake["text"]))
+    text = escape_html(str(mistake["text"])).replace(" %", "&nbsp;%")
     caption = f'<figcaption><b>{text}</b><br><span class="quiet">{escape_html(name)}</span>'
     return f"<figure>{''.join(parts)}{caption}</figcaption></figure>"
 

@@ -136,9 +136,7 @@ def open_data(
             target_kind=found.kind,
             tasks=found.tasks,
         )
-    rows = ", ".join(
-        f"{split} {counted(len(part), 'row')}" for split, part in source.splits.items()
-    )
+    rows = ", ".join(f"{name} {counted(len(x), 'row')}" for name, x in source.splits.items())
     shared = _shared_groups(source, config)
     seen = f"Recognized {form}: {rows}."
     return replace(source, notes=(seen, *choice.notes, *target_notes, *notes, *shared))
