@@ -70,11 +70,14 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", encoding_errors())
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
-    r"""Return plain data as JSON: numbers that are not finite as null, bytes that are not UTF-8 as `\udcff`."""
-    text = json.dumps(
-        _finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str
-    )
+def json_text(value: Any, *, indent: int | None = None, nan_as_null: bool = False) -> str:
+    r"""Return plain data as JSON that can be encoded in UTF-8; bytes that are not UTF-8 become `\udcff`.
+
+    Raises:
+        ValueError: If a number is not finite and `nan_as_null` is False.
+    """
+    value = _finite(value) if nan_as_null else value
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
     return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

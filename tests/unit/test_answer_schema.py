@@ -16,6 +16,7 @@ from PIL import Image
 from perceivers.cli.main import main
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.escaping import json_text
 from perceivers.exporting import export as exporting
 from perceivers.exporting.graph import build_graph
 from perceivers.hub.checkpoint import load, save
@@ -32,7 +33,7 @@ from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.prediction import ANSWER_FIELDS, Prediction, Reconstruction, json_text
+from perceivers.tasks.prediction import ANSWER_FIELDS, Prediction, Reconstruction
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
 from support import modality_data as made

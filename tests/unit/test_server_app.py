@@ -1,8 +1,10 @@
 import base64
+import io
 import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from perceivers.evaluation.predict import Predictor
@@ -266,3 +268,14 @@ def test_a_form_that_takes_long_to_decode_is_refused(client, kind, body, status,
     answer = client.post("/predict", content=body, headers={"content-type": kind})
     assert answer.status_code == status
     assert words in answer.json()["error"]
+
+
+def test_a_sample_without_a_finite_output_is_refused(folder):
+    with client_of(folder, "array") as client:
+        buffer = io.BytesIO()
+        np.save(buffer, np.full((5, 3), 3e38, np.float32))
+        files = {"array": ("far.npy", buffer.getvalue())}
+        for address in ("/predict", "/explain"):
+            answer = client.post(address, files=files)
+            assert answer.status_code == 422, answer.text
+            assert "no finite output" in answer.json()["error"]

@@ -179,6 +179,22 @@ class Batch:
             targets = each(targets) if isinstance(targets, dict) else change(targets)
         return replace(self, inputs=inputs, targets=targets, masks=each(self.masks))
 
+    def select(self, samples: Sequence[int]) -> "Batch":
+        """Return the batch of these samples of it, by position."""
+        clips = [self.num_clips * one + clip for one in samples for clip in range(self.num_clips)]
+        targets = self.targets
+        if targets is not None:
+            several = isinstance(targets, dict)
+            targets = {k: x[samples] for k, x in targets.items()} if several else targets[samples]
+        return replace(
+            self,
+            inputs={name: x[clips] for name, x in self.inputs.items()},
+            targets=targets,
+            masks={name: x[clips] for name, x in self.masks.items()},
+            names=tuple(self.names[one] for one in samples),
+            rows=tuple(self.rows[one] for one in samples) if self.rows else (),
+        )
+
     def __len__(self) -> int:
         """Return the number of samples."""
         return next(iter(self.inputs.values())).shape[0] // self.num_clips

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from perceivers.console import tracked
-from perceivers.data.base import DataConfig, atomic_write
+from perceivers.data.base import Batch, DataConfig, atomic_write
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.loading.workers import divide_cores
 from perceivers.data.sources.bundle import DatasetBundle
@@ -26,6 +26,7 @@ from perceivers.tasks.calibration import Calibration
 from perceivers.tasks.classes import ClassResult, class_results
 from perceivers.tasks.curves import Curve
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.prediction import finite_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,10 +235,9 @@ def evaluate_source(
     streams = source.streams
     total = streams[split].num_rows if streams else len(source.splits[split])
     for batch in tracked(loader, total, size=len):
-        moved = batch.to(predictor.device)
-        prepared = task.prepare_batch(moved.inputs, moved.masks, moved.targets, training=False)
-        outputs = predictor.infer(prepared)
-        combined = combine_clips(task, outputs, moved.num_clips)
+        moved, prepared, combined = _finite_outputs(predictor, loader, batch)
+        if moved is None:
+            continue
         meter.update(combined, prepared.targets)
         mistakes.add(combined, prepared.targets, moved.names, moved.rows)
         if baseline is not None:
@@ -256,6 +256,27 @@ def evaluate_source(
         remarks=tuple(remarks),
         quantization=None if plan is None else plan.sentence(),
     )
+
+
+def _finite_outputs(predictor: Predictor, loader: Any, batch: Batch) -> tuple[Any, Any, Any]:
+    """Return a batch, prepared, and its outputs, without the samples that have no finite output.
+
+    These are reported to the loader as bad rows. All is None if no sample is left.
+    """
+    moved, task = batch.to(predictor.device), predictor.task
+    while True:
+        prepared = task.prepare_batch(moved.inputs, moved.masks, moved.targets, training=False)
+        combined = combine_clips(task, predictor.infer(prepared), moved.num_clips)
+        are_finite = finite_rows(combined, len(moved))
+        if all(are_finite):
+            return moved, prepared, combined
+        for name, is_finite in zip(moved.names, are_finite, strict=True):
+            if not is_finite:
+                loader.report_bad(name, str(predictor.not_finite(name)))
+        left = [place for place, is_finite in enumerate(are_finite) if is_finite]
+        if not left:
+            return None, None, None
+        moved = moved.select(left)
 
 
 def _evaluation(split: str, task: Task, meter: Meter, mistakes: WorstMistakes) -> Evaluation:

@@ -261,11 +261,12 @@ class Predictor:
         are_finite = finite_rows(outputs, len(read))
         found = self.task.predict(outputs, request)
         return [
-            one if is_finite and one.is_finite else self._not_finite(name)
+            one if is_finite and one.is_finite else self.not_finite(name)
             for name, is_finite, one in zip(names, are_finite, found, strict=True)
         ]
 
-    def _not_finite(self, name: str) -> NonFiniteOutputError:
+    def not_finite(self, name: str) -> NonFiniteOutputError:
+        """Return the error of a sample without a finite output, with its cause."""
         return NonFiniteOutputError(name, in_weights=not self._has_finite_weights)
 
     @cached_property

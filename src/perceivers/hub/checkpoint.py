@@ -120,7 +120,9 @@ def save(
 
 def config_json(config: SavedConfig) -> str:
     """Return the contents of `config.json`."""
-    return json_text(TypeAdapter(SavedConfig).dump_python(config), indent=2) + "\n"
+    return (
+        json_text(TypeAdapter(SavedConfig).dump_python(config), indent=2, nan_as_null=True) + "\n"
+    )
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:

@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from perceivers.escaping import json_text
 from perceivers.explain.render import explanation_json
 from perceivers.server.access import AccessRules
 from perceivers.server.batching import ModelGoneError
@@ -22,7 +23,7 @@ from perceivers.server.connections import STATE_KEY, ConnectionTable
 from perceivers.server.forms import parse_form, read_form
 from perceivers.server.middleware import RequestGuard
 from perceivers.server.service import Service
-from perceivers.tasks.prediction import json_text
+from perceivers.tasks.prediction import NonFiniteOutputError
 
 
 class JsonResponse(JSONResponse):
@@ -45,7 +46,12 @@ _FORM_RESPONSES = {
     "504": "The time limit is over.",
 }
 _TOO_LONG = "The request took longer than the limit. Send something smaller, or try again later."
-_ERRORS = {ModelGoneError: 503, TimeoutError: 504, ClientDisconnect: 400}
+_ERRORS = {
+    ModelGoneError: 503,
+    TimeoutError: 504,
+    ClientDisconnect: 400,
+    NonFiniteOutputError: 422,
+}
 _HTTP_REASONS = {
     404: "There is nothing at this address. /docs lists all addresses.",
     405: "This address has another method. /docs lists them.",

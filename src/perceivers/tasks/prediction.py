@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,12 +148,6 @@ def answer_example(fields: Sequence[str], names: Sequence[str]) -> dict[str, Any
         "images": {"image": image},
     }
     return {field: examples[field] for field in fields}
-
-
-def json_text(value: Any, *, indent: int | None = None) -> str:
-    """Return JSON that can be encoded in UTF-8; bytes of file names that are not UTF-8 are escaped."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, kw_only=True)

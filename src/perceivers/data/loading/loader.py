@@ -149,6 +149,12 @@ class BadRowTracker:
             self._check_share()
         return result.batch
 
+    def report(self, name: str, reason: str) -> None:
+        """Add a bad row that was found after decoding. Raises as `take`."""
+        if name not in self.bad:
+            self.bad[name] = reason
+            self._check_share()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state, as plain values."""
         return {"bad": dict(self.bad), "notes": dict(self.notes), "num_read": self._num_read}
@@ -181,6 +187,14 @@ class BatchLoader:
     def bad(self) -> list[tuple[str, str]]:
         """Name and reason of each row that could not be read so far."""
         return list(self._rows.bad.items())
+
+    def report_bad(self, name: str, reason: str) -> None:
+        """Count a row that was decoded, but has no finite output, among the bad rows.
+
+        Raises:
+            ValueError: If more than `max_bad` of the rows have failed.
+        """
+        self._rows.report(name, reason)
 
     @property
     def notes(self) -> dict[str, int]:

@@ -24,6 +24,7 @@ from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import Content, ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.tasks.base import Task
+from perceivers.tasks.prediction import NonFiniteOutputError, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
 
@@ -82,6 +83,9 @@ def explain_sample(
     )
     outputs = found.outputs if output is None else found.outputs[output]
     names, values = learned.explained_output(inputs, masks, outputs, blank)
+    if not (finite_rows(found.outputs, 1)[0] and bool(values.isfinite().all())):
+        in_weights = any(not bool(x.isfinite().all()) for x in model.parameters())
+        raise NonFiniteOutputError(sample.name, in_weights=in_weights)
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(values.argmax()) if learned.has_classes else 0]
