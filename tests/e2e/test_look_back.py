@@ -130,7 +130,7 @@ class TestReport:
         assert main(["report", str(folder), "--examples", "0", "--mistakes", "1"]) == 0
         text = (folder / "report.html").read_text()
         assert len(re.findall("<figure><img [^>]*data:image/png", text)) == 1
-        assert re.search(r"predicted (dark|light) \(\d+\.\d %\), in truth (dark|light)", text)
+        assert re.search(r"predicted (dark|light) \(\d+\.\d&nbsp;%\), in truth (dark|light)", text)
         assert "&lt;b&gt;&amp;" in text
         assert "<b>&" not in text
         assert main(["report", str(folder), "--examples", "0", "--mistakes", "0"]) == 0
