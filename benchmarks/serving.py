@@ -12,6 +12,7 @@ and servers share the machine.
 import argparse
 import asyncio
 import json
+import math
 import os
 import signal
 import statistics
@@ -36,7 +37,17 @@ from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.tasks.classification import ClassificationConfig
 
-__all__ = ["Load", "load_on", "main", "make_run", "request_of", "serving", "summary"]
+__all__ = [
+    "Load",
+    "load_on",
+    "main",
+    "make_run",
+    "process_tree",
+    "request_of",
+    "requests_of",
+    "serving",
+    "summary",
+]
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 IMAGES = 16  # different ones, sent in turn
@@ -124,7 +135,13 @@ def serving(run: Path, *flags: str) -> Generator[tuple[str, int]]:
 
 
 async def load_on(
-    address: str, requests: Sequence[bytes], *, clients: int, seconds: float, pid: int | None = None
+    address: str,
+    requests: Sequence[bytes],
+    *,
+    clients: int,
+    seconds: float = math.inf,
+    requests_each: float = math.inf,
+    pid: int | None = None,
 ) -> Load:
     """Let clients ask one request after the other for a while, each over a connection of its own.
 
@@ -133,6 +150,7 @@ async def load_on(
         requests: Sent in turn.
         clients: Number of concurrent clients.
         seconds: For how long.
+        requests_each: Number of requests of each client.
         pid: Process of the server, whose memory is measured.
     """
     found = Load()
@@ -143,7 +161,7 @@ async def load_on(
     async def client(number: int) -> None:
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         turn = number
-        while time.monotonic() < until:
+        while time.monotonic() < until and turn - number < requests_each:
             sent = time.perf_counter()
             writer.write(requests[turn % len(requests)])
             status = await _answer(reader)
@@ -153,12 +171,16 @@ async def load_on(
         writer.close()
 
     async def watch() -> None:
-        while pid is not None and time.monotonic() < until:
+        while pid is not None:
             found.memory.append(_memory(pid))
             await asyncio.sleep(1)
 
     before = 0.0 if pid is None else _processor(pid)
-    await asyncio.gather(watch(), *(client(number) for number in range(clients)))
+    watching = asyncio.create_task(watch())
+    try:
+        await asyncio.gather(*(client(number) for number in range(clients)))
+    finally:
+        watching.cancel()
     found.seconds = time.monotonic() - begun
     found.processor = 0.0 if pid is None else _processor(pid) - before
     return found
@@ -173,7 +195,7 @@ async def _answer(reader: asyncio.StreamReader) -> str:
     return lines[0].split()[1]
 
 
-def _tree(pid: int) -> list[Path]:
+def process_tree(pid: int) -> list[Path]:
     """Return the folders in /proc of a process and of all that it has started."""
     found: list[Path] = []
     waiting = [pid]
@@ -191,7 +213,7 @@ def _tree(pid: int) -> list[Path]:
 def _memory(pid: int) -> int:
     """Return the bytes of a process and all that it has started; shared ones are counted once."""
     total = 0
-    for folder in _tree(pid):
+    for folder in process_tree(pid):
         lines = (folder / "smaps_rollup").read_text().splitlines()
         total += 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total
@@ -200,7 +222,7 @@ def _memory(pid: int) -> int:
 def _processor(pid: int) -> float:
     """Return the seconds of the processor that a process and all that it has started took."""
     ticks = 0
-    for folder in _tree(pid):
+    for folder in process_tree(pid):
         after_name = (folder / "stat").read_text().rpartition(")")[2].split()
         ticks += int(after_name[11]) + int(after_name[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -227,7 +249,8 @@ def summary(load: Load) -> dict[str, Any]:
     return found
 
 
-def _requests(address: str, file: Path | None) -> list[bytes]:
+def requests_of(address: str, file: Path | None) -> list[bytes]:
+    """Return requests for predictions of a file, or of images of noise."""
     host = urlsplit(address).netloc
     if file is not None:
         return [request_of(file.read_bytes(), file.name, host)]
@@ -256,22 +279,20 @@ async def _measured(
         serving(run, *flags) as (batched, pid),
         serving(run, *flags, "--max-batch", "1") as (single, other),
     ):
-        requests_of = {address: _requests(address, args.file) for address in (batched, single)}
-        for address, requests in requests_of.items():  # warm: every size of batch was there
+        sent = {address: requests_of(address, args.file) for address in (batched, single)}
+        for address, requests in sent.items():  # warm: every size of batch was there
             await load_on(address, requests, clients=args.clients, seconds=share / 4)
         for number in range(args.rounds):
-            alone = await load_on(
-                batched, requests_of[batched], clients=1, seconds=share / 4, pid=pid
-            )
+            alone = await load_on(batched, sent[batched], clients=1, seconds=share / 4, pid=pid)
             one = await load_on(
                 single,
-                requests_of[single],
+                sent[single],
                 clients=args.clients,
                 seconds=share / 2,
                 pid=other,
             )
             many = await load_on(
-                batched, requests_of[batched], clients=args.clients, seconds=share, pid=pid
+                batched, sent[batched], clients=args.clients, seconds=share, pid=pid
             )
             for name, load in (("alone", alone), ("one_by_one", one), ("batched", many)):
                 found[name].add(load)
@@ -283,7 +304,7 @@ async def _measured(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, help="a run folder; by default fresh weights, 32 x 32")
     parser.add_argument("--file", type=Path, help="what is sent; by default images of noise")
     parser.add_argument("--clients", type=int, default=32)

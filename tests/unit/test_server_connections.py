@@ -155,7 +155,7 @@ def test_without_an_idle_connection_a_new_one_is_refused():
     with served(max_connections_per_address=1) as server:
         busy = server.connect(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert busy.recv(10)
-        server.table._close_longest = lambda _: False  # whatever the moment of the request
+        server.table._close_longest = lambda *_: False  # whatever the moment of the request
         answer = received(server.connect())
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"retry-after: 1" in answer
@@ -225,7 +225,6 @@ def test_trouble_of_the_event_loop_closes_a_connection_and_is_logged_once(caplog
         loop = asyncio.get_running_loop()
         async with ConnectionTable(ConnectionLimits(), 1.0, closed.append) as table:
             one = type("Idle", (), {"address": "", "since": 0.0, "unsent": 0})()
-            one.is_waiting, one.is_receiving, one.is_known = True, False, False
             one.transport = SimpleNamespace(abort=lambda: closed.append("aborted"))
             table.add(one)
             error = OSError(errno.EMFILE, "Too many open files")

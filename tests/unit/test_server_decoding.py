@@ -176,6 +176,7 @@ def test_whatever_decoding_raises_is_a_refusal(error, status, words, monkeypatch
     assert isinstance(answer, Refusal)
     assert answer.status == status
     assert words in answer.reason
+    assert "'image.png'" in answer.reason
 
 
 def test_jobs_are_answered_until_the_other_end_is_closed(monkeypatch):

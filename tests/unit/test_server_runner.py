@@ -111,6 +111,13 @@ def test_several_workers_get_the_settings(tmp_path, still, monkeypatch):
         assert told.json()["limits"]["queue"] == 3
 
 
+def test_small_responses_are_sent_at_once(tmp_path):
+    settings = ServerSettings(run=str(tmp_path), port=0)
+    with running._listen(settings) as listening:
+        # asyncio disables Nagle's algorithm only where the socket states its protocol.
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 class TestBadStarts:
     def test_there_is_no_such_run(self, tmp_path, capsys):
         assert main(["serve", str(tmp_path / "none"), "--port", "0"]) == 1

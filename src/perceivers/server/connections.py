@@ -18,7 +18,7 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,7 +54,7 @@ class LimitedProtocol(H11Protocol):
 
     since = 0.0
     address = ""
-    _table: "ConnectionTable | None" = None
+    _table: "ConnectionTable"
     _is_refused = False
     _has_part = False  # of a head
     _unsent = 0  # bytes that the client had not taken at the last check
@@ -66,10 +66,9 @@ class LimitedProtocol(H11Protocol):
         super().connection_made(transport)
         self.since = time.monotonic()
         self.address = _network_of(self.client[0] if self.client else "")
-        self._table = self.app_state[STATE_KEY]
-        assert self._table is not None
-        if not self._table.add(self):
-            if len(self._table) > self._table.largest + _MOST_REFUSED:
+        table = self._table = self.app_state[STATE_KEY]
+        if not table.add(self):
+            if len(table) > table.largest + _MOST_REFUSED:
                 transport.abort()
                 return
             reason = "The server has too many connections. Try again in a second."
@@ -77,8 +76,7 @@ class LimitedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release the connection."""
-        if self._table is not None:
-            self._table.remove(self)
+        self._table.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +88,7 @@ class LimitedProtocol(H11Protocol):
         super().data_received(data)
         if not self.is_waiting:
             self._has_part = False
+            self._table.note_request(self)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -100,11 +99,6 @@ class LimitedProtocol(H11Protocol):
     def is_waiting(self) -> bool:
         """Whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the client has sent a complete head."""
-        return self.cycle is not None  # pyright: ignore[reportUnnecessaryComparison]
 
     @property
     def is_receiving(self) -> bool:
@@ -181,6 +175,7 @@ class ConnectionTable:
         self.largest = limits.max_connections
         self._on_closed = on_closed
         self._open: set[LimitedProtocol] = set()
+        self._new: dict[LimitedProtocol, None] = {}  # those without a request yet
         self._by_address: dict[str, int] = {}
         self._filter = RepeatFilter()
         self._timer: asyncio.TimerHandle | None = None
@@ -220,44 +215,55 @@ class ConnectionTable:
 
     def add(self, connection: LimitedProtocol) -> bool:
         """Register a connection and make room for it. Return False if there is no room."""
-        same = self._by_address.get(connection.address, 0)
-        is_full = len(self._open) >= self.largest
-        if same >= self.limits.max_connections_per_address:
-            mine = (one for one in self._open if one.address == connection.address)
-            has_room = self._close_longest(mine)
+        address = connection.address
+        if self._by_address.get(address, 0) >= self.limits.max_connections_per_address:
+            has_room = self._close_longest(address)
         else:
-            has_room = not is_full or self._close_longest(self._open)
+            has_room = len(self._open) < self.largest or self._close_longest()
         # Refused ones are registered as well, until they are closed.
         self._open.add(connection)
-        self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
+        self._new[connection] = None
+        self._by_address[address] = self._by_address.get(address, 0) + 1
         if not has_room:
-            self._count("refused", connection.address)
+            self._count("refused", address)
         return has_room
+
+    def note_request(self, connection: LimitedProtocol) -> None:
+        """Note that a connection has sent the head of a request."""
+        self._new.pop(connection, None)
 
     def remove(self, connection: LimitedProtocol) -> None:
         """Release a connection."""
         if connection not in self._open:
             return
         self._open.remove(connection)
+        self._new.pop(connection, None)
         left = self._by_address[connection.address] - 1
         if left:
             self._by_address[connection.address] = left
         else:
             del self._by_address[connection.address]
 
-    def _close_longest(self, connections: Iterable[LimitedProtocol]) -> bool:
-        """Close the connection whose client is waited for since longest.
+    def _close_longest(self, address: str | None = None) -> bool:
+        """Close the connection (of one address) whose client is waited for since longest.
 
-        Those that have never sent a request come first, those that send a body last.
-        Return False if no client is waited for.
+        Those that have never sent a request come first, those that send a body last. Return False if no client is
+        waited for.
         """
-        waited = [one for one in connections if one.is_waiting or one.is_receiving]
-        if not waited:
+        # New ones are in the order of their arrival.
+        longest = next((one for one in self._new if address in (None, one.address)), None)
+        if longest is None:
+            waited = [
+                (one.is_receiving, one.since, id(one), one)
+                for one in self._open
+                if address in (None, one.address) and (one.is_waiting or one.is_receiving)
+            ]
+            longest = min(waited)[-1] if waited else None
+        if longest is None:
             return False
-        longest = min(waited, key=lambda one: (one.is_receiving, one.is_known, one.since))
         self.remove(longest)
         longest.transport.abort()
-        self._count("full")
+        self._count("full", longest.address)
         return True
 
     def _check(self) -> None:
@@ -300,7 +306,7 @@ class ConnectionTable:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in _NO_RESOURCES:
             _logger.warning("A connection cannot be accepted: %s.", error.strerror)
-            self._close_longest(self._open)
+            self._close_longest()
         else:
             loop.default_exception_handler(context)
 

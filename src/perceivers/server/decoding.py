@@ -152,20 +152,15 @@ class Decoder:
         """Return the prepared sample, or a refusal for whatever decoding raises."""
         try:
             return self._prepare(job)
-        except TooLargeError as error:
-            return Refusal(413, str(error))
-        except MemoryError:
-            return Refusal(413, _TOO_MUCH_MEMORY)
-        except BadRowError as error:
-            if isinstance(error.__cause__, MemoryError):
-                return Refusal(413, _TOO_MUCH_MEMORY)
-            return Refusal(422, error.reason)
-        except ImportError as error:  # an extra is missing on the server
-            return Refusal(415, f"This server cannot read such files: {error}")
-        except KeyError as error:
-            return Refusal(422, str(error.args[0]) if error.args else "Something is missing.")
         except Exception as error:
-            return Refusal(422, " ".join(str(error).split()) or type(error).__name__)
+            found = _refusal(error)
+            names = [
+                name + cell.suffix if isinstance(cell, Upload) else name
+                for name, cell in job.cells.items()
+            ]
+            if any(name in found.reason for name in names):
+                return found
+            return Refusal(found.status, f"'{' + '.join(names)}': {found.reason}")
 
     def _prepare(self, job: Job) -> PreparedSample:
         columns, task = self.settings.columns, self.settings.task
@@ -195,6 +190,21 @@ class Decoder:
             for value in (values[name] for name in modalities if job.explained)
         )
         return PreparedSample(" + ".join(cells), modalities, clips, decoded)
+
+
+def _refusal(error: Exception) -> Refusal:
+    """Return the status and the reason of a sample that cannot be decoded."""
+    if isinstance(error, TooLargeError):
+        return Refusal(413, str(error))
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+        return Refusal(413, _TOO_MUCH_MEMORY)
+    if isinstance(error, BadRowError):
+        return Refusal(422, error.reason)
+    if isinstance(error, ImportError):  # an extra is missing on the server
+        return Refusal(415, f"This server cannot read such files: {error}")
+    if isinstance(error, KeyError):
+        return Refusal(422, str(error.args[0]) if error.args else "Something is missing.")
+    return Refusal(422, " ".join(str(error).split()) or type(error).__name__)
 
 
 def serve_jobs(connection: socket.socket, settings: DecoderSettings) -> None:

@@ -112,7 +112,8 @@ class _Server(uvicorn.Server):
 def _listen(settings: ServerSettings) -> Generator[socket.socket]:
     """Yield a listening socket."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as listening:
+    # asyncio sends small responses at once only over sockets whose protocol is stated as TCP.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((settings.host, settings.port))
