@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from support import modality_data as made
 from support.files import write_off, write_series, write_video, write_wav
+from support.media_files import write_audio_as, write_image_as, write_video_as
 
 __all__ = ["MODALITIES", "malformed", "valid_files"]
 
@@ -132,6 +134,8 @@ def _images(folder: Path) -> Iterator[tuple[str, bytes]]:
     for suffix in (".png", ".jpg", ".gif", ".webp", ".tif", ".bmp", ".ppm"):
         image.save(folder / f"a{suffix}")
         yield suffix, (folder / f"a{suffix}").read_bytes()
+    for suffix in (".heic", ".avif", ".jp2", ".ico", ".tga", ".sgi", ".pcx"):
+        yield suffix, write_image_as(folder / f"b{suffix}").read_bytes()
 
 
 def _audio(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -139,6 +143,8 @@ def _audio(folder: Path) -> Iterator[tuple[str, bytes]]:
         path = folder / f"a{suffix}"
         write_wav(path, made.tone(0, 0), 8000, **how)
         yield suffix, path.read_bytes()
+    for suffix in (".m4a", ".caf", ".au", ".w64", ".mka", ".wma", ".ac3", ".weba"):
+        yield suffix, write_audio_as(folder / f"b{suffix}", seconds=0.3).read_bytes()
 
 
 def _videos(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -155,6 +161,8 @@ def _videos(folder: Path) -> Iterator[tuple[str, bytes]]:
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             output.mux(stream.encode())
         yield suffix, path.read_bytes()
+    for suffix in (".webm", ".ts", ".flv", ".wmv", ".3gp", ".mpg", ".mxf"):
+        yield suffix, write_video_as(folder / f"b{suffix}").read_bytes()
 
 
 def _points(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -164,10 +172,29 @@ def _points(folder: Path) -> Iterator[tuple[str, bytes]]:
     write_off(folder / "a.off", cloud)
     yield ".off", (folder / "a.off").read_bytes()
     yield ".xyz", "\n".join(" ".join(map(str, row)) for row in cloud.tolist()).encode()
+    yield from _pcd(cloud.astype("<f4"))
     mesh = trimesh.creation.icosphere(subdivisions=1)
     for suffix in (".ply", ".stl", ".obj", ".glb"):
         exported = mesh.export(file_type=suffix[1:])
         yield suffix, exported if isinstance(exported, bytes) else exported.encode()
+
+
+def _pcd(cloud: "np.ndarray[Any, Any]") -> Iterator[tuple[str, bytes]]:
+    head = (
+        "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\n"
+        f"WIDTH {len(cloud)}\nHEIGHT 1\nPOINTS {len(cloud)}\nDATA "
+    )
+    yield (
+        ".pcd",
+        f"{head}ascii\n".encode()
+        + "\n".join(" ".join(map(str, row)) for row in cloud[:, :3].tolist()).encode(),
+    )
+    data = cloud[:, :3].tobytes()
+    yield ".binary.pcd", f"{head}binary\n".encode() + data
+    parts = [data[at : at + 32] for at in range(0, len(data), 32)]
+    packed = b"".join(bytes([len(part) - 1]) + part for part in parts)
+    sizes = struct.pack("<II", len(packed), len(data))
+    yield ".packed.pcd", f"{head}binary_compressed\n".encode() + sizes + packed
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode_av import (
+    MOST_SAMPLES,
     AudioError,
     AudioHeader,
     Clip,
@@ -26,6 +27,7 @@ from perceivers.data.registry import kind_of_bytes, kind_of_name
 
 FULL_SCALE = 0.999  # 16-bit audio ends at 32767/32768
 CLIPPED = 0.001  # share of samples at full scale from which on audio counts as clipped
+_HEAD = 1 << 16  # bytes of a WAV file in which its samples begin
 _UNKNOWN = (
     1 << 62
 )  # from here on libsndfile's number of frames states that the header does not give
@@ -227,21 +229,22 @@ def _streamed_wav(media: EncodedItem) -> io.BytesIO | None:
 
     Programs that write to a pipe leave the length 0.
     """
-    data = media.read()
-    place = 12
-    while data[:4] == b"RIFF" and place + 8 < len(data):
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        if data[place : place + 4] == b"data":
-            unknown = data[: place + 4] + b"\xff" * 4 + data[place + 8 :]
-            return None if size else io.BytesIO(unknown)
+    place, head = 12, _first_bytes(media, _HEAD)
+    while head[:4] == b"RIFF" and place + 8 < len(head):
+        size = int.from_bytes(head[place + 4 : place + 8], "little")
+        if head[place : place + 4] == b"data":
+            if size:
+                return None
+            data = _first_bytes(media, 4 * MOST_SAMPLES)
+            return io.BytesIO(data[: place + 4] + b"\xff" * 4 + data[place + 8 :])
         place += 8 + size + size % 2
     return None
 
 
-def _first_bytes(media: EncodedItem) -> bytes:
+def _first_bytes(media: EncodedItem, count: int = 32) -> bytes:
     try:
         with media.open() as file:
-            return file.read(32)
+            return file.read(count)
     except OSError as error:
         raise AudioError(f"{error} Replace it or take it out of the data.") from error
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
-from perceivers.data.modalities.video.decode import read_video_header
+from perceivers.data.modalities.video.decode import QuietFile, read_video_header
 from perceivers.wording import counted
 
 Samples = npt.NDArray[np.float32]
@@ -247,7 +247,10 @@ def _opened(media: EncodedItem) -> Generator[Any]:
     """Open a container. Every failure until the end of the `with` becomes one sentence."""
     av = require("av", "video")
     try:
-        with media.open() as file, av.open(file, mode="r", options=_OPTIONS) as container:
+        with (
+            media.open() as file,
+            av.open(QuietFile(file), mode="r", options=_OPTIONS) as container,
+        ):
             yield container
     except (AudioError, MissingValueError):
         raise

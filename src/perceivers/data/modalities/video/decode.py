@@ -116,6 +116,27 @@ class VideoError(ValueError):
     """A complete message, distinguished from FFmpeg's own errors, which are ValueErrors too."""
 
 
+class QuietFile:
+    """File for FFmpeg whose seeks before its beginning fail with a number.
+
+    PyAV keeps the exception of a failed seek, and prints it with its traceback when another one follows.
+
+    Args:
+        file: The opened file.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.read, self.tell = file.read, file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Return the new position, or -22 (invalid argument)."""
+        try:
+            return int(self._seek(offset, whence))
+        except (OSError, ValueError, OverflowError):
+            return -22
+
+
 @contextmanager
 def open_video(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     """Open a file with FFmpeg and find its video stream. Failures within the `with` become one sentence."""
@@ -127,7 +148,7 @@ def open_video(media: EncodedItem) -> Generator[tuple[Any, Any]]:
     except OSError as error:
         raise VideoError(f"{error} Replace it or take it out of the data.") from error
     try:
-        with file, av.open(file, mode="r", options=_OPTIONS) as container:
+        with file, av.open(QuietFile(file), mode="r", options=_OPTIONS) as container:
             yield container, _video_stream(container, media.name)
     except (VideoError, TooLongError, MissingValueError):
         raise
