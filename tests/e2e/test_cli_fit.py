@@ -93,7 +93,7 @@ def test_permuted_pixels_are_kept_with_the_model(pictures):
 def test_help_names_data_flags_and_examples(capsys):
     assert main(["fit", "--help"]) == 0
     out = capsys.readouterr().out
-    for word in ("DATA", "--recipe", "--max-time", "--optim.lr", "--permute", "examples:"):
+    for word in ("DATA", "--recipe", "--max-time", "--optim.lr", "examples:"):
         assert word in out
 
 

@@ -47,7 +47,7 @@ def model():
         (
             {"image": IMAGE.expand(2, 3, 8, 8)},
             ValueError,
-            r"1 channels .* got shape \(2, 3, 8, 8\)",
+            r"1 channel .* got shape \(2, 3, 8, 8\)",
         ),
         ({"image": (IMAGE * 255).byte()}, ValueError, "divided by 255 .* got torch.uint8"),
         ({"image": IMAGE.long()}, ValueError, "got torch.int64"),

@@ -78,7 +78,9 @@ def test_fit_leaves_a_run_that_evaluate_measures_on_the_test_split(one):
     status, out, err = run_command("evaluate", one.run)
     assert (status, err) == (0, "")
     assert f"{one.case.measured} samples." in out.splitlines()[0]
-    assert re.fullmatch(rf"test {one.case.metric}: [\d.,]+( %)?", out.splitlines()[-1])
+    assert re.fullmatch(
+        rf"test {one.case.metric}: [\d.,]+( %)?( \([\d.,-]+ to [\d.,-]+\))?", out.splitlines()[-1]
+    )
 
 
 def test_predict_answers_for_every_sample_of_a_file(one):

@@ -173,7 +173,7 @@ def test_a_rate_that_changes_on_the_way_is_an_error():
     frames[0].sample_rate, frames[1].sample_rate = 10, 20
     assert reader.take(frames[0])
     with pytest.raises(
-        ValueError, match="it changes from 10 Hz and 1 channels to 20 Hz and 1 channels"
+        ValueError, match="it changes from 10 Hz and 1 channel to 20 Hz and 1 channel"
     ):
         reader.take(frames[1])
 

@@ -79,6 +79,9 @@ def run(args: Sequence[str]) -> int:
         )
     if result.quantization is not None:
         echo(f"perceivers evaluate: {result.quantization}", err=True)
+    for note in result.notes:
+        if note.startswith("Skipped"):  # rows that are not part of the metrics
+            echo(f"perceivers evaluate: {note}", err=True, wrap=True)
     text = evaluation_text(result, form=options.format)
     if options.out is not None:
         atomic_write_text(options.out, text + "\n")
