@@ -115,7 +115,8 @@ def request_of(data: bytes, name: str, host: str) -> bytes:
 @contextmanager
 def serving(run: Path, *flags: str) -> Generator[tuple[str, int]]:
     """Run `perceivers serve` on a free port; gives its address and process. It must end with status 0."""
-    command = [sys.executable, "-m", "perceivers", "serve", str(run), "--port", "0", *flags]
+    command = [sys.executable, "-m", "perceivers", "serve", str(run), "--port", "0"]
+    command += ["--access-log", "off", *flags]  # its lines would fill the pipe
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

@@ -98,15 +98,16 @@ def test_loads_are_added_up():
 
 
 def test_the_requests_of_the_page_are_answered(tmp_path):
-    (tmp_path / "robin.jpg").write_bytes(made.png(0, 0))
+    for name in ("robin.jpg", "wren.jpg"):
+        (tmp_path / name).write_bytes(made.png(0, 0))
     asked = [
         step.text for step in steps(ROOT / "docs" / "serve.md") if step.text.startswith("curl ")
     ]
-    assert len(asked) == 7
+    assert len(asked) == 9
     with client_of(tmp_path, "image") as client:
         for text in asked:
             words = iter(shlex.split(text)[1:])
-            files, fields, headers, address = {}, {}, {}, ""
+            files, fields, headers, address, body = [], {}, {}, "", None
             for word in words:
                 if word == "-H":
                     name, _, value = next(words).partition(": ")
@@ -114,13 +115,16 @@ def test_the_requests_of_the_page_are_answered(tmp_path):
                 elif word == "-F":
                     name, _, value = next(words).partition("=")
                     if value.startswith("@"):
-                        files[name] = (value[1:], (tmp_path / value[1:]).read_bytes())
+                        files.append((name, (value[1:], (tmp_path / value[1:]).read_bytes())))
                     else:
                         fields[name] = value
+                elif word == "--data-binary":
+                    body = (tmp_path / next(words)[1:]).read_bytes()
                 else:
                     address = word
             route = address.removeprefix("http://127.0.0.1:8000")
             assert route != address
-            post = client.post(route, files=files, data=fields, headers=headers)
-            answer = post if files else client.get(route)
+            sent = {"content": body} if body else {"files": files, "data": fields}
+            is_get = not (files or body)
+            answer = client.get(route) if is_get else client.post(route, headers=headers, **sent)
             assert answer.status_code == 200, (text, answer.text)

@@ -35,14 +35,19 @@ GOOD_SUFFIX = {
 
 @contextmanager
 def client_of(
-    folder: Path, *kinds: str, limits: UploadLimits | None = None, token: str | None = None
+    folder: Path,
+    *kinds: str,
+    limits: UploadLimits | None = None,
+    token: str | None = None,
+    origins: frozenset[str] = frozenset(),
 ) -> Iterator[TestClient]:
     """Serve a tiny run to a client within this process. `client.service` is what answers."""
     run = folder / "-".join(kinds)
     if not run.exists():
         save_untrained(run, *kinds)
     service = Service(ServerSettings(str(run), device="cpu", limits=limits or UploadLimits()))
-    app = create_app(service, token=token, access=AccessRules(hosts=frozenset(("localhost",))))
+    access = AccessRules(hosts=frozenset(("localhost",)), origins=origins)
+    app = create_app(service, token=token, access=access)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         client.service = service
         yield client

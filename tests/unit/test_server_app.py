@@ -9,7 +9,7 @@ import pytest
 
 from perceivers.evaluation.predict import Predictor
 from perceivers.server import decoding
-from perceivers.server.app import docs_page
+from perceivers.server.openapi import docs_page
 from perceivers.server.settings import UploadLimits
 from support import modality_data as made
 from support.server import client_of

@@ -48,8 +48,8 @@ def test_files_or_texts_name_a_sample():
     given = [("note", "hello", ""), ("age", "3", "")]
     assert parse_form(given, MIXED).name == "hello"
     assert parse_form([*given, ("image", PICTURE, "/a/b.png")], MIXED).name == "/a/b.png"
-    assert parse_form([("age", "3", "")], MIXED).name == "item 0"
-    assert parse_form([("note", "x" * 300, "")], MIXED).name == "item 0"
+    assert parse_form([("age", "3", "")], MIXED).name == ""
+    assert parse_form([("note", "x" * 300, "")], MIXED).name == ""
     assert len(parse_form([("image", PICTURE, "x" * 5000)], MIXED).name) == 300
     both = [("file", b"film", "a.mp4"), ("audio", b"sound", "b.wav")]
     assert parse_form(both, FIELDS).name == "a.mp4 + b.wav"

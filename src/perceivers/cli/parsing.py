@@ -18,7 +18,13 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def parse(
-    options: Any, args: Sequence[str], *, command: str, examples: str, about: str | None = None
+    options: Any,
+    args: Sequence[str],
+    *,
+    command: str,
+    examples: str,
+    about: str | None = None,
+    default: Any = None,
 ) -> Any:
     """Return `options` filled from the arguments, or exit with status 2.
 
@@ -28,6 +34,7 @@ def parse(
         command: Name of the command.
         examples: Lines with examples.
         about: Description of the command. By default the first part of the docstring of `options`.
+        default: An instance with the defaults of the flags. None: those of the class.
     """
     try:
         return tyro.cli(
@@ -35,6 +42,7 @@ def parse(
             args=list(args),
             prog=f"perceivers {command}",
             description=summary(options) if about is None else about,
+            **({} if default is None else {"default": default}),
         )
     except SystemExit as left:
         if left.code in (0, None):  # tyro has printed the help; it would run the examples together

@@ -109,6 +109,7 @@ class ModalitySpec:
         upload_sizes: Sizes of an upload by its header, each held to a limit.
         describe: Returns the `data.modalities.base.Comparable` of a decoded value, for checks of the data. None: the
             array that the model reads is compared.
+        example_file: A small file, for examples of requests to a server. Empty: none.
     """
 
     name: str
@@ -127,6 +128,7 @@ class ModalitySpec:
     accepts: tuple[str, ...] = ()
     upload_sizes: Callable[[Any], Iterable[UploadSize]] | None = None
     describe: Callable[[Any], Any] | None = None
+    example_file: bytes = b""
 
     def holds_array(self, column: str, shape: tuple[int, ...]) -> bool:
         """Return whether a column of arrays holds this modality, by its name and the shape of a row."""

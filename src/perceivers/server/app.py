@@ -1,7 +1,6 @@
 """HTTP routes of a served run."""
 
 import hmac
-import html
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,15 +12,17 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from perceivers.escaping import json_text
 from perceivers.explain.render import explanation_json
 from perceivers.server.access import AccessRules
 from perceivers.server.batching import ModelGoneError
+from perceivers.server.bodies import read_samples
 from perceivers.server.connections import STATE_KEY, ConnectionTable
-from perceivers.server.forms import parse_form, read_form
 from perceivers.server.middleware import RequestGuard
+from perceivers.server.openapi import docs_page
 from perceivers.server.service import Service
 from perceivers.tasks.prediction import NonFiniteOutputError
 
@@ -36,15 +37,6 @@ class JsonResponse(JSONResponse):
 
 STATIC = Path(__file__).with_name("static")
 SHARED = Path(explanation_json.__file__).with_name("static")  # views and style of every page
-_FORM_RESPONSES = {
-    "400": "The form cannot be read.",
-    "408": "The form arrives too slowly.",
-    "413": "Larger than a limit.",
-    "415": "Another kind of file.",
-    "422": "The file cannot be read.",
-    "503": "The queue is full: try again after the seconds in Retry-After.",
-    "504": "The time limit is over.",
-}
 _TOO_LONG = "The request took longer than the limit. Send something smaller, or try again later."
 _ERRORS = {
     ModelGoneError: 503,
@@ -82,7 +74,9 @@ def create_app(
     protected = [] if token is None else [Depends(_require(token))]
     _add_model_routes(app, service, protected)
     _add_other_routes(app, service, protected)
-    _add_docs_routes(app, protected)
+    _add_docs_routes(app, service, protected)
+    if access is not None and access.origins:
+        _allow_origins(app, access.origins)
     app.mount("/static/shared", StaticFiles(directory=SHARED), name="shared")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return RequestGuard(app, service, access or AccessRules())
@@ -103,23 +97,26 @@ def _require(token: str) -> Callable[..., None]:
 def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:
     counts = service.counts
 
-    @app.post("/predict", dependencies=protected, openapi_extra=_form_schema(service))
+    @app.post("/predict", dependencies=protected)
     async def predict(request: Request) -> Response:
-        """Return the answer of the model for one sample."""
+        """Return the answer of the model for each sample."""
         started = time.monotonic()
         service.check_room()
-        sample = parse_form(await read_form(request, service.limits), service.inputs)
-        with service.admit(started) as deadline:
-            answer = await service.predict(sample, deadline)
-        return JsonResponse({"answers": [answer], "milliseconds": _milliseconds(started)})
+        samples = await read_samples(request, service.inputs, service.limits)
+        with service.admit(started, len(samples)) as deadline:
+            answers = await service.predict_all(samples, deadline)
+        return JsonResponse({"answers": answers, "milliseconds": _milliseconds(started)})
 
-    @app.post("/explain", dependencies=protected, openapi_extra=_form_schema(service, counts))
+    @app.post("/explain", dependencies=protected)
     async def explain(request: Request) -> Response:
         """Return the answer of the model for one sample, and attention maps of each of its reads."""
         started = time.monotonic()
         service.check_room()
-        form = await read_form(request, service.limits)
-        sample = parse_form(form, service.inputs, counts=counts)
+        samples = await read_samples(request, service.inputs, service.limits, counts=counts)
+        if len(samples) > 1:
+            reason = f"Expected one sample to explain, got {len(samples)}. Send one at a time."
+            raise HTTPException(422, reason)
+        sample = samples[0]
         with service.admit(started) as deadline:
             answer, found = await service.explain(sample, deadline)
             read = "all" if sample.read is None else sample.read
@@ -137,7 +134,7 @@ def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
         """Return inputs, outputs and limits of the run."""
         return service.description
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> JSONResponse:
         """Return 200, or 503 while the server stops or after its model has ended. Without a token, also the run."""
         name = {} if protected else {"run": service.name}
@@ -156,63 +153,34 @@ def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
     del run, health, metrics, page
 
 
-def _add_docs_routes(app: FastAPI, protected: list[Any]) -> None:
+def _allow_origins(app: FastAPI, origins: frozenset[str]) -> None:
+    """Let the scripts of pages of these origins send requests and read responses (CORS)."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=sorted(origins),
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["retry-after"],
+    )
+
+
+def _add_docs_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:
     """Add the API's description, which names inputs and classes of the run and needs the token, too."""
+    document = service.openapi(has_token=bool(protected))
 
     @app.get("/docs", include_in_schema=False, dependencies=protected)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
+        return HTMLResponse(docs_page(document))
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=protected)
     async def schema() -> dict[str, Any]:
-        return app.openapi()
+        return document
 
     del docs, schema
 
 
 def _milliseconds(started: float) -> float:
     return round(1000 * (time.monotonic() - started), 1)
-
-
-def _form_schema(service: Service, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Return the OpenAPI description of a form with the inputs of a run."""
-    fields = {one.name: one.schema() for one in service.inputs}
-    for name, count in (counts or {}).items():
-        default = "all" if name == "read" else "mean"
-        text = f"`{default}` (as if it were left out), or a number from 0 to {count - 1}."
-        fields[name] = {"type": "string", "description": text}
-    content = {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}
-    responses = {status: {"description": text} for status, text in _FORM_RESPONSES.items()}
-    return {"requestBody": {"required": True, "content": content}, "responses": responses}
-
-
-def docs_page(schema: Mapping[str, Any]) -> str:
-    """Return an OpenAPI description as HTML without scripts; FastAPI's page loads its own from another host."""
-    title = html.escape(schema["info"]["title"])
-    parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><h1>{title}</h1>'
-        "<p>The same as data: <a href='openapi.json'>openapi.json</a></p>"
-    ]
-    for path, methods in schema["paths"].items():
-        for method, operation in methods.items():
-            parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>")
-            parts.append(f"<p>{html.escape(operation.get('description', ''))}</p>")
-            for kind, body in operation.get("requestBody", {}).get("content", {}).items():
-                parts.append(f"<p>A form, <code>{html.escape(kind)}</code>:</p>")
-                parts.append(_definitions(body["schema"].get("properties", {})))
-            parts.append(f"<p>Responses:</p>{_definitions(operation.get('responses', {}))}")
-    return "".join([*parts, "</html>"])
-
-
-def _definitions(described: Mapping[str, Any]) -> str:
-    rows = [
-        f"<dt><code>{html.escape(name)}</code></dt><dd>{html.escape(text)}</dd>"
-        for name, one in described.items()
-        for text in [one.get("description") or " or ".join(one.get("enum", [one.get("type", "")]))]
-    ]
-    return f"<dl>{''.join(rows)}</dl>"
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 Of a file's name only the suffix is used, and only if it is an accepted one.
 """
 
+import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -22,11 +23,16 @@ from perceivers.server.settings import UploadLimits
 FormField = tuple[str, str | bytes, str]
 """Name, content and file name ("" of a plain field)."""
 
-_MOST_FIELDS = 100
+FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+_MOST_FIELDS = 100  # beside the inputs of several samples
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1"}
 _BYTES_OF_CHARACTER = 4  # of a byte of UTF-8 in an address, and some for names
 _ONLY_FILE = "file"  # also names the only input
-_LONGEST_NAME, _UNNAMED = 300, "item 0"  # as `perceivers predict` names texts
+_TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
+_LARGEST = 1e18  # of a number: larger ones lose their meaning in 32 bits
+_NUMBER_SCHEMA: dict[str, Any] = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+_LONGEST_NAME = 300  # as of the texts that name a sample in `perceivers predict`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +68,45 @@ class InputField:
         return found | ({"file": self.shared} if self.shared else {})
 
     def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the field, for OpenAPI."""
+        """Return the JSON schema of the field in a form, for OpenAPI."""
         if self.kind == "table":
-            choices = {"enum": list(self.choices)} if self.choices else {}
-            return {"type": "number" if self.number else "string", **choices}
-        text = f"A file of {', '.join(self.accept)}{', or a text' if self.is_plain else ''}."
-        return {"type": "string", "format": "binary", "description": text}
+            return _NUMBER_SCHEMA if self.number else _TEXT_SCHEMA | self._choices
+        text = f"A file of {', '.join(self.accept)}"
+        if self.is_plain:
+            return {**_TEXT_SCHEMA, "description": f"{text}, or a text."}
+        return {"type": "string", "format": "binary", "description": f"{text}."}
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the value in a JSON body, for OpenAPI."""
+        if self.kind == "table":
+            schema = self.schema()  # categories may be numbers
+            return schema if self.number else {**schema, "type": ["string", "number"]}
+        if self.is_plain:
+            return {**_TEXT_SCHEMA, "description": "A text."}
+        data: dict[str, Any] = {"type": "string", "format": "byte"}
+        file: dict[str, Any] = {
+            "type": "object",
+            "properties": {"data": data, "name": {"type": "string"}},
+            "required": ["data"],
+            "additionalProperties": False,
+        }
+        text = f"A file of {', '.join(self.accept)} in base64, also as a data address."
+        return {"anyOf": [data, file], "description": text}
+
+    def example(self) -> Any:
+        """Return an example of the value in a JSON body. None: there is none."""
+        if self.kind == "table":
+            return 41.5 if self.number else (self.choices or ("a",))[0]
+        if self.is_plain:
+            return "A text."
+        kinds = (self.kind, *get_modality(self.kind).accepts)
+        file = next((data for kind in kinds if (data := get_modality(kind).example_file)), b"")
+        return base64.b64encode(file).decode() or None
+
+    @property
+    def _choices(self) -> dict[str, Any]:
+        """Description of the categories. Others are accepted as unknown."""
+        return {"description": f"One of {', '.join(self.choices)}."} if self.choices else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +115,7 @@ class SampleRequest:
 
     Attributes:
         job: Files and plain values to decode.
-        name: Names of the files, or the text, as `perceivers predict` names the sample.
+        name: Names of the files, or the text, as `perceivers predict` names the sample. "": it has none.
         read: Index of the explained cross-attention. None: all.
         latent: Index of the explained latent. None: the mean.
         head: Index of the explained head. None: the mean.
@@ -114,27 +153,26 @@ def input_fields(
     return found
 
 
-async def read_form(request: Request, limits: UploadLimits) -> list[FormField]:
+def is_single(inputs: Sequence[InputField]) -> bool:
+    """Return whether a file alone is a sample: the model has one input, or a video with its audio."""
+    return len(inputs) == 1 or all(one.shared for one in inputs)
+
+
+async def read_form(
+    request: Request, inputs: Sequence[InputField], limits: UploadLimits
+) -> list[FormField]:
     """Return the fields of a request's form, without temporary files. Raise HTTPException if the body is none."""
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
-    kind = kind.strip().lower()
-    bounds: dict[str, Any] = {"max_fields": _MOST_FIELDS, "max_part_size": limits.bytes}
-    if kind == "multipart/form-data":
+    most = _MOST_FIELDS + limits.samples * len(inputs)
+    bounds: dict[str, Any] = {"max_fields": most, "max_part_size": limits.bytes}
+    if kind.strip().lower() == FORM_TYPES[0]:
         _check_charset(parameters)
-        parser: Any = MultiPartParser(
-            request.headers, request.stream(), max_files=_MOST_FIELDS, **bounds
-        )
+        parser: Any = MultiPartParser(request.headers, request.stream(), max_files=most, **bounds)
         parser.spool_max_size = limits.bytes + 1  # keeps files in memory
-    elif kind == "application/x-www-form-urlencoded":
-        # It holds texts and numbers only, whose bytes are decoded one by one.
-        most = _BYTES_OF_CHARACTER * limits.characters
-        parser = FormParser(request.headers, _bounded(request.stream(), most), **bounds)
     else:
-        reason = (
-            f"Expected a form (multipart/form-data) with a field for each input, got '{kind[:40] or 'nothing'}'. "
-            "For example: curl -F file=@image.jpg"
-        )
-        raise HTTPException(415, reason)
+        # It holds texts and numbers only, whose bytes are decoded one by one.
+        size = _BYTES_OF_CHARACTER * limits.characters
+        parser = FormParser(request.headers, _bounded(request.stream(), size), **bounds)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -229,15 +267,14 @@ def _name_of(
         cell for name, cell in cells.items() if isinstance(cell, str) and kinds[name] == "text"
     ]
     name = " | ".join(texts)
-    return name if 0 < len(name) < _LONGEST_NAME else _UNNAMED
+    return name if len(name) < _LONGEST_NAME else ""
 
 
 def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> InputField:
     """Return the input that a field name stands for."""
     if name in known:
         return known[name]
-    is_one = len(known) == 1 or all(one.shared for one in known.values())
-    if is_one and (name == _ONLY_FILE or name in columns):
+    if is_single([*known.values()]) and (name == _ONLY_FILE or name in columns):
         return next(iter(known.values()))
     short = name if len(name) <= 40 else f"{name[:40]}..."
     expected = ", ".join([*known, *columns])
@@ -248,8 +285,13 @@ def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> 
 def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
     """Return the content of a field, or None if a page sent it empty."""
     if isinstance(value, str):
-        if not value.strip() and one.kind == "table":
+        if one.number and not value.strip():
             return None
+        if one.number:
+            _check_number(one.name, value)
+        if one.kind == "table" and not value:
+            reason = f"Expected a category for '{one.name}', got an empty field. Leave it out."
+            raise HTTPException(422, reason)
         if not one.is_plain:
             reason = f"Expected a file for '{one.name}' ({noun_of(one.kind)}), got a plain field."
             raise HTTPException(422, reason)
@@ -272,9 +314,22 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
     return Upload("", value)
 
 
+def _check_number(name: str, text: str) -> None:
+    """Raise HTTPException unless a text is a number that a table may hold."""
+    try:
+        fits = abs(float(text)) <= _LARGEST  # False for NaN
+    except ValueError:
+        fits = False
+    if not fits:
+        reason = (
+            f"Expected a number from -{_LARGEST:g} to {_LARGEST:g} for '{name}', got '{text[:40]}'."
+        )
+        raise HTTPException(422, reason)
+
+
 def _index(name: str, value: str | bytes, count: int | None) -> int | None:
     """Return a number below `count`; None for `all` or `mean`."""
-    if value in ("all", "mean", ""):
+    if value in ("all", "mean"):
         return None
     text = value if isinstance(value, str) else ""
     most = 1000 if count is None else count - 1

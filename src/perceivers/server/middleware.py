@@ -37,6 +37,7 @@ class RequestGuard:
         self.metrics, self.limits = service.metrics, service.limits
         self.connections = service.connection_limits
         self.access = access
+        self.log = service.access_log
         self.held = HeldBytes(service.connection_limits.max_held_bytes)
         self._routes = {route.path for route in app.routes if isinstance(route, Route)}
 
@@ -45,10 +46,11 @@ class RequestGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status, size = time.monotonic(), 500, 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
+            size += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -66,7 +68,9 @@ class RequestGuard:
             path: str = scope["path"]
             other = "static" if path.startswith("/static/") else "other"
             route = path if path in self._routes else other
-            self.metrics.count_request(route, status, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self.metrics.count_request(route, status, seconds)
+            self.log.add(scope, status, size, seconds)
 
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         """Return the response to a request that must not reach the application."""

@@ -73,7 +73,7 @@ def _uvicorn_config(app: Any, settings: ServerSettings) -> uvicorn.Config:
         backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=math.ceil(settings.connections.head_wait),
         h11_max_incomplete_event_size=_LARGEST_HEADERS,
-        log_level="warning",
+        log_level=settings.log_level,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=round(settings.limits.wait) + 5,

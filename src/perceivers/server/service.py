@@ -1,5 +1,6 @@
 """The service of one run: model, batching and decoding processes, and its responses as JSON."""
 
+import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -18,12 +19,14 @@ from perceivers.explain.attribution.sample import collate_sample
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.recipes.files import read_run_recipe
 from perceivers.runs.folder import RECIPE_FILE
+from perceivers.server.access_log import AccessLog
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
 from perceivers.server.forms import InputField, SampleRequest, input_fields
 from perceivers.server.metrics import Metrics
+from perceivers.server.openapi import Description, openapi
 from perceivers.server.settings import ServerSettings
-from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.prediction import ANSWER_VERSION, NonFiniteOutputError, Prediction
 from perceivers.tasks.registry import TaskConfig
 
 _STOP_SECONDS = 10.0  # of the model's thread, when all requests are answered
@@ -49,7 +52,8 @@ class Service:
         self.config = self.saved.config
         self.inputs: list[InputField] = input_fields(columns, preprocess)
         self.stopping = False
-        self.num_requests = 0
+        self.access_log = AccessLog(settings.access_log)
+        self.num_requests = self.num_samples = 0
         assert self.config.task is not None  # checked by the predictor
         self.task = self.config.task
         explaining = {name: self.config.preprocess[name] for name in columns}
@@ -67,7 +71,7 @@ class Service:
             self._predict,
             largest=self.predictor.batch_size,
             wait=settings.batch_wait / 1000,
-            expected=lambda: self.num_requests,
+            expected=lambda: self.num_samples,
             on_batch=self.metrics.batch_size.observe,
         )
         self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
@@ -102,23 +106,43 @@ class Service:
             raise HTTPException(503, reason, headers={"retry-after": "1"})
 
     @contextmanager
-    def admit(self, started: float) -> Generator[float]:
+    def admit(self, started: float, num_samples: int = 1) -> Generator[float]:
         """Count a request as being in progress, and yield its deadline. Raise HTTPException if the queue is full.
 
         Only complete requests are counted: those that still arrive take no place in the queue.
         """
         self.check_room()
         self.num_requests += 1
+        self.num_samples += num_samples
         try:
             yield started + self.limits.wait
         finally:
             self.num_requests -= 1
+            self.num_samples -= num_samples
+
+    async def predict_all(
+        self, requests: Sequence[SampleRequest], deadline: float
+    ) -> list[dict[str, Any]]:
+        """Return the answer for each sample; of several, the error of one that has none.
+
+        Raises as `predict` does, but for several samples only what concerns all of them.
+        """
+        if len(requests) == 1:
+            return [await self.predict(requests[0], deadline)]
+        return await asyncio.gather(*(self._answer_or_error(one, deadline) for one in requests))
+
+    async def _answer_or_error(self, request: SampleRequest, deadline: float) -> dict[str, Any]:
+        try:
+            return await self.predict(request, deadline)
+        except HTTPException as error:
+            head = {"version": ANSWER_VERSION, "name": request.name}
+            return {**head, "error": error.detail, "status": error.status_code}
 
     async def predict(self, request: SampleRequest, deadline: float) -> dict[str, Any]:
         """Return the answer for one sample. Raises what `_prepare` and `Batcher.submit` raise."""
         prepared = await self._prepare(request.job, deadline)
         prediction = await self.batcher.submit((prepared, request.top), deadline)
-        return replace(prediction, name=request.name).answer(top=request.top)
+        return _answer(prediction, request)
 
     async def explain(
         self, request: SampleRequest, deadline: float
@@ -128,7 +152,7 @@ class Service:
         prediction, found = await self.batcher.alone(
             lambda: self._explain(prepared, request), deadline
         )
-        return replace(prediction, name=request.name).answer(top=request.top), found
+        return _answer(prediction, request), found
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -162,6 +186,17 @@ class Service:
             "head": max(found["heads"]),
         }
 
+    def openapi(self, *, has_token: bool) -> dict[str, Any]:
+        """Return the OpenAPI description of the run's server."""
+        described = Description(
+            name=self.name,
+            inputs=self.inputs,
+            task=self.predictor.task,
+            counts=self.counts,
+            has_token=has_token,
+        )
+        return openapi(described)
+
     def metrics_text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return self.metrics.text(queue=self.num_requests, restarts=self.decoders.restarts)
@@ -193,6 +228,13 @@ class Service:
         with torch.inference_mode():
             prediction = self.predictor.predict_read([sample], top=request.top)[0]
         return prediction, found
+
+
+def _answer(prediction: Prediction, request: SampleRequest) -> dict[str, Any]:
+    """Return the answer for a sample. Raise HTTPException if its numbers are not finite."""
+    if not prediction.is_finite:
+        raise HTTPException(422, str(NonFiniteOutputError(request.name)))
+    return replace(prediction, name=request.name).answer(top=request.top)
 
 
 def describe_outputs(task: TaskConfig) -> list[dict[str, Any]]:

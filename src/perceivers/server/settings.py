@@ -24,6 +24,7 @@ class UploadLimits:
         memory: Bytes that a decoding process may allocate beyond what it has when it starts.
         wait: Seconds until a request gets 504, including its transfer.
         queue: Requests of a worker in progress or waiting. Others get 503.
+        samples: Samples of one request.
 
     Raises:
         ValueError: If one of them is not above zero.
@@ -38,6 +39,7 @@ class UploadLimits:
     memory: Annotated[int, tyro.conf.arg(name="max-memory")] = 2 * 2**30
     wait: Annotated[float, tyro.conf.arg(name="max-wait")] = 30.0
     queue: Annotated[int, tyro.conf.arg(name="max-queue")] = 64
+    samples: Annotated[int, tyro.conf.arg(name="max-samples")] = 64
 
     def __post_init__(self) -> None:
         _check_positive(self)
@@ -100,6 +102,8 @@ class ServerSettings:
         device: Where to compute. `auto` takes an accelerator if there is one.
         max_batch: Largest number of samples in a forward pass.
         batch_wait: Milliseconds that a sample waits for others to form a batch.
+        access_log: One line for each request on standard error, to read or as JSON.
+        log_level: Smallest level of the server's own messages.
         limits: Upper bounds on requests.
         connections: Upper bounds on connections.
     """
@@ -116,6 +120,8 @@ class ServerSettings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     max_batch: int = 32
     batch_wait: float = 4.0
+    access_log: Literal["text", "json", "off"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
     limits: Annotated[UploadLimits, tyro.conf.arg(name="")] = field(default_factory=UploadLimits)
     connections: Annotated[ConnectionLimits, tyro.conf.arg(name="")] = field(
         default_factory=ConnectionLimits

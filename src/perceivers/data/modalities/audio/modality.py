@@ -290,10 +290,20 @@ def _default_wave(_: OwnDataSize) -> tuple[WavePreprocessConfig, AudioAugmentCon
     return WavePreprocessConfig(), AudioAugmentConfig(speed=0.1, noise=0.05)
 
 
+# 0.05 seconds of silence: 400 samples of one byte, 8000 in a second
+_SILENT_WAV = (
+    bytes.fromhex(
+        "52494646b401000057415645666d74201000000001000100401f0000401f00000100080064617461"
+    )
+    + (400).to_bytes(4, "little")
+    + b"\x80" * 400
+)
+
 register_modality(
     ModalitySpec(
         name="audio",
         noun="audio",
+        example_file=_SILENT_WAV,
         preprocessing=(
             Preprocessing(MelPreprocessConfig, MelModality, _default_mel),
             Preprocessing(WavePreprocessConfig, WaveformModality, _default_wave),

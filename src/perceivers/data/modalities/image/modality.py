@@ -396,10 +396,17 @@ def _default(size: OwnDataSize) -> tuple[ImagePreprocessConfig, ImageAugmentConf
     return ImagePreprocessConfig(max_side=size.largest_image), augment
 
 
+# 8 x 8 gray pixels
+_GRAY_PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000008000000080800000000e164e157000000104944415478da636c6080"
+    "0026068a180026080090b5310a910000000049454e44ae426082"
+)
+
 register_modality(
     ModalitySpec(
         name="image",
         noun="images",
+        example_file=_GRAY_PNG,
         preprocessing=(
             Preprocessing(ImagePreprocessConfig, ImageModality, _default),
             Preprocessing(PixelsPreprocessConfig, PixelsModality),
