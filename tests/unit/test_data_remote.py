@@ -163,7 +163,7 @@ def test_lists_name_the_shards_of_one_split(tmp_path, memory):
     found = recognize([path, memory(path)])
     assert found.form == "2 files of WebDataset shards"
     assert found.splits["train"].paths == (path, memory(path))
-    assert open_data([str(path)], DataConfig()).form == "1 files of WebDataset shards"
+    assert open_data([str(path)], DataConfig()).form == "1 file of WebDataset shards"
     with pytest.raises(ValueError, match=r"Expected a list of files of one kind.* got nothing"):
         recognize([])
     with pytest.raises(ValueError, match=r"Expected a list of files of one kind.* got .*\.csv"):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -85,7 +87,7 @@ def test_columns_of_a_table_are_named_too():
         "table": InputColumn("age", "table", ("age", "sex"), ("number", "category")),
     }
     (sample,) = samples_of("age=41,sex=f", columns)
-    assert sample.row["age"] == 41.0
+    assert sample.row["age"] == "41"
     assert sample.row["sex"] == "f"
     assert sample.row["image"].is_missing
     (sample,) = samples_of({"table": {"age": 3}}, columns)
@@ -133,8 +135,11 @@ def test_a_text_itself_is_a_sample_of_a_model_of_texts(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("x")
     assert next(samples_of(str(path), columns)).row["text"].path == path
+    assert next(samples_of(str(tmp_path / "*.txt"), columns)).row["text"].path == path
+    for text in ("Was it lovely?", "[5/5], a *lovely* one", "see nowhere.txt", "nowhere.txt"):
+        assert [sample.row["text"].value for sample in samples_of([text], columns)] == [text]
     with pytest.raises(FileNotFoundError):
-        names("nowhere.txt", columns)
+        names(Path("nowhere.txt"), columns)
     assert names([1.0, 2.0], {"series": InputColumn("s", "series")}) == ["item 0"]
 
 

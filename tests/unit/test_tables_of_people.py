@@ -2,11 +2,16 @@
 
 import json
 
+import datasets
 import numpy as np
+import pandas as pd
 import pytest
 
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
+from perceivers.data.sources.samples import samples_of
+from perceivers.data.tables.columns import InputColumn
+from perceivers.recipes.overrides import override_data
 from perceivers.recipes.resolve import resolve
 from support.files import write_csv, write_wav
 from support.image_data import write_png
@@ -221,3 +226,93 @@ def test_ids_without_suffix_beside_a_folder_of_files(tmp_path, suffix):
         open_data(path, DataConfig(files="files", suffix=".jpg"))
     with pytest.raises(ValueError, match=r"--suffix expects a suffix of files that are read"):
         open_data(path, DataConfig(files="files", suffix=".what"))
+
+
+TEXTS = {"text": InputColumn("text", "text")}
+MIXED = {
+    "image": InputColumn("photo", "image"),
+    "table": InputColumn("age", "table", ("age", "zone"), ("number", "category")),
+}
+
+
+def rows_in_memory(count=20):
+    return [{"text": f"{REVIEWS[n % 4]} {n}", "label": "ab"[n % 2]} for n in range(count)]
+
+
+def in_memory(kind):
+    rows = rows_in_memory()
+    if kind == "list":
+        return rows
+    if kind == "dict":
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    if kind == "frame":
+        return pd.DataFrame(rows)
+    return datasets.Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "frame", "dataset"])
+def test_tables_in_memory_are_learned_from(kind):
+    source = open_data(in_memory(kind), DataConfig())
+    assert (list(source.inputs), source.label_names) == (["text"], ("a", "b"))
+    assert len(source.splits["train"]) == 20
+
+
+@pytest.mark.parametrize("kind", ["list", "frame", "series", "row", "dataset"])
+def test_tables_in_memory_are_predicted(kind):
+    rows = rows_in_memory()
+    items = {
+        "series": lambda: pd.DataFrame(rows)["text"],
+        "row": lambda: pd.DataFrame(rows).iloc[0],
+    }.get(kind, lambda: in_memory(kind))()
+    found = [sample.row["text"].value for sample in samples_of(items, TEXTS)]
+    assert found == [row["text"] for row in rows[: 1 if kind == "row" else None]]
+
+
+def test_further_keys_of_a_row_are_ignored_unless_they_are_misspelled():
+    (sample,) = samples_of({"photo": "a.png", "zone": 1, "age": 3, "label": "x"}, MIXED)
+    assert set(sample.row) == {"photo", "age", "zone"}
+    (sample,) = samples_of({"image": "a.png", "label": "x"}, MIXED)
+    assert sample.row["age"] is None
+    with pytest.raises(KeyError, match="'aeg' in item 0"):
+        list(samples_of({"photo": "a.png", "aeg": 3}, MIXED))
+    with pytest.raises(KeyError, match="'label' in item 0"):
+        list(samples_of({"label": "x"}, MIXED))
+
+
+def test_duplicate_and_numbered_columns_of_a_frame():
+    frame = pd.DataFrame(rows_in_memory())
+    twice = pd.concat([frame, frame[["label"]]], axis=1)
+    for read in (lambda data: open_data(data, DataConfig()), lambda d: list(samples_of(d, TEXTS))):
+        with pytest.raises(ValueError, match=r"several columns of the name 'label'\. Rename"):
+            read(twice)
+    numbered = frame.rename(columns={"label": 0, "text": 1})
+    config = override_data(DataConfig(), {"label": 0, "columns": {1: "text"}})
+    assert open_data(numbered, config).label_names == ("a", "b")
+    assert override_data(DataConfig(), {"label": ["a", 1]}).label == "a,1"
+
+
+@pytest.mark.parametrize("data", [[{"a": 1}, 3], {"a": [1], "b": [1, 2]}, {"a": "text"}, {}, 3])
+def test_other_objects_are_refused(data):
+    with pytest.raises((TypeError, ValueError), match="Expected a"):
+        open_data(data, DataConfig())
+
+
+def test_damaged_lines_of_a_table_to_predict_are_errors_of_their_own(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\ngood,a\nx,y,z\nbad,b\n")
+    errors = {}
+    found = samples_of(path, TEXTS, on_error=lambda name, error: errors.update({name: str(error)}))
+    assert [sample.row["text"].value for sample in found] == ["good", "bad"]
+    assert list(errors) == [f"{path}, line 3"]
+    with pytest.raises(ValueError, match="line 3: expected 2 cells"):
+        list(samples_of(path, TEXTS))
+
+
+def test_addresses_are_predicted(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\ngood,a\nbad,b\n")
+    found = list(samples_of(f"file://{path}", TEXTS))
+    assert [sample.row["text"].value for sample in found] == ["good", "bad"]
+    write_png(tmp_path / "1.png", 1)
+    (sample,) = samples_of(f"file://{tmp_path}/1.png", {"image": InputColumn("image", "image")})
+    assert sample.row["image"].read() == (tmp_path / "1.png").read_bytes()

@@ -117,7 +117,7 @@ def run(args: Sequence[str]) -> int:
     def note(sentence: str) -> None:
         echo(f"perceivers predict: {sentence}", err=True)
 
-    items: list[Any] = list(options.files)
+    items: list[Any] = [_path_or_pair(file) for file in options.files]
     items += texts_of("predict", options.text, predictor.columns)
     listed = 1 if options.format == "table" else 5
     top = listed if options.top is None else options.top
@@ -138,6 +138,15 @@ def _write(text: str, path: Path) -> None:
     from perceivers.data.base import atomic_write_text
 
     atomic_write_text(path, text + "\n")
+
+
+def _path_or_pair(file: str) -> str | Path:
+    """Return an argument that is named like a file as a path, so that it is no text if there is no such file."""
+    from perceivers.data.formats.remote import is_remote
+    from perceivers.data.registry import kind_of_name
+
+    is_name = kind_of_name(file) is not None and not any(c.isspace() for c in file)
+    return Path(file) if is_name and "=" not in file and not is_remote(file) else file
 
 
 def _save(predictions: "list[Prediction]", folder: Path) -> None:

@@ -114,9 +114,11 @@ class Predictor:
         """Return one prediction for each sample.
 
         Args:
-            items: A file, a folder or a glob of the model's input; a table (parquet, csv, jsonl, tar, npz) with its
-                columns; an array, a text, a PIL image; a dict with one of these for each modality, where missing ones
-                may be left out; or a list of these.
+            items: A file, an address, a folder or a glob of the model's input; a table with its columns (parquet, csv,
+                jsonl, tar, npz, a pandas `DataFrame`, a `Dataset` of `datasets`); an array, a text, a PIL image; a dict
+                with one of these for each modality or column, where missing ones may be left out and further keys are
+                ignored; or a list of these. A string given to a model of texts is a text unless it names an existing
+                file.
             top: Number of best labels that each prediction lists.
             on_error: Called with the name and the error of a sample that cannot be decoded, which is then
                 left out. By default the first such error is raised.

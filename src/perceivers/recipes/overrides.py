@@ -131,7 +131,7 @@ def _set(plain: dict[str, Any], key: str, name: str, value: Any) -> None:
 def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, Any]:
     """Return the name of a field and its value. The flag `--no-progress` is `progress` and False."""
     if not isinstance(words, FlagWords):
-        return name, words
+        return name, _column_names(name, words)
     hint = _type_of(config, name)
     parent, _, last = name.rpartition(".")
     if hint is None and not words and last.startswith("no_"):
@@ -163,6 +163,20 @@ def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, 
     if len(words) > 1:
         raise FieldValueError(key, f"expected one value, got {' '.join(words)}.")
     return name, words[0]
+
+
+_COLUMNS = ("data.label", "data.group", "data.split_column", "label", "group", "split_column")
+
+
+def _column_names(name: str, value: Any) -> Any:
+    """Return names of columns as text: those of a DataFrame may be numbers, and labels may be a list."""
+    if name in {"data.columns", "columns"} and isinstance(value, Mapping):
+        return {str(key): kind for key, kind in cast("Mapping[Any, Any]", value).items()}
+    if name not in _COLUMNS or isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, cast("list[Any]", value)))
+    return str(value) if isinstance(value, int) else value
 
 
 def _type_of(config: Any, name: str) -> Any:

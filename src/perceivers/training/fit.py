@@ -85,7 +85,7 @@ def fit(
     """Train on data and return the run: its folder and its metrics.
 
     Args:
-        data: A path, a hub id, a Hugging Face dataset or a DataFrame.
+        data: A path, a hub id, a Hugging Face dataset, a DataFrame, a list of dicts or a dict of lists.
         recipe: A recipe's name, a YAML file, `module:function`, or a `Recipe`. By default one that fits the data.
         size: `tiny`, `small` or `base`. By default one that fits the machine.
         out: The run folder. By default a new one in `runs/`, named like the data.

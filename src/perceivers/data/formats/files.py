@@ -153,6 +153,30 @@ def column_table(name: str, rows: Sequence[Mapping[Any, Any]], *, folder: Path) 
     return ColumnTable(name=name, columns=columns, folder=folder)
 
 
+def is_pandas(data: Any) -> bool:
+    """Return True for an object of pandas, without importing it."""
+    return type(data).__module__.split(".")[0] == "pandas"
+
+
+def frame_table(frame: Any) -> ColumnTable:
+    """Return a pandas `DataFrame` as a table.
+
+    Raises:
+        ValueError: If two columns have the same name, or there are no rows.
+    """
+    names = [str(name) for name in frame.columns]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"The DataFrame has several columns of the name '{twice[0]}'. Rename or drop them, such as with "
+            "data.loc[:, ~data.columns.duplicated()]."
+        )
+    if not len(frame):
+        raise ValueError("The DataFrame holds no rows.")
+    columns = {name: frame.iloc[:, place].tolist() for place, name in enumerate(names)}
+    return ColumnTable(name="the DataFrame", columns=columns)
+
+
 def _from_rows(path: Path, rows: Iterable[TextRow], *, spelled: bool = False) -> ColumnTable:
     """Return the rows of a text file as a table; those that cannot be read are its `bad` ones."""
     lines: list[int] = []

@@ -11,7 +11,7 @@ import numpy as np
 
 from perceivers.data.base import DataConfig, split_of
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.formats.files import read_files
+from perceivers.data.formats.files import column_table, frame_table, is_pandas, read_files
 from perceivers.data.formats.huggingface import (
     HuggingFaceTable,
     is_dataset,
@@ -82,8 +82,8 @@ def open_data(
 
     Args:
         data: A path, a glob or brace pattern of shards, the id of a data set on the Hugging Face hub, `builtin:digits`
-            or `builtin:flow`; or a pandas `DataFrame`, or a `Dataset` or `DatasetDict` of `datasets`. A path that
-            exists wins over an id. Opened data are returned as they are.
+            or `builtin:flow`; or a list of dicts, a dict of lists, a pandas `DataFrame`, or a `Dataset` or
+            `DatasetDict` of `datasets`. A path that exists wins over an id. Opened data are returned as they are.
         config: Columns and splits.
         label_names: Classes, labels or numbers of a trained model; of several tasks, those of each by its name. By
             default those of train.
@@ -199,23 +199,30 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
 
 
 def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
-    if isinstance(data, str | Path | list | tuple):
-        found = recognize(data)
-        if found.hub:
-            splits, notes = select_splits(load_hub_dataset(found.hub, stream=False), found.hub)
-            return found.form, _hugging_face(splits, found.hub), tuple(notes)
-        tables, notes = {}, list(found.notes)
-        for split, location in found.splits.items():
-            opened, more = open_location(location)
-            notes += more
-            if len(found.splits) == 1 and split == "train":
-                tables |= opened
-            else:
-                tables[split] = _joined(list(opened.values()))
-        form = found.form
-        if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
-            form = f"{form}, split into {' and '.join(tables)}"
-        return form, tables, tuple(notes)
+    if not isinstance(data, str | Path | list | tuple) or _are_rows(data):
+        return _open_object(data)
+    found = recognize(data)
+    if found.hub:
+        splits, notes = select_splits(load_hub_dataset(found.hub, stream=False), found.hub)
+        return found.form, _hugging_face(splits, found.hub), tuple(notes)
+    tables, notes = {}, list(found.notes)
+    for split, location in found.splits.items():
+        opened, more = open_location(location)
+        notes += more
+        if len(found.splits) == 1 and split == "train":
+            tables |= opened
+        else:
+            tables[split] = _joined(list(opened.values()))
+    form = found.form
+    if len(tables) > 1 and all(part.kind == "saved" for part in found.splits.values()):
+        form = f"{form}, split into {' and '.join(tables)}"
+    return form, tables, tuple(notes)
+
+
+def _open_object(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
+    """Return the form, the splits and notes of data in memory."""
+    if _are_rows(data):
+        return "a list of dicts", {"train": _rows_table(data)}, ()
     if is_dataset(data):
         splits, notes = select_splits(data, "the data set")
         if any(not hasattr(dataset, "__len__") for dataset in splits.values()):
@@ -223,16 +230,44 @@ def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
                 "An iterable data set is streamed: set stream=True (--stream), or give a Dataset."
             )
         return "a Hugging Face data set", _hugging_face(splits, "the data set"), tuple(notes)
-    if type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "columns"):
-        columns = {str(name): data[name].tolist() for name in data.columns}
-        table = ColumnTable(name="the DataFrame", columns=columns)
-        if not len(table):
-            raise ValueError("The DataFrame holds no rows.")
-        return "a DataFrame", {"train": table}, ()
+    if is_pandas(data) and hasattr(data, "columns"):
+        return "a DataFrame", {"train": frame_table(data)}, ()
+    if isinstance(data, Mapping):
+        return "a dict of columns", {"train": _dict_table(cast("Mapping[Any, Any]", data))}, ()
     raise TypeError(
-        "Expected a path, a hub id, a pandas DataFrame or a Hugging Face Dataset or DatasetDict, got "
-        f"{type(data).__name__}."
+        "Expected a path, a hub id, a list of dicts, a dict of lists, a pandas DataFrame or a Hugging Face Dataset or "
+        f"DatasetDict, got {type(data).__name__}."
     )
+
+
+def _are_rows(data: Any) -> bool:
+    return isinstance(data, list | tuple) and any(isinstance(row, Mapping) for row in data)
+
+
+def _rows_table(rows: Sequence[Any]) -> Table:
+    """Return a list of dicts as a table."""
+    wrong = next((n for n, row in enumerate(rows) if not isinstance(row, Mapping)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"Expected a list of dicts, a row each, got {type(rows[wrong]).__name__} in row {wrong}."
+        )
+    return column_table("the list", rows, folder=Path())
+
+
+def _dict_table(data: Mapping[Any, Any]) -> Table:
+    """Return a dict of lists as a table."""
+    columns = {str(name): cells for name, cells in data.items()}
+    wrong = [
+        n for n, c in columns.items() if isinstance(c, str | bytes) or not hasattr(c, "__len__")
+    ]
+    lengths = {name: len(cells) for name, cells in columns.items() if name not in wrong}
+    if wrong or len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
+        seen = ", ".join(f"{name} ({length})" for name, length in lengths.items())
+        raise ValueError(
+            "Expected a dict of columns, equally long lists or arrays with at least one row, got "
+            f"{seen or 'none'}{f'; {wrong[0]} is no list' if wrong else ''}."
+        )
+    return ColumnTable(name="the dict", columns=columns)
 
 
 def _joined(tables: Sequence[Table]) -> Table:
@@ -332,6 +367,8 @@ def _open_streams(
     inputs: Mapping[str, InputColumn] | None,
 ) -> DatasetBundle | None:
     """Return the data as streams, or None if their form can only be read by index."""
+    if _are_rows(data):
+        return None
     if isinstance(data, str | Path | list | tuple):
         found = recognize(data)
         form, notes = found.form, list(found.notes)

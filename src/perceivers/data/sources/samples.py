@@ -1,5 +1,6 @@
 """Samples given by a user: files, folders, globs, arrays, tables, dicts -> raw cells by column."""
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any, cast
 
 from perceivers.data.base import Row, nearest
 from perceivers.data.encoded_item import EncodedItem, as_encoded_item
-from perceivers.data.formats.files import read_files
+from perceivers.data.formats.files import column_table, frame_table, is_pandas, read_files
+from perceivers.data.formats.huggingface import HuggingFaceTable, is_dataset, select_splits
+from perceivers.data.formats.remote import expand_remote, is_remote, open_remote
 from perceivers.data.modalities.base import error_reason
 from perceivers.data.registry import (
     can_read_as,
@@ -20,9 +23,11 @@ from perceivers.data.sources.flow_datasets import list_frame_pairs
 from perceivers.data.sources.folders import expand_pattern, files_of_kinds
 from perceivers.data.sources.layout import DATA_SUFFIXES, recognize
 from perceivers.data.sources.open import open_location
-from perceivers.data.tables.columns import InputColumn, cell_key
-from perceivers.data.tables.table import Table
+from perceivers.data.streaming.shards import DamagedRow, FileShard, scan_file
+from perceivers.data.tables.columns import InputColumn, cell_key, input_kinds, read_as
+from perceivers.data.tables.table import Field, Table
 
+_MISSPELLED = 0.65  # likeness of a key to an input from which it is a misspelled one
 _LONGEST_NAME = 300  # of a text that is the name of its sample
 
 OnError = Callable[[str, Exception], None]
@@ -64,6 +69,11 @@ def samples_of(
         KeyError: If a dict names an unknown modality, or none.
         TypeError: If an item has another type, or its modality is ambiguous.
     """
+    table = _table_of(items, columns)
+    if table is not None:
+        yield from _rows(table, columns, on_error)
+        return
+    items = items.tolist() if is_pandas(items) and hasattr(items, "tolist") else items
     several: list[Any] = [items]
     if isinstance(items, Sequence) and not isinstance(items, str | bytes):
         first = next(iter(cast("Sequence[Any]", items)), None)
@@ -107,7 +117,9 @@ def _samples(
     item: Any, name: str, columns: Columns, on_error: OnError | None, on_skip: OnSkip | None
 ) -> Iterator[Sample]:
     if isinstance(item, Mapping):
-        yield _from_dict(cast("Mapping[str, Any]", item), name, columns)
+        yield _from_dict(_without_others(cast("Mapping[str, Any]", item), columns), name, columns)
+    elif isinstance(item, str) and is_remote(item):
+        yield from _remote_samples(item, columns, on_error)
     elif isinstance(item, str | Path) and not _is_text(item, columns):
         pairs = {} if Path(item).exists() else _pairs(str(item), columns)
         if pairs:
@@ -135,14 +147,86 @@ def _file_samples(path: Path, columns: Columns, on_error: OnError | None) -> Ite
         on_error(str(path), error)
 
 
+def _table_of(items: Any, columns: Columns) -> Table | None:
+    """Return a DataFrame, a row of one, or a Hugging Face data set as a table; None for other items.
+
+    Raises:
+        ValueError: If a data set has several splits, or names of columns are not different.
+    """
+    if is_pandas(items):
+        wanted = {column for part in columns.values() for column in part.all_columns}
+        if not hasattr(items, "columns"):
+            if not wanted <= {str(key) for key in items.index}:
+                return None
+            return column_table("the Series", [items.to_dict()], folder=Path())
+        return frame_table(items)
+    if not is_dataset(items):
+        return None
+    splits, _ = select_splits(items, "the data set")
+    if len(splits) > 1 or not hasattr(next(iter(splits.values())), "__len__"):
+        raise ValueError(
+            f"Expected one split of a data set, not iterable, to predict; got {', '.join(splits)}. Give one, such as "
+            f"data['{next(iter(splits))}']."
+        )
+    return HuggingFaceTable(next(iter(splits.values())), "the data set")
+
+
+def _without_others(item: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """Return a row without keys that are no input, unless one may be a misspelled input.
+
+    Raises:
+        KeyError: If it may, or no key is an input.
+    """
+    known = {*columns, *(column for part in columns.values() for column in part.all_columns)}
+    plain = {str(key): cell for key, cell in item.items()}
+    given = {key: cell for key, cell in plain.items() if key in known}
+    if any(cell is not None for cell in given.values()):
+        lacking = [
+            name
+            for key, part in columns.items()
+            if not {key, *part.all_columns} & set(given)
+            for name in (key, *part.all_columns)
+        ]
+        others = [key for key in plain if key not in known]
+        if not any(difflib.get_close_matches(key, lacking, 1, _MISSPELLED) for key in others):
+            return given
+    return plain  # `_from_dict` raises the error
+
+
+def _remote_samples(address: str, columns: Columns, on_error: OnError | None) -> Iterator[Sample]:
+    """Yield the samples of remote files: one of each, or the rows of tables."""
+    for one in expand_remote(address):
+        if _is_table(Path(one), columns):
+            found = scan_file(one)
+            if not found.fields:
+                raise ValueError(found.damage)
+            shard = FileShard(one, _input_fields(one, found.fields, columns))
+            for row in shard.rows(0):
+                if isinstance(row, DamagedRow):
+                    _report(row.name, ValueError(row.reason), on_error)
+                else:
+                    yield Sample(name=row.where, row=dict(row))
+            continue
+        with open_remote(one) as file:
+            media = EncodedItem(one, data=file.read())
+        yield _from_one(media, one, columns)
+
+
+def _report(name: str, error: Exception, on_error: OnError | None) -> None:
+    if on_error is None:
+        raise error
+    on_error(name, error)
+
+
 def _is_text(item: str | Path, columns: Columns) -> bool:
-    """Return True for a text, rather than a path, for a model of texts."""
+    """Return True for a text for a model of texts: any string that names no existing file."""
     if isinstance(item, Path) or [part.kind for part in columns.values()] != ["text"]:
         return False
-    if "\n" in item or len(item) > 250:
-        return True
-    bare = item.replace("[MASK]", "")  # the blank of a text is no pattern
-    return not (Path(item).exists() or kind_of_name(item) or any(mark in bare for mark in "*?["))
+    if "\n" in item or len(item) > _LONGEST_NAME or Path(item).exists():
+        return "\n" in item or len(item) > _LONGEST_NAME
+    is_pattern = any(mark in item for mark in "*?[") and not any(c.isspace() for c in item)
+    named = is_pattern and (kind_of_name(item) or Path(item).suffix.lower() in DATA_SUFFIXES)
+    return not (named and expand_pattern(item))
 
 
 def _from_one(item: Any, name: str, columns: Columns) -> Sample:
@@ -194,14 +278,15 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
     cells = [cell for cell in row.values() if isinstance(cell, EncodedItem) and not cell.is_missing]
     names = [cell.name for cell in cells if cell.path]
     texts = [cell.value for cell in cells if isinstance(cell.value, str)]
-    texts += [cell for cell in row.values() if isinstance(cell, str)]  # of several columns
+    several = [c for part in columns.values() if part.kind == "text" for c in part.columns]
+    texts += [cell for column in several if isinstance(cell := row.get(column), str)]
     if len(cells) <= 1 and not names and sum(map(len, texts)) < _LONGEST_NAME:
         names = [" | ".join(texts)] if texts else []
     return Sample(name=" + ".join(names) or name, row=row)
 
 
 def _pairs(text: str, columns: Columns) -> dict[str, Any]:
-    """Return `image=a.jpg,age=41` as a dict, numbers as numbers; {} if the text is a path or pattern with "=".
+    """Return `image=a.jpg,age=41` as a dict; {} if the text is a path or pattern with "=".
 
     A comma belongs to the path before it unless NAME= follows, where NAME is an input, or that path does not exist.
     """
@@ -231,14 +316,7 @@ def _pairs(text: str, columns: Columns) -> dict[str, Any]:
                 f"Expected NAME=FILE,NAME=FILE,... for a model of several modalities, got '{text}': there is no file "
                 f"'{value.strip()}'."
             )
-    return {name: _number(value.strip()) for name, value in pairs.items()}
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return {name: value.strip() for name, value in pairs.items()}
 
 
 def _is_table(path: Path, columns: Columns) -> bool:
@@ -259,14 +337,9 @@ def _is_table(path: Path, columns: Columns) -> bool:
 
 def _rows(table: Table, columns: Columns, on_error: OnError | None) -> Iterator[Sample]:
     """Yield the rows of a table that has the columns of the model; an error of a row is that of this row only."""
-    wanted = list(dict.fromkeys(c for part in columns.values() for c in part.all_columns))
-    missing = [column for column in wanted if column not in table.fields]
-    if missing:
-        raise ValueError(
-            f"{table.name} has no column '{missing[0]}', which the model reads."
-            f"{nearest(missing[0], table.fields)} Its columns are {', '.join(table.fields)}."
-        )
-    kept = table.keep({column: table.fields[column] for column in wanted})
+    kept = table.keep(_input_fields(table.name, table.fields, columns))
+    for name, reason in table.bad:
+        _report(name, ValueError(reason), on_error)
     for index in range(len(kept)):
         try:
             row = dict(kept.row(index))
@@ -279,6 +352,22 @@ def _rows(table: Table, columns: Columns, on_error: OnError | None) -> Iterator[
             on_error(kept.where(index), reason)
             continue
         yield Sample(name=kept.where(index), row=row)
+
+
+def _input_fields(name: str, fields: Mapping[str, Field], columns: Columns) -> dict[str, Field]:
+    """Return the columns that the model reads, each with the kind as which it is read.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    kinds = input_kinds(columns)
+    missing = [column for column in kinds if column not in fields]
+    if missing:
+        raise ValueError(
+            f"{name} has no column '{missing[0]}', which the model reads."
+            f"{nearest(missing[0], fields)} Its columns are {', '.join(fields)}."
+        )
+    return {column: read_as(fields[column], kind) for column, kind in kinds.items()}
 
 
 def _paths(item: str | Path) -> list[Path]:

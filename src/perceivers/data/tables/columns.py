@@ -43,6 +43,22 @@ class InputColumn:
         return self.columns or (self.column,)
 
 
+def input_kinds(inputs: Mapping[str, InputColumn]) -> dict[str, str]:
+    """Return the kind of each input column."""
+    kinds: dict[str, str] = {}
+    for part in inputs.values():
+        columns = part.all_columns
+        of_columns = part.kinds or (part.kind,) * len(columns)
+        kinds.update(zip(columns, of_columns, strict=True))
+    return kinds
+
+
+def read_as(field: Field, kind: str) -> Field:
+    """Return the content of a column that is read as a modality."""
+    # A video column with its audio track has two modalities.
+    return field if field.kind == "video" else replace(field, kind=kind)
+
+
 def cell_key(modality: str, column: InputColumn, columns: Mapping[str, InputColumn]) -> str:
     """Return the key of a modality's cell in a row.
 
@@ -199,11 +215,7 @@ class ColumnSelection:
         Raises:
             ValueError: If a column is missing.
         """
-        kinds: dict[str, str] = {}
-        for part in self.inputs.values():
-            columns = part.all_columns
-            of_columns = part.kinds or (part.kind,) * len(columns)
-            kinds.update(zip(columns, of_columns, strict=True))
+        kinds = input_kinds(self.inputs)
         kept: dict[str, Field] = {}
         for column in self.columns:
             if column not in fields:
@@ -212,9 +224,7 @@ class ColumnSelection:
                 raise ValueError(f"{name} lacks the column '{column}' that the others have.")
             known = fields[column]
             if column in kinds:
-                # A video column with its audio track has two modalities.
-                kind = known.kind if known.kind == "video" else kinds[column]
-                kept[column] = replace(known, kind=kind)
+                kept[column] = read_as(known, kinds[column])
             else:  # unchanged, even if a model could read it
                 plain = known.kind not in media_kinds()
                 kept[column] = known if plain else replace(known, kind="other", by_path=False)
