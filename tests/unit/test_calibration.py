@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -21,7 +22,7 @@ from perceivers.tasks.curves import curves_of, weighted_average_precision
 from perceivers.tasks.intervals import bootstrap_weights
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.multitask import MultiTaskConfig
-from perceivers.tasks.registry import build_task
+from perceivers.tasks.registry import TaskConfig, build_task
 
 
 def samples(count=2000, classes=4, scale=3.0, seed=0):
@@ -194,3 +195,28 @@ def test_intervals_of_classification_hold_their_metric():
     error = math.sqrt(metrics["accuracy"] * (1 - metrics["accuracy"]) / 300)
     low, high = intervals["accuracy"]
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.02)
+
+
+def test_samples_without_finite_logits_are_no_part_of_calibration():
+    logits, targets = samples(300)
+    meter = ClassificationTask(ClassificationConfig(label_names=tuple("abcd"))).meter()
+    meter.update(logits, targets)
+    known = meter.calibration()
+    broken = torch.full((2, 4), torch.nan)
+    meter.update(broken, torch.tensor([0, 1]))
+    assert meter.calibration() == known
+    labels = MultiLabelTask(MultiLabelConfig(label_names=tuple("abcd"))).meter()
+    labels.update(torch.cat([logits, broken]), torch.eye(4)[torch.cat([targets, targets[:2]])])
+    found = labels.calibration()
+    assert found is not None
+    assert found.samples == 300
+    assert math.isfinite(found.ece)
+
+
+def test_a_configuration_without_a_temperature_has_temperature_one():
+    plain = {"kind": "classification", "label_names": ["a", "b"]}
+    config = TypeAdapter(TaskConfig).validate_python(plain)
+    task = build_task(config)
+    outputs = torch.randn(3, 2)
+    assert task.scaled(outputs) is outputs  # no operation, also in exported graphs
+    assert torch.equal(task.probabilities(outputs), outputs.softmax(dim=1))

@@ -195,7 +195,10 @@ class ScoreSample:
         return torch.cat(self._targets) if self._targets else torch.zeros(0, dtype=torch.long)
 
     def add(self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"]) -> None:
-        """Add a batch."""
+        """Add a batch. Samples whose logits are not finite are left out."""
+        finite = outputs.isfinite().all(dim=1)
+        if not bool(finite.all()):
+            outputs, targets = outputs[finite], targets[finite]
         first = -self._seen % self._stride
         self._seen += len(outputs)
         self._append(outputs[first :: self._stride], targets[first :: self._stride])

@@ -253,12 +253,18 @@ class MultiLabelMeter(Meter):
 
     def calibration(self, temperature: float | None = None) -> Calibration | None:
         """Return the calibration of the probabilities of all labels."""
-        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        outputs, targets = self._finite()
         return label_calibration(outputs, targets, temperature) if len(outputs) else None
 
     def curves(self) -> tuple[Curve, ...]:
         """Return the curves of each label."""
-        return curves_of(self.task.names, torch.cat(self._outputs), torch.cat(self._targets))
+        return curves_of(self.task.names, *self._finite())
+
+    def _finite(self) -> tuple[Float[Tensor, "n K"], Bool[Tensor, "n K"]]:
+        """Return logits and targets of the samples whose logits are finite."""
+        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        finite = outputs.isfinite().all(dim=1)
+        return outputs[finite], targets[finite]
 
     def _weights(self) -> Float[Tensor, "R n"]:
         """Return the weights of resamples, fewer of them the more samples and labels are to be sorted."""
