@@ -223,6 +223,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "scale": _scale,
     "sharing": _scale,
     "tasks": _tasks,
+    "trust": _scale,
 }
 """Function that writes the data of each page."""
 
