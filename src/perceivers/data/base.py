@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -216,7 +216,7 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
     """
     named = path
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    special = path.exists() and not path.is_file() and not path.is_dir()  # such as /dev/stdout
+    special = _is_special(path)  # such as /dev/stdout
     folder = Path(tempfile.gettempdir()) if special else path.parent
     # Random, since other threads, processes and machines may write the same file. See `is_temporary`.
     temporary = folder / f".{_shortened(path.name)}.{secrets.token_hex(4)}.part"
@@ -244,10 +244,28 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. A pipe, device or socket, whose reading may never end, is refused.
+
+    Raises:
+        OSError: If it is missing, no regular file, or cannot be read.
+    """
+    if _is_special(path):
+        raise OSError(
+            f"'{path}' is a pipe, device or socket: expected a regular file. Copy its content to a file first."
+        )
+    return path.open("rb")
+
+
 def atomic_write_text(path: Path, text: str, *, sync: bool = True) -> None:
     """Write a text as UTF-8 by `atomic_write`. Names in it that are not UTF-8 are written with their bytes."""
     with atomic_write(path, sync=sync) as new:
         new.write_bytes(encode_text(text))
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, device or socket."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from perceivers.data.base import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class EncodedItem:
         """Whether there is nothing: an empty cell."""
         return self.path is None and self.data is None and self.array is None and self.value is None
 
-    def open(self) -> io.BytesIO | io.BufferedReader:
+    def open(self) -> io.BytesIO | BinaryIO:
         """Return the encoded file, opened for reading.
 
         Raises:
@@ -47,8 +49,10 @@ class EncodedItem:
             return io.BytesIO(self.data)
         if self.path is not None:
             try:
-                return self.path.open("rb")
+                return open_regular(self.path)
             except OSError as error:
+                if error.strerror is None:  # the message is complete
+                    raise
                 raise type(error)(f"'{self.name}' cannot be read: {error.strerror}.") from error
         if self.array is not None:
             raise ValueError(f"{self.name} is a decoded image and has no bytes; use its array.")

@@ -19,6 +19,7 @@ from torch import nn
 
 from perceivers.data.base import atomic_write, atomic_write_text
 from perceivers.data.formats.documents import load_json
+from perceivers.data.formats.huggingface import is_hub_id
 from perceivers.data.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.escaping import json_text
@@ -28,6 +29,7 @@ from perceivers.registry import configclass
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
+_FILE_SUFFIXES = (".json", ".safetensors", ".bin", ".ckpt", ".pt", ".yaml")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
@@ -130,7 +132,32 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
     folder = _find(source)
     config = read_config(folder / CONFIG_FILE)
     model = build_with_weights(config.model, read_weights(folder), folder)
+    _check_outputs(config, folder)
     return Saved(model=model.to(device).eval(), config=config, folder=folder)
+
+
+def _check_outputs(config: SavedConfig, folder: Path) -> None:
+    """Check that the task names as many classes, labels or numbers as the model predicts.
+
+    Raises:
+        ValueError: If not.
+    """
+    if config.task is None:
+        return
+    parts, output = config.task.output_parts(), config.model.output
+    sizes: dict[str, Any] = {
+        name: getattr(one.head, "num_outputs", None)
+        for name, one in getattr(output, "outputs", {}).items()
+    }
+    sizes = sizes or {"label": getattr(output, "num_outputs", None)}
+    for name, part in parts.items():
+        only = next(iter(sizes.values())) if len(sizes) == len(parts) == 1 else None
+        found = sizes.get(name, only)
+        if found is not None and part.num_outputs and found != part.num_outputs:
+            raise ValueError(
+                f"The {CONFIG_FILE} in {folder} names {part.num_outputs} classes or numbers for its output '{name}', "
+                f"and the model has {found}. The file was changed: expected one name for each output."
+            )
 
 
 def build_with_weights(
@@ -141,8 +168,13 @@ def build_with_weights(
     Raises:
         ValueError: If the weights are not those of the configuration. The message names the first differences.
     """
-    with torch.device("meta"):
-        model = build(config)
+    try:
+        with torch.device("meta"):
+            model = build(config)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"The {CONFIG_FILE} in {folder} describes a model that cannot be built: {' '.join(str(error).split())}."
+        ) from error
     empty = model.state_dict()
     problems = [f"{name} is missing" for name in empty if name not in weights]
     problems += [f"{name} is not part of the model" for name in weights if name not in empty]
@@ -202,7 +234,7 @@ def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path
         return folder
     if folder.exists():
         raise OSError(f"{folder} is a file. Expected {expected}.")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if "/" not in name or ":" in name or not is_hub_id(name, suffixes=_FILE_SUFFIXES):
         raise OSError(
             f"{source} does not exist. Expected {expected}, or `user/name` of a model on the hub."
         )

@@ -15,6 +15,8 @@ from perceivers.nn.recompute import recompute
 from perceivers.registry import configclass
 from perceivers.typing import Float, Tensor
 
+MOST_LAYERS = 10_000  # of a configuration; building a model takes time for each
+
 
 @configclass
 class PerceiverEncoderConfig:
@@ -77,6 +79,12 @@ class PerceiverEncoderConfig:
         for name in ("num_latents", "latent_channels", "num_cross_attends", "num_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        depth = self.num_blocks * max(self.num_self_attends_per_block, 1)
+        if max(self.num_cross_attends, depth) > MOST_LAYERS:
+            raise ValueError(
+                f"Expected at most {MOST_LAYERS:,} layers of each kind, got num_cross_attends="
+                f"{self.num_cross_attends:,} and {depth:,} self-attention layers."
+            )
         if self.num_self_attends_per_block < 0:
             raise ValueError(
                 "num_self_attends_per_block must not be negative, got "

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from perceivers.inputs.elements import Elements, dense
-from perceivers.models.encoder import run_layer
+from perceivers.models.encoder import MOST_LAYERS, run_layer
 from perceivers.nn.blocks import SelfAttend
 from perceivers.nn.init import lecun_linear
 from perceivers.registry import configclass
@@ -29,6 +29,12 @@ class TransformerEncoderConfig:
     num_self_attends: int = 8
     num_self_attend_heads: int = 8
     self_attend_widening_factor: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.num_self_attends <= MOST_LAYERS:
+            raise ValueError(
+                f"Expected 1 to {MOST_LAYERS:,} layers, got num_self_attends={self.num_self_attends:,}."
+            )
 
 
 class TransformerEncoder(nn.Module):

@@ -1,5 +1,6 @@
 """Tables in files: CSV, TSV, JSON, NumPy and HDF5 arrays."""
 
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
-from perceivers.data.base import require
+from perceivers.data.base import open_regular, require
 from perceivers.data.encoded_item import to_uint8_images
 from perceivers.data.formats.delimited import (
     Dialect,
@@ -23,6 +25,7 @@ from perceivers.data.formats.delimited import (
 from perceivers.data.formats.parquet import ParquetTable
 from perceivers.data.formats.remote import Location, suffix_of
 from perceivers.data.formats.webdataset import TarTable
+from perceivers.data.tables.memory import check_fits
 from perceivers.data.tables.table import (
     ColumnScan,
     ColumnTable,
@@ -70,6 +73,7 @@ def _read_file(path: Location) -> Table:
         ".h5": _read_h5,
     }
     try:
+        open_regular(path).close()
         return readers[path.suffix.lower()](path)
     except OSError as error:
         if error.strerror is None:  # the message is complete
@@ -206,6 +210,7 @@ def _from_rows(path: Path, rows: Iterable[TextRow], *, spelled: bool = False) ->
 
 def _read_npz(path: Path) -> ColumnTable:
     try:
+        check_fits(str(path), _unpacked_bytes(path))
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
@@ -215,11 +220,35 @@ def _read_npz(path: Path) -> ColumnTable:
     return _from_arrays(path, arrays)
 
 
+def _unpacked_bytes(path: Path) -> int:
+    """Return the bytes of all arrays of an archive.
+
+    Raises:
+        ValueError: If the header of an array states more numbers than its part of the archive holds.
+    """
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            total += part.file_size
+            with archive.open(part) as file:
+                readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+                reader = readers.get(npy.read_magic(file))
+                shape, _, dtype = reader(file) if reader else ((), False, np.dtype("u1"))
+            if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > part.file_size:
+                raise ValueError(
+                    f"the header of '{part.filename}' states the shape {shape}, for which its {part.file_size:,} "
+                    "bytes are too few"
+                )
+    return total
+
+
 def _read_h5(path: Path) -> ColumnTable:
     h5py = require("h5py", "points")
     try:
         with h5py.File(path, "r") as file:
-            arrays = {name: np.asarray(file[name]) for name in file if hasattr(file[name], "dtype")}
+            found = {name: file[name] for name in file if hasattr(file[name], "dtype")}
+            check_fits(str(path), sum(int(array.nbytes) for array in found.values()))
+            arrays = {name: np.asarray(array) for name, array in found.items()}
     except OSError as error:
         raise OSError(f"{path} cannot be read as HDF5: {error}.") from error
     return _from_arrays(path, arrays)

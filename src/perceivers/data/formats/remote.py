@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from perceivers.data.base import require
+from perceivers.data.base import open_regular, require
 
 Location = Path | str
 """Path of a local file, or address of a remote one."""
@@ -44,7 +44,7 @@ def open_binary(location: Location) -> Any:
     Raises:
         OSError: If it is missing or cannot be reached. The message names it.
     """
-    return location.open("rb") if isinstance(location, Path) else open_remote(location)
+    return open_regular(location) if isinstance(location, Path) else open_remote(location)
 
 
 def open_remote(address: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from perceivers.data.base import SPLIT_NAMES, is_hidden, split_of
+from perceivers.data.formats.huggingface import is_hub_id
 from perceivers.data.formats.remote import (
     Location,
     expand_braces,
@@ -42,7 +43,6 @@ _SPLIT_STEM = (
     rf"({'|'.join(name for names in SPLIT_NAMES.values() for name in names)})(-.*|[_.]\d.*)?"
 )
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
 _MEDIA_NAME = re.compile(
     rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
 )
@@ -103,8 +103,8 @@ def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
         return _folder(path)
     if any(mark in text for mark in "*?[{"):
         return _pattern(text)
-    is_id = isinstance(data, str) and _HUB_ID.fullmatch(text) is not None
-    if is_id and path.suffix.lower() not in DATA_SUFFIXES:
+    is_id = isinstance(data, str) and is_hub_id(text, suffixes=DATA_SUFFIXES)
+    if is_id and not kind_of_name(text):
         return DetectedLayout("a data set of the Hugging Face hub", {}, hub=text)
     raise FileNotFoundError(
         f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "

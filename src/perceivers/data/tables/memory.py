@@ -49,3 +49,17 @@ def _left_in_container(group: Path) -> list[int]:
         return []
     cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
     return [int(limit) - used + cached] if limit.isdecimal() else []
+
+
+def check_fits(name: str, num_bytes: int) -> None:
+    """Check that arrays of a file fit in the free memory, before they are read.
+
+    Raises:
+        ValueError: If not. The message has the name of the file.
+    """
+    free = available_memory()
+    if free is not None and num_bytes > free:
+        raise ValueError(
+            f"{name} states {num_bytes:,} bytes of arrays, and {free:,} bytes of memory are free. Split it into "
+            "several files, or write its rows as Parquet, which is read row by row."
+        )

@@ -271,6 +271,9 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if dtype.hasobject:
         reason = "it holds pickled Python objects, which can run programs; expected numbers"
         raise ReasonError(reason)
+    if min(shape, default=0) < 0:
+        reason = f"its header states the negative shape {shape}"
+        raise ReasonError(reason)
     return shape, fortran, dtype
 
 
