@@ -224,10 +224,11 @@ def _atomic_folder(folder: Path) -> Generator[Path]:
         yield new
         new.chmod(0o755)
         if folder.exists():
-            for name in _ALL_FILES:
-                (folder / name).unlink(missing_ok=True)
-            for one in list(new.iterdir()):
+            made = sorted(new.iterdir(), key=lambda one: one.name == MANIFEST_FILE)
+            for one in made:
                 one.replace(folder / one.name)
+            for name in set(_ALL_FILES) - {one.name for one in made}:  # of an earlier export
+                (folder / name).unlink(missing_ok=True)
         else:
             new.replace(folder)
     finally:
