@@ -155,7 +155,7 @@ def is_hub_id(text: str, *, suffixes: Collection[str] = ()) -> bool:
     folder exists here or is `runs`, where `fit` writes by default.
 
     Args:
-        text: What a user typed.
+        text: The argument.
         suffixes: Suffixes of files, such as `.csv`.
     """
     if _HUB_ID.fullmatch(text) is None or Path(text).suffix.lower() in suffixes:
