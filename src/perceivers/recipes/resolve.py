@@ -1,15 +1,17 @@
 """From data, a recipe and overrides to a run with nothing left open: `resolve` lists the steps."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from perceivers.data.base import DataConfig, MapStyleSplit
-from perceivers.data.loading.transform import sample_cells
+from perceivers.data.loading.transform import encoded_item_of, sample_cells
 from perceivers.data.registry import PREPROCESS, get_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.chunking import chunk_texts
@@ -28,6 +30,9 @@ from perceivers.tasks.autoencode import LABEL
 from perceivers.tasks.base import TargetInfo
 from perceivers.tasks.multitask import multitask_config
 from perceivers.tasks.registry import TaskConfig, fit_to_target
+
+# Names of channels in a sentence; rows in which a field is compared with the label, and their number for each class.
+_SHOWN, _LEAK_ROWS, _FEWEST_LEAKS = 20, 64, 3
 
 # Rows of a stream on which sizes and statistics are measured.
 _STREAM_ROWS = 256
@@ -82,6 +87,7 @@ def resolve(
     """
     recipe, source, reason = resolve_recipe(data, recipe, size=size, overrides=overrides)
     recipe, preprocess = _measure(recipe, source)
+    source = replace(source, notes=(*source.notes, *_notes_on_fields(source, preprocess)))
     recipe = fill_task(recipe, _target_info(source), preprocess)
     return ResolvedRun(recipe=recipe, preprocess=preprocess, data=source, reason=reason)
 
@@ -338,6 +344,50 @@ def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, A
     }
     recipe = replace(recipe, inputs=inputs, preprocess={**recipe.preprocess, **targets})
     return recipe, preprocess | targets
+
+
+def _notes_on_fields(source: DatasetBundle, preprocess: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on channels, and on fields that have a value of their own for each class."""
+    for name, config in preprocess.items():
+        channels = config.channel_names()
+        if channels:
+            shown = ", ".join(channels[:_SHOWN]) + (", ..." if len(channels) > _SHOWN else "")
+            yield f"Channels of {name}: {shown}."
+        for field in _equal_to_label(source, source.inputs[name], config):
+            yield (
+                f"Warning: '{field}' of {name} has one value for each class in the rows that were examined, so it may "
+                "give the answer away. Leave it out if it is not known where the model is used."
+            )
+
+
+def _equal_to_label(source: DatasetBundle, column: InputColumn, config: Any) -> list[str]:
+    """Return the fields and channels of a modality whose value in a row determines its class, and the reverse."""
+    if "train" not in source.splits or source.target_kind != "class" or source.target is None:
+        return []
+    train, targets = source.splits["train"], source.targets("train")
+    values: dict[str, dict[Any, set[int]]] = {}
+    counts: Counter[str] = Counter()
+    rows = np.unique(np.linspace(0, len(train) - 1, _LEAK_ROWS).round().astype(int)).tolist()
+    num_read = 0
+    for row in rows:
+        try:
+            found = config.constants(encoded_item_of(train.row(row), column))
+        except (ValueError, OSError, KeyError):  # counted in training
+            continue
+        num_read += 1
+        for field, value in found.items():
+            if value is not None:
+                values.setdefault(field, {}).setdefault(value, set()).add(targets[row])
+                counts[field] += 1
+        if not found:
+            return []
+    return [
+        field
+        for field, classes in values.items()
+        if counts[field] == num_read >= _FEWEST_LEAKS * len(classes)
+        and all(len(of_value) == 1 for of_value in classes.values())
+        and len(classes) == len(set().union(*classes.values())) > 1
+    ]
 
 
 def preprocess_for(recipe: Recipe, name: str) -> Any:

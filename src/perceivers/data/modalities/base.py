@@ -82,6 +82,14 @@ class BasePreprocessConfig:
         """
         return self
 
+    def channel_names(self) -> tuple[str, ...]:
+        """Return the names of the channels, to be stated after they were measured."""
+        return ()
+
+    def constants(self, media: EncodedItem) -> dict[str, Any]:  # noqa: ARG002
+        """Return fields and channels that have one value in a sample, to find those that equal the label."""
+        return {}
+
     def assumed(self) -> dict[str, Any]:
         """Return values of fields that are assumed where no data are at hand and the field is open."""
         return {}

@@ -1,11 +1,12 @@
 """Decoding of series: rows in time from CSV, Parquet or arrays. Every failure becomes one sentence."""
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
@@ -144,13 +145,19 @@ def _parquet(data: bytes) -> Any:
 
 
 def _csv(data: bytes, notes: list[str]) -> Any:
-    """Return a table of text; comma, semicolon or tab between cells, as the first line shows."""
+    """Return a table of text; comma, semicolon, tab, `|` or blanks between cells, as the first line shows."""
     reader = require("pyarrow.csv", "data")
+    data = _without_comments(_utf8(data, notes), notes)
     header, rest = _line(data), _line(data[len(_line(data)) :].lstrip())
     mark = _mark(header)
     headless = all(_NUMBER.fullmatch(cell) for cell in header.decode("latin1").strip().split(mark))
     if headless:
         notes.append("no header line")
+    elif _are_units(data, mark):
+        notes.append("a row of units left out")
+        start = data.index(rest, len(header))
+        data = header + data[start + len(rest) :]
+        rest = _line(data[len(header) :].lstrip())
     decimal = "," if mark != "," and re.search(rb"\d,\d", rest) else "."
     return reader.read_csv(
         io.BytesIO(data),
@@ -160,13 +167,68 @@ def _csv(data: bytes, notes: list[str]) -> Any:
     )
 
 
+def _utf8(data: bytes, notes: list[str]) -> bytes:
+    """Return text in UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        notes.append("read as UTF-16")
+        return data.decode("utf-16", "replace").encode()
+    if data.isascii():
+        return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        notes.append("read as Windows-1252")
+        return data.decode("cp1252", "replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _without_comments(data: bytes, notes: list[str]) -> bytes:
+    """Return text without lines that begin with `#`, and with one blank or tab between cells that blanks set apart.
+
+    The last comment is the header if it has as many cells as the first row of numbers, as NumPy writes it.
+    """
+    start = data.lstrip()
+    if start.startswith(b"sep=") or b"#" in data:
+        lines = data.splitlines(keepends=True)
+        skipped = [line for line in lines if line.lstrip().startswith((b"#", b"sep="))]
+        rows = [line for line in lines if not line.lstrip().startswith((b"#", b"sep="))]
+        if skipped and rows:
+            notes.append("comments left out")
+            names = skipped[-1].lstrip().lstrip(b"#").strip()
+            mark = _mark(rows[0]).encode()
+            first = rows[0].strip().split(mark)
+            numeric = all(_NUMBER.fullmatch(cell.decode("latin1")) for cell in first)
+            if numeric and len(names.split(mark)) == len(first):
+                rows.insert(0, names + b"\n")
+            data = b"".join(rows)
+    header = _line(data)
+    if _mark(header) != " ":
+        return data
+    return b"\n".join(b" ".join(line.split()) for line in data.splitlines())
+
+
+def _are_units(data: bytes, mark: str) -> bool:
+    """Return whether the second row holds units: no number in it, and numbers below."""
+    lines = [line for line in data[: 1 << 16].split(b"\n") if line.strip()][1:3]
+    if len(lines) < 2:
+        return False
+    units, below = ([c.strip() for c in line.decode("latin1").split(mark)] for line in lines)
+    if len(units) != len(below) or any(any(c.isdigit() for c in one[:1]) for one in units):
+        return False
+    is_named = any(one and one not in _NULLS for one in units)
+    numbers = sum(_NUMBER.fullmatch(cell) is not None for cell in below)
+    return is_named and not any(map(_NUMBER.fullmatch, units)) and 2 * numbers >= len(below)
+
+
 def _line(data: bytes) -> bytes:
     end = data.find(b"\n")
     return data if end < 0 else data[: end + 1]
 
 
 def _mark(header: bytes) -> str:
-    return max(",;\t", key=lambda mark: header.count(mark.encode()))
+    """Return the mark between cells; a blank only if there is no other one."""
+    mark = max(",;\t|", key=lambda mark: header.count(mark.encode()))
+    return mark if mark.encode() in header or b" " not in header.strip() else " "
 
 
 def _array(pyarrow: Any, column: Any) -> npt.NDArray[Any]:
@@ -231,7 +293,11 @@ def _seconds(name: str, column: str, cells: Any) -> Numbers:
     if array.dtype.kind == "O" and all(isinstance(c, int | float | None) for c in array.tolist()):
         array = array.astype(np.float64)
     if array.dtype.kind not in "Miuf":
-        array = np.array([_date(name, column, cell) for cell in array.tolist()], "datetime64[us]")
+        of_day = _seconds_of_day(array.tolist())
+        if of_day is not None:
+            return of_day
+        cells = _month_first(array.tolist())
+        array = np.array([_date(name, column, cell) for cell in cells], "datetime64[us]")
     if array.dtype.kind == "M":
         whole = (
             array.astype("datetime64[ns]") if array.dtype != np.dtype("datetime64[D]") else array
@@ -246,6 +312,68 @@ def _seconds(name: str, column: str, cells: Any) -> Numbers:
     if array.dtype.kind in "iu" and len(array):
         array = array - array.min()  # exact: nanoseconds since 1970 do not fit into float64
     return array.astype(np.float64) / per_second
+
+
+_OF_DAY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,:](\d+))?)?\s*([AaPp][Mm])?")
+_DAY = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[T, ]+(.*))?")
+
+
+def _seconds_of_day(cells: Sequence[Any]) -> Numbers | None:
+    """Return times such as `12:30:01.250` in seconds, also past midnight; None if the cells are something else."""
+    found: list[float] = []
+    day, before = 0, 0.0
+    for cell in cells:
+        if cell is None or (isinstance(cell, str) and cell.strip() in _NULLS):
+            found.append(np.nan)
+            continue
+        match = _OF_DAY.fullmatch(cell.strip()) if isinstance(cell, str) else None
+        if match is None:
+            return None
+        seconds = _time_of_day(match) + day
+        if before - seconds > _DAY_SECONDS / 2:  # midnight
+            day, seconds = day + _DAY_SECONDS, seconds + _DAY_SECONDS
+        before = seconds
+        found.append(seconds)
+    return np.array(found)
+
+
+_DAY_SECONDS = 86_400
+
+
+def _time_of_day(match: re.Match[str]) -> float:
+    hours, minutes, seconds, fraction, half = match.groups()
+    hour = int(hours)
+    if half:
+        hour = hour % 12 + 12 * (half.lower() == "pm")
+    return hour * 3600 + int(minutes) * 60 + int(seconds or 0) + float(f"0.{fraction or 0}")
+
+
+def _month_first(cells: Sequence[Any]) -> list[Any]:
+    """Return dates such as `5/31/2024 2:05:00 PM` in the order of ISO 8601; others unchanged.
+
+    Numbers above 12 show which is the day. Otherwise the month comes first between slashes, the day between points.
+    """
+    matches = [_DAY.fullmatch(cell.strip()) if isinstance(cell, str) else None for cell in cells]
+    known = [match for match in matches if match is not None]
+    if not known:
+        return list(cells)
+    day_first = any(int(match[1]) > 12 for match in known)
+    if not day_first and all(int(match[3]) <= 12 for match in known):
+        day_first = known[0][2] != "/"
+    found: list[Any] = []
+    for cell, match in zip(cells, matches, strict=True):
+        if match is None:
+            found.append(cell)
+            continue
+        day, month = (match[1], match[3]) if day_first else (match[3], match[1])
+        time = _OF_DAY.fullmatch((match[5] or "0:00").strip())
+        if time is None or not 1 <= int(month) <= 12 or not 1 <= int(day) <= 31:
+            found.append(cell)  # `_date` raises the error
+            continue
+        seconds = _time_of_day(time)
+        whole = datetime(int(match[4]), int(month), 1) + timedelta(int(day) - 1, seconds)
+        found.append(whole)
+    return found
 
 
 def _per_second(column: str, array: npt.NDArray[Any]) -> float:

@@ -100,6 +100,18 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
         """Return the configuration with open fields taken from the training data, see `measure_series`."""
         return measure_series(cells(SAMPLED_CELLS), self)
 
+    def channel_names(self) -> tuple[str, ...]:
+        """Return the names of the channels."""
+        return self.channels or ()
+
+    def constants(self, media: EncodedItem) -> dict[str, Any]:
+        """Return the channels that have one value in a series."""
+        series, _ = read_series(media)
+        known = series.values[~np.isnan(series.values).any(axis=1)]
+        same = (known == known[:1]).all(axis=0) if len(known) else ()
+        pairs = zip(series.names, same, strict=False)
+        return {name: float(known[0, n]) for n, (name, one) in enumerate(pairs) if one}
+
     def assumed(self) -> dict[str, Any]:
         """Return sizes that are assumed without data."""
         return {

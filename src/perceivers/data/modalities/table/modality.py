@@ -96,6 +96,10 @@ class TablePreprocessConfig(BasePreprocessConfig):
             stds=None if numbers else self.stds,
         )
 
+    def constants(self, media: EncodedItem) -> dict[str, Any]:
+        """Return the cells of a row."""
+        return dict(_cells(media, self.columns))
+
     def assumed(self) -> dict[str, Any]:
         """Return sizes that are assumed without data."""
         return {"numbers": ("a", "b"), "categories": {"c": ("d", "e")}}
