@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 
 import perceivers as pv
 from perceivers.cli.main import main
+from perceivers.runs.splits import read_splits
+from perceivers.training.callback import TrainingCallback
 from support import image_data
 from support.cli import TINY
 from support.files import write_parquet
@@ -228,3 +231,58 @@ def test_what_the_recipe_says_of_reading_holds_where_no_flag_does(pictures, monk
             recipe.preprocess["image"].max_side == 64
         )  # of size `tiny`, not what flags have without a recipe
         assert recipe.data.validation_fraction == 0.2
+
+
+def stopped_after_an_epoch(monkeypatch):
+    """Let a run save and stop at the end of its first epoch, as after SIGTERM."""
+    synchronize = TrainingCallback._synchronize
+
+    def and_stop(self, trainer, module):
+        synchronize(self, trainer, module)
+        self._stop = 15 if self.batches.at_epoch_end and self.batches.epoch == 0 else 0
+
+    monkeypatch.setattr(TrainingCallback, "_synchronize", and_stop)
+
+
+def test_a_run_is_resumed_with_its_data_only_unless_allowed(
+    pictures, tmp_path, capsys, monkeypatch
+):
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    args = ["fit", str(data), "--out", str(tmp_path / "run"), *TINY, "--max-epochs", "2"]
+    with monkeypatch.context() as patch:
+        stopped_after_an_epoch(patch)
+        assert main(args) == 143
+    held = {
+        row.key: row.split for row in read_splits(tmp_path / "run").rows if row.split != "train"
+    }
+    shutil.copy(data / "dark/1.png", data / "light/new.png")
+    (data / "dark/2.png").unlink()
+    capsys.readouterr()
+    assert main([*args, "--resume"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "1 row added (light/new.png); 1 row removed (dark/2.png)" in error
+    assert main([*args, "--resume-with-other-data"]) == 0
+    error = " ".join(capsys.readouterr().err.split())
+    assert "Resuming with other data, from the next epoch: 1 row added" in error
+    after = {row.key: row.split for row in read_splits(tmp_path / "run").rows}
+    assert {key: after[key] for key in held} == held
+    assert main([*args, "--resume"]) == 0  # the data are those of the run now
+
+
+def test_rows_that_are_new_since_the_training_are_not_called_validation(pictures, tmp_path, capsys):
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    run = tmp_path / "run"
+    assert main(["fit", str(data), "--out", str(run), *TINY]) == 0
+    before = {row.key for row in read_splits(run).rows if row.split == "validation"}
+    make_image_folder(tmp_path / "more", count=8, size=12)
+    for index in range(8):
+        shutil.copy(tmp_path / f"more/dark/{index}.png", data / f"dark/2{index}.png")
+    capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 0
+    found = capsys.readouterr()
+    assert "8 rows of the data are new since the training and left out" in " ".join(
+        (found.out + found.err).split()
+    )
+    assert json.loads((run / "evaluation-validation.json").read_text())["num_samples"] == len(
+        before
+    )

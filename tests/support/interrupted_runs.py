@@ -20,6 +20,7 @@ import torch
 from perceivers.cli.main import main
 from perceivers.runs.metrics import read_metrics
 from support.cli import TINY
+from support.files import write_off
 from support.inject_faults import FULL, KILL, fork, warm_up
 from support.runs import make_image_folder
 
@@ -31,7 +32,7 @@ CONFIGURATIONS: dict[str, tuple[str, list[str]]] = {
     "plain": ("images", [*_TINY, *_STEP]),
     "stream": ("shards", [*_TINY, *_STEP, "--stream", "--shuffle-buffer", "4"]),
     "workers": ("images", [*_TINY, *_STEP, "--workers", "2"]),
-    "cache": ("points", [*_POINTS, *_STEP, "--preprocess.points.num-points", "16"]),
+    "cache": ("points", [*_POINTS, *_STEP]),
     "accumulate": ("images", [*_TINY, *_STEP, "--accumulate", "2", "--training.ema", "0.9"]),
 }
 
@@ -43,9 +44,8 @@ def write_data(kind: str, folder: Path) -> Path:
         for label in ("flat", "tall"):
             for index in range(8):
                 cloud = numbers.normal(size=(20, 3)) * (1, 1, 0.1 if label == "flat" else 3)
-                path = folder / label / f"{index}.npy"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(path, cloud.astype(np.float32))
+                (folder / label).mkdir(parents=True, exist_ok=True)
+                write_off(folder / label / f"{index}.off", cloud)
         return folder
     images = make_image_folder(folder, count=8, size=8)
     if kind == "images":

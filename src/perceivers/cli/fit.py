@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from perceivers.training.fit import Run
 
 _SIZES = ("tiny", "small", "base", "paper")
-_SWITCHES = ("resume", "progress", "no_progress", "stream", "compile", "grad_checkpointing")
+_SWITCHES = (
+    "resume",
+    "resume_with_other_data",
+    "progress",
+    "no_progress",
+    "stream",
+    "compile",
+    "grad_checkpointing",
+)
 
 Words = dict[str, tuple[str, ...]]
 """Words that follow each flag, by its name with underscores."""

@@ -21,12 +21,14 @@ from perceivers.evaluation.mistakes import Mistake, WorstMistakes
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
 from perceivers.recipes.resolve import split_for_task
+from perceivers.runs.splits import read_splits
 from perceivers.tasks.base import Baseline, Details, Meter, Task, combine_clips
 from perceivers.tasks.calibration import Calibration
 from perceivers.tasks.classes import ClassResult, class_results
 from perceivers.tasks.curves import Curve
 from perceivers.tasks.intervals import Interval
 from perceivers.tasks.prediction import finite_rows
+from perceivers.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,8 @@ def evaluate_run(
     if predictor.task.has_baseline:
         baseline = _baseline(predictor, source if data is None else None)
     found = evaluate_source(predictor, source, chosen, max_bad=max_bad, baseline=baseline)
+    if source.new_rows:
+        found = replace(found, remarks=(*found.remarks, _new_rows_remark(source.new_rows)))
     as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
     if data is None and permute is None and as_trained:
         plain = without_names(as_dict(found))
@@ -131,6 +135,14 @@ def evaluate_run(
         with suppress(OSError), atomic_write(file) as path:  # unless the folder is read-only
             path.write_text(text, encoding="utf-8")
     return found
+
+
+def _new_rows_remark(count: int) -> str:
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{counted(count, 'row')} of the data {verb} new since the training and left out; copy them to a folder or "
+        "file of their own to measure on them."
+    )
 
 
 def _baseline(predictor: Predictor, data: DatasetBundle | None) -> Baseline | None:
@@ -171,11 +183,13 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
         label_names=None if predictor.config.task is None else predictor.config.task.known_names,
         inputs=predictor.config.input_columns(targets=True),
     )
-    # The same hold-out as in training: its seed is saved with the run.
+    # The same hold-out as in training, by the keys of its rows, also if rows were added since.
+    saved = read_splits(predictor.folder) if is_own else None
+    saved = None if saved is None else replace(saved, takes_new=False)
     held_out, task = config if is_own else None, predictor.config.task
     if task is not None and task.target_kind == "nothing":
-        return split_for_task(source, task, predictor.preprocess, held_out)
-    return source if held_out is None else with_validation(source, held_out)
+        return split_for_task(source, task, predictor.preprocess, held_out, saved)
+    return source if held_out is None else with_validation(source, held_out, saved)
 
 
 def data_config(predictor: Predictor) -> DataConfig:

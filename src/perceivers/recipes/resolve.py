@@ -15,6 +15,7 @@ from perceivers.data.loading.transform import encoded_item_of, sample_cells
 from perceivers.data.registry import PREPROCESS, get_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.chunking import chunk_texts
+from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
@@ -71,6 +72,7 @@ def resolve(
     *,
     size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    splits: SavedSplits | None = None,
 ) -> ResolvedRun:
     """Resolve what the recipe leaves open from the data.
 
@@ -79,13 +81,16 @@ def resolve(
         recipe: The recipe to use. By default one that fits the data.
         size: Size of the chosen recipe. By default one that fits the machine.
         overrides: Fields of the recipe by dotted name, see `override`.
+        splits: The splits of a resumed run, which are kept.
 
     Raises:
         OverrideError: If an override is no field of the recipe, or does not fit it.
         ValueError: If the data cannot be opened, or recipe and data do not fit each other.
         OSError: If the data cannot be read.
     """
-    recipe, source, reason = resolve_recipe(data, recipe, size=size, overrides=overrides)
+    recipe, source, reason = resolve_recipe(
+        data, recipe, size=size, overrides=overrides, splits=splits
+    )
     recipe, preprocess = _measure(recipe, source)
     source = replace(source, notes=(*source.notes, *_notes_on_fields(source, preprocess)))
     recipe = fill_task(recipe, _target_info(source), preprocess)
@@ -98,6 +103,7 @@ def resolve_recipe(
     *,
     size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    splits: SavedSplits | None = None,
 ) -> tuple[Recipe, DatasetBundle, str | None]:
     """Return the recipe for some data, the data with a validation split, and a sentence on the choice.
 
@@ -111,7 +117,7 @@ def resolve_recipe(
     recipe = override(recipe, overrides)
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
-    source = split_for_task(source, recipe.task, recipe.preprocess, recipe.data)
+    source = split_for_task(source, recipe.task, recipe.preprocess, recipe.data, splits)
     return _with_limit(recipe, source), source, reason
 
 
@@ -282,11 +288,16 @@ def _bind_columns(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
 
 
 def split_for_task(
-    source: DatasetBundle, task: TaskConfig, preprocess: Mapping[str, Any], data: DataConfig | None
+    source: DatasetBundle,
+    task: TaskConfig,
+    preprocess: Mapping[str, Any],
+    data: DataConfig | None,
+    saved: SavedSplits | None = None,
 ) -> DatasetBundle:
     """Return the data with a validation split, and texts cut into chunks if the task learns from chunks.
 
     The length of a chunk is that of the text's preprocessing. Without `data`, no validation split is held out.
+    The `saved` splits of a run are kept.
 
     Raises:
         ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
@@ -294,7 +305,7 @@ def split_for_task(
     """
 
     def held_out(source: DatasetBundle) -> DatasetBundle:
-        return source if data is None else with_validation(source, data)
+        return source if data is None else with_validation(source, data, saved)
 
     for name in task.target_modalities:
         if name not in source.inputs:

@@ -17,6 +17,7 @@ from perceivers.runs.metrics import METRICS_FILE
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 LOCK_FILE = ".fit.lock"  # while a process trains in the folder
+SPLITS_FILE = "splits.jsonl.gz"  # rows of train and validation, see `perceivers.runs.splits`
 TENSORBOARD = "tensorboard"  # folder of the event files
 
 # Entries of the folder of a run that has no checkpoint yet.
@@ -24,6 +25,7 @@ _FIRST_FILES = {
     RECIPE_FILE,
     LOCK_FILE,
     METRICS_FILE,
+    SPLITS_FILE,
     TENSORBOARD,
     "checkpoints",
     "init.json",

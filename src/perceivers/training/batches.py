@@ -50,6 +50,7 @@ class ResumableBatches:
             processes have one, and their mean number of samples. A stream may end earlier in one process, and rows that
             cannot be decoded make batches smaller.
         timer: Measures the wait for each batch.
+        data: Fingerprint of the rows. A position among other rows means nothing.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class ResumableBatches:
         accumulate: int = 1,
         agree: Callable[[bool, int], tuple[bool, float]] = lambda whole, samples: (whole, samples),
         timer: StepTimer | None = None,
+        data: str = "",
     ) -> None:
         self.epoch = 0
         self.batches_done = 0  # in this epoch
         self.at_epoch_end = False
         self.timer = StepTimer(torch.device("cpu")) if timer is None else timer
         self._agree = agree
+        self._data = data
         self._resume: dict[str, Any] | None = None
         self._position: Any = None
         self.use(loader, accumulate=accumulate)
@@ -120,11 +123,16 @@ class ResumableBatches:
             "epoch": epoch,
             "batches": batches,
             "loader": self._position,
+            "data": self._data,
             "steps_per_epoch": self.steps_per_epoch,  # unknown to a new stream
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a position; the next `iter` starts there."""
+        """Restore a position; the next `iter` starts there, or with the next epoch if the rows differ."""
+        if state["data"] != self._data:
+            self.epoch, self.batches_done = state["epoch"] + (state["batches"] > 0), 0
+            self.at_epoch_end = False
+            return
         self.epoch, self.batches_done, self.at_epoch_end = state["epoch"], state["batches"], False
         self._position, self._resume = state["loader"], dict(state)
         if not isinstance(self.loader, Sized):

@@ -14,6 +14,7 @@ from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.folder import is_first_process, write_run_recipe
 from perceivers.runs.metrics import MetricsLogger
+from perceivers.runs.splits import fingerprint_of
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task as build_configured_task
 from perceivers.training.batch_size_finder import BatchSizeFinder, warn_of_batch_norm
@@ -98,6 +99,7 @@ def build_parts(
         accumulate=accumulate,
         agree=lambda whole, samples: whole_step(whole, samples, device),
         timer=StepTimer(device),
+        data=fingerprint_of(source.identities),
     )
     display = ProgressDisplay(enabled=config.progress, main_metric=module.task.main_metric)
     callback = TrainingCallback(

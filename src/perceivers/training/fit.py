@@ -14,6 +14,7 @@ import torch
 from perceivers.checks.check import quick_check
 from perceivers.console import print_message
 from perceivers.data.modalities.image.decode import quiet_pillow
+from perceivers.data.sources.split import identify_rows
 from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
@@ -25,6 +26,7 @@ from perceivers.runs.folder import (
     LAST,
     check_folder,
     data_path,
+    has_begun,
     is_first_process,
     is_resumed,
     open_folder,
@@ -35,6 +37,7 @@ from perceivers.runs.lock import lock_folder
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.report import write_report
 from perceivers.runs.sentences import calibration_sentence, overfitting_sentence
+from perceivers.runs.splits import compare_rows, read_splits, with_removed, write_splits
 from perceivers.runs.summary import (
     RunSummary,
     TaskSummary,
@@ -78,6 +81,7 @@ def fit(
     size: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    resume_with_other_data: bool = False,
     init_from: str | Path | None = None,
     on_message: Callable[[str], object] = print_message,
     **overrides: Any,
@@ -90,6 +94,7 @@ def fit(
         size: `tiny`, `small` or `base`. By default one that fits the machine.
         out: The run folder. By default a new one in `runs/`, named like the data.
         resume: Resume the run from its last checkpoint.
+        resume_with_other_data: Resume it although rows were added, removed or changed since it began.
         init_from: A run folder or hub id: the model starts from its weights where they fit.
         on_message: Called with each message.
         overrides: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
@@ -98,17 +103,26 @@ def fit(
         KeyError: If there is no such recipe or field. The message names the nearest.
         ValueError: If the data cannot be learned from, or `out` holds something else.
     """
+    resume = resume or resume_with_other_data
     folder = run_folder(data, out, resume=resume)
     resume = is_resumed(folder, resume=resume)
     if recipe is None and resume and (folder / RECIPE_FILE).is_file():
         chosen = read_run_recipe(folder)
     else:
         chosen = None if recipe is None else find_recipe(recipe, size=size)
-    run = resolve(data, chosen, size=size, overrides=overrides)
+    splits = read_splits(folder) if resume and has_begun(folder) else None
+    run = resolve(data, chosen, size=size, overrides=overrides, splits=splits)
     if is_first_process():
         for sentence in _summary(run, folder, resume=resume):
             on_message(sentence)
-    return train(run, out=folder, resume=resume, init_from=init_from, data=data_path(data))
+    return train(
+        run,
+        out=folder,
+        resume=resume,
+        other_data=resume_with_other_data,
+        init_from=init_from,
+        data=data_path(data),
+    )
 
 
 def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
@@ -137,6 +151,7 @@ def train(
     *,
     out: str | Path,
     resume: bool = False,
+    other_data: bool = False,
     init_from: str | Path | None = None,
     data: str | None = None,
 ) -> Run:
@@ -151,6 +166,7 @@ def train(
         run: Recipe, preprocessing and data with a validation split, with nothing left open.
         out: The run folder, new unless `resume`.
         resume: Resume the run in `out`, exactly where it was interrupted.
+        other_data: Resume it although the rows differ from those with which it began.
         init_from: A run folder or hub id: the model starts from its weights where they fit. `init.json` lists the
             source of each weight.
         data: Path of the data, saved for `evaluate`.
@@ -166,6 +182,7 @@ def train(
     StoppingCriteria.of(run.recipe.training)
     folder, recipe = Path(out), run.recipe
     resume = is_resumed(folder, resume=resume)
+    run = replace(run, data=replace(run.data, identities=identify_rows(run.data)))
     if resume:
         recipe = with_found_batch(recipe, folder)
         run = replace(run, recipe=recipe)
@@ -178,8 +195,14 @@ def train(
         return _train(run, folder, restored=restored, start=start, data=data)
     check_folder(folder, resume=resume)
     with lock_folder(folder) as note:
+        rows = run.data.identities
+        saved = read_splits(folder) if has_begun(folder) else None
+        about = "" if saved is None else compare_rows(saved, rows, folder, other_data=other_data)
         restored = open_folder(folder, recipe, resume=resume)
-        return _train(run, folder, restored=restored, start=start, data=data, notes=[note])
+        if saved is None or about:
+            rows = rows if saved is None else with_removed(saved, rows)
+            write_splits(folder, rows, held_out=run.data.divided is not None)
+        return _train(run, folder, restored=restored, start=start, data=data, notes=[note, about])
 
 
 def _train(

@@ -1,6 +1,6 @@
 """`DatasetBundle`: the splits of a data set with its inputs and targets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import MapStyleSplit
+from perceivers.data.sources.identity import RowIdentity
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.table import Subset
 from perceivers.data.targets.encode import is_known
 from perceivers.data.targets.infer import Moments, TargetEncoder, TargetKind, moments
 
@@ -30,6 +32,10 @@ class DatasetBundle:
         target_kind: One class, several labels, or numbers; or `several` targets.
         stream_moments: Mean and standard deviation of each target number, if streams know them.
         tasks: Encoder of each of several targets, by column.
+        divided: Train and validation as they were divided, where validation was held out of train; `splits` may hold
+            parts of their rows. None: the data are divided.
+        identities: Identity of each row of train and validation, as far as it was computed.
+        new_rows: Number of rows that are new since the training of a run and are left out of its splits.
     """
 
     form: str
@@ -43,6 +49,9 @@ class DatasetBundle:
     target_kind: TargetKind | Literal["several"] = "class"
     stream_moments: Moments | None = None
     tasks: Mapping[str, TargetEncoder] = field(default_factory=dict[str, TargetEncoder])
+    divided: tuple[Subset, Subset] | None = None
+    identities: Sequence[RowIdentity] = ()
+    new_rows: int = 0
 
     def targets(self, split: str) -> list[Any]:
         """Return the target of every row: a class index, or K labels (0 or 1) or numbers as float32.

@@ -8,8 +8,15 @@ from typing import Any
 
 from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.identity import (
+    RowIdentity,
+    SavedSplits,
+    row_identities,
+    shard_identities,
+)
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.table import Subset
+from perceivers.wording import counted
 
 _WINDOW = 64  # groups compared at a time; all of 10,000 would take minutes
 
@@ -107,8 +114,15 @@ def _by_group(
     return [row for group in taken or [max(order, key=gain)] for row in members[group]]
 
 
-def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
+def with_validation(
+    source: DatasetBundle, config: DataConfig, saved: SavedSplits | None = None
+) -> DatasetBundle:
     """Return the data with a validation split, held out of train if none is given, never out of test.
+
+    Args:
+        source: The data.
+        config: How to hold rows out.
+        saved: The splits of a run on these data, which are kept, also if the data have changed since.
 
     Raises:
         ValueError: If there is no train split to hold rows out of, or too few rows.
@@ -121,6 +135,8 @@ def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
         raise ValueError(
             f"There is no train split to hold validation out of; there is {', '.join(source.splits)}."
         )
+    if saved is not None and saved.held_out:
+        return _divided_as_before(source, config, saved)
     train: MapStyleSplit = source.splits["train"]
     # Sets of labels and numbers cannot be stratified.
     labels: Sequence[int] | None = None
@@ -147,8 +163,74 @@ def with_validation(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
         f"No validation split is given: {len(held):,} of the {len(train):,} rows of train {verb} held out for it, "
         f"{how} (seed {config.split_seed})."
     )
-    splits = {"train": Subset(train, stay), "validation": Subset(train, held)}
-    return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
+    return _divided(source, stay, held, note)
+
+
+def _divided(
+    source: DatasetBundle, stay: Sequence[int], held: Sequence[int], note: str
+) -> DatasetBundle:
+    train = source.splits["train"]
+    divided = Subset(train, stay), Subset(train, held)
+    splits = {**source.splits, "train": divided[0], "validation": divided[1]}
+    return replace(source, splits=splits, notes=(*source.notes, note), divided=divided)
+
+
+def _divided_as_before(
+    source: DatasetBundle, config: DataConfig, saved: SavedSplits
+) -> DatasetBundle:
+    """Return the data with the splits of a run, by the keys of the rows.
+
+    Raises:
+        ValueError: If no row of one of the splits is left.
+    """
+    rows = _identities(source, source.splits["train"], "train")
+    splits = saved.divide(rows, config.validation_fraction, config.split_seed)
+    stay, held = (
+        [row for row, split in enumerate(splits) if split == name]
+        for name in ("train", "validation")
+    )
+    if saved.takes_new and not (stay and held):
+        lacking = "validation" if stay else "train"
+        raise ValueError(
+            f"None of the {counted(len(rows), 'row')} of the data was in the {lacking} split of the run: these are "
+            "other data. Expected the data of the run, perhaps with rows added or removed."
+        )
+    note = f"{counted(len(held), 'row')} of {len(rows):,} are held out for validation: those that the run held out."
+    divided = _divided(source, stay, held, note)
+    known = [replace(row, split=split) for row, split in zip(rows, splits, strict=True) if split]
+    some = {name: part for name, part in divided.splits.items() if len(part)}
+    return replace(divided, splits=some, identities=known, new_rows=splits.count(None))
+
+
+def identify_rows(source: DatasetBundle) -> Sequence[RowIdentity]:
+    """Return the identity of each row of train and validation; of streams, of each shard."""
+    if source.identities:
+        return source.identities
+    if source.streams:
+        return [
+            row
+            for split, stream in source.streams.items()
+            if split in ("train", "validation")
+            for row in shard_identities(stream, split)
+        ]
+    if source.divided is not None:
+        train, held = source.divided
+        rows = _identities(source, train.base, "train")
+        for index in held.indices.tolist():
+            rows[index] = replace(rows[index], split="validation")
+        return rows
+    return [
+        replace(row, key=f"{split}/{row.key}")
+        for split in ("train", "validation")
+        if split in source.splits
+        for row in _identities(source, source.splits[split], split)
+    ]
+
+
+def _identities(source: DatasetBundle, table: MapStyleSplit, split: str) -> list[RowIdentity]:
+    targets = None if source.target is None else table.column(source.target)
+    names = source.label_names if source.target_kind == "class" else ()
+    return row_identities(table, source.inputs, targets, names, split=split)
 
 
 def _with_validation_stream(source: DatasetBundle, config: DataConfig) -> DatasetBundle:
