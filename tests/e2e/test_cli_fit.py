@@ -11,6 +11,7 @@ import pytest
 
 import perceivers as pv
 from perceivers.cli.main import main
+from perceivers.recipes.files import read_run_recipe
 from perceivers.runs.splits import read_splits
 from perceivers.training.callback import TrainingCallback
 from support import image_data
@@ -147,7 +148,17 @@ def test_resuming_a_run_that_has_ended_says_so(pictures, run, capsys):
     before = (run / "metrics.jsonl").read_text()
     assert main(["fit", str(pictures), "--out", str(run), "--resume", *TINY]) == 0
     assert (run / "metrics.jsonl").read_text() == before
-    assert "has ended already" in capsys.readouterr().out
+    assert "had ended already" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_new_limit_of_a_resumed_run_replaces_the_old_ones(pictures, tmp_path, capsys):
+    args = ["fit", str(pictures), "--out", str(tmp_path / "run"), "--resume"]
+    assert main([*args, *TINY, "--max-time", "1h"]) == 0
+    assert main([*args, "--max-steps", "3"]) == 0
+    recipe = read_run_recipe(tmp_path / "run")
+    limits = (recipe.training.max_epochs, recipe.training.max_steps, recipe.training.max_time)
+    assert limits == (None, 3, None)
+    assert json.loads((tmp_path / "run/report.json").read_text())["steps"] == 3
 
 
 def test_a_damaged_recipe_of_the_run_is_no_wrong_argument(pictures, capsys):

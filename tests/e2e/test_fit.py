@@ -13,7 +13,7 @@ import torch
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.hub.checkpoint import load
-from perceivers.recipes.files import read_recipe
+from perceivers.recipes.files import read_recipe, read_run_recipe
 from perceivers.runs.metrics import read_metrics
 from perceivers.training import fit as fit_module
 from perceivers.training import stopping as clock
@@ -130,9 +130,30 @@ def test_time_ends_a_run_annealed_and_goes_on_when_it_is_resumed(tmp_path, monke
 
 
 def test_long_epochs_are_logged_every_fifty_steps(tmp_path):
-    run = train(str(tmp_path / "run"), max_steps=60, batch_size=2, ema=None, augment={})
-    assert [row["step"] for row in rows_of(run)] == [50, 60]
+    run = train(str(tmp_path / "run"), max_steps=160, batch_size=2, ema=None, augment={})
+    assert [row["step"] for row in rows_of(run)] == [50, 80, 130, 160]
     assert "validation/accuracy" not in rows_of(run)[0]
+
+
+def test_no_line_of_the_log_is_of_few_steps(tmp_path):
+    run = train(str(tmp_path / "run"), max_steps=60, batch_size=2, ema=None, augment={})
+    assert [row["step"] for row in rows_of(run)] == [60]  # one at 50 would leave 10 steps
+
+
+def test_a_run_that_has_ended_is_trained_longer(tmp_path, capfd):
+    path = str(tmp_path / "run")
+    first = train(path, max_epochs=1)
+    rate = rows_of(first)[-1]["lr"]
+    assert "had ended already" not in capfd.readouterr().err
+    train(path, max_epochs=1, resume=True)
+    assert "had ended already; only its report is written again" in capfd.readouterr().err
+    run = train(path, max_epochs=3, resume=True)
+    assert "had ended already" not in capfd.readouterr().err
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == [1.0, 2.0, 3.0]
+    assert rows[1]["lr"] > rate > rows[2]["lr"]  # the schedule is that of the longer run
+    assert read_run_recipe(run.folder).training.max_epochs == 3
+    assert checkpoint(run, "best")["step"] == 30
 
 
 def test_accumulated_batches_are_one_step(tmp_path):

@@ -5,6 +5,7 @@ import torch
 
 from perceivers.data.base import DataConfig
 from perceivers.data.loading.sampler import LoaderSettings
+from perceivers.recipes.files import read_run_recipe
 from perceivers.recipes.registry import TrainingConfig
 from perceivers.runs.folder import open_folder, with_found_batch, write_run_recipe
 from perceivers.training import dataloaders
@@ -89,8 +90,15 @@ def test_a_run_that_has_ended_without_its_checkpoint_is_left_alone(tmp_path):
 
 def test_a_run_is_not_resumed_with_another_recipe(tmp_path):
     opened(tmp_path, resume=False)
-    with pytest.raises(ValueError, match=r"training.max_epochs was 1, now 2"):
-        open_folder(tmp_path, small_recipe(max_epochs=2), resume=True)
+    with pytest.raises(ValueError, match=r"training.seed was 0, now 2"):
+        open_folder(tmp_path, small_recipe(max_epochs=1, seed=2), resume=True)
+
+
+def test_a_run_may_be_resumed_for_longer(tmp_path):
+    opened(tmp_path, resume=False)
+    with_checkpoint(tmp_path)
+    open_folder(tmp_path, small_recipe(max_epochs=2), resume=True)
+    assert read_run_recipe(tmp_path).training.max_epochs == 2
 
 
 def test_cores_are_shared_by_the_processes(monkeypatch):

@@ -35,8 +35,11 @@ _FIRST_FILES = {
 _RUNS = Path("runs")
 _CHOSEN = "PERCEIVERS_RUN_FOLDER"
 
-# Fields that a resumed run may change: where it computes and what it shows.
+LIMITS = ("max_epochs", "max_steps", "max_time")
+
+# Fields that a resumed run may change: where it computes, what it shows, and how long it lasts.
 _FREE = (
+    *(f"training.{name}" for name in LIMITS),
     "training.device",
     "training.devices",
     "training.nodes",
@@ -179,8 +182,8 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
         OSError: If the folder cannot be written, or the run has ended and its checkpoint is gone.
     """
     check_folder(out, resume=resume)
-    if resume and (out / RECIPE_FILE).exists():
-        check_same_recipe(read_run_recipe(out), recipe, out)
+    old = read_run_recipe(out) if resume and (out / RECIPE_FILE).exists() else recipe
+    check_same_recipe(old, recipe, out)
     for folder in (out, out / "checkpoints"):
         remove_temporary_files(folder)
     if has_begun(out):
@@ -189,6 +192,8 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
                 f"The run in {out} has ended, and its checkpoint {LAST} is gone, so it cannot be resumed. Expected "
                 f"another --out; with --init-from {out} the new run starts from the weights of this one."
             )
+        if limits_of(old) != limits_of(recipe):
+            write_run_recipe(out, recipe)
         return out / LAST
     for name in (METRICS_FILE, BEST):
         (out / name).unlink(missing_ok=True)
@@ -196,6 +201,11 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
         shutil.rmtree(out / TENSORBOARD)
     write_run_recipe(out, recipe)
     return None
+
+
+def limits_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the limits of a run, by name."""
+    return {name: getattr(recipe.training, name) for name in LIMITS}
 
 
 def write_run_recipe(folder: Path, recipe: Recipe) -> None:
@@ -229,7 +239,7 @@ def check_same_recipe(old: Recipe, new: Recipe, folder: Path) -> None:
     """Refuse to resume a run with another recipe.
 
     Raises:
-        ValueError: If they differ in more than where to compute and what to show. The message names the fields.
+        ValueError: If they differ in more than where to compute, what to show and how long. The message names fields.
     """
     differing = {k: v for k, v in differing_fields(old, new).items() if k not in _FREE}
     if not differing:

@@ -114,6 +114,14 @@ class ResumableBatches:
         batches = min(self.batches_done, per_epoch - 1)  # an estimate may be too low
         return (self.epoch * per_epoch + batches) / per_epoch
 
+    @property
+    def steps_left(self) -> int | None:
+        """Optimizer steps left in this epoch; None if its length is unknown, or was estimated too low."""
+        if self.steps_per_epoch is None:
+            return None
+        left = self.steps_per_epoch - self.batches_done // self.accumulate
+        return left if left >= 0 else None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position between two optimizer steps, as plain values."""
         epoch, batches = (

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.models.perceiver import Perceiver, build
-from perceivers.recipes.registry import Recipe
+from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.folder import is_first_process, write_run_recipe
 from perceivers.runs.metrics import MetricsLogger
@@ -29,7 +30,7 @@ from perceivers.training.dataloaders import (
     step_parts,
     step_text,
 )
-from perceivers.training.distributed import whole_step
+from perceivers.training.distributed import warn_of_bf16, whole_step
 from perceivers.training.engine import build_loggers, build_trainer
 from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import warn_of_warmup
@@ -77,16 +78,10 @@ def build_parts(
     """
     recipe, source, config = run.recipe, run.data, run.recipe.training
     before = None if last is None else read_position(last)
-    step = None if before is None else before.step
-    loggers = build_loggers(config.logger, folder, step=step) if is_first_process() else []
+    loggers = _loggers(config, folder, before)
     trainer = build_trainer(config, folder=folder, loggers=loggers)
     device = trainer.strategy.root_device
-    process = ProcessInfo(
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-        local_processes=trainer.num_devices,
-        is_gpu=device.type == "cuda",
-    )
+    process = _process(trainer, device)
     rows = num_rows(source, "train")
     batch_size, accumulate, too_few = step_parts(config, process.world_size, rows)
     trainer.accumulate_grad_batches = accumulate
@@ -121,8 +116,9 @@ def build_parts(
         callback=callback,
         display=display,
     )
-    parts.note(too_few)
-    parts.note(warn_of_warmup(recipe.optim, model))
+    slow = warn_of_bf16(config.precision, device.type)
+    for sentence in (too_few, slow, warn_of_warmup(recipe.optim, model)):
+        parts.note(sentence)
     if config.batch == "auto":
         finder = _batch_finder(parts, run, size=batch_size, process=process)
         trainer.callbacks.insert(0, finder)  # pyright: ignore[reportAttributeAccessIssue]
@@ -131,6 +127,22 @@ def build_parts(
         parts.note(warn_of_batch_norm(model, batch=batch_size, parts=per_step))
     parts.note(_resume_note(before, process))
     return parts
+
+
+def _process(trainer: lightning.Trainer, device: torch.device) -> ProcessInfo:
+    """Return the rank of this process and the number of processes."""
+    return ProcessInfo(
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+        local_processes=trainer.num_devices,
+        is_gpu=device.type == "cuda",
+    )
+
+
+def _loggers(config: TrainingConfig, folder: Path, before: CheckpointPosition | None) -> list[Any]:
+    """Return the loggers of this process: none but of the first."""
+    step = None if before is None else before.step
+    return build_loggers(config.logger, folder, step=step) if is_first_process() else []
 
 
 def _resume_note(before: CheckpointPosition | None, process: ProcessInfo) -> str:

@@ -70,6 +70,7 @@ class TrainingCallback(Callback):
         self._stop = 0  # received signal, the same in all processes
         self._is_time_to_save = False  # the same in all processes
         self._saved_at = 0.0
+        self._logged_step = 0
         self._restored: dict[str, Any] | None = None
         self._reported: set[str] = set()  # names of bad rows
 
@@ -118,7 +119,7 @@ class TrainingCallback(Callback):
             module.average.update(module.model, step=step)
         self._synchronize(trainer, module)
         closes = self.batches.at_epoch_end or module.progress >= 1
-        logs = closes or step % LOG_EVERY_STEPS == 0
+        logs = closes or self._is_line_due(step)
         self.batches.timer.end(pauses=logs or bool(self._stop) or self._is_time_to_save)
         if closes:
             self.best.is_due = True
@@ -174,6 +175,7 @@ class TrainingCallback(Callback):
             "batches": distributed.gather_objects(self.batches.state_dict()),
             "rng": distributed.gather_objects(get_rng_state()),
             "elapsed": self._elapsed,
+            "logged_step": self._logged_step,
             "first_step": self._first_step,
             "lr": module.lr,
             "best": vars(self.best).copy(),
@@ -195,9 +197,18 @@ class TrainingCallback(Callback):
         self.best = BestResult(**state["best"])
         self.clock = RunClock(state["elapsed"])
         self._first_step = state["first_step"]
+        self._logged_step = state["logged_step"]
         self.wait_time = DataWaitTime(**state["wait_time"])
         states = state["batches"]
         self.batches.load_state_dict(states[min(trainer.global_rank, len(states) - 1)])
+
+    def _is_line_due(self, step: int) -> bool:
+        """Return whether to log within an epoch: not shortly before its end, whose line would be of few steps."""
+        left = self.batches.steps_left
+        if self.limits.steps is not None:
+            left = min(self.limits.steps - step, self.limits.steps if left is None else left)
+        enough = step - self._logged_step >= LOG_EVERY_STEPS
+        return enough and (left is None or left >= LOG_EVERY_STEPS // 2)
 
     # -- parts ------------------------------------------------------------------------------------------
 
@@ -228,6 +239,7 @@ class TrainingCallback(Callback):
         """Write one line of metrics, those of a validation with the interval of the main one, and reset the sums."""
         means = self._means(trainer, module)
         module.sums.values = torch.zeros_like(module.sums.values)
+        self._logged_step = trainer.global_step
         waiting = self.batches.timer.take().slowest(module.device)
         self.wait_time.add(waiting)
         row = {

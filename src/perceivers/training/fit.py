@@ -19,16 +19,19 @@ from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
 from perceivers.recipes.files import RECIPE_FILE, find_recipe, read_run_recipe
+from perceivers.recipes.overrides import override
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun, resolve
 from perceivers.runs.folder import (
     BEST,
     LAST,
+    LIMITS,
     check_folder,
     data_path,
     has_begun,
     is_first_process,
     is_resumed,
+    limits_of,
     open_folder,
     run_folder,
     with_found_batch,
@@ -108,12 +111,13 @@ def fit(
     resume = is_resumed(folder, resume=resume)
     if recipe is None and resume and (folder / RECIPE_FILE).is_file():
         chosen = read_run_recipe(folder)
+        overrides = _with_new_limits(chosen, overrides)
     else:
         chosen = None if recipe is None else find_recipe(recipe, size=size)
     splits = read_splits(folder) if resume and has_begun(folder) else None
     run = resolve(data, chosen, size=size, overrides=overrides, splits=splits)
     if is_first_process():
-        for sentence in _summary(run, folder, resume=resume):
+        for sentence in _summary(run, folder):
             on_message(sentence)
     return train(
         run,
@@ -125,7 +129,20 @@ def fit(
     )
 
 
-def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
+def _with_new_limits(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides in which new limits of a resumed run replace all of its limits, which may be reached already."""
+    given = {
+        key: value
+        for key, value in overrides.items()
+        if key.replace("-", "_").removeprefix("training.") in LIMITS
+    }
+    if not given or limits_of(override(recipe, given)) == limits_of(recipe):
+        return dict(overrides)
+    names = {key.replace("-", "_").removeprefix("training.") for key in given}
+    return {**overrides, **{name: None for name in LIMITS if name not in names}}
+
+
+def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
     """Yield sentences on the data, the recipe and the size of the model."""
     if run.reason is not None:
         yield run.reason
@@ -138,8 +155,6 @@ def _summary(run: ResolvedRun, folder: Path, *, resume: bool) -> Generator[str]:
     yield f"Model: {count:,} parameters. The run goes to {folder}."
     if run.recipe.task.reports_compression:
         yield f"Compression: {compression(run.recipe.model_config()).sentence()}."
-    if resume and (folder / hub.WEIGHTS_FILE).is_file():  # written when a run ends
-        yield f"The run in {folder} has ended already; only its report is written again."
 
 
 def _preprocess_notes(run: ResolvedRun) -> list[str]:
@@ -230,6 +245,11 @@ def _train(
         trainer = parts.trainer
         try:
             trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
+            if restored is not None and not parts.callback.samples:
+                parts.note(
+                    f"The run in {folder} had ended already; only its report is written again. To train longer, give "
+                    "a larger limit, such as --max-epochs."
+                )
             intervals: Mapping[str, Interval] = {}
             if trainer.is_global_zero:
                 intervals = _finish(parts, run, data).intervals
