@@ -121,7 +121,7 @@ def with_validation(
 
     Args:
         source: The data.
-        config: How to hold rows out.
+        config: Share, seed and groups of the hold-out.
         saved: The splits of a run on these data, which are kept, also if the data have changed since.
 
     Raises:
