@@ -113,10 +113,18 @@ def request_of(data: bytes, name: str, host: str) -> bytes:
 
 
 @contextmanager
-def serving(run: Path, *flags: str) -> Generator[tuple[str, int]]:
-    """Run `perceivers serve` on a free port; gives its address and process. It must end with status 0."""
+def serving(run: Path, *flags: str, open_files: int | None = None) -> Generator[tuple[str, int]]:
+    """Run `perceivers serve` on a free port; gives its address and process. It must end with status 0.
+
+    Args:
+        run: The run that is served.
+        *flags: Further arguments of the command.
+        open_files: Limit of the open files of the process.
+    """
     command = [sys.executable, "-m", "perceivers", "serve", str(run), "--port", "0"]
     command += ["--access-log", "off", *flags]  # its lines would fill the pipe
+    if open_files is not None:
+        command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

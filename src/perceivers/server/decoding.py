@@ -189,7 +189,8 @@ class Decoder:
             PackedImage(np.asarray(value)) if isinstance(value, Image.Image) else value
             for value in (values[name] for name in modalities if job.explained)
         )
-        return PreparedSample(" + ".join(cells), modalities, clips, decoded)
+        name = " + ".join(media.name for media in cells.values())
+        return PreparedSample(name, modalities, clips, decoded)
 
 
 def _refusal(error: Exception) -> Refusal:
