@@ -4,12 +4,14 @@ MkDocs calls `on_page_markdown` (`hooks` in mkdocs.yml). The comments of the fil
 """
 
 import ast
+import inspect
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import perceivers
 
-__all__ = ["api_entries", "on_page_markdown", "public_names"]
+__all__ = ["api_entries", "on_page_markdown", "public_names", "signature_block"]
 
 
 def public_names() -> dict[str, dict[str, str]]:
@@ -33,8 +35,41 @@ def api_entries() -> str:
     for title, names in public_names().items():
         parts.append(f"## {title}")
         functions_first = sorted(names, key=lambda name: (name[0].isupper(), name))
-        parts += [f"### pv.{name}\n\n::: {names[name]}" for name in functions_first]
+        parts += [
+            f"### pv.{name}\n\n{signature_block(name)}::: {names[name]}" for name in functions_first
+        ]
     return "\n\n".join(parts) + "\n"
+
+
+def signature_block(name: str) -> str:
+    """Return the call of a public function or class as a code block; types are in the table of parameters."""
+    found = getattr(perceivers, name)
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # a constant, or a type alias
+        return ""
+    if not inspect.isfunction(found) and not inspect.isclass(found):
+        return ""
+    parameters = [_plain(one) for one in signature.parameters.values()]
+    text = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    call = textwrap.fill(f"pv.{name}{text}", 88, subsequent_indent=" " * 4, break_on_hyphens=False)
+    return f"```python\n{call}\n```\n\n"
+
+
+class _Name(str):
+    """Text that is shown without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _plain(parameter: inspect.Parameter) -> inspect.Parameter:
+    default = parameter.default
+    if default is not inspect.Parameter.empty and hasattr(default, "__name__"):
+        default = _Name(default.__name__)
+    elif type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":
+        default = _Name("...")
+    return parameter.replace(annotation=inspect.Parameter.empty, default=default)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -28,12 +28,12 @@ _QUIET_SECONDS = 1.0  # of work whose progress is not shown
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:
-    """Return a text in lines of at most `width` columns. Neither words nor quoted names are broken."""
+    """Return a text in lines of at most `width` columns. Words, quoted names and rows of tables are not broken."""
     return "\n".join(_wrap_line(line, width) for line in text.split("\n"))
 
 
 def _wrap_line(line: str, width: int) -> str:
-    if len(line) <= width:
+    if len(line) <= width or "  " in line.strip():  # a row of a table
         return line
     indent = re.match(r" *", line)
     start = indent.group() if indent else ""

@@ -52,7 +52,9 @@ def test_every_page_is_in_the_navigation():
 def test_the_api_page_has_every_public_name():
     assert ":::" not in (DOCS / "api.md").read_text()  # its entries are generated
     shown = re.findall(
-        r"^### pv\.(\w+)\n\n::: perceivers\.([\w.]+)$", load("api_page").api_entries(), re.M
+        r"^### pv\.(\w+)\n\n(?:```python\n[^`]*```\n\n)?::: perceivers\.([\w.]+)$",
+        load("api_page").api_entries(),
+        re.M,
     )
     assert sorted(name for name, _ in shown) == sorted(set(pv.__all__) - {"__version__"})
     for name, path in shown:
@@ -60,6 +62,22 @@ def test_the_api_page_has_every_public_name():
         assert getattr(importlib.import_module(f"perceivers.{module}"), attribute) is getattr(
             pv, name
         )
+
+
+def test_functions_are_shown_with_their_signature():
+    text = load("api_page").api_entries()
+    assert re.search(r"pv\.fit\(data, recipe=None, \*, size=None, out=None,", text)
+    assert "pv.load(folder, *, device='auto'" in text
+    assert " at 0x" not in text
+
+
+def test_the_reference_has_every_command_with_its_flags():
+    text = load("command_pages").reference()
+    for command in COMMANDS:
+        assert f"\n### perceivers {command}\n" in text
+    for flag in ("--top", "--quantize", "--split-column", "--faithfulness", "--max-time", "--port"):
+        assert flag in text
+    assert max(map(len, text.splitlines())) <= 130
 
 
 @pytest.mark.parametrize("name", list_recipes())

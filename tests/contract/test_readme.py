@@ -37,7 +37,7 @@ def command_lines() -> list[tuple[str, str]]:
 
 
 # Of every command, and of a task that exists only for several target columns.
-ALWAYS = ("--debug", "--task.weights")
+ALWAYS = ("--debug", "--help", "--help-all", "--task.weights")
 
 
 def positive(flag: str) -> str:

@@ -52,6 +52,13 @@ def test_an_apostrophe_opens_no_quotation():
     assert max(map(len, wrapped(text, 40).splitlines())) <= 40
 
 
+def test_rows_of_tables_are_not_wrapped():
+    row = "accuracy       98.3 %  95.1 to 99.4      and further cells of the row"
+    assert (
+        wrapped(f"{row}\nA sentence after the table.", 20) == f"{row}\nA sentence after the\ntable."
+    )
+
+
 def test_lines_and_indents_of_a_message_are_kept():
     assert wrapped("one\n  two three", 8) == "one\n  two\n  three"
 

@@ -89,5 +89,5 @@ def run(args: Sequence[str]) -> int:
         where = options.data or "the run's own data"
         samples = counted(result.num_samples, "sample")
         echo(f"Measured on the {result.split} split of {where}: {samples}.\n", wrap=True)
-    echo(text)
+    echo(text, wrap=options.format == "table")
     return 0
