@@ -205,6 +205,13 @@ def test_memorized_training_data_are_a_sentence():
     assert "accuracy 100.0 % in training, 62.0 % in validation" in text
     assert "from 0.7 at step 20 to 1.4" in text
     assert overfitting_sentence(rows(1.0, [0.9, 0.98, 0.98], [0.9, 0.1, 0.1]), "accuracy") == ""
-    assert overfitting_sentence(rows(0.8, [0.6, 0.7, 0.6], [0.9, 0.7, 1.4]), "accuracy") == ""
+    assert overfitting_sentence(rows(0.7, [0.6, 0.7, 0.6], [0.9, 0.7, 1.4]), "accuracy") == ""
+    text = overfitting_sentence(rows(0.92, [0.6, 0.7, 0.3], [0.9, 0.7, 1.4]), "accuracy")
+    assert "fits its training data much better than validation (overfitting)" in text
+    many = [
+        {**row, "step": 10 * row["step"]} for row in rows(1.0, [0.6, 0.7, 0.6], [0.9, 0.7, 1.4])
+    ]
+    many.append({**many[-1], "step": many[-1]["step"] + 1, "train/accuracy": 0.5})  # of one step
+    assert "accuracy 99.5 % in training" in overfitting_sentence(many, "accuracy")
     assert overfitting_sentence([], "accuracy") == ""
     assert "loss 0.01 in training" in overfitting_sentence(rows(0, [0, 0, 0], [2.0, 1, 3]), "mae")

@@ -15,7 +15,11 @@ _LEARNED = 0.99  # share of correct training samples from which the training dat
 _LOSS_SHARE = 0.25  # of the validation loss, below which a training loss counts likewise where there is no share
 _LOSS_RISE = 1.1  # of the validation loss over its lowest value
 _FALL = 0.02  # of a share below its highest value in validation
-_GAP = 0.05  # between the shares of training and validation
+_GAP, _WIDE_GAP = (
+    0.05,
+    0.15,
+)  # between the shares of training and validation; the second below `_LEARNED`
+_LAST_STEPS = 50
 
 
 def few_rows_sentence(split: str, rows: float) -> str:
@@ -70,33 +74,52 @@ def curves_sentence(curves: Sequence[Curve]) -> str:
 
 
 def overfitting_sentence(rows: Sequence[Mapping[str, Any]], score: str) -> str:
-    """Return a sentence if a run has memorized its training data while validation became worse, else nothing.
+    """Return a sentence if a run fits its training data much better than validation, which became worse, else nothing.
 
     Args:
         rows: Lines of `metrics.jsonl`.
         score: Name of the value that the training log has beside the loss.
     """
     measured = [row for row in rows if "validation/loss" in row]
-    trained = [row for row in rows if "train/loss" in row]
-    if len(measured) < 3 or not trained:
+    if len(measured) < 3 or not any("train/loss" in row for row in rows):
         return ""
     lowest = min(measured, key=lambda row: row["validation/loss"])
-    last, train = measured[-1], trained[-1]
+    last, loss = measured[-1], _last_mean(rows, "train/loss")
     rises = last["validation/loss"] > _LOSS_RISE * lowest["validation/loss"] > 0
+    what = "has memorized its training data"
     key = f"validation/{score}"
     if is_share(score) and key in last:
         highest = max(row[key] for row in measured if key in row)
-        right = train[f"train/{score}"]
-        learned = right >= _LEARNED and right - last[key] >= _GAP
+        right = _last_mean(rows, f"train/{score}")
+        gap = right - last[key]
+        learned = gap >= (_GAP if right >= _LEARNED else _WIDE_GAP)
+        if right < _LEARNED:
+            what = "fits its training data much better than validation"
         rises = rises or last[key] < highest - _FALL
         found = f"{score} {metric_text(score, right)} in training, {metric_text(score, last[key])} in validation"
     else:
-        learned = train["train/loss"] < _LOSS_SHARE * last["validation/loss"]
-        found = f"loss {train['train/loss']:.3g} in training"
+        learned = loss < _LOSS_SHARE * last["validation/loss"]
+        found = f"loss {loss:.3g} in training"
     if not (learned and rises):
         return ""
     return (
-        f"The model has memorized its training data (overfitting): at the end {found}; the validation loss went from "
+        f"The model {what} (overfitting): at the end {found}; the validation loss went from "
         f"{lowest['validation/loss']:.3g} at step {lowest['step']:,} to {last['validation/loss']:.3g}. More data, more "
         "augmentation, a larger --optim.weight-decay, a smaller model or a shorter run may help."
     )
+
+
+def _last_mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    """Return the mean of a value of training over the last 50 steps or more: a line may average a single step."""
+    known = [row for row in rows if key in row]
+    before = 0
+    counts: list[int] = []
+    for row in known:
+        counts.append(max(row["step"] - before, 1))
+        before = row["step"]
+    total = steps = 0.0
+    for row, count in zip(reversed(known), reversed(counts), strict=True):
+        total, steps = total + count * row[key], steps + count
+        if steps >= _LAST_STEPS:
+            break
+    return total / max(steps, 1.0)
