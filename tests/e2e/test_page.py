@@ -227,10 +227,7 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
         {"name": "color", "kind": "table", "choices": ["red", "blue"]},
     ]
     answers = made_answers()
-    outputs = [
-        {"name": "price", "task": "", "names": []},
-        {"name": "tags", "task": "", "names": []},
-    ]
+    outputs = [{"name": name, "task": "", "names": []} for name in ("price", "tags")]
     run = {"name": "made", "inputs": inputs, "outputs": outputs, "reads": 2, "latents": 1}
     told = {
         "/run": {**run, "heads": [1, 1]},
@@ -258,7 +255,8 @@ def test_every_other_kind_of_input_is_given_and_drawn(browser):
     page.wait_for_selector("body[data-ready]")
     page.fill("#give-age", "41")
     page.select_option("#give-color", "blue")
-    page.click(".zone.values button")
+    assert page.locator("#give button.strong").count() == 1
+    page.click("#send")
     finish(page)
     page.fill("#give-text", "Grüße")
     with page.expect_response("**/explain"):
@@ -312,6 +310,25 @@ def test_a_page_of_an_explanation_needs_no_server(tmp_path, browser):
         assert float(page.locator("[data-input=fields] .number").first.inner_text()) < 1
         page.click("text=Play")
         wait_until(lambda: page.evaluate("document.querySelector('.player input').value > 0.1"))
+
+
+@pytest.mark.slow
+def test_the_file_of_the_audio_is_played_whatever_was_chosen_first(tmp_path, browser):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    write_wav(tmp_path / "a.wav", tone(0, 0))
+    folder = save_looking(tmp_path / "run", "image", "audio")
+    with served(folder) as address, visited(browser, address) as (page, _):
+        labels = page.locator("#zones label").all_inner_texts()
+        assert labels == [
+            "Drop an image here, or choose one:",
+            "Drop an audio file here, or choose one:",
+        ]
+        give(page, tmp_path / "a.png", "image")
+        give(page, tmp_path / "a.wav", "audio")
+        page.wait_for_selector(".player")
+        assert "cannot play" not in page.inner_text("#views")
+        assert page.locator("figure h3").all_inner_texts() == ["audio", "image"]
 
 
 @pytest.mark.slow

@@ -292,3 +292,12 @@ def test_every_variable_is_documented():
     text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     for one in variables().values():
         assert f"| `{one.name}` | `{one.flag}` |" in text, one.name
+
+
+def test_a_completion_is_a_script_without_the_examples(capsys):
+    assert main(["serve", "--tyro-print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--max-samples" in script
+    assert "examples:" not in script
+    assert main(["serve", "--help"]) == 0
+    assert "examples:" in capsys.readouterr().out

@@ -45,7 +45,8 @@ def parse(
             **({} if default is None else {"default": default}),
         )
     except SystemExit as left:
-        if left.code in (0, None):  # tyro has printed the help; it would run the examples together
+        prints_help = not any(word.startswith("--tyro-") for word in args)  # but a completion
+        if prints_help and left.code in (0, None):  # tyro would run the examples together
             echo(f"examples:\n{examples.strip(chr(10))}")
         raise
 

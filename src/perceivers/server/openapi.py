@@ -64,6 +64,7 @@ _VIEW: Schema = {
         "axes": {"type": "array", "items": {"type": "integer"}},
         "low": {"type": "number"},
         "high": {"type": "number"},
+        "largest": {"type": "number"},
         "maps": {"type": "array", "items": {"type": "object"}},
         "share": {"type": "array", "items": {"type": "number"}},
         "even": {"type": "number"},

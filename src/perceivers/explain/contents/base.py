@@ -205,10 +205,22 @@ class View:
         return scale_of([attention for _, attention in self.maps.values()])
 
     @property
+    def scale_text(self) -> str:
+        """`scale` as the end of a color scale: `18.9x`, or `≥18.9x` if larger values have the same color."""
+        largest = largest_of([attention for _, attention in self.maps.values()])
+        return f"{'≥' if largest > self.scale else ''}{self.scale:.1f}x"
+
+    @property
     def num_real(self) -> int:
         """Number of elements up to the last real one of a single axis, at least one. Padding follows."""
         real = np.flatnonzero(np.isfinite(self.overall))
         return int(real[-1]) + 1 if real.size else 1
+
+
+def largest_of(maps: list[Array]) -> float:
+    """Return the largest value of maps, 0 if all are missing."""
+    seen = [attention[np.isfinite(attention)] for attention in maps]
+    return max([0.0, *(float(part.max()) for part in seen if part.size)])
 
 
 def scale_of(maps: list[Array]) -> float:

@@ -88,9 +88,10 @@ def bare(axes: Any) -> None:
     axes.tick_params(length=2, colors=QUIET, labelsize=8)
 
 
-def scale_beside(axes: Sequence[Any], drawn: Any, scale: float, **where: Any) -> None:
-    """Draw the color scale of attention beside axes, in multiples of an even share."""
-    ticks = {0.0: "0", 1.0: "1x", scale: f"{scale:.1f}x"}
+def scale_beside(axes: Sequence[Any], drawn: Any, view: View, **where: Any) -> None:
+    """Draw the color scale of a view's attention beside axes, in multiples of an even share."""
+    scale = view.scale
+    ticks = {0.0: "0", 1.0: "1x", scale: view.scale_text}
     if scale > 100:  # the two lowest would overlap
         del ticks[0.0]
     place: dict[str, Any] = {"fraction": 0.02, "pad": 0.01} | where
@@ -132,7 +133,7 @@ def draw_panels(
         axes.set_title(shorten(title, 24), color=INK, fontsize=9, parse_math=False)
     for axes in cells[len(maps) + 1 :]:
         axes.set_axis_off()
-    scale_beside(cells, heat, view.scale)
+    scale_beside(cells, heat, view)
     return cells[: len(maps) + 1]
 
 
@@ -173,16 +174,17 @@ def draw_tracks(grid: Sequence[Any], view: View, edges: Array) -> None:
     """Draw attention along one axis, one track for each map: height and color show its strength."""
     for axes, (title, attention) in zip(grid, view.maps.values(), strict=True):
         heights = view.content.arrange(attention, view).reshape(-1)
-        _draw_track(axes, heights, edges[: len(heights) + 1], view.scale)
+        _draw_track(axes, heights, edges[: len(heights) + 1], view)
         name_beside(axes, title)
     for axes in grid[:-1]:
         axes.tick_params(labelbottom=False)
 
 
-def _draw_track(axes: Any, attention: Array, edges: Array, scale: float) -> None:
+def _draw_track(axes: Any, attention: Array, edges: Array, view: View) -> None:
     """Draw attention as steps over a dotted line at the even share; missing elements are hatched."""
     from matplotlib.collections import PolyCollection
 
+    scale = view.scale
     starts, _, heights = envelope(attention, STEPS)
     edges = edges[[*starts, len(attention)]]
     known = np.isfinite(heights)
@@ -200,7 +202,7 @@ def _draw_track(axes: Any, attention: Array, edges: Array, scale: float) -> None
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, scale * 1.05)
     bare(axes)
-    axes.set_yticks([1, scale], ["1x", f"{scale:.1f}x" if scale >= 2.5 else ""], fontsize=6)
+    axes.set_yticks([1, scale], ["1x", view.scale_text if scale >= 2.5 else ""], fontsize=6)
     axes.tick_params(axis="y", length=0)
 
 

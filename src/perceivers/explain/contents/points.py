@@ -71,7 +71,7 @@ class PointsContent(base.Content):
             )
             axes.view_init(elev=22, azim=-55)
             drawn.append(axes)
-        plot.scale_beside(drawn, heat, view.scale, pad=0.04, shrink=0.8)
+        plot.scale_beside(drawn, heat, view, pad=0.04, shrink=0.8)
 
     def draw_frame(self, figure: Any, view: base.View, frame: int) -> None:
         """Draw the points once, with the map of the whole model, from another side in each frame."""
@@ -81,7 +81,7 @@ class PointsContent(base.Content):
         title = plot.shorten(view.summary_title, 40)
         axes.set_title(title, color=plot.INK, fontsize=10, pad=0, parse_math=False)
         axes.view_init(elev=22, azim=-55 + 360 * frame / TURNS)
-        plot.scale_beside([axes], heat, view.scale, pad=0.02, shrink=0.8)
+        plot.scale_beside([axes], heat, view, pad=0.02, shrink=0.8)
 
     def _shown(self, view: base.View) -> npt.NDArray[np.int64]:
         """Return the indices of the points that are shown: at most `POINTS`, evenly through the list."""

@@ -59,7 +59,7 @@ class TableContent(base.Content):
             axes.axvline(1, color=plot.QUIET, linewidth=0.7, linestyle=(0, (2, 2)))
             axes.set_title(plot.shorten(title, 24), fontsize=9, color=plot.INK, parse_math=False)
             axes.set_xlim(0, 1.05 * scale)
-            axes.set_xticks([1, scale], ["1x", f"{scale:.1f}x"])
+            axes.set_xticks([1, scale], ["1x", view.scale_text])
             axes.set_ylim(max(len(chosen), 3) - 0.4, -0.6)
         for axes in cells[len(view.maps) :]:
             axes.set_axis_off()

@@ -101,7 +101,7 @@ class TextContent(base.Content):
             where = f" \N{EN DASH} passage with the most attention, lines {first + 1} to {last} of {len(lines)}"
             text = plot.shorten(title, 24) + (where if cut else "")
             axes.set_title(text, fontsize=9, color=plot.INK, loc="left", parse_math=False)
-        plot.scale_beside(panels[:copies], heat, view.scale, fraction=0.015, aspect=18)
+        plot.scale_beside(panels[:copies], heat, view, fraction=0.015, aspect=18)
         tracks = panels[copies:]
         if tracks:
             plot.draw_tracks(tracks, view, np.arange(len(view.overall) + 1) * self.step)

@@ -73,7 +73,7 @@ class VideoContent(base.Content):
                 heat = self._lay_map(axes, attention, int(frame), view)
         for row, title in enumerate(["frames", *(title for title, _ in view.maps.values())]):
             plot.name_beside(grid[row, 0], title)
-        plot.scale_beside(list(grid[1:].flat), heat, view.scale)
+        plot.scale_beside(list(grid[1:].flat), heat, view)
 
     def draw_frame(self, figure: Any, view: base.View, frame: int) -> None:
         """Draw a frame beside a copy with the map of the whole model."""

@@ -14,7 +14,8 @@ A view is an object with these keys:
 - `media`: JavaScript view that draws it, and the keys of `Content.to_json`;
 - `extent`: fraction of each axis of the content that the elements cover;
 - `axes`: length of each axis of its maps;
-- `low`, `high`: values of the first and the last color, in multiples of an even share;
+- `low`, `high`: values of the first and the last color, in multiples of an even share; `largest`: the largest value of
+  its maps, which has the last color, too;
 - `maps`: maps with `cross_attention` (its index, `all` for the whole model, or `query` for the output's own query),
   `title`, `values` (a byte for each element in base64: 0 where it is missing, else 1 for `low` to 255 for `high`) and,
   in some views, `numbers`;
@@ -28,7 +29,14 @@ from typing import Literal
 import numpy as np
 
 from perceivers.explain.attribution.explanation import Explanation
-from perceivers.explain.contents.base import Array, Json, View, number_list, scale_of
+from perceivers.explain.contents.base import (
+    Array,
+    Json,
+    View,
+    largest_of,
+    number_list,
+    scale_of,
+)
 
 Maps = dict[int | str, tuple[str, Array]]
 """Title and map by key, as in `View.maps`."""
@@ -125,7 +133,9 @@ def _map_set(view: View, maps: Maps, ends: tuple[float, float], side: int | None
         if view.content.has_numbers:
             one["numbers"] = number_list(arranged)
         found.append(one)
-    return {"low": round(ends[0], 3), "high": round(ends[1], 3), "maps": found}
+    largest = largest_of([attention for _, attention in maps.values()])
+    scale = {"low": round(ends[0], 3), "high": round(ends[1], 3), "largest": round(largest, 3)}
+    return {**scale, "maps": found}
 
 
 def _packed(values: Array, low: float, high: float) -> str:

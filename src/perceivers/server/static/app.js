@@ -35,8 +35,11 @@ function busy(is) {
   for (const part of [at("answer"), at("views")]) part.classList.toggle("busy", is);
 }
 
-function file() {
-  return Object.values(given ?? {}).find((value) => value instanceof File);
+/** Return the file that was given for an input, perhaps for a column that it shares with another one. */
+function fileOf(name) {
+  const input = run.inputs.find((one) => one.name === name);
+  const shared = input?.file ? ["file", ...run.inputs.filter((one) => one.file === input.file).map((one) => one.name)] : [];
+  return [name, ...shared].map((field) => given?.[field]).find((value) => value instanceof File) ?? null;
 }
 
 /** Fields of a request beside the sample: all cross-attentions at once, so that the slider over depth needs no request. */
@@ -71,7 +74,7 @@ async function explain(signal) {
   try {
     const explained = await post("explain", given, options(), signal);
     shown = explained.views;
-    await views.show(shown, file());
+    await views.show(shown, fileOf);
   } catch (error) {
     if (error.status !== 422) throw error;
     shown = [];

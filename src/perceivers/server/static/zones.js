@@ -17,6 +17,7 @@ export class Zones {
     this.changed = changed;
     this.failed = failed;
     this.given = {};
+    this.plain = []; // fields of texts and values, each with its name
     this.build();
   }
 
@@ -32,7 +33,8 @@ export class Zones {
     }
     this.host.append(...files.filter((input) => !together.includes(input) || together.length < 2).map((input) => this.zone(input)));
     if (written.length) this.host.append(this.row(written));
-    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "Missing inputs may be left out."));
+    if (this.plain.length) this.host.append(this.sending());
+    if (this.run.inputs.length > 1 && together.length < 2 && !this.needsAll) this.host.append(make("p", { class: "quiet" }, "Inputs may be left out."));
   }
 
   /** Whether a request needs all inputs: both frames of a pair. */
@@ -41,29 +43,34 @@ export class Zones {
   }
 
   notify() {
+    for (const [name, field] of this.plain) {
+      if (field.value.trim() !== "") this.given[name] = field.value;
+      else if (typeof this.given[name] === "string") delete this.given[name];
+    }
     const missing = this.run.inputs.filter((input) => !(input.name in this.given));
-    if (!this.needsAll || !missing.length) this.changed(this.given);
+    if (Object.keys(this.given).length && (!this.needsAll || !missing.length)) this.changed(this.given);
+  }
+
+  /** Return the one button that sends the texts and values. Files are sent as soon as they are chosen. */
+  sending() {
+    const button = make("button", { type: "button", class: "strong", id: "send", click: () => this.notify() }, "Predict");
+    return make("p", { class: "buttons" }, [button]);
   }
 
   /** Return a zone with a field for each value of a row. */
   row(inputs) {
     const zone = make("div", { class: "zone values" });
-    const fields = inputs.map((input) => {
+    for (const input of inputs) {
       const id = `give-${input.name}`;
       const field = input.choices?.length
         ? make("select", { id }, ["", ...input.choices].map((name) => make("option", { value: name }, name)))
         : make("input", { id, type: input.number ? "number" : "text", step: "any" });
+      field.addEventListener("keydown", (event) => {
+        if (event.key === "Enter") this.notify();
+      });
       zone.append(make("label", { for: id }, input.name), field);
-      return [input.name, field];
-    });
-    const send = () => {
-      for (const [name, field] of fields) {
-        if (field.value === "") delete this.given[name];
-        else this.given[name] = field.value;
-      }
-      this.notify();
-    };
-    zone.append(make("p", { class: "buttons" }, [make("button", { type: "button", class: "strong", click: send }, "Predict")]));
+      this.plain.push([input.name, field]);
+    }
     return zone;
   }
 
@@ -73,13 +80,19 @@ export class Zones {
     const give = (value, name) => {
       for (const other of others) delete this.given[other];
       this.given[input.name] = value;
+      for (const [written, field] of this.plain) if (written === input.name) field.value = "";
       shown.textContent = name;
       this.notify();
     };
-    const several = this.run.inputs.length > 1 && input.name !== "file" ? `${input.name}: ` : "";
+    const isNamed = this.run.inputs.length > 1 && ![input.kind, "file"].includes(input.name);
+    const several = isNamed ? ` for ${input.name}` : "";
+    const forget = () => {
+      delete this.given[input.name];
+      shown.textContent = "";
+    };
     const zone = make("div", { class: "zone", "data-zone": input.name });
-    if (input.kind === "text") zone.append(...this.writing(input, give));
-    else zone.append(...this.choosing(input, `${several}${words}`, give));
+    if (input.kind === "text") zone.append(...this.writing(input, forget));
+    else zone.append(...this.choosing(input, `${words}${several}`, give));
     zone.append(shown, ...this.recording(input, give));
     this.droppable(zone, give);
     return zone;
@@ -94,17 +107,16 @@ export class Zones {
     return [make("p", {}, [make("label", { for: id }, `Drop ${words} here, or choose one:`)]), field];
   }
 
-  writing(input, give) {
+  writing(input, forget) {
     const id = `give-${input.name}`;
     const area = make("textarea", { id, spellcheck: "false" });
-    const send = () => {
-      if (area.value.trim()) give(area.value, "");
-    };
     area.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.notify();
     });
-    const button = make("button", { type: "button", class: "strong", click: send }, "Predict");
-    return [make("p", {}, [make("label", { for: id }, `${input.name === "text" ? "Write" : `${input.name}: write`} a text, or drop a file:`)]), area, make("p", { class: "buttons" }, [button])];
+    area.addEventListener("input", () => forget());
+    this.plain.push([input.name, area]);
+    const name = this.run.inputs.length > 1 && input.name !== "text" ? ` for ${input.name}` : "";
+    return [make("p", {}, [make("label", { for: id }, `Write a text${name}, or drop a file here:`)]), area];
   }
 
   recording(input, give) {

@@ -16,7 +16,7 @@ export function mixed(stops, part) {
 /** Return a map of a set with its levels as bytes and its scale. */
 export function mapOf(set, map, scores = false) {
   const levels = Uint8Array.from(atob(map.values), (letter) => letter.charCodeAt(0));
-  return { ...map, levels, scores, low: set.low, high: set.high };
+  return { ...map, levels, scores, low: set.low, high: set.high, largest: set.largest };
 }
 
 /** Return the strength of an element's color, between 0 and 1. */
@@ -82,8 +82,10 @@ export function legend(map, attention = heat) {
   const even = make("span", { class: "even" }, "1×");
   even.style.setProperty("--part", Math.sqrt(1 / map.high));
   scale.append(even);
-  const title = "In multiples of the attention that each element would receive if all received the same";
-  return make("span", { class: "legend", title }, ["0", scale, `${map.high.toFixed(1)} × an even share`]);
+  const clipped = map.largest > map.high;
+  const above = clipped ? ` Higher values, up to ${map.largest.toFixed(1)}×, have the last color.` : "";
+  const title = `In multiples of the attention that each element would receive if all received the same.${above}`;
+  return make("span", { class: "legend", title }, ["0", scale, `${clipped ? "≥" : ""}${map.high.toFixed(1)}× an even share`]);
 }
 
 /** Return an image without its colors and darker, so that the colors of a map stand out, on white too. */

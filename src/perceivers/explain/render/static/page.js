@@ -41,7 +41,7 @@ depth.disabled = maps.length < 2;
 const latents = explained.views.find((view) => view.latents.length)?.latents ?? [];
 latent.append(...["all", ...latents.map((one) => one.latent)].map((name) => make("option", { value: name }, String(name))));
 latent.disabled = !latents.length;
-await views.show(explained.views, null);
+await views.show(explained.views);
 for (const control of [depth, latent, kind, overlay]) control.addEventListener("input", draw);
 draw();
 document.body.dataset.ready = "true";

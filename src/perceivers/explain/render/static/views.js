@@ -16,10 +16,12 @@ const KINDS = {
 const COLORS = { points: glow, text: marker }; // of maps that are not drawn over an image
 
 /** Return the clock that plays the views' clip, or null where no view has a duration. */
-async function clockOf(views, file) {
+async function clockOf(views, fileOf) {
   const lasting = views.filter((view) => view.seconds);
   if (!lasting.length) return null;
-  const sound = lasting.some((view) => view.media === "audio") && file ? await soundOf(file) : null;
+  const heard = lasting.find((view) => view.media === "audio");
+  const file = heard ? fileOf(heard.input) : null;
+  const sound = file ? await soundOf(file) : null;
   const clock = new Clock(Math.max(...lasting.map((view) => view.seconds)), sound);
   clock.isSilent = Boolean(file) && !sound;
   return clock;
@@ -39,10 +41,10 @@ export class Views {
     this.clock = null;
   }
 
-  /** Draw the views of an explanation. The file is played where it has a duration. */
-  async show(views, file) {
+  /** Draw the views of an explanation. `fileOf` returns the file of an input, which is played where it is audio. */
+  async show(views, fileOf = () => null) {
     this.clock?.pause();
-    this.clock = await clockOf(views, file);
+    this.clock = await clockOf(views, fileOf);
     const figures = document.createElement("div");
     this.drawn = [];
     for (const view of [...views].sort((a, b) => (b.media === "video") - (a.media === "video"))) {
