@@ -26,7 +26,7 @@ from support.runs import make_image_folder, save_run
     ("name", "is_id"),
     [
         ("owner/name", True),
-        ("imdb", True),
+        ("imdb", False),
         ("owner/name:subset", True),
         ("./name", False),
         ("../owner/name", False),
@@ -60,7 +60,7 @@ def test_a_run_that_does_not_exist_is_not_looked_up(tmp_path, monkeypatch, name)
 
 
 @pytest.mark.parametrize(
-    "name", ["here/birds", "./birds", "birds/", "owner/birds.png", "here/a.csv"]
+    "name", ["here/birds", "./birds", "birds/", "owner/birds.png", "here/a.csv", "birds"]
 )
 def test_data_that_do_not_exist_are_not_looked_up(tmp_path, monkeypatch, name):
     (tmp_path / "here").mkdir()

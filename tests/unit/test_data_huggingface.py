@@ -123,8 +123,8 @@ def test_a_hub_id_is_streamed(hub):
             {split: data.to_iterable_dataset(num_shards=2) for split, data in whole.items()}
         )
     )
-    source = open_data("birds", DataConfig(stream=True))
-    assert library.asked == ("birds", True)
+    source = open_data("owner/birds", DataConfig(stream=True))
+    assert library.asked == ("owner/birds", True)
     assert len(source.streams["train"].shards) == 2
     assert sorted(row["label"] for row in source.streams["train"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 

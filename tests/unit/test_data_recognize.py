@@ -76,7 +76,8 @@ def test_a_path_that_exists_wins_over_a_hub_id(tmp_path, monkeypatch):
     assert recognize("owner/birds").hub == "owner/birds"
     write_png(Path("owner/birds/1.png"), 1)
     assert recognize("owner/birds").hub is None
-    assert recognize("mnist").hub == "mnist"
+    with pytest.raises(FileNotFoundError, match="does not exist here"):
+        recognize("mnist")  # a folder that is missing; the data set is ylecun/mnist
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "../a", "/nowhere", "birds.csv", "~/nowhere"])

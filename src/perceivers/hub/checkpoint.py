@@ -234,7 +234,7 @@ def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path
         return folder
     if folder.exists():
         raise OSError(f"{folder} is a file. Expected {expected}.")
-    if "/" not in name or ":" in name or not is_hub_id(name, suffixes=_FILE_SUFFIXES):
+    if ":" in name or not is_hub_id(name, suffixes=_FILE_SUFFIXES):
         raise OSError(
             f"{source} does not exist. Expected {expected}, or `user/name` of a model on the hub."
         )

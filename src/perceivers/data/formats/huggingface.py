@@ -11,7 +11,7 @@ from perceivers.data.base import require, split_of
 from perceivers.data.formats.parquet import field_of_feature
 from perceivers.data.tables.table import Field, NamedRow, Table, infer_field, plain
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 _SOME_ROWS = 256  # rows that decide what columns of strings, lists and bytes hold
 _SOME_SHARDS = 8  # shards of an iterable data set that give such rows
 
@@ -150,7 +150,7 @@ def load_saved_dataset(folder: Path) -> Any:
 def is_hub_id(text: str, *, suffixes: Collection[str] = ()) -> bool:
     """Return whether a name that does not exist here may be looked up on the Hugging Face hub.
 
-    An id is `owner/name`, or `name` for a data set, perhaps with `:subset`. A path is never one: a text that begins
+    An id is `owner/name`, of a data set perhaps with `:subset`. A path is never one: a text without `/`, or that begins
     with `.`, `/` or `~`, ends with `/` or the suffix of a file, has a backslash or more than one `/`, or whose first
     folder exists here or is `runs`, where `fit` writes by default.
 
@@ -160,8 +160,8 @@ def is_hub_id(text: str, *, suffixes: Collection[str] = ()) -> bool:
     """
     if _HUB_ID.fullmatch(text) is None or Path(text).suffix.lower() in suffixes:
         return False
-    owner, slash, _ = text.partition("/")
-    return not (slash and (owner == "runs" or Path(owner).exists()))
+    owner = text.partition("/")[0]
+    return owner != "runs" and not Path(owner).exists()
 
 
 def load_hub_dataset(name: str, *, stream: bool) -> Any:

@@ -108,7 +108,7 @@ def recognize(data: str | Path | Sequence[str | Path]) -> DetectedLayout:
         return DetectedLayout("a data set of the Hugging Face hub", {}, hub=text)
     raise FileNotFoundError(
         f"'{text}' does not exist here, and it cannot be the id of a data set on the Hugging Face hub (these look "
-        "like 'name' or 'owner/name'). Check the path."
+        "like 'owner/name', and no folder 'owner' exists here). Check the path."
     )
 
 
