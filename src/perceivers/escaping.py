@@ -60,6 +60,11 @@ def escape_html(text: str) -> str:
     return html.escape(escape_terminal(text), quote=True)
 
 
+def escape_figure(text: str) -> str:
+    """Return a text that matplotlib draws as it is, on one line, without formulas between dollar signs."""
+    return escape_line(text).replace("$", r"\$")
+
+
 def escape_surrogates(text: str) -> str:
     r"""Return a text that every file format takes: bytes of names that are not UTF-8 become visible, `\xff`."""
     return text if text.isascii() else _SURROGATES.sub(lambda found: _visible(found[0]), text)

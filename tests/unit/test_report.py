@@ -215,3 +215,13 @@ def test_memorized_training_data_are_a_sentence():
     assert "accuracy 99.5 % in training" in overfitting_sentence(many, "accuracy")
     assert overfitting_sentence([], "accuracy") == ""
     assert "loss 0.01 in training" in overfitting_sentence(rows(0, [0, 0, 0], [2.0, 1, 3]), "mae")
+
+
+def test_class_names_are_neither_formulas_nor_markup(tmp_path):
+    names = (r"$\bad{$", "<b>|\x1b[31m", "[a](http://b.c)")
+    counts = torch.eye(3, dtype=torch.long)
+    write_report(tmp_path, facts(label_names=names, confusion=counts))
+    text = (tmp_path / "report.md").read_text()
+    assert r"| \<b\>\|\\x1b\[31m |" in text
+    assert r"| \[a\](http\://b.c) |" in text
+    assert (tmp_path / "confusion.png").exists()

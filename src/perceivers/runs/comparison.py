@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
+from perceivers.escaping import escape_figure
 from perceivers.recipes.registry import Recipe
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import curve_points, figure, save_figure
@@ -192,9 +193,9 @@ def comparison_figure(comparison: Comparison) -> Any:
             axes.grid(alpha=0.3)
         _against_cost(row[3], runs, metric, colors)
     handles = [
-        made.axes[0].plot([], [], color=colors[id(run)], linestyle=styles[id(run)], label=run.name)[
-            0
-        ]
+        made.axes[0].plot(
+            [], [], color=colors[id(run)], linestyle=styles[id(run)], label=escape_figure(run.name)
+        )[0]
         for run in comparison.runs
     ]
     made.legend(handles=handles, loc="outside lower left", ncols=min(4, len(handles)))

@@ -1,12 +1,13 @@
 """`report.md`: results, settings and curves of a finished run."""
 
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from perceivers.data.base import atomic_write
-from perceivers.escaping import encode_text, escape_markdown, markdown_code
+from perceivers.escaping import encode_text, escape_figure, escape_markdown, markdown_code
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.sentences import calibration_sentence, curves_sentence, few_rows_sentence
 from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
@@ -293,7 +294,7 @@ def roc_figure(curves: Sequence[Curve]) -> Any:
     for one in curves:
         name = one.name if len(one.name) <= 24 else f"{one.name[:21]}..."
         label = f"{name}: {one.auc:.3f} / {one.average_precision:.3f}"
-        left.plot(*zip(*one.roc, strict=True), label=label, linewidth=1.2)
+        left.plot(*zip(*one.roc, strict=True), label=escape_figure(label), linewidth=1.2)
         right.step(*zip(*one.precision_recall, strict=True), where="pre", linewidth=1.2)
     left.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
     left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
@@ -320,8 +321,9 @@ def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[s
     image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
     axes.set(title="share of each true class", xlabel="predicted", ylabel="true")
     if len(names) <= _SHOWN_CLASSES:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        shown = [escape_figure(name) for name in names]
+        axes.set_xticks(range(len(names)), shown, rotation=90)
+        axes.set_yticks(range(len(names)), shown)
         for row, column in (confusion > 0).nonzero().tolist():
             color = "white" if shares[row, column] > 0.5 else "black"
             text = str(int(confusion[row, column]))
@@ -332,5 +334,7 @@ def _draw_confusion(path: Path, confusion: Int[Tensor, "K K"], names: Sequence[s
 
 def save_figure(path: Path, made: Any) -> None:
     """Write a figure of matplotlib as PNG."""
-    with atomic_write(path) as new:
+    with atomic_write(path) as new, warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph")
         made.savefig(new, format="png", dpi=110)
