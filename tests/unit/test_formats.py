@@ -76,6 +76,7 @@ def test_a_wav_that_was_streamed_has_no_length_in_its_header(tmp_path, riff, siz
         (b"%PDF-1.7\n" + bytes(40), "it is PDF, which is not read"),
         (bytes(128) + b"DICM", "it is DICOM"),
         (b"RIFF\0\0\0\0WAVEfmt ", "it holds audio"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "it is HEIC, which is damaged or cut off"),
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
     ],
 )

@@ -119,7 +119,7 @@ def _stem(options: Options) -> str:
 
 def _sample(saved: "Saved", options: Options) -> Any:
     """Return the sample to explain: FILE or, of a table, the row asked for."""
-    from perceivers.data.sources.samples import samples_of
+    from perceivers.data.sources.samples import parse_pairs, samples_of
 
     columns = saved.config.input_columns()
     if options.text:
@@ -132,9 +132,7 @@ def _sample(saved: "Saved", options: Options) -> Any:
             )
         given: dict[str, Any] = dict(found[0])
         if options.file is not None:
-            for pair in options.file.split(","):
-                name, _, value = pair.partition("=")
-                given[name.strip()] = value.strip()
+            given |= parse_pairs(options.file, columns)
         return next(iter(samples_of(given, columns)))
     samples = list(islice(samples_of(Path(str(options.file)), columns), options.row + 1))
     if not 0 <= options.row < len(samples):

@@ -121,7 +121,7 @@ def _samples(
     elif isinstance(item, str) and is_remote(item):
         yield from _remote_samples(item, columns, on_error)
     elif isinstance(item, str | Path) and not _is_text(item, columns):
-        pairs = {} if Path(item).exists() else _pairs(str(item), columns)
+        pairs = {} if _exists(str(item)) else parse_pairs(str(item), columns)
         if pairs:
             yield _from_dict(pairs, name, columns)
             return
@@ -285,7 +285,7 @@ def _from_dict(item: Mapping[str, Any], name: str, columns: Columns) -> Sample:
     return Sample(name=" + ".join(names) or name, row=row)
 
 
-def _pairs(text: str, columns: Columns) -> dict[str, Any]:
+def parse_pairs(text: str, columns: Columns) -> dict[str, Any]:
     """Return `image=a.jpg,age=41` as a dict; {} if the text is a path or pattern with "=".
 
     A comma belongs to the path before it unless NAME= follows, where NAME is an input, or that path does not exist.
@@ -305,18 +305,25 @@ def _pairs(text: str, columns: Columns) -> dict[str, Any]:
     for part in text.split(","):
         name, equals, value = part.partition("=")
         longer = f"{pairs.get(key, '')},{part}"
-        if equals and (name.strip() in known or not key or not Path(longer.strip()).exists()):
+        if equals and (name.strip() in known or not key or not _exists(longer)):
             key = name.strip()
             pairs[key] = value
         else:
             pairs[key] = longer
     for name, value in pairs.items():
-        if "," in value and name not in texts and not Path(value.strip()).exists():
+        if "," in value and name not in texts and not _exists(value):
             raise ValueError(
                 f"Expected NAME=FILE,NAME=FILE,... for a model of several modalities, got '{text}': there is no file "
                 f"'{value.strip()}'."
             )
     return {name: value.strip() for name, value in pairs.items()}
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text.strip()).exists()
+    except (OSError, ValueError):  # longer than names may be, or with a zero byte
+        return False
 
 
 def _is_table(path: Path, columns: Columns) -> bool:

@@ -256,8 +256,9 @@ def _what_it_is(start: bytes) -> str:
     unread = next((n for at, magic, n in _UNREAD if start[at:].startswith(magic)), None)
     if unread:
         return f"it is {unread}, which is not read; convert it to PNG or JPEG"
-    if start[4:8] == b"ftyp" and start[8:12] in IMAGE_BRANDS and not _register_heif():
-        return 'it is HEIC, which is read with an extra: pip install "perceivers[heic]"'
+    if start[4:8] == b"ftyp" and start[8:11] in {b"hei", b"hev", b"mif"}:
+        extra = 'which is read with an extra: pip install "perceivers[heic]"'
+        return f"it is HEIC, {'which is damaged or cut off' if _register_heif() else extra}"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
         return f"it holds text that begins with {start[:16].decode('ascii')!r}"
     kind = kind_of_bytes(start)
