@@ -261,10 +261,11 @@ def test_a_form_of_another_page_is_refused(client, headers, status):
     [
         ("application/x-www-form-urlencoded", b"%41" * 2_000_000, 413, "larger than 4,000,000"),
         ("multipart/form-data; boundary=m; charset=punycode", b"--m", 415, "charset 'punycode'"),
+        ("application/json", b'{"samples": [' + b"[]," * 2_000_000, 413, "commas, colons and"),
         ("multipart/form-data; boundary=m", b"--m\r\nA: " + b"a" * 100_000, 400, "cannot be read"),
     ],
 )
-def test_a_form_that_takes_long_to_decode_is_refused(client, kind, body, status, words):
+def test_a_body_that_takes_long_to_decode_is_refused(client, kind, body, status, words):
     answer = client.post("/predict", content=body, headers={"content-type": kind})
     assert answer.status_code == status
     assert words in answer.json()["error"]

@@ -51,6 +51,7 @@ async def read_samples(
         samples = split_samples(await read_form(request, inputs, limits), options)
     elif kind == JSON_TYPE:
         body = await _whole_body(request)
+        _check_values(body, limits)
         samples = await asyncio.to_thread(json_samples, body, inputs, options)
     elif kind in raw_types(inputs):
         name = request.query_params.get("name", "")
@@ -146,6 +147,17 @@ def split_samples(fields: Sequence[FormField], options: Sequence[str]) -> list[l
         [*common, *(several[number] for several in given.values())]
         for number in range(counts.pop())
     ]
+
+
+def _check_values(body: bytes, limits: UploadLimits) -> None:
+    """Raise HTTPException if a JSON body has so many values that parsing it would take seconds and gigabytes."""
+    count = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
+    if count > limits.characters:
+        reason = (
+            f"The JSON body has {count:,} commas, colons and brackets; at most {limits.characters:,} are accepted. "
+            "Send long texts as multipart/form-data."
+        )
+        raise HTTPException(413, reason)
 
 
 def json_samples(
