@@ -21,6 +21,8 @@ def scan(*cells):
         (["1,234,567", "12"], [1234567, 12]),
         (["1.234.567", "12"], [1234567, 12]),
         (["1.234", "2.5"], [1.234, 2.5]),
+        (["0.906", "1.23", "0.5"], [0.906, 1.23, 0.5]),
+        (["0,906", "1,23", "1,025"], [0.906, 1.23, 1.025]),
         (["1,234", "2,5"], [1.234, 2.5]),
         (["1,234", "2.5"], [1234, 2.5]),
         (["\u22121.5", "2"], [-1.5, 2]),
@@ -62,8 +64,8 @@ def test_a_few_cells_without_a_number_are_stated():
         "Of 102 cells of column 'x', 1 are spelled as missing and 1 are no numbers, such as 'abc', and their rows are "
         "left out."
     )
-    assert NumberFormat(",").note("x", "0,5") == "Numbers of column 'x' are read as '0,5' = 0.5."
-    assert NumberFormat().note("x", "0.5") is None
+    assert NumberFormat().is_usual
+    assert not NumberFormat(",").is_usual
 
 
 def test_missing_spellings():

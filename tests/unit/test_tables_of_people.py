@@ -316,3 +316,15 @@ def test_addresses_are_predicted(tmp_path):
     write_png(tmp_path / "1.png", 1)
     (sample,) = samples_of(f"file://{tmp_path}/1.png", {"image": InputColumn("image", "image")})
     assert sample.row["image"].read() == (tmp_path / "1.png").read_bytes()
+
+
+def test_the_spelling_of_numbers_is_stated_once(tmp_path):
+    rows = "".join(f"{n},5;1.{n:03d},25;{'ab'[n % 2]}\n" for n in range(9))
+    (tmp_path / "a.csv").write_text(f"x;y;label\n{rows}")
+    source = open_data(tmp_path / "a.csv", DataConfig())
+    assert source.splits["train"].row(3)["y"] == 1003.25
+    found = [note for note in source.notes if note.startswith("Numbers are read")]
+    assert found == [
+        "Numbers are read as '0,5' = 0.5: x.",
+        "Numbers are read as '1.000,25' = 1000.25: y.",
+    ]

@@ -2,7 +2,8 @@
 
 import keyword
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from perceivers.data.registry import (
     media_kinds,
     noun_of,
 )
+from perceivers.data.tables.numbers import NumberFormat
 from perceivers.data.tables.table import Field, Table
 from perceivers.wording import counted
 
@@ -524,7 +526,20 @@ def _notes(
         )
     used = [c for part in inputs.values() for c in part.all_columns] + list(targets)
     notes += [note for c in dict.fromkeys(used) for note in fields[c].statistics.notes]
-    return tuple(notes)
+    kinds = {**{c: fields[c].kind for c in targets}, **input_kinds(inputs)}
+    return (*notes, *_spellings({c: fields[c] for c, kind in kinds.items() if kind == "number"}))
+
+
+def _spellings(fields: Mapping[str, Field]) -> Iterator[str]:
+    """Yield a sentence for each unusual spelling of numbers."""
+    columns: dict[NumberFormat, list[str]] = {}
+    for column, known in fields.items():
+        if known.number is not None and not known.number.is_usual:
+            columns.setdefault(known.number, []).append(column)
+    for spelling, names in columns.items():
+        example = fields[names[0]].statistics.example
+        with suppress(ValueError):  # an example in another spelling
+            yield f"Numbers are read as '{example}' = {spelling.parse(example)}: {', '.join(names)}."
 
 
 def _described(part: InputColumn, name: str) -> str:

@@ -19,8 +19,8 @@ _EXPONENT = r"(?:[eE][-+]?\d+)?"
 _SPELLING = re.compile(
     rf"[-+\u2212]?(?:(?P<code>0\d+)|(?P<whole>\d{{1,18}})"
     rf"|(?P<point_group>[1-9]\d{{0,2}}\.\d{{3}})|(?P<comma_group>[1-9]\d{{0,2}},\d{{3}})"
-    rf"|(?P<point_groups>\d{{1,3}}(?:\.\d{{3}})+(?:,\d+)?)"
-    rf"|(?P<comma_groups>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)"
+    rf"|(?P<point_groups>[1-9]\d{{0,2}}(?:(?:\.\d{{3}}){{2,}}(?:,\d+)?|\.\d{{3}},\d+))"
+    rf"|(?P<comma_groups>[1-9]\d{{0,2}}(?:(?:,\d{{3}}){{2,}}(?:\.\d+)?|,\d{{3}}\.\d+))"
     rf"|(?P<point>(?:\d+\.\d*|\.\d+|\d{{1,18}}(?=[eE])){_EXPONENT})"
     rf"|(?P<comma>(?:\d+,\d*|,\d+){_EXPONENT})"
     rf"|(?P<blank_point>\d{{1,3}}(?:{_GROUP}\d{{3}})+(?:\.\d+)?)"
@@ -66,11 +66,10 @@ class NumberFormat:
             raise ValueError(f"{text!r:.40} is no number.")
         return int(bare) if _WHOLE.fullmatch(bare) and len(bare) < 19 else float(bare)
 
-    def note(self, column: str, example: str) -> str | None:
-        """Return a sentence about the format, None if it is the usual one."""
-        if (self.decimal, self.thousands) == (".", ""):
-            return None
-        return f"Numbers of column '{column}' are read as '{example}' = {self.parse(example)}."
+    @property
+    def is_usual(self) -> bool:
+        """Whether numbers have a decimal point and no thousands separators."""
+        return (self.decimal, self.thousands) == (".", "")
 
 
 def is_missing_spelling(text: str) -> bool:

@@ -36,7 +36,8 @@ class ColumnStatistics:
         distinct: Number of distinct values, at most about 1,000.
         words: Mean number of words of a text.
         is_counter: Whether the cells are whole numbers that increase by one from row to row.
-        notes: Sentences about spellings and missing values.
+        notes: Sentences about missing values and cells of another kind.
+        example: Number that shows how the numbers are spelled.
     """
 
     filled: int = 0
@@ -44,6 +45,7 @@ class ColumnStatistics:
     words: float = 0.0
     is_counter: bool = False
     notes: tuple[str, ...] = ()
+    example: str = ""
 
     @property
     def few_values(self) -> bool:
@@ -348,6 +350,7 @@ def common_field(fields: Sequence[Field]) -> Field:
         words=sum(one.words * one.filled for one in known) / max(filled, 1),
         is_counter=all(one.is_counter for one in known),
         notes=tuple(dict.fromkeys(note for one in known for note in one.notes)),
+        example=chosen.statistics.example,
     )
     return replace(chosen, statistics=statistics)
 
@@ -441,6 +444,7 @@ class ColumnScan:
             distinct=len(self._values),
             words=self._words / max(strings, 1),
             is_counter=self._is_counter and filled > 1,
+            example=self.numbers.example(),
         )
         if not filled:
             return Field("other")
@@ -448,11 +452,8 @@ class ColumnScan:
         if self.spelled and strings == filled:
             number = self.numbers.found(comma=comma, grouped=grouped)
             if number is not None:
-                notes = (
-                    number.note(column, self.numbers.example()),
-                    self.numbers.note_about_rest(column),
-                )
-                notes = tuple(note for note in notes if note)
+                note = self.numbers.note_about_rest(column)
+                notes = (note,) if note else ()
                 return Field("number", number=number, statistics=replace(statistics, notes=notes))
         kinds = [kind for kind, count in self._kinds.items() if count]
         if kinds == ["string"]:
