@@ -206,12 +206,12 @@ class CountProgress:
         self._console = console
         self._line: ProgressLine | None = None
         self._noun, self._total = noun, total
-        self._done = 0
-        self._started = time.monotonic()
+        self._done = self._before = 0
+        self._started = self._entered = time.monotonic()
         self._token: Token[CountProgress | None] | None = None
 
     def __enter__(self) -> "CountProgress":
-        self._started = time.monotonic()
+        self._started = self._entered = time.monotonic()
         self._token = _active.set(self)
         return self
 
@@ -226,13 +226,14 @@ class CountProgress:
         if self._line is not None:
             self._line.stop()
             if kind is None and self._done and self._line.has_shown:
-                took = readable_duration(time.monotonic() - self._started)
+                took = readable_duration(time.monotonic() - self._entered)
                 self._line.line(f"{self._prefix}{counted(self._done, self._noun)} in {took}.")
 
-    def expect(self, total: int | None, noun: str | None = None) -> None:
-        """Start to count anew, up to a total."""
+    def expect(self, total: int | None, noun: str | None = None, start: int = 0) -> None:
+        """Start to count anew, from `start` up to a total."""
         self._total, self._noun = total, noun or self._noun
-        self._done, self._started = 0, time.monotonic()
+        self._done = self._before = start
+        self._started = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """Count finished items."""
@@ -243,7 +244,8 @@ class CountProgress:
                 return
             self._line = ProgressLine(prefix=self._prefix, console=self._console)
             self._line.start()
-        done, total, rate = self._done, self._total, self._done / seconds if seconds else 0.0
+        done, total = self._done, self._total
+        rate = (done - self._before) / seconds if seconds else 0.0
         if total is None:
             fields = [Field(counted(done, self._noun), 0)]
         else:
@@ -264,6 +266,7 @@ def tracked(
     noun: str | None = None,
     *,
     size: Callable[[Item], int] | None = None,
+    start: int = 0,
 ) -> Iterator[Item]:
     """Yield the items and report each to the progress of the command, if one is shown.
 
@@ -272,12 +275,13 @@ def tracked(
         total: Their number. None: unknown.
         noun: Name of an item. By default that of the command.
         size: Number of items in a batch. By default 1.
+        start: Number of items done before, of the total.
     """
     progress = _active.get()
     if progress is None:
         yield from items
         return
-    progress.expect(total, noun)
+    progress.expect(total, noun, start)
     for item in items:
         yield item
         progress.advance(1 if size is None else size(item))

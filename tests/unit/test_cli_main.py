@@ -124,3 +124,44 @@ def test_messages_become_one_paragraph():
     assert readable(ValueError("one\n  two")) == "one two"
     assert readable(MemoryError()) == "MemoryError"
     assert readable(KeyError("field")) == "KeyError: field. Run again with --debug to see where."
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("predict", "RUN"),
+        ("predict run", "Expected at least one FILE"),
+        ("predict run a.png --tpo 3", "--top"),
+        ("predict run a.png --top x", "--top"),
+        ("predict run a.png --batch-size 0", "Expected --batch-size of at least 1, got 0."),
+        ("predict run a.png --clips 0", "Expected --clips of at least 1, got 0."),
+        ("evaluate run --batch-size 0", "Expected --batch-size of at least 1, got 0."),
+        ("evaluate run --max-bad 2", "Expected --max-bad from 0 to 1, got 2.0."),
+        ("evaluate run --split other", "--split"),
+        ("explain run", "Expected a FILE to explain"),
+        ("explain run a.png --clip-position 3", "Expected --clip-position from 0 to 1, got 3.0."),
+        ("explain run a.png --row -1", "Expected --row of at least 0, got -1."),
+        ("export run", "--out"),
+        ("shard data", "--out"),
+        ("shard data --out x --rows-per-shard 0", "--rows-per-shard of at least 1, got 0."),
+        ("shard data --out x --max-bad 7", "Expected --max-bad from 0 to 1, got 7.0."),
+        ("make-flow-data x --count 0", ""),
+        ("quickstart --max-epochs 0", "Expected --max-epochs of at least 1, got 0."),
+        ("push run name", "Expected USER/NAME"),
+        ("report run --examples -1", "Expected --examples of 0 or more, got -1."),
+        ("info digits --batch 0", "Expected --batch of at least 1, got 0."),
+        ("serve run --port 99999", "Expected --port from 0 to 65535, got 99999."),
+        ("compare one", "Expected at least two run folders, got 1."),
+        ("doctor --nonsense", "--nonsense"),
+        ("fit", "Expected DATA"),
+        ("fit a b", "Expected one DATA, got a, b."),
+        ("fit x --resume 3", "--resume: expected no value, got 3."),
+        ("fit x --size huge", "--size: expected one of tiny, small, base, paper; got huge."),
+        ("fit x --seed a", "--seed: Input should be a valid integer"),
+    ],
+)
+def test_wrong_arguments_are_status_2(capsys, monkeypatch, tmp_path, command, expected):
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    assert expected in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

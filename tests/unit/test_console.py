@@ -127,3 +127,13 @@ def test_items_of_unknown_number_are_counted(clock):
 def test_without_a_command_nothing_is_shown(capsys):
     assert list(tracked([1, 2], 2)) == [1, 2]
     assert capsys.readouterr() == ("", "")
+
+
+def test_shards_continue_the_count_of_the_rows(clock):
+    file = io.StringIO()
+    with CountProgress("shard", "row", console=Console(file=file, width=80)):
+        for start in (0, 50):
+            for _ in tracked(range(start, start + 50), 100, start=start):
+                clock[0] += 1
+    assert "perceivers shard:  61%  61 of 100 rows  1 rows/s  39 s left" in file.getvalue()
+    assert file.getvalue().endswith("perceivers shard: 100 rows in 1 min 40 s.\n")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, Quantize, check_quantize, parse
+from perceivers.cli.parsing import Device, Quantize, check_numbers, check_quantize, parse
 from perceivers.cli.terminal import echo
 from perceivers.console import CountProgress
 from perceivers.wording import counted
@@ -59,6 +59,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="evaluate", examples=_EXAMPLES)
+    check_numbers("evaluate", options, {"batch_size": 1, "clips": 1}, ["max_bad"])
     check_quantize("evaluate", options.quantize, options.device)
     from perceivers.data.base import atomic_write_text
     from perceivers.evaluation.evaluate import evaluate_run

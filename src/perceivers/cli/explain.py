@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, Switch, parse, texts_of, wrong_arguments
+from perceivers.cli.parsing import Device, Switch, check_numbers, parse, texts_of, wrong_arguments
 from perceivers.cli.terminal import echo
 from perceivers.console import CountProgress, tracked
 from perceivers.wording import counted
@@ -83,6 +83,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="explain", examples=_EXAMPLES)
+    check_numbers("explain", options, {"latents": 0, "row": 0}, ["clip_position"])
     if options.faithfulness:
         return _measure_faithfulness(options)
     if options.file is None and not options.text:

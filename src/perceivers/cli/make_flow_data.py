@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceivers.cli.parsing import parse
+from perceivers.cli.parsing import check_numbers, parse
 from perceivers.cli.terminal import echo
 from perceivers.wording import counted
 
@@ -44,6 +44,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="make-flow-data", examples=_EXAMPLES)
+    check_numbers("make-flow-data", options, {"count": 2})
     from perceivers.data.sources.synthetic_flow import write_pairs
 
     held_out = write_pairs(

@@ -57,6 +57,33 @@ def summary(documented: Any) -> str:
     return text.split("\n\nAttributes:")[0].split("\n\nRun:")[0]
 
 
+def check_numbers(
+    command: str,
+    options: Any,
+    at_least: Mapping[str, int] | None = None,
+    shares: Sequence[str] = (),
+) -> None:
+    """Exit with status 2 if a number is out of its range; None, a default, is in every range.
+
+    Args:
+        command: Name of the command.
+        options: The parsed arguments.
+        at_least: Smallest value of some of them.
+        shares: Those that lie from 0 to 1.
+    """
+    for name, lowest in (at_least or {}).items():
+        value = getattr(options, name)
+        if value is not None and value < lowest:
+            flag = name.replace("_", "-")
+            wrong_arguments(command, f"Expected --{flag} of at least {lowest}, got {value}.")
+    for name in shares:
+        value = getattr(options, name)
+        if value is not None and not 0 <= value <= 1:
+            wrong_arguments(
+                command, f"Expected --{name.replace('_', '-')} from 0 to 1, got {value}."
+            )
+
+
 def check_quantize(command: str, quantize: str | None, device: str) -> None:
     """Exit with status 2 if int8 weights are requested on a device that does not support them."""
     if quantize is not None and device not in ("auto", "cpu"):

@@ -11,6 +11,7 @@ from perceivers.cli.main import readable
 from perceivers.cli.parsing import (
     Device,
     Quantize,
+    check_numbers,
     check_quantize,
     parse,
     texts_of,
@@ -86,9 +87,8 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if a file could not be read."""
     options: Options = parse(Options, args, command="predict", examples=_EXAMPLES)
+    check_numbers("predict", options, {"top": 0, "batch_size": 1, "clips": 1})
     check_quantize("predict", options.quantize, options.device)
-    if options.clips is not None and options.clips < 1:
-        wrong_arguments("predict", f"Expected --clips of at least 1, got {options.clips}.")
     if not options.files and not options.text:
         wrong_arguments("predict", "Expected at least one FILE to predict after RUN; got none.")
     from perceivers.evaluation.metrics_table import predictions_text

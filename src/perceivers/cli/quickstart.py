@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceivers.cli.parsing import Device, parse
+from perceivers.cli.parsing import Device, check_numbers, parse
 from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="quickstart", examples=_EXAMPLES)
+    check_numbers("quickstart", options, {"max_epochs": 1})
     from perceivers.data.base import atomic_write_text
     from perceivers.data.sources.builtin import digits
     from perceivers.evaluation.evaluate import evaluate_run

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from perceivers.cli.parsing import parse
+from perceivers.cli.parsing import check_numbers, parse
 from perceivers.cli.terminal import echo
+from perceivers.console import CountProgress
 from perceivers.wording import counted
 
 _EXAMPLES = """
@@ -49,6 +50,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="shard", examples=_EXAMPLES)
+    check_numbers("shard", options, {"rows_per_shard": 1}, ["max_bad"])
     from perceivers.data.base import DataConfig
     from perceivers.data.sources.write_shards import write_shards
 
@@ -58,13 +60,14 @@ def run(args: Sequence[str]) -> int:
         test=options.test,
         max_bad=options.max_bad,
     )
-    written = write_shards(
-        options.data,
-        options.out,
-        config=config,
-        rows_per_shard=options.rows_per_shard,
-        splits=options.split,
-    )
+    with CountProgress("shard", "row"):
+        written = write_shards(
+            options.data,
+            options.out,
+            config=config,
+            rows_per_shard=options.rows_per_shard,
+            splits=options.split,
+        )
     for part in written:
         there = f", {part.there} of them there already" if part.there else ""
         if part.changed:

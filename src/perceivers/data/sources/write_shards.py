@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from perceivers.console import tracked
 from perceivers.data.base import DataConfig, atomic_write, require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.fingerprint import RowsFingerprint, rows_fingerprint
@@ -210,7 +211,7 @@ def _row_group(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _cells(plan: _Plan, span: range) -> Iterator[dict[str, Any]]:
     """Yield the cells of rows in the form of the file. Unreadable rows are recorded and left out."""
-    for index in span:
+    for index in tracked(span, len(plan.table), start=span.start):
         where = plan.table.where(index)
         match = _WHERE.match(where)
         key = f"{PurePosixPath(match[1]).name}:{match[2]}" if match else where
