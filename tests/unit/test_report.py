@@ -225,3 +225,11 @@ def test_class_names_are_neither_formulas_nor_markup(tmp_path):
     assert r"| \<b\>\|\\x1b\[31m |" in text
     assert r"| \[a\](http\://b.c) |" in text
     assert (tmp_path / "confusion.png").exists()
+
+
+def test_names_of_bad_rows_that_are_not_utf8_are_kept(tmp_path):
+    bad = [("caf\udce9.png", "damaged")]
+    write_report(tmp_path, facts(bad=bad))
+    assert "caf\\\\xe9.png: damaged" in (tmp_path / "report.md").read_text()
+    found = read_summary(tmp_path)
+    assert [tuple(row) for row in found.bad] == bad

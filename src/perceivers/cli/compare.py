@@ -12,6 +12,7 @@ import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
 from perceivers.cli.terminal import echo
+from perceivers.escaping import json_text
 
 if TYPE_CHECKING:
     from perceivers.runs.comparison import Comparison
@@ -105,7 +106,7 @@ def _json(comparison: "Comparison") -> str:
         "notes": comparison.notes,
         "left_out": [{"run": name, "reason": why} for name, why in comparison.left_out],
     }
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json_text(content, indent=2, nan_as_null=True)
 
 
 def _csv(comparison: "Comparison") -> str:

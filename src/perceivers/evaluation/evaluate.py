@@ -130,7 +130,7 @@ def evaluate_run(
     as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
     if data is None and permute is None and as_trained:
         plain = without_names(as_dict(found))
-        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(plain, indent=1) + "\n"
         file = predictor.folder / f"evaluation-{found.split}.json"
         with suppress(OSError), atomic_write(file) as path:  # unless the folder is read-only
             path.write_text(text, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -37,7 +36,7 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     The table's last line is the main metric with its 95 % confidence interval: `test accuracy: 98.6 % (97.4 to 99.2)`.
     """
     if form == "json":
-        return json.dumps(as_dict(evaluation), indent=2, ensure_ascii=False)
+        return json_text(as_dict(evaluation), indent=2, nan_as_null=True)
     parts = [metrics_text(evaluation.metrics, evaluation.intervals), *_each(evaluation)]
     for task, one in evaluation.tasks.items():
         parts += [f"{task}:\n{text}" for text in _each(one)]

@@ -248,7 +248,7 @@ def _write_manifest(
     assert task is not None
     manifest = _manifest(saved.config, task, graph, reference.outputs, difference)
     manifest["model"] = _FILES[form]
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    text = json.dumps(manifest, indent=2)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
     if form == "safetensors":
         return ()

@@ -144,7 +144,7 @@ def versions() -> dict[str, str]:
 
 def write_summary(folder: Path, summary: RunSummary) -> None:
     """Write `report.json` into a run folder."""
-    text = json.dumps(_plain(summary), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(_plain(summary), indent=1) + "\n"
     with atomic_write(folder / SUMMARY_FILE) as new:
         new.write_bytes(encode_text(text))
 
