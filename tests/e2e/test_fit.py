@@ -15,6 +15,7 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_recipe, read_run_recipe
 from perceivers.runs.metrics import read_metrics
+from perceivers.training import build as build_module
 from perceivers.training import fit as fit_module
 from perceivers.training import stopping as clock
 from perceivers.training.module import PerceiverModule
@@ -331,6 +332,19 @@ def stopped_run(tmp_path_factory):
         with pytest.raises(SystemExit):
             train(str(folder), max_epochs=1, die="SIGTERM:5")
     return folder
+
+
+def test_a_closed_terminal_saves_and_stops_unless_ignored(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        train(str(tmp_path / "run"), max_epochs=2, die="SIGHUP:3")
+    assert stopped.value.code == 128 + signal.SIGHUP
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        assert signal.SIGHUP not in build_module._signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP in build_module._signals()
 
 
 def test_another_number_of_processes_is_said_to_be_inexact(stopped_run, tmp_path, capfd):
