@@ -39,7 +39,8 @@ def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
         return json_text(as_dict(evaluation), indent=2, nan_as_null=True)
     parts = [metrics_text(evaluation.metrics, evaluation.intervals), *_each(evaluation)]
     for task, one in evaluation.tasks.items():
-        parts += [f"{task}:\n{text}" for text in _each(one)]
+        if texts := _each(one):
+            parts.append("\n\n".join([f"{task}:\n{texts[0]}", *texts[1:]]))
     parts += evaluation.remarks
     if evaluation.bad:
         bad = len(evaluation.bad)
