@@ -255,7 +255,9 @@ def test_every_setting_has_a_variable():
     assert settings.allowed_origins == ("https://a.example", "https://b.example")
     assert (settings.limits.bytes, settings.connections.grace) == (1000, 2.5)
     assert settings.access_log == "json"
-    assert settings_from({})[0] == ServerSettings(run=tyro.MISSING)
+    settings, _ = settings_from({})
+    assert settings.run is tyro.MISSING
+    assert (settings.port, settings.limits) == (ServerSettings(run="a").port, UploadLimits())
 
 
 @pytest.mark.parametrize(

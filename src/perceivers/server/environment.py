@@ -53,7 +53,7 @@ def settings_from(environ: Mapping[str, str]) -> tuple[ServerSettings, list[str]
         VariableError: If a value does not fit.
     """
     known = variables()
-    settings = ServerSettings(run=tyro.MISSING)
+    settings = ServerSettings(run="")
     unknown: list[str] = []
     for name, text in environ.items():
         if not name.startswith(PREFIX):
@@ -66,6 +66,8 @@ def settings_from(environ: Mapping[str, str]) -> tuple[ServerSettings, list[str]
             settings = _with(settings, one.path, one.parse(text.strip()))
         except ValueError as error:
             raise VariableError(f"{name}: {error} Unset it, or give {one.flag}.") from error
+    if not settings.run:
+        object.__setattr__(settings, "run", tyro.MISSING)  # required of the command line; no str
     return settings, sorted(unknown)
 
 
