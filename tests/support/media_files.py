@@ -1,6 +1,7 @@
 """A small file of every suffix that is registered for audio, video and images, for tests."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -109,7 +110,7 @@ def write_audio_as(path: Path, *, seconds: float = 1.0) -> Path:
 
     container, codec = _AUDIO[suffix]
     with av.open(str(path), "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, layout="mono")
+        stream: Any = file.add_stream(codec, rate=rate, layout="mono")
         stream.bit_rate = 12_200 if suffix == "amr" else 64_000
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = rate
@@ -131,7 +132,7 @@ def write_video_as(path: Path, *, count: int = 12) -> Path:
     rate = 25 if codec in {"mpeg2video", "dvvideo", "rv10"} else VIDEO_RATE
     height, width = (576, 720) if codec == "dvvideo" else (48, 64)
     with av.open(str(path), "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate)
+        stream: Any = file.add_stream(codec, rate=rate)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p"
         for number in range(count):
