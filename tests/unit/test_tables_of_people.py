@@ -11,6 +11,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.samples import samples_of
 from perceivers.data.tables.columns import InputColumn
+from perceivers.evaluation.predict import modality_names
 from perceivers.recipes.overrides import override_data
 from perceivers.recipes.resolve import resolve
 from support.files import write_csv, write_wav
@@ -327,4 +328,13 @@ def test_the_spelling_of_numbers_is_stated_once(tmp_path):
     assert found == [
         "Numbers are read as '0,5' = 0.5: x.",
         "Numbers are read as '1.000,25' = 1000.25: y.",
+    ]
+
+
+def test_modalities_may_be_named_by_their_column():
+    assert modality_names(["photo", "table", "age", "what"], MIXED) == [
+        "image",
+        "table",
+        "age",
+        "what",
     ]

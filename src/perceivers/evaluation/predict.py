@@ -61,6 +61,7 @@ class Predictor:
         self.device = pick_device("cpu" if is_free else device)
         self.model = saved.model.to(self.device).eval()
         self.quantization = None if quantize is None else self._quantize(quantize)
+        without = modality_names(without, config.input_columns())
         left = _without(config.preprocess, without, config.target_modalities)
         self.preprocess, is_whole = uncut(left)
         self.batch_size = 1 if is_whole else batch_size  # each frame in its own size
@@ -309,6 +310,16 @@ def uncut(preprocess: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         for name, part in preprocess.items()
     }
     return found, any(hasattr(part, "whole") for part in found.values())
+
+
+def modality_names(names: Sequence[str], columns: Mapping[str, InputColumn]) -> list[str]:
+    """Return the names of modalities, some of which may be given by the name of their only column."""
+    of_column = {
+        part.column: name
+        for name, part in columns.items()
+        if [one.column for one in columns.values()].count(part.column) == 1 and not part.columns
+    }
+    return [name if name in columns else of_column.get(name, name) for name in names]
 
 
 def _without(
