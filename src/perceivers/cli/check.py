@@ -68,7 +68,9 @@ def run(args: Sequence[str]) -> int:
 
     names = ("label", "target", "columns", "split_column", "test", "group")
     given = {name: getattr(options, name) for name in names}
-    words = {name: FlagWords([value]) for name, value in given.items() if value is not None}
+    words: dict[str, Any] = {
+        name: FlagWords([value]) for name, value in given.items() if value is not None
+    }
     try:
         with CountProgress("check", "row"):
             report = check_data(options.data, options.recipe, **words)
