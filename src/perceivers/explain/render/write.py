@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -132,7 +133,9 @@ def _write_arrays(out: Path, arrays: dict[str, Any]) -> None:
 
 
 def _save_png(figure: Any, out: Path) -> None:
-    with atomic_write(out) as new:
+    with atomic_write(out) as new, warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box; the warning would print it.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(new, format="png", dpi=110, facecolor="white")
 
 
