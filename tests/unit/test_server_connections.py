@@ -9,6 +9,7 @@ import socket
 import threading
 from contextlib import closing
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
@@ -20,6 +21,7 @@ from perceivers.server.access import AccessRules
 from perceivers.server.connections import STATE_KEY, ConnectionTable, LimitedProtocol
 from perceivers.server.log_filter import RepeatFilter
 from perceivers.server.middleware import RequestGuard
+from perceivers.server.service import Service
 from perceivers.server.settings import ConnectionLimits, UploadLimits
 from support.timing import PATIENCE, wait_until
 
@@ -61,8 +63,8 @@ class Served:
 
         metrics = SimpleNamespace(count_request=lambda _, status, __: self.statuses.append(status))
         log = SimpleNamespace(add=lambda *_: None)
-        service = SimpleNamespace(
-            metrics=metrics, limits=uploads, connection_limits=limits, access_log=log
+        service = Mock(
+            Service, metrics=metrics, limits=uploads, connection_limits=limits, access_log=log
         )
         self.guard = RequestGuard(app, service, AccessRules())
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=100)
@@ -227,7 +229,7 @@ def test_trouble_of_the_event_loop_closes_a_connection_and_is_logged_once(caplog
     async def run():
         loop = asyncio.get_running_loop()
         async with ConnectionTable(ConnectionLimits(), 1.0, closed.append) as table:
-            one = type("Idle", (), {"address": "", "since": 0.0, "unsent": 0})()
+            one = Mock(LimitedProtocol, address="", since=0.0, unsent=0)
             one.transport = SimpleNamespace(abort=lambda: closed.append("aborted"))
             table.add(one)
             error = OSError(errno.EMFILE, "Too many open files")
