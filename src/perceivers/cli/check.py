@@ -73,7 +73,8 @@ def run(args: Sequence[str]) -> int:
     }
     try:
         with CountProgress("check", "row"):
-            report = check_data(options.data, options.recipe, **words)
+            overrides: dict[str, Any] = {**words}
+            report = check_data(options.data, options.recipe, **overrides)
     except OverrideError as error:
         wrong_arguments("check", error.hint)
     if options.format == "json":
