@@ -143,6 +143,9 @@ def build_loaders(
     subtasks = {name: len(part.output_names) for name, part in recipe.task.subtasks.items()}
     cache_bytes = _CACHE_SHARE * (available_memory() or 0) / process.local_processes
 
+    # A small validation split alone would turn one bad file into a large share.
+    rows = None if source.streams else sum(len(source.splits[s]) for s in ("train", "validation"))
+
     def loader(split: str, *, training: bool) -> Any:
         augment = recipe.augment if training else None
         settings = LoaderSettings(
@@ -152,6 +155,7 @@ def build_loaders(
             num_workers=process.threads_and_workers(recipe.data.workers)[1],
             num_classes=subtasks or recipe.output.num_outputs,
             max_bad=recipe.data.max_bad,
+            num_rows=rows,
             world_size=process.world_size,
             rank=process.rank,
             pin_memory=process.is_gpu,

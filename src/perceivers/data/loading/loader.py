@@ -178,7 +178,8 @@ class BatchLoader:
 
     def __init__(self, settings: LoaderSettings, num_rows: int | None) -> None:
         self.settings = settings
-        self._rows = BadRowTracker(settings.max_bad, num_rows)
+        rows = settings.num_rows if num_rows is not None and settings.num_rows else num_rows
+        self._rows = BadRowTracker(settings.max_bad, rows)
         self._workers: DataLoader[WorkerResult] | None = None
         self._results: Iterator[WorkerResult] | None = None  # of the current epoch, or the next
         self._resumed = False

@@ -23,6 +23,8 @@ class LoaderSettings:
         num_workers: Processes that decode. 0: this process.
         num_classes: Width of the targets if samples are mixed; of several tasks, of each of them.
         max_bad: Largest share of rows that may fail to decode before the run stops.
+        num_rows: Rows of which `max_bad` is a share, such as those of train and of the validation split held out of it.
+            None: those of the split.
         drop_last: Drop the last, incomplete batch in training. Each epoch drops other rows.
         world_size: Number of processes (ranks) that share the rows.
         rank: Number of this process.
@@ -42,6 +44,7 @@ class LoaderSettings:
     num_workers: int = 0
     num_classes: int | Mapping[str, int] | None = None
     max_bad: float = 0.01
+    num_rows: int | None = None
     drop_last: bool = True
     world_size: int = 1
     rank: int = 0

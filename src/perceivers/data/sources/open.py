@@ -116,10 +116,7 @@ def open_data(
         first = next(iter(tables.values()))
         few = np.unique(np.linspace(0, len(first) - 1, _LOOKED_AT).round().astype(int))
         choice = with_audio_tracks(choice, (first.row(int(index)) for index in few))
-    _check_texts(next(iter(tables.values())), fields, choice)
-    for table in tables.values():
-        check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
-    check_memory(tables.values())
+    _check_tables(tables, fields, choice)
     if config.stream:
         notes = (*notes, "These data are read by index, so streaming changes nothing.")
     source = DatasetBundle(form, tables, choice.inputs, choice.target, (), choice.ignored)
@@ -140,6 +137,16 @@ def open_data(
     shared = _shared_groups(source, config)
     seen = f"Recognized {form}: {rows}."
     return replace(source, notes=(seen, *choice.notes, *target_notes, *notes, *shared))
+
+
+def _check_tables(
+    tables: Mapping[str, Table], fields: Mapping[str, Field], choice: ColumnSelection
+) -> None:
+    """Refuse texts and paths that are none, and tables that do not fit into memory."""
+    _check_texts(next(iter(tables.values())), fields, choice)
+    for table in tables.values():
+        check_paths(table, [c for part in choice.inputs.values() for c in part.all_columns])
+    check_memory(tables.values())
 
 
 def _check_texts(table: Table, fields: Mapping[str, Field], choice: ColumnSelection) -> None:

@@ -61,7 +61,6 @@ def explain_sample(
     """
     saved = load(saved) if isinstance(saved, str | Path) else saved
     learned = _task_of_run(saved)
-    learned.check_explainable()
     output, config = learned.config.select_subtask(task)
     learned = learned if output is None else learned.parts[output]
     sample = read_sample(saved, file, clip_position=clip_position)
@@ -106,13 +105,15 @@ def explain_sample(
 
 
 def _task_of_run(saved: Saved) -> Task:
-    """Return the task of a run that can decode files."""
+    """Return the task of a run that can decode files and be explained."""
     if saved.config.task is None or not saved.config.preprocess:
         raise ValueError(
             f"The model in {saved.folder} was saved without its labels or its preprocessing, so it cannot read files: "
             "pv.save(predictor, folder) or `perceivers fit` save both."
         )
-    return build_task(saved.config.task)
+    task = build_task(saved.config.task)
+    task.check_explainable()
+    return task
 
 
 def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int | None]:
