@@ -35,7 +35,10 @@ def test_file_that_must_not_be_read_is_named(tmp_path, monkeypatch):
 
 
 def test_disk_that_fails_while_reading_names_the_file(tmp_path, monkeypatch):
-    class Broken(io.BytesIO):
+    class Broken(io.BufferedReader):
+        def __init__(self):
+            super().__init__(io.BytesIO())
+
         def read(self, size=-1):
             raise OSError(5, "Input/output error")
 

@@ -149,8 +149,8 @@ class TestTable:
         Path("rows.csv").write_text("age,size\n1,2\n3,4\n")
         assert main(["explain", run("table"), "rows.csv", "--row", "2"]) == 1
         assert "rows.csv holds 2 samples: there is no --row 2" in capsys.readouterr().err
-        assert main(["explain", run("table"), "rows.csv", "--row=-1"]) == 1
-        assert "there is no --row -1" in capsys.readouterr().err
+        assert main(["explain", run("table"), "rows.csv", "--row=-1"]) == 2
+        assert "--row of at least 0, got -1" in capsys.readouterr().err
 
 
 def test_something_to_look_at_is_needed(capsys):

@@ -139,7 +139,7 @@ def test_mixing_leaves_evaluation_alone():
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(ValueError, match="at least 1 rows, one for each device, got 0"):
+    with pytest.raises(ValueError, match="at least 1 row, one for each device, got 0"):
         loader_of(ImageRows(0))
     with pytest.raises(ValueError, match="at least 2 rows, one for each device, got 1"):
         loader_of(ImageRows(1), training=True, world_size=2)

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import importlib
+import io
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -244,7 +245,7 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading. A pipe, device or socket, whose reading may never end, is refused.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ class EncodedItem:
         """Whether there is nothing: an empty cell."""
         return self.path is None and self.data is None and self.array is None and self.value is None
 
-    def open(self) -> io.BytesIO | BinaryIO:
+    def open(self) -> io.BytesIO | io.BufferedReader:
         """Return the encoded file, opened for reading.
 
         Raises:
