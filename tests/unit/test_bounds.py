@@ -1,22 +1,31 @@
 """Files and settings that state more than they can hold, and names that are no ids of the hub."""
 
 import json
+import math
 import os
+import stat
 import zipfile
+from dataclasses import replace
 
 import huggingface_hub
 import numpy as np
 import pytest
+from PIL import Image
 
-from perceivers.data.base import open_regular
+from perceivers.checks.scan import scan_rows
+from perceivers.data.base import atomic_write, open_regular
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats import files
+from perceivers.data.formats.documents import load_yaml
 from perceivers.data.formats.files import read_files
 from perceivers.data.formats.huggingface import is_hub_id
 from perceivers.data.modalities.array.decode import read_array
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
+from perceivers.data.sources.identity import row_identities
 from perceivers.data.sources.layout import recognize
 from perceivers.data.tables import memory
-from perceivers.hub.checkpoint import load
+from perceivers.hub.checkpoint import config_json, load
+from perceivers.recipes.resolve import resolve
 from support.cli import run_command
 from support.models import save_untrained
 from support.runs import make_image_folder, save_run
@@ -154,3 +163,45 @@ def test_a_foreign_configuration_that_cannot_be_is_refused(tmp_path, change, mes
     changed_config(run, change)
     with pytest.raises(ValueError, match=message):
         load(run)
+
+
+def test_settings_with_control_characters_or_impossible_dates_name_their_file():
+    with pytest.raises(ValueError, match=r"y\.yaml is not YAML"):
+        load_yaml("x: \x01\n", "y.yaml")
+    with pytest.raises(ValueError, match=r"y\.yaml holds a value that is not YAML: month must be"):
+        load_yaml("seed: 2001-99-99\n", "y.yaml")
+
+
+def test_numbers_beyond_the_largest_are_bad_rows_and_no_statistics(tmp_path):
+    lines = [f"{n},{'ab'[n % 2]}" for n in range(200)]
+    lines[3] = "1e170,a"
+    (tmp_path / "t.csv").write_text("x,label\n" + "\n".join(lines) + "\n")
+    run = resolve(str(tmp_path / "t.csv"), overrides={"label": "label", "columns": {"x": "number"}})
+    assert all(math.isfinite(std) for std in run.preprocess["table"].stds)
+    (row,) = [row for row in scan_rows(run) if row.error]
+    assert "expected a number from -1e+18 to 1e+18, got" in row.error
+    image = ImagePreprocessConfig.imagenet(size=(4, 4), std=(float("inf"),) * 3)
+    with pytest.raises(ValueError, match=r"got an infinite preprocess\.image\.std\.0"):
+        config_json(replace(load(save_run(tmp_path / "run")).config, preprocess={"image": image}))
+
+
+def test_a_pipe_in_a_class_folder_is_one_bad_row(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("L", (8, 8), 20 * number).save(tmp_path / name / f"{number}.png")
+    os.mkfifo(tmp_path / "ant" / "pipe.png")
+    run = resolve(str(tmp_path))
+    bad = [row for row in scan_rows(run) if row.error]
+    assert len(bad) <= 1  # passed over by the list of files, or named
+    train = run.data.splits["train"]
+    found = row_identities(train, run.data.inputs, run.data.targets("train"), run.data.label_names)
+    assert len(found) == len(train)
+
+
+def test_new_files_have_the_usual_permissions(tmp_path):
+    umask = os.umask(0)
+    os.umask(umask)
+    with atomic_write(tmp_path / "a") as new:
+        new.touch(mode=0o600)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask

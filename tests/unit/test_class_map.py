@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.image.class_map import find_encoding, map_values
 from perceivers.data.modalities.image.modality import ClassMapModality, ClassMapPreprocessConfig
 
 CLASSES = np.zeros((32, 32), np.uint8)
@@ -122,3 +123,22 @@ def test_another_level_than_in_training_is_a_bad_row():
 def test_the_number_of_classes_may_be_given():
     config = ClassMapPreprocessConfig(size=(32, 32), num_classes=200)
     assert config.measure(lambda _: [item(BINARY * 128)]).levels == ()
+
+
+def test_palettes_of_another_order_are_refused():
+    def with_palette(colors):
+        image = Image.new("P", (4, 4))
+        image.putdata([0] * 8 + [1] * 8)
+        image.putpalette([value for color in colors for value in color])
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        return map_values(EncodedItem("a.png", data=buffer.getvalue()))
+
+    red, blue = (200, 0, 0), (0, 0, 200)
+    same = find_encoding([with_palette([red, blue]), with_palette([red, blue])], None)
+    assert same.num_classes == 2
+    with pytest.raises(
+        ValueError,
+        match=r"palettes of the class maps differ: the index [01] has the color",
+    ):
+        find_encoding([with_palette([red, blue]), with_palette([blue, red])], None)

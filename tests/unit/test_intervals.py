@@ -158,8 +158,15 @@ def test_too_few_samples_have_no_bootstrap_interval():
     sums = BootstrapSums(1)
     sums.add(torch.ones(9, 1))
     assert sums.intervals(lambda rows: {"sum": rows[:, 0]}) == {}
-    sums.add(torch.ones(1, 1))
-    assert sums.intervals(lambda rows: {"sum": rows[:, 0]}) == {"sum": (10.0, 10.0)}
+    sums.add(torch.tensor([[2.0]]))
+    low, high = sums.intervals(lambda rows: {"sum": rows[:, 0]})["sum"]
+    assert low < 11.0 < high
+
+
+def test_resamples_that_do_not_differ_have_no_interval():
+    sums = BootstrapSums(1)
+    sums.add(torch.ones(20, 1))
+    assert sums.intervals(lambda rows: {"sum": rows[:, 0]}) == {}
 
 
 def test_each_resample_draws_as_many_samples():

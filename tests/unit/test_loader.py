@@ -169,7 +169,7 @@ def test_rows_that_cannot_be_read_are_bad_rows():
 
 def test_one_bad_row_of_twenty_is_too_many_by_default():
     expected = (
-        r"1 of 20 rows \(5\.0%\) cannot be read, more than the 1\.0% allowed: Cannot read 'p7\.png' .*"
+        r"1 of 20 rows \(5\.0%\) cannot be read, more than the 1\.0% allowed, so far: Cannot read 'p7\.png' .*"
         r"Repair the data, or go on without such rows with --max-bad 0\.1\."
     )
     with pytest.raises(ValueError, match=expected):

@@ -161,6 +161,12 @@ def test_negative_indices_of_obj_count_back_from_their_line():
     np.testing.assert_array_equal(found.points[found.faces], expected.points[expected.faces])
     with pytest.raises(ValueError, match="a face names vertex -4, but 3 stand before it"):
         cloud(b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf -4 -2 -1\nv 0 0 0\n", "a.obj")
+    for face in (b"f 0 1 2", b"f 1/1 2/2 0/1", b"f 1 2 0"):
+        with pytest.raises(ValueError, match="a face names vertex 0, but vertices count from 1"):
+            cloud(b"v 0 0 0\nv 1 0 0\nv 0 1 0\n" + face + b"\n", "a.obj")
+    cloud(
+        b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 10/0 2 3\n".replace(b"10/0", b"4"), "a.obj"
+    )
 
 
 @pytest.mark.parametrize("mark", [" ", "; ", ";", "\t"])

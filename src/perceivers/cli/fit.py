@@ -160,7 +160,7 @@ def _report(result: "Run") -> None:
     table = metrics_text(result.metrics, result.intervals)
     echo(f"\nOn the validation split, with the weights that were kept:\n\n{table}")
     if warning := few_rows_sentence("validation", result.metrics["samples"]):
-        echo(f"\n{warning}")
+        echo(f"\n{warning}", wrap=True)
     echo(
         f"\nThe run is in {folder} (see report.md there). Next:\n"
         f"  perceivers evaluate {folder}\n"

@@ -201,6 +201,10 @@ class Batch:
         return next(iter(self.inputs.values())).shape[0] // self.num_clips
 
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can only be read by setting it
+
+
 @contextmanager
 def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
     """Yield a temporary path to write to, and move it to `path` at the end: no reader ever sees half a file.
@@ -233,6 +237,8 @@ def atomic_write(path: Path, *, sync: bool = True) -> Generator[Path]:
                 os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, temporary)
+        else:  # some writers make private files
+            temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
     except OSError as error:
         raise OSError(_write_failure(named, error)) from error

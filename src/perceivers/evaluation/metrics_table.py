@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from perceivers.escaping import json_text
+from perceivers.escaping import escape_line, json_text
 from perceivers.evaluation.evaluate import Evaluation, as_dict
 from perceivers.runs.sentences import curves_sentence, few_rows_sentence, measured_calibration
 from perceivers.tasks.base import metric_text
@@ -18,6 +18,7 @@ _WIDTH = 80  # of a terminal
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Return rows of cells as aligned text, the columns `right` to the right. The first row is the head."""
+    rows = [[escape_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

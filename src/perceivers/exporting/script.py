@@ -614,6 +614,9 @@ def fields_of(output, how, values):
     return {"task": how["task"], **best[0], **labels, "top": best[:TOP], "probabilities": named}
 
 
+if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    print("usage: python predict.py FILE [FILE ...]", file=sys.stderr)
+    sys.exit(2 if len(sys.argv) < 2 else 0)
 failed = False
 for place, word in enumerate(sys.argv[1:]):
     try:
@@ -647,6 +650,9 @@ def byte_name(byte):
     return chr(byte) if 32 <= byte < 127 else f"\\\\x{{byte:02x}}"
 
 
+if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    print("usage: python predict.py FILE [FILE ...]", file=sys.stderr)
+    sys.exit(2 if len(sys.argv) < 2 else 0)
 failed = False
 for place, word in enumerate(sys.argv[1:]):
     try:

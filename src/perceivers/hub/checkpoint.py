@@ -4,12 +4,13 @@ No code from a file is run: weights are safetensors, and other pickles are loade
 refused.
 """
 
+import math
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -121,9 +122,32 @@ def save(
 
 
 def config_json(config: SavedConfig) -> str:
-    """Return the contents of `config.json`."""
-    return (
-        json_text(TypeAdapter(SavedConfig).dump_python(config), indent=2, nan_as_null=True) + "\n"
+    """Return the contents of `config.json`.
+
+    Raises:
+        ValueError: If a statistic of the preprocessing is infinite.
+    """
+    content = TypeAdapter(SavedConfig).dump_python(config)
+    if found := _infinite(content):
+        raise ValueError(
+            f"Expected finite numbers in the configuration of a model, got an infinite {found}: the data hold numbers "
+            "too large to be averaged. `perceivers check DATA` names unreadable rows."
+        )
+    return json_text(content, indent=2, nan_as_null=True) + "\n"
+
+
+def _infinite(value: Any, name: str = "value") -> str | None:
+    """Return the dotted name of an infinite number in nested values, or None."""
+    if isinstance(value, float):
+        return name if math.isinf(value) else None
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        parts = cast("Mapping[Any, Any]", value).items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(cast("Sequence[Any]", value))
+    prefix = "" if name == "value" else f"{name}."
+    return next(
+        (found for key, part in parts if (found := _infinite(part, f"{prefix}{key}"))), None
     )
 
 

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from perceivers.data.base import nearest
 from perceivers.data.registry import get_modality, kind_of_bytes, kind_of_name, noun_of, suffixes_of
 from perceivers.data.tables.columns import InputColumn
+from perceivers.data.tables.numbers import LARGEST_NUMBER
 from perceivers.server.decoding import Job, Upload
 from perceivers.server.settings import UploadLimits
 
@@ -30,8 +31,11 @@ _CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1"}
 _BYTES_OF_CHARACTER = 4  # of a byte of UTF-8 in an address, and some for names
 _ONLY_FILE = "file"  # also names the only input
 _TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
-_LARGEST = 1e18  # of a number: larger ones lose their meaning in 32 bits
-_NUMBER_SCHEMA: dict[str, Any] = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+_NUMBER_SCHEMA: dict[str, Any] = {
+    "type": "number",
+    "minimum": -LARGEST_NUMBER,
+    "maximum": LARGEST_NUMBER,
+}
 _LONGEST_NAME = 300  # as of the texts that name a sample in `perceivers predict`
 
 
@@ -317,24 +321,22 @@ def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None
 def _check_number(name: str, text: str) -> None:
     """Raise HTTPException unless a text is a number that a table may hold."""
     try:
-        fits = abs(float(text)) <= _LARGEST  # False for NaN
+        fits = abs(float(text)) <= LARGEST_NUMBER  # False for NaN
     except ValueError:
         fits = False
     if not fits:
-        reason = (
-            f"Expected a number from -{_LARGEST:g} to {_LARGEST:g} for '{name}', got '{text[:40]}'."
-        )
+        reason = f"Expected a number from -{LARGEST_NUMBER:g} to {LARGEST_NUMBER:g} for '{name}', got '{text[:40]}'."
         raise HTTPException(422, reason)
 
 
 def _index(name: str, value: str | bytes, count: int | None) -> int | None:
     """Return a number below `count`; None for `all` or `mean`."""
-    if value in ("all", "mean"):
+    if value in ("all", "mean") and name != "top":
         return None
     text = value if isinstance(value, str) else ""
     most = 1000 if count is None else count - 1
     if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= most):
-        word = "all" if name == "read" else "mean"
-        reason = f"Expected '{word}' or a number from 0 to {most} for '{name}', got '{text[:20]}'."
+        word = {"read": "'all' or ", "top": ""}.get(name, "'mean' or ")
+        reason = f"Expected {word}a number from 0 to {most} for '{name}', got '{text[:20]}'."
         raise HTTPException(422, reason)
     return int(text)

@@ -51,12 +51,16 @@ def bootstrap_weights(count: int, resamples: int = _RESAMPLES) -> Float[Tensor, 
 
 
 def percentile_interval(values: Float[Tensor, " R"]) -> Interval | None:
-    """Return the interval between the percentiles 2.5 and 97.5 of a metric over resamples. None: it is not finite."""
+    """Return the interval between the percentiles 2.5 and 97.5 of a metric over resamples.
+
+    None if it is not finite, or if the resamples do not differ (if all samples are right): they then state nothing
+    about the uncertainty.
+    """
     finite = values[values.isfinite()].double()
     if len(finite) < len(values) / 2:
         return None
     low, high = finite.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    return None if low == high else (low, high)
 
 
 class BootstrapSums:

@@ -149,7 +149,8 @@ def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
     yield from run.data.notes
     yield from _preprocess_notes(run)
     for finding in quick_check(run):
-        yield f"{finding.severity.capitalize()}: {finding.message} `perceivers check DATA` lists the rows."
+        more = " `perceivers check` lists the rows." if finding.groups else ""
+        yield f"{finding.severity.capitalize()}: {finding.message}{more}"
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
     yield f"Model: {count:,} parameters. The run goes to {folder}."

@@ -67,8 +67,9 @@ def load_yaml(text: str, name: str) -> Any:
         raise ValueError(
             f"{name} is too large for settings in YAML: expected at most {_MOST_BYTES:,} characters, got {len(text):,}."
         )
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -82,8 +83,13 @@ def load_yaml(text: str, name: str) -> Any:
         raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}.") from error
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deep for settings in YAML.") from error
+    except ValueError as error:  # of a value, such as a date that does not exist
+        if str(error).startswith(name):
+            raise
+        raise ValueError(f"{name} holds a value that is not YAML: {error}.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def load_json(raw: bytes, name: str) -> Any:

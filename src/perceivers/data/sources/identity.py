@@ -8,7 +8,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from perceivers.data.base import MapStyleSplit
+from perceivers.data.base import MapStyleSplit, open_regular
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.fingerprint import bytes_fingerprint, value_fingerprint
 from perceivers.data.streaming.stream import Stream
@@ -157,7 +157,7 @@ def _file_content(path: Path, *, is_whole: bool) -> str:
     size = path.stat().st_size
     if not is_whole:
         return str(size)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if size <= 3 * _SAMPLE:
             return bytes_fingerprint(file.read())
         parts = [str(size).encode()]

@@ -28,6 +28,6 @@ def check_bad_share(
     more = len(bad) - _SHOWN
     raise ValueError(
         f"{len(bad)} of {num_rows:,} rows ({share:.1%}) cannot be read, more than the "
-        f"{max_bad:.1%} allowed: {first}{f' And {more} more.' if more > 0 else ''} "
-        f"Repair the data, or go on without such rows with --max-bad {higher:g}."
+        f"{max_bad:.1%} allowed, so far: {first}{f' And {more} more.' if more > 0 else ''} "
+        f"Repair the data, or go on without such rows with --max-bad {higher:g}. `perceivers check` counts all of them."
     )

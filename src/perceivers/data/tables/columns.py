@@ -520,6 +520,10 @@ def _notes(
     if counters:
         notes.append(f"Ignored, as they number the rows: {', '.join(counters)}.")
         rest = [c for c in rest if c not in counters]
+    empty = [c for c in rest if fields[c].statistics.distinct == 0]
+    if empty and any(fields[c].statistics.filled for c in fields):
+        notes.append(f"Ignored, as they are empty: {', '.join(empty)}.")
+        rest = [c for c in rest if c not in empty]
     if rest:
         notes.append(
             f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}."

@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+LARGEST_NUMBER = 1e18
+"""Largest absolute value of a number in a table: larger ones lose their meaning in 32 bits."""
+
 MISSING_SPELLINGS = frozenset(
     {
         *("", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "nil"),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perceivers.data.tables.table import Field
+from perceivers.escaping import escape_line
 from perceivers.wording import counted
 
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
@@ -103,6 +104,5 @@ def sort_names(names: Iterable[str]) -> list[str]:
 
 def describe_classes(names: Sequence[str], noun: str = "classes") -> str:
     """Return a sentence that lists the classes."""
-    return (
-        f"{len(names)} {noun}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}."
-    )
+    shown = ", ".join(map(escape_line, names[:_SHOWN]))
+    return f"{len(names)} {noun}: {shown}{', ...' if len(names) > _SHOWN else ''}."

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from perceivers.data.base import atomic_write
+from perceivers.escaping import escape_line
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import MeanCurves
 from perceivers.explain.contents import plot
@@ -59,7 +60,7 @@ def draw_explanation(explanation: Explanation, *, latents: bool = True) -> Figur
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.08, h_pad=0.05)
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
-    title = shorten(explanation.name, 90, keep_end=True)
+    title = shorten(escape_line(explanation.name), 90, keep_end=True)
     parts[0].suptitle(title, x=0.01, ha="left", color=INK, fontsize=11, parse_math=False)
     halves: Any = parts[0].subfigures(1, 2)
     _draw_answer(halves[0].subplots(), explanation, num_bars)

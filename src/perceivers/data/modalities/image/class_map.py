@@ -89,6 +89,7 @@ def find_encoding(maps: Sequence[MapValues], num_classes: int | None) -> MapEnco
     for one in maps:
         factor = 0x010101 if is_color and not one.is_color else 1
         counts.update({value * factor: count for value, count in one.counts.items()})
+    _check_palettes(maps)
     is_lossy = any(one.is_lossy for one in maps)
     if is_color:
         return _colors(counts, is_lossy=is_lossy)
@@ -111,6 +112,20 @@ def find_encoding(maps: Sequence[MapValues], num_classes: int | None) -> MapEnco
             "palette, or a gray one whose pixels are 0, 1, 2, ..."
         )
     return MapEncoding(count)
+
+
+def _check_palettes(maps: Sequence[MapValues]) -> None:
+    """Refuse maps in which one index has different colors: it is then unknown which index is which class."""
+    colors: dict[int, tuple[int, ...]] = {}
+    for one in maps:
+        for value in one.counts if one.palette and not one.is_color else ():
+            color = tuple(one.palette[3 * value : 3 * value + 3])
+            if len(color) == 3 and colors.setdefault(value, color) != color:
+                raise ValueError(
+                    f"The palettes of the class maps differ: the index {value} has the color {colors[value]} in one of "
+                    f"them and {color} in another. Save all maps with one palette, or as RGB images, whose colors then "
+                    "are the classes."
+                )
 
 
 def to_indices(

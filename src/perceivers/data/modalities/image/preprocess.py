@@ -217,7 +217,8 @@ def normalize_pixels(
             f"mean={config.mean} and std={config.std}."
         )
     center = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255)
-    scale = 1 / (np.asarray(std, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255))
+    with np.errstate(divide="ignore"):  # without a deviation, no output is finite
+        scale = 1 / (np.asarray(std, dtype=np.float32).reshape(-1, 1, 1) * np.float32(255))
     # By numpy: torch would open a team of threads for it, beside that of the thread that trains.
     values = pixels.permute(0, 3, 1, 2).numpy().astype(np.float32, order="C")
     values -= center

@@ -286,6 +286,8 @@ def _read_by_trimesh(data: bytes, kind: str) -> PointCloud:
 def _absolute_indices(data: bytes) -> bytes:
     """Return an OBJ file whose faces name vertices from 1 on: negative indices count back from the face's line."""
     data = re.sub(rb"\\\r?\n", b" ", data)  # a backslash continues the line
+    if re.search(rb"(?m)^[ \t]*f[ \t](?:[^\n]*[ \t])?0+(?:[/ \t\r]|$)", data):
+        raise ReasonError("a face names vertex 0, but vertices count from 1")
     if not re.search(rb"(?m)^[ \t]*f[ \t][^\n]*-", data):
         return data
     counts = {b"v": 0, b"vt": 0, b"vn": 0}

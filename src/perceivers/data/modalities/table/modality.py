@@ -25,7 +25,7 @@ from perceivers.data.registry import (
     Preprocessing,
     register_modality,
 )
-from perceivers.data.tables.numbers import NumberFormat
+from perceivers.data.tables.numbers import LARGEST_NUMBER, NumberFormat
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
@@ -315,9 +315,10 @@ def _number(name: str, column: str, cell: Any) -> float:
         number = math.inf
     if number is None:
         return math.nan
-    if not math.isfinite(number):
+    if not abs(number) <= LARGEST_NUMBER:
         raise ValueError(
-            f"'{name}', column '{column}': expected a finite number, got {cell!r:.40}. Leave the cell empty where the "
+            f"'{name}', column '{column}': expected a number from -{LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, got "
+            f"{cell!r:.40}. Leave the cell empty where the "
             f"number is not known, or read the column as names with --columns {column}:category."
         )
     return float(number)
