@@ -1,4 +1,4 @@
-"""All six Perceiver models of Hugging Face, small, in float64: outputs, gradients, and weights there and back."""
+"""All Perceiver models of Hugging Face, small, in float64: outputs, gradients, and weights there and back."""
 
 import functools
 import warnings
@@ -34,6 +34,11 @@ CHANGES = {
         "max_position_embeddings": 24,
         "num_cross_attention_heads": 8,
         "hidden_act": "gelu_new",
+    },
+    "PerceiverForSequenceClassification": {
+        "num_labels": 3,
+        "max_position_embeddings": 24,
+        "num_cross_attention_heads": 4,
     },
     "PerceiverForOpticalFlow": {"train_size": (8, 12), "d_model": 322},
     "PerceiverForMultimodalAutoencoding": {

@@ -202,12 +202,17 @@ def transformers_outputs(
         scores = ours({"image": image})
         assert isinstance(scores, Tensor)  # of one output
         return [(theirs(inputs=image).logits, scores)]
+    length = settings.max_position_embeddings
     if name == "PerceiverForMaskedLM":
-        length = settings.max_position_embeddings
         ids = torch.randint(6, 262, (2, length), generator=generator)
         mask = torch.arange(length) < torch.tensor([[length], [length * 3 // 5]])  # padding
         found = theirs(inputs=ids, attention_mask=mask.long()).logits
         return [(found[mask], _tensor(ours({"text": ids}, {"text": mask}))[mask])]
+    if name == "PerceiverForSequenceClassification":
+        ids = torch.randint(6, 262, (2, length), generator=generator)
+        mask = torch.arange(length) < torch.tensor([[length], [length * 3 // 5]])
+        found = theirs(inputs=ids, attention_mask=mask.long()).logits
+        return [(found, _tensor(ours({"text": ids}, {"text": mask})))]
     if name == "PerceiverForOpticalFlow":
         height, width = settings.train_size
         frames = normal(1, 2, 3, height, width).tanh()

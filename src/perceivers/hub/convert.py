@@ -67,7 +67,7 @@ class Converted:
 
 
 def convert(source: str | Path, out: str | Path) -> Converted:
-    """Write a model as a new run folder: a folder of `save_pretrained` with one of the six, or its id on the hub.
+    """Write a model as a new run folder: a folder of `save_pretrained` with a Perceiver, or its id on the hub.
 
     Raises:
         OSError: If there is no such folder, or a file is missing or damaged.
@@ -93,7 +93,7 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
     """Write a run as a folder that `transformers` loads, made if need be, and return the name of the model there.
 
     Raises:
-        ValueError: If none of the six has its shape. The message names the differences.
+        ValueError: If none has its shape. The message names the differences.
         OSError: If a file cannot be written.
     """
     saved = load(run)
@@ -133,6 +133,9 @@ def _how_to_use(
         return {"image": images}, ClassificationConfig(label_names=_labels(theirs))
     if "text" in config.inputs:
         length = getattr(config.inputs["text"], "max_length", None)
+        if architecture_of(theirs) == "PerceiverForSequenceClassification":
+            texts = TextPreprocessConfig(max_length=length)
+            return {"text": texts}, ClassificationConfig(label_names=_labels(theirs))
         return {"text": TextPreprocessConfig(max_length=length, marks=True)}, MaskedBytesConfig()
     if "frames" in config.inputs:
         size = getattr(config.inputs["frames"], "size", None)
@@ -345,6 +348,14 @@ def _language() -> list[Row]:
     ]
 
 
+def _text_classifier() -> list[Row]:
+    return [
+        Row(f"{_PRE}.embeddings.weight", "inputs.text.embedding.weight"),
+        Row(f"{_PRE}.position_embeddings.weight", "inputs.text.places"),
+        *_classifier(),
+    ]
+
+
 def _optical_flow() -> list[Row]:
     return [
         *_linear(f"{_PRE}.conv_after_patches", "inputs.frames.project"),
@@ -377,6 +388,7 @@ _ROWS = {
     "PerceiverForImageClassificationLearned": _learned,
     "PerceiverForImageClassificationConvProcessing": _convolved,
     "PerceiverForMaskedLM": _language,
+    "PerceiverForSequenceClassification": _text_classifier,
     "PerceiverForOpticalFlow": _optical_flow,
     "PerceiverForMultimodalAutoencoding": _multimodal,
 }

@@ -1,4 +1,4 @@
-"""The six Perceiver models of Hugging Face, in which DeepMind's weights are published, and ours: their shapes.
+"""Hugging Face's Perceiver models, six of them with DeepMind's weights, and ours: their shapes.
 
 Each architecture is one function from their configuration to ours. What Hugging Face changed against DeepMind's
 release stays as Hugging Face has it: the exact GELU, the padding of the convolved stem, the query added to what it read
@@ -8,7 +8,7 @@ Reference: `transformers`, models/perceiver; papers' reference implementation, s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from perceivers.inputs.audio import WaveInputConfig
@@ -68,7 +68,7 @@ _FREE = {
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """Return the name of the one of the six models that a configuration describes.
+    """Return the name of the model that a configuration describes.
 
     Raises:
         ValueError: If it is none of them.
@@ -84,7 +84,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def config_from(config: Mapping[str, Any]) -> PerceiverConfig:
-    """Return our configuration of one of the six models, from the content of its config.json."""
+    """Return our configuration of one of the models, from the content of its config.json."""
     build = ARCHITECTURES[architecture_of(config)]
     known = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     if known["hidden_act"] not in _GELUS:
@@ -136,7 +136,8 @@ def _classifier(config: Mapping[str, Any], image: Any) -> PerceiverConfig:
     output = DecoderConfig(
         outputs={"label": label}, use_query_residual=True, gelu=_GELUS[config["hidden_act"]]
     )
-    return PerceiverConfig(inputs={"image": image}, encoder=_encoder(config), output=output)
+    inputs = {} if image is None else {"image": image}
+    return PerceiverConfig(inputs=inputs, encoder=_encoder(config), output=output)
 
 
 def _fourier_classifier(config: Mapping[str, Any]) -> PerceiverConfig:
@@ -157,6 +158,11 @@ def _conv_classifier(config: Mapping[str, Any]) -> PerceiverConfig:
         size=(_IMAGE, _IMAGE), positions=_fourier(64, 56, 56), padding="symmetric"
     )
     return _classifier(config, stem)
+
+
+def _text_classifier(config: Mapping[str, Any]) -> PerceiverConfig:
+    text = _language(config).inputs["text"]
+    return replace(_classifier(config, None), inputs={"text": text})
 
 
 def _language(config: Mapping[str, Any]) -> PerceiverConfig:
@@ -230,6 +236,7 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], PerceiverConfig]] = {
     "PerceiverForImageClassificationLearned": _learned_classifier,
     "PerceiverForImageClassificationConvProcessing": _conv_classifier,
     "PerceiverForMaskedLM": _language,
+    "PerceiverForSequenceClassification": _text_classifier,
     "PerceiverForOpticalFlow": _optical_flow,
     "PerceiverForMultimodalAutoencoding": _multimodal,
 }
@@ -264,7 +271,7 @@ def config_to(
     if differ:
         raise ValueError(
             f"Hugging Face's {name} is the nearest to this model, but cannot be exactly it: {'; '.join(differ[:3])}. "
-            "Expected a model of the shape of one of the six, such as a recipe whose name has _io in it with "
+            "Expected a model of the shape of one of them, such as a recipe whose name has _io in it with "
             "encoder.gelu exact, or what `perceivers convert` has written."
         )
     return name, theirs
@@ -278,7 +285,8 @@ def _nearest(config: PerceiverConfig) -> str:
             f"output of kind {config.output.kind} and permute={config.permute}. Expected a Perceiver IO model."
         )
     if "bytes" in kinds:
-        return "PerceiverForMaskedLM"
+        is_classifier = "label" in config.output.outputs
+        return f"PerceiverFor{'SequenceClassification' if is_classifier else 'MaskedLM'}"
     if "frame_pair" in kinds:
         return "PerceiverForOpticalFlow"
     if "label" in kinds:
