@@ -338,3 +338,11 @@ def test_modalities_may_be_named_by_their_column():
         "age",
         "what",
     ]
+
+
+def test_classes_spelled_like_missing_values_are_named(tmp_path):
+    rows = "".join(f"{n},{('yes', 'no', 'NA', 'nan')[n % 4]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("x,label\n" + rows)
+    config = DataConfig(label="label", columns={"x": "number"})
+    notes = open_data(str(tmp_path / "t.csv"), config).notes
+    assert any("spelled like missing values: NA, nan." in note for note in notes)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.tables.columns import ColumnSelection
+from perceivers.data.tables.numbers import MISSING_SPELLINGS
 from perceivers.data.tables.table import Field, NamedRow, Subset, Table
 from perceivers.data.targets.classes import describe_classes
 from perceivers.data.targets.infer import (
@@ -147,6 +148,12 @@ def encode_targets(
         rows = table if len(kept.rows) == len(table) else Subset(table, kept.rows)
         splits[split] = LabelledSplit(rows, target, encoder.stacked(kept.targets))
     kind, names = (encoder.kind, encoder.names) if encoder else ("class", names)
+    odd = [name for name in names if known is None and name.strip().lower() in MISSING_SPELLINGS]
+    if odd and kind != "number":
+        notes.append(
+            f"Classes that are spelled like missing values: {', '.join(odd)}. If these rows have no label, empty their "
+            "cells: they are then skipped."
+        )
     return LabelledSplits(splits, kind, names, notes=(*found, *notes))
 
 
