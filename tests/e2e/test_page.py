@@ -406,6 +406,7 @@ def test_a_film_with_its_sound_by_keyboard_alone(tmp_path, browser):
     file = write_video(tmp_path / "a.mp4", frames(0, 1), audio=heard_there)
     folder = save_looking(tmp_path / "run", "video", "audio")
     with served(folder) as address, visited(browser, address) as (page, _):
+        page.wait_for_load_state("networkidle")  # nothing moves the focus any more
         tabbed_to(page, "#give-file")
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Space")

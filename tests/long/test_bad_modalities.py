@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perceivers.escaping import escape_markdown
 from support import modality_data as made
 from support.bad_files import (
     ARRAY,
@@ -157,7 +158,9 @@ def test_fit_skips_and_counts_what_cannot_be_read_and_goes_on(tmp_path, kind):
     assert f"{len(refused)} rows were left out." in report
     for bad in refused:
         (line,) = [
-            line for line in report.splitlines() if line.startswith("- `") and bad.name in line
+            line
+            for line in report.splitlines()
+            if line.startswith("- ") and escape_markdown(bad.name) in line
         ]
         assert bad.why in line
 

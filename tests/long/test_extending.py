@@ -30,7 +30,7 @@ from perceivers.server.settings import ServerSettings
 
 def serve(run, file):
     app = create_app(
-        Service(ServerSettings(run, device="cpu")), token=None, hosts=frozenset(("localhost",))
+        Service(ServerSettings(run, device="cpu"))
     )
     with TestClient(app, base_url="http://localhost") as client, open(file, "rb") as stream:
         for route in ("predict", "explain"):

@@ -24,6 +24,7 @@ from perceivers.data.modalities.base import (
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.modalities.image.modality import check_alike
 from perceivers.data.modalities.registry import build_modalities
+from perceivers.data.registry import get_modality
 from perceivers.data.tables.columns import InputColumn
 
 _CLIP_KEY = 1000  # key of the generator of clip positions, beyond those of the modalities
@@ -333,9 +334,11 @@ def encoded_item_of(row: Mapping[str, Any], column: InputColumn) -> EncodedItem:
     """
     if not column.columns:
         cell = row[column.column]
-        if not isinstance(cell, EncodedItem):
+        value = cell.value if isinstance(cell, EncodedItem) else cell
+        is_name = isinstance(value, str) and get_modality(column.kind).magic is not None
+        if is_name or not isinstance(cell, EncodedItem):
             raise ValueError(
-                f"The column '{column.column}' holds {str(cell)[:60]!r}, which is no {column.kind} and names no file "
+                f"The column '{column.column}' holds {str(value)[:60]!r}, which is no {column.kind} and names no file "
                 "of these data. Put the file beside the table, or take the row out."
             )
         return cell
