@@ -106,7 +106,7 @@ def _scan(
     try:
         raw = part.row(row)
         cells = {key: cell for key, cell in raw.items() if key != run.data.target}
-        values, name, _ = transform.decode(cells)
+        values, name, _ = transform.decode(raw)
         described = dict(_describe(transform, run.preprocess, values))
         found = value_fingerprint(cells)
     except (BadRowError, TooLongError, OSError, ValueError, KeyError) as error:
