@@ -155,6 +155,7 @@ def interrupt_everywhere(folder: Path, name: str, mode: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # Figures are not drawn: only the file operations matter, and hundreds of runs would draw them.
     matplotlib.figure.Figure.savefig = lambda self, file, **_: Path(file).touch()  # type: ignore
     place, configuration, how = sys.argv[1:]
     found = interrupt_everywhere(Path(place), configuration, {"kill": KILL, "full": FULL}[how])

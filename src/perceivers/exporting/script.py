@@ -587,6 +587,12 @@ def ranked(labels, shares):
 
 '''
 
+_USAGE = """
+if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    print("usage: python predict.py FILE [FILE ...]", file=sys.stderr)
+    sys.exit(2 if len(sys.argv) < 2 else 0)
+"""
+
 _PRINT_VALUES = '''
 def mean_of(clips, how):
     """The mean over clips; of probabilities before their temperature, which the mean then gets, so that it changes no
@@ -614,9 +620,6 @@ def fields_of(output, how, values):
     return {"task": how["task"], **best[0], **labels, "top": best[:TOP], "probabilities": named}
 
 
-if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-    print("usage: python predict.py FILE [FILE ...]", file=sys.stderr)
-    sys.exit(2 if len(sys.argv) < 2 else 0)
 failed = False
 for place, word in enumerate(sys.argv[1:]):
     try:
@@ -650,9 +653,6 @@ def byte_name(byte):
     return chr(byte) if 32 <= byte < 127 else f"\\\\x{{byte:02x}}"
 
 
-if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-    print("usage: python predict.py FILE [FILE ...]", file=sys.stderr)
-    sys.exit(2 if len(sys.argv) < 2 else 0)
 failed = False
 for place, word in enumerate(sys.argv[1:]):
     try:
@@ -728,7 +728,7 @@ def script_of(
     body = "".join(f"\n{part.text}\n" for part in parts)
     end = _PRINT_FILLED_TEXT.format(text=masked_text) if masked_text else _PRINT_VALUES
     answer = _NAME.format(version=ANSWER_VERSION)
-    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{answer}{end}"
+    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{answer}{_USAGE}{end}"
 
 
 def _with_uses(templates: Iterable[ScriptTemplate]) -> Iterator[ScriptTemplate]:

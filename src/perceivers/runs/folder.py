@@ -175,7 +175,7 @@ def _is_of_first_step(path: Path) -> bool:
 def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
     """Create the folder of a run, or return the checkpoint from which it is resumed.
 
-    What an interrupted process left is removed: temporary files, and all files of a run without a checkpoint.
+    Temporary files of an interrupted process are removed, and so are all files of a run without a checkpoint.
 
     Raises:
         ValueError: If the folder holds something else, a run that is not to be resumed, or one with another recipe.

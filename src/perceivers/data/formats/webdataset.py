@@ -233,8 +233,8 @@ def _parse_texts(texts: Mapping[str, bytes], where: str) -> dict[str, Any]:
     """Parse the text members of one key, given by suffix.
 
     `json` gives a column for each of its names, `cls` gives `label`, and `txt` gives `label` if it is short and
-    neither of them does, else `txt`. `NAME.cls` and `NAME.txt` give the column NAME; the only `NAME.cls` is the label
-    where nothing else is.
+    neither of them does, else `txt`. `NAME.cls` and `NAME.txt` give the column NAME; without another label, the only
+    `NAME.cls` gives `label`.
     """
     cells: dict[str, Any] = {}
     classes: list[str] = []
