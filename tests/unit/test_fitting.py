@@ -41,7 +41,7 @@ def test_size_classes_and_epochs_come_from_the_data(source):
     assert recipe.inputs["image"].size == preprocess["image"].size == (12, 20)
     assert recipe.output.num_outputs == 2
     assert recipe.task.label_names == ("ant", "bee")
-    assert recipe.training.max_epochs == 200  # few pictures, many passes
+    assert recipe.training.max_epochs == 400  # few pictures, many passes
     build(recipe.model_config())
 
 
@@ -177,7 +177,7 @@ def stream(tmp_path):
 def test_a_stream_is_known_by_its_first_rows(stream):
     recipe, preprocess = specialize(get_recipe("images"), stream)
     assert preprocess["image"].size == (5, 4)
-    assert recipe.training.max_epochs == 200
+    assert recipe.training.max_epochs == 400
 
 
 def test_a_stream_of_unknown_length_needs_a_limit(stream, monkeypatch):

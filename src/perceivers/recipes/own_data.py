@@ -60,6 +60,7 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
         augment={modality: part.augment for modality, part in parts.items()},
         optim=own_optim(dials.lr * (2 if fine else 1)),
         training=TrainingConfig(batch_size=dials.batch_size),
+        preset="default",
     )
 
 

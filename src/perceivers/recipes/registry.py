@@ -14,6 +14,8 @@ from perceivers.plugins import load_plugins
 from perceivers.registry import configclass
 from perceivers.tasks.registry import TaskConfig
 
+Preset = Literal["quick", "default", "best"]
+
 
 @configclass
 class OptimConfig:
@@ -58,8 +60,8 @@ class TrainingConfig:
 
     Attributes:
         batch_size: Samples in one optimizer step, over all devices and accumulated batches.
-        max_epochs: Passes over the training split. None: no limit; of a run without any, 600,000 samples (12 to 200
-            passes).
+        max_epochs: Passes over the training split. None: no limit; a run without any limit gets one by its number of
+            rows (docs/defaults.md).
         max_steps: Optimizer steps. None: no limit.
         max_time: `45s`, `10m`, `2h` or `1h30m` of training. None: no limit. The first limit reached ends the run.
         accumulate: Batches whose gradients are accumulated in one step.
@@ -122,6 +124,8 @@ class Recipe:
         augment: Augmentation of each modality in training.
         optim: Optimizer and learning-rate schedule.
         training: Length, batch size, precision and devices of training.
+        preset: Rules that choose by the data in `fit` (docs/defaults.md): `quick` for a first look, `default`, or
+            `best` for the highest accuracy. None: every value is taken as it is.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Recipe:
     augment: dict[str, AugmentConfig] = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    preset: Preset | None = None
 
     def model_config(self) -> PerceiverConfig:
         """Return the configuration of the model."""

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from perceivers.data.base import DataConfig, MapStyleSplit
+from perceivers.data.base import DataConfig
 from perceivers.data.loading.transform import encoded_item_of, sample_cells
 from perceivers.data.registry import PREPROCESS, get_modality
 from perceivers.data.sources.bundle import DatasetBundle
@@ -19,14 +18,15 @@ from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
-from perceivers.data.tables.table import ColumnTable, Field
 from perceivers.inputs.registry import preprocess_of
 from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.common import own_decoder
-from perceivers.recipes.overrides import override, override_data
+from perceivers.recipes.overrides import FieldValueError, override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
+from perceivers.recipes.rules.base import apply_rules, num_rows, training_rows
+from perceivers.recipes.rules.length import with_length
 from perceivers.tasks.autoencode import LABEL
 from perceivers.tasks.base import TargetInfo
 from perceivers.tasks.multitask import multitask_config
@@ -35,15 +35,9 @@ from perceivers.tasks.registry import TaskConfig, fit_to_target
 # Names of channels in a sentence; rows in which a field is compared with the label, and their number for each class.
 _SHOWN, _LEAK_ROWS, _FEWEST_LEAKS = 20, 64, 3
 
-# Rows of a stream on which sizes and statistics are measured.
-_STREAM_ROWS = 256
-
 # Bytes of a chunk of text, if the recipe leaves that open; and chunk lengths of a training text, so that a random
 # crop can begin anywhere in it.
 _CHUNK, _CHUNKS_PER_TEXT = 2048, 2
-
-# Samples of a run without any limit, and bounds of its epochs.
-_SAMPLES, _MIN_EPOCHS, _MAX_EPOCHS = 600_000, 12, 200
 
 # An epoch of few samples still has that many steps, unless they would be smaller than the smallest batch.
 _STEPS, _SMALLEST_BATCH = 64, 16
@@ -58,12 +52,14 @@ class ResolvedRun:
         preprocess: Preprocessing of each modality, inputs and targets, with sizes and statistics of the data.
         data: With a training and a validation split.
         reason: Sentence on how the recipe was chosen. None: it was named.
+        choices: Sentences on the choices of the rules, one for each topic.
     """
 
     recipe: Recipe
     preprocess: Mapping[str, Any]
     data: DatasetBundle
     reason: str | None = None
+    choices: tuple[str, ...] = ()
 
 
 def resolve(
@@ -88,13 +84,14 @@ def resolve(
         ValueError: If the data cannot be opened, or recipe and data do not fit each other.
         OSError: If the data cannot be read.
     """
-    recipe, source, reason = resolve_recipe(
-        data, recipe, size=size, overrides=overrides, splits=splits
-    )
+    recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=splits)
+    recipe, choices = apply_rules(recipe, source, overrides or {})
     recipe, preprocess = _measure(recipe, source)
     source = replace(source, notes=(*source.notes, *_notes_on_fields(source, preprocess)))
     recipe = fill_task(recipe, _target_info(source), preprocess)
-    return ResolvedRun(recipe=recipe, preprocess=preprocess, data=source, reason=reason)
+    return ResolvedRun(
+        recipe=recipe, preprocess=preprocess, data=source, reason=reason, choices=tuple(choices)
+    )
 
 
 def resolve_recipe(
@@ -107,18 +104,37 @@ def resolve_recipe(
 ) -> tuple[Recipe, DatasetBundle, str | None]:
     """Return the recipe for some data, the data with a validation split, and a sentence on the choice.
 
-    No file is decoded: what is measured on the data stays open. Arguments and errors as for `resolve`.
+    No file is decoded: neither are rules applied, nor open fields measured. Arguments and errors as for `resolve`.
     """
+    recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=splits)
+    return with_length(recipe, num_rows(source)), source, reason
+
+
+def _bind(
+    data: Any,
+    recipe: Recipe | None,
+    *,
+    size: str | None,
+    overrides: Mapping[str, Any] | None,
+    splits: SavedSplits | None,
+) -> tuple[Recipe, DatasetBundle, str | None]:
+    """Return the recipe for some data with overrides, bound to its columns; the data; a sentence on the choice."""
     overrides = overrides or {}
     config = override_data(DataConfig() if recipe is None else recipe.data, overrides)
     source = open_data(data, config)
     recipe, reason = choose_recipe(source, recipe, data=data, size=size)
     recipe = bind_targets(recipe, source)
+    if recipe.preset is None and overrides.get("preset"):
+        raise FieldValueError(
+            "preset",
+            f"recipe {recipe.name} states every value, so no rules apply to it. Leave --preset away, or use a recipe "
+            "for your own data, such as images.",
+        )
     recipe = override(recipe, overrides)
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
     source = split_for_task(source, recipe.task, recipe.preprocess, recipe.data, splits)
-    return _with_limit(recipe, source), source, reason
+    return recipe, source, reason
 
 
 # -- choose recipe ---------------------------------------------------------------------------------------------------
@@ -154,7 +170,7 @@ def choose_recipe(
     if size is not None:
         why = "as requested"
     elif torch.cuda.is_available():
-        many = (_num_rows(source) or 0) >= 50_000
+        many = (num_rows(source) or 0) >= 50_000
         size, why = ("base", "for a GPU and many samples") if many else ("small", "for a GPU")
     else:
         size, why = "tiny", "for a machine without a GPU"
@@ -162,7 +178,7 @@ def choose_recipe(
     sentence = f"Recipe {name} in size {size}, {why} (--size {others})."
     chosen = recipe_for(kinds, size) if name == "multimodal" else get_recipe(name, size=size)
     batch = chosen.training.batch_size
-    while batch > _SMALLEST_BATCH and batch * _STEPS > (_num_rows(source) or batch * _STEPS):
+    while batch > _SMALLEST_BATCH and batch * _STEPS > (num_rows(source) or batch * _STEPS):
         batch //= 2
     if batch < chosen.training.batch_size:
         sentence += f" Steps of {batch} samples, as there are few (--batch-size)."
@@ -192,13 +208,6 @@ def _kinds(source: DatasetBundle) -> dict[str, str]:
 def _input_names(recipe: Recipe) -> list[str]:
     """Return the inputs that are read from columns, in the order of the recipe: all but a label."""
     return [name for name, part in recipe.inputs.items() if part.kind != "label"]
-
-
-def _num_rows(source: DatasetBundle) -> int | None:
-    """Return the number of training rows; None if it is unknown, as of some streams."""
-    if "train" in source.streams:
-        return source.streams["train"].num_rows
-    return len(source.splits["train"]) if "train" in source.splits else 0
 
 
 # -- bind targets and columns ----------------------------------------------------------------------------------------
@@ -336,7 +345,7 @@ def split_for_task(
 
 def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe with inputs of the measured sizes, and the preprocessing of each modality."""
-    train = _training_rows(source)
+    train = training_rows(source)
     inputs, preprocess = dict(recipe.inputs), dict[str, Any]()
     # Videos first: the audio track of a video takes over the length of its clips.
     names = sorted(_input_names(recipe), key=lambda name: source.inputs[name].kind != "video")
@@ -451,37 +460,7 @@ def with_input_size(config: Any, inputs: Mapping[str, Any]) -> Any:
     return replace(config, size=sized[0].size, **crop)
 
 
-def _training_rows(source: DatasetBundle) -> MapStyleSplit:
-    """Return the training rows; the first rows of a stream."""
-    if "train" in source.splits:
-        return source.splits["train"]
-    if "train" not in source.streams:
-        raise ValueError(
-            f"Expected a split called train, got {sorted({*source.splits, *source.streams})}."
-        )
-    rows = list(islice(source.streams["train"], _STREAM_ROWS))
-    names = dict.fromkeys(c for part in source.inputs.values() for c in part.all_columns)
-    columns = {name: [row[name] for row in rows] for name in names}
-    fields = {name: Field("other") for name in names}  # media are such already
-    return ColumnTable(name="the stream", columns=columns, fields=fields)
-
-
 # -- fill in ---------------------------------------------------------------------------------------------------------
-
-
-def _with_limit(recipe: Recipe, source: DatasetBundle) -> Recipe:
-    """Return the recipe with a number of epochs, if it has no limit."""
-    training = recipe.training
-    if (training.max_epochs, training.max_steps, training.max_time) != (None, None, None):
-        return recipe
-    num_rows = _num_rows(source)
-    if num_rows is None:
-        raise ValueError(
-            "The number of rows of the stream is unknown, so a limit is needed: --max-time 1h, --max-steps 10000 or "
-            "--max-epochs 10."
-        )
-    epochs = min(max(round(_SAMPLES / max(num_rows, 1)), _MIN_EPOCHS), _MAX_EPOCHS)
-    return replace(recipe, training=replace(training, max_epochs=epochs))
 
 
 def _target_info(source: DatasetBundle) -> TargetInfo:

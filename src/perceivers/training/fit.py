@@ -146,6 +146,7 @@ def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
     """Yield sentences on the data, the recipe and the size of the model."""
     if run.reason is not None:
         yield run.reason
+    yield from run.choices
     yield from run.data.notes
     yield from _preprocess_notes(run)
     for finding in quick_check(run):

@@ -1,0 +1,11 @@
+"""Rules for videos: docs/defaults.md."""
+
+from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
+
+
+def choose(choice: Choice, facts: ModalityFacts) -> Choice:  # noqa: ARG001
+    """Return the choices for videos."""
+    return choice
+
+
+register_rules("video", choose)

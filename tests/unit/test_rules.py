@@ -1,0 +1,85 @@
+"""Rules: facts about the data, choices of a modality, length of the run, precedence of flags."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perceivers.recipes.overrides import FieldValueError
+from perceivers.recipes.registry import get_recipe
+from perceivers.recipes.resolve import resolve
+from perceivers.recipes.rules import base
+from perceivers.recipes.rules.length import length_sentence, with_length
+from support.runs import make_image_folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_image_folder(tmp_path / "data", count=12)
+
+
+def test_a_rule_sees_the_facts_and_a_flag_wins(data, monkeypatch):
+    seen = []
+
+    def rule(choice, facts):
+        seen.append(facts)
+        fields = {"optim.lr": 0.5, "training.batch_size": 4, "encoder.num_latents": 7}
+        return replace(choice, fields=fields, length=2.0, reasons={"Model": "seven latents"})
+
+    monkeypatch.setitem(base._RULES, "image", rule)
+    run = resolve(str(data), overrides={"optim.lr": 0.25})
+    (facts,) = seen
+    assert (facts.data.num_rows, facts.data.num_validation) == (22, 2)
+    assert facts.data.class_counts == (11, 11)
+    assert facts.data.preset == "default"
+    assert facts.measured.size == (10, 10)
+    assert not facts.data.is_open("optim.lr")
+    assert facts.data.is_open("training.batch_size")
+    labels = [label for _, label in facts.labelled_cells(100)]
+    assert np.bincount(labels).tolist() == [11, 11]
+    assert run.recipe.optim.lr == 0.25
+    assert run.recipe.encoder.num_latents == 7
+    assert run.recipe.training.batch_size == 4
+    assert run.recipe.preset is None  # a saved recipe is not changed again
+    assert run.choices[0] == "Model: seven latents."
+    assert run.choices[1].startswith("Training: batches of 4, learning rate 0.25, ")
+
+
+def test_rules_of_a_modality_among_others_do_not_set_fields_of_the_recipe(data, monkeypatch):
+    recipe = get_recipe("multimodal")
+    made = replace(
+        base.Choice(input=recipe.inputs["image"], preprocess=None, augment=None),
+        fields={"optim.lr": 0.5},
+    )
+    assert base._with_choice(recipe, "image", made, is_alone=False).optim == recipe.optim
+
+
+def test_a_recipe_without_a_preset_is_unchanged_and_takes_none(data):
+    recipe = replace(get_recipe("images"), preset=None)
+    assert resolve(str(data), recipe).choices == ()
+    with pytest.raises(FieldValueError, match="preset: recipe images states every value"):
+        resolve(str(data), recipe, overrides={"preset": "best"})
+
+
+@pytest.mark.parametrize(
+    ("preset", "rows", "epochs"),
+    [
+        ("quick", 50_000, 3),
+        ("default", 50_000, 12),
+        ("default", 6_000, 100),
+        ("default", 1_000_000, 12),
+        ("default", 10, 400),
+        ("best", 6_000, 250),
+        (None, 6_000, 100),
+    ],
+)
+def test_the_length_of_a_run_follows_rows_and_preset(preset, rows, epochs):
+    recipe = replace(get_recipe("images"), preset=preset)
+    assert with_length(recipe, rows).training.max_epochs == epochs
+
+
+def test_a_given_limit_is_kept():
+    recipe = get_recipe("images")
+    given = replace(recipe, training=replace(recipe.training, max_time="5m"))
+    assert with_length(given, None) == given
+    assert length_sentence(given) == "batches of 128, learning rate 0.001, 5m"
