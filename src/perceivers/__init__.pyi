@@ -82,6 +82,8 @@ from .inputs.image import PatchInput as PatchInput
 from .inputs.image import PatchInputConfig as PatchInputConfig
 from .inputs.image import PixelInput as PixelInput
 from .inputs.image import PixelInputConfig as PixelInputConfig
+from .inputs.image import ResidualInput as ResidualInput
+from .inputs.image import ResidualInputConfig as ResidualInputConfig
 from .inputs.label import LabelInputConfig as LabelInputConfig
 from .inputs.points import PointsInputConfig as PointsInputConfig
 from .inputs.positions import FourierPositionsConfig as FourierPositionsConfig
@@ -89,6 +91,7 @@ from .inputs.positions import LearnedPositionsConfig as LearnedPositionsConfig
 from .inputs.registry import register_input as register_input
 from .inputs.series import ConvSeriesInputConfig as ConvSeriesInputConfig
 from .inputs.series import SeriesInputConfig as SeriesInputConfig
+from .inputs.stems import ResidualStemConfig as ResidualStemConfig
 from .inputs.table import TableInputConfig as TableInputConfig
 from .inputs.text import ConvTextInputConfig as ConvTextInputConfig
 from .inputs.text import TextInputConfig as TextInputConfig

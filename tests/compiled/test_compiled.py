@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
+from perceivers.inputs.image import (
+    ConvInputConfig,
+    PatchInputConfig,
+    PixelInputConfig,
+    ResidualInputConfig,
+)
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -19,6 +24,7 @@ INPUTS = [
     PixelInputConfig(size=(6, 8), positions=LearnedPositionsConfig(channels=5)),
     PatchInputConfig(size=(6, 8), patch=(2, 2), positions=FEW),
     ConvInputConfig(size=(6, 8), stem_channels=8, positions=FEW),
+    ResidualInputConfig(size=(6, 8)),
 ]
 CONFIG = PerceiverConfig(
     inputs={"image": INPUTS[0]}, encoder=ENCODER, output=MeanPoolConfig(num_outputs=5)

@@ -15,7 +15,12 @@ from perceivers.explain.attribution.sample import read_sample
 from perceivers.explain.contents.image import ImageContent
 from perceivers.explain.contents.text import TextContent
 from perceivers.hub.checkpoint import Saved, SavedConfig
-from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
+from perceivers.inputs.image import (
+    ConvInputConfig,
+    PatchInputConfig,
+    PixelInputConfig,
+    ResidualInputConfig,
+)
 from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
@@ -67,9 +72,10 @@ def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
         (PixelInputConfig(size=(6, 8)), (6, 8)),
         (PatchInputConfig(size=(6, 8), patch=(2, 2)), (3, 4)),
         (ConvInputConfig(size=(12, 16)), (3, 4)),
+        (ResidualInputConfig(size=(12, 16)), (3, 4)),
         (PixelInputConfig(size=(6, 8), num_channels=1), (6, 8)),
     ],
-    ids=["pixels", "patches", "convolved", "gray"],
+    ids=["pixels", "patches", "convolved", "residual", "gray"],
 )
 def test_maps_lie_on_the_axes_of_the_adapter(adapter, grid):
     explanation = explain_sample(saved(adapter), noise(30, 40), latents=4, map="mean")

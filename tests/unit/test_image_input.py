@@ -8,6 +8,8 @@ from perceivers.inputs.image import (
     PatchInputConfig,
     PixelInput,
     PixelInputConfig,
+    ResidualInput,
+    ResidualInputConfig,
 )
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.registry import build_input
@@ -91,6 +93,7 @@ def test_the_stem_pads_behind_where_the_padding_is_odd():
         PixelInputConfig(size=(6, 8), positions=LearnedPositionsConfig(channels=4)),
         PatchInputConfig(size=(6, 8), patch=(2, 2), positions=FEW),
         ConvInputConfig(size=(6, 8), stem_channels=4, positions=FEW),
+        ResidualInputConfig(size=(6, 8)),
     ],
     ids=lambda c: c.kind,
 )
@@ -152,3 +155,20 @@ def test_a_stem_without_a_pool_is_padded_alike_too():
     config = ConvInputConfig(size=(9, 6), padding="symmetric", pool=False, stem_channels=4)
     adapter = ConvInput(config)
     assert adapter(torch.randn(1, 3, 9, 6)).num_elements == adapter.num_elements == 5 * 3
+
+
+def test_a_residual_stem_gives_8_by_8_cells_of_128_channels():
+    adapter = ResidualInput(ResidualInputConfig(size=(32, 32)))
+    assert adapter.axes == (8, 8)
+    assert adapter.channels == 128 + 2 * (2 * 2 + 1)
+    assert adapter.element_step == (4, 4)
+    assert adapter(adapter.example(2)).content.shape == (2, 64, 128)
+
+
+def test_a_missing_picture_changes_nothing_of_the_others_in_training():
+    adapter = ResidualInput(ResidualInputConfig(size=(8, 8)))
+    images = torch.randn(3, 3, 8, 8)
+    there = torch.tensor([[True], [True], [False]])
+    elements = adapter(images, there)
+    assert_close(elements.content[:2], adapter(images[:2]).content)
+    assert (elements.content[2] == 0).all()

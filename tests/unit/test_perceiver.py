@@ -7,7 +7,12 @@ import torch
 
 from perceivers.inputs.elements import GridPositions
 from perceivers.inputs.fusion import FusionConfig
-from perceivers.inputs.image import ConvInputConfig, PatchInputConfig, PixelInputConfig
+from perceivers.inputs.image import (
+    ConvInputConfig,
+    PatchInputConfig,
+    PixelInputConfig,
+    ResidualInputConfig,
+)
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
@@ -23,6 +28,7 @@ INPUTS = [
     PixelInputConfig(size=(6, 8), positions=LEARNED),
     PatchInputConfig(size=(6, 8), patch=(2, 2), positions=FEW),
     ConvInputConfig(size=(6, 8), stem_channels=8, positions=FEW),
+    ResidualInputConfig(size=(6, 8)),
 ]
 
 

@@ -281,7 +281,7 @@ def fill(recipe):
 def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
     (recipe, _), _ = specialized(write_pairs(tmp_path))
     stem = replace(recipe, inputs=get_recipe("images").inputs)
-    with pytest.raises(ValueError, match="an input of kind pixels or patches, got convolved"):
+    with pytest.raises(ValueError, match="an input of kind pixels or patches, got residual"):
         fill(stem)
     two = replace(recipe, task=replace(recipe.task, label_names=("a", "b")))
     with pytest.raises(ValueError, match="a name for each of the 3 classes of pixels, got 2"):

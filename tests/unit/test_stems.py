@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from perceivers.inputs.stems import ConvStem, pooled_mask
+from perceivers.inputs.stems import (
+    ConvStem,
+    MaskedBatchNorm,
+    ResidualStem,
+    ResidualStemConfig,
+    pooled_mask,
+)
 from support.tolerance import assert_close
 
 
@@ -88,3 +94,95 @@ def test_weights_begin_as_for_relu():
     stem = ConvStem(16, (256,), kernel=4, stride=2)
     deviation = stem.convolutions[0].weight.std()
     assert deviation.item() == pytest.approx(0.88 * (2 / 64) ** 0.5, rel=0.05)
+
+
+def residual_stem(**changes) -> ResidualStem:
+    given = {"channels": (4, 6), "blocks": (0, 1), "pools": (1, 2), "convs_per_block": 2} | changes
+    stem = ResidualStem(2, ResidualStemConfig(**given)).eval()
+    for module in stem.modules():
+        if isinstance(module, MaskedBatchNorm):  # so that an empty cell is not zero by luck
+            torch.nn.init.ones_(module.bias)
+            module.running_mean.normal_()
+    return stem
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2)])
+@pytest.mark.parametrize("pools", [(1, 2), (2, 2), (1, (2, 1)), ((1, 3), 2)])
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 5), (8, 12)])
+def test_a_residual_stem_gives_the_cells_of_its_grid(stride, pools, sizes):
+    stem = residual_stem(stride=stride, pools=pools)
+    out, mask = stem(torch.randn(2, 2, *sizes))
+    assert out.shape[2:] == stem.config.grid(sizes)
+    assert out.shape[1] == stem.out_channels == 6
+    assert mask is None
+
+
+def test_an_element_of_a_residual_stem_covers_the_product_of_its_steps():
+    config = ResidualStemConfig(
+        channels=(4, 6), blocks=(1, 0), pools=((1, 2), 2), stride=(3, 1), convs_per_block=2
+    )
+    assert config.element_step == (6, 4)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 5, 7, 8])
+def test_padding_changes_no_real_cell_of_a_residual_stem(stride, length):
+    stem = residual_stem(stride=stride)
+    x = torch.randn(1, 2, length, 5)
+    alone, _ = stem(x)
+    padded = torch.full((1, 2, 24, 5), float("nan"))
+    padded[:, :, :length] = x
+    out, mask = stem(padded, real(24, length))
+    assert mask is not None
+    assert mask.sum() == alone.shape[2]
+    assert_close(out[:, :, : alone.shape[2]], alone)
+    assert (out[:, :, alone.shape[2] :] == 0).all()
+
+
+def test_padding_and_missing_samples_are_no_part_of_a_batchs_statistics():
+    plain, masked = MaskedBatchNorm(3), MaskedBatchNorm(3)
+    x = torch.randn(4, 3, 5, 2)
+    padded = torch.cat([torch.cat([x, torch.randn(4, 3, 2, 2)], dim=2), torch.randn(1, 3, 7, 2)])
+    mask = real(7, 5, 5, 5, 5, 0)
+    assert_close(masked(padded, mask)[:4, :, :5], plain(x))
+    assert_close(masked.running_mean, plain.running_mean)
+    assert_close(masked.running_var, plain.running_var)
+    there = torch.tensor([[True]] * 4 + [[False]])
+    assert_close(masked(torch.cat([x, x[:1]]), there)[:4], plain(x))
+    assert masked.num_batches_tracked == plain.num_batches_tracked == 2
+
+
+def test_a_batch_without_a_cell_to_compare_leaves_the_statistics_alone():
+    norm = MaskedBatchNorm(3)
+    assert norm(torch.randn(1, 3, 1, 1)).isfinite().all()
+    assert norm(torch.randn(2, 3, 4, 4), torch.zeros(2, 1, dtype=torch.bool)).isfinite().all()
+    assert norm.running_mean.tolist() == [0.0] * 3
+    assert norm.running_var.tolist() == [1.0] * 3
+
+
+def test_gradients_of_masked_statistics_are_those_of_the_real_cells():
+    stem = residual_stem().train()
+    x = torch.randn(3, 2, 6, 4)
+    stem(x)[0].square().sum().backward()
+    wanted = [one.grad.clone() for one in stem.parameters()]
+    stem.zero_grad()
+    padded = torch.cat([x, torch.full((1, 2, 6, 4), float("nan"))])
+    there = torch.tensor([[True], [True], [True], [False]])
+    stem(padded, there)[0].square().sum().backward()
+    for one, expected in zip(stem.parameters(), wanted, strict=True):
+        assert_close(one.grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": ()}, "for each level of a stem, got channels="),
+        ({"pools": (1,)}, "for each level of a stem, got channels="),
+        ({"pools": (0, 1)}, "of at least 1 and blocks of at least 0"),
+        ({"blocks": (0, -1)}, "of at least 1 and blocks of at least 0"),
+        ({"stride": 0}, "of at least 1 and blocks of at least 0"),
+    ],
+)
+def test_levels_that_cannot_be_built_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        residual_stem(**changes)

@@ -1,4 +1,4 @@
-"""Images as input elements, in three ways: single pixels, patches, or after a convolved stem."""
+"""Images as input elements, in four ways: single pixels, patches, or after one of two convolved stems."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.positions import FourierPositionsConfig, GridInput, PositionsConfig
 from perceivers.inputs.registry import register_input
+from perceivers.inputs.stems import ResidualStem, ResidualStemConfig
 from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.registry import configclass
@@ -95,8 +96,30 @@ class ConvInputConfig(_ImageGrid):
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
 
 
+@configclass
+class ResidualInputConfig(_ImageGrid):
+    """Every cell of an image after a residual stem is an element. Not in the papers.
+
+    Attributes:
+        size: Height and width in pixels. None: taken from the data before the model is built.
+        num_channels: Channels of the image, 3 for RGB.
+        stem: Levels of the stem. The default turns 32 x 32 pixels into 8 x 8 cells of 128 channels.
+        positions: Where a cell is. None: the model cannot know. Few frequencies, since small data sets are learned by
+            heart with many.
+    """
+
+    kind: Literal["residual"] = "residual"
+    size: tuple[int, int] | None = None
+    num_channels: int = 3
+    stem: ResidualStemConfig = field(default_factory=ResidualStemConfig)
+    positions: PositionsConfig | None = field(
+        default_factory=lambda: FourierPositionsConfig(num_bands=2)
+    )
+
+
 ImageInputConfig = Annotated[
-    PixelInputConfig | PatchInputConfig | ConvInputConfig, Field(discriminator="kind")
+    PixelInputConfig | PatchInputConfig | ConvInputConfig | ResidualInputConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -104,7 +127,9 @@ class _ImageInput(GridInput, ABC):
     """Base of image adapters: content channels become elements with positions."""
 
     def __init__(
-        self, config: PixelInputConfig | PatchInputConfig | ConvInputConfig, content_channels: int
+        self,
+        config: PixelInputConfig | PatchInputConfig | ConvInputConfig | ResidualInputConfig,
+        content_channels: int,
     ) -> None:
         if config.size is None:
             raise ValueError("Expected the size of the images, size=(height, width), got None.")
@@ -121,8 +146,10 @@ class _ImageInput(GridInput, ABC):
         return height, width
 
     @abstractmethod
-    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
-        """Return the contents of the elements, still on their grid."""
+    def content(
+        self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B Cc Yg Xg"]:
+        """Return the contents of the elements, still on their grid; the mask states which samples have an image."""
 
     def forward(
         self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
@@ -138,7 +165,7 @@ class _ImageInput(GridInput, ABC):
                 f"Expected images of {counted(channels, 'channel')} (B x {channels} x height x width), got shape "
                 f"{tuple(image.shape)}."
             )
-        content = self.content(image)
+        content = self.content(image, mask)
         grid = (content.shape[2], content.shape[3])
         positions = None if self.positions is None else self.positions(grid, image.device)
         content = rearrange(content, "B C Y X -> B (Y X) C")
@@ -159,7 +186,11 @@ class PixelInput(_ImageInput):
         self.config = config
         self.project = None if width is None else truncated_linear(config.num_channels, width)
 
-    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Y X"]:
+    def content(
+        self,
+        image: Float[Tensor, "B Ci Y X"],
+        mask: Bool[Tensor, "B L"] | None = None,  # noqa: ARG002
+    ) -> Float[Tensor, "B Cc Y X"]:
         """Return the pixels, projected if the configuration states so."""
         return _project(image, self.project)
 
@@ -183,7 +214,11 @@ class PatchInput(_ImageInput):
         """Return rows and columns of patches."""
         return -(-height // self.patch[0]), -(-width // self.patch[1])
 
-    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
+    def content(
+        self,
+        image: Float[Tensor, "B Ci Y X"],
+        mask: Bool[Tensor, "B L"] | None = None,  # noqa: ARG002
+    ) -> Float[Tensor, "B Cc Yg Xg"]:
         """Return the values of each patch, projected if the configuration states so."""
         patches = space_to_depth(pad_to_multiple(image, self.patch), self.patch)
         return _project(rearrange(patches, "B Y X V -> B V Y X"), self.project)
@@ -219,7 +254,11 @@ class ConvInput(_ImageInput):
 
         return after(height), after(width)
 
-    def content(self, image: Float[Tensor, "B Ci Y X"]) -> Float[Tensor, "B Cc Yg Xg"]:
+    def content(
+        self,
+        image: Float[Tensor, "B Ci Y X"],
+        mask: Bool[Tensor, "B L"] | None = None,  # noqa: ARG002
+    ) -> Float[Tensor, "B Cc Yg Xg"]:
         """Return the stem's output."""
         kernel, is_same = self.config.kernel, self.config.padding == "same"
         before, behind = (kernel - 1) // 2, kernel // 2
@@ -229,6 +268,27 @@ class ConvInput(_ImageInput):
             return x
         # After the ReLU zeros are the smallest values, so padding never wins a maximum.
         return self.pool(_pad_same(x, 3) if is_same else x)
+
+
+class ResidualInput(_ImageInput):
+    """Makes an element of each cell after a residual stem."""
+
+    def __init__(self, config: ResidualInputConfig) -> None:
+        self.config = config
+        self.element_step = config.stem.element_step
+        super().__init__(config, config.stem.channels[-1])
+        self.stem = ResidualStem(config.num_channels, config.stem)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns after the stem."""
+        return self.config.stem.grid((height, width))
+
+    def content(
+        self, image: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B Cc Yg Xg"]:
+        """Return the stem's output. Missing images are no part of the statistics of a batch."""
+        there = None if mask is None else mask.any(dim=1, keepdim=True)
+        return self.stem(image, there)[0]
 
 
 def _project(x: Float[Tensor, "B C Y X"], linear: nn.Module | None) -> Float[Tensor, "B Co Y X"]:
@@ -245,12 +305,13 @@ def _pad_same(x: Float[Tensor, "B C Y X"], kernel: int) -> Float[Tensor, "B C Yp
     return pad(x, (before[1], missing[1] - before[1], before[0], missing[0] - before[0]))
 
 
-def _default(stem_channels: int) -> ConvInputConfig:  # noqa: ARG001  # 64 suit all sizes
-    return ConvInputConfig(
-        size=None, stem_channels=64, positions=FourierPositionsConfig(num_bands=None)
-    )
+def _default(stem_channels: int) -> ResidualInputConfig:
+    # Widths for images of 32 x 32 pixels; rules choose the levels by the size of the images.
+    channels = stem_channels // 2, stem_channels, 2 * stem_channels
+    return ResidualInputConfig(stem=ResidualStemConfig(channels=channels))
 
 
 register_input(PixelInputConfig, PixelInput, preprocess="image")
 register_input(PatchInputConfig, PatchInput, preprocess="image")
-register_input(ConvInputConfig, ConvInput, preprocess="image", default=_default)
+register_input(ConvInputConfig, ConvInput, preprocess="image")
+register_input(ResidualInputConfig, ResidualInput, preprocess="image", default=_default)

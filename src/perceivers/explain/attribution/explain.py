@@ -286,6 +286,9 @@ def _stacked_heads(maps: Sequence[Map]) -> Map:
 
 def step_of(adapter: Any) -> tuple[int, ...]:
     """Return the samples, bytes, steps, pixels ... of the input that one element covers along each axis."""
+    known = getattr(adapter, "element_step", None)
+    if known is not None:
+        return tuple(known)
     config = getattr(adapter, "config", None)
     patch, stride = getattr(config, "patch", None), getattr(config, "stride", None)
     if patch is not None:
