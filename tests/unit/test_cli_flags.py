@@ -256,7 +256,7 @@ def test_the_help_of_data_has_its_flags_in_two_screens(tmp_path, capsys, make, s
     assert hidden not in text
     assert text.index("--max-time") < text.index(shown)
     assert re.search(r"--batch-size INT .*\n.*\[7\]", text)
-    assert re.search(r"--max-epochs INT .*\[200\]", text)
+    assert re.search(r"--max-epochs INT .*\[400\]", text)
     assert "--help-all" in lines[-1]
     assert main(["fit", str(data), "--help-all"]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 100

@@ -26,8 +26,7 @@ the recipe and the run:
   --recipe NAME|FILE       a recipe's name, a YAML file, or module:function;
                            by default one that fits the data
   --size {tiny,small,base} by default one that fits the machine
-  --preset PRESET          quick for a first look, default, or best for the
-                           highest accuracy: docs/defaults.md
+  --preset PRESET          quick, default or best: rules that choose by the data
   --out FOLDER             by default a new one in runs/, named like the data
   --resume                 resume the run in --out from its last checkpoint
   --resume-with-other-data the same, although rows were added or changed
