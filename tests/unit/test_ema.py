@@ -53,3 +53,17 @@ def test_saved_and_loaded_it_is_the_same():
 def test_what_is_no_decay_is_refused(decay):
     with pytest.raises(ValueError, match=r"training.ema to be a decay in \(0, 1\), such as 0.9999"):
         WeightAverage(one_weight(), decay)
+
+
+def test_running_statistics_of_a_batch_norm_are_averaged_like_the_weights():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = WeightAverage(model, 0.5)
+    before = model[1].running_mean.clone()
+    model(torch.randn(8, 2) + 5)
+    average.update(model, step=1000)
+    mean = model[1].running_mean.clone()
+    with average.applied(model):
+        torch.testing.assert_close(model[1].running_mean, (before + mean) / 2)
+        assert model[1].num_batches_tracked == 1
+    assert torch.equal(model[1].running_mean, mean)
+    assert set(average.state_dict()) <= set(model.state_dict())

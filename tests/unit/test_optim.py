@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -65,3 +67,40 @@ def test_lamb_leaves_zero_weights_where_a_warm_up_has_put_them():
         return head.norm().item()
 
     assert trained([1e-2] * 100) > 100 * trained([1e-5, *[1e-2] * 99])
+
+
+def test_adamw_is_fused_and_equals_the_single_tensor_implementation():
+    torch.manual_seed(0)
+    model, other = nn.Linear(5, 3), nn.Linear(5, 3)
+    other.load_state_dict(model.state_dict())
+    config = OptimConfig(name="adamw", lr=0.1)
+    fused = build_optimizer(model, config)
+    assert all(group["fused"] for group in fused.param_groups)
+    assert not getattr(fused, "_step_supports_amp_scaling", False)
+    groups = parameter_groups(other, config.weight_decay)
+    plain = torch.optim.AdamW(
+        groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=False
+    )
+    for _ in range(3):
+        for one, optimizer in ((model, fused), (other, plain)):
+            one(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(model.state_dict(), other.state_dict())
+
+
+def test_a_resumed_fused_optimizer_takes_the_same_step():
+    def step(model, optimizer):
+        model(torch.ones(2, 5)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    config = OptimConfig(name="adamw", lr=0.1)
+    model, other = nn.Linear(5, 3), nn.Linear(5, 3)
+    optimizer, resumed = build_optimizer(model, config), build_optimizer(other, config)
+    step(model, optimizer)
+    other.load_state_dict(model.state_dict())
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
+    step(model, optimizer)
+    step(other, resumed)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
