@@ -18,6 +18,7 @@ KINDS = (
     "table",
 )
 SEEDS = (0, 1, 2)
+POOLS = ((), ("mean",), ("mean", "max"))
 
 
 def cell(kind: str, seed: int, share: float) -> EncodedItem:
@@ -77,7 +78,7 @@ def outputs_and_gradients(model, kind, x, mask) -> list[torch.Tensor]:
 def test_a_sample_alone_is_as_beside_longer_ones(kind, seed):
     share = np.random.default_rng(seed).uniform(0.2, 0.8)
     short, long = prepared(kind, seed, share), prepared(kind, seed + 10, 1.0)
-    model = untrained(kind)[0].double()
+    model = untrained(kind, element_pools=POOLS[seed])[0].double()
     alone, beside = collated(kind, short), collated(kind, short, long)
     if kind not in ("video", "table", "text"):  # these have one length, or steps of it
         assert alone[0].shape[1] < beside[0].shape[1]
@@ -95,7 +96,7 @@ def test_a_sample_alone_is_as_beside_longer_ones(kind, seed):
 @pytest.mark.parametrize("garbage", [1e4, float("nan")])
 def test_what_stands_in_padding_reaches_nothing(kind, garbage):
     short, long = prepared(kind, 3, 0.4), prepared(kind, 4, 1.0)
-    model = untrained(kind)[0].double()
+    model = untrained(kind, element_pools=POOLS[-1])[0].double()
     x, mask = collated(kind, short, long)
     assert mask is not None
     clean = model({kind: x}, {kind: mask})
@@ -120,7 +121,7 @@ def test_the_bytes_behind_a_text_reach_nothing():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_modality_that_is_left_out_is_as_one_that_is_masked(kind):
-    model = untrained("image", kind)[0].double()
+    model = untrained("image", kind, element_pools=POOLS[-1])[0].double()
     pictures = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     left_out = model({"image": pictures})
     missing, mask = collated(kind, None, None)
@@ -142,7 +143,7 @@ def test_a_modality_that_is_left_out_is_as_one_that_is_masked(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_that_lacks_the_picture_is_as_one_without_the_column(kind):
-    model = untrained("image", kind)[0].double()
+    model = untrained("image", kind, element_pools=POOLS[-1])[0].double()
     full, mask = collated(kind, prepared(kind, 6, 1.0))
     alone = model({kind: full}, masks_of(kind, mask))
     garbage = torch.full((1, 3, 8, 8), float("nan"), dtype=torch.float64)

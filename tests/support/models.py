@@ -82,7 +82,7 @@ def preprocess_of(kind: str) -> Any:
 SAME = {"irregular": "series", "places": "array"}
 
 
-def untrained(*kinds: str) -> tuple[Perceiver, dict[str, Any]]:
+def untrained(*kinds: str, element_pools: tuple[Any, ...] = ()) -> tuple[Perceiver, dict[str, Any]]:
     """Return a tiny model that learned nothing, whose head is not zero, and what prepares samples for it."""
 
     size = Size(4, 16, 2, 1, 1, 4, 1e-3, 8, 16)
@@ -95,18 +95,19 @@ def untrained(*kinds: str) -> tuple[Perceiver, dict[str, Any]]:
         else:
             inputs[kind] = fill_input(part, known)
     encoder = tiny_encoder(num_cross_attends=2, num_blocks=2)
-    model = build(
-        PerceiverConfig(inputs=inputs, encoder=encoder, output=MeanPoolConfig(num_outputs=2))
-    )
+    output = MeanPoolConfig(num_outputs=2, element_pools=element_pools)
+    model = build(PerceiverConfig(inputs=inputs, encoder=encoder, output=output))
     with torch.no_grad():
         model.output.to_logits.weight.normal_()
+        for pool in model.output.element_pools.values():
+            pool.to_logits.weight.normal_()
     return model.eval(), preprocess
 
 
-def save_untrained(folder: Path, *kinds: str) -> Path:
+def save_untrained(folder: Path, *kinds: str, element_pools: tuple[Any, ...] = ()) -> Path:
     """Write the folder of a run that learned nothing, as training leaves it."""
 
-    model, preprocess = untrained(*kinds)
+    model, preprocess = untrained(*kinds, element_pools=element_pools)
     column = {"video": "film"} if "video" in kinds else {}
     inputs = {
         kind: {

@@ -115,6 +115,19 @@ def test_the_script_predicts_as_perceivers_does(kinds, make, tmp_path, quickly):
     assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
 
+def test_pooled_elements_are_predicted_explained_and_exported_alike(tmp_path, quickly):
+    run = save_untrained(tmp_path / "run", "image", "text", element_pools=("mean", "max"))
+    file = {"image": str(picture(tmp_path)), "text": "Köstlich."}
+    only = {"text": file["text"]}
+    exporting.export(run, tmp_path / "out", samples=[file, only])
+    predictor = load_predictor(run, device="cpu")
+    for one in (file, only):
+        (expected,) = predictor.predict(one)
+        found = explain_sample(load(run), one)
+        given = list(expected.probabilities.values())
+        assert found.probabilities == pytest.approx(given, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["classes", "labels"])
 def test_a_temperature_is_part_of_predictions_explanations_and_exports(kind, tmp_path, quickly):
     plain, run = save_untrained(tmp_path / "plain", "audio"), tmp_path / "run"

@@ -27,6 +27,56 @@ def test_it_begins_at_zero_and_still_learns():
     assert head.to_logits.weight.grad.abs().sum() > 0
 
 
+def pooled(*kinds, outputs=5):
+    config = MeanPoolConfig(num_outputs=outputs, element_pools=kinds)
+    head = MeanPool(config, latent_channels=8, content_channels={"text": 3})
+    torch.nn.init.normal_(head.element_pools["text"].to_logits.weight)
+    return head
+
+
+def test_pools_over_elements_are_standardized_and_added_to_the_outputs():
+    head = pooled("mean", "max").double()
+    content, latents = torch.randn(6, 4, 3).double() * 7 + 2, torch.zeros(6, 2, 8).double()
+    x = torch.cat([content.mean(1), content.amax(1)], dim=1)
+    expected = head.element_pools["text"].to_logits(
+        (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
+    )
+    assert_close(head(latents, {"text": (content, None)}), expected)
+    reference = torch.nn.BatchNorm1d(6, affine=False).double()
+    reference(x)
+    assert_close(head.element_pools["text"].norm.running_var, reference.running_var)
+    x = head.eval().element_pools["text"].to_logits(reference.eval()(x))
+    assert_close(head(latents, {"text": (content, None)}), x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_samples_without_elements_have_no_part_in_pools(training):
+    content = torch.randn(5, 4, 3)
+    real = torch.ones(5, 4, dtype=torch.bool)
+    real[1], real[2, 2:] = False, False
+    content[~real] = float("nan")
+    kept, latents = [0, 2, 3, 4], torch.zeros(5, 2, 8)
+    one, other = pooled("mean", "max").train(training), pooled("mean", "max").train(training)
+    other.load_state_dict(one.state_dict())
+    found = one(latents, {"text": (content, real)})
+    assert not found[1].any()
+    assert_close(found[kept], other(latents[kept], {"text": (content[kept], real[kept])}))
+    norms = [head.element_pools["text"].norm for head in (one, other)]
+    assert_close(norms[0].running_mean, norms[1].running_mean)
+
+
+def test_a_single_sample_in_training_is_standardized_by_the_running_statistics():
+    head = pooled("mean")
+    content, latents = torch.randn(1, 4, 3), torch.zeros(1, 2, 8)
+    found = head(latents, {"text": (content, None)})
+    assert_close(found, head.eval()(latents, {"text": (content, None)}))
+
+
+def test_pools_without_elements_are_refused():
+    with pytest.raises(ValueError, match=r"the head pools elements of text; got none"):
+        pooled("mean")(torch.zeros(1, 2, 8))
+
+
 def test_an_open_number_of_classes_is_refused():
     with pytest.raises(ValueError, match=r"Expected the number of classes.*got None"):
         MeanPool(MeanPoolConfig(num_outputs=None), latent_channels=8)

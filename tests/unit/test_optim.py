@@ -103,4 +103,6 @@ def test_a_resumed_fused_optimizer_takes_the_same_step():
     resumed.load_state_dict(deepcopy(optimizer.state_dict()))
     step(model, optimizer)
     step(other, resumed)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )

@@ -102,6 +102,13 @@ class Elements:
         positions = self.positions
         return positions.sizes[0] if isinstance(positions, GridPositions) else self.num_elements
 
+    @property
+    def real(self) -> Bool[Tensor, "B M"] | None:
+        """True where an element is real and not replaced by a learned vector. None: all are."""
+        if self.masked is None:
+            return self.mask
+        return ~self.masked.where if self.mask is None else self.mask & ~self.masked.where
+
     def dense(self, dtype: torch.dtype | None = None) -> Float[Tensor, "B M C"]:
         """Return the papers' array, by default in the parts' common data type: float32 with positions."""
         content = self.content

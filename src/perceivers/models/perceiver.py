@@ -1,6 +1,6 @@
 """The complete model: input adapters, encoder, and head or decoder."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -133,8 +133,9 @@ class Perceiver(nn.Module):
             ValueError: If a tensor has another shape, type or device than the model expects.
         """
         segments = self._segments(inputs, masks)
-        latents = self.encoder(self._fused(segments))
-        return self._decode(latents, segments, index, None)
+        fused = self._fused(segments)
+        latents = self.encoder(list(fused.values()))
+        return self._decode(latents, segments, fused, index)
 
     def encode(self, inputs: Tensors, masks: Tensors | None = None) -> Float[Tensor, "B N D"]:
         """Return the latents of a batch. Arguments as for `forward`."""
@@ -148,21 +149,31 @@ class Perceiver(nn.Module):
         *,
         index: Tensors | None = None,
         outputs: Collection[str] | None = None,
+        elements: Sequence[Elements] | None = None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
         """Return predictions from latents: a batch that is encoded once can be decoded several times.
 
         Args:
             latents: Output of `encode`.
-            inputs: The batch again, where queries are made of its elements or follow their number.
+            inputs: The batch again, where queries are made of its elements or follow their number, or the head pools
+                elements.
             masks: As for `forward`.
             index: As for `forward`.
             outputs: Names of the outputs to decode. None: all.
+            elements: The elements to pool, in the order of `elements()`. None: those of `inputs`.
 
         Raises:
             KeyError: If queries need a modality that is not given, or there is no such output.
+            ValueError: If the head pools elements and no inputs are given.
         """
-        segments = {} if inputs is None else self._segments(inputs, masks)
-        return self._decode(latents, segments, index, outputs)
+        if self._pools_elements and elements is not None:
+            # Where a learned vector replaces a missing modality, all modalities have elements.
+            names = self.inputs if len(elements) == len(self.inputs) else inputs or ()
+            return self._decode(latents, {}, dict(zip(sorted(names), elements, strict=True)))
+        reads_inputs = self._pools_elements or isinstance(self.output, PerceiverDecoder)
+        segments = self._segments(inputs, masks) if reads_inputs and inputs is not None else {}
+        fused = self._fused(segments) if self._pools_elements else {}
+        return self._decode(latents, segments, fused, index, outputs)
 
     def elements(self, inputs: Tensors, masks: Tensors | None = None) -> list[Elements]:
         """Return the input of the encoder: the elements of each modality, in sorted order of names.
@@ -170,7 +181,7 @@ class Perceiver(nn.Module):
         Raises:
             KeyError: If a modality is unknown, or none is given.
         """
-        return self._fused(self._segments(inputs, masks))
+        return list(self._fused(self._segments(inputs, masks)).values())
 
     def _segments(self, inputs: Tensors, masks: Tensors | None) -> dict[str, Elements]:
         """Return the elements of each modality from its adapter."""
@@ -195,7 +206,7 @@ class Perceiver(nn.Module):
             masks[name] = torch.zeros(given.shape[0], 1, dtype=torch.bool, device=given.device)
         return inputs, masks
 
-    def _fused(self, segments: Mapping[str, Elements]) -> list[Elements]:
+    def _fused(self, segments: Mapping[str, Elements]) -> Mapping[str, Elements]:
         """Return the elements permuted and projected to one width."""
         if self.permutation is not None:
             segments = {
@@ -206,16 +217,21 @@ class Perceiver(nn.Module):
             }
         if self.fusion is not None:
             segments = self.fusion(segments)
-        return list(segments.values())
+        return segments
 
     def _decode(
         self,
         latents: Float[Tensor, "B N D"],
         segments: Mapping[str, Elements],
-        index: Tensors | None,
-        outputs: Collection[str] | None,
+        fused: Mapping[str, Elements],
+        index: Tensors | None = None,
+        outputs: Collection[str] | None = None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
         """Return the predictions of the head, or of the decoder."""
+        if self._pools_elements:
+            return self.output(
+                latents, {name: (part.content, part.real) for name, part in fused.items()}
+            )
         if not isinstance(self.output, PerceiverDecoder):
             return self.output(latents)
         context = QueryContext(
@@ -231,6 +247,10 @@ class Perceiver(nn.Module):
         }
         named = self.output(latents, context, tables=tables, index=index, outputs=outputs)
         return named if len(self.output.names) > 1 else next(iter(named.values()))
+
+    @property
+    def _pools_elements(self) -> bool:
+        return isinstance(self.output, MeanPool) and len(self.output.element_pools) > 0
 
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation from now on. None: do not."""
@@ -319,7 +339,11 @@ def _build(config: PerceiverConfig) -> Perceiver:
             },
         )
     else:
-        output = MeanPool(config.output, latent_channels=encoder.out_channels)
+        output = MeanPool(
+            config.output,
+            latent_channels=encoder.out_channels,
+            content_channels=_content_channels(adapters) if config.output.element_pools else None,
+        )
     model = Perceiver(
         adapters, encoder, output, fusion=fusion, permute=config.permute, config=config
     )
@@ -336,6 +360,17 @@ def _build(config: PerceiverConfig) -> Perceiver:
             )
         init_local_attention(text.token_positions, text.embedding, encoder, output)
     return model
+
+
+@torch.no_grad()
+def _content_channels(adapters: Mapping[str, Any]) -> dict[str, int]:
+    """Return the width of the content of each modality's elements, from those of a made-up input."""
+    found: dict[str, int] = {}
+    for name, adapter in adapters.items():
+        adapter.eval()
+        found[name] = adapter(adapter.example(2)).content.shape[-1]
+        adapter.train()
+    return found
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:

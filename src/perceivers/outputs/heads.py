@@ -1,6 +1,6 @@
 """Heads: the mean of the latents (2021), or one layer behind each output query (Perceiver IO)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -12,7 +12,10 @@ from torch.nn.functional import linear
 from perceivers.nn.init import truncated_linear
 from perceivers.registry import configclass
 from perceivers.tasks.base import OutputPart
-from perceivers.typing import Float, Tensor
+from perceivers.typing import Bool, Float, Tensor
+
+ElementContent = tuple[Tensor, Tensor | None]
+"""Content of a modality's elements, B x M x Cc, and B x M: True where an element is real, or None if all are."""
 
 
 @configclass
@@ -21,10 +24,13 @@ class MeanPoolConfig:
 
     Attributes:
         num_outputs: Classes, or numbers to predict. None: taken from the data before the model is built.
+        element_pools: Besides the latents, the content of each modality's elements is pooled by `mean`, `max` or both
+            and projected, a direct path from the stem to the outputs. Empty: only the latents, as in the papers.
     """
 
     kind: Literal["mean_pool"] = "mean_pool"
     num_outputs: int | None = 1000
+    element_pools: tuple[Literal["mean", "max"], ...] = ()
 
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
         """Return the same head with the size that a task needs, of `task.output_parts()`.
@@ -90,30 +96,133 @@ class HasEmbedding(Protocol):
 
 
 class MeanPool(nn.Module):
-    """Averages over the latents, then projects.
+    """Averages over the latents, then projects; pooled elements are projected beside them.
 
     The initial weights are zero, as in the papers' release: the first prediction is the same for all classes.
 
     Args:
-        config: Number of outputs.
+        config: Number of outputs, and pools over elements.
         latent_channels: Width of the latents (D).
+        content_channels: Width of the content of each modality's elements, without positions. For pools only.
 
     Raises:
         ValueError: If the number of outputs is not known yet.
 
-    Reference: Perceiver (arXiv:2103.03206), appendices C and F.
+    Reference: Perceiver (arXiv:2103.03206), appendices C and F. Pools over elements are not in the papers; a linear
+    path beside a deep one is that of "Wide & Deep Learning" (arXiv:1606.07792).
     """
 
-    def __init__(self, config: MeanPoolConfig, *, latent_channels: int) -> None:
+    def __init__(
+        self,
+        config: MeanPoolConfig,
+        *,
+        latent_channels: int,
+        content_channels: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.to_logits = nn.Linear(latent_channels, _known(config.num_outputs))
         nn.init.zeros_(self.to_logits.weight)
         nn.init.zeros_(self.to_logits.bias)
+        self.element_pools = nn.ModuleDict(
+            {
+                name: ElementPool(config.element_pools, width, _known(config.num_outputs))
+                for name, width in (content_channels or {}).items()
+                if config.element_pools
+            }
+        )
 
-    def forward(self, latents: Float[Tensor, "B N D"]) -> Float[Tensor, "B K"]:
-        """Return one row of outputs for each sample."""
-        return self.to_logits(latents.mean(dim=1))
+    def forward(
+        self, latents: Float[Tensor, "B N D"], contents: Mapping[str, ElementContent] | None = None
+    ) -> Float[Tensor, "B K"]:
+        """Return one row of outputs for each sample.
+
+        Args:
+            latents: Output of the encoder.
+            contents: Content of the elements of each modality, for pools only.
+
+        Raises:
+            ValueError: If elements are to be pooled and none are given.
+        """
+        outputs = self.to_logits(latents.mean(dim=1))
+        if not self.element_pools:
+            return outputs
+        if not contents:
+            raise ValueError(
+                "Expected the inputs beside the latents, since the head pools elements of "
+                f"{', '.join(self.element_pools)}; got none: model.decode(latents, inputs, masks)."
+            )
+        for name, (content, real) in contents.items():
+            outputs = outputs + self.element_pools[name](content, real)
+        return outputs
+
+
+class ElementPool(nn.Module):
+    """Pools the content of one modality's elements, standardizes it by a batch norm, and projects it.
+
+    Padding and masked elements contribute nothing. A sample without any element gets zeros and is left out of the
+    statistics. In training, a single sample is standardized by the running statistics.
+
+    Args:
+        kinds: `mean`, `max` or both, side by side.
+        channels: Width of the content.
+        num_outputs: Number of outputs. The initial weights are zero.
+    """
+
+    def __init__(self, kinds: Sequence[str], channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.kinds = tuple(kinds)
+        self.norm = nn.BatchNorm1d(len(kinds) * channels, affine=False)
+        self.to_logits = nn.Linear(len(kinds) * channels, num_outputs, bias=False)
+        nn.init.zeros_(self.to_logits.weight)
+
+    def forward(
+        self, content: Float[Tensor, "B M Cc"], real: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B K"]:
+        """Return the part of the outputs that comes from this modality.
+
+        Args:
+            content: Content of the elements.
+            real: True where an element is real. None: all are.
+        """
+        x = content.to(torch.promote_types(content.dtype, torch.float32))
+        if real is None:
+            some, sums, count, largest = None, x.sum(dim=1), x.shape[1], x
+        else:
+            real = real.expand(-1, x.shape[1])
+            some, hidden = real.any(dim=1, keepdim=True), ~real[..., None]
+            sums = x.masked_fill(hidden, 0.0).sum(dim=1)
+            count = real.sum(dim=1, keepdim=True).clamp(min=1)
+            largest = x.masked_fill(hidden, float("-inf"))
+        parts: list[Tensor] = []
+        for kind in self.kinds:
+            pooled = sums / count if kind == "mean" else largest.amax(dim=1)
+            parts.append(pooled if some is None else pooled.where(some, 0.0))
+        features = self._standardized(torch.cat(parts, dim=-1), some)
+        outputs = self.to_logits(features.to(content.dtype))
+        return outputs if some is None else outputs.where(some, 0.0)
+
+    def _standardized(
+        self, pooled: Float[Tensor, "B P"], some: Bool[Tensor, "B 1"] | None
+    ) -> Float[Tensor, "B P"]:
+        """Return standardized features, with the statistics of samples that have an element."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        mean, variance = norm.running_mean, norm.running_var
+        if self.training:
+            weights = torch.ones_like(pooled[:, :1]) if some is None else some.to(pooled.dtype)
+            count = weights.sum().clamp(min=1)
+            has_variance = count > 1
+            found = (pooled * weights).sum(dim=0) / count
+            spread = ((pooled - found).square() * weights).sum(dim=0) / count
+            with torch.no_grad():
+                step = (norm.momentum or 0.0) * has_variance.to(mean.dtype)
+                mean.lerp_(found.to(mean.dtype), step)
+                variance.lerp_((spread * count / (count - 1).clamp(min=1)).to(mean.dtype), step)
+            mean = torch.where(has_variance, found, mean.clone())
+            variance = torch.where(has_variance, spread, variance.clone())
+        return (pooled - mean) * (variance + norm.eps).rsqrt()
 
 
 class LinearHead(nn.Module):

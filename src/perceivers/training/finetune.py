@@ -193,7 +193,8 @@ def plan_warm_start(
     )
 
 
-# Settings that change initial weights, speed or the number of outputs, but not the function of the weights.
+# Settings that change initial weights, speed or the number of outputs, but not the function of the weights. Pools over
+# elements have weights of their own, which begin at zero.
 # Instead of the configured resolution, that which a module computes with is compared.
 _IRRELEVANT = frozenset(
     [
@@ -201,6 +202,7 @@ _IRRELEVANT = frozenset(
         "latent_init_scale",
         "init_scale",
         "chunk",
+        "element_pools",
         "num_outputs",
         "max_side",
         "normalization",

@@ -101,7 +101,7 @@ def attribute(
             elements = model.elements(inputs, masks)
             states = model.encoder(elements)
         check_whole(calls, sum(part.num_elements for part in elements))
-        outputs = model_outputs(model, states, inputs, masks)
+        outputs = model.decode(states, inputs, masks, elements=elements)
         if isinstance(model.output, PerceiverDecoder):
             name = output or model.output.names[0]
             which = None if query is None else [query]
@@ -111,15 +111,6 @@ def attribute(
         maps = [summarize_call(call, latents) for call in input_calls(calls)]
         rolled = roll_up_calls(calls, decoded, latents)
     return Attribution(outputs=outputs, maps=maps, rolled=rolled)
-
-
-def model_outputs(
-    model: Any, states: Tensor, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None
-) -> Any:
-    """Return the outputs of a model from the latents of its encoder."""
-    if isinstance(model.output, PerceiverDecoder):
-        return model.decode(states, inputs, masks)
-    return model.output(states)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import torch
 
 from perceivers.data.base import nearest
 from perceivers.explain.attribution.attention import check_single
-from perceivers.explain.attribution.attribute import MAPS, attribute, model_outputs
+from perceivers.explain.attribution.attribute import MAPS, attribute
 from perceivers.explain.attribution.rollup import relevance
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
@@ -153,7 +153,7 @@ def input_gradients(
     contents = [part.content.detach().clone().requires_grad_() for part in elements]
     parts = [replace(part, content=x) for part, x in zip(elements, contents, strict=True)]
     with torch.enable_grad():
-        outputs = model_outputs(model, model.encoder(parts), inputs, masks)
+        outputs = model.decode(model.encoder(parts), inputs, masks, elements=parts)
         score = probability(outputs)[0].clamp_min(1e-12).log()
         gradients: Any = torch.autograd.grad(score, contents, allow_unused=True)
     norms = [
@@ -289,7 +289,7 @@ def _masked_outputs(
     ]
     repeated = {name: x.expand(batch, *x.shape[1:]) for name, x in inputs.items()}
     shown = {name: x.expand(batch, *x.shape[1:]) for name, x in (masks or {}).items()}
-    return model_outputs(model, model.encoder(parts), repeated, shown)
+    return model.decode(model.encoder(parts), repeated, shown, elements=parts)
 
 
 def _repeat_elements(part: Elements, batch: int, mask: Bool[Tensor, "B M"]) -> Elements:

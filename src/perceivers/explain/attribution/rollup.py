@@ -188,7 +188,7 @@ def relevance(
             found = model.decode(states, inputs, masks, outputs=[name], index={name: which})
             found = found[name] if isinstance(found, dict) else found
         else:
-            found = model.output(states)
+            found = model.decode(states, inputs, masks, elements=elements)
         numbers = found.flatten()
         wanted = numbers.argmax() if index is None else index
         outputs = [call.output for call in calls if call.output is not None]
