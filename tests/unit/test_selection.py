@@ -91,3 +91,17 @@ def test_outputs_that_cannot_be_divided_have_one_loss():
 
     targets = AutoencodeTargets.__new__(AutoencodeTargets)
     assert losses_of_parts(Whole(TASK.config), torch.zeros(4, 2), targets) == [2.0]
+
+
+def test_epochs_are_validated_as_often_as_three_percent_of_the_time_allows():
+    best, validated = BestResult(rows=20), []
+    for epoch in range(1, 101):
+        step = 4 * epoch  # of 16 samples
+        if best.needs_validation(step=step, batch_size=16):
+            best.update({"loss": 1.0}, EVEN, step=step, task=TASK, is_end=False)
+            validated.append(epoch)
+    assert validated[:8] == [1, 2, 3, 4, 5, 9, 13, 17]  # 220 samples, but at least 16 steps
+    assert validated[-2:] == [92, 97]  # a twentieth of all steps
+    rows = BestResult(rows=160, count=5, measured_step=20)
+    due = [step for step in range(20, 300) if rows.needs_validation(step=step, batch_size=16)]
+    assert due[0] == 20 + 110

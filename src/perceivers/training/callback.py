@@ -25,13 +25,14 @@ from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import local
 from perceivers.training.progress import ProgressDisplay
 from perceivers.training.seeding import get_rng_state, set_rng_state
-from perceivers.training.selection import BestResult, losses_of_parts
+from perceivers.training.selection import FIRST_VALIDATIONS, BestResult, losses_of_parts
 from perceivers.training.stopping import RunClock, StoppingCriteria, StopSignals
 from perceivers.typing import Tensor
 from perceivers.wording import counted, names_text
 
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_SECONDS = 300.0
+SAVE_SHARE = 0.03  # of the time at most is spent on checkpoints after validations
 
 
 class TrainingCallback(Callback):
@@ -70,6 +71,8 @@ class TrainingCallback(Callback):
         self._stop = 0  # received signal, the same in all processes
         self._is_time_to_save = False  # the same in all processes
         self._saved_at = 0.0
+        self._save_seconds = 0.0  # duration of the last save
+        self._candidate: dict[str, Any] | None = None  # weights to keep, not written yet
         self._logged_step = 0
         self._restored: dict[str, Any] | None = None
         self._reported: set[str] = set()  # names of bad rows
@@ -97,6 +100,7 @@ class TrainingCallback(Callback):
         self._synchronize(trainer, module)
         if self.best.is_due:
             self._close_epoch(trainer, module)
+            self._write_candidate()
         self._end_if_done(trainer, module)
         self.batches.timer.begin()
 
@@ -118,7 +122,10 @@ class TrainingCallback(Callback):
         if module.average is not None:
             module.average.update(module.model, step=step)
         self._synchronize(trainer, module)
-        closes = self.batches.at_epoch_end or module.progress >= 1
+        closes = module.progress >= 1 or (
+            self.batches.at_epoch_end
+            and self.best.needs_validation(step=step, batch_size=self._step_samples(trainer))
+        )
         logs = closes or self._is_line_due(step)
         self.batches.timer.end(pauses=logs or bool(self._stop) or self._is_time_to_save)
         if closes:
@@ -135,9 +142,10 @@ class TrainingCallback(Callback):
                 epoch=self.batches.epochs_done,
                 samples=self.samples,
             )
-        if self.best.measured_step == step or self._is_time_to_save:
-            self.save(trainer)
         self._end_if_done(trainer, module)
+        validated = self.best.measured_step == step
+        if self._is_time_to_save or (validated and self._is_save_cheap(trainer, module)):
+            self.save(trainer)
         self.batches.timer.begin()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,9 +169,30 @@ class TrainingCallback(Callback):
             ValueError: If the loss, the gradient or a weight is not finite.
         """
         module = cast("PerceiverModule", trainer.lightning_module)
+        began = time.monotonic()
         self._check_finite(trainer, module)
+        self._write_candidate()
         trainer.save_checkpoint(self.folder / LAST)
         self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - began
+
+    def _write_candidate(self) -> None:
+        if self._candidate is not None:
+            save_payload(self.folder / BEST, self._candidate)
+            self._candidate = None
+
+    def _is_save_cheap(self, trainer: Trainer, module: PerceiverModule) -> bool:
+        """Return whether to save after a validation: one of the first, the end, or if saving is short for the time."""
+        if trainer.should_stop or self.best.count <= FIRST_VALIDATIONS:
+            return True
+        passed = time.monotonic() - self._saved_at
+        is_cheap = torch.tensor([self._save_seconds <= SAVE_SHARE * passed], dtype=torch.float64)
+        return bool(distributed.largest(is_cheap, module.device).item())
+
+    def _step_samples(self, trainer: Trainer) -> int:
+        """Return the samples of an optimizer step, on all devices."""
+        size = self.batches.loader.settings.batch_size
+        return size * self.batches.accumulate * trainer.world_size
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -302,6 +331,7 @@ class TrainingCallback(Callback):
         """Validate, log, and save the weights if they are to be kept."""
         alone = trainer.world_size == 1
         losses: list[float] = []
+        rows: list[int] = []
         self._check_finite(trainer, module)
         meter = validate(
             module,
@@ -309,11 +339,13 @@ class TrainingCallback(Callback):
             is_sharded=distributed.is_sharded(module.model),
             should_stop=lambda: alone and bool(self._signals.received),
             losses=losses,
+            rows=rows,
         )
         if meter is None:  # interrupted; the resumed run validates again
             self._stop = self._signals.received
             self._leave(trainer)
             return
+        self.best.rows = sum(rows)
         measured = meter.compute()
         if not math.isfinite(measured.get("loss", 0.0)):
             raise self._diverged(f"the validation loss was {measured['loss']}", trainer, module)
@@ -329,22 +361,22 @@ class TrainingCallback(Callback):
             is_end=module.progress >= 1,
         )
         if keeps:
-            self._save_best(trainer, module, meter)
+            self._keep_best(trainer, module, meter)
 
-    def _save_best(self, trainer: Trainer, module: PerceiverModule, meter: Meter) -> None:
+    def _keep_best(self, trainer: Trainer, module: PerceiverModule, meter: Meter) -> None:
+        """Keep the weights, which are written together with the next checkpoint: both are of one run then."""
         weights: dict[str, Tensor] = dict(module.model.state_dict())
         if module.average is not None:
             weights |= module.average.state_dict()
         weights = {name: distributed.gather_full_tensor(tensor) for name, tensor in weights.items()}
         if trainer.is_global_zero:
-            payload = {
+            self._candidate = {
                 "model": weights,
                 "metrics": self.best.metrics,
                 "step": self.best.step,
                 "epoch": self.batches.epochs_done,
                 "meter": meter.state(),
             }
-            save_payload(self.folder / BEST, payload)
 
     def _end_if_done(self, trainer: Trainer, module: PerceiverModule) -> None:
         without_improvement = self._patience is not None and self.best.since >= self._patience
@@ -371,6 +403,7 @@ def validate(
     is_sharded: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     losses: list[float] | None = None,
+    rows: list[int] | None = None,
 ) -> Meter | None:
     """Return the metrics of the validation split, with averaged weights if there are any.
 
@@ -380,12 +413,13 @@ def validate(
         is_sharded: Whether a forward pass needs all processes (FSDP).
         should_stop: Called after each batch; True aborts the validation, which then returns None.
         losses: Gets the loss on each part of the split, of all processes.
+        rows: Gets the number of rows that each process passed through the model: several clips count each.
 
     Raises:
         ValueError: If a process has no sample.
     """
     task = module.task
-    meter = task.meter()
+    meter, passed = task.meter(), 0
     averaged = nullcontext() if module.average is None else module.average.applied(module.model)
     precision = module.trainer.precision_plugin
     was_training = module.model.training
@@ -398,6 +432,7 @@ def validate(
                     moved.inputs, moved.masks, moved.targets, training=False
                 )
                 outputs = forward_task(module.model, prepared)
+                passed += next(iter(moved.inputs.values())).shape[0]
                 if counts:
                     outputs = combine_clips(task, outputs, moved.num_clips)
                     meter.update(outputs, prepared.targets)
@@ -410,6 +445,8 @@ def validate(
     meter.merge(distributed.gather_objects(meter.state()))
     if losses is not None:
         losses[:] = [one for part in distributed.gather_objects(losses) for one in part]
+    if rows is not None:
+        rows[:] = distributed.gather_objects(passed)
     return meter
 
 
