@@ -66,8 +66,8 @@ from .data.registry import register_modality as register_modality
 
 # Input adapters
 from .inputs.array import ArrayInputConfig as ArrayInputConfig
-from .inputs.audio import ConvSpectrogramInputConfig as ConvSpectrogramInputConfig
 from .inputs.audio import ConvWaveInputConfig as ConvWaveInputConfig
+from .inputs.audio import ResidualSpectrogramInputConfig as ResidualSpectrogramInputConfig
 from .inputs.audio import SpectrogramInputConfig as SpectrogramInputConfig
 from .inputs.audio import WaveInputConfig as WaveInputConfig
 from .inputs.elements import Elements as Elements

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from perceivers.inputs.audio import (
-    ConvSpectrogramInput,
-    ConvSpectrogramInputConfig,
     ConvWaveInput,
     ConvWaveInputConfig,
+    ResidualSpectrogramInput,
+    ResidualSpectrogramInputConfig,
     SpectrogramInput,
     SpectrogramInputConfig,
     WaveInput,
@@ -17,9 +17,11 @@ from perceivers.inputs.audio import (
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.registry import build_input
+from perceivers.inputs.stems import ResidualStemConfig
 from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
+STEM = ResidualStemConfig(channels=(3, 4), blocks=(0, 1), pools=(1, 2), stride=2)
 LEARNED = LearnedPositionsConfig(channels=5)
 ALL = [
     WaveInputConfig(num_samples=40, patch=6, positions=FEW),
@@ -27,9 +29,12 @@ ALL = [
     ConvWaveInputConfig(num_samples=40, stem_channels=(3, 4), kernel=5, stride=3, positions=FEW),
     SpectrogramInputConfig(size=(40, 5), positions=FEW),
     SpectrogramInputConfig(size=(40, 5), patch=(3, 2), positions=LEARNED, project_channels=4),
-    ConvSpectrogramInputConfig(size=(40, 5), stem_channels=(3, 4), positions=FEW),
-    ConvSpectrogramInputConfig(
-        size=(40, 6), stem_channels=(3,), kernel=(4, 3), stride=(3, 1), positions=LEARNED
+    ResidualSpectrogramInputConfig(size=(40, 16), stem=STEM, positions=FEW),
+    ResidualSpectrogramInputConfig(
+        size=(40, 9),
+        stem=ResidualStemConfig(channels=(3, 4), blocks=(0, 0), pools=(1, (3, 1)), stride=(2, 1)),
+        normalize_bands=False,
+        positions=LEARNED,
     ),
 ]
 
@@ -105,7 +110,7 @@ def test_a_missing_clip_is_said_by_one_place_of_the_mask():
 @settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), data=st.data())
 def test_padding_changes_no_real_element(config, lengths, data):
-    adapter = build_input(config)
+    adapter = build_input(config).eval()  # statistics of a batch depend on all its samples
     longest = max(lengths)
     further = data.draw(st.integers(longest, 40))
     x = torch.randn(len(lengths), longest, values_of(config))
@@ -138,9 +143,19 @@ def test_an_adapter_says_the_truth_about_its_elements(config):
 def test_convolved_elements_have_the_stems_width_and_grid():
     wave = ConvWaveInput(ConvWaveInputConfig(num_samples=16_000, positions=FEW))
     assert (wave.axes, wave.channels) == ((250,), 128 + 5)
-    mel = ConvSpectrogramInput(ConvSpectrogramInputConfig(size=(99, 64), positions=None))
-    assert (mel.axes, mel.channels) == ((25, 16), 64)
+    mel = ResidualSpectrogramInput(ResidualSpectrogramInputConfig(size=(99, 64), positions=None))
+    assert (mel.axes, mel.channels, mel.element_step) == ((13, 4), 128, (8, 16))
     assert mel(mel.example(1)).positions is None
+
+
+def test_each_band_is_standardized_by_its_real_frames():
+    adapter = ResidualSpectrogramInput(ResidualSpectrogramInputConfig(size=(40, 16), stem=STEM))
+    x = torch.randn(4, 40, 16) * 3 + torch.arange(16.0)
+    mask = torch.arange(40)[None] < torch.tensor([[40], [9], [30], [1]])
+    adapter.norm.momentum = 1.0
+    adapter(x.masked_fill(~mask[..., None], 50.0), mask)
+    assert_close(adapter.norm.running_mean, x[mask].mean(dim=0))
+    assert_close(adapter.norm.running_var, x[mask].var(dim=0))
 
 
 def test_each_configuration_has_its_adapter():
@@ -149,7 +164,7 @@ def test_each_configuration_has_its_adapter():
         *[WaveInput] * 2,
         ConvWaveInput,
         *[SpectrogramInput] * 2,
-        *[ConvSpectrogramInput] * 2,
+        *[ResidualSpectrogramInput] * 2,
     ]
 
 
@@ -159,7 +174,7 @@ def test_sizes_must_be_known():
             ValueError, match="Expected the samples of a clip, num_samples=rate x seconds"
         ):
             build_input(config)
-    for config in (SpectrogramInputConfig(), ConvSpectrogramInputConfig()):
+    for config in (SpectrogramInputConfig(), ResidualSpectrogramInputConfig()):
         with pytest.raises(ValueError, match=r"size=\(frames, bands\), got None"):
             build_input(config)
 

@@ -133,7 +133,7 @@ def test_a_temperature_is_part_of_predictions_explanations_and_exports(kind, tmp
     plain, run = save_untrained(tmp_path / "plain", "audio"), tmp_path / "run"
     saved = load(plain)
     with torch.no_grad():
-        saved.model.output.to_logits.weight.normal_(std=0.4)
+        saved.model.output.to_logits.weight.normal_(std=1.0)
     names = saved.config.task.label_names
     config = ClassificationConfig(label_names=names)
     if kind == "labels":

@@ -9,7 +9,7 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.modality import MelPreprocessConfig, WavePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
-from perceivers.inputs.audio import ConvSpectrogramInputConfig
+from perceivers.inputs.audio import ResidualSpectrogramInputConfig
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.recipes import get_recipe
 from perceivers.recipes.assume import assume
@@ -19,17 +19,17 @@ from support import modality_data
 
 def test_a_spectrogram_has_the_size_that_the_sound_is_prepared_with():
     sound = MelPreprocessConfig(sample_rate=8000, seconds=1.0, num_mels=40, hop=0.02)
-    filled = fill_input(ConvSpectrogramInputConfig(), sound)
+    filled = fill_input(ResidualSpectrogramInputConfig(), sound)
     assert filled.size == (50, 40)
 
 
 def test_an_input_that_does_not_read_what_is_prepared_is_refused():
     with pytest.raises(
         ValueError,
-        match="An input of kind 'spectrogram_convolved' expects preprocess of kind 'mel', got 'wave'",
+        match="An input of kind 'spectrogram_residual' expects preprocess of kind 'mel', got 'wave'",
     ):
         fill_input(
-            ConvSpectrogramInputConfig(), WavePreprocessConfig(sample_rate=8000, seconds=1.0)
+            ResidualSpectrogramInputConfig(), WavePreprocessConfig(sample_rate=8000, seconds=1.0)
         )
     with pytest.raises(ValueError, match=r"expects preprocess of kind 'image', got 'text'"):
         fill_input(PixelInputConfig(), TextPreprocessConfig(max_length=64))

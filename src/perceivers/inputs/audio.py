@@ -18,7 +18,13 @@ from perceivers.inputs.positions import (
     first_cells,
 )
 from perceivers.inputs.registry import register_input
-from perceivers.inputs.stems import ConvStem, pooled_mask
+from perceivers.inputs.stems import (
+    ConvStem,
+    MaskedBatchNorm,
+    ResidualStem,
+    ResidualStemConfig,
+    pooled_mask,
+)
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.registry import configclass
@@ -106,27 +112,32 @@ class SpectrogramInputConfig(_SpectrogramGrid):
 
 
 @configclass
-class ConvSpectrogramInputConfig(_SpectrogramGrid):
-    """Every cell of a convolved spectrogram is an element.
+class ResidualSpectrogramInputConfig(_SpectrogramGrid):
+    """Every cell of a spectrogram after a residual stem is an element. Not in the papers.
 
     Attributes:
         size: Frames and bands. None: taken from the data before the model is built.
-        stem_channels: Channels after each convolution.
-        kernel: Frames and bands under each convolution.
-        stride: Stride of each convolution, in frames and bands.
-        positions: When and at which band a cell is. None: the model cannot know.
+        stem: Levels of the stem, its axes frames and bands. The default turns 8 frames of 16 bands into one element.
+        normalize_bands: Standardize each band by its mean and deviation in training (BatchNorm) before the stem.
+        positions: When and at which band a cell is. None: the model cannot know. Few frequencies, since small data
+            sets are learned by heart with many.
     """
 
-    kind: Literal["spectrogram_convolved"] = "spectrogram_convolved"
+    kind: Literal["spectrogram_residual"] = "spectrogram_residual"
     size: tuple[int, int] | None = None
-    stem_channels: tuple[int, ...] = (32, 64)
-    kernel: tuple[int, int] = (3, 3)
-    stride: tuple[int, int] = (2, 2)
-    positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
+    stem: ResidualStemConfig = field(
+        default_factory=lambda: ResidualStemConfig(
+            channels=(32, 64, 128, 128), blocks=(0, 1, 1, 1), pools=(1, 2, 2, (1, 2)), stride=2
+        )
+    )
+    normalize_bands: bool = True
+    positions: PositionsConfig | None = field(
+        default_factory=lambda: FourierPositionsConfig(num_bands=2)
+    )
 
 
 AudioInputConfig = Annotated[
-    WaveInputConfig | ConvWaveInputConfig | SpectrogramInputConfig | ConvSpectrogramInputConfig,
+    WaveInputConfig | ConvWaveInputConfig | SpectrogramInputConfig | ResidualSpectrogramInputConfig,
     Field(discriminator="kind"),
 ]
 
@@ -213,38 +224,6 @@ class _PatchedAudio(AudioInput):
         return patches, None if mask is None else pooled_mask(mask, self.patch[0])
 
 
-class _ConvolvedAudio(AudioInput):
-    """Makes an element of each cell after a stem of convolutions."""
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        in_channels: int,
-        config: ConvWaveInputConfig | ConvSpectrogramInputConfig,
-    ) -> None:
-        if not config.stem_channels:
-            raise ValueError("Expected channels of at least one convolution, got stem_channels=().")
-        num_axes = 1 if isinstance(config.kernel, int) else 2
-        stem = ConvStem(
-            in_channels,
-            config.stem_channels,
-            kernel=config.kernel,
-            stride=config.stride,
-            num_axes=num_axes,
-        )
-        super().__init__(
-            size, stem.grid(size[:num_axes]), config.stem_channels[-1], config.positions
-        )
-        self.config, self.stem = config, stem
-
-    def content(
-        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
-    ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
-        """Return the stem's output."""
-        cells, mask = self.stem(_channels_first(x, len(self.axes)), mask)
-        return cells.movedim(1, -1), mask
-
-
 class WaveInput(_PatchedAudio):
     """Makes an element of each stretch of samples, all channels of a sample together.
 
@@ -255,11 +234,23 @@ class WaveInput(_PatchedAudio):
         super().__init__(_wave_size(config), (config.patch,), config)
 
 
-class ConvWaveInput(_ConvolvedAudio):
+class ConvWaveInput(AudioInput):
     """Makes an element of each cell of a convolved waveform."""
 
     def __init__(self, config: ConvWaveInputConfig) -> None:
-        super().__init__(_wave_size(config), config.num_channels, config)
+        if not config.stem_channels:
+            raise ValueError("Expected channels of at least one convolution, got stem_channels=().")
+        size, channels = _wave_size(config), config.stem_channels
+        stem = ConvStem(size[1], channels, kernel=config.kernel, stride=config.stride)
+        super().__init__(size, stem.grid(size[:1]), channels[-1], config.positions)
+        self.config, self.stem = config, stem
+
+    def content(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
+        """Return the stem's output."""
+        cells, mask = self.stem(x.transpose(1, 2), mask)
+        return cells.movedim(1, -1), mask
 
 
 class SpectrogramInput(_PatchedAudio):
@@ -272,11 +263,27 @@ class SpectrogramInput(_PatchedAudio):
         super().__init__(_known_size(config.size), config.patch, config)
 
 
-class ConvSpectrogramInput(_ConvolvedAudio):
-    """Makes an element of each cell of a convolved spectrogram."""
+class ResidualSpectrogramInput(AudioInput):
+    """Makes an element of each cell of a spectrogram after a residual stem.
 
-    def __init__(self, config: ConvSpectrogramInputConfig) -> None:
-        super().__init__(_known_size(config.size), 1, config)
+    Reference: PANNs (arXiv:1912.10211) standardize each band by BatchNorm before the convolutions, too.
+    """
+
+    def __init__(self, config: ResidualSpectrogramInputConfig) -> None:
+        size, stem = _known_size(config.size), config.stem
+        super().__init__(size, stem.grid(size), stem.channels[-1], config.positions)
+        self.config, self.element_step = config, stem.element_step
+        self.norm = MaskedBatchNorm(size[1]) if config.normalize_bands else None
+        self.stem = ResidualStem(1, stem)
+
+    def content(
+        self, x: Float[Tensor, "B L F"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
+        """Return the stem's output."""
+        if self.norm is not None:  # bands are the channels of the norm
+            x = self.norm(x.transpose(1, 2)[..., None], mask)[..., 0].transpose(1, 2)
+        cells, mask = self.stem(x[:, None], mask)
+        return cells.movedim(1, -1), mask
 
 
 def _wave_size(config: WaveInputConfig | ConvWaveInputConfig) -> tuple[int, int]:
@@ -303,17 +310,21 @@ def _default_wave(stem_channels: int) -> ConvWaveInputConfig:
     )
 
 
-def _default_spectrogram(stem_channels: int) -> ConvSpectrogramInputConfig:
-    return ConvSpectrogramInputConfig(
-        stem_channels=(stem_channels // 2, stem_channels, stem_channels),
-        kernel=(3, 3),
-        positions=FourierPositionsConfig(num_bands=None),
+def _default_spectrogram(stem_channels: int) -> ResidualSpectrogramInputConfig:
+    # Strides for spectrograms of some 250 frames; rules choose them by the length of the clips.
+    channels = stem_channels // 2, stem_channels, 2 * stem_channels, 2 * stem_channels
+    stem = ResidualStemConfig(
+        channels=channels, blocks=(0, 1, 1, 1), pools=(1, 2, 2, (1, 2)), stride=2
     )
+    return ResidualSpectrogramInputConfig(stem=stem)
 
 
 register_input(WaveInputConfig, WaveInput, preprocess="wave")
 register_input(ConvWaveInputConfig, ConvWaveInput, preprocess="wave", default=_default_wave)
 register_input(SpectrogramInputConfig, SpectrogramInput, preprocess="mel")
 register_input(
-    ConvSpectrogramInputConfig, ConvSpectrogramInput, preprocess="mel", default=_default_spectrogram
+    ResidualSpectrogramInputConfig,
+    ResidualSpectrogramInput,
+    preprocess="mel",
+    default=_default_spectrogram,
 )
