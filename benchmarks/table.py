@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["contestant", "render", "rewrite", "target"]
+__all__ = ["contestant", "put_between", "render", "rewrite", "target"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
@@ -21,14 +21,22 @@ def rewrite(results: Path, page: Path = PAGE) -> None:
         path = results / f"{device}.json"
         if not path.exists():
             continue
-        begin, end = f"<!-- begin: {device} -->", f"<!-- end: {device} -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            msg = f"Expected the lines {begin!r} and {end!r} once each in {page}; put them back."
-            raise ValueError(msg)
-        body = f"{begin}\n{render(json.loads(path.read_text()))}\n{end}"
-        pattern = re.escape(begin) + ".*?" + re.escape(end)
-        text = re.sub(pattern, lambda _, body=body: body, text, flags=re.DOTALL)
+        text = put_between(text, device, render(json.loads(path.read_text())), page)
     page.write_text(text)
+
+
+def put_between(text: str, name: str, body: str, page: Path) -> str:
+    """Return the text of a page with `body` between its lines `<!-- begin: NAME -->` and `<!-- end: NAME -->`.
+
+    Raises:
+        ValueError: If the page has lost its markers.
+    """
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        msg = f"Expected the lines {begin!r} and {end!r} once each in {page}; put them back."
+        raise ValueError(msg)
+    pattern = re.escape(begin) + ".*?" + re.escape(end)
+    return re.sub(pattern, lambda _: f"{begin}\n{body}\n{end}", text, flags=re.DOTALL)
 
 
 def render(results: dict[str, Any]) -> str:
