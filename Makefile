@@ -3,7 +3,7 @@
 #   make test   the tests, without the slow ones
 # Both create .venv and install into it once; again only after pyproject.toml or constraints.txt changed.
 
-.PHONY: setup demo test test-all coverage check golden bench evidence docs
+.PHONY: setup demo test test-all coverage check golden bench small-cpu evidence docs
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := demo
 
@@ -11,7 +11,8 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2# processes of the test run, one core each
-DATA ?= ../shared/data# real data sets for `make evidence`
+DATA ?= ../shared/data# real data sets for `make small-cpu` and `make evidence`
+SEEDS ?= 0# runs of each row of `make small-cpu`
 CHECKED := tests/unit tests/properties tests/parity tests/kernels# with shapes checked at run time
 WHOLE := tests/compiled tests/long tests/e2e tests/golden tests/contract
 LOCK := pyproject.toml constraints.txt
@@ -62,6 +63,10 @@ golden: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks
+
+small-cpu: .venv/.dev
+	$(BIN)/python -m benchmarks small_cpu --data $(DATA) --seeds $(SEEDS)
+	$(BIN)/python -m benchmarks small_cpu --page
 
 evidence: .venv/.dev
 	$(BIN)/python -m benchmarks.published

@@ -1,4 +1,4 @@
-"""Small plain networks to compare with, knowing nothing of this library, and one function that trains them for a given time."""
+"""Small plain networks to compare with, and one function that trains them for a given time."""
 
 import math
 import time
@@ -35,7 +35,9 @@ class ResNet(nn.Module):
     Reference: Deep residual learning (arXiv:1512.03385), section 4.2, wider and less deep.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, width: int = 32, blocks: int = 2) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int = 3, width: int = 32, blocks: int = 2
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [_convolution(in_channels, width, 3), nn.ReLU()]
         channels = width
@@ -53,12 +55,18 @@ class ResNet(nn.Module):
 
 
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
-    "resnet": lambda num_classes, channels: ResNet(num_classes, channels),
+    "resnet": ResNet,
 }
 
 
 def fit_images(
-    network: str, images: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seconds: float, seed: int = 0
+    network: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    *,
+    seconds: float,
+    seed: int = 0,
 ) -> np.ndarray:
     """Train a network on images, n x H x W x C of bytes, for so many seconds; return the classes of the test images.
 
@@ -69,7 +77,9 @@ def fit_images(
     mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     x = (x - mean) / std
     model = NETWORKS[network](int(y.max()) + 1, x.shape[1]).to(memory_format=torch.channels_last)  # pyright: ignore
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
     start, batch = time.perf_counter(), 128
     is_done = False
     while not is_done:

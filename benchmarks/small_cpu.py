@@ -1,4 +1,4 @@
-"""Compare `perceivers fit` without flags with what people would use instead, in minutes of a small CPU (`make small-cpu`).
+"""Compare `perceivers fit` without flags with simple baselines, in minutes of a small CPU (`make small-cpu`).
 
 Each row of the benchmark is one data set with a budget in minutes: `perceivers fit`, then `perceivers evaluate` on the
 test split, then simple baselines on the same split. Every run is a process with a log file. Results are written as soon
@@ -207,7 +207,9 @@ def chosen(names: Iterable[str]) -> list[Row]:
     for name in names:
         if not any(row.name.startswith(name) for row in ROWS):
             known = ", ".join(row.name for row in ROWS)
-            raise ValueError(f"Expected the beginning of a row's name, got '{name}'. Rows: {known}.")
+            raise ValueError(
+                f"Expected the beginning of a row's name, got '{name}'. Rows: {known}."
+            )
     return [row for row in ROWS if not names or any(row.name.startswith(name) for name in names)]
 
 
@@ -239,14 +241,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.parts != "baselines":
             failed += [f"{row.name}, seed {s}" for s in args.seeds if not fit(row, folder, s, args)]
         if args.parts != "fit":
-            failed += [f"{row.name}, {b}" for b in row.baselines if not compare(row, folder, b, args)]
+            failed += [
+                f"{row.name}, {b}" for b in row.baselines if not compare(row, folder, b, args)
+            ]
     if failed:
         print(f"Failed: {'; '.join(failed)}. The logs are in {args.out}.", file=sys.stderr)
     return 1 if failed else 0
 
 
 def data_folder(row: Row, data: Path | None, out: Path) -> str | None:
-    """Return the data of a row, written first where the benchmark makes them; None and a message where there are none."""
+    """Return the data of a row, after writing those that the benchmark makes. Without data, print a message."""
     if row.data.startswith("builtin:"):
         return row.data
     if row.is_made:
@@ -297,7 +301,9 @@ def write_part(original: Path, folder: Path, count: int) -> None:
     import pyarrow.parquet as pq
 
     def write(to: Path) -> None:
-        pq.write_table(pq.read_table(original / "train.parquet").slice(0, count), to / "train.parquet")
+        pq.write_table(
+            pq.read_table(original / "train.parquet").slice(0, count), to / "train.parquet"
+        )
         shutil.copy(original / "test.parquet", to / "test.parquet")
 
     _whole_folder(folder, write)
@@ -321,7 +327,13 @@ def fit(row: Row, folder: str, seed: int, args: argparse.Namespace) -> bool:
     run = args.out / _file_name(row.name, f"seed{seed}", args)
     shutil.rmtree(run, ignore_errors=True)
     log = run.with_suffix(".log")
-    flags = [*row.flags, *_budget(row, args.scale), "--seed", str(seed), *shlex.split(args.fit_flags)]
+    flags = [
+        *row.flags,
+        *_budget(row, args.scale),
+        "--seed",
+        str(seed),
+        *shlex.split(args.fit_flags),
+    ]
     limit = 60 * (2 * (row.minutes or 5) * args.scale + 20)
     start = time.perf_counter()
     print(f"{row.name}, seed {seed}: {_minutes(row, args.scale)}, log in {log}", flush=True)
@@ -376,7 +388,9 @@ def compare(row: Row, folder: str, baseline: str, args: argparse.Namespace) -> b
 
 def logged(command: Sequence[str], log: Path, limit: float, threads: int | None) -> bool:
     """Run a process whose output is appended to a file, and return whether it succeeded within `limit` seconds."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with log.open("a") as file:

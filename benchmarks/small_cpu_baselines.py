@@ -2,7 +2,7 @@
 
     python -m benchmarks.small_cpu_baselines --row wine --folder FOLDER --baseline linear --out FILE
 
-Every baseline reads the files itself, so that its seconds are those of the whole: decoding, features, learning, prediction.
+Every baseline reads the files itself: its seconds are those of decoding, features, learning and prediction.
 """
 
 import argparse
@@ -44,8 +44,8 @@ class Problem:
 
     train: Split
     test: Split
-    is_class: bool
-    minutes: float
+    is_class: bool = True
+    minutes: float = 1.0
 
 
 # Loaders: a row and its folder -> inputs and targets of a split.
@@ -100,13 +100,13 @@ def _series(row: Row, folder: str, part: str) -> tuple[Any, Array]:
 
 
 def _table(row: Row, folder: str, part: str) -> tuple[Any, Array]:
-    import pandas
+    import pandas as pd
 
-    table = pandas.read_csv(Path(folder) / f"{part}.csv")
+    table = pd.read_csv(Path(folder) / f"{part}.csv")
     return table.drop(columns=row.label).to_numpy(np.float64), table[row.label].to_numpy()
 
 
-def _digits(row: Row, folder: str, part: str) -> tuple[Any, Array]:
+def _digits(row: Row, folder: str, part: str) -> tuple[Any, Array]:  # noqa: ARG001
     from perceivers.data.sources.builtin import digits
 
     split: Any = digits().splits[part]
@@ -218,9 +218,9 @@ def point_histograms(x: Array) -> Array:
     """Return histograms of points in space, along each axis, of distances and of pairs: n x features."""
     rows: list[Array] = []
     pairs = np.random.default_rng(0).integers(0, x.shape[1], (2, 4096))
-    for one in x:
-        one = one - one.mean(axis=0)
-        one = one / max(float(np.abs(one).max()), 1e-9)
+    for points in x:
+        centered = points - points.mean(axis=0)
+        one = centered / max(float(np.abs(centered).max()), 1e-9)
         cells, _ = np.histogramdd(one, bins=(6, 6, 6), range=[(-1, 1)] * 3)
         axes = [np.histogram(one[:, axis], bins=24, range=(-1, 1))[0] for axis in range(3)]
         radius = np.histogram(np.linalg.norm(one, axis=1), bins=24, range=(0, 1.75))[0]
@@ -236,7 +236,9 @@ def point_histograms(x: Array) -> Array:
 def video_statistics(videos: list[Array]) -> Array:
     """Return mean, deviation and mean change of each cell of small gray frames: n x features."""
     rows = [
-        np.concatenate([v.mean(0).ravel(), v.std(0).ravel(), np.abs(np.diff(v, axis=0)).mean(0).ravel()])
+        np.concatenate(
+            [v.mean(0).ravel(), v.std(0).ravel(), np.abs(np.diff(v, axis=0)).mean(0).ravel()]
+        )
         for v in videos
     ]
     return np.stack(rows)
@@ -286,12 +288,20 @@ def random_kernels(train: Array, test: Array, num_features: int = 10_000) -> tup
         sample = convolved(train[rng.choice(len(train), min(len(train), 32), replace=False)])
         golden = (np.arange(1, each + 1) * (5**0.5 + 1) / 2) % 1
         flat = sample.movedim(1, 0).flatten(1)
-        biases = torch.quantile(flat[:, :: max(1, flat.shape[1] // 20_000)], torch.tensor(golden, dtype=flat.dtype), dim=1).T
+        biases = torch.quantile(
+            flat[:, :: max(1, flat.shape[1] // 20_000)],
+            torch.tensor(golden, dtype=flat.dtype),
+            dim=1,
+        ).T
         for part, into in ((train, found[0]), (test, found[1])):
             shares = []
             for start in range(0, len(part), 64):
                 values = convolved(part[start : start + 64])
-                shares.append(torch.stack([(values > b[:, None]).float().mean(2) for b in biases.T], dim=2).flatten(1))
+                shares.append(
+                    torch.stack(
+                        [(values > b[:, None]).float().mean(2) for b in biases.T], dim=2
+                    ).flatten(1)
+                )
             into.append(torch.cat(shares).numpy())
     return np.concatenate(found[0], axis=1), np.concatenate(found[1], axis=1)
 
@@ -330,12 +340,14 @@ def boosting(problem: Problem) -> Array:
 
 def linear(problem: Problem) -> Array:
     """Return the predictions of logistic regression, or of ridge regression for numbers."""
-    from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     if problem.is_class:
-        model: Any = LogisticRegressionCV(Cs=7, max_iter=2000, l1_ratios=(0,), use_legacy_attributes=False)
+        choices = {"C": np.logspace(-3, 3, 7)}
+        model: Any = GridSearchCV(LogisticRegression(max_iter=2000), choices, cv=3)
     else:
         model = RidgeCV(np.logspace(-2, 4, 13))
     model = make_pipeline(StandardScaler(), model)
@@ -345,7 +357,7 @@ def linear(problem: Problem) -> Array:
 def channel_statistics(problem: Problem) -> Array:
     """Return the predictions of boosted trees on statistics of the channels."""
     made = Split(series_statistics(problem.train.x), problem.train.y)
-    return boosting(Problem(made, Split(series_statistics(problem.test.x), problem.test.y), True, 0))
+    return boosting(Problem(made, Split(series_statistics(problem.test.x), problem.test.y)))
 
 
 def kernels_and_ridge(problem: Problem) -> Array:
@@ -379,7 +391,7 @@ def _words(*, with_characters: bool) -> Callable[[Problem], Array]:
 def spectrogram_and_linear(problem: Problem) -> Array:
     """Return the predictions of logistic regression on a spectrogram averaged over parts of the time."""
     made = [Split(pooled_spectrogram(one.x), one.y) for one in (problem.train, problem.test)]
-    return linear(Problem(made[0], made[1], True, 0))
+    return linear(Problem(made[0], made[1]))
 
 
 def plain_resnet(problem: Problem) -> Array:
@@ -412,7 +424,9 @@ BASELINES = {
     "linear": Baseline(linear, "logistic or ridge regression"),
     "random forest": Baseline(forest, "random forest"),
     "boosted trees": Baseline(boosting, "boosted trees"),
-    "words": Baseline(_words(with_characters=False), "TF-IDF of 1 to 2 words + logistic regression"),
+    "words": Baseline(
+        _words(with_characters=False), "TF-IDF of 1 to 2 words + logistic regression"
+    ),
     "words and characters": Baseline(
         _words(with_characters=True),
         "TF-IDF of 1 to 2 words and 2 to 5 characters + logistic regression",

@@ -27,14 +27,20 @@ def render(results: Results, rows: Sequence[Row]) -> str:
         words = [f"budgets times {scale:g}"] if scale != 1 else []
         words += [f"with `{flags}`"] if flags else ["without further flags"]
         lines += ["", f"{', '.join(words).capitalize()}:", "", *_table(runs, baselines, rows)]
-    commands = {one["row"]: one["command"] for one in results["runs"] if not one["flags"] and one["scale"] == 1}
+    commands = {
+        one["row"]: one["command"]
+        for one in results["runs"]
+        if not one["flags"] and one["scale"] == 1
+    }
     if commands:
         shown = [_seedless(commands[row.name]) for row in rows if row.name in commands]
         lines += ["", "Commands:", "", "```bash", *shown, "```"]
     return "\n".join(lines)
 
 
-def _table(runs: list[dict[str, Any]], baselines: list[dict[str, Any]], rows: Sequence[Row]) -> list[str]:
+def _table(
+    runs: list[dict[str, Any]], baselines: list[dict[str, Any]], rows: Sequence[Row]
+) -> list[str]:
     lines = [
         "| data | minutes | runs | `perceivers fit` | baselines on the same split (seconds) |",
         "|---|---|---|---|---|",
@@ -89,9 +95,13 @@ def _unit(metric: str) -> str:
 def _machine(results: Results) -> str:
     every = [*results["runs"], *results["baselines"]]
     days = sorted({one["day"] for one in every})
-    kinds = sorted({f"{one['processor']}, {one['threads']} threads, torch {one['torch']}" for one in every})
+    kinds = sorted(
+        {f"{one['processor']}, {one['threads']} threads, torch {one['torch']}" for one in every}
+    )
     until = f" to {days[-1]}" if len(days) > 1 else ""
-    return f"Measured on {days[0]}{until}: {'; '.join(kinds)}." if days else "No results on file yet."
+    return (
+        f"Measured on {days[0]}{until}: {'; '.join(kinds)}." if days else "No results on file yet."
+    )
 
 
 def _seedless(command: str) -> str:
