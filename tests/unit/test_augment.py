@@ -8,6 +8,8 @@ from PIL import Image
 
 from perceivers.data.modalities.image.augment import augment_pixels, inception_box
 from perceivers.data.modalities.image.modality import (
+    ClassMapModality,
+    ClassMapPreprocessConfig,
     ImageAugmentConfig,
     ImageModality,
     ImagePreprocessConfig,
@@ -136,3 +138,57 @@ def test_a_photograph_far_larger_than_needed_is_averaged_before_randaugment():
     augment = replace(NOTHING, randaugment=(0, 5))
     pixels = augment_pixels(image, augment, SQUARE, np.random.default_rng(0))
     assert (pixels == (10, 200, 30)).all()
+
+
+def test_square_pictures_turn_by_four_angles_and_others_by_two():
+    config = replace(SQUARE, crop_fraction=1.0)
+    augment = replace(NOTHING, turn=True)
+    for size, angles in (((8, 8), 4), ((8, 4), 2)):
+        image, generator = noise(*size), np.random.default_rng(0)
+        shown = replace(config, size=size)
+        drawn = [augment_pixels(image, augment, shown, generator) for _ in range(60)]
+        assert {pixels.shape for pixels in drawn} == {(*size, 3)}
+        assert len({pixels.tobytes() for pixels in drawn}) == angles
+
+
+def test_a_shift_mirrors_what_lies_beyond_the_edge():
+    config = replace(SQUARE, crop_fraction=1.0)
+    image, generator = noise(8, 8), np.random.default_rng(0)
+    augment = replace(NOTHING, shift=0.25)
+    drawn = [augment_pixels(image, augment, config, generator) for _ in range(400)]
+    assert len({pixels.tobytes() for pixels in drawn}) == 25  # -2 to 2 pixels on both axes
+    wide = np.pad(np.asarray(image), ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows = [wide[y : y + 8, x : x + 8].tobytes() for y in range(5) for x in range(5)]
+    assert {pixels.tobytes() for pixels in drawn} == set(windows)
+
+
+def test_a_square_of_the_mean_color_is_cut_out():
+    config = replace(SQUARE, crop_fraction=1.0, mean=(0.0, 0.0, 0.0))
+    image = Image.fromarray(np.full((8, 8, 3), 200, np.uint8))
+    generator = np.random.default_rng(0)
+    augment = replace(NOTHING, cutout=0.5)
+    drawn = [augment_pixels(image, augment, config, generator) for _ in range(100)]
+    black = [int((pixels[..., 0] == 0).sum()) for pixels in drawn]
+    assert max(black) == 16
+    assert min(black) == 4
+    assert np.asarray(image).min() == 200
+
+
+def test_a_class_map_turns_and_shifts_with_its_picture():
+    augment = ImageAugmentConfig(turn=True, shift=0.25, cutout=0.25)
+    values = np.random.default_rng(2).integers(0, 200, (8, 8), dtype=np.uint8)
+    config = replace(SQUARE, num_channels=1, mean=(0.0,), std=(1.0,), crop_fraction=1.0)
+    images = ImageModality(config, replace(augment, crop_scale=None, cutout=0.0))
+    maps = ClassMapModality(
+        ClassMapPreprocessConfig(size=(8, 8), num_classes=200), replace(augment, crop_scale=None)
+    )
+    for seed in range(20):
+        image = images.transform(Image.fromarray(values), rng=np.random.default_rng(seed))
+        classes = maps.transform(values, rng=np.random.default_rng(seed))
+        np.testing.assert_array_equal(image[..., 0], classes)
+
+
+@pytest.mark.parametrize("name", ["shift", "cutout"])
+def test_a_share_beyond_the_picture_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must lie between 0 and 1, got 1.5"):
+        ImageAugmentConfig(**{name: 1.5})

@@ -8,6 +8,7 @@ import math
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from perceivers.data.modalities.image import tensorflow
@@ -38,6 +39,10 @@ class ImageAugmentConfig:
         crop_sampler: `area`: area uniform, aspect log-uniform. `tensorflow`: height and aspect uniform, at least a
             tenth of the image, as the published models were trained.
         flip: Mirror half of the images left to right.
+        turn: Turn by 0 or 180 degrees, square images also by 90 and 270. For images without an upper side, as from a
+            microscope or a satellite.
+        shift: Largest shift up, down, left and right, as a share of the sides; pixels from beyond the edge are mirrored.
+        cutout: Side of a square around a random pixel that is set to the mean color, as a share of the shorter side.
         randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
         mixup: Alpha of mixup's beta distribution. 0: off.
         cutmix: Whether CutMix is used. With mixup too, each gets half of every batch.
@@ -48,9 +53,18 @@ class ImageAugmentConfig:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_sampler: Literal["area", "tensorflow"] = "area"
     flip: bool = True
+    turn: bool = False
+    shift: float = 0.0
+    cutout: float = 0.0
     randaugment: tuple[int, int] | None = None
     mixup: float = 0.0
     cutmix: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse shares that mean nothing."""
+        for name in ("shift", "cutout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")
 
 
 def augment_pixels(
@@ -77,13 +91,50 @@ def augment_pixels(
     flip = augment.flip and generator.random() < 0.5
     if augment.randaugment is None:
         pixels = crop_and_resize(image, box, preprocess)
-        return pixels[:, ::-1].copy() if flip else pixels
+        return moved(pixels[:, ::-1] if flip else pixels, augment, preprocess, generator)
     crop = _cropped(image, box, preprocess)
     if flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     layers, magnitude = augment.randaugment
     crop = randaugment(crop, layers=layers, magnitude=magnitude, generator=generator)
-    return crop_and_resize(crop, (0, 0, crop.width, crop.height), preprocess)
+    pixels = crop_and_resize(crop, (0, 0, crop.width, crop.height), preprocess)
+    return moved(pixels, augment, preprocess, generator)
+
+
+def moved(
+    pixels: Pixels,
+    augment: ImageAugmentConfig,
+    preprocess: ImagePreprocessConfig,
+    generator: np.random.Generator,
+) -> Pixels:
+    """Return an image of the model's size turned, shifted and with a square cut out, Y x X or Y x X x C.
+
+    The same state of `generator` turns and shifts an image and its class map alike; only images have squares cut out.
+    """
+    height, width = pixels.shape[:2]
+    if augment.turn:
+        turns = int(generator.integers(4)) if height == width else 2 * int(generator.integers(2))
+        pixels = np.rot90(pixels, turns)
+    if augment.shift > 0:
+        rows, columns = (_shifted(length, augment.shift, generator) for length in (height, width))
+        pixels = pixels[rows[:, None], columns]
+    if augment.cutout > 0 and pixels.ndim == 3:
+        half = augment.cutout * min(height, width) / 2
+        y, x = generator.integers(height), generator.integers(width)
+        top, left = (max(0, round(center - half)) for center in (y, x))
+        pixels = pixels.copy()
+        mean = np.multiply(preprocess.mean or (0.5,), 255).round()
+        pixels[top : round(y + half), left : round(x + half)] = mean.astype(pixels.dtype)
+    return np.ascontiguousarray(pixels)
+
+
+def _shifted(
+    length: int, share: float, generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return for each place the index of its pixel after a random shift; those beyond the edge are mirrored."""
+    most = min(round(share * length), length - 1)
+    places = np.abs(np.arange(length) + generator.integers(-most, most + 1))
+    return np.minimum(places, 2 * (length - 1) - places)
 
 
 def check_crop(augment: ImageAugmentConfig) -> None:

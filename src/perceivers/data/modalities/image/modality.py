@@ -24,6 +24,7 @@ from perceivers.data.modalities.image.augment import (
     augment_pixels,
     check_crop,
     inception_box,
+    moved,
 )
 from perceivers.data.modalities.image.class_map import (
     NO_CLASS,
@@ -309,7 +310,10 @@ class ClassMapModality:
             (self.size[1], self.size[0]), Image.Resampling.NEAREST, box=box
         )
         pixels = np.array(image)
-        return pixels[:, ::-1].copy() if flip else pixels
+        pixels = pixels[:, ::-1].copy() if flip else pixels
+        if self.augment is None or rng is None:
+            return pixels
+        return moved(pixels, self.augment, self._cut, rng)
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
         """Return maps as B x Y x X of int64; of samples without one, all pixels are of no class."""
