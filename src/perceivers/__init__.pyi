@@ -95,7 +95,7 @@ from .inputs.stems import ResidualStemConfig as ResidualStemConfig
 from .inputs.table import TableInputConfig as TableInputConfig
 from .inputs.text import ConvTextInputConfig as ConvTextInputConfig
 from .inputs.text import TextInputConfig as TextInputConfig
-from .inputs.video import ConvVideoInputConfig as ConvVideoInputConfig
+from .inputs.video import ResidualVideoInputConfig as ResidualVideoInputConfig
 from .inputs.video import VideoInputConfig as VideoInputConfig
 
 # Models, output queries and heads

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.registry import build_input
+from perceivers.inputs.stems import ResidualStemConfig
 from perceivers.inputs.video import (
-    ConvVideoInput,
-    ConvVideoInputConfig,
+    ResidualVideoInput,
+    ResidualVideoInputConfig,
     VideoInput,
     VideoInputConfig,
 )
@@ -19,7 +20,9 @@ from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
 SMALL = VideoInputConfig(num_frames=4, size=(4, 6), patch=(2, 2, 3), positions=FEW)
-CONV = ConvVideoInputConfig(num_frames=4, size=(8, 6), stem_channels=(4, 5), positions=FEW)
+STEM = ResidualStemConfig(channels=(4, 5), blocks=(0, 1), pools=(1, 2), stride=2)
+ONE = ResidualStemConfig(channels=(4,), blocks=(0,), pools=(1,), stride=2)
+CONV = ResidualVideoInputConfig(num_frames=4, size=(8, 6), stem=STEM, positions=FEW)
 
 
 def test_the_papers_clip_has_12544_elements_of_384_values():
@@ -100,8 +103,8 @@ def adapters():
             num_frames=6, size=(4, 4), patch=(3, 2, 2), positions=LearnedPositionsConfig(channels=3)
         ),
         CONV,
-        ConvVideoInputConfig(
-            num_frames=6, size=(6, 6), stem_channels=(4,), frame_step=2, difference=True
+        ResidualVideoInputConfig(
+            num_frames=6, size=(6, 6), stem=ONE, frame_step=2, difference=True
         ),
     ]
 
@@ -111,7 +114,7 @@ def adapters():
 @given(data=st.data())
 def test_padding_changes_nothing(config, data):
     torch.manual_seed(0)
-    adapter = build_input(config)
+    adapter = build_input(config).eval()
     for (
         parameter
     ) in adapter.parameters():  # norms begin with a bias of zero, which hides what is not masked
@@ -143,8 +146,8 @@ def test_longer_clips_and_larger_frames_are_read_too():
 
 
 def test_a_stem_sees_every_frame_by_itself():
-    adapter = build_input(CONV)
-    assert isinstance(adapter, ConvVideoInput)
+    adapter = build_input(CONV).eval()
+    assert isinstance(adapter, ResidualVideoInput)
     assert adapter.axes == (4, 2, 2)
     assert adapter.num_elements == 16
     assert adapter.channels == 5 + 15
@@ -160,8 +163,8 @@ def test_a_stem_sees_every_frame_by_itself():
 
 
 def test_a_few_frames_may_make_one_element():
-    config = ConvVideoInputConfig(num_frames=5, size=(4, 4), stem_channels=(4,), frame_step=2)
-    adapter = build_input(config)
+    config = ResidualVideoInputConfig(num_frames=5, size=(4, 4), stem=ONE, frame_step=2)
+    adapter = build_input(config).eval()
     assert adapter.axes == (3, 2, 2)
     clip = torch.randn(1, 5, 3, 4, 4)
     content = adapter(clip).content
@@ -172,8 +175,8 @@ def test_a_few_frames_may_make_one_element():
 
 
 def test_the_change_since_the_frame_before_may_be_seen():
-    config = ConvVideoInputConfig(num_frames=3, size=(4, 4), stem_channels=(4,), difference=True)
-    adapter = build_input(config)
+    config = ResidualVideoInputConfig(num_frames=3, size=(4, 4), stem=ONE, difference=True)
+    adapter = build_input(config).eval()
     clip = torch.randn(1, 3, 3, 4, 4)
     change = torch.stack([torch.zeros(3, 4, 4), clip[0, 1] - clip[0, 0], clip[0, 2] - clip[0, 1]])
     frames, _ = adapter.stem(torch.cat([clip[0], change], dim=1))
@@ -213,9 +216,7 @@ def test_adapters_can_be_exported(config):
     ("config", "change", "message"),
     [
         (VideoInputConfig, {"patch": (0, 1, 1)}, r"at least 1 each, got \(0, 1, 1\)"),
-        (ConvVideoInputConfig, {"stem_channels": ()}, r"for each convolution, got \(\)"),
-        (ConvVideoInputConfig, {"stride": 4}, "stride=4 must lie between 1 and kernel=3"),
-        (ConvVideoInputConfig, {"frame_step": 0}, "frame_step must be at least 1, got 0"),
+        (ResidualVideoInputConfig, {"frame_step": 0}, "frame_step must be at least 1, got 0"),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(config, change, message):
@@ -223,7 +224,7 @@ def test_configurations_that_make_no_sense_are_refused(config, change, message):
         config(**change)
 
 
-@pytest.mark.parametrize("config", [VideoInputConfig(num_frames=None), ConvVideoInputConfig()])
+@pytest.mark.parametrize("config", [VideoInputConfig(num_frames=None), ResidualVideoInputConfig()])
 def test_an_open_size_is_refused(config):
     with pytest.raises(ValueError, match="the length and size of the clips"):
         build_input(config)
@@ -238,3 +239,15 @@ def test_single_numbers_without_positions_are_refused():
 def test_another_number_of_channels_is_refused():
     with pytest.raises(ValueError, match=r"clips of 3 channels .*got shape \(1, 4, 1, 4, 6\)"):
         build_input(SMALL)(torch.zeros(1, 4, 1, 4, 6))
+
+
+def test_missing_frames_change_nothing_of_the_others_in_training():
+    adapter = build_input(CONV)
+    clip = torch.randn(2, 4, 3, 8, 6)
+    there = torch.tensor([[True], [False]])
+    assert_close(adapter(clip, there).content[:1], adapter(clip[:1]).content)
+
+
+def test_an_element_covers_frames_and_pixels():
+    config = ResidualVideoInputConfig(num_frames=4, size=(8, 6), stem=STEM, frame_step=2)
+    assert build_input(config).element_step == (2, 4, 4)

@@ -113,7 +113,7 @@ class ResidualInputConfig(_ImageGrid):
     num_channels: int = 3
     stem: ResidualStemConfig = field(default_factory=ResidualStemConfig)
     positions: PositionsConfig | None = field(
-        default_factory=lambda: FourierPositionsConfig(num_bands=2)
+        default_factory=lambda: FourierPositionsConfig(num_bands=2, max_resolution=(4, 4))
     )
 
 

@@ -16,7 +16,7 @@ from perceivers.inputs.positions import (
     first_cells,
 )
 from perceivers.inputs.registry import register_input
-from perceivers.inputs.stems import ConvStem, pooled_mask
+from perceivers.inputs.stems import ResidualStem, ResidualStemConfig, pooled_mask
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.patches import pad_to_multiple, space_to_depth
 from perceivers.registry import configclass
@@ -72,47 +72,36 @@ class VideoInputConfig(_VideoGrid):
 
 
 @configclass
-class ConvVideoInputConfig(_VideoGrid):
-    """Every cell of a convolved frame is an element, or the same cell of a few frames. Not in the papers.
+class ResidualVideoInputConfig(_VideoGrid):
+    """Every cell of a frame after a residual stem is an element, or the same cell of a few frames. Not in the papers.
 
     Attributes:
         num_frames: Frames of a clip. None: taken from the data before the model is built.
         size: Height and width in pixels. None: taken from the data.
         num_channels: Channels of a frame, 3 for RGB.
-        stem_channels: Channels after each convolution.
-        kernel: Side of every convolution in pixels.
-        stride: Stride of every convolution.
+        stem: Levels of the stem.
         frame_step: Frames that make one element, their channels side by side.
         difference: Add the change since the frame before as further channels of a frame, so that the stem sees
             motion.
-        positions: Where a cell is in time, height and width. None: the model cannot know.
+        positions: Where a cell is in time, height and width. None: the model cannot know. Few frequencies, since
+            small data sets are learned by heart with many.
 
     Raises:
-        ValueError: If there is no convolution, or a width or step is below 1.
+        ValueError: If a step is below 1.
     """
 
-    kind: Literal["video_convolved"] = "video_convolved"
+    kind: Literal["video_residual"] = "video_residual"
     num_frames: int | None = None
     size: tuple[int, int] | None = None
     num_channels: int = 3
-    stem_channels: tuple[int, ...] = (32, 64)
-    kernel: int = 3
-    stride: int = 2
+    stem: ResidualStemConfig = field(default_factory=ResidualStemConfig)
     frame_step: int = 1
     difference: bool = False
     positions: PositionsConfig | None = field(
-        default_factory=lambda: FourierPositionsConfig(num_bands=16)
+        default_factory=lambda: FourierPositionsConfig(num_bands=2, max_resolution=(4, 4, 4))
     )
 
     def __post_init__(self) -> None:
-        if not self.stem_channels or min(self.stem_channels) < 1:
-            raise ValueError(
-                f"stem_channels must name a width of at least 1 for each convolution, got {self.stem_channels}."
-            )
-        if not 1 <= self.stride <= self.kernel:
-            raise ValueError(
-                f"stride={self.stride} must lie between 1 and kernel={self.kernel}, or pixels are left out."
-            )
         if self.frame_step < 1:
             raise ValueError(f"frame_step must be at least 1, got {self.frame_step}.")
 
@@ -122,7 +111,7 @@ class _VideoInput(GridInput, ABC):
 
     def __init__(
         self,
-        config: VideoInputConfig | ConvVideoInputConfig,
+        config: VideoInputConfig | ResidualVideoInputConfig,
         grid: tuple[int, int, int],
         content_channels: int,
         frame_step: int,
@@ -201,23 +190,16 @@ class VideoInput(_VideoInput):
         return patches if self.project is None else self.project(patches)
 
 
-class ConvVideoInput(_VideoInput):
-    """Makes an element of each cell of the frames after a convolved stem, which sees every frame by itself."""
+class ResidualVideoInput(_VideoInput):
+    """Makes an element of each cell of the frames after a residual stem, which sees every frame by itself."""
 
-    def __init__(self, config: ConvVideoInputConfig) -> None:
+    def __init__(self, config: ResidualVideoInputConfig) -> None:
         frames, height, width = _sizes(config)
-        stem = ConvStem(
-            config.num_channels * (2 if config.difference else 1),
-            config.stem_channels,
-            kernel=config.kernel,
-            stride=config.stride,
-            num_axes=2,
-        )
-        rows, columns = stem.grid((height, width))
-        grid = (-(-frames // config.frame_step), rows, columns)
-        step = config.frame_step
-        super().__init__(config, grid, config.stem_channels[-1] * step, step)
-        self.config, self.stem = config, stem
+        step, (down, across) = config.frame_step, config.stem.element_step
+        grid = (-(-frames // step), *config.stem.grid((height, width)))
+        super().__init__(config, grid, config.stem.channels[-1] * step, step)
+        self.config, self.element_step = config, (step, down, across)
+        self.stem = ResidualStem(config.num_channels * (2 if config.difference else 1), config.stem)
 
     def content(
         self, clip: Float[Tensor, "B T Ci Y X"], mask: Bool[Tensor, "B T"] | None
@@ -226,15 +208,16 @@ class ConvVideoInput(_VideoInput):
         if self.config.difference:
             change = clip.diff(dim=1, prepend=clip[:, :1])  # nothing is known before the first
             clip = torch.cat([clip, change], dim=2)
-        frames, _ = self.stem(rearrange(clip, "B T C Y X -> (B T) C Y X"))
-        if mask is not None:  # a stem makes something of black frames, too
-            frames = frames.masked_fill(~mask.reshape(-1, 1, 1, 1), 0.0)
+        real = None if mask is None else mask.reshape(-1, 1)  # each frame is a sample of the stem
+        frames, _ = self.stem(rearrange(clip, "B T C Y X -> (B T) C Y X"), real)
+        if self.config.frame_step == 1:
+            return rearrange(frames, "(B T) C Y X -> B T Y X C", B=clip.shape[0])
         cells = rearrange(frames, "(B T) C Y X -> B C T Y X", B=clip.shape[0])
         step = (self.config.frame_step, 1, 1)
         return space_to_depth(pad_to_multiple(cells, step), step)
 
 
-def _sizes(config: VideoInputConfig | ConvVideoInputConfig) -> tuple[int, int, int]:
+def _sizes(config: VideoInputConfig | ResidualVideoInputConfig) -> tuple[int, int, int]:
     """Return frames, height and width of a clip."""
     if config.num_frames is None or config.size is None:
         raise ValueError(
@@ -244,16 +227,10 @@ def _sizes(config: VideoInputConfig | ConvVideoInputConfig) -> tuple[int, int, i
     return config.num_frames, *config.size
 
 
-def _default(stem_channels: int) -> ConvVideoInputConfig:
-    return ConvVideoInputConfig(
-        num_frames=None,
-        size=None,
-        stem_channels=(stem_channels // 2, stem_channels),
-        kernel=5,
-        stride=3,
-        positions=FourierPositionsConfig(num_bands=None),
-    )
+def _default(stem_channels: int) -> ResidualVideoInputConfig:
+    channels = stem_channels // 2, stem_channels, 2 * stem_channels
+    return ResidualVideoInputConfig(stem=ResidualStemConfig(channels=channels, stride=2))
 
 
 register_input(VideoInputConfig, VideoInput, preprocess="video")
-register_input(ConvVideoInputConfig, ConvVideoInput, preprocess="video", default=_default)
+register_input(ResidualVideoInputConfig, ResidualVideoInput, preprocess="video", default=_default)

@@ -41,7 +41,7 @@ class ImageAugmentConfig:
         flip: Mirror half of the images left to right.
         turn: Turn by 0 or 180 degrees, square images also by 90 and 270. For images without an upper side, as from a
             microscope or a satellite.
-        shift: Largest shift up, down, left and right, as a share of the sides; pixels from beyond the edge are mirrored.
+        shift: Largest shift along each axis, as a share of the side; pixels from beyond the edge are mirrored.
         cutout: Side of a square around a random pixel that is set to the mean color, as a share of the shorter side.
         randaugment: Number of layers and magnitude (0 to 10) of RandAugment. None: off.
         mixup: Alpha of mixup's beta distribution. 0: off.
@@ -128,9 +128,7 @@ def moved(
     return np.ascontiguousarray(pixels)
 
 
-def _shifted(
-    length: int, share: float, generator: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def _shifted(length: int, share: float, generator: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return for each place the index of its pixel after a random shift; those beyond the edge are mirrored."""
     most = min(round(share * length), length - 1)
     places = np.abs(np.arange(length) + generator.integers(-most, most + 1))
