@@ -146,6 +146,22 @@ def test_a_faster_clip_takes_more_of_the_recording():
     assert 210 < max(frequencies) <= 240
 
 
+def test_half_of_the_whole_files_are_rotated_in_time():
+    config = AudioAugmentConfig(time_masks=0, gain=0.0, polarity=False, roll=True)
+    audio = WaveformModality(WAVE, config)
+    short, long = media(noise(0.1)), media(noise(2.0))
+    plain = audio.transform(audio.decode(short).value)
+    made = [audio.transform(audio.decode(short).value, rng=new_rng(seed)) for seed in range(40)]
+    rotated = [clip for clip in made if not np.array_equal(clip, plain)]
+    assert 10 < len(rotated) < 30
+    np.testing.assert_array_equal(np.sort(rotated[0], axis=0), np.sort(plain, axis=0))
+    value = audio.decode(long).value
+    for seed in range(5):  # a file longer than a clip is cut only
+        np.testing.assert_array_equal(
+            audio.transform(value, rng=new_rng(seed)), audio.transform(value)
+        )
+
+
 def test_an_empty_cell_is_missing():
     with pytest.raises(MissingValueError, match="row 3 is empty"):
         MelModality(MEL).decode(EncodedItem("row 3"))

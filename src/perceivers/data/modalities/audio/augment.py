@@ -25,6 +25,8 @@ class AudioAugmentConfig:
         gain: Decibels by which a clip becomes louder or quieter at most.
         noise: Largest deviation of white noise that is added, as a share of the clip's own.
         polarity: Whether half of the clips are turned upside down, which nobody hears. A spectrogram does not change.
+        roll: Whether half of the clips that hold a whole file are rotated in time, the end before the beginning. Files
+            that are longer than a clip are cut at random instead.
         speed: Share by which a clip becomes faster or slower at most, and its pitch higher or lower with it.
         mixup: Alpha of mixup's beta distribution. 0: off.
 
@@ -42,6 +44,7 @@ class AudioAugmentConfig:
     gain: float = 6.0
     noise: float = 0.0
     polarity: bool = True
+    roll: bool = False
     speed: float = 0.0
     mixup: float = 0.0
 

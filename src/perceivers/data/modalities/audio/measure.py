@@ -34,13 +34,23 @@ def measure_clip(
     """
     if sample_rate is not None and seconds is not None:
         return sample_rate, seconds
-    headers = list(read_cells(cells, read_audio_header, "audio"))
-    common = Counter(header.sample_rate for header in headers).most_common(1)[0][0]
-    lengths = [h.seconds for h in headers if h.seconds is not None]
-    usual = float(np.quantile(lengths, 0.95)) if lengths else LONGEST
+    common, length = usual_audio(cells)
+    usual = LONGEST if length is None else length
     # Rounded first: 1.1 s of samples may be 1.1000000001.
     measured = max(0.1, math.ceil(round(min(LONGEST, usual) * 10, 3)) / 10)
     return sample_rate or min(common, HIGHEST_RATE), measured if seconds is None else seconds
+
+
+def usual_audio(cells: Sequence[EncodedItem]) -> tuple[int, float | None]:
+    """Return the most frequent sample rate, and the 95th percentile of the lengths in seconds, None if unknown.
+
+    Raises:
+        ValueError: If no cell can be read.
+    """
+    headers = list(read_cells(cells, read_audio_header, "audio"))
+    common = Counter(header.sample_rate for header in headers).most_common(1)[0][0]
+    lengths = [h.seconds for h in headers if h.seconds is not None]
+    return common, float(np.quantile(lengths, 0.95)) if lengths else None
 
 
 def measure_values(

@@ -146,6 +146,8 @@ class _Audio:
         if share:
             clip = resample(clip, self.sample_rate * speed, self.sample_rate, "MQ")
             clip = clip[: max(1, round(self.seconds * self.sample_rate))]
+        if self.augment.roll and audio.duration <= self.seconds and rng.random() < 0.5:
+            clip = np.roll(clip, rng.integers(clip.shape[0]), axis=0)
         return augment_samples(clip, self.augment, rng)
 
 
