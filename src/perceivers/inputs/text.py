@@ -1,5 +1,6 @@
-"""Texts as input elements: every byte, or every cell of convolved bytes."""
+"""Texts as input elements: every byte, every cell of convolved bytes, or every cell of hashed words and byte runs."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 import torch
@@ -8,11 +9,12 @@ from torch import nn
 from torch.nn.functional import max_pool1d, pad
 
 from perceivers.inputs.elements import Elements
+from perceivers.inputs.hashed_units import HashedUnits, HashedUnitsConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.series import RowPositions
 from perceivers.inputs.stems import ConvStem, pooled_mask
-from perceivers.nn.init import truncated_normal_
+from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.position import resize_row
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
@@ -30,6 +32,7 @@ class TextInputConfig:
         channels: Width of an element.
         embedding_scale: Standard deviation of the bytes' vectors at the start, 1.0 in DeepMind's release.
         position_init_scale: Standard deviation of the places' vectors at the start.
+        hashed: Hashed words and byte runs that begin at a byte, whose vectors are added to it. None: none.
     """
 
     kind: Literal["bytes"] = "bytes"
@@ -38,6 +41,7 @@ class TextInputConfig:
     channels: int = 768
     embedding_scale: float = 1.0
     position_init_scale: float = 0.02
+    hashed: HashedUnitsConfig | None = None
 
 
 @configclass
@@ -57,6 +61,7 @@ class ConvTextInputConfig:
         positions: Position encoding of a cell: `fourier` features behind its content, or `learned` vectors added to it.
         num_bands: Frequencies of the Fourier features. None: one for each whole frequency, at most 64.
         position_init_scale: Standard deviation of the learned vectors at the start.
+        hashed: Hashed words and byte runs that begin in a cell, whose vectors are added to it. None: none.
     """
 
     kind: Literal["bytes_convolved"] = "bytes_convolved"
@@ -71,17 +76,95 @@ class ConvTextInputConfig:
     positions: Literal["fourier", "learned"] = "fourier"
     num_bands: int | None = None
     position_init_scale: float = 0.02
+    hashed: HashedUnitsConfig | None = None
 
 
-TextConfig = Annotated[TextInputConfig | ConvTextInputConfig, Field(discriminator="kind")]
+@configclass
+class HashedTextInputConfig:
+    """Every cell of bytes is an element: the sums of the learned vectors of hashed words and byte runs in it.
+
+    Attributes:
+        max_length: Bytes at most. None: taken from the data before the model is built.
+        vocab_size: Different numbers that a text may hold.
+        stride: Bytes of a cell.
+        units: Hashed words, phrases and byte runs.
+        num_bands: Frequencies of the Fourier features of a cell's position. 0: no positions.
+    """
+
+    kind: Literal["text_hashed"] = "text_hashed"
+    max_length: int | None = 2048
+    vocab_size: int = 262
+    stride: int = 8
+    units: HashedUnitsConfig = field(default_factory=HashedUnitsConfig)
+    num_bands: int = 0
+
+
+TextConfig = Annotated[
+    TextInputConfig | ConvTextInputConfig | HashedTextInputConfig, Field(discriminator="kind")
+]
 
 
 class _TextInput(nn.Module):
-    """Base of text adapters: byte ids become vectors."""
+    """Base of text adapters.
+
+    Args:
+        config: Length of a text and number of different ids.
+        channels: Width of an element.
+        step: Bytes of an element.
+
+    Raises:
+        ValueError: If the length is not known.
+    """
 
     channels: int
     num_elements: int
     axes: tuple[int, ...]
+
+    def __init__(
+        self,
+        config: TextInputConfig | ConvTextInputConfig | HashedTextInputConfig,
+        *,
+        channels: int,
+        step: int,
+    ) -> None:
+        super().__init__()
+        if config.max_length is None:
+            raise ValueError("Expected the length of texts in bytes, max_length, got None.")
+        self.max_length, self.vocab_size = config.max_length, config.vocab_size
+        self.channels = channels
+        self.num_elements = -(-config.max_length // step)
+        self.axes = (self.num_elements,)
+
+    def check(self, ids: Int[Tensor, "B L"]) -> None:
+        """Refuse texts of more bytes than `max_length`.
+
+        Raises:
+            ValueError: If there are more.
+        """
+        if ids.shape[1] > self.max_length:
+            raise ValueError(
+                f"Expected texts of at most {self.max_length} bytes, got shape {tuple(ids.shape)}. Cut them, or build "
+                "the model with a larger max_length."
+            )
+
+    def hashed_units(
+        self, config: HashedUnitsConfig | None, *, cell: int, channels: int
+    ) -> nn.ModuleList:
+        """Return the sums of hashed units in cells of bytes and their projection to `channels`; nothing for None."""
+        if config is None:
+            return nn.ModuleList()
+        units = HashedUnits(
+            config, cell=cell, max_length=self.max_length, vocab_size=self.vocab_size
+        )
+        return nn.ModuleList([units, truncated_linear(units.channels, channels)])
+
+    def example(self, batch_size: int) -> Int[Tensor, "B L"]:
+        """Return texts of the configured length: the letter a, again and again."""
+        return torch.full((batch_size, self.max_length), min(_LETTER, self.vocab_size - 1))
+
+
+class _EmbeddedTextInput(_TextInput):
+    """Base of text adapters with a learned vector of each byte, of `width` channels."""
 
     def __init__(
         self,
@@ -91,15 +174,10 @@ class _TextInput(nn.Module):
         channels: int,
         step: int,
     ) -> None:
-        super().__init__()
-        if config.max_length is None:
-            raise ValueError("Expected the length of texts in bytes, max_length, got None.")
-        self.max_length = config.max_length
-        self.channels = channels
-        self.num_elements = -(-config.max_length // step)
-        self.axes = (self.num_elements,)
+        super().__init__(config, channels=channels, step=step)
         self.embedding = nn.Embedding(config.vocab_size, width)
         truncated_normal_(self.embedding.weight, config.embedding_scale)
+        self.hashed = self.hashed_units(config.hashed, cell=step, channels=channels)
 
     def embedded(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L E"]:
         """Return the vectors of bytes.
@@ -107,12 +185,20 @@ class _TextInput(nn.Module):
         Raises:
             ValueError: If there are more of them than `max_length`.
         """
-        if ids.shape[1] > self.max_length:
-            raise ValueError(
-                f"Expected texts of at most {self.max_length} bytes, got shape {tuple(ids.shape)}. Cut them, or build "
-                "the model with a larger max_length."
-            )
+        self.check(ids)
         return self.embedding(ids)
+
+    def with_hashed(
+        self,
+        content: Float[Tensor, "B M C"],
+        ids: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"] | None,
+    ) -> Float[Tensor, "B M C"]:
+        """Return elements with the sums of hashed units added to them, if the adapter has such."""
+        if not self.hashed:
+            return content
+        units, project = self.hashed
+        return content + project(units(ids, mask))
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
         """Return the learned vectors of places of another text, in the number that this one has."""
@@ -123,14 +209,8 @@ class _TextInput(nn.Module):
             return {}
         return {"places": resize_row(other.detach(), mine.shape[0])}
 
-    def example(self, batch_size: int) -> Int[Tensor, "B L"]:
-        """Return texts of the configured length: the letter a, again and again."""
-        return torch.full(
-            (batch_size, self.max_length), min(_LETTER, self.embedding.num_embeddings - 1)
-        )
 
-
-class BytesInput(_TextInput):
+class BytesInput(_EmbeddedTextInput):
     """Makes an element of each byte. Its place is added, so that positions take no channels.
 
     Raises:
@@ -160,10 +240,11 @@ class BytesInput(_TextInput):
         """
         if mask is not None:
             mask = mask.expand(-1, ids.shape[1])
-        return Elements(self.embedded(ids) + self.places[: ids.shape[1]], mask=mask)
+        content = self.embedded(ids) + self.places[: ids.shape[1]]
+        return Elements(self.with_hashed(content, ids, mask), mask=mask)
 
 
-class ConvBytesInput(_TextInput):
+class ConvBytesInput(_EmbeddedTextInput):
     """Makes an element of each cell after convolutions with a stride over the bytes' vectors.
 
     Raises:
@@ -198,29 +279,70 @@ class ConvBytesInput(_TextInput):
         """
         if mask is not None:
             mask = mask.expand(-1, ids.shape[1])
-        cells, mask = self.stem(self.embedded(ids).movedim(2, 1), mask)
+        cells, pooled = self.stem(self.embedded(ids).movedim(2, 1), mask)
         if self.config.pool > 1:
             # After the ReLU zeros are the smallest values, so padding never wins a maximum.
             cells = pad(cells, (0, -cells.shape[2] % self.config.pool))
             cells = max_pool1d(cells, self.config.pool)
-            mask = None if mask is None else pooled_mask(mask, self.config.pool)
-        content = cells.movedim(1, 2)
+            pooled = None if pooled is None else pooled_mask(pooled, self.config.pool)
+        content = self.with_hashed(cells.movedim(1, 2), ids, mask)
         if self.places is not None:
-            return Elements(content + self.places[: content.shape[1]], mask=mask)
+            return Elements(content + self.places[: content.shape[1]], mask=pooled)
         assert self.positions is not None
-        return Elements(content, self.positions(content.shape[1], ids.device), mask=mask)
+        return Elements(content, self.positions(content.shape[1], ids.device), mask=pooled)
 
 
-def _default(stem_channels: int) -> ConvTextInputConfig:
-    return ConvTextInputConfig(
-        max_length=None,
-        embedding_channels=stem_channels,
-        stem_channels=(2 * stem_channels,),
-        stride=1,
-        pool=8,
-        positions="learned",
-    )
+class HashedTextInput(_TextInput):
+    """Makes an element of each cell of bytes: sums of the vectors of the hashed units that begin in it.
+
+    A learned vector is added to every element, so that the LayerNorm of a cross-attention keeps differences in
+    magnitude between cells.
+
+    Raises:
+        ValueError: If the length is not known.
+    """
+
+    def __init__(self, config: HashedTextInputConfig) -> None:
+        super().__init__(config, channels=config.units.channels, step=config.stride)
+        self.config = config
+        self.units = HashedUnits(
+            config.units,
+            cell=config.stride,
+            max_length=self.max_length,
+            vocab_size=config.vocab_size,
+        )
+        self.offset = nn.Parameter(torch.empty(self.channels))
+        truncated_normal_(self.offset, 1.0)
+        self.positions = None
+        if config.num_bands:
+            fourier = FourierPositionsConfig(num_bands=config.num_bands)
+            self.positions = RowPositions(fourier, self.num_elements)
+            self.channels += self.positions.channels
+
+    def forward(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None = None
+    ) -> Elements:
+        """Return the elements of texts.
+
+        Raises:
+            ValueError: If texts are longer than `max_length`.
+        """
+        self.check(ids)
+        if mask is not None:
+            mask = mask.expand(-1, ids.shape[1])
+        content = self.units(ids, mask) + self.offset
+        positions = None
+        if self.positions is not None:
+            positions = self.positions(content.shape[1], ids.device)
+        if mask is not None:
+            mask = pooled_mask(mask, self.config.stride)
+        return Elements(content, positions, mask=mask)
+
+
+def _default(stem_channels: int) -> HashedTextInputConfig:  # noqa: ARG001
+    return HashedTextInputConfig(max_length=None)
 
 
 register_input(TextInputConfig, BytesInput, preprocess="text")
-register_input(ConvTextInputConfig, ConvBytesInput, preprocess="text", default=_default)
+register_input(ConvTextInputConfig, ConvBytesInput, preprocess="text")
+register_input(HashedTextInputConfig, HashedTextInput, preprocess="text", default=_default)
