@@ -76,6 +76,7 @@ from .inputs.elements import InputAdapter as InputAdapter
 from .inputs.frame_pair import ConvFramePairInputConfig as ConvFramePairInputConfig
 from .inputs.frame_pair import FramePairInputConfig as FramePairInputConfig
 from .inputs.fusion import FusionConfig as FusionConfig
+from .inputs.hashed_units import HashedUnitsConfig as HashedUnitsConfig
 from .inputs.image import ConvInput as ConvInput
 from .inputs.image import ConvInputConfig as ConvInputConfig
 from .inputs.image import PatchInput as PatchInput
@@ -94,6 +95,7 @@ from .inputs.series import SeriesInputConfig as SeriesInputConfig
 from .inputs.stems import ResidualStemConfig as ResidualStemConfig
 from .inputs.table import TableInputConfig as TableInputConfig
 from .inputs.text import ConvTextInputConfig as ConvTextInputConfig
+from .inputs.text import HashedTextInputConfig as HashedTextInputConfig
 from .inputs.text import TextInputConfig as TextInputConfig
 from .inputs.video import ResidualVideoInputConfig as ResidualVideoInputConfig
 from .inputs.video import VideoInputConfig as VideoInputConfig

@@ -39,31 +39,37 @@ class HashedUnitsConfig:
         run_channels: Width of a byte run's vector.
         run_lengths: Bytes of a run, of each kind of run; one begins at every byte.
         dropout: Share of the units that are left out in training.
+        weight_decay: Weight decay of the vectors, in place of the optimizer's. It lets rare units contribute little.
         init_scale: Standard deviation of the vectors at the start.
         gain: Factor of the vectors: a step of the optimizer changes them by so many times the learning rate.
     """
 
-    word_rows: int = 65_536
+    word_rows: int = 32_768
     word_channels: int = 64
-    phrase_rows: int = 131_072
+    phrase_rows: int = 65_536
     phrase_channels: int = 16
     phrase_lengths: tuple[int, ...] = (2,)
-    run_rows: int = 65_536
+    run_rows: int = 32_768
     run_channels: int = 32
     run_lengths: tuple[int, ...] = (3, 4, 5)
-    dropout: float = 0.3
+    dropout: float = 0.5
+    weight_decay: float = 2.0
     init_scale: float = 0.02
     gain: float = 8.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"Expected a share of the units in [0, 1), got dropout={self.dropout}.")
+            raise ValueError(
+                f"Expected a share of the units in [0, 1), got dropout={self.dropout}."
+            )
         if self.channels == 0:
             raise ValueError("Expected rows for words, phrases or byte runs, got none of them.")
         if any(not 1 <= length <= 16 for length in self.run_lengths):
             raise ValueError(f"Expected run_lengths from 1 to 16 bytes, got {self.run_lengths}.")
         if any(not 2 <= length <= 8 for length in self.phrase_lengths):
-            raise ValueError(f"Expected phrase_lengths from 2 to 8 words, got {self.phrase_lengths}.")
+            raise ValueError(
+                f"Expected phrase_lengths from 2 to 8 words, got {self.phrase_lengths}."
+            )
 
     @property
     def channels(self) -> int:
@@ -142,9 +148,7 @@ class UnitHashes(nn.Module):
         changes = (classes != _before(classes)) | (classes == _WIDE)
         return first & changes & (classes != _BLANK)
 
-    def _words(
-        self, starts: Tensor, sums: Tensor, phrase_lengths: tuple[int, ...]
-    ) -> list[Tensor]:
+    def _words(self, starts: Tensor, sums: Tensor, phrase_lengths: tuple[int, ...]) -> list[Tensor]:
         """Return the hashes of the word that begins at each byte, and of the phrases that end with it."""
         batch, length = starts.shape
         number = starts.cumsum(1)  # of the word, from 1
@@ -188,6 +192,7 @@ class HashedUnits(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.cell, self.channels = config, cell, config.channels
+        self.weight_decay = config.weight_decay  # see `training.optim.parameter_groups`
         self.hashes = UnitHashes(max_length, vocab_size)
         self.tables = nn.ParameterDict()
         for name, (rows, channels) in config.tables().items():
@@ -215,7 +220,8 @@ class HashedUnits(nn.Module):
             some = some & (torch.rand(some.shape, device=some.device) >= self.config.dropout)
         rows = hashes.remainder(table.shape[0])
         count = some.sum(dim=2)
-        if torch.compiler.is_compiling():  # the number of units is unknown to a graph
+        if torch.compiler.is_compiling() or rows.is_meta or type(rows) is not Tensor:
+            # The number of units is unknown to a graph, and without values.
             summed = torch.where(some[..., None], table[rows], 0.0).sum(dim=2)
         else:
             ends = count.flatten().cumsum(0)

@@ -15,6 +15,7 @@ InputConfig = Annotated[Any, INPUTS]
 class _Entry:
     preprocess: str | None
     default: Callable[[int], Any] | None
+    joins_columns: bool
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -26,6 +27,7 @@ def register_input(
     *,
     preprocess: str | None = None,
     default: Callable[[int], Any] | None = None,
+    joins_columns: bool = False,
 ) -> None:
     """Register an input adapter.
 
@@ -35,12 +37,13 @@ def register_input(
         preprocess: The `kind` of the `PreprocessConfig` whose arrays it takes. None: it is not preprocessed.
         default: Returns the configuration for a user's own data by the width of a stem's last layer, and makes this
             the adapter of such data.
+        joins_columns: Whether several columns of its modality are joined if it is the only input of a model.
 
     Raises:
         ValueError: If another class is registered under this kind.
     """
     INPUTS.register(config_class, build)
-    _ENTRIES[str(getattr(config_class, "kind", ""))] = _Entry(preprocess, default)
+    _ENTRIES[str(getattr(config_class, "kind", ""))] = _Entry(preprocess, default, joins_columns)
 
 
 def build_input(config: Any) -> InputAdapter:
@@ -60,6 +63,16 @@ def preprocess_of(kind: str) -> str | None:
     """
     INPUTS.builder(kind)
     return _ENTRIES[kind].preprocess
+
+
+def joins_columns(kind: str) -> bool:
+    """Return whether several columns of its modality are joined for an adapter that is the only input of a model.
+
+    Raises:
+        ValueError: If no adapter of this kind is registered.
+    """
+    INPUTS.builder(kind)
+    return _ENTRIES[kind].joins_columns
 
 
 def default_input(preprocess: str, stem_channels: int) -> Any:

@@ -339,10 +339,21 @@ class HashedTextInput(_TextInput):
         return Elements(content, positions, mask=mask)
 
 
-def _default(stem_channels: int) -> HashedTextInputConfig:  # noqa: ARG001
-    return HashedTextInputConfig(max_length=None)
+def _default(stem_channels: int) -> HashedTextInputConfig:
+    units = HashedUnitsConfig(
+        word_channels=stem_channels,
+        run_channels=stem_channels // 2,
+        phrase_channels=stem_channels // 4,
+    )
+    return HashedTextInputConfig(max_length=None, units=units)
 
 
-register_input(TextInputConfig, BytesInput, preprocess="text")
-register_input(ConvTextInputConfig, ConvBytesInput, preprocess="text")
-register_input(HashedTextInputConfig, HashedTextInput, preprocess="text", default=_default)
+register_input(TextInputConfig, BytesInput, preprocess="text", joins_columns=True)
+register_input(ConvTextInputConfig, ConvBytesInput, preprocess="text", joins_columns=True)
+register_input(
+    HashedTextInputConfig,
+    HashedTextInput,
+    preprocess="text",
+    default=_default,
+    joins_columns=True,
+)

@@ -26,11 +26,14 @@ class MeanPoolConfig:
         num_outputs: Classes, or numbers to predict. None: taken from the data before the model is built.
         element_pools: Besides the latents, the content of each modality's elements is pooled by `mean`, `max` or both
             and projected, a direct path from the stem to the outputs. Empty: only the latents, as in the papers.
+        standardize_pools: Standardize pooled elements by a batch norm. Without it, elements of few real parts (a text
+            of unknown words) weigh less.
     """
 
     kind: Literal["mean_pool"] = "mean_pool"
     num_outputs: int | None = 1000
     element_pools: tuple[Literal["mean", "max"], ...] = ()
+    standardize_pools: bool = True
 
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
         """Return the same head with the size that a task needs, of `task.output_parts()`.
@@ -126,7 +129,12 @@ class MeanPool(nn.Module):
         nn.init.zeros_(self.to_logits.bias)
         self.element_pools = nn.ModuleDict(
             {
-                name: ElementPool(config.element_pools, width, _known(config.num_outputs))
+                name: ElementPool(
+                    config.element_pools,
+                    width,
+                    _known(config.num_outputs),
+                    standardize=config.standardize_pools,
+                )
                 for name, width in (content_channels or {}).items()
                 if config.element_pools
             }
@@ -158,7 +166,7 @@ class MeanPool(nn.Module):
 
 
 class ElementPool(nn.Module):
-    """Pools the content of one modality's elements, standardizes it by a batch norm, and projects it.
+    """Pools the content of one modality's elements, standardizes it by a batch norm where wanted, and projects it.
 
     Padding and masked elements contribute nothing. A sample without any element gets zeros and is left out of the
     statistics. In training, a single sample is standardized by the running statistics.
@@ -167,12 +175,17 @@ class ElementPool(nn.Module):
         kinds: `mean`, `max` or both, side by side.
         channels: Width of the content.
         num_outputs: Number of outputs. The initial weights are zero.
+        standardize: Use the batch norm.
     """
 
-    def __init__(self, kinds: Sequence[str], channels: int, num_outputs: int) -> None:
+    def __init__(
+        self, kinds: Sequence[str], channels: int, num_outputs: int, *, standardize: bool = True
+    ) -> None:
         super().__init__()
         self.kinds = tuple(kinds)
-        self.norm = nn.BatchNorm1d(len(kinds) * channels, affine=False)
+        self.norm = (
+            nn.BatchNorm1d(len(kinds) * channels, affine=False) if standardize else nn.Identity()
+        )
         self.to_logits = nn.Linear(len(kinds) * channels, num_outputs, bias=False)
         nn.init.zeros_(self.to_logits.weight)
 
@@ -205,8 +218,10 @@ class ElementPool(nn.Module):
     def _standardized(
         self, pooled: Float[Tensor, "B P"], some: Bool[Tensor, "B 1"] | None
     ) -> Float[Tensor, "B P"]:
-        """Return standardized features, with the statistics of samples that have an element."""
+        """Return standardized features, with the statistics of samples that have an element, if there is a norm."""
         norm = self.norm
+        if not isinstance(norm, nn.BatchNorm1d):
+            return pooled
         assert norm.running_mean is not None
         assert norm.running_var is not None
         mean, variance = norm.running_mean, norm.running_var

@@ -18,7 +18,7 @@ from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
-from perceivers.inputs.registry import preprocess_of
+from perceivers.inputs.registry import joins_columns, preprocess_of
 from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.common import own_decoder
@@ -269,7 +269,8 @@ def _bind_columns(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
     if (
         len(kinds) > 1
         and {*kinds.values()} == {"text"}
-        and inputs in (["bytes"], ["bytes_convolved"])
+        and len(inputs) == 1
+        and joins_columns(inputs[0])
     ):
         columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
         if recipe.task.chunked_modality is not None:

@@ -232,18 +232,25 @@ _NORMS = (
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return two parameter groups: with weight decay, and without for biases and parameters of norms.
+    """Return parameter groups: with weight decay, and without for biases and parameters of norms.
 
-    Learned arrays (latents, positions, queries) decay, as in DeepMind's release.
+    Learned arrays (latents, positions, queries) decay, as in DeepMind's release. A module with an attribute
+    `weight_decay` has a group of its own.
     """
     still = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     still |= {id(p) for name, p in named if name.rpartition(".")[2] == "bias"}
-    decayed = [p for _, p in named if id(p) not in still]
-    kept = [p for _, p in named if id(p) in still]
+    special: dict[int, float] = {}
+    for module in model.modules():
+        decay = getattr(module, "weight_decay", None)
+        if isinstance(decay, float):
+            special |= {id(p): decay for p in module.parameters() if id(p) not in still}
+    by_decay: dict[float, list[Tensor]] = {weight_decay: [], 0.0: []}
+    for _, p in named:
+        decay = 0.0 if id(p) in still else special.get(id(p), weight_decay)
+        by_decay.setdefault(decay, []).append(p)
     groups: list[dict[str, object]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": params, "weight_decay": decay} for decay, params in by_decay.items()
     ]
     return [group for group in groups if group["params"]]
 

@@ -1,11 +1,120 @@
 """Rules for texts: docs/defaults.md."""
 
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from perceivers.data.modalities.base import read_cells
+from perceivers.data.modalities.text.modality import start_of_text
+from perceivers.inputs.hashed_units import HashedUnitsConfig
+from perceivers.inputs.text import HashedTextInputConfig
 from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
 
+# Texts that are measured, and bytes of each that are searched for words.
+_TEXTS, _SEARCHED = 1_000, 16_384
 
-def choose(choice: Choice, facts: ModalityFacts) -> Choice:  # noqa: ARG001
+# Share of the texts that fit into max_length, and its largest value.
+_FITTING, _LONGEST = 0.99, 8_192
+
+# Elements of a text, at most: longer texts have longer cells of bytes. Bytes of the shortest cell.
+_MOST_ELEMENTS, _SHORTEST_CELL = 256, 8
+
+# Growth of the number of different words with the number of texts (Heaps' law).
+_HEAPS = 0.6
+
+# Rows of a table, as powers of two.
+_FEWEST_ROWS, _MOST_ROWS = 13, 17
+
+# Batch sizes, with the fewest rows of each.
+_BATCHES = {64: 4_096, 32: 1_024, 16: 0}
+
+# Factor of the samples of a run without a limit: the table of words is learned in a few epochs.
+_LENGTH = 0.2
+
+_WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Lengths of texts in bytes, and the number of different words in all training texts, which is estimated."""
+
+    lengths: tuple[int, ...]
+    words: int
+
+    @property
+    def fitting(self) -> int:
+        """Length into which nearly all texts fit, a multiple of 64."""
+        most = int(np.quantile(self.lengths, _FITTING, method="higher"))
+        return min(max(-(-most // 64) * 64, 64), _LONGEST)
+
+
+def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for texts."""
-    return choice
+    part, preprocess = choice.input, choice.preprocess
+    if not isinstance(part, HashedTextInputConfig):
+        return choice
+    measured = _measure(facts)
+    if preprocess.max_length is None:
+        preprocess = replace(preprocess, max_length=measured.fitting)
+    length = preprocess.max_length or measured.fitting
+    units = _with_tables(part.units, measured)
+    part = replace(part, stride=_stride(length), units=units)
+    inside = f"hashed words and byte runs in cells of {part.stride} bytes"
+    about = f"texts of up to {length:,} bytes with about {measured.words:,} different words"
+    return replace(
+        choice,
+        input=part,
+        preprocess=preprocess,
+        fields=_fields(facts),
+        length=_LENGTH,
+        reasons={"Input": f"{inside}, {about}"},
+    )
+
+
+def _measure(facts: ModalityFacts) -> _Measured:
+    """Return lengths and words of evenly spaced training texts.
+
+    Raises:
+        ValueError: If none of them can be read.
+    """
+    lengths: list[int] = []
+    words = set[bytes]()
+    cells = facts.cells(_TEXTS)
+    for start, size in read_cells(cells, lambda cell: start_of_text(cell, _SEARCHED), "text"):
+        lengths.append(size)
+        words.update(_WORD.findall(start.lower()))
+    rows = max(facts.data.num_rows or len(lengths), len(lengths))
+    count = len(words) * (rows / len(lengths)) ** _HEAPS
+    return _Measured(tuple(lengths), int(float(f"{count:.2g}")))
+
+
+def _stride(length: int) -> int:
+    """Return the bytes of a cell for texts of a length."""
+    stride = _SHORTEST_CELL
+    while length > stride * _MOST_ELEMENTS:
+        stride *= 2
+    return stride
+
+
+def _with_tables(units: HashedUnitsConfig, measured: _Measured) -> HashedUnitsConfig:
+    """Return hashed units whose tables have a row for each word, and twice as many for phrases and byte runs."""
+    power = min(max(math.ceil(math.log2(max(measured.words, 1))), _FEWEST_ROWS), _MOST_ROWS)
+    return replace(units, word_rows=1 << power, phrase_rows=2 << power, run_rows=2 << power)
+
+
+def _fields(facts: ModalityFacts) -> Mapping[str, Any]:
+    """Return fields of the recipe for texts alone."""
+    batch = next(size for size, fewest in _BATCHES.items() if facts.data.rows >= fewest)
+    return {
+        "optim.lr": 2e-3,
+        "training.batch_size": batch,
+        "output.element_pools": ("mean",),
+        "output.standardize_pools": False,
+    }
 
 
 register_rules("text", choose)

@@ -439,14 +439,31 @@ def measure_text(
 
 
 def _size_of(media: EncodedItem) -> int:
+    return start_of_text(media, 0)[1]
+
+
+def start_of_text(media: EncodedItem, most: int) -> tuple[bytes, int]:
+    """Return the first bytes of a text, at most so many, and the number of all its bytes.
+
+    Several texts of one cell are one text.
+
+    Raises:
+        MissingValueError: If there is no text.
+    """
     if isinstance(media.path, Path):
-        return media.path.stat().st_size
+        size = media.path.stat().st_size
+        with media.path.open("rb") as file:
+            return file.read(most), size
     if media.is_missing:
         raise MissingValueError(f"'{media.name}' is empty.")
     several = read_multi_text(media, MOST_BYTES)
     if several is not None:
-        return several[0].data.shape[0] + several[0].ends.shape[0] - 1
-    return len(media.data if media.data is not None else encoded_text(media))
+        texts = several[0]
+        return b" ".join(text.tobytes() for text in texts.parts())[:most], (
+            texts.data.shape[0] + texts.ends.shape[0] - 1
+        )
+    data = media.data if media.data is not None else encoded_text(media)
+    return data[:most], len(data)
 
 
 def describe_text(value: Any) -> Comparable:
