@@ -54,7 +54,7 @@ class HashedUnitsConfig:
     run_lengths: tuple[int, ...] = (3, 4, 5)
     dropout: float = 0.5
     weight_decay: float = 2.0
-    init_scale: float = 0.02
+    init_scale: float = 0.005
     gain: float = 8.0
 
     def __post_init__(self) -> None:
@@ -97,6 +97,11 @@ class UnitHashes(nn.Module):
         max_length: Bytes of a text, at most.
         vocab_size: Different numbers that a text may hold.
     """
+
+    powers: Tensor
+    inverses: Tensor
+    classes: Tensor
+    values: Tensor
 
     def __init__(self, max_length: int, vocab_size: int) -> None:
         super().__init__()

@@ -1,0 +1,48 @@
+"""Rules for texts: length, cells, tables and batch by the data."""
+
+import json
+
+import pytest
+
+from perceivers.recipes.resolve import resolve
+
+WORDS = ["good", "bad", "film", "plot", "cast", "slow"]
+
+
+def rows(tmp_path, count, length):
+    path = tmp_path / "data.jsonl"
+    lines = [
+        {"text": " ".join(WORDS[(i + j) % 6] + str(i % 50) for j in range(length)), "label": i % 2}
+        for i in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "max_length", "stride", "batch"),
+    [
+        (100, 20, 192, 8, 16),
+        (1200, 5, 64, 8, 32),
+        (60, 900, 6208, 32, 16),
+        (60, 2000, 8192, 32, 16),
+    ],
+)
+def test_length_cell_and_batch_follow_the_data(tmp_path, count, length, max_length, stride, batch):
+    recipe = resolve(rows(tmp_path, count, length)).recipe
+    part = recipe.inputs["text"]
+    assert part.kind == "text_hashed"
+    assert (part.max_length, part.stride) == (max_length, stride)
+    assert recipe.training.batch_size == batch
+    assert part.units.word_rows == 8192
+    assert recipe.output.element_pools == ("mean",)
+
+
+def test_a_flag_wins_over_the_length_and_the_cell_follows(tmp_path):
+    changes = {"preprocess.text.max_length": 4096, "inputs.text.units.word_rows": 99}
+    run = resolve(rows(tmp_path, 60, 20), overrides=changes)
+    part = run.recipe.inputs["text"]
+    assert (part.max_length, part.stride, part.units.word_rows) == (4096, 16, 99)
+    assert run.choices[0].startswith(
+        "Input: hashed words and byte runs in cells of 16 bytes, texts"
+    )
