@@ -89,7 +89,7 @@ class HashedUnitsConfig:
 class UnitHashes(nn.Module):
     """Hashes of the words, phrases and byte runs of a text, computed in exact integer arithmetic.
 
-    A word is a maximal run of letters, digits and apostrophes between them, with ASCII letters in lower case, or one
+    A word is a maximal run of alphanumeric characters and apostrophes between them, with A to Z in lower case, or one
     of other visible characters. Characters of scripts without blanks are a word each. The polynomial hash of any range
     of bytes is a difference of cumulative sums times a power of the multiplier's inverse, in integers that wrap around.
 
@@ -142,7 +142,7 @@ class UnitHashes(nn.Module):
         return {name: torch.stack(found, dim=2) for name, found in units.items() if found}
 
     def _word_starts(self, ids: Tensor, real: Tensor) -> Tensor:
-        """Return where a word begins."""
+        """Return a mask of the first bytes of words."""
         classes = torch.where(real, self.classes[ids], _BLANK)
         apostrophe = ids == _APOSTROPHE + _SPECIAL_TOKENS
         near = (_before(classes) == _LETTER) & (pad(classes[:, 1:], (0, 1)) == _LETTER)
