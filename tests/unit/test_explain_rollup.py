@@ -14,7 +14,7 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig
-from support.models import tiny_encoder
+from support.models import tiny_encoder, untrained
 from support.tolerance import assert_close
 
 PICTURE = {"image": torch.rand(1, 3, 4, 6)}
@@ -174,3 +174,21 @@ def test_no_map_of_a_large_picture_is_ever_whole(monkeypatch):
     assert found.elements.shape == (1, 96 * 96)
     assert relevance(perceiver, picture, index=0).shape == (96 * 96,)
     assert max(made) <= 2**15 < 16 * 3 * 96 * 96
+
+
+def test_pooled_elements_are_part_of_the_relevance():
+    model = untrained("text", element_pools=("mean",))[0]
+    ids = torch.randint(6, 262, (1, 64))
+    mask = torch.arange(64)[None] < 40
+    attended = relevance(model, {"text": ids}, {"text": mask}, index=1)
+    assert attended.shape == (8,)
+    with torch.no_grad():
+        model.output.to_logits.weight.zero_()
+    found = relevance(model, {"text": ids}, {"text": mask}, index=1)
+    assert found.sum().item() == pytest.approx(1)
+    assert found[5:].tolist() == [0, 0, 0]
+    assert not torch.allclose(found, attended)
+    (elements,) = model.elements({"text": ids}, {"text": mask})
+    weight = model.output.element_pools["text"].to_logits.weight
+    evidence = (elements.content[0, :5] @ (weight[1] - weight[0])).detach()
+    assert found.argmax() == evidence.argmax()

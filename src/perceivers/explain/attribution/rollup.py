@@ -17,7 +17,9 @@ from perceivers.explain.attribution.attention import (
     record_calls,
     watch_attention,
 )
+from perceivers.inputs.elements import Elements
 from perceivers.models.decoder import PerceiverDecoder
+from perceivers.outputs.heads import MeanPool
 from perceivers.typing import Float, Tensor
 
 QUERIES = 256  # of an output with more queries, as many stand for all
@@ -161,6 +163,9 @@ def relevance(
     uniform. It does not sum to one: only elements of one sample can be compared. dy/dA is computed from the gradient of
     the attention's output and the values, a block at a time.
 
+    Where the head also pools elements, this map and that of `_pooled_evidence`, each with a sum of one, are weighted by
+    the size of the two parts of y.
+
     Args:
         model: A `Perceiver`.
         inputs: One sample for each modality, with a batch axis of 1.
@@ -194,7 +199,45 @@ def relevance(
         outputs = [call.output for call in calls if call.output is not None]
         gradients = torch.autograd.grad(numbers[wanted], outputs, allow_unused=True)
     with torch.inference_mode():
-        return _weighted(calls, gradients, count)
+        attended = _weighted(calls, gradients, count)
+    if not (isinstance(model.output, MeanPool) and model.output.element_pools):
+        return attended
+    pooled, pools = _pooled_evidence(model.output, sorted(inputs), elements, int(wanted))
+    latents = _centered(found[0].detach() - pools)[int(wanted)].abs()
+    part = _centered(pools)[int(wanted)].abs()
+    share = float(part / (part + latents).clamp_min(1e-30))
+    return (1 - share) * attended / attended.sum().clamp_min(1e-30) + share * pooled
+
+
+def _pooled_evidence(
+    head: MeanPool, names: Sequence[str], elements: Sequence[Elements], index: int
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " K"]]:
+    """Return the evidence of each element through the pools of the head, and the part of the outputs from them.
+
+    The evidence is gradient times content, less its mean over the elements, where that is positive. It sums to one.
+    """
+    contents = [part.content.detach().clone().requires_grad_() for part in elements]
+    with torch.enable_grad():
+        found = torch.stack(
+            [
+                head.element_pools[name](content, part.real)[0]
+                for name, content, part in zip(names, contents, elements, strict=True)
+            ]
+        ).sum(dim=0)
+        gradients = torch.autograd.grad(_centered(found)[index], contents)
+    parts: list[Tensor] = []
+    for content, gradient, part in zip(contents, gradients, elements, strict=True):
+        evidence = (content * gradient).sum(dim=-1)[0].detach()
+        real = torch.ones_like(evidence) if part.real is None else part.real[0].to(evidence.dtype)
+        mean = (evidence * real).sum() / real.sum().clamp_min(1)
+        parts.append((evidence - mean).clamp_min(0) * real)
+    total = torch.cat(parts).cpu()
+    return total / total.sum().clamp_min(1e-30), found.detach()
+
+
+def _centered(numbers: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """Return numbers less their mean, which a softmax ignores; a single one as it is."""
+    return numbers - numbers.mean() if numbers.shape[0] > 1 else numbers
 
 
 def _weighted(
